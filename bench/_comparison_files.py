@@ -16,9 +16,9 @@ import numpy as np
 import onnx
 from bench.real_models import Case, default_dynamic, default_static, feed
 
+from edgefleet_converters.graph_passes import Pass, run_passes
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
-from edgefleet_converters.passes.base import Pass, run_passes
 from edgefleet_converters.pipeline import convert
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options
 from edgefleet_converters.tools.environment import look

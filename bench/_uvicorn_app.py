@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from edgefleet_agent.worker import wire
+from edgefleet_agent.worker.http import wire
 from edgefleet_runtime.port import load
 
 

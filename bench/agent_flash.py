@@ -22,8 +22,8 @@ from typing import Any
 from tests.agent.field import deploy, eventually, started_agent
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
-from edgefleet_agent.link.outbox import Joins, Kind, Outbox
-from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
+from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
+from edgefleet_agent.reporting.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_protocol.messages import Telemetry, Window, encode
 from edgefleet_protocol.sketch import LatencySketch
 

@@ -26,7 +26,7 @@ import msgspec
 from tests.agent.field import Agent, deploy, new_site
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
-from edgefleet_agent.wiring import KEEPALIVE_S, METERED_KEEPALIVE_S
+from edgefleet_agent.composition.agent_parts import KEEPALIVE_S, METERED_KEEPALIVE_S
 
 HEADER_BYTES = 40
 GOALS = {"normal": (96, 70_000), "metered": (24, 20_000)}
@@ -96,8 +96,8 @@ def measured(watch_s: float, **environment: str) -> dict[str, Any]:
 
 def _through(agent: Agent, port: int) -> None:
     """Let the agent reach its broker through the proxy."""
-    from edgefleet_agent.durable import encode_record, read_record, write_file
-    from edgefleet_agent.identity import RECORD_FILE, Identity
+    from edgefleet_agent.core.durable import encode_record, read_record, write_file
+    from edgefleet_agent.identity.store import RECORD_FILE, Identity
 
     path = agent.state / "identity" / RECORD_FILE
     identity = read_record(Identity, path)

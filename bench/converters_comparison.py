@@ -44,15 +44,15 @@ from bench._comparison_files import (
 from bench.real_models import CASES, Case, labels_of
 from tests.support.real_models import cache_folder
 
-from edgefleet_converters.data import SampleSet
 from edgefleet_converters.errors import ConversionError
+from edgefleet_converters.job_steps import JobSteps, ModelFile
+from edgefleet_converters.sample_data import SampleSet
 from edgefleet_converters.sandbox import Limits, Sandbox
 from edgefleet_converters.tools.environment import look
-from edgefleet_converters.workshop import ModelFile, Workshop
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_runtime.golden import slice_sample
 from edgefleet_runtime.port import ModelRuntime, load
-from edgefleet_runtime.quantize import real_values, stored_values
+from edgefleet_runtime.quantization import real_values, stored_values
 
 Row = dict[str, Any]
 _TOOLS = ("onnx2tf", "ai-edge-quantizer")
@@ -105,7 +105,7 @@ def _compared(case: Case, args: argparse.Namespace) -> Row:
         source = fixed_source(case, place / "fixed.onnx")
         final = {name: array[: args.samples] for name, array in case.data[2].items()}
         ask = Ask(case, source, args.tools, place)
-        judge = _Judge(case, source, final, Workshop(sandbox, place), args.runs)
+        judge = _Judge(case, source, final, JobSteps(sandbox, place), args.runs)
         floats: dict[str, Row] = {}
         held = None
         compilers: dict[str, Callable[[Ask], Made]] = {"edgefleet": _float, "onnx2tf": by_onnx2tf}
@@ -151,7 +151,7 @@ def _made(make: Callable[[Ask], Made], ask: Ask, judge: Callable[[Made], Row]) -
 class _Judge:
     """Runs what was made, each file in a process of its own, and compares."""
 
-    def __init__(self, case: Case, source: Path, final: dict[str, Any], workshop: Workshop, runs: int) -> None:
+    def __init__(self, case: Case, source: Path, final: dict[str, Any], workshop: JobSteps, runs: int) -> None:
         self._case, self._final, self._workshop, self._runs = case, final, workshop, runs
         self._source = load("ort", source.read_bytes())
         names = {spec.name for spec in self._source.inputs}

@@ -42,15 +42,16 @@ sys.path.insert(0, str(ROOT))
 from tests.support.browsers import browser  # noqa: E402
 from tests.support.servers import ApiHouse  # noqa: E402
 
-from edgefleet_agent.telemetry.collect import cpu_s  # noqa: E402
+from edgefleet_agent.reporting.collector import cpu_s  # noqa: E402
 from edgefleet_protocol.sketch import LatencySketch  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
-from edgefleet_server.app import create_app  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
-from edgefleet_server.collecting import collect_seldom, settle  # noqa: E402
-from edgefleet_server.dashboard.login import COOKIE  # noqa: E402
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent, FleetModelState  # noqa: E402
-from edgefleet_server.parts import Parts, build_parts  # noqa: E402
+from edgefleet_server.composition.api_app import create_app  # noqa: E402
+from edgefleet_server.composition.container import Parts, build_parts  # noqa: E402
+from edgefleet_server.dashboard.core.login import COOKIE  # noqa: E402
+from edgefleet_server.events.tables import FleetEvent  # noqa: E402
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState  # noqa: E402
+from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
 from edgefleet_server.settings import load_settings  # noqa: E402
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow  # noqa: E402
 

@@ -30,8 +30,8 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.agent.worker.models import bundle_bytes
 
 from edgefleet_agent.client import Model
-from edgefleet_agent.worker.launch import WorkerLink, listen_tcp, listen_unix, start_worker
-from edgefleet_agent.worker.protocol import Drain, Failed, Ready, Serve, Serving, Start
+from edgefleet_agent.worker.control.launch import WorkerLink, listen_tcp, listen_unix, start_worker
+from edgefleet_agent.worker.control.protocol import Drain, Failed, Ready, Serve, Serving, Start
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_runtime.port import load
 

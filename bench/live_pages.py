@@ -46,10 +46,10 @@ from tests.support.servers import ServerProcess, server_process  # noqa: E402
 from edgefleet_protocol.ids import DeviceId  # noqa: E402
 from edgefleet_protocol.messages import ErrorClass, Event, EventKind, Phase, Presence  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
-from edgefleet_server.dashboard.login import COOKIE  # noqa: E402
+from edgefleet_server.composition.container import Parts, build_parts  # noqa: E402
+from edgefleet_server.dashboard.core.login import COOKIE  # noqa: E402
 from edgefleet_server.gateway.broker.model import BrokerEndpoint, BrokerKind  # noqa: E402
-from edgefleet_server.initialise import initialise  # noqa: E402
-from edgefleet_server.parts import Parts, build_parts  # noqa: E402
+from edgefleet_server.process.init import initialise  # noqa: E402
 
 GOALS = {"browser_p95_ms": 1200.0, "streams_p95_ms": 1200.0, "server_cores": 1.0}
 TALKERS = 8

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from bench import fleet_page  # noqa: E402
 from tests.support.servers import PROFILE, ApiHouse  # noqa: E402
 
-from edgefleet_agent.telemetry.collect import cpu_s  # noqa: E402
+from edgefleet_agent.reporting.collector import cpu_s  # noqa: E402
 from edgefleet_server.access.model import Role  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402

@@ -35,12 +35,12 @@ from tests.support.postgres import binaries  # noqa: E402
 from edgefleet_protocol.desired import Ref  # noqa: E402
 from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
 from edgefleet_protocol.messages import ModelState, Phase, State  # noqa: E402
-from edgefleet_server.fleet.model import ModelChange  # noqa: E402
+from edgefleet_server.fleet.desired.model import ModelChange  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
-from edgefleet_server.rollout import rules  # noqa: E402
-from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
-from edgefleet_server.rollout.evidence import _log_e  # noqa: E402
-from edgefleet_server.rollout.model import Counts, Facts, Rule  # noqa: E402
+from edgefleet_server.rollout.analysis import decide  # noqa: E402
+from edgefleet_server.rollout.analysis.failure_ratio import _log_e  # noqa: E402
+from edgefleet_server.rollout.analysis.model import Counts, Facts, Rule  # noqa: E402
+from edgefleet_server.rollout.controller.controller import RolloutController  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
 
 NAIVE_DEVICES = 200
@@ -72,7 +72,7 @@ def _measure(url: str, folder: Path, devices: int) -> dict[str, float]:
     house = House(url, folder / "house", TurnedClock())
     try:
         rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
-        engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
+        engine = RolloutController(house.db, house.fleet, rollouts, house.clock, "bench")
         house.release("m@1", bundles={PROFILE: b"one" * 100})
         ids = _enrol(house, devices)
         spec = {"release": "m@1", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]}
@@ -118,7 +118,7 @@ def _enrol(house: House, devices: int) -> list[DeviceId]:
     return ids
 
 
-def _offer_all(engine: RolloutEngine, house: House, devices: int) -> None:
+def _offer_all(engine: RolloutController, house: House, devices: int) -> None:
     """Tick until everybody was offered it."""
     sent: set[DeviceId] = set()
     stop = house.fleet.on_desired(lambda signed: sent.update(one.device for one in signed))
@@ -164,12 +164,12 @@ def _decisions() -> dict[str, float]:
         stage_members=500,
         stage_tried=500,
     )
-    rules.decide(facts)
-    warm_s, _ = _timed(lambda: [rules.decide(facts) for _ in range(1000)])
+    decide.decide(facts)
+    warm_s, _ = _timed(lambda: [decide.decide(facts) for _ in range(1000)])
     cold_s = 0.0
     for _ in range(50):
         _log_e.cache_clear()
-        one_s, _ = _timed(lambda: rules.decide(facts))
+        one_s, _ = _timed(lambda: decide.decide(facts))
         cold_s += one_s
     return {"warm_us": round(warm_s * 1000, 1), "cold_us": round(cold_s / 50 * 1e6, 1)}
 

@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgefleet_server.rollout import evidence
-from edgefleet_server.rollout.model import Counts, Facts, Rule
-from edgefleet_server.rollout.rules import decide
+from edgefleet_server.rollout.analysis import failure_ratio
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.model import Counts, Facts, Rule
 
 GOAL_MS = 10.0
 
@@ -50,7 +50,7 @@ def timed(work: Callable[[], object]) -> float:
 def measure(n: int) -> dict[str, Any]:
     """Return median and 99th percentile of `n` decisions, cold and warm, in microseconds."""
     asked = [facts(100 + i, i // 60, i % 40) for i in range(n)]
-    evidence._log_e.cache_clear()
+    failure_ratio._log_e.cache_clear()
     decide(facts(1, 0, 1))  # the tables of a gate are made once
     told: dict[str, Any] = {}
     for name in ("cold", "warm"):

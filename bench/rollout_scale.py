@@ -49,13 +49,13 @@ from tests.support.postgres import own_server  # noqa: E402
 from edgefleet_protocol.ids import DeviceId, ModelName  # noqa: E402
 from edgefleet_protocol.messages import ModelState, Phase, State  # noqa: E402
 from edgefleet_server.clock import SystemClock  # noqa: E402
-from edgefleet_server.collecting import collect_seldom  # noqa: E402
-from edgefleet_server.fleet.model import SignedDesired  # noqa: E402
+from edgefleet_server.fleet.desired.model import SignedDesired  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
 from edgefleet_server.gateway.broker.model import BrokerKind  # noqa: E402
 from edgefleet_server.gateway.mqtt import LinkHandlers, MqttLink  # noqa: E402
 from edgefleet_server.gateway.outbound import Outbound  # noqa: E402
-from edgefleet_server.rollout.engine import RolloutEngine  # noqa: E402
+from edgefleet_server.process.gc_tuning import collect_seldom  # noqa: E402
+from edgefleet_server.rollout.controller.controller import RolloutController  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
 
 GOALS = {"create_ms": 100.0, "offered_per_s": 5_000.0, "offered_apart_per_s": 5_000.0, "back_s": 60.0, "lag_p99_s": 2.0}
@@ -97,11 +97,11 @@ def main() -> int:
 STAGES = [{"name": "all", "size": {"percent": 100}, "soak": "1h"}]
 
 
-def _engine(house: House) -> tuple[RolloutService, RolloutEngine]:
+def _engine(house: House) -> tuple[RolloutService, RolloutController]:
     rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
     for version in ("1", "2"):
         house.release(f"m@{version}", bundles={PROFILE: version.encode() * 100})
-    return rollouts, RolloutEngine(house.db, house.fleet, rollouts, house.clock, "bench")
+    return rollouts, RolloutController(house.db, house.fleet, rollouts, house.clock, "bench")
 
 
 def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
@@ -253,7 +253,9 @@ def _note(sent: dict[DeviceId, int], signed: Sequence[SignedDesired]) -> None:
     sent.update((one.device, one.gen) for one in signed)
 
 
-def _take_back(house: House, rollouts: RolloutService, engine: RolloutEngine, rollout: str) -> tuple[float, float, int]:
+def _take_back(
+    house: House, rollouts: RolloutService, engine: RolloutController, rollout: str
+) -> tuple[float, float, int]:
     """Abort with a rollback; each device answers as soon as its document is there. Return seconds, those of the processor, documents."""
     sent: dict[DeviceId, int] = {}
     answered: set[DeviceId] = set()
@@ -392,7 +394,7 @@ def _replica(url: str, folder: Path, owner: str, ready: Any, stop: Any, told: An
     collect_seldom()
     house = House(url, folder / "house", SystemClock())
     rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
-    engine = RolloutEngine(house.db, house.fleet, rollouts, house.clock, owner)
+    engine = RolloutController(house.db, house.fleet, rollouts, house.clock, owner)
     engine.on_lag(lambda late_s, is_first: told.put((late_s, is_first)))
     ready.wait(timeout=60)
     cpu = time.process_time()

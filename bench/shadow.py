@@ -24,8 +24,8 @@ import numpy as np
 from bench.inference import _binary, _call, _model, machine
 from tests.agent.worker.models import bundle_bytes
 
-from edgefleet_agent.worker.launch import WorkerLink, listen_unix, start_worker
-from edgefleet_agent.worker.protocol import (
+from edgefleet_agent.worker.control.launch import WorkerLink, listen_unix, start_worker
+from edgefleet_agent.worker.control.protocol import (
     Drain,
     GetStats,
     LaneRoute,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent import __version__, errors
-from edgefleet_agent.logs import set_up_logging
+from edgefleet_agent.core.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths, default_state
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
@@ -76,8 +76,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from edgefleet_agent.care.commands import add_care_parsers
-    from edgefleet_agent.predictions_cli import add_predictions_parser
+    from edgefleet_agent.cli.predictions import add_predictions_parser
+    from edgefleet_agent.diagnostics.commands import add_care_parsers
 
     parser = argparse.ArgumentParser("edge-agent", description="Runs verified models on this device.")
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from edgefleet_agent.infer_args import add_infer_parser
+    from edgefleet_agent.cli.infer_args import add_infer_parser
 
     infer = add_infer_parser(sub)
     infer.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
@@ -129,7 +129,7 @@ def _add_mqtt(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Non
 
 
 def _enroll(args: argparse.Namespace) -> int:
-    from edgefleet_agent.enroll import enroll
+    from edgefleet_agent.enrolment.enroll import enroll
 
     def waits(fingerprint: str) -> None:
         told = json.dumps({"state": "pending", "fingerprint": fingerprint})
@@ -149,7 +149,7 @@ def _enroll(args: argparse.Namespace) -> int:
     }
     step = f"edge-agent run --state {args.state}"
     if args.and_run:
-        from edgefleet_agent.background import start
+        from edgefleet_agent.cli.daemonize import start
 
         answer["pid"] = start(args.state)
         step = f"edge-agent status --state {args.state}; `kill {answer['pid']}` stops it"
@@ -160,7 +160,7 @@ def _enroll(args: argparse.Namespace) -> int:
 
 def _renew(args: argparse.Namespace) -> int:
     from edgefleet_agent.clock import SystemClock
-    from edgefleet_agent.renew import renew
+    from edgefleet_agent.enrolment.renew import renew
 
     clock = SystemClock()
     identity = renew(args.state, clock)
@@ -176,8 +176,8 @@ def _run(args: argparse.Namespace) -> int:
     settings = load_settings(StatePaths(args.state).settings)
     set_up_logging(settings.log_level, "agentd")
     gc.collect()  # the parser holds itself
+    from edgefleet_agent.core.systemd import hand_on
     from edgefleet_agent.daemon import Daemon
-    from edgefleet_agent.systemd import hand_on
 
     if Daemon(args.state, settings).run():
         # in place: the process id stays, so it works the same under systemd and without it
@@ -187,8 +187,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _infer(args: argparse.Namespace) -> int:
-    from edgefleet_agent.infer_cli import run_infer
-    from edgefleet_agent.status import read_status
+    from edgefleet_agent.cli.infer import run_infer
+    from edgefleet_agent.reporting.status import read_status
 
     if args.url is None and args.socket is None:
         args.socket = str(read_status(args.state)["infer_socket"])
@@ -197,8 +197,8 @@ def _infer(args: argparse.Namespace) -> int:
 
 def _mqtt(args: argparse.Namespace) -> int:
     from edgefleet_agent.client import Model
-    from edgefleet_agent.inputs.mqtt import run
-    from edgefleet_agent.status import read_status
+    from edgefleet_agent.inputs.mqtt_input import run
+    from edgefleet_agent.reporting.status import read_status
 
     set_up_logging("INFO", "mqtt")
     socket = args.socket or str(read_status(args.state)["infer_socket"])
@@ -212,7 +212,7 @@ def _mqtt(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from edgefleet_agent.status import read_status, status_text
+    from edgefleet_agent.reporting.status import read_status, status_text
 
     status = read_status(args.state)
     _print(args, status, status_text(status))
@@ -220,7 +220,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    from edgefleet_agent.rollback import roll_back, rollback_text
+    from edgefleet_agent.cli.rollback import roll_back, rollback_text
 
     answer = roll_back(args.state, args.model, args.reason)
     _print(args, answer, rollback_text(answer))
@@ -228,7 +228,7 @@ def _rollback(args: argparse.Namespace) -> int:
 
 
 def _shadow(args: argparse.Namespace) -> int:
-    from edgefleet_agent.shadow_cli import read_shadow, shadow_text
+    from edgefleet_agent.cli.shadow import read_shadow, shadow_text
 
     answer = read_shadow(args.state, args.model)
     _print(args, answer, shadow_text(answer))

@@ -20,16 +20,23 @@ from typing import Any
 
 import msgspec
 
-from edgefleet_agent import __version__, wiring
-from edgefleet_agent.beside import Beside
-from edgefleet_agent.chores import Chores
+from edgefleet_agent import __version__
+from edgefleet_agent.captures.service import CaptureRecorder
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.control import Control, obey
-from edgefleet_agent.durable import read_record
+from edgefleet_agent.composition import agent_parts
+from edgefleet_agent.composition.lazy_candidates import Beside
+from edgefleet_agent.connection.metered import look
+from edgefleet_agent.connection.mqtt import Connected, Disconnected, Received
+from edgefleet_agent.connection.outbox import Kind
+from edgefleet_agent.connection.sender import Downloads, topic_chooser
+from edgefleet_agent.control_socket import Control, obey
+from edgefleet_agent.core.durable import read_record
+from edgefleet_agent.core.logfile import Capture, LogFile
+from edgefleet_agent.core.loop import Loop, Timer, guarded
+from edgefleet_agent.core.systemd import Watchdog, notify
 from edgefleet_agent.errors import AgentRunningError, StateFileError
-from edgefleet_agent.facts import runtimes
-from edgefleet_agent.identity import load_identity
-from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
+from edgefleet_agent.identity.renewal_timer import RenewalTimer
+from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.machine import is_on_trial
@@ -37,22 +44,16 @@ from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
-from edgefleet_agent.keeping import Keeper
-from edgefleet_agent.link.drain import Downloads, topic_chooser
-from edgefleet_agent.link.metered import look
-from edgefleet_agent.link.mqtt import Connected, Disconnected, Received
-from edgefleet_agent.link.outbox import Kind
-from edgefleet_agent.listening import public_listeners, url_of
-from edgefleet_agent.logfile import Capture, LogFile
-from edgefleet_agent.loop import Loop, Timer, guarded
+from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.renewal import Renewal
-from edgefleet_agent.report import Reports
-from edgefleet_agent.serving import ModelServing
+from edgefleet_agent.reporting.collector import SystemReader, disk_free_bytes
+from edgefleet_agent.reporting.device_facts import runtimes
+from edgefleet_agent.reporting.reports import Reports
+from edgefleet_agent.reporting.schedule import Ticker
+from edgefleet_agent.serving.listeners import public_listeners, url_of
+from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.systemd import Watchdog, notify
-from edgefleet_agent.telemetry.collect import SystemReader, disk_free_bytes
-from edgefleet_agent.telemetry.ticker import Ticker
+from edgefleet_agent.tasks.task_runner import TaskRunner
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, decode, encode
@@ -81,17 +82,17 @@ class Daemon:
         self._boot_id = secrets.token_hex(8)
         self._lock = _lock(self._paths.lock)
         self._loop = Loop(self._clock)
-        self._renewal = Renewal(self._loop, state, self._paths.identity, self._clock, settings)
+        self._renewal = RenewalTimer(self._loop, state, self._paths.identity, self._clock, settings)
         self._runtimes = runtimes()
         self._system = SystemReader(state)
-        wiring.prepare_folders(self._paths)
+        agent_parts.prepare_folders(self._paths)
         self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
         self._infer_url = url_of(self._listeners[0])  # kept: status is written while the agent stops, too
-        self._outbox = wiring.open_outbox(settings, self._paths)
+        self._outbox = agent_parts.open_outbox(settings, self._paths)
         slots = Slots(self._paths.models)
-        self._serving = ModelServing(
+        self._serving = Supervisor(
             self._loop,
-            wiring.worker_options(settings, self._paths, self._listeners),
+            agent_parts.worker_options(settings, self._paths, self._listeners),
             slots,
             __version__,
             self._clock.monotonic_s,
@@ -106,20 +107,24 @@ class Daemon:
             self._intake,
             self._serving,
             self._reports,
-            wiring.limits(settings),
+            agent_parts.limits(settings),
             self._room,
             self._clock,
         )
         near = (self._runner, self._serving, self._reports, self._room)
         beside = (self._loop, self._paths, slots, self._intake, settings, self._clock)
-        self._candidates = Beside(self._paths, lambda: wiring.candidates(*beside, *near))
-        self._chores = Chores(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
+        self._candidates = Beside(self._paths, lambda: agent_parts.candidates(*beside, *near))
+        self._chores = TaskRunner(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
-        self._link = wiring.open_link(settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms)
+        self._link = agent_parts.open_link(
+            settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms
+        )
         chooser = topic_chooser(self._topics, self._device)
-        self._drain = wiring.open_drain(settings, self._outbox, self._link, chooser, self._loop)
-        self._keeper = Keeper(self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id)
+        self._drain = agent_parts.open_drain(settings, self._outbox, self._link, chooser, self._loop)
+        self._keeper = CaptureRecorder(
+            self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id
+        )
         self._join_keeper()
         self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
@@ -159,7 +164,7 @@ class Daemon:
             self._follow(desired)
         self._link.start()
         self._renewal.start()
-        wiring.recycler(self._loop, self._serving, self._room).start(self._clock.monotonic_s)
+        agent_parts.recycler(self._loop, self._serving, self._room).start(self._clock.monotonic_s)
         self._tick()
         self._ticker.start()
         self._report_soon()
@@ -235,7 +240,7 @@ class Daemon:
         return os.statvfs(self._paths.root).f_bsize > 0 and self._outbox.is_live()
 
     def _room(self) -> Room:
-        return wiring.room(self._settings, self._paths.root, self._runtimes)
+        return agent_parts.room(self._settings, self._paths.root, self._runtimes)
 
     def _known_desired(self) -> DesiredOk | None:
         """Return the document of the run before; a hold of it is in force at once, before anything is resumed."""

@@ -61,7 +61,7 @@ class ModelDesired(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
 
 
-class TelemetryWish(msgspec.Struct, frozen=True, kw_only=True):
+class TelemetryRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Which telemetry profile to use, and until when (None: for good).
 
     predictions_until: somebody watches this device until then: the newest answers are to be shown too (ADR 0044).
@@ -83,7 +83,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, Any] = {}
 
 
-class CaptureWish(msgspec.Struct, frozen=True, kw_only=True):
+class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     """To whom captured records are sealed: the tenant's X25519 public key, 64 lower-case hex digits (ADR 0030)."""
 
     key: str
@@ -99,9 +99,9 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     expires: datetime
     models: dict[str, ModelDesired]
     sec_floor: dict[str, int] = {}
-    telemetry: TelemetryWish = TelemetryWish()
+    telemetry: TelemetryRequest = TelemetryRequest()
     tasks: list[Task] = []
-    capture: CaptureWish | UnsetType = UNSET
+    capture: CaptureRequest | UnsetType = UNSET
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):

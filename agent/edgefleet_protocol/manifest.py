@@ -85,7 +85,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of the bundle, None where nothing is declared. The device checks `peak_memory_bytes` before it starts a trial, and both
-    against the golden test in the worker (`edgefleet_agent.install.trial.over_declared`).
+    against the golden test in the worker (`edgefleet_agent.install.probation.trial.over_declared`).
     """
 
     latency_p95_ms: float | None = None

@@ -7,24 +7,32 @@ Rules:
 4. `assignment_of` is the only map from what a device says to what the server calls it; it is total.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import BadMessageError
 
+HELD_CODE: Final = "install.held"
+
+QUARANTINED_CODES: Final = frozenset({"trial.over_declared"})
+"""Codes of transient classes for which a device puts the digest into quarantine all the same."""
+
 MESSAGE_VERSION = 1
+
 MAX_META_CHUNK_BYTES = 96 * 1024
+
 MAX_LABELS = 3
 """How many classes or numbers a `PredictionLine` shows."""
+
 CHILD_DIED_CODE = "install.child_died"
 """The process that verifies died over a document, or over a download: a refused document with this code is tried again, slowly."""
+
 SPREAD_CODE = "install.spread"
 """The device has its document and waits for its part of the seconds over which devices begin to ask for the bundle."""
+
 MAX_SEEN_ROLES = 128
 """How many roles a `Seen` names at once."""
 
@@ -60,6 +68,9 @@ class ErrorClass(StrEnum):
     SLOW = "slow"
     DEADLINE = "deadline"
     INTERNAL = "internal"
+
+
+TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
 
 
 class AssignmentState(StrEnum):
@@ -428,6 +439,7 @@ class Downlink(_Message, frozen=True, kw_only=True):
 M = TypeVar("M", bound=msgspec.Struct)
 
 _ENCODER = msgspec.msgpack.Encoder()
+
 _DECODERS: dict[type[msgspec.Struct], msgspec.msgpack.Decoder[Any]] = {}
 
 

@@ -17,7 +17,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.boxes import BoxFormat, corners, suppressed
 from edgefleet_runtime.port import Array, RunError
-from edgefleet_runtime.quantize import real_values
+from edgefleet_runtime.quantization import real_values
 
 POSTPROCESS_MEMBER = "postprocess.json"
 LABELS_MEMBER = "labels.txt"

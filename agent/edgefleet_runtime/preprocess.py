@@ -17,7 +17,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime import image as images
 from edgefleet_runtime.port import Array, InputError, check_array, format_shape, is_batched
-from edgefleet_runtime.quantize import quantize_array
+from edgefleet_runtime.quantization import quantize_array
 
 PREPROCESS_MEMBER = "preprocess.json"
 

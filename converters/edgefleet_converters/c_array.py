@@ -9,7 +9,7 @@ Source of the method names: `micro_mutable_op_resolver.h` of TFLite Micro.
 from collections.abc import Iterable
 from typing import Final
 
-from edgefleet_converters.workshop import ModelFile
+from edgefleet_converters.job_steps import ModelFile
 from edgefleet_protocol.profile import HardwareProfile
 
 _BYTES_A_LINE: Final = 20

@@ -17,7 +17,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from edgefleet_converters.data import (
+from edgefleet_converters.errors import DataEmptyError, DataShapeError
+from edgefleet_converters.recipe import Recipe
+from edgefleet_converters.request import DataFiles
+from edgefleet_converters.sample_data import (
     SampleSet,
     check_samples,
     load_arrays,
@@ -26,9 +29,6 @@ from edgefleet_converters.data import (
     split_held_back,
     without_shared,
 )
-from edgefleet_converters.errors import DataEmptyError, DataShapeError
-from edgefleet_converters.recipe import Recipe
-from edgefleet_converters.request import DataFiles
 from edgefleet_converters.sidefiles import read_preprocess
 from edgefleet_protocol.manifest import TensorSpec
 

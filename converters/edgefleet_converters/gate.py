@@ -25,9 +25,9 @@ from edgefleet_converters.errors import (
     TransformError,
 )
 from edgefleet_converters.evaluation import Evaluation
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, comparable, refuse_nonfinite
 from edgefleet_converters.report import MetricRow
 from edgefleet_converters.request import Options
-from edgefleet_converters.workshop import Answers, ModelFile, Workshop, comparable, refuse_nonfinite
 from edgefleet_protocol.manifest import RuntimeProof
 from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime
 
@@ -71,7 +71,7 @@ def runtimes_of(profile: HardwareProfile) -> tuple[ProfileRuntime, ...]:
     return (profile.runtime, *profile.also_verified_on)
 
 
-def check_runtimes(workshop: Workshop, profile: HardwareProfile) -> None:
+def check_runtimes(workshop: JobSteps, profile: HardwareProfile) -> None:
     """Raise RuntimeUnavailableError unless each runtime of the profile is here in the version it names."""
     for wanted in runtimes_of(profile):
         try:
@@ -101,7 +101,7 @@ def _cure(runtime: str) -> str:
     return f"install the runtime {runtime} beside the converter"
 
 
-def pass_gate(workshop: Workshop, model: ModelFile, profile: HardwareProfile, judged: Judged, precision: str) -> Passed:
+def pass_gate(workshop: JobSteps, model: ModelFile, profile: HardwareProfile, judged: Judged, precision: str) -> Passed:
     """Return the proof that a candidate holds. Raises the RefusedError that says why it does not."""
     evaluation, reference = judged.evaluation, judged.reference
     first: Answers | None = None
@@ -121,7 +121,7 @@ def pass_gate(workshop: Workshop, model: ModelFile, profile: HardwareProfile, ju
     return Passed(first, metric_row(worst, evaluation), figures, tuple(proofs))
 
 
-def hold_compiled(workshop: Workshop, model: ModelFile, runtime: str, judged: Judged) -> None:
+def hold_compiled(workshop: JobSteps, model: ModelFile, runtime: str, judged: Judged) -> None:
     """Raise DiffersError unless a compiled float32 model gives the source's first answers again.
 
     Done once before any smaller form is made: what int8 loses by rounding would hide a small fault of the compiler. Most answers must
@@ -144,7 +144,7 @@ def hold_compiled(workshop: Workshop, model: ModelFile, runtime: str, judged: Ju
 
 
 def look_again(
-    workshop: Workshop, model: ModelFile, passed: Passed, profile: HardwareProfile, judged: Judged, precision: str
+    workshop: JobSteps, model: ModelFile, passed: Passed, profile: HardwareProfile, judged: Judged, precision: str
 ) -> None:
     """Run what would be offered as a device does: with the profile's threads, in batches where it takes them, last sample first.
 
@@ -163,7 +163,7 @@ def look_again(
 
 
 def _same_again(
-    workshop: Workshop, model: ModelFile, runtime: str, threads: int, batch: int, judged: Judged, precision: str
+    workshop: JobSteps, model: ModelFile, runtime: str, threads: int, batch: int, judged: Judged, precision: str
 ) -> None:
     reversed_ = judged.evaluation.reversed
     answers = workshop.answers(model, runtime, reversed_, key="again", threads=threads, batch=batch)
@@ -185,7 +185,7 @@ def _same_again(
         ) from differs
 
 
-def _runs_in_batches(workshop: Workshop, judged: Judged, batch: int) -> bool:
+def _runs_in_batches(workshop: JobSteps, judged: Judged, batch: int) -> bool:
     """Return whether the source does what it declares: many an export has a batch of one inside."""
     try:
         workshop.answers(judged.source, judged.reference.runtime, judged.evaluation.reversed, key="again", batch=batch)
@@ -194,7 +194,7 @@ def _runs_in_batches(workshop: Workshop, judged: Judged, batch: int) -> bool:
     return True
 
 
-def _held(workshop: Workshop, answers: Answers, judged: Judged, precision: str) -> Score:
+def _held(workshop: JobSteps, answers: Answers, judged: Judged, precision: str) -> Score:
     """Return the score of answers that hold. Raises DiffersError, NotFiniteError, AccuracyError."""
     reference, evaluation, options = judged.reference, judged.evaluation, judged.options
     where = f"{answers.runtime} {answers.version}"
@@ -237,7 +237,7 @@ def _refuse_breach(answers: Answers, reference: Answers, precision: str, *, samp
         )
 
 
-def refuse_hopeless(workshop: Workshop, model: ModelFile, runtime: str, judged: Judged, precision: str) -> None:
+def refuse_hopeless(workshop: JobSteps, model: ModelFile, runtime: str, judged: Judged, precision: str) -> None:
     """Raise AccuracyError when the first few samples lose so much that no answer to the rest could make up for it.
 
     Nothing is run where the metric is no mean over samples that is known without labels. Raises also what running raises.
@@ -278,7 +278,7 @@ def loss_text(score: Score, precision: str, options: Options, where: str) -> str
     return f"the {precision} model is not accurate enough: {pair} ({loss}) on {score.n} samples in {where}"
 
 
-def _score(workshop: Workshop, answers: Answers, judged: Judged) -> Score:
+def _score(workshop: JobSteps, answers: Answers, judged: Judged) -> Score:
     reference, evaluation, options = judged.reference, judged.evaluation, judged.options
     mine = {name: array[: evaluation.n] for name, array in comparable(answers, reference).items()}
     theirs = _judging(reference, answers, evaluation)

@@ -51,8 +51,8 @@ def main() -> int:
 def _run(document: Any, lines: IO[str]) -> None:
     import msgspec
 
-    from edgefleet_converters.kept import tools_digest
     from edgefleet_converters.request import parse_request
+    from edgefleet_converters.result_cache import tools_digest
 
     request = parse_request(document)
     with contextlib.suppress(

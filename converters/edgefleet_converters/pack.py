@@ -13,14 +13,14 @@ import numpy.typing as npt
 from edgefleet_converters.check.parity import tolerances, usable_vectors
 from edgefleet_converters.errors import GoldenError
 from edgefleet_converters.evaluation import MIN_GOLDEN, Evaluation
+from edgefleet_converters.job_steps import Answers, ModelFile, comparable
 from edgefleet_converters.recipe import Recipe
-from edgefleet_converters.workshop import Answers, ModelFile, comparable
 from edgefleet_protocol.bundle import open_bundle, write_bundle
 from edgefleet_protocol.manifest import Manifest, OperatorSet, RuntimeProof, TensorSpec, Tolerance
 from edgefleet_protocol.manifest import Recipe as RecipeRecord
 from edgefleet_protocol.profile import HardwareProfile
 from edgefleet_runtime.golden import dump_golden
-from edgefleet_runtime.quantize import stored_values
+from edgefleet_runtime.quantization import stored_values
 
 Array = npt.NDArray[Any]
 ModelFormat = Literal["onnx", "ort", "tflite"]

@@ -15,6 +15,8 @@ import msgspec
 
 from edgefleet_converters import errors
 from edgefleet_converters.c_array import c_array_files
+from edgefleet_converters.candidate_search import Chosen, Subject, search
+from edgefleet_converters.check.accelerator_placement import predicted_mapping
 from edgefleet_converters.check.budget import over_storage
 from edgefleet_converters.check.compat import (
     check_backend,
@@ -26,14 +28,12 @@ from edgefleet_converters.check.compat import (
     edge_dtype,
     oldest_runtime,
 )
-from edgefleet_converters.check.mapping import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.check.user_metric import is_user_metric
-from edgefleet_converters.data import load_samples
 from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes, hold_compiled
-from edgefleet_converters.kept import kept_report, key_of
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, refuse_empty, refuse_nonfinite
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
@@ -46,12 +46,12 @@ from edgefleet_converters.report import (
 )
 from edgefleet_converters.report_html.page import render
 from edgefleet_converters.request import ConversionRequest
+from edgefleet_converters.result_cache import kept_report, key_of
+from edgefleet_converters.sample_data import load_samples
 from edgefleet_converters.sandbox import Sandbox
-from edgefleet_converters.search import Chosen, Subject, search
 from edgefleet_converters.sidefiles import read_preprocess, read_side_files
 from edgefleet_converters.source import FoundSource
-from edgefleet_converters.tflite.quantize.recipe import tflite_recipe
-from edgefleet_converters.workshop import Answers, ModelFile, Workshop, refuse_empty, refuse_nonfinite
+from edgefleet_converters.tflite.quantize.candidate_recipe import tflite_recipe
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
@@ -91,7 +91,7 @@ def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
         _tell_again(kept, listener)
         return kept
     with Sandbox() as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
-        workshop = Workshop(sandbox, Path(folder))
+        workshop = JobSteps(sandbox, Path(folder))
         return _Conversion(request, listener, workshop).run(key)
 
 
@@ -128,7 +128,7 @@ class _Prepared:
 class _Conversion:
     """One conversion on its way."""
 
-    def __init__(self, request: ConversionRequest, listener: Listener, workshop: Workshop) -> None:
+    def __init__(self, request: ConversionRequest, listener: Listener, workshop: JobSteps) -> None:
         self._request = request
         self._listener = listener
         self._workshop = workshop

@@ -27,7 +27,7 @@ Step = Callable[[dict[str, Any]], dict[str, Any]]
 
 STEPS: Final[dict[str, str]] = {
     "find_source": "edgefleet_converters.source:find_step",
-    "foreign_import": "edgefleet_converters.importers.step:import_step",
+    "foreign_import": "edgefleet_converters.importers.import_step:import_step",
     "onnx_import": "edgefleet_converters.onnx.load:import_step",
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
     "onnx_prepare": "edgefleet_converters.onnx.prepare:prepare_step",
@@ -38,7 +38,7 @@ STEPS: Final[dict[str, str]] = {
     "tflite_sensitivity": "edgefleet_converters.tflite.quantize.sensitivity:sensitivity_step",
     "tflite_candidate": "edgefleet_converters.tflite.quantize.candidates:candidate_step",
     "tflite_compile": "edgefleet_converters.tflite.compile:compile_step",
-    "count_work": "edgefleet_converters.cost.step:count_step",
+    "count_work": "edgefleet_converters.cost.count_step:count_step",
     "probe_runtime": "edgefleet_converters.check.run_model:probe_step",
     "run_model": "edgefleet_converters.check.run_model:run_step",
     "user_metric": "edgefleet_converters.check.user_metric:metric_step",

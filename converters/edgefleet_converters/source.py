@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_converters.errors import NotAModelError
-from edgefleet_converters.importers.folders import model_in
-from edgefleet_converters.importers.kinds import Format, Kind, format_of, kind_of
+from edgefleet_converters.importers.folder_layouts import model_in
+from edgefleet_converters.importers.source_kinds import Format, Kind, format_of, kind_of
 from edgefleet_protocol.digest import Sha256, folder_sha256
 
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run `edgectl` and exit with the code of `edgefleet_cli.errors`."""
+    """Run `edgectl` and exit with the code of `edgefleet_cli.core.errors`."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:
-        from edgefleet_cli.version import own_version
+        from edgefleet_cli.core.version import own_version
 
         sys.stdout.write(f"edgectl {own_version()}\n")
         sys.exit(0)
@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line, write errors as three lines, return the exit code."""
-    from edgefleet_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, exit_code_of
-    from edgefleet_cli.output import write_error
+    from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, exit_code_of
+    from edgefleet_cli.render.output import write_error
     from edgefleet_protocol.errors import EdgefleetError
 
     debug = "--debug" in arguments or bool(os.environ.get("EDGECTL_DEBUG"))
@@ -57,7 +57,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _as_bug(error: Exception) -> Exception:
-    from edgefleet_cli.errors import CliError
+    from edgefleet_cli.core.errors import CliError
 
     return CliError(
         "edgectl failed in a way it does not know",
@@ -69,8 +69,8 @@ def _as_bug(error: Exception) -> Exception:
 def _invoke(arguments: list[str]) -> int:
     import typer
 
-    from edgefleet_cli.errors import EXIT_OK, EXIT_USAGE
-    from edgefleet_cli.output import write_error
+    from edgefleet_cli.core.errors import EXIT_OK, EXIT_USAGE
+    from edgefleet_cli.render.output import write_error
     from edgefleet_cli.tree import build
 
     command: Any = build(*_words(arguments))
@@ -95,7 +95,7 @@ def _words(arguments: list[str]) -> list[str]:
 
 
 def _as_usage_error(error: Any) -> Exception:
-    from edgefleet_cli.errors import UsageError
+    from edgefleet_cli.core.errors import UsageError
 
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "edgectl"

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from edgefleet_cli.options import attach_global_options
-from edgefleet_cli.taking import take_lightly
+from edgefleet_cli.core.fast_params import use_fast_params
+from edgefleet_cli.core.options import attach_global_options
 
 _HELP = """Ship ML models to edge devices: publish, deploy, watch.
 
@@ -92,7 +92,7 @@ def build(word: str | None = None, below: str | None = None) -> Any:
             app.command(name)(getattr(import_module(f"edgefleet_cli.{module}"), function))
     command = typer.main.get_command(app)
     attach_global_options(command)
-    take_lightly(command)
+    use_fast_params(command)
     return command
 
 
@@ -111,7 +111,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
 ) -> None:
     if version:
-        from edgefleet_cli.version import own_version
+        from edgefleet_cli.core.version import own_version
 
         typer.echo(f"edgectl {own_version()}")
         raise typer.Exit

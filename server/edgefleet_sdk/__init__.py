@@ -4,7 +4,7 @@ Server and token are found as `edgectl` finds them, or said with `connect`. A re
 """
 
 from edgefleet_sdk.fleet import Fleet
-from edgefleet_sdk.results import Answer
+from edgefleet_sdk.notebook_answers import Answer
 
 __all__ = ["Answer", "Fleet", "connect", "deploy", "devices", "publish", "rollout", "rollouts"]
 

@@ -7,20 +7,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from edgefleet_cli.api_client import part
-from edgefleet_cli.deploying import Deployer
-from edgefleet_cli.errors import explained
-from edgefleet_cli.importing.naming import pinned
-from edgefleet_cli.importing.resolving import resolved
-from edgefleet_cli.model_flags import ImportFlags, Precision, make_request
-from edgefleet_cli.options import resolve
-from edgefleet_cli.publishing import Publisher
-from edgefleet_cli.release_view import is_over
-from edgefleet_cli.rollout_spec import RolloutFlags, from_flags
-from edgefleet_cli.rollouts import Rollouts
-from edgefleet_cli.session import Session
-from edgefleet_sdk.results import Answer, deployed, device_row, frame, published, rolled_out, rollout_row
-from edgefleet_sdk.saving import save_model, write_samples
+from edgefleet_cli.core.api_client import part
+from edgefleet_cli.core.errors import explained
+from edgefleet_cli.core.options import resolve
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.importing.release_names import pinned
+from edgefleet_cli.importing.resolver import resolved
+from edgefleet_cli.release.conversion.conversion_options import ImportFlags, Precision, make_request
+from edgefleet_cli.release.deployment.deployer import Deployer
+from edgefleet_cli.release.publisher import Publisher
+from edgefleet_cli.release.render import is_over
+from edgefleet_cli.rollout.client import Rollouts
+from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
+from edgefleet_sdk.model_export import save_model, write_samples
+from edgefleet_sdk.notebook_answers import Answer, deployed, device_row, frame, published, rolled_out, rollout_row
 
 
 class Fleet:

@@ -22,10 +22,10 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server import logs
-from edgefleet_server.db import DatabaseUnavailableError
-from edgefleet_server.initialise import report_error
-from edgefleet_server.running import Server, describe
+from edgefleet_server.db.database import DatabaseUnavailableError
+from edgefleet_server.observability import logs
+from edgefleet_server.process.init import report_error
+from edgefleet_server.process.lifecycle import Server, describe
 from edgefleet_server.settings import ServerSettings, SettingsError, load_settings
 
 _log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from edgefleet_protocol.errors import BadIdError, EdgefleetError
 from edgefleet_protocol.ids import parse_tenant
-from edgefleet_server.addresses import parse_networks
+from edgefleet_server.outbound.address_policy import parse_networks
 
 MIB = 1024 * 1024
 

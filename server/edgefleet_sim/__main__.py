@@ -18,7 +18,7 @@ import msgspec
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_sim.scenario import Scenario, drawn
-from edgefleet_sim.shrinking import shrink
+from edgefleet_sim.shrinker import shrink
 from edgefleet_sim.world import simulate
 
 MAX_BROKEN_SHOWN = 20

@@ -15,8 +15,24 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.machines import (
+from edgefleet_server.rollout.analysis.model import Advance
+from edgefleet_server.rollout.bucketing import rank
+from edgefleet_server.rollout.effects import (
+    AssignmentTransitioned,
+    DecisionMade,
+    LeaseEnded,
+    LeaseTaken,
+    Offer,
+    Plan,
+    RampWindowUpdated,
+    Revert,
+    RolloutTransitioned,
+    StageRunTransitioned,
+)
+from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_OPEN,
@@ -25,26 +41,8 @@ from edgefleet_server.rollout.machines import (
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
 )
-from edgefleet_server.rollout.membership import rank
-from edgefleet_server.rollout.model import (
-    Advance,
-    Assignment,
-    AssignmentMoved,
-    Cell,
-    CellMoved,
-    GiveBack,
-    Judged,
-    Offer,
-    Plan,
-    RolloutMoved,
-    RolloutState,
-    StageState,
-    Strength,
-)
-from edgefleet_server.rollout.pace import LeaseEnded, LeaseTaken, MinuteNoted
-from edgefleet_server.rollout.shape import Mode
+from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import SimDevice
-from edgefleet_sim.rows import Rows
 
 INITIAL: Final = {"rollout": "running", "stage": "pending", "assignment": "eligible"}
 EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
@@ -60,13 +58,13 @@ class BrokenPromiseError(AssertionError):
     """The server did what it must never do."""
 
 
-def check_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], now: datetime) -> None:
+def check_plan(rows: SimDatabase, plan: Plan, devices: Mapping[DeviceId, SimDevice], now: datetime) -> None:
     """Check a plan before it is carried out. Raises BrokenPromiseError."""
     for problem in _about_plan(rows, plan, devices, now):
         raise BrokenPromiseError(problem)
 
 
-def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
+def _about_plan(rows: SimDatabase, plan: Plan, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
     state = rows.state
     cells = {key: cell.state for key, cell in rows.cells.items()}
     ones = {device: one.state for device, one in rows.assignments.items()}
@@ -74,25 +72,25 @@ def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], n
     backs: list[datetime] = []
     for effect in plan.effects:
         match effect:
-            case RolloutMoved():
+            case RolloutTransitioned():
                 if effect.before is not state or (effect.before.value, effect.after.value) not in EDGES["rollout"]:
                     yield f"the rollout is {state} and moves from {effect.before} to {effect.after}"
                 state = effect.after
-            case CellMoved():
+            case StageRunTransitioned():
                 key = (effect.cell.stage, effect.cell.stratum)
                 if effect.before is not cells.get(key, StageState.PENDING):
                     yield f"stage {key} is {cells.get(key)} and moves from {effect.before}"
                 cells[key] = effect.cell.state
-            case AssignmentMoved():
+            case AssignmentTransitioned():
                 one = effect.assignment
                 if effect.before is not ones.get(one.device, _S.ELIGIBLE):
                     yield f"{one.device} is {ones.get(one.device)} and moves from {effect.before}"
                 ones[one.device] = one.state
                 newest[one.device] = one  # a device that is heard now counts as exposed now
-            case GiveBack() if effect.is_rollback:
+            case Revert() if effect.is_rollback:
                 known = newest[effect.device]
                 backs.append(known.exposed_at or known.offered_at or now)
-            case Judged() if isinstance(effect.decision, Advance):
+            case DecisionMade() if isinstance(effect.decision, Advance):
                 yield from _about_promotion(rows, effect, devices, now)
             case _:
                 pass
@@ -103,16 +101,16 @@ def _about_plan(rows: Rows, plan: Plan, devices: Mapping[DeviceId, SimDevice], n
     yield from _about_pace(rows, plan)
 
 
-def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
+def _about_offers(rows: SimDatabase, plan: Plan, state: RolloutState) -> Iterator[str]:
     offers = [effect.device for effect in plan.effects if isinstance(effect, Offer)]
     if not offers:
         return
     if rows.state not in ROLLOUT_WALKS or state is not RolloutState.RUNNING:
         yield f"offered while the rollout is {rows.state}, then {state}"
     cells = dict(rows.cells)
-    moved = {e.assignment.device: e.assignment for e in plan.effects if isinstance(e, AssignmentMoved)}
+    moved = {e.assignment.device: e.assignment for e in plan.effects if isinstance(e, AssignmentTransitioned)}
     for effect in plan.effects:
-        if isinstance(effect, CellMoved):
+        if isinstance(effect, StageRunTransitioned):
             cells[effect.cell.stage, effect.cell.stratum] = effect.cell
     stages = rows.spec.stages
     for device in offers:
@@ -128,11 +126,11 @@ def _about_offers(rows: Rows, plan: Plan, state: RolloutState) -> Iterator[str]:
             yield f"{device} was offered the release beyond the cut of stage {one.stage}"
 
 
-def _about_pace(rows: Rows, plan: Plan) -> Iterator[str]:
+def _about_pace(rows: SimDatabase, plan: Plan) -> Iterator[str]:
     """A minute never offers more than its rate, and no more downloads are begun than may be under way."""
     held = set(rows.pace.leases)
     for effect in plan.effects:
-        if isinstance(effect, MinuteNoted) and effect.minute.offered > effect.minute.per_min:
+        if isinstance(effect, RampWindowUpdated) and effect.minute.offered > effect.minute.per_min:
             yield f"stage {effect.minute.stage} offered {effect.minute.offered} in a minute of {effect.minute.per_min}"
         held |= {effect.lease.device} if isinstance(effect, LeaseTaken) else set()
         held -= {effect.device} if isinstance(effect, LeaseEnded) else set()
@@ -141,11 +139,13 @@ def _about_pace(rows: Rows, plan: Plan) -> Iterator[str]:
         yield f"{len(held)} downloads may be under way, at most {most} are allowed"
 
 
-def _is_begun(cell: Cell) -> bool:
+def _is_begun(cell: StageRun) -> bool:
     return cell.state is not StageState.PENDING
 
 
-def _about_promotion(rows: Rows, judged: Judged, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
+def _about_promotion(
+    rows: SimDatabase, judged: DecisionMade, devices: Mapping[DeviceId, SimDevice], now: datetime
+) -> Iterator[str]:
     """A stage passes on devices of its own mode that really ran the release for their soak."""
     facts, stages = judged.facts, rows.spec.stages
     stratum, mode = ProfileName(facts.stratum), stages[facts.stage].shape.mode
@@ -157,7 +157,7 @@ def _about_promotion(rows: Rows, judged: Judged, devices: Mapping[DeviceId, SimD
         yield f"stage {facts.stage} of {stratum} passed on {facts.counts.healthy} healthy devices, {ran} really were"
 
 
-def _ran_past_soak(rows: Rows, one: Assignment, device: SimDevice, now: datetime) -> bool:
+def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: datetime) -> bool:
     digest, stage = rows.bundles[one.stratum].sha256, rows.spec.stages[one.stage]
     if stage.shape.mode is Mode.ACTIVE:
         since = device.switched_at.get(digest)
@@ -170,7 +170,7 @@ def _ran_past_soak(rows: Rows, one: Assignment, device: SimDevice, now: datetime
     return lane.ran(now) >= stage.soak or (is_untold and lane.first is not None and lane.first + stage.soak <= now)
 
 
-def about_shares(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
+def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
     """Nowhere does the release answer more than its device was ever to let it: nothing in a shadow, in a split its share."""
     shapes = [stage.shape for stage in rows.spec.stages]
     if all(shape.mode is Mode.ACTIVE for shape in shapes):
@@ -185,12 +185,12 @@ def about_shares(rows: Rows, devices: Mapping[DeviceId, SimDevice]) -> Iterator[
             yield f"the release answers {answers} % of the requests of {one.device}, at most {most} % may be"
 
 
-def problems(rows: Rows, devices: Mapping[DeviceId, SimDevice], now: datetime) -> list[str]:
+def problems(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice], now: datetime) -> list[str]:
     """Return what is wrong with a rollout that has ended and settled."""
     return [*_about_chains(rows), *_about_order(rows), *_about_outcomes(rows), *_about_devices(rows, devices, now)]
 
 
-def _about_chains(rows: Rows) -> Iterator[str]:
+def _about_chains(rows: SimDatabase) -> Iterator[str]:
     """No transition is lost or doubled: the log is one chain from the first state to the stored one."""
     names = {stage: spec.name for stage, spec in enumerate(rows.spec.stages)}
     ends = {("rollout", ""): rows.state.value}
@@ -209,7 +209,7 @@ def _about_chains(rows: Rows) -> Iterator[str]:
             yield f"{kind} {key}: the log ends at {at}, the rows say {end}"
 
 
-def _about_order(rows: Rows) -> Iterator[str]:
+def _about_order(rows: SimDatabase) -> Iterator[str]:
     """No stage is skipped or doubled: each opens after the one before it passed, and passes once."""
     chains = dict(rows.chains())
     order = {id(event): place for place, event in enumerate(rows.events)}
@@ -229,7 +229,7 @@ def _about_order(rows: Rows) -> Iterator[str]:
             yield f"{device} was offered the release {len(offers)} times, the rows say {one.attempt}"
 
 
-def _about_outcomes(rows: Rows) -> Iterator[str]:
+def _about_outcomes(rows: SimDatabase) -> Iterator[str]:
     if rows.state not in ROLLOUT_FINAL:
         yield f"the rollout has not ended: {rows.state} ({rows.reason})"
     elif not rows.reason:
@@ -248,7 +248,7 @@ def _about_outcomes(rows: Rows) -> Iterator[str]:
             yield f"{device} ended {one.state} without a reason"
 
 
-def _about_devices(rows: Rows, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
+def _about_devices(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice], now: datetime) -> Iterator[str]:
     """Who can be reached runs what its document names, or is on its way to it, or says why not."""
     for device in devices.values():
         if device.is_dead or not device.is_up:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from edgefleet_agent.install import machine, wishes
+from edgefleet_agent.install import desired_diff, machine
+from edgefleet_agent.install.desired_diff import spread_reason
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
-from edgefleet_agent.install.wishes import spread_reason
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
-from edgefleet_sim.beside import Candidate, Lane, Surroundings
+from edgefleet_sim.candidate import Candidate, Lane, Surroundings
 
 BEAT_S: Final = 900.0
 """A device tells its whole state at least so often (the `normal` telemetry window)."""
@@ -157,7 +157,7 @@ class SimDevice:
         if not self.is_dead:
             self.is_up = True
             air.connected(self.id)
-            if self._start_s and isinstance(self._decision(air), wishes.Begin):
+            if self._start_s and isinstance(self._decision(air), desired_diff.Begin):
                 self._look(air)  # its part of the time was over while it was away
             self._send(air)
 
@@ -193,7 +193,7 @@ class SimDevice:
         if self.is_up and document.gen > self.document.gen:
             self.document = document
             wanted = self._named(document)
-            self._wanted = wanted and wishes.started(wanted, self._wanted, self.id, self._now_s(air))
+            self._wanted = wanted and desired_diff.started(wanted, self._wanted, self.id, self._now_s(air))
             self._retries = 0
             self._look(air)
             self._send(air)
@@ -235,36 +235,36 @@ class SimDevice:
     def _is_held(self, wanted: Wanted | None) -> bool:
         return wanted is not None and (wanted.rollout in self.hold.rollouts or wanted.sha256 in self.hold.digests)
 
-    def _decision(self, air: Air) -> wishes.Decision:
+    def _decision(self, air: Air) -> desired_diff.Decision:
         wanted = self._wanted
-        return wishes.decide(self.record, wanted, now_s=self._now_s(air), held=self._is_held(wanted))
+        return desired_diff.decide(self.record, wanted, now_s=self._now_s(air), held=self._is_held(wanted))
 
     def _look(self, air: Air) -> None:
         """Compare what is wanted with what there is, and begin what follows from it."""
         for _ in range(4):
             now_s, decision = self._now_s(air), self._decision(air)
             match decision:
-                case wishes.Begin():
+                case desired_diff.Begin():
                     has_it = self.record.previous is not None and self.record.previous.sha256 == decision.wanted.sha256
                     self.downloads += not has_it
                     self.record = machine.begun(self.record, decision.wanted, decision.slot, now_s=now_s)
                     self.beside.slot = ""
-                case wishes.Withdraw():
+                case desired_diff.Withdraw():
                     self.record = machine.withdrawn(self.record, now_s=now_s)
                     continue
-                case wishes.Follow():
+                case desired_diff.Follow():
                     self.record = machine.followed(self.record, decision.wanted, now_s=now_s)
-                case wishes.Drop():
+                case desired_diff.Drop():
                     self.record = machine.dropped(self.record, now_s=now_s)
-                case wishes.Stay() | wishes.Wait():
+                case desired_diff.Stay() | desired_diff.Wait():
                     self._wait(air, decision)
             break
         self._look_beside(air)
         self._go_on(air)
 
-    def _wait(self, air: Air, decision: wishes.Decision) -> None:
+    def _wait(self, air: Air, decision: desired_diff.Decision) -> None:
         """Look again when the device's part of the time is over over which devices begin; nothing else is waited for by a clock."""
-        if decision != wishes.SPREAD:
+        if decision != desired_diff.SPREAD:
             return
         if self._told_start_s != self._start_s:
             self._told_start_s = self._start_s
@@ -403,8 +403,8 @@ class SimDevice:
         wanted = self._wanted
         is_waiting = wanted is not None and self.active != wanted.sha256
         if is_waiting and self._is_held(wanted) and (not code or error_class in machine.TRANSIENT):
-            error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, wishes.HELD.reason
-        elif is_waiting and self._decision(air) == wishes.SPREAD:
+            error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, desired_diff.HELD.reason
+        elif is_waiting and self._decision(air) == desired_diff.SPREAD:
             error_class, code, reason = None, SPREAD_CODE, spread_reason(self._start_s)
         return Report(
             reported_gen=self.document.gen,

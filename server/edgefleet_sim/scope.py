@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.rollout.model import Spec
-from edgefleet_server.rollout.pace import TZ_DEVICE
-from edgefleet_server.rollout.shape import PREVIOUS, PROFILE, Membership, Mode
+from edgefleet_server.rollout.spec.model import PREVIOUS, PROFILE, TZ_DEVICE, Membership, Mode, Spec
 
 _NO_LABELS = "simulated devices have no labels"
 

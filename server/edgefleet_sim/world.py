@@ -19,23 +19,20 @@ from typing import Any, Final
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout import approving
-from edgefleet_server.rollout.doubting import doubt
-from edgefleet_server.rollout.facts import facts_of, soak_end
-from edgefleet_server.rollout.machines import (
-    CELL_OPEN,
-    EXPOSED_STATES,
-    ROLLOUT_FINAL,
-    IllegalTransitionError,
-)
-from edgefleet_server.rollout.model import Bundle, Member, Plan, RolloutState
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.store import LEASE
-from edgefleet_sim import pace, people
+from edgefleet_server.rollout.analysis.early_failure import doubt
+from edgefleet_server.rollout.analysis.facts import facts_of
+from edgefleet_server.rollout.assignments import soak_end
+from edgefleet_server.rollout.effects import Plan
+from edgefleet_server.rollout.model import Bundle, Member, RolloutState
+from edgefleet_server.rollout.planner import approvals
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, ROLLOUT_FINAL, IllegalTransitionError
+from edgefleet_server.rollout.store.claims import LEASE
+from edgefleet_sim import operator, throttle
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
+from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import Nature, Said, SimDevice, silent
-from edgefleet_sim.rows import Rows
 from edgefleet_sim.scenario import Scenario, spec_of
 from edgefleet_sim.scope import check_scope
 
@@ -86,7 +83,7 @@ class World:
         spec = parse_spec(spec_of(scenario))
         check_scope(spec, joiners=scenario.joiners)
         self.new = {ProfileName(name): bundle_of("2.0.0", name) for name in scenario.devices}
-        self.rows = Rows(spec, f"salt-{scenario.seed}", self.new, due_at=START)
+        self.rows = SimDatabase(spec, f"salt-{scenario.seed}", self.new, due_at=START)
         self._bare = replace(self.rows.snapshot(), members=())
         self.story: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -370,16 +367,16 @@ class World:
         for cell in self.rows.cells.values():
             if cell.state in CELL_OPEN and cell.opened_at is not None:
                 yield (cell.resumed_at or cell.opened_at) + self.rows.spec.on_inconclusive.after
-        yield from people.answers_due(self.rows.spec, self.rows.cells.values())
-        if pace.is_paced(self.rows.spec):
-            yield from pace.dues(self.rows.snapshot(), self._now)
+        yield from operator.answers_due(self.rows.spec, self.rows.cells.values())
+        if throttle.is_paced(self.rows.spec):
+            yield from throttle.dues(self.rows.snapshot(), self._now)
 
     # ---- people
 
     def _command(self, verb: str) -> None:
         """Do what a person asks for; what the state does not allow is refused, as the API does."""
         try:
-            plan = people.plan_of(verb, self.rows.snapshot(), self._now)
+            plan = operator.plan_of(verb, self.rows.snapshot(), self._now)
         except IllegalTransitionError:
             self.told(f"a person asked to {verb}: refused, it is {self.rows.state}")
             return
@@ -395,7 +392,7 @@ class World:
 
     def _ask_approver(self) -> None:
         self._is_asked = False
-        if approving.waiting(self.rows.cells.values()):
+        if approvals.waiting(self.rows.cells.values()):
             self._command(self.scenario.approval)
 
     # ---- running
@@ -438,7 +435,7 @@ class World:
         if self.rows.state is RolloutState.PAUSED and not self._has_asked and not self.scenario.commands:
             self._has_asked = True
             self.at(PERSON_S, self._ask_person)
-        if self.scenario.approval and not self._is_asked and approving.waiting(self.rows.cells.values()):
+        if self.scenario.approval and not self._is_asked and approvals.waiting(self.rows.cells.values()):
             self._is_asked = True
             self.at(PERSON_S, self._ask_approver)
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.durable import read_record
-from edgefleet_agent.identity import ROOT_FILE
-from edgefleet_agent.install.child_protocol import (
+from edgefleet_agent.core.durable import read_record
+from edgefleet_agent.identity.store import ROOT_FILE
+from edgefleet_agent.install.records import DesiredOk, Wanted
+from edgefleet_agent.install.slots import BITS_FILE
+from edgefleet_agent.install.verifier_protocol import (
     MAX_PACKET_BYTES,
     Accepted,
     Blocks,
@@ -31,8 +33,6 @@ from edgefleet_agent.install.child_protocol import (
     decode_from_child,
     encode_packet,
 )
-from edgefleet_agent.install.records import DesiredOk, Wanted
-from edgefleet_agent.install.slots import BITS_FILE
 from edgefleet_protocol.blocks import LEAF_BYTES, BlockData, encode_data
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId
@@ -117,7 +117,7 @@ class _Child:
         self.kill_after = 0
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock = ours
-        argv = [DEVICE_PYTHON, "-m", "edgefleet_agent.install_child"]
+        argv = [DEVICE_PYTHON, "-m", "edgefleet_agent.verifier"]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
         self.pid = os.posix_spawn(DEVICE_PYTHON, argv, dict(os.environ), file_actions=actions)
         theirs.close()

@@ -15,20 +15,20 @@ from typing import Any
 
 import msgspec
 
-from edgefleet_agent.durable import encode_record, read_record, write_file
-from edgefleet_agent.identity import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
+from edgefleet_agent.core.durable import encode_record, read_record, write_file
+from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
 from edgefleet_agent.install.records import DesiredOk, ModelRecord
 from edgefleet_protocol.desired import Ref
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName
-from edgefleet_server.fleet.model import ModelChange
+from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
 from tests.server.fleet.house import PROFILE, KeyedDevice
 from tests.server.gateway.conftest import Site
 from tests.support.device_python import DEVICE_PYTHON, IS_EMULATED, PATIENCE
 
 WAIT_S = 40.0 * PATIENCE
-LIFE_LINE = (sys.executable, "-m", "edgefleet_server.gateway.broker.launch")
+LIFE_LINE = (sys.executable, "-m", "edgefleet_server.gateway.broker.parent_watch")
 """Becomes the agent and ends with us, also when we are killed."""
 PACE = {
     "EDGEFLEET_AGENT_INFER_TIMEOUT_S": 30,

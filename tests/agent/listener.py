@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import uvicorn
 
-from edgefleet_server.device_app import create_device_app
-from edgefleet_server.parts import Parts
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.composition.device_app import create_device_app
 from tests.server.fleet.house import House
 
 

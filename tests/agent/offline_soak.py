@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.link.drain import Drain
-from edgefleet_agent.link.outbox import Joins, Kind, Outbox
-from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
+from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
+from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.reporting.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_protocol.messages import Event, EventKind, Telemetry, Window, decode, encode
 from edgefleet_protocol.sketch import LatencySketch
 from tests.agent.test_drain import Simulated

@@ -7,8 +7,8 @@ import heapq
 import random
 from dataclasses import dataclass, field
 
-from edgefleet_agent.install_child.pull import Ask, Puller
-from edgefleet_agent.install_child.round_trip import RoundTrip
+from edgefleet_agent.verifier.block_scheduler import Ask, BlockScheduler
+from edgefleet_agent.verifier.rtt import RoundTrip
 from edgefleet_protocol.blocks import LEAF_BYTES, BlockRequest
 from edgefleet_server.gateway.responder import runs_of
 
@@ -26,7 +26,7 @@ class Line:
     stall_s: tuple[float, float] = (0.0, 0.0)
     seed: int = 0
     takes_repeats: bool = True
-    puller: Puller = field(init=False)
+    puller: BlockScheduler = field(init=False)
     taken_leaves: int = 0
     probes: int = 0
     asks: int = 0
@@ -35,7 +35,7 @@ class Line:
 
     def __post_init__(self) -> None:
         """Make the puller, which knows how long a small file took."""
-        self.puller = Puller(self.count, 8, line=RoundTrip().seen(2 * self.latency_s))
+        self.puller = BlockScheduler(self.count, 8, line=RoundTrip().seen(2 * self.latency_s))
         self._rng = random.Random(self.seed)
         self._events: list[tuple[float, int, int, list[int]]] = []
         self._free_s = 0.0

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from edgefleet_agent.install import trial
+from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Tally, Wanted
 from edgefleet_protocol.messages import Phase
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.candidate import readings, rules
+from edgefleet_agent.candidate import rules, sensors
 from edgefleet_agent.candidate.pressure import BATTERY, MEMORY, THERMAL, Pressure, PressureLimits, Readings, weighed
 from edgefleet_agent.candidate.rules import CandidateRecord, Facts
 from edgefleet_agent.install.records import CandidateWish, ModelRecord, SlotRef, Wanted
@@ -183,7 +183,7 @@ def test_readings_come_from_proc_and_sys(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    assert readings.read(tmp_path / "none", tmp_path / "none") == Readings()
+    assert sensors.read(tmp_path / "none", tmp_path / "none") == Readings()
     put(
         "proc/pressure/memory",
         "some avg10=12.50 avg60=1.00 avg300=0.10 total=5\nfull avg10=0.00 avg60=0 avg300=0 total=0\n",
@@ -197,6 +197,6 @@ def test_readings_come_from_proc_and_sys(tmp_path: Path) -> None:
     put("sys/class/power_supply/mouse/scope", "Device\n")
     put("sys/class/power_supply/mouse/capacity", "3\n")
     put("sys/class/power_supply/AC/type", "Mains\n")
-    assert readings.read(tmp_path / "proc", tmp_path / "sys") == Readings(12.5, None, 82.5, 24.0, is_discharging=True)
+    assert sensors.read(tmp_path / "proc", tmp_path / "sys") == Readings(12.5, None, 82.5, 24.0, is_discharging=True)
     put("proc/pressure/memory", "some avg10=x\n")
-    assert readings.read(tmp_path / "proc", tmp_path / "sys").memory_stall_pct is None
+    assert sensors.read(tmp_path / "proc", tmp_path / "sys").memory_stall_pct is None

@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.fleet.beside import Beside
+from edgefleet_server.fleet.desired.model import CandidateOrder
 from tests.agent.field import Agent, deploy, eventually, publish
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -19,7 +19,9 @@ EXTRA = {"postprocess.json": TOP_K, "labels.txt": b"a\nb\nc\n"}
 
 def beside(site: Site, version: str, mode: Any, share_pct: int = 0) -> Any:
     """Run a published version beside the active one everywhere."""
-    return site.house.fleet.deploy(ReleaseRef.parse(f"digits@{version}"), selector="", beside=Beside(mode, share_pct))
+    return site.house.fleet.deploy(
+        ReleaseRef.parse(f"digits@{version}"), selector="", beside=CandidateOrder(mode, share_pct)
+    )
 
 
 def candidate(agent: Agent) -> dict[str, Any]:

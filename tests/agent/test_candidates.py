@@ -10,19 +10,19 @@ from typing import Any, cast
 import pytest
 
 from edgefleet_agent.candidate import rules
-from edgefleet_agent.candidate.candidates import Candidates, Neighbours
-from edgefleet_agent.candidate.lane import CandidateOptions, Ground
+from edgefleet_agent.candidate.manager import CandidateDeps, Candidates
 from edgefleet_agent.candidate.pressure import PressureLimits, Readings
+from edgefleet_agent.candidate.process import CandidateOptions, LaneContext
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.durable import encode_record
+from edgefleet_agent.core.durable import encode_record
+from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, ModelRecord, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.slots import Slots
-from edgefleet_agent.loop import Loop
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.worker.keeping import read_kept
-from edgefleet_agent.worker.protocol import (
+from edgefleet_agent.serving.worker_process import Worker, WorkerOptions
+from edgefleet_agent.worker.control.protocol import (
     Captured,
     GetStats,
     LaneRoute,
@@ -34,11 +34,11 @@ from edgefleet_agent.worker.protocol import (
     ToAgentd,
     write_routes,
 )
-from edgefleet_agent.workers import Worker, WorkerOptions
+from edgefleet_agent.worker.shadow.disagreements import read_kept
 from edgefleet_protocol.comparison import ShadowFigures, merge_shadows
 from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.hpke import new_key
 from edgefleet_protocol.messages import Phase, Window
-from edgefleet_protocol.sealed import new_key
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -107,10 +107,12 @@ class Yard:
     def _candidates(self, options: CandidateOptions) -> Candidates:
         workers = WorkerOptions((), self.paths.routes, self.paths.sockets(), 1, 0, MIB, 5.0, log_predictions=True)
         slots, clock_s = Slots(self.paths.models), SystemClock().monotonic_s
-        ground = Ground(self.loop, self.paths, slots, workers, options, clock_s, time.time, self.write_routes, self.ear)
+        ground = LaneContext(
+            self.loop, self.paths, slots, workers, options, clock_s, time.time, self.write_routes, self.ear
+        )
         active = SlotRef(slot="A", target="o", sha256=self.active.start.digest, version="1.0.0", proven=True)
         record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=active)
-        near = Neighbours(
+        near = CandidateDeps(
             records=lambda: {"digits": record},
             lend=lambda _model: None,
             event=lambda _kind, _model, _sha, state, code, *_: self.events.append((state, code)),

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgefleet_protocol.sealed import new_key
+from edgefleet_protocol.hpke import new_key
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import CLASSES, bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -76,7 +76,7 @@ def contains(folder: Path, needle: bytes) -> bool:
 
 
 def test_a_message_of_a_record_is_small_enough_for_every_broker() -> None:
-    from edgefleet_agent.worker.capture import MAX_RECORD_BYTES
+    from edgefleet_agent.worker.observe.capture import MAX_RECORD_BYTES
     from edgefleet_protocol.messages import Sample, encode
 
     sample = Sample(

@@ -5,8 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.captures import DAY_MS, CaptureRecord, CaptureStore, parse_name
-from edgefleet_agent.predictions import (
+from edgefleet_agent.captures.prediction_log import (
     FILES,
     Block,
     PredictionLog,
@@ -15,6 +14,7 @@ from edgefleet_agent.predictions import (
     pack_block,
     read_predictions,
 )
+from edgefleet_agent.captures.store import DAY_MS, CaptureRecord, CaptureStore, parse_name
 
 
 def record(number: int, reason: str = "random", label: int = 0, taken_ms: int | None = None) -> CaptureRecord:

@@ -7,12 +7,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgefleet_agent.durable import read_record
-from edgefleet_agent.install import machine, trial
-from edgefleet_agent.install.child_protocol import Task
-from edgefleet_agent.install_child.documents import Documents
-from edgefleet_agent.install_child.errors import MetadataError
-from edgefleet_agent.install_child.floor import BUILD_TIME, Floor, FloorFile, with_time
+from edgefleet_agent.core.durable import read_record
+from edgefleet_agent.install import machine
+from edgefleet_agent.install.probation import trial
+from edgefleet_agent.install.verifier_protocol import Task
+from edgefleet_agent.verifier.documents import Documents
+from edgefleet_agent.verifier.errors import MetadataError
+from edgefleet_agent.verifier.floor import BUILD_TIME, Floor, FloorFile, with_time
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
 from edgefleet_protocol.verify import ExpiredError

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.link.budget import DAY_S, MESSAGES_S, OVERHEAD_BYTES, Bucket, daily, fresh_pace
-from edgefleet_agent.link.drain import Drain
-from edgefleet_agent.link.metered import decide, default_interface
-from edgefleet_agent.link.outbox import Kind, Outbox
+from edgefleet_agent.connection.budget import DAY_S, MESSAGES_S, OVERHEAD_BYTES, Bucket, daily, fresh_pace
+from edgefleet_agent.connection.metered import decide, default_interface
+from edgefleet_agent.connection.outbox import Kind, Outbox
+from edgefleet_agent.connection.sender import Drain
 from edgefleet_protocol.messages import Telemetry, decode
 from tests.agent.test_outbox import JOINS, payload
 

@@ -10,8 +10,8 @@ import pytest
 
 from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
-from edgefleet_agent.enroll import enroll, parse_claim_token
-from edgefleet_agent.identity import load_identity
+from edgefleet_agent.enrolment.enroll import enroll, parse_claim_token
+from edgefleet_agent.identity.store import load_identity
 from edgefleet_server.clock import SystemClock
 from tests.agent.listener import Listener, at_url
 from tests.server.fleet.house import House

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent import enroll as enroll_module
-from edgefleet_agent import errors, server_api
+from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
-from edgefleet_agent.enroll import enroll
-from edgefleet_agent.identity import load_identity
+from edgefleet_agent.enrolment import enroll as enroll_module
+from edgefleet_agent.enrolment import server_api
+from edgefleet_agent.enrolment.enroll import enroll
+from edgefleet_agent.identity.store import load_identity
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.fleet.approving import Choice
-from edgefleet_server.fleet.waiting import PendingState
-from edgefleet_server.pages import PageRequest
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.enrolment.approval import Choice
+from edgefleet_server.fleet.enrolment.pending import PendingState
 from tests.agent.field import eventually
 from tests.agent.listener import Listener
 from tests.server.fleet.house import House

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent.serving import BACKOFF_S
+from edgefleet_agent.serving.supervisor import BACKOFF_S
 from edgefleet_protocol.desired import Ref
 from tests.agent.field import Agent, deploy, eventually, offer, publish
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx

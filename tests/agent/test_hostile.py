@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent.install.child_protocol import Accepted, Fetched, Task
-from edgefleet_agent.install_child.documents import Documents
+from edgefleet_agent.install.verifier_protocol import Accepted, Fetched, Task
+from edgefleet_agent.verifier.documents import Documents
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.verify import ExpiredError
 from tests.agent.child import ChildDriver

@@ -13,16 +13,16 @@ from sqlmodel import col
 from tuf.api.metadata import Metadata
 from tuf.api.serialization.json import JSONSerializer
 
-from edgefleet_agent.durable import read_record
-from edgefleet_agent.install.child_protocol import Accepted, Fetched, FetchFailed, Refused
+from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.install.records import DesiredOk, SlotInfo
-from edgefleet_agent.install_child.floor import Floor
+from edgefleet_agent.install.verifier_protocol import Accepted, Fetched, FetchFailed, Refused
+from edgefleet_agent.verifier.floor import Floor
 from edgefleet_protocol.bundle import open_bundle, pack_members
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, encode_desired, encode_hold
 from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae, parse_envelope
 from edgefleet_protocol.messages import RepoHead, Seen, encode
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.signing.outrunning import Outrun
+from edgefleet_server.signing.fast_forward_recovery import VersionsSeen
 from edgefleet_server.signing.tables import SigningMetadata
 from tests.agent.child import ChildDriver
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
@@ -283,11 +283,11 @@ def test_what_a_restored_server_must_outrun_is_told_and_then_the_same_document_i
     answer = refused(driver, raw)
     assert (answer.code, answer.gen, answer.retry) == ("tuf.rollback", 0, False)
     assert answer.seen == Seen(version=highest)
-    assert signing.outrun(Outrun(highest)) is not None
+    assert signing.outrun(VersionsSeen(highest)) is not None
     answer = refused(driver, raw)
     assert answer.code == "tuf.roles_missing"
     assert answer.seen == Seen(roles={"m.late": before["m.late"]})
-    assert signing.outrun(Outrun(0, {"m.late": before["m.late"]})) is not None
+    assert signing.outrun(VersionsSeen(0, {"m.late": before["m.late"]})) is not None
     accepted(driver, raw)
     after = floor_of(driver)
     assert all(after[role] >= version for role, version in before.items())

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
+from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.intake import Intake
-from edgefleet_agent.loop import Loop
+from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.messages import MetaRequest
 
@@ -77,7 +77,7 @@ class Heard(Told):
 DIES = """
 import os, socket, sys
 from pathlib import Path
-from edgefleet_agent.install.child_protocol import Accepted, decode_to_child, encode_packet
+from edgefleet_agent.install.verifier_protocol import Accepted, decode_to_child, encode_packet
 
 agentd = socket.socket(fileno=3)
 kind = decode_to_child(agentd.recv(200_000)).kind
@@ -181,7 +181,7 @@ def test_a_child_that_cannot_be_started_counts_as_one_that_died(tmp_path: Path) 
 
 SAYS = """
 import socket
-from edgefleet_agent.install.child_protocol import Refused, decode_to_child, encode_packet
+from edgefleet_agent.install.verifier_protocol import Refused, decode_to_child, encode_packet
 from edgefleet_protocol.messages import Seen
 
 agentd = socket.socket(fileno=3)
@@ -255,7 +255,7 @@ def test_a_newer_document_takes_the_place_of_one_that_waits_for_a_head(tmp_path:
 
 NODS = """
 import socket, time
-from edgefleet_agent.install.child_protocol import Accepted, decode_to_child, encode_packet
+from edgefleet_agent.install.verifier_protocol import Accepted, decode_to_child, encode_packet
 
 agentd = socket.socket(fileno=3)
 kind = decode_to_child(agentd.recv(200_000)).kind

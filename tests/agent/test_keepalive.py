@@ -6,17 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.link.keepalive import (
-    FLOOR_S,
-    RAISE_AFTER_S,
-    URGENT_FROM_S,
-    URGENT_S,
-    Keepalive,
-    is_urgent,
-)
-from edgefleet_agent.link.mqtt import Silence
+from edgefleet_agent.composition.agent_parts import link_options
+from edgefleet_agent.connection.keepalive import FLOOR_S, RAISE_AFTER_S, URGENT_FROM_S, URGENT_S, Keepalive, is_urgent
+from edgefleet_agent.connection.mqtt import Silence
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.wiring import link_options
 
 LIMIT_S = 1_200
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install.leak import MAX_READINGS, MIB, Memory, Resident, leak, read
+from edgefleet_agent.install.probation.memory_leak import MAX_READINGS, MIB, Memory, Resident, leak, read
 
 LIMIT = 200 * MIB
 

@@ -23,7 +23,7 @@ def test_agentd_imports_nothing_heavy() -> None:
     code = "import sys, edgefleet_agent.__main__ as m, edgefleet_agent.daemon; m._parser(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert [name for name in loaded if name.split(".")[0] in HEAVY] == []
-    assert not {"importlib.metadata", "edgefleet_agent.client", "edgefleet_agent.renew"} & set(loaded)
+    assert not {"importlib.metadata", "edgefleet_agent.client", "edgefleet_agent.enrolment.renew"} & set(loaded)
 
 
 def test_what_paho_needs_for_a_proxy_is_imported_when_it_is_used() -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.link.budget import OVERHEAD_BYTES
-from edgefleet_agent.link.outbox import Kind
-from edgefleet_agent.live import EVERY_S, LINES, LONGEST_S, Live, chosen, left_s
+from edgefleet_agent.captures.live_view import EVERY_S, LINES, LONGEST_S, LiveView, chosen, left_s
+from edgefleet_agent.connection.budget import OVERHEAD_BYTES
+from edgefleet_agent.connection.outbox import Kind
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.worker.protocol import SetWatch
+from edgefleet_agent.worker.control.protocol import SetWatch
 from edgefleet_protocol.messages import PredictionLine, Watched, WatchState, decode
 from tests.agent.test_drain import Simulated, drained
 from tests.agent.test_outbox import payload
@@ -36,7 +36,7 @@ class Watching:
         self.clock = TurnedClock()
         self.due: list[tuple[float, Any, Any]] = []
         loop = SimpleNamespace(call_later=self._later)
-        self.live = Live(cast("Any", loop), self.clock, AgentSettings(**settings), "d-1", "b")
+        self.live = LiveView(cast("Any", loop), self.clock, AgentSettings(**settings), "d-1", "b")
         self.told: list[int] = []
         self.live.send_to_all = lambda rules: self.told.append(rules.lines)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from edgefleet_agent.link.outbox import Kind, Outbox
-from edgefleet_agent.report import Reports
+from edgefleet_agent.connection.outbox import Kind, Outbox
+from edgefleet_agent.reporting.reports import Reports
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, EventKind, SystemFigures, decode
 from tests.agent.test_outbox import file_of, outbox, payload

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install import machine, trial, wishes
+from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.machine import InstallEvent
+from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.records import ModelRecord, Tally
 from edgefleet_protocol.messages import ErrorClass, Phase
 from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
@@ -33,8 +34,8 @@ def test_an_event_without_a_row_is_a_bug() -> None:
 
 def test_the_way_of_a_good_install() -> None:
     record = serving("a", "A")
-    decision = wishes.decide(record, wanted("b"), now_s=NOW, held=False)
-    assert decision == wishes.Begin(wanted("b"), "B")
+    decision = desired_diff.decide(record, wanted("b"), now_s=NOW, held=False)
+    assert decision == desired_diff.Begin(wanted("b"), "B")
     record = machine.begun(record, decision.wanted, decision.slot, now_s=NOW)
     for event in (
         InstallEvent.FETCHED,
@@ -58,7 +59,7 @@ def test_a_fault_before_the_switch_leaves_what_serves(phase: Phase) -> None:
     record = msgspec.structs.replace(serving(phase=phase), wanted=wanted("b"), installing="B")
     after = machine.failed(record, ErrorClass.GOLDEN, "trial.golden", "differs")
     assert (after.phase, after.active, after.installing) == (Phase.FAILED, ref("A", "a"), "")
-    assert wishes.quarantined(after, wanted("b")) is not None
+    assert desired_diff.quarantined(after, wanted("b")) is not None
 
 
 @pytest.mark.parametrize("error_class", sorted(machine.TRANSIENT))
@@ -95,7 +96,7 @@ def test_whatever_happens_the_serving_slot_is_never_the_one_being_written(
         if event not in machine.TRANSITIONS[record.phase].on:
             continue
         if event is InstallEvent.WANTED:
-            record = machine.begun(record, wanted("b", gen=i + 3), wishes.idle_slot(record), now_s=NOW)
+            record = machine.begun(record, wanted("b", gen=i + 3), desired_diff.idle_slot(record), now_s=NOW)
         elif event is InstallEvent.SWITCHED:
             record = machine.switched(record, ref(record.installing, "b"), now_s=NOW)
         elif event is InstallEvent.DROPPED:
@@ -154,7 +155,7 @@ def test_both_versions_proven_stay_each_others_way_back() -> None:
 def test_more_memory_than_declared_is_a_property_of_the_bundle() -> None:
     record = msgspec.structs.replace(machine.begun(serving(), wanted("b"), "B", now_s=NOW), phase=Phase.GOLDEN)
     record = machine.failed(record, ErrorClass.MEMORY, machine.OVER_MEMORY_CODE, "r")
-    assert wishes.quarantined(record, wanted("b")) is not None
+    assert desired_diff.quarantined(record, wanted("b")) is not None
 
 
 @pytest.mark.parametrize("phase", sorted(Phase))
@@ -199,7 +200,7 @@ def test_cuts_anywhere_end_in_an_old_or_a_new_version_and_never_in_neither(fates
         Phase.WARMING: InstallEvent.READY,
     }
     before = machine.proven(serving(), now_s=NOW) if had_one else ModelRecord(model="digits")
-    record = machine.begun(before, wanted("b", gen=3), wishes.idle_slot(before), now_s=NOW)
+    record = machine.begun(before, wanted("b", gen=3), desired_diff.idle_slot(before), now_s=NOW)
     for i, fate in enumerate(fates):
         now_s = NOW + i
         if record.phase not in machine.INSTALLING:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.link.outbox import MEMORY_BYTES, SPILL_S, Joins, Kind, Outbox, Waiting
-from edgefleet_agent.telemetry.window import (
+from edgefleet_agent.connection.outbox import MEMORY_BYTES, SPILL_S, Joins, Kind, Outbox, Waiting
+from edgefleet_agent.reporting.window import (
     Sums,
     begins_s,
     first_window_s,
@@ -18,7 +18,7 @@ from edgefleet_agent.telemetry.window import (
     merge_windows,
     pack_payloads,
 )
-from edgefleet_agent.worker.protocol import Stats
+from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode
 from edgefleet_protocol.sketch import LatencySketch
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install.patience import CHILD_DIED_LIMIT, rest_after
+from edgefleet_agent.install.retry_delay import CHILD_DIED_LIMIT, rest_after
 from edgefleet_protocol.digest import part_of
 
 WORDS = st.text(min_size=1, max_size=30)

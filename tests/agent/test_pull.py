@@ -4,18 +4,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent.install_child.pull import PATIENT_WAITS, SHORTEST_S, Ask, Puller
-from edgefleet_agent.install_child.round_trip import LONGEST_S, UNKNOWN_S, RoundTrip
+from edgefleet_agent.verifier.block_scheduler import PATIENT_WAITS, SHORTEST_S, Ask, BlockScheduler
+from edgefleet_agent.verifier.rtt import LONGEST_S, UNKNOWN_S, RoundTrip
 from edgefleet_protocol.blocks import MAX_CREDIT, MAX_REPEATS
 from tests.agent.pull_line import Line
 
 
-def puller(count: int = 40, credit: int = 8, **options: object) -> Puller:
+def puller(count: int = 40, credit: int = 8, **options: object) -> BlockScheduler:
     """Return a puller that has measured its line: 20 ms."""
-    return Puller(count, credit, line=RoundTrip().seen(0.02), is_measured=True, **options)  # type: ignore[arg-type]
+    return BlockScheduler(count, credit, line=RoundTrip().seen(0.02), is_measured=True, **options)  # type: ignore[arg-type]
 
 
-def asked(one: Puller, now_s: float) -> Ask:
+def asked(one: BlockScheduler, now_s: float) -> Ask:
     """Return the next request, which there must be."""
     ask = one.next_ask(now_s)
     assert ask is not None
@@ -118,7 +118,7 @@ def test_what_is_late_is_measured_and_what_comes_with_it_is_waited_for() -> None
 
 
 def test_the_first_request_is_for_one_leaf_and_a_slow_line_gets_small_messages() -> None:
-    one = Puller(40, 8, line=RoundTrip().seen(0.1))
+    one = BlockScheduler(40, 8, line=RoundTrip().seen(0.1))
     ask = asked(one, 0.0)
     assert ask.wanted == [0]
     one.heard(ask.req_id, 4.0)

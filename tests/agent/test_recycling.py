@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.cgroup import Cgroups, delegated
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.install.leak import MIB, Memory, Resident
-from edgefleet_agent.loop import Loop
-from edgefleet_agent.recycling import MIN_AGE_S, Recycler, why
+from edgefleet_agent.core.cgroup import Cgroups, delegated
+from edgefleet_agent.core.loop import Loop
+from edgefleet_agent.install.probation.memory_leak import MIB, Memory, Resident
+from edgefleet_agent.serving.memory_restart import MIN_AGE_S, MemoryRestarter, why
 
 
 def readings(start_mib: float, per_hour_mib: float, minutes: int = 60) -> Resident:
@@ -54,7 +54,7 @@ def test_a_leak_is_found_once_and_its_successor_begins_anew() -> None:
         return int((60 + now / 60) * MIB) if pid == 1 else 50 * MIB
 
     loop = Loop(SystemClock())
-    watch = Recycler(loop, lambda: pids, rss, lambda: Memory(0, 100 * MIB), recycle)
+    watch = MemoryRestarter(loop, lambda: pids, rss, lambda: Memory(0, 100 * MIB), recycle)
     while not asked:
         now += 60
         watch.look(now)

@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgefleet_agent import errors, identity
+from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.durable import write_file, write_record
-from edgefleet_agent.identity import load_identity, load_next
-from edgefleet_agent.renew import renew
+from edgefleet_agent.core.durable import write_file, write_record
+from edgefleet_agent.enrolment.renew import renew
+from edgefleet_agent.identity import takeover
+from edgefleet_agent.identity.store import load_identity
+from edgefleet_agent.identity.takeover import load_next
 from tests.agent.field import Agent, eventually, write_identity
 from tests.agent.listener import Listener
 from tests.server.gateway.conftest import Site
@@ -107,7 +109,7 @@ def test_a_lost_answer_costs_no_second_key(device: Agent, listener: Listener) ->
     key = (folder / "next" / "key.pem").read_bytes()
     # as if the answer had never come
     (folder / "next" / "key.pem").rename(folder / "renewal-key.pem")
-    identity.remove_flat(folder / "next")
+    takeover.remove_flat(folder / "next")
     renew(device.state, SystemClock())
     assert (folder / "next" / "key.pem").read_bytes() == key
     renew(device.state, SystemClock())
@@ -152,28 +154,28 @@ def test_a_power_cut_in_the_take_over_is_made_good_by_the_next_start(
         count[0] += 1
         real(path, data, mode=mode)
 
-    monkeypatch.setattr("edgefleet_agent.identity.write_file", cut)
+    monkeypatch.setattr("edgefleet_agent.core.durable.write_file", cut)
     if done < 3:
         with pytest.raises(OSError, match="power cut"):
-            identity.take_over(folder)
+            takeover.take_over(folder)
     else:
-        monkeypatch.setattr(identity, "_remove_next", lambda _folder: None)
-        identity.take_over(folder)
+        monkeypatch.setattr(takeover, "_remove_next", lambda _folder: None)
+        takeover.take_over(folder)
     monkeypatch.undo()
-    assert identity.finish_take_over(folder)
+    assert takeover.finish_take_over(folder)
     assert {name: (folder / name).read_bytes() for name in new} == new
     assert not (folder / "next").exists()
     assert os.stat(folder / "key.pem").st_mode & 0o777 == 0o600  # noqa: PTH116
 
 
 def test_an_agent_starts_while_a_renewal_runs(device: Agent) -> None:
-    with identity.identity_lock(device.state / "identity"):
+    with takeover.identity_lock(device.state / "identity"):
         device.start()
         assert eventually(lambda: device.status().get("connected")), device.log.read_text()
 
 
 def test_two_renewals_at_once_are_one(device: Agent) -> None:
-    with identity.identity_lock(device.state / "identity"):
+    with takeover.identity_lock(device.state / "identity"):
         assert main(["renew", "--state", str(device.state)]) == 6
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import msgspec
 
-from edgefleet_agent.install.child_protocol import Refused
-from edgefleet_agent.link.outbox import Kind
-from edgefleet_agent.report import Reports
+from edgefleet_agent.connection.outbox import Kind
+from edgefleet_agent.install.verifier_protocol import Refused
+from edgefleet_agent.reporting.reports import Reports
 from edgefleet_protocol.messages import Event, State, decode
 from tests.agent.test_losses import reports
 from tests.agent.test_outbox import outbox

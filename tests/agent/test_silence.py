@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.identity import load_identity
-from edgefleet_agent.link.mqtt import LinkOptions, MqttLink
-from edgefleet_protocol.desired import TelemetryWish
+from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
+from edgefleet_agent.identity.store import load_identity
+from edgefleet_protocol.desired import TelemetryRequest
 from edgefleet_protocol.ids import DeviceId, ModelName
-from edgefleet_server.fleet.model import ModelChange
+from edgefleet_server.fleet.desired.model import ModelChange
 from tests.agent.field import Agent, eventually, publish, started_agent, write_identity
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -32,7 +32,7 @@ def test_a_device_that_a_rollout_looks_at_connects_anew_to_be_missed_soon() -> N
         assert eventually(lambda: agent.status().get("gen") == fleet.desired.ensure(device).gen)
         assert connections(agent) == 1, "for five minutes nobody connects anew"
         later = agent.site.house.clock.now() + timedelta(days=1)
-        wish = TelemetryWish(profile="live", until=later)
+        wish = TelemetryRequest(profile="live", until=later)
         ref = publish(agent.site, "1.0.0", bundle_bytes(classifier_onnx()))
         fleet.set_models([ModelChange(device, ModelName("digits"), ref, wish)])
         assert eventually(lambda: connections(agent) == 2), agent.log.read_text()[-3_000:]

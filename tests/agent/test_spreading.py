@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_agent.install.desired_diff import is_early, must_wait, spread
 from edgefleet_agent.install.records import CandidateWish, DesiredOk, ModelRecord, Wanted
-from edgefleet_agent.install.wishes import is_early, must_wait, spread
 from edgefleet_protocol.digest import start_after_s
 from edgefleet_protocol.messages import Phase
 from tests.agent.records import NOW, serving, wanted

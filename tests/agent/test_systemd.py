@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from edgefleet_agent.systemd import Watchdog, given_sockets, notify, watchdog_s
+from edgefleet_agent.core.systemd import Watchdog, given_sockets, notify, watchdog_s
 
 ACTIVATED = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
-from edgefleet_agent.systemd import given_sockets
+from edgefleet_agent.core.systemd import given_sockets
 (one,) = given_sockets()
 print(one.getsockname()[1], one.getblocking(), os.get_inheritable(3), "LISTEN_FDS" in os.environ)
 """

@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install.records import TaskDone, TasksDone, TaskWish
-from edgefleet_agent.tasks import KEPT, Begin, GiveUp, bad_args, next_step, noted, retry_in_s
+from edgefleet_agent.install.records import TaskRequest
+from edgefleet_agent.tasks.model import TaskDone, TasksDone
+from edgefleet_agent.tasks.rules import KEPT, Begin, GiveUp, bad_args, next_step, noted, retry_in_s
 
 NOW = 1_000
 
 
-def wish(name: str, kind: str = "diag", until_s: int = 0, **args: Any) -> TaskWish:
-    return TaskWish(id=name, kind=kind, until_s=until_s, args=args)
+def wish(name: str, kind: str = "diag", until_s: int = 0, **args: Any) -> TaskRequest:
+    return TaskRequest(id=name, kind=kind, until_s=until_s, args=args)
 
 
 def test_the_first_that_is_not_over_is_begun() -> None:
@@ -42,7 +43,7 @@ def test_what_another_part_does_runs_beside_and_is_begun_once() -> None:
         (wish("t-1", "restart", what="worker", model="../x"), "failed", "task.bad_args"),
     ],
 )
-def test_what_cannot_be_done_is_over_and_says_why(task: TaskWish, state: str, code: str) -> None:
+def test_what_cannot_be_done_is_over_and_says_why(task: TaskRequest, state: str, code: str) -> None:
     step = next_step([task], TasksDone(), NOW)
     assert isinstance(step, GiveUp)
     assert (step.state, step.code) == (state, code)

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install import machine, trial, wishes
+from edgefleet_agent.install import desired_diff, machine
+from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
-from edgefleet_agent.worker.protocol import Golden, Stats
+from edgefleet_agent.worker.control.protocol import Golden, Stats
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
 from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
@@ -141,7 +142,7 @@ def test_without_a_slot_that_is_whole_nothing_is_on_trial() -> None:
     record = machine.recovered(msgspec.structs.replace(on_probation(), active=None, previous=None), now_s=NOW)
     assert not machine.is_on_trial(record)
     assert trial.judge(record, SILENT, LIMITS, now_s=NOW + 10_000) == trial.KeepWatching()
-    assert isinstance(wishes.decide(record, wanted("b"), now_s=NOW, held=False), wishes.Begin)
+    assert isinstance(desired_diff.decide(record, wanted("b"), now_s=NOW, held=False), desired_diff.Begin)
 
 
 @pytest.mark.parametrize(("starts", "crashes", "code"), [(3, 0, ""), (4, 0, "trial.restarts"), (5, 2, "")])
@@ -304,4 +305,4 @@ def test_a_crash_delays_the_early_proof_and_the_wait_is_bounded() -> None:
     after = machine.rolled_back(record, verdict.error_class, verdict.code, verdict.reason, now_s=at)
     assert after.active is not None
     assert after.active.sha256 == "a" * 64
-    assert isinstance(wishes.decide(after, wanted("c", gen=3), now_s=at, held=False), wishes.Begin)
+    assert isinstance(desired_diff.decide(after, wanted("c", gen=3), now_s=at, held=False), desired_diff.Begin)

@@ -5,32 +5,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.install import machine, trial, wishes
+from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.machine import InstallEvent
+from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.records import ModelRecord, Quarantine, Wanted
 from edgefleet_protocol.messages import ErrorClass, Phase
 from tests.agent.records import GOOD, LIMITS, NOW, on_probation, ref, serving, wanted
 
 
 def test_held_and_not_yet_wishes_wait() -> None:
-    assert wishes.decide(serving(), wanted("b"), now_s=NOW, held=True) == wishes.HELD
+    assert desired_diff.decide(serving(), wanted("b"), now_s=NOW, held=True) == desired_diff.HELD
     later = wanted("b", not_before_s=NOW + 5)
-    assert wishes.decide(serving(), later, now_s=NOW, held=False) == wishes.Stay("not yet")
-    assert isinstance(wishes.decide(serving(), later, now_s=NOW + 5, held=False), wishes.Begin)
+    assert desired_diff.decide(serving(), later, now_s=NOW, held=False) == desired_diff.Stay("not yet")
+    assert isinstance(desired_diff.decide(serving(), later, now_s=NOW + 5, held=False), desired_diff.Begin)
 
 
 def test_a_wish_waits_for_its_part_of_the_span_unless_nobody_has_to_be_asked() -> None:
     early = msgspec.structs.replace(wanted("b", gen=5), start_s=NOW + 30, start_within_s=60)
-    assert wishes.decide(serving(), early, now_s=NOW, held=False) == wishes.SPREAD
-    assert isinstance(wishes.decide(serving(), early, now_s=NOW + 30, held=False), wishes.Begin)
-    assert isinstance(wishes.decide(serving(), early, now_s=NOW, held=False, in_slot=True), wishes.Begin)
-    assert wishes.decide(serving(), early, now_s=NOW, held=True) == wishes.HELD
+    assert desired_diff.decide(serving(), early, now_s=NOW, held=False) == desired_diff.SPREAD
+    assert isinstance(desired_diff.decide(serving(), early, now_s=NOW + 30, held=False), desired_diff.Begin)
+    assert isinstance(desired_diff.decide(serving(), early, now_s=NOW, held=False, in_slot=True), desired_diff.Begin)
+    assert desired_diff.decide(serving(), early, now_s=NOW, held=True) == desired_diff.HELD
     # an install of something else is under way: it ends at once, what serves goes on serving, and then it waits
     other = machine.begun(serving(), wanted("c", gen=4), "B", now_s=NOW)
-    assert isinstance(wishes.decide(other, early, now_s=NOW, held=False), wishes.Withdraw)
+    assert isinstance(desired_diff.decide(other, early, now_s=NOW, held=False), desired_diff.Withdraw)
     # this very bundle is being brought: it goes on
     same = machine.begun(serving(), wanted("b", gen=4), "B", now_s=NOW)
-    assert isinstance(wishes.decide(same, early, now_s=NOW, held=False), wishes.Follow)
+    assert isinstance(desired_diff.decide(same, early, now_s=NOW, held=False), desired_diff.Follow)
 
 
 def test_what_failed_here_and_is_wanted_anew_does_not_wait() -> None:
@@ -40,7 +41,7 @@ def test_what_failed_here_and_is_wanted_anew_does_not_wait() -> None:
         machine.failed(record, ErrorClass.NETWORK, "c", "r"),
         machine.failed(record, ErrorClass.CRASH, "c", "r"),
     ):
-        assert isinstance(wishes.decide(failed, early, now_s=NOW, held=False), wishes.Begin)
+        assert isinstance(desired_diff.decide(failed, early, now_s=NOW, held=False), desired_diff.Begin)
 
 
 def test_a_failed_digest_is_tried_again_only_for_a_new_gen_or_attempt() -> None:
@@ -50,30 +51,36 @@ def test_a_failed_digest_is_tried_again_only_for_a_new_gen_or_attempt() -> None:
         "c",
         "r",
     )
-    assert isinstance(wishes.decide(record, wanted("b", gen=5), now_s=NOW, held=False), wishes.Stay)
-    assert isinstance(wishes.decide(record, wanted("b", gen=5, attempt=2), now_s=NOW, held=False), wishes.Begin)
-    assert isinstance(wishes.decide(record, wanted("b", gen=6), now_s=NOW, held=False), wishes.Begin)
+    assert isinstance(desired_diff.decide(record, wanted("b", gen=5), now_s=NOW, held=False), desired_diff.Stay)
+    assert isinstance(
+        desired_diff.decide(record, wanted("b", gen=5, attempt=2), now_s=NOW, held=False), desired_diff.Begin
+    )
+    assert isinstance(desired_diff.decide(record, wanted("b", gen=6), now_s=NOW, held=False), desired_diff.Begin)
 
 
 def test_a_third_version_waits_for_the_trial_rather_than_overwrite_the_proven_one() -> None:
     record = on_probation()
-    assert wishes.decide(record, wanted("c", gen=3), now_s=NOW, held=False) == wishes.Wait(wanted("c", gen=3))
+    assert desired_diff.decide(record, wanted("c", gen=3), now_s=NOW, held=False) == desired_diff.Wait(
+        wanted("c", gen=3)
+    )
     # healthy: proven sooner, then there is room
     assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 9, replaced=True) == trial.KeepWatching()
     assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 10, replaced=False) == trial.KeepWatching()
     assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 10, replaced=True) == trial.Commit()
     record = machine.proven(record, now_s=NOW + 10)
     assert record.phase is Phase.COMMITTED
-    assert wishes.decide(record, wanted("c", gen=3), now_s=NOW, held=False) == wishes.Begin(wanted("c", gen=3), "A")
+    assert desired_diff.decide(record, wanted("c", gen=3), now_s=NOW, held=False) == desired_diff.Begin(
+        wanted("c", gen=3), "A"
+    )
 
 
 def test_back_to_the_proven_version_needs_no_waiting_and_keeps_its_proof() -> None:
-    decision = wishes.decide(on_probation(), wanted("a", gen=3), now_s=NOW, held=False)
-    assert decision == wishes.Begin(wanted("a", gen=3), "A")
+    decision = desired_diff.decide(on_probation(), wanted("a", gen=3), now_s=NOW, held=False)
+    assert decision == desired_diff.Begin(wanted("a", gen=3), "A")
     record = machine.begun(on_probation(), decision.wanted, decision.slot, now_s=NOW)
     assert record.previous is not None
     # a newer wish in the middle of it must not overwrite it either
-    assert isinstance(wishes.decide(record, wanted("c", gen=4), now_s=NOW, held=False), wishes.Wait)
+    assert isinstance(desired_diff.decide(record, wanted("c", gen=4), now_s=NOW, held=False), desired_diff.Wait)
     for event in (
         InstallEvent.FETCHED,
         InstallEvent.VERIFIED,
@@ -85,14 +92,14 @@ def test_back_to_the_proven_version_needs_no_waiting_and_keeps_its_proof() -> No
     record = machine.switched(record, ref("A", "a"), now_s=NOW)
     assert record.active is not None
     assert (record.active.slot, record.active.proven) == ("A", True)
-    assert isinstance(wishes.decide(record, wanted("c", gen=4), now_s=NOW, held=False), wishes.Begin)
+    assert isinstance(desired_diff.decide(record, wanted("c", gen=4), now_s=NOW, held=False), desired_diff.Begin)
 
 
 def test_first_versions_of_a_model_do_not_wait_for_each_other() -> None:
     record = on_probation(previous_proven=False)
-    assert isinstance(wishes.decide(record, wanted("c", gen=3), now_s=NOW, held=False), wishes.Begin)
+    assert isinstance(desired_diff.decide(record, wanted("c", gen=3), now_s=NOW, held=False), desired_diff.Begin)
     first = msgspec.structs.replace(record, previous=None)
-    assert isinstance(wishes.decide(first, wanted("c", gen=3), now_s=NOW, held=False), wishes.Begin)
+    assert isinstance(desired_diff.decide(first, wanted("c", gen=3), now_s=NOW, held=False), desired_diff.Begin)
 
 
 @given(
@@ -110,13 +117,13 @@ def test_whatever_is_wished_a_proven_version_stays_on_the_device(wished: list[tu
     for i, (digest, fate) in enumerate(wished):
         now_s = NOW + i * 10_000
         record = machine.recovered(record, now_s=now_s) if fate == "cut" else record
-        decision = wishes.decide(record, wanted(digest, gen=i + 2, attempt=i + 1), now_s=now_s, held=False)
-        if isinstance(decision, wishes.Wait):
+        decision = desired_diff.decide(record, wanted(digest, gen=i + 2, attempt=i + 1), now_s=now_s, held=False)
+        if isinstance(decision, desired_diff.Wait):
             record = machine.proven(record, now_s=now_s)
-        elif isinstance(decision, wishes.Follow):
+        elif isinstance(decision, desired_diff.Follow):
             record = machine.followed(record, decision.wanted, now_s=now_s)
             assert machine.followed(record, decision.wanted, now_s=now_s) is record
-        elif isinstance(decision, wishes.Begin):
+        elif isinstance(decision, desired_diff.Begin):
             record = machine.begun(record, decision.wanted, decision.slot, now_s=now_s)
             slots[decision.slot] = digest
             if fate == "bad before":
@@ -170,7 +177,7 @@ def test_a_withdrawn_install_leaves_the_truth_about_what_serves(
         assert before.active is not None
         before = msgspec.structs.replace(before, active=msgspec.structs.replace(before.active, proven=True))
     before = trial.crashed(before, now_s=NOW, window_s=300)
-    busy = machine.begun(before, wanted("c", gen=9), wishes.idle_slot(before), now_s=NOW + 50)
+    busy = machine.begun(before, wanted("c", gen=9), desired_diff.idle_slot(before), now_s=NOW + 50)
     busy = msgspec.structs.replace(busy, phase=phase)
     record = machine.withdrawn(busy, now_s=NOW + 60)
     assert (record.phase, record.active, record.installing) == (after, before.active, "")
@@ -184,11 +191,11 @@ def test_a_withdrawn_install_leaves_the_truth_about_what_serves(
 def test_a_wish_for_what_serves_withdraws_what_is_under_way() -> None:
     record = machine.begun(on_probation(), wanted("c", gen=3), "A", now_s=NOW)
     again = wanted("b", gen=4)
-    assert isinstance(wishes.decide(record, again, now_s=NOW, held=False), wishes.Withdraw)
+    assert isinstance(desired_diff.decide(record, again, now_s=NOW, held=False), desired_diff.Withdraw)
     # what is switched is not held any more
-    assert isinstance(wishes.decide(record, again, now_s=NOW, held=True), wishes.Withdraw)
+    assert isinstance(desired_diff.decide(record, again, now_s=NOW, held=True), desired_diff.Withdraw)
     record = machine.withdrawn(record, now_s=NOW)
-    assert wishes.decide(record, again, now_s=NOW, held=True) == wishes.Follow(again)
+    assert desired_diff.decide(record, again, now_s=NOW, held=True) == desired_diff.Follow(again)
     record = machine.followed(record, again, now_s=NOW)
     assert (record.phase, record.gen, record.wanted, record.seen.since_s) == (Phase.PROBATION, 4, again, NOW)
 
@@ -206,15 +213,15 @@ def test_an_install_that_may_not_go_on_is_withdrawn(wish: Wanted, held: bool, co
     record = machine.begun(serving(), wanted("c", gen=9), "B", now_s=NOW)
     entry = Quarantine(sha256="e" * 64, gen=1, attempt=1, error_class=ErrorClass.LOAD, code="c", reason="r")
     record = msgspec.structs.replace(record, quarantine=[entry])
-    decision = wishes.decide(record, wish, now_s=NOW, held=held)
-    assert isinstance(decision, wishes.Withdraw)
+    decision = desired_diff.decide(record, wish, now_s=NOW, held=held)
+    assert isinstance(decision, desired_diff.Withdraw)
     assert decision.code == code
 
 
 def test_a_newer_wish_for_what_is_being_installed_is_only_noted() -> None:
     record = machine.begun(serving(), wanted("c", gen=9), "B", now_s=NOW)
     newer = wanted("c", gen=10, attempt=2)
-    assert wishes.decide(record, newer, now_s=NOW, held=False) == wishes.Follow(newer)
+    assert desired_diff.decide(record, newer, now_s=NOW, held=False) == desired_diff.Follow(newer)
     after = machine.followed(record, newer, now_s=NOW + 5)
     assert (after.phase, after.gen, after.wanted) == (Phase.DOWNLOADING, 10, newer)
     assert after.phase_since_s == record.phase_since_s
@@ -248,8 +255,8 @@ def test_after_a_rollback_the_record_speaks_of_the_version_that_failed() -> None
 def test_a_rolled_back_digest_is_tried_again_only_when_asked_anew(gen: int, attempt: int, blocked: bool) -> None:
     tried = wanted("b", gen=7, attempt=3)
     record = gone_back(wanted=tried, served=tried)
-    decision = wishes.decide(record, wanted("b", gen=gen, attempt=attempt), now_s=NOW, held=False)
-    assert isinstance(decision, wishes.Stay if blocked else wishes.Begin)
+    decision = desired_diff.decide(record, wanted("b", gen=gen, attempt=attempt), now_s=NOW, held=False)
+    assert isinstance(decision, desired_diff.Stay if blocked else desired_diff.Begin)
 
 
 def test_the_answer_to_a_rollback_is_noted_and_the_rollback_stays_visible() -> None:
@@ -280,11 +287,11 @@ def test_a_fault_of_the_moment_is_forgotten_with_its_wish(error_class: ErrorClas
 def test_a_version_that_never_gets_through_its_trial_is_quarantined_in_the_end() -> None:
     record, wish = serving(), wanted("b")
     for attempt in range(machine.MAX_BAD_TRIALS):
-        assert isinstance(wishes.decide(record, wish, now_s=NOW, held=False), wishes.Begin), attempt
+        assert isinstance(desired_diff.decide(record, wish, now_s=NOW, held=False), desired_diff.Begin), attempt
         record = machine.begun(record, wish, "B", now_s=NOW)
         record = msgspec.structs.replace(record, phase=Phase.GOLDEN)
         record = machine.failed(record, ErrorClass.MEMORY, "trial.memory", "out of memory")
-    assert isinstance(wishes.decide(record, wish, now_s=NOW, held=False), wishes.Stay)
+    assert isinstance(desired_diff.decide(record, wish, now_s=NOW, held=False), desired_diff.Stay)
     # another attempt counts anew
     again = wanted("b", attempt=2)
     assert machine.begun(record, again, "B", now_s=NOW).bad_trials == 0

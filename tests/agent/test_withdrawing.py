@@ -7,15 +7,15 @@ import msgspec
 import pytest
 
 from edgefleet_agent.install.records import ModelRecord
-from edgefleet_protocol.desired import Ref, TelemetryWish
+from edgefleet_protocol.desired import Ref, TelemetryRequest
 from edgefleet_protocol.ids import ModelName
-from edgefleet_server.fleet.model import ModelChange
+from edgefleet_server.fleet.desired.model import ModelChange
 from tests.agent.field import Agent, eventually, offer, publish
 from tests.agent.test_going_back import LONG, settled_requests
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
 
-CHILD, WORKER = b"edgefleet_agent.install_child", b"edgefleet_agent.worker"
+CHILD, WORKER = b"edgefleet_agent.verifier", b"edgefleet_agent.worker"
 
 
 def release(site: Site, version: str, scale: float = 1.0, pad: int = 0) -> Ref:
@@ -162,7 +162,7 @@ def test_the_newest_wish_for_what_is_installed_is_the_one_that_is_reported(site:
 def test_the_telemetry_wish_is_verified_and_kept(site: Site, agent: Agent) -> None:
     first = with_first(site, agent, "committed")
     until = site.house.clock.now().replace(microsecond=0)
-    wish = TelemetryWish(profile="live", until=until)
+    wish = TelemetryRequest(profile="live", until=until)
     gen = site.house.fleet.set_models([ModelChange(agent.id, ModelName("digits"), first, wish)])[0].gen
     assert eventually(lambda: agent.status().get("gen") == gen)
     desired = agent.desired()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.gateway.broker.gate import (
+from edgefleet_server.gateway.broker.connect_gate import (
     BAD_VERSION,
     NOT_AUTHORIZED,
     Connect,

@@ -15,7 +15,7 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.gateway.broker import launch
+from edgefleet_server.gateway.broker import parent_watch
 from edgefleet_server.gateway.broker.errors import BrokerStartError, PortTakenError
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind
 from edgefleet_server.gateway.broker.supervisor import BrokerState, BrokerSupervisor
@@ -153,7 +153,7 @@ def test_launcher_without_kernel_help_ends_the_program_with_its_parent() -> None
         parent.kill()
         parent.wait()
         eventually(lambda: _gone(watcher.pid) and _gone(program.pid), "the end of both")
-    assert launch.watch(os.getppid(), ["true"]) == 0
+    assert parent_watch.watch(os.getppid(), ["true"]) == 0
 
 
 def test_external_broker_has_no_child(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.core.clock import SystemClock
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.metrics_view import metric_rows
+from edgefleet_cli.device.telemetry.metric_windows import metric_rows
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_server.access.model import Role
 from tests.cli.conftest import Edgectl

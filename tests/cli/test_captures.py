@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgefleet_cli.capturing import make_key, open_folder, read_key, save
-from edgefleet_cli.errors import UsageError
-from edgefleet_protocol.sealed import SealedError, about_record, key_id, new_key, public_of, seal
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.device.captures.capture_files import make_key, open_folder, read_key, save
+from edgefleet_protocol.hpke import SealedError, about_record, key_id, new_key, public_of, seal
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli import completion
+from edgefleet_cli.core import completion
 from edgefleet_cli.main import run
 from tests.cli.fleet_stub import Stub, page
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.commands.login import server_url
-from edgefleet_cli.contexts import ConfigError, Context, load_contexts
-from edgefleet_cli.errors import UsageError
+from edgefleet_cli.admin.access.login_commands import server_url
+from edgefleet_cli.core.contexts import ConfigError, Context, load_contexts
+from edgefleet_cli.core.errors import UsageError
 from tests.cli.conftest import Edgectl
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgefleet_cli.pages import leaves
+from edgefleet_cli.admin.installation.reference_page import leaves
 from edgefleet_cli.tree import build
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
@@ -310,7 +310,9 @@ def test_what_is_empty_is_an_empty_list_and_a_remark(edgectl: Edgectl, empty: Se
 
 
 def test_the_page_of_the_commands_is_current() -> None:
-    from edgefleet_cli.pages import page
+    from edgefleet_cli.admin.installation.reference_page import page
 
     written = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-    assert written.read_text("utf-8") == page(), "run: ./dev run python -m edgefleet_cli.pages docs/reference"
+    assert written.read_text("utf-8") == page(), (
+        "run: ./dev run python -m edgefleet_cli.admin.installation.reference_page docs/reference"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.model_flags import Precision, make_request, named_by
+from edgefleet_cli.release.conversion.conversion_options import Precision, make_request, named_by
 from edgefleet_protocol.ids import parse_model_name, parse_version
 from tests.cli.conftest import Edgectl
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from edgefleet_cli.declaring.selectors import plain_selector
+from edgefleet_cli.declarative.resource_kinds import plain_selector
 from edgefleet_server.access.model import Role
-from edgefleet_server.fleet.rules import parse_selector
+from edgefleet_server.fleet.selectors.grammar import parse_selector
 from tests.cli.conftest import Edgectl
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.serving import served

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.clock import SystemClock
-from edgefleet_cli.demo.processes import ChildError, Household
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.demo.processes import ChildError, ProcessGroup
 
 _SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 _STUBBORN = [
@@ -52,7 +52,7 @@ def _await_gone(group: int) -> None:
 
 
 def test_leaving_the_household_ends_children_and_grandchildren(tmp_path: Path) -> None:
-    with Household(tmp_path, SystemClock()) as home:
+    with ProcessGroup(tmp_path, SystemClock()) as home:
         groups = [home.start("one", _SLEEPER).process.pid, home.start("two", _PARENT).process.pid]
         home.check()
     for group in groups:
@@ -60,7 +60,7 @@ def test_leaving_the_household_ends_children_and_grandchildren(tmp_path: Path) -
 
 
 def test_a_child_that_died_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    with Household(tmp_path, SystemClock()) as home:
+    with ProcessGroup(tmp_path, SystemClock()) as home:
         child = home.start("broken", [sys.executable, "-c", "print('the cause'); raise SystemExit(3)"])
         while not child.has_ended:
             time.sleep(0.01)
@@ -70,7 +70,7 @@ def test_a_child_that_died_is_reported_with_its_last_words(tmp_path: Path) -> No
 
 
 def test_a_failed_step_is_reported_with_its_last_words(tmp_path: Path) -> None:
-    with Household(tmp_path, SystemClock()) as home:
+    with ProcessGroup(tmp_path, SystemClock()) as home:
         child = home.start("step", [sys.executable, "-c", "raise SystemExit('bad key')"])
         with pytest.raises(ChildError, match="step failed") as caught:
             home.wait([child], 30.0)
@@ -83,7 +83,7 @@ def test_the_guard_ends_everything_when_the_demo_is_killed(tmp_path: Path) -> No
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from edgefleet_cli.clock import SystemClock\n"
+        "from edgefleet_cli.core.clock import SystemClock\n"
         "from edgefleet_cli.demo.processes import Household\n"
         f"home = Household(Path({str(tmp_path)!r}), SystemClock())\n"
         f"home.remove_at_end(Path({str(folder)!r}))\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.deploying import DONE, SERVING, DeviceOutcome, exit_code, judge
+from edgefleet_cli.release.deployment.deployer import DONE, SERVING, DeviceOutcome, exit_code, judge
 
 _REF = "digits@1.1.0"
 _NEW, _OLD = "b" * 64, "a" * 64

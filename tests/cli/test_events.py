@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.api_client import PAGE_SIZE, ApiClient
-from edgefleet_cli.errors import BadAnswerError
-from edgefleet_cli.event_stream import events_of
-from edgefleet_cli.event_view import what
-from edgefleet_cli.following import Follower, event_line
-from edgefleet_cli.options import Format
-from edgefleet_cli.output import Output
+from edgefleet_cli.core.api_client import PAGE_SIZE, ApiClient
+from edgefleet_cli.core.errors import BadAnswerError
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.sse import events_of
+from edgefleet_cli.fleet.follow import Follower, event_line
+from edgefleet_cli.fleet.render import what
+from edgefleet_cli.render.output import Output
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Asked, SteppedClock, Stub, event, page, problem, told
 from tests.cli.terminal import Terminal

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import edgefleet_cli
-from edgefleet_cli import errors
-from edgefleet_cli.errors import ApiError, CliError, exit_code_of
+from edgefleet_cli.core import errors
+from edgefleet_cli.core.errors import ApiError, CliError, exit_code_of
 from edgefleet_protocol.errors import EdgefleetError
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "exit-codes.md"

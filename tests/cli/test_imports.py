@@ -6,7 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 
-from edgefleet_cli.version import own_version
+from edgefleet_cli.core.version import own_version
 from tests.cli.conftest import Edgectl
 
 _HEAVY = (
@@ -37,16 +37,16 @@ def test_building_the_whole_command_tree_imports_nothing_heavy() -> None:
 
 def test_one_command_is_made_alone_and_asks_the_server_without_the_rest_of_httpx() -> None:
     made = "from edgefleet_cli.tree import build\nassert list(build('device').commands) == ['device']\n"
-    loaded = _modules_after(made + "import edgefleet_cli.api_client")
+    loaded = _modules_after(made + "import edgefleet_cli.core.api_client")
     assert "httpx" in loaded
     assert not loaded & {"rich.progress", "pygments", "click", "numpy"}
-    assert "edgefleet_cli.commands.rollout" not in loaded
+    assert "edgefleet_cli.rollout.commands" not in loaded
 
 
 def test_a_command_runs_without_pydantic() -> None:
     run = "from edgefleet_cli.main import run\nassert run(['context', 'list', '-o', 'json']) == 0\n"
     loaded = _modules_after(run)
-    assert "edgefleet_cli.commands.context" in loaded
+    assert "edgefleet_cli.admin.access.context_commands" in loaded
     assert "pydantic" not in loaded
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.converting import environment, remove_unfinished
+from edgefleet_cli.release.conversion.local_conversion import environment, remove_unfinished
 from tests.converters.crash_models import never_ending
 from tests.support.processes import descendants, gone
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli import completion
-from edgefleet_cli.contexts import Context, load_contexts
-from edgefleet_cli.device_choice import Choice
-from edgefleet_cli.device_why import reasons
-from edgefleet_cli.errors import UsageError
-from edgefleet_cli.options import time_of
-from edgefleet_cli.pictures import bar, spark, thinned
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.contexts import Context, load_contexts
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.options import time_of
+from edgefleet_cli.device.device_explain import reasons
+from edgefleet_cli.device.device_filters import DeviceListFilter
+from edgefleet_cli.render.sparkline import bar, spark, thinned
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import NOON, Stub, page, problem, rollout
 from tests.cli.fleet_stub import device as place
@@ -107,17 +107,17 @@ def test_the_server_sorts_what_it_can(edgectl: Edgectl, fleet: Stub, sort: str, 
 def test_stale_and_sorted() -> None:
     seen = {"a": "2026-01-03T11:59:30+00:00", "b": None, "c": "2026-01-03T11:00:00+00:00"}
     devices = [device(name, last_seen=at, free_mb=len(name)) for name, at in seen.items()]
-    ids = [one["id"] for one in Choice(stale_s=600.0).chosen(devices, NOON)]
+    ids = [one["id"] for one in DeviceListFilter(stale_s=600.0).chosen(devices, NOON)]
     assert ids == ["b", "c"]
-    assert [one["id"] for one in Choice(sort="seen").chosen(devices, NOON)] == ["a", "c", "b"]
-    assert [one["id"] for one in Choice(sort="-seen", limit=2).chosen(devices, NOON)] == ["b", "c"]
+    assert [one["id"] for one in DeviceListFilter(sort="seen").chosen(devices, NOON)] == ["a", "c", "b"]
+    assert [one["id"] for one in DeviceListFilter(sort="-seen", limit=2).chosen(devices, NOON)] == ["b", "c"]
 
 
 def test_a_status_is_sorted_here_as_the_server_sorts_it() -> None:
     statuses = {"a": "unknown", "b": "online", "c": "revoked", "d": "offline"}
     devices = [device(name, status=status) for name, status in statuses.items()]
-    assert [one["id"] for one in Choice(sort="status").chosen(devices, NOON)] == ["b", "d", "a", "c"]
-    assert [one["id"] for one in Choice(sort="-status").chosen(devices, NOON)] == ["c", "a", "d", "b"]
+    assert [one["id"] for one in DeviceListFilter(sort="status").chosen(devices, NOON)] == ["b", "d", "a", "c"]
+    assert [one["id"] for one in DeviceListFilter(sort="-status").chosen(devices, NOON)] == ["c", "a", "d", "b"]
 
 
 def test_a_watched_list_tells_what_is_new_or_changed(edgectl: Edgectl, fleet: Stub) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_cli.errors import UsageError
-from edgefleet_cli.options import Color, Format, parse_duration_s, resolve
-from edgefleet_cli.version import own_version
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.options import Color, Format, parse_duration_s, resolve
+from edgefleet_cli.core.version import own_version
 from tests.cli.conftest import Edgectl
 
 

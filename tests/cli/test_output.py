@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from edgefleet_cli.figures import age, error_text, metric, milliseconds, pairs, size, text
-from edgefleet_cli.options import Format
-from edgefleet_cli.output import Column, Output, Sheet, fitting
-from edgefleet_cli.release_view import BUNDLES, exit_code, failures, show_result
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.release.render import BUNDLES, exit_code, failures, show_result
+from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
+from edgefleet_cli.render.output import Column, Output, Sheet, fitting
 
 _SHEET = Sheet(
     "things", [Column("name", lambda x: x["name"]), Column("note", lambda x: x["note"], wide=True)], lambda x: x["name"]

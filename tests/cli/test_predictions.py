@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.figures import milliseconds, predicted, size
-from edgefleet_cli.options import Format
-from edgefleet_cli.output import Output
-from edgefleet_cli.release_view import show_result
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.release.render import show_result
+from edgefleet_cli.render.format import milliseconds, predicted, size
+from edgefleet_cli.render.output import Output
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edgefleet_server.dashboard.cli_lines import LINES, OF_FIELD, cli_line
-from edgefleet_server.dashboard.operations import Operations
+from edgefleet_server.dashboard.operations.catalog import Operations
+from edgefleet_server.dashboard.operations.command_preview import LINES, OF_FIELD, cli_line
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Asked, Stub, serving
 from tests.house.tree import ROOT

@@ -385,7 +385,7 @@ def test_publish_by_canary_starts_a_rollout(edgectl: Edgectl, served: Stub, tmp_
 
 
 def test_ids_are_completed(edgectl: Edgectl, served: Stub) -> None:
-    from edgefleet_cli import completion
+    from edgefleet_cli.core import completion
 
     served.says("GET /groups", page([{"name": "canaries"}, {"name": "rest"}]))
     assert completion.rollouts("r-") == [_ID]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from edgefleet_cli.power_view import power_rows
+from edgefleet_cli.rollout.power_table import power_rows
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import SPEC, Stub, page, plan, problem, rollout
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from edgefleet_cli.errors import UsageError
-from edgefleet_cli.rollout_spec import OnFail, Promote, RolloutFlags, document, from_flags, parse_stages, read_document
-from edgefleet_cli.sources import UnreadableFileError
-from edgefleet_server.rollout.spec import DEFAULT_STAGES, parse_spec
+from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, document, from_flags, parse_stages, read_document
+from edgefleet_server.rollout.spec.parser import DEFAULT_STAGES, parse_spec
 from tests.cli.fleet_stub import SPEC, rollout
 
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console, RenderableType
 
-from edgefleet_cli.rollout_tree import live_view, metric_text, rollout_tree
+from edgefleet_cli.rollout.stage_tree import live_view, metric_text, rollout_tree
 from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgefleet_cli.rollout_waits import MOST_WAITS, device_wait, wait_lines
+from edgefleet_cli.rollout.blocker_text import MOST_WAITS, device_wait, wait_lines
 
 WAIT = {
     "code": "rate",

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from edgefleet_cli.api_client import ApiClient
-from edgefleet_cli.errors import ServerUnreachableError
-from edgefleet_cli.options import Format
-from edgefleet_cli.output import Output
-from edgefleet_cli.rollout_view import exit_code
-from edgefleet_cli.rollouts import AWAY_S, POLL_S, Rollouts
+from edgefleet_cli.core.api_client import ApiClient
+from edgefleet_cli.core.errors import ServerUnreachableError
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.render.output import Output
+from edgefleet_cli.rollout.client import AWAY_S, POLL_S, Rollouts
+from edgefleet_cli.rollout.render import exit_code
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import SteppedClock, Stub, counts, device, page, plan, problem, rollout
 from tests.cli.terminal import Terminal

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_cli.errors import CliError, UsageError
+from edgefleet_cli.core.errors import CliError, UsageError
 from edgefleet_sdk import Fleet
-from edgefleet_sdk.results import Answer, frame, published
-from edgefleet_sdk.saving import save_model, write_samples
+from edgefleet_sdk.model_export import save_model, write_samples
+from edgefleet_sdk.notebook_answers import Answer, frame, published
 from tests.cli.conftest import Server
 from tests.cli.fleet_stub import Stub, page, rollout
 from tests.converters.graphs import classifier

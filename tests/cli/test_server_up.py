@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgefleet_server.initialise import main as initialise
+from edgefleet_server.process.init import main as initialise
 from tests.broker.pki import Authority
 from tests.cli.conftest import Edgectl
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.errors import UsageError
-from edgefleet_cli.sources import read_source
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.release.conversion.model_files import read_source
 
 
 def test_a_file_is_one_hashed_entry(tmp_path: Path) -> None:

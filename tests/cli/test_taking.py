@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import typer
 
-from edgefleet_cli import taking
-from edgefleet_cli.options import Color, Format
+from edgefleet_cli.core import fast_params
+from edgefleet_cli.core.options import Color, Format
 from edgefleet_cli.tree import build
 
 VALUES = (None, "", "x", "json", "JSON", "auto", "5", 5, 50, True, Format.YAML, Color.NEVER, ["a"], ("a", "b"))
@@ -35,7 +35,7 @@ def test_every_parameter_takes_what_typer_takes_and_refuses_what_it_refuses() ->
     compared = 0
     for param in _params(command):
         light = param.get_runtime_param()
-        assert isinstance(light, taking.Taker), param.name
+        assert isinstance(light, fast_params.FastParam), param.name
         whole = type(param).get_runtime_param(param)
         for value in (*VALUES, param.default):
             assert _outcome(light, value, param, ctx) == _outcome(whole, value, param, ctx), (param.name, value)
@@ -51,9 +51,9 @@ def test_a_parameter_with_a_parser_of_its_own_is_left_to_it() -> None:
 
     app.command()(run)
     command: Any = typer.main.get_command(app)
-    taking.take_lightly(command)
+    fast_params.use_fast_params(command)
     own = next(one for one in command.params if one.name == "number")
-    assert not isinstance(own.get_runtime_param(), taking.Taker)
+    assert not isinstance(own.get_runtime_param(), fast_params.FastParam)
 
 
 def test_a_typer_without_such_adapters_is_left_alone() -> None:
@@ -63,7 +63,7 @@ def test_a_typer_without_such_adapters_is_left_alone() -> None:
     class Command:
         params = (Plain(),)
 
-    taking.take_lightly(Command())
+    fast_params.use_fast_params(Command())
     assert not hasattr(Command.params[0], "get_runtime_param")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.commands.tool import ToolName
+from edgefleet_cli.admin.installation.tool_commands import ToolName
 from edgefleet_server.conversion.sandbox import active_layers
 from tests.cli.conftest import Edgectl
 

@@ -163,7 +163,7 @@ def convert(upload: Upload, folder: Path) -> str:
         "limits": {"memory_bytes": 8 * 1024**3}, "read": [str(folder / "upload"), str(folder / "cwd")],
         "write": [str(folder / "out"), str(folder / "tmp")],
     }  # fmt: skip
-    launch = [sys.executable, "-P", "-m", "edgefleet_server.conversion.launch", json.dumps(plan)]
+    launch = [sys.executable, "-P", "-m", "edgefleet_server.conversion.sandbox_entry", json.dumps(plan)]
     environment = {"PATH": os.defpath, "HOME": str(folder / "tmp"), "TMPDIR": str(folder / "tmp")}
     environment |= {"PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8"}
     try:

@@ -11,7 +11,7 @@ import importlib
 import os
 import sys
 
-from edgefleet_converters.tflite.operators import BUILTIN_NAMES, CUSTOM
+from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, CUSTOM
 from tests.converters.int8_graphs import TYPES, tensor
 from tests.converters.tflite_graphs import code, operator, pack
 

@@ -16,9 +16,9 @@ import onnx
 from onnx import helper
 
 from edgefleet_converters import pipeline
+from edgefleet_converters.job_steps import JobSteps, ModelFile
 from edgefleet_converters.report import ConversionReport
 from edgefleet_converters.sandbox import Limits, Sandbox
-from edgefleet_converters.workshop import ModelFile, Workshop
 from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime
 from tests.converters.graphs import changed, classifier, model_of, run, samples, save
 
@@ -40,7 +40,7 @@ class Case:
     spec: dict[str, Any] = field(default_factory=dict)
 
 
-class Saboteur(Workshop):
+class Saboteur(JobSteps):
     """A workshop whose candidates are tampered with."""
 
     def __init__(self, sandbox: Sandbox, folder: Path, tamper: Tamper, when: When | None) -> None:
@@ -96,7 +96,7 @@ def converted(case: Case, folder: Path, tamper: Tamper, when: When | None = None
     def workshop(sandbox: Sandbox, place: Path) -> Saboteur:
         return Saboteur(sandbox, place, tamper, when)
 
-    with mock.patch.object(pipeline, "Workshop", workshop):
+    with mock.patch.object(pipeline, "JobSteps", workshop):
         return run(case.model(folder), folder / "out", [case.profile()], data, **options)[0]
 
 

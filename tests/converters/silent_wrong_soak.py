@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgefleet_converters.data import SampleSet
 from edgefleet_converters.errors import ConversionError
 from edgefleet_converters.gate import runtimes_of
+from edgefleet_converters.job_steps import JobSteps, ModelFile
+from edgefleet_converters.sample_data import SampleSet
 from edgefleet_converters.sandbox import Sandbox
-from edgefleet_converters.workshop import ModelFile, Workshop
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_runtime.port import load
 from tests.converters import tampers as t
@@ -97,7 +97,7 @@ def _wrong(drawn: Drawn, data: bytes, sandbox: Sandbox, folder: Path, *, seed: i
     file = ModelFile(path, sha256_hex(data), len(data), {})
     for runtime in runtimes_of(drawn.case.profile()):
         try:
-            answers = Workshop(sandbox, folder).answers(file, runtime.name, SampleSet(arrays), key="fresh")
+            answers = JobSteps(sandbox, folder).answers(file, runtime.name, SampleSet(arrays), key="fresh")
         except ConversionError as error:
             return f"{runtime.name}: {error.message}"
         for spec, value in zip(answers.specs, wanted, strict=True):

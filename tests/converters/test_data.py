@@ -14,7 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_converters import errors
-from edgefleet_converters.data import (
+from edgefleet_converters.evaluation import prepare_evaluation
+from edgefleet_converters.recipe import FP32, Recipe
+from edgefleet_converters.request import DataFiles
+from edgefleet_converters.sample_data import (
     SampleSet,
     load_arrays,
     load_samples,
@@ -23,9 +26,6 @@ from edgefleet_converters.data import (
     split_held_back,
     without_shared,
 )
-from edgefleet_converters.evaluation import prepare_evaluation
-from edgefleet_converters.recipe import FP32, Recipe
-from edgefleet_converters.request import DataFiles
 from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_protocol.manifest import Quantization, TensorSpec
 from edgefleet_runtime.preprocess import from_array, from_samples, parse_preprocess

@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 pytest.importorskip("ai_edge_litert")
+from edgefleet_converters import candidate_search as search_module
 from edgefleet_converters import errors
-from edgefleet_converters import search as search_module
 from edgefleet_converters.check import budget, compat
-from edgefleet_converters.check.mapping import predicted_mapping
+from edgefleet_converters.check.accelerator_placement import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.onnx.load import facts_of
 from edgefleet_converters.recipe import FP32, CandidateSpec, default_recipe

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from edgefleet_converters import errors
 from edgefleet_converters.onnx.limits import OnnxLimits
 from edgefleet_converters.onnx.load import facts_of, parse, read_checked, specialise
-from edgefleet_converters.onnx.wire import classify
+from edgefleet_converters.onnx.protobuf_fields import classify
 from edgefleet_converters.source import find_source
 from tests.converters.graphs import classifier, model_of, run, save
 from tests.converters.hostile import CRAFTED

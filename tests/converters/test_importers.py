@@ -26,9 +26,9 @@ from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardSca
 from edgefleet_converters import errors
 from edgefleet_converters.importers.agreement import Samples, check_agreement
 from edgefleet_converters.importers.archive import checked_members
-from edgefleet_converters.importers.kinds import kind_of
+from edgefleet_converters.importers.import_step import import_step
 from edgefleet_converters.importers.sklearn_model import pickle_to_onnx, skops_to_onnx
-from edgefleet_converters.importers.step import import_step
+from edgefleet_converters.importers.source_kinds import kind_of
 from edgefleet_runtime.port import load
 from tests.converters.graphs import Array, classifier, model_of, run
 

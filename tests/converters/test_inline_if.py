@@ -7,12 +7,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.load import parse, serialise, specialise
 from edgefleet_converters.onnx.passes.fold import FoldConstants
 from edgefleet_converters.onnx.passes.inline_if import InlineConstantIf
 from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
 from edgefleet_converters.onnx.walk import all_nodes
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_runtime.port import load
 from tests.converters.graphs import Array, model_of
 from tests.support.real_models import SILERO_VAD, SILERO_VAD_16K, Wheel, real_model

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edgefleet_converters.kept import tools_digest
+from edgefleet_converters.result_cache import tools_digest
 
 
 def test_only_the_stamp_of_a_tool_environment_counts(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_converters import errors
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.load import opset_of
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.fold import FoldConstants
@@ -16,7 +17,6 @@ from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
 from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
 from edgefleet_converters.onnx.quantize import head_nodes
 from edgefleet_converters.onnx.simplify import largest_relative_difference
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_runtime.port import load
 from tests.converters.graphs import Array, classifier, data_for, model_of
 

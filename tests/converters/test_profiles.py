@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import edgefleet_profiles
 from edgefleet_profiles.findings import findings
-from edgefleet_profiles.lines import line_of
 from edgefleet_profiles.match import DeviceFacts, fits, most_specific_of, python_fits
 from edgefleet_profiles.pages import files
+from edgefleet_profiles.yaml_lines import line_of
 from edgefleet_protocol.profile import ProfileError, profile_from_dict, profile_to_dict
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"

@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_converters.errors import TransformError
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx import calibrate
 from edgefleet_converters.onnx.calibrate import Calibration, Samples
 from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
@@ -21,7 +22,6 @@ from edgefleet_converters.onnx.prepare import prepared
 from edgefleet_converters.onnx.quantize import bias_corrected, candidate
 from edgefleet_converters.onnx.walk import all_nodes
 from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, rounded, store_weights, weights_of
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import load

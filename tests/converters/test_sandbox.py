@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from edgefleet_converters import errors
-from edgefleet_converters.data import SampleSet, random_samples
+from edgefleet_converters.job_steps import JobSteps, ModelFile
+from edgefleet_converters.sample_data import SampleSet, random_samples
 from edgefleet_converters.sandbox import Limits, Sandbox
-from edgefleet_converters.workshop import ModelFile, Workshop
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
 from tests.converters.crash_models import crashing_at_load, never_ending, too_hungry
@@ -35,7 +35,7 @@ def some(specs: tuple[TensorSpec, ...]) -> SampleSet:
 def test_a_crash_a_hang_and_a_memory_bomb_are_told_apart_and_leave_the_sandbox_usable(tmp_path: Path) -> None:
     limits = Limits(wall_s=3.0, cpu_s=2, memory_bytes=3 * 1024**3)
     with Sandbox(limits) as sandbox:
-        workshop = Workshop(sandbox, tmp_path)
+        workshop = JobSteps(sandbox, tmp_path)
         with pytest.raises(errors.CrashedError, match="SIGFPE") as crashed:
             workshop.tensors(file_of(save(crashing_at_load(), tmp_path, "crash.onnx")), "ort")
         assert crashed.value.code == "convert.crashed"
@@ -59,7 +59,7 @@ def test_a_step_may_be_given_less_processor_time_and_says_so(tmp_path: Path) -> 
 
 def test_a_result_is_computed_once(tmp_path: Path) -> None:
     with Sandbox() as sandbox:
-        workshop = Workshop(sandbox, tmp_path)
+        workshop = JobSteps(sandbox, tmp_path)
         model = file_of(save(classifier(), tmp_path))
         first = workshop.answers(model, "ort", some(SIXTEEN), key="k")
         assert workshop.answers(model, "ort", some(SIXTEEN), key="k") is first
@@ -70,7 +70,7 @@ def test_a_result_is_computed_once(tmp_path: Path) -> None:
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     before = children()
     with Sandbox() as sandbox:
-        Workshop(sandbox, tmp_path).tensors(file_of(save(classifier(), tmp_path)), "ort")
+        JobSteps(sandbox, tmp_path).tensors(file_of(save(classifier(), tmp_path)), "ort")
         assert children() - before
     assert children() == before
 
@@ -82,13 +82,13 @@ def children() -> set[int]:
 
 def test_runtimes_report_their_version(tmp_path: Path) -> None:
     with Sandbox() as sandbox:
-        version = Workshop(sandbox, tmp_path).runtime_version("ort")
+        version = JobSteps(sandbox, tmp_path).runtime_version("ort")
     assert version.split(".")[0].isdigit()
 
 
 def test_a_missing_runtime_is_named(tmp_path: Path) -> None:
     with Sandbox() as sandbox, pytest.raises(errors.RuntimeUnavailableError, match="openvino"):
-        Workshop(sandbox, tmp_path).runtime_version("openvino")
+        JobSteps(sandbox, tmp_path).runtime_version("openvino")
 
 
 def test_no_step_s_module_brings_a_runtime_or_a_thread_into_the_nursery() -> None:

@@ -19,12 +19,7 @@ from onnx import helper, numpy_helper
 from edgefleet_converters.check.distance import _two_best, distance
 from edgefleet_converters.check.metrics import judge
 from edgefleet_converters.errors import TransformError
-from edgefleet_converters.onnx.prepare import prepared
-from edgefleet_converters.onnx.quantize import candidate
-from edgefleet_converters.onnx.sensitivity import Search, other_operators, regions
-from edgefleet_converters.pareto import front
-from edgefleet_converters.recipe import WEIGHTED, CandidateSpec
-from edgefleet_converters.sensitivity import (
+from edgefleet_converters.layer_search import (
     JUDGED,
     PROBES,
     RANKED_RUNS,
@@ -40,6 +35,11 @@ from edgefleet_converters.sensitivity import (
     resolved,
     samples_to_rank,
 )
+from edgefleet_converters.onnx.prepare import prepared
+from edgefleet_converters.onnx.quantize import candidate
+from edgefleet_converters.onnx.sensitivity import Search, other_operators, regions
+from edgefleet_converters.pareto import front
+from edgefleet_converters.recipe import WEIGHTED, CandidateSpec
 from tests.converters.graphs import model_of, run, samples, save
 from tests.converters.test_pipeline import opened
 from tests.converters.test_quantize import answer, convolutions, images, samples_of

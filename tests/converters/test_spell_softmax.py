@@ -7,10 +7,10 @@ import onnx
 import pytest
 from onnx import helper
 
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.passes.spell_softmax import SpellSoftmax
 from edgefleet_converters.onnx.prepare import prepared
 from edgefleet_converters.onnx.quantize import candidate
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 from tests.converters.graphs import model_of
 from tests.converters.test_quantize import answer, samples_of

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edgefleet_converters import errors
 from edgefleet_converters.tflite.load import read_facts
-from edgefleet_converters.tflite.operators import BUILTIN_NAMES, DTYPES
+from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, DTYPES
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.profile import OperatorLimit
 from edgefleet_runtime.golden import check_golden, load_golden

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_converters import errors
-from edgefleet_converters.importers.by_tool import TOOL_OF
+from edgefleet_converters.importers.tool_process import TOOL_OF
 from edgefleet_converters.tools import manage
 from edgefleet_converters.tools.environment import STAMP, look, needed
 from edgefleet_converters.tools.table import TOOLS, Tool

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefleet_converters.cost.count_step import count_step
 from edgefleet_converters.cost.onnx_work import onnx_work
-from edgefleet_converters.cost.step import count_step
 from edgefleet_converters.cost.tflite_work import tflite_work
 from edgefleet_converters.errors import TransformError
 from edgefleet_protocol.bundle import open_bundle
@@ -168,7 +168,7 @@ def test_a_run_that_would_be_told_at_length_is_not_counted(tmp_path: Path, monke
     try:
         assert count_step(args)["work"]["nodes"] == 3
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        monkeypatch.setattr("edgefleet_converters.cost.step.MAX_TOLD_BYTES", 500)
+        monkeypatch.setattr("edgefleet_converters.cost.count_step.MAX_TOLD_BYTES", 500)
         with pytest.raises(TransformError, match="counted"):
             count_step(args)
     finally:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
+from edgefleet_converters.layer_search import Block, Harm
 from edgefleet_converters.onnx.layer_work import saved_by_layer
-from edgefleet_converters.sensitivity import Block, Harm
-from edgefleet_converters.worth import RETURNS, brought_back, by_worth, time_saved
+from edgefleet_converters.precision_ranking import RETURNS, brought_back, by_worth, time_saved
 from tests.converters.graphs import model_of
 
 HARMS = st.lists(st.just(0.0) | st.floats(1e-9, 1), max_size=24).map(

@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.install.child_protocol import Fetched
 from edgefleet_agent.install.records import Wanted
+from edgefleet_agent.install.verifier_protocol import Fetched
 from edgefleet_protocol.blocks import leaf_count, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.clock import SystemClock

@@ -28,9 +28,9 @@ from edgefleet_protocol.ids import TenantId
 from edgefleet_protocol.messages import Phase, Presence, encode
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.rollout.machines import ROLLOUT_FINAL
 from edgefleet_server.rollout.service import RolloutService
-from edgefleet_server.rollout.views import RolloutView
+from edgefleet_server.rollout.state_machines import ROLLOUT_FINAL
+from edgefleet_server.rollout.status.reader import RolloutView
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, spec_of
 from tests.server.rollout.fleet_sim_audit import audit
@@ -333,7 +333,7 @@ def _site(kind: str, rng: random.Random) -> Iterator[Site]:
 
 def _init(data: Path, url: str) -> str:
     """Make a server folder on a database and return the admin token."""
-    command = [sys.executable, "-m", "edgefleet_server.initialise", "--data", str(data), "--db", url]
+    command = [sys.executable, "-m", "edgefleet_server.process.init", "--data", str(data), "--db", url]
     subprocess.run(command, check=True, capture_output=True)
     return (data / "admin.token").read_text(encoding="ascii").strip()
 

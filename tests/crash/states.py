@@ -23,21 +23,21 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.durable import read_record
+from edgefleet_agent.connection.outbox import Joins, Outbox
+from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.errors import StateFileError
-from edgefleet_agent.install.child_protocol import Fetched
 from edgefleet_agent.install.intake import Job
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, ModelRecord, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
-from edgefleet_agent.install_child.floor import FloorFile
-from edgefleet_agent.install_child.slot_writer import SlotWriter
-from edgefleet_agent.link.outbox import Joins, Outbox
+from edgefleet_agent.install.verifier_protocol import Fetched
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.telemetry.window import begins_s, merge_payloads, pack_payloads
-from edgefleet_agent.worker.protocol import Golden, Ready
+from edgefleet_agent.reporting.window import begins_s, merge_payloads, pack_payloads
+from edgefleet_agent.verifier.floor import FloorFile
+from edgefleet_agent.verifier.slot_writer import SlotWriter
+from edgefleet_agent.worker.control.protocol import Golden, Ready
 from edgefleet_protocol.blocks import LEAF_BYTES, check_leaf, leaf_count, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.messages import Phase

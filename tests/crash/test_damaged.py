@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.durable import write_record
+from edgefleet_agent.core.durable import write_record
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, SlotRef

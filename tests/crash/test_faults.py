@@ -34,7 +34,7 @@ def on(here: Field, rounds: Callable[[Field, dict[str, Any], int], None], n: int
 
 PROBE = """
 import os, pathlib, sqlite3, sys
-from edgefleet_agent.durable import write_file
+from edgefleet_agent.core.durable import write_file
 root = pathlib.Path(sys.argv[1])
 db = sqlite3.connect(root / "q.db", isolation_level=None)
 db.execute("PRAGMA journal_mode = WAL")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_protocol.errors import EdgefleetError, cause_of
-from edgefleet_server.http_errors import FRAMEWORK_CODES, status_of
+from edgefleet_server.web.problems import FRAMEWORK_CODES, status_of
 from tests.house.tree import ROOT, python_sources
 
 PACKAGES = {

@@ -22,9 +22,9 @@ from edgefleet_protocol.blocks import BlockErrorCode
 from edgefleet_protocol.ids import DeviceId, RolloutId, TenantId
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.rules import POLICY
-from edgefleet_server.fleet.event_types import all_types
-from edgefleet_server.http_errors import status_of
-from edgefleet_server.rollout.gating import GateKind
+from edgefleet_server.events.types import all_types
+from edgefleet_server.rollout.spec.model import GateKind
+from edgefleet_server.web.problems import status_of
 from tests.house.pages import (
     SERVER_DATA,
     SHELL_WORDS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.http_errors import STATUS, status_of
+from edgefleet_server.web.problems import STATUS, status_of
 from tests.house.error_page import STEPS, is_group, kinds, page, rows, said
 from tests.house.tree import ROOT
 

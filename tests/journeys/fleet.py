@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.rollout import store
-from edgefleet_server.rollout.draft import LOOK_FOR_LATE
+from edgefleet_server.rollout.planner.builder import LOOK_FOR_LATE
+from edgefleet_server.rollout.store import rollouts
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, nan_onnx
 from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
@@ -161,7 +161,7 @@ class Rolling:
         """Bring forward the engine's next look at this rollout, which has ended and is looked at once a minute."""
         now = SystemClock().now()
         with self.road.house.db.session() as session:
-            row = store.rollout(session, self.id)
+            row = rollouts.rollout(session, self.id)
             assert row.next_eval_at is not None
             assert row.next_eval_at - now <= LOOK_FOR_LATE
             row.next_eval_at = now
@@ -204,7 +204,7 @@ def halt_download(device: Traveller, model: str) -> None:
             return False
         assert device.process is not None
         children = psutil.Process(device.process.pid).children(recursive=True)
-        for child in (found for found in children if "edgefleet_agent.install_child" in found.cmdline()):
+        for child in (found for found in children if "edgefleet_agent.verifier" in found.cmdline()):
             child.send_signal(signal.SIGSTOP)
             return True
         return False

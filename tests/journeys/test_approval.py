@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent.enroll import enroll
+from edgefleet_agent.enrolment.enroll import enroll
 from edgefleet_agent.errors import EnrollRejectedError
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx

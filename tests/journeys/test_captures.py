@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.client import Model
-from edgefleet_cli.capturing import open_record
-from edgefleet_protocol.sealed import SealedError, new_key
+from edgefleet_cli.device.captures.capture_files import open_record
+from edgefleet_protocol.hpke import SealedError, new_key
 from tests.agent.field import eventually
 from tests.agent.worker.models import classifier_onnx
 from tests.journeys.road import PATIENCE_S, Road, Traveller

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from edgefleet_agent.__main__ import main
-from edgefleet_agent.durable import read_record
-from edgefleet_agent.identity import KEY_FILE
-from edgefleet_agent.install.records import TasksDone
+from edgefleet_agent.core.durable import read_record
+from edgefleet_agent.identity.store import KEY_FILE
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.tasks.model import TasksDone
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.journeys.road import PATIENCE_S, Road, Traveller

@@ -43,7 +43,9 @@ _OF_THE_WORKER = (
     ),
     *("shadow", "watch", "wire"),
 )
-NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in _OF_THE_WORKER} | {"edgefleet_agent.care.measure"}
+NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in _OF_THE_WORKER} | {
+    "edgefleet_agent.diagnostics.model_checks"
+}
 IMPORT_ALL = """
 import importlib, pkgutil, edgefleet_agent, edgefleet_protocol
 for package in (edgefleet_agent, edgefleet_protocol):

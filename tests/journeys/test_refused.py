@@ -13,7 +13,7 @@ from edgefleet_protocol.desired import Desired, encode_desired
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.fleet import store
+from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.signing.service import SigningService
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
@@ -37,7 +37,7 @@ def send_desired(road: Road, device: DeviceId, envelope: bytes) -> None:
     """Have the running server send this document as the device's newest."""
     house = road.house
     with house.db.session() as session:
-        row = store.desired_row(session, device, lock=True)
+        row = desired_store.desired_row(session, device, lock=True)
         assert row is not None
         row.gen += 1
         row.envelope = envelope

@@ -5,8 +5,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_protocol import sealed
-from edgefleet_protocol.sealed import SealedError, about_record, key_id, new_key, public_of, seal, unseal
+from edgefleet_protocol import hpke as hpke_hpke
+from edgefleet_protocol.hpke import SealedError, about_record, key_id, new_key, public_of, seal, unseal
 
 hpke = pytest.importorskip("cryptography.hazmat.primitives.hpke")
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
@@ -18,15 +18,15 @@ ABOUT = about_record("d-1", "r-1", "a" * 64)
 def test_what_was_sealed_opens_with_the_private_key(plain: bytes) -> None:
     private, public = new_key()
     box = seal(public, plain, ABOUT)
-    assert len(box) == len(plain) + sealed.OVERHEAD_BYTES
+    assert len(box) == len(plain) + hpke_hpke.OVERHEAD_BYTES
     assert unseal(private, box, ABOUT) == plain
 
 
 def test_the_library_of_cryptography_opens_what_we_seal_and_we_what_it_seals() -> None:
     private, public = new_key()
     key = X25519PrivateKey.from_private_bytes(private)
-    assert SUITE.decrypt(seal(public, b"plain", ABOUT), key, info=sealed.info_about(ABOUT)) == b"plain"
-    other = SUITE.encrypt(b"plain", X25519PublicKey.from_public_bytes(public), info=sealed.info_about(ABOUT))
+    assert SUITE.decrypt(seal(public, b"plain", ABOUT), key, info=hpke_hpke.info_about(ABOUT)) == b"plain"
+    other = SUITE.encrypt(b"plain", X25519PublicKey.from_public_bytes(public), info=hpke_hpke.info_about(ABOUT))
     assert unseal(private, other, ABOUT) == b"plain"
 
 

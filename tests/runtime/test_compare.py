@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_runtime.compare import Likeness, compare_answers, iou
+from edgefleet_runtime.likeness import Likeness, compare_answers, iou
 
 A, B, C = (
     {"label": label, "index": i, "score": score}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from edgefleet_protocol.manifest import TensorSpec, Tolerance
-from edgefleet_runtime.finite import count_nonfinite, total_nonfinite
 from edgefleet_runtime.golden import (
     Golden,
     GoldenError,
@@ -16,6 +15,7 @@ from edgefleet_runtime.golden import (
     load_golden,
     slice_sample,
 )
+from edgefleet_runtime.nonfinite import count_nonfinite, total_nonfinite
 from edgefleet_runtime.port import load
 from tests.runtime.tflite_files import fully_connected
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import Quantization, TensorSpec
-from edgefleet_runtime import image, postprocess, preprocess, quantize
+from edgefleet_runtime import image, postprocess, preprocess
+from edgefleet_runtime import quantization as quantization_quantization
 
 FLOAT = [TensorSpec(name="x", dtype="float32", shape=["n", 1, 2, 2])]
 INT8 = [
@@ -142,7 +143,9 @@ def test_resizing_stays_within_the_values(h: int, w: int, hh: int, ww: int, meth
 def test_quantizing_is_within_half_a_step_inside_the_range(values: list[float], scale: float, zero: int) -> None:
     quantization = Quantization(scale=scale, zero_point=zero)
     real = np.clip(np.array(values), (-128 - zero) * scale, (127 - zero) * scale)
-    back = quantize.dequantize_array(quantize.quantize_array(real, quantization, "int8"), quantization)
+    back = quantization_quantization.dequantize_array(
+        quantization_quantization.quantize_array(real, quantization, "int8"), quantization
+    )
     assert np.abs(back - real).max() <= scale * 0.5001 + 1e-3
 
 

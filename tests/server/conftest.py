@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from tests.support import databases
 from tests.support.postgres import binaries
 from tests.support.servers import ApiHouse

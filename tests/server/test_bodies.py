@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from edgefleet_server.bodies import Moment, Whole
+from edgefleet_server.web.strict_types import Moment, Whole
 
 
 @pytest.mark.parametrize(

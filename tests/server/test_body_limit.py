@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access.model import Role
-from edgefleet_server.body_limit import API_BODY_BYTES, DEVICE_BODY_BYTES
-from edgefleet_server.device_app import create_device_app
+from edgefleet_server.composition.device_app import create_device_app
+from edgefleet_server.web.body_limit import API_BODY_BYTES, DEVICE_BODY_BYTES
 from tests.support.servers import ApiHouse
 
 CHUNK = b"a" * 65_536

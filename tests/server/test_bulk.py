@@ -11,9 +11,9 @@ from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaD
 from sqlalchemy.exc import DataError, StatementError
 from sqlmodel.sql.sqltypes import AutoString
 
-from edgefleet_server import bulk
-from edgefleet_server.db import Database, UtcDateTime
-from edgefleet_server.packing import array_of, pack
+from edgefleet_server.db import bulk
+from edgefleet_server.db.database import Database, UtcDateTime
+from edgefleet_server.db.pg_arrays import array_of, pack
 
 TABLE = Table(
     "bulk_things", MetaData(), Column("id", Integer, primary_key=True), Column("name", String(40)), Column("at", UtcDateTime),

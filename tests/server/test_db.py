@@ -12,7 +12,7 @@ from sqlalchemy import inspect, text
 
 from edgefleet_server import migrations
 from edgefleet_server.access.tables import TokenRow
-from edgefleet_server.db import Database, DatabaseUnavailableError, metadata
+from edgefleet_server.db.database import Database, DatabaseUnavailableError, metadata
 
 
 def a_token(token_id: str, at: datetime | None = None) -> TokenRow:

@@ -10,8 +10,8 @@ from sqlalchemy.exc import OperationalError
 import edgefleet_server
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.model import Role
-from edgefleet_server.device_app import create_device_app
-from edgefleet_server.http_errors import PROBLEM_TYPE, STATUS, status_of
+from edgefleet_server.composition.device_app import create_device_app
+from edgefleet_server.web.problems import PROBLEM_TYPE, STATUS, status_of
 from tests.support.servers import ApiHouse
 
 KEYS = {"type", "title", "status", "detail", "code", "request_id", "next", "errors"}
@@ -114,8 +114,8 @@ def test_the_server_never_imports_model_code(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, edgefleet_server.main, edgefleet_server.running, edgefleet_server.device_app,"
-        " edgefleet_server.conversion.worker, edgefleet_server.gateway.service\n"
+        "import sys, edgefleet_server.main, edgefleet_server.process.lifecycle, edgefleet_server.composition.device_app,"
+        " edgefleet_server.process.conversion_worker, edgefleet_server.gateway.service\n"
         "print([m for m in ('onnx','onnxruntime','numpy','edgefleet_converters') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -8,8 +8,8 @@ import pytest
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.db import Database
-from edgefleet_server.initialise import AlreadyInitialisedError, initialise, main
+from edgefleet_server.db.database import Database
+from edgefleet_server.process.init import AlreadyInitialisedError, initialise, main
 from edgefleet_server.settings import load_settings
 
 

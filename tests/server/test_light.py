@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-WEB = ("fastapi", "starlette", "uvicorn", "jinja2", "edgefleet_server.paging")
+WEB = ("fastapi", "starlette", "uvicorn", "jinja2", "edgefleet_server.web.pagination")
 FLEET = ("edgefleet_server.fleet", "edgefleet_server.rollout", "edgefleet_server.webhook", "edgefleet_server.alerting")
 
 
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("edgefleet_server.conversion.worker", (*WEB, *FLEET, "alembic")),
-        ("edgefleet_server.initialise", (*WEB, *FLEET, "alembic")),
+        ("edgefleet_server.process.conversion_worker", (*WEB, *FLEET, "alembic")),
+        ("edgefleet_server.process.init", (*WEB, *FLEET, "alembic")),
         ("edgefleet_server.main", ("alembic",)),
     ],
 )

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from edgefleet_agent import logs as agent_logs
-from edgefleet_server import logs as server_logs
+from edgefleet_agent.core import logs as agent_logs
+from edgefleet_server.observability import logs as server_logs
 
 
 @pytest.mark.parametrize("module", [server_logs, agent_logs], ids=["server", "agent"])

@@ -92,7 +92,7 @@ def test_a_killed_worker_is_started_again(server: ServerProcess) -> None:
     def workers() -> list[psutil.Process]:
         found = psutil.Process(server.process.pid).children()
         alive = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
-        return [child for child in alive if "edgefleet_server.conversion.worker" in child.cmdline()]
+        return [child for child in alive if "edgefleet_server.process.conversion_worker" in child.cmdline()]
 
     (first,) = workers()
     first.kill()

@@ -3,25 +3,25 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.pace import GATHER_S, Pace
+from edgefleet_server.process.tick_schedule import GATHER_S, TickSchedule
 
 EVERY_S = 2.0
 
 
 def test_without_news_a_whole_tick_comes_when_it_is_due() -> None:
-    assert Pace(due_s=12.0).next(10.0) == (2.0, False)
-    assert Pace(due_s=12.0).next(13.0) == (0.0, False)
+    assert TickSchedule(due_s=12.0).next(10.0) == (2.0, False)
+    assert TickSchedule(due_s=12.0).next(13.0) == (0.0, False)
 
 
 def test_news_are_gathered_and_taken_before_the_whole_tick() -> None:
-    pace = Pace(due_s=12.0).heard(10.0)
+    pace = TickSchedule(due_s=12.0).heard(10.0)
     assert pace.heard(10.05).next(10.05) == (10.0 + GATHER_S - 10.05, True)
     assert pace.next(11.0) == (0.0, True)
-    assert Pace(due_s=12.0).heard(11.95).next(11.95)[1] is False, "what is due comes first"
+    assert TickSchedule(due_s=12.0).heard(11.95).next(11.95)[1] is False, "what is due comes first"
 
 
 def test_after_long_news_whole_ticks_come_before_the_next() -> None:
-    pace = Pace(due_s=12.0).heard(10.0).began(10.1, is_woken=True)
+    pace = TickSchedule(due_s=12.0).heard(10.0).began(10.1, is_woken=True)
     pace = pace.ended(11.1, EVERY_S, is_woken=True, is_behind=True)
     assert pace.next(11.1) == (0.0, False), "what is due waits for nothing"
     pace = pace.began(11.1, is_woken=False).ended(20.1, EVERY_S, is_woken=False, is_behind=False)
@@ -38,7 +38,7 @@ def test_after_long_news_whole_ticks_come_before_the_next() -> None:
 def test_no_whole_tick_is_late_and_a_round_for_news_is_followed_by_as_long_without(
     ticks: list[tuple[float, bool, float | None]],
 ) -> None:
-    now_s, pace, was_behind = 0.0, Pace(due_s=EVERY_S), False
+    now_s, pace, was_behind = 0.0, TickSchedule(due_s=EVERY_S), False
     round_s: float | None = None
     ended_s = took_s = 0.0
     for lasts_s, is_behind, news_after_s in ticks:

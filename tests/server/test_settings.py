@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_server.running import check_settings, is_loopback
+from edgefleet_server.process.lifecycle import check_settings, is_loopback
 from edgefleet_server.settings import ServerRole, SettingsError, load_settings
 
 

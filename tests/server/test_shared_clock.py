@@ -10,14 +10,14 @@ import pytest
 from sqlalchemy import func, select
 
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.container import build_parts
 from edgefleet_server.conversion.service import LEASE
 from edgefleet_server.conversion.tables import JobRow
-from edgefleet_server.db import Database
-from edgefleet_server.parts import build_parts
-from edgefleet_server.rollout import store
-from edgefleet_server.rollout.engine import RolloutEngine
-from edgefleet_server.rollout.tables import Rollout
-from edgefleet_server.shared_clock import ASK_EVERY_S, DatabaseClock, shared_clock
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.shared_clock import ASK_EVERY_S, DatabaseClock, shared_clock
+from edgefleet_server.rollout.controller.controller import RolloutController
+from edgefleet_server.rollout.store import claims, rollouts
+from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.webhook import store as webhook_store
 from edgefleet_server.webhook.engine import WebhookSender
 from edgefleet_server.webhook.tables import Webhook
@@ -137,16 +137,16 @@ def test_a_replica_whose_clock_is_off_holds_a_rollout_no_longer_than_its_lease(
     rollout = world.create(stages=stages("100%", soak="1h"))
     parts = build_parts(house.settings, ClockAhead(ahead_s))
     clock = parts.rollout.clock
-    engine = RolloutEngine(parts.db, parts.fleet, parts.rollout, clock, "off")
+    engine = RolloutController(parts.db, parts.fleet, parts.rollout, clock, "off")
     assert engine.tick(is_woken=True) == 1
     found = row_of(house, rollout)
     assert found.next_eval_at is not None
     assert found.next_eval_at - time_of(house.db) < timedelta(seconds=2) + NEAR, "else nobody looks at it for a minute"
     with house.db.session() as session:  # it claims once more, and dies
-        assert store.lease(store.lock_due(session, "off", clock.now(), woken_but=()), "off", clock.now())
+        assert claims.lease(claims.lock_due(session, "off", clock.now(), woken_but=()), "off", clock.now())
     found = row_of(house, rollout)
     assert found.lease_until is not None
-    assert abs(found.lease_until - time_of(house.db) - store.LEASE) < NEAR
+    assert abs(found.lease_until - time_of(house.db) - claims.LEASE) < NEAR
     parts.db.dispose()
     house.db.dispose()
 
@@ -178,4 +178,4 @@ def test_a_replica_whose_clock_is_off_holds_no_conversion_and_no_webhook_longer_
 
 def row_of(house: House, rollout: str) -> Rollout:
     with house.db.read() as session:
-        return store.rollout(session, rollout)
+        return rollouts.rollout(session, rollout)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
-from edgefleet_server.taking_turns import Turns
+from edgefleet_server.db.fair_lock import FairLock
 from tests.broker.client import eventually
 
 
 def test_turns_go_to_whoever_waited_longest() -> None:
-    turns = Turns()
+    turns = FairLock()
     served: list[int] = []
 
     def take(number: int) -> None:
@@ -32,7 +32,7 @@ def test_turns_go_to_whoever_waited_longest() -> None:
 
 
 def test_who_waits_too_long_goes_on_without_and_takes_nobodys_turn() -> None:
-    turns = Turns()
+    turns = FairLock()
     with turns.mine(0):
         with turns.mine(0.01) as came:
             assert not came
@@ -51,7 +51,7 @@ def test_who_waits_too_long_goes_on_without_and_takes_nobodys_turn() -> None:
 
 
 def test_a_busy_writer_gives_way_to_the_one_that_waits() -> None:
-    turns = Turns()
+    turns = FairLock()
     stop, served = threading.Event(), threading.Event()
 
     def busy() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from edgefleet_protocol.messages import CandidatePhase
-from edgefleet_server.rollout.shape import CandidateReport
-from edgefleet_server.rollout.strategies import STRATEGIES
+from edgefleet_server.rollout.model import CandidateReport
+from edgefleet_server.rollout.spec.strategies import STRATEGIES
+from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import SimDevice
-from edgefleet_sim.rows import Rows
 from edgefleet_sim.scenario import BESIDE, Scenario
 from edgefleet_sim.world import Result, World
 
@@ -72,9 +72,9 @@ def test_who_is_paused_and_taken_back_while_it_runs_beside_is_told_so_and_heard(
 
 
 def test_a_release_that_answers_more_than_its_share_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Rows._offering
+    honest = SimDatabase._offering
 
-    def generous(rows: Rows, *about: Any) -> Any:
+    def generous(rows: SimDatabase, *about: Any) -> Any:
         document = honest(rows, *about)
         candidate = document.candidate
         return (
@@ -83,7 +83,7 @@ def test_a_release_that_answers_more_than_its_share_is_noticed(monkeypatch: pyte
             else replace(document, candidate=replace(candidate, mode="split", share_pct=60))
         )
 
-    monkeypatch.setattr(Rows, "_offering", generous)
+    monkeypatch.setattr(SimDatabase, "_offering", generous)
     assert "60 % of the requests" in played(SPLIT)[0].broken[0]
     assert "at most 0 % may" in played(SHADOW)[0].broken[0]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_sim.rows import Rows
+from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.scenario import Scenario
 from edgefleet_sim.scope import NotSimulatedError
 from edgefleet_sim.world import START, Result, World
@@ -26,7 +26,7 @@ def played(devices: int = 12, **scenario: Any) -> tuple[Result, World]:
     return result, world
 
 
-def offers(rows: Rows) -> list[datetime]:
+def offers(rows: SimDatabase) -> list[datetime]:
     """Return when devices were offered the release, in order."""
     return [event.at for event in rows.events if event.kind == "assignment" and event.after == "offered"]
 
@@ -57,7 +57,7 @@ def test_no_more_downloads_are_under_way_than_may_be(most: int) -> None:
     assert len(offers(world.rows)) >= 10
 
 
-def begun_in_a_second(rows: Rows) -> int:
+def begun_in_a_second(rows: SimDatabase) -> int:
     """Return how many downloads began at most in one second, as the server heard of them."""
     begun = [event.at for event in rows.events if event.kind == "assignment" and event.after == "downloading"]
     return max(Counter(int((at - START).total_seconds()) for at in begun).values())

@@ -16,11 +16,11 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.rollout.model import RolloutState
-from edgefleet_sim import checks, shrinking
+from edgefleet_sim import checks, shrinker
 from edgefleet_sim.__main__ import Request, answer, many
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.scenario import STAGES, Scenario, drawn
-from edgefleet_sim.shrinking import kinds_of, shrink
+from edgefleet_sim.shrinker import kinds_of, shrink
 from edgefleet_sim.stories import STORIES, blast, transcript
 from edgefleet_sim.world import World, simulate
 
@@ -125,7 +125,7 @@ def test_shrinking_takes_no_step_to_another_failure(monkeypatch: pytest.MonkeyPa
         told = "stage 0 of jet passed on 3 healthy devices, 1 really were" if "jet" in scenario.devices else "another"
         return replace(plain, broken=[told if scenario.loss else "another"])
 
-    monkeypatch.setattr(shrinking, "simulate", fails_twofold)
+    monkeypatch.setattr(shrinker, "simulate", fails_twofold)
     smaller = shrink(Scenario(seed=1, devices={"rpi": 6, "jet": 4}, loss=0.3, bad=0.5))
     assert smaller.devices == {"jet": 1}
     assert (smaller.loss, smaller.bad) == (0.01, 0.0)
@@ -176,7 +176,7 @@ def test_a_slow_device_that_tries_again_when_all_is_over_needs_no_reason_but_in_
 
 
 def test_an_offer_beyond_the_cut_is_noticed() -> None:
-    from edgefleet_server.rollout.planner import plan_tick
+    from edgefleet_server.rollout.planner.tick import plan_tick
 
     world = World(Scenario(seed=1))
     plan = plan_tick(world.rows.snapshot(), world.now)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from edgefleet_server import migrations
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from tests.support.postgres import PostgresServer, shared_server
 
 

@@ -164,7 +164,7 @@ DESIRED = desired.Desired(
     issued=WHEN,
     expires=LATER,
     sec_floor={"digits": 3},
-    telemetry=desired.TelemetryWish(profile="live", until=LATER),
+    telemetry=desired.TelemetryRequest(profile="live", until=LATER),
     tasks=[desired.Task(id="t-1", kind="diag", until=LATER)],
     models={"digits": desired.ModelDesired(active=REF, salt="s")},
 )

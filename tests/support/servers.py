@@ -20,9 +20,9 @@ from fastapi import FastAPI
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access.model import Role
-from edgefleet_server.app import create_app
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.parts import Parts, build_parts
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.settings import load_settings
 from tests.support import databases
 
@@ -129,7 +129,7 @@ class ServerProcess:
 def init_server(data: Path) -> str:
     """Run `server init` as a process and return the admin token."""
     subprocess.run(
-        [sys.executable, "-m", "edgefleet_server.initialise", "--data", str(data)], check=True, capture_output=True
+        [sys.executable, "-m", "edgefleet_server.process.init", "--data", str(data)], check=True, capture_output=True
     )
     return (data / "admin.token").read_text(encoding="ascii").strip()
 

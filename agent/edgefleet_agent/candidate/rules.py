@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import msgspec
 
 from edgefleet_agent.install import machine
+from edgefleet_agent.install.desired_diff import idle_slot, spread_reason
 from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
-from edgefleet_agent.install.wishes import idle_slot, spread_reason
 from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass
 
 RECORD_VERSION = 1

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgefleet_agent.install.child_link import ChildLink
-from edgefleet_agent.install.child_protocol import (
+from edgefleet_agent.core.loop import Loop, Timer
+from edgefleet_agent.install.records import Wanted
+from edgefleet_agent.install.retry_delay import CHILD_DIED_LIMIT, RetryDelay, rest_after
+from edgefleet_agent.install.verifier_process import VerifierProcess
+from edgefleet_agent.install.verifier_protocol import (
     Accepted,
     Blocks,
     Fetch,
@@ -34,9 +37,6 @@ from edgefleet_agent.install.child_protocol import (
     Task,
     TaskKind,
 )
-from edgefleet_agent.install.patience import CHILD_DIED_LIMIT, Rest, rest_after
-from edgefleet_agent.install.records import Wanted
-from edgefleet_agent.loop import Loop, Timer
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.blocks import BlockRequest, blob_prefix, encode_request
 from edgefleet_protocol.digest import Sha256, sha256_hex
@@ -103,10 +103,10 @@ class Intake:
         self._waiting: dict[TaskKind, bytes] = {}
         self._parked: dict[TaskKind, bytes] = {}
         self._settled: dict[TaskKind, str] = {}
-        self._rests: dict[TaskKind, Rest] = {}
+        self._rests: dict[TaskKind, RetryDelay] = {}
         self._rest_timers: dict[TaskKind, Timer] = {}
         self._current: tuple[TaskKind, bytes] | None = None
-        self._child: ChildLink | None = None
+        self._child: VerifierProcess | None = None
         self._jobs: dict[str, Job] = {}
         self._asked: dict[int, str] = {}
         self._meta_id = 0
@@ -250,7 +250,7 @@ class Intake:
         )
         command: Sequence[str] = self._settings.python_command
         try:
-            self._child = ChildLink(self._loop, task, document, self._on_packet, self._on_end, command)
+            self._child = VerifierProcess(self._loop, task, document, self._on_packet, self._on_end, command)
         except OSError as error:  # no memory or no process left for it: as if it had died at once
             log.warning("install child not started", extra={"kind": kind, "reason": str(error)})
             self._on_end()

@@ -9,7 +9,7 @@ import logging
 import shutil
 from pathlib import Path
 
-from edgefleet_agent.durable import fsync_dir, read_record, write_record
+from edgefleet_agent.core.durable import fsync_dir, read_record, write_record
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.machine import SLOTS
 from edgefleet_agent.install.records import ModelRecord

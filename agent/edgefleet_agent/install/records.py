@@ -53,29 +53,13 @@ class CandidateWish(msgspec.Struct, frozen=True, kw_only=True):
     salt: str = ""
 
 
-class TaskWish(msgspec.Struct, frozen=True, kw_only=True):
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A task of the document; `until_s` 0 = no limit. args: what it takes, checked by whoever does it."""
 
     id: str
     kind: str
     until_s: int = 0
     args: dict[str, Any] = {}
-
-
-class TaskDone(msgspec.Struct, frozen=True, kw_only=True):
-    """A task that is over here: `state` is "done", "failed" or "expired"."""
-
-    id: str
-    state: str
-    at_s: int = 0
-    code: str = ""
-
-
-class TasksDone(msgspec.Struct, frozen=True, kw_only=True):
-    """`tasks.ok`: what was done, so that an id is done once, over restarts too. Newest last."""
-
-    v: int = RECORD_VERSION
-    done: list[TaskDone] = []
 
 
 class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +81,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     telemetry_profile: str = "normal"
     telemetry_until_s: int = 0
     predictions_until_s: int = 0
-    tasks: list[TaskWish] = []
+    tasks: list[TaskRequest] = []
     candidates: list[CandidateWish] = []
     refused_candidates: list[Refusal] = []
     capture_key: str = ""

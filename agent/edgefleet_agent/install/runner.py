@@ -14,20 +14,21 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgefleet_agent.install import machine, trial, wishes
-from edgefleet_agent.install.book import Book
-from edgefleet_agent.install.child_protocol import Fetched, FetchFailed, FetchProgress
+from edgefleet_agent.install import desired_diff, machine
+from edgefleet_agent.install.desired_diff import is_early
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.machine import InstallEvent
+from edgefleet_agent.install.ports import Reporter
 from edgefleet_agent.install.preflight import Room, Strategy, Unfit, check_disk, check_fit
+from edgefleet_agent.install.probation import trial
+from edgefleet_agent.install.probation.monitor import Watch
+from edgefleet_agent.install.record_cache import RecordCache
 from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
-from edgefleet_agent.install.reporter import Reporter
 from edgefleet_agent.install.slots import Slots
-from edgefleet_agent.install.watch import Watch
-from edgefleet_agent.install.wishes import is_early
-from edgefleet_agent.serving import ModelServing
-from edgefleet_agent.worker.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
+from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
+from edgefleet_agent.serving.supervisor import Supervisor
+from edgefleet_agent.worker.control.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import ErrorClass, EventKind, Phase
 
@@ -51,7 +52,7 @@ class Runner:
         journal: Journal,
         slots: Slots,
         intake: Intake,
-        serving: ModelServing,
+        serving: Supervisor,
         reporter: Reporter,
         limits: trial.Limits,
         room: Callable[[], Room],
@@ -63,7 +64,7 @@ class Runner:
         self._serving = serving
         self._limits = limits
         self._room = room
-        self._book = Book(journal, reporter, clock)
+        self._book = RecordCache(journal, reporter, clock)
         self._watch = Watch(self._book, slots, serving, limits, room)
         self._moments: dict[str, _Moment] = {}
         self._wanted: dict[str, Wanted] = {}
@@ -98,12 +99,12 @@ class Runner:
     def is_held(self, model: str) -> bool:
         """Whether a hold keeps what is wanted of this model from beginning."""
         record = self.records.get(model)
-        return record is not None and self._decide(record, self._wanted.get(model)) == wishes.HELD
+        return record is not None and self._decide(record, self._wanted.get(model)) == desired_diff.HELD
 
     def waits_until_s(self, model: str) -> int:
         """Return until when a download waits so that not all devices begin at once, unix seconds by the clock; 0: none waits."""
         record, wanted = self.records.get(model), self._wanted.get(model)
-        if record is None or wanted is None or self._decide(record, wanted) != wishes.SPREAD:
+        if record is None or wanted is None or self._decide(record, wanted) != desired_diff.SPREAD:
             return 0
         return wanted.start_s
 
@@ -134,7 +135,7 @@ class Runner:
 
     def _resume(self, record: ModelRecord) -> None:
         if record.phase in machine.INSTALLING and record.wanted is not None and self._is_held(record.wanted):
-            self._withdraw(record, machine.HELD_CODE, wishes.HELD.reason)
+            self._withdraw(record, machine.HELD_CODE, desired_diff.HELD.reason)
         elif record.phase is Phase.DOWNLOADING and record.wanted is not None:
             self._intake.fetch(Job(record.wanted, record.installing))
         elif record.phase is Phase.PREFLIGHT and record.wanted is not None:
@@ -142,7 +143,7 @@ class Runner:
             if info is not None and info.sha256 == record.wanted.sha256:
                 self._preflight(record, info)
             else:
-                self._begin(record, wishes.Begin(record.wanted, record.installing))
+                self._begin(record, desired_diff.Begin(record.wanted, record.installing))
 
     # ---- wishes
 
@@ -184,29 +185,29 @@ class Runner:
         if not is_same:
             moment.retries = 0
         match self._decide(record, wanted):
-            case wishes.Begin() as begin:
+            case desired_diff.Begin() as begin:
                 self._begin(record, begin)
-            case wishes.Follow() as follow:
+            case desired_diff.Follow() as follow:
                 after = machine.followed(record, follow.wanted, now_s=now_s)
                 if after is not record:
                     self._book.write(after)
-            case wishes.Withdraw() as stop:
+            case desired_diff.Withdraw() as stop:
                 self._withdraw(record, stop.code, stop.reason)
                 self.reconcile(model)  # once: nothing is installed any more
-            case wishes.Drop():
+            case desired_diff.Drop():
                 self._intake.cancel(model)
                 self._book.write(machine.dropped(record, now_s=now_s))
                 self._serving.stop(model)
-            case wishes.Stay() | wishes.Wait():
+            case desired_diff.Stay() | desired_diff.Wait():
                 self.records.setdefault(model, record)  # so that the report says why nothing happens
 
-    def _decide(self, record: ModelRecord, wanted: Wanted | None) -> wishes.Decision:
+    def _decide(self, record: ModelRecord, wanted: Wanted | None) -> desired_diff.Decision:
         held, now_s = wanted is not None and self._is_held(wanted), self._book.clock_s()
         in_slot = False
         if wanted is not None and is_early(wanted, now_s):  # else nobody asks, and the slot is not looked into
-            info = self._slots.info(record.model, wishes.idle_slot(record))
+            info = self._slots.info(record.model, desired_diff.idle_slot(record))
             in_slot = info is not None and info.sha256 == wanted.sha256
-        return wishes.decide(record, wanted, now_s=now_s, held=held, in_slot=in_slot)
+        return desired_diff.decide(record, wanted, now_s=now_s, held=held, in_slot=in_slot)
 
     def _withdraw(self, record: ModelRecord, code: str, reason: str) -> ModelRecord:
         """Stop an install before its switch."""
@@ -219,7 +220,7 @@ class Runner:
         self._serve_again(after)
         return after
 
-    def _begin(self, record: ModelRecord, begin: wishes.Begin) -> None:
+    def _begin(self, record: ModelRecord, begin: desired_diff.Begin) -> None:
         self._serving.stop_trial(record.model)
         self._moment(record.model).progress_pct = 0
         record = self._book.write(machine.begun(record, begin.wanted, begin.slot, now_s=self._book.now_s()))
@@ -404,7 +405,7 @@ class Runner:
                 reason = self._book.trouble or f"nothing works on it in phase {record.phase}"
                 self._fail(record, ErrorClass.DISK, "install.interrupted", reason)
             elif record.phase not in machine.INSTALLING:
-                replaced = isinstance(self._decide(record, self._wanted.get(model)), wishes.Wait)
+                replaced = isinstance(self._decide(record, self._wanted.get(model)), desired_diff.Wait)
                 self._watch.look(record, replaced=replaced)
                 self.reconcile(model)
         for model in self._wanted.keys() - self.records.keys():

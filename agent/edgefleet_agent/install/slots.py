@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgefleet_agent.durable import fsync_dir, read_record
+from edgefleet_agent.core.durable import fsync_dir, read_record
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.machine import SLOTS
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, SlotRef, Tally

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from edgefleet_agent.worker.gentle import FLAG, IDLE, LOW, gently, priority_of
+from edgefleet_agent.worker.control.start_priority import FLAG, IDLE, LOW, gently, priority_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _import(into: "list[tuple[ModuleType, socket.socket]]") -> None:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as e:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {e}")
-    into.append((importlib.import_module("edgefleet_agent.worker.life"), control))
+    into.append((importlib.import_module("edgefleet_agent.worker.runtime.lifecycle"), control))
 
 
 def main() -> None:

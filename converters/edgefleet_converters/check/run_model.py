@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.check.arena import smallest_arena
-from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.errors import LoadFailedError, RuntimeUnavailableError, TransformError
+from edgefleet_converters.sample_data import read_arrays, stacked
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.finite import count_nonfinite
 from edgefleet_runtime.golden import slice_sample
+from edgefleet_runtime.nonfinite import count_nonfinite
 from edgefleet_runtime.port import (
     InputError,
     ModelLoadError,
@@ -27,7 +27,7 @@ from edgefleet_runtime.port import (
     RuntimeMissingError,
     load,
 )
-from edgefleet_runtime.quantize import stored_values
+from edgefleet_runtime.quantization import stored_values
 
 Array = npt.NDArray[Any]
 

@@ -10,8 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import MetricError
+from edgefleet_converters.sample_data import read_arrays
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgefleet_converters.cost.work import INTEGERS, Work
 from edgefleet_converters.tflite.flatbuffer import OutOfBoundsError, Table
-from edgefleet_converters.tflite.operators import BUILTIN_NAMES, DTYPES, ITEM_BYTES
+from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, DTYPES, ITEM_BYTES
 
 _STEPPED: Final = frozenset(
     {"LSTM", "RNN", "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN",

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgefleet_converters.data import read_arrays, save_arrays
 from edgefleet_converters.onnx.walk import all_graphs
+from edgefleet_converters.sample_data import read_arrays, save_arrays
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.golden import slice_sample
 

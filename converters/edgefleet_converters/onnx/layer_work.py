@@ -5,7 +5,7 @@ import math
 import onnx
 
 from edgefleet_converters.onnx.walk import attributes_of
-from edgefleet_converters.worth import time_saved
+from edgefleet_converters.precision_ranking import time_saved
 
 
 def saved_by_layer(model: onnx.ModelProto) -> dict[str, float]:

@@ -20,7 +20,8 @@ from edgefleet_converters.errors import (
     ShapeOptionError,
     TruncatedModelError,
 )
-from edgefleet_converters.onnx.external import embed_external_data
+from edgefleet_converters.graph_passes import Pass
+from edgefleet_converters.onnx.external_data import embed_external_data
 from edgefleet_converters.onnx.flow import flow_of
 from edgefleet_converters.onnx.limits import (
     STORED_OPERATORS,
@@ -32,9 +33,8 @@ from edgefleet_converters.onnx.limits import (
 )
 from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
+from edgefleet_converters.onnx.protobuf_fields import classify
 from edgefleet_converters.onnx.walk import all_nodes, all_tensors
-from edgefleet_converters.onnx.wire import classify
-from edgefleet_converters.passes.base import Pass
 from edgefleet_protocol.manifest import TensorSpec
 
 DEFAULT_DOMAIN: Final = "ai.onnx"

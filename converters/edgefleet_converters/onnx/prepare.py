@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import onnx
 
-from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import TransformError
+from edgefleet_converters.graph_passes import PassNote, run_passes
 from edgefleet_converters.onnx.calibrate import BIAS_SAMPLES, Calibration, Samples, channel_means, tensor_ranges
 from edgefleet_converters.onnx.load import parse, serialise
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED
@@ -19,8 +19,8 @@ from edgefleet_converters.onnx.passes.equalise import Equalise, evened
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
 from edgefleet_converters.onnx.quantize import quantized, with_node_names
 from edgefleet_converters.onnx.ranges import cut
-from edgefleet_converters.passes.base import PassNote, run_passes
 from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.sample_data import read_arrays
 from edgefleet_protocol.manifest import TensorSpec
 
 

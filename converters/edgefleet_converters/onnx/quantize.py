@@ -12,6 +12,7 @@ import msgspec
 import onnx
 
 from edgefleet_converters.errors import TransformError
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.calibrate import Calibration, quantizable_operators
 from edgefleet_converters.onnx.load import facts_of, operators_of, opset_of, parse, serialise
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
@@ -19,7 +20,6 @@ from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
 from edgefleet_converters.onnx.passes.spell_softmax import SpellSoftmax
 from edgefleet_converters.onnx.weights import store_weights, weights_of
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -24,15 +24,8 @@ import onnx
 
 from edgefleet_converters.check.distance import allowed_loss, distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
-from edgefleet_converters.data import read_arrays, stacked
 from edgefleet_converters.evaluation import FIRST_SAMPLES
-from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
-from edgefleet_converters.onnx.layer_work import saved_by_layer
-from edgefleet_converters.onnx.load import parse, serialise
-from edgefleet_converters.onnx.quantize import candidate
-from edgefleet_converters.onnx.weights import weights_of
-from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import (
+from edgefleet_converters.layer_search import (
     MARGIN,
     SEARCH_SAMPLES,
     Block,
@@ -46,7 +39,14 @@ from edgefleet_converters.sensitivity import (
     ranked,
     samples_to_rank,
 )
-from edgefleet_converters.worth import brought_back, by_worth
+from edgefleet_converters.onnx.calibrate import Calibration, Samples, in_two, quantizable_operators, quiet_session
+from edgefleet_converters.onnx.layer_work import saved_by_layer
+from edgefleet_converters.onnx.load import parse, serialise
+from edgefleet_converters.onnx.quantize import candidate
+from edgefleet_converters.onnx.weights import weights_of
+from edgefleet_converters.precision_ranking import brought_back, by_worth
+from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.sample_data import read_arrays, stacked
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import load
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from edgefleet_converters.check.parity import spread_of
-from edgefleet_converters.data import read_arrays
+from edgefleet_converters.graph_passes import Pass, PassNote, run_passes
 from edgefleet_converters.onnx.load import facts_of, parse, serialise
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.fold import FoldConstants, canonical
@@ -21,7 +21,7 @@ from edgefleet_converters.onnx.passes.hoist_constants import HoistConstants
 from edgefleet_converters.onnx.passes.inline_if import InlineConstantIf
 from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
 from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
-from edgefleet_converters.passes.base import Pass, PassNote, run_passes
+from edgefleet_converters.sample_data import read_arrays
 from edgefleet_runtime.golden import slice_sample
 from edgefleet_runtime.port import ModelRuntime, load
 

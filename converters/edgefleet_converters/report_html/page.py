@@ -7,7 +7,7 @@ whatever a model's names contain.
 from typing import Any, Final
 
 from edgefleet_converters.report import BundleRow, ConversionReport, ProfileReport
-from edgefleet_converters.report_html.figures import NONE, milliseconds, number, plain, ratio, size
+from edgefleet_converters.report_html.number_format import NONE, milliseconds, number, plain, ratio, size
 from edgefleet_converters.report_html.sections import profile_section, verdict
 from edgefleet_converters.report_html.style import SHEET, sheet_source
 from edgefleet_converters.report_html.tags import Markup, element, join, style

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow
-from edgefleet_converters.report_html.figures import number, size
+from edgefleet_converters.report_html.number_format import number, size
 from edgefleet_converters.report_html.tags import Markup, element, join
 
 WIDTH: Final = 420

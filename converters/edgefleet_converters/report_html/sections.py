@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edgefleet_converters.report import BundleRow, CandidateRow, ProfileReport
-from edgefleet_converters.report_html.figures import NONE, milliseconds, number, ratio, seconds, size
+from edgefleet_converters.report_html.number_format import NONE, milliseconds, number, ratio, seconds, size
 from edgefleet_converters.report_html.plots import accuracy_plot, bar, keys, layer_rows, numbered
 from edgefleet_converters.report_html.tags import Markup, element, join
 

@@ -7,16 +7,16 @@ from typing import Any, Final
 import onnx
 
 from edgefleet_converters.errors import ModelTooLargeError, OperatorNotCompiledError
-from edgefleet_converters.passes.base import Pass, PassNote, run_passes
+from edgefleet_converters.graph_passes import Pass, PassNote, run_passes
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.passes.fuse import FuseActivations
 from edgefleet_converters.tflite.passes.layout import CancelTransposes
 from edgefleet_converters.tflite.passes.tidy import DropRoundTrips, DropUnused, ShareEqual
-from edgefleet_converters.tflite.quantize.carried import carried, in_int8
+from edgefleet_converters.tflite.quantize.source_grids import carried, in_int8
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER, TfliteRuntime
-from edgefleet_converters.tflite.stored import told
+from edgefleet_converters.tflite.source_quantization import told
 from edgefleet_converters.tflite.trace import Tracer
 from edgefleet_converters.tflite.writer import write
 

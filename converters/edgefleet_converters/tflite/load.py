@@ -16,7 +16,7 @@ from edgefleet_converters.errors import (
     TruncatedModelError,
 )
 from edgefleet_converters.tflite.flatbuffer import OutOfBoundsError, Table
-from edgefleet_converters.tflite.operators import BUILTIN_NAMES, CUSTOM, DTYPES, ITEM_BYTES
+from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, CUSTOM, DTYPES, ITEM_BYTES
 
 MAX_BYTES: Final = 2**31 - 1
 MAX_OPERATORS: Final = 50_000

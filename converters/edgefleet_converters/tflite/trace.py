@@ -15,13 +15,13 @@ import onnx.numpy_helper
 from edgefleet_converters.errors import DynamicShapeError, OperatorNotCompiledError
 from edgefleet_converters.onnx.walk import attributes_of
 from edgefleet_converters.tflite.builder import Builder
-from edgefleet_converters.tflite.folding import fold_node
-from edgefleet_converters.tflite.functions import default_attributes, function_body
+from edgefleet_converters.tflite.constant_evaluation import fold_node
+from edgefleet_converters.tflite.function_bodies import default_attributes, function_body
 from edgefleet_converters.tflite.ir import Shape, Tensor
+from edgefleet_converters.tflite.layout_moves import reshape
 from edgefleet_converters.tflite.lower.registry import LOWERINGS
-from edgefleet_converters.tflite.moves import reshape
 from edgefleet_converters.tflite.node import Node
-from edgefleet_converters.tflite.promises import promised_shapes
+from edgefleet_converters.tflite.shape_promises import promised_shapes
 
 MAX_DEPTH: Final = 32
 DEFAULT_DOMAINS: Final = ("", "ai.onnx")

@@ -11,8 +11,8 @@ import flatbuffers
 import numpy as np
 
 from edgefleet_converters.tflite.ir import Array, Graph, Op, Option, Quantization, Tensor
-from edgefleet_converters.tflite.operators import BUILTIN_NAMES, DTYPES
 from edgefleet_converters.tflite.schema import OPTIONS, Field
+from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, DTYPES
 from edgefleet_converters.tflite.versions import version_of
 
 NUMBER_OF: Final = {name: number for number, name in BUILTIN_NAMES.items()}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.errors import UsageError
-from edgefleet_cli.model_flags import ModelRequest
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.release.conversion.conversion_options import ModelRequest
 
 MODEL = "digits"
 GOOD = ("1.0.0", "1.1.0")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from edgefleet_cli.demo.demo_devices import Device, InferenceError, infer
 from edgefleet_cli.demo.example import Images
-from edgefleet_cli.demo.fleet import Device, InferenceError, infer
 
 _EVERY_S = 0.1
 _STOP_S = 10.0

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.children import python_module
-from edgefleet_cli.clock import SystemClock
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.subprocesses import python_module
 from edgefleet_cli.demo.guard import signal_group
-from edgefleet_cli.errors import CliError
 
 STOP_S = 10.0
 _POLL_S = 0.05
@@ -58,7 +58,7 @@ class Child:
         return f"exit code {self.process.returncode}, nothing written"
 
 
-class Household:
+class ProcessGroup:
     """All processes of one demo. Use as a context manager; leaving it stops them all."""
 
     def __init__(self, logs: Path, clock: SystemClock) -> None:
@@ -72,7 +72,7 @@ class Household:
             start_new_session=True,
         )
 
-    def __enter__(self) -> Household:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.api_client import ApiClient
-from edgefleet_cli.children import python_module, require
-from edgefleet_cli.contexts import Context, ContextFile, write_private
+from edgefleet_cli.core.api_client import ApiClient
+from edgefleet_cli.core.contexts import Context, ContextFile
+from edgefleet_cli.core.errors import EXIT_OK, CliError, UsageError
+from edgefleet_cli.core.files import write_private
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, find_example
 from edgefleet_cli.demo.feed import Feed
-from edgefleet_cli.demo.processes import ChildError, Household, read_json
+from edgefleet_cli.demo.narration import tell
+from edgefleet_cli.demo.processes import ChildError, ProcessGroup, read_json
 from edgefleet_cli.demo.story import Story, summary
-from edgefleet_cli.demo.telling import tell
-from edgefleet_cli.errors import EXIT_OK, CliError, UsageError
-from edgefleet_cli.options import Format
-from edgefleet_cli.session import Session
 
 Json = dict[str, Any]
 
@@ -34,7 +35,7 @@ _POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class DemoWish:
+class DemoRequest:
     """The flags of `edgectl demo`."""
 
     devices: int
@@ -54,13 +55,13 @@ class ServerAddress:
     ca_file: Path
 
 
-def run_demo(session: Session, wish: DemoWish) -> int:
+def run_demo(session: Session, wish: DemoRequest) -> int:
     """Run the demo and return its exit code. Leaves no process, and no file outside its data folder."""
     for package in ("fastapi", "onnx", "numpy"):
         require(package, "all")
     example = find_example(wish.examples)
     folder, is_temporary = _data_folder(wish.data)
-    with _stoppable(), Household(folder / "logs", session.clock) as home:
+    with _stoppable(), ProcessGroup(folder / "logs", session.clock) as home:
         if is_temporary:
             home.remove_at_end(folder)
         try:
@@ -77,7 +78,7 @@ def run_demo(session: Session, wish: DemoWish) -> int:
     return EXIT_OK
 
 
-def _run(session: Session, wish: DemoWish, home: Household, folder: Path, example: Example) -> None:
+def _run(session: Session, wish: DemoRequest, home: ProcessGroup, folder: Path, example: Example) -> None:
     began_s = session.clock.monotonic_s()
     address = _start_server(session, wish, home, folder / "server")
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
@@ -119,7 +120,7 @@ def demo_profiles() -> tuple[str, str]:
     return f"generic-{arch}-ort", f"generic-{arch}-ort-small"
 
 
-def _start_server(session: Session, wish: DemoWish, home: Household, data: Path) -> ServerAddress:
+def _start_server(session: Session, wish: DemoRequest, home: ProcessGroup, data: Path) -> ServerAddress:
     edgectl = python_module("edgefleet_cli.main", "server")
     init = home.start("server-init", [*edgectl, "init", str(data)])
     home.wait([init], _INIT_S)
@@ -151,7 +152,7 @@ def _print(session: Session, told: Json) -> None:
 
 
 def _stay(
-    session: Session, home: Household, folder: Path, address: ServerAddress, story: Story, *, is_temporary: bool
+    session: Session, home: ProcessGroup, folder: Path, address: ServerAddress, story: Story, *, is_temporary: bool
 ) -> None:
     """Tell how to go on and wait for Ctrl-C."""
     config = folder / "edgectl.json"

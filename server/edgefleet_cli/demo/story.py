@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.api_client import ApiClient, part
-from edgefleet_cli.clock import SystemClock
-from edgefleet_cli.demo import fleet, rolling
+from edgefleet_cli.core.api_client import ApiClient, part
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.demo import demo_devices, demo_rollouts
+from edgefleet_cli.demo.demo_devices import Device
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, Images
-from edgefleet_cli.demo.fleet import Device
-from edgefleet_cli.demo.processes import Household
-from edgefleet_cli.demo.telling import passing
-from edgefleet_cli.deploying import DONE, Deployer
-from edgefleet_cli.errors import CliError
-from edgefleet_cli.figures import size
-from edgefleet_cli.output import Output
-from edgefleet_cli.publishing import Publisher
-from edgefleet_cli.release_view import failures
-from edgefleet_cli.rollouts import Rollouts
+from edgefleet_cli.demo.narration import passing
+from edgefleet_cli.demo.processes import ProcessGroup
+from edgefleet_cli.release.deployment.deployer import DONE, Deployer
+from edgefleet_cli.release.publisher import Publisher
+from edgefleet_cli.release.render import failures
+from edgefleet_cli.render.format import size
+from edgefleet_cli.render.output import Output
+from edgefleet_cli.rollout.client import Rollouts
 
 Json = dict[str, Any]
 
@@ -42,7 +42,7 @@ class Story:
     """One telling. `releases` are the API's answers by version; `accuracy` is by version and profile, `devices` by id."""
 
     api: ApiClient
-    home: Household
+    home: ProcessGroup
     out: Output
     clock: SystemClock
     example: Example
@@ -57,14 +57,14 @@ class Story:
         """Start `count` agents on the demo's profiles; return what to say about it."""
         wanted = [
             Device(f"device-{index:02}", profile, folder / f"{index:02}")
-            for index, profile in enumerate(rolling.profiles_for(count, self.profiles), 1)
+            for index, profile in enumerate(demo_rollouts.profiles_for(count, self.profiles), 1)
         ]
         tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}
-        environment = fleet.agent_environment(self.home, folder.parent)
+        environment = demo_devices.agent_environment(self.home, folder.parent)
         with passing(self._quiet) as say:
             say(f"enrolling {count} devices")
-            fleet.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
-            self.devices = fleet.start(self.home, self.clock, wanted, environment)
+            demo_devices.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
+            self.devices = demo_devices.start(self.home, self.clock, wanted, environment)
         counts = (f"{self._count(profile)} of profile {profile}" for profile in self._profiles_in_use())
         return [f"{self._all_devices()} enrolled by claim token, connected over mTLS", ", ".join(counts)]
 
@@ -104,7 +104,7 @@ class Story:
         return [
             f"{MODEL}@{version} published, and promoted through {stages} stages",
             "each waits until all its devices are healthy, and tells how bad the release could still be",
-            *rolling.stage_lines(rollout),
+            *demo_rollouts.stage_lines(rollout),
         ]
 
     def catch_bad(self) -> list[str]:
@@ -116,13 +116,13 @@ class Story:
         left = [device.id for device in self.devices if self._model_of(device.id).get("release") != back]
         if left:
             raise StoryError(f"not every device is back on {back}", why=", ".join(left))
-        tried = len(rolling.exposed(rollout))
+        tried = len(demo_rollouts.exposed(rollout))
         return [
             f"{ref} passed every check on the server, and was stopped on the canary",
             f"{tried} of {self._all_devices()} tried it; images through haze make it answer with no number at all",
             *self._failed_devices(rollout),
-            *(f"stopped for {reason}" for reason in rolling.why_there(rollout)),
-            f"{self._all_devices()} on {back} again {rolling.seconds_between(rollout):.0f} s after the rollout began",
+            *(f"stopped for {reason}" for reason in demo_rollouts.why_there(rollout)),
+            f"{self._all_devices()} on {back} again {demo_rollouts.seconds_between(rollout):.0f} s after the rollout began",
         ]
 
     def _failed_devices(self, rollout: Json) -> list[str]:
@@ -131,9 +131,9 @@ class Story:
 
     def _roll(self, version: str) -> Json:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
-        begun = rollouts.create(rolling.spec(f"{MODEL}@{version}"))
+        begun = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}"))
         with passing(self._quiet) as say:
-            self.rollouts[version] = rolling.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S, say)
+            self.rollouts[version] = demo_rollouts.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S, say)
         return self.rollouts[version]
 
     def measure(self, judged: Images, unseen: Images) -> list[str]:
@@ -144,8 +144,8 @@ class Story:
         version = self.running
         with passing(self._quiet) as say:
             say(f"asking every device for {len(judged) + len(unseen)} images")
-            shares = fleet.measure(self.devices, judged)
-            new = _mean(list(fleet.measure(self.devices, unseen).values()))
+            shares = demo_devices.measure(self.devices, judged)
+            new = _mean(list(demo_devices.measure(self.devices, unseen).values()))
         self.accuracy[version] = {
             profile: _mean([shares[device.id] for device in self.devices if device.profile == profile])
             for profile in self._profiles_in_use()
@@ -271,13 +271,13 @@ def summary(story: Story, elapsed_s: float) -> Json:
             for bundle in story.releases[version]["bundles"]
         ],
         "refused": story.refusals(),
-        "rollouts": [rolling.told(rollout) for rollout in story.rollouts.values()],
+        "rollouts": [demo_rollouts.told(rollout) for rollout in story.rollouts.values()],
         "accuracy_on_devices": story.accuracy,
         "bad_release": {
             "version": ANSWERS_NAN,
-            "exposed": len(rolling.exposed(caught)),
-            "rolled_back_s": round(rolling.seconds_between(caught), 1),
-            "reason": rolling.why(caught),
+            "exposed": len(demo_rollouts.exposed(caught)),
+            "rolled_back_s": round(demo_rollouts.seconds_between(caught), 1),
+            "reason": demo_rollouts.why(caught),
         },
     }
 

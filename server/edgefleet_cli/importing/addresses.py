@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from edgefleet_cli.errors import NotYetError, UsageError
+from edgefleet_cli.core.errors import NotYetError, UsageError
 
 SCHEMES: Final = ("mlflow", "models", "https", "http", "s3", "dvc")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,20}):(?=.)", re.IGNORECASE)

@@ -12,8 +12,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from edgefleet_cli.clock import SystemClock
-from edgefleet_cli.importing.fetched import Budget, ImportFailedError
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.importing.fetch_context import Budget, ImportFailedError
 
 TRIES: Final = 5
 FIRST_PAUSE_S: Final = 0.5

@@ -9,11 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgefleet_cli.errors import CliError
+from edgefleet_cli.core.errors import CliError
 from edgefleet_cli.importing.addresses import DvcAddress
-from edgefleet_cli.importing.fetched import Fetched, ImportFailedError, place_for
+from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, ImportFailedError, place_for
 from edgefleet_cli.importing.git import commit_of
-from edgefleet_cli.importing.ways import Ways
 
 PROGRAM = "EDGECTL_DVC"
 WAIT_S = 3600
@@ -25,7 +24,7 @@ class DvcMissingError(CliError):
     code = "cli.missing_part"
 
 
-def fetch_dvc(address: DvcAddress, folder: Path, ways: Ways) -> Fetched:
+def fetch_dvc(address: DvcAddress, folder: Path, ways: FetchContext) -> Fetched:
     """Return the file or folder that DVC tracks. Raises DvcMissingError, ImportFailedError."""
     place = place_for(folder, address.path.rstrip("/").rpartition("/")[2])
     rev = ["--rev", address.rev] if address.rev else []
@@ -54,7 +53,7 @@ def fetch_dvc(address: DvcAddress, folder: Path, ways: Ways) -> Fetched:
     return Fetched(place, {key: value[:500] for key, value in told.items() if value})
 
 
-def check_plain(place: Path, ways: Ways) -> None:
+def check_plain(place: Path, ways: FetchContext) -> None:
     """Count what came, and refuse links: one could lead to any file of this machine. Raises ImportFailedError."""
     entries = [place, *(Path(root) / name for root, folders, files in os.walk(place) for name in (*folders, *files))]
     for entry in entries:
@@ -67,7 +66,7 @@ def check_plain(place: Path, ways: Ways) -> None:
             ways.budget.take(entry.stat().st_size)
 
 
-def _program(ways: Ways) -> list[str]:
+def _program(ways: FetchContext) -> list[str]:
     named = ways.environ.get(PROGRAM)
     found = named or shutil.which("dvc")
     if found:

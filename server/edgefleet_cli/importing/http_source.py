@@ -8,15 +8,14 @@ from pathlib import Path
 import httpx
 import platformdirs
 
-from edgefleet_cli.errors import UsageError
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.importing.addresses import HttpAddress
 from edgefleet_cli.importing.downloads import TIMEOUT, Downloader
-from edgefleet_cli.importing.fetched import Fetched, WrongDigestError, place_for
-from edgefleet_cli.importing.ways import Ways
-from edgefleet_cli.sources import MODEL_SUFFIXES, describe
+from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, WrongDigestError, place_for
+from edgefleet_cli.release.conversion.model_files import MODEL_SUFFIXES, describe
 
 
-def fetch_http(address: HttpAddress, folder: Path, ways: Ways) -> Fetched:
+def fetch_http(address: HttpAddress, folder: Path, ways: FetchContext) -> Fetched:
     """Return the file at an address, in `folder`.
 
     It is kept in the user's cache while it comes, so that the same command goes on where the last one broke off. Certificates:

@@ -15,11 +15,10 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from edgefleet_cli.errors import CliError, UsageError
+from edgefleet_cli.core.errors import CliError, UsageError
 from edgefleet_cli.importing.addresses import MlflowAddress, S3Address
 from edgefleet_cli.importing.downloads import TIMEOUT, Downloader
-from edgefleet_cli.importing.fetched import Fetched, HostileNameError, ImportFailedError, place_for
-from edgefleet_cli.importing.ways import Ways
+from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, HostileNameError, ImportFailedError, place_for
 
 Json = dict[str, Any]
 
@@ -55,7 +54,7 @@ class ModelVersion:
 class Registry:
     """A registry at one address. Blocking; use as a context manager."""
 
-    def __init__(self, ways: Ways) -> None:
+    def __init__(self, ways: FetchContext) -> None:
         env = ways.environ
         self._ways = ways
         self.url = (ways.mlflow_url or env.get("MLFLOW_TRACKING_URI") or "").rstrip("/")
@@ -222,7 +221,7 @@ class Registry:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def fetch_mlflow(address: MlflowAddress, folder: Path, ways: Ways) -> Fetched:
+def fetch_mlflow(address: MlflowAddress, folder: Path, ways: FetchContext) -> Fetched:
     """Return the files that an address stands for now. Raises ImportFailedError."""
     with Registry(ways) as registry:
         model = registry.resolve(address)

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgefleet_cli.children import require
-from edgefleet_cli.errors import UsageError
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.subprocesses import require
 from edgefleet_cli.importing.addresses import S3Address
-from edgefleet_cli.importing.fetched import Fetched, ImportFailedError, WrongDigestError, place_for
-from edgefleet_cli.importing.ways import Ways
-from edgefleet_cli.sources import MODEL_SUFFIXES, describe
+from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, ImportFailedError, WrongDigestError, place_for
+from edgefleet_cli.release.conversion.model_files import MODEL_SUFFIXES, describe
 
 if TYPE_CHECKING:
     from obstore.store import S3Store
@@ -26,7 +25,7 @@ _CHUNK = 1024 * 1024
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
-def fetch_s3(address: S3Address, folder: Path, ways: Ways) -> Fetched:
+def fetch_s3(address: S3Address, folder: Path, ways: FetchContext) -> Fetched:
     """Return an object, or all objects below a prefix. Raises ImportFailedError, UsageError, MissingPartError."""
     if address.is_folder:
         into = folder / (address.key.strip("/").rpartition("/")[2] or address.bucket)
@@ -51,7 +50,7 @@ def fetch_s3(address: S3Address, folder: Path, ways: Ways) -> Fetched:
     return Fetched(place, {"uri": str(address), "sha256": came, **facts})
 
 
-def fetch_folder(address: S3Address, into: Path, ways: Ways) -> None:
+def fetch_folder(address: S3Address, into: Path, ways: FetchContext) -> None:
     """Write every object below a prefix into `into`. Raises ImportFailedError."""
     store, prefix, count = _store(address, ways.environ), address.key, 0
     import obstore
@@ -75,7 +74,7 @@ def fetch_folder(address: S3Address, into: Path, ways: Ways) -> None:
         )
 
 
-def _fetch(store: S3Store, key: str, place: Path, ways: Ways) -> dict[str, str]:
+def _fetch(store: S3Store, key: str, place: Path, ways: FetchContext) -> dict[str, str]:
     """Write one object and return `{etag, object_version}`. What broke off goes on where it was, while the object is the same."""
     import obstore
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgefleet_cli.errors import CliError
-from edgefleet_cli.session import Session
+from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.session import Session
 
 Json = dict[str, Any]
 
@@ -27,10 +27,10 @@ def tell_registry(session: Session, release: Json, tags: dict[str, str], mlflow_
     if lineage.get("registry") != "mlflow" or not lineage.get("registry_model") or not lineage.get("version"):
         return False
     from edgefleet_cli.importing.mlflow import Registry
-    from edgefleet_cli.importing.resolving import ways_of
+    from edgefleet_cli.importing.resolver import fetch_context_of
 
     try:
-        with Registry(ways_of(session, mlflow_url)) as registry:
+        with Registry(fetch_context_of(session, mlflow_url)) as registry:
             for key, value in tags.items():
                 registry.tag(lineage["registry_model"], lineage["version"], key, value)
     except CliError as error:

@@ -14,9 +14,9 @@ from fastapi import Request
 
 from edgefleet_server.access.errors import ForbiddenError, MissingTokenError, TooManyRequestsError
 from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.access.request_quota import Allowance, Throttle
 from edgefleet_server.access.rules import role_of
 from edgefleet_server.access.service import AccessService
-from edgefleet_server.access.throttle import Allowance, Throttle
 
 CALLER_KEY: Final = "edgefleet.caller"
 """Where the ASGI scope names the signed-in user of a page that calls the API inside this process; no request can set it."""

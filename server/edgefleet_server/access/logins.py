@@ -21,10 +21,10 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
-from edgefleet_server.access.limits import LoginLimiter
+from edgefleet_server.access.login_limits import LoginLimiter
 from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role, SignedIn, is_in_force
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow, TokenRow
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 
 LINK_LIFE: Final = timedelta(minutes=10)
 SESSION_LIFE: Final = timedelta(hours=12)

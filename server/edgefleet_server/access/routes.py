@@ -7,12 +7,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import AuditFilter, Principal, Role
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
-from edgefleet_server.bodies import Moment
-from edgefleet_server.pages import PageRequest
-from edgefleet_server.paging import EitherWay, ListOf, paged
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.web.pagination import EitherWay, ListOf, paged
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.web.sparse_fields import ListRoute
+from edgefleet_server.web.strict_types import Moment
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
@@ -29,7 +29,7 @@ def _audit_filter(
 
 
 TokenPage = Annotated[PageRequest, paged("id", "-id")]
-AuditWish = Annotated[AuditFilter, Depends(_audit_filter)]
+AuditFilterQuery = Annotated[AuditFilter, Depends(_audit_filter)]
 
 
 def build_router(parts: Parts) -> APIRouter:
@@ -75,7 +75,7 @@ def build_router(parts: Parts) -> APIRouter:
         return LoginLinkOut.of(access.logins.create_link(caller))
 
     @router.get("/audit", operation_id="list_audit")
-    def list_audit(page: EitherWay, what: AuditWish, _caller: Admin) -> ListOf[AuditOut]:
+    def list_audit(page: EitherWay, what: AuditFilterQuery, _caller: Admin) -> ListOf[AuditOut]:
         """List who changed what, newest first unless `sort` says otherwise. `actor` and `object` say how theirs begin."""
         return ListOf.of(access.audit(page, what), AuditOut.of)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_server.access.model import AuditEntry, LoginLink, Principal, Role, TokenView
-from edgefleet_server.bodies import Moment
+from edgefleet_server.web.strict_types import Moment
 
 
 class WhoAmIOut(BaseModel):

@@ -22,13 +22,13 @@ from edgefleet_server.access.errors import (
     ExpiredTokenError,
     UnknownTokenError,
 )
+from edgefleet_server.access.idempotency.answers import RepeatBook
 from edgefleet_server.access.logins import LoginBook
 from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Principal, Role, TokenView
-from edgefleet_server.access.repeats import RepeatBook
+from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.tables import TokenRow
-from edgefleet_server.access.throttle import Throttle
-from edgefleet_server.db import Database
-from edgefleet_server.pages import Page, PageRequest
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import Page, PageRequest
 
 USED_RESOLUTION = timedelta(minutes=1)
 _NOBODY_SHA256 = sha256_hex(b"no such token")

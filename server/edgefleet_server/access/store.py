@@ -9,7 +9,7 @@ from sqlmodel import Session, col
 
 from edgefleet_server.access.model import AuditFilter, SignedIn
 from edgefleet_server.access.tables import AuditRow, LoginLinkRow, SessionRow, TokenRow
-from edgefleet_server.pages import Page, PageRequest, cut_page, walked
+from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 
 _SIGNED_IN: Final = (
     select(  # type: ignore[call-overload]  # more columns than its overloads have

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from edgefleet_server.db import UtcDateTime
+from edgefleet_server.db.database import UtcDateTime
 
 
 class TokenRow(SQLModel, table=True):

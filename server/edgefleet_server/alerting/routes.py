@@ -9,10 +9,10 @@ from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
 from edgefleet_server.alerting.model import ReceiverView
 from edgefleet_server.alerting.schemas import AlertsOut, NewReceiverOut, ReceiverIn
-from edgefleet_server.paging import ListOf
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.web.pagination import ListOf
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.web.sparse_fields import ListRoute
 
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]

@@ -35,7 +35,7 @@ from edgefleet_server.alerting.model import (
     ReceiverView,
 )
 from edgefleet_server.alerting.tables import AlertReceiver
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.rollout.errors import IllegalStateError
 from edgefleet_server.rollout.service import RolloutService
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import JSON, Column, Text
 from sqlmodel import Field, SQLModel
 
-from edgefleet_server.db import UtcDateTime
+from edgefleet_server.db.database import UtcDateTime
 
 
 class AlertReceiver(SQLModel, table=True):

@@ -26,6 +26,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import target_path
 from edgefleet_protocol.manifest import Manifest, ManifestError
 from edgefleet_server.conversion import rules
+from edgefleet_server.conversion.bundle_reuse import repack
 from edgefleet_server.conversion.errors import (
     BadAnswerError,
     ChildRefusalError,
@@ -34,10 +35,9 @@ from edgefleet_server.conversion.errors import (
 )
 from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, KnownResult, SandboxLimits
 from edgefleet_server.conversion.reports import READ_CHILDS, load_report, read_report, store_report
-from edgefleet_server.conversion.reuse import repack
 from edgefleet_server.conversion.sandbox import Child, Converter
 from edgefleet_server.conversion.service import ConversionService
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
 from edgefleet_server.registry.model import BundleView, JobSpec
 from edgefleet_server.registry.service import RegistryService

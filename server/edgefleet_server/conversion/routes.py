@@ -8,9 +8,9 @@ from fastapi.responses import HTMLResponse, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.composition.container import Parts
 from edgefleet_server.conversion.errors import NothingToCancelError
 from edgefleet_server.conversion.reports import page_of, report_of
-from edgefleet_server.parts import Parts
 from edgefleet_server.registry.schemas import ReleaseOut
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]

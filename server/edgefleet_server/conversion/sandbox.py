@@ -32,7 +32,7 @@ from edgefleet_server.conversion.model import ChildAnswer, SandboxLimits
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_LINES = 100_000
-_LAUNCH = (sys.executable, "-P", "-m", "edgefleet_server.conversion.launch")
+_LAUNCH = (sys.executable, "-P", "-m", "edgefleet_server.conversion.sandbox_entry")
 _LOG_NAME = "child.log"
 _POLL_S = 0.2
 _SIZE_CHECK_S = 1.0

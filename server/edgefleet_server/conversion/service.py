@@ -19,7 +19,7 @@ from edgefleet_server.conversion import store
 from edgefleet_server.conversion.errors import LeaseLostError
 from edgefleet_server.conversion.model import ClaimedJob, JobState, KnownResult
 from edgefleet_server.conversion.tables import JobRow
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import JobSpec, JobView, SourceFile
 
 LEASE = timedelta(seconds=60)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from edgefleet_server.db import UtcDateTime
+from edgefleet_server.db.database import UtcDateTime
 
 
 class JobRow(SQLModel, table=True):

@@ -11,44 +11,41 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server import http_errors
-from edgefleet_server.dashboard import (
-    alert_pages,
-    audit_pages,
-    command_pages,
-    device_pages,
-    enrolment_pages,
-    experiment_pages,
-    finding_pages,
-    fleet_pages,
-    page,
-    publishing_pages,
-    registry_pages,
-    rollout_pages,
-    settings_pages,
-)
-from edgefleet_server.dashboard.acting import RefusedError, add_action_route
-from edgefleet_server.dashboard.forms import Form, form_of
-from edgefleet_server.dashboard.live import add_live_route
-from edgefleet_server.dashboard.login import Gate, own_page
-from edgefleet_server.dashboard.shell import Shell
-from edgefleet_server.db import DatabaseUnavailableError
-from edgefleet_server.parts import Parts
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard import search_pages
+from edgefleet_server.dashboard.actions import preview_pages
+from edgefleet_server.dashboard.actions.routes import RefusedError, add_action_route
+from edgefleet_server.dashboard.audit import pages as audit_pages
+from edgefleet_server.dashboard.core import render
+from edgefleet_server.dashboard.core.forms import Form, form_of
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.login import Gate, own_page
+from edgefleet_server.dashboard.devices import pages as devices_pages
+from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
+from edgefleet_server.dashboard.fleet import pages as fleet_pages
+from edgefleet_server.dashboard.live.stream import add_live_route
+from edgefleet_server.dashboard.registry import pages as registry_pages
+from edgefleet_server.dashboard.registry import publish_page
+from edgefleet_server.dashboard.rollouts import alerts, experiments
+from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
+from edgefleet_server.dashboard.settings import pages as settings_pages
+from edgefleet_server.db.database import DatabaseUnavailableError
+from edgefleet_server.web import problems
 
 MAX_SELECTOR_CHARS = 4096
 AREAS = (
     fleet_pages,
-    device_pages,
+    devices_pages,
     enrolment_pages,
-    rollout_pages,
-    experiment_pages,
-    alert_pages,
-    publishing_pages,
+    rollouts_pages,
+    experiments,
+    alerts,
+    publish_page,
     registry_pages,
     audit_pages,
     settings_pages,
-    finding_pages,
-    command_pages,
+    search_pages,
+    preview_pages,
 )
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -63,11 +60,11 @@ class PageRoute(APIRoute):
 
         async def handle_page(request: Request) -> Response:
             try:
-                return page.compressed(request, await handle(request))
+                return render.compressed(request, await handle(request))
             except RefusedError as error:
                 return _refusal(error, error.status)
             except EdgefleetError as error:
-                return _refusal(error, http_errors.status_of(error.code) or 500)
+                return _refusal(error, problems.status_of(error.code) or 500)
             except HTTPException as error:
                 return _refusal(
                     EdgefleetError(str(error.detail), next_step="use the forms of our pages"), error.status_code
@@ -76,7 +73,7 @@ class PageRoute(APIRoute):
                 wrong = EdgefleetError("this address cannot be used as it is", next_step="start again at the overview")
                 return _refusal(wrong, 422)
             except SQLAlchemyError as error:
-                http_errors.domain_problem(request, DatabaseUnavailableError(str(type(error).__name__)))
+                problems.domain_problem(request, DatabaseUnavailableError(str(type(error).__name__)))
                 failed = EdgefleetError(
                     "the database could not answer", next_step="try again, and see the server's log"
                 )
@@ -108,7 +105,7 @@ def _add_login_routes(router: APIRouter, gate: Gate) -> None:
     ) -> Response:
         """Show how to sign in; with a link's code, the button that uses it. Uses nothing up."""
         session = gate.session_of(request)
-        return page.render("login.html", code=code, to=own_page(to), error=None, session=session)
+        return render.render("login.html", code=code, to=own_page(to), error=None, session=session)
 
     @router.post("/login", operation_id="login_browser")
     def login_browser(request: Request, form: Posted) -> Response:
@@ -125,7 +122,7 @@ def _add_static(router: APIRouter) -> None:
     @router.get("/static/{name}", operation_id="show_static")
     def show_static(request: Request, name: str, v: str = "") -> Response:
         """Return a file that pages use. Kept by browsers for good when the address names what is in it."""
-        found = page.assets().get(name)
+        found = render.assets().get(name)
         if found is None:
             return _refusal(EdgefleetError(f"there is no file {name[:80]!r}", next_step="start at the overview"), 404)
         data, media_type, digest = found
@@ -141,4 +138,4 @@ def _add_static(router: APIRouter) -> None:
 
 
 def _refusal(error: EdgefleetError, status: int) -> Response:
-    return page.render("error.html", status, error=error, code=status)
+    return render.render("error.html", status, error=error, code=status)

@@ -8,34 +8,26 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.bodies import Moment
-from edgefleet_server.fleet.approval_routes import add_approval_routes
-from edgefleet_server.fleet.beside import Beside
-from edgefleet_server.fleet.editing import LabelChange
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest, encode_cursor, rest_of
+from edgefleet_server.events.model import EventFilter, EventView
+from edgefleet_server.events.routes import add_stream_route
+from edgefleet_server.fleet.desired.capture_key import CaptureKeyView
+from edgefleet_server.fleet.desired.model import CandidateOrder, Deployment, TasksAsked, TaskView
+from edgefleet_server.fleet.desired.schemas import CaptureKeyIn, DeployIn, TaskIn, TasksIn
+from edgefleet_server.fleet.enrolment.model import ClaimView
+from edgefleet_server.fleet.enrolment.routes import add_approval_routes
+from edgefleet_server.fleet.enrolment.schemas import ClaimTokensOut, EnrollmentIn
 from edgefleet_server.fleet.errors import CaptureKeyUnknownError
-from edgefleet_server.fleet.happenings import EventView
-from edgefleet_server.fleet.listing import DeviceQuery, Order, Place
-from edgefleet_server.fleet.model import ClaimView, Deployment, EventFilter, Group, TasksAsked, TaskView
-from edgefleet_server.fleet.sampling import CaptureKeyView
-from edgefleet_server.fleet.schemas import (
-    CaptureKeyIn,
-    ClaimTokensOut,
-    DeployIn,
-    DeviceIn,
-    EnrollmentIn,
-    GroupChangeIn,
-    GroupIn,
-    LabelsIn,
-    TaskIn,
-    TasksIn,
-)
-from edgefleet_server.fleet.stream_routes import add_stream_route
-from edgefleet_server.fleet.views import DeviceView, ReleaseDevice, Summary
-from edgefleet_server.pages import PageRequest, encode_cursor, rest_of
-from edgefleet_server.paging import ByDevice, ById, ByName, EitherWay, ListOf, paged
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.fleet.inventory.labels import LabelChange
+from edgefleet_server.fleet.inventory.listing import DeviceQuery, Order, Place
+from edgefleet_server.fleet.inventory.views import DeviceView, ReleaseDevice, Summary
+from edgefleet_server.fleet.model import Group
+from edgefleet_server.fleet.schemas import DeviceIn, GroupChangeIn, GroupIn, LabelsIn
+from edgefleet_server.web.pagination import ByDevice, ById, ByName, EitherWay, ListOf, paged
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
+from edgefleet_server.web.sparse_fields import ListRoute
+from edgefleet_server.web.strict_types import Moment
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
@@ -202,7 +194,7 @@ def _add_release_routes(router: APIRouter, parts: Parts) -> None:
     @router.post("/releases/{ref}:deploy", operation_id="deploy_release")
     def deploy_release(ref: str, wanted: DeployIn, asked_dry: DryRun, caller: Operator) -> Deployment:
         """Make a release active on every matching device whose profile has a bundle, or run it beside; the others are listed."""
-        beside = None if wanted.mode is None else Beside(wanted.mode, wanted.share_pct, wanted.salt)
+        beside = None if wanted.mode is None else CandidateOrder(wanted.mode, wanted.share_pct, wanted.salt)
         return fleet.deploy(
             parts.registry.resolve(ref),
             selector=wanted.selector,

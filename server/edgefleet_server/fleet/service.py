@@ -17,48 +17,53 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_protocol.profile import HardwareProfile
-from edgefleet_server.db import Database
-from edgefleet_server.fleet import list_store, rules, store
-from edgefleet_server.fleet.approving import ApprovalBook
-from edgefleet_server.fleet.beside import Beside, events_of, wishes_of
-from edgefleet_server.fleet.desired import DesiredBook, Listener
-from edgefleet_server.fleet.editing import DeviceEdits
-from edgefleet_server.fleet.enrolment import Enroller, external_broker, root_documents
-from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError, NothingToDeployError
-from edgefleet_server.fleet.finding import Finder
-from edgefleet_server.fleet.groups import GroupBook, Guard
-from edgefleet_server.fleet.happenings import EventFeed
-from edgefleet_server.fleet.holding import Brake
-from edgefleet_server.fleet.identity import ReplayCache, check_token, claimed_device, is_signed_by
-from edgefleet_server.fleet.listing import DeviceLister
-from edgefleet_server.fleet.model import (
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.events.stream import EventHub
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.desired.candidate import candidate_events, candidate_requests
+from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook, CaptureKeyView
+from edgefleet_server.fleet.desired.documents import DesiredBook, Listener
+from edgefleet_server.fleet.desired.hold import HoldDocument
+from edgefleet_server.fleet.desired.model import (
+    ActiveRequest,
     Assigned,
-    BrokerAddress,
-    ClaimOrder,
-    ClaimView,
+    CandidateOrder,
     Deployment,
-    DeviceFacts,
-    DeviceIdentity,
-    DeviceStatus,
-    Enrolment,
     ModelChange,
-    ModelReport,
-    NewClaim,
-    NewEvent,
     OfferedBlob,
     SignedDesired,
     Skipped,
     WantedRef,
-    Wish,
 )
-from edgefleet_server.fleet.offering import OfferReader
-from edgefleet_server.fleet.reports import Answer, ReportBook
-from edgefleet_server.fleet.restoring import Restoring
-from edgefleet_server.fleet.sampling import CaptureKeyBook, CaptureKeyView
-from edgefleet_server.fleet.streaming import EventHub
-from edgefleet_server.fleet.tasking import TaskBook
-from edgefleet_server.fleet.views import FleetReader
-from edgefleet_server.fleet.waiting import WaitingRoom
+from edgefleet_server.fleet.desired.tasks import TaskBook
+from edgefleet_server.fleet.enrolment.approval import ApprovalBook
+from edgefleet_server.fleet.enrolment.device_token import ReplayCache, check_token, claimed_device, is_signed_by
+from edgefleet_server.fleet.enrolment.enrolment import Enroller, external_broker, root_documents
+from edgefleet_server.fleet.enrolment.model import (
+    BrokerAddress,
+    ClaimOrder,
+    ClaimView,
+    DeviceIdentity,
+    Enrolment,
+    NewClaim,
+)
+from edgefleet_server.fleet.enrolment.pending import PendingEnrolments
+from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError, NothingToDeployError
+from edgefleet_server.fleet.inventory import store as inventory_store
+from edgefleet_server.fleet.inventory.groups import GroupBook, Guard
+from edgefleet_server.fleet.inventory.labels import DeviceEdits
+from edgefleet_server.fleet.inventory.listing import DeviceLister
+from edgefleet_server.fleet.inventory.search import InventorySearch
+from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.reported.ingest import Answer, ReportBook
+from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
+from edgefleet_server.fleet.reported.model import ModelReport
+from edgefleet_server.fleet.reported.reader import ReportedStateReader
+from edgefleet_server.fleet.selectors import grammar
 from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
@@ -101,23 +106,23 @@ class FleetService:
         self._replays = ReplayCache()
         self._broker = external_broker(settings.broker)
         self._device_port = settings.device_port
-        self.feed = EventFeed(db, shared or clock)
+        self.feed = EventLog(db, shared or clock)
         self.desired = DesiredBook(db, signing, clock)
-        waiting = WaitingRoom(self.feed, clock, settings)
+        waiting = PendingEnrolments(self.feed, clock, settings)
         self.enroller = Enroller(db, signing, self.feed, self.desired, waiting, clock)
         self.approvals = ApprovalBook(db, self.enroller, self.feed, clock)
         self.groups = GroupBook(db, clock)
-        self.finder = Finder(db)
+        self.finder = InventorySearch(db)
         self.edits = DeviceEdits(db, self.feed, registry.profile)
         self.sampling = CaptureKeyBook(db, clock)
         self.stream = EventHub(self.feed)
         self.reader = FleetReader(db, self.feed)
         self.lists = DeviceLister(db, clock)
-        self.offers = OfferReader(db)
-        self._brake = Brake(db, signing, clock)
+        self.offers = ReportedStateReader(db)
+        self._brake = HoldDocument(db, signing, clock)
         self._reports = ReportBook(db, self.feed, shared or clock)
         self._reports.news.subscribe(self.lists.forget)
-        self._restoring = Restoring(db, signing, self.feed, clock)
+        self._restoring = MetadataRecovery(db, signing, self.feed, clock)
         self.tasks = TaskBook(db, self.desired, self.feed, clock)
         self._revocation_listeners: list[Callable[[DeviceId], None]] = []
 
@@ -208,7 +213,7 @@ class FleetService:
                 return
             row.revoked_at = self._clock.now()
             row.is_online = False
-            store.delete_desired(session, device_id)
+            desired_store.delete_desired(session, device_id)
             self._signing.revoke_device_certificates(device_id)
             event.listen(session, "after_commit", lambda _session: self._revoked(DeviceId(device_id)), once=True)
             self.feed.add([NewEvent("revoked", device_id)])
@@ -237,7 +242,7 @@ class FleetService:
     def profiles_in_use(self) -> list[ProfileName]:
         """Return the profiles of the devices that are not revoked."""
         with self._db.read() as session:
-            return [ProfileName(name) for name in list_store.profiles_in_use(session)]
+            return [ProfileName(name) for name in inventory_store.profiles_in_use(session)]
 
     def select(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
@@ -249,7 +254,7 @@ class FleetService:
 
     def groups_in(self, selector: str) -> frozenset[str]:
         """Return the groups that a selector names, known or not. Raises BadSelectorError for bad grammar."""
-        return rules.parse_selector(selector).groups()
+        return grammar.parse_selector(selector).groups()
 
     def pin_groups(self, selector: str) -> None:
         """Keep the groups that a selector names until the caller's transaction ends. Raises BadSelectorError."""
@@ -269,7 +274,7 @@ class FleetService:
         device: str | None = None,
         dry_run: bool = False,
         by: str = "",
-        beside: Beside | None = None,
+        beside: CandidateOrder | None = None,
     ) -> Deployment:
         """Make a release the active one on every matching device whose profile has a bundle of it, or run it beside that.
 
@@ -321,7 +326,9 @@ class FleetService:
     def _assign(self, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
         """Write these devices' documents, all in one transaction; return their gens. A device revoked meanwhile has none."""
         wishes = {
-            device: Wish(bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length))
+            device: ActiveRequest(
+                bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
+            )
             for device, bundle in bundles.items()
         }
         with self._db.session():
@@ -341,12 +348,12 @@ class FleetService:
         return {device: signed.gen for device, (signed, _) in written.items()}
 
     def _assign_beside(
-        self, bundles: Mapping[DeviceId, BundleView], beside: Beside, by: str
+        self, bundles: Mapping[DeviceId, BundleView], beside: CandidateOrder, by: str
     ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
         """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
         with self._db.session():
-            written = self.desired.set_candidates(wishes_of(bundles, beside))
-            self.feed.add(events_of(written, bundles, beside, by))
+            written = self.desired.set_candidates(candidate_requests(bundles, beside))
+            self.feed.add(candidate_events(written, bundles, beside, by))
         gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
         return gens, {device: done for device, done in written.items() if isinstance(done, str)}
 
@@ -385,17 +392,17 @@ class FleetService:
     def desired_of(self, device_id: DeviceId) -> SignedDesired | None:
         """Return a device's signed document, or None when it has none or is revoked."""
         with self._db.read() as session:
-            return store.desired_of(session, device_id)
+            return desired_store.desired_of(session, device_id)
 
     def all_desired(self) -> list[SignedDesired]:
         """Return every live device's document: what must be retained on a broker."""
         with self._db.read() as session:
-            return list(store.all_desired(session))
+            return list(desired_store.all_desired(session))
 
     def desired_changed_since(self, since: datetime, known: Mapping[DeviceId, int]) -> list[SignedDesired]:
         """Return documents signed at or after `since`, by whichever process, of a higher gen than is known of the device."""
         with self._db.read() as session:
-            return list(store.desired_changed_since(session, since, known))
+            return list(desired_store.desired_changed_since(session, since, known))
 
     def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
         """Return what a device may pull: the bundles its document names, and their leaf indexes. Nothing when revoked."""
@@ -465,7 +472,7 @@ class FleetService:
             answer = self._reports.take_state(device_id, state)
             if answer is Answer.SIGN_HIGHER:
                 return self.desired.resign(device_id)
-            return store.desired_of(session, device_id) if answer is Answer.SEND_DESIRED else None
+            return desired_store.desired_of(session, device_id) if answer is Answer.SEND_DESIRED else None
 
     def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
         """Store whether a device is there; a stale "off" is ignored."""

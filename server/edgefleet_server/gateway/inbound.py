@@ -27,7 +27,7 @@ from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Event, Presence, Sample, State, Telemetry, Watched, decode
 from edgefleet_protocol.topics import parse_uplink
 from edgefleet_server.gateway.outbound import Signed
-from edgefleet_server.gateway.storable import MAX_EVENT_BYTES, storable
+from edgefleet_server.gateway.payload_check import MAX_EVENT_BYTES, storable
 
 MAX_QUEUED: Final = 10_000
 MAX_BATCH: Final = 500

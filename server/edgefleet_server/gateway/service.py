@@ -12,7 +12,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics, parse_uplink
-from edgefleet_server.fleet.model import SignedDesired
+from edgefleet_server.fleet.desired.model import SignedDesired
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from edgefleet_server.gateway.inbound import Inbound

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect, text
 
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 
 if TYPE_CHECKING:
     from alembic.config import Config

@@ -1,4 +1,4 @@
-"""Alembic's environment: runs the steps on the engine of :class:`edgefleet_server.db.Database`."""
+"""Alembic's environment: runs the steps on the engine of :class:`edgefleet_server.db.database.Database`."""
 
 from typing import Any, Literal
 
@@ -7,7 +7,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import text
 from sqlmodel import SQLModel
 
-from edgefleet_server.db import Database, UtcDateTime
+from edgefleet_server.db.database import Database, UtcDateTime
 
 _LOCK_KEY = 0x65_66_6D_69_67  # one number for "a migration runs" among PostgreSQL's advisory locks
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from alembic import command
 
 from edgefleet_server import migrations
-from edgefleet_server.db import Database, metadata
+from edgefleet_server.db.database import Database, metadata
 
 INDEXES = re.compile(r"    with op\.batch_alter_table\(.*\n(?:        .*\n)+\n?")
 LONG = "# ruff: noqa: PLR0915  # every table of the server, one statement each"

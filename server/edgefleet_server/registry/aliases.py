@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ModelName, ReleaseRef, Version
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.errors import (
     AliasIsVersionError,

@@ -11,7 +11,7 @@ import edgefleet_profiles
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.errors import ProfileDiffersError, ProfileUnknownError
 from edgefleet_server.registry.model import DEFAULT_PROFILES

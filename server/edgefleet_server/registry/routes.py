@@ -12,11 +12,8 @@ from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_v
 from edgefleet_protocol.profile import profile_to_dict
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.pages import PageRequest
-from edgefleet_server.paging import ByName, ListOf, paged
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry import rules
 from edgefleet_server.registry.blobs import READ_BYTES
 from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
@@ -31,6 +28,9 @@ from edgefleet_server.registry.schemas import (
     ReleaseOut,
 )
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.web.pagination import ByName, ListOf, paged
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
+from edgefleet_server.web.sparse_fields import ListRoute
 
 _BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _BYTES: dict[int | str, dict[str, Any]] = {

@@ -12,7 +12,6 @@ from pydantic.config import JsonDict
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, parse_profile_name, parse_version
 from edgefleet_protocol.manifest import Manifest
-from edgefleet_server.bodies import Flag, Real, Whole
 from edgefleet_server.registry.model import (
     AliasView,
     BundleView,
@@ -23,6 +22,7 @@ from edgefleet_server.registry.model import (
     SourceFile,
 )
 from edgefleet_server.signing.trust import TargetView
+from edgefleet_server.web.strict_types import Flag, Real, Whole
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 InputName = Annotated[str, Field(min_length=1, max_length=200)]

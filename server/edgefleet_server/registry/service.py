@@ -19,12 +19,11 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.profile import HardwareProfile, profile_from_dict, profile_to_dict
-from edgefleet_server.db import Database
-from edgefleet_server.pages import Page, PageRequest
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_server.registry import aliases, blobs, rules, store
 from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter
-from edgefleet_server.registry.contents import Manifests
 from edgefleet_server.registry.errors import (
     BlobUnknownError,
     BundleUnknownError,
@@ -33,6 +32,7 @@ from edgefleet_server.registry.errors import (
     ReleaseUnknownError,
     unknown_blob,
 )
+from edgefleet_server.registry.manifests import Manifests
 from edgefleet_server.registry.model import (
     AllowedCode,
     BundleView,

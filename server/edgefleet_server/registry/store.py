@@ -10,7 +10,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.pages import Page, PageRequest, cut_page, walked
+from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 from edgefleet_server.registry.tables import AliasRow, BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
 
 

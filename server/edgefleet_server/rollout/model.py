@@ -1,9 +1,10 @@
 """Values of the rollout feature. States and verdicts are stored and public: never renamed.
 
 - A rollout brings one release to the devices that a selector matches, stage by stage.
-- A stratum is one hardware profile. Each stratum walks through the stages on its own; a cell is one stage of one stratum.
+- A stratum is one hardware profile. Each stratum walks through the stages on its own; a stage run is one stage of one
+  stratum.
 - An assignment is one device in one rollout.
-Source: design README §7, fleet.md §5.
+- A snapshot is all of one rollout that a reconcile pass may look at: stage runs, assignments, members, reports and rates.
 """
 
 from collections.abc import Mapping
@@ -17,14 +18,11 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.gating import Answers, GateFact
-from edgefleet_server.rollout.pace import NO_PACE_FACTS, PaceEffect, PaceFacts
-from edgefleet_server.rollout.quality_model import DeviceQuality, QualityFacts
-from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
-from edgefleet_server.rollout.spec_model import (
+from edgefleet_server.rollout.spec.model import (
     DeviceDeadlines,
     Inconclusive,
     InstallGate,
+    Metric,
     OnFail,
     Promote,
     Size,
@@ -32,11 +30,151 @@ from edgefleet_server.rollout.spec_model import (
     StageSpec,
 )
 
+
+@dataclass(frozen=True, slots=True)
+class CandidateReport:
+    """What a device says of the candidate beside its active version, and which digest its document asks for there ("" = none).
+
+    state, code, reason: as in `messages.CandidateState`.
+    """
+
+    sha256: str = ""
+    state: str = ""
+    code: str = ""
+    reason: str = ""
+    wanted_by_server: str = ""
+
+
+NO_CANDIDATE: Final = CandidateReport()
+
+
+# ---- what was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One metric of a device and of its control device, before and after the switch; None: not known."""
+
+    before: float | None = None
+    after: float | None = None
+    control_before: float | None = None
+    control_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceQuality:
+    """What was measured of one device: taken once, then never changed. control: "" = there was no device left to compare with.
+
+    drift, control_drift: PSI of the answered classes before and after where the change is beyond chance, 0 where it is not,
+    None where it cannot be told. is_serving: it serves the release; else the release is a shadow there.
+    """
+
+    device: DeviceId
+    stratum: ProfileName
+    stage: int
+    control: str
+    began_at: datetime
+    taken_at: datetime
+    spans: Mapping[Metric, Span] = field(default_factory=dict)
+    drift: float | None = None
+    control_drift: float | None = None
+    is_serving: bool = True
+
+
+OFFLINE: Final = "offline"
+"""The error class of a device that stayed away, where the spec counts these as failed. The server's word, no device's."""
+
+WAITING: Final = frozenset({AssignmentState.ELIGIBLE, AssignmentState.OFFERED})
+"""Devices that a pace may hold: those whose try has not begun."""
+
+
+# ---- the running rollout's
+
+
+@dataclass(frozen=True, slots=True)
+class RampWindow:
+    """The running minute of one stage. per_min: its rate; offered and failed: devices, in this minute so far."""
+
+    stage: int
+    began_at: datetime
+    per_min: int
+    offered: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One download that may be under way: from its offer until the device is known not to download any more."""
+
+    device: DeviceId
+    rollout: RolloutId
+    site: str
+    length: int
+    taken_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Labels of a device that its pace depends on; "" = it has none."""
+
+    site: str = ""
+    tz: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PaceFacts:
+    """What the planner knows of the pace. leases: this rollout's; total, by_site: leases of all rollouts, these included.
+
+    line_until: up to then the line is booked by bundles that were begun (bandwidth); None: it is free.
+    """
+
+    minutes: tuple[RampWindow, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    total: int = 0
+    by_site: Mapping[str, int] = field(default_factory=dict)
+    line_until: datetime | None = None
+    where: Mapping[DeviceId, Whereabouts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why a device is not offered the release now, and what would move it. until: when that is, where it is known."""
+
+    code: str
+    reason: str
+    moves: str
+    until: datetime | None = None
+
+
+NO_PACE_FACTS: Final = PaceFacts()
+
+_S: Final = AssignmentState
+
+LOST: Final = "lost"
+"""The key of devices that fell silent, in `Facts.failures`."""
+
+GUARD_CLASSES: Final = (ErrorClass.SIGNATURE, ErrorClass.GOLDEN)
+"""One of these is enough at any size: the bytes are not what was signed, or compute something else than was proven."""
+
+SMALL_CLASSES: Final = (ErrorClass.CRASH, ErrorClass.LOAD, ErrorClass.NONFINITE)
+"""One of these, too, is enough in a small stratum: it lies in the release, not in the device's day."""
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gate last said. status None: no HTTP answer came; error: why, body: the beginning of what it wrote. at: unix seconds."""
+
+    at: float
+    status: int | None = None
+    error: str = ""
+    body: str = ""
+
+
+Answers = Mapping[tuple[int, str], Mapping[int, Answered]]
+"""By stage and stratum, by the gate's place: what was last answered."""
+
 __all__ = ["DeviceDeadlines", "Inconclusive", "InstallGate", "OnFail", "Promote", "Size", "Spec", "StageSpec"]
 """Of `spec_model`, for those who use both. What is defined here is public, too."""
 
-SMALL_STRATUM: Final = 73
-"""Clean devices that the promote e-process needs at its defaults; a stratum with fewer uses the small-fleet rules."""
 FULL_CUT: Final = 2**64
 """A cut above every rank: the whole stratum."""
 
@@ -71,13 +209,6 @@ class StageState(StrEnum):
     SKIPPED = "skipped"
 
 
-class Rule(StrEnum):
-    """The promote rule that a stage uses in one stratum."""
-
-    ALL_HEALTHY = "all_healthy"
-    EVIDENCE = "evidence"
-
-
 class Strength(StrEnum):
     """How much a promotion rests on."""
 
@@ -93,107 +224,6 @@ class VerdictKind(StrEnum):
     HOLD = "hold"
     PAUSE = "pause"
     ROLL_BACK = "roll_back"
-
-
-# ---- what is judged
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Devices of one stratum, over all stages opened so far; accepted failures are in none of them but `accepted`.
-
-    members: below the cut; offered: not taken up yet; exposed = pending + healthy + failed; healthy: past their soak;
-    failed: failed, lost, rolled back by themselves or regressed, also when a person had them tried again since;
-    unreachable, incompatible: outside of the evidence.
-    """
-
-    members: int = 0
-    offered: int = 0
-    exposed: int = 0
-    pending: int = 0
-    healthy: int = 0
-    failed: int = 0
-    unreachable: int = 0
-    incompatible: int = 0
-    accepted: int = 0
-
-
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a decision about one cell rests on. Stored with the decision, so that it can be made again.
-
-    failures: count by error class, `lost` among them (its sum is `counts.failed`). soaking: healthy devices whose soak is
-    not over (they are pending). pooled_exposed, pooled_failed: over all strata of the rollout. open_for_s: since the cell
-    opened or was last resumed. stage_members: devices of this very stage that are not out of reach (unreachable,
-    incompatible); stage_tried: those of them that are exposed; None: not told, the whole stratum is looked at instead.
-    beside_metrics: metrics of the spec may fail a stage, if not this one: the error probability is shared with them here, too.
-    """
-
-    stage: int
-    stratum: str
-    population: int
-    counts: Counts
-    failures: dict[str, int] = msgspec.field(default_factory=dict)
-    soaking: int = 0
-    pooled_exposed: int = 0
-    pooled_failed: int = 0
-    stage_members: int | None = None
-    stage_tried: int | None = None
-    rule: Rule = Rule.ALL_HEALTHY
-    max_failure: float = 0.03
-    promote_below: float = 0.05
-    alpha_abort: float = 0.01
-    alpha_promote: float = 0.05
-    on_fail: OnFail = OnFail.ROLLBACK
-    open_for_s: float = 0.0
-    inconclusive_after_s: float = 172_800.0
-    inconclusive_do: OnFail = OnFail.PAUSE
-    gates: list[GateFact] = msgspec.field(default_factory=list)
-    quality: QualityFacts | None = None
-    beside_metrics: bool = False
-
-
-Figures = Mapping[str, float | int | str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Advance:
-    """The stage passed in this stratum. bound: in words, for example "4 of 4 healthy: failure below 53 % at 95 %"."""
-
-    code: str
-    reason: str
-    figures: Figures
-    strength: Strength
-    bound: str
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """No verdict yet: what is missing."""
-
-    code: str
-    reason: str
-    figures: Figures
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Stop offering and wait for a person."""
-
-    code: str
-    reason: str
-    figures: Figures
-
-
-@dataclass(frozen=True, slots=True)
-class RollBack:
-    """The release is bad here: take it back. pooled: on the evidence of all strata together, so all of them stop."""
-
-    code: str
-    reason: str
-    figures: Figures
-    pooled: bool = False
-
-
-Decision = Advance | Hold | Pause | RollBack
 
 
 # ---- what the planner sees
@@ -284,8 +314,12 @@ class Assignment(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, **changes)
 
 
+Lot = tuple[Assignment, int]
+"""Devices that stand alike: one of them, and how many they are."""
+
+
 @dataclass(frozen=True, slots=True)
-class Cell:
+class StageRun:
     """One stage of one stratum. cut: devices whose rank is lower belong to the stage (0 before it opens).
 
     digest: of the bundle that its devices are offered, "" before it opens: what the brake names when the stratum fails.
@@ -323,7 +357,7 @@ class Snapshot:
     salt: str
     bundles: Mapping[ProfileName, Bundle]
     members: tuple[Member, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[StageRun, ...]
     assignments: tuple[Assignment, ...]
     reports: Mapping[DeviceId, Report] = field(default_factory=dict)
     running: Mapping[DeviceId, Bundle] = field(default_factory=dict)
@@ -342,110 +376,3 @@ class Snapshot:
     """Older rollouts that a queued one waits for."""
     way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
     """Bundles of the release that `rollback_to` names: what a device goes back to instead of what it ran before."""
-
-
-# ---- what the planner wants done
-
-
-@dataclass(frozen=True, slots=True)
-class RolloutMoved:
-    """The rollout goes to another state."""
-
-    before: RolloutState
-    after: RolloutState
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CellMade:
-    """A stage of a stratum exists now, not opened yet."""
-
-    cell: Cell
-
-
-@dataclass(frozen=True, slots=True)
-class CellMoved:
-    """A cell goes to another state; `cell` is it afterwards."""
-
-    before: StageState
-    cell: Cell
-
-
-@dataclass(frozen=True, slots=True)
-class CellNoted:
-    """A cell keeps its state but something about it is new: its reason, its soak."""
-
-    cell: Cell
-
-
-class AssignmentMade(msgspec.Struct, frozen=True, gc=False):
-    """A device belongs to the rollout now, not offered anything yet."""
-
-    assignment: Assignment
-
-
-class AssignmentMoved(msgspec.Struct, frozen=True, gc=False):
-    """An assignment goes to another state; `assignment` is it afterwards."""
-
-    before: AssignmentState
-    assignment: Assignment
-
-
-class AssignmentNoted(msgspec.Struct, frozen=True, gc=False):
-    """An assignment keeps its state but something about it is new."""
-
-    assignment: Assignment
-
-
-class Offer(msgspec.Struct, frozen=True, gc=False):
-    """Write the release into the device's document. The gen of the document becomes the assignment's `gen`.
-
-    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`spreading`).
-    """
-
-    device: DeviceId
-    start_within_s: int = 0
-
-
-class GiveBack(msgspec.Struct, frozen=True, gc=False):
-    """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`.
-
-    is_beside: it runs the release as a candidate, which is ended. to: what it gets instead of what it ran before.
-    """
-
-    device: DeviceId
-    is_rollback: bool
-    is_beside: bool = False
-    to: Bundle | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A decision was made about a cell, on these facts."""
-
-    facts: Facts
-    decision: Decision
-
-
-Effect = (
-    RolloutMoved
-    | CellMade
-    | CellMoved
-    | CellNoted
-    | AssignmentMade
-    | AssignmentMoved
-    | AssignmentNoted
-    | Offer
-    | GiveBack
-    | Judged
-    | PaceEffect
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do now, in this order, and when to look again at the latest without news (None: never)."""
-
-    effects: tuple[Effect, ...]
-    next_at: datetime | None

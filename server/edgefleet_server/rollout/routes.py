@@ -8,19 +8,19 @@ from fastapi import APIRouter, Depends, Query, Response
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.pages import PageRequest
-from edgefleet_server.paging import ByDevice, ListOf, NewestFirst, paged
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import DryRun, acting, put_location
-from edgefleet_server.projecting import ListRoute
-from edgefleet_server.rollout.device_views import RolloutDevice
-from edgefleet_server.rollout.experimenting import ExperimentResult, ExperimentView
-from edgefleet_server.rollout.planning import PlanView
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.rollout.commands.retry import Choice
+from edgefleet_server.rollout.commands.undo import UndoView
+from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SkipIn, SpecIn, UndoIn
-from edgefleet_server.rollout.second_try import Choice
-from edgefleet_server.rollout.strategy_views import StrategyView, strategies, strategy
-from edgefleet_server.rollout.undoing import UndoView
-from edgefleet_server.rollout.views import DecisionView, RolloutView
+from edgefleet_server.rollout.status.devices import RolloutDevice
+from edgefleet_server.rollout.status.experiments import ExperimentResult, ExperimentView
+from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
+from edgefleet_server.rollout.status.strategies import StrategyView, strategies, strategy
+from edgefleet_server.web.pagination import ByDevice, ListOf, NewestFirst, paged
+from edgefleet_server.web.preconditions import DryRun, acting, put_location
+from edgefleet_server.web.sparse_fields import ListRoute
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 RolloutPage = Annotated[PageRequest, paged("-created_at", "created_at")]

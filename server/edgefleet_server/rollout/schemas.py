@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgefleet_server.bodies import Flag
+from edgefleet_server.web.strict_types import Flag
 
 
 class CommandIn(BaseModel):

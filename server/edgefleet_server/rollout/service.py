@@ -16,50 +16,38 @@ from sqlmodel import Session
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
 from edgefleet_server.access.model import Principal
-from edgefleet_server.db import Database
-from edgefleet_server.fleet.counting import Crowd
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.selectors.count import DeviceSet
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout import approving, control, second_try, store, undoing
-from edgefleet_server.rollout.carrying import Carrier, event_of
-from edgefleet_server.rollout.costing import cost_of
+from edgefleet_server.rollout.assignments import UNCOUNTED
+from edgefleet_server.rollout.commands import retry, steer, undo
+from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
-from edgefleet_server.rollout.experimenting import ExperimentReader
-from edgefleet_server.rollout.facts import UNCOUNTED
-from edgefleet_server.rollout.failing import FailureReader
-from edgefleet_server.rollout.finding import RolloutFinder
-from edgefleet_server.rollout.loading import Loader
-from edgefleet_server.rollout.machines import (
-    ROLLOUT_WALKS,
-    IllegalTransitionError,
-    RolloutEvent,
-    step_rollout,
-)
-from edgefleet_server.rollout.measuring import Measurer
-from edgefleet_server.rollout.model import (
-    Assignment,
-    AssignmentMoved,
-    Bundle,
-    Member,
-    Plan,
-    RolloutState,
-    Snapshot,
-    Spec,
-)
-from edgefleet_server.rollout.naming import with_versions
-from edgefleet_server.rollout.pace_lint import pace_findings
-from edgefleet_server.rollout.placing import is_countable
-from edgefleet_server.rollout.planning import Finding, PlanView, lint, plan, with_findings
-from edgefleet_server.rollout.populating import by_stratum, counted, selectors_in
-from edgefleet_server.rollout.quality_model import WATCH
-from edgefleet_server.rollout.shape import NO_WAY_BACK, PIN_LABEL, PREVIOUS, Membership, Supersede
-from edgefleet_server.rollout.spec import API_VERSION, KIND, dump_spec, parse_spec
-from edgefleet_server.rollout.standing import has_pace
-from edgefleet_server.rollout.superseding import Overlap, in_the_way, is_going_back, overlaps
-from edgefleet_server.rollout.tables import Rollout
-from edgefleet_server.rollout.undoer import Undoer, steered
-from edgefleet_server.rollout.views import RolloutReader
-from edgefleet_server.rollout.watching import plan_regression
+from edgefleet_server.rollout.execution.executor import Executor, event_of
+from edgefleet_server.rollout.lint.cost import cost_of
+from edgefleet_server.rollout.lint.findings import Finding, lint
+from edgefleet_server.rollout.lint.pacing import pace_findings
+from edgefleet_server.rollout.lint.preview import PlanView, plan, with_findings
+from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
+from edgefleet_server.rollout.placement import is_countable
+from edgefleet_server.rollout.planner import approvals
+from edgefleet_server.rollout.planner.bake import plan_regression
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader
+from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
+from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
+from edgefleet_server.rollout.preparation.population import by_stratum, counted, selectors_in
+from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
+from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PIN_LABEL, PREVIOUS, WATCH, Membership, Spec, Supersede
+from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.spec.resolve import with_versions
+from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError, RolloutEvent, step_rollout
+from edgefleet_server.rollout.status.experiments import ExperimentReader
+from edgefleet_server.rollout.status.reader import FailureReader, RolloutFinder, RolloutReader
+from edgefleet_server.rollout.status.summary import has_pace
+from edgefleet_server.rollout.store import assignments
+from edgefleet_server.rollout.store import rollouts as store_rollouts
+from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.telemetry.service import TelemetryService
 
 SALT_BYTES: Final = 16
@@ -84,9 +72,9 @@ class RolloutService:
         """The time that rollouts go by: who ticks them, or writes what a tick reads, goes by it too."""
         self._resolve = registry.resolve
         self.finder = RolloutFinder(db)
-        self.loader = Loader(fleet, registry, clock)
-        self.measurer = Measurer(telemetry)
-        self.carrier = Carrier(fleet, self.loader)
+        self.loader = SnapshotLoader(fleet, registry, clock)
+        self.measurer = MetricCollector(telemetry)
+        self.carrier = Executor(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock, self.loader)
         self.failures = FailureReader(db)
         self.experiments = ExperimentReader(db, self.loader, telemetry)
@@ -110,15 +98,17 @@ class RolloutService:
         Cuts of stages that were opened stay as they are, and so do devices that take part, whatever the selector says now.
         """
         with self._db.read() as session:
-            row = store.rollout(session, rollout_id)
+            row = store_rollouts.rollout(session, rollout_id)
             spec = parse_spec(row.spec)
-            known = {one.device: one for one in store.assignments(session, row.id)}
+            known = {one.device: one for one in assignments.assignments(session, row.id)}
             bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
             now = {one.device: one for one in self.loader.members(session, spec, row.id, bundles)}
             members = [one for one in now.values() if one.device not in known]
             members += [_as_member(one, now) for one in known.values() if one.state not in UNCOUNTED]
             cuts = {
-                (one.stage, one.stratum): one.cut for one in store.cells(session, row.id) if one.opened_at is not None
+                (one.stage, one.stratum): one.cut
+                for one in store_rollouts.cells(session, row.id)
+                if one.opened_at is not None
             }
             placed = {one.device: one.stage for one in known.values()}
             made = plan(spec, row.salt, members, bundles, cuts, placed)
@@ -131,7 +121,7 @@ class RolloutService:
         salt = _new_salt()
         self._supersede_older(spec, ref, salt, by)
         with self._db.session() as session:
-            store.lock_making(session, ref.model)
+            store_rollouts.lock_making(session, ref.model)
             self._check(spec, salt)
             before = self._older(session, spec, ref)
             if before and spec.shape.supersede is not Supersede.QUEUE:
@@ -139,7 +129,7 @@ class RolloutService:
             row = self._insert(session, spec, ref, salt, by, behind=[one.other.id for one in before])
             if spec.shape.membership is Membership.SNAPSHOT:
                 members = self.loader.members(session, spec, None)
-                store.freeze_members(session, row.id, [one.device for one in members])
+                store_rollouts.freeze_members(session, row.id, [one.device for one in members])
         self.loader.memory.wrote(row.id, row.fence, ())
         self.wake()
         return RolloutId(row.id)
@@ -163,7 +153,7 @@ class RolloutService:
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""
         unpinned = f"{spec.selector},!{PIN_LABEL}" if spec.selector else f"!{PIN_LABEL}"
-        return list(overlaps(session, self._fleet, ref.model, spec.selector, Crowd(unpinned)))
+        return list(overlaps(session, self._fleet, ref.model, spec.selector, DeviceSet(unpinned)))
 
     def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
@@ -178,7 +168,7 @@ class RolloutService:
             ids = [one.other.id for one in older]
         said = f"superseded by a rollout of {spec.release} that {by} made"
         for rollout_id in ids:
-            self._steer(rollout_id, by, "supersede", lambda snap: control.plan_supersede(snap, self.clock.now(), said))
+            self._steer(rollout_id, by, "supersede", lambda snap: steer.plan_supersede(snap, self.clock.now(), said))
 
     def _insert(
         self, session: Session, spec: Spec, ref: ReleaseRef, salt: str, by: str, *, behind: Sequence[str]
@@ -236,17 +226,17 @@ class RolloutService:
     def open_named(self, name: str) -> list[RolloutId]:
         """Return the open rollouts with this id or this name, oldest first."""
         with self._db.read() as session:
-            return [RolloutId(row.id) for row in store.active(session) if name in (row.id, row.name)]
+            return [RolloutId(row.id) for row in store_rollouts.active(session) if name in (row.id, row.name)]
 
     def open_of(self, model: str) -> list[RolloutId]:
         """Return the open rollouts of a model, oldest first."""
         with self._db.read() as session:
-            return [RolloutId(row.id) for row in store.active(session, model)]
+            return [RolloutId(row.id) for row in store_rollouts.active(session, model)]
 
     def watched(self, *, name: str | None = None, model: str | None = None) -> list[RolloutId]:
         """Return the newest rollout (with this id or name, of this model) that finished within WATCH, [] when there is none."""
         with self._db.read() as session:
-            found = store.late(session, self.clock.now() - WATCH, model)
+            found = store_rollouts.late(session, self.clock.now() - WATCH, model)
             return [RolloutId(row.id) for row in found if name is None or name in (row.id, row.name)][:1]
 
     # ---- steering
@@ -257,7 +247,7 @@ class RolloutService:
 
         def make(snapshot: Snapshot) -> Plan:
             if rollback:
-                return undoing.plan_reopening(snapshot, now(), said, code)
+                return undo.plan_reopening(snapshot, now(), said, code)
             return plan_regression(snapshot, now(), code, said)
 
         self._steer(rollout_id, by, "reopen", make, is_making=True)
@@ -265,12 +255,12 @@ class RolloutService:
     def pause(self, rollout_id: str, by: str, reason: str) -> None:
         """Stop offering; devices that have not begun their switch are stopped too. Raises IllegalStateError."""
         said = _said("paused", by, reason)
-        self._steer(rollout_id, by, "pause", lambda snapshot: control.plan_pause(snapshot, self.clock.now(), said))
+        self._steer(rollout_id, by, "pause", lambda snapshot: steer.plan_pause(snapshot, self.clock.now(), said))
 
     def resume(self, rollout_id: str, by: str, reason: str) -> None:
         """Go on after a pause. Raises IllegalStateError."""
         said = _said("resumed", by, reason)
-        self._steer(rollout_id, by, "resume", lambda snapshot: control.plan_resume(snapshot, self.clock.now(), said))
+        self._steer(rollout_id, by, "resume", lambda snapshot: steer.plan_resume(snapshot, self.clock.now(), said))
 
     def abort(self, rollout_id: str, by: str, reason: str, *, rollback: bool) -> None:
         """End it for good; with `rollback` every device goes back to what it ran before. Raises IllegalStateError."""
@@ -279,7 +269,7 @@ class RolloutService:
             rollout_id,
             by,
             "abort",
-            lambda snapshot: control.plan_abort(snapshot, self.clock.now(), said, rollback=rollback),
+            lambda snapshot: steer.plan_abort(snapshot, self.clock.now(), said, rollback=rollback),
         )
 
     def promote(self, rollout_id: str, by: str, reason: str, stratum: str | None) -> None:
@@ -291,7 +281,7 @@ class RolloutService:
         said = _said("promoted", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
-            made = control.plan_promotion(snapshot, self.clock.now(), said, stratum)
+            made = steer.plan_promotion(snapshot, self.clock.now(), said, stratum)
             if not made.effects:
                 raise IllegalTransitionError("no stage is open")
             return made
@@ -313,20 +303,20 @@ class RolloutService:
                 raise IllegalTransitionError(f"its stages are {', '.join(names)}")
             wanted = snapshot.spec.stages[names.index(stage)]
             if wanted.shape.approval is not None:
-                approving.refuse_unless_approver(wanted, caller)
-            made = control.plan_skip(snapshot, self.clock.now(), said, names.index(stage), stratum)
+                approvals.refuse_unless_approver(wanted, caller)
+            made = steer.plan_skip(snapshot, self.clock.now(), said, names.index(stage), stratum)
             if not made.effects:
                 raise IllegalTransitionError(f"{stage} has opened, or is over")
             return made
 
         self._steer(rollout_id, caller.name, "leave a stage out", make)
 
-    def retry(self, rollout_id: str, by: str, reason: str, choice: second_try.Choice) -> None:
+    def retry(self, rollout_id: str, by: str, reason: str, choice: retry.Choice) -> None:
         """Give devices on which the release failed another try; see `second_try`. Raises IllegalStateError, ActiveExistsError."""
         said = _said("retried", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
-            made = second_try.plan_retry(snapshot, self.clock.now(), said, choice)
+            made = retry.plan_retry(snapshot, self.clock.now(), said, choice)
             if snapshot.state is RolloutState.FINISHED:
                 self._refuse_if_in_the_way(rollout_id, made)
             return made
@@ -335,14 +325,14 @@ class RolloutService:
 
     def _refuse_if_in_the_way(self, rollout_id: str, made: Plan) -> None:
         """Raise ActiveExistsError when an open rollout of the model has one of the devices: this one has no claim on them any more."""
-        mine = {one.assignment.device for one in made.effects if isinstance(one, AssignmentMoved)}
+        mine = {one.assignment.device for one in made.effects if isinstance(one, AssignmentTransitioned)}
         with self._db.session() as session:
-            row = store.rollout(session, rollout_id)
-            crowd = Crowd(ids=store.named_in(session, row.id, mine))
+            row = store_rollouts.rollout(session, rollout_id)
+            crowd = DeviceSet(ids=assignments.named_in(session, row.id, mine))
             for other in overlaps(session, self._fleet, row.model, row.selector, crowd):
                 raise in_the_way(other)
 
-    def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undoing.UndoView:
+    def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undo.UndoView:
         """Take every device of a model (`name`), or of one release (`name@version`), back to what it ran before.
 
         dry_run: only tell what it would do. Raises NothingToUndoError, InvalidNameError.
@@ -351,28 +341,28 @@ class RolloutService:
         model = only.model if only is not None else parse_model_name(name)
         said = _said("undone", by, reason)
         with self._db.session() as session:
-            store.lock_making(session, model)
+            store_rollouts.lock_making(session, model)
             found = self._undoer.look(session, model, only)
             rollouts = [] if dry_run else self._carry_undo(session, found, by, said)
         if not dry_run:
             self.wake()
-        return undoing.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
+        return undo.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
 
-    def _carry_undo(self, session: Session, found: undoing.Undo, by: str, said: str) -> list[str]:
+    def _carry_undo(self, session: Session, found: undo.Undo, by: str, said: str) -> list[str]:
         now = self.clock.now()
         done: list[str] = []
         for rollout_id in steered(found.ways):
-            row = store.rollout(session, rollout_id, lock=True)
+            row = store_rollouts.rollout(session, rollout_id, lock=True)
             row.fence += 1
             snapshot = self.loader.snapshot(session, row)
-            self.carrier.carry(session, row, snapshot, undoing.plan_reopening(snapshot, now, said), actor=by, now=now)
+            self.carrier.carry(session, row, snapshot, undo.plan_reopening(snapshot, now, said), actor=by, now=now)
             done.append(row.id)
-        for release, ways in undoing.adopted(found.ways):
+        for release, ways in undo.adopted(found.ways):
             spec = parse_spec(_undo_spec(release))
             row = self._insert(session, spec, ReleaseRef.parse(release), _new_salt(), by, behind=())
             row.fence += 1  # devices run its release: it is under way, and does not wait with those that begin
             snapshot = self.loader.snapshot(session, row)
-            made = undoing.plan_adoption(snapshot, now, said, ways)
+            made = undo.plan_adoption(snapshot, now, said, ways)
             self.carrier.carry(session, row, snapshot, made, actor=by, now=now)
             done.append(row.id)
         return done
@@ -389,15 +379,15 @@ class RolloutService:
 
     def _answer(self, rollout_id: str, caller: Principal, verb: str, stratum: str | None, said: str) -> None:
         def make(snapshot: Snapshot) -> Plan:
-            cells = approving.waiting(snapshot.cells, stratum)
+            cells = approvals.waiting(snapshot.cells, stratum)
             if not cells or snapshot.state not in ROLLOUT_WALKS:
                 raise IllegalTransitionError("no stage waits for an approval")
             for cell in cells:
-                approving.refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
+                approvals.refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
             now = self.clock.now()
             if verb == "deny":
-                return control.plan_denial(snapshot, now, said, stratum)
-            return control.plan_approval(snapshot, now, caller.name, said, stratum)
+                return steer.plan_denial(snapshot, now, said, stratum)
+            return steer.plan_approval(snapshot, now, caller.name, said, stratum)
 
         self._steer(rollout_id, caller.name, verb, make)
 
@@ -407,8 +397,8 @@ class RolloutService:
         """Carry a command out. is_making: it may open the rollout anew, so none of its model may be made meanwhile."""
         with self._db.session() as session:
             if is_making:
-                store.lock_making(session, store.rollout(session, rollout_id).model)
-            row = store.rollout(session, rollout_id, lock=True)
+                store_rollouts.lock_making(session, store_rollouts.rollout(session, rollout_id).model)
+            row = store_rollouts.rollout(session, rollout_id, lock=True)
             row.fence += 1
             snapshot = self.loader.snapshot(session, row)
             try:
@@ -434,7 +424,7 @@ class RolloutService:
 
     def _uses_group(self, group: str) -> str | None:
         with self._db.read() as session:
-            for row in store.active(session):
+            for row in store_rollouts.active(session):
                 if any(group in self._fleet.groups_in(selector) for selector in selectors_in(parse_spec(row.spec))):
                     return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
         return None

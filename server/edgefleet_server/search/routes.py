@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Query
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.paging import ListOf
-from edgefleet_server.parts import Parts
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.composition.container import Parts
 from edgefleet_server.search.model import Hit
 from edgefleet_server.search.service import EACH
+from edgefleet_server.web.pagination import ListOf
+from edgefleet_server.web.sparse_fields import ListRoute
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 

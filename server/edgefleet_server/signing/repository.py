@@ -35,7 +35,7 @@ from tuf.api.serialization.json import JSONSerializer
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import store
 from edgefleet_server.signing.errors import RepositoryMissingError, TargetExistsError
-from edgefleet_server.signing.outrunning import Outrun, Resigning, Standing, resigning
+from edgefleet_server.signing.fast_forward_recovery import ResignPlan, SignedVersions, VersionsSeen, resign_plan
 from edgefleet_server.signing.trust import MODEL_PREFIX
 
 LIFE: Final[Mapping[str, timedelta]] = {
@@ -123,14 +123,14 @@ class TufRepository:
         self._publish(session, changed, now)
         return True
 
-    def resigning(self, session: Session, seen: Outrun, now: datetime) -> Resigning | None:
+    def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
         """Return what must be signed anew for a device that has seen more than is here; None when nothing. Signs nothing."""
         snapshot = self._load_any(session, "snapshot").signed
         versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
         empty = len(self.lost_models(session)) if seen.roles.keys() - versions.keys() else 0
-        return resigning(Standing({**versions, "snapshot": snapshot.version}, empty), seen, now)
+        return resign_plan(SignedVersions({**versions, "snapshot": snapshot.version}, empty), seen, now)
 
-    def outrun(self, session: Session, seen: Outrun, now: datetime) -> Resigning | None:
+    def outrun(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
         """Sign anew what `resigning` says; return it, None when there was nothing to sign."""
         store.take_turn(session)
         plan = self.resigning(session, seen, now)

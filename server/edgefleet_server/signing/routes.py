@@ -6,12 +6,12 @@ from fastapi import APIRouter, Depends
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.pages import rest_of
-from edgefleet_server.paging import ByName, ListOf
-from edgefleet_server.parts import Parts
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import rest_of
 from edgefleet_server.signing.schemas import TrustOut
 from edgefleet_server.signing.trust import RoleView
+from edgefleet_server.web.pagination import ByName, ListOf
+from edgefleet_server.web.sparse_fields import ListRoute
 
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 

@@ -19,7 +19,7 @@ from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.envelope import Envelope, Signature, dump_envelope, pae
 from edgefleet_protocol.messages import RepoHead, encode
 from edgefleet_protocol.verify import PublicKey
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
 from edgefleet_server.signing.authority import (
     CA_CERT_FILE,
@@ -32,8 +32,8 @@ from edgefleet_server.signing.authority import (
     public_pem,
 )
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
+from edgefleet_server.signing.fast_forward_recovery import ResignPlan, VersionsSeen
 from edgefleet_server.signing.file_signer import FileSigner, write_private
-from edgefleet_server.signing.outrunning import Outrun, Resigning
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.trust import MODEL_PREFIX, RoleView, TargetView, TrustView, roles_of, target_of
 
@@ -113,12 +113,12 @@ class SigningService:
         with self._db.session() as session:
             return self._repository.add_target(session, path, length, sha256, custom, self._clock.now())
 
-    def is_outrun(self, seen: Outrun) -> bool:
+    def is_outrun(self, seen: VersionsSeen) -> bool:
         """Return whether a device has seen more of the repository than is here. Writes nothing."""
         with self._db.read() as session:
             return self._repository.resigning(session, seen, self._clock.now()) is not None
 
-    def outrun(self, seen: Outrun) -> Resigning | None:
+    def outrun(self, seen: VersionsSeen) -> ResignPlan | None:
         """Sign the repository ahead of what a device has seen of it; return what was signed, None when it is ahead already."""
         with self._db.session() as session:
             return self._repository.outrun(session, seen, self._clock.now())

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from edgefleet_server.db import UtcDateTime
+from edgefleet_server.db.database import UtcDateTime
 
 LOCK_ROW = 1
 

@@ -14,7 +14,7 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Task
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.errors import CaptureUnknownError, NoCaptureKeyError

@@ -29,7 +29,7 @@ from edgefleet_profiles.cost.observed import MIN_ANSWERS, DeviceWindow, Observat
 from edgefleet_profiles.cost.regression import LEVEL
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.profile import HardwareProfile
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import CostExample, CostState, Observed, Performance

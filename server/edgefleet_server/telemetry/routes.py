@@ -9,15 +9,10 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from edgefleet_protocol.ids import parse_profile_name
-from edgefleet_server import http_errors
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.pages import PageRequest, cut_page
-from edgefleet_server.paging import ById, ListOf, paged
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import put_location
-from edgefleet_server.projecting import ListRoute
-from edgefleet_server.telemetry.comparisons import Comparison
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest, cut_page
 from edgefleet_server.telemetry.model import (
     CaptureFetch,
     CaptureView,
@@ -27,7 +22,12 @@ from edgefleet_server.telemetry.model import (
     WatchView,
     WindowView,
 )
+from edgefleet_server.telemetry.release_comparison import Comparison
 from edgefleet_server.telemetry.schemas import CaptureFetchIn, CaptureOut
+from edgefleet_server.web import problems
+from edgefleet_server.web.pagination import ById, ListOf, paged
+from edgefleet_server.web.preconditions import put_location
+from edgefleet_server.web.sparse_fields import ListRoute
 
 MAX_WAIT_S = 20.0
 LOOK_S = 0.5
@@ -120,6 +120,6 @@ def _add_capture_routes(router: APIRouter, parts: Parts) -> None:
         """Return one record as its device sealed it. Reading one is audited."""
         view, sealed = parts.captures.record(device_id, record)
         parts.access.record(
-            f"{caller.name} ({caller.id})", "get_capture", request.url.path, 200, http_errors.request_id_of(request)
+            f"{caller.name} ({caller.id})", "get_capture", request.url.path, 200, problems.request_id_of(request)
         )
         return CaptureOut(**asdict(view), sealed=base64.b64encode(sealed).decode())

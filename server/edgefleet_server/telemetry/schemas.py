@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgefleet_protocol.messages import CaptureReason
-from edgefleet_server.bodies import Whole
 from edgefleet_server.telemetry.model import CaptureView
+from edgefleet_server.web.strict_types import Whole
 
 
 class CaptureFetchIn(BaseModel):

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.tables import TelemetryWindow
 

@@ -17,7 +17,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.comparison import ShadowFigures, check_shadow
 from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import (
     RETENTION,

@@ -20,8 +20,8 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.parts import Parts
-from edgefleet_server.posting import Posted
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.outbound.http_post import Posted
 from edgefleet_server.webhook import rules, store
 from edgefleet_server.webhook.model import DeliveryState, Outcome, Parcel, Receiver
 from edgefleet_server.webhook.service import MAX_WEBHOOKS

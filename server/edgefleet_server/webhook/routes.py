@@ -6,11 +6,11 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from edgefleet_server.access.dependency import require
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.pages import PageRequest, rest_of
-from edgefleet_server.paging import ListOf, NewestFirst, paged
-from edgefleet_server.parts import Parts
-from edgefleet_server.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
-from edgefleet_server.projecting import ListRoute
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest, rest_of
+from edgefleet_server.web.pagination import ListOf, NewestFirst, paged
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
+from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
 from edgefleet_server.webhook.schemas import NewSecretOut, RotateIn, WebhookIn
 

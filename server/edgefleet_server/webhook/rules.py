@@ -20,8 +20,8 @@ from typing import Any, Final
 
 import msgspec
 
-from edgefleet_server.fleet.event_types import PING
-from edgefleet_server.fleet.happenings import EventView
+from edgefleet_server.events.model import EventView
+from edgefleet_server.events.types import PING
 from edgefleet_server.webhook.model import DeliveryState, Outcome
 
 CONTENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"

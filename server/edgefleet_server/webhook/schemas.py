@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgefleet_server.bodies import Whole
+from edgefleet_server.web.strict_types import Whole
 from edgefleet_server.webhook.model import NewSecret, WebhookView
 
 

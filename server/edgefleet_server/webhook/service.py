@@ -14,11 +14,12 @@ from typing import Final
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.db import Database
-from edgefleet_server.fleet.event_types import PING, is_chosen, is_pattern
-from edgefleet_server.fleet.happenings import EventFeed, EventView
-from edgefleet_server.fleet.listening import CommitBell
-from edgefleet_server.posting import Poster
+from edgefleet_server.db.commit_signal import CommitSignal
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import EventView
+from edgefleet_server.events.types import PING, is_chosen, is_pattern
+from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.webhook import rules, store
 from edgefleet_server.webhook.errors import BadTypesError, TooManyWebhooksError, WebhookDisabledError
@@ -42,14 +43,16 @@ MAX_OVERLAP: Final = timedelta(days=90)
 class WebhookService:
     """Makes webhooks and tells what became of deliveries."""
 
-    def __init__(self, db: Database, feed: EventFeed, poster: Poster, clock: Clock, settings: ServerSettings) -> None:
+    def __init__(
+        self, db: Database, feed: EventLog, poster: HttpPoster, clock: Clock, settings: ServerSettings
+    ) -> None:
         """Wire the parts; from then on every event of this process is written to the outbox."""
         self._db = db
         self._poster = poster
         self._clock = clock
         self._give_up = timedelta(seconds=settings.webhook_give_up_s)
         self.source = rules.source_of(settings.tenant)
-        self.bell = CommitBell()
+        self.bell = CommitSignal()
         """Rung when there is something to send."""
         feed.outboxes.append(self._put)
 

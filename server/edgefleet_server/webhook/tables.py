@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, Index, Integer, Text
 from sqlmodel import Field, SQLModel
 
-from edgefleet_server.db import UtcDateTime
+from edgefleet_server.db.database import UtcDateTime
 
 
 def _number() -> Column[int]:

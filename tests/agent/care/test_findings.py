@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from edgefleet_agent.care import findings
-from edgefleet_agent.care.findings import MIB, Finding, Level
+from edgefleet_agent.diagnostics import findings
+from edgefleet_agent.diagnostics.findings import MIB, Finding, Level
 
 NOW = 1_800_000_000.0
 DAY = 86_400

@@ -4,15 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgefleet_agent.care.logs import logs
-from edgefleet_agent.logfile import LogFile, tail
+from edgefleet_agent.core.logfile import LogFile, tail
+from edgefleet_agent.diagnostics.log_tail import logs
 from edgefleet_agent.paths import StatePaths
 
 CHILDREN = """
 import os, subprocess, sys, time
 from pathlib import Path
-from edgefleet_agent.logfile import Capture, LogFile
-from edgefleet_agent.logs import set_up_logging
+from edgefleet_agent.core.logfile import Capture, LogFile
+from edgefleet_agent.core.logs import set_up_logging
 import logging
 set_up_logging("INFO", "agentd")
 capture = Capture(LogFile(Path(sys.argv[1])))

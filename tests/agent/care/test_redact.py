@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.care.redact import GONE, redact, redact_value
-from edgefleet_agent.care.sheet import WIDTH, age, fields, sheet, size
+from edgefleet_agent.core.text_table import WIDTH, age, fields, sheet, size
+from edgefleet_agent.diagnostics.redact import GONE, redact, redact_value
 
 BEGIN, END = "-----BEGIN EC PRIVATE " + "KEY-----", "-----END EC PRIVATE " + "KEY-----"
 KEY = f"{BEGIN}\nMHcCAQEEIKq1\nabcDEF==\n{END}"

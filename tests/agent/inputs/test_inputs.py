@@ -22,12 +22,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from PIL import Image
 
+from edgefleet_agent.cli.infer import run_infer
+from edgefleet_agent.cli.infer_args import add_infer_parser
 from edgefleet_agent.client import Model
-from edgefleet_agent.infer_args import add_infer_parser
-from edgefleet_agent.infer_cli import run_infer
 from edgefleet_agent.inputs.batch import Batch
 from edgefleet_agent.inputs.camera import CameraError, Frame, Newest, frames, split
-from edgefleet_agent.inputs.mqtt import MAX_BYTES, Bucket, MqttInput, MqttInputError, answer_topic
+from edgefleet_agent.inputs.mqtt_input import MAX_BYTES, Bucket, MqttInput, MqttInputError, answer_topic
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.agent.field import eventually
 from tests.agent.worker.conftest import Rig

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from edgefleet_agent.worker.launch import WorkerLink, listen_tcp, listen_unix, start_worker
-from edgefleet_agent.worker.protocol import Drain, Failed, Ready, Serve, Serving, Start, ToAgentd
+from edgefleet_agent.worker.control.launch import WorkerLink, listen_tcp, listen_unix, start_worker
+from edgefleet_agent.worker.control.protocol import Drain, Failed, Ready, Serve, Serving, Start, ToAgentd
 from edgefleet_protocol.digest import sha256_hex
 from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 

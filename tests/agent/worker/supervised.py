@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.install.slots import BUNDLE_FILE, Slots
-from edgefleet_agent.loop import Loop
-from edgefleet_agent.serving import ModelServing
-from edgefleet_agent.worker.launch import listen_tcp
-from edgefleet_agent.worker.protocol import Failed, Golden, Ready, Stats, ToAgentd
-from edgefleet_agent.workers import WorkerOptions
+from edgefleet_agent.serving.supervisor import Supervisor
+from edgefleet_agent.serving.worker_process import WorkerOptions
+from edgefleet_agent.worker.control.launch import listen_tcp
+from edgefleet_agent.worker.control.protocol import Failed, Golden, Ready, Stats, ToAgentd
 from edgefleet_protocol.digest import sha256_hex
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class House:
             "body_bytes": 1 << 25,
             "timeout_s": 30.0,
         }
-        self.serving = ModelServing(
+        self.serving = Supervisor(
             self.loop, WorkerOptions(**{**fields, **options}), self.slots, "test", SystemClock().monotonic_s
         )
         self.refs: dict[str, SlotRef] = {}
@@ -125,7 +125,7 @@ class House:
             while True:
                 self._todo.get_nowait()()
 
-    # ---- edgefleet_agent.serving.Owner
+    # ---- edgefleet_agent.serving.ports.Owner
 
     def on_trial_message(self, model: str, message: ToAgentd) -> None:
         if isinstance(message, Ready):

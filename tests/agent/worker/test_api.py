@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model
-from edgefleet_agent.worker.api import TIMEOUT_HEADER, Api
-from edgefleet_agent.worker.engine import Engine, InlinePolicy
-from edgefleet_agent.worker.figures import Figures
-from edgefleet_agent.worker.forward import Forwarder, Routes
-from edgefleet_agent.worker.http import Request, Response
-from edgefleet_agent.worker.protocol import GetStats, RoutesTable, Start, Stats
-from edgefleet_agent.worker.watch import Watch
+from edgefleet_agent.worker.control.protocol import GetStats, RoutesTable, Start, Stats
+from edgefleet_agent.worker.http.api import TIMEOUT_HEADER, Api
+from edgefleet_agent.worker.http.server import Request, Response
+from edgefleet_agent.worker.observe.answer_log import Watch
+from edgefleet_agent.worker.routing.proxy import WorkerProxy
+from edgefleet_agent.worker.routing.table import Routes
+from edgefleet_agent.worker.runtime.engine import Engine, InlinePolicy
+from edgefleet_agent.worker.runtime.stats import Figures
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import RunError
 from edgefleet_runtime.postprocess import build_postprocessor
@@ -329,7 +330,7 @@ def test_what_fails_after_its_caller_gave_up_is_counted_once() -> None:
         )
         engine, figures, routes = Engine(loop), Figures(), Routes("", RoutesTable(), loop)
         watch = Watch(start, "x", lambda _message: None)
-        api = Api(cast("Any", served), engine, InlinePolicy(1e9), figures, routes, Forwarder(1.0), watch)
+        api = Api(cast("Any", served), engine, InlinePolicy(1e9), figures, routes, WorkerProxy(1.0), watch)
         asked = Request("POST", "/v2/models/digits/infer", [(TIMEOUT_HEADER, b"1")], _tensor())
         answer = api.handle(asked)
         assert not isinstance(answer, Response)

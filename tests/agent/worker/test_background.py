@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.worker.background import join_lighter, own_cgroup
+from edgefleet_agent.worker.runtime.process_priority import join_lighter, own_cgroup
 
 
 def delegated(root: Path, controllers: str) -> Path:

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent.predictions import unpack_block
-from edgefleet_agent.worker.capture import (
+from edgefleet_agent.captures.prediction_log import unpack_block
+from edgefleet_agent.worker.control.protocol import Captured, Predictions, SetCapture, Start, ToAgentd
+from edgefleet_agent.worker.observe.answer_log import Watch
+from edgefleet_agent.worker.observe.capture import (
     HELD_BYTES,
     MAX_STRATA,
     PER_STRATUM,
@@ -24,10 +26,8 @@ from edgefleet_agent.worker.capture import (
     Held,
     Reservoir,
 )
-from edgefleet_agent.worker.protocol import Captured, Predictions, SetCapture, Start, ToAgentd
-from edgefleet_agent.worker.watch import Watch
+from edgefleet_protocol.hpke import about_record, new_key, unseal
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_protocol.sealed import about_record, new_key, unseal
 from edgefleet_runtime.postprocess import build_postprocessor
 from edgefleet_runtime.preprocess import ArrayInput, Preprocess
 from edgefleet_runtime.privacy import Keep, Privacy

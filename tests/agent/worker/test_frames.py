@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.worker.frames import BadFrameError, FrameReader, Hello, Sample, encode_hello, encode_sample
-from edgefleet_agent.worker.keeping import TOP, Worst, read_kept
+from edgefleet_agent.worker.shadow.disagreements import TOP, Worst, read_kept
+from edgefleet_agent.worker.shadow.frames import BadFrameError, FrameReader, Hello, Sample, encode_hello, encode_sample
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.postprocess import ArgMax, OutputRecipe, Postprocess
 

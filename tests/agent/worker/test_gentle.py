@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.worker.gentle import IDLE, LOW, NICE, gently, priority_of
+from edgefleet_agent.worker.control.start_priority import IDLE, LOW, NICE, gently, priority_of
 from tests.agent.worker.conftest import WAIT_S, Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -101,8 +101,17 @@ def test_the_threads_of_a_runtime_serve_at_full_priority(rig: Rig, gentle: str) 
 
 
 def test_little_is_imported_before_a_worker_gives_way() -> None:
-    heavy = {"edgefleet_agent.worker.protocol", "msgspec", "numpy", "argparse", "logging", "asyncio", "socket", "re"}
+    heavy = {
+        "edgefleet_agent.worker.control.protocol",
+        "msgspec",
+        "numpy",
+        "argparse",
+        "logging",
+        "asyncio",
+        "socket",
+        "re",
+    }
     code = "import sys; before = set(sys.modules); import edgefleet_agent.worker.__main__; print(*set(sys.modules) - before)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "edgefleet_agent.worker.gentle" in loaded
+    assert "edgefleet_agent.worker.control.start_priority" in loaded
     assert not heavy & set(loaded)

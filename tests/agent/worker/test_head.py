@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent.worker.head import Head, read_head
+from edgefleet_agent.worker.http.plain_request import Head, read_head
 
 PLAIN = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nX-A: b c\r\n\r\n"
 

@@ -8,7 +8,7 @@ import h11
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent.worker.http import HttpConnection, HttpServer, Request, Response, json_response
+from edgefleet_agent.worker.http.server import HttpConnection, HttpServer, Request, Response, json_response
 
 LIMIT = 1000
 

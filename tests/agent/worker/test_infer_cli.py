@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.infer_args import add_infer_parser
-from edgefleet_agent.infer_cli import run_infer
+from edgefleet_agent.cli.infer import run_infer
+from edgefleet_agent.cli.infer_args import add_infer_parser
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.agent.worker.test_api import COLUMNS, LABELS, TOP

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgefleet_agent.worker.engine import (
+from edgefleet_agent.worker.runtime.engine import (
     INLINE_BODY_BYTES,
     INLINE_FORGET,
     INLINE_P50_MS,

@@ -5,9 +5,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_agent.worker.http import Request
-from edgefleet_agent.worker.lanes import candidate_for, key_of, point
-from edgefleet_agent.worker.protocol import LaneRoute, ModelRoute
+from edgefleet_agent.worker.control.protocol import LaneRoute, ModelRoute
+from edgefleet_agent.worker.http.server import Request
+from edgefleet_agent.worker.routing.split import candidate_for, key_of, point
 
 CANDIDATE = LaneRoute("/c", "1.1.0", "d", "B")
 LANES = {"active": LaneRoute("/a", "1.0.0", "c", "A"), "candidate": CANDIDATE}

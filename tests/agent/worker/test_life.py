@@ -8,16 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgefleet_agent.worker.protocol import (
-    CheckGolden,
-    Drain,
-    Failed,
-    GetStats,
-    Golden,
-    Loaded,
-    Ready,
-    Stats,
-)
+from edgefleet_agent.worker.control.protocol import CheckGolden, Drain, Failed, GetStats, Golden, Loaded, Ready, Stats
 from edgefleet_protocol import bundle as bundles
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.sketch import LatencySketch

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent.worker.measuring import EnergyMeter
+from edgefleet_agent.worker.observe.benchmark import EnergyMeter
 
 
 def put(root: Path, path: str, text: str) -> None:

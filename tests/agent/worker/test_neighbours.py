@@ -4,7 +4,15 @@ import http.client
 import json
 import threading
 
-from edgefleet_agent.worker.protocol import Drain, GetStats, LaneRoute, ModelRoute, RoutesTable, Stats, write_routes
+from edgefleet_agent.worker.control.protocol import (
+    Drain,
+    GetStats,
+    LaneRoute,
+    ModelRoute,
+    RoutesTable,
+    Stats,
+    write_routes,
+)
 from tests.agent.worker.conftest import WAIT_S, Rig, RunningWorker
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgefleet_agent.worker.onlooker import LABEL_CHARS, Onlooker
-from edgefleet_agent.worker.protocol import Predictions, Seen, Start, ToAgentd
-from edgefleet_agent.worker.watch import Watch
+from edgefleet_agent.worker.control.protocol import Predictions, Seen, Start, ToAgentd
+from edgefleet_agent.worker.observe.answer_log import Watch
+from edgefleet_agent.worker.observe.live_answers import LABEL_CHARS, Onlooker
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import Array
 from edgefleet_runtime.postprocess import GLANCE_VALUES, build_postprocessor, parse_postprocess

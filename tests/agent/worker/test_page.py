@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from edgefleet_agent.composition.agent_parts import _has_page
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.wiring import _has_page
-from edgefleet_agent.worker.page import POLICY, status_page
+from edgefleet_agent.worker.http.status_page import POLICY, status_page
 from tests.support.browsers import binary
 
 HOSTILE = "<script>alert(1)</script>\"'&"

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent.worker.keeping import read_kept
-from edgefleet_agent.worker.mirror import CONNECT_AGAIN_S
-from edgefleet_agent.worker.protocol import (
+from edgefleet_agent.worker.control.protocol import (
     CheckGolden,
     GetStats,
     Golden,
@@ -21,6 +19,8 @@ from edgefleet_agent.worker.protocol import (
     Stats,
     write_routes,
 )
+from edgefleet_agent.worker.shadow.disagreements import read_kept
+from edgefleet_agent.worker.shadow.mirror import CONNECT_AGAIN_S
 from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, merge_shadows
 from tests.agent.worker.conftest import Rig, RunningWorker
 from tests.agent.worker.models import big_onnx, bundle_bytes, classifier_onnx

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_agent import serving
+from edgefleet_agent.serving import supervisor
 from tests.agent.worker import kills, swaps
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.agent.worker.supervised import WAIT_S, House, answers, asking
@@ -73,7 +73,7 @@ def starts(folder: Path) -> list[str]:
 def test_a_new_version_that_gets_no_core_is_started_anew_with_a_share_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(supervisor, "PATIENCE_S", 0.3)
     house = House(tmp_path, command=interpreter(tmp_path, "exec sleep 1000"))
     try:
         house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
@@ -93,8 +93,10 @@ def test_a_new_version_that_gets_no_core_is_started_anew_with_a_share_of_one(
 def test_a_new_version_that_gets_no_core_any_more_is_started_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(serving, "cpu_s", lambda _pid: 0.06)  # enough for the first look, nothing since for the second
+    monkeypatch.setattr(supervisor, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(
+        supervisor, "cpu_s", lambda _pid: 0.06
+    )  # enough for the first look, nothing since for the second
     house = House(tmp_path, command=interpreter(tmp_path, "exec sleep 1000"))
     try:
         house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
@@ -106,8 +108,8 @@ def test_a_new_version_that_gets_no_core_any_more_is_started_anew(
 
 def test_a_new_version_that_takes_long_to_load_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = itertools.count()
-    monkeypatch.setattr(serving, "PATIENCE_S", 0.2)
-    monkeypatch.setattr(serving, "cpu_s", lambda _pid: 0.06 * next(looks) + 0.06)
+    monkeypatch.setattr(supervisor, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(supervisor, "cpu_s", lambda _pid: 0.06 * next(looks) + 0.06)
     house = House(tmp_path, command=interpreter(tmp_path, "sleep 1"))
     try:
         house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))

@@ -8,7 +8,7 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from edgefleet_agent.worker.protocol import LaneRoute, ModelRoute, RoutesTable, write_routes
+from edgefleet_agent.worker.control.protocol import LaneRoute, ModelRoute, RoutesTable, write_routes
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_agent.datatypes import DATATYPES
-from edgefleet_agent.worker.codec import MAX_KEPT, InferCodec
-from edgefleet_agent.worker.wire import BadRequestError, decode_request, encode_response
+from edgefleet_agent.worker.http.codec import MAX_KEPT, InferCodec
+from edgefleet_agent.worker.http.wire import BadRequestError, decode_request, encode_response
 from edgefleet_protocol.manifest import TensorSpec
 
 NUMBERS = [d for d in DATATYPES if d not in {"string", "bool"}]

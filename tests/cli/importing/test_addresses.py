@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_cli.errors import NotYetError, UsageError
+from edgefleet_cli.core.errors import NotYetError, UsageError
 from edgefleet_cli.importing.addresses import DvcAddress, HttpAddress, MlflowAddress, S3Address, parse_address
 
 DIGEST = "ab" * 32

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.importing.watching import FollowedError, alone
-from edgefleet_cli.sources import UnreadableFileError
+from edgefleet_cli.core.errors import UnreadableFileError
+from edgefleet_cli.importing.alias_follower import FollowedError, alone
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub
 
 WATCH = ("import", "watch", "mlflow:/net@live", "--to", "site=lab", "--once", "--mlflow-url", "http://127.0.0.1:9")
 HOLD = """
 import pathlib, sys
-from edgefleet_cli.importing.watching import alone
+from edgefleet_cli.importing.alias_follower import alone
 with alone(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     input()

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from edgefleet_cli.importing.dvc import DvcMissingError, check_plain
-from edgefleet_cli.importing.fetched import LIMIT_VARIABLE, Budget, ImportFailedError, ImportTooLargeError
-from edgefleet_cli.importing.ways import Ways
+from edgefleet_cli.importing.fetch_context import (
+    LIMIT_VARIABLE,
+    Budget,
+    FetchContext,
+    ImportFailedError,
+    ImportTooLargeError,
+)
 from tests.cli.importing.test_http import Quick, got
 from tests.support.tool_environments import DVC, environment
 
@@ -95,7 +100,7 @@ def test_a_link_in_what_came_is_refused(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "model.onnx").symlink_to("/etc/hostname")
     with pytest.raises(ImportFailedError, match="is a link"):
-        check_plain(tmp_path / "models", Ways(Budget(1000), Quick(), lambda _: None, {}))
+        check_plain(tmp_path / "models", FetchContext(Budget(1000), Quick(), lambda _: None, {}))
 
 
 def test_git_says_where_a_local_file_stands(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.clock import SystemClock
-from edgefleet_cli.errors import UsageError
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.importing.addresses import parse_address
-from edgefleet_cli.importing.fetched import (
+from edgefleet_cli.importing.fetch_context import (
     LIMIT_VARIABLE,
+    FetchContext,
     Fetched,
     HostileNameError,
     ImportFailedError,
@@ -23,8 +24,7 @@ from edgefleet_cli.importing.fetched import (
     budget_from,
     place_for,
 )
-from edgefleet_cli.importing.resolving import fetch
-from edgefleet_cli.importing.ways import Ways
+from edgefleet_cli.importing.resolver import fetch
 from tests.broker.pki import Authority
 from tests.cli.importing.file_server import Files, serving_files
 
@@ -58,7 +58,7 @@ def got(address: str, folder: Path, told: list[str] | None = None, environ: dict
     assert parsed is not None
     folder.mkdir(exist_ok=True)
     note = (told if told is not None else []).append
-    return fetch(parsed, folder, Ways(budget_from(environ or {}), Quick(), note, environ or {}))
+    return fetch(parsed, folder, FetchContext(budget_from(environ or {}), Quick(), note, environ or {}))
 
 
 def parts(tmp_path: Path) -> list[Path]:

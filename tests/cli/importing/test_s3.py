@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edgefleet_cli.errors import UsageError
-from edgefleet_cli.importing.fetched import (
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.importing.fetch_context import (
     LIMIT_VARIABLE,
     HostileNameError,
     ImportFailedError,

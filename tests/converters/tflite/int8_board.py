@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph, Op
+from edgefleet_converters.tflite.quantize.graph_rewrites import made_ready
 from edgefleet_converters.tflite.quantize.ranges import observe
-from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.static import quantize_static
 from edgefleet_converters.tflite.runtimes import TfliteRuntime
 from edgefleet_converters.tflite.writer import write

@@ -17,7 +17,7 @@ from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.profile import HardwareProfile, QuantRules
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
-from edgefleet_runtime.quantize import quantize_array, real_values
+from edgefleet_runtime.quantization import quantize_array, real_values
 from tests.converters.graphs import changed, model_of, run, samples, save
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -17,9 +17,9 @@ from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.quantize import ranges
 from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
+from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.candidates import candidate_step
 from edgefleet_converters.tflite.quantize.ranges import observe
-from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.sensitivity import sensitivity_step
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_runtime.port import ModelRuntime, load
@@ -90,7 +90,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         loads.append(adapter)
         return load(adapter, data)
 
-    monkeypatch.setattr("edgefleet_converters.tflite.quantize.ranges.load", counted)
+    monkeypatch.setattr("edgefleet_runtime.port.load", counted)
     return loads
 
 

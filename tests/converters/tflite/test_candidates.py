@@ -13,20 +13,20 @@ import pytest
 from onnx import helper
 
 from edgefleet_converters.errors import RecipeKeyError
+from edgefleet_converters.layer_search import Found, resolved
+from edgefleet_converters.precision_ranking import time_saved
 from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import Found, resolved
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize.calibration import Calibrator
+from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
 from edgefleet_converters.tflite.quantize.candidates import made
-from edgefleet_converters.tflite.quantize.ready import made_ready
-from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
+from edgefleet_converters.tflite.quantize.graph_rewrites import made_ready
+from edgefleet_converters.tflite.quantize.layer_regions import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.quantize.sensitivity import _every_second, _Search, sensitivity_step
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
-from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.runtimes import LITERT_23
 from edgefleet_converters.tflite.writer import write
-from edgefleet_converters.worth import time_saved
 from edgefleet_runtime.litert import LiteModel
 from edgefleet_runtime.port import load
 from tests.converters.tflite.models import graph_of

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_converters import pipeline
-from edgefleet_converters.workshop import ModelFile, Workshop
+from edgefleet_converters.job_steps import JobSteps, ModelFile
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_runtime.port import load
 from tests.converters.graphs import run, samples
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DIGITS = ROOT / "examples" / "digits"
 
 
-class Crooked(Workshop):
+class Crooked(JobSteps):
     """A workshop whose compiler makes the largest weights of a model 1 % larger: less than int8 rounds them."""
 
     def compiled(self, base: ModelFile, runtime: str, io_dtype: str = "float32") -> ModelFile:
@@ -47,7 +47,7 @@ def digits_data(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("held", [True, False])
 def test_a_fault_of_the_compiler_does_not_hide_behind_rounding(*, held: bool, tmp_path: Path) -> None:
     data = digits_data(tmp_path)
-    with mock.patch.object(pipeline, "Workshop", Crooked):
+    with mock.patch.object(pipeline, "JobSteps", Crooked):
         if held:
             report, _ = run(DIGITS / "digits-1.1.0.onnx", tmp_path / "out", ["generic-x86_64-litert"], data)
             (refused,) = report.refused

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from edgefleet_converters.passes.base import run_passes
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph, Op, Tensor, constant
 from edgefleet_converters.tflite.passes.contract import broken, count

@@ -14,8 +14,8 @@ from onnx import helper
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Graph
 from edgefleet_converters.tflite.quantize import affine
+from edgefleet_converters.tflite.quantize.graph_rewrites import made_ready
 from edgefleet_converters.tflite.quantize.ranges import observe
-from edgefleet_converters.tflite.quantize.ready import made_ready
 from edgefleet_converters.tflite.quantize.static import Form, quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
 from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime

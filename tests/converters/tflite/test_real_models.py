@@ -12,11 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.passes.fold import FoldConstants
 from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
 from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.tflite.runtimes import RUNTIMES
 from tests.converters.tflite.models import compiled_in, in_onnxruntime
 from tests.support.real_models import (

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgefleet_converters.tflite import maths
+from edgefleet_converters.tflite import arithmetic
 from edgefleet_converters.tflite.ir import Graph, Op, Tensor, constant
 from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime
 from edgefleet_converters.tflite.writer import write
@@ -84,7 +84,7 @@ def runtime(request: pytest.FixtureRequest) -> TfliteRuntime:
 def test_operators_of_two(runtime: TfliteRuntime, code: str) -> None:
     for dtype in sorted(runtime.dtypes[code] & runtime.edge_dtypes):
         x, y = example(dtype, 0), example(dtype, 1)
-        wanted = np.asarray(maths.BINARY[code](x, y)).astype("bool" if code in maths.COMPARISONS else dtype)
+        wanted = np.asarray(arithmetic.BINARY[code](x, y)).astype("bool" if code in arithmetic.COMPARISONS else dtype)
         check(runtime, code, [x, y], wanted)
 
 
@@ -93,7 +93,7 @@ def test_operators_of_two(runtime: TfliteRuntime, code: str) -> None:
 def test_operators_of_one(runtime: TfliteRuntime, code: str) -> None:
     for dtype in sorted(runtime.dtypes[code] & runtime.edge_dtypes):
         x = example(dtype, 0)
-        check(runtime, code, [x], np.asarray(maths.UNARY[code](x)).astype(dtype))
+        check(runtime, code, [x], np.asarray(arithmetic.UNARY[code](x)).astype(dtype))
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgefleet_converters.tflite.ir import Graph, Op, Option, Quantization, Tensor, constant
 from edgefleet_converters.tflite.load import read_facts
-from edgefleet_converters.tflite.operators import BUILTIN_NAMES
 from edgefleet_converters.tflite.schema import OPTIONS
+from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES
 from edgefleet_converters.tflite.versions import version_of
 from edgefleet_converters.tflite.writer import write
 

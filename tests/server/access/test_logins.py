@@ -7,12 +7,12 @@ import pytest
 from sqlmodel import select
 
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError, TooManyLoginsError
-from edgefleet_server.access.limits import MAX_FAILURES, LoginLimiter
+from edgefleet_server.access.login_limits import MAX_FAILURES, LoginLimiter
 from edgefleet_server.access.logins import MAX_LINKS, LoginBook
 from edgefleet_server.access.model import NewToken, Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from tests.support.servers import ApiHouse, HandClock
 
 

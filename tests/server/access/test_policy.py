@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from fastapi.routing import APIRoute
 
-from edgefleet_server import discovery
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of
 from edgefleet_server.alerting import routes as alerting_routes
+from edgefleet_server.composition import prometheus_sd
 from edgefleet_server.conversion import routes as conversion_routes
 from edgefleet_server.fleet import routes as fleet_routes
 from edgefleet_server.registry import routes as registry_routes
@@ -41,7 +41,7 @@ def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) 
     declared: dict[tuple[str, str], set[Role]] = {}
     for feature in (
         access_routes, registry_routes, conversion_routes, fleet_routes, telemetry_routes, rollout_routes, webhook_routes,
-        alerting_routes, search_routes, signing_routes, discovery,
+        alerting_routes, search_routes, signing_routes, prometheus_sd,
     ):  # fmt: skip
         for route in feature.build_router(house.parts).routes:
             assert isinstance(route, APIRoute)

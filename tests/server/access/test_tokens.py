@@ -8,8 +8,8 @@ from edgefleet_server.access.errors import BadTokenError, BadTokenRequestError, 
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.tables import TokenRow
-from edgefleet_server.db import Database
-from edgefleet_server.pages import PageRequest
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import PageRequest
 from tests.support.servers import ApiHouse, HandClock
 
 

@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion.sandbox import active_layers
-from edgefleet_server.conversion.worker import Worker
+from edgefleet_server.process.conversion_worker import Worker
 from tests.support.servers import PROFILE, ApiHouse, release_body
 
 REF = ReleaseRef.parse("digits@1.0.0")

@@ -14,7 +14,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.conversion import reports
-from edgefleet_server.conversion.worker import Worker
+from edgefleet_server.process.conversion_worker import Worker
 from edgefleet_server.registry.model import BundleView
 from tests.converters.graphs import classifier
 from tests.server.conversion.test_engine import FAKE, converting

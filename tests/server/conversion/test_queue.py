@@ -10,7 +10,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.conversion.errors import LeaseLostError
 from edgefleet_server.conversion.model import ClaimedJob, JobState
 from edgefleet_server.conversion.service import LEASE, ConversionService
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import JobSpec, SourceFile
 from tests.support.servers import HandClock
 

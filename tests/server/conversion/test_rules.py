@@ -11,7 +11,6 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.conversion.engine import check_bundle
 from edgefleet_server.conversion.errors import BadAnswerError
-from edgefleet_server.conversion.launch import file_rules
 from edgefleet_server.conversion.model import SandboxLimits
 from edgefleet_server.conversion.reports import read_report
 from edgefleet_server.conversion.rules import (
@@ -23,6 +22,7 @@ from edgefleet_server.conversion.rules import (
     renamed_report,
     trusted_report,
 )
+from edgefleet_server.conversion.sandbox_entry import file_rules
 from edgefleet_server.registry.model import JobSpec, SourceFile
 
 TOOLS = "a" * 64

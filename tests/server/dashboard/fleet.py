@@ -25,7 +25,7 @@ from edgefleet_protocol.messages import (
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.registry.model import BundleView, Publication, SourceFile
-from edgefleet_server.rollout.engine import RolloutEngine
+from edgefleet_server.rollout.controller.controller import RolloutController
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse
 
@@ -116,7 +116,7 @@ class Fleet:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.house = ApiHouse(folder, **settings)
         self.parts = self.house.parts
-        self.engine = RolloutEngine(
+        self.engine = RolloutController(
             self.parts.db, self.parts.fleet, self.parts.rollout, self.parts.clock, self.parts.settings.instance
         )
         self.digests: dict[str, str] = {}

@@ -13,10 +13,10 @@ from fastapi.testclient import TestClient
 
 from edgefleet_cli import tree
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.cli_lines import LINES, OF_FIELD, cli_line, curl_line
-from edgefleet_server.dashboard.operations import BadFieldError, Operations
-from edgefleet_server.dashboard.shell import SAID_COOKIE
-from edgefleet_server.pages import PageRequest
+from edgefleet_server.dashboard.core.layout import SAID_COOKIE
+from edgefleet_server.dashboard.operations.catalog import BadFieldError, Operations
+from edgefleet_server.dashboard.operations.command_preview import LINES, OF_FIELD, cli_line, curl_line
+from edgefleet_server.db.keyset import PageRequest
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.test_login_pages import code_of, link_of
 

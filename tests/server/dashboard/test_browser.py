@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.login import COOKIE
+from edgefleet_server.dashboard.core.login import COOKIE
 from tests.server.dashboard.fleet import Fleet, staged
 from tests.server.dashboard.looking import CONTRASTS, GROUNDS, TOO_WIDE, WIDTHS, in_peace
 from tests.server.dashboard.serving import served

@@ -17,9 +17,9 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.cli_lines import command_lines
-from edgefleet_server.dashboard.operations import Operations
-from edgefleet_server.dashboard.standing_fields import standing
+from edgefleet_server.dashboard.operations.catalog import Operations
+from edgefleet_server.dashboard.operations.command_preview import command_lines
+from edgefleet_server.dashboard.operations.form_state import state_of_form
 from tests.server.dashboard.fleet import ORT, STAGES, Fleet
 from tests.server.dashboard.forms_of import form
 from tests.server.dashboard.looking import in_peace
@@ -32,7 +32,7 @@ Typed = Mapping[str, str | list[str]]
 
 
 def test_a_form_stands_as_a_browser_would_send_it() -> None:
-    found = standing("""
+    found = state_of_form("""
         <input type="hidden" name="path.id" value="a&amp;b"><input name="body.name" required><input name="body.n" type="number" value="3">
         <input type="checkbox" name="body.roles" value="viewer" checked><input type="checkbox" name="body.roles" value="admin">
         <select name="body.a"><option value="">any</option><option>one two</option></select>
@@ -49,7 +49,7 @@ c</textarea><input type="file" required data-source><input type="file" data-into
 
 
 def test_a_secret_is_never_in_a_line(empty_fleet: Fleet) -> None:
-    found = standing('<input type="password" name="body.public_key" value="hush" required>')
+    found = state_of_form('<input type="password" name="body.public_key" value="hush" required>')
     lines = command_lines(
         Operations(empty_fleet.house.app.openapi()), "set_capture_key", found.values, found.needs, empty_fleet.house.clock.now()
     )  # fmt: skip

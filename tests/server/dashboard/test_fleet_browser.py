@@ -9,7 +9,7 @@ from playwright.sync_api import BrowserContext, Page
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.login import COOKIE
+from edgefleet_server.dashboard.core.login import COOKIE
 from tests.server.dashboard.fleet import NONFINITE, Device, Fleet, staged
 from tests.server.dashboard.serving import served
 from tests.support.browsers import binary, browser

@@ -14,10 +14,10 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
-from edgefleet_server.dashboard.fleet_views import PAGE_DEVICES
-from edgefleet_server.dashboard.live_parts import live_parts
-from edgefleet_server.dashboard.operations import Operations
-from edgefleet_server.fleet.model import TaskOrder
+from edgefleet_server.dashboard.fleet.views import PAGE_DEVICES
+from edgefleet_server.dashboard.live.fragments import live_parts
+from edgefleet_server.dashboard.operations.catalog import Operations
+from edgefleet_server.fleet.desired.model import TaskOrder
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, Fleet, follow, staged
 from tests.server.dashboard.test_pages import text_of
 
@@ -396,7 +396,7 @@ def test_history_goes_back_in_pages(fleet: Fleet) -> None:
 
 
 def _event(device: str) -> Any:
-    from edgefleet_server.fleet.model import NewEvent
+    from edgefleet_server.events.model import NewEvent
 
     return NewEvent("desired", device, "digits", detail={"release": "digits@1.0.0"})
 

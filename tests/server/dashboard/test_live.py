@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.live_parts import as_swap, live_parts
-from edgefleet_server.dashboard.login import COOKIE
+from edgefleet_server.dashboard.core.login import COOKIE
+from edgefleet_server.dashboard.live.fragments import as_swap, live_parts
 from tests.server.dashboard.fleet import Device, Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import code_of, link_of

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from edgefleet_server.access.limits import MAX_FAILURES
+from edgefleet_server.access.login_limits import MAX_FAILURES
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.forms import MAX_FORM_BYTES
-from edgefleet_server.dashboard.login import COOKIE, SECURE_COOKIE
-from edgefleet_server.pages import PageRequest
+from edgefleet_server.dashboard.core.forms import MAX_FORM_BYTES
+from edgefleet_server.dashboard.core.login import COOKIE, SECURE_COOKIE
+from edgefleet_server.db.keyset import PageRequest
 from tests.server.dashboard.fleet import Fleet
 
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"

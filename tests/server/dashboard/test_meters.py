@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.dashboard.meters import evidence_share, interval
+from edgefleet_server.dashboard.rollouts.gauges import evidence_share, interval
 
 FINITE = st.floats(-1e9, 1e9)
 

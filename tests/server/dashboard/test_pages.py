@@ -9,7 +9,7 @@ import pytest
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.fleet_views import PAGE_EVENTS
+from edgefleet_server.dashboard.fleet.views import PAGE_EVENTS
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, STAGES, Fleet, follow, staged
 from tests.server.dashboard.test_login_pages import assert_headers
 
@@ -241,7 +241,7 @@ def test_no_page_has_inline_code_or_style_or_loads_from_elsewhere(story: tuple[F
 
 
 def test_reading_the_pages_is_not_audited_and_changes_nothing(empty_fleet: Fleet) -> None:
-    from edgefleet_server.pages import PageRequest
+    from edgefleet_server.db.keyset import PageRequest
 
     browser = empty_fleet.browser(Role.VIEWER)
     before = empty_fleet.parts.access.audit(PageRequest()).total

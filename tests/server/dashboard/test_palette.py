@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.places import ACTIONS, NAVIGATION, PARTS, Place
+from edgefleet_server.dashboard.core.navigation import ACTIONS, NAVIGATION, PARTS, Place
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.looking import Windows, in_peace
 from tests.server.dashboard.serving import served

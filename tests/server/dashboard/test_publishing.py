@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.publishing_pages import FORM_KEY_HEADER, UPLOADS
+from edgefleet_server.dashboard.registry.publish_page import FORM_KEY_HEADER, UPLOADS
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_acting import key_of, signed_in

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_server.fleet.model import NewEvent
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
 from tests.server.dashboard.looking import GROUNDS, Windows

@@ -7,7 +7,7 @@ import pytest
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.registry_views import facts_of
+from edgefleet_server.dashboard.registry.views import facts_of
 from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
 from tests.server.dashboard.shelf import shelve, stocked

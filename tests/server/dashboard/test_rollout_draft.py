@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_cli.rollout_spec import OnFail, Promote, RolloutFlags, from_flags
-from edgefleet_server.dashboard.rollout_draft import (
+from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags
+from edgefleet_server.dashboard.rollouts.draft import (
     OWN,
     STAGE_FIELDS,
     TEXTS,
@@ -25,8 +25,8 @@ from edgefleet_server.dashboard.rollout_draft import (
     yaml_of,
 )
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.spec import dump_spec, parse_spec
-from edgefleet_server.rollout.strategies import STRATEGIES
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
+from edgefleet_server.rollout.spec.strategies import STRATEGIES
 
 WHO = [("release", "digits@1.1.0"), ("selector", "site=lab")]
 

@@ -12,8 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.preferences import THEME_COOKIE, ZONE_COOKIE
-from edgefleet_server.fleet.model import NewEvent
+from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.webhook.engine import WebhookSender
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.test_acting import do

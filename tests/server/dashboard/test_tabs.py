@@ -15,7 +15,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from starlette.types import Receive, Scope, Send
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.login import COOKIE
+from edgefleet_server.dashboard.core.login import COOKIE
 from tests.server.dashboard.fleet import Device, Fleet
 from tests.server.dashboard.serving import served
 from tests.support.browsers import whole, window

@@ -7,16 +7,16 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
-from edgefleet_server.app import create_app
-from edgefleet_server.device_app import create_device_app
-from edgefleet_server.health import Health
-from edgefleet_server.metrics import Metrics
-from edgefleet_server.parts import Parts
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.composition.device_app import create_device_app
+from edgefleet_server.observability.health import Health
+from edgefleet_server.observability.metrics import Metrics
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService
-from edgefleet_server.telemetry.comparisons import Comparisons
-from edgefleet_server.telemetry.watching import WatchService
+from edgefleet_server.telemetry.live_predictions import LivePredictions
+from edgefleet_server.telemetry.release_comparison import Comparisons
 from tests.server.fleet.house import House
 
 
@@ -41,7 +41,7 @@ def parts_of(house: House) -> Parts:
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
-        watching=WatchService(house.db, house.clock, house.fleet),
+        watching=LivePredictions(house.db, house.clock, house.fleet),
         search=SearchService(house.fleet, house.registry, rollout),
         metrics=Metrics(),
         health=Health(),

@@ -16,10 +16,10 @@ from cryptography.x509.oid import NameOID
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
-from edgefleet_server.addresses import parse_networks
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.service import FleetService
-from edgefleet_server.posting import Poster
+from edgefleet_server.outbound.address_policy import parse_networks
+from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.model import BundleView, JobSpec, JobView, Publication, SourceFile
 from edgefleet_server.registry.service import RegistryService
@@ -104,7 +104,7 @@ class House:
             fleet_profiles=lambda: self.fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         )
         self.fleet = FleetService(self.db, self.signing, self.registry, clock, self.settings)
-        self.poster = Poster(parse_networks(self.settings.webhook_networks), clock)
+        self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.telemetry = TelemetryService(self.db, clock)
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)

@@ -12,7 +12,10 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.claim import fingerprint
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access.model import Role
-from edgefleet_server.fleet.approving import KEPT, Choice
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.enrolment.approval import KEPT, Choice
+from edgefleet_server.fleet.enrolment.model import NewClaim
+from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError, PendingState, Waiting
 from edgefleet_server.fleet.errors import (
     ApprovalExpiredError,
     BadChoiceError,
@@ -26,9 +29,6 @@ from edgefleet_server.fleet.errors import (
     NoProfileError,
     TooManyPendingError,
 )
-from edgefleet_server.fleet.model import NewClaim
-from edgefleet_server.fleet.waiting import ApprovalPendingError, PendingState, Waiting
-from edgefleet_server.pages import PageRequest
 from tests.server.fleet.apps import Operators, device_client
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock, claim_body
 

@@ -5,16 +5,16 @@ import pytest
 
 from edgefleet_protocol.desired import ModelDesired, Ref
 from edgefleet_protocol.ids import ModelName, ReleaseRef
-from edgefleet_server.fleet.beside import Beside, CandidateWish, salt_of, with_candidate
-from edgefleet_server.fleet.model import ModelChange
+from edgefleet_server.fleet.desired.candidate import CandidateRequest, salt_of, with_candidate
+from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange
 from tests.server.fleet.house import PROFILE, House
 
 OLD, NEW = (Ref(target=f"digits/{v}/p.bundle", sha256=v, length=1) for v in ("1.0.0", "1.1.0"))
 DIGITS = ModelName("digits")
 
 
-def wish(mode: str, ref: Ref = NEW, share_pct: int = 0) -> CandidateWish:
-    return CandidateWish(DIGITS, ref, Beside(mode, share_pct, "s" if mode == "split" else ""))  # type: ignore[arg-type]
+def wish(mode: str, ref: Ref = NEW, share_pct: int = 0) -> CandidateRequest:
+    return CandidateRequest(DIGITS, ref, CandidateOrder(mode, share_pct, "s" if mode == "split" else ""))  # type: ignore[arg-type]
 
 
 def test_a_candidate_needs_an_active_version_that_is_another_one() -> None:
@@ -53,10 +53,10 @@ def two_releases(house: House) -> House:
 def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
     fleet = two_releases.fleet
     new = ReleaseRef.parse("digits@1.1.0")
-    first = fleet.deploy(new, selector="", beside=Beside("split", 10))
-    again = fleet.deploy(new, selector="", beside=Beside("split", 10))
+    first = fleet.deploy(new, selector="", beside=CandidateOrder("split", 10))
+    again = fleet.deploy(new, selector="", beside=CandidateOrder("split", 10))
     assert [one.gen for one in first.set] == [one.gen for one in again.set]
-    more = fleet.deploy(new, selector="", beside=Beside("split", 30))
+    more = fleet.deploy(new, selector="", beside=CandidateOrder("split", 30))
     assert more.set[0].gen == first.set[0].gen + 1
     view = fleet.reader.device(more.set[0].device).desired.models[0]
     assert view.release == "digits@1.0.0"
@@ -72,14 +72,14 @@ def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
 def test_a_dry_run_changes_nothing_and_another_active_version_ends_it(two_releases: House) -> None:
     fleet = two_releases.fleet
     new = ReleaseRef.parse("digits@1.1.0")
-    told = fleet.deploy(new, selector="", dry_run=True, beside=Beside("shadow"))
+    told = fleet.deploy(new, selector="", dry_run=True, beside=CandidateOrder("shadow"))
     device = told.set[0].device
     assert fleet.reader.device(device).desired.models[0].candidate is None
-    fleet.deploy(new, selector="", beside=Beside("shadow"))
+    fleet.deploy(new, selector="", beside=CandidateOrder("shadow"))
     fleet.deploy(new, selector="")
     model = fleet.reader.device(device).desired.models[0]
     assert (model.release, model.candidate) == ("digits@1.1.0", None)
-    skipped = fleet.deploy(new, selector="", beside=Beside("shadow")).skipped
+    skipped = fleet.deploy(new, selector="", beside=CandidateOrder("shadow")).skipped
     assert [one.reason for one in skipped] == ["it is the active version there"]
 
 
@@ -102,7 +102,7 @@ def test_a_measurement_needs_nothing_active_and_takes_no_shadow_s_place() -> Non
 
 def test_a_rollout_that_offers_the_same_version_again_leaves_the_candidate(two_releases: House) -> None:
     fleet = two_releases.fleet
-    device = fleet.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=Beside("shadow")).set[0].device
+    device = fleet.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=CandidateOrder("shadow")).set[0].device
     before = fleet.wants([device], DIGITS)[device].active
     assert before is not None
     fleet.set_models([ModelChange(device, DIGITS, msgspec.structs.replace(before, attempt=2, rollout="r-1"))])

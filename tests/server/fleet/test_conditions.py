@@ -10,10 +10,12 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.db import Database
-from edgefleet_server.fleet import conditions, looking, rules, selecting, store
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.inventory import query_plan
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.rules import Operator, Requirement, Selector
+from edgefleet_server.fleet.selectors import grammar, resolve, sql
+from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState
 from tests.server.fleet.house import START
 
@@ -103,22 +105,22 @@ def filled(db: Database) -> Database:
 
 def matched(selector: Selector) -> set[str]:
     """Return whom the selector matches by the rules, one device after another."""
-    groups = {name: rules.parse_selector(one) for name, one in GROUPS.items()}
-    facts = [rules.facts_of(one) for one in DEVICES]
-    return {one["id"] for one in facts if selector.matches(one, selecting.groups_of(one, groups))}
+    groups = {name: grammar.parse_selector(one) for name, one in GROUPS.items()}
+    facts = [grammar.facts_of(one) for one in DEVICES]
+    return {one["id"] for one in facts if selector.matches(one, resolve.groups_of(one, groups))}
 
 
 @given(SELECTORS, st.booleans(), st.sampled_from([0, 10]))
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by_id: bool, many: int) -> None:
     with filled.read() as session, pytest.MonkeyPatch.context() as patched:
-        patched.setattr(looking, "MANY", many)
-        found = list(selecting.matching(session, selector))
-        condition = conditions.matching(selector, selecting.asked_groups(session, selector))
+        patched.setattr(query_plan, "MANY", many)
+        found = list(resolve.matching(session, selector))
+        condition = sql.matching(selector, resolve.asked_groups(session, selector))
         counted = store.count_devices(session, condition)
-        probed = looking.look(session, selector, selecting.asked_groups(session, selector), by_id=by_id)
+        probed = query_plan.plan_query(session, selector, resolve.asked_groups(session, selector), by_id=by_id)
         ids = list(session.execute(probed.select(probed.own)).scalars())
-        probed_count = looking.count(session, probed)
+        probed_count = query_plan.count(session, probed)
         near = select(col(FleetDevice.id), *probed.columns).subquery()
         at_hand = list(session.execute(select(near.c.id).where(probed.at_hand(near.c))).scalars())
     assert {one.id for one in found} == matched(selector), str(selector)
@@ -133,9 +135,9 @@ def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by
 )  # fmt: skip
 def test_a_text_finds_beginnings_of_ids_and_label_values(filled: Database, start: str, expected: set[str]) -> None:
     with filled.read() as session:
-        condition = conditions.found_by(start, is_sqlite=filled.is_sqlite)
+        condition = sql.found_by(start, is_sqlite=filled.is_sqlite)
         found = session.execute(select(col(FleetDevice.id)).where(condition)).scalars().all()
-        at_hand = conditions.found_by_at_hand(start, FleetDevice, is_sqlite=filled.is_sqlite)
+        at_hand = sql.found_by_at_hand(start, FleetDevice, is_sqlite=filled.is_sqlite)
         near = session.execute(select(col(FleetDevice.id)).where(at_hand)).scalars().all()
     assert set(found) == set(near) == expected
 

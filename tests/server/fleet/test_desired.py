@@ -14,7 +14,8 @@ from edgefleet_protocol.desired import DESIRED_TYPE, Desired, Ref, decode_desire
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Event, EventKind, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import verify_envelope
-from edgefleet_server.fleet import store
+from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, SignedDesired
 from edgefleet_server.fleet.errors import (
     BadLabelError,
     BadSelectorError,
@@ -22,8 +23,8 @@ from edgefleet_server.fleet.errors import (
     DeviceUnknownError,
     NothingToDeployError,
 )
-from edgefleet_server.fleet.listing import DeviceQuery, Place
-from edgefleet_server.fleet.model import DeviceStatus, ModelChange, SignedDesired, Wish
+from edgefleet_server.fleet.inventory.listing import DeviceQuery, Place
+from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.registry.errors import ProfileUnknownError, ReleaseUnknownError
 from tests.server.fleet.house import FACTS, PROFILE, House
 
@@ -161,7 +162,7 @@ def test_a_device_that_is_revoked_while_a_deployment_runs_gets_no_document(house
     assert "revoked" in done.skipped[0].reason
     assert house.fleet.desired_of(revoked.id) is None
     with house.db.read() as session:
-        assert store.desired_row(session, revoked.id) is None
+        assert desired_store.desired_row(session, revoked.id) is None
 
 
 def test_listeners_hear_after_the_commit_and_not_of_a_rollback(house: House) -> None:
@@ -200,7 +201,7 @@ def test_documents_are_signed_again_at_half_life(house: House) -> None:
 
 def test_a_device_is_locked_before_its_document(house: House) -> None:
     device = house.device()
-    wish = Wish(ModelName("digits"), Ref(target=f"digits/1.0.0/{PROFILE}.bundle", sha256="a" * 64, length=1))
+    wish = ActiveRequest(ModelName("digits"), Ref(target=f"digits/1.0.0/{PROFILE}.bundle", sha256="a" * 64, length=1))
     seen: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:

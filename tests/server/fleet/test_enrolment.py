@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 from edgefleet_protocol.desired import decode_desired
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.fleet.enrolment.model import BrokerAddress
 from edgefleet_server.fleet.errors import (
     BadClaimError,
     BadDeviceTokenError,
@@ -24,7 +25,7 @@ from edgefleet_server.fleet.errors import (
     DeviceRevokedError,
     NoProfileError,
 )
-from edgefleet_server.fleet.model import BrokerAddress, DeviceStatus
+from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.signing.errors import BadCsrError
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock, claim_body, pinned
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import ModelState, Phase, State
 from edgefleet_server.access.model import Role
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.errors import (
     BadGroupNameError,
     BadSelectorError,
@@ -19,9 +20,8 @@ from edgefleet_server.fleet.errors import (
     GroupInUseError,
     GroupUnknownError,
 )
-from edgefleet_server.fleet.model import NewEvent
-from edgefleet_server.fleet.rules import Operator, Requirement, Selector, parse_selector
-from edgefleet_server.fleet.selecting import groups_of
+from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Selector, parse_selector
+from edgefleet_server.fleet.selectors.resolve import groups_of
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import PROFILE, House
 

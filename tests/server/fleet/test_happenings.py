@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from edgefleet_protocol.messages import Event, EventKind
-from edgefleet_server.db import Database
-from edgefleet_server.fleet.happenings import EventFeed
-from edgefleet_server.fleet.model import EventFilter, NewEvent
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import EventFilter, NewEvent
 from tests.server.fleet.house import House
 
 
@@ -87,12 +87,12 @@ def test_following_goes_on_where_it_stopped(house: House) -> None:
     assert followed(house, ids[-1] + 1000) == []
 
 
-def other_writer(house: House) -> tuple[Database, EventFeed]:
+def other_writer(house: House) -> tuple[Database, EventLog]:
     """Return the feed of another process; skips where only one can write at a time."""
     if house.db.is_sqlite:
         pytest.skip("SQLite has one writer at a time: ids are seen in order")
     db = Database(house.db.engine.url.render_as_string(hide_password=False))
-    return db, EventFeed(db, house.clock)
+    return db, EventLog(db, house.clock)
 
 
 def test_following_waits_for_a_transaction_with_a_lower_id(house: House) -> None:

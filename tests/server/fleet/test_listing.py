@@ -8,13 +8,13 @@ from sqlalchemy import delete, update
 from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.db import Database
-from edgefleet_server.fleet import listing, looking
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import BadCursorError
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.fleet.listing import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
+from edgefleet_server.fleet.inventory import listing, query_plan
+from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
-from edgefleet_server.pages import BadCursorError
 from tests.server.fleet.house import START, TurnedClock
 from tests.server.fleet.test_conditions import add_device
 
@@ -93,7 +93,7 @@ def test_a_search_is_walked_whole_whichever_way_it_is_found(
     lister: DeviceLister, monkeypatch: pytest.MonkeyPatch, selector: str, word: str, sort: str, many: int, near: int
 ) -> None:  # fmt: skip
     monkeypatch.setattr(listing, "NEAR", near)
-    monkeypatch.setattr(looking, "MANY", many)
+    monkeypatch.setattr(query_plan, "MANY", many)
     order, descending = Order(sort.removeprefix("-")), sort.startswith("-")
     ids: list[str] = []
     after: Place | None = None

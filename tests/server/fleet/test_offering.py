@@ -11,21 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from edgefleet_protocol.desired import DESIRED_TYPE, CaptureWish, Deadlines, Desired, Ref, TelemetryWish, decode_desired
+from edgefleet_protocol.desired import (
+    DESIRED_TYPE,
+    CaptureRequest,
+    Deadlines,
+    Desired,
+    Ref,
+    TelemetryRequest,
+    decode_desired,
+)
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName
 from edgefleet_protocol.messages import ErrorClass, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import verify_envelope
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.model import (
-    DeviceStatus,
-    ModelChange,
-    ModelReport,
-    NewEvent,
-    SignedDesired,
-    WantedRef,
-    Wish,
-)
-from edgefleet_server.fleet.offering import report_of
+from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, SignedDesired, WantedRef
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.reported.model import ModelReport
+from edgefleet_server.fleet.reported.reader import report_of
 from tests.server.fleet.house import PROFILE, START, House
 
 DIGITS, FACES = ModelName("digits"), ModelName("faces")
@@ -79,14 +83,14 @@ def test_a_batch_signs_one_document_a_device(house: House) -> None:
 
 def test_a_model_can_be_dropped_and_telemetry_be_kept(house: House) -> None:
     device = house.device().id
-    live = TelemetryWish(profile="live")
+    live = TelemetryRequest(profile="live")
     house.fleet.set_models([ModelChange(device, DIGITS, ref(), live), ModelChange(device, FACES, ref("faces"))])
     house.fleet.set_models([ModelChange(device, DIGITS, None)])
     document = document_of(house, device)
     assert (set(document.models), document.telemetry) == ({"faces"}, live)
-    house.fleet.set_models([ModelChange(device, ModelName("none"), None, TelemetryWish())])
+    house.fleet.set_models([ModelChange(device, ModelName("none"), None, TelemetryRequest())])
     document = document_of(house, device)
-    assert (set(document.models), document.telemetry, document.gen) == ({"faces"}, TelemetryWish(), 4)
+    assert (set(document.models), document.telemetry, document.gen) == ({"faces"}, TelemetryRequest(), 4)
 
 
 def test_another_attempt_is_a_new_document(house: House) -> None:
@@ -96,7 +100,7 @@ def test_another_attempt_is_a_new_document(house: House) -> None:
     active = document_of(house, device).models["digits"].active
     assert active is not None
     assert active.attempt == 2
-    _, is_new = house.fleet.desired.set_active({device: Wish(DIGITS, ref(attempt=3))})[device]
+    _, is_new = house.fleet.desired.set_active({device: ActiveRequest(DIGITS, ref(attempt=3))})[device]
     assert not is_new
 
 
@@ -107,7 +111,7 @@ def test_unknown_and_revoked_devices_are_left_out(house: House) -> None:
     assert [one.device for one in house.fleet.set_models(changes)] == [live]
     assert house.fleet.desired_of(revoked) is None
     with house.db.read() as session:
-        assert store.desired_row(session, revoked) is None
+        assert desired_store.desired_row(session, revoked) is None
 
 
 def test_nothing_of_a_failed_transaction_is_said(house: House) -> None:
@@ -208,7 +212,9 @@ def test_writers_of_every_kind_at_once_do_not_wait_for_each_other_forever(house:
     assert failed == []
     house.fleet.resign_due(START)
     for one in ids:
-        assert document_of(house, one).capture == CaptureWish(key=f"{6:064x}"), "no batch signed an older key for good"
+        assert document_of(house, one).capture == CaptureRequest(key=f"{6:064x}"), (
+            "no batch signed an older key for good"
+        )
         active = document_of(house, one).models["digits"].active
         assert active is not None
         assert active.attempt == 6

@@ -3,8 +3,8 @@
 import msgspec
 
 from edgefleet_protocol.messages import CHILD_DIED_CODE, Seen, State
-from edgefleet_server.fleet.restoring import KIND, MAX_TURNS, TURNS_WITHIN
-from edgefleet_server.fleet.views import Refusal
+from edgefleet_server.fleet.inventory.views import Refusal
+from edgefleet_server.fleet.reported.metadata_recovery import KIND, MAX_TURNS, TURNS_WITHIN
 from tests.server.fleet.house import House, KeyedDevice
 
 

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.rules import POLICY
-from edgefleet_server.fleet.model import NewEvent
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.routes import build_router
 from edgefleet_server.telemetry.routes import build_router as build_telemetry_router
 from tests.server.fleet.apps import Operators

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet.errors import BadLabelError, BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.rules import (
+from edgefleet_server.fleet.selectors.grammar import (
     RESERVED,
     Operator,
     Requirement,

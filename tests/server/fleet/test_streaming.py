@@ -13,15 +13,15 @@ import httpx
 import pytest
 import uvicorn
 
-from edgefleet_cli.event_stream import events_of
+from edgefleet_cli.core.sse import events_of
 from edgefleet_server.access.model import Role
-from edgefleet_server.app import create_app
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.fleet import streaming
-from edgefleet_server.fleet.event_types import all_types, is_chosen, is_pattern, type_of
-from edgefleet_server.fleet.model import NewEvent
-from edgefleet_server.fleet.stream_routes import form_of
-from edgefleet_server.fleet.streaming import Form
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.events import stream
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.events.routes import form_of
+from edgefleet_server.events.stream import Form
+from edgefleet_server.events.types import all_types, is_chosen, is_pattern, type_of
 from tests.support.servers import ApiHouse
 
 
@@ -114,7 +114,7 @@ def test_who_comes_back_misses_nothing_and_sees_nothing_twice(streams: Streams) 
 
 
 def test_the_same_feed_comes_as_a_json_object_a_line(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.2)
     numbers = streams.happen(*["r-1"] * 5)
     headers = {"accept": "application/x-ndjson", "accept-encoding": "gzip", "last-event-id": str(numbers[1])}
     with streams.http.stream("GET", "/events/stream", headers=headers) as answer:
@@ -165,7 +165,7 @@ def test_the_form_of_a_stream(accept: str, form: Form) -> None:
 def test_events_that_come_while_a_viewer_catches_up_arrive_once_and_in_order(
     streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "PAGE", 7)
+    monkeypatch.setattr(stream, "PAGE", 7)
     first = streams.happen(*["r-1"] * 30)
     with ThreadPoolExecutor(1) as pool, streams.open(0) as events:
         later = pool.submit(streams.happen, *["r-1"] * 40)
@@ -199,7 +199,7 @@ def test_filters_choose_by_rollout_device_kind_and_type(streams: Streams) -> Non
 def test_a_viewer_that_is_too_slow_loses_its_buffer_but_no_event(
     streams: Streams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "MAX_WAITING", 3)
+    monkeypatch.setattr(stream, "MAX_WAITING", 3)
     with streams.open() as events:
         numbers = streams.happen(*["r-1"] * 2)
         with streams.house.parts.db.session():  # one commit, more than the buffer holds
@@ -241,7 +241,7 @@ def test_the_hub_rests_while_nobody_looks(streams: Streams) -> None:
 
 
 def test_silence_is_broken_by_comments(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(stream, "HEARTBEAT_S", 0.05)
     with streams.http.stream("GET", "/events/stream", params={"max_s": 0.5}) as answer:
         lines = list(answer.iter_lines())
     assert lines.count(": still here") >= 3
@@ -257,7 +257,7 @@ def test_what_cannot_be_streamed_is_refused_as_a_problem(streams: Streams, monke
     assert ask(type="edgefleet.Rollout") == (422, "fleet.bad_stream")
     assert ask({"last-event-id": "abc"}) == (422, "fleet.bad_stream")
     assert ask(max_s=1e9) == (422, "request.invalid")
-    monkeypatch.setattr(streaming, "MAX_VIEWERS", 0)
+    monkeypatch.setattr(stream, "MAX_VIEWERS", 0)
     assert ask() == (503, "fleet.stream_unavailable")
     assert httpx.get(f"{streams.http.base_url}events/stream").status_code == 401
 
@@ -297,7 +297,7 @@ def test_patterns_choose_whole_names() -> None:
 
 def test_every_state_of_the_machines_has_a_type() -> None:
     from edgefleet_protocol.messages import AssignmentState, EventKind
-    from edgefleet_server.fleet.event_types import DEVICE, ROLLOUT, STAGE, UPDATE
+    from edgefleet_server.events.types import DEVICE, ROLLOUT, STAGE, UPDATE
     from edgefleet_server.rollout.model import RolloutState, StageState
 
     assert set(ROLLOUT) == {state.value for state in RolloutState} - {"draft"}

@@ -10,7 +10,9 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.desired import Desired, decode_desired
 from edgefleet_protocol.messages import Event, EventKind
 from edgefleet_server.access.model import Role
-from edgefleet_server.fleet import tasking
+from edgefleet_server.fleet.desired import tasks as desired_tasks
+from edgefleet_server.fleet.desired.model import TaskOrder, TaskState, TaskView
+from edgefleet_server.fleet.desired.tasks import KEPT, MAX_OPEN, MAX_RESULT_BYTES
 from edgefleet_server.fleet.errors import (
     BadTaskError,
     DeviceRevokedError,
@@ -21,8 +23,6 @@ from edgefleet_server.fleet.errors import (
     TaskUnknownError,
     TooManyTasksError,
 )
-from edgefleet_server.fleet.model import TaskOrder, TaskState, TaskView
-from edgefleet_server.fleet.tasking import KEPT, MAX_OPEN, MAX_RESULT_BYTES
 from tests.server.fleet.apps import Operators, device_client
 from tests.server.fleet.house import House, KeyedDevice
 
@@ -179,7 +179,7 @@ def test_many_are_asked_at_once_and_who_cannot_be_is_named(any_house: House, mon
     assert [task.kind for task in document(house, inside[1]).tasks] == ["restart"]
     assert done.json()["tasks"][inside[2].id] == document(house, inside[2]).tasks[0].id
     assert document(house, outside).tasks == []
-    monkeypatch.setattr(tasking, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(desired_tasks, "MOST_AT_ONCE", 2)
     refused = client.post("/devices:task", json=wanted)
     assert (refused.status_code, refused.json()["code"]) == (422, "task.too_many")
     monkeypatch.undo()

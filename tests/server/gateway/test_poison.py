@@ -12,7 +12,7 @@ from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.model import Role
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.outbound import Signed
-from edgefleet_server.gateway.storable import storable
+from edgefleet_server.gateway.payload_check import storable
 from tests.server.conftest import database_url  # noqa: F401  # a fixture
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.conftest import any_house  # noqa: F401  # a fixture

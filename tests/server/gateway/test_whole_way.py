@@ -24,7 +24,8 @@ from edgefleet_protocol.messages import (
     decode,
 )
 from edgefleet_protocol.verify import verify_envelope
-from edgefleet_server.fleet.model import DeviceStatus, ModelChange
+from edgefleet_server.fleet.desired.model import ModelChange
+from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.gateway import mqtt
 from tests.server.fleet.house import PROFILE

@@ -7,9 +7,9 @@ import pytest
 from edgefleet_protocol.bundle import BundleError
 from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.pages import PageRequest
-from edgefleet_server.registry.contents import KEPT, Manifests
+from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry.errors import ReleaseUnknownError
+from edgefleet_server.registry.manifests import KEPT, Manifests
 from tests.protocol.test_bundle import a_bundle
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
 from tests.server.dashboard.shelf import shelve

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.openapi import operations
+from edgefleet_server.composition.openapi import operations
 from tests.house.tree import ROOT
 from tests.server.dashboard.serving import served
 from tests.server.rest.client_fleet import Answering, client_fleet

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from edgefleet_server.access.allowed_methods import AddressBook
 from edgefleet_server.access.model import Role
-from edgefleet_server.methods import AddressBook
-from edgefleet_server.openapi import operations
-from edgefleet_server.openapi_file import document
+from edgefleet_server.composition.openapi import operations
+from edgefleet_server.process.openapi_file import document
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse, HandClock
 

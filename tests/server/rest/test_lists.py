@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.db import Database
-from edgefleet_server.openapi import operations
-from edgefleet_server.openapi_file import document
-from edgefleet_server.pages import BadCursorError, PageRequest, cut_page, decode_cursor, encode_cursor, rest_of
-from edgefleet_server.rollout import store
-from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.composition.openapi import operations
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import BadCursorError, PageRequest, cut_page, decode_cursor, encode_cursor, rest_of
+from edgefleet_server.process.openapi_file import document
+from edgefleet_server.rollout.store import rollouts
+from edgefleet_server.rollout.store.tables import Rollout
 from tests.server.dashboard.fleet import Fleet, staged
 from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse
@@ -237,7 +237,7 @@ def test_rollouts_of_one_moment_are_walked_on_each_database(db: Database) -> Non
         behind = None
         with db.read() as session:
             while True:
-                rows = store.page(
+                rows = rollouts.page(
                     session, states=(), model="m", behind=behind, limit=1, is_oldest_first=is_oldest_first
                 )
                 if not rows:

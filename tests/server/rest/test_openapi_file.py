@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from edgefleet_server.composition.openapi import operations
 from edgefleet_server.dashboard import routes as dashboard_routes
-from edgefleet_server.openapi import operations
-from edgefleet_server.openapi_diff import breaks
-from edgefleet_server.openapi_file import BreakingChangeError, document, main, text_of, write
+from edgefleet_server.process.openapi_file import BreakingChangeError, document, main, text_of, write
+from edgefleet_server.web.openapi_diff import breaks
 from tests.house.tree import ROOT
 from tests.support.servers import ApiHouse
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.cli_lines import LINES
-from edgefleet_server.dashboard.operations import Operations
+from edgefleet_server.dashboard.operations.catalog import Operations
+from edgefleet_server.dashboard.operations.command_preview import LINES
 from tests.house.tree import ROOT
 from tests.server.rest.client_fleet import client_fleet
 from tests.server.rest.walking import Walk, busy, calls_of, changes_of, read

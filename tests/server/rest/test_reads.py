@@ -11,7 +11,7 @@ import pytest
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.registry_views import RegistryViews
+from edgefleet_server.dashboard.registry.views import RegistryViews
 from edgefleet_server.registry.schemas import SignatureOut
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
 from tests.server.dashboard.shelf import shelve, stocked

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import Phase
-from edgefleet_server.rollout.machines import ROLLOUT_WALKS
-from edgefleet_server.rollout.membership import rank
-from edgefleet_server.rollout.model import Assignment, Bundle, Cell, Member, Report, RolloutState, Snapshot
-from edgefleet_server.rollout.shape import Mode, profile_of
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.bucketing import rank
+from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report, RolloutState, Snapshot, StageRun
+from edgefleet_server.rollout.spec.model import Mode, profile_of
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS
 from tests.server.rollout.simulated_devices import bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
@@ -45,7 +45,7 @@ class Node:
     now: datetime
     state: RolloutState
     reason: str
-    cells: tuple[Cell, ...]
+    cells: tuple[StageRun, ...]
     assignments: tuple[Assignment, ...]
     reports: tuple[Report, ...]
     documents: tuple[Document, ...]

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout.model import Report
-from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
+from edgefleet_server.rollout.model import NO_CANDIDATE, CandidateReport, Report
 from tests.server.rollout.explored import Document, Ground, Node
 
 

@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.hearing import OVERWRITTEN
-from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, CELL_DONE
-from edgefleet_server.rollout.model import Assignment, Cell, Report, StageState
+from edgefleet_server.rollout.model import Assignment, Report, StageRun, StageState
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.observe import OVERWRITTEN
+from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, CELL_DONE
 from tests.server.rollout.explored import HOUR, Ground, Node
 
 DUE: Final = 0
@@ -42,7 +42,7 @@ def combination_of(node: Node) -> str:
     return f"{node.state.value}/{stages}/{states}"
 
 
-def _cell(node: Node, cell: Cell) -> tuple[object, ...]:
+def _cell(node: Node, cell: StageRun) -> tuple[object, ...]:
     times: tuple[int | None, ...] = ()
     if cell.state not in CELL_DONE:
         times = (_ago(node, cell.resumed_at or cell.opened_at, SETTLED), _ago(node, cell.soak_until, DUE))

@@ -8,9 +8,26 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
-from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.facts import is_failure
-from edgefleet_server.rollout.machines import (
+from edgefleet_server.rollout.analysis.model import Advance, KeepWaiting
+from edgefleet_server.rollout.assignments import is_failure
+from edgefleet_server.rollout.bucketing import rank
+from edgefleet_server.rollout.effects import (
+    AssignmentCreated,
+    AssignmentTransitioned,
+    AssignmentUpdated,
+    DecisionMade,
+    Offer,
+    Plan,
+    Revert,
+    RolloutTransitioned,
+    StageRunCreated,
+    StageRunTransitioned,
+    StageRunUpdated,
+)
+from edgefleet_server.rollout.model import Assignment, Bundle, Report, RolloutState, StageState, Strength
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_DONE,
@@ -21,29 +38,6 @@ from edgefleet_server.rollout.machines import (
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
 )
-from edgefleet_server.rollout.membership import rank
-from edgefleet_server.rollout.model import (
-    Advance,
-    Assignment,
-    AssignmentMade,
-    AssignmentMoved,
-    AssignmentNoted,
-    Bundle,
-    CellMade,
-    CellMoved,
-    CellNoted,
-    GiveBack,
-    Hold,
-    Judged,
-    Offer,
-    Plan,
-    Report,
-    RolloutMoved,
-    RolloutState,
-    StageState,
-    Strength,
-)
-from edgefleet_server.rollout.shape import Mode
 from tests.server.rollout.explored import Document, Ground, Node
 
 _S = AssignmentState
@@ -91,26 +85,26 @@ class Carrying:
 
     def carry(self, plan: Plan) -> Node:
         """Return the state after the plan. Raises BrokenInvariantError."""
-        wishes: dict[DeviceId, Offer | GiveBack] = {}
+        wishes: dict[DeviceId, Offer | Revert] = {}
         for effect in plan.effects:
             match effect:
-                case RolloutMoved():
+                case RolloutTransitioned():
                     self._move_rollout(effect)
-                case CellMade():
+                case StageRunCreated():
                     self._check((effect.cell.stage, effect.cell.stratum) not in self.cells, "a cell was made twice")
                     self.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
-                case CellMoved() | CellNoted():
+                case StageRunTransitioned() | StageRunUpdated():
                     self._move_cell(effect)
-                case AssignmentMade():
+                case AssignmentCreated():
                     self._take_in(effect.assignment)
-                case AssignmentMoved() | AssignmentNoted():
+                case AssignmentTransitioned() | AssignmentUpdated():
                     self._move_assignment(effect)
-                case Offer() | GiveBack():
+                case Offer() | Revert():
                     wishes[effect.device] = effect
-                case Judged():
+                case DecisionMade():
                     if isinstance(effect.decision, Advance):
                         self._check_rule(effect)
-                    elif not isinstance(effect.decision, Hold):
+                    elif not isinstance(effect.decision, KeepWaiting):
                         self.is_against = any(is_failure(one) for one in self.assignments.values())
         for device, wish in wishes.items():
             self._sign(device, wish)
@@ -128,7 +122,7 @@ class Carrying:
         if not holds:
             raise BrokenInvariantError(f"{self.ground.fleet.name}, {self.step}: {words}\n{self.node}")
 
-    def _move_rollout(self, effect: RolloutMoved) -> None:
+    def _move_rollout(self, effect: RolloutTransitioned) -> None:
         self._check(effect.before is self.state, "the rollout moves from a state that it is not in")
         self._check((effect.before, effect.after) in _EDGES["rollout"], f"no edge {effect.before} -> {effect.after}")
         if effect.before in ROLLOUT_FINAL:
@@ -139,11 +133,11 @@ class Carrying:
             self._check(is_late or is_said, "a rollout that ended moved by itself")
         self.state, self.reason = effect.after, effect.reason
 
-    def _move_cell(self, effect: CellMoved | CellNoted) -> None:
+    def _move_cell(self, effect: StageRunTransitioned | StageRunUpdated) -> None:
         cell = effect.cell
         key = (cell.stage, cell.stratum)
         stored = self.cells[key]
-        if isinstance(effect, CellNoted):
+        if isinstance(effect, StageRunUpdated):
             self._check(stored.state is cell.state, "a note changed a cell's state")
         else:
             self._check(effect.before is stored.state, "a cell moves from a state that it is not in")
@@ -168,11 +162,11 @@ class Carrying:
         self._check(one.state is _S.ELIGIBLE, "a device did not begin as eligible")
         self.assignments[one.device] = one.but(previous=self.ground.old[self.ground.place[one.device]])
 
-    def _move_assignment(self, effect: AssignmentMoved | AssignmentNoted) -> None:
+    def _move_assignment(self, effect: AssignmentTransitioned | AssignmentUpdated) -> None:
         one = effect.assignment
         stored = self.assignments[one.device]
         self._check(not stored.failed_before or one.failed_before != "", "an earlier failure was forgotten")
-        if isinstance(effect, AssignmentNoted):
+        if isinstance(effect, AssignmentUpdated):
             self._check(stored.state is one.state, "a note changed an assignment's state")
         else:
             self._check(effect.before is stored.state, "an assignment moves from a state that it is not in")
@@ -198,7 +192,7 @@ class Carrying:
             self._check(is_on and one.state is _S.ELIGIBLE, f"went from stage {stored.stage} to {one.stage}")
         self.assignments[one.device] = one.but(previous=stored.previous)
 
-    def _sign(self, device: DeviceId, wish: Offer | GiveBack) -> None:
+    def _sign(self, device: DeviceId, wish: Offer | Revert) -> None:
         place, one = self.ground.place[device], self.assignments[device]
         before, shape = self.documents[place], self.ground.shapes[one.stage]
         gen, new = before.gen + 1, self.ground.new[place]
@@ -249,7 +243,7 @@ class Carrying:
         needs = self.ground.spec.stages[one.stage].shape.approval is not None
         self._check(not needs or lane[one.stage].approved_by != "", "offered before somebody approved it")
 
-    def _check_rule(self, judged: Judged) -> None:
+    def _check_rule(self, judged: DecisionMade) -> None:
         """Count the rule of small strata anew from the truth: what devices run, and since when."""
         facts, now = judged.facts, self.node.now
         counted = [

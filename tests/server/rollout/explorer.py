@@ -31,12 +31,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from edgefleet_server.rollout import second_try
-from edgefleet_server.rollout.machines import IllegalTransitionError
-from edgefleet_server.rollout.model import Plan, RolloutState, Snapshot
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.waits import device_waits, rollout_waits
-from edgefleet_sim import people
+from edgefleet_server.rollout.commands import retry
+from edgefleet_server.rollout.effects import Plan
+from edgefleet_server.rollout.model import RolloutState, Snapshot
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.state_machines import IllegalTransitionError
+from edgefleet_server.rollout.status.blockers import device_waits, rollout_waits
+from edgefleet_sim import operator
 from tests.server.rollout.explored import HOUR, Document, Fleet, Ground, Node
 from tests.server.rollout.explored_devices import may_say
 from tests.server.rollout.explored_fleets import FLEETS
@@ -189,9 +190,9 @@ class Explorer(Ground):
         snapshot, now = self.snapshot(node), node.now
         try:
             if command == "retry":
-                made = second_try.plan_retry(snapshot, now, "a person", second_try.Choice(is_every=True))
+                made = retry.plan_retry(snapshot, now, "a person", retry.Choice(is_every=True))
             else:
-                made = people.plan_of(command, snapshot, now)
+                made = operator.plan_of(command, snapshot, now)
         except IllegalTransitionError:
             return None
         return made if made.effects else None

@@ -17,10 +17,10 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import PublicKey, verify_envelope
-from edgefleet_server.rollout.device_views import RolloutDevice
-from edgefleet_server.rollout.engine import RolloutEngine
+from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.service import RolloutService
-from edgefleet_server.rollout.views import DecisionView, RolloutView
+from edgefleet_server.rollout.status.devices import RolloutDevice
+from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock
 
 SMALL: Final = "generic-x86_64-ort-small"
@@ -249,9 +249,9 @@ class World:
         self.service = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
         self.engine = self.replica("main")
 
-    def replica(self, owner: str) -> RolloutEngine:
+    def replica(self, owner: str) -> RolloutController:
         """Return one more engine on the same database."""
-        return RolloutEngine(self.house.db, self.house.fleet, self.service, self.clock, owner)
+        return RolloutController(self.house.db, self.house.fleet, self.service, self.clock, owner)
 
     # ---- making
 

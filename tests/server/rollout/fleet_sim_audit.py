@@ -13,21 +13,24 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.db import Database
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetEvent
-from edgefleet_server.rollout import rules, store
-from edgefleet_server.rollout.machines import (
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.tables import FleetEvent
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
+from edgefleet_server.rollout.analysis import replay
+from edgefleet_server.rollout.bucketing import rank, stage_of
+from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
+from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
 )
-from edgefleet_server.rollout.membership import rank, stage_of
-from edgefleet_server.rollout.model import Assignment, Cell, RolloutState, StageState, Strength
-from edgefleet_server.rollout.shape import Mode
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.rollout.store import assignments as store_assignments
+from edgefleet_server.rollout.store import rollouts
+from edgefleet_server.rollout.store.tables import Rollout
 
 EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
     "rollout": frozenset((a.value, b.value) for (a, _), b in ROLLOUT_TRANSITIONS.items()),
@@ -43,9 +46,9 @@ Chains = dict[tuple[str, Any], list[FleetEvent]]
 def audit(db: Database, rollout_id: str) -> list[str]:
     """Return every contradiction of one rollout."""
     with db.read() as session:
-        row = store.rollout(session, rollout_id)
-        cells = store.cells(session, rollout_id)
-        assignments = store.assignments(session, rollout_id)
+        row = rollouts.rollout(session, rollout_id)
+        cells = rollouts.cells(session, rollout_id)
+        assignments = store_assignments.assignments(session, rollout_id)
         chains = _chains(session, rollout_id)
         return [
             *_about_chains(row, cells, assignments, chains),
@@ -73,7 +76,7 @@ def _chains(session: Session, rollout_id: str) -> Chains:
     return found
 
 
-def _about_chains(row: Rollout, cells: list[Cell], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
+def _about_chains(row: Rollout, cells: list[StageRun], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
     ends: dict[tuple[str, Any], str] = {("rollout", ""): row.state}
     ends |= {("stage", (cell.stratum, cell.stage)): cell.state.value for cell in cells}
     ends |= {("assignment", one.device): one.state.value for one in assignments}
@@ -92,7 +95,9 @@ def _about_chains(row: Rollout, cells: list[Cell], assignments: list[Assignment]
             yield f"{kind} {key}: the events end at {at}, the table says {end}"
 
 
-def _about_order(names: list[str], cells: list[Cell], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
+def _about_order(
+    names: list[str], cells: list[StageRun], assignments: list[Assignment], chains: Chains
+) -> Iterator[str]:
     """No stage opens before its predecessor passed, no device is offered anything before its stage is open."""
     opened: dict[tuple[str, int], int] = {}
     passed: dict[tuple[str, int], int] = {}
@@ -120,7 +125,9 @@ def _about_order(names: list[str], cells: list[Cell], assignments: list[Assignme
             yield f"{one.device} was offered the release {len(offers)} times, the table says {one.attempt}"
 
 
-def _about_members(session: Session, row: Rollout, cells: list[Cell], assignments: list[Assignment]) -> Iterator[str]:
+def _about_members(
+    session: Session, row: Rollout, cells: list[StageRun], assignments: list[Assignment]
+) -> Iterator[str]:
     """No device is skipped: whoever ranks below a cut belongs to the first such stage, and has an outcome at the end."""
     cuts: dict[str, list[int]] = defaultdict(list)
     for cell in sorted(cells, key=lambda cell: cell.stage):
@@ -155,14 +162,14 @@ def _about_gens(session: Session, assignments: list[Assignment]) -> Iterator[str
             yield f"{one.device} was taken back by gen {one.back_gen} after gen {one.gen}; its document has {newest}"
 
 
-def _about_decisions(session: Session, row: Rollout, cells: list[Cell]) -> Iterator[str]:
-    made = store.decisions(session, row.id, before=None, limit=100_000)
+def _about_decisions(session: Session, row: Rollout, cells: list[StageRun]) -> Iterator[str]:
+    made = rollouts.decisions(session, row.id, before=None, limit=100_000)
     for one in made:
-        again = rules.outcome_of(rules.recompute(one.evidence))
+        again = replay.outcome_of(replay.recompute(one.evidence))
         told = (one.verdict, one.code, one.reason, one.figures)
         if (again.verdict.value, again.code, again.reason, again.figures) != told:
             yield f"decision {one.id} comes out otherwise from its evidence: {again}"
-        twice = rules.outcome_of(rules.recompute(msgspec.json.encode(one.evidence)))
+        twice = replay.outcome_of(replay.recompute(msgspec.json.encode(one.evidence)))
         if twice != again:
             yield f"decision {one.id} comes out otherwise after JSON"
     advances = {(one.stratum, one.stage) for one in made if one.verdict == "advance"}

@@ -6,18 +6,9 @@ from functools import cache
 
 import msgspec
 
-from edgefleet_server.rollout.model import Counts, Facts, OnFail, Rule
-from edgefleet_server.rollout.quality import scale_of
-from edgefleet_server.rollout.quality_model import (
-    Bound,
-    Control,
-    DriftFacts,
-    Metric,
-    MetricFacts,
-    OnBreach,
-    QualityFacts,
-    QualityMetric,
-)
+from edgefleet_server.rollout.analysis.metrics import scale_of
+from edgefleet_server.rollout.analysis.model import Counts, DriftFacts, Facts, MetricFacts, QualityFacts, Rule
+from edgefleet_server.rollout.spec.model import Bound, Control, Metric, OnBreach, OnFail, QualityMetric
 
 Gap = Callable[[random.Random, Facts], Facts]
 

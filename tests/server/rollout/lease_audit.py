@@ -16,8 +16,8 @@ from typing import Any, Final
 from sqlalchemy import select, text
 from sqlmodel import Session, col
 
-from edgefleet_server.db import Database
-from edgefleet_server.fleet.tables import FleetEvent
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.tables import FleetEvent
 
 _COUNT: Final = """INSERT INTO lease_audit SELECT count(*), coalesce(max(n), 0)
   FROM (SELECT count(*) OVER (PARTITION BY site) AS n FROM download_lease) AS leases"""

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.db import Database
-from edgefleet_server.rollout import pace_store, store
-from edgefleet_server.rollout.engine import RolloutEngine
-from edgefleet_server.rollout.machines import IN_FLIGHT
+from edgefleet_server.db.database import Database
+from edgefleet_server.rollout.controller.controller import RolloutController
+from edgefleet_server.rollout.state_machines import IN_FLIGHT
+from edgefleet_server.rollout.store import assignments, claims, throttle
 from tests.server.fleet.house import House
 from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import SimDevice, World, make_world, stages
@@ -109,11 +109,11 @@ def _database() -> Iterator[str]:
         server.drop_database(url)
 
 
-def _other(world: World, url: str, owner: str) -> tuple[RolloutEngine, Database]:
+def _other(world: World, url: str, owner: str) -> tuple[RolloutController, Database]:
     """Return one more engine; replicas share nothing but the database (and the folder of keys)."""
     house = House(url, world.house.folder, world.clock)
     made = World(house)
-    return RolloutEngine(house.db, house.fleet, made.service, world.clock, owner), house.db
+    return RolloutController(house.db, house.fleet, made.service, world.clock, owner), house.db
 
 
 def _start(world: World) -> list[str]:
@@ -128,15 +128,15 @@ def _start(world: World) -> list[str]:
     ]
 
 
-def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str], world: World) -> None:
+def _tick_all(engines: list[tuple[RolloutController, Database]], rollouts: list[str], world: World) -> None:
     """Let each replica tick another rollout at the same moment: its claim, then its tick, as the engine does both."""
     at_once = threading.Barrier(len(engines))
 
-    def tick(engine: RolloutEngine, db: Database, mine: str) -> None:
+    def tick(engine: RolloutController, db: Database, mine: str) -> None:
         with db.session() as session:
             others = [one for one in rollouts if one != mine]
             owner, now = f"replica of {mine}", world.clock.now()
-            claimed = store.lease(store.lock_due(session, owner, now, but=others, woken_but=()), owner, now)
+            claimed = claims.lease(claims.lock_due(session, owner, now, but=others, woken_but=()), owner, now)
         at_once.wait()
         for rollout, fence in claimed:
             engine._attempt(rollout, fence)  # what `tick` does with what it claimed, one after the other
@@ -151,7 +151,7 @@ def _tick_all(engines: list[tuple[RolloutEngine, Database]], rollouts: list[str]
 def _some_go_on(world: World, rollouts: list[str], chance: random.Random) -> None:
     """Let some of the devices that have something to do go on by some steps; now and then one goes away or comes back."""
     with world.house.db.read() as session:
-        assigned = [one for rollout in rollouts for one in store.assignments(session, rollout)]
+        assigned = [one for rollout in rollouts for one in assignments.assignments(session, rollout)]
     busy: list[SimDevice] = [world.devices[one.device] for one in assigned if one.state in IN_FLIGHT]
     for one in [one for one in world.devices.values() if one.is_away]:
         if chance.random() < 0.3:
@@ -174,6 +174,6 @@ def _some_go_on(world: World, rollouts: list[str], chance: random.Random) -> Non
 def _taken(house: House, rollouts: list[str]) -> set[tuple[str, DeviceId, int]]:
     """Return the leases that are held, by the attempt that they were taken for."""
     with house.db.read() as session:
-        attempts = {(r, a.device): a.attempt for r in rollouts for a in store.assignments(session, r)}
-        held = [lease for r in rollouts for lease in pace_store.leases_of(session, r)]
+        attempts = {(r, a.device): a.attempt for r in rollouts for a in assignments.assignments(session, r)}
+        held = [lease for r in rollouts for lease in throttle.leases_of(session, r)]
         return {(one.rollout, one.device, attempts[one.rollout, one.device]) for one in held}

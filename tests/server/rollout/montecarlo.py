@@ -22,8 +22,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgefleet_server.rollout.model import Advance, Counts, Facts, RollBack, Rule
-from edgefleet_server.rollout.rules import decide
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.model import Advance, Counts, Facts, RollBack, Rule
 from tests.server.rollout import quality_montecarlo
 from tests.server.rollout.gaps import evidence_gap
 

@@ -14,24 +14,20 @@ from typing import Final
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.machines import IN_FLIGHT
-from edgefleet_server.rollout.membership import cut_of, rank
+from edgefleet_server.rollout.bucketing import cut_of, rank
+from edgefleet_server.rollout.effects import Plan, StageRunTransitioned
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
-    Cell,
-    CellMoved,
     Member,
-    Plan,
-    Promote,
     Report,
     RolloutState,
-    Size,
     Snapshot,
-    Spec,
-    StageSpec,
+    StageRun,
     StageState,
 )
+from edgefleet_server.rollout.spec.model import Promote, Size, Spec, StageSpec
+from edgefleet_server.rollout.state_machines import IN_FLIGHT
 
 NOW: Final = datetime(2026, 1, 5, tzinfo=UTC)
 SOAK: Final = timedelta(hours=1)
@@ -60,7 +56,7 @@ def whole(chance: random.Random) -> Snapshot:
     cut = cut_of(size, [rank(salt, device) for device in devices], 0, None)
     state = chance.choice([StageState.EXPOSING, StageState.SOAKING, StageState.JUDGING])
     opened_at = NOW - timedelta(hours=chance.uniform(3, 40))
-    canary = Cell(0, STRATUM, state, cut, len(devices), opened_at=opened_at, soak_until=NOW - timedelta(minutes=1))
+    canary = StageRun(0, STRATUM, state, cut, len(devices), opened_at=opened_at, soak_until=NOW - timedelta(minutes=1))
     return Snapshot(
         id=RolloutId("r-1"),
         state=RolloutState.RUNNING,
@@ -68,7 +64,7 @@ def whole(chance: random.Random) -> Snapshot:
         salt=salt,
         bundles={STRATUM: NEW},
         members=tuple(Member(device, STRATUM) for device in devices),
-        cells=(canary, Cell(1, STRATUM, StageState.PENDING)),
+        cells=(canary, StageRun(1, STRATUM, StageState.PENDING)),
         assignments=tuple(_healthy(device, opened_at, chance) for device in devices[:canaries]),
         reports={device: _fine(chance) for device in devices[:canaries]},
     )
@@ -82,7 +78,7 @@ def gap(chance: random.Random) -> tuple[Snapshot, str]:
 
 def passes(plan: Plan) -> bool:
     """Say whether a plan lets a stage pass."""
-    return any(isinstance(one, CellMoved) and one.cell.state is StageState.PASSED for one in plan.effects)
+    return any(isinstance(one, StageRunTransitioned) and one.cell.state is StageState.PASSED for one in plan.effects)
 
 
 def _healthy(device: DeviceId, opened_at: datetime, chance: random.Random) -> Assignment:

@@ -25,20 +25,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.evidence import log_e_abort, log_e_promote, threshold
-from edgefleet_server.rollout.model import Advance, Counts, Decision, Facts, RollBack, Rule
-from edgefleet_server.rollout.quality import CLIPPED_CAP_PCT, INSTALL_WEIGHT, OWN_DATA_PCT, quality_facts, scale_of
-from edgefleet_server.rollout.quality_model import (
-    Bound,
-    DeviceQuality,
-    Metric,
-    OnBreach,
-    QualityGate,
-    QualityMetric,
-    Span,
+from edgefleet_server.rollout.analysis.bounded_mean import FRACTIONS
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold
+from edgefleet_server.rollout.analysis.metrics import (
+    CLIPPED_CAP_PCT,
+    INSTALL_WEIGHT,
+    OWN_DATA_PCT,
+    quality_facts,
+    scale_of,
 )
-from edgefleet_server.rollout.rules import decide
-from edgefleet_server.rollout.sequences import FRACTIONS
+from edgefleet_server.rollout.analysis.model import Advance, Counts, Decision, Facts, RollBack, Rule
+from edgefleet_server.rollout.model import DeviceQuality, Span
+from edgefleet_server.rollout.spec.model import Bound, Metric, OnBreach, QualityGate, QualityMetric
 
 P0: Final = 0.03
 P1: Final = 0.05

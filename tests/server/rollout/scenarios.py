@@ -12,9 +12,9 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any, Final
 
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.shape import PLAIN_STAGE
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.model import PLAIN_STAGE
+from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.corpus import Case, accepted
 from tests.server.rollout.planner_gaps import NOW, gap, passes
 from tests.server.rollout.shaped_simulation import ShapedWorld

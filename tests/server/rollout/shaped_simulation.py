@@ -16,28 +16,28 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase
-from edgefleet_server.fleet.rules import parse_selector
-from edgefleet_server.rollout import approving, control, gating, quality, rules
-from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL, ROLLOUT_WALKS
-from edgefleet_server.rollout.measures import LATE
+from edgefleet_server.fleet.selectors.grammar import parse_selector
+from edgefleet_server.rollout.analysis import decide, metrics, webhook_gates
+from edgefleet_server.rollout.analysis.device_metrics import LATE
+from edgefleet_server.rollout.commands import steer
+from edgefleet_server.rollout.effects import Offer, Plan, Revert
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
-    Cell,
-    GiveBack,
+    CandidateReport,
     Member,
-    Offer,
-    Plan,
     Report,
     RolloutState,
     Snapshot,
-    Spec,
+    StageRun,
     StageState,
     Strength,
 )
-from edgefleet_server.rollout.shape import CandidateReport, Mode, profile_of
-from edgefleet_server.rollout.walking import NO_CANARY, OPENED
+from edgefleet_server.rollout.planner import approvals
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.stages import NO_CANARY, OPENED
+from edgefleet_server.rollout.spec.model import Mode, Spec, profile_of
+from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL, ROLLOUT_WALKS
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
 from tests.server.rollout.simulated_state import START
 from tests.server.rollout.simulated_telemetry import Shows, SimulatedTelemetry
@@ -45,17 +45,17 @@ from tests.server.rollout.simulation import MAX_TICKS, Ended, World
 
 FAILS_UNOPENED: Final = frozenset(
     {
-        approving.UNANSWERED,
-        approving.DENIED,
+        approvals.UNANSWERED,
+        approvals.DENIED,
         NO_CANARY,
-        rules.GUARD_CLASS,
-        rules.GUARD_LOST,
-        rules.SMALL_CLASS,
-        rules.SMALL_TWO,
-        rules.ABORT_EVIDENCE,
-        rules.ABORT_POOLED,
-        quality.QUALITY_BREACH,
-        gating.GATE_ROLLBACK,
+        decide.GUARD_CLASS,
+        decide.GUARD_LOST,
+        decide.SMALL_CLASS,
+        decide.SMALL_TWO,
+        decide.ABORT_EVIDENCE,
+        decide.ABORT_POOLED,
+        metrics.QUALITY_BREACH,
+        webhook_gates.GATE_ROLLBACK,
     }
 )
 """The codes with which a stage is opened only to fail in the same plan, offered to nobody: a person said no or nothing, no other
@@ -239,7 +239,7 @@ class ShapedWorld(World):
             candidate=replace(told.candidate, wanted_by_server="" if candidate is None else candidate.sha256),
         )
 
-    def _sign(self, device_id: DeviceId, wish: Offer | GiveBack, before: RolloutState) -> None:
+    def _sign(self, device_id: DeviceId, wish: Offer | Revert, before: RolloutState) -> None:
         device, one = self.devices[device_id], self.assignments[device_id]
         document = self.documents[device_id]
         stage = self.spec.stages[one.stage]
@@ -289,7 +289,7 @@ class ShapedWorld(World):
             self._check(not new, f"stage {key} failed unopened, and was offered to {new}")
         self._failing.clear()
 
-    def _check_order(self, stored: Cell, cell: Cell) -> None:
+    def _check_order(self, stored: StageRun, cell: StageRun) -> None:
         shapes = [stage.shape for stage in self.spec.stages]
         if stored.state is StageState.PENDING and cell.state is not StageState.SKIPPED:
             lane = [c for c in self.cells.values() if c.stratum == cell.stratum and c.stage < cell.stage]
@@ -369,7 +369,7 @@ class ShapedWorld(World):
 
     def _ask_people(self) -> None:
         """Let somebody answer, later, whom the rollout has just asked."""
-        is_waiting = bool(approving.waiting(self.cells.values()))
+        is_waiting = bool(approvals.waiting(self.cells.values()))
         if is_waiting and not self._is_asked:
             self._is_asked = True
             answer = next(self._people, "silence")
@@ -382,9 +382,9 @@ class ShapedWorld(World):
         if self.state not in ROLLOUT_WALKS:
             return
         if answer == "approve":
-            self.carry(control.plan_approval(self.snapshot(), self.now, "ann", "approved by ann", None))
+            self.carry(steer.plan_approval(self.snapshot(), self.now, "ann", "approved by ann", None))
         else:
-            self.carry(control.plan_denial(self.snapshot(), self.now, "denied by ann", None))
+            self.carry(steer.plan_denial(self.snapshot(), self.now, "denied by ann", None))
         self._look_at = self.now
 
     def _dues(self) -> Iterator[datetime]:
@@ -392,7 +392,7 @@ class ShapedWorld(World):
         if self._telemetry is not None and self.spec.quality is not None:
             switches = (one.switched_at for one in self.assignments.values())
             yield from (switched + self.spec.quality.after + LATE for switched in switches if switched is not None)
-        for cell in approving.waiting(self.cells.values()):
+        for cell in approvals.waiting(self.cells.values()):
             wanted = self.spec.stages[cell.stage].shape.approval
             if cell.asked_at is not None and wanted is not None:
                 yield cell.asked_at + wanted.timeout
@@ -400,7 +400,7 @@ class ShapedWorld(World):
 
 def world_with(document: dict[str, Any], fleet: Mapping[str, int], seed: int, **more: Any) -> ShapedWorld:
     """Return a world of a spec."""
-    from edgefleet_server.rollout.spec import parse_spec
+    from edgefleet_server.rollout.spec.parser import parse_spec
 
     scenario = more.pop("scenario", None) or Scenario(seed=seed)
     return ShapedWorld(parse_spec(document), fleet, scenario, **more)

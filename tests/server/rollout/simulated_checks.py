@@ -7,27 +7,19 @@ from typing import Final
 
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.hearing import OVERWRITTEN
-from edgefleet_server.rollout.machines import (
+from edgefleet_server.rollout.analysis.model import Advance, Rule
+from edgefleet_server.rollout.effects import DecisionMade, Plan, Revert
+from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.observe import OVERWRITTEN
+from edgefleet_server.rollout.planner.tick import JOINER_SHARE
+from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_TRANSITIONS,
     IN_FLIGHT,
     ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
 )
-from edgefleet_server.rollout.model import (
-    Advance,
-    Assignment,
-    Cell,
-    GiveBack,
-    Judged,
-    Plan,
-    RolloutState,
-    Rule,
-    StageState,
-)
-from edgefleet_server.rollout.planner import JOINER_SHARE
 from tests.server.rollout.simulated_state import START, SimulatedState
 
 _EDGES: Final = {
@@ -55,7 +47,7 @@ class CheckedState(SimulatedState):
         self._check(stored is before, f"a {table} moves from {before}, but is {stored}")
         self._check((before, after) in _EDGES[table], f"a {table} moved from {before} to {after}")
 
-    def _check_order(self, stored: Cell, cell: Cell) -> None:
+    def _check_order(self, stored: StageRun, cell: StageRun) -> None:
         earlier = [c for c in self.cells.values() if c.stratum == cell.stratum and c.stage < cell.stage]
         if stored.state is StageState.PENDING:
             done = all(c.state in (StageState.PASSED, StageState.SKIPPED) for c in earlier)
@@ -81,7 +73,7 @@ class CheckedState(SimulatedState):
         most = limits.per_site
         self._check(most is None or max(by_site.values(), default=0) <= most, f"leases by site: {by_site}")
 
-    def _check_verdict(self, judged: Judged) -> None:
+    def _check_verdict(self, judged: DecisionMade) -> None:
         """A promotion rests on devices that really run the release, whatever reports were lost."""
         self.verdicts[judged.decision.code] += 1
         if not isinstance(judged.decision, Advance):
@@ -113,7 +105,7 @@ class CheckedState(SimulatedState):
         self._check(flying <= max(1, exposed * JOINER_SHARE), f"{flying} joiners at once in a stage of {exposed}")
 
     def _check_way_back(self, plan: Plan) -> None:
-        back = [self.assignments[e.device] for e in plan.effects if isinstance(e, GiveBack) and e.is_rollback]
+        back = [self.assignments[e.device] for e in plan.effects if isinstance(e, Revert) and e.is_rollback]
         times = [one.exposed_at or one.offered_at or self.now for one in back]
         self._check(times == sorted(times, reverse=True), "not taken back newest exposed first")
 

@@ -15,9 +15,9 @@ from typing import Final, Protocol
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout.hearing import HELD_CODE
-from edgefleet_server.rollout.model import Bundle, Report, Spec
+from edgefleet_protocol.messages import HELD_CODE, ErrorClass, Phase
+from edgefleet_server.rollout.model import Bundle, Report
+from edgefleet_server.rollout.spec.model import Spec
 
 TICK: Final = timedelta(seconds=2)
 CHAIN: Final = (

@@ -11,21 +11,19 @@ from itertools import count
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.carrying import BRAKED
-from edgefleet_server.rollout.membership import rank, stage_of
+from edgefleet_server.rollout.bucketing import rank, stage_of
+from edgefleet_server.rollout.execution.executor import BRAKED
 from edgefleet_server.rollout.model import (
     Assignment,
-    Cell,
+    Lease,
     Member,
+    RampWindow,
     Report,
     RolloutState,
-    Spec,
+    StageRun,
     StageState,
 )
-from edgefleet_server.rollout.pace import (
-    Lease,
-    Minute,
-)
+from edgefleet_server.rollout.spec.model import Spec
 from tests.server.rollout.simulated_devices import TICK, Document, Scenario, SimulatedDevice, bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
@@ -49,10 +47,10 @@ class SimulatedState:
         self.devices: dict[DeviceId, SimulatedDevice] = {}
         self.members: dict[DeviceId, Member] = {}
         self.documents: dict[DeviceId, Document] = {}
-        self.cells: dict[tuple[int, ProfileName], Cell] = {}
+        self.cells: dict[tuple[int, ProfileName], StageRun] = {}
         self.assignments: dict[DeviceId, Assignment] = {}
         self.verdicts: Counter[str] = Counter()
-        self.minutes: dict[int, Minute] = {}
+        self.minutes: dict[int, RampWindow] = {}
         self.leases: dict[DeviceId, Lease] = {}
         self.line_until: datetime | None = None
         self.ticks = 0

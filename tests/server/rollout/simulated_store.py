@@ -8,38 +8,36 @@ from datetime import timedelta
 from typing import Any
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
-from edgefleet_server.rollout.machines import (
-    CELL_OPEN,
+from edgefleet_server.rollout.effects import (
+    AssignmentCreated,
+    AssignmentTransitioned,
+    AssignmentUpdated,
+    BandwidthBooked,
+    DecisionMade,
+    LeaseEnded,
+    LeaseTaken,
+    Offer,
+    Plan,
+    RampWindowUpdated,
+    Revert,
+    RolloutTransitioned,
+    StageRunCreated,
+    StageRunTransitioned,
+    StageRunUpdated,
 )
 from edgefleet_server.rollout.model import (
     Assignment,
-    AssignmentMade,
-    AssignmentMoved,
-    AssignmentNoted,
     Bundle,
-    Cell,
-    CellMade,
-    CellMoved,
-    CellNoted,
-    GiveBack,
-    Judged,
-    Offer,
-    Plan,
+    PaceFacts,
     Report,
-    RolloutMoved,
     RolloutState,
     Snapshot,
+    StageRun,
     StageState,
     Strength,
-)
-from edgefleet_server.rollout.pace import (
-    LeaseEnded,
-    LeaseTaken,
-    LineBooked,
-    MinuteNoted,
-    PaceFacts,
     Whereabouts,
 )
+from edgefleet_server.rollout.state_machines import CELL_OPEN
 from tests.server.rollout.simulated_checks import CheckedState
 from tests.server.rollout.simulated_devices import Document, SimulatedDevice
 
@@ -80,7 +78,7 @@ class SimulatedStore(CheckedState):
     def carry(self, plan: Plan) -> None:
         """Do what a plan says, as the server's carrier does: rows in order, then each document at most once."""
         before = self.state
-        wishes: dict[DeviceId, Offer | GiveBack] = {}
+        wishes: dict[DeviceId, Offer | Revert] = {}
         for effect in plan.effects:
             self._carry_one(effect, wishes)
         self._check_way_back(plan)
@@ -88,57 +86,57 @@ class SimulatedStore(CheckedState):
             self._sign(device, wish, before)
         self._check_limits()
 
-    def _carry_one(self, effect: Any, wishes: dict[DeviceId, Offer | GiveBack]) -> None:
+    def _carry_one(self, effect: Any, wishes: dict[DeviceId, Offer | Revert]) -> None:
         match effect:
-            case RolloutMoved():
+            case RolloutTransitioned():
                 self._check_edge("rollout", self.state, effect.before, effect.after)
                 self.state, self.reason = effect.after, effect.reason
-            case CellMade():
+            case StageRunCreated():
                 self._check((effect.cell.stage, effect.cell.stratum) not in self.cells, "a cell was made twice")
                 self._keep_cell(effect.cell)
-            case CellMoved():
+            case StageRunTransitioned():
                 stored = self.cells[effect.cell.stage, effect.cell.stratum]
                 self._check_edge("cell", stored.state, effect.before, effect.cell.state)
                 self._check_order(stored, effect.cell)
                 self._keep_cell(effect.cell)
-            case CellNoted():
+            case StageRunUpdated():
                 stored = self.cells[effect.cell.stage, effect.cell.stratum]
                 self._check(stored.state is effect.cell.state, "a note changed a cell's state")
                 self._keep_cell(effect.cell)
-            case AssignmentMade():
+            case AssignmentCreated():
                 self._check(effect.assignment.device not in self.assignments, "a device was assigned twice")
                 previous = self.devices[effect.assignment.device].active
                 self.assignments[effect.assignment.device] = effect.assignment.but(previous=previous)
                 self._check_joiner(effect.assignment)
-            case AssignmentMoved():
+            case AssignmentTransitioned():
                 stored_one = self.assignments[effect.assignment.device]
                 self._check_edge("assignment", stored_one.state, effect.before, effect.assignment.state)
                 self._keep(effect.assignment)
-            case AssignmentNoted():
+            case AssignmentUpdated():
                 stored_one = self.assignments[effect.assignment.device]
                 self._check(stored_one.state is effect.assignment.state, "a note changed an assignment's state")
                 self._keep(effect.assignment)
-            case Offer() | GiveBack():
+            case Offer() | Revert():
                 wishes[effect.device] = effect
-            case Judged():
+            case DecisionMade():
                 self._check_verdict(effect)
-            case MinuteNoted():
+            case RampWindowUpdated():
                 self.minutes[effect.minute.stage] = effect.minute
                 self._check(effect.minute.offered <= effect.minute.per_min, "more offers than the rate allows")
             case LeaseTaken():
                 self.leases[effect.lease.device] = effect.lease
             case LeaseEnded():
                 del self.leases[effect.device]
-            case LineBooked():
+            case BandwidthBooked():
                 self.line_until = effect.until
 
-    def _keep_cell(self, cell: Cell) -> None:
+    def _keep_cell(self, cell: StageRun) -> None:
         self.cells[cell.stage, cell.stratum] = cell
 
     def _keep(self, one: Assignment) -> None:
         self.assignments[one.device] = one.but(previous=self.assignments[one.device].previous)
 
-    def _sign(self, device_id: DeviceId, wish: Offer | GiveBack, before: RolloutState) -> None:
+    def _sign(self, device_id: DeviceId, wish: Offer | Revert, before: RolloutState) -> None:
         device, one = self.devices[device_id], self.assignments[device_id]
         if isinstance(wish, Offer):
             self._check(

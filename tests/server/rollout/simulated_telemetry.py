@@ -15,10 +15,9 @@ from typing import Any, Final, cast
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.rollout.measuring import Measurer
-from edgefleet_server.rollout.model import Snapshot
-from edgefleet_server.rollout.quality_model import DeviceQuality
-from edgefleet_server.rollout.shape import Mode
+from edgefleet_server.rollout.model import DeviceQuality, Snapshot
+from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
+from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.telemetry.model import PeriodWindow
 
 ANSWERS: Final = 40
@@ -42,7 +41,7 @@ class SimulatedTelemetry:
 
     def __init__(self, shows: Shows) -> None:
         self._shows = shows
-        self._measurer = Measurer(cast("Any", None))
+        self._measurer = MetricCollector(cast("Any", None))
         self.taken: tuple[DeviceQuality, ...] = ()
 
     def take(self, snapshot: Snapshot, now: datetime) -> tuple[DeviceQuality, ...]:

@@ -20,22 +20,15 @@ from typing import Final
 
 from edgefleet_protocol.ids import ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout import control
-from edgefleet_server.rollout.facts import soak_end
-from edgefleet_server.rollout.leases import TAKE_UP
-from edgefleet_server.rollout.machines import (
-    CELL_OPEN,
-    ROLLOUT_FINAL,
-)
-from edgefleet_server.rollout.model import (
-    Cell,
-    RolloutState,
-    Snapshot,
-    Spec,
-)
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.ramp import room_at
-from edgefleet_server.rollout.windows import opening
+from edgefleet_server.rollout.assignments import soak_end
+from edgefleet_server.rollout.commands import steer
+from edgefleet_server.rollout.model import RolloutState, Snapshot, StageRun
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.maintenance_windows import opening
+from edgefleet_server.rollout.spec.model import Spec
+from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_FINAL
+from edgefleet_server.rollout.throttle.leases import TAKE_UP
+from edgefleet_server.rollout.throttle.ramp import room_at
 from tests.server.rollout.simulated_devices import TICK, Scenario, bundle_of
 from tests.server.rollout.simulated_state import START
 from tests.server.rollout.simulated_store import SimulatedStore
@@ -53,7 +46,7 @@ class Ended:
     reason: str
     took: timedelta
     ticks: int
-    cells: dict[tuple[int, ProfileName], Cell]
+    cells: dict[tuple[int, ProfileName], StageRun]
     verdicts: Counter[str]
 
 
@@ -107,17 +100,17 @@ class World(SimulatedStore):
 
     def pause(self, reason: str) -> None:
         """Pause a rollout that runs."""
-        self.carry(control.plan_pause(self.snapshot(), self.now, reason))
+        self.carry(steer.plan_pause(self.snapshot(), self.now, reason))
 
     def resume(self, reason: str) -> None:
         """Resume the rollout if it is paused."""
         if self.state is RolloutState.PAUSED:
-            self.carry(control.plan_resume(self.snapshot(), self.now, reason))
+            self.carry(steer.plan_resume(self.snapshot(), self.now, reason))
             self._look_at = self.now
 
     def promote(self, reason: str) -> None:
         """Let the open stages pass at a person's word."""
-        self.carry(control.plan_promotion(self.snapshot(), self.now, reason, None))
+        self.carry(steer.plan_promotion(self.snapshot(), self.now, reason, None))
         self._look_at = self.now
 
     # ---- running
@@ -199,13 +192,13 @@ class World(SimulatedStore):
         snapshot = self.snapshot()
         match what:
             case "abort":
-                plan = control.plan_abort(snapshot, self.now, "enough", rollback=False)
+                plan = steer.plan_abort(snapshot, self.now, "enough", rollback=False)
             case "abort_rollback":
-                plan = control.plan_abort(snapshot, self.now, "enough", rollback=True)
+                plan = steer.plan_abort(snapshot, self.now, "enough", rollback=True)
             case "promote":
-                plan = control.plan_promotion(snapshot, self.now, "we know why", None)
+                plan = steer.plan_promotion(snapshot, self.now, "we know why", None)
             case "resume":
-                plan = control.plan_resume(snapshot, self.now, "once more")
+                plan = steer.plan_resume(snapshot, self.now, "once more")
             case _:
                 raise ValueError(what)
         self.carry(plan)

@@ -14,11 +14,21 @@ from hypothesis import strategies as st
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout import leases
-from edgefleet_server.rollout.admitting import Ledger
-from edgefleet_server.rollout.model import Assignment, Bundle, Report, RolloutState, Snapshot
-from edgefleet_server.rollout.pace import Lease, LeaseTaken, Limits, LineBooked, PaceFacts, Whereabouts
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.effects import BandwidthBooked, LeaseTaken
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    Lease,
+    PaceFacts,
+    Report,
+    RolloutState,
+    Snapshot,
+    Whereabouts,
+)
+from edgefleet_server.rollout.spec.model import Limits
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.throttle import leases
+from edgefleet_server.rollout.throttle.admission import AdmissionControl
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 PROFILE = ProfileName("rpi")
@@ -55,14 +65,14 @@ def snapshot_of(rollout: int, devices: int, store: Store, length: int = 9, **spe
     )
 
 
-def taken(snapshot: Snapshot, now: datetime = NOW) -> list[LeaseTaken | LineBooked]:
+def taken(snapshot: Snapshot, now: datetime = NOW) -> list[LeaseTaken | BandwidthBooked]:
     """Offer to everyone who may be offered the release."""
-    ledger = Ledger(snapshot, now)
+    ledger = AdmissionControl(snapshot, now)
     held = {lease.device for lease in snapshot.pace.leases}
-    found: list[LeaseTaken | LineBooked] = []
+    found: list[LeaseTaken | BandwidthBooked] = []
     for a in snapshot.assignments:
         if a.device not in held and ledger.wait(a, 0) is None:
-            found += [one for one in ledger.take(a, 0) if isinstance(one, LeaseTaken | LineBooked)]
+            found += [one for one in ledger.take(a, 0) if isinstance(one, LeaseTaken | BandwidthBooked)]
     return found
 
 
@@ -71,7 +81,7 @@ class Replica:
 
     def __init__(self, number: int, store: Store, limits: dict[str, int], *, locks: bool) -> None:
         self._number, self._store, self._limits, self._locks = number, store, limits, locks
-        self._plan: list[LeaseTaken | LineBooked] | None = None
+        self._plan: list[LeaseTaken | BandwidthBooked] | None = None
         self._is_in = False
 
     def step(self) -> None:
@@ -153,7 +163,7 @@ def test_each_wait_says_why_and_what_would_move_it() -> None:
         ("rate", Store(), {"stages": [{"size": {"percent": 100}, "rate": {"start": "1/min"}}]}),
     ):
         snapshot = snapshot_of(0, 1 if name != "rate" else 2, store, **spec)
-        ledger = Ledger(snapshot, NOW)
+        ledger = AdmissionControl(snapshot, NOW)
         if name == "rate":
             ledger.take(snapshot.assignments[1], 0)
         wait = ledger.wait(snapshot.assignments[0], 0)

@@ -13,8 +13,8 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.access.tables import AuditRow
 from edgefleet_server.alerting import rules
 from edgefleet_server.alerting.errors import BadMatcherError, BadPayloadError
-from edgefleet_server.app import create_app
-from edgefleet_server.parts import Parts
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.container import Parts
 from tests.server.fleet.apps import parts_of
 from tests.server.rollout.fleet_sim import World, stages
 

@@ -9,9 +9,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import ErrorClass
-from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.model import Advance, Counts, Facts, Hold, OnFail, RollBack, Rule, Strength
-from edgefleet_server.rollout.rules import decide, outcome_of, recompute, same, stored
+from edgefleet_server.rollout import model as rules
+from edgefleet_server.rollout.analysis import decide as analysis_decide
+from edgefleet_server.rollout.analysis import replay
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.model import Advance, Counts, Facts, KeepWaiting, RollBack, Rule
+from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same, stored
+from edgefleet_server.rollout.model import Strength
+from edgefleet_server.rollout.spec.model import OnFail
 from tests.server.rollout.gaps import evidence_gap
 from tests.server.rollout.test_rules import facts
 
@@ -148,7 +153,7 @@ def _one_pending_failed(base: Facts) -> Counts:
 def test_every_decision_is_told_in_finite_figures_and_agrees_with_itself(base: Facts) -> None:
     decision = decide(base)
     told = outcome_of(decision)
-    assert told.code in rules.MESSAGES
+    assert told.code in analysis_decide.MESSAGES
     assert decision.reason
     assert "{" not in decision.reason
     assert all(math.isfinite(value) for value in told.figures.values() if isinstance(value, int | float))
@@ -156,7 +161,7 @@ def test_every_decision_is_told_in_finite_figures_and_agrees_with_itself(base: F
     assert again == told, "bit-identical"
     assert same(told, again)
     assert same(told, outcome_of(recompute(stored(base))))
-    read_back = msgspec.json.decode(msgspec.json.encode(told), type=rules.Outcome)
+    read_back = msgspec.json.decode(msgspec.json.encode(told), type=replay.Outcome)
     assert same(read_back, told)
 
 
@@ -190,5 +195,5 @@ def test_random_gaps_in_the_evidence_never_promote() -> None:
         gap, what = evidence_gap(chance)
         decision = decide(gap)
         assert not isinstance(decision, Advance), (what, gap, decision)
-        held += isinstance(decision, Hold)
+        held += isinstance(decision, KeepWaiting)
     assert held > 3_000, "the gaps are hardly ever what decides"

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
-from edgefleet_server.rollout.draft import BATCH, BATCH_SHARE, HUGE
-from edgefleet_server.rollout.model import Member, Offer, RolloutState, Snapshot
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.effects import Offer
+from edgefleet_server.rollout.model import Member, RolloutState, Snapshot
+from edgefleet_server.rollout.planner.builder import BATCH, BATCH_SHARE, HUGE
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.explored import START
 from tests.server.rollout.simulated_devices import bundle_of
 

@@ -9,25 +9,14 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.doubting import DOUBT, LEAST, doubt
-from edgefleet_server.rollout.model import (
-    Assignment,
-    Cell,
-    Counts,
-    Facts,
-    Member,
-    Offer,
-    RollBack,
-    RolloutMoved,
-    RolloutState,
-    Rule,
-    Snapshot,
-    StageState,
-)
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.rules import decide
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.waits import device_waits
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.early_failure import DOUBT, LEAST, doubt
+from edgefleet_server.rollout.analysis.model import Counts, Facts, RollBack, Rule
+from edgefleet_server.rollout.effects import Offer, RolloutTransitioned
+from edgefleet_server.rollout.model import Assignment, Member, RolloutState, Snapshot, StageRun, StageState
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.status.blockers import device_waits
 from tests.server.rollout.explored import START
 from tests.server.rollout.simulated_devices import bundle_of
 
@@ -50,7 +39,7 @@ def snapshot_of(failed: int, healthy: int, under_way: int, waiting: int = 100) -
         for number, state in enumerate(states)
     )  # fmt: skip
     ones = tuple(one.but(gen=0, attempt=0) if one.state is S.ELIGIBLE else one for one in ones)
-    cell = Cell(0, RPI, StageState.EXPOSING, 2**64, len(ones), "d", opened_at=at)
+    cell = StageRun(0, RPI, StageState.EXPOSING, 2**64, len(ones), "d", opened_at=at)
     members = tuple(Member(one.device, RPI) for one in ones)
     bundles = {RPI: bundle_of("new", "rpi")}
     return Snapshot(RolloutId("r"), RolloutState.RUNNING, spec, "salt", bundles, members, (cell,), ones)
@@ -64,7 +53,7 @@ def offers(snapshot: Snapshot) -> int:
 def test_two_failures_before_anybody_is_well_let_offers_rest_and_stop_nothing() -> None:
     snapshot = snapshot_of(failed=2, healthy=0, under_way=48)
     effects = plan_tick(snapshot, START).effects
-    assert not [effect for effect in effects if isinstance(effect, Offer | RolloutMoved)]
+    assert not [effect for effect in effects if isinstance(effect, Offer | RolloutTransitioned)]
     waits = device_waits(snapshot, START)
     told = {waits[one.device].code for one in snapshot.assignments if one.state is S.ELIGIBLE}
     assert told == {DOUBT}

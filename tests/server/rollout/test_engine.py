@@ -8,10 +8,11 @@ from sqlalchemy import text
 from sqlmodel import Session
 
 from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout import store
-from edgefleet_server.rollout.engine import RolloutEngine
-from edgefleet_server.rollout.store import LEASE
-from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.rollout.controller.controller import RolloutController
+from edgefleet_server.rollout.store import claims
+from edgefleet_server.rollout.store import rollouts as store_rollouts
+from edgefleet_server.rollout.store.claims import LEASE
+from edgefleet_server.rollout.store.tables import Rollout
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, SMALL, Habit, World, stages
 
@@ -21,7 +22,7 @@ CRASH = Habit(fails_at=Phase.PROBATION, reason="it crashed in its trial")
 def row_of(world: World, rollout: str) -> Rollout:
     """Return a rollout's row."""
     with world.house.db.read() as session:
-        return store.rollout(session, rollout)
+        return store_rollouts.rollout(session, rollout)
 
 
 def sites(world: World, *names: str) -> list[str]:
@@ -213,7 +214,7 @@ def test_engines_that_race_for_one_rollout_leave_one_chain_of_events(any_world: 
 
 def claim(session: Session, owner: str, now: datetime) -> list[tuple[str, int]]:
     """Take what is due as a tick does that only then begins to look."""
-    return store.lease(store.lock_due(session, owner, now), owner, now)
+    return claims.lease(claims.lock_due(session, owner, now), owner, now)
 
 
 def test_a_lease_of_a_dead_engine_is_taken_over_when_it_has_run_out(any_world: World) -> None:
@@ -265,7 +266,7 @@ def test_a_command_between_claim_and_tick_wins(any_world: World) -> None:
 
 def late(world: World, rollout: str, fence: int) -> None:
     """Let an engine do the tick that it claimed long ago."""
-    engine: RolloutEngine = world.engine
+    engine: RolloutController = world.engine
     engine._attempt(rollout, fence)  # the moment between the two transactions of a tick
 
 
@@ -288,7 +289,7 @@ def test_a_rollout_that_cannot_be_read_does_not_stop_the_others(world: World, da
 
 
 def test_more_rollouts_than_one_claim_takes_are_all_ticked(world: World) -> None:
-    rollouts = sites(world, *(f"s{index}" for index in range(store.CLAIM_BATCH + 2)))
+    rollouts = sites(world, *(f"s{index}" for index in range(claims.CLAIM_BATCH + 2)))
     assert world.engine.tick() == len(rollouts)
     assert world.engine.tick() == 0
     world.clock.turn(seconds=2)
@@ -307,11 +308,11 @@ def test_what_has_begun_does_not_wait_for_what_begins(any_world: World) -> None:
         world.clock.turn(seconds=1)
     with world.house.db.session() as session:
         now = world.clock.now()
-        first = [row.id for row in store.lock_due(session, "main", now)]
+        first = [row.id for row in claims.lock_due(session, "main", now)]
         assert (set(first[:8]) < set(begun), first[8:]) == (True, fresh[:1])
-        second = [row.id for row in store.lock_due(session, "main", now, but=first)]
+        second = [row.id for row in claims.lock_due(session, "main", now, but=first)]
         assert ({*first[:8], second[0]}, second[1:]) == (set(begun), fresh[1:8])
-        third = store.lock_due(session, "main", now, but=[*first, *second])
+        third = claims.lock_due(session, "main", now, but=[*first, *second])
         assert [row.id for row in third] == fresh[8:]
     assert world.engine.tick() == 18
     assert all(world.states(one) == {"offered": 1} for one in fresh)
@@ -324,9 +325,9 @@ def test_who_is_woken_before_its_time_waits_for_those_whose_time_has_come(any_wo
     world.enrol(1, site="d")
     fresh = world.create(selector="site=d", stages=stages("100%"))
     with world.house.db.session() as session:
-        woken = [row.id for row in store.lock_due(session, "main", world.clock.now(), woken_but=())]
+        woken = [row.id for row in claims.lock_due(session, "main", world.clock.now(), woken_but=())]
         assert (woken[0], set(woken[1:])) == (fresh, set(begun))
-        assert [row.id for row in store.lock_due(session, "main", world.clock.now())] == [fresh]
+        assert [row.id for row in claims.lock_due(session, "main", world.clock.now())] == [fresh]
 
 
 def test_a_tick_that_took_its_turn_leaves_the_rest_of_the_round_to_the_next(
@@ -334,7 +335,7 @@ def test_a_tick_that_took_its_turn_leaves_the_rest_of_the_round_to_the_next(
 ) -> None:
     world = any_world
     rollouts = sites(world, *"abcdefghijk")
-    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    monkeypatch.setattr("edgefleet_server.rollout.controller.controller.TURN_S", 0.0)
     engine = world.engine
     assert (engine.tick(), engine.is_behind) == (8, True)
     assert (engine.tick(), engine.is_behind) == (3, False)
@@ -346,7 +347,7 @@ def test_a_tick_that_took_its_turn_leaves_the_rest_of_the_round_to_the_next(
 
 def test_who_is_due_again_in_a_long_round_has_another_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sites(world, *"abcdefghijklmnopq")
-    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    monkeypatch.setattr("edgefleet_server.rollout.controller.controller.TURN_S", 0.0)
     engine = world.engine
     assert [engine.tick(), engine.tick()] == [8, 8]
     world.clock.turn(seconds=2)
@@ -357,9 +358,9 @@ def test_who_is_due_again_in_a_long_round_has_another_turn(world: World, monkeyp
 
 def test_nobody_is_looked_at_twice_within_a_second_of_a_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     sites(world, *"abcdefghi")
-    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    monkeypatch.setattr("edgefleet_server.rollout.controller.controller.TURN_S", 0.0)
     # they stay due, as those whose plan wants a look at once
-    monkeypatch.setattr(RolloutEngine, "_one", lambda *_: None)
+    monkeypatch.setattr(RolloutController, "_one", lambda *_: None)
     engine = world.engine
     assert (engine.tick(), engine.is_behind) == (8, True)
     assert (engine.tick(), engine.is_behind) == (1, False)
@@ -369,7 +370,7 @@ def test_news_within_a_round_give_each_another_turn(world: World, monkeypatch: p
     sites(world, *"abcdefghijk")
     engine = world.engine
     engine.tick()
-    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    monkeypatch.setattr("edgefleet_server.rollout.controller.controller.TURN_S", 0.0)
     assert (engine.tick(is_woken=True), engine.is_behind) == (8, True)
     world.clock.turn(seconds=1)
     assert [engine.tick(is_woken=True), engine.tick(), engine.is_behind] == [8, 3, False]
@@ -381,7 +382,7 @@ def test_a_round_that_an_error_broke_off_goes_on_with_the_next_tick(
     sites(world, *"abcdefghijk")
     engine = world.engine
     engine.tick()
-    monkeypatch.setattr("edgefleet_server.rollout.engine.TURN_S", 0.0)
+    monkeypatch.setattr("edgefleet_server.rollout.controller.controller.TURN_S", 0.0)
     assert engine.tick(is_woken=True) == 8
     with monkeypatch.context() as patch:
         patch.setattr(engine._glancer, "glance", lambda *_: 1 / 0)
@@ -397,16 +398,16 @@ def test_looks_that_fail_keep_nobody_waiting(any_world: World, monkeypatch: pyte
     rollouts = sites(world, *"abcdefghijklmnopqr")
     world.engine.tick()
     bad, good = set(rollouts[:16]), set(rollouts[16:])
-    real, looked_at = RolloutEngine._one, list[str]()
+    real, looked_at = RolloutController._one, list[str]()
 
-    def slow_and_broken(engine: RolloutEngine, rollout_id: str, fence: int) -> None:
+    def slow_and_broken(engine: RolloutController, rollout_id: str, fence: int) -> None:
         looked_at.append(rollout_id)
         if rollout_id in bad:
             world.clock.turn(seconds=cost_s)
             raise RuntimeError("broken")
         real(engine, rollout_id, fence)
 
-    monkeypatch.setattr(RolloutEngine, "_one", slow_and_broken)
+    monkeypatch.setattr(RolloutController, "_one", slow_and_broken)
     monkeypatch.setattr(world.engine._glancer, "glance", lambda *_: {})
     with world.house.db.session() as session:
         for one in good:
@@ -437,7 +438,7 @@ def test_a_release_that_is_taken_back_by_name_does_not_wait_with_those_that_begi
     world.clock.turn(seconds=1)
     (back,) = world.service.undo(f"{MODEL}@1.0.0", "ann", "bad", dry_run=False).rollouts
     with world.house.db.session() as session:
-        first, *others = [row.id for row in store.lock_due(session, "main", world.clock.now())]
+        first, *others = [row.id for row in claims.lock_due(session, "main", world.clock.now())]
     assert (first, len(others), set(others) < set(fresh)) == (back, 7, True)
 
 

@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.http_errors import PROBLEM_TYPE, install
 from edgefleet_server.rollout.errors import (
     ActiveExistsError,
     BadSpecError,
@@ -17,6 +16,7 @@ from edgefleet_server.rollout.errors import (
     ReasonNeededError,
     RolloutUnknownError,
 )
+from edgefleet_server.web.problems import PROBLEM_TYPE, install
 
 
 @dataclass(frozen=True)

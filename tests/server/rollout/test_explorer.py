@@ -10,20 +10,16 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, Phase
-from edgefleet_server.rollout.machines import ROLLOUT_FINAL
-from edgefleet_server.rollout.model import (
-    Assignment,
-    AssignmentMoved,
-    Cell,
-    CellMoved,
-    GiveBack,
+from edgefleet_server.rollout.effects import (
+    AssignmentTransitioned,
     Offer,
     Plan,
-    RolloutMoved,
-    RolloutState,
-    StageState,
-    VerdictKind,
+    Revert,
+    RolloutTransitioned,
+    StageRunTransitioned,
 )
+from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, VerdictKind
+from edgefleet_server.rollout.state_machines import ROLLOUT_FINAL
 from tests.server.rollout import explored_keys
 from tests.server.rollout.explored import Document, Fleet, Node
 from tests.server.rollout.explored_fleets import BY_NAME, FLEETS, WITH_NOBODY_BETWEEN
@@ -91,7 +87,7 @@ def test_every_end_of_a_rollout_is_met() -> None:
 
 def node_of(explorer: Explorer, state: RolloutState, cell: StageState, one: AssignmentState) -> Node:
     """Return a state in which the first device stands so, and its stage so."""
-    made = Cell(0, ProfileName("rpi"), cell, cut=2**64, population=1)
+    made = StageRun(0, ProfileName("rpi"), cell, cut=2**64, population=1)
     assignment = Assignment(DeviceId("d0"), 0, ProfileName("rpi"), one, gen=1, attempt=1)
     return replace(explorer.first(), state=state, cells=(made,), assignments=(assignment,))
 
@@ -114,13 +110,15 @@ def test_what_must_never_be_is_noticed() -> None:
     offered, healthy = AssignmentState.OFFERED, AssignmentState.HEALTHY
     assert "offered while paused" in broken_by(PAUSED, OPEN, offered, Offer(device))
     assert "beyond its cut" in broken_by(RUNNING, StageState.PENDING, offered, Offer(device))
-    passed = Cell(0, ProfileName("rpi"), DONE, cut=2**64, population=1, verdict=VerdictKind.ADVANCE)
-    assert "without its rule" in broken_by(RUNNING, StageState.JUDGING, healthy, CellMoved(StageState.JUDGING, passed))
-    ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "y")
+    passed = StageRun(0, ProfileName("rpi"), DONE, cut=2**64, population=1, verdict=VerdictKind.ADVANCE)
+    assert "without its rule" in broken_by(
+        RUNNING, StageState.JUDGING, healthy, StageRunTransitioned(StageState.JUDGING, passed)
+    )
+    ended = RolloutTransitioned(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "y")
     assert "moves from a state that it is not in" in broken_by(RUNNING, OPEN, healthy, ended)
-    again = RolloutMoved(RolloutState.FINISHED, RolloutState.REGRESSED, "x", "y")
+    again = RolloutTransitioned(RolloutState.FINISHED, RolloutState.REGRESSED, "x", "y")
     assert "moved by itself" in broken_by(RolloutState.FINISHED, DONE, healthy, again)
-    assert "wrote over" in broken_by(RUNNING, OPEN, healthy, GiveBack(device, is_rollback=True))
+    assert "wrote over" in broken_by(RUNNING, OPEN, healthy, Revert(device, is_rollback=True))
 
 
 def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
@@ -129,7 +127,7 @@ def test_a_device_that_runs_it_and_is_not_named_is_noticed() -> None:
     (one,) = node.assignments
     said = replace(node.reports[0], active_sha256=explorer.new[0].sha256, phase=Phase.COMMITTED)
     node = replace(node, reports=(said,), assignments=(one.but(exposed_at=node.now),))
-    ended = RolloutMoved(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
+    ended = RolloutTransitioned(RolloutState.ROLLING_BACK, RolloutState.ROLLED_BACK, "x", "it was bad")
     with pytest.raises(BrokenInvariantError, match="is not named"):
         explorer.carry(node, "tick", Plan((ended,), None))
 
@@ -168,15 +166,15 @@ def test_what_must_never_be_in_another_mode_is_noticed() -> None:
         explorer.carry(node, "tick", Plan((Offer(DeviceId("d0")),), None))
     explorer, node = split_of_two(AssignmentState.HEALTHY)
     (one,) = node.assignments
-    moved = AssignmentMoved(AssignmentState.HEALTHY, one.but(state=AssignmentState.ELIGIBLE))
+    moved = AssignmentTransitioned(AssignmentState.HEALTHY, one.but(state=AssignmentState.ELIGIBLE))
     with pytest.raises(BrokenInvariantError, match="that ended moved"):
         explorer.carry(node, "tick", Plan((moved,), None))
     told = replace(node, documents=(replace(node.documents[0], candidate=explorer.new[0], share=50),))
-    ended = RolloutMoved(RUNNING, RolloutState.CANCELLED, "x", "enough")
+    ended = RolloutTransitioned(RUNNING, RolloutState.CANCELLED, "x", "enough")
     with pytest.raises(BrokenInvariantError, match="still told to run it beside"):
         explorer.carry(told, "abort", Plan((ended,), None))
     with pytest.raises(BrokenInvariantError, match="ended beside what it did not begin"):
-        explorer.carry(node, "tick", Plan((GiveBack(one.device, is_rollback=True, is_beside=True),), None))
+        explorer.carry(node, "tick", Plan((Revert(one.device, is_rollback=True, is_beside=True),), None))
 
 
 def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:

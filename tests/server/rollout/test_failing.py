@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import insert
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout import store
-from edgefleet_server.rollout.facts import stands_failed
-from edgefleet_server.rollout.failing import FailureReader
-from edgefleet_server.rollout.pace import OFFLINE
-from edgefleet_server.rollout.tables import RolloutAssignment
+from edgefleet_server.rollout.assignments import stands_failed
+from edgefleet_server.rollout.model import OFFLINE
+from edgefleet_server.rollout.status.reader import FailureReader
+from edgefleet_server.rollout.store import assignments
+from edgefleet_server.rollout.store.tables import RolloutAssignment
 from tests.server.rollout.fleet_sim import World
 
 
@@ -29,7 +29,7 @@ def test_failures_are_what_the_rules_call_so(any_world: World) -> None:
     with any_world.house.db.session() as session:
         session.execute(insert(RolloutAssignment.__table__), rows)  # type: ignore[attr-defined]
     with any_world.house.db.read() as session:
-        wanted = [one.device for one in store.assignments(session, rollout) if stands_failed(one)]
+        wanted = [one.device for one in assignments.assignments(session, rollout) if stands_failed(one)]
     reader = FailureReader(any_world.house.db)
     found, total = reader.failed(rollout, limit=1000)
     assert [one.device for one in found] == wanted

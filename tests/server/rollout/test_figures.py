@@ -11,10 +11,10 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
-from edgefleet_server.app import create_app
-from edgefleet_server.metrics import Metrics
-from edgefleet_server.parts import Parts, build_parts
-from edgefleet_server.ticking import Ticker
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.container import Parts, build_parts
+from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.process.engine_thread import EngineThread
 from tests.server.rollout.fleet_sim import Habit, World, make_world, stages
 
 
@@ -31,7 +31,7 @@ def parts(world: World) -> Iterator[Parts]:
     """The parts of a process on the world's database; its engine ticks the world."""
     found = build_parts(world.house.settings, world.clock, is_turned=True)
     world.service = found.rollout
-    world.engine = Ticker(found)._rollouts
+    world.engine = EngineThread(found)._rollouts
     yield found
     found.db.dispose()
 

@@ -9,26 +9,28 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.facts import facts_of
-from edgefleet_server.rollout.measuring import Measurer
-from edgefleet_server.rollout.model import Assignment, Cell, Member, Snapshot, StageState
-from edgefleet_server.rollout.placing import CountedStratum
-from edgefleet_server.rollout.planning import Finding, plan
-from edgefleet_server.rollout.quality_model import (
+from edgefleet_server.rollout.analysis.facts import facts_of
+from edgefleet_server.rollout.commands.undo import KEEPS
+from edgefleet_server.rollout.lint.findings import Finding
+from edgefleet_server.rollout.lint.preview import plan
+from edgefleet_server.rollout.lint.quality import OUT_OF_REACH, comparable
+from edgefleet_server.rollout.model import Assignment, DeviceQuality, Member, Snapshot, Span, StageRun, StageState
+from edgefleet_server.rollout.placement import CountedStratum
+from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
+from edgefleet_server.rollout.spec.model import (
+    Approval,
     Bound,
     Control,
-    DeviceQuality,
     Metric,
+    Mode,
     OnBreach,
+    OnFail,
     QualityGate,
     QualityMetric,
-    Span,
+    StageGate,
+    StageShape,
 )
-from edgefleet_server.rollout.quality_planning import OUT_OF_REACH, comparable
-from edgefleet_server.rollout.shape import Approval, Mode, StageShape
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.spec_model import OnFail, StageGate
-from edgefleet_server.rollout.undoing import KEEPS
+from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.fleet_sim import MODEL, World, spec_of
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
 from tests.server.rollout.shadowing_devices import can_shadow
@@ -62,8 +64,8 @@ def shadowed(measured_in: int) -> Snapshot:
             for device in devices
         ),
         cells=(
-            Cell(0, STRATUM, StageState.PASSED, 2**64, 30, NEW.sha256, opened_at=NOW - timedelta(days=5)),
-            Cell(1, STRATUM, StageState.JUDGING, 2**64, 30, NEW.sha256, opened_at=NOW - timedelta(days=3)),
+            StageRun(0, STRATUM, StageState.PASSED, 2**64, 30, NEW.sha256, opened_at=NOW - timedelta(days=5)),
+            StageRun(1, STRATUM, StageState.JUDGING, 2**64, 30, NEW.sha256, opened_at=NOW - timedelta(days=3)),
         ),
         measured=tuple(
             DeviceQuality(
@@ -84,7 +86,7 @@ def test_values_of_shadows_do_not_judge_the_stage_that_serves(stage: int, counte
 
 @pytest.mark.parametrize(("stage", "due"), [(0, 30), (1, 0)])
 def test_a_device_is_measured_once_in_each_mode(stage: int, due: int) -> None:
-    assert len(list(Measurer(cast("TelemetryService", None))._due(shadowed(stage), GATE, NOW))) == due
+    assert len(list(MetricCollector(cast("TelemetryService", None))._due(shadowed(stage), GATE, NOW))) == due
 
 
 def findings(*shapes: StageShape, count: int = 40, do: OnFail = OnFail.PAUSE) -> list[Finding]:
@@ -207,7 +209,7 @@ def test_who_waits_for_an_approval_is_told_so(world: World) -> None:
 
 
 def test_an_event_says_that_it_runs_again() -> None:
-    from edgefleet_server.fleet.event_types import type_of
+    from edgefleet_server.events.types import type_of
 
     detail: dict[str, Any] = {"from": "awaiting_approval", "to": "running"}
     assert type_of("rollout", "", detail) == "edgefleet.rollout.resumed"
@@ -252,7 +254,7 @@ def test_undo_takes_back_a_rollout_that_waits_for_an_approval(any_world: World) 
 
 
 def test_a_spec_of_all_parts_is_read_as_it_is_written() -> None:
-    from edgefleet_server.rollout.spec import dump_spec
+    from edgefleet_server.rollout.spec.parser import dump_spec
 
     document = spec_of(
         stages=[

@@ -10,15 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.addresses import parse_networks
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.posting import Poster
-from edgefleet_server.rollout import gate_store, rules
+from edgefleet_server.outbound.address_policy import parse_networks
+from edgefleet_server.outbound.http_post import HttpPoster
+from edgefleet_server.rollout.analysis import decide, replay
+from edgefleet_server.rollout.analysis.model import (
+    PASSES,
+    PASSES_TO,
+    Advance,
+    Counts,
+    Facts,
+    GateFact,
+    KeepWaiting,
+    Pause,
+    RollBack,
+)
+from edgefleet_server.rollout.analysis.webhook_gates import asks_for_rollback
+from edgefleet_server.rollout.controller.webhook_caller import GateCaller
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.gate_calls import GateCaller
-from edgefleet_server.rollout.gating import PASSES, PASSES_TO, GateFact, GateKind, asks_for_rollback
-from edgefleet_server.rollout.model import Advance, Counts, Facts, Hold, OnFail, Pause, RollBack
-from edgefleet_server.rollout.spec import dump_spec, parse_spec
+from edgefleet_server.rollout.spec.model import GateKind, OnFail
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
+from edgefleet_server.rollout.store import webhook_gates
 from tests.server.fleet.apps import parts_of
 from tests.server.rollout.fleet_sim import World, spec_of
 from tests.support.receivers import LOOPBACK, Answer, Got, receiving
@@ -32,7 +44,7 @@ class Gates:
         self.url = url
         self.got = got
         self.says: Answer = 403
-        poster = Poster(parse_networks(LOOPBACK), SystemClock())
+        poster = HttpPoster(parse_networks(LOOPBACK), SystemClock())
         self.caller = GateCaller(replace(parts_of(world.house), poster=poster), "main")
 
     def start(self, *gates: dict[str, Any], soak: str = "0s", **fields: Any) -> str:
@@ -50,7 +62,7 @@ class Gates:
     def ask(self) -> int:
         """Ask every gate whose turn it is, on this thread; return how many."""
         with self.world.house.db.session() as session:
-            calls = gate_store.claim(session, self.world.clock.now(), 32)
+            calls = webhook_gates.claim(session, self.world.clock.now(), 32)
         for call in calls:
             self.caller.ask(call)
         return len(calls)
@@ -202,18 +214,18 @@ def test_two_processes_ask_a_gate_once(any_world: World) -> None:
         rollout = gates.start({"kind": "confirm-promotion"})
         any_world.go_until(lambda: gates.rest(rollout)[1] == "gate_confirm")
         with any_world.house.db.session() as session:
-            first = gate_store.claim(session, any_world.clock.now(), 32)
+            first = webhook_gates.claim(session, any_world.clock.now(), 32)
         with any_world.house.db.session() as session:
-            assert gate_store.claim(session, any_world.clock.now(), 32) == []
+            assert webhook_gates.claim(session, any_world.clock.now(), 32) == []
         any_world.clock.turn(seconds=61)  # the first one died: its lease is over
         with any_world.house.db.session() as session:
-            [again] = gate_store.claim(session, any_world.clock.now(), 32)
+            [again] = webhook_gates.claim(session, any_world.clock.now(), 32)
         gates.says = 200
         gates.caller.ask(again)
         gates.says = 500
         gates.caller.ask(first[0])  # came back after all: its answer counts no more
         with any_world.house.db.read() as session:
-            [answers] = gate_store.answers(session, rollout).values()
+            [answers] = webhook_gates.answers(session, rollout).values()
         assert answers[0].status == 200
 
 
@@ -241,10 +253,10 @@ def gate(kind: str, status: int | None = 200, age_s: float | None = 1.0, error: 
 
 
 def test_evidence_from_when_only_200_passed_decides_as_it_did() -> None:
-    stored = rules.stored(facts(gate("confirm-promotion", 202)))
-    assert isinstance(rules.recompute(stored), Advance)
+    stored = replay.stored(facts(gate("confirm-promotion", 202)))
+    assert isinstance(replay.recompute(stored), Advance)
     del stored["gates"][0]["passes_to"]
-    assert isinstance(rules.recompute(stored), Hold)
+    assert isinstance(replay.recompute(stored), KeepWaiting)
 
 
 @pytest.mark.parametrize(
@@ -254,29 +266,29 @@ def test_evidence_from_when_only_200_passed_decides_as_it_did() -> None:
         ((gate("confirm-promotion"),), Advance),
         ((gate("rollout"),), Advance),
         ((gate("confirm-promotion"), gate("rollout"), gate("rollback", 404)), Advance),
-        ((gate("confirm-promotion", None, None),), Hold),
-        ((gate("confirm-promotion", age_s=61.0),), Hold),
-        ((gate("confirm-promotion", age_s=-1.0),), Hold),
-        ((gate("confirm-promotion", None, error="no answer within 10 s"),), Hold),
-        ((gate("rollout", 500), gate("confirm-promotion")), Hold),
+        ((gate("confirm-promotion", None, None),), KeepWaiting),
+        ((gate("confirm-promotion", age_s=61.0),), KeepWaiting),
+        ((gate("confirm-promotion", age_s=-1.0),), KeepWaiting),
+        ((gate("confirm-promotion", None, error="no answer within 10 s"),), KeepWaiting),
+        ((gate("rollout", 500), gate("confirm-promotion")), KeepWaiting),
         ((gate("rollback"),), RollBack),
         ((gate("rollback", 202),), RollBack),
         ((gate("confirm-promotion", 202), gate("rollout", 201)), Advance),
-        ((gate("rollout", 203),), Hold),
+        ((gate("rollout", 203),), KeepWaiting),
         ((gate("rollback", age_s=61.0),), Advance),
         ((gate("rollback", None, error="x"),), Advance),
     ],
 )
 def test_what_gates_do_to_a_stage_that_would_pass(gates: tuple[GateFact, ...], verdict: type) -> None:
-    assert isinstance(rules.decide(facts(*gates)), verdict)
-    assert isinstance(rules.decide(facts(*gates, on_fail=OnFail.PAUSE)), Pause if verdict is RollBack else verdict)
+    assert isinstance(decide.decide(facts(*gates)), verdict)
+    assert isinstance(decide.decide(facts(*gates, on_fail=OnFail.PAUSE)), Pause if verdict is RollBack else verdict)
 
 
 def test_a_gate_that_passes_promotes_nothing_by_itself() -> None:
     early = msgspec.structs.replace(
         facts(gate("confirm-promotion"), gate("rollout")), counts=Counts(members=4, offered=4)
     )
-    assert isinstance(rules.decide(early), Hold)
+    assert isinstance(decide.decide(early), KeepWaiting)
 
 
 GATE = st.builds(
@@ -293,7 +305,7 @@ GATE = st.builds(
 @given(st.lists(GATE, max_size=5))
 def test_only_a_fresh_yes_of_every_gate_advances_and_the_stored_facts_decide_the_same(gates: list[GateFact]) -> None:
     judged = facts(*gates)
-    verdict = rules.decide(judged)
+    verdict = decide.decide(judged)
     needed = [one for one in gates if one.kind in (GateKind.ROLLOUT, GateKind.CONFIRM_PROMOTION)]
     yes = [one.status in range(200, one.passes_to + 1) for one in needed]
     is_fresh = all(yes) and all(one.age_s is not None and 0 <= one.age_s <= 60 for one in needed)
@@ -301,7 +313,7 @@ def test_only_a_fresh_yes_of_every_gate_advances_and_the_stored_facts_decide_the
         assert isinstance(verdict, RollBack)
     else:
         assert isinstance(verdict, Advance) == is_fresh
-    again = rules.decide(msgspec.convert(msgspec.json.decode(msgspec.json.encode(judged)), Facts))
+    again = decide.decide(msgspec.convert(msgspec.json.decode(msgspec.json.encode(judged)), Facts))
     assert again == verdict
 
 

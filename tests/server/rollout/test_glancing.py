@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
-from edgefleet_server.rollout import loading
+from edgefleet_server.rollout.preparation import loader
 from tests.server.rollout.fleet_sim import World
 from tests.server.rollout.test_engine import row_of
 
@@ -101,7 +101,7 @@ def test_who_cannot_be_glanced_at_is_looked_at_alone(any_world: World, monkeypat
     world = any_world
     rollout = resting(world)
     with monkeypatch.context() as patch:
-        patch.setattr("edgefleet_server.rollout.glancing.plan_tick", lambda *_: 1 / 0)
+        patch.setattr("edgefleet_server.rollout.planner.tick.plan_tick", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             look(world)
     fence = row_of(world, rollout).fence
@@ -110,7 +110,7 @@ def test_who_cannot_be_glanced_at_is_looked_at_alone(any_world: World, monkeypat
 
 
 def test_a_large_one_is_never_glanced_at(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "SMALL", 2)
+    monkeypatch.setattr(loader, "SMALL", 2)
     world = any_world
     rollout = resting(world)
     fence = row_of(world, rollout).fence

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.rules import Outcome
+from edgefleet_server.rollout.analysis import decide, replay
+from edgefleet_server.rollout.analysis.replay import Outcome
 from tests.conftest import ROOT
 from tests.server.rollout.fleet_sim import World, stages
 
@@ -37,7 +37,7 @@ def stored_outcome(golden: dict[str, Any]) -> Outcome:
 
 
 def of_today() -> list[Path]:
-    return [file for file in FILES if read(file)["rule_version"] == rules.RULE_VERSION]
+    return [file for file in FILES if read(file)["rule_version"] == replay.RULE_VERSION]
 
 
 def changed() -> list[str]:
@@ -46,17 +46,17 @@ def changed() -> list[str]:
     return [
         name
         for name, golden in goldens.items()
-        if not rules.same(rules.outcome_of(rules.recompute(golden["evidence"])), stored_outcome(golden))
+        if not replay.same(replay.outcome_of(replay.recompute(golden["evidence"])), stored_outcome(golden))
     ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_stored_decision_comes_out_as_it_did(file: Path) -> None:
     golden = read(file)
-    again = rules.outcome_of(rules.recompute(golden["evidence"]))
-    if golden["rule_version"] == rules.RULE_VERSION:
+    again = replay.outcome_of(replay.recompute(golden["evidence"]))
+    if golden["rule_version"] == replay.RULE_VERSION:
         # figures may differ by the last digits in which the mathematical libraries of two machines do
-        assert rules.same(again, stored_outcome(golden)), (OTHERWISE.format(version=rules.RULE_VERSION), again)
+        assert replay.same(again, stored_outcome(golden)), (OTHERWISE.format(version=replay.RULE_VERSION), again)
 
 
 def test_there_is_evidence_of_each_verdict_by_the_rules_of_today() -> None:
@@ -79,7 +79,7 @@ def test_there_is_evidence_of_each_verdict_by_the_rules_of_today() -> None:
 )
 def test_a_changed_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
     assert changed() == []
-    monkeypatch.setattr(rules, name, value)
+    monkeypatch.setattr(decide, name, value)
     assert changed() != [], f"no stored evidence notices another {name}"
 
 
@@ -94,7 +94,7 @@ def test_a_stored_decision_that_was_changed_no_longer_agrees(world: World, chang
     world.go_until_state(rollout, "finished")
     (before,) = [one for one in world.decisions(rollout) if one.verdict == "advance"]
     assert before.agrees
-    assert (before.recomputed.code, before.recomputed.rule_version) == (before.code, rules.RULE_VERSION)
+    assert (before.recomputed.code, before.recomputed.rule_version) == (before.code, replay.RULE_VERSION)
     stored = {"id": before.id, "verdict": before.verdict, "code": before.code, "reason": before.reason}
     with world.house.db.session() as session:
         session.execute(text(f"UPDATE rollout_decision SET {change} WHERE id = :id"), stored)

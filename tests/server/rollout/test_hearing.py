@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.facts import is_failure
-from edgefleet_server.rollout.hearing import Heard, Terms, hear
-from edgefleet_server.rollout.machines import ASSIGNMENT_FINAL, ASSIGNMENT_TRANSITIONS, CHAIN, FAILED_STATES
-from edgefleet_server.rollout.model import Assignment, AssignmentMoved, DeviceDeadlines, Report
+from edgefleet_server.rollout.assignments import is_failure
+from edgefleet_server.rollout.effects import AssignmentTransitioned
+from edgefleet_server.rollout.model import Assignment, Report
+from edgefleet_server.rollout.planner.observe import Heard, Terms, hear
+from edgefleet_server.rollout.spec.model import DeviceDeadlines
+from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ASSIGNMENT_TRANSITIONS, CHAIN, FAILED_STATES
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64
@@ -64,7 +66,7 @@ def check_story(a: Assignment, done: Assignment, steps: Heard) -> None:
     edges = {(before, to) for (before, _), to in ASSIGNMENT_TRANSITIONS.items()}
     at = a
     for step in steps:
-        if isinstance(step, AssignmentMoved):
+        if isinstance(step, AssignmentTransitioned):
             assert step.before is at.state
             assert (step.before, step.assignment.state) in edges
         else:

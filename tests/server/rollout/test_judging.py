@@ -12,19 +12,21 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout import quality
-from edgefleet_server.rollout.facts import facts_of
-from edgefleet_server.rollout.measuring import AT_ONCE, CANDIDATES, LOOKS, Measurer
-from edgefleet_server.rollout.membership import cut_of, rank
-from edgefleet_server.rollout.model import Assignment, Cell, Facts, Judged, Member, Snapshot, StageState
-from edgefleet_server.rollout.placing import is_countable
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.planning import lint, plan
-from edgefleet_server.rollout.quality_lint import flaws
-from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
-from edgefleet_server.rollout.rules import decide
-from edgefleet_server.rollout.spec import dump_spec, parse_spec, stage_text
-from edgefleet_server.rollout.spec_model import Spec, StageGate
+from edgefleet_server.rollout.analysis import metrics as analysis_metrics
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.facts import facts_of
+from edgefleet_server.rollout.analysis.model import Facts
+from edgefleet_server.rollout.bucketing import cut_of, rank
+from edgefleet_server.rollout.effects import DecisionMade
+from edgefleet_server.rollout.lint.findings import lint
+from edgefleet_server.rollout.lint.preview import plan
+from edgefleet_server.rollout.lint.quality import flaws
+from edgefleet_server.rollout.model import Assignment, DeviceQuality, Member, Snapshot, Span, StageRun, StageState
+from edgefleet_server.rollout.placement import is_countable
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.preparation.metric_collector import AT_ONCE, CANDIDATES, LOOKS, MetricCollector
+from edgefleet_server.rollout.spec.model import Metric, Spec, StageGate
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stage_text
 from edgefleet_server.telemetry.model import PeriodWindow
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, passes, whole
 from tests.server.rollout.simulated_telemetry import Shows, SimulatedTelemetry
@@ -99,11 +101,11 @@ def standing(spec: Spec, stage: int, measured: int = 0, population: int = 200, s
     devices = [one.device for one in members] + [DeviceId(f"more-{n}") for n in range(population - len(members))]
     devices.sort(key=lambda device: rank(base.salt, device))
     ago = NOW - timedelta(hours=30)
-    cells = [Cell(index, STRATUM, StageState.PENDING) for index in range(len(spec.stages))]
+    cells = [StageRun(index, STRATUM, StageState.PENDING) for index in range(len(spec.stages))]
     cut = cut_of(spec.stages[stage].size, [rank(base.salt, device) for device in devices], 0, None)
     for index in range(stage + 1):
         state = StageState.JUDGING if index == stage else StageState.PASSED
-        cells[index] = Cell(index, STRATUM, state, cut, population, NEW.sha256, opened_at=ago, soak_until=NOW)
+        cells[index] = StageRun(index, STRATUM, state, cut, population, NEW.sha256, opened_at=ago, soak_until=NOW)
     taken = devices[: sum(rank(base.salt, device) < cut for device in devices)]
     return replace(
         base,
@@ -131,7 +133,7 @@ def standing(spec: Spec, stage: int, measured: int = 0, population: int = 200, s
 def judged(snapshot: Snapshot) -> tuple[bool, str]:
     """Return whether the planner lets a stage pass now, and the code of what it decided about it."""
     made = plan_tick(snapshot, NOW)
-    codes = [one.decision.code for one in made.effects if isinstance(one, Judged)]
+    codes = [one.decision.code for one in made.effects if isinstance(one, DecisionMade)]
     return passes(made), codes[0] if codes else ""
 
 
@@ -142,7 +144,7 @@ def facts_at(snapshot: Snapshot, stage: int) -> Facts:
 def test_a_stage_without_quality_passes_without_values_and_one_with_it_holds() -> None:
     spec = parse_spec(document({**FEW, "gates": ["install"]}, {**FEW, "size": {"count": 90}}, REST))
     assert judged(standing(spec, 0)) == (True, "evidence")
-    assert judged(standing(spec, 1)) == (False, quality.QUALITY_NO_DATA)
+    assert judged(standing(spec, 1)) == (False, analysis_metrics.QUALITY_NO_DATA)
     same = dict.fromkeys(("before", "after", "control_before", "control_after"), 9.0)
     assert judged(standing(spec, 1, 90, span=Span(**same))) == (True, "evidence")
 
@@ -163,7 +165,7 @@ def test_devices_are_measured_where_a_later_stage_of_their_mode_is_judged_by_it(
         spec = parse_spec(document(*stages))
         assert spec.quality is not None
         found = [standing(spec, index) for index in range(len(stages))]
-        return [len(list(Measurer(cast("Any", None))._due(one, spec.quality, NOW))) for one in found]
+        return [len(list(MetricCollector(cast("Any", None))._due(one, spec.quality, NOW))) for one in found]
 
     plain = {"gates": ["install"]}
     assert due({**FEW, **plain}, {**FEW, **plain}, REST) == [80, 80, 200]
@@ -182,7 +184,7 @@ def test_agreement_is_asked_of_shadows_only() -> None:
         ["latency_p95_ms"],
     ]
     alone = parse_spec(document(shadow, FEW, REST, metrics=(AGREEMENT,)))
-    assert judged(standing(alone, 0)) == (False, quality.QUALITY_NO_DATA)
+    assert judged(standing(alone, 0)) == (False, analysis_metrics.QUALITY_NO_DATA)
     assert judged(standing(alone, 0, 80, span=Span(after=0.995))) == (True, "evidence")
     assert judged(standing(alone, 1)) == (True, "evidence"), "no shadow, no value: nothing is asked"
 
@@ -266,7 +268,7 @@ def test_a_rollout_that_gives_up_before_any_value_is_there_is_refused() -> None:
 
 
 def asked_in(
-    snapshot: Snapshot, measurer: Measurer, at: datetime, silent: set[DeviceId], many: int = 1
+    snapshot: Snapshot, measurer: MetricCollector, at: datetime, silent: set[DeviceId], many: int = 1
 ) -> tuple[list[str], list[str]]:
     """Return whose windows a look of the measurer read, and whose values it took; only who is silent has none."""
     shows = SimulatedTelemetry(Shows())
@@ -283,20 +285,20 @@ def test_one_look_reads_a_bounded_number_of_devices_however_many_are_due() -> No
     spec = parse_spec({**document({**FEW, "size": {"count": 5_000}}, REST)})
     snapshot = standing(spec, 0, population=10_000)
     assert len(snapshot.assignments) == 5_000
-    read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, set())
+    read, taken = asked_in(snapshot, MetricCollector(cast("Any", None)), NOW, set())
     assert (len(read), len(taken)) == (2 * AT_ONCE, AT_ONCE), "each, and one to compare it with"
     nobody = {one.device for one in snapshot.members} - {one.device for one in snapshot.assignments}
-    read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, nobody)
+    read, taken = asked_in(snapshot, MetricCollector(cast("Any", None)), NOW, nobody)
     assert taken == []
     assert len(read) <= LOOKS + CANDIDATES
-    read, taken = asked_in(snapshot, Measurer(cast("Any", None)), NOW, set(), many=1_000)
+    read, taken = asked_in(snapshot, MetricCollector(cast("Any", None)), NOW, set(), many=1_000)
     assert (len(read), len(taken)) == (4, 2), "each has 13,000 windows"
 
 
 def test_devices_without_values_do_not_keep_others_waiting() -> None:
     snapshot = standing(parse_spec(document(FEW, REST)), 0)
     first = sorted(one.device for one in snapshot.assignments)[: 2 * AT_ONCE]
-    measurer, taken = Measurer(cast("Any", None)), list[str]()
+    measurer, taken = MetricCollector(cast("Any", None)), list[str]()
     for minute in range(3):
         taken += asked_in(snapshot, measurer, NOW + timedelta(minutes=minute), set(first))[1]
     assert len(taken) == AT_ONCE, "after two looks at devices that are silent"

@@ -9,20 +9,20 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.draft import NOT_BACK
-from edgefleet_server.rollout.facts import facts_of
+from edgefleet_server.rollout.analysis.facts import facts_of
+from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated
 from edgefleet_server.rollout.model import (
     FULL_CUT,
+    NO_CANDIDATE,
     Assignment,
-    AssignmentMoved,
-    AssignmentNoted,
-    Cell,
+    CandidateReport,
     Report,
     RolloutState,
+    StageRun,
     StageState,
 )
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.shape import NO_CANDIDATE, CandidateReport
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.tick import plan_tick
 from tests.server.rollout import planner_gaps
 from tests.server.rollout.explored import HOUR, START, Document, Fleet, Node
 from tests.server.rollout.explored_fleets import BY_NAME, FLEETS
@@ -36,7 +36,7 @@ S = AssignmentState
 def standing(explorer: Explorer, one: Assignment, said: Report, document: Document, state: RolloutState) -> Node:
     """Return a rollout of one device, whose stage failed if it is rolling back."""
     is_back = state is RolloutState.ROLLING_BACK
-    cell = Cell(
+    cell = StageRun(
         0, RPI, StageState.FAILED if is_back else StageState.SOAKING, 2**64, 1, opened_at=START, soak_until=START
     )
     node = explorer.first()
@@ -295,10 +295,10 @@ def test_who_is_not_heard_to_be_back_says_nothing_against_the_release_in_other_s
     silent = Report(reported_gen=4, gen=4, wanted_by_server=old.sha256, wanted_sha256=new.sha256, attempt=1)
     runs_it = replace(silent, wanted_by_server=new.sha256, active_sha256=new.sha256, is_online=True)
     cells = (
-        Cell(
+        StageRun(
             0, RPI, StageState.FAILED, FULL_CUT, 6, new.sha256, opened_at=told_at, ended_at=told_at, reason="it crashed"
         ),
-        Cell(0, jet, StageState.SOAKING, FULL_CUT, 20, new.sha256, opened_at=now, soak_until=now + HOUR),
+        StageRun(0, jet, StageState.SOAKING, FULL_CUT, 20, new.sha256, opened_at=now, soak_until=now + HOUR),
     )
     snapshot = replace(
         whole,
@@ -312,7 +312,7 @@ def test_who_is_not_heard_to_be_back_says_nothing_against_the_release_in_other_s
     noted = {
         one.assignment.device: one.assignment
         for one in plan_tick(snapshot, now).effects
-        if isinstance(one, AssignmentNoted)
+        if isinstance(one, AssignmentUpdated)
     }
     assert {(one.state, one.reason) for one in noted.values()} == {(S.DOWNLOADING, NOT_BACK)}
     later = replace(snapshot, assignments=(*noted.values(), *fine))
@@ -320,5 +320,5 @@ def test_who_is_not_heard_to_be_back_says_nothing_against_the_release_in_other_s
     assert (facts.pooled_exposed, facts.pooled_failed) == (26, 0)
     home = replace(silent, reported_gen=5, gen=5, phase=Phase.COMMITTED, active_sha256=old.sha256, is_online=True)
     heard = plan_tick(replace(later, reports={**later.reports, going[0].device: home}), now).effects
-    back = [one.assignment for one in heard if isinstance(one, AssignmentMoved)]
+    back = [one.assignment for one in heard if isinstance(one, AssignmentTransitioned)]
     assert [(one.device, one.state) for one in back] == [(going[0].device, S.ROLLED_BACK)]

@@ -12,11 +12,10 @@ from sqlalchemy import event
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.pages import PageRequest
-from edgefleet_server.rollout import lot_store, store
-from edgefleet_server.rollout.facts import facts_of, facts_of_lots
-from edgefleet_server.rollout.model import Assignment, Cell, StageState
-from edgefleet_server.rollout.rules import GUARD_CLASSES, LOST, SMALL_CLASSES
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.rollout.analysis.facts import facts_of, facts_of_lots
+from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Assignment, StageRun, StageState
+from edgefleet_server.rollout.store import assignments, rollouts, summary
 from tests.server.rollout.fleet_sim import World, make_world, stages
 
 S = AssignmentState
@@ -36,12 +35,12 @@ def rollout_of(world: World, devices: int, *, retried: float = 0.0, **spec: Any)
     world.engine.tick(is_woken=True)
     chance = Random(7)
     with world.house.db.session() as session:
-        first = store.assignments(session, rollout)[0]
-        known = store.cells(session, rollout)
+        first = assignments.assignments(session, rollout)[0]
+        known = rollouts.cells(session, rollout)
         others = [_cell(world, one, "other") for one in known]
-        store.save_cells(session, rollout, others, [_cell(world, one, one.stratum) for one in known])
+        rollouts.save_cells(session, rollout, others, [_cell(world, one, one.stratum) for one in known])
         many = [_assignment(world, first.but(device=DeviceId(f"x-{n:05}")), chance, n) for n in range(devices)]
-        store.save_assignments(session, rollout, [_retried(one, chance, retried) for one in many], [])
+        assignments.save_assignments(session, rollout, [_retried(one, chance, retried) for one in many], [])
     return rollout
 
 
@@ -53,7 +52,7 @@ def _retried(one: Assignment, chance: Random, share: float) -> Assignment:
     return one.but(failed_before=chance.choice(WEIGHTS), exposed_at=exposed, attempt=one.attempt + 1)
 
 
-def _cell(world: World, cell: Cell, stratum: str) -> Cell:
+def _cell(world: World, cell: StageRun, stratum: str) -> StageRun:
     now = world.clock.now()
     opened = replace(cell, stratum=ProfileName(stratum), opened_at=now - timedelta(hours=2), cut=2**63, population=100)
     if cell.stage == 0:
@@ -104,7 +103,7 @@ def test_lots_tell_what_each_device_tells(
     in_lots = reader.rollout(rollout)
     listed = reader.page(PageRequest(5))
     shown, devices, total = reader.rollout_with(rollout, PageRequest(500))
-    monkeypatch.setattr(lot_store, "MOST_MOMENTS", -1)
+    monkeypatch.setattr(summary, "MOST_MOMENTS", -1)
     assert reader.rollout(rollout) == in_lots == shown
     assert reader.page(PageRequest(5)) == listed
     assert reader.device_page(rollout, PageRequest(500)) == (devices, total)
@@ -117,8 +116,8 @@ def test_each_decision_counts_retried_devices_in_lots_as_one_by_one(made: World)
     rollout = rollout_of(made, 300, retried=0.4)
     now = made.clock.now()
     with made.house.db.read() as session:
-        snapshot = made.service.loader.snapshot(session, store.rollout(session, rollout))
-        lots = lot_store.lots(session, rollout, snapshot.spec, snapshot.cells, now)
+        snapshot = made.service.loader.snapshot(session, rollouts.rollout(session, rollout))
+        lots = summary.lots(session, rollout, snapshot.spec, snapshot.cells, now)
     assert (sum(n for _, n in lots), max(n for _, n in lots) > 1) == (len(snapshot.assignments), True)
     for cell in snapshot.cells:
         one_by_one = facts_of(snapshot, cell, snapshot.assignments, now)
@@ -167,7 +166,7 @@ def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: p
     rollout = rollout_of(made, 2_500)
     read: list[str] = []
     statements: list[str] = []
-    plain = store.assignment_of
+    plain = assignments.assignment_of
 
     def noted(row: Any) -> Assignment:
         read.append(row.device_id)
@@ -176,7 +175,7 @@ def test_a_look_at_a_large_rollout_reads_few_devices(made: World, monkeypatch: p
     def told(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
         statements.append(statement)
 
-    monkeypatch.setattr(store, "assignment_of", noted)
+    monkeypatch.setattr(assignments, "assignment_of", noted)
     event.listen(made.house.db.engine, "before_cursor_execute", told)
     made.service.reader.rollout_with(rollout, PageRequest(50))
     assert (len(read) <= 400, len(statements) <= 12) == (True, True), (len(read), statements)

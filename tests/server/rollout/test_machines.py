@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import AssignmentState, assignment_of
 from edgefleet_protocol.messages import Phase as DevicePhase
-from edgefleet_server.rollout.machines import (
+from edgefleet_server.rollout.model import RolloutState, StageState
+from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_DONE,
@@ -35,7 +36,6 @@ from edgefleet_server.rollout.machines import (
     step_rollout,
     step_stage,
 )
-from edgefleet_server.rollout.model import RolloutState, StageState
 
 Table = Mapping[tuple[Any, Any], Any]
 MACHINES: list[tuple[Table, Callable[..., Any], type[StrEnum], type[StrEnum], StrEnum]] = [

@@ -9,8 +9,8 @@ import pytest
 
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.rollout.measures import drift_of, is_ready, read, spans
-from edgefleet_server.rollout.quality_model import Bound, Metric, OnBreach, QualityGate, QualityMetric
+from edgefleet_server.rollout.analysis.device_metrics import drift_of, is_ready, read, spans
+from edgefleet_server.rollout.spec.model import Bound, Metric, OnBreach, QualityGate, QualityMetric
 from edgefleet_server.telemetry.model import PeriodWindow
 
 BEGAN = datetime(2026, 1, 5, 12, tzinfo=UTC)

@@ -11,12 +11,11 @@ import pytest
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.rollout import quality_store
-from edgefleet_server.rollout.measuring import Measurer
-from edgefleet_server.rollout.model import Assignment, Member
-from edgefleet_server.rollout.quality_model import DeviceQuality, Metric, Span
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.spec_model import Spec
+from edgefleet_server.rollout.model import Assignment, DeviceQuality, Member, Span
+from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
+from edgefleet_server.rollout.spec.model import Metric, Spec
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.store import measurements
 from tests.server.rollout.fleet_sim import MODEL, SimDevice, World
 from tests.server.rollout.planner_gaps import NEW, OLD, STRATUM, whole
 
@@ -108,11 +107,11 @@ def test_values_are_stored_as_they_were_taken_and_windows_are_read_newest_first(
         for i in range(2)
     ]
     with any_world.house.db.session() as session:
-        quality_store.add(session, "r-1", taken)
-        quality_store.add(session, "r-2", [])
+        measurements.add(session, "r-1", taken)
+        measurements.add(session, "r-2", [])
     with any_world.house.db.read() as session:
-        assert quality_store.measured(session, "r-1") == tuple(taken), "bit for bit"
-        assert quality_store.measured(session, "r-2") == ()
+        assert measurements.measured(session, "r-1") == tuple(taken), "bit for bit"
+        assert measurements.measured(session, "r-2") == ()
     for minute in range(5):
         told = Window(
             t0=int(now.timestamp()) + 60 * minute, length_s=60, model=MODEL, lane="active", sha256="1" * 64, version="1",
@@ -153,7 +152,7 @@ def taken_of(world: World, spec: Spec, began: datetime, earlier: timedelta, late
     members = tuple(Member(name, STRATUM) for name in (device, control))
     snapshot = replace(whole(random.Random(1)), spec=spec, members=members, assignments=(one,))
     with world.house.db.session() as session:
-        (taken,) = Measurer(world.house.telemetry).take(session, snapshot, MODEL, world.clock.now()).measured
+        (taken,) = MetricCollector(world.house.telemetry).take(session, snapshot, MODEL, world.clock.now()).measured
     assert taken.control == control
     return taken
 
@@ -228,7 +227,7 @@ def test_a_release_as_good_as_before_finishes_and_goes_back_when_it_turns_out_ba
 def measured(world: World, rollout: str) -> int:
     """Return how many values were taken."""
     with world.house.db.read() as session:
-        return len(quality_store.measured(session, rollout))
+        return len(measurements.measured(session, rollout))
 
 
 def test_one_that_was_reopened_and_waits_for_a_person_is_measured_on(ready: World) -> None:

@@ -7,10 +7,10 @@ import pytest
 from sqlmodel import Session
 
 from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout import store
-from edgefleet_server.rollout.membership import rank
+from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Snapshot
-from edgefleet_server.rollout.tables import Rollout
+from edgefleet_server.rollout.store import rollouts
+from edgefleet_server.rollout.store.tables import Rollout
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, SMALL, Habit, World, stages
 
@@ -73,7 +73,7 @@ def test_the_plan_of_a_rollout_keeps_the_cuts_that_are_fixed(world: World) -> No
     world.enrol(12)
     world.go(3)
     with world.house.db.read() as session:
-        salt, cut = store.rollout(session, rollout).salt, store.cells(session, rollout)[0].cut
+        salt, cut = rollouts.rollout(session, rollout).salt, rollouts.cells(session, rollout)[0].cut
     plan = world.service.plan_of(rollout)
     planned = {one.device: stage.name for stage in plan.stages for cell in stage.strata for one in cell.devices}
     assert planned == {str(device): "s0" if rank(salt, device) < cut else "s1" for device in world.devices}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import event, select
 
-from edgefleet_server import bulk
-from edgefleet_server.db import Database
-from edgefleet_server.fleet.counting import Crowd
-from edgefleet_server.fleet.rules import parse_selector
-from edgefleet_server.rollout import superseding
+from edgefleet_server.db import bulk
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.selectors.count import DeviceSet
+from edgefleet_server.fleet.selectors.grammar import parse_selector
 from edgefleet_server.rollout.errors import ActiveExistsError
-from edgefleet_server.rollout.tables import Rollout, RolloutMember
+from edgefleet_server.rollout.preparation import overlap
+from edgefleet_server.rollout.store.tables import Rollout, RolloutMember
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import MODEL, World
 
@@ -75,7 +75,7 @@ def test_each_of_many_that_are_apart_is_named_by_what_it_shares(any_world: World
     for device in moved:
         world.fleet.update(device, {"site": "new"}, None)
     with world.house.db.session() as session:
-        found = list(superseding.overlaps(session, world.fleet, MODEL, "site=new", Crowd("site=new")))
+        found = list(overlap.overlaps(session, world.fleet, MODEL, "site=new", DeviceSet("site=new")))
     told = {one.other.id: (one.devices, one.first) for one in found}
     assert told == {made[site]: (1, device) for site, device in zip(sites[1:4], moved, strict=True)}
 
@@ -124,9 +124,9 @@ def row(selector: str) -> Rollout:
 
 def test_groups_never_tell_rollouts_apart() -> None:
     rows = [row("group=a"), row("site=x")]
-    assert [superseding._are_apart(parse_selector("group=b"), row) for row in rows] == [False, False]
-    assert superseding._are_apart(parse_selector("site in (y,z),env=p"), rows[1])
-    assert not superseding._are_apart(parse_selector("site in (x,y)"), rows[1])
+    assert [overlap._are_apart(parse_selector("group=b"), row) for row in rows] == [False, False]
+    assert overlap._are_apart(parse_selector("site in (y,z),env=p"), rows[1])
+    assert not overlap._are_apart(parse_selector("site in (x,y)"), rows[1])
 
 
 @pytest.mark.parametrize("many", [0, bulk.MOST_NAMED])

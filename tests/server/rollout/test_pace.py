@@ -7,7 +7,7 @@ from typing import Any
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout import pace_store, store
+from edgefleet_server.rollout.store import assignments, rollouts, throttle
 from tests.server.rollout.fleet_sim import Habit, SimDevice, World, stages
 
 NETWORK = Habit(fails_at=Phase.DOWNLOADING, error_class=ErrorClass.NETWORK, code="net.reset", reason="the line broke")
@@ -23,7 +23,7 @@ def settled(world: World, count: int, **labels: str) -> list[SimDevice]:
 
 def leased(world: World, rollout: str) -> set[DeviceId]:
     with world.house.db.read() as session:
-        return {one.device for one in pace_store.leases_of(session, rollout)}
+        return {one.device for one in throttle.leases_of(session, rollout)}
 
 
 def offers(world: World, rollout: str) -> int:
@@ -36,7 +36,7 @@ def waits(world: World, rollout: str) -> dict[str, int]:
 
 def row(world: World, rollout: str, device: SimDevice) -> Any:
     with world.house.db.read() as session:
-        return next(one for one in store.assignments(session, rollout) if one.device == device.id)
+        return next(one for one in assignments.assignments(session, rollout) if one.device == device.id)
 
 
 # ---- rate
@@ -127,7 +127,7 @@ def test_bundles_share_the_bandwidth(world: World) -> None:
     length = len(b"1.1.0 for generic-x86_64-ort")
     rollout = world.create(stages=stages("100%"), limits={"bandwidth": "8kbps"})
     with world.house.db.session() as session:
-        row_ = store.rollout(session, rollout)
+        row_ = rollouts.rollout(session, rollout)
         snapshot = world.service.loader.snapshot(session, row_)
     assert {one.length for one in snapshot.bundles.values()} >= {length} or snapshot.bundles
     per_bundle_s = max(one.length for one in snapshot.bundles.values()) * 8 / 8000

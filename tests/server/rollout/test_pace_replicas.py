@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
-from edgefleet_server.rollout import pace_store
-from edgefleet_server.rollout.pace import Lease, LeaseEnded, LeaseTaken
+from edgefleet_server.rollout.effects import LeaseEnded, LeaseTaken
+from edgefleet_server.rollout.model import Lease
+from edgefleet_server.rollout.store import throttle
 from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import World, make_world, stages
 from tests.server.rollout.lease_audit import Held
@@ -52,7 +53,7 @@ def test_an_engine_waits_for_another_that_takes_leases_and_counts_them(world: Wo
     second = threading.Thread(target=lambda: engine.tick(is_woken=True))
     has_waited = False
     with world.house.db.session() as session:
-        pace_store.lock_line_for(session, {"limits": {"per_site": 9}})
+        throttle.lock_line_for(session, {"limits": {"per_site": 9}})
         second.start()
         while second.is_alive() and not has_waited:
             has_waited = waiting_for_a_lock(world) > 0
@@ -60,11 +61,11 @@ def test_an_engine_waits_for_another_that_takes_leases_and_counts_them(world: Wo
             LeaseTaken(Lease(DeviceId(f"d-{n}"), RolloutId("r-else"), "x", 9, datetime(2026, 11, 25, tzinfo=UTC)))
             for n in range(2)
         ]
-        pace_store.save(session, "r-else", elsewhere)
+        throttle.save(session, "r-else", elsewhere)
     second.join()
     assert has_waited
     with world.house.db.read() as session:
-        assert len(pace_store.leases_of(session, rollout)) == 1, "three minus the two that were committed meanwhile"
+        assert len(throttle.leases_of(session, rollout)) == 1, "three minus the two that were committed meanwhile"
 
 
 def test_three_engines_at_once_never_exceed_a_limit() -> None:
@@ -99,9 +100,9 @@ def test_leases_that_were_too_many_for_a_moment_are_noticed_after_they_ended(wor
     for number in range(2):
         with world.house.db.session() as session:
             taken = Lease(DeviceId(f"d-{number}"), RolloutId("r-x"), "x", 9, datetime(2026, 11, 25, tzinfo=UTC))
-            pace_store.save(session, "r-x", [LeaseTaken(taken)])
+            throttle.save(session, "r-x", [LeaseTaken(taken)])
     with world.house.db.session() as session:
-        pace_store.save(session, "r-x", [LeaseEnded(DeviceId("d-0")), LeaseEnded(DeviceId("d-1"))])
+        throttle.save(session, "r-x", [LeaseEnded(DeviceId("d-0")), LeaseEnded(DeviceId("d-1"))])
     assert lease_audit.read(world.house.db, held).breached == 1
 
 

@@ -12,9 +12,9 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.pace import CountAs, Limits, Offline, Pacing, Rate, Retries, Window
-from edgefleet_server.rollout.pace_lint import pace_findings, time_to_offer
-from edgefleet_server.rollout.spec import dump_spec, parse_spec
+from edgefleet_server.rollout.lint.pacing import pace_findings, time_to_offer
+from edgefleet_server.rollout.spec.model import CountAs, Limits, Offline, Pacing, Rate, Retries, Window
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
 
 BASE: dict[str, Any] = {"release": "digits@1.1.0", "selector": "demo=yes"}
 WHOLE = """

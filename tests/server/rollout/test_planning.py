@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.analysis.model import Rule
+from edgefleet_server.rollout.analysis.promotion_rule import devices_needed
+from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.membership import rank
-from edgefleet_server.rollout.model import FULL_CUT, Bundle, Member, Rule
-from edgefleet_server.rollout.placing import is_countable
-from edgefleet_server.rollout.planning import MAX_DEVICES_SHOWN, PlanView, lint, plan
-from edgefleet_server.rollout.rules import devices_needed
-from edgefleet_server.rollout.shape import Mode
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.lint.findings import lint
+from edgefleet_server.rollout.lint.preview import MAX_DEVICES_SHOWN, PlanView, plan
+from edgefleet_server.rollout.model import FULL_CUT, Bundle, Member
+from edgefleet_server.rollout.placement import is_countable
+from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.house.tree import ROOT
 from tests.server.rollout.corpus import accepted
 
@@ -310,7 +312,7 @@ def test_every_example_is_tested() -> None:
 
 def test_the_reference_page_names_every_finding() -> None:
     text = (ROOT / "docs/reference/rollout-spec.md").read_text()
-    source = (ROOT / "server/edgefleet_server/rollout/planning.py").read_text()
+    source = (ROOT / "server/edgefleet_server/rollout/lint/preview.py").read_text()
     known = set(re.findall(r'^[A-Z_]+: Final = "([a-z_]+)"$', source, re.MULTILINE))
     assert len(known) == 14
     assert {code for code in known if f"`{code}`" not in text} == set()

@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.rollout.carrying import Carrier
-from edgefleet_server.rollout.model import AssignmentMade, AssignmentMoved, Offer, Plan
-from edgefleet_server.rollout.pace import MinuteNoted
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.portions import portions
+from edgefleet_server.rollout.effects import AssignmentCreated, AssignmentTransitioned, Offer, Plan, RampWindowUpdated
+from edgefleet_server.rollout.execution.batches import portions
+from edgefleet_server.rollout.execution.executor import Executor
+from edgefleet_server.rollout.planner.tick import plan_tick
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import World, make_world
 from tests.server.rollout.test_batches import snapshot_of
@@ -35,21 +34,24 @@ def test_portions_are_the_plan_cut_between_devices(devices: int, size: int) -> N
     assert all(sum(isinstance(effect, Offer) for effect in part) <= size for part in parts)
     for part in parts:
         offered = [effect.device for effect in part if isinstance(effect, Offer)]
-        assert offered == [effect.assignment.device for effect in part if isinstance(effect, AssignmentMoved)]
-        made = {effect.assignment.device for effect in part if isinstance(effect, AssignmentMade)}
+        assert offered == [effect.assignment.device for effect in part if isinstance(effect, AssignmentTransitioned)]
+        made = {effect.assignment.device for effect in part if isinstance(effect, AssignmentCreated)}
         assert made == set(offered) if part is not parts[0] else made >= set(offered), (
             "who waits for an offer goes first"
         )
     assert [
-        effect for part in parts for effect in part if not isinstance(effect, AssignmentMade | AssignmentMoved | Offer)
-    ] == [effect for effect in parts[0] if not isinstance(effect, AssignmentMade | AssignmentMoved | Offer)], (
-        "what is of no device goes first"
-    )
+        effect
+        for part in parts
+        for effect in part
+        if not isinstance(effect, AssignmentCreated | AssignmentTransitioned | Offer)
+    ] == [
+        effect for effect in parts[0] if not isinstance(effect, AssignmentCreated | AssignmentTransitioned | Offer)
+    ], "what is of no device goes first"
 
 
 def test_a_plan_that_takes_of_what_is_shared_is_not_cut() -> None:
     plan = plan_tick(snapshot_of(50), START)
-    paced = Plan((*plan.effects, MinuteNoted(None)), plan.next_at)  # type: ignore[arg-type]
+    paced = Plan((*plan.effects, RampWindowUpdated(None)), plan.next_at)  # type: ignore[arg-type]
     assert portions(paced, 10) == [paced.effects]
 
 
@@ -162,9 +164,9 @@ def test_a_command_comes_between_two_waves_and_nothing_is_offered_after_it(
     rollout = any_world.create(stages=ALL)
     began, was_paused = threading.Event(), threading.Event()
     seen: list[str] = []
-    carry = Carrier.carry_part
+    carry = Executor.carry_part
 
-    def slowly(self: Carrier, *args: Any, **more: Any) -> None:
+    def slowly(self: Executor, *args: Any, **more: Any) -> None:
         if threading.current_thread() is not person:
             seen.append("late" if was_paused.is_set() else "before")
             if len(seen) == 3:
@@ -178,7 +180,7 @@ def test_a_command_comes_between_two_waves_and_nothing_is_offered_after_it(
         was_paused.set()
 
     person = threading.Thread(target=pause)
-    monkeypatch.setattr(Carrier, "carry_part", slowly)
+    monkeypatch.setattr(Executor, "carry_part", slowly)
     person.start()
     any_world.tick()
     person.join()
@@ -196,14 +198,14 @@ def test_an_error_in_one_portion_leaves_the_others_whole_and_the_next_look_bring
     any_world.settle("1.0.0")
     any_world.release("1.1.0")
     rollout = any_world.create(stages=ALL)
-    carry, calls = Carrier.carry_part, count()
+    carry, calls = Executor.carry_part, count()
 
-    def fails_once(self: Carrier, *args: Any, **more: Any) -> None:
+    def fails_once(self: Executor, *args: Any, **more: Any) -> None:
         if next(calls) == 2:
             raise OSError("the disk is full")
         carry(self, *args, **more)
 
-    monkeypatch.setattr(Carrier, "carry_part", fails_once)
+    monkeypatch.setattr(Executor, "carry_part", fails_once)
     any_world.tick()
     assert 0 < any_world.states(rollout).get("offered", 0) < 20
     any_world.clock.turn(seconds=13)  # its lease is over

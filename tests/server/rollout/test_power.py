@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.evidence import log_e_abort, threshold
-from edgefleet_server.rollout.model import InstallGate, Rule
-from edgefleet_server.rollout.power import BAD_PCT, FOLLOWED, chance_to_stop, devices_to_stop, rule_in, stratum_power
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, threshold
+from edgefleet_server.rollout.analysis.model import Rule
+from edgefleet_server.rollout.analysis.power import BAD_PCT, FOLLOWED, chance_to_stop, devices_to_stop, stratum_power
+from edgefleet_server.rollout.analysis.promotion_rule import rule_in
+from edgefleet_server.rollout.spec.model import InstallGate
+from edgefleet_server.rollout.spec.parser import parse_spec
 
 GATE = InstallGate()
 BASE = {"release": "digits@1.1.0", "selector": ""}

@@ -11,24 +11,17 @@ import msgspec
 import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout import quality
-from edgefleet_server.rollout.model import Advance, Counts, Decision, Facts, Hold, OnFail, Pause, RollBack, Rule
-from edgefleet_server.rollout.placing import CountedStratum
-from edgefleet_server.rollout.quality import quality_facts
-from edgefleet_server.rollout.quality_model import (
-    Bound,
-    Control,
-    DeviceQuality,
-    Metric,
-    OnBreach,
-    QualityGate,
-    QualityMetric,
-    Span,
-)
-from edgefleet_server.rollout.quality_planning import comparable, devices_needed, out_of_reach
-from edgefleet_server.rollout.quality_view import metric_views
-from edgefleet_server.rollout.rules import decide, outcome_of, recompute, stored
-from edgefleet_server.rollout.spec import dump_spec, parse_spec
+from edgefleet_server.rollout.analysis import metrics as analysis_metrics
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.metrics import quality_facts
+from edgefleet_server.rollout.analysis.model import Advance, Counts, Decision, Facts, KeepWaiting, Pause, RollBack, Rule
+from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, stored
+from edgefleet_server.rollout.lint.quality import comparable, devices_needed, out_of_reach
+from edgefleet_server.rollout.model import DeviceQuality, Span
+from edgefleet_server.rollout.placement import CountedStratum
+from edgefleet_server.rollout.spec.model import Bound, Control, Metric, OnBreach, OnFail, QualityGate, QualityMetric
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
+from edgefleet_server.rollout.status.metrics import metric_views
 from tests.server.rollout.test_spec import errors_of
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
@@ -110,37 +103,39 @@ def test_a_slower_release_fails_but_a_slower_world_does_not() -> None:
     chance = random.Random(2)
     slow = [device(i, slower(1.3 * math.exp(chance.gauss(0, 0.05)))) for i in range(90)]
     decision = decide(facts_of(gate(LATENCY), slow))
-    assert said(decision) == (RollBack, quality.QUALITY_BREACH)
+    assert said(decision) == (RollBack, analysis_metrics.QUALITY_BREACH)
     assert "latency_p95_ms is +2" in decision.reason
     hot_day = [device(i, slower(math.exp(chance.gauss(0, 0.05)), world=1.5)) for i in range(90)]
     assert said(decide(facts_of(gate(LATENCY), hot_day))) == (Advance, "evidence")
-    assert said(decide(facts_of(gate(LATENCY, control=Control.PREVIOUS), hot_day)))[1] == quality.QUALITY_BREACH
+    assert (
+        said(decide(facts_of(gate(LATENCY, control=Control.PREVIOUS), hot_day)))[1] == analysis_metrics.QUALITY_BREACH
+    )
 
 
 def test_on_breach_and_on_fail_say_what_a_breach_does() -> None:
     slow = [device(i, slower(1.5)) for i in range(90)]
     held = msgspec.structs.replace
     mild = QualityMetric(LATENCY.name, LATENCY.bound, LATENCY.value, OnBreach.HOLD)
-    assert said(decide(facts_of(gate(mild), slow))) == (Hold, quality.QUALITY_HELD)
+    assert said(decide(facts_of(gate(mild), slow))) == (KeepWaiting, analysis_metrics.QUALITY_HELD)
     paused = held(facts_of(gate(LATENCY), slow), on_fail=OnFail.PAUSE)
-    assert said(decide(paused)) == (Pause, quality.QUALITY_BREACH)
+    assert said(decide(paused)) == (Pause, analysis_metrics.QUALITY_BREACH)
 
 
 @pytest.mark.parametrize(
     ("measured", "n", "code"),
     [
-        ([], 90, quality.QUALITY_NO_DATA),
-        ([device(i, {}) for i in range(90)], 90, quality.QUALITY_NO_DATA),
-        ([device(i, slower(1.0)) for i in range(60)], 90, quality.QUALITY_NO_DATA),
-        ([device(i, slower(1.09)) for i in range(90)], 90, quality.QUALITY_MORE),
+        ([], 90, analysis_metrics.QUALITY_NO_DATA),
+        ([device(i, {}) for i in range(90)], 90, analysis_metrics.QUALITY_NO_DATA),
+        ([device(i, slower(1.0)) for i in range(60)], 90, analysis_metrics.QUALITY_NO_DATA),
+        ([device(i, slower(1.09)) for i in range(90)], 90, analysis_metrics.QUALITY_MORE),
         ([device(i, slower(1.0)) for i in range(86)], 90, "evidence"),
-        ([device(i, slower(1.0), control="") for i in range(90)], 90, quality.QUALITY_NO_DATA),
-        ([device(i, slower(1.0 if i > 6 else 9.0)) for i in range(90)], 90, quality.QUALITY_ROUGH),
+        ([device(i, slower(1.0), control="") for i in range(90)], 90, analysis_metrics.QUALITY_NO_DATA),
+        ([device(i, slower(1.0 if i > 6 else 9.0)) for i in range(90)], 90, analysis_metrics.QUALITY_ROUGH),
     ],
     ids=["nobody", "no-values", "a-third-missing", "too-near", "a-few-missing", "no-control-at-all", "some-far-off"],
 )
 def test_what_is_missing_or_unclear_holds(measured: list[DeviceQuality], n: int, code: str) -> None:
-    if code == quality.QUALITY_NO_DATA and measured and not measured[0].control:
+    if code == analysis_metrics.QUALITY_NO_DATA and measured and not measured[0].control:
         measured = [device(i, {Metric.LATENCY_P95_MS: Span(100.0, 100.0)}, control="") for i in range(n)]
     assert decide(facts_of(gate(LATENCY), measured, n)).code == code
 
@@ -154,17 +149,17 @@ def test_every_metric_must_pass_and_one_is_enough_to_fail() -> None:
     assert said(decide(facts_of(both, good))) == (Advance, "evidence")
     bad = [device(i, spans(0.01)) for i in range(90)]
     decision = decide(facts_of(both, bad))
-    assert said(decision) == (RollBack, quality.QUALITY_BREACH)
+    assert said(decision) == (RollBack, analysis_metrics.QUALITY_BREACH)
     assert decision.reason.startswith("inference_error_rate")
     silent = [device(i, slower(1.0)) for i in range(90)]
-    assert decide(facts_of(both, silent)).code == quality.QUALITY_NO_DATA
+    assert decide(facts_of(both, silent)).code == analysis_metrics.QUALITY_NO_DATA
 
 
 def test_agreement_of_a_shadow_is_asked_of_shadows_only() -> None:
     shadows = [device(i, {Metric.SHADOW_AGREEMENT: Span(after=0.995)}, serves=False) for i in range(60)]
     serving = [device(i, {**slower(1.0), Metric.SHADOW_AGREEMENT: Span()}) for i in range(60, 90)]
     one = decide(facts_of(gate(AGREEMENT), [*shadows]))
-    assert said(one) == (Hold, "more_evidence"), "60 devices prove too little of installation"
+    assert said(one) == (KeepWaiting, "more_evidence"), "60 devices prove too little of installation"
     facts = facts_of(gate(AGREEMENT), [*shadows, *serving])
     view = metric_views(facts)[0]
     assert (view.verdict, view.missing, view.devices) == ("pass", 0, 60)
@@ -172,7 +167,7 @@ def test_agreement_of_a_shadow_is_asked_of_shadows_only() -> None:
     views = {view.name: view for view in metric_views(both)}
     assert (views["shadow_agreement"].missing, views["shadow_agreement"].verdict) == (0, "pass")
     poor = [device(i, {Metric.SHADOW_AGREEMENT: Span(after=0.9)}, serves=False) for i in range(90)]
-    assert said(decide(facts_of(gate(AGREEMENT), poor))) == (RollBack, quality.QUALITY_BREACH)
+    assert said(decide(facts_of(gate(AGREEMENT), poor))) == (RollBack, analysis_metrics.QUALITY_BREACH)
 
 
 def test_how_far_shadows_agree_is_judged_and_one_that_serves_it_meanwhile_is_excused() -> None:
@@ -187,10 +182,10 @@ def test_how_far_shadows_agree_is_judged_and_one_that_serves_it_meanwhile_is_exc
 
 DRIFTS: list[tuple[str, Callable[[int], float], Callable[[int], float], OnBreach, str]] = [
     ("nobody", lambda _: 0.0, lambda _: 0.0, OnBreach.HOLD, "evidence"),
-    ("the world", lambda i: 0.3 * (i % 2), lambda i: 0.3 * (i % 2), OnBreach.HOLD, quality.DRIFT_POPULATION),
-    ("the world, strict", lambda _: 0.3, lambda _: 0.3, OnBreach.FAIL, quality.DRIFT_POPULATION),
-    ("the release", lambda i: 0.3 * (i % 2), lambda _: 0.0, OnBreach.HOLD, quality.DRIFT_RELEASE),
-    ("the release, strict", lambda _: 0.3, lambda _: 0.0, OnBreach.FAIL, quality.QUALITY_BREACH),
+    ("the world", lambda i: 0.3 * (i % 2), lambda i: 0.3 * (i % 2), OnBreach.HOLD, analysis_metrics.DRIFT_POPULATION),
+    ("the world, strict", lambda _: 0.3, lambda _: 0.3, OnBreach.FAIL, analysis_metrics.DRIFT_POPULATION),
+    ("the release", lambda i: 0.3 * (i % 2), lambda _: 0.0, OnBreach.HOLD, analysis_metrics.DRIFT_RELEASE),
+    ("the release, strict", lambda _: 0.3, lambda _: 0.0, OnBreach.FAIL, analysis_metrics.QUALITY_BREACH),
     ("below the floor", lambda _: 0.01, lambda _: 0.0, OnBreach.FAIL, "evidence"),
 ]
 
@@ -208,22 +203,25 @@ def test_drift_is_told_from_a_world_that_changed(
 
 def test_in_a_world_that_drifts_nothing_is_blamed_on_the_release() -> None:
     measured = [device(i, slower(1.6), drift=0.4, other=0.4) for i in range(90)]
-    assert said(decide(facts_of(gate(LATENCY, DRIFT), measured))) == (Hold, quality.DRIFT_POPULATION)
+    assert said(decide(facts_of(gate(LATENCY, DRIFT), measured))) == (KeepWaiting, analysis_metrics.DRIFT_POPULATION)
     assert said(decide(facts_of(gate(LATENCY), measured)))[0] is RollBack
 
 
 def test_where_drift_cannot_be_told_nothing_passes() -> None:
     measured = [device(i, slower(1.0), drift=None, other=None) for i in range(90)]
-    assert said(decide(facts_of(gate(LATENCY, DRIFT), measured))) == (Hold, quality.QUALITY_NO_DATA)
+    assert said(decide(facts_of(gate(LATENCY, DRIFT), measured))) == (KeepWaiting, analysis_metrics.QUALITY_NO_DATA)
     alone = [device(i, slower(1.0), drift=0.0, other=None) for i in range(90)]
-    assert said(decide(facts_of(gate(LATENCY, DRIFT), alone))) == (Hold, quality.QUALITY_NO_DATA)
+    assert said(decide(facts_of(gate(LATENCY, DRIFT), alone))) == (KeepWaiting, analysis_metrics.QUALITY_NO_DATA)
 
 
 def test_failures_need_a_little_more_evidence_beside_a_quality_gate() -> None:
     """One error probability for all: the metrics have their part of it."""
     plain = facts_of(gate(LATENCY), [])
     bad = Counts(members=2, exposed=2, failed=2)
-    for facts, at in ((msgspec.structs.replace(plain, quality=None), 100.0), (plain, 100 / quality.INSTALL_WEIGHT)):
+    for facts, at in (
+        (msgspec.structs.replace(plain, quality=None), 100.0),
+        (plain, 100 / analysis_metrics.INSTALL_WEIGHT),
+    ):
         decision = decide(msgspec.structs.replace(facts, counts=bad, failures={"internal": 2}, pooled_failed=2))
         assert decision.figures["abort_at"] == pytest.approx(at)
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.pace import Minute, Rate
-from edgefleet_server.rollout.ramp import MINUTE, counted, minute_at, next_rate, room, room_at
+from edgefleet_server.rollout.model import RampWindow
+from edgefleet_server.rollout.spec.model import Rate
+from edgefleet_server.rollout.throttle.ramp import MINUTE, counted, minute_at, next_rate, room, room_at
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 RATES = st.builds(
@@ -21,8 +22,8 @@ RATES = st.builds(
 )
 
 
-def minute(per_min: int, offered: int = 0, failed: int = 0) -> Minute:
-    return Minute(0, START, per_min, offered, failed)
+def minute(per_min: int, offered: int = 0, failed: int = 0) -> RampWindow:
+    return RampWindow(0, START, per_min, offered, failed)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def minute(per_min: int, offered: int = 0, failed: int = 0) -> Minute:
     ],
     ids=["good", "one offer", "nothing offered", "one failed", "the most", "at least one more", "constant", "capped"],
 )
-def test_the_rate_of_the_next_minute(rate: Rate, ended: Minute, then: int) -> None:
+def test_the_rate_of_the_next_minute(rate: Rate, ended: RampWindow, then: int) -> None:
     assert next_rate(rate, ended) == then
 
 
@@ -63,7 +64,7 @@ def test_a_server_that_was_away_for_an_hour_gained_one_step_only() -> None:
 def test_no_look_offers_more_than_the_rate(rate: Rate, looks: list[tuple[int, int, bool]]) -> None:
     """looks: milliseconds since the last one, devices that would like to be offered the release, and whether one has failed."""
     now, known = START, None
-    ended: list[Minute] = []
+    ended: list[RampWindow] = []
     offers: list[datetime] = []
     for waited_ms, wanted, has_failed in looks:
         now += timedelta(milliseconds=waited_ms)

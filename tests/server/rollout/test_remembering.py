@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_server.rollout import loading, store
-from edgefleet_server.rollout.remembering import MOST_KEPT, Heard, Memory
+from edgefleet_server.rollout.preparation import loader as preparation_loader
+from edgefleet_server.rollout.preparation.cache import MOST_KEPT, CachedReports, SnapshotCache
+from edgefleet_server.rollout.store import assignments, rollouts
 from tests.server.fleet.house import TurnedClock
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import World
@@ -16,7 +17,7 @@ ALL = [{"name": "all", "size": {"percent": 100}, "soak": "1m"}]
 
 
 def test_assignments_are_those_of_the_very_next_fence_alone() -> None:
-    memory = Memory(TurnedClock(START))
+    memory = SnapshotCache(TurnedClock(START))
     memory.wrote("r", 7, ONES)
     assert memory.assignments("r", 8) == ONES
     assert memory.assignments("r", 9) is None, "somebody had it in between"
@@ -27,7 +28,7 @@ def test_assignments_are_those_of_the_very_next_fence_alone() -> None:
 
 
 def test_the_least_used_is_given_up_first() -> None:
-    memory = Memory(TurnedClock(START))
+    memory = SnapshotCache(TurnedClock(START))
     for name in ("a", "b"):
         memory._written.put(name, MOST_KEPT // 2 + 1, memory._written.get("x"))  # type: ignore[arg-type]
     assert list(memory._written._kept) == ["b"]
@@ -35,7 +36,7 @@ def test_the_least_used_is_given_up_first() -> None:
 
 def test_members_are_good_for_nine_times_what_matching_took() -> None:
     clock = TurnedClock(START)
-    memory = Memory(clock)
+    memory = SnapshotCache(clock)
     began_s = memory.now_s()
     clock.turn(seconds=2)
     memory.match("r", (), began_s)
@@ -46,7 +47,7 @@ def test_members_are_good_for_nine_times_what_matching_took() -> None:
 
 
 def test_a_look_finds_what_is_stored_whoever_wrote_it(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "LARGE", 1)
+    monkeypatch.setattr(preparation_loader, "LARGE", 1)
     any_world.enrol(6)
     any_world.settle("1.0.0")
     any_world.release("1.1.0")
@@ -59,10 +60,10 @@ def test_a_look_finds_what_is_stored_whoever_wrote_it(any_world: World, monkeypa
         used += loader.memory._written.get(rollout) is not None
         (other if number % 3 == 2 else any_world.engine).tick(is_woken=True)
         with any_world.house.db.session() as session:
-            row = store.rollout(session, rollout, lock=True)
+            row = rollouts.rollout(session, rollout, lock=True)
             kept = loader.memory.assignments(rollout, row.fence + 1)
-            assert kept is None or list(kept) == store.assignments(session, rollout)
-            devices = [one.device for one in store.assignments(session, rollout)]
+            assert kept is None or list(kept) == assignments.assignments(session, rollout)
+            devices = [one.device for one in assignments.assignments(session, rollout)]
             model = any_world.service.reader.rollout(rollout).release.partition("@")[0]
             known = loader._reports_now(rollout, devices, model)  # type: ignore[arg-type]
             assert {device: known[device] for device in devices} == loader.reports(devices, model)  # type: ignore[arg-type]
@@ -71,5 +72,5 @@ def test_a_look_finds_what_is_stored_whoever_wrote_it(any_world: World, monkeypa
             any_world.service.resume(rollout, "ann", "go on")
         any_world.clock.turn(seconds=20)
     assert used > 6
-    assert Heard().reports == {}
+    assert CachedReports().reports == {}
     any_world.go_until_state(rollout, "finished")

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.hearing import HELD_CODE, TRANSIENT
-from edgefleet_server.rollout.machines import UNSWITCHED
+from edgefleet_protocol.messages import HELD_CODE, TRANSIENT, AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.model import Assignment, Report
-from edgefleet_server.rollout.pace import Retries
-from edgefleet_server.rollout.retrying import Sequel, backoff, may_retry, sequel
+from edgefleet_server.rollout.planner.auto_retry import RetryOutcome, backoff, may_retry, sequel
+from edgefleet_server.rollout.spec.model import Retries
+from edgefleet_server.rollout.state_machines import UNSWITCHED
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 DIGEST = "d" * 64
@@ -35,12 +34,12 @@ def failed(error_class: ErrorClass, code: str = "x", **fields: Any) -> Report:
 @pytest.mark.parametrize("error_class", [ErrorClass.NETWORK, ErrorClass.DISK])
 def test_a_failure_of_the_moment_is_tried_again_until_the_last_try(error_class: ErrorClass) -> None:
     told = [sequel(assigned(retries=n), failed(error_class), DIGEST, TERMS) for n in range(5)]
-    assert told == [Sequel.AGAIN] * 3 + [Sequel.FAIL] * 2
+    assert told == [RetryOutcome.AGAIN] * 3 + [RetryOutcome.FAIL] * 2
 
 
 @pytest.mark.parametrize("error_class", [ErrorClass.MEMORY, ErrorClass.DEADLINE])
 def test_a_class_that_is_not_listed_ends_it(error_class: ErrorClass) -> None:
-    assert sequel(assigned(), failed(error_class), DIGEST, TERMS) is Sequel.FAIL
+    assert sequel(assigned(), failed(error_class), DIGEST, TERMS) is RetryOutcome.FAIL
 
 
 @pytest.mark.parametrize("error_class", PERMANENT)
@@ -52,8 +51,8 @@ def test_permanent_classes_are_never_tried_again_whatever_the_spec_says(error_cl
 
 def test_what_the_device_put_into_quarantine_is_not_tried_again() -> None:
     anything = Retries(20, TERMS.least, TERMS.most, tuple(TRANSIENT))
-    assert sequel(assigned(), failed(ErrorClass.MEMORY), DIGEST, anything) is Sequel.AGAIN
-    assert sequel(assigned(), failed(ErrorClass.MEMORY, "trial.over_declared"), DIGEST, anything) is Sequel.FAIL
+    assert sequel(assigned(), failed(ErrorClass.MEMORY), DIGEST, anything) is RetryOutcome.AGAIN
+    assert sequel(assigned(), failed(ErrorClass.MEMORY, "trial.over_declared"), DIGEST, anything) is RetryOutcome.FAIL
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
 """One round over the rollouts that are due: who rests in it."""
 
-from edgefleet_server.rollout.rounds import REST_S, Round
+from edgefleet_server.rollout.controller.workqueue import REST_S, WorkQueue
 
 
 def test_who_was_looked_at_rests_a_while() -> None:
-    turns = Round()
+    turns = WorkQueue()
     turns.note(["a", "b"], 10.0)
     turns.note(["b"], 10.5)
     assert turns.resting(10.5) == {"a", "b"}
@@ -14,7 +14,7 @@ def test_who_was_looked_at_rests_a_while() -> None:
 
 
 def test_news_give_all_another_turn_but_no_rest_ends_before_its_time() -> None:
-    turns = Round()
+    turns = WorkQueue()
     assert not turns.is_woken
     turns.note(["a"], 10.0)
     turns.wake()

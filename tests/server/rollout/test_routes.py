@@ -5,8 +5,8 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.access.model import Role
-from edgefleet_server.pages import PageRequest
-from edgefleet_server.rollout import store
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.rollout.store import assignments
 from tests.server.fleet.apps import Operators
 from tests.server.rollout.fleet_sim import World, spec_of, stages
 
@@ -84,9 +84,9 @@ def test_what_a_state_does_not_allow_is_refused_and_changes_nothing(
 def test_more_devices_than_ten_thousand_are_all_listed(world: World) -> None:
     rollout = waiting(world)
     with world.house.db.session() as session:
-        one = store.assignments(session, rollout)[0]
+        one = assignments.assignments(session, rollout)[0]
         many = [one.but(device=DeviceId(f"x-{number:05}")) for number in range(10_050)]
-        store.save_assignments(session, rollout, many, [])
+        assignments.save_assignments(session, rollout, many, [])
     client = client_of(world)
     last = client.get(f"{HOST}/rollouts/{rollout}/devices", params={"limit": 1}).json()
     assert last["total"] == 10_052
@@ -94,7 +94,7 @@ def test_more_devices_than_ten_thousand_are_all_listed(world: World) -> None:
     assert total == 10_052
     assert [found.device for found in after] == ["x-10048", "x-10049"]
     with world.house.db.session() as session:
-        session.execute(store.ASSIGNMENT.delete().where(store.ASSIGNMENT.c.device_id.like("x-%")))
+        session.execute(assignments.ASSIGNMENT.delete().where(assignments.ASSIGNMENT.c.device_id.like("x-%")))
 
 
 def test_a_gate_next_to_1_does_not_break_the_list_of_rollouts(world: World) -> None:

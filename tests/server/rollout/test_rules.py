@@ -7,24 +7,24 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgefleet_server.rollout import rules
-from edgefleet_server.rollout.model import (
+from edgefleet_server.rollout.analysis import decide as analysis_decide
+from edgefleet_server.rollout.analysis import promotion_rule
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.model import (
     SMALL_STRATUM,
     Advance,
     Counts,
     Decision,
     Facts,
-    Hold,
-    InstallGate,
-    OnFail,
+    KeepWaiting,
     Pause,
-    Promote,
     RollBack,
     Rule,
-    Strength,
-    VerdictKind,
 )
-from edgefleet_server.rollout.rules import decide, outcome_of, recompute, rule_for, same
+from edgefleet_server.rollout.analysis.promotion_rule import rule_for
+from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
+from edgefleet_server.rollout.model import Strength, VerdictKind
+from edgefleet_server.rollout.spec.model import InstallGate, OnFail, Promote
 
 GATE = InstallGate()
 
@@ -73,180 +73,228 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         "a forged bundle stops a large stratum at once",
         large(healthy=500, failures={"signature": 1}),
         RollBack,
-        rules.GUARD_CLASS,
+        analysis_decide.GUARD_CLASS,
         "1 of 501 devices failed (signature ×1): one signature failure stops a stage of any size",
     ),
-    ("so does a golden mismatch", large(healthy=500, failures={"golden": 1}), RollBack, rules.GUARD_CLASS, "golden"),
+    (
+        "so does a golden mismatch",
+        large(healthy=500, failures={"golden": 1}),
+        RollBack,
+        analysis_decide.GUARD_CLASS,
+        "golden",
+    ),
     (
         "three silent devices stop a large stratum",
         large(healthy=500, failures={"lost": 3}),
         RollBack,
-        rules.GUARD_LOST,
+        analysis_decide.GUARD_LOST,
         "3 devices took it up and fell silent, at most 2 may",
     ),
-    ("two do not", large(healthy=500, failures={"lost": 2}), Advance, rules.EVIDENCE, "500 of 502 healthy"),
+    ("two do not", large(healthy=500, failures={"lost": 2}), Advance, analysis_decide.EVIDENCE, "500 of 502 healthy"),
     (
         "the first non-finite answer stops a small stratum",
         facts(healthy=6, failures={"nonfinite": 1}),
         RollBack,
-        rules.SMALL_CLASS,
+        analysis_decide.SMALL_CLASS,
         "1 of 7 devices failed (nonfinite ×1): one nonfinite failure stops a stratum of fewer than 73 devices",
     ),
-    ("so does a crash", facts(failures={"crash": 1}, installing=5), RollBack, rules.SMALL_CLASS, "1 of 6 devices"),
-    ("so does one that cannot be loaded", facts(failures={"load": 1}), RollBack, rules.SMALL_CLASS, "load"),
-    ("72 devices are a small stratum", facts(failures={"load": 1}, population=72), RollBack, rules.SMALL_CLASS, "73"),
+    (
+        "so does a crash",
+        facts(failures={"crash": 1}, installing=5),
+        RollBack,
+        analysis_decide.SMALL_CLASS,
+        "1 of 6 devices",
+    ),
+    ("so does one that cannot be loaded", facts(failures={"load": 1}), RollBack, analysis_decide.SMALL_CLASS, "load"),
+    (
+        "72 devices are a small stratum",
+        facts(failures={"load": 1}, population=72),
+        RollBack,
+        analysis_decide.SMALL_CLASS,
+        "73",
+    ),
     (
         "73 are not",
         facts(failures={"load": 1}, population=73, rule=Rule.EVIDENCE),
-        Hold,
-        rules.MORE_EVIDENCE,
+        KeepWaiting,
+        analysis_decide.MORE_EVIDENCE,
         "0 of 1 devices healthy",
     ),
     (
         "two failures of any class stop few devices",
         facts(healthy=7, failures={"disk": 1, "slow": 1}),
         RollBack,
-        rules.SMALL_TWO,
+        analysis_decide.SMALL_TWO,
         "2 of 9 devices failed (disk ×1, slow ×1): two failures among fewer than 10 devices",
     ),
     (
         "but not ten",
         facts(healthy=8, failures={"slow": 2}, population=30),
-        Hold,
-        rules.NOT_ALL_HEALTHY,
+        KeepWaiting,
+        analysis_decide.NOT_ALL_HEALTHY,
         "2 of 10 devices failed (slow ×2): too little to take the release back",
     ),
     (
         "the evidence of a stratum",
         large(failures={"internal": 2}),
         RollBack,
-        rules.ABORT_EVIDENCE,
+        analysis_decide.ABORT_EVIDENCE,
         "2 of 2 devices failed (internal ×2): evidence 122 (100 suffices) that more than 3 % of the devices fail",
     ),
     (
         "the evidence of all strata",
         large(healthy=200, pooled_exposed=260, pooled_failed=40),
         RollBack,
-        rules.ABORT_POOLED,
+        analysis_decide.ABORT_POOLED,
         "40 of 260 devices of all strata failed: evidence 10^",
     ),
-    ("nothing offered yet", facts(), Hold, rules.NOTHING_EXPOSED, "no device has taken the release up yet"),
+    (
+        "nothing offered yet",
+        facts(),
+        KeepWaiting,
+        analysis_decide.NOTHING_EXPOSED,
+        "no device has taken the release up yet",
+    ),
     (
         "nobody can take part",
         facts(unreachable=2, incompatible=1),
-        Hold,
-        rules.NOTHING_EXPOSED,
+        KeepWaiting,
+        analysis_decide.NOTHING_EXPOSED,
         "no device has taken the release up yet (2 unreachable, 1 incompatible)",
     ),
     (
         "an offer that nobody took up yet",
         facts(healthy=3, offered=2),
-        Hold,
-        rules.WAITING,
+        KeepWaiting,
+        analysis_decide.WAITING,
         "waiting for 2 of 5 devices to take the release up",
     ),
     (
         "devices at work",
         facts(healthy=2, installing=1, soaking=1),
-        Hold,
-        rules.PENDING,
+        KeepWaiting,
+        analysis_decide.PENDING,
         "waiting for 1 of 4 devices to install and prove the release",
     ),
     (
         "devices in their soak",
         facts(healthy=2, soaking=2),
-        Hold,
-        rules.SOAKING,
+        KeepWaiting,
+        analysis_decide.SOAKING,
         "waiting for 2 of 4 devices, healthy so far, to get through their soak",
     ),
     (
         "too many out of reach",
         facts(healthy=3, unreachable=1),
-        Hold,
-        rules.UNREACHABLE_CAP,
+        KeepWaiting,
+        analysis_decide.UNREACHABLE_CAP,
         "1 of 4 devices never took the release up, at most 20 % may",
     ),
-    ("just few enough out of reach", facts(healthy=4, unreachable=1), Advance, rules.ALL_HEALTHY, "4 of 4 healthy"),
+    (
+        "just few enough out of reach",
+        facts(healthy=4, unreachable=1),
+        Advance,
+        analysis_decide.ALL_HEALTHY,
+        "4 of 4 healthy",
+    ),
     (
         "too many out of reach, however strong the evidence",
         large(healthy=1000, unreachable=251),
-        Hold,
-        rules.UNREACHABLE_CAP,
+        KeepWaiting,
+        analysis_decide.UNREACHABLE_CAP,
         "251 of 1251",
     ),
     (
         "a stage whose own devices were not tried",
         large(healthy=200, offered=100, stage_members=100, stage_tried=0),
-        Hold,
-        rules.STAGE_UNTRIED,
+        KeepWaiting,
+        analysis_decide.STAGE_UNTRIED,
         "0 of the 100 devices of this stage took the release up, at least 80 must",
     ),
-    ("the same without that count", large(healthy=200, offered=100), Hold, rules.STAGE_UNTRIED, "200 of the 300"),
+    (
+        "the same without that count",
+        large(healthy=200, offered=100),
+        KeepWaiting,
+        analysis_decide.STAGE_UNTRIED,
+        "200 of the 300",
+    ),
     (
         "one device of several is too few",
         facts(healthy=1),
-        Hold,
-        rules.TOO_FEW,
+        KeepWaiting,
+        analysis_decide.TOO_FEW,
         "1 of 1 devices healthy: at least 2 must be",
     ),
     (
         "the only device there is",
         facts(healthy=1, population=1),
         Advance,
-        rules.ALL_HEALTHY,
+        analysis_decide.ALL_HEALTHY,
         "1 of 1 healthy: failure below 95 % at 95 %",
     ),
     (
         "all healthy",
         facts(healthy=4),
         Advance,
-        rules.ALL_HEALTHY,
+        analysis_decide.ALL_HEALTHY,
         "4 of 4 healthy: failure below 53 % at 95 %",
     ),
     (
         "72 clean devices of a large stratum",
         large(healthy=72),
-        Hold,
-        rules.MORE_EVIDENCE,
+        KeepWaiting,
+        analysis_decide.MORE_EVIDENCE,
         "72 of 72 devices healthy: evidence 19.9 (20 needed) that fewer than 5 % fail",
     ),
     (
         "73 clean devices of a large stratum",
         large(healthy=73),
         Advance,
-        rules.EVIDENCE,
+        analysis_decide.EVIDENCE,
         "73 of 73 healthy: failure below 5 % at 95 % (evidence 20.8, 20 needed)",
     ),
-    ("evidence although some are at work", large(healthy=200, installing=1), Advance, rules.EVIDENCE, "200 of 201"),
-    ("but they count as bad", large(healthy=73, installing=1), Hold, rules.MORE_EVIDENCE, "73 of 74"),
-    ("so does a soak that is not over", large(healthy=73, soaking=1), Hold, rules.MORE_EVIDENCE, "73 of 74"),
+    (
+        "evidence although some are at work",
+        large(healthy=200, installing=1),
+        Advance,
+        analysis_decide.EVIDENCE,
+        "200 of 201",
+    ),
+    ("but they count as bad", large(healthy=73, installing=1), KeepWaiting, analysis_decide.MORE_EVIDENCE, "73 of 74"),
+    (
+        "so does a soak that is not over",
+        large(healthy=73, soaking=1),
+        KeepWaiting,
+        analysis_decide.MORE_EVIDENCE,
+        "73 of 74",
+    ),
     (
         "contradictory counts",
         msgspec.structs.replace(facts(healthy=4), counts=Counts(exposed=5, healthy=4)),
-        Hold,
-        rules.FACTS_INCONSISTENT,
+        KeepWaiting,
+        analysis_decide.FACTS_INCONSISTENT,
         "the counts contradict each other (exposed is not its parts): nothing is promoted on them",
     ),
     (
         "no verdict for too long",
         facts(healthy=3, offered=2, open_for_s=172_800),
         Pause,
-        rules.INCONCLUSIVE,
+        analysis_decide.INCONCLUSIVE,
         "no verdict within 2 d: waiting for 2 of 5 devices to take the release up",
     ),
     (
         "no verdict for too long, to be taken back",
         facts(healthy=3, installing=2, open_for_s=5400, inconclusive_after_s=5400, inconclusive_do=OnFail.ROLLBACK),
         RollBack,
-        rules.INCONCLUSIVE,
+        analysis_decide.INCONCLUSIVE,
         "no verdict within 90 min: waiting for 2 of 5 devices",
     ),
-    ("a verdict on the last moment", facts(healthy=4, open_for_s=1e9), Advance, rules.ALL_HEALTHY, "4 of 4"),
+    ("a verdict on the last moment", facts(healthy=4, open_for_s=1e9), Advance, analysis_decide.ALL_HEALTHY, "4 of 4"),
     (
         "a failure with on_fail: pause",
         facts(failures={"crash": 1}, on_fail=OnFail.PAUSE),
         Pause,
-        rules.SMALL_CLASS,
+        analysis_decide.SMALL_CLASS,
         "stops a stratum of fewer than 73 devices (on_fail: pause)",
     ),
 ]
@@ -264,8 +312,8 @@ def test_each_case_has_its_verdict_code_and_reason(
 
 
 def test_every_code_has_a_case_and_a_message() -> None:
-    assert {case[3] for case in CASES} == set(rules.MESSAGES)
-    assert all(re.fullmatch(r"[a-z_]+", code) for code in rules.MESSAGES)
+    assert {case[3] for case in CASES} == set(analysis_decide.MESSAGES)
+    assert all(re.fullmatch(r"[a-z_]+", code) for code in analysis_decide.MESSAGES)
 
 
 FLAWS: list[dict[str, Any]] = [
@@ -291,8 +339,8 @@ FLAWS: list[dict[str, Any]] = [
 def test_facts_that_contradict_themselves_promote_nothing(flaw: dict[str, Any], rule: Rule) -> None:
     sound = facts(healthy=4, rule=rule, population=2000 if rule is Rule.EVIDENCE else 10)
     decision = decide(msgspec.structs.replace(sound, **flaw))
-    assert isinstance(decision, Hold)
-    assert decision.code == rules.FACTS_INCONSISTENT
+    assert isinstance(decision, KeepWaiting)
+    assert decision.code == analysis_decide.FACTS_INCONSISTENT
 
 
 def test_facts_that_contradict_themselves_do_not_hide_a_failure() -> None:
@@ -337,13 +385,13 @@ def test_the_rule_of_a_stage_follows_the_spec_and_the_size(promote: Promote, pop
 
 def test_a_stricter_gate_needs_a_larger_stratum_for_evidence() -> None:
     strict = InstallGate(promote_below=0.01)
-    assert rules.devices_needed(Rule.EVIDENCE, 1000, strict) == 377
+    assert promotion_rule.devices_needed(Rule.EVIDENCE, 1000, strict) == 377
     assert rule_for(Promote.AUTO, 376, strict) is Rule.ALL_HEALTHY
     assert rule_for(Promote.AUTO, 377, strict) is Rule.EVIDENCE
     impossible = InstallGate(promote_below=1e-9)
-    assert rules.devices_needed(Rule.EVIDENCE, 10**6, impossible) == math.inf
+    assert promotion_rule.devices_needed(Rule.EVIDENCE, 10**6, impossible) == math.inf
     assert rule_for(Promote.AUTO, 10**6, impossible) is Rule.ALL_HEALTHY
-    assert [rules.devices_needed(Rule.ALL_HEALTHY, n, GATE) for n in (1, 2, 50)] == [1, 2, 2]
+    assert [promotion_rule.devices_needed(Rule.ALL_HEALTHY, n, GATE) for n in (1, 2, 50)] == [1, 2, 2]
 
 
 # ---- stored decisions
@@ -390,4 +438,4 @@ def test_facts_that_are_none_are_refused() -> None:
 
 
 def test_small_strata_are_what_the_evidence_cannot_reach() -> None:
-    assert rules.devices_needed(Rule.EVIDENCE, 10, GATE) == SMALL_STRATUM
+    assert promotion_rule.devices_needed(Rule.EVIDENCE, 10, GATE) == SMALL_STRATUM

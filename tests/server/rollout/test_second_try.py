@@ -14,27 +14,17 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.access.model import Role
-from edgefleet_server.rollout import rules, store
+from edgefleet_server.rollout.analysis import decide
+from edgefleet_server.rollout.analysis.facts import facts_of
+from edgefleet_server.rollout.analysis.model import Advance, Counts, Rule
+from edgefleet_server.rollout.assignments import class_of, is_failure
+from edgefleet_server.rollout.commands.retry import OF_THE_MOMENT, Choice, plan_retry
+from edgefleet_server.rollout.effects import AssignmentTransitioned, Revert, RolloutTransitioned
 from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError
-from edgefleet_server.rollout.facts import class_of, facts_of, is_failure
-from edgefleet_server.rollout.machines import FAILED_STATES, IllegalTransitionError
-from edgefleet_server.rollout.model import (
-    Advance,
-    Assignment,
-    AssignmentMoved,
-    Cell,
-    Counts,
-    GiveBack,
-    Member,
-    Report,
-    RolloutMoved,
-    RolloutState,
-    Rule,
-    Snapshot,
-    StageState,
-)
-from edgefleet_server.rollout.second_try import OF_THE_MOMENT, Choice, plan_retry
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.model import Assignment, Member, Report, RolloutState, Snapshot, StageRun, StageState
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.state_machines import FAILED_STATES, IllegalTransitionError
+from edgefleet_server.rollout.store import rollouts
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, World, stages
 from tests.server.rollout.simulated_devices import bundle_of
@@ -68,7 +58,7 @@ def snapshot(
         salt="s",
         bundles={STRATUM: NEW},
         members=tuple(Member(name, STRATUM) for name in names) if state is R.RUNNING else (),
-        cells=(Cell(0, STRATUM, cell, cut=2**64, population=count, opened_at=NOW),),
+        cells=(StageRun(0, STRATUM, cell, cut=2**64, population=count, opened_at=NOW),),
         assignments=(first, *rest),
         reports={names[0]: replace(said, **report or {})},
     )  # fmt: skip
@@ -85,7 +75,7 @@ def test_only_while_the_release_is_wanted_and_nobody_has_to_answer(state: Rollou
             plan_retry(snapshot(state), NOW, "ann", EVERY)
         return
     made = plan_retry(snapshot(state), NOW, "ann", EVERY)
-    moves = [(one.before, one.after) for one in made.effects if isinstance(one, RolloutMoved)]
+    moves = [(one.before, one.after) for one in made.effects if isinstance(one, RolloutTransitioned)]
     assert moves == ([(R.FINISHED, R.RUNNING)] if state is R.FINISHED else [])
 
 
@@ -100,7 +90,7 @@ def test_only_devices_that_failed_are_tried_again(state: AssignmentState) -> Non
             plan_retry(there, NOW, "ann", Choice(devices=(DeviceId("d0"),)))
         return
     made = plan_retry(there, NOW, "retried by ann", EVERY)
-    (moved,) = [one for one in made.effects if isinstance(one, AssignmentMoved)]
+    (moved,) = [one for one in made.effects if isinstance(one, AssignmentTransitioned)]
     after = moved.assignment
     assert (moved.before, after.state, after.reason) == (state, S.ELIGIBLE, "retried by ann")
     assert after.failed_before == ("lost" if state is S.LOST else "disk")
@@ -164,8 +154,8 @@ def test_what_is_not_this_rollouts_any_more_is_left_alone(changes: dict[str, Any
 def test_whom_limits_told_to_stop_may_be_tried_again_and_needs_no_second_word() -> None:
     there = snapshot(spec=LIMITS, report={"wanted_by_server": OLD.sha256})
     made = plan_retry(there, NOW, "ann", ALL)
-    assert not any(isinstance(one, GiveBack) for one in made.effects)
-    assert any(isinstance(one, GiveBack) for one in plan_retry(snapshot(spec=LIMITS), NOW, "ann", ALL).effects)
+    assert not any(isinstance(one, Revert) for one in made.effects)
+    assert any(isinstance(one, Revert) for one in plan_retry(snapshot(spec=LIMITS), NOW, "ann", ALL).effects)
 
 
 def test_who_is_pinned_or_no_member_any_more_is_refused_by_name() -> None:
@@ -197,7 +187,7 @@ def test_a_device_that_failed_before_counts_once_and_as_failed_whatever_it_does(
     there = snapshot(count=4)
     one = there.assignments[0].but(state=state, error_class=error_class, failed_before=before, is_accepted=is_accepted)
     found = facts(replace(there, assignments=(one, *there.assignments[1:])))
-    assert not rules._flaw(found)
+    assert not decide._flaw(found)
     counts: Counts = found.counts
     assert is_failure(one)
     if is_accepted:
@@ -206,7 +196,7 @@ def test_a_device_that_failed_before_counts_once_and_as_failed_whatever_it_does(
     assert (counts.members, counts.exposed, counts.failed, counts.healthy) == (4, 4, 1, 3)
     assert (counts.offered, counts.pending, counts.unreachable, found.pooled_failed) == (0, 0, 0, 1)
     assert sum(found.failures.values()) == 1
-    assert not isinstance(rules.decide(found), Advance) or found.rule is not Rule.ALL_HEALTHY
+    assert not isinstance(decide.decide(found), Advance) or found.rule is not Rule.ALL_HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -367,7 +357,7 @@ def test_the_route_has_dry_runs_keys_roles_and_an_audit(world: World) -> None:
     assert (tried.status_code, tried.json()["state"], tried.json()["counts"]["retried"]) == (200, "running", 1)
     assert world.view(rollout).state == "finished", "a dry run changes nothing"
     with world.house.db.session() as session:
-        store.rollout(session, rollout, lock=True).fence += 1  # as when the engine took it in between
+        rollouts.rollout(session, rollout, lock=True).fence += 1  # as when the engine took it in between
     refused = client.post(path, json={"reason": "mended"})
     assert (refused.status_code, refused.json()["code"]) == (409, "rollout.illegal_state")
     assert "`--failed`" in refused.json()["detail"]

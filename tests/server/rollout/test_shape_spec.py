@@ -16,14 +16,13 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.rollout.candidacy import as_install
-from edgefleet_server.rollout.hearing import Terms, hear
-from edgefleet_server.rollout.model import Assignment, Bundle, DeviceDeadlines, Member, Report
-from edgefleet_server.rollout.planning import plan
-from edgefleet_server.rollout.populating import pinned_of, stratum_of
-from edgefleet_server.rollout.shape import (
+from edgefleet_server.rollout.lint.preview import plan
+from edgefleet_server.rollout.model import Assignment, Bundle, CandidateReport, Member, Report
+from edgefleet_server.rollout.planner.observe import Terms, as_install, hear
+from edgefleet_server.rollout.preparation.population import pinned_of, stratum_of
+from edgefleet_server.rollout.spec.model import (
     Approval,
-    CandidateReport,
+    DeviceDeadlines,
     Membership,
     Mode,
     SpecShape,
@@ -31,8 +30,8 @@ from edgefleet_server.rollout.shape import (
     Supersede,
     profile_of,
 )
-from edgefleet_server.rollout.spec import dump_document, parse_spec, stage_text
-from edgefleet_server.rollout.strategies import STRATEGIES
+from edgefleet_server.rollout.spec.parser import dump_document, parse_spec, stage_text
+from edgefleet_server.rollout.spec.strategies import STRATEGIES
 
 BASE: dict[str, Any] = {"release": "digits@1.1.0", "selector": ""}
 REST: dict[str, Any] = {"name": "rest", "size": {"percent": 100}}

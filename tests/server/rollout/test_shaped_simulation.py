@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import LOOK_AGAIN
+from edgefleet_server.rollout.effects import Plan, RolloutTransitioned, StageRunTransitioned
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.model import Cell, CellMoved, Plan, RolloutMoved, RolloutState, StageState
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.planning import plan
-from edgefleet_server.rollout.quality_planning import OUT_OF_REACH
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.strategies import STRATEGIES
+from edgefleet_server.rollout.lint.preview import plan
+from edgefleet_server.rollout.lint.quality import OUT_OF_REACH
+from edgefleet_server.rollout.model import RolloutState, StageRun, StageState
+from edgefleet_server.rollout.planner.builder import LOOK_AGAIN
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from tests.server.rollout.scenarios import scenario_of
 from tests.server.rollout.shaped_simulation import FAILS_UNOPENED, People, ShapedWorld, world_with
 from tests.server.rollout.simulated_checks import BrokenPromiseError
@@ -223,7 +224,7 @@ def test_a_stage_that_nobody_of_a_stratum_can_be_in_fails_unopened_with_the_othe
     assert not made.cells[0, made.by_rank("jet")[0].stratum].approved_by
 
 
-def opening(made: ShapedWorld, code: str, **changes: Any) -> Cell:
+def opening(made: ShapedWorld, code: str, **changes: Any) -> StageRun:
     """Return the second stage of the one stratum as one that is just opened without anybody's word."""
     stored = made.cells[1, ProfileName("rpi")]
     return replace(stored, state=StageState.EXPOSING, cut=2**64, code=code, **changes)
@@ -246,11 +247,11 @@ def test_no_other_code_lets_a_stage_leave_pending_without_its_approval(code: str
 def test_what_is_opened_to_fail_has_failed_by_the_end_of_its_plan(code: str) -> None:
     made = world({"name": "canary", "size": {"count": 2}, "soak": "10m"}, APPROVED, people=People(("silence",)))
     made.settle(timedelta(hours=3))
-    opened = CellMoved(StageState.PENDING, opening(made, code))
+    opened = StageRunTransitioned(StageState.PENDING, opening(made, code))
     with pytest.raises(BrokenPromiseError, match="was to fail unopened and is open"):
         made.carry(Plan((opened,), None))
     made._failing.clear()
-    failed = CellMoved(StageState.EXPOSING, replace(opened.cell, state=StageState.FAILED))
+    failed = StageRunTransitioned(StageState.EXPOSING, replace(opened.cell, state=StageState.FAILED))
     made.carry(Plan((failed,), None))
 
 
@@ -287,7 +288,7 @@ def test_a_queued_rollout_waits_for_those_before_it_and_then_only_begins() -> No
     assert (waits.effects, waits.next_at) == ((), START + LOOK_AGAIN)
     begins = plan_tick(snapshot, START)
     told = "no older rollout is before it any more"
-    assert begins.effects == (RolloutMoved(RolloutState.VALIDATING, RolloutState.RUNNING, "started", told),)
+    assert begins.effects == (RolloutTransitioned(RolloutState.VALIDATING, RolloutState.RUNNING, "started", told),)
     assert begins.next_at == START, "its devices are looked up in the next tick"
 
 

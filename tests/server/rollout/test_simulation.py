@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import NOT_BACK
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageState, Strength
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.corpus import Case, accepted
 from tests.server.rollout.planner_gaps import GAPS, NOW, gap, passes, whole
 from tests.server.rollout.scenarios import count_gaps_that_pass, run_case, scenario_of

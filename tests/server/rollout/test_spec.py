@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.gating import GateKind, WebhookGate
-from edgefleet_server.rollout.model import (
+from edgefleet_server.rollout.spec.model import (
     DeviceDeadlines,
+    GateKind,
     Inconclusive,
     InstallGate,
     OnFail,
@@ -24,9 +24,10 @@ from edgefleet_server.rollout.model import (
     Size,
     Spec,
     StageSpec,
+    WebhookGate,
 )
-from edgefleet_server.rollout.reading import duration_text
-from edgefleet_server.rollout.spec import dump_document, dump_spec, parse_spec, size_text
+from edgefleet_server.rollout.spec.parser import dump_document, dump_spec, parse_spec, size_text
+from edgefleet_server.rollout.spec.reader import duration_text
 from tests.house.pages import blocks
 from tests.house.tree import ROOT
 from tests.server.rollout.corpus import accepted, refused

@@ -14,12 +14,13 @@ from edgefleet_protocol.desired import DESIRED_TYPE, decode_desired
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import SPREAD_CODE, AssignmentState
 from edgefleet_protocol.verify import verify_envelope
-from edgefleet_server.fleet.model import SignedDesired
-from edgefleet_server.rollout.draft import HUGE
-from edgefleet_server.rollout.model import Assignment, Effect, GiveBack, Offer
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.spec import parse_spec
-from edgefleet_server.rollout.spreading import PER_S, RECENT, SMALL, spread_offers, within_s
+from edgefleet_server.fleet.desired.model import SignedDesired
+from edgefleet_server.rollout.effects import Effect, Offer, Revert
+from edgefleet_server.rollout.model import Assignment
+from edgefleet_server.rollout.planner.builder import HUGE
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.throttle.jitter import PER_S, RECENT, SMALL, spread_offers, within_s
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import SimDevice, World
 from tests.server.rollout.test_batches import snapshot_of
@@ -110,7 +111,7 @@ def test_a_retry_does_not_wait_and_one_after_a_pause_does() -> None:
 def test_who_is_away_has_no_span_and_the_way_back_has_none() -> None:
     gone = [assignment(n, AssignmentState.UNREACHABLE, offered_at=START) for n in range(400)]
     known = {one.device: one for one in gone}
-    effects: list[Effect] = [*(Offer(one.device) for one in gone), GiveBack(DeviceId("d-1"), is_rollback=True)]
+    effects: list[Effect] = [*(Offer(one.device) for one in gone), Revert(DeviceId("d-1"), is_rollback=True)]
     spec = parse_spec(BASE | {"device": {"start_within": "10m"}})
     assert list(spread_offers(effects, known, spec, START)) == effects
 

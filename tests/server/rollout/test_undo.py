@@ -5,8 +5,8 @@ import pytest
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
+from edgefleet_server.rollout.commands.undo import NOTHING_OLDER, UndoView
 from edgefleet_server.rollout.errors import NothingToUndoError
-from edgefleet_server.rollout.undoing import NOTHING_OLDER, UndoView
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, SMALL, SimDevice, World, stages
 from tests.server.rollout.test_routes import HOST, client_of

@@ -9,34 +9,23 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.draft import HUGE
+from edgefleet_server.rollout.effects import AssignmentTransitioned, DecisionMade, RolloutTransitioned, StageRunUpdated
 from edgefleet_server.rollout.model import (
     Assignment,
-    AssignmentMoved,
-    Cell,
-    CellNoted,
-    Judged,
-    OnFail,
+    DeviceQuality,
     Report,
-    RolloutMoved,
     RolloutState,
     Snapshot,
+    Span,
+    StageRun,
     StageState,
     Strength,
     VerdictKind,
 )
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.quality_model import (
-    WATCH,
-    Bound,
-    DeviceQuality,
-    Metric,
-    OnBreach,
-    QualityGate,
-    QualityMetric,
-    Span,
-)
-from edgefleet_server.rollout.watching import LOOK_AT_HUGE
+from edgefleet_server.rollout.planner.bake import LOOK_AT_HUGE
+from edgefleet_server.rollout.planner.builder import HUGE
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.model import WATCH, Bound, Metric, OnBreach, OnFail, QualityGate, QualityMetric
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
 
 GATE = QualityGate((QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
@@ -56,7 +45,7 @@ def finished(*, failed: int = 0, ratio: float = 1.0, measured: int = 60, taken_a
         for number, device in enumerate(devices)
     )  # fmt: skip
     cells = tuple(
-        Cell(
+        StageRun(
             stage, STRATUM, StageState.PASSED, 2**64, 60, NEW.sha256, opened_at=ENDED - timedelta(hours=5), ended_at=ENDED,
             verdict=VerdictKind.ADVANCE, strength=Strength.WEAK,
         )
@@ -83,7 +72,7 @@ def finished(*, failed: int = 0, ratio: float = 1.0, measured: int = 60, taken_a
 
 
 def moves(snapshot: Snapshot, now: datetime = NOW) -> list[RolloutState]:
-    return [effect.after for effect in plan_tick(snapshot, now).effects if isinstance(effect, RolloutMoved)]
+    return [effect.after for effect in plan_tick(snapshot, now).effects if isinstance(effect, RolloutTransitioned)]
 
 
 def test_a_good_release_stays_finished_and_is_looked_at_until_its_watch_is_over() -> None:
@@ -100,8 +89,8 @@ def test_evidence_that_comes_late_reopens_it(bad: dict[str, float]) -> None:
     snapshot = finished(**bad)  # type: ignore[arg-type]
     assert moves(snapshot) == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
     effects = plan_tick(snapshot, NOW).effects
-    assert any(isinstance(effect, Judged) for effect in effects), "with its evidence"
-    told = [effect.reason for effect in effects if isinstance(effect, RolloutMoved)]
+    assert any(isinstance(effect, DecisionMade) for effect in effects), "with its evidence"
+    told = [effect.reason for effect in effects if isinstance(effect, RolloutTransitioned)]
     assert all("after it had finished" in reason for reason in told)
 
 
@@ -123,14 +112,16 @@ def test_while_a_person_decides_it_is_looked_at_and_says_what_is_known_by_now() 
     snapshot = replace(snapshot, spec=replace(snapshot.spec, on_fail=OnFail.PAUSE), state=RolloutState.REGRESSED)
     plan = plan_tick(snapshot, NOW)
     assert plan.next_at == NOW + timedelta(minutes=1)
-    assert not [effect for effect in plan.effects if isinstance(effect, RolloutMoved)], "it is the person's to decide"
-    assert [effect.decision.code for effect in plan.effects if isinstance(effect, Judged)] == ["quality_breach"]
-    noted = [effect.cell for effect in plan.effects if isinstance(effect, CellNoted)]
+    assert not [effect for effect in plan.effects if isinstance(effect, RolloutTransitioned)], (
+        "it is the person's to decide"
+    )
+    assert [effect.decision.code for effect in plan.effects if isinstance(effect, DecisionMade)] == ["quality_breach"]
+    noted = [effect.cell for effect in plan.effects if isinstance(effect, StageRunUpdated)]
     assert [(cell.stage, cell.state, cell.code) for cell in noted] == [(1, StageState.PASSED, "quality_breach")]
     again = replace(snapshot, cells=(snapshot.cells[0], noted[0]))
     assert plan_tick(again, NOW).effects == (), "said once"
     better = plan_tick(replace(again, measured=finished().measured), NOW)
-    assert any(isinstance(effect, Judged) for effect in better.effects), "also when it turned back"
+    assert any(isinstance(effect, DecisionMade) for effect in better.effects), "also when it turned back"
     late = ENDED + GATE.watch
     assert (plan_tick(snapshot, late).effects, plan_tick(snapshot, late).next_at) == ((), None)
 
@@ -197,5 +188,5 @@ def test_who_comes_back_from_a_later_release_has_not_fallen_back(said: dict[str,
     report = Report(reported_gen=9, gen=9, attempt=1, is_online=True, wanted_by_server=NEW.sha256, **said)
     reports = {one.device: report for one in snapshot.assignments[:2]}
     after = plan_tick(replace(snapshot, reports=reports), NOW).effects
-    fell = [one.assignment.device for one in after if isinstance(one, AssignmentMoved)]
+    fell = [one.assignment.device for one in after if isinstance(one, AssignmentTransitioned)]
     assert fell == (list(reports) if falls_back else [])

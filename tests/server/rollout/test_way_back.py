@@ -7,23 +7,23 @@ from datetime import UTC, datetime, timedelta
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.draft import BACK_FACTOR, BATCH, BATCH_SHARE
+from edgefleet_server.rollout.effects import Offer, Revert
 from edgefleet_server.rollout.model import (
     FULL_CUT,
     Assignment,
     Bundle,
-    Cell,
-    GiveBack,
     Member,
-    Offer,
+    PaceFacts,
     Report,
     RolloutState,
     Snapshot,
+    StageRun,
     StageState,
+    Whereabouts,
 )
-from edgefleet_server.rollout.pace import PaceFacts, Whereabouts
-from edgefleet_server.rollout.planner import plan_tick
-from edgefleet_server.rollout.spec import parse_spec
+from edgefleet_server.rollout.planner.builder import BACK_FACTOR, BATCH, BATCH_SHARE
+from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.parser import parse_spec
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 PROFILE = ProfileName("rpi")
@@ -64,7 +64,7 @@ def snapshot(state: RolloutState, assigned: AssignmentState, **spec: object) -> 
         salt="salt",
         bundles={PROFILE: Bundle("t", DIGEST, 9)},
         members=tuple(Member(name, PROFILE) for name in names),
-        cells=(Cell(0, PROFILE, StageState.EXPOSING, cut=FULL_CUT, population=DEVICES, opened_at=NOW),),
+        cells=(StageRun(0, PROFILE, StageState.EXPOSING, cut=FULL_CUT, population=DEVICES, opened_at=NOW),),
         assignments=assignments,
         reports=dict.fromkeys(names, report),
         pace=PaceFacts(where=dict.fromkeys(names, Whereabouts("lab", "UTC"))),
@@ -75,7 +75,7 @@ def test_ten_documents_go_back_for_each_one_that_could_go_out() -> None:
     there = plan_tick(snapshot(RolloutState.RUNNING, AssignmentState.ELIGIBLE), NOW)
     back = plan_tick(snapshot(RolloutState.ROLLING_BACK, AssignmentState.HEALTHY), NOW)
     out = sum(isinstance(effect, Offer) for effect in there.effects)
-    given = [effect.device for effect in back.effects if isinstance(effect, GiveBack)]
+    given = [effect.device for effect in back.effects if isinstance(effect, Revert)]
     assert (out, len(given)) == (int(DEVICES * BATCH_SHARE), DEVICES)
     assert len(given) >= 10 * out
     assert given == [f"d-{n:05}" for n in range(DEVICES - 1, -1, -1)], "newest exposed first"
@@ -86,7 +86,7 @@ def test_nothing_that_holds_an_offer_holds_the_way_back() -> None:
     there = plan_tick(snapshot(RolloutState.RUNNING, AssignmentState.ELIGIBLE, **CLOSED), NOW)
     assert not any(isinstance(effect, Offer) for effect in there.effects)
     back = plan_tick(snapshot(RolloutState.ROLLING_BACK, AssignmentState.HEALTHY, **CLOSED), NOW)
-    assert sum(isinstance(effect, GiveBack) for effect in back.effects) == DEVICES
+    assert sum(isinstance(effect, Revert) for effect in back.effects) == DEVICES
 
 
 def test_in_its_window_the_tightest_limit_lets_one_out() -> None:

@@ -10,8 +10,8 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.pace import Window
-from edgefleet_server.rollout.windows import cron_flaw, next_start, opening, zone
+from edgefleet_server.rollout.spec.maintenance_windows import cron_flaw, next_start, opening, zone
+from edgefleet_server.rollout.spec.model import Window
 
 NIGHT = Window("0 1 * * *", timedelta(hours=4))
 ZONES = (

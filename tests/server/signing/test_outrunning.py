@@ -13,49 +13,58 @@ from tuf.ngclient import Updater  # type: ignore[attr-defined]  # documented, bu
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_server.signing import store
-from edgefleet_server.signing.outrunning import MAX_AHEAD, MAX_EMPTY, Outrun, Resigning, Standing, resigning
+from edgefleet_server.signing.fast_forward_recovery import (
+    MAX_AHEAD,
+    MAX_EMPTY,
+    ResignPlan,
+    SignedVersions,
+    VersionsSeen,
+    resign_plan,
+)
 from edgefleet_server.signing.tables import SigningMetadata
 from tests.server.fleet.house import House
 from tests.server.signing.test_repository import SHA, client
 
 NOW = datetime(2026, 11, 26, 12, 0, tzinfo=UTC)
 NOW_S = int(NOW.timestamp())
-OURS = Standing({"snapshot": 200, "targets": 100, "releases": 150, "director": 100, "m.digits": 150})
+OURS = SignedVersions({"snapshot": 200, "targets": 100, "releases": 150, "director": 100, "m.digits": 150})
 NAMES = st.sampled_from(["m.digits", "m.late", "m.later", "m.", "m.root", "releases", "root", "late", "m.Ä"])
 
 
 def test_nothing_is_signed_for_a_device_that_has_seen_less() -> None:
-    assert resigning(OURS, Outrun(99), NOW) is None
-    assert resigning(OURS, Outrun(0, {"m.digits": 500}), NOW) is None, "it is here"
+    assert resign_plan(OURS, VersionsSeen(99), NOW) is None
+    assert resign_plan(OURS, VersionsSeen(0, {"m.digits": 500}), NOW) is None, "it is here"
 
 
 def test_everything_is_signed_above_the_highest_that_was_seen() -> None:
-    assert resigning(OURS, Outrun(300), NOW) == Resigning(300, everything=True)
-    assert resigning(OURS, Outrun(100), NOW) == Resigning(100, everything=True), (
+    assert resign_plan(OURS, VersionsSeen(300), NOW) == ResignPlan(300, everything=True)
+    assert resign_plan(OURS, VersionsSeen(100), NOW) == ResignPlan(100, everything=True), (
         "it may have been our lowest that went back"
     )
 
 
 def test_roles_of_models_that_are_unknown_here_are_made_and_no_others() -> None:
-    seen = Outrun(0, {"m.late": 700, "m.a": 1, "releases": 9, "evil": 9, "m.root": 9, "m.../x": 9, "": 9})
-    assert resigning(OURS, seen, NOW) == Resigning(700, everything=False, lost=("m.a", "m.late"))
+    seen = VersionsSeen(0, {"m.late": 700, "m.a": 1, "releases": 9, "evil": 9, "m.root": 9, "m.../x": 9, "": 9})
+    assert resign_plan(OURS, seen, NOW) == ResignPlan(700, everything=False, lost=("m.a", "m.late"))
 
 
 def test_what_no_clock_says_is_not_believed() -> None:
     most = int((NOW + MAX_AHEAD).timestamp())
-    assert resigning(OURS, Outrun(2**62), NOW) == Resigning(most, everything=True)
-    assert resigning(OURS, Outrun(0, {"m.late": 2**62}), NOW) == Resigning(most, everything=False, lost=("m.late",))
-    ahead = Standing(dict.fromkeys(OURS.versions, most + 1))
-    assert resigning(ahead, Outrun(2**62), NOW) is None, "a lie moves the versions once, not again and again"
-    assert resigning(OURS, Outrun(-5, {"m.late": -5}), NOW) == Resigning(0, everything=False, lost=("m.late",))
+    assert resign_plan(OURS, VersionsSeen(2**62), NOW) == ResignPlan(most, everything=True)
+    assert resign_plan(OURS, VersionsSeen(0, {"m.late": 2**62}), NOW) == ResignPlan(
+        most, everything=False, lost=("m.late",)
+    )
+    ahead = SignedVersions(dict.fromkeys(OURS.versions, most + 1))
+    assert resign_plan(ahead, VersionsSeen(2**62), NOW) is None, "a lie moves the versions once, not again and again"
+    assert resign_plan(OURS, VersionsSeen(-5, {"m.late": -5}), NOW) == ResignPlan(0, everything=False, lost=("m.late",))
 
 
 def test_only_so_many_roles_without_a_bundle_are_made() -> None:
-    seen = Outrun(0, {f"m.x{i:03}": NOW_S for i in range(MAX_EMPTY + 10)})
-    plan = resigning(OURS, seen, NOW)
+    seen = VersionsSeen(0, {f"m.x{i:03}": NOW_S for i in range(MAX_EMPTY + 10)})
+    plan = resign_plan(OURS, seen, NOW)
     assert plan is not None
     assert len(plan.lost) == MAX_EMPTY
-    assert resigning(Standing(OURS.versions, MAX_EMPTY), seen, NOW) is None
+    assert resign_plan(SignedVersions(OURS.versions, MAX_EMPTY), seen, NOW) is None
 
 
 @given(
@@ -64,14 +73,14 @@ def test_only_so_many_roles_without_a_bundle_are_made() -> None:
     st.dictionaries(NAMES, st.integers(1, NOW_S + 100_000), min_size=1),
 )
 def test_once_signed_there_is_nothing_more_to_sign(version: int, roles: dict[str, int], ours: dict[str, int]) -> None:
-    seen = Outrun(version, roles)
-    plan = resigning(Standing(ours), seen, NOW)
+    seen = VersionsSeen(version, roles)
+    plan = resign_plan(SignedVersions(ours), seen, NOW)
     if plan is None:
         return
     assert plan.above <= int((NOW + MAX_AHEAD).timestamp())
     touched = [*(ours if plan.everything else ()), *plan.lost]
     after = {**ours, **{name: max(ours.get(name, 0) + 1, NOW_S, plan.above + 1) for name in touched}}
-    assert resigning(Standing(after, len(plan.lost)), seen, NOW) is None
+    assert resign_plan(SignedVersions(after, len(plan.lost)), seen, NOW) is None
 
 
 # ---- with the real client
@@ -112,7 +121,7 @@ def test_a_client_that_saw_more_is_served_without_publishing_again(any_house: Ho
     forget_since(house, backup)
     with pytest.raises(BadVersionNumberError):
         updater(house, folder).refresh()
-    plan = house.signing.outrun(Outrun(seen))
+    plan = house.signing.outrun(VersionsSeen(seen))
     assert plan is not None
     assert plan.everything
     found = updater(house, folder)
@@ -120,8 +129,8 @@ def test_a_client_that_saw_more_is_served_without_publishing_again(any_house: Ho
         assert found.get_targetinfo(path) is not None
     assert found.get_targetinfo("digits/1.1.0/p.bundle") is None
     before = versions(house)
-    assert not house.signing.is_outrun(Outrun(seen))
-    assert house.signing.outrun(Outrun(seen)) is None
+    assert not house.signing.is_outrun(VersionsSeen(seen))
+    assert house.signing.outrun(VersionsSeen(seen)) is None
     assert versions(house) == before
 
 
@@ -137,11 +146,11 @@ def test_a_model_that_only_devices_know_keeps_its_role_and_is_filled_by_publishi
     seen = versions(house)
 
     forget_since(house, backup)
-    assert house.signing.outrun(Outrun(max(seen.values()))) is not None
+    assert house.signing.outrun(VersionsSeen(max(seen.values()))) is not None
     with pytest.raises(RepositoryError, match=r"missing info for 'm\.late\.json'"):
         updater(house, folder).refresh()
-    plan = house.signing.outrun(Outrun(0, {"m.late": seen["m.late"]}))
-    assert plan == Resigning(seen["m.late"], everything=False, lost=("m.late",))
+    plan = house.signing.outrun(VersionsSeen(0, {"m.late": seen["m.late"]}))
+    assert plan == ResignPlan(seen["m.late"], everything=False, lost=("m.late",))
     assert house.signing.lost_models() == ["late"]
     found = updater(house, folder)
     assert found.get_targetinfo("digits/1.0.0/p.bundle") is not None
@@ -164,7 +173,7 @@ def test_versions_that_ran_ahead_of_the_clock_are_outrun(house: House, tmp_path:
     seen = max(version for name, version in versions(house).items() if name != "root")
     forget_since(house, backup)
     assert seen > int(house.clock.now().timestamp())
-    house.signing.outrun(Outrun(seen))
+    house.signing.outrun(VersionsSeen(seen))
     updater(house, folder).refresh()
     assert min(version for name, version in versions(house).items() if name != "root") > seen
 
@@ -173,7 +182,7 @@ def test_signing_everything_renews_it(house: House) -> None:
     house.signing.add_target("digits/1.0.0/p.bundle", 100, SHA, {})
     house.clock.turn(days=40)
     house.signing.start()
-    house.signing.outrun(Outrun(int(house.clock.now().timestamp())))
+    house.signing.outrun(VersionsSeen(int(house.clock.now().timestamp())))
     ends = {role.name: role.expires - house.clock.now() for role in house.signing.roles() if role.name != "root"}
     assert ends["m.digits"] > timedelta(days=89)
     assert ends["targets"] > timedelta(days=179)

@@ -12,7 +12,7 @@ from tuf.ngclient import FetcherInterface, Updater  # type: ignore[attr-defined]
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.messages import RepoHead, decode
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.signing.errors import KeysExistError, KeysMissingError, TargetExistsError
 from edgefleet_server.signing.service import SigningService
 from tests.server.fleet.house import House, TurnedClock

@@ -7,9 +7,9 @@ import pytest
 
 from edgefleet_protocol.desired import decode_desired
 from edgefleet_protocol.envelope import parse_envelope
+from edgefleet_protocol.hpke import new_key
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, EventKind, Sample
-from edgefleet_protocol.sealed import new_key
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.errors import BadCaptureKeyError
 from edgefleet_server.telemetry.captures import CaptureService

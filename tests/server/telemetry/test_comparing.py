@@ -8,9 +8,9 @@ import pytest
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.registry.model import BundleView
-from edgefleet_server.telemetry.bundle_lines import bundle_line, figure_in, metric_in
-from edgefleet_server.telemetry.comparing import Change, compared
+from edgefleet_server.telemetry.bundle_metrics import bundle_line, figure_in, metric_in
 from edgefleet_server.telemetry.model import Figures
+from edgefleet_server.telemetry.release_comparison import Change, compared
 
 
 def line(profile: str = "p", recent: Figures | None = None, **report: Any) -> Any:

@@ -11,7 +11,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
-from edgefleet_server.converter_parts import build_converter_parts
+from edgefleet_server.composition.worker_container import build_converter_parts
 from edgefleet_server.telemetry.costs import MAX_DEVICES, MAX_WINDOWS, REACH, subject_of
 from tests.profiles.simulated import model_work, subject, true_figures
 from tests.server.fleet.apps import Operators

@@ -7,7 +7,7 @@ import pytest
 
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.db import Database
+from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry.series import MOST_POINTS, TREND_WINDOWS, step_of
 from edgefleet_server.telemetry.service import TelemetryService
 from tests.server.fleet.house import START, TurnedClock

@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_protocol.desired import Ref, TelemetryWish, decode_desired
+from edgefleet_protocol.desired import Ref, TelemetryRequest, decode_desired
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_protocol.messages import PredictionLine, Watched
 from edgefleet_server.access.model import Role
+from edgefleet_server.fleet.desired.live_view import LIFE, is_renewal_due, still_watched, watched, watched_until
+from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.fleet.errors import DeviceRevokedError, DeviceUnknownError
-from edgefleet_server.fleet.model import ModelChange
-from edgefleet_server.fleet.watching import LIFE, is_renewal_due, still_watched, watched, watched_until
+from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.service import KEPT_WATCHED
-from edgefleet_server.telemetry.watching import WatchService
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import START, House
 
 wishes = st.builds(
-    TelemetryWish,
+    TelemetryRequest,
     profile=st.sampled_from(["normal", "live", "metered"]),
     until=st.one_of(st.none(), st.integers(-3_000, 3_000).map(lambda s: START + timedelta(seconds=s))),
     predictions_until=st.one_of(
@@ -33,7 +33,7 @@ wishes = st.builds(
 
 
 @given(wishes)
-def test_a_watch_begins_ends_and_never_shortens_what_a_rollout_asked_for(wish: TelemetryWish) -> None:
+def test_a_watch_begins_ends_and_never_shortens_what_a_rollout_asked_for(wish: TelemetryRequest) -> None:
     made = watched(wish, START)
     until = watched_until(made, START)
     assert until == START + LIFE
@@ -47,7 +47,7 @@ def test_a_watch_begins_ends_and_never_shortens_what_a_rollout_asked_for(wish: T
 
 @given(wishes, wishes)
 def test_another_wish_keeps_a_watch_that_is_in_force_and_drops_one_that_is_over(
-    new: TelemetryWish, before: TelemetryWish
+    new: TelemetryRequest, before: TelemetryRequest
 ) -> None:
     kept = still_watched(new, before, START)
     assert (kept.profile, kept.until) == (new.profile, new.until)
@@ -58,7 +58,7 @@ def test_another_wish_keeps_a_watch_that_is_in_force_and_drops_one_that_is_over(
     assert (kept.predictions_until is msgspec.UNSET) == (in_force is None)
 
 
-def wish_of(house: House, device: str) -> tuple[int, TelemetryWish]:
+def wish_of(house: House, device: str) -> tuple[int, TelemetryRequest]:
     """Return gen and telemetry wish of the device's document."""
     document = decode_desired(parse_envelope(house.fleet.desired.ensure(DeviceId(device)).envelope).payload)
     return document.gen, document.telemetry
@@ -85,7 +85,7 @@ def shown(device: str, seq: int, *traces: str, **fields: Any) -> Watched:
 def test_looking_renews_a_watch_and_nobody_has_to_end_it(any_house: House) -> None:
     house = any_house
     device = house.device().id
-    watching = WatchService(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet)
     first = watching.begin(device)
     gen, wish = wish_of(house, device)
     assert (wish.profile, wish.predictions_until) == ("live", first.until)
@@ -107,9 +107,9 @@ def test_a_rollout_does_not_end_a_watch(house: House) -> None:
     until = house.fleet.desired.watch(DeviceId(device))
     later = house.clock.now() + timedelta(days=1)
     ref = Ref(target="digits/1.0.0/p.bundle", sha256="a" * 64, length=1)
-    wish = TelemetryWish(profile="live", until=later)
+    wish = TelemetryRequest(profile="live", until=later)
     house.fleet.desired.set_models([ModelChange(DeviceId(device), ModelName("digits"), ref, wish)])
-    assert wish_of(house, device)[1] == TelemetryWish(profile="live", until=later, predictions_until=until)
+    assert wish_of(house, device)[1] == TelemetryRequest(profile="live", until=later, predictions_until=until)
     house.clock.turn(minutes=4)
     house.fleet.desired.watch(DeviceId(device))
     assert wish_of(house, device)[1].until == later
@@ -118,7 +118,7 @@ def test_a_rollout_does_not_end_a_watch(house: House) -> None:
 def test_what_is_shown_comes_once_in_order_and_by_model(any_house: House) -> None:
     house = any_house
     device, other = house.device().id, house.device().id
-    watching = WatchService(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet)
     messages = [shown(device, 1, "t1", "t2"), shown(device, 2, "t3", model="words"), shown(other, 1, "x")]
     assert house.telemetry.ingest_watched([*messages, messages[0]]) == 4
     first = watching.look(device, 0, "")
@@ -136,7 +136,7 @@ def test_what_is_shown_comes_once_in_order_and_by_model(any_house: House) -> Non
 def test_it_is_bounded_and_goes_after_minutes_and_ids_never_come_again(any_house: House) -> None:
     house = any_house
     device, other = house.device().id, house.device().id
-    watching = WatchService(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet)
     house.telemetry.ingest_watched([shown(other, 1, "x")])
     house.telemetry.ingest_watched([shown(device, seq, f"t{seq}") for seq in range(KEPT_WATCHED + 9)])
     found = watching.look(device, 0, "")
@@ -165,7 +165,7 @@ def test_what_is_no_line_is_left_out_and_text_is_cleaned(any_house: House) -> No
     too_many = Watched(device=device, boot_id="b", seq=2, ts=0, lines=[good] * 50)
     no_number = Watched(device=device, boot_id="b", seq=-1, ts=0, seen=-4)
     assert house.telemetry.ingest_watched([message, too_many, no_number]) == 1
-    (item,) = WatchService(house.db, house.clock, house.fleet).look(device, 0, "").items
+    (item,) = LivePredictions(house.db, house.clock, house.fleet).look(device, 0, "").items
     assert (len(item.trace_id), "\0" in item.trace_id, len(item.labels)) == (64, False, 3)
 
 
@@ -188,7 +188,7 @@ def test_who_may_watch_what(house: House) -> None:
 
 
 def test_unknown_and_revoked_devices_cannot_be_watched(house: House) -> None:
-    watching = WatchService(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet)
     with pytest.raises(DeviceUnknownError):
         watching.begin("d-none")
     device = house.device().id

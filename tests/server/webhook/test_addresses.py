@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.addresses import (
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.outbound.address_policy import (
     BadUrlError,
     Resolve,
     UnresolvedError,
@@ -19,8 +20,7 @@ from edgefleet_server.addresses import (
     parse_networks,
     parse_target,
 )
-from edgefleet_server.clock import SystemClock
-from edgefleet_server.posting import MAX_ANSWER, Poster, PostError
+from edgefleet_server.outbound.http_post import MAX_ANSWER, HttpPoster, PostError
 from tests.support.receivers import LOOPBACK, receiving
 
 
@@ -104,7 +104,7 @@ def test_a_name_that_changes_its_mind_is_looked_up_once_and_called_where_it_was_
             asked.append(host)
             return next(answers)
 
-        poster = Poster(parse_networks(["127.0.0.1/32"]), SystemClock(), resolve=resolve)
+        poster = HttpPoster(parse_networks(["127.0.0.1/32"]), SystemClock(), resolve=resolve)
         assert poster.post(f"http://hook.example:{port}/in", b"{}", {}, 10).status == 204
         [got] = right.got
         assert asked == ["hook.example"]
@@ -116,7 +116,7 @@ def test_a_name_that_changes_its_mind_is_looked_up_once_and_called_where_it_was_
 
 def test_what_is_read_of_an_answer_is_bounded() -> None:
     with receiving(lambda _got: (200, {}, b"x" * (MAX_ANSWER * 10))) as receiver:
-        posted = Poster(parse_networks(LOOPBACK), SystemClock()).post(receiver.url, b"{}", {}, 10)
+        posted = HttpPoster(parse_networks(LOOPBACK), SystemClock()).post(receiver.url, b"{}", {}, 10)
     assert (posted.status, len(posted.body)) == (200, MAX_ANSWER)
 
 
@@ -142,7 +142,7 @@ def test_an_answer_that_breaks_off_or_is_not_http_is_none(answer: bytes) -> None
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         with pytest.raises(PostError):
-            Poster(parse_networks(LOOPBACK), SystemClock()).post(
+            HttpPoster(parse_networks(LOOPBACK), SystemClock()).post(
                 f"http://127.0.0.1:{listening.getsockname()[1]}/", b"{}", {}, 10
             )
         thread.join(10)
@@ -157,7 +157,7 @@ def test_tls_is_checked_against_the_name(tmp_path: Path) -> None:
 
         def post(host: str, ca_file: Path | None) -> int:
             networks = parse_networks(LOOPBACK)
-            poster = Poster(networks, SystemClock(), ca_file=ca_file, resolve=lambda _host, _port: ["127.0.0.1"])
+            poster = HttpPoster(networks, SystemClock(), ca_file=ca_file, resolve=lambda _host, _port: ["127.0.0.1"])
             return poster.post(f"https://{host}:{port}/", b"{}", {}, 10).status
 
         assert post("hook.example", ca) == 204

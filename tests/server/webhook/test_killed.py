@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.fleet.model import NewEvent
-from edgefleet_server.parts import build_parts
+from edgefleet_server.composition.container import build_parts
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.settings import load_settings
 from tests.support.receivers import LOOPBACK, Got, receiving
 from tests.support.servers import init_server, server_process

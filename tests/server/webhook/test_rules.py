@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.fleet.happenings import EventView
+from edgefleet_server.events.model import EventView
 from edgefleet_server.webhook import rules
 from edgefleet_server.webhook.model import DeliveryState
 

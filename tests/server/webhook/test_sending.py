@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.addresses import parse_networks
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.fleet.model import NewEvent
-from edgefleet_server.posting import Poster
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.outbound.address_policy import parse_networks
+from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.webhook.engine import WebhookSender
 from edgefleet_server.webhook.model import NewSecret
 from tests.server.webhook.independent import hmac_sha256, is_signed
@@ -26,7 +26,7 @@ from tests.support.servers import ApiHouse
 def house(tmp_path: Path, database_url: str) -> Iterator[ApiHouse]:
     """All services, which may call the loopback; a clock that stands."""
     made = ApiHouse(tmp_path / "server", database_url, webhook_networks=LOOPBACK)
-    poster = Poster(
+    poster = HttpPoster(
         parse_networks(LOOPBACK), SystemClock()
     )  # how long a try takes is no matter of the clock that stands
     made.parts = replace(made.parts, poster=poster)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgefleet_converters.tflite import maths, moves
+from edgefleet_converters.tflite import arithmetic, layout_moves
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.lower.elementwise import unary_of
@@ -18,7 +18,7 @@ _ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 
 def in_float32(b: Builder, x: Tensor) -> Tensor:
     """Return a float16 tensor as float32, another as it is."""
-    return moves.cast(b, x, "float32") if x.dtype == "float16" else x
+    return layout_moves.cast(b, x, "float32") if x.dtype == "float16" else x
 
 
 def smooth(formula: Lowering) -> Lowering:
@@ -30,31 +30,31 @@ def smooth(formula: Lowering) -> Lowering:
             b.lacks(f"{n.op_type} on {x.dtype}")
         view = Node(n.op_type, tuple(in_float32(b, t) if t is not None else None for t in n.inputs), n.attributes, n.opset,
                     n.wanted, n.declared, n.trace)  # fmt: skip
-        return [moves.cast(b, made, x.dtype) for made in formula(b, view)]
+        return [layout_moves.cast(b, made, x.dtype) for made in formula(b, view)]
 
     return lower
 
 
 def leaky_relu(b: Builder, n: Node) -> Sequence[Tensor]:
     """LeakyRelu."""
-    return [maths.unary(b, "LEAKY_RELU", n.input(0), alpha=float(n.get("alpha", 0.01)))]
+    return [arithmetic.unary(b, "LEAKY_RELU", n.input(0), alpha=float(n.get("alpha", 0.01)))]
 
 
 def relu(b: Builder, n: Node) -> Sequence[Tensor]:
     """Relu, of integers too."""
     x = n.input(0)
     if x.dtype == "float32":
-        return [maths.unary(b, "RELU", x)]
-    return [maths.binary(b, "MAXIMUM", x, maths.scalar(b, 0, x))]
+        return [arithmetic.unary(b, "RELU", x)]
+    return [arithmetic.binary(b, "MAXIMUM", x, arithmetic.scalar(b, 0, x))]
 
 
 def prelu(b: Builder, n: Node) -> Sequence[Tensor]:
     """PRelu: x where it is positive, slope · x where it is not."""
     x, slope = n.input(0), n.input(1)
     if n.opset < 7 and slope.rank == 1 and x.rank > 2 and slope.shape[0] > 1:
-        slope = moves.reshape(b, slope, [*slope.shape, *[1] * (x.rank - 2)])
-    negative = maths.binary(b, "LESS", x, maths.scalar(b, 0, x))
-    return [moves.select(b, negative, maths.mul(b, x, slope), x)]
+        slope = layout_moves.reshape(b, slope, [*slope.shape, *[1] * (x.rank - 2)])
+    negative = arithmetic.binary(b, "LESS", x, arithmetic.scalar(b, 0, x))
+    return [layout_moves.select(b, negative, arithmetic.mul(b, x, slope), x)]
 
 
 def elu(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -64,26 +64,28 @@ def elu(b: Builder, n: Node) -> Sequence[Tensor]:
 
 def _elu(b: Builder, x: Tensor, alpha: float) -> Tensor:
     if alpha == 1.0:
-        return maths.unary(b, "ELU", x)
-    below = maths.mul(b, maths.sub(b, maths.unary(b, "EXP", maths.clamp(b, x, None, 0.0)), 1.0), alpha)
-    return maths.add(b, maths.unary(b, "RELU", x), below)
+        return arithmetic.unary(b, "ELU", x)
+    below = arithmetic.mul(
+        b, arithmetic.sub(b, arithmetic.unary(b, "EXP", arithmetic.clamp(b, x, None, 0.0)), 1.0), alpha
+    )
+    return arithmetic.add(b, arithmetic.unary(b, "RELU", x), below)
 
 
 def selu(b: Builder, n: Node) -> Sequence[Tensor]:
     """Selu."""
     alpha, gamma = float(n.get("alpha", 1.67326319217681884765625)), float(n.get("gamma", 1.05070102214813232421875))
-    return [maths.mul(b, _elu(b, n.input(0), alpha), gamma)]
+    return [arithmetic.mul(b, _elu(b, n.input(0), alpha), gamma)]
 
 
 def sigmoid(b: Builder, x: Tensor) -> Tensor:
     """Return 1 / (1 + exp(-x))."""
-    return maths.unary(b, "LOGISTIC", x)
+    return arithmetic.unary(b, "LOGISTIC", x)
 
 
 def hard_sigmoid(b: Builder, n: Node) -> Sequence[Tensor]:
     """HardSigmoid."""
-    x = maths.add(b, maths.mul(b, n.input(0), float(n.get("alpha", 0.2))), float(n.get("beta", 0.5)))
-    return [maths.clamp(b, x, 0.0, 1.0)]
+    x = arithmetic.add(b, arithmetic.mul(b, n.input(0), float(n.get("alpha", 0.2))), float(n.get("beta", 0.5)))
+    return [arithmetic.clamp(b, x, 0.0, 1.0)]
 
 
 def softplus(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -93,14 +95,14 @@ def softplus(b: Builder, n: Node) -> Sequence[Tensor]:
 
 def softplus_of(b: Builder, x: Tensor) -> Tensor:
     """Return log(1 + exp(x))."""
-    small = maths.unary(b, "EXP", maths.unary(b, "NEG", maths.unary(b, "ABS", x)))
-    return maths.add(b, maths.unary(b, "RELU", x), maths.unary(b, "LOG", maths.add(b, small, 1.0)))
+    small = arithmetic.unary(b, "EXP", arithmetic.unary(b, "NEG", arithmetic.unary(b, "ABS", x)))
+    return arithmetic.add(b, arithmetic.unary(b, "RELU", x), arithmetic.unary(b, "LOG", arithmetic.add(b, small, 1.0)))
 
 
 def softsign(b: Builder, n: Node) -> Sequence[Tensor]:
     """Softsign."""
     x = n.input(0)
-    return [maths.div(b, x, maths.add(b, maths.unary(b, "ABS", x), 1.0))]
+    return [arithmetic.div(b, x, arithmetic.add(b, arithmetic.unary(b, "ABS", x), 1.0))]
 
 
 def erf(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -110,53 +112,53 @@ def erf(b: Builder, n: Node) -> Sequence[Tensor]:
 
 def erf_of(b: Builder, x: Tensor) -> Tensor:
     """Return erf(x) to 1.5e-7, by the formula at `_ERF`."""
-    size = maths.unary(b, "ABS", x)
-    t = maths.div(b, 1.0, maths.add(b, maths.mul(b, size, _ERF_P), 1.0))
-    total = maths.mul(b, t, _ERF[-1])
+    size = arithmetic.unary(b, "ABS", x)
+    t = arithmetic.div(b, 1.0, arithmetic.add(b, arithmetic.mul(b, size, _ERF_P), 1.0))
+    total = arithmetic.mul(b, t, _ERF[-1])
     for factor in reversed(_ERF[:-1]):
-        total = maths.mul(b, maths.add(b, total, factor), t)
-    fall = maths.unary(b, "EXP", maths.unary(b, "NEG", maths.mul(b, x, x)))
-    return maths.mul(b, maths.unary(b, "SIGN", x), maths.sub(b, 1.0, maths.mul(b, total, fall)))
+        total = arithmetic.mul(b, arithmetic.add(b, total, factor), t)
+    fall = arithmetic.unary(b, "EXP", arithmetic.unary(b, "NEG", arithmetic.mul(b, x, x)))
+    return arithmetic.mul(b, arithmetic.unary(b, "SIGN", x), arithmetic.sub(b, 1.0, arithmetic.mul(b, total, fall)))
 
 
 def gelu(b: Builder, n: Node) -> Sequence[Tensor]:
     """Gelu, exact or by tanh."""
     x = n.input(0)
     if n.text("approximate", "none") == "tanh":
-        cube = maths.mul(b, maths.mul(b, x, x), x)
-        inner = maths.mul(b, maths.add(b, x, maths.mul(b, cube, 0.044715)), math.sqrt(2 / math.pi))
-        part = maths.unary(b, "TANH", inner)
+        cube = arithmetic.mul(b, arithmetic.mul(b, x, x), x)
+        inner = arithmetic.mul(b, arithmetic.add(b, x, arithmetic.mul(b, cube, 0.044715)), math.sqrt(2 / math.pi))
+        part = arithmetic.unary(b, "TANH", inner)
     else:
-        part = erf_of(b, maths.mul(b, x, math.sqrt(0.5)))
-    return [maths.mul(b, maths.mul(b, x, 0.5), maths.add(b, part, 1.0))]
+        part = erf_of(b, arithmetic.mul(b, x, math.sqrt(0.5)))
+    return [arithmetic.mul(b, arithmetic.mul(b, x, 0.5), arithmetic.add(b, part, 1.0))]
 
 
 def mish(b: Builder, n: Node) -> Sequence[Tensor]:
     """Mish."""
     x = n.input(0)
-    return [maths.mul(b, x, maths.unary(b, "TANH", softplus_of(b, x)))]
+    return [arithmetic.mul(b, x, arithmetic.unary(b, "TANH", softplus_of(b, x)))]
 
 
 def swish(b: Builder, n: Node) -> Sequence[Tensor]:
     """Swish: x · sigmoid(alpha · x)."""
     x = n.input(0)
-    return [maths.mul(b, x, sigmoid(b, maths.mul(b, x, float(n.get("alpha", 1.0)))))]
+    return [arithmetic.mul(b, x, sigmoid(b, arithmetic.mul(b, x, float(n.get("alpha", 1.0)))))]
 
 
 def hard_swish(b: Builder, n: Node) -> Sequence[Tensor]:
     """HardSwish."""
-    return [maths.unary(b, "HARD_SWISH", n.input(0))]
+    return [arithmetic.unary(b, "HARD_SWISH", n.input(0))]
 
 
 def reciprocal(b: Builder, n: Node) -> Sequence[Tensor]:
     """Reciprocal."""
-    return [maths.div(b, 1.0, n.input(0))]
+    return [arithmetic.div(b, 1.0, n.input(0))]
 
 
 def tangent(b: Builder, n: Node) -> Sequence[Tensor]:
     """Tan."""
     x = n.input(0)
-    return [maths.div(b, maths.unary(b, "SIN", x), maths.unary(b, "COS", x))]
+    return [arithmetic.div(b, arithmetic.unary(b, "SIN", x), arithmetic.unary(b, "COS", x))]
 
 
 def arc(kind: str) -> Lowering:
@@ -165,10 +167,10 @@ def arc(kind: str) -> Lowering:
     def lower(b: Builder, n: Node) -> Sequence[Tensor]:
         x = n.input(0)
         if kind == "atan":
-            return [maths.binary(b, "ATAN2", x, b.const(np.ones(x.shape, np.float32)))]
-        one = maths.mul(b, maths.sub(b, 1.0, x), maths.add(b, x, 1.0))
-        other = maths.unary(b, "SQRT", one)
-        return [maths.binary(b, "ATAN2", *((x, other) if kind == "asin" else (other, x)))]
+            return [arithmetic.binary(b, "ATAN2", x, b.const(np.ones(x.shape, np.float32)))]
+        one = arithmetic.mul(b, arithmetic.sub(b, 1.0, x), arithmetic.add(b, x, 1.0))
+        other = arithmetic.unary(b, "SQRT", one)
+        return [arithmetic.binary(b, "ATAN2", *((x, other) if kind == "asin" else (other, x)))]
 
     return smooth(lower)
 
@@ -178,15 +180,15 @@ def hyperbolic(kind: str) -> Lowering:
 
     def lower(b: Builder, n: Node) -> Sequence[Tensor]:
         x = n.input(0)
-        up, down = maths.unary(b, "EXP", x), maths.unary(b, "EXP", maths.unary(b, "NEG", x))
-        both = maths.sub(b, up, down) if kind == "sinh" else maths.add(b, up, down)
+        up, down = arithmetic.unary(b, "EXP", x), arithmetic.unary(b, "EXP", arithmetic.unary(b, "NEG", x))
+        both = arithmetic.sub(b, up, down) if kind == "sinh" else arithmetic.add(b, up, down)
         if kind == "sinh":
             # Near zero the difference of two ones loses all digits; the series is exact there.
-            square = maths.mul(b, x, x)
-            series = maths.mul(b, x, maths.add(b, maths.mul(b, square, 1 / 6), 1.0))
-            near = maths.binary(b, "LESS", maths.unary(b, "ABS", x), maths.scalar(b, 0.05, x))
-            return [moves.select(b, near, series, maths.mul(b, both, 0.5))]
-        return [maths.mul(b, both, 0.5)]
+            square = arithmetic.mul(b, x, x)
+            series = arithmetic.mul(b, x, arithmetic.add(b, arithmetic.mul(b, square, 1 / 6), 1.0))
+            near = arithmetic.binary(b, "LESS", arithmetic.unary(b, "ABS", x), arithmetic.scalar(b, 0.05, x))
+            return [layout_moves.select(b, near, series, arithmetic.mul(b, both, 0.5))]
+        return [arithmetic.mul(b, both, 0.5)]
 
     return smooth(lower)
 
@@ -197,16 +199,20 @@ def area(kind: str) -> Lowering:
     def lower(b: Builder, n: Node) -> Sequence[Tensor]:
         x = n.input(0)
         if kind == "atanh":
-            ratio = maths.div(b, maths.add(b, x, 1.0), maths.sub(b, 1.0, x))
-            return [maths.mul(b, maths.unary(b, "LOG", ratio), 0.5)]
+            ratio = arithmetic.div(b, arithmetic.add(b, x, 1.0), arithmetic.sub(b, 1.0, x))
+            return [arithmetic.mul(b, arithmetic.unary(b, "LOG", ratio), 0.5)]
         if kind == "acosh":
-            root = maths.mul(
-                b, maths.unary(b, "SQRT", maths.sub(b, x, 1.0)), maths.unary(b, "SQRT", maths.add(b, x, 1.0))
+            root = arithmetic.mul(
+                b,
+                arithmetic.unary(b, "SQRT", arithmetic.sub(b, x, 1.0)),
+                arithmetic.unary(b, "SQRT", arithmetic.add(b, x, 1.0)),
             )
-            return [maths.unary(b, "LOG", maths.add(b, x, root))]
-        size = maths.unary(b, "ABS", x)
-        root = maths.unary(b, "SQRT", maths.add(b, maths.mul(b, x, x), 1.0))
-        return [maths.mul(b, maths.unary(b, "SIGN", x), maths.unary(b, "LOG", maths.add(b, size, root)))]
+            return [arithmetic.unary(b, "LOG", arithmetic.add(b, x, root))]
+        size = arithmetic.unary(b, "ABS", x)
+        root = arithmetic.unary(b, "SQRT", arithmetic.add(b, arithmetic.mul(b, x, x), 1.0))
+        return [
+            arithmetic.mul(b, arithmetic.unary(b, "SIGN", x), arithmetic.unary(b, "LOG", arithmetic.add(b, size, root)))
+        ]
 
     return smooth(lower)
 
@@ -223,14 +229,14 @@ def log_softmax(b: Builder, n: Node) -> Sequence[Tensor]:
 
 def softmax_last(b: Builder, x: Tensor) -> Tensor:
     """Return softmax over the last axis."""
-    return maths.unary(b, "SOFTMAX", x, beta=1.0)
+    return arithmetic.unary(b, "SOFTMAX", x, beta=1.0)
 
 
 def log_softmax_last(b: Builder, x: Tensor) -> Tensor:
     """Return log softmax over the last axis, by its definition: the kernel's own loses digits on wide rows."""
-    lower = maths.sub(b, x, maths.reduce(b, "REDUCE_MAX", x, [-1], keep=True))
-    total = maths.reduce(b, "SUM", maths.unary(b, "EXP", lower), [-1], keep=True)
-    return maths.sub(b, lower, maths.unary(b, "LOG", total))
+    lower = arithmetic.sub(b, x, arithmetic.reduce(b, "REDUCE_MAX", x, [-1], keep=True))
+    total = arithmetic.reduce(b, "SUM", arithmetic.unary(b, "EXP", lower), [-1], keep=True)
+    return arithmetic.sub(b, lower, arithmetic.unary(b, "LOG", total))
 
 
 def hardmax(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -241,8 +247,8 @@ def hardmax(b: Builder, n: Node) -> Sequence[Tensor]:
             "ARG_MAX", [x, builder.const(x.rank - 1, "int32")], "int32", x.shape[:-1], output_type="int32"
         )
         places = builder.const(np.arange(x.shape[-1], dtype=np.int32))
-        hit = maths.binary(builder, "EQUAL", moves.reshape(builder, best, [*best.shape, 1]), places)
-        return moves.cast(builder, hit, "float32")
+        hit = arithmetic.binary(builder, "EQUAL", layout_moves.reshape(builder, best, [*best.shape, 1]), places)
+        return layout_moves.cast(builder, hit, "float32")
 
     return [_along(b, n, one)]
 
@@ -253,32 +259,32 @@ def _along(b: Builder, n: Node, last: Callable[[Builder, Tensor], Tensor]) -> Te
     axis = int(n.get("axis", -1 if n.opset >= 13 else 1))
     axis = axis + x.rank if axis < 0 else axis
     if n.opset < 13:
-        rows = moves.reshape(b, x, [moves.size(x.shape[:axis]), moves.size(x.shape[axis:])])
-        return moves.reshape(b, last(b, rows), x.shape)
+        rows = layout_moves.reshape(b, x, [layout_moves.size(x.shape[:axis]), layout_moves.size(x.shape[axis:])])
+        return layout_moves.reshape(b, last(b, rows), x.shape)
     if not x.rank:
-        return moves.reshape(b, last(b, moves.reshape(b, x, [1])), [])
+        return layout_moves.reshape(b, last(b, layout_moves.reshape(b, x, [1])), [])
     order = [i for i in range(x.rank) if i != axis] + [axis]
-    turned = moves.transpose(b, x, order)
-    rows = moves.reshape(b, turned, [moves.size(turned.shape[:-1]), turned.shape[-1]])
-    made = moves.reshape(b, last(b, rows), turned.shape)
-    return moves.transpose(b, made, [order.index(i) for i in range(x.rank)])
+    turned = layout_moves.transpose(b, x, order)
+    rows = layout_moves.reshape(b, turned, [layout_moves.size(turned.shape[:-1]), turned.shape[-1]])
+    made = layout_moves.reshape(b, last(b, rows), turned.shape)
+    return layout_moves.transpose(b, made, [order.index(i) for i in range(x.rank)])
 
 
 def thresholded_relu(b: Builder, n: Node) -> Sequence[Tensor]:
     """ThresholdedRelu."""
     x = n.input(0)
-    above = maths.binary(b, "GREATER", x, maths.scalar(b, float(n.get("alpha", 1.0)), x))
-    return [moves.select(b, above, x, maths.scalar(b, 0.0, x))]
+    above = arithmetic.binary(b, "GREATER", x, arithmetic.scalar(b, float(n.get("alpha", 1.0)), x))
+    return [layout_moves.select(b, above, x, arithmetic.scalar(b, 0.0, x))]
 
 
 def shrink(b: Builder, n: Node) -> Sequence[Tensor]:
     """Shrink."""
     x = n.input(0)
     bias, limit = float(n.get("bias", 0.0)), float(n.get("lambd", 0.5))
-    low = maths.binary(b, "LESS", x, maths.scalar(b, -limit, x))
-    high = maths.binary(b, "GREATER", x, maths.scalar(b, limit, x))
-    inner = moves.select(b, high, maths.sub(b, x, bias), maths.scalar(b, 0.0, x))
-    return [moves.select(b, low, maths.add(b, x, bias), inner)]
+    low = arithmetic.binary(b, "LESS", x, arithmetic.scalar(b, -limit, x))
+    high = arithmetic.binary(b, "GREATER", x, arithmetic.scalar(b, limit, x))
+    inner = layout_moves.select(b, high, arithmetic.sub(b, x, bias), arithmetic.scalar(b, 0.0, x))
+    return [layout_moves.select(b, low, arithmetic.add(b, x, bias), inner)]
 
 
 LOWERINGS: dict[str, Lowering] = {

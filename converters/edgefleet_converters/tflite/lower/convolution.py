@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgefleet_converters.tflite import maths, moves
+from edgefleet_converters.tflite import arithmetic, layout_moves
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.lower.activations import in_float32
@@ -64,12 +64,12 @@ def window_of(n: Node, kernel: Sequence[int], lengths: Sequence[int]) -> Window:
 
 def channel_last(b: Builder, x: Tensor) -> Tensor:
     """Return [N, C, ...] as [N, ..., C]."""
-    return moves.transpose(b, x, [0, *range(2, x.rank), 1])
+    return layout_moves.transpose(b, x, [0, *range(2, x.rank), 1])
 
 
 def channel_first(b: Builder, x: Tensor) -> Tensor:
     """Return [N, ..., C] as [N, C, ...]."""
-    return moves.transpose(b, x, [0, x.rank - 1, *range(1, x.rank - 1)])
+    return layout_moves.transpose(b, x, [0, x.rank - 1, *range(1, x.rank - 1)])
 
 
 def conv(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -80,17 +80,17 @@ def conv(b: Builder, n: Node) -> Sequence[Tensor]:
         b.lacks(f"CONV_2D on {x.dtype}")
     window = window_of(n, weight.shape[2:], x.shape[2:])
     made = convolved(b, x, weight, bias, window, int(n.get("group", 1)))
-    return [moves.cast(b, made, n.input(0).dtype)]
+    return [layout_moves.cast(b, made, n.input(0).dtype)]
 
 
 def convolved(b: Builder, x: Tensor, weight: Tensor, bias: Tensor, window: Window, group: int) -> Tensor:
     """Return a float32 convolution of [N, C, ...] with [M, C/group, ...]."""
     if x.rank == 3:
         made = convolved(
-            b, moves.reshape(b, x, [*x.shape[:2], 1, x.shape[2]]),
-            moves.reshape(b, weight, [*weight.shape[:2], 1, weight.shape[2]]), bias, window.lifted(), group,
+            b, layout_moves.reshape(b, x, [*x.shape[:2], 1, x.shape[2]]),
+            layout_moves.reshape(b, weight, [*weight.shape[:2], 1, weight.shape[2]]), bias, window.lifted(), group,
         )  # fmt: skip
-        return moves.reshape(b, made, [*made.shape[:2], made.shape[3]])
+        return layout_moves.reshape(b, made, [*made.shape[:2], made.shape[3]])
     if x.rank not in (4, 5):
         b.lacks(f"a convolution in {x.rank - 2} dimensions")
     if x.rank == 5 and set(window.dilations) != {1}:
@@ -107,10 +107,10 @@ def convolved(b: Builder, x: Tensor, weight: Tensor, bias: Tensor, window: Windo
     each, many = channels // group, weight.shape[0] // group
     parts = []
     for i in range(group):
-        part = moves.take(b, data, data.rank - 1, i * each, each)
-        kernel, start = moves.take(b, weight, 0, i * many, many), moves.take(b, bias, 0, i * many, many)
+        part = layout_moves.take(b, data, data.rank - 1, i * each, each)
+        kernel, start = layout_moves.take(b, weight, 0, i * many, many), layout_moves.take(b, bias, 0, i * many, many)
         parts.append(_dense_window(b, part, kernel, start, window, padding, shape))
-    return channel_first(b, moves.concat(b, parts, data.rank - 1))
+    return channel_first(b, layout_moves.concat(b, parts, data.rank - 1))
 
 
 def _padded(b: Builder, data: Tensor, window: Window, shape: Sequence[int]) -> tuple[Tensor, int]:
@@ -124,13 +124,15 @@ def _padded(b: Builder, data: Tensor, window: Window, shape: Sequence[int]) -> t
         same = same and (window.before[i], window.after[i]) == pads and shape[i] == -(-length // window.strides[i])
     if same:
         return data, SAME
-    return moves.pad(b, data, [0, *window.before, 0], [0, *window.after, 0]), VALID
+    return layout_moves.pad(b, data, [0, *window.before, 0], [0, *window.after, 0]), VALID
 
 
 def _depthwise(
     b: Builder, data: Tensor, weight: Tensor, bias: Tensor, window: Window, padding: int, shape: Sequence[int]
 ) -> Tensor:
-    kernel = moves.reshape(b, moves.transpose(b, weight, [2, 3, 1, 0]), [1, *window.kernel, weight.shape[0]])
+    kernel = layout_moves.reshape(
+        b, layout_moves.transpose(b, weight, [2, 3, 1, 0]), [1, *window.kernel, weight.shape[0]]
+    )
     return b.emit(
         "DEPTHWISE_CONV_2D", [data, kernel, bias], "float32", [data.shape[0], *shape, weight.shape[0]], padding=padding,
         stride_h=window.strides[0], stride_w=window.strides[1], depth_multiplier=weight.shape[0] // data.shape[3],
@@ -144,12 +146,12 @@ def _dense_window(
     result = [data.shape[0], *shape, weight.shape[0]]
     if data.rank == 5:
         return b.emit(
-            "CONV_3D", [data, moves.transpose(b, weight, [2, 3, 4, 1, 0]), bias], "float32", result, padding=padding,
+            "CONV_3D", [data, layout_moves.transpose(b, weight, [2, 3, 4, 1, 0]), bias], "float32", result, padding=padding,
             stride_d=window.strides[0], stride_h=window.strides[1], stride_w=window.strides[2],
             fused_activation_function=0,
         )  # fmt: skip
     return b.emit(
-        "CONV_2D", [data, moves.transpose(b, weight, [0, 2, 3, 1]), bias], "float32", result, padding=padding,
+        "CONV_2D", [data, layout_moves.transpose(b, weight, [0, 2, 3, 1]), bias], "float32", result, padding=padding,
         stride_h=window.strides[0], stride_w=window.strides[1], fused_activation_function=0,
         dilation_h_factor=window.dilations[0], dilation_w_factor=window.dilations[1],
     )  # fmt: skip
@@ -169,14 +171,16 @@ def conv_transpose(b: Builder, n: Node) -> Sequence[Tensor]:
     each, many = x.shape[1] // group, weight.shape[1]
     parts = []
     for i in range(group):
-        part, kernel = moves.take(b, x, 1, i * each, each), moves.take(b, weight, 0, i * each, each)
+        part, kernel = layout_moves.take(b, x, 1, i * each, each), layout_moves.take(b, weight, 0, i * each, each)
         parts.append(_whole(b, part, kernel, window.strides))
-    made = moves.concat(b, parts, 1)
+    made = layout_moves.concat(b, parts, 1)
     after = [e - p for e, p in zip(extra, window.after, strict=True)]
-    made = moves.pad(b, made, [0, 0, *(-p for p in window.before)], [0, 0, *after])
+    made = layout_moves.pad(b, made, [0, 0, *(-p for p in window.before)], [0, 0, *after])
     if n.given(2):
-        made = maths.add(b, made, moves.reshape(b, in_float32(b, n.input(2)), [1, many * group, *[1] * rank]))
-    return [moves.cast(b, made, n.input(0).dtype)]
+        made = arithmetic.add(
+            b, made, layout_moves.reshape(b, in_float32(b, n.input(2)), [1, many * group, *[1] * rank])
+        )
+    return [layout_moves.cast(b, made, n.input(0).dtype)]
 
 
 def _transposed_window(n: Node, kernel: Sequence[int], lengths: Sequence[int]) -> Window:
@@ -205,20 +209,22 @@ def _spread(b: Builder, x: Tensor, axis: int, step: int) -> Tensor:
     if step == 1:
         return x
     length = x.shape[axis]
-    apart = moves.reshape(b, x, [moves.size(x.shape[:axis]), length, 1, moves.size(x.shape[axis + 1 :])])
-    wide = moves.pad(b, apart, [0] * 4, [0, 0, step - 1, 0])
+    apart = layout_moves.reshape(
+        b, x, [layout_moves.size(x.shape[:axis]), length, 1, layout_moves.size(x.shape[axis + 1 :])]
+    )
+    wide = layout_moves.pad(b, apart, [0] * 4, [0, 0, step - 1, 0])
     spread = [*x.shape[:axis], length * step, *x.shape[axis + 1 :]]
-    return moves.take(b, moves.reshape(b, wide, spread), axis, 0, (length - 1) * step + 1)
+    return layout_moves.take(b, layout_moves.reshape(b, wide, spread), axis, 0, (length - 1) * step + 1)
 
 
 def _whole(b: Builder, x: Tensor, weight: Tensor, strides: Sequence[int]) -> Tensor:
     """Return the uncut transposed convolution of [N, C, ...] with [C, M, ...]."""
     if x.rank == 3:
         made = _whole(
-            b, moves.reshape(b, x, [*x.shape[:2], 1, x.shape[2]]),
-            moves.reshape(b, weight, [*weight.shape[:2], 1, weight.shape[2]]), [1, *strides],
+            b, layout_moves.reshape(b, x, [*x.shape[:2], 1, x.shape[2]]),
+            layout_moves.reshape(b, weight, [*weight.shape[:2], 1, weight.shape[2]]), [1, *strides],
         )  # fmt: skip
-        return moves.reshape(b, made, [*made.shape[:2], made.shape[3]])
+        return layout_moves.reshape(b, made, [*made.shape[:2], made.shape[3]])
     if x.rank not in (4, 5):
         b.lacks(f"a transposed convolution in {x.rank - 2} dimensions")
     sizes = [(length - 1) * s + k for length, s, k in zip(x.shape[2:], strides, weight.shape[2:], strict=True)]
@@ -226,12 +232,12 @@ def _whole(b: Builder, x: Tensor, weight: Tensor, strides: Sequence[int]) -> Ten
     data = channel_last(b, x)
     if x.rank == 5:
         made = b.emit(
-            "CONV_3D_TRANSPOSE", [b.ints(shape), moves.transpose(b, weight, [2, 3, 4, 1, 0]), data], "float32", shape,
+            "CONV_3D_TRANSPOSE", [b.ints(shape), layout_moves.transpose(b, weight, [2, 3, 4, 1, 0]), data], "float32", shape,
             padding=VALID, stride_d=strides[0], stride_h=strides[1], stride_w=strides[2], fused_activation_function=0,
         )  # fmt: skip
     else:
         made = b.emit(
-            "TRANSPOSE_CONV", [b.ints(shape), moves.transpose(b, weight, [1, 2, 3, 0]), data], "float32", shape,
+            "TRANSPOSE_CONV", [b.ints(shape), layout_moves.transpose(b, weight, [1, 2, 3, 0]), data], "float32", shape,
             padding=VALID, stride_h=strides[0], stride_w=strides[1], fused_activation_function=0,
         )  # fmt: skip
     return channel_first(b, made)

@@ -10,11 +10,11 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite import maths, moves
+from edgefleet_converters.tflite import arithmetic, layout_moves
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.lower.activations import softplus_of
-from edgefleet_converters.tflite.lower.indexing import reversed_places
+from edgefleet_converters.tflite.lower.gather_scatter import reversed_places
 from edgefleet_converters.tflite.node import Lowering, Node
 
 MAX_STEPS: Final = 2048
@@ -46,47 +46,55 @@ def recurrent(b: Builder, n: Node) -> Sequence[Tensor]:
     if x.dtype != "float32":
         b.lacks(f"{n.op_type} on {x.dtype}")
     batch_first = bool(n.get("layout", 0))
-    x = moves.transpose(b, x, [1, 0, 2]) if batch_first else x
+    x = layout_moves.transpose(b, x, [1, 0, 2]) if batch_first else x
     if x.shape[0] > MAX_STEPS:
         b.not_compiled(f"{n.op_type} over more than {MAX_STEPS} steps")
     direction = n.text("direction", "forward")
     count = 2 if direction == "bidirectional" else 1
     if "clip" in n.attributes:
         b.not_compiled(f"{n.op_type} with clip")
-    lengths = moves.cast(b, n.input(4), "int32") if n.given(4) else None
+    lengths = layout_moves.cast(b, n.input(4), "int32") if n.given(4) else None
     outputs, states, cells = [], [], []
     for d in range(count):
         backwards = d == 1 or direction == "reverse"
         sequence = _turned(b, x, lengths) if backwards else x
         steps, state, cell = _walk(b, _cell(b, n, d, count, x.shape[1], batch_first=batch_first), sequence, lengths)
-        made = moves.stack(b, steps, 0)
+        made = layout_moves.stack(b, steps, 0)
         outputs.append(_turned(b, made, lengths) if backwards else made)
         states.append(state)
         cells.append(cell)
-    whole = moves.stack(b, outputs, 1)
-    results = [whole, moves.stack(b, states, 0), moves.stack(b, cells, 0)]
+    whole = layout_moves.stack(b, outputs, 1)
+    results = [whole, layout_moves.stack(b, states, 0), layout_moves.stack(b, cells, 0)]
     if batch_first:
-        results = [moves.transpose(b, whole, [2, 0, 1, 3]), *(moves.transpose(b, r, [1, 0, 2]) for r in results[1:])]
+        results = [
+            layout_moves.transpose(b, whole, [2, 0, 1, 3]),
+            *(layout_moves.transpose(b, r, [1, 0, 2]) for r in results[1:]),
+        ]
     return results[: 3 if n.op_type == "LSTM" else 2]
 
 
 def _turned(b: Builder, x: Tensor, lengths: Tensor | None) -> Tensor:
     """Return [T, B, …] with each sequence backwards, up to its own length."""
     if lengths is None:
-        return moves.reverse(b, x, 0)
-    turned = moves.transpose(b, x, [1, 0, 2])
-    places = moves.flatten(b, reversed_places(b, lengths, x.shape[0]))
-    rows = moves.gather(b, moves.reshape(b, turned, [turned.shape[0] * turned.shape[1], turned.shape[2]]), places, 0)
-    return moves.transpose(b, moves.reshape(b, rows, turned.shape), [1, 0, 2])
+        return layout_moves.reverse(b, x, 0)
+    turned = layout_moves.transpose(b, x, [1, 0, 2])
+    places = layout_moves.flatten(b, reversed_places(b, lengths, x.shape[0]))
+    rows = layout_moves.gather(
+        b, layout_moves.reshape(b, turned, [turned.shape[0] * turned.shape[1], turned.shape[2]]), places, 0
+    )
+    return layout_moves.transpose(b, layout_moves.reshape(b, rows, turned.shape), [1, 0, 2])
 
 
 def _cell(b: Builder, n: Node, d: int, count: int, batch: int, *, batch_first: bool) -> _Cell:
     hidden = int(n.get("hidden_size", n.input(2).shape[-1]))
     gates = _GATES[n.op_type]
-    weight, recurrence = moves.index(b, n.input(1), 0, d), moves.index(b, n.input(2), 0, d)
+    weight, recurrence = layout_moves.index(b, n.input(1), 0, d), layout_moves.index(b, n.input(2), 0, d)
     if n.given(3):
-        both = moves.index(b, n.input(3), 0, d)
-        biases = moves.take(b, both, 0, 0, gates * hidden), moves.take(b, both, 0, gates * hidden, gates * hidden)
+        both = layout_moves.index(b, n.input(3), 0, d)
+        biases = (
+            layout_moves.take(b, both, 0, 0, gates * hidden),
+            layout_moves.take(b, both, 0, gates * hidden, gates * hidden),
+        )
     else:
         zero = b.const(np.zeros(gates * hidden, np.float32))
         biases = zero, zero
@@ -94,13 +102,13 @@ def _cell(b: Builder, n: Node, d: int, count: int, batch: int, *, batch_first: b
     def initial(position: int) -> Tensor:
         if not n.given(position):
             return b.const(np.zeros((batch, hidden), np.float32))
-        return moves.index(b, n.input(position), 1 if batch_first else 0, d)
+        return layout_moves.index(b, n.input(position), 1 if batch_first else 0, d)
 
     names = [a.decode() if isinstance(a, bytes) else a for a in n.get("activations", _DEFAULTS[n.op_type] * count)]
     each = len(names) // count
     alphas, betas = list(n.get("activation_alpha", [])), list(n.get("activation_beta", []))
     chosen = tuple(_activation(b, name, alphas, betas) for name in names[d * each : (d + 1) * each])
-    peephole = moves.index(b, n.input(7), 0, d) if n.op_type == "LSTM" and n.given(7) else None
+    peephole = layout_moves.index(b, n.input(7), 0, d) if n.op_type == "LSTM" and n.given(7) else None
     return _Cell(
         n.op_type, weight, recurrence, biases[0], biases[1], initial(5),
         initial(6) if n.op_type == "LSTM" else b.const(np.zeros((batch, hidden), np.float32)), peephole, chosen,
@@ -111,12 +119,12 @@ def _cell(b: Builder, n: Node, d: int, count: int, batch: int, *, batch_first: b
 def _activation(b: Builder, name: str, alphas: list[float], betas: list[float]) -> Activation:
     plain = {"sigmoid": "LOGISTIC", "tanh": "TANH", "relu": "RELU"}.get(name.lower())
     if plain is not None:
-        return lambda x: maths.unary(b, plain, x)
+        return lambda x: arithmetic.unary(b, plain, x)
     if name.lower() == "softplus":
         return lambda x: softplus_of(b, x)
     if name.lower() == "affine":
         alpha, beta = alphas.pop(0), betas.pop(0) if betas else 0.0
-        return lambda x: maths.add(b, maths.mul(b, x, alpha), beta)
+        return lambda x: arithmetic.add(b, arithmetic.mul(b, x, alpha), beta)
     return b.not_compiled(f"the activation {name}")
 
 
@@ -124,20 +132,22 @@ def _walk(b: Builder, cell: _Cell, sequence: Tensor, lengths: Tensor | None) -> 
     """Return the outputs of all steps, the last state and the last cell state. sequence: [T, B, I]."""
     steps, batch = sequence.shape[:2]
     hidden = cell.first.shape[1]
-    rows = moves.reshape(b, sequence, [steps * batch, sequence.shape[2]])
-    inputs = maths.matmul(b, rows, moves.transpose(b, cell.weight, [1, 0]))
-    inputs = moves.reshape(b, maths.add(b, inputs, cell.bias), [steps, batch, cell.weight.shape[0]])
-    turned = moves.transpose(b, cell.recurrence, [1, 0])
+    rows = layout_moves.reshape(b, sequence, [steps * batch, sequence.shape[2]])
+    inputs = arithmetic.matmul(b, rows, layout_moves.transpose(b, cell.weight, [1, 0]))
+    inputs = layout_moves.reshape(b, arithmetic.add(b, inputs, cell.bias), [steps, batch, cell.weight.shape[0]])
+    turned = layout_moves.transpose(b, cell.recurrence, [1, 0])
     state, inner = cell.first, cell.first_cell
     made = []
     for step in range(steps):
-        entry = moves.index(b, inputs, 0, step)
+        entry = layout_moves.index(b, inputs, 0, step)
         new, new_inner = _STEPS[cell.kind](b, cell, entry, turned, state, inner)
         output = new
         if lengths is not None:
-            going = maths.binary(b, "GREATER", moves.reshape(b, lengths, [batch, 1]), b.const(np.int32(step)))
-            output = moves.select(b, going, new, b.const(np.zeros((1, hidden), np.float32)))
-            new, new_inner = moves.select(b, going, new, state), moves.select(b, going, new_inner, inner)
+            going = arithmetic.binary(
+                b, "GREATER", layout_moves.reshape(b, lengths, [batch, 1]), b.const(np.int32(step))
+            )
+            output = layout_moves.select(b, going, new, b.const(np.zeros((1, hidden), np.float32)))
+            new, new_inner = layout_moves.select(b, going, new, state), layout_moves.select(b, going, new_inner, inner)
         state, inner = new, new_inner
         made.append(output)
     return made, state, inner
@@ -145,13 +155,13 @@ def _walk(b: Builder, cell: _Cell, sequence: Tensor, lengths: Tensor | None) -> 
 
 def _parts(b: Builder, x: Tensor, count: int) -> list[Tensor]:
     width = x.shape[-1] // count
-    return [moves.take(b, x, x.rank - 1, i * width, width) for i in range(count)]
+    return [layout_moves.take(b, x, x.rank - 1, i * width, width) for i in range(count)]
 
 
 def _rnn_step(
     b: Builder, cell: _Cell, entry: Tensor, turned: Tensor, state: Tensor, inner: Tensor
 ) -> tuple[Tensor, Tensor]:
-    total = maths.add(b, entry, maths.add(b, maths.matmul(b, state, turned), cell.state_bias))
+    total = arithmetic.add(b, entry, arithmetic.add(b, arithmetic.matmul(b, state, turned), cell.state_bias))
     return cell.activations[0](total), inner
 
 
@@ -161,34 +171,36 @@ def _gru_step(
     gate, hidden_activation = cell.activations
     entry_z, entry_r, entry_h = _parts(b, entry, 3)
     weights, biases = _parts(b, turned, 3), _parts(b, cell.state_bias, 3)
-    update = gate(maths.add(b, entry_z, maths.add(b, maths.matmul(b, state, weights[0]), biases[0])))
-    reset = gate(maths.add(b, entry_r, maths.add(b, maths.matmul(b, state, weights[1]), biases[1])))
+    update = gate(arithmetic.add(b, entry_z, arithmetic.add(b, arithmetic.matmul(b, state, weights[0]), biases[0])))
+    reset = gate(arithmetic.add(b, entry_r, arithmetic.add(b, arithmetic.matmul(b, state, weights[1]), biases[1])))
     if cell.after_reset:
-        part = maths.mul(b, reset, maths.add(b, maths.matmul(b, state, weights[2]), biases[2]))
+        part = arithmetic.mul(b, reset, arithmetic.add(b, arithmetic.matmul(b, state, weights[2]), biases[2]))
     else:
-        part = maths.add(b, maths.matmul(b, maths.mul(b, reset, state), weights[2]), biases[2])
-    new = hidden_activation(maths.add(b, entry_h, part))
-    return maths.add(b, maths.mul(b, maths.sub(b, 1.0, update), new), maths.mul(b, update, state)), inner
+        part = arithmetic.add(b, arithmetic.matmul(b, arithmetic.mul(b, reset, state), weights[2]), biases[2])
+    new = hidden_activation(arithmetic.add(b, entry_h, part))
+    return arithmetic.add(
+        b, arithmetic.mul(b, arithmetic.sub(b, 1.0, update), new), arithmetic.mul(b, update, state)
+    ), inner
 
 
 def _lstm_step(
     b: Builder, cell: _Cell, entry: Tensor, turned: Tensor, state: Tensor, inner: Tensor
 ) -> tuple[Tensor, Tensor]:
     gate, new_activation, out_activation = cell.activations
-    total = maths.add(b, entry, maths.add(b, maths.matmul(b, state, turned), cell.state_bias))
+    total = arithmetic.add(b, entry, arithmetic.add(b, arithmetic.matmul(b, state, turned), cell.state_bias))
     into, out, forget, new = _parts(b, total, 4)
     if cell.peephole is not None:
         look_in, look_out, look_forget = _parts(b, cell.peephole, 3)
-        into = maths.add(b, into, maths.mul(b, look_in, inner))
-        forget = maths.add(b, forget, maths.mul(b, look_forget, inner))
+        into = arithmetic.add(b, into, arithmetic.mul(b, look_in, inner))
+        forget = arithmetic.add(b, forget, arithmetic.mul(b, look_forget, inner))
     else:
         look_out = None
     opened = gate(into)
-    kept = maths.sub(b, 1.0, opened) if cell.coupled else gate(forget)
-    new_inner = maths.add(b, maths.mul(b, kept, inner), maths.mul(b, opened, new_activation(new)))
+    kept = arithmetic.sub(b, 1.0, opened) if cell.coupled else gate(forget)
+    new_inner = arithmetic.add(b, arithmetic.mul(b, kept, inner), arithmetic.mul(b, opened, new_activation(new)))
     if look_out is not None:
-        out = maths.add(b, out, maths.mul(b, look_out, new_inner))
-    return maths.mul(b, gate(out), out_activation(new_inner)), new_inner
+        out = arithmetic.add(b, out, arithmetic.mul(b, look_out, new_inner))
+    return arithmetic.mul(b, gate(out), out_activation(new_inner)), new_inner
 
 
 _STEPS: Final = {"RNN": _rnn_step, "GRU": _gru_step, "LSTM": _lstm_step}

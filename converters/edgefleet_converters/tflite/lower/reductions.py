@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgefleet_converters.tflite import maths, moves
+from edgefleet_converters.tflite import arithmetic, layout_moves
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.ir import Tensor
 from edgefleet_converters.tflite.lower.activations import in_float32
@@ -38,34 +38,36 @@ def reduction_of(code: str, before: Before = _unchanged, after: Before = _unchan
 def reduce_of(b: Builder, code: str, x: Tensor, axes: Sequence[int], *, keep: bool) -> Tensor:
     """Return a reduction of one type; MEAN of integers is the sum over the count, cut towards zero."""
     if x.dtype == "bool" and code in ("REDUCE_MAX", "REDUCE_MIN"):
-        return maths.reduce(b, "REDUCE_ANY" if code == "REDUCE_MAX" else "REDUCE_ALL", x, axes, keep=keep)
-    if code == "MEAN" and x.dtype in ("int32", "int64") and moves.size(x.shape):
+        return arithmetic.reduce(b, "REDUCE_ANY" if code == "REDUCE_MAX" else "REDUCE_ALL", x, axes, keep=keep)
+    if code == "MEAN" and x.dtype in ("int32", "int64") and layout_moves.size(x.shape):
         # No kernel takes integers. The sum of int32 may need more bits than they have.
-        count = moves.size([x.shape[a] for a in {a % x.rank for a in axes}])
-        total = maths.reduce(b, "SUM", moves.cast(b, x, "int64"), axes, keep=keep)
-        return moves.cast(b, maths.divide_int64(b, total, b.const(np.int64(count))), x.dtype)
+        count = layout_moves.size([x.shape[a] for a in {a % x.rank for a in axes}])
+        total = arithmetic.reduce(b, "SUM", layout_moves.cast(b, x, "int64"), axes, keep=keep)
+        return layout_moves.cast(b, arithmetic.divide_int64(b, total, b.const(np.int64(count))), x.dtype)
     if x.dtype == "uint64" and code in ("SUM", "REDUCE_PROD"):
-        return moves.bitcast(b, maths.reduce(b, code, moves.bitcast(b, x, "int64"), axes, keep=keep), "uint64")
-    return maths.reduce(b, code, x, axes, keep=keep)
+        return layout_moves.bitcast(
+            b, arithmetic.reduce(b, code, layout_moves.bitcast(b, x, "int64"), axes, keep=keep), "uint64"
+        )
+    return arithmetic.reduce(b, code, x, axes, keep=keep)
 
 
 def _at_run_time(b: Builder, n: Node, code: str, x: Tensor, axes: Tensor) -> Tensor:
     """Reduce over axes that are known at run time; the model's declared shape makes the result fixed again."""
     shape = promised(b, n, "axes")
-    if not moves.size(x.shape):
-        return b.const(np.full(shape, maths.identity(b, code, x.dtype), x.dtype))
+    if not layout_moves.size(x.shape):
+        return b.const(np.full(shape, arithmetic.identity(b, code, x.dtype), x.dtype))
     if x.dtype == "bool":
         code = {"REDUCE_MAX": "REDUCE_ANY", "REDUCE_MIN": "REDUCE_ALL"}[code]
-    places = moves.cast(b, axes, "int32")
-    kind = maths.computed_in(b, code, x.dtype)
-    made = b.emit(code, [moves.cast(b, x, kind), places], kind, shape, keep_dims=bool(n.get("keepdims", 1)))
+    places = layout_moves.cast(b, axes, "int32")
+    kind = arithmetic.computed_in(b, code, x.dtype)
+    made = b.emit(code, [layout_moves.cast(b, x, kind), places], kind, shape, keep_dims=bool(n.get("keepdims", 1)))
     # The kernel's own result has an open shape; this reshape is never left out.
     fixed = b.emit("RESHAPE", [made, b.ints(shape)], kind, shape, new_shape=tuple(shape))
-    return moves.cast(b, fixed, x.dtype)
+    return layout_moves.cast(b, fixed, x.dtype)
 
 
 def _square(b: Builder, x: Tensor) -> Tensor:
-    return maths.mul(b, x, x)
+    return arithmetic.mul(b, x, x)
 
 
 def _magnitude(b: Builder, x: Tensor) -> Tensor:
@@ -75,16 +77,16 @@ def _magnitude(b: Builder, x: Tensor) -> Tensor:
 
 
 def _root(b: Builder, x: Tensor) -> Tensor:
-    return moves.cast(b, maths.unary(b, "SQRT", moves.cast(b, x, "float32")), x.dtype) if x.dtype in (
+    return layout_moves.cast(b, arithmetic.unary(b, "SQRT", layout_moves.cast(b, x, "float32")), x.dtype) if x.dtype in (
         "float32", "float16") else b.lacks(f"SQRT on {x.dtype}")  # fmt: skip
 
 
 def _log(b: Builder, x: Tensor) -> Tensor:
-    return maths.unary(b, "LOG", x)
+    return arithmetic.unary(b, "LOG", x)
 
 
 def _exp(b: Builder, x: Tensor) -> Tensor:
-    return maths.unary(b, "EXP", x)
+    return arithmetic.unary(b, "EXP", x)
 
 
 def log_sum_exp(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -93,17 +95,17 @@ def log_sum_exp(b: Builder, n: Node) -> Sequence[Tensor]:
     axes_known = not n.given(1) or n.array(1) is not None
     empty = n.given(1) and n.input(1).shape == (0,)
     noop = n.get("noop_with_empty_axes", 0) and "axes" not in n.attributes and (not n.given(1) or empty)
-    if noop or not (axes_known or empty) or not moves.size(x.shape) or x.dtype == "float64":
+    if noop or not (axes_known or empty) or not layout_moves.size(x.shape) or x.dtype == "float64":
         return reduction_of("SUM", _exp, _log)(b, n)
     axes = ([] if empty else n.ints(b, 1, "axes")) or list(range(x.rank))
     wide = in_float32(b, x)
-    top = maths.reduce(b, "REDUCE_MAX", wide, axes, keep=True)
-    top = maths.clamp(b, top, -3.0e38, 3.0e38)
-    total = maths.reduce(b, "SUM", _exp(b, maths.sub(b, wide, top)), axes, keep=True)
-    made = maths.add(b, _log(b, total), top)
+    top = arithmetic.reduce(b, "REDUCE_MAX", wide, axes, keep=True)
+    top = arithmetic.clamp(b, top, -3.0e38, 3.0e38)
+    total = arithmetic.reduce(b, "SUM", _exp(b, arithmetic.sub(b, wide, top)), axes, keep=True)
+    made = arithmetic.add(b, _log(b, total), top)
     gone = {a % x.rank for a in axes} if x.rank else set()
     shape = made.shape if n.get("keepdims", 1) else [v for i, v in enumerate(made.shape) if i not in gone]
-    return [moves.cast(b, moves.reshape(b, made, shape), x.dtype)]
+    return [layout_moves.cast(b, layout_moves.reshape(b, made, shape), x.dtype)]
 
 
 def arg_of(code: str) -> Lowering:
@@ -113,15 +115,17 @@ def arg_of(code: str) -> Lowering:
         x = n.input(0)
         axis = int(n.get("axis", 0)) % x.rank
         last = bool(n.get("select_last_index", 0))
-        kind = maths.computed_in(b, code, x.dtype) if x.dtype != "int64" else b.lacks(f"{code} on int64")
-        wide = moves.cast(b, x, kind)
-        rows = moves.reshape(b, wide, [moves.size(x.shape[:axis]), x.shape[axis], moves.size(x.shape[axis + 1 :])])
-        rows = moves.reverse(b, rows, 1) if last else rows
+        kind = arithmetic.computed_in(b, code, x.dtype) if x.dtype != "int64" else b.lacks(f"{code} on int64")
+        wide = layout_moves.cast(b, x, kind)
+        rows = layout_moves.reshape(
+            b, wide, [layout_moves.size(x.shape[:axis]), x.shape[axis], layout_moves.size(x.shape[axis + 1 :])]
+        )
+        rows = layout_moves.reverse(b, rows, 1) if last else rows
         found = b.emit(code, [rows, b.const(1, "int32")], "int32", [rows.shape[0], rows.shape[2]], output_type="int32")
-        found = maths.sub(b, float(x.shape[axis] - 1), found) if last else found
+        found = arithmetic.sub(b, float(x.shape[axis] - 1), found) if last else found
         kept = [1] if n.get("keepdims", 1) else []
         shape = [*x.shape[:axis], *kept, *x.shape[axis + 1 :]]
-        return [moves.cast(b, moves.reshape(b, found, shape), "int64")]
+        return [layout_moves.cast(b, layout_moves.reshape(b, found, shape), "int64")]
 
     return lower
 
@@ -129,17 +133,19 @@ def arg_of(code: str) -> Lowering:
 def cumulative_sum(b: Builder, n: Node) -> Sequence[Tensor]:
     """CumSum; the axis may be known at run time only."""
     x, axis = n.input(0), n.array(1)
-    kind = maths.computed_in(b, "CUMSUM", x.dtype)
+    kind = arithmetic.computed_in(b, "CUMSUM", x.dtype)
     flags = {"exclusive": bool(n.get("exclusive", 0)), "reverse": bool(n.get("reverse", 0))}
-    wide = moves.cast(b, x, kind)
+    wide = layout_moves.cast(b, x, kind)
     if axis is None:
-        where = moves.reshape(b, moves.cast(b, n.input(1), "int32"), [])
+        where = layout_moves.reshape(b, layout_moves.cast(b, n.input(1), "int32"), [])
         made = b.emit("CUMSUM", [wide, where], kind, x.shape, **flags)
     else:
         at = int(axis.reshape(())) % x.rank
-        rows = moves.reshape(b, wide, [moves.size(x.shape[:at]), x.shape[at], moves.size(x.shape[at + 1 :])])
+        rows = layout_moves.reshape(
+            b, wide, [layout_moves.size(x.shape[:at]), x.shape[at], layout_moves.size(x.shape[at + 1 :])]
+        )
         made = b.emit("CUMSUM", [rows, b.const(1, "int32")], kind, rows.shape, **flags)
-    return [moves.cast(b, moves.reshape(b, made, x.shape), x.dtype)]
+    return [layout_moves.cast(b, layout_moves.reshape(b, made, x.shape), x.dtype)]
 
 
 def by_axis(
@@ -150,12 +156,12 @@ def by_axis(
         return make(int(axis.data.reshape(())) % rank)
     if len({tuple(shape) for shape in shapes}) > 1:
         b.not_compiled("an axis known only at run time that changes the result's shape")
-    at = moves.reshape(b, moves.cast(b, axis, "int32"), [])
+    at = layout_moves.reshape(b, layout_moves.cast(b, axis, "int32"), [])
     total = make(0)
     for candidate in range(1, len(shapes)):
-        hit = maths.binary(b, "EQUAL", at, b.const(np.int32(candidate)))
-        again = maths.binary(b, "EQUAL", at, b.const(np.int32(candidate - rank)))
-        total = moves.select(b, maths.binary(b, "LOGICAL_OR", hit, again), make(candidate), total)
+        hit = arithmetic.binary(b, "EQUAL", at, b.const(np.int32(candidate)))
+        again = arithmetic.binary(b, "EQUAL", at, b.const(np.int32(candidate - rank)))
+        total = layout_moves.select(b, arithmetic.binary(b, "LOGICAL_OR", hit, again), make(candidate), total)
     return total
 
 
@@ -171,10 +177,10 @@ def _product_along(b: Builder, n: Node, x: Tensor, at: int) -> Tensor:
     total = b.const(np.ones([1 if i == at else v for i, v in enumerate(x.shape)], x.dtype))
     made: dict[int, Tensor] = {}
     for place in order:
-        entry = maths.mul(b, total, moves.take(b, x, at, place, 1))
+        entry = arithmetic.mul(b, total, layout_moves.take(b, x, at, place, 1))
         made[place] = total if n.get("exclusive", 0) else entry
         total = entry
-    return moves.concat(b, [made[place] for place in sorted(made)], at)
+    return layout_moves.concat(b, [made[place] for place in sorted(made)], at)
 
 
 LOWERINGS: dict[str, Lowering] = {

@@ -5,31 +5,31 @@ from typing import Final, NoReturn
 from edgefleet_converters.tflite.builder import Builder
 from edgefleet_converters.tflite.lower import (
     activations,
-    classical,
-    control,
+    classical_models,
+    control_flow,
     convolution,
-    detection,
     elementwise,
-    generated,
-    indexing,
+    fourier,
+    gather_scatter,
+    generators,
+    grid_sample,
+    matrix_products,
+    non_max_suppression,
     normalization,
-    pooling,
-    products,
-    quantized,
+    optimizers,
+    pools,
+    quantized_operators,
     recurrent,
     reductions,
-    resampling,
-    sampling,
+    resize,
     shapes,
-    spectra,
-    training,
 )
 from edgefleet_converters.tflite.node import Lowering, Node
-from edgefleet_converters.tflite.stored import DOMAIN, MARK
+from edgefleet_converters.tflite.source_quantization import DOMAIN, MARK
 
 FAMILIES: Final = (
-    activations, control, convolution, detection, elementwise, generated, indexing, normalization, pooling, products,
-    quantized, recurrent, reductions, resampling, sampling, shapes, spectra,
+    activations, control_flow, convolution, non_max_suppression, elementwise, generators, gather_scatter, normalization, pools, matrix_products,
+    quantized_operators, recurrent, reductions, resize, grid_sample, shapes, fourier,
 )  # fmt: skip
 
 ABSENT: Final[dict[str, str]] = {
@@ -52,10 +52,10 @@ def _absent(what: str) -> Lowering:
 LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
     **{("", name): lowering for family in FAMILIES for name, lowering in family.LOWERINGS.items()},
     **{("", name): _absent(what) for name, what in ABSENT.items()},
-    **{("ai.onnx.preview.training", name): lowering for name, lowering in training.LOWERINGS.items()},
-    **{("ai.onnx.ml", name): lowering for name, lowering in classical.LOWERINGS.items()},
-    ("ai.onnx.ml", "ArrayFeatureExtractor"): indexing.array_feature_extractor,
-    ("ai.onnx.ml", "Binarizer"): indexing.binarizer,
-    (DOMAIN, MARK): quantized.stored,
+    **{("ai.onnx.preview.training", name): lowering for name, lowering in optimizers.LOWERINGS.items()},
+    **{("ai.onnx.ml", name): lowering for name, lowering in classical_models.LOWERINGS.items()},
+    ("ai.onnx.ml", "ArrayFeatureExtractor"): gather_scatter.array_feature_extractor,
+    ("ai.onnx.ml", "Binarizer"): gather_scatter.binarizer,
+    (DOMAIN, MARK): quantized_operators.stored,
 }
 """(domain, operator) -> lowering."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgefleet_converters.tflite import maths, moves
+from edgefleet_converters.tflite import arithmetic, layout_moves
 from edgefleet_converters.tflite.builder import Builder, broadcast_shape
 from edgefleet_converters.tflite.ir import Shape, Tensor
 from edgefleet_converters.tflite.node import Lowering, Node
@@ -32,14 +32,14 @@ def reshape(b: Builder, n: Node) -> Sequence[Tensor]:
     x = n.input(0)
     asked = n.get("shape") if n.opset < 5 else n.array(1)
     if asked is None:
-        return [moves.reshape(b, x, promised(b, n, "a shape"))]
+        return [layout_moves.reshape(b, x, promised(b, n, "a shape"))]
     shape = [int(v) for v in asked]
     if not n.get("allowzero", 0):
         shape = [x.shape[i] if v == 0 else v for i, v in enumerate(shape)]
     if -1 in shape:
-        rest = moves.size([v for v in shape if v != -1])
-        shape[shape.index(-1)] = moves.size(x.shape) // rest if rest else 0
-    return [moves.reshape(b, x, shape)]
+        rest = layout_moves.size([v for v in shape if v != -1])
+        shape[shape.index(-1)] = layout_moves.size(x.shape) // rest if rest else 0
+    return [layout_moves.reshape(b, x, shape)]
 
 
 def flatten(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -47,47 +47,47 @@ def flatten(b: Builder, n: Node) -> Sequence[Tensor]:
     x = n.input(0)
     axis = int(n.get("axis", 1))
     axis = axis + x.rank if axis < 0 else axis
-    return [moves.reshape(b, x, [moves.size(x.shape[:axis]), moves.size(x.shape[axis:])])]
+    return [layout_moves.reshape(b, x, [layout_moves.size(x.shape[:axis]), layout_moves.size(x.shape[axis:])])]
 
 
 def squeeze(b: Builder, n: Node) -> Sequence[Tensor]:
     """Squeeze."""
     x = n.input(0)
     if n.given(1) and n.array(1) is None:
-        return [moves.reshape(b, x, promised(b, n, "axes"))]
+        return [layout_moves.reshape(b, x, promised(b, n, "axes"))]
     axes = n.ints(b, 1, "axes")
     gone = {a % x.rank for a in axes} if axes is not None else {i for i, v in enumerate(x.shape) if v == 1}
-    return [moves.reshape(b, x, [v for i, v in enumerate(x.shape) if i not in gone])]
+    return [layout_moves.reshape(b, x, [v for i, v in enumerate(x.shape) if i not in gone])]
 
 
 def unsqueeze(b: Builder, n: Node) -> Sequence[Tensor]:
     """Unsqueeze."""
     x = n.input(0)
     if n.given(1) and n.array(1) is None:
-        return [moves.reshape(b, x, promised(b, n, "axes"))]
+        return [layout_moves.reshape(b, x, promised(b, n, "axes"))]
     axes = n.ints(b, 1, "axes") or []
     rank = x.rank + len(axes)
     new = {a % rank for a in axes}
     left = list(x.shape)
-    return [moves.reshape(b, x, [1 if i in new else left.pop(0) for i in range(rank)])]
+    return [layout_moves.reshape(b, x, [1 if i in new else left.pop(0) for i in range(rank)])]
 
 
 def transpose(b: Builder, n: Node) -> Sequence[Tensor]:
     """Transpose; backwards without perm."""
     x = n.input(0)
-    return [moves.transpose(b, x, n.get("perm", list(reversed(range(x.rank)))))]
+    return [layout_moves.transpose(b, x, n.get("perm", list(reversed(range(x.rank)))))]
 
 
 def concat(b: Builder, n: Node) -> Sequence[Tensor]:
     """Concat."""
-    return [moves.concat(b, [n.input(i) for i in range(len(n.inputs))], int(n.get("axis", 1)))]
+    return [layout_moves.concat(b, [n.input(i) for i in range(len(n.inputs))], int(n.get("axis", 1)))]
 
 
 def expand(b: Builder, n: Node) -> Sequence[Tensor]:
     """Expand: the shape broadcasts both ways."""
     x, asked = n.input(0), n.array(1)
     shape = promised(b, n, "a shape") if asked is None else tuple(int(v) for v in asked)
-    return [moves.broadcast_to(b, x, broadcast_shape(b, x.shape, shape))]
+    return [layout_moves.broadcast_to(b, x, broadcast_shape(b, x.shape, shape))]
 
 
 def tile(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -95,10 +95,10 @@ def tile(b: Builder, n: Node) -> Sequence[Tensor]:
     x, repeats = n.input(0), n.array(1)
     if repeats is None:
         shape = promised(b, n, "repeats")
-        if not moves.size(x.shape):
+        if not layout_moves.size(x.shape):
             b.not_compiled("Tile of no elements with repeats known only at run time")
-        return [moves.tile(b, x, [w // h for w, h in zip(shape, x.shape, strict=True)])]
-    return [moves.tile(b, x, [int(r) for r in repeats])]
+        return [layout_moves.tile(b, x, [w // h for w, h in zip(shape, x.shape, strict=True)])]
+    return [layout_moves.tile(b, x, [int(r) for r in repeats])]
 
 
 def split(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -117,7 +117,7 @@ def split(b: Builder, n: Node) -> Sequence[Tensor]:
         each = -(-total // int(n.get("num_outputs", count)))
         lengths = given if given is not None else [max(0, min(each, total - i * each)) for i in range(count)]
     starts = np.cumsum([0, *lengths])
-    return [moves.take(b, x, axis, int(start), length) for start, length in zip(starts, lengths, strict=False)]
+    return [layout_moves.take(b, x, axis, int(start), length) for start, length in zip(starts, lengths, strict=False)]
 
 
 def slice_(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -132,7 +132,7 @@ def slice_(b: Builder, n: Node) -> Sequence[Tensor]:
         first, last, by = slice(start, end, step).indices(x.shape[axis]) if step > 0 else _backwards(
             start, end, step, x.shape[axis]
         )  # fmt: skip
-        x = moves.take(b, x, axis, first, len(range(first, last, by)), by)
+        x = layout_moves.take(b, x, axis, first, len(range(first, last, by)), by)
     return [x]
 
 
@@ -153,22 +153,22 @@ def _slice_at_run_time(b: Builder, n: Node) -> Tensor:
     shape = promised(b, n, "bounds")
     rank = x.rank
     count = n.input(1).shape[0]
-    axes = moves.cast(b, n.input(3), "int32") if n.given(3) else b.const(np.arange(count, dtype=np.int32))
+    axes = layout_moves.cast(b, n.input(3), "int32") if n.given(3) else b.const(np.arange(count, dtype=np.int32))
     axes = _from_end(b, axes, b.const(np.full((), rank, np.int32)))
     steps = _clamped(b, n.input(4)) if n.given(4) else b.const(np.ones(count, np.int32))
     starts = _clamped(b, n.input(1))
-    lengths = moves.gather(b, b.const(np.array(x.shape, np.int32)), axes, 0)
+    lengths = layout_moves.gather(b, b.const(np.array(x.shape, np.int32)), axes, 0)
     starts = _from_end(b, starts, lengths)
     # The last allowed start is one before the end for a step back, the end itself for a step forward.
-    back = maths.binary(b, "LESS", steps, b.const(0, "int32"))
-    top = maths.sub(b, lengths, moves.cast(b, back, "int32"))
-    starts = maths.clamp(b, starts, 0, top)
+    back = arithmetic.binary(b, "LESS", steps, b.const(0, "int32"))
+    top = arithmetic.sub(b, lengths, layout_moves.cast(b, back, "int32"))
+    starts = arithmetic.clamp(b, starts, 0, top)
     wide_starts = scatter_rows(b, axes, starts, rank)
-    wide_steps = maths.add(b, scatter_rows(b, axes, maths.sub(b, steps, 1), rank), 1)
+    wide_steps = arithmetic.add(b, scatter_rows(b, axes, arithmetic.sub(b, steps, 1), rank), 1)
     for axis in range(rank):
-        first, by = moves.take(b, wide_starts, 0, axis, 1), moves.take(b, wide_steps, 0, axis, 1)
-        places = maths.add(b, maths.mul(b, b.const(np.arange(shape[axis], dtype=np.int32)), by), first)
-        x = moves.gather(b, x, places, axis)
+        first, by = layout_moves.take(b, wide_starts, 0, axis, 1), layout_moves.take(b, wide_steps, 0, axis, 1)
+        places = arithmetic.add(b, arithmetic.mul(b, b.const(np.arange(shape[axis], dtype=np.int32)), by), first)
+        x = layout_moves.gather(b, x, places, axis)
     return x
 
 
@@ -178,21 +178,21 @@ def scatter_rows(b: Builder, places: Tensor, values: Tensor, length: int) -> Ten
         made = np.zeros(length, np.int32)
         made[places.constant] = values.constant
         return b.const(made)
-    rows = moves.reshape(b, places, [*places.shape, 1])
+    rows = layout_moves.reshape(b, places, [*places.shape, 1])
     return b.emit("SCATTER_ND", [rows, values, b.ints([length])], "int32", [length])
 
 
 def _clamped(b: Builder, x: Tensor) -> Tensor:
     """Return int64 bounds as int32; the far ends ("all the rest") stay far."""
     if x.dtype == "int64":
-        x = maths.clamp(b, x, float(-(2**30)), float(2**30))
-    return moves.cast(b, x, "int32")
+        x = arithmetic.clamp(b, x, float(-(2**30)), float(2**30))
+    return layout_moves.cast(b, x, "int32")
 
 
 def _from_end(b: Builder, places: Tensor, length: Tensor) -> Tensor:
     """Return places with the negative ones counted from the end."""
-    negative = maths.binary(b, "LESS", places, b.const(0, "int32"))
-    return maths.add(b, places, maths.mul(b, length, moves.cast(b, negative, "int32")))
+    negative = arithmetic.binary(b, "LESS", places, b.const(0, "int32"))
+    return arithmetic.add(b, places, arithmetic.mul(b, length, layout_moves.cast(b, negative, "int32")))
 
 
 def pad(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -210,11 +210,11 @@ def pad(b: Builder, n: Node) -> Sequence[Tensor]:
     for i, axis in enumerate(chosen):
         before[axis], after[axis] = given[i], given[i + len(chosen)]
     if mode == "constant":
-        return [moves.pad(b, x, before, after, value)]
+        return [layout_moves.pad(b, x, before, after, value)]
     for axis in range(x.rank):
         if before[axis] or after[axis]:
             places = np.arange(-before[axis], x.shape[axis] + after[axis])
-            x = moves.gather(b, x, b.const(_mirrored(places, x.shape[axis], mode).astype(np.int32)), axis)
+            x = layout_moves.gather(b, x, b.const(_mirrored(places, x.shape[axis], mode).astype(np.int32)), axis)
     return [x]
 
 
@@ -238,25 +238,25 @@ def _pad_at_run_time(b: Builder, n: Node, mode: str, value: Tensor) -> Tensor:
     shape = promised(b, n, "amounts")
     amounts = _clamped(b, n.input(1))
     count = amounts.shape[0] // 2
-    before = moves.take(b, amounts, 0, 0, count)
+    before = layout_moves.take(b, amounts, 0, 0, count)
     if n.given(3):
-        axes = _from_end(b, moves.cast(b, n.input(3), "int32"), b.const(np.full((), x.rank, np.int32)))
+        axes = _from_end(b, layout_moves.cast(b, n.input(3), "int32"), b.const(np.full((), x.rank, np.int32)))
         before = scatter_rows(b, axes, before, x.rank)
     for axis, length in enumerate(x.shape):
-        start = moves.take(b, before, 0, axis, 1)
-        places = maths.sub(b, b.const(np.arange(shape[axis], dtype=np.int32)), start)
-        inside = maths.clamp(b, places, 0, length - 1)
+        start = layout_moves.take(b, before, 0, axis, 1)
+        places = arithmetic.sub(b, b.const(np.arange(shape[axis], dtype=np.int32)), start)
+        inside = arithmetic.clamp(b, places, 0, length - 1)
         if mode == "reflect" and length > 1:
             around = 2 * (length - 1)
-            turned = maths.binary(b, "FLOOR_MOD", places, b.const(np.int32(around)))
-            inside = maths.binary(b, "MINIMUM", turned, maths.sub(b, float(around), turned))
+            turned = arithmetic.binary(b, "FLOOR_MOD", places, b.const(np.int32(around)))
+            inside = arithmetic.binary(b, "MINIMUM", turned, arithmetic.sub(b, float(around), turned))
         elif mode == "wrap":
-            inside = maths.binary(b, "FLOOR_MOD", places, b.const(np.int32(length)))
-        x = moves.gather(b, x, inside, axis)
+            inside = arithmetic.binary(b, "FLOOR_MOD", places, b.const(np.int32(length)))
+        x = layout_moves.gather(b, x, inside, axis)
         if mode == "constant":
-            kept = maths.binary(b, "EQUAL", places, inside)
-            kept = moves.reshape(b, kept, [shape[axis], *[1] * (x.rank - axis - 1)])
-            x = moves.select(b, kept, x, moves.reshape(b, value, []))
+            kept = arithmetic.binary(b, "EQUAL", places, inside)
+            kept = layout_moves.reshape(b, kept, [shape[axis], *[1] * (x.rank - axis - 1)])
+            x = layout_moves.select(b, kept, x, layout_moves.reshape(b, value, []))
     return x
 
 
@@ -270,7 +270,7 @@ def center_crop_pad(b: Builder, n: Node) -> Sequence[Tensor]:
         missing = size - x.shape[axis]
         before[axis] = missing // 2 if missing > 0 else -(-missing // 2)
         after[axis] = missing - before[axis]
-    return [moves.pad(b, x, before, after)]
+    return [layout_moves.pad(b, x, before, after)]
 
 
 def depth_to_space(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -282,8 +282,8 @@ def depth_to_space(b: Builder, n: Node) -> Sequence[Tensor]:
         apart, order = [batch, size, size, depth // size**2, height, width], [0, 3, 4, 1, 5, 2]
     else:
         apart, order = [batch, depth // size**2, size, size, height, width], [0, 1, 4, 2, 5, 3]
-    turned = moves.transpose(b, moves.reshape(b, x, apart), order)
-    return [moves.reshape(b, turned, [batch, depth // size**2, height * size, width * size])]
+    turned = layout_moves.transpose(b, layout_moves.reshape(b, x, apart), order)
+    return [layout_moves.reshape(b, turned, [batch, depth // size**2, height * size, width * size])]
 
 
 def space_to_depth(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -291,22 +291,22 @@ def space_to_depth(b: Builder, n: Node) -> Sequence[Tensor]:
     x = n.input(0)
     size = int(n.get("blocksize"))
     batch, depth, height, width = x.shape
-    apart = moves.reshape(b, x, [batch, depth, height // size, size, width // size, size])
+    apart = layout_moves.reshape(b, x, [batch, depth, height // size, size, width // size, size])
     order = [0, 3, 5, 1, 2, 4] if n.text("mode", "DCR") == "DCR" else [0, 1, 3, 5, 2, 4]
-    turned = moves.transpose(b, apart, order)
-    return [moves.reshape(b, turned, [batch, depth * size**2, height // size, width // size])]
+    turned = layout_moves.transpose(b, apart, order)
+    return [layout_moves.reshape(b, turned, [batch, depth * size**2, height // size, width // size])]
 
 
 def cast(b: Builder, n: Node) -> Sequence[Tensor]:
     """Cast. Float to unsigned 64-bit, text and 8-bit floats have no TFLite form."""
     from edgefleet_converters.tflite.trace import dtype_name
 
-    return [moves.cast(b, n.input(0), _known(b, dtype_name(int(n.get("to")))))]
+    return [layout_moves.cast(b, n.input(0), _known(b, dtype_name(int(n.get("to")))))]
 
 
 def cast_like(b: Builder, n: Node) -> Sequence[Tensor]:
     """CastLike."""
-    return [moves.cast(b, n.input(0), _known(b, n.input(1).dtype))]
+    return [layout_moves.cast(b, n.input(0), _known(b, n.input(1).dtype))]
 
 
 def _known(b: Builder, dtype: str) -> str:
@@ -319,7 +319,7 @@ def bit_cast(b: Builder, n: Node) -> Sequence[Tensor]:
     """BitCast between types of one width."""
     from edgefleet_converters.tflite.trace import dtype_name
 
-    return [moves.bitcast(b, n.input(0), dtype_name(int(n.get("to"))))]
+    return [layout_moves.bitcast(b, n.input(0), dtype_name(int(n.get("to"))))]
 
 
 def constant_of_shape(b: Builder, n: Node) -> Sequence[Tensor]:

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.data import read_arrays, save_arrays
+from edgefleet_converters.sample_data import read_arrays, save_arrays
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.bias import MOST_SAMPLES, ChannelMeans

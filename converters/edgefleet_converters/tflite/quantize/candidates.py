@@ -10,21 +10,21 @@ from typing import Any
 import msgspec
 import onnx
 
-from edgefleet_converters.data import read_arrays
 from edgefleet_converters.errors import DtypeNotAllowedError, RecipeKeyError, TransformError
+from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.passes.equalise import Equalise
-from edgefleet_converters.passes.base import run_passes
 from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.sample_data import read_arrays
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.ir import Array, Graph, Op
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator
-from edgefleet_converters.tflite.quantize.ready import made_ready
-from edgefleet_converters.tflite.quantize.recipe import WEIGHTED
+from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
+from edgefleet_converters.tflite.quantize.graph_rewrites import made_ready
+from edgefleet_converters.tflite.quantize.layer_regions import MOVING
 from edgefleet_converters.tflite.quantize.static import Form, quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
-from edgefleet_converters.tflite.quantize.wide import MOVING
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER
 from edgefleet_converters.tflite.writer import write
 

@@ -1,6 +1,6 @@
 """Find the fewest layers that must stay float32 for a compiled model to hold in int8. Runs in a sandboxed child.
 
-Two ladders, as for ONNX models, on calibration samples only (`edgefleet_converters.sensitivity` has the order and the search):
+Two ladders, as for ONNX models, on calibration samples only (`edgefleet_converters.layer_search` has the order and the search):
 
 1. Weights: all in int8; those that hurt most go to float16 until the metric holds.
 2. Layers: all weighted ones static; the worst leave int8, and their weights are stored as ladder 1 found. First with what lies
@@ -20,9 +20,7 @@ import onnx
 
 from edgefleet_converters.check.distance import allowed_loss, distance, magnified
 from edgefleet_converters.check.metrics import METRICS, is_lost, judge
-from edgefleet_converters.data import read_arrays, stacked
-from edgefleet_converters.recipe import CandidateSpec
-from edgefleet_converters.sensitivity import (
+from edgefleet_converters.layer_search import (
     MARGIN,
     SEARCH_SAMPLES,
     Block,
@@ -36,15 +34,17 @@ from edgefleet_converters.sensitivity import (
     ranked,
     samples_to_rank,
 )
+from edgefleet_converters.precision_ranking import brought_back, by_worth
+from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.sample_data import read_arrays, stacked
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
 from edgefleet_converters.tflite.quantize.candidates import compiled_for, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
+from edgefleet_converters.tflite.quantize.layer_regions import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
-from edgefleet_converters.tflite.quantize.wide import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.writer import write
-from edgefleet_converters.worth import brought_back, by_worth
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.port import ModelRuntime, load
 

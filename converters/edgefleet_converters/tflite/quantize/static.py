@@ -13,7 +13,7 @@ from edgefleet_converters.tflite.ir import Array, Graph, Op, Quantization, Tenso
 from edgefleet_converters.tflite.quantize import affine, tables
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.bias import corrected
-from edgefleet_converters.tflite.quantize.floats import before_cancellation, before_decisions
+from edgefleet_converters.tflite.quantize.float_operators import before_cancellation, before_decisions
 from edgefleet_converters.tflite.quantize.kernels import DECIDING_INT8, Kernel, bias_position, kernel_of
 from edgefleet_converters.tflite.quantize.tables import TABLE, Chain
 

@@ -52,7 +52,7 @@ async def _started(config: dict[str, Any]) -> Any:
     try:
         from amqtt.errors import BrokerError
 
-        from edgefleet_server.gateway.broker.gated import GatedBroker
+        from edgefleet_server.gateway.broker.gated_broker import GatedBroker
     except ImportError as error:
         raise BrokerStartError(
             f"the embedded broker needs amqtt 0.12.1 ({error}); install edgefleet[embedded], or mosquitto"

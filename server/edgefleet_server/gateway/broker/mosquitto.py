@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
 from edgefleet_protocol.topics import ROOT
-from edgefleet_server.gateway.broker.child import BrokerChild, start_child
+from edgefleet_server.gateway.broker.broker_process import BrokerChild, start_child
 from edgefleet_server.gateway.broker.errors import BrokerSettingError, BrokerStartError, PortTakenError
 from edgefleet_server.gateway.broker.model import (
     MAX_KEEPALIVE_S,
@@ -152,7 +152,7 @@ def _start(binary: str, config: BrokerConfig, port: int) -> BrokerChild:
             raise PortTakenError(f"port {port} of {config.host} is in use")
         return port if line.endswith(" running") else None
 
-    launcher = [sys.executable, "-m", "edgefleet_server.gateway.broker.launch", str(os.getpid())]
+    launcher = [sys.executable, "-m", "edgefleet_server.gateway.broker.parent_watch", str(os.getpid())]
     command = [*launcher, binary, "-c", str((config.run_dir / CONFIG_NAME).absolute())]
     return start_child(command, ready_port, is_notable=_is_notable)
 

@@ -19,7 +19,7 @@ from enum import StrEnum
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.gateway.broker.child import BrokerChild, start_embedded
+from edgefleet_server.gateway.broker.broker_process import BrokerChild, start_embedded
 from edgefleet_server.gateway.broker.errors import BrokerStartError
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind
 from edgefleet_server.gateway.broker.mosquitto import start_mosquitto, write_files

@@ -1,0 +1,39 @@
+"""`edge-agent predictions`: the prediction log of this device, without asking the running agent. Lines may be ten seconds old."""
+
+import argparse
+import json
+import sys
+from collections import deque
+from datetime import UTC, datetime
+
+import msgspec
+
+from edgefleet_agent.captures.prediction_log import Prediction, read_predictions, text_of
+from edgefleet_agent.paths import StatePaths
+
+
+def add_predictions_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    """Add the command and return its parser."""
+    parser = sub.add_parser(
+        "predictions", help="what the models answered lately: the log on this device, without inputs"
+    )
+    parser.add_argument("model", nargs="?", default="", help="of this model only")
+    parser.add_argument("-n", "--last", type=int, default=20, help="how many, 0 = all (default: %(default)s)")
+    parser.add_argument("--trace", default="", help="the one with this trace id")
+    parser.set_defaults(run=run_predictions)
+    return parser
+
+
+def run_predictions(args: argparse.Namespace) -> int:
+    """Print the newest predictions. Raises OSError."""
+    found: deque[Prediction] = deque(maxlen=args.last or None)
+    found.extend(read_predictions(StatePaths(args.state).predictions, model=args.model, trace_id=args.trace))
+    if args.output == "json":
+        rows = [msgspec.to_builtins(one) for one in found]
+        sys.stdout.write(json.dumps({"predictions": rows}, indent=2) + "\n")
+    else:
+        times = [
+            datetime.fromtimestamp(one.at_ms / 1_000, UTC).isoformat(timespec="milliseconds")[:23] for one in found
+        ]
+        sys.stdout.write((text_of(list(found), times) if found else "the log holds no such prediction") + "\n")
+    return 0

@@ -1,0 +1,148 @@
+"""Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
+from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
+from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.core.cgroup import delegated
+from edgefleet_agent.core.loop import Loop
+from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.identity.renewal_timer import RenewalTimer
+from edgefleet_agent.install.preflight import Room
+from edgefleet_agent.install.probation.memory_leak import Memory
+from edgefleet_agent.install.probation.trial import Limits
+from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.reporting.collector import disk_free_bytes, memory_available_bytes, rss_bytes
+from edgefleet_agent.reporting.window import begins_s, merge_payloads, pack_payloads
+from edgefleet_agent.serving.memory_restart import MemoryRestarter
+from edgefleet_agent.serving.supervisor import Supervisor
+from edgefleet_agent.serving.worker_process import WorkerOptions
+from edgefleet_agent.settings import AgentSettings
+
+if TYPE_CHECKING:
+    from edgefleet_agent.candidate.manager import Candidates
+
+KEEPALIVE_S = 1_200
+METERED_KEEPALIVE_S = 3_900
+"""Where bytes cost money, telemetry each hour is sign of life enough (ADR 0045)."""
+
+
+def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequence[socket.socket]) -> WorkerOptions:
+    """Return what all workers share. listeners: the public ones."""
+    return WorkerOptions(
+        listener_fds=tuple(listener.fileno() for listener in listeners),
+        routes=paths.routes,
+        sockets=paths.sockets(),
+        threads=settings.infer_threads,
+        memory_bytes=settings.worker_memory_bytes,
+        body_bytes=settings.infer_body_bytes,
+        timeout_s=settings.infer_timeout_s,
+        start_s=settings.worker_start_s,
+        golden_s=settings.golden_timeout_s,
+        steady_s=settings.worker_steady_s,
+        cgroups=delegated() if settings.worker_memory_bytes else None,
+        command=tuple(settings.python_command),
+        log_predictions=settings.prediction_log_bytes > 0,
+        status_page=_has_page(settings, listeners),
+    )
+
+
+def _has_page(settings: AgentSettings, listeners: Sequence[socket.socket]) -> bool:
+    """Whether workers show the status page: on loopback by default. systemd may have opened another address than the settings."""
+    if settings.status_page != "loopback":
+        return settings.status_page == "always"
+    tcp = [one.getsockname()[0] for one in listeners if one.family != socket.AF_UNIX]
+    return all(host == "::1" or host.startswith("127.") for host in tcp)
+
+
+def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> Room:
+    """Return what the device has now."""
+    return Room(
+        disk_free_bytes=disk_free_bytes(state),
+        memory_available_bytes=memory_available_bytes(),
+        disk_reserve_bytes=settings.disk_reserve_bytes,
+        memory_reserve_bytes=settings.memory_reserve_bytes,
+        runtimes=runtimes,
+        disk_where=str(state),
+        strategy=settings.slot_strategy,
+        worker_limit_bytes=settings.worker_memory_bytes,
+    )
+
+
+def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
+    """Return the outbox of this device, which adds up and packs telemetry."""
+    return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
+
+
+def recycler(loop: Loop, serving: Supervisor, room_now: Callable[[], Room]) -> MemoryRestarter:
+    """Return who replaces workers that leak."""
+
+    def memory() -> Memory:
+        now = room_now()
+        return Memory(now.worker_limit_bytes, now.spare_bytes)
+
+    return MemoryRestarter(loop, serving.pids, rss_bytes, memory, serving.recycle)
+
+
+def open_link(
+    settings: AgentSettings, renewal: RenewalTimer, boot_id: str, wake: Callable[[], None], unix_ms: Callable[[], int]
+) -> MqttLink:
+    """Return the connection to the broker, not started."""
+    return MqttLink(renewal.identity, renewal.candidates, boot_id, link_options(settings), wake, unix_ms)
+
+
+def link_options(settings: AgentSettings) -> LinkOptions:
+    """Return the times of the connection."""
+    keepalive_s = settings.keepalive_s or (METERED_KEEPALIVE_S if settings.metered == "yes" else KEEPALIVE_S)
+    return LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
+
+
+def open_drain(
+    settings: AgentSettings, outbox: Outbox, link: MqttLink, topic_of: Callable[[Kind], str], loop: Loop
+) -> Drain:
+    """Return what hands the outbox's messages to the link."""
+    return Drain(outbox, link, topic_of, loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
+
+
+def limits(settings: AgentSettings) -> Limits:
+    """Return what a version on trial is held to."""
+    return Limits(
+        crash_limit=settings.crash_limit,
+        crash_window_s=settings.crash_window_s,
+        probation_s=settings.probation_s,
+        probation_min_s=settings.probation_min_s,
+        probation_inferences=settings.probation_inferences,
+        replace_s=settings.replace_s,
+        nonfinite_ratio=settings.nonfinite_limit_ratio,
+        error_ratio=settings.error_limit_ratio,
+        error_min_n=settings.error_limit_min_n,
+        slow_factor=settings.slow_limit_factor,
+        slow_margin_ms=settings.slow_limit_margin_ms,
+        slow_min_n=settings.slow_limit_min_n,
+        leak_min_s=settings.leak_min_s,
+    )
+
+
+def prepare_folders(paths: StatePaths) -> None:
+    """Make the folders that agentd needs, and remove sockets of a run before. Raises StateFileError, OSError."""
+    for folder in (paths.run, paths.models, paths.sockets()):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+            raise StateFileError(
+                f"{folder} belongs to another user; the agent's sockets and models must be its own",
+                next_step=f"remove {folder}, or run the agent as its owner",
+            )
+    for stale in paths.sockets().glob("*.sock"):
+        stale.unlink(missing_ok=True)
+
+
+def candidates(*parts: Any) -> "Candidates":
+    """Return the candidates of an agent; parts: as `candidate.wiring.candidates` takes them. Loaded here, and not before."""
+    from edgefleet_agent.composition.candidate_parts import candidates as made
+
+    return made(*parts)

@@ -1,0 +1,68 @@
+"""Candidates of agentd, loaded with the first document that names one: a device without them does not carry their code.
+
+What they do is in `candidate`; this is the same to agentd before there are any.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from edgefleet_agent.install.records import DesiredOk, HoldOk
+from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
+from edgefleet_agent.paths import StatePaths
+from edgefleet_protocol.messages import Window
+
+if TYPE_CHECKING:
+    from edgefleet_agent.candidate.manager import Candidates
+
+
+class Beside:
+    """What may run beside the active versions."""
+
+    def __init__(self, paths: StatePaths, make: "Callable[[], Candidates]") -> None:
+        """Know how to make them. make: also tells those who must know them."""
+        self._paths = paths
+        self._make = make
+        self._made: Candidates | None = None
+        self._hold: HoldOk | None = None
+
+    def apply(self, desired: DesiredOk) -> None:
+        """Act on a verified document; after the installer did."""
+        if self._made is None and (desired.candidates or desired.refused_candidates or self._were_any()):
+            self._made = self._make()
+            if self._hold is not None:
+                self._made.hold(self._hold)
+        if self._made is not None:
+            self._made.apply(desired)
+
+    def _were_any(self) -> bool:
+        """Whether a run before has left a record: what it holds of slots must be settled."""
+        return any(self._paths.models.glob("*/candidate.msgpack"))
+
+    def hold(self, hold: HoldOk) -> None:
+        """Remember the brake."""
+        self._hold = hold
+        if self._made is not None:
+            self._made.hold(hold)
+
+    def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
+        """How a fetch goes."""
+        if self._made is not None:
+            self._made.on_fetch(packet)
+
+    def tick(self) -> None:
+        """Look at everything again."""
+        if self._made is not None:
+            self._made.tick()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether time matters now."""
+        return self._made is not None and self._made.is_busy
+
+    def take_windows(self, began_s: int, length_s: int) -> Iterable[Window]:
+        """Return the figures of the window that ends."""
+        return self._made.take_windows(began_s, length_s) if self._made is not None else ()
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the workers beside, by model."""
+        return self._made.pids() if self._made is not None else {}

@@ -1,0 +1,369 @@
+"""paho-mqtt behind our own door, with its traps answered (`mqtt.md` §5, `amqtt.md` §5).
+
+1. Callbacks only enqueue and wake the main loop; nothing else runs on paho's threads.
+2. A new client object per connection: paho never resends a backlog of its own (its reconnect ignores max_inflight), and a hung
+   loop thread is left behind by `recycle` instead of waited for.
+3. At most MAX_UNACKED QoS 1 publishes are in paho's hands; `publish` says no beyond that and the outbox keeps the rest.
+4. Incoming QoS 1 messages are acknowledged by `ack` when the main loop has taken them in (manual_ack); documents are retained and
+   come again with each connection.
+5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
+6. Which identity is used is asked anew before each connection, so that a renewed one is taken up (`renewal`).
+7. What was sent and is not acknowledged by the other end's kernel for UNHEARD_S ends the connection (TCP_USER_TIMEOUT): a way that has
+   forgotten us is noticed with the next message, not after two keepalives. How long a connection may be silent is in `keepalive`.
+8. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
+"""
+
+import contextlib
+import logging
+import queue
+import secrets
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edgefleet_agent.connection.keepalive import URGENT_S, Keepalive, is_urgent
+from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, Identity
+from edgefleet_protocol.ids import DeviceId, TenantId
+from edgefleet_protocol.messages import Presence, encode
+from edgefleet_protocol.topics import Topics
+
+MAX_UNACKED = 16
+MAX_INBOX = 256
+SESSION_EXPIRY_S = 7 * 86_400
+WILL_DELAY_S = 15
+UNHEARD_S = 120
+CALM_LOOK_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The broker accepted us, with the identity of `folder`, and the subscriptions are on their way."""
+
+    conn_id: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The connection is gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A QoS 1 publish of ours was acknowledged by the broker (which proves nothing but that it may leave paho)."""
+
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message for us. `client` is opaque: an ack must go to the connection the message came on."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    mid: int
+    client: Any
+
+
+Inbound = Connected | Disconnected | Published | Received
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """Times of the connection, in seconds."""
+
+    keepalive_s: int
+    connect_timeout_s: float
+    reconnect_max_s: float
+
+
+class Silence:
+    """How long one connection was silent, and how long it was so before something came again. now_s: monotonic seconds."""
+
+    def __init__(self, now_s: float) -> None:
+        self._began_s = self._heard_s = now_s
+        self._survived_s = 0.0
+
+    def broken(self, now_s: float) -> None:
+        """Note that something came."""
+        self._survived_s = max(self._survived_s, now_s - self._heard_s)
+        self._heard_s = now_s
+
+    def told(self, now_s: float) -> dict[str, float]:
+        """Return what `Keepalive.ended` asks for."""
+        return {
+            "lasted_s": now_s - self._began_s,
+            "quiet_s": now_s - self._heard_s,
+            "survived_s": self._survived_s,
+        }
+
+
+def _bound_silence(_client: paho.Client, _data: Any, sock: Any) -> None:
+    """Let the kernel give up what is not acknowledged for UNHEARD_S."""
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_S * 1_000)
+
+
+class MqttLink:
+    """The connection. Thread-safe; `wake` is called from paho's thread after something was put into `inbox`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        candidates: Callable[[], list[tuple[Identity, Path]]],
+        boot_id: str,
+        options: LinkOptions,
+        wake: Callable[[], None],
+        unix_ms: Callable[[], int],
+    ) -> None:
+        self._identity = identity
+        self._candidates = candidates
+        self._folder = Path()
+        self._attempts = 0
+        self._boot_id = boot_id
+        self._options = options
+        self._wake = wake
+        self._unix_ms = unix_ms
+        self._topics = Topics(TenantId(identity.tenant))
+        self._device = DeviceId(identity.device)
+        self._lock = threading.Lock()
+        self._unacked: set[int] = set()
+        self._acked_early: set[int] = set()
+        self._client: paho.Client | None = None
+        self._stopping = threading.Event()
+        self._gone = threading.Event()
+        self._connected = False
+        self._failures = 0
+        self._keepalive = Keepalive(options.keepalive_s, options.keepalive_s)
+        self._live_until_s = 0.0
+        self._is_urgent = False
+        self._silence = Silence(0.0)
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self.inbox: queue.Queue[Inbound] = queue.Queue()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker has accepted the newest connection and it has not ended."""
+        return self._connected
+
+    @property
+    def room(self) -> int:
+        """How many more QoS 1 publishes may be handed over now."""
+        return MAX_UNACKED - len(self._unacked) if self._connected else 0
+
+    def start(self) -> None:
+        """Begin to connect; returns at once."""
+        self._thread.start()
+
+    def stop(self, farewell: bytes) -> None:
+        """Publish `farewell` as presence, disconnect cleanly, end the threads. Waits at most three seconds."""
+        self._stopping.set()
+        client = self._client
+        if client is not None and self._connected:
+            info = client.publish(self._topics.presence(self._device), farewell, qos=1, retain=True)
+            try:
+                info.wait_for_publish(timeout=1.0)
+            except (ValueError, RuntimeError):
+                log.debug("farewell not sent")
+            client.disconnect()
+        self._gone.set()
+        self._thread.join(timeout=2.0)
+
+    def publish(self, topic: str, payload: bytes, qos: int, *, retain: bool = False) -> int | None:
+        """Hand over one message; its mid, or None when there is no connection or no room. Never blocks on the network."""
+        client = self._client
+        if client is None or not self._connected or (qos and len(self._unacked) >= MAX_UNACKED):
+            return None
+        with self._lock:
+            self._acked_early.clear()  # paho also tells of QoS 0 messages, which nobody waits for
+        # never under our lock: paho calls on_publish while it holds the very mutex that publish needs
+        info = client.publish(topic, payload, qos=qos, retain=retain)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            return None
+        if qos:
+            with self._lock:
+                if info.mid in self._acked_early:
+                    self._acked_early.discard(info.mid)
+                else:
+                    self._unacked.add(info.mid)
+        return info.mid
+
+    def ack(self, message: Received) -> None:
+        """Acknowledge a QoS 1 message; nothing happens when its connection is gone, the broker then sends it again."""
+        client = self._client
+        if message.qos and client is not None and message.client is client and self._connected:
+            client.ack(message.mid, message.qos)
+
+    def live_until(self, unix_s: float) -> None:
+        """Know until when the server wants to hear often: the broker shall then notice soon when the device is gone."""
+        self._live_until_s = unix_s
+        if self._connected and self._wants_urgent() and not self._is_urgent and self._keepalive.calm_s > URGENT_S:
+            log.info("connecting anew, to be missed sooner")
+            self._gone.set()
+
+    def _wants_urgent(self) -> bool:
+        return is_urgent(self._live_until_s, self._unix_ms() / 1_000, is_now=self._is_urgent)
+
+    def recycle(self, reason: str) -> None:
+        """Leave this connection behind and make a new one: the watchdog's remedy for a client that hangs."""
+        log.warning("link recycled", extra={"reason": reason})
+        client = self._client
+        self._gone.set()
+        if client is not None:
+            sock = client.socket()
+            if sock is not None:
+                try:
+                    sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]  # a real socket with TLS
+                except OSError:
+                    log.debug("socket was closed already")
+
+    # ---- the supervising thread
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._gone.clear()
+            conn_id = secrets.token_hex(6)
+            try:
+                self._choose()
+                client = self._make_client(conn_id)
+                self._client = client
+                self._is_urgent = self._wants_urgent()
+                client.connect(
+                    self._identity.broker_host,
+                    self._identity.broker_port,
+                    self._keepalive.asks_s(is_urgent=self._is_urgent),
+                    **self._connect_options(),
+                )
+            except (OSError, ValueError) as error:
+                self._put(Disconnected(f"{type(error).__name__}: {error}"))
+            else:
+                client.loop_start()
+                while not self._gone.wait(CALM_LOOK_S):
+                    if self._connected and self._is_urgent and not self._wants_urgent():
+                        break  # a ping each minute is for as long as somebody asks for it
+                self._connected = False
+                client.disconnect()
+                client.loop_stop()
+            self._client = None
+            self._failures = min(self._failures + 1, 16)
+            self._stopping.wait(self._delay_s())
+
+    def _choose(self) -> None:
+        """Take the next candidate's identity: the first one first, and again after each connection that it made."""
+        candidates = self._candidates()
+        self._identity, self._folder = candidates[self._attempts % len(candidates)]
+        self._attempts += 1
+
+    def _delay_s(self) -> float:
+        ceiling = min(self._options.reconnect_max_s, 0.5 * 2.0**self._failures)
+        return ceiling * secrets.randbelow(1_000) / 1_000
+
+    def _connect_options(self) -> dict[str, Any]:
+        if self._identity.mqtt != "5":
+            return {}
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        return {"clean_start": False, "properties": properties}
+
+    def _make_client(self, conn_id: str) -> paho.Client:
+        is_v5 = self._identity.mqtt == "5"
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._identity.device,
+            clean_session=None if is_v5 else False,
+            protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = self._options.connect_timeout_s
+        client.on_socket_open = _bound_silence
+        client.max_inflight_messages_set(MAX_UNACKED + 4)
+        client.tls_set_context(self._tls())
+        off = Presence(on=False, conn_id=conn_id, boot_id=self._boot_id, ts=self._unix_ms())
+        will: dict[str, Any] = {}
+        if is_v5:
+            will["properties"] = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+            will["properties"].WillDelayInterval = WILL_DELAY_S
+        client.will_set(self._topics.presence(self._device), encode(off), qos=1, retain=True, **will)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_log = self._on_log
+        client.user_data_set(conn_id)
+        return client
+
+    def _tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_verify_locations(cafile=str(self._folder / CA_FILE))
+        context.load_cert_chain(str(self._folder / CERT_FILE), str(self._folder / KEY_FILE))
+        return context
+
+    # ---- paho's thread: only enqueue
+
+    def _on_connect(self, client: paho.Client, conn_id: str, _flags: Any, reason: Any, _properties: Any) -> None:
+        if reason.is_failure:
+            self._put(Disconnected(f"refused: {reason}"))
+            self._gone.set()
+            return
+        with self._lock:
+            self._unacked.clear()
+            self._acked_early.clear()
+        client.subscribe(list(self._topics.device_subscriptions(self._device)))
+        self._failures = 0
+        self._attempts = 0
+        self._silence = Silence(time.monotonic())
+        self._connected = True
+        self._put(Connected(conn_id, self._folder))
+
+    def _on_disconnect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        if client is self._client:
+            if self._connected:
+                now_s, known = time.monotonic(), self._keepalive
+                self._keepalive = known.ended(**self._silence.told(now_s))
+                if self._keepalive.calm_s != known.calm_s:
+                    log.info("keepalive", extra={"seconds": self._keepalive.calm_s})
+            self._connected = False
+            self._put(Disconnected(str(reason)))
+            self._gone.set()
+
+    def _on_message(self, client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        # blocks are QoS 0 and asked for by credit; a flood beyond that is somebody else's and may be lost
+        if message.qos == 0 and self.inbox.qsize() > MAX_INBOX:
+            return
+        self._put(Received(message.topic, bytes(message.payload), message.qos, message.mid, client))
+
+    def _on_publish(self, _client: paho.Client, _data: Any, mid: int, _reason: Any, _properties: Any) -> None:
+        with self._lock:
+            if mid in self._unacked:
+                self._unacked.discard(mid)
+            else:
+                self._acked_early.add(mid)
+        self._put(Published(mid))
+
+    def _on_log(self, _client: paho.Client, _data: Any, _level: int, line: str) -> None:
+        # the answer to a ping breaks a silence, too, and paho tells of it nowhere else
+        if line == "Received PINGRESP":
+            self._silence.broken(time.monotonic())
+
+    def _put(self, item: Inbound) -> None:
+        if isinstance(item, Received | Published):
+            self._silence.broken(time.monotonic())
+        self.inbox.put(item)
+        self._wake()

@@ -1,0 +1,169 @@
+"""When agentd renews its identity, and with which identity it connects. The renewal itself is a short child (`renew`).
+
+1. Due at two thirds of the certificate's life. A failure keeps the old identity and is tried again after 1 min, 10 min, 1 h, 6 h.
+2. A renewed identity that waits in `next/` is tried first; when the broker refuses it, every other attempt uses the old one.
+3. `connected` with the renewed one takes it over; with the old one, the new one gets another chance after an hour.
+4. A clock that is wrong can start a renewal too early, never break one: the child's TLS and the server judge, not this timer.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from edgefleet_agent.core.loop import Loop, Timer
+from edgefleet_agent.errors import IdentityBusyError, StateFileError
+from edgefleet_agent.identity.store import Identity, load_identity, renewal_due_s
+from edgefleet_agent.identity.takeover import NEXT_FOLDER, finish_take_over, identity_lock, load_next, take_over
+from edgefleet_agent.settings import AgentSettings
+from edgefleet_protocol.clock import Clock
+
+MODULE = "edgefleet_agent.enrolment.renew"
+RETRY_S = (60.0, 600.0, 3_600.0, 21_600.0)
+FIRST_LOOK_S = 10.0
+"""A start has better things to do."""
+TRY_NEW_AGAIN_S = 3_600.0
+
+log = logging.getLogger(__name__)
+
+
+class RenewalTimer:
+    """The identities of one device while agentd runs."""
+
+    def __init__(self, loop: Loop, state: Path, folder: Path, clock: Clock, settings: AgentSettings) -> None:
+        self._loop = loop
+        self._state = state
+        self._folder = folder
+        self._clock = clock
+        self._command = settings.python_command
+        self._look_s = settings.renew_look_s
+        self._pid = 0
+        self._pidfd = -1
+        self._failures = 0
+        self._timer: Timer | None = None
+        self._chance: Timer | None = None
+        self._reconnect: Callable[[str], None] = _ignore
+        self._renewed: Callable[[Identity], None] = _ignore_identity
+        self._seen_next: Identity | None = None
+        # busy: a renewal runs right now, and that finishes what was begun as well
+        with contextlib.suppress(IdentityBusyError), identity_lock(folder):
+            finish_take_over(folder)
+        self.identity = load_identity(folder)
+
+    def attach(self, reconnect: Callable[[str], None], renewed: Callable[[Identity], None]) -> None:
+        """Name what makes a new connection (with a reason), and who is told of a take-over."""
+        self._reconnect = reconnect
+        self._renewed = renewed
+
+    def start(self) -> None:
+        """Begin to look at the time."""
+        self._seen_next = self._waiting()
+        self._look_in(min(FIRST_LOOK_S, self._look_s))
+
+    def candidates(self) -> list[tuple[Identity, Path]]:
+        """Return the identities to connect with and their folders, the renewed one first. Safe from any thread."""
+        old = (self.identity, self._folder)
+        new = self._waiting()
+        return [(new, self._folder / NEXT_FOLDER), old] if new is not None else [old]
+
+    def _waiting(self) -> Identity | None:
+        """Return the renewed identity in `next/`. One that cannot be read counts as none: the next renewal replaces it."""
+        try:
+            return load_next(self._folder)
+        except (StateFileError, OSError) as error:
+            log.warning("renewed identity unreadable", extra={"reason": str(error)})
+            return None
+
+    def connected(self, folder: Path) -> None:
+        """The broker took the identity of this folder."""
+        if folder == self._folder:
+            if self._waiting() is not None:
+                if self._chance is not None:
+                    self._chance.cancel()
+                self._chance = self._loop.call_later(
+                    TRY_NEW_AGAIN_S, lambda: self._reconnect("a renewed identity waits")
+                )
+            return
+        try:
+            with identity_lock(self._folder):
+                take_over(self._folder)
+        except (IdentityBusyError, OSError) as error:
+            # the next connection takes it over
+            log.warning("renewed identity not taken over", extra={"reason": str(error)})
+            return
+        self.identity = load_identity(self._folder)
+        log.info("identity renewed", extra={"until_s": self.identity.cert_until_s})
+        self._renewed(self.identity)
+        self._look_in(self._look_s)
+
+    def close(self) -> None:
+        """End a running child; what it has made so far is complete or not there."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._forget_child()
+
+    def _look(self) -> None:
+        waiting = self._waiting()
+        if waiting is not None and waiting != self._seen_next:
+            # made by `edge-agent renew` while this agent runs, or by our child
+            self._seen_next = waiting
+            self._reconnect("a renewed identity waits")
+        due_in_s = renewal_due_s(self.identity) - self._clock.now().timestamp()
+        if self._pid or waiting is not None:
+            self._look_in(self._look_s)
+        elif due_in_s > 0:
+            self._look_in(min(due_in_s, self._look_s))
+        else:
+            self._start_child()
+
+    def _look_in(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(delay_s, self._look)
+
+    def _start_child(self) -> None:
+        argv = [*(self._command or (sys.executable,)), "-m", MODULE, "--state", str(self._state), "--if-due"]
+        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        try:
+            self._pid = os.posix_spawnp(argv[0], argv, dict(os.environ), file_actions=actions)
+        except OSError as error:
+            log.warning("renewal not started", extra={"reason": str(error)})
+            self._failed()
+            return
+        self._pidfd = os.pidfd_open(self._pid)
+        self._loop.watch(self._pidfd, self._ended)
+        log.info("renewal started", extra={"pid": self._pid})
+
+    def _ended(self) -> None:
+        _, status = os.waitpid(self._pid, 0)
+        self._forget_child()
+        if os.waitstatus_to_exitcode(status) != 0:
+            self._failed()
+            return
+        self._failures = 0
+        self.identity = load_identity(self._folder)  # the child may have noted the life of the certificate
+        self._look_in(0.0 if self._waiting() is not None else self._look_s)
+
+    def _failed(self) -> None:
+        delay_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
+        self._failures += 1
+        self._look_in(delay_s)
+
+    def _forget_child(self) -> None:
+        self._loop.unwatch(self._pidfd)
+        os.close(self._pidfd)
+        self._pid, self._pidfd = 0, -1
+
+
+def _ignore(_reason: str) -> None:
+    return
+
+
+def _ignore_identity(_identity: Identity) -> None:
+    return

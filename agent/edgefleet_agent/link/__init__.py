@@ -1,6 +1,0 @@
-"""The device's one connection to the broker (`mqtt`) and what waits to be told (`outbox`)."""
-
-from edgefleet_agent.link.later import import_later
-
-# paho asks it for a proxy where PySocks is installed; with it come HTTP and mail: a megabyte in a process that lives for years
-import_later("urllib.request")

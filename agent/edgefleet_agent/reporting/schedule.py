@@ -1,0 +1,65 @@
+"""When telemetry windows end: by the desired document, the settings and the link, each device at its own moment.
+
+1. The first window after a start lasts the device's own part of the interval (`window.first_window_s`); later ones the interval.
+2. The length of a window is measured with the monotonic clock; its start is told by the wall clock as it is at the end.
+"""
+
+from collections.abc import Callable
+
+from edgefleet_agent.core.loop import Loop
+from edgefleet_agent.install.records import DesiredOk
+from edgefleet_agent.reporting.window import first_window_s, interval_s
+from edgefleet_protocol.clock import Clock
+
+LOOK_S = 30.0
+CLOSE_S = 2
+
+
+class Ticker:
+    """Calls `close` with (unix seconds, length in seconds) at the end of each window. override_s: of the settings, 0 = none."""
+
+    def __init__(
+        self, loop: Loop, clock: Clock, device: str, override_s: int, close: Callable[[int, int], None]
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._device = device
+        self._override_s = override_s
+        self._close = close
+        self._began_s = clock.monotonic_s()
+        self._is_first = True
+        self.desired: DesiredOk | None = None
+        self.is_metered = False
+
+    @property
+    def interval_s(self) -> int:
+        """Return how long windows last now."""
+        wish = self.desired
+        profile, until = (wish.telemetry_profile, wish.telemetry_until_s) if wish else ("normal", 0)
+        now_s = int(self._clock.now().timestamp())
+        return interval_s(profile, until, now_s, self._override_s, is_metered=self.is_metered)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the window ends within two seconds: time to ask the workers for their figures."""
+        return self._left_s() <= CLOSE_S
+
+    def start(self) -> None:
+        """Begin; runs for as long as the loop does."""
+        left = self._left_s()
+        if left <= 0:
+            self._end()
+            left = self._left_s()
+        self._loop.call_later(max(0.5, min(left, LOOK_S)), self.start)
+
+    def _left_s(self) -> float:
+        length: float = self.interval_s
+        if self._is_first and length > 60:
+            length = first_window_s(self._device, self.interval_s)
+        return self._began_s + length - self._clock.monotonic_s()
+
+    def _end(self) -> None:
+        age = max(1, int(self._clock.monotonic_s() - self._began_s))
+        self._close(int(self._clock.now().timestamp()) - age, age)
+        self._began_s += age
+        self._is_first = False

@@ -1,0 +1,74 @@
+"""Whom `serving` talks to: who decides, what stands beside, who hears of answers. Its own file because others implement these."""
+
+from typing import Protocol
+
+from edgefleet_agent.serving.worker_process import Worker
+from edgefleet_agent.worker.control.protocol import Failed, Golden, ModelRoute, SetCapture, SetWatch, Stats, ToAgentd
+
+
+class Owner(Protocol):
+    """Who decides what the workers' words mean. Called in the loop."""
+
+    def on_trial_message(self, model: str, message: ToAgentd) -> None:
+        """A worker on trial said something."""
+        ...
+
+    def on_trial_exit(self, model: str, how: str, failed: Failed | None) -> None:
+        """A worker on trial ended before it was promoted."""
+        ...
+
+    def on_active_golden(self, model: str, golden: Golden) -> None:
+        """The serving worker answered golden vectors."""
+        ...
+
+    def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
+        """A worker that serves this digest, or has served it, told its figures."""
+        ...
+
+    def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
+        """The serving worker ended unasked; True to start it again."""
+        ...
+
+    def before_start(self, model: str) -> None:
+        """An active worker is about to be started: count it durably."""
+        ...
+
+    def on_serving(self, model: str) -> None:
+        """The active worker accepts requests."""
+        ...
+
+
+class Candidates(Protocol):
+    """What stands beside the active workers. Called in the loop."""
+
+    def route(self, model: str, route: ModelRoute) -> ModelRoute:
+        """Return the model's routes with its candidate."""
+        ...
+
+    def on_primary_stats(self, model: str, stats: Stats) -> None:
+        """An active worker told its figures."""
+        ...
+
+    def ask_stats(self) -> None:
+        """Ask the workers beside for theirs."""
+        ...
+
+    def send_to_all(self, message: SetCapture | SetWatch) -> None:
+        """Tell something to every worker beside that can answer."""
+        ...
+
+    def close(self) -> None:
+        """End the workers beside."""
+        ...
+
+
+class Listener(Protocol):
+    """Who hears what workers tell of their answers. Called in the loop."""
+
+    def on_ready(self, worker: Worker) -> None:
+        """A worker can answer."""
+        ...
+
+    def hear(self, worker: Worker, message: ToAgentd) -> bool:
+        """Take a message; False when it is for somebody else."""
+        ...

@@ -1,0 +1,236 @@
+"""Brings one verified `Wanted` into a slot: leaf index, leaves, whole digest, strict look at the bundle, seal.
+
+1. A leaf is written only when its hash is the index's, and the index only used when its own hash is the signed one.
+2. A damaged leaf is asked for again; five times damaged is a refusal, since then somebody else's bytes are at the source.
+3. Nothing here decides what to run: the slot becomes valid, agentd goes on.
+"""
+
+import logging
+
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.install.records import SlotInfo, Wanted
+from edgefleet_agent.install.slots import Slots
+from edgefleet_agent.install.verifier_protocol import Blocks, Fetch, Fetched, FetchProgress, NeedBlocks, Relink, Task
+from edgefleet_agent.verifier.block_scheduler import BlockScheduler
+from edgefleet_agent.verifier.channel import Channel
+from edgefleet_agent.verifier.errors import (
+    BlobGoneError,
+    BundleDigestError,
+    DiskFullError,
+    LeafDigestError,
+    LeafIndexError,
+    ManifestMismatchError,
+    SecurityFloorError,
+    SlotWriteError,
+    TransportError,
+)
+from edgefleet_agent.verifier.metadata_fetcher import MetadataFetcher
+from edgefleet_agent.verifier.rtt import RoundTrip
+from edgefleet_agent.verifier.slot_writer import SlotWriter
+from edgefleet_protocol.blocks import (
+    LEAF_HASH_BYTES,
+    BlockData,
+    BlockError,
+    BlockErrorCode,
+    blob_prefix,
+    check_leaf,
+    decode_data,
+    leaf_count,
+)
+from edgefleet_protocol.bundle import BundleError, open_bundle
+from edgefleet_protocol.digest import parse_sha256, sha256_hex
+from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.ids import parse_target_path
+from edgefleet_protocol.manifest import ManifestError
+
+PROGRESS_EVERY_S = 0.5
+MAX_WHOLE_TRIES = 2
+
+log = logging.getLogger(__name__)
+
+
+class Fetcher:
+    """Fetches one bundle after the other; block request ids rise from one to the next."""
+
+    def __init__(self, channel: Channel, source: MetadataFetcher, task: Task, slots: Slots) -> None:
+        self._channel = channel
+        self._source = source
+        self._task = task
+        self._slots = slots
+        self._sec_floor = 0
+        self._clock = SystemClock()
+        self._received = 0
+        self._refetched = 0
+        self._progress_at = 0.0
+        self._next_req_id = task.first_req_id
+        self._line: RoundTrip | None = None
+        """What block data took so far; None before the first."""
+
+    def run(self, fetch: Fetch, sec_floor: int) -> Fetched:
+        """Return what is in the slot now. sec_floor: least security version of the model's bundles on this device.
+
+        Raises ChildError, BundleError, ManifestError; blocks on network and disk.
+        """
+        self._sec_floor, self._received, self._refetched = sec_floor, 0, 0
+        wanted = fetch.wanted
+        try:
+            folder = self._slots.prepare(wanted.model, fetch.slot)
+        except OSError as error:
+            raise SlotWriteError(f"the slot folder cannot be made: {error.strerror}") from error
+        writer = SlotWriter(folder, wanted.sha256, wanted.length)
+        info = writer.existing()
+        if info is not None:
+            return Fetched(wanted.model, info)
+        index = self._index(wanted)
+        try:
+            self._fill(writer, wanted, index)
+            info = self._inspect(writer, wanted)
+            writer.seal(info)
+        except (
+            BundleError,
+            ManifestError,
+            LeafDigestError,
+            BundleDigestError,
+            ManifestMismatchError,
+            SecurityFloorError,
+            DiskFullError,
+        ):
+            writer.discard()
+            raise
+        finally:
+            writer.close()
+        return Fetched(wanted.model, info, self._received, self._refetched)
+
+    def _index(self, wanted: Wanted) -> bytes:
+        size = leaf_count(wanted.length) * LEAF_HASH_BYTES
+        index = self._source(f"leaves.{wanted.leaves}", size)
+        if index is None:
+            raise BlobGoneError(f"the server has no leaf index for {wanted.target}")
+        if len(index) != size or sha256_hex(index) != wanted.leaves:
+            raise LeafIndexError(f"the leaf index of {wanted.target} is not the signed one")
+        return index
+
+    def _fill(self, writer: SlotWriter, wanted: Wanted, index: bytes) -> None:
+        puller = BlockScheduler(
+            leaf_count(wanted.length),
+            self._task.credit,
+            self._task.block_timeout_s,
+            self._next_req_id,
+            self._line or self._source.line,
+            self._line is not None,
+        )
+        puller.have = writer.open()
+        try:
+            self._fill_with(puller, writer, wanted, index)
+        finally:
+            self._next_req_id = puller.req_id
+            self._line = puller.line if puller.is_measured else None
+
+    def _fill_with(self, puller: BlockScheduler, writer: SlotWriter, wanted: Wanted, index: bytes) -> None:
+        for _ in range(MAX_WHOLE_TRIES):
+            self._pull(puller, writer, wanted, index)
+            self._tell(wanted, puller, verifying=True)
+            if writer.digest() == wanted.sha256:
+                return
+            # only after a power cut, or with an index that does not belong to this file
+            bad = writer.check_leaves(index)
+            if not bad:
+                break
+            puller.lost(bad)
+        raise BundleDigestError(f"{wanted.target} does not have its signed sha256 though its leaves fit their index")
+
+    def _pull(self, puller: BlockScheduler, writer: SlotWriter, wanted: Wanted, index: bytes) -> None:
+        prefix = blob_prefix(parse_sha256(wanted.sha256))
+        last_progress = self._clock.monotonic_s()
+        self._tell(wanted, puller)
+        while not puller.is_done:
+            now = self._clock.monotonic_s()
+            if now - last_progress > self._task.no_progress_s:
+                raise TransportError(f"no byte of {wanted.target} arrived for {self._task.no_progress_s:.0f} s")
+            puller.expire(now)
+            while (ask := puller.next_ask(now)) is not None:
+                self._channel.send(
+                    NeedBlocks(ask.req_id, wanted.sha256, ask.wanted, ask.leaves_per_message, ask.credit, ask.repeats)
+                )
+            answer = self._channel.wait_answer(min(puller.wait_s(now), 5.0))
+            if isinstance(answer, Relink):
+                puller.relink()
+            elif isinstance(answer, Blocks) and self._take(answer, prefix, puller, writer, index):
+                last_progress = self._clock.monotonic_s()
+                if last_progress - self._progress_at >= PROGRESS_EVERY_S:
+                    self._tell(wanted, puller)
+
+    def _take(self, answer: Blocks, prefix: bytes, puller: BlockScheduler, writer: SlotWriter, index: bytes) -> bool:
+        """Use one payload; True when it brought a leaf that was missing."""
+        try:
+            message = decode_data(answer.payload)
+        except BadMessageError:
+            return False
+        if message.blob_prefix != prefix:
+            return False
+        if isinstance(message, BlockError):
+            self._on_error(message, puller)
+            return False
+        return self._write_leaves(message, puller, writer, index)
+
+    def _write_leaves(self, message: BlockData, puller: BlockScheduler, writer: SlotWriter, index: bytes) -> bool:
+        useful = False
+        puller.heard(message.req_id, self._clock.monotonic_s())
+        for leaf, data in message.leaves():
+            if leaf in puller.have or leaf >= puller.count:
+                continue
+            if not check_leaf(index, leaf, data):
+                self._refetched += 1
+                log.warning("leaf damaged", extra={"leaf": leaf})
+                if puller.damaged(leaf):
+                    raise LeafDigestError(
+                        f"leaf {leaf} arrived damaged {puller.bad_tries[leaf]} times",
+                        next_step="check the server's blob store and what lies between it and this device",
+                    )
+                continue
+            writer.write(leaf, data)
+            puller.got(leaf)
+            self._received += len(data)
+            useful = True
+        return useful
+
+    def _on_error(self, message: BlockError, puller: BlockScheduler) -> None:
+        if message.code is BlockErrorCode.BUSY:
+            puller.busy(self._clock.monotonic_s(), message.retry_ms / 1000)
+        elif message.code is not BlockErrorCode.TOO_BIG or not puller.too_big():
+            raise BlobGoneError(f"the server answered {message.code.name.lower()} for the bundle's blocks")
+
+    def _tell(self, wanted: Wanted, puller: BlockScheduler, *, verifying: bool = False) -> None:
+        done = min(wanted.length, len(puller.have) * (wanted.length // max(1, puller.count)))
+        self._progress_at = self._clock.monotonic_s()
+        self._channel.send(
+            FetchProgress(wanted.model, wanted.length if puller.is_done else done, wanted.length, verifying)
+        )
+
+    def _inspect(self, writer: SlotWriter, wanted: Wanted) -> SlotInfo:
+        """Look at the bundle strictly and return what is in it. Raises BundleError, ManifestError, ChildError."""
+        with writer.reader() as file:
+            bundle = open_bundle(file)
+            bundle.verify_members()
+        manifest = bundle.manifest
+        model, version, profile = parse_target_path(wanted.target)
+        if (manifest.model, manifest.version, manifest.profile) != (model, version, profile):
+            raise ManifestMismatchError(
+                f"the bundle says it is {manifest.model}/{manifest.version}/{manifest.profile}, its signed path is {wanted.target}"
+            )
+        if manifest.sec_version < self._sec_floor:
+            raise SecurityFloorError(
+                f"security version {manifest.sec_version} of {wanted.target} is below this device's floor {self._sec_floor}"
+            )
+        return SlotInfo(
+            model=model,
+            version=version,
+            profile=profile,
+            target=wanted.target,
+            sha256=wanted.sha256,
+            length=wanted.length,
+            runtime=manifest.runtime,
+            sec_version=manifest.sec_version,
+            latency_p95_ms=manifest.declared.latency_p95_ms or 0.0,
+            peak_memory_bytes=manifest.declared.peak_memory_bytes or 0,
+        )

@@ -1,0 +1,190 @@
+"""What a worker notes of its answers: a line each for the prediction log, and now and then one for the capture.
+
+1. `answered` runs in whichever thread answers and must cost microseconds: it appends to lists. Everything else happens in the event
+   loop, EVERY_S after the first note, and only then.
+2. A worker writes no file: blocks and sealed records go to agentd over the control socket. What does not fit there is lost and
+   counted, an answer never waits for it.
+3. A trace id names one answer: the caller's own where it sends one, else the worker's prefix and a counter.
+"""
+
+import asyncio
+import re
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from edgefleet_agent.captures.prediction_log import Block, Row, pack_block
+from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.worker.control.protocol import Captured, Predictions, Start, ToAgentd
+from edgefleet_agent.worker.observe.live_answers import Onlooker
+from edgefleet_runtime.port import Array
+
+EVERY_S = 1.0
+MAX_ROWS = 512
+SEND_BYTES = 64 * 1024
+SEND_PAUSE_S = 0.05
+TRACE_HEADER = b"x-edgefleet-trace"
+_TRACE = re.compile(rb"[!-~]{1,64}")
+
+
+class Tap(Protocol):
+    """Who else hears of answers: the capture."""
+
+    def answered(
+        self, trace_id: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array], classes: Sequence[int]
+    ) -> bool:
+        """Look at one answer; True when there will be something to tell."""
+        ...
+
+    def keep(
+        self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
+    ) -> None:
+        """Take part in the sampling by hand."""
+        ...
+
+    def flag(self, trace_id: str) -> bool:
+        """Keep an answer that was given a moment ago; False when it is not remembered."""
+        ...
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until there is something to tell; None: there is nothing."""
+        ...
+
+    def end_window(self) -> Sequence[Captured]:
+        """Return what is to be told to agentd, and begin anew."""
+        ...
+
+
+class Watch:
+    """The notes of one worker. `tap` is None while nothing is captured, `onlooker` while nobody watches."""
+
+    def __init__(self, start: Start, first_output: str, send: Callable[[ToAgentd], None]) -> None:
+        """Name who is watched. Call it in the event loop. first_output: whose value is the score."""
+        self._loop = asyncio.get_running_loop()
+        self._start = start
+        self._first_output = first_output
+        self._send = send
+        self._clock = SystemClock()
+        self._prefix = secrets.token_hex(4)
+        self._n = 0
+        # a deque: one thread may append while another takes from the front
+        self._rows: deque[tuple[float, str, float, int, float, bool]] = deque(maxlen=16 * MAX_ROWS)
+        self._outgoing: deque[Captured] = deque()
+        self._is_due = False
+        self.tap: Tap | None = None
+        self.onlooker: Onlooker | None = None
+
+    def trace_of(self, header: bytes | None) -> str:
+        """Return the trace id of a request: the caller's if it is a usable one."""
+        if header is not None and _TRACE.fullmatch(header) is not None:
+            return header.decode("ascii")
+        self._n += 1
+        return f"{self._prefix}{self._n:08x}"
+
+    def answered(
+        self,
+        trace_id: str,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        classes: Sequence[int],
+        run_s: float,
+        *,
+        nonfinite: bool,
+    ) -> None:
+        """Note one answer. From any thread."""
+        tap = self.tap
+        has_more = tap is not None and tap.answered(trace_id, inputs, outputs, classes)
+        onlooker = self.onlooker
+        if onlooker is not None:
+            onlooker.answered(trace_id, outputs, run_s, nonfinite=nonfinite)
+            has_more = True
+        if self._start.log_predictions:
+            top = classes[0] if classes else -1
+            row = (time.perf_counter(), trace_id, run_s, top, _score(outputs[self._first_output], top), nonfinite)
+            self._rows.append(row)
+            has_more = True
+        if has_more:
+            self._wake()
+
+    def keep(
+        self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
+    ) -> None:
+        """Offer an input to the capture, as a shadow does with what it disagrees on; nothing happens while none is wanted."""
+        if self.tap is not None:
+            self.tap.keep(reason, inputs, outputs, difference=difference)
+            self._wake()
+
+    def flag(self, trace_id: str) -> bool:
+        """Keep an answer that was given a moment ago; False when it is not remembered, or nothing is captured."""
+        found = self.tap is not None and self.tap.flag(trace_id)
+        if found:
+            self._wake()
+        return found
+
+    def _wake(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._loop.call_later, EVERY_S, self._tick)
+
+    def _tick(self) -> None:
+        self._is_due = False
+        self._flush()
+        seen = self.onlooker.take() if self.onlooker is not None else None
+        if seen is not None:
+            self._send(seen)
+        left_s = self.tap.left_s if self.tap is not None else None
+        if left_s is not None and left_s <= 0.0:
+            self._end_window()
+            self._tell_captured()
+        elif left_s is not None and not self._is_due:
+            self._is_due = True
+            self._loop.call_later(min(EVERY_S, left_s), self._tick)
+
+    def close(self) -> None:
+        """Tell everything that is left. In the event loop."""
+        self._flush()
+        self._end_window()
+        while self._outgoing:
+            self._send(self._outgoing.popleft())
+
+    def _end_window(self) -> None:
+        if self.tap is not None:
+            self._outgoing.extend(self.tap.end_window())
+
+    def _tell_captured(self) -> None:
+        """Send a socket's worth of records at a time: what does not fit there is lost, also what others want to say."""
+        sent = 0
+        while self._outgoing and sent < SEND_BYTES:
+            message = self._outgoing.popleft()
+            sent += len(message.sealed)
+            self._send(message)
+        if self._outgoing:
+            self._loop.call_later(SEND_PAUSE_S, self._tell_captured)
+
+    def _flush(self) -> None:
+        rows = [self._rows.popleft() for _ in range(len(self._rows))]
+        if rows:
+            now, now_ms = time.perf_counter(), int(self._clock.now().timestamp() * 1_000)
+            for begin in range(0, len(rows), MAX_ROWS):
+                self._tell(rows[begin : begin + MAX_ROWS], now, now_ms)
+
+    def _tell(self, rows: list[tuple[float, str, float, int, float, bool]], now: float, now_ms: int) -> None:
+        start = self._start
+        began = rows[0][0]
+        told = [
+            Row(int((at - began) * 1e3), trace, int(run_s * 1e6), top, score, nonfinite)
+            for at, trace, run_s, top, score, nonfinite in rows
+        ]
+        t0_ms = now_ms - int((now - began) * 1e3)
+        block = Block(1, start.model, start.version, start.digest, start.lane, t0_ms, told)
+        self._send(Predictions(body=pack_block(block), n=len(told)))
+
+
+def _score(output: Array, top: int) -> float:
+    """Return the model's number for the first sample's class, or its first number; 0 when there is none."""
+    if output.size <= max(top, 0) or output.dtype.kind not in "iuf":
+        return 0.0
+    return float(output.item(max(top, 0)))  # the first sample's classes come first

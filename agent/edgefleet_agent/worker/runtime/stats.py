@@ -1,0 +1,171 @@
+"""Counters of one worker: what it answered, how long that took, what came out.
+
+Written by the engine thread and the event loop, read by the event loop; one lock, held for microseconds.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgefleet_agent.reporting.collector import rss_bytes
+from edgefleet_agent.worker.control.protocol import Stats
+from edgefleet_protocol.comparison import ShadowFigures
+from edgefleet_protocol.sketch import LatencySketch
+
+MAX_CLASSES = 4096
+
+
+@dataclass
+class _Counts:
+    n: int = 0
+    errors: int = 0
+    timeouts: int = 0
+    bad_requests: int = 0
+    nonfinite: int = 0
+    forwarded: int = 0
+    mirrored: int = 0
+    mirror_dropped: int = 0
+    sketch: LatencySketch = field(default_factory=LatencySketch)
+    classes: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums since the worker started, for the statistics endpoint.
+
+    run_s: time inside the runtime. queue_s, input_s, output_s: waiting, decoding, encoding. last_s: monotonic, of the last answer.
+    """
+
+    n: int
+    errors: int
+    run_s: float
+    fail_s: float
+    queue_s: float = 0.0
+    input_s: float = 0.0
+    output_s: float = 0.0
+    last_s: float | None = None
+
+
+class Figures:
+    """Counts since the last `take`, and totals."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._delta = _Counts()
+        self._n = 0
+        self._errors = 0
+        self._run_s = 0.0
+        self._fail_s = 0.0
+        self.shadow: Callable[[], ShadowFigures] | None = None
+        self._queue_s = 0.0
+        self._input_s = 0.0
+        self._output_s = 0.0
+        self._last_s: float | None = None
+
+    def answered(self, run_s: float, *, nonfinite: bool, classes: Iterable[int]) -> None:
+        """Count one inference that got an answer. run_s: seconds inside the runtime."""
+        with self._lock:
+            delta = self._delta
+            delta.n += 1
+            delta.sketch.add(run_s)
+            delta.nonfinite += nonfinite
+            for index in classes:
+                if 0 <= index < MAX_CLASSES:
+                    delta.classes[index] = delta.classes.get(index, 0) + 1
+            self._n += 1
+            self._run_s += run_s
+
+    def spent(self, queue_s: float, input_s: float, output_s: float) -> None:
+        """Note where else the time of one answered request went. Called where it ran, so by one thread at a time: no lock."""
+        self._queue_s += queue_s
+        self._input_s += input_s
+        self._output_s += output_s
+        self._last_s = time.monotonic()
+
+    def failed(self, run_s: float = 0.0) -> None:
+        """Count one inference that the runtime or the worker failed."""
+        with self._lock:
+            self._delta.n += 1
+            self._delta.errors += 1
+            self._n += 1
+            self._errors += 1
+            self._fail_s += run_s
+
+    def timed_out(self) -> None:
+        """Count one inference that was not done in time; it is an error too."""
+        with self._lock:
+            self._delta.timeouts += 1
+        self.failed()
+
+    def refused(self) -> None:
+        """Count one request whose inputs do not fit."""
+        with self._lock:
+            self._delta.bad_requests += 1
+
+    def passed_on(self) -> None:
+        """Count one request that another worker answered."""
+        with self._lock:
+            self._delta.forwarded += 1
+
+    def mirrored(self, *, dropped: bool) -> None:
+        """Count one input that was had for a shadow, and whether there was no room for it."""
+        with self._lock:
+            self._delta.mirrored += 1
+            self._delta.mirror_dropped += dropped
+
+    def mirror_lost(self, count: int) -> None:
+        """Count inputs that waited for a shadow which went away."""
+        with self._lock:
+            self._delta.mirror_dropped += count
+
+    def totals(self) -> Totals:
+        """Return the sums since start."""
+        with self._lock:
+            return Totals(
+                self._n,
+                self._errors,
+                self._run_s,
+                self._fail_s,
+                self._queue_s,
+                self._input_s,
+                self._output_s,
+                self._last_s,
+            )
+
+    def take(self) -> Stats:
+        """Return the counts since the last call and begin anew."""
+        with self._lock:
+            taken, self._delta = self._delta, _Counts()
+        top = max(taken.classes, default=-1)
+        return Stats(
+            n=taken.n,
+            errors=taken.errors,
+            timeouts=taken.timeouts,
+            bad_requests=taken.bad_requests,
+            nonfinite=taken.nonfinite,
+            forwarded=taken.forwarded,
+            latency=taken.sketch.packed(),
+            classes=[taken.classes.get(i, 0) for i in range(top + 1)],
+            rss_bytes=rss_bytes(os.getpid()),
+            cpu_s=time.process_time(),
+            mirrored=taken.mirrored,
+            mirror_dropped=taken.mirror_dropped,
+            shadow=self.shadow() if self.shadow is not None else None,
+        )
+
+
+def peak_rss_bytes() -> int:
+    """Return the largest resident size of this process, 0 where /proc does not say.
+
+    VmHWM and not ru_maxrss, which a process inherits from whoever forked it.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return 0

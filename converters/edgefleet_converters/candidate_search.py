@@ -1,0 +1,487 @@
+"""Find the candidate to offer for one profile.
+
+Candidates are tried tier by tier, smallest expected size first; the first tier with a passing candidate ends the search, and
+the smallest passing one of that tier is chosen (`_by_size`). Nothing measured with a clock takes part, so the choice is the same on every
+run. With `Options.explore` the tiers behind it are tried too, once the choice is made: for the report's table alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from edgefleet_converters import errors
+from edgefleet_converters.check.budget import over_arena, over_memory, over_size
+from edgefleet_converters.check.compat import check_io_types, check_precision_rule
+from edgefleet_converters.check.operators import check_nodes
+from edgefleet_converters.evaluation import Evaluation
+from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate, refuse_hopeless
+from edgefleet_converters.job_steps import Answers, JobSteps, Measured, ModelFile
+from edgefleet_converters.layer_search import Found, resolved
+from edgefleet_converters.pack import Golden, choose_golden
+from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
+from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
+from edgefleet_converters.request import Options
+from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
+from edgefleet_protocol.profile import HardwareProfile
+
+CandidateListener = Callable[[CandidateRow], None]
+_Found = tuple[CandidateSpec, ModelFile, Passed, int]
+_Tried = tuple[ModelFile, Passed] | errors.ConversionError
+_SAME_SIZE_RATIO = 0.05
+_PREFERRED_RATIO = 1.1
+_WORTH_RATIO = 0.5
+"""A mixed model larger than this part of float32 is not offered: float16 is as small and loses nothing."""
+_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+_ATTEMPTS = 3
+"""So many times a search's result is offered to the gate, each time with twice as many layers left out."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the search works on: the model as it was given and simplified, the data, the source's answers, the user's choices."""
+
+    source: ModelFile
+    base: ModelFile
+    evaluation: Evaluation
+    reference: Answers
+    profile: HardwareProfile
+    recipe: Recipe
+    options: Options
+
+    @property
+    def judged(self) -> Judged:
+        """What its candidates are held against."""
+        return Judged(self.source, self.reference, self.evaluation, self.options)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidate to offer."""
+
+    spec: CandidateSpec
+    file: ModelFile
+    passed: Passed
+    golden: Golden
+    measured: Measured
+
+
+def search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
+    """Return the chosen candidate; every one that was looked at has a row in `report`.
+
+    Raises the RefusedError of the most telling rejection when nothing passes.
+    """
+    try:
+        return _search(workshop, subject, report, listener)
+    finally:
+        if report.candidates:
+            report.fp32 = _fp32_figures(workshop, subject)
+        report.candidates = with_front(report.candidates)
+
+
+def _search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
+    wanted = _wanted(subject)
+    rejections: list[errors.ConversionError] = []
+    accurate: list[errors.ConversionError] = []
+    faults: list[errors.ConversionError] = []
+    for position, tier in enumerate(tiers := sorted({spec.tier for spec in wanted})):
+        passing: list[_Found] = []
+        for spec in (spec for spec in wanted if spec.tier == tier):
+            for own, row, tried in _attempts(workshop, subject, spec, report):
+                if isinstance(tried, errors.ConversionError):
+                    rejections.append(tried)
+                    if own.precision == "fp32" and isinstance(tried, errors.DiffersError):
+                        faults.append(tried)
+                else:
+                    passing.append((own, *tried, len(report.candidates)))
+                report.candidates.append(row)
+                listener(row)
+        for spec, file, passed, index in _by_size(passing):
+            try:
+                chosen = _finish(workshop, subject, spec, file, passed)
+            except errors.ConversionError as error:
+                accurate.append(error)
+                row = msgspec.structs.replace(report.candidates[index], verdict="rejected", reason=error.message)
+                report.candidates[index] = row
+                listener(row)
+                continue
+            later = [spec for spec in wanted if spec.tier in tiers[position + 1 :]]
+            if subject.options.explore:
+                _explore(workshop, subject, later, report, listener)
+            else:
+                report.candidates.extend(_not_tried(later, chosen))
+            return _own_format(workshop, subject, chosen, report, listener)
+    # A candidate that passed the gate and failed after it came nearer than any that lost accuracy. Where float32 itself is wrong,
+    # no smaller form could be right.
+    telling = accurate or faults
+    raise _curable(_among(telling[0], [*accurate, *rejections]) if telling else _refusal(rejections), subject.profile)
+
+
+def _explore(
+    workshop: JobSteps, subject: Subject, specs: list[CandidateSpec], report: ProfileReport, listener: CandidateListener
+) -> None:
+    """Add the rows of candidates that cannot be chosen any more."""
+    layers = report.layers
+    for spec in specs:
+        try:
+            rows = [row for _, row, _ in _attempts(workshop, subject, spec, report)]
+        except (
+            errors.SourceError
+        ) as error:  # a user's metric that fails on this candidate must not take the choice back
+            reason = error.message
+            rows = [CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason)]
+        for row in rows:
+            report.candidates.append(row)
+            listener(row)
+    report.layers = layers or report.layers
+
+
+def _attempts(
+    workshop: JobSteps, subject: Subject, spec: CandidateSpec, report: ProfileReport
+) -> Iterator[tuple[CandidateSpec, CandidateRow, _Tried]]:
+    """Yield what became of a candidate: one row, or for method mixed up to `_ATTEMPTS`, ending with the first that passes."""
+    if spec.method != "mixed":
+        lost = _lost_by_weights(workshop, subject, spec)
+        if lost is not None:
+            reason = (
+                f"not made, because its weights in int8 lose too much before anything else is rounded: {lost.message}"
+            )
+            yield spec, CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason), lost
+            return
+        yield (spec, *_try(workshop, subject, spec))
+        return
+    calibration = subject.evaluation.calibration
+    assert calibration is not None
+    options = subject.options
+    try:
+        with workshop.stage("sensitivity"):
+            found: Found | None = workshop.sensitivity(
+                subject.base, spec, calibration, subject.reference.inputs, metric=options.metric,
+                max_drop=options.max_drop, max_bytes=int(_WORTH_RATIO * subject.base.bytes),
+            )  # fmt: skip
+    except errors.ConversionError as error:
+        row = CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=error.message)
+        yield spec, row, error
+        return
+    for number in range(1, _ATTEMPTS + 1):
+        if found is None:
+            return
+        report.layers = _layers(found)
+        own = resolved(spec, found)
+        if number > 1:
+            own = msgspec.structs.replace(own, id=f"{spec.id}-{number}")
+        row, tried = _try(workshop, subject, own, searched=True)
+        yield own, msgspec.structs.replace(row, left_out=found.out + found.half), tried
+        if not isinstance(tried, errors.AccuracyError):
+            return
+        found = found.further()
+
+
+def _lost_by_weights(workshop: JobSteps, subject: Subject, spec: CandidateSpec) -> errors.AccuracyError | None:
+    """Return the loss that makes it needless to calibrate and make a static candidate of a compiled file; None = try it.
+
+    The form with the same int8 weights beside float32 values is made without calibration, once for all of them. Where its first
+    answers lose more than is allowed on all samples, a form that rounds each value besides could hold by chance alone. Whoever
+    asks for int8 by name, or whose profile or recipe has nothing else, gets each form tried.
+    """
+    options, profile = subject.options, subject.profile
+    is_free = options.precision == "auto" and profile.quant.mode == "allowed"
+    if not is_free or not _is_compiled(subject) or not _rounds_all(spec) or all(map(_rounds_all, _wanted(subject))):
+        return None
+    alone = CandidateSpec(
+        id="int8-weights-alone", precision="int8-weights", method="weights", weight_bits=8, per_channel=spec.per_channel
+    )
+    try:
+        with workshop.stage("quantize"):
+            file = workshop.candidate(subject.base, alone, None, subject.reference.inputs)
+        with workshop.stage("gate"):
+            refuse_hopeless(workshop, file, profile.runtime.name, subject.judged, alone.precision)
+    except errors.AccuracyError as error:
+        return error
+    except errors.SourceError:
+        raise
+    except errors.ConversionError:
+        return None  # a model without weights, or one that does not run so: that says nothing of the others
+    return None
+
+
+def _rounds_all(spec: CandidateSpec) -> bool:
+    """Say whether a candidate stores the weights of all products in 8 bits as they are, and their results too."""
+    eased = spec.exclude or spec.head_float or spec.equalise or spec.correct_bias or spec.weight_bits
+    some = bool(spec.op_types) and not set(WEIGHTED) <= set(spec.op_types)
+    return spec.method == "static" and spec.act_dtype == "int8" and not eased and not some
+
+
+def _layers(found: Found) -> list[LayerRow]:
+    rows = []
+    for kind, harms, kept in (("weights", found.weights, found.half), ("node", found.nodes, found.out)):
+        rows += [
+            LayerRow(
+                kind=kind,
+                name=harm.name,
+                drop=harm.drop,
+                distance=harm.distance,
+                kept=index < kept,
+                together=harm.together,
+            )
+            for index, harm in enumerate(harms)
+        ]
+    return rows
+
+
+def _by_size(passing: list[_Found]) -> list[_Found]:
+    """Return passing candidates, smallest first; sizes within 5 % of the smallest count as equal and keep the recipe's order.
+
+    The recipe lists what is expected to run faster first: on magika dynamic int8 of all operators is 0.8 % smaller than int8
+    weights alone and 20 times slower.
+    """
+    smallest = min((file.bytes for _, file, _, _ in passing), default=0)
+    return sorted(passing, key=lambda found: max(0, found[1].bytes - int(smallest * (1 + _SAME_SIZE_RATIO))))
+
+
+def _wanted(subject: Subject) -> list[CandidateSpec]:
+    """Return the candidates that the options and the profile allow. Raises PrecisionError when none is left."""
+    precision, profile = subject.options.precision, subject.profile
+    if precision != "auto":
+        check_precision_rule(profile, precision)
+    specs = [spec for spec in subject.recipe.candidates if precision in ("auto", spec.precision)]
+    mode = profile.quant.mode
+    if mode == "forbidden":
+        specs = [spec for spec in specs if spec.precision in ("fp32", "fp16")]
+    if mode == "required":
+        specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
+    present = set(subject.base.facts["operators"])
+    if _is_quantised(subject):
+        specs = _as_given(subject)
+    specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
+    sampled = ("static", "mixed")
+    usable = [spec for spec in specs if spec.method not in sampled or subject.evaluation.calibration is not None]
+    if usable:
+        return usable
+    if any(spec.method in sampled for spec in specs):
+        others = mode == "allowed" and any(spec.precision == "dynamic" for spec in subject.recipe.candidates)
+        raise errors.PrecisionError(
+            "an int8 model needs calibration data, and none was given",
+            next_step="give samples with --calibration" + (", or use --precision dynamic" if others else ""),
+        )
+    raise errors.PrecisionError(
+        f"the recipe has no candidate of precision {precision} for profile {profile.name}",
+        next_step="choose another precision or recipe",
+    )
+
+
+def _is_quantised(subject: Subject) -> bool:
+    """Say whether somebody quantised the model already. A compiled file has other operators than its ONNX source."""
+    model = subject.source if _is_compiled(subject) else subject.base
+    names = {name.rpartition("::")[2] for name in model.facts["operators"]}
+    return bool(names & _QUANTISED) or any(name.startswith(("QLinear", "QGemm")) for name in names)
+
+
+def _is_compiled(subject: Subject) -> bool:
+    return "compiled_from" in subject.base.facts
+
+
+def _given_spec(subject: Subject) -> CandidateSpec:
+    """Return the one candidate of a quantised model: int8, or the form in which a compiled file computes it."""
+    if not _is_compiled(subject) or subject.base.facts["is_carried"]:
+        return AS_GIVEN
+    return msgspec.structs.replace(AS_GIVEN, precision=subject.base.facts["precision"])
+
+
+def _as_given(subject: Subject) -> list[CandidateSpec]:
+    """Return the one candidate of a model that somebody trained or quantised in int8 already: another rounding would only lose.
+
+    Raises PrecisionError.
+    """
+    precision, profile, given = subject.options.precision, subject.profile, _given_spec(subject)
+    if profile.quant.mode == "forbidden" and given == AS_GIVEN:
+        raise errors.PrecisionError(
+            f"the model is quantised already, and profile {profile.name} forbids quantised models (quant.mode)",
+            next_step="publish the float model",
+        )
+    if precision not in ("auto", given.precision):
+        raise errors.PrecisionError(
+            f"the model is quantised already and is served as it is; {precision} was asked for",
+            next_step=f"use --precision auto or {given.precision}, or publish the float model",
+        )
+    return [given]
+
+
+def _try(
+    workshop: JobSteps, subject: Subject, spec: CandidateSpec, *, searched: bool = False
+) -> tuple[CandidateRow, _Tried]:
+    """Make one candidate, hold it against size and gate, measure it, and return its row with the proof or the rejection.
+
+    searched: whether a search chose which layers it leaves out.
+    """
+    row = CandidateRow(id=spec.id, precision=spec.precision)
+    replace = msgspec.structs.replace
+    try:
+        with workshop.stage("quantize"):
+            file = workshop.candidate(subject.base, spec, subject.evaluation.calibration, subject.reference.inputs)
+        row = replace(row, bytes=file.bytes)
+        if spec.precision == "fp16" and file.bytes >= subject.base.bytes:
+            raise errors.TransformError(
+                f"with float16 weights the model has {file.bytes} bytes, no less than the {subject.base.bytes} of float32",
+                next_step="use --precision fp32: what this model stores is not float32 weights",
+            )
+        if searched:
+            _check_worth(subject, spec, file)
+        too_large = over_size(subject.profile, file.bytes)
+        if too_large:
+            raise errors.OverBudgetError(
+                f"the {spec.precision} model has {too_large}",
+                next_step="use a smaller model, or int8 with calibration data",
+                needed_bytes=file.bytes,
+            )
+        check_nodes(subject.profile, file.facts)
+        with workshop.stage("gate"):
+            passed = pass_gate(workshop, file, subject.profile, subject.judged, spec.precision)
+        check_io_types(subject.profile, passed.answers.inputs, passed.answers.specs)
+        row = _measured(row, _measure(workshop, subject, file))
+    except errors.SourceError:
+        raise
+    except errors.ConversionError as error:
+        figures = error.metric if isinstance(error, errors.AccuracyError) else None
+        metric = figures if isinstance(figures, MetricRow) else None
+        return replace(row, verdict="rejected", reason=error.message, metric=metric), error
+    return replace(row, verdict="passed", metric=passed.metric, parity=passed.parity), (file, passed)
+
+
+def _check_worth(subject: Subject, spec: CandidateSpec, file: ModelFile) -> None:
+    """Raise when a search left so much in float that the name of the precision, or the effort, is not earned."""
+    precision = subject.options.precision
+    if precision not in ("auto", spec.precision):
+        raise errors.PrecisionError(
+            f"only the weights can be {precision}; with {precision} activations too much is lost",
+            next_step=f"use --precision {spec.precision} or auto",
+        )
+    if file.bytes > _WORTH_RATIO * subject.base.bytes:
+        raise errors.TransformError(
+            f"so many layers must stay float that the {spec.precision} model has {file.bytes} of {subject.base.bytes} bytes",
+            next_step="use --precision fp16, which is as small",
+        )
+
+
+def _measure(workshop: JobSteps, subject: Subject, file: ModelFile) -> Measured:
+    with workshop.stage("measure"):
+        return workshop.measure(
+            file, subject.profile.runtime.name, subject.evaluation.samples, threads=subject.profile.threads
+        )
+
+
+def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
+    p50, p95 = measured.latency_ms
+    return msgspec.structs.replace(
+        row, latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=measured.peak_rss_bytes,
+        cold_start_ms=round(measured.cold_start_ms, 2),
+    )  # fmt: skip
+
+
+def _fp32_figures(workshop: JobSteps, subject: Subject) -> CandidateRow | None:
+    """Return the simplified source's figures, for comparison; None where it cannot be measured."""
+    precision = (
+        _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    )
+    row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
+    try:
+        return _measured(row, _measure(workshop, subject, subject.base))
+    except errors.ConversionError:
+        return None
+
+
+def _finish(workshop: JobSteps, subject: Subject, spec: CandidateSpec, file: ModelFile, passed: Passed) -> Chosen:
+    """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
+    with workshop.stage("gate"):
+        look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
+    golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
+    measured = _measure(workshop, subject, file)
+    for over, needed_bytes in ((over_memory, measured.peak_rss_bytes), (over_arena, measured.arena_bytes)):
+        too_much = over(subject.profile, needed_bytes)
+        if too_much:
+            cure = "use a smaller model, or a profile with more memory"
+            raise errors.OverBudgetError(too_much, next_step=cure, needed_bytes=needed_bytes)
+    return Chosen(spec, file, passed, golden, measured)
+
+
+def _own_format(
+    workshop: JobSteps, subject: Subject, chosen: Chosen, report: ProfileReport, listener: CandidateListener
+) -> Chosen:
+    """Return the chosen model as `.ort` where the profile takes it, it is small and quick enough, and it holds; else as it is.
+
+    Listed behind onnx it must be smaller. Listed first, which says that loading without optimising is worth more than bytes, it
+    may be larger by `_PREFERRED_RATIO`.
+    """
+    if "ort" not in subject.profile.formats_allowed:
+        return chosen
+    row = CandidateRow(id=f"{chosen.spec.id}.ort", precision=chosen.spec.precision)
+    replace = msgspec.structs.replace
+    try:
+        with workshop.stage("quantize"):
+            file = workshop.ort_format(chosen.file)
+        row = replace(row, bytes=file.bytes)
+        is_first = subject.profile.formats_allowed[0] == "ort"
+        largest = int((_PREFERRED_RATIO if is_first else 1) * chosen.file.bytes)
+        if file.facts["slow"] or file.bytes >= largest:
+            slower, size = ", ".join(file.facts["slow"]), f"it has {file.bytes} bytes, {chosen.file.bytes} as .onnx"
+            why = f"{slower} would run slower" if slower else size
+            raise errors.TransformError(f"the .onnx file is kept: {why}", next_step="use the .onnx file")
+        too_large = over_size(subject.profile, file.bytes)
+        if too_large:
+            raise errors.OverBudgetError(
+                f"the .onnx file is kept: the .ort file has {too_large}", needed_bytes=file.bytes
+            )
+        with workshop.stage("gate"):
+            passed = pass_gate(workshop, file, subject.profile, subject.judged, chosen.spec.precision)
+        better = _finish(workshop, subject, chosen.spec, file, passed)
+        row = replace(_measured(row, better.measured), verdict="passed", metric=passed.metric, parity=passed.parity)
+    except errors.SourceError:
+        raise
+    except errors.ConversionError as error:
+        row, better = replace(row, verdict="rejected", reason=error.message), chosen
+    report.candidates.append(row)
+    listener(row)
+    return better
+
+
+def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[CandidateRow]:
+    for spec in specs:
+        reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
+        yield CandidateRow(id=spec.id, precision=spec.precision, verdict="not_tried", reason=reason)
+
+
+def _refusal(rejections: list[errors.ConversionError]) -> errors.ConversionError:
+    """Return the error to show for a profile with no passing candidate: the one that came nearest.
+
+    A model that loses accuracy says more than one that could not be made; among several the smallest loss, or the smallest
+    excess of size, is shown.
+    """
+    losses = [error for error in rejections if isinstance(error, errors.AccuracyError)]
+    excesses = [error for error in rejections if isinstance(error, errors.OverBudgetError)]
+    if losses:
+        return _among(min(losses, key=lambda error: error.drop), rejections)
+    for kind in (errors.NotFiniteError, errors.DiffersError, errors.GoldenError):
+        found = [error for error in rejections if isinstance(error, kind)]
+        if found:
+            return _among(found[0], rejections)
+    if excesses:
+        return _among(min(excesses, key=lambda error: error.needed_bytes), rejections)
+    return _among(rejections[0], rejections)
+
+
+def _curable(error: errors.ConversionError, profile: HardwareProfile) -> errors.ConversionError:
+    """Return `error` with a next step that the profile allows: where int8 is required, float is no way out."""
+    if profile.quant.mode != "required" or not any(word in error.next_step for word in ("fp32", "fp16", "auto")):
+        return error
+    return type(error)(
+        error.message,
+        next_step="give more calibration data, allow more loss with --max-drop, or choose a profile that takes float models",
+    )
+
+
+def _among(error: errors.ConversionError, rejections: list[errors.ConversionError]) -> errors.ConversionError:
+    """Return `error`, saying of how many candidates it is the nearest."""
+    if len(rejections) == 1:
+        return error
+    text = f"{error.message} (the nearest of {len(rejections)} candidates)"
+    return type(error)(text, next_step=error.next_step)

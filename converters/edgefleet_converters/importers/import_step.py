@@ -1,0 +1,35 @@
+"""The sandbox step that brings a foreign source to ONNX."""
+
+from pathlib import Path
+from typing import Any
+
+from edgefleet_converters.errors import PickleRefusedError
+from edgefleet_converters.importers.sklearn_model import pickle_to_onnx, skops_to_onnx
+from edgefleet_converters.importers.tool_process import TOOL_OF, tool_to_onnx
+
+
+def import_step(args: dict[str, Any]) -> dict[str, Any]:
+    """Sandbox step. args: {model, kind, tools: path|None, allow_pickle, out}. Writes ONNX to `out`.
+
+    Returns what the import tells about itself: `{kind, versions, compared, …}`.
+    """
+    source, kind = Path(args["model"]), str(args["kind"])
+    if kind in TOOL_OF:
+        data, facts = tool_to_onnx(kind, source, Path(args["tools"]) if args["tools"] else None)
+    elif kind == "skops":
+        data, facts = skops_to_onnx(source)
+    else:
+        if not args["allow_pickle"]:
+            raise refused_pickle(source.name)
+        data, facts = pickle_to_onnx(source)
+    Path(args["out"]).write_bytes(data)
+    return {"kind": kind, **facts}
+
+
+def refused_pickle(name: str) -> PickleRefusedError:
+    """Return the error for a pickle that was not allowed."""
+    return PickleRefusedError(
+        f"{name} is a Python pickle: reading it would run whatever code is in it",
+        next_step="save the model with skops.io.dump or export it to ONNX; or, if you made the file yourself, "
+        "`edgectl convert … --allow-pickle`",
+    )

@@ -1,0 +1,91 @@
+"""Run a tool environment's Python on a source, inside the sandbox of the step that calls this.
+
+The tool is a child of the step: it has the step's limits on memory, time and files, its process group and its file rules, and
+dies with it. Its answers are files in the step's scratch folder; nothing that it prints is read.
+"""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+from edgefleet_converters.errors import ToolFailedError
+from edgefleet_converters.importers.agreement import Samples, check_agreement
+from edgefleet_converters.sample_data import load_arrays
+from edgefleet_converters.tools.environment import needed
+
+TOOL_OF: Final = {"pt2": ("torch", "with_torch.py"), "keras": ("tensorflow", "with_tensorflow.py")}
+"""Kind of source -> its tool and the file beside this one that the tool's Python runs. It is never imported here."""
+MAX_REPORT_BYTES: Final = 64 * 1024
+
+
+def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, dict[str, Any]]:
+    """Return the ONNX bytes of a source and `{tool, versions, compared}`. Blocks for seconds to minutes.
+
+    kind: a key of TOOL_OF. Raises ToolMissingError, ToolFailedError, ImportDiffersError.
+    """
+    name, script = TOOL_OF[kind]
+    environment = needed(tools, name, source.name)
+    scratch = Path.cwd()
+    out, answers, report = (scratch / file for file in ("tool.onnx", "tool.npz", "tool.json"))
+    command = [
+        str(environment.python),
+        "-I",
+        str(Path(__file__).with_name(script)),
+        str(source),
+        str(out),
+        str(answers),
+        str(report),
+    ]
+    done = subprocess.run(
+        command,
+        env=_environment(scratch),
+        cwd=scratch,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    told = _report(report)
+    if done.returncode != 0 or not told:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:240]
+        raise ToolFailedError(
+            f"the tool {name} ended with code {done.returncode} on {source.name}: {last}",
+            next_step=f"export the model to ONNX where it was made; `edgectl tool list` shows the versions of {name}",
+        )
+    error = told.get("error")
+    if isinstance(error, dict):
+        raise ToolFailedError(str(error.get("message"))[:600], next_step=str(error.get("next"))[:300])
+    data = out.read_bytes()
+    facts: dict[str, Any] = {"tool": name, "versions": dict(told.get("versions") or {})}
+    return data, facts | {"compared": _compared(data, answers, source.name)}
+
+
+def _compared(model: bytes, answers: Path, name: str) -> dict[str, Any]:
+    arrays = load_arrays(answers, "tool's")
+    inputs = {key.removeprefix("in."): value for key, value in arrays.items() if key.startswith("in.")}
+    outputs = [arrays[f"out.{index}"] for index in range(len(arrays) - len(inputs))]
+    if not outputs:
+        return {"samples": 0, "reason": "the source carries no example inputs"}
+    return check_agreement(model, Samples(inputs, outputs), name)
+
+
+def _report(path: Path) -> dict[str, Any]:
+    """Return what the tool wrote; empty when it wrote nothing that can be read. The tool ran a stranger's file."""
+    try:
+        if path.is_symlink() or path.stat().st_size > MAX_REPORT_BYTES:
+            return {}
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    """Return the tool's environment: nothing of ours but what limits its threads and tells it where it may write."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {
+        "PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(scratch), "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1",
+    } | threads  # fmt: skip

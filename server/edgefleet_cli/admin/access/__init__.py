@@ -1,0 +1,3 @@
+"""`edgectl login | logout | whoami | context | config | token | dashboard`: who this user is, at which server, and with which
+token.
+"""

@@ -1,0 +1,42 @@
+"""`edgectl dashboard`: a link that signs a browser in at the server's web page."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+LINKS = Sheet(
+    "links",
+    [
+        Column("url", lambda link: text(link.get("url")), keep=True),
+        Column("expires", lambda link: moment(link.get("expires_at"))),
+    ],
+    lambda link: text(link.get("url")),
+)
+
+
+def dashboard(
+    ctx: typer.Context,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in this machine's browser.")] = False,
+) -> None:
+    """Print a link to the web page that signs a browser in once, within 10 minutes, with your rights."""
+    session = Session.of(ctx)
+    link: dict[str, Any] = session.api.post("/login-links", {})
+    made = {"url": session.server + str(link.get("url_path", "")), **link}
+    session.out.one(made, LINKS, lambda entry: session.out.line(str(entry["url"])))
+    if session.out.is_for_eyes:
+        session.out.note("it works once, within 10 minutes; the browser is then signed in for 12 hours")
+    if open_browser:
+        _open(session, str(made["url"]))
+
+
+def _open(session: Session, url: str) -> None:
+    import webbrowser
+
+    if not webbrowser.open(url):
+        session.out.note("no browser could be started here: open the link yourself")

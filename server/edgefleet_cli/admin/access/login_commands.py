@@ -1,0 +1,106 @@
+"""`edgectl login`, `whoami`, `logout`: who this user is, at which server."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from edgefleet_cli.core.contexts import Context
+from edgefleet_cli.core.errors import NotLoggedInError, UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import text
+from edgefleet_cli.render.output import Column, Sheet
+
+WHOAMI = Sheet(
+    "identities",
+    [
+        Column("name", lambda who: text(who.get("name"))),
+        Column("id", lambda who: text(who.get("id"))),
+        Column("roles", lambda who: text(",".join(who.get("roles") or []))),
+        Column("tenant", lambda who: text(who.get("tenant"))),
+    ],
+    lambda who: text(who.get("name")),
+)
+
+
+def login(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of the server, e.g. http://127.0.0.1:8080.")],
+    token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")] = False,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the saved context; the host by default.")] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="CA certificate of the server's TLS.")] = None,
+) -> None:
+    """Check a token at a server and save both as the current context."""
+    from edgefleet_cli.core.api_client import ApiClient
+
+    session = Session.of(ctx)
+    server = server_url(url)
+    token = _read_token(session, token_stdin=token_stdin)
+    ca_file = None if ca is None else str(ca.resolve())
+    with ApiClient(server, token, ca_file=ca_file, request_timeout_s=session.options.timeout_s) as api:
+        who = api.get("/whoami")
+    saved = Context(name or urlsplit(server).netloc, server, token, ca_file)
+    session.contexts.put(saved, make_current=True)
+    session.out.note(f"saved as context {saved.name} in {session.contexts.path}")
+    _show(session, who, server)
+
+
+def whoami(ctx: typer.Context) -> None:
+    """Show who the current token belongs to, and its role."""
+    session = Session.of(ctx)
+    _show(session, session.api.get("/whoami"), session.server)
+
+
+def logout(ctx: typer.Context) -> None:
+    """Forget the token of the current context; the server keeps it valid until it is revoked."""
+    session = Session.of(ctx)
+    context = session.context
+    if context is None:
+        raise UsageError(
+            "there is no context to log out of", why="none is saved", next_step="run `edgectl context list`"
+        )
+    session.contexts.put(Context(context.name, context.server, None, context.ca_file), make_current=False)
+    session.out.note(f"forgot the token of {context.name}; revoke it with `edgectl token revoke ID` to make it useless")
+
+
+def server_url(given: str) -> str:
+    """Return a base URL; `host:port` alone means http on loopback and https elsewhere. Raises UsageError."""
+    if "://" not in given:
+        host = given.split("/", 1)[0].rsplit(":", 1)[0]
+        given = f"{'http' if host in {'localhost', '127.0.0.1', '[::1]'} else 'https'}://{given}"
+    parts = urlsplit(given)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise UsageError(
+            f"{given!r} is not the address of a server",
+            why="expected http:// or https:// and a host",
+            next_step="e.g. `edgectl login http://127.0.0.1:8080`",
+        )
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _read_token(session: Session, *, token_stdin: bool) -> str:
+    if token_stdin:
+        token = sys.stdin.readline().strip()
+    elif session.options.token:
+        token = session.options.token
+    elif session.may_ask:
+        token = getpass.getpass("Token: ").strip()
+    else:
+        token = ""
+    if not token:
+        raise NotLoggedInError(
+            "no token was given",
+            why="standard input held none" if token_stdin else "there is no --token and nobody can be asked",
+            next_step="pipe it: `edgectl login URL --token-stdin < admin.token` (the server's first one is in its data folder)",
+        )
+    return token
+
+
+def _show(session: Session, who: dict[str, Any], server: str) -> None:
+    pairs = [(column.header, column.cell(who)) for column in WHOAMI.columns]
+    session.out.one(who, WHOAMI, lambda _: session.out.fields([*pairs, ("server", server)]))

@@ -1,0 +1,71 @@
+"""`edgectl token`: operator tokens. A secret is shown once, when it is made."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Operator tokens for people and machines.", no_args_is_help=True)
+
+SHEET = Sheet(
+    "tokens",
+    [
+        Column("id", lambda t: text(t.get("id")), keep=True),
+        Column("name", lambda t: text(t.get("name"))),
+        Column("role", lambda t: text(",".join(t.get("roles") or []))),
+        Column("created", lambda t: moment(t.get("created_at"))),
+        Column("expires", lambda t: moment(t.get("expires_at"))),
+        Column("last used", lambda t: moment(t.get("last_used_at"))),
+        Column("revoked", lambda t: moment(t.get("revoked_at"))),
+    ],
+    lambda t: text(t.get("id")),
+)
+
+
+@app.command("list")
+def list_tokens(ctx: typer.Context) -> None:
+    """List tokens; their secrets are not kept anywhere."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/tokens"), SHEET)
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Option("--name", help="What or whom it is for.")],
+    role: Annotated[
+        list[str], typer.Option("--role", help="viewer, operator, publisher, approver or admin; may be given again.")
+    ],
+    ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; no end without it.")] = None,
+) -> None:
+    """Make a token and print it; this is the only time it is shown."""
+    session = Session.of(ctx)
+    body: dict[str, Any] = {"name": name, "roles": role}
+    if ttl is not None:
+        expires_at = session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
+        body["expires_at"] = expires_at.isoformat()
+    made = session.api.post("/tokens", body)
+    session.out.one(made, SHEET, lambda entry: session.out.line(str(entry.get("token", ""))))
+    if session.out.is_for_eyes:
+        session.out.note(f"token {made.get('id')} with {', '.join(role)}: keep it now, it is not shown again")
+
+
+@app.command("revoke")
+def revoke(
+    ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)]
+) -> None:
+    """Make a token useless at once."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.confirm(f"Revoke token {token_id}?")
+    session.api.delete(f"/tokens/{part(token_id)}")
+    session.out.note(f"revoked {token_id}")

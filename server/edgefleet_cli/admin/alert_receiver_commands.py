@@ -1,0 +1,73 @@
+"""`edgectl alert-receiver`: let a monitoring system pause or roll back rollouts. Its URL is shown once, when it is made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Alertmanager pauses or rolls back rollouts.", no_args_is_help=True)
+
+SHEET = Sheet(
+    "alert receivers",
+    [
+        Column("id", lambda r: text(r.get("id")), keep=True),
+        Column("name", lambda r: text(r.get("name"))),
+        Column("action", lambda r: text(r.get("action"))),
+        Column("matchers", lambda r: text(", ".join(r.get("matchers") or []))),
+        Column("model", lambda r: text(r.get("model"))),
+        Column("last used", lambda r: moment(r.get("last_used_at"))),
+        Column("created", lambda r: moment(r.get("created_at")), wide=True),
+    ],
+    lambda r: text(r.get("id")),
+)
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Option("--name", help="Which monitoring system it is for.")],
+    action: Annotated[str, typer.Option("--action", help="What a firing alert does: pause or rollback.")] = "pause",
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--match", help="A matcher as in Alertmanager, e.g. severity=critical; all must hold. May be given again."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="Matched alerts are about this model's rollouts.")] = "",
+) -> None:
+    """Make a receiver and print its URL for `webhook_configs`; this is the only time it is shown.
+
+    Alerts with the label edgefleet_rollout (id or name) need no --match.
+    """
+    session = Session.of(ctx)
+    body = {"name": name, "action": action, "matchers": match or [], "model": model}
+    made = session.api.post("/alert-receivers", body)
+    session.out.document(made, lambda: session.out.line(f"{session.server}{made.get('url_path', '')}"))
+    if session.out.is_for_eyes:
+        session.out.note("keep this URL now and keep it secret: who has it can stop rollouts; it is not shown again")
+
+
+@app.command("list")
+def list_receivers(ctx: typer.Context) -> None:
+    """List receivers; their URLs are not kept anywhere."""
+    session = Session.of(ctx)
+    session.out.items(session.api.get("/alert-receivers"), SHEET)
+
+
+@app.command("delete")
+def delete(
+    ctx: typer.Context, receiver_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.receivers)]
+) -> None:
+    """Make a receiver's URL useless at once."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.confirm(f"Delete alert receiver {receiver_id}?")
+    session.api.delete(f"/alert-receivers/{part(receiver_id)}")
+    session.out.note(f"deleted {receiver_id}")

@@ -1,0 +1,130 @@
+"""Writes the reference page of the command line from the command tree itself: `python -m edgefleet_cli.admin.installation.reference_page docs/reference`."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperArgument
+
+from edgefleet_cli.core.options import PANEL
+from edgefleet_cli.tree import build
+
+PAGE = "cli.md"
+_WORDS = {int: "N", float: "X", Path: "FILE"}
+_HEAD = """\
+# Commands of `edgectl`
+
+Made from the commands themselves by `python -m edgefleet_cli.admin.installation.reference_page docs/reference`; `edgectl COMMAND --help` says the same.
+What a command writes goes to stdout in the format that `-o` names, everything else to stderr.
+[Exit codes](exit-codes.md) · [declarative files](declarative.md)
+"""
+
+
+def leaves(command: Any, path: str = "edgectl") -> Iterator[tuple[str, Any]]:
+    """Yield every command that does something, with its words, in the order of the tree."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in children.items():
+        yield from leaves(child, f"{path} {name}")
+
+
+def page() -> str:
+    """Return the page."""
+    tree = build()
+    parts = [
+        _HEAD,
+        "\n## Everywhere\n\n",
+        _table(_globals(tree)),
+        "\nOrder: flag, then `EDGECTL_…`, then the context, then the default.\n",
+    ]
+    group = ""
+    for path, command in leaves(tree):
+        words = path.split()
+        if len(words) > 2 and words[1] != group:
+            group = words[1]
+            parts.append(f"\n## `{' '.join(words[:2])}`\n\n{_text(tree.commands[group].help)}\n")
+        level = "###" if len(words) > 2 else "##"
+        parts.append(f"\n{level} `{path}`\n\n`{_usage(path, command)}`\n\n{_text(command.help)}\n")
+        own = [one for one in command.params if not _is_global(one) and one.name != "help"]
+        if own:
+            parts.append("\n" + _table(own))
+    return "".join(parts)
+
+
+def _globals(tree: Any) -> list[Any]:
+    return [one for one in tree.params if one.name != "help"]
+
+
+def _is_global(param: Any) -> bool:
+    return getattr(param, "rich_help_panel", None) == PANEL
+
+
+def _is_argument(param: Any) -> bool:
+    return isinstance(param, TyperArgument)
+
+
+def _usage(path: str, command: Any) -> str:
+    words = [path, *(_called(param) for param in command.params if _is_argument(param))]
+    if any(not _is_argument(one) and not _is_global(one) and one.name != "help" for one in command.params):
+        words.append("[OPTIONS]")
+    return " ".join(words)
+
+
+def _called(param: Any) -> str:
+    name = (param.metavar or str(param.name)).strip("[]")
+    told = f"{name}…" if param.nargs == -1 else name
+    return told if param.required else f"[{told}]"
+
+
+def _table(params: list[Any]) -> str:
+    rows = "".join(f"| {_option(one)} | {_default(one)} | {_cell(getattr(one, 'help', None))} |\n" for one in params)
+    return f"| | default | |\n| --- | --- | --- |\n{rows}"
+
+
+def _option(param: Any) -> str:
+    if _is_argument(param):
+        return f"`{_called(param)}`"
+    names = "`, `".join([*param.opts, *param.secondary_opts])
+    if param.is_flag:
+        return f"`{names}`"
+    return f"`{names}` {_cell(_value(param))}"
+
+
+def _value(param: Any) -> str:
+    """Return the choices of an option, or the word that stands for its value."""
+    kind = param.type_descriptor.annotation
+    while typing.get_args(kind):  # what is inside `list[str]` and `str | None`
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return " / ".join(kind)
+    return str(param.metavar or _WORDS.get(kind, "TEXT")).strip("[]")
+
+
+def _default(param: Any) -> str:
+    value = getattr(param.default, "value", param.default)
+    if _is_argument(param) or value is None or value is False or value in ("", (), []) or callable(value):
+        return "must be given" if param.required and not _is_argument(param) else ""
+    return "yes" if value is True else f"`{value}`"
+
+
+def _cell(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def _text(text: str | None) -> str:
+    """Return help as paragraphs of one line each; what looks like a placeholder stays as it is."""
+    blocks = [" ".join(block.split()) for block in (text or "").split("\n\n")]
+    return "\n\n".join(block for block in blocks if block)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/reference")
+    (folder / PAGE).write_text(page(), encoding="utf-8")
+    sys.stderr.write(f"wrote {folder / PAGE}\n")

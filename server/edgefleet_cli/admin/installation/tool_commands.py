@@ -1,0 +1,77 @@
+"""`edgectl tool`: environments for converters that are too heavy to be part of edgefleet (PyTorch, TensorFlow …)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
+from edgefleet_cli.render.format import text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(
+    help="Tool environments of this machine, for sources that need PyTorch or TensorFlow.", no_args_is_help=True
+)
+
+
+class ToolName(StrEnum):
+    """The tools there are."""
+
+    TORCH = "torch"
+    TENSORFLOW = "tensorflow"
+    ONNX2TF = "onnx2tf"
+    AI_EDGE_QUANTIZER = "ai-edge-quantizer"
+    RKNN = "rknn"
+
+
+Name = Annotated[ToolName, typer.Argument(metavar="NAME", help=f"One of {', '.join(ToolName)}.")]
+Tools = Annotated[
+    Path | None,
+    typer.Option(
+        "--tools", metavar="DIR", help="Folder of the environments; a server's is DATA-tools beside its data folder."
+    ),
+]
+
+SHEET = Sheet(
+    "tools",
+    [
+        Column("name", lambda t: text(t.get("name")), keep=True),
+        Column("state", lambda t: text(t.get("state"))),
+        Column("version", lambda t: text(t.get("version") or None)),
+        Column("python", lambda t: text(t.get("python") or None), wide=True),
+        Column("for", lambda t: text(t.get("serves"))),
+        Column("path", lambda t: text(t.get("path")), wide=True),
+    ],
+    lambda t: text(t.get("name")),
+)
+
+
+@app.command("list")
+def list_tools(ctx: typer.Context, tools: Tools = None) -> None:
+    """List the tools and which of them are installed here."""
+    Session.of(ctx).out.items({"items": manage("list", tools_folder(tools))}, SHEET)
+
+
+@app.command("install")
+def install(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
+    """Make a tool's environment. Downloads packages: about 1 GB for torch, 2 GB for tensorflow."""
+    session = Session.of(ctx)
+    _show(session, manage("install", tools_folder(tools), name.value))
+
+
+@app.command("remove")
+def remove(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
+    """Delete a tool's environment."""
+    session = Session.of(ctx)
+    folder = tools_folder(tools)
+    session.confirm(f"Delete the tool environment {folder / name.value}?")
+    _show(session, manage("remove", folder, name.value))
+
+
+def _show(session: Session, items: list[dict[str, Any]]) -> None:
+    for item in items:
+        session.out.one(item, SHEET, lambda t: session.out.note(f"{t['name']} is {t['state']} in {t['path']}"))

@@ -1,0 +1,139 @@
+"""`edgectl server`: make a server's data folder and run it. The work is done by the server's own process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.admin import server_up_commands
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
+from edgefleet_cli.render.format import flat_fields
+
+app = typer.Typer(help="Run a server here.", no_args_is_help=True)
+app.command("up")(server_up_commands.up)
+app.command("down")(server_up_commands.down)
+
+DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
+DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
+Host = Annotated[str | None, typer.Option("--host", help="Address of API and UI; loopback unless behind TLS.")]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")]
+DeviceHost = Annotated[str | None, typer.Option("--device-host", help="Address of the device listener.")]
+DevicePort = Annotated[int | None, typer.Option("--device-port", min=0, max=65535, help="Port of the device listener.")]
+PublicHost = Annotated[
+    str | None, typer.Option("--public-host", help="Name or address under which devices reach this server.")
+]
+Broker = Annotated[
+    str | None, typer.Option("--broker", metavar="B", help="auto, embedded, mosquitto or mqtts://host:port.")
+]
+BrokerHost = Annotated[str | None, typer.Option("--broker-host", help="Address the broker listens on.")]
+BrokerPort = Annotated[
+    int | None, typer.Option("--broker-port", min=0, max=65535, help="Port of the broker, 0 = free.")
+]
+Database = Annotated[str | None, typer.Option("--db", metavar="URL", help="Database; SQLite in the data folder else.")]
+Roles = Annotated[str | None, typer.Option("--roles", help="What this process does: api,gateway,engine,converter.")]
+BehindProxy = Annotated[bool, typer.Option("--behind-proxy", help="TLS ends in a proxy in front of this server.")]
+
+
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate of API and UI, PEM.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Key of that certificate, PEM.")]
+Instance = Annotated[str | None, typer.Option("--instance", help="Name of this replica; each needs its own.")]
+LogLevel = Annotated[str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
+
+
+@app.command("init")
+def init(
+    ctx: typer.Context,
+    folder: DataArgument = None,
+    data: DataOption = None,
+    public_host: PublicHost = None,
+    broker: Broker = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")] = None,
+    db: Database = None,
+) -> None:
+    """Make keys, device CA, TUF repository, database and the first admin token in DIR."""
+    chosen = data if folder is None else folder
+    if chosen is None or (folder is not None and data is not None and folder != data):
+        raise UsageError(
+            "say one data folder",
+            why="keys, database and blobs are made there",
+            next_step="`edgectl server init --data /var/lib/edgefleet`",
+        )
+    require("fastapi", "server")
+    flags = child_flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
+    become(python_module("edgefleet_server.process.init", "--data", str(chosen), *flags))
+
+
+@app.command("start")
+def start(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    data: Data,
+    host: Host = None,
+    port: Port = None,
+    device_host: DeviceHost = None,
+    device_port: DevicePort = None,
+    public_host: PublicHost = None,
+    broker: Broker = None,
+    broker_host: BrokerHost = None,
+    broker_port: BrokerPort = None,
+    db: Database = None,
+    roles: Roles = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    behind_proxy: BehindProxy = False,
+    instance: Instance = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Run the server until it is stopped."""
+    require("fastapi", "server")
+    flags = child_flags(
+        host=host,
+        port=port,
+        device_host=device_host,
+        device_port=device_port,
+        public_host=public_host,
+        broker=broker,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        db=db,
+        roles=roles,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        instance=instance,
+        log_level=log_level,
+    )
+    if behind_proxy:
+        flags.append("--behind-proxy")
+    become(python_module("edgefleet_server.main", "--data", str(data), *flags))
+
+
+@app.command("check")
+def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
+    """Check settings, database, broker and keys, and say what would be used and why."""
+    require("fastapi", "server")
+    session = Session.of(ctx)
+    command = python_module("edgefleet_server.main", "--data", str(data), "--check", *child_flags(broker=broker))
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise typer.Exit(done.returncode)
+    facts = json.loads(done.stdout)
+    session.out.facts(facts, lambda: session.out.fields(flat_fields(facts)))
+
+
+@app.command("openapi")
+def openapi(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, else print it.")] = None,
+    allow_breaking: Annotated[
+        bool, typer.Option("--allow-breaking", help="Replace FILE even where that breaks who uses it.")
+    ] = False,
+) -> None:
+    """Print or write the OpenAPI document of the server that is installed here; needs no data folder."""
+    require("fastapi", "server")
+    flags = child_flags(out=out) + (["--allow-breaking"] if allow_breaking else [])
+    become(python_module("edgefleet_server.process.openapi_file", *flags))

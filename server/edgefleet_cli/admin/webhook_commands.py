@@ -1,0 +1,232 @@
+"""`edgectl webhook`: send events to other programs. A secret is shown once, when it is made."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import CliError, UsageError
+from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed CloudEvents.", no_args_is_help=True)
+
+Json = dict[str, Any]
+WebhookId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.webhooks)]
+DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1, autocompletion=completion.deliveries)]
+
+
+def state_of(webhook: Json) -> str:
+    """Return how a webhook stands, in a word or two."""
+    if not webhook.get("is_enabled"):
+        return "off"
+    held = webhook.get("held_until")
+    return f"held until {moment(held)}" if held else "on"
+
+
+SHEET = Sheet(
+    "webhooks",
+    [
+        Column("id", lambda w: text(w.get("id")), keep=True),
+        Column("name", lambda w: text(w.get("name"))),
+        Column("url", lambda w: text(w.get("url"))),
+        Column("types", lambda w: text(",".join(w.get("types") or []) or "all")),
+        Column("state", state_of),
+        Column("pending", lambda w: text(w.get("pending")), right=True),
+        Column("dead", lambda w: text(w.get("dead")), right=True),
+        Column("created", lambda w: moment(w.get("created_at")), wide=True),
+    ],
+    lambda w: text(w.get("id")),
+)
+DELIVERIES = Sheet(
+    "deliveries",
+    [
+        Column("id", lambda d: text(d.get("id")), right=True, keep=True),
+        Column("created", lambda d: moment(d.get("created_at"))),
+        Column("type", lambda d: text(d.get("type"))),
+        Column("state", lambda d: text(d.get("state"))),
+        Column("tries", lambda d: text(d.get("attempts_made")), right=True),
+        Column("status", lambda d: text(d.get("status"))),
+        Column("next", lambda d: moment(d.get("next_at")), wide=True),
+        Column("message", lambda d: text(d.get("message_id")), wide=True),
+        Column("error", lambda d: text(d.get("error"))),
+    ],
+    lambda d: text(d.get("id")),
+)
+_PENDING = "pending"
+_LOOK_S = 0.3
+_TEST_S = 30.0
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="Where to send: https, or what the server's settings allow.")
+    ],
+    events: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--events", help="Only these types, e.g. edgefleet.rollout.*; may be given again. All without it."
+        ),
+    ] = None,
+    name: Annotated[str, typer.Option("--name", help="What or whom it is for.")] = "",
+) -> None:
+    """Send events to a URL from now on, and print the secret that signs them; this is the only time it is shown."""
+    session = Session.of(ctx)
+    types = [one.strip() for given in events or [] for one in given.split(",") if one.strip()]
+    _show_secret(session, session.api.post("/webhooks", {"url": url, "types": types, "name": name}))
+
+
+@app.command("list")
+def list_webhooks(ctx: typer.Context) -> None:
+    """List webhooks: where they go, what waits, what is dead."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/webhooks"), SHEET)
+
+
+@app.command("show")
+def show(ctx: typer.Context, webhook_id: WebhookId) -> None:
+    """Show one webhook."""
+    session = Session.of(ctx)
+    session.out.one(session.api.get(_path(webhook_id)), SHEET, lambda found: _show(session, found))
+
+
+@app.command("delete")
+def delete(ctx: typer.Context, webhook_id: WebhookId) -> None:
+    """Remove a webhook with its log; nothing more is sent to it."""
+    session = Session.of(ctx)
+    session.confirm(f"Delete webhook {webhook_id} and its log?")
+    session.api.delete(_path(webhook_id))
+    session.out.note(f"deleted {webhook_id}")
+
+
+@app.command("rotate")
+def rotate(
+    ctx: typer.Context,
+    webhook_id: WebhookId,
+    overlap: Annotated[
+        str, typer.Option("--overlap", help="So long the old secret goes on signing too, e.g. 24h; 0s: not at all.")
+    ] = "24h",
+) -> None:
+    """Make a new secret and print it; this is the only time it is shown."""
+    session = Session.of(ctx)
+    body = {"overlap_s": int(parse_duration_s(overlap))}
+    _show_secret(session, session.api.post(f"{_path(webhook_id)}:rotate", body))
+
+
+@app.command("deliveries")
+def deliveries(
+    ctx: typer.Context,
+    webhook_id: WebhookId,
+    state: Annotated[str | None, typer.Option("--state", help="Only pending, delivered or dead ones.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
+    delivery: Annotated[
+        int | None, typer.Option("--delivery", min=1, metavar="DELIVERY", help="One, with every try.")
+    ] = None,
+) -> None:
+    """List what was or will be sent to a webhook, newest first."""
+    session = Session.of(ctx)
+    if delivery is None:
+        session.out.items(session.api.pages(f"{_path(webhook_id)}/deliveries", limit=limit, state=state), DELIVERIES)
+        return
+    if state is not None:
+        raise UsageError(
+            "--state is for the list", why="--delivery names one delivery", next_step="leave one of them out"
+        )
+    found = session.api.get(f"{_path(webhook_id)}/deliveries/{delivery}")
+    session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
+
+
+@app.command("redeliver")
+def redeliver(ctx: typer.Context, webhook_id: WebhookId, delivery: DeliveryId) -> None:
+    """Send a delivery again at once, with the same message id."""
+    session = Session.of(ctx)
+    made = session.api.post(f"{_path(webhook_id)}/deliveries/{delivery}:redeliver", {})
+    session.out.one(made, DELIVERIES, lambda one: _show_delivery(session, one))
+
+
+@app.command("test")
+def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
+    """Send a message of type edgefleet.ping, and wait for what the receiver says to it."""
+    session = Session.of(ctx)
+    made = session.api.post(f"{_path(webhook_id)}:ping", {})
+    end_s = session.clock.monotonic_s() + (session.options.timeout_s or _TEST_S)
+    path = f"{_path(webhook_id)}/deliveries/{made['id']}"
+    found = session.api.get(path)
+    while not found["attempts"] and session.clock.monotonic_s() < end_s:
+        session.clock.sleep(_LOOK_S)
+        found = session.api.get(path)
+    session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
+    if found["state"] != "delivered":
+        raise CliError(
+            "the receiver did not take the message",
+            why=found["error"] or "nothing was sent yet: no server process with the role `engine` runs",
+            next_step="correct the receiver; the server goes on trying for a day",
+        )
+
+
+def _path(webhook_id: str) -> str:
+    from edgefleet_cli.core.api_client import part
+
+    return f"/webhooks/{part(webhook_id)}"
+
+
+def _show_secret(session: Session, made: Json) -> None:
+    webhook = made.get("webhook") or {}
+    session.out.document(made, lambda: session.out.line(str(made.get("secret", ""))))
+    if session.out.is_for_eyes:
+        session.out.note(f"webhook {webhook.get('id')}: keep its secret now, it is not shown again")
+
+
+def _show(session: Session, webhook: Json) -> None:
+    secrets = webhook.get("secrets") or []
+    session.out.fields(
+        [
+            ("id", text(webhook.get("id"))),
+            ("name", text(webhook.get("name"))),
+            ("url", text(webhook.get("url"))),
+            ("types", ", ".join(webhook.get("types") or []) or "all"),
+            ("state", state_of(webhook)),
+            ("why", text(webhook.get("disabled_reason"))),
+            ("pending", text(webhook.get("pending"))),
+            ("dead", text(webhook.get("dead"))),
+            ("created", f"{moment(webhook.get('created_at'))} by {text(webhook.get('created_by'))}"),
+            *((f"secret {at}", _ends(one)) for at, one in enumerate(secrets, start=1)),
+        ]
+    )
+
+
+def _ends(secret: Json) -> str:
+    ends = secret.get("expires_at")
+    told = f"made {moment(secret.get('created_at'))}"
+    return f"{told}, signs until {moment(ends)}" if ends else told
+
+
+def _show_delivery(session: Session, delivery: Json) -> None:
+    session.out.fields(
+        [
+            ("delivery", text(delivery.get("id"))),
+            ("message", text(delivery.get("message_id"))),
+            ("type", text(delivery.get("type"))),
+            ("state", text(delivery.get("state"))),
+            ("error", text(delivery.get("error"))),
+            ("next try", moment(delivery.get("next_at")) if delivery.get("state") == _PENDING else ""),
+        ]
+    )
+    if delivery.get("attempts"):
+        session.out.heading("Tries")
+        session.out.table(delivery["attempts"], _TRIES)
+
+
+_TRIES = [
+    Column("at", lambda a: moment(a.get("at")), keep=True),
+    Column("ms", lambda a: text(a.get("took_ms")), right=True),
+    Column("status", lambda a: text(a.get("status"))),
+    Column("error", lambda a: text(a.get("error"))),
+    Column("answer", lambda a: text(a.get("answer"))),
+]

@@ -1,0 +1,290 @@
+"""The REST client: one connection pool, every answer checked, every failure an error of `edgefleet_cli.core.errors`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from edgefleet_cli.core.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
+
+# Without its own command line, which httpx then says is not installed: that would load rich.progress and pygments at each start.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+
+import httpx  # noqa: E402
+
+API = "/api/v1"
+PAGE_SIZE = 200
+UPLOAD_CHUNK_BYTES = 256 * 1024
+DOWNLOAD_CHUNK_BYTES = 256 * 1024
+DEFAULT_TIMEOUT_S = 30.0
+KEEP_IDLE_S = 2.0
+"""Idle connections are given up well before the server closes them (5 s), else a request can meet a closing one."""
+
+Json = dict[str, Any]
+
+
+class ApiClient:
+    """Talks to one server with one token. Blocking; use as a context manager or call `close`."""
+
+    def __init__(
+        self,
+        server: str,
+        token: str | None,
+        *,
+        ca_file: str | None = None,
+        request_timeout_s: float | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.server = server.rstrip("/")
+        self._token = token
+        self._debug = debug
+        self._http = httpx.Client(
+            base_url=self.server,
+            verify=verification(self.server, ca_file),
+            timeout=httpx.Timeout(request_timeout_s or DEFAULT_TIMEOUT_S, connect=min(request_timeout_s or 5.0, 5.0)),
+            limits=httpx.Limits(keepalive_expiry=KEEP_IDLE_S),
+            headers={"accept": "application/json", "user-agent": "edgectl"},
+        )
+
+    def __enter__(self) -> ApiClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Json:
+        """Return the JSON object at `path` (below /api/v1)."""
+        return self._json(self._send("GET", path, params=_present(params)))
+
+    def read(self, path: str) -> bytes:
+        """Return what is at `path` as it is: a page, a file."""
+        return self._send("GET", path).content
+
+    def post(self, path: str, body: Json) -> Json:
+        """Post a JSON object, return the answer."""
+        return self._json(self._send("POST", path, json=body))
+
+    def patch(self, path: str, body: Json) -> Json:
+        """Patch with a JSON object, return the answer."""
+        return self._json(self._send("PATCH", path, json=body))
+
+    def put(self, path: str, body: Json) -> Json:
+        """Put a JSON object, return the answer."""
+        return self._json(self._send("PUT", path, json=body))
+
+    def delete(self, path: str) -> None:
+        """Delete what is at `path`."""
+        self._send("DELETE", path)
+
+    def stream(self, path: str, *, wait_s: float, **params: Any) -> Iterator[str]:
+        """Yield the lines of a stream until it ends. wait_s: so long nothing may come before the server counts as away.
+
+        Raises ServerUnreachableError, also when the stream breaks off, and ApiError.
+        """
+        limits = httpx.Timeout(self._http.timeout.connect, read=wait_s)
+        with self._streamed(path, "text/event-stream", params=_present(params), timeout=limits) as response:
+            yield from response.iter_lines()
+
+    def blob(self, sha256: str) -> Iterator[bytes]:
+        """Yield the bytes of a blob as they come; nobody but the caller checks them. Raises ServerUnreachableError, ApiError."""
+        with self._streamed(f"/blobs/{sha256}", "application/octet-stream") as response:
+            yield from response.iter_bytes(DOWNLOAD_CHUNK_BYTES)
+
+    @contextmanager
+    def _streamed(self, path: str, accept: str, **request: Any) -> Iterator[httpx.Response]:
+        headers = {"authorization": f"Bearer {self._given_token()}", "accept": accept}
+        try:
+            with self._http.stream("GET", API + path, headers=headers, **request) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._problem(response)
+                yield response
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
+    def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Json:
+        """Return all items of a list, following `next_cursor`, as one `{items, next_cursor, total}`."""
+        items: list[Json] = []
+        cursor: str | None = None
+        total: int | None = None
+        while True:
+            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(items))
+            page = self.get(path, limit=size, cursor=cursor, **params)
+            items.extend(page.get("items", []))
+            total = page.get("total", total)
+            cursor = page.get("next_cursor")
+            if not cursor or (limit is not None and len(items) >= limit):
+                break
+        return {"items": items, "next_cursor": cursor, "total": len(items) if total is None else total}
+
+    def each(self, path: str, *, size: int = PAGE_SIZE, **params: Any) -> Iterator[Json]:
+        """Yield the items of a list, a page asked for when the one before is used up."""
+        cursor: str | None = None
+        while True:
+            page = self.get(path, limit=size, cursor=cursor, **params)
+            yield from page.get("items", [])
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    def has_blob(self, sha256: str) -> bool:
+        """Tell whether the server already holds these bytes."""
+        response = self._send("HEAD", f"/blobs/{sha256}", accept=(404,))
+        return response.status_code == httpx.codes.OK
+
+    def put_blob(self, sha256: str, file: Path, length: int, advance: Callable[[int], None]) -> None:
+        """Upload a file under its digest; `advance(n)` is called for every n bytes sent."""
+
+        def chunks() -> Iterator[bytes]:
+            with file.open("rb") as stream:
+                while chunk := stream.read(UPLOAD_CHUNK_BYTES):
+                    yield chunk
+                    advance(len(chunk))
+
+        headers = {"content-length": str(length), "content-type": "application/octet-stream"}
+        self._send("PUT", f"/blobs/{sha256}", content=chunks(), headers=headers)
+
+    def is_ready(self) -> bool:
+        """Tell whether the server says it is ready; never raises for a server that is not there."""
+        try:
+            return self._http.get("/readyz").status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+    def _send(self, method: str, path: str, *, accept: tuple[int, ...] = (), **request: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self._given_token()}", **request.pop("headers", {})}
+        try:
+            response = self._request(method, API + path, headers=headers, **request)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        if self._debug:
+            request_id = response.headers.get("x-request-id", "-")
+            sys.stderr.write(f"debug: {method} {response.request.url} -> {response.status_code} request {request_id}\n")
+        if response.is_success or response.status_code in accept:
+            return response
+        raise self._problem(response)
+
+    def _given_token(self) -> str:
+        if self._token is None:
+            raise NotLoggedInError(
+                f"not logged in at {self.server}", why="no token is set", next_step=f"run `edgectl login {self.server}`"
+            )
+        return self._token
+
+    def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send once, and once more where reading was cut off: that changes nothing at the server."""
+        try:
+            return self._http.request(method, path, **request)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            if method not in {"GET", "HEAD"}:
+                raise
+            return self._http.request(method, path, **request)
+
+    def _unreachable(self, error: Exception) -> ServerUnreachableError:
+        if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
+            return ServerUnreachableError(
+                f"no answer from {self.server}",
+                why=f"it took longer than {self._http.timeout.read:g} s",
+                next_step="check the server's log, or raise --timeout",
+            )
+        return ServerUnreachableError(
+            f"cannot reach the server at {self.server}",
+            why=str(error) or type(error).__name__,
+            next_step="start it with `edgectl server start`, or name another one with --server URL",
+        )
+
+    def _problem(self, response: httpx.Response) -> ApiError | BadAnswerError:
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = None
+        if not isinstance(problem, dict) or not {"title", "code"} & set(problem):
+            return BadAnswerError(
+                f"unexpected answer {response.status_code} from {response.request.url}",
+                why=f"it is not an edgefleet server's answer: {response.text[:120]!r}",
+                next_step="check the address given with --server or in `edgectl context list`",
+            )
+        title = str(problem.get("title") or problem.get("code"))
+        code = str(problem.get("code", ""))
+        kind = "what was asked for does not fit" if response.status_code == 422 else title.lower()
+        return ApiError(
+            str(problem.get("detail") or title),
+            status=response.status_code,
+            code=code,
+            request_id=str(problem.get("request_id", "")),
+            why=_fields(problem) or f"{kind} ({code})",
+            next_step=str(problem.get("next") or _next_by_status(response.status_code)),
+        )
+
+    def _json(self, response: httpx.Response) -> Json:
+        if not response.content:
+            return {}
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise BadAnswerError(
+                f"unexpected answer from {response.request.url}",
+                why="it is not a JSON object",
+                next_step="check the address given with --server or in `edgectl context list`",
+            )
+        return body
+
+
+def part(text: str) -> str:
+    """Return `text` escaped for one segment of a path; `@` and `+` of references stay readable."""
+    return quote(text, safe="@+")
+
+
+def _present(params: Json) -> Json:
+    return {key: value for key, value in params.items() if value is not None}
+
+
+def verification(server: str, ca_file: str | None) -> Any:
+    """Return how a server's certificate is checked: against a CA file, else by those of the system. Raises ServerUnreachableError."""
+    if not server.startswith("https://"):
+        return False  # plain HTTP: do not load certificates for nothing
+    if ca_file is None:
+        return True
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise ServerUnreachableError(
+            f"cannot use the CA file {ca_file}", why=str(error), next_step="give the server's CA with `--ca FILE`"
+        ) from error
+
+
+def _fields(problem: Json) -> str:
+    """Return `place: message` for each field that the server names, or each finding that forbids something."""
+    named = [entry for key in ("errors", "findings") for entry in problem.get(key) or [] if isinstance(entry, dict)]
+    told = [(_place(entry), str(entry.get("message", ""))) for entry in named if entry.get("level") != "warning"]
+    return "; ".join(": ".join(word for word in words if word) for words in told)
+
+
+def _place(entry: Json) -> str:
+    """Return where an entry points: a field by name, a finding by stage and stratum."""
+    path = entry.get("where") or entry.get("path") or ""
+    if path:
+        return ".".join(map(str, path)) if isinstance(path, list) else str(path)
+    stage = entry.get("stage")
+    words = [f"stages[{stage}]" if isinstance(stage, int) else stage, entry.get("stratum")]
+    return "/".join(str(word) for word in words if word)
+
+
+def _next_by_status(status: int) -> str:
+    return {
+        401: "log in again with `edgectl login URL`",
+        403: "ask an admin for a token with the role this needs; `edgectl whoami` shows yours",
+        404: "list what exists, e.g. `edgectl model list` or `edgectl device list`",
+    }.get(status, "run again with --debug and look for the request id in the server's log")

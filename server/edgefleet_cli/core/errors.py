@@ -1,0 +1,151 @@
+"""What can go wrong in `edgectl`, and the exit code of each.
+
+An error is always told in three lines: what failed, why, and what to do next. Exit codes are part of the interface:
+
+0 done, 1 failed, 2 wrong usage, 3 cancelled or declined, 4 not logged in or not allowed, 5 not found,
+6 conflict, 7 rollout failed, went back or finished in part, 8 timed out waiting, 130 interrupted.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from edgefleet_protocol.errors import EdgefleetError
+
+EXIT_OK = 0
+
+EXIT_FAILED = 1
+
+EXIT_USAGE = 2
+
+EXIT_CANCELLED = 3
+
+EXIT_AUTH = 4
+
+EXIT_NOT_FOUND = 5
+
+EXIT_CONFLICT = 6
+
+EXIT_ROLLOUT_FAILED = 7
+
+EXIT_TIMEOUT = 8
+
+EXIT_INTERRUPTED = 130
+
+_EXIT_BY_STATUS = {
+    400: EXIT_USAGE,
+    401: EXIT_AUTH,
+    403: EXIT_AUTH,
+    404: EXIT_NOT_FOUND,
+    409: EXIT_CONFLICT,
+    410: EXIT_NOT_FOUND,
+    412: EXIT_CONFLICT,
+    422: EXIT_USAGE,
+}
+
+_EXIT_BY_CODE = {"id.bad": EXIT_USAGE, "profile.bad": EXIT_USAGE, "profile.unknown": EXIT_NOT_FOUND}
+
+
+def exit_code_of(error: EdgefleetError) -> int:
+    """Return the exit code for any edgefleet error; errors of other packages know none and are looked up by code."""
+    if isinstance(error, CliError):
+        return error.exit_code
+    return _EXIT_BY_CODE.get(error.code, EXIT_FAILED)
+
+
+class CliError(EdgefleetError):
+    """A failure that ends the command: `message` says what, `why` the cause, `next_step` the way out."""
+
+    code = "cli.failed"
+    exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *, why: str = "", next_step: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.why = why
+
+
+class UsageError(CliError):
+    """The command line asks for something that cannot be."""
+
+    code = "cli.usage"
+    exit_code = EXIT_USAGE
+
+
+class DeclinedError(CliError):
+    """A confirmation was refused, or was needed and could not be asked."""
+
+    code = "cli.declined"
+    exit_code = EXIT_CANCELLED
+
+
+class NotLoggedInError(CliError):
+    """There is no token to show to the server."""
+
+    code = "cli.not_logged_in"
+    exit_code = EXIT_AUTH
+
+
+class NotYetError(CliError):
+    """A known wish that this version cannot fulfil."""
+
+    code = "cli.not_yet"
+    exit_code = EXIT_USAGE
+
+
+class WaitTimeoutError(CliError):
+    """What was waited for did not happen in time; nothing was undone."""
+
+    code = "cli.wait_timeout"
+    exit_code = EXIT_TIMEOUT
+
+
+class DeviceNotShownError(CliError):
+    """A device that is watched says that it shows nothing."""
+
+    code = "cli.device_not_shown"
+
+
+class ServerUnreachableError(CliError):
+    """No answer from the server: refused, no such host, bad certificate or silence."""
+
+    code = "cli.server_unreachable"
+
+
+class BadAnswerError(CliError):
+    """Something answered, but not as an edgefleet server does."""
+
+    code = "cli.bad_answer"
+
+
+class ApiError(CliError):
+    """The server answered with a problem document.
+
+    Attributes: `status` HTTP status, `problem_code` the server's stable code, `request_id` for its log.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, code: str, request_id: str, why: str = "", next_step: str = ""
+    ) -> None:
+        super().__init__(message, why=why, next_step=next_step)
+        self.status = status
+        self.problem_code = code
+        self.request_id = request_id
+        self.exit_code = _EXIT_BY_STATUS.get(status, EXIT_FAILED)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Add why and the next step to a refusal as notes: whoever calls us from Python sees only its traceback."""
+    try:
+        yield
+    except EdgefleetError as error:
+        for word, told in (("why", error.why if isinstance(error, CliError) else ""), ("next", error.next_step)):
+            if told:
+                error.add_note(f"{word}: {told}")
+        raise
+
+
+class UnreadableFileError(CliError):
+    """A named file is not there or cannot be read."""
+
+    code = "cli.unreadable_file"
+    exit_code = UsageError.exit_code

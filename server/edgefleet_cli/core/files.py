@@ -1,0 +1,48 @@
+"""Files that are there whole or not at all, and files that only their owner may read."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from edgefleet_cli.core.errors import UnreadableFileError
+
+
+def write_private(path: Path, content: str | bytes) -> None:
+    """Write a file that only its owner can read; it appears whole or not at all. Raises OSError."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".edgectl-")  # mkstemp makes it 0600
+    with os.fdopen(handle, "wb") as file:
+        file.write(content if isinstance(content, bytes) else content.encode())
+    Path(temporary).replace(path)
+
+
+def write_whole(file: Path, data: bytes) -> None:
+    """Write `data` into `file`, through a temporary file beside it. Raises UnreadableFileError."""
+    with whole_file(file, "--out", replace=True) as sink:
+        sink.write(data)
+
+
+@contextmanager
+def whole_file(file: Path, flag: str, *, replace: bool) -> Iterator[BinaryIO]:
+    """Yield a temporary file that becomes `file` when the block ends, and is gone when it fails. Raises UnreadableFileError.
+
+    replace: whether a file may be there already; flag: what the user gave that named it.
+    """
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())  # else a power cut can leave the name with no bytes
+        if replace:
+            os.replace(part, file)  # noqa: PTH105 - Path.replace is the same call; this names the guarantee
+        else:
+            os.link(part, file)  # fails where there is one, in one step
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot write {file}", why=error.strerror or str(error), next_step=f"give another {flag}"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

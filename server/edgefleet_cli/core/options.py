@@ -1,0 +1,177 @@
+"""Global options: every command and group takes them, at any place on the command line.
+
+The values land in `ctx.meta`, which click shares along the whole chain of contexts, so `edgectl -o json device list`
+and `edgectl device list -o json` are the same. Order of precedence: flag, environment, context, default.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from edgefleet_cli.core.errors import UsageError
+
+E = TypeVar("E", bound=StrEnum)
+
+META_KEY = "edgefleet_cli.globals"
+PANEL = "Global options"
+
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
+
+
+class Format(StrEnum):
+    """How data is written to stdout."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+    CSV = "csv"
+
+
+class Color(StrEnum):
+    """When to use colour."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """The resolved global options; `timeout_s` is None where the command's own default holds."""
+
+    context: str | None = None
+    server: str | None = None
+    token: str | None = None
+    output: Format = Format.TABLE
+    color: Color = Color.AUTO
+    no_input: bool = False
+    yes: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    timeout_s: float | None = None
+
+
+def parse_duration_s(text: str) -> float:
+    """Return seconds for `90`, `90s`, `1.5m`, `2h`, `1d`. Raises UsageError."""
+    match = _DURATION.match(text.strip())
+    if match is None:
+        raise UsageError(
+            f"{text!r} is not a duration",
+            why="expected a number with an optional unit",
+            next_step="write 30s, 10m or 2h",
+        )
+    return float(match.group(1)) * _SECONDS[match.group(2)]
+
+
+def time_of(given: str, now: datetime) -> datetime:
+    """Return the time that `24h` (ago) or an RFC 3339 time says. Raises UsageError."""
+    try:
+        then = datetime.fromisoformat(given)
+    except ValueError:
+        try:
+            return now - timedelta(seconds=parse_duration_s(given))
+        except UsageError as error:
+            raise UsageError(
+                f"{given!r} is neither a time nor a span of time",
+                why="expected RFC 3339, or how long ago",
+                next_step="e.g. --since 24h, --since 2026-01-03T12:00:00Z",
+            ) from error
+    return then if then.tzinfo else then.replace(tzinfo=UTC)
+
+
+def _carrier(  # noqa: PLR0913, PLR0917 - one parameter for each global option; typer reads this signature
+    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Use this saved context.")] = None,
+    server: Annotated[str | None, typer.Option("--server", metavar="URL", help="Talk to this server.")] = None,
+    token: Annotated[str | None, typer.Option("--token", metavar="TOKEN", help="Operator token to show.")] = None,
+    output: Annotated[Format | None, typer.Option("--output", "-o", help="How to write data.")] = None,
+    color: Annotated[Color | None, typer.Option("--color", help="When to use colour; NO_COLOR is obeyed.")] = None,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask anything.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to confirmations.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="In the demo: tell the time of each step.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show requests, request ids and traces.")] = False,
+    timeout: Annotated[str | None, typer.Option("--timeout", metavar="T", help="Give up after, e.g. 30s, 10m.")] = None,
+) -> None:
+    """Carry the global options; never called."""
+
+
+def _global_params() -> list[Any]:
+    """Return fresh option objects, one a global option, that store into `ctx.meta` and are not passed to commands."""
+    carrier = typer.Typer(add_completion=False)
+    carrier.command()(_carrier)
+    params: list[Any] = [p for p in typer.main.get_command(carrier).params if p.name != "help"]
+    for param in params:
+        param.expose_value = False
+        param.callback = _store
+        param.rich_help_panel = PANEL
+    return params
+
+
+def _store(ctx: Any, param: Any, value: Any) -> Any:
+    if value is not None and value is not False:
+        ctx.meta.setdefault(META_KEY, {})[param.name] = value
+    return value
+
+
+def attach_global_options(command: Any) -> None:
+    """Give `command` and everything below it the global options (changes the command tree in place).
+
+    Groups in between take them too but do not list them: they are in `edgectl --help` and in each command's help.
+    """
+    _attach(command, _global_params(), is_root=True)
+
+
+def _attach(command: Any, params: list[Any], *, is_root: bool) -> None:
+    taken = {name for param in command.params for name in param.opts}
+    children = getattr(command, "commands", {})
+    for param in params:
+        if not taken & set(param.opts):
+            own = copy.copy(param)  # making an option anew for each command costs a fifth of the start
+            own.hidden = bool(children) and not is_root
+            command.params.append(own)
+    for child in children.values():
+        _attach(child, params, is_root=False)
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> GlobalOptions:
+    """Return the options from flags, then `EDGECTL_*`. Raises UsageError for a bad value in the environment."""
+    env = os.environ if environ is None else environ
+    options = GlobalOptions(
+        context=given.get("context") or env.get("EDGECTL_CONTEXT") or None,
+        server=given.get("server") or env.get("EDGECTL_SERVER") or None,
+        token=given.get("token") or env.get("EDGECTL_TOKEN") or None,
+        output=_choice(Format, given.get("output") or env.get("EDGECTL_OUTPUT"), "EDGECTL_OUTPUT", Format.TABLE),
+        color=_choice(Color, given.get("color") or env.get("EDGECTL_COLOR"), "EDGECTL_COLOR", Color.AUTO),
+        no_input=bool(given.get("no_input")) or bool(env.get("EDGECTL_NO_INPUT")),
+        yes=bool(given.get("yes")),
+        quiet=bool(given.get("quiet")),
+        verbose=bool(given.get("verbose")),
+        debug=bool(given.get("debug")) or bool(env.get("EDGECTL_DEBUG")),
+    )
+    timeout = given.get("timeout") or env.get("EDGECTL_TIMEOUT")
+    return replace(options, timeout_s=parse_duration_s(timeout)) if timeout else options
+
+
+def _choice(kind: type[E], value: str | None, source: str, default: E) -> E:
+    if not value:
+        return default
+    try:
+        return kind(value)
+    except ValueError as error:
+        choices = ", ".join(kind)
+        raise UsageError(
+            f"{source} is {value!r}", why=f"expected one of {choices}", next_step=f"unset {source}"
+        ) from error

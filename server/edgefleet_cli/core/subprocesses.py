@@ -1,0 +1,51 @@
+"""Starting the other parts of edgefleet as processes: the CLI never imports the server or the converters."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from edgefleet_cli.core.errors import CliError
+
+
+class MissingPartError(CliError):
+    """What the command needs beyond `edgectl` itself is not installed."""
+
+    code = "cli.missing_part"
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """Return the command line that runs `module` with this Python."""
+    return [sys.executable, "-m", module, *arguments]
+
+
+def require(package: str, extra: str) -> None:
+    """Raise MissingPartError when `package`, which an extra brings, is not installed; nothing of it is imported.
+
+    Our own packages come all in one wheel and are always there; what they need is not.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPartError(
+            f"{package} is not installed here",
+            why=f"this needs what edgefleet[{extra}] brings",
+            next_step=f"pip install 'edgefleet[{extra}]'",
+        )
+
+
+def become(command: list[str]) -> NoReturn:
+    """Replace this process by `command`, so that signals and the exit code are its own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 - an argument list of ours, no shell
+
+
+def child_flags(**given: str | int | Path | None) -> list[str]:
+    """Return `--name value` for each given option, as the programs of the server take them."""
+    flags: list[str] = []
+    for name, value in given.items():
+        if value is not None:
+            flags += [f"--{name.replace('_', '-')}", str(value)]
+    return flags

@@ -1,0 +1,333 @@
+"""The kinds that files may declare: how each is listed, found, compared, made, changed and removed through the API."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgefleet_cli.core.api_client import ApiClient, part
+from edgefleet_cli.core.errors import ApiError
+from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form
+
+Json = dict[str, Any]
+
+_NOT_FOUND = 404
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object of the server as a document. id: what its routes take; made_by: the name of the token that made it."""
+
+    document: Document
+    id: str
+    made_by: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of making an object. secret: what the server tells this once, "" for nothing; ending: of the file it belongs in.
+
+    rollout: id of a rollout that has begun.
+    """
+
+    told: str = ""
+    secret: str = ""
+    ending: str = ""
+    rollout: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind. can_change: another spec changes the object; else it would have to be made anew, or never changes.
+
+    can_prune: what this identity made and no file declares may be removed. has_secret: making one tells something once.
+    """
+
+    name: str
+    form: Form
+    can_create: bool = True
+    can_change: bool = True
+    can_replace: bool = False
+    can_delete: bool = True
+    can_prune: bool = True
+    has_secret: bool = False
+    why_fixed: str = ""
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        """Yield every object of the server."""
+        raise NotImplementedError
+
+    def find(self, api: ApiClient, document: Document) -> Found | None:
+        """Return the object that a document names. Raises AmbiguousNameError."""
+        found = [one for one in self.objects(api) if one.document.name == document.name]
+        if len(found) > 1:
+            raise AmbiguousNameError(
+                f"{len(found)} objects are called {document.title}",
+                why=f"their ids: {', '.join(one.id for one in found)}",
+                next_step="delete all but one of them, or give them names of their own",
+            )
+        return found[0] if found else None
+
+    def normal(self, api: ApiClient, document: Document) -> Json:
+        """Return a document's spec as the server would write it."""
+        del api
+        return document.spec
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        """Make the object."""
+        raise NotImplementedError
+
+    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+        """Give the object the spec."""
+        raise NotImplementedError
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        """Remove the object."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Groups(Kind):
+    """Saved selectors."""
+
+    name: str = "Group"
+    form: Form = field(default=Form(texts=("selector",), required=("selector",)))
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for one in api.pages("/groups")["items"]:
+            yield self._found(one)
+
+    def find(self, api: ApiClient, document: Document) -> Found | None:
+        one = _get(api, f"/groups/{part(document.name)}")
+        return None if one is None else self._found(one)
+
+    def _found(self, one: Json) -> Found:
+        document = Document(self.name, str(one["name"]), {"selector": str(one["selector"])})
+        return Found(document, document.name, str(one.get("created_by") or ""))
+
+    def normal(self, api: ApiClient, document: Document) -> Json:
+        return {"selector": plain_selector(document.spec["selector"])}
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        made = api.post("/groups", {"name": document.name, **document.spec})
+        return Made(f"{made.get('devices')} devices now")
+
+    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+        api.patch(f"/groups/{part(found.id)}", wanted)
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        api.delete(f"/groups/{part(found.id)}")
+
+
+@dataclass(frozen=True)
+class Devices(Kind):
+    """Labels and profile of devices that have enrolled. `labels`, where given, are all labels that the device is to have."""
+
+    name: str = "Device"
+    form: Form = field(default=Form(texts=("profile",), maps=("labels",)))
+    can_create: bool = False
+    can_delete: bool = False
+    can_prune: bool = False
+    why_fixed: str = "a device enrols itself; see `edgectl device enroll`"
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for one in api.pages("/devices", selector="status!=revoked")["items"]:
+            yield self._found(one)
+
+    def find(self, api: ApiClient, document: Document) -> Found | None:
+        one = _get(api, f"/devices/{part(document.name)}")
+        return None if one is None else self._found(one)
+
+    def _found(self, one: Json) -> Found:
+        spec = {"profile": str(one["profile"]), "labels": dict(sorted((one.get("labels") or {}).items()))}
+        return Found(Document(self.name, str(one["id"]), spec), str(one["id"]))
+
+    def normal(self, api: ApiClient, document: Document) -> Json:
+        """Return the spec with what it leaves open as it is now."""
+        now = self.find(api, document)
+        labels = document.spec.get("labels")
+        wanted = {**(now.document.spec if now else {}), **document.spec}
+        return wanted if labels is None else {**wanted, "labels": dict(sorted(labels.items()))}
+
+    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+        before = found.document.spec
+        gone: Json = {key: None for key in before["labels"] if key not in wanted["labels"]}
+        body: Json = {"labels": {**gone, **wanted["labels"]}}
+        if wanted["profile"] != before["profile"]:
+            body["profile"] = wanted["profile"]
+        api.patch(f"/devices/{part(found.id)}", body)
+
+
+@dataclass(frozen=True)
+class Webhooks(Kind):
+    """Where events are sent. The secret that signs them is told when one is made."""
+
+    name: str = "Webhook"
+    form: Form = field(default=Form(texts=("url",), lists=("types",), required=("url",)))
+    can_change: bool = False
+    can_replace: bool = True
+    has_secret: bool = True
+    why_fixed: str = "a webhook cannot be changed; made anew it gets a new secret, and its log is gone"
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for one in api.pages("/webhooks")["items"]:
+            spec = {"url": str(one["url"]), "types": list(one.get("types") or [])}
+            document = Document(self.name, str(one.get("name") or ""), spec)
+            yield Found(document, str(one["id"]), str(one.get("created_by") or ""))
+
+    def normal(self, api: ApiClient, document: Document) -> Json:
+        return {"url": document.spec["url"], "types": sorted(set(document.spec.get("types") or []))}
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        made = api.post("/webhooks", {"name": document.name, **document.spec})
+        return Made(str(made["webhook"]["id"]), str(made["secret"]), ".secret")
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        api.delete(f"/webhooks/{part(found.id)}")
+
+
+@dataclass(frozen=True)
+class AlertReceivers(Kind):
+    """Where a monitoring system may pause or roll back. The URL for it is told when one is made."""
+
+    name: str = "AlertReceiver"
+    form: Form = field(default=Form(texts=("action", "model"), lists=("matchers",)))
+    can_change: bool = False
+    can_replace: bool = True
+    has_secret: bool = True
+    why_fixed: str = "an alert receiver cannot be changed; made anew it gets a new URL"
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for one in api.pages("/alert-receivers")["items"]:
+            spec = {
+                "action": str(one["action"]),
+                "matchers": list(one.get("matchers") or []),
+                "model": str(one["model"]),
+            }
+            document = Document(self.name, str(one["name"]), {key: value for key, value in spec.items() if value})
+            yield Found(document, str(one["id"]), str(one.get("created_by") or ""))
+
+    def normal(self, api: ApiClient, document: Document) -> Json:
+        spec = {"action": "pause", **document.spec}
+        return {key: spec[key] for key in ("action", "matchers", "model") if spec.get(key)}
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        made = api.post("/alert-receivers", {"name": document.name, **document.spec})
+        return Made(str(made["receiver"]["id"]), f"{api.server}{made['url_path']}", ".url")
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        api.delete(f"/alert-receivers/{part(found.id)}")
+
+
+@dataclass(frozen=True)
+class Aliases(Kind):
+    """Names of releases that move, written `model@alias`. What was rolled out does not follow one that is set anew."""
+
+    name: str = "Alias"
+    form: Form = field(default=Form(texts=("version",), required=("version",)))
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        for model in api.each("/models"):
+            page = _get(api, f"/models/{part(str(model['name']))}/aliases")
+            for one in (page or {}).get("items") or []:
+                document = Document(self.name, f"{one['model']}@{one['alias']}", {"version": str(one["version"])})
+                yield Found(document, document.name, str(one.get("set_by") or ""))
+
+    def find(self, api: ApiClient, document: Document) -> Found | None:
+        one = _get(api, _alias_path(document.name))
+        return (
+            None
+            if one is None
+            else Found(Document(self.name, document.name, {"version": str(one["version"])}), document.name)
+        )
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        api.put(_alias_path(document.name), document.spec)
+        return Made()
+
+    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+        api.put(_alias_path(found.id), wanted)
+
+    def delete(self, api: ApiClient, found: Found) -> None:
+        api.delete(_alias_path(found.id))
+
+
+def _alias_path(name: str) -> str:
+    model, at, alias = name.partition("@")
+    if not (model and at and alias):
+        raise DocumentError(
+            f"an alias cannot be called {name!r}",
+            why="its name is of a model and of itself",
+            next_step="e.g. digits@stable",
+        )
+    return f"/models/{part(model)}/aliases/{part(alias)}"
+
+
+@dataclass(frozen=True)
+class Rollouts(Kind):
+    """Rollouts, by name: one with the name of an older one is that one, and what happened does not change."""
+
+    name: str = "Rollout"
+    form: Form = field(default=Form(is_free=True))
+    can_change: bool = False
+    can_delete: bool = False
+    can_prune: bool = False
+    why_fixed: str = "a rollout that was started does not change; give the new one another name"
+
+    def objects(self, api: ApiClient) -> Iterator[Found]:
+        yield from self._listed(api, None)
+
+    def _listed(self, api: ApiClient, model: str | None) -> Iterator[Found]:
+        for one in api.pages("/rollouts", model=model)["items"]:
+            yield self._found(one)
+
+    def _found(self, one: Json) -> Found:
+        document = Document(self.name, str(one.get("name") or one["id"]), dict(one["spec"]))
+        return Found(document, str(one["id"]), str(one.get("created_by") or ""))
+
+    def find(self, api: ApiClient, document: Document) -> Found | None:
+        """Return the newest rollout with the name, or the one with that id."""
+        one = _get(api, f"/rollouts/{part(document.name)}")
+        if one is not None:
+            return self._found(one)
+        model = str(document.spec.get("release") or "").partition("@")[0] or None
+        return next((one for one in self._listed(api, model) if one.document.name == document.name), None)
+
+    def normal(self, api: ApiClient, document: Document) -> Json:
+        plan = api.post("/rollouts:plan", document.as_json())
+        return dict(plan["spec"])
+
+    def create(self, api: ApiClient, document: Document) -> Made:
+        made = api.post("/rollouts", document.as_json())
+        return Made(f"`edgectl rollout watch {made['id']}`", rollout=str(made["id"]))
+
+
+def _get(api: ApiClient, path: str) -> Json | None:
+    try:
+        return api.get(path)
+    except ApiError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return None
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind for kind in (Groups(), Devices(), Webhooks(), AlertReceivers(), Aliases(), Rollouts())
+}
+"""In the order in which they are applied: what others name comes first."""
+
+FORMS: Mapping[str, Form] = {name: kind.form for name, kind in KINDS.items()}
+
+_TOKEN = re.compile(r"\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
+
+_WORDS = frozenset({"in", "notin"})
+
+
+def plain_selector(text: str) -> str:
+    """Return a selector as the server writes it: `site=berlin,ring in (a,b)`."""
+    words = ["=" if word == "==" else word for word in _TOKEN.findall(text)]
+    told = ""
+    for at, word in enumerate(words):
+        is_operator = word in _WORDS and at > 0 and words[at + 1 : at + 2] == ["("]
+        told += f" {word} " if is_operator else word
+    return told

@@ -1,0 +1,109 @@
+"""The rollouts of the demo: what it asks for, and what it tells of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.demo.narration import Say
+from edgefleet_cli.demo.processes import ProcessGroup
+from edgefleet_cli.rollout.client import Rollouts
+from edgefleet_cli.rollout.render import counts_text, is_final
+from edgefleet_cli.rollout.spec import document
+
+Json = dict[str, Any]
+
+SOAK_S = 2
+"""Long enough for a camera's 20 images: the devices of the demo are on probation for 3 s anyway."""
+CANARY = 2
+"""Two devices, as fewer prove nothing: one alone may be well by accident."""
+_POLL_S = 0.2
+
+
+def spec(release: str) -> Json:
+    """Return the demo's rollout: two devices of the fleet, then half of each profile, then all."""
+    stages = [
+        {"name": "canary", "size": {"count": CANARY, "count_total": True}, "soak": SOAK_S},
+        {"name": "half", "size": {"percent": 50}, "soak": SOAK_S},
+        {"name": "rest", "size": {"percent": 100}, "soak": SOAK_S},
+    ]
+    return document({"release": release, "selector": "demo=yes", "stages": stages}, release.replace("@", "-"))
+
+
+def profiles_for(count: int, profiles: tuple[str, ...]) -> list[str]:
+    """Return the profile of each of `count` devices: the profiles in turn.
+
+    A fleet of less than two canaries a profile has one profile only: a stage looks at two devices of a profile at least, so
+    the canary would be all of them.
+    """
+    some = profiles if count >= CANARY * len(profiles) else profiles[:1]
+    return [some[index % len(some)] for index in range(count)]
+
+
+def follow(rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: Json, wait_s: float, say: Say) -> Json:
+    """Return a rollout when it is over, or as it stands after `wait_s`; meanwhile `say` how it goes.
+
+    Raises ChildError when a process has died.
+    """
+    deadline_s = clock.monotonic_s() + wait_s
+    while not is_final(rollout) and clock.monotonic_s() < deadline_s:
+        say(progress(rollout))
+        clock.sleep(_POLL_S)
+        home.check()
+        rollout = rollouts.get(str(rollout["id"]))
+    return rollout
+
+
+def progress(rollout: Json) -> str:
+    """Return where a rollout stands, in one line."""
+    at = next((stage for stage in rollout["stages"] if stage["state"] not in {"passed", "skipped", "pending"}), None)
+    stage = f", {at['name']} {at['state']}" if at else ""
+    return f"{rollout['release']} {rollout['state']}{stage}: {counts_text(rollout['counts'])}"
+
+
+def told(rollout: Json) -> Json:
+    """Return a rollout as the demo's summary holds it (design README §4)."""
+    keys = ("name", "state", "verdict", "reason", "strength", "devices")
+    return {
+        "id": rollout["id"],
+        "release": rollout["release"],
+        "state": rollout["state"],
+        "stages": [{key: stage[key] for key in keys} for stage in rollout["stages"]],
+    }
+
+
+def stage_lines(rollout: Json) -> list[str]:
+    """Return one line a stage: how many devices it added, and why it passed or failed."""
+    return [
+        f"{stage['name']}, {_counted(len(stage['devices']))}: {stage['reason'] or stage['state']}"
+        for stage in rollout["stages"]
+        if stage["state"] != "pending"
+    ]
+
+
+def exposed(rollout: Json) -> list[str]:
+    """Return the devices that took the release up."""
+    return sorted(device for stage in rollout["stages"] for device in stage["devices"])
+
+
+def why(rollout: Json) -> str:
+    """Return why the first failed stage failed."""
+    failed = [stage for stage in rollout["stages"] if stage["state"] == "failed"]
+    return str(failed[0]["reason"] if failed else rollout["reason"])
+
+
+def why_there(rollout: Json) -> list[str]:
+    """Return why strata failed that had devices to look at; the others only follow them."""
+    cells = [cell for stage in rollout["stages"] for cell in stage["strata"] if cell["state"] == "failed"]
+    return [f"{cell['stratum']}: {cell['reason']}" for cell in cells if cell["counts"]["exposed"]] or [why(rollout)]
+
+
+def seconds_between(rollout: Json) -> float:
+    """Return how long a finished rollout took."""
+    began, ended = (datetime.fromisoformat(str(rollout[key])) for key in ("started_at", "finished_at"))
+    return (ended - began).total_seconds()
+
+
+def _counted(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

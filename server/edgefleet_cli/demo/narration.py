@@ -1,0 +1,49 @@
+"""How the demo talks: numbered steps of short lines, and a line about what is going on now where a terminal can take it back."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from edgefleet_cli.render.output import Output, visible
+
+STEPS = 6
+MAX_WIDTH = 100
+_MIN_WIDTH = 40
+_INDENT = " " * 4
+
+Say = Callable[[str], None]
+
+
+def tell(out: Output, number: int, title: str, *details: str) -> None:
+    """Write one step: what was done, then what came of it, each in lines that fit the terminal."""
+    width = max(_MIN_WIDTH, min(out.remarks.width - 1, MAX_WIDTH))
+    for line in lines(number, title, details, width):
+        out.note(line)
+
+
+def lines(number: int, title: str, details: tuple[str, ...], width: int) -> list[str]:
+    """Return the lines of one step, none longer than `width` unless a single word is."""
+    told = _wrapped(title, width, f"{number}/{STEPS} ", _INDENT)
+    for detail in details:
+        told += _wrapped(detail, width, _INDENT, _INDENT + "  ")
+    return told
+
+
+def _wrapped(text: str, width: int, first: str, later: str) -> list[str]:
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )
+
+
+@contextmanager
+def passing(out: Output) -> Iterator[Say]:
+    """Yield a function that shows one line about now; it is gone afterwards, and elsewhere than on a terminal never shown."""
+    if out.quiet or not out.remarks.is_terminal:
+        yield lambda _: None
+        return
+    from rich.text import Text
+
+    with out.remarks.status("") as status:
+        yield lambda told: status.update(Text(visible(told), overflow="ellipsis", no_wrap=True))

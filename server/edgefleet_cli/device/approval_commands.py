@@ -1,0 +1,204 @@
+"""`edgectl device pending | approve | reject | claims | revoke-claim`: who wants to become a device, and with which token.
+
+What is decided about is what was shown: a selector is looked up once, and the fingerprints found are what the server gets.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import age, pairs, text
+from edgefleet_cli.render.output import Column, Sheet
+
+Json = dict[str, Any]
+MAX_SHOWN = 10
+AT_ONCE = 500
+
+Fingerprints = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="FINGERPRINT...", help="As the device shows it.", autocompletion=completion.pending),
+]
+Selector = Annotated[
+    str | None,
+    typer.Option(
+        "--selector", "-l", help="Those with these labels, e.g. site=berlin.", autocompletion=completion.selectors
+    ),
+]
+Claim = Annotated[
+    str | None,
+    typer.Option("--claim", metavar="ID", help="Only those with this claim token.", autocompletion=completion.claims),
+]
+All = Annotated[bool, typer.Option("--all", help="All that wait.")]
+
+
+def add_approval_commands(app: typer.Typer) -> None:
+    """Put the commands into `edgectl device`."""
+    app.command("pending")(pending)
+    app.command("approve")(approve)
+    app.command("reject")(reject)
+    app.command("claims")(claims)
+    app.command("revoke-claim")(revoke_claim)
+
+
+def pending_sheet(now: datetime) -> Sheet:
+    """Return how waiting devices are listed; ages are counted from `now`."""
+
+    def fact(name: str) -> Any:
+        return lambda d: text((d.get("facts") or {}).get(name))
+
+    return Sheet(
+        "devices wait for approval",
+        [
+            Column("fingerprint", lambda d: text(d.get("id")), keep=True),
+            Column("state", lambda d: text(d.get("state"))),
+            Column("hostname", fact("hostname")),
+            Column("profile", lambda d: text(d.get("profile"))),
+            Column("labels", lambda d: pairs(d.get("labels")), spare=1),
+            Column("asked", lambda d: age(d.get("asked_at"), now), right=True),
+            Column("heard", lambda d: age(d.get("heard_at"), now), right=True, spare=2),
+            Column("device", lambda d: text(d.get("device")), spare=3),
+            Column("claim", lambda d: text(d.get("claim")), wide=True),
+            Column("arch", fact("arch"), wide=True),
+            Column("board", fact("board"), wide=True),
+            Column("until", lambda d: text(d.get("expires_at"))[:19], wide=True),
+            Column("by", lambda d: text(d.get("decided_by")), wide=True),
+            Column("reason", lambda d: text(d.get("reason")), wide=True),
+            Column("key sha256", lambda d: text(d.get("key_sha256")), wide=True),
+        ],
+        lambda d: text(d.get("id")),
+    )
+
+
+DECISIONS = Sheet(
+    "devices",
+    [
+        Column("fingerprint", lambda d: text(d.get("id")), keep=True),
+        Column("state", lambda d: text(d.get("state") or "skipped")),
+        Column("device", lambda d: text(d.get("device"))),
+        Column("why not", lambda d: text(d.get("reason"))),
+    ],
+    lambda d: text(d.get("device") or d.get("id")),
+)
+
+CLAIMS = Sheet(
+    "claim tokens; make one with `edgectl device enroll`",
+    [
+        Column("id", lambda c: text(c.get("id")), keep=True),
+        Column("left", lambda c: f"{c.get('uses_left')}/{c.get('uses')}", right=True),
+        Column("until", lambda c: text(c.get("expires_at"))[:19]),
+        Column("approval", lambda c: "yes" if c.get("approval") else "no"),
+        Column("waiting", lambda c: text(c.get("pending")), right=True),
+        Column("devices", lambda c: str(len(c.get("devices") or [])), right=True),
+        Column("labels", lambda c: pairs(c.get("labels")), spare=1),
+        Column("by", lambda c: text(c.get("created_by")), wide=True),
+        Column("profile", lambda c: text(c.get("profile")), wide=True),
+    ],
+    lambda c: text(c.get("id")),
+)
+
+
+def pending(
+    ctx: typer.Context,
+    selector: Selector = None,
+    claim: Claim = None,
+    state: Annotated[str, typer.Option("--state", help="pending, approved, rejected or expired.")] = "pending",
+) -> None:
+    """List devices that wait to be let in. Compare each fingerprint with what the device itself shows."""
+    session = Session.of(ctx)
+    page = session.api.pages("/enrollments/pending", selector=selector, claim=claim, state=state)
+    session.out.items(page, pending_sheet(session.clock.now()))
+
+
+def approve(
+    ctx: typer.Context,
+    fingerprints: Fingerprints = None,
+    selector: Selector = None,
+    claim: Claim = None,
+    every: All = False,
+) -> None:
+    """Let waiting devices in, by fingerprint, selector or all. Exit 1 when some could not be."""
+    session = Session.of(ctx)
+    ids = _chosen(session, fingerprints or [], selector, claim, every, "Let in")
+    _decide(session, "approve", ids, {})
+
+
+def reject(
+    ctx: typer.Context,
+    fingerprints: Fingerprints = None,
+    selector: Selector = None,
+    claim: Claim = None,
+    every: All = False,
+    reason: Annotated[str, typer.Option("--reason", help="Why; the device is told.")] = "",
+) -> None:
+    """Refuse waiting devices, which is final for their keys. Exit 1 when some could not be."""
+    session = Session.of(ctx)
+    ids = _chosen(session, fingerprints or [], selector, claim, every, "Reject for good")
+    _decide(session, "reject", ids, {"reason": reason} if reason else {})
+
+
+def _chosen(
+    session: Session, ids: list[str], selector: str | None, claim: str | None, every: bool, verb: str
+) -> list[str]:
+    """Return the fingerprints that are meant; what was not named one by one is shown and asked about."""
+    ways = bool(ids) + (selector is not None) + (every or (claim is not None and selector is None and not ids))
+    if ways != 1 or (ids and claim is not None):
+        raise UsageError(
+            "say which devices",
+            why="expected fingerprints, -l SELECTOR, --claim ID or --all",
+            next_step="edgectl device pending",
+        )
+    if ids:
+        return ids
+    found = session.api.pages("/enrollments/pending", selector=selector, claim=claim)["items"]
+    if found and not session.options.yes:
+        for one in found[:MAX_SHOWN]:
+            hostname = text((one.get("facts") or {}).get("hostname"))
+            session.out.note(f"  {one['id']}  {hostname}  {pairs(one.get('labels'))}")
+        if len(found) > MAX_SHOWN:
+            session.out.note(f"  and {len(found) - MAX_SHOWN} more")
+        session.confirm(f"{verb} {len(found)} device(s)?")
+    return [str(one["id"]) for one in found]
+
+
+def _decide(session: Session, verb: str, ids: list[str], more: Json) -> None:
+    told: Json = {"matched": 0, "done": [], "skipped": []}
+    for start in range(0, len(ids), AT_ONCE):
+        part = session.api.post(f"/enrollments/pending:{verb}", {"ids": ids[start : start + AT_ONCE], **more})
+        told = {
+            "matched": told["matched"] + part["matched"],
+            "done": [*told["done"], *part["done"]],
+            "skipped": [*told["skipped"], *part["skipped"]],
+        }
+    session.out.rows(told, [*told["done"], *told["skipped"]], DECISIONS)
+    done, skipped = len(told["done"]), told["skipped"]
+    session.out.note(f"{'let in' if verb == 'approve' else 'rejected'}: {done} of {told['matched']}")
+    for step in sorted({str(one["next"]) for one in skipped if one.get("next")}):
+        session.out.note(f"next: {step}")
+    raise typer.Exit(EXIT_FAILED if skipped else EXIT_OK)
+
+
+def claims(ctx: typer.Context) -> None:
+    """List claim tokens: what is left of each, and how many devices wait with it. Their secrets are shown once, when made."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/enrollments"), CLAIMS)
+
+
+def revoke_claim(
+    ctx: typer.Context,
+    claim: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the claim token.", autocompletion=completion.claims)
+    ],
+) -> None:
+    """Make a claim token worthless, for example one that leaked. Devices that are in stay; who waits with it waits no longer."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.confirm(f"Revoke the claim token {claim}? Nobody can enrol with it any more.")
+    session.api.delete(f"/enrollments/{part(claim)}")
+    session.out.note(f"revoked {claim}")

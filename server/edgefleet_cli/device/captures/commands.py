@@ -1,0 +1,82 @@
+"""`edgectl capture-key`: to whom devices seal what they capture. The private key stays on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="The key that captured records are sealed to.", no_args_is_help=True)
+
+SHEET = Sheet(
+    "capture keys; make one with `edgectl capture-key new --out FILE`",
+    [
+        Column("public key", lambda k: text(k.get("public_key")), keep=True),
+        Column("set", lambda k: moment(k.get("set_at"))),
+        Column("by", lambda k: text(k.get("set_by"))),
+    ],
+    lambda k: text(k.get("public_key")),
+)
+
+
+@app.command("new")
+def new(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the private key goes (0600). Keep it.")],
+    set_it: Annotated[bool, typer.Option("--set/--no-set", help="Tell the server the public key.")] = True,
+) -> None:
+    """Make a key pair here; devices that consent seal to it as soon as they hear of it."""
+    from edgefleet_cli.device.captures.capture_files import make_key
+
+    session = Session.of(ctx)
+    public = make_key(out)
+    made = session.api.put("/capture-key", {"public_key": public}) if set_it else {"public_key": public}
+    session.out.one(made, SHEET, lambda entry: session.out.line(text(entry.get("public_key"))))
+    session.out.note(f"the private key is in {out}: without it nobody can open what is captured, the server neither")
+
+
+@app.command("set")
+def set_key(
+    ctx: typer.Context, public_key: Annotated[str, typer.Argument(metavar="HEX", help="64 hex digits.")]
+) -> None:
+    """Seal to this public key from now on."""
+    session = Session.of(ctx)
+    made = session.api.put("/capture-key", {"public_key": public_key})
+    session.out.one(made, SHEET, lambda entry: session.out.line(text(entry.get("public_key"))))
+
+
+@app.command("show")
+def show(ctx: typer.Context) -> None:
+    """Show the public key that devices seal to."""
+    session = Session.of(ctx)
+    session.out.one(session.api.get("/capture-key"), SHEET, lambda k: session.out.line(text(k.get("public_key"))))
+
+
+@app.command("remove")
+def remove(ctx: typer.Context) -> None:
+    """Let no device capture any more. What was captured stays sealed to the old key."""
+    session = Session.of(ctx)
+    session.confirm("Remove the capture key? Devices stop capturing as soon as they hear of it.")
+    session.api.delete("/capture-key")
+    session.out.note("removed the capture key")
+
+
+@app.command("open")
+def open_sealed(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="With the .sealed files of `device capture`.")],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key.")],
+) -> None:
+    """Open fetched records here, without a server: for a key that never leaves its own machine."""
+    from edgefleet_cli.device.captures.capture_files import open_folder, read_key
+
+    session = Session.of(ctx)
+    written = open_folder(folder, read_key(key))
+    session.out.document(
+        {"files": [str(path) for path in written]}, lambda: session.out.line(f"wrote {len(written)} files in {folder}")
+    )

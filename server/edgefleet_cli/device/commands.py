@@ -1,0 +1,303 @@
+"""`edgectl device`: what runs where, and how it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.core.files import write_private
+from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.device.approval_commands import add_approval_commands
+from edgefleet_cli.device.lookup_commands import add_look_commands, add_watch_command
+from edgefleet_cli.device.render import device_sheet, errors_of
+from edgefleet_cli.device.tasks.bulk_commands import add_many_command
+from edgefleet_cli.device.tasks.commands import add_task_commands
+from edgefleet_cli.device.telemetry.commands import add_metrics_command
+from edgefleet_cli.fleet.render import EVENTS
+from edgefleet_cli.render.format import moment, pairs, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
+
+Json = dict[str, Any]
+DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
+
+add_look_commands(app)
+add_metrics_command(app)
+
+
+@app.command("show")
+def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Show a device: what it runs, what it should run, its health."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    device = session.api.get(f"/devices/{part(device_id)}")
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda entry: _show(session, entry, sheet))
+
+
+def _show(session: Session, device: Json, sheet: Sheet) -> None:
+    out = session.out
+    out.fields(
+        (column.header, column.cell(device)) for column in sheet.columns if column.header not in {"models", "error"}
+    )
+    out.fields([("error", errors_of(device)), ("certificate until", moment(device.get("cert_not_after")))])
+    facts = device.get("facts") or {}
+    if facts:
+        out.heading("Facts")
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in facts.items())
+    for model in device.get("models") or []:
+        out.heading(f"Model {model.get('model')}")
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in model.items() if key != "model")
+    telemetry = device.get("telemetry")
+    if isinstance(telemetry, dict):
+        from edgefleet_cli.device.render import show_health
+        from edgefleet_cli.device.telemetry.trends import TRENDS, trends, windows_of
+
+        show_health(out, telemetry, session.clock.now())
+        rows = trends(windows_of(session.api, str(device.get("id"))))
+        if any(row["answers"] for row in rows):
+            out.heading("Trend: answers and p95 of the last windows, the newest on the right")
+            out.table(rows, TRENDS)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_fact(item) for item in value)
+    if isinstance(value, dict):
+        if set(value) == {"name", "version"}:
+            return f"{value['name']} {value['version']}"
+        return ", ".join(f"{key}={_fact(item)}" for key, item in value.items() if item not in (None, "", [], {}))
+    return text(value)
+
+
+@app.command("events")
+def events(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
+) -> None:
+    """List what happened on a device, newest first."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", limit=limit), EVENTS)
+
+
+@app.command("measure")
+def measure(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    ref: Annotated[str, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)],
+) -> None:
+    """Run a release on a device on its golden inputs, without deploying it, and tell latency, memory and energy. Exit 1 if not."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.release.device_measurement import DEFAULT_WAIT_S, MEASURED, Measurer, show_measured
+
+    session = Session.of(ctx)
+    release = session.api.get(f"/releases/{part(ref)}")
+    measurer = Measurer(session.api, session.out, session.clock)
+    row = measurer.measure(release, device_id, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
+    session.out.one(row, MEASURED, lambda entry: show_measured(session.out, [entry]))
+    raise typer.Exit(EXIT_OK if row["state"] == "measured" else EXIT_FAILED)
+
+
+@app.command("label")
+def label(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID K=V|K-",
+            help="A device, then labels: set, or removed with K-. With -l labels only.",
+            autocompletion=completion.device_to_label,
+        ),
+    ],
+    selector: Annotated[
+        str | None,
+        typer.Option(
+            "--selector",
+            "-l",
+            metavar="SELECTOR",
+            help="Every device that it matches.",
+            autocompletion=completion.selectors,
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
+) -> None:
+    """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    if selector is not None:
+        from edgefleet_cli.device.bulk_labels import label_many
+
+        label_many(session, selector, parse_labels(words, removals=True), dry_run=dry_run)
+        return
+    if dry_run or len(words) < 2:
+        raise UsageError(
+            "say a device and its labels" if len(words) < 2 else "--dry-run goes with -l",
+            why="one device is named, many are selected",
+            next_step="`edgectl device label ID site=berlin old-`, or `edgectl device label -l site=lab ring=1`",
+        )
+    device_id, *changes = words
+    device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)})
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.get('labels'))}"))
+
+
+@app.command("set-profile")
+def set_profile(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    profile: Annotated[str, typer.Argument(metavar="PROFILE", autocompletion=completion.profiles)],
+) -> None:
+    """Set the hardware profile of a device by hand, over the one the server chose."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    device = session.api.patch(f"/devices/{part(device_id)}", {"profile": profile})
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: profile {entry.get('profile')}"))
+
+
+@app.command("capture")
+def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    model: Annotated[str, typer.Option("--model", help="Of this model only.")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="random, low_confidence, disagreement or flag; else all.")
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest.")] = 100,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the records there.")] = None,
+    key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key to open them with.")] = None,
+    wait: Annotated[str, typer.Option("--wait", help="How long to wait for the device.")] = "2m",
+    fetch: Annotated[str | None, typer.Option("--fetch", metavar="ID", help="Go on with an earlier fetch.")] = None,
+) -> None:
+    """Fetch what a device captured: inputs worth looking at, as the bundle's privacy policy allows, sealed to your key."""
+    from edgefleet_cli.device.captures.capture_fetch import fetch_records
+
+    fetch_records(
+        Session.of(ctx),
+        device_id,
+        wanted={"model": model, "reason": reason, "limit": limit},
+        fetch_id=fetch,
+        out=out,
+        key=key,
+        wait_s=parse_duration_s(wait),
+    )
+
+
+@app.command("decommission")
+def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Revoke a device's identity: the server neither hears nor serves it any more; it must be enrolled again."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.confirm(f"Revoke {device_id}? It keeps running its models, and the server no longer hears it.")
+    session.api.delete(f"/devices/{part(device_id)}")
+    session.out.note(f"revoked {device_id}")
+
+
+@app.command("enroll")
+def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many claim tokens.")] = 1,
+    uses: Annotated[int, typer.Option("--uses", min=1, help="How many devices one token enrols.")] = 1,
+    ttl: Annotated[str, typer.Option("--ttl", help="How long the tokens are valid.")] = "24h",
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", help="Fix the profile; else the server picks it.", autocompletion=completion.profiles
+        ),
+    ] = None,
+    labels: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Label of the devices.")] = None,
+    name_prefix: Annotated[str | None, typer.Option("--name-prefix", help="Prefix of the device ids.")] = None,
+    approval: Annotated[
+        bool | None, typer.Option("--approval/--no-approval", help="Devices wait for `device approve`.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write one 0600 file a token.")] = None,
+) -> None:
+    """Make claim tokens; a device enrols itself with one and needs nothing else."""
+    session = Session.of(ctx)
+    body = {
+        "count": count,
+        "uses": uses,
+        "ttl_s": int(parse_duration_s(ttl)),
+        "labels": parse_labels(labels or [], removals=False),
+        "profile": profile,
+        "name_prefix": name_prefix,
+    } | ({} if approval is None else {"approval": approval})
+    made = session.api.post("/enrollments", body)
+    tokens = made.get("tokens") or []
+    if out is not None:
+        _write_tokens(tokens, out)
+        session.out.note(f"wrote {len(tokens)} token files to {out}")
+    if session.out.is_for_eyes:
+        _show_tokens(session, tokens, out)
+    else:
+        session.out.rows(made, tokens, CLAIMS)
+
+
+CLAIMS = Sheet(
+    "claim tokens",
+    [
+        Column("id", lambda t: text(t.get("id")), keep=True),
+        Column("expires", lambda t: moment(t.get("expires_at"))),
+        Column("token", lambda t: text(t.get("token"))),
+    ],
+    lambda t: text(t.get("token")),
+)
+
+
+def _show_tokens(session: Session, tokens: list[Json], out: Path | None) -> None:
+    for entry in tokens:
+        if out is None:
+            session.out.line(str(entry["token"]))
+    first = f"$(cat {out / (str(tokens[0]['id']) + '.token')})" if out is not None and tokens else "TOKEN"
+    if len(tokens) == 1 and out is None:
+        first = str(tokens[0]["token"])
+    session.out.note("on the device:")
+    session.out.note(f"  edge-agent enroll {first} && edge-agent run")
+    if any(entry.get("approval") for entry in tokens):
+        session.out.note("each device then waits: compare its fingerprint, and let it in")
+        session.out.note("  edgectl device pending")
+
+
+def _write_tokens(tokens: list[Json], folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for entry in tokens:
+            write_private(folder / f"{entry['id']}.token", f"{entry['token']}\n")
+    except OSError as error:
+        raise UsageError(
+            f"cannot write tokens to {folder}", why=str(error), next_step="give another folder with --out"
+        ) from error
+
+
+def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]:
+    """Return labels from `k=v` and, where allowed, `k-` (None = remove). Raises UsageError."""
+    labels: dict[str, str | None] = {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if equals and key:
+            labels[key] = value
+        elif removals and change.endswith("-") and len(change) > 1:
+            labels[change[:-1]] = None
+        else:
+            allowed = "k=v or k-" if removals else "k=v"
+            raise UsageError(f"{change!r} is not a label", why=f"expected {allowed}", next_step="e.g. site=berlin")
+    return labels
+
+
+add_approval_commands(app)
+add_task_commands(app)
+add_many_command(app)
+add_watch_command(app)

@@ -1,0 +1,159 @@
+"""`edgectl device watch`: what a device answers, as it answers. Looking keeps the watch alive; the end of this ends it, minutes later."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from edgefleet_cli.core.api_client import part
+from edgefleet_cli.core.errors import DeviceNotShownError
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.server_retry import ServerRetry
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import milliseconds, text
+from edgefleet_cli.render.output import Column, Output, Sheet, visible
+
+Json = dict[str, Any]
+
+WAIT_S = 5.0
+"""How long the server may hold a question open."""
+_HEAD_LINES = 2
+_WHY = {
+    "off": "its owner does not show what it answers: `watch_predictions = false` in its agent.toml",
+    "metered": "its link costs by the byte; nothing is sent over it for looking at",
+}
+
+
+def answer_text(line: Json) -> str:
+    """Return what a model said, for a table: its best labels with their scores, or its first numbers."""
+    if line.get("hidden"):
+        return "(kept on the device)"
+    named = zip(line.get("labels") or [], line.get("scores") or [], strict=False)
+    told = ", ".join(f"{label} {_score(score)}".strip() for label, score in named)
+    return f"{told} (not finite)".strip() if line.get("nonfinite") else told or "-"
+
+
+def _score(score: Any) -> str:
+    return "nan" if score is None else f"{score:.4g}"
+
+
+PREDICTIONS = Sheet(
+    "predictions",
+    [
+        Column("time", lambda p: text(p.get("at"))[11:23], keep=True),
+        Column("model", lambda p: f"{p.get('model')}@{p.get('version')}"),
+        Column("lane", lambda p: text(p.get("lane")), spare=2),
+        Column("answer", answer_text),
+        Column("ms", lambda p: milliseconds(p.get("latency_ms")).removesuffix(" ms"), right=True),
+        Column("trace", lambda p: text(p.get("trace_id")), spare=1),
+    ],
+    lambda p: text(p.get("trace_id")),
+)
+
+
+class LiveAnswers:
+    """Asks for what is new and renews the watch where the server has none."""
+
+    def __init__(self, session: Session, device_id: str, model: str) -> None:
+        self._api = session.api
+        self._clock = session.clock
+        self._note = session.out.note
+        self._patience = ServerRetry(session.out.note, session.clock)
+        self._path = f"/devices/{part(device_id)}"
+        self._device = device_id
+        self._model = model
+        self._after_id = 0
+        self._has_heard = False
+
+    def follow(self, *, wait_s: float | None) -> Iterator[list[Json]]:
+        """Yield what came, some lines at a time, for `wait_s` seconds or without end; first what is there of the last minutes.
+
+        Raises DeviceNotShownError when the device says that it shows nothing, and what the first request raises.
+        """
+        deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
+        asked = self._api.post(f"{self._path}:watch", {})
+        if asked.get("status") != "online":
+            self._note(f"{self._device} is {asked.get('status')}: it shows nothing before it connects")
+        yield self._ask(0.0)["items"]
+        while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
+            answer = self._patience.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)
+            if answer is None:
+                continue
+            if answer["until"] is None:
+                self._patience.ask(partial(self._api.post, f"{self._path}:watch", {}), until_s=deadline_s)
+            self._heed(str(answer["state"]))
+            yield answer["items"]
+
+    def _ask(self, wait_s: float) -> Json:
+        answer = self._api.get(
+            f"{self._path}/predictions", after_id=self._after_id, model=self._model or None, wait_s=wait_s
+        )
+        self._after_id = int(answer["last_id"])
+        return answer
+
+    def _heed(self, state: str) -> None:
+        if state in _WHY:
+            raise DeviceNotShownError(
+                f"{self._device} shows nothing", why=_WHY[state], next_step="see its own log: edge-agent predictions"
+            )
+        if state and not self._has_heard:
+            self._has_heard = True
+            self._note(f"{self._device} shows what it answers from now on")
+
+
+def watch_device(session: Session, device_id: str, *, model: str, limit: int | None) -> bool:
+    """Show what a device answers until `limit` lines were shown (True) or the time is up (False)."""
+    onlooker = LiveAnswers(session, device_id, model)
+    left = math.inf if limit is None else limit
+    with _screen(session.out) as show:
+        for lines in onlooker.follow(wait_s=session.options.timeout_s):
+            new = lines if left == math.inf else lines[: int(left)]
+            left -= len(new)
+            show(new)
+            if left <= 0:
+                return True
+    return False
+
+
+@contextmanager
+def _screen(out: Output) -> Iterator[Callable[[list[Json]], None]]:
+    """Yield what shows lines: a table that is drawn anew on a terminal, else one record a line."""
+    if not out.is_live:
+        yield _records(out)
+        return
+    from rich.live import Live
+
+    newest: deque[Json] = deque(maxlen=max(1, out.data.height - _HEAD_LINES))
+    with Live(console=out.data, auto_refresh=False) as live:
+
+        def show(lines: list[Json]) -> None:
+            newest.extend(lines)
+            if not newest:
+                return
+            shown = list(newest)
+            while (
+                len(shown) > 1 and len(out.data.render_lines(out.grid(shown, PREDICTIONS.columns))) >= out.data.height
+            ):
+                shown.pop(0)  # a long answer takes several lines of the terminal
+            live.update(out.grid(shown, PREDICTIONS.columns), refresh=True)
+
+        yield show
+
+
+def _records(out: Output) -> Callable[[list[Json]], None]:
+    is_first = True
+
+    def show(lines: list[Json]) -> None:
+        nonlocal is_first
+        for line in lines:
+            if out.is_for_eyes:
+                out.line(visible("  ".join(column.cell(line) for column in PREDICTIONS.columns)))
+            elif out.form is not Format.NAME or line.get("trace_id"):
+                out.record(line, PREDICTIONS, is_first=is_first)
+            is_first = False
+
+    return show

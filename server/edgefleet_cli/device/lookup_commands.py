@@ -1,0 +1,171 @@
+"""`edgectl device list | explain | pin | unpin | watch`: find devices, see why one does not run what it should, keep one out of
+rollouts, and see what one answers, live.
+"""
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
+from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.device.render import device_sheet
+from edgefleet_cli.render.format import pairs, text
+
+Json = dict[str, Any]
+
+DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
+
+
+def add_look_commands(app: typer.Typer) -> None:
+    """Put the commands into `edgectl device`."""
+    app.command("list")(list_devices)
+    app.command("explain")(explain)
+    app.command("pin")(pin)
+    app.command("unpin")(unpin)
+
+
+def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    selector: Annotated[
+        str,
+        typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.", autocompletion=completion.selectors),
+    ] = "",
+    status: Annotated[str, typer.Option("--status", help="online, offline, unknown or revoked; commas between.")] = "",
+    running: Annotated[
+        str,
+        typer.Option(
+            "--running", metavar="REF", help="Runs name@version, or any of name.", autocompletion=completion.releases
+        ),
+    ] = "",
+    desired: Annotated[
+        str, typer.Option("--desired", metavar="REF", help="Should run it.", autocompletion=completion.releases)
+    ] = "",
+    stale: Annotated[str | None, typer.Option("--stale", metavar="T", help="Not seen for so long, e.g. 10m.")] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="KEY", help="id, profile, status, arch, agent, seen, free; -KEY: reversed.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it as it changes.")] = False,
+) -> None:
+    """List devices; with --watch until Ctrl-C (or --timeout: exit 8)."""
+    from edgefleet_cli.device.device_filters import DeviceListFilter
+
+    session = Session.of(ctx)
+    stale_s = None if stale is None else parse_duration_s(stale)
+    choice = DeviceListFilter(selector, status, running, desired, stale_s, sort, limit)
+    wanted = choice.server_selector()
+
+    def ask() -> Json:
+        if not choice.is_looked_at_here:
+            return session.api.pages("/devices", selector=wanted, sort=choice.server_sort(), limit=limit)
+        found = choice.chosen(session.api.pages("/devices", selector=wanted)["items"], session.clock.now())
+        return {"items": found, "next_cursor": None, "total": len(found)}
+
+    if watch:
+        from edgefleet_cli.render.live_list import watch_list
+
+        watch_list(session, ask, lambda: device_sheet(session.clock.now()))
+        raise typer.Exit(EXIT_TIMEOUT)
+    session.out.items(ask(), device_sheet(session.clock.now()))
+
+
+def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Say why a device does not run what it should, and what would move it. Exit 1 when something is not as it should be."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.device.device_explain import WHY, pin_text, reasons
+
+    session = Session.of(ctx)
+    device = session.api.get(f"/devices/{part(device_id)}")
+    rows = reasons(device, _places(session, device_id), session.clock.now())
+    pinned = pin_text(device)
+    document = {
+        "device": device_id,
+        "status": device.get("status"),
+        "pinned": pinned,
+        "items": rows,
+    }
+    session.out.rows(document, rows, WHY)
+    if pinned:
+        session.out.note(f"pinned: {pinned}; no rollout takes it along (`edgectl device unpin {device_id}`)")
+    raise typer.Exit(EXIT_OK if all(row["is_settled"] for row in rows) else EXIT_FAILED)
+
+
+def _places(session: Session, device_id: str) -> dict[str, Json]:
+    """Return the device's place in the newest rollout of each model that is not settled."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.rollout.render import REGRESSED, UNSETTLED
+
+    found: dict[str, Json] = {}
+    for rollout in session.api.pages("/rollouts", state=UNSETTLED, device=device_id)["items"]:
+        if rollout["model"] not in found:
+            path = f"/rollouts/{part(str(rollout['id']))}/devices"
+            own = {"rollout": rollout["id"], "is_regressed": rollout["state"] == REGRESSED}
+            for place in session.api.pages(path, device=device_id)["items"]:
+                found[str(rollout["model"])] = place | own
+    return found
+
+
+def pin(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="[RELEASE]", help="Set this release on it first.", autocompletion=completion.releases),
+    ] = None,
+    reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, as the value of a label.")] = "by-hand",
+) -> None:
+    """Keep a device out of rollouts from now on, at what it runs or at RELEASE. A rollout that has begun with it goes on."""
+    from edgefleet_cli.device.device_explain import PIN_LABEL
+
+    session = Session.of(ctx)
+    device = _label(session, device_id, {PIN_LABEL: reason})
+    if ref is not None:
+        from edgefleet_cli.release.deployment.deployer import Deployer
+        from edgefleet_cli.release.deployment.render import note_skipped
+
+        answer = Deployer(session.api, session.out, session.clock).deploy(ref, device=device_id)
+        note_skipped(session, answer)
+        if not answer.get("set"):
+            session.out.note(f"{device_id} is pinned, and does not get {ref}")
+            raise typer.Exit(EXIT_FAILED)
+    told = f"{device_id} is pinned" + (f" at {ref}" if ref else "") + f": {reason}"
+    session.out.one(device, device_sheet(session.clock.now()), lambda _: session.out.note(told))
+
+
+def unpin(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Let a device take part in rollouts again, from the next one on."""
+    from edgefleet_cli.device.device_explain import PIN_LABEL
+
+    session = Session.of(ctx)
+    device = _label(session, device_id, {PIN_LABEL: None})
+    sheet = device_sheet(session.clock.now())
+    session.out.one(device, sheet, lambda one: session.out.note(f"{text(one.get('id'))}: {pairs(one.get('labels'))}"))
+
+
+def _label(session: Session, device_id: str, labels: dict[str, str | None]) -> Json:
+    from edgefleet_cli.core.api_client import part
+
+    return session.api.patch(f"/devices/{part(device_id)}", {"labels": labels})
+
+
+def add_watch_command(app: typer.Typer) -> None:
+    """Put the command into `edgectl device`."""
+    app.command("watch")(watch)
+
+
+def watch(
+    ctx: typer.Context,
+    device_id: Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)],
+    model: Annotated[str, typer.Option("--model", help="Of this model only.")] = "",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many.")] = None,
+) -> None:
+    """Show what a device answers, as it answers: labels, latency, trace ids, and never what it was asked.
+
+    A sample of the newest answers every two seconds, without end (or until --timeout: exit 8). It may take some seconds to begin.
+    """
+    from edgefleet_cli.device.live_answers import watch_device
+
+    is_done = watch_device(Session.of(ctx), device_id, model=model, limit=limit)
+    raise typer.Exit(EXIT_OK if is_done else EXIT_TIMEOUT)

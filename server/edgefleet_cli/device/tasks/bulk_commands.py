@@ -1,0 +1,71 @@
+"""`edgectl device ask`: the same task for many devices, chosen by a selector."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import text
+from edgefleet_cli.render.output import Column, Sheet
+
+
+class Kind(StrEnum):
+    """What many devices can be asked."""
+
+    DIAG = "diag"
+    LOGS = "logs"
+    RESTART = "restart"
+
+
+SHEET = Sheet(
+    "asked devices",
+    [
+        Column("task", lambda one: text(one.get("kind")), keep=True),
+        Column("matched", lambda one: text(one.get("matched")), right=True),
+        Column("asked", lambda one: text(one.get("asked")), right=True),
+        Column("skipped", lambda one: text(len(one.get("skipped") or ())), right=True),
+    ],
+    lambda one: text(one.get("kind")),
+)
+
+
+def add_many_command(app: typer.Typer) -> None:
+    """Put the command into `edgectl device`."""
+    app.command("ask")(ask)
+
+
+def ask(
+    ctx: typer.Context,
+    kind: Annotated[Kind, typer.Argument(metavar="TASK", help="diag, logs or restart.")],
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector",
+            "-l",
+            metavar="SELECTOR",
+            help="e.g. site=berlin; '' = all.",
+            autocompletion=completion.selectors,
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many devices would be asked.")] = False,
+) -> None:
+    """Ask every live device that a selector matches for its log or diagnosis, or to restart its agent; at most 1,000 at once."""
+    session = Session.of(ctx)
+    body: dict[str, Any] = {"kind": kind.value, "selector": selector, "dry_run": True}
+    if kind is Kind.RESTART:
+        body["what"] = "agent"
+    found = session.api.post("/devices:task", body)
+    if not dry_run:
+        session.confirm(f"Ask {found.get('matched')} devices: {kind.value}?")
+        found = session.api.post("/devices:task", {**body, "dry_run": False})
+
+    def show(done: dict[str, Any]) -> None:
+        session.out.fields((column.header, column.cell(done)) for column in SHEET.columns)
+        for one in done.get("skipped") or ():
+            session.out.note(f"{one.get('device')}: {one.get('reason')}")
+
+    session.out.one(found, SHEET, show)

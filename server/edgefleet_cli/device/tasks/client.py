@@ -1,0 +1,112 @@
+"""Asking a device to do something once, and waiting until it is over: `edgectl device diag | logs | restart`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edgefleet_cli.core.api_client import part
+from edgefleet_cli.core.errors import EXIT_TIMEOUT, CliError, UsageError
+from edgefleet_cli.core.server_retry import ServerRetry
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import age, moment, size, text
+from edgefleet_cli.render.output import Column, Sheet
+
+Json = dict[str, Any]
+
+POLL_S = 0.5
+DEFAULT_WAIT_S = 120.0
+_OVER = frozenset({"done", "failed", "expired", "cancelled"})
+
+
+class TaskFailedError(CliError):
+    """The device did not do it."""
+
+    code = "cli.task_failed"
+
+
+class TaskTimeoutError(CliError):
+    """The device has not done it yet."""
+
+    code = "cli.task_timeout"
+    exit_code = EXIT_TIMEOUT
+
+
+def task_sheet(now: datetime) -> Sheet:
+    """Return how tasks are listed; ages are counted from `now`."""
+    return Sheet(
+        "tasks; ask for one with `edgectl device diag|logs|restart ID`",
+        [
+            Column("id", lambda t: text(t.get("id")), keep=True),
+            Column("kind", lambda t: text(t.get("kind"))),
+            Column("state", lambda t: text(t.get("state"))),
+            Column("asked", lambda t: age(t.get("created_at"), now), right=True),
+            Column("result", lambda t: size(t["result_bytes"]) if t.get("result_bytes") else "-", right=True),
+            Column("by", lambda t: text(t.get("created_by"))),
+            Column("reason", lambda t: ": ".join(str(t[k]) for k in ("code", "reason") if t.get(k)) or "-"),
+            Column("until", lambda t: moment(t.get("until")), wide=True),
+        ],
+        lambda t: text(t.get("id")),
+    )
+
+
+def ask(session: Session, device: str, body: Json, *, wait: bool) -> Json:
+    """Make a task and, with `wait`, follow it to its end; each step is a note. Returns the task as it is then.
+
+    Raises TaskFailedError, TaskTimeoutError.
+    """
+    task = session.api.post(f"/devices/{part(device)}/tasks", body)
+    session.out.note(
+        f"{device}: {task['id']} {task['kind']} queued; the device learns of it by its document {task['gen']}"
+    )
+    return _follow(session, device, task) if wait else task
+
+
+def _follow(session: Session, device: str, task: Json) -> Json:
+    limit_s = session.options.timeout_s or DEFAULT_WAIT_S
+    deadline_s = session.clock.monotonic_s() + limit_s
+    patience = ServerRetry(session.out.note, session.clock)
+    path = f"/devices/{part(device)}/tasks/{part(str(task['id']))}"
+    state = str(task["state"])
+    while state not in _OVER:
+        left_s = deadline_s - session.clock.monotonic_s()
+        if left_s <= 0:
+            raise TaskTimeoutError(
+                f"{device} has not done {task['id']} after {limit_s:.0f} s; it is {state}",
+                why="it may be offline, or busy with an install"
+                if state in ("queued", "accepted")
+                else text(task.get("reason")),
+                next_step=f"it stays asked until {moment(task['until'])}; see `edgectl device tasks {device}`",
+            )
+        session.clock.sleep(min(POLL_S, left_s))
+        found = patience.ask(lambda: session.api.get(path), until_s=deadline_s)
+        if found is None:
+            continue
+        task = found
+        if task["state"] != state:
+            state = str(task["state"])
+            session.out.note(f"{device}: {task['id']} {state}")
+    if state != "done":
+        raise TaskFailedError(
+            f"{device} did not do {task['id']}: {state}",
+            why=": ".join(str(task[key]) for key in ("code", "reason") if task.get(key)) or "its time was over",
+            next_step=f"see `edgectl device events {device}`, and ask again",
+        )
+    return task
+
+
+def result(session: Session, device: str, task: Json) -> bytes:
+    """Return what the device sent."""
+    return session.api.read(f"/devices/{part(device)}/tasks/{part(str(task['id']))}/result")
+
+
+def save(data: bytes, file: Path) -> None:
+    """Write a result for its owner's eyes only. Raises UsageError."""
+    import os
+
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+            out.write(data)
+    except OSError as error:
+        raise UsageError(f"cannot write {file}", why=str(error), next_step="give another file with --out") from error

@@ -1,0 +1,95 @@
+"""`edgectl device diag | logs | restart | tasks`: what a device is asked to do once, through its signed document."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.session import Session
+
+DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the device (--timeout, by default 120 s).")]
+
+
+def add_task_commands(app: typer.Typer) -> None:
+    """Put the commands into `edgectl device`."""
+    app.command("diag")(diag)
+    app.command("logs")(logs)
+    app.command("restart")(restart)
+    app.command("tasks")(tasks)
+
+
+def diag(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; ID-diag.tar.gz by default.")] = None,
+    wait: Wait = True,
+) -> None:
+    """Let a device send its diagnosis: an archive of at most 1 MB, without secrets."""
+    from edgefleet_cli.device.tasks.client import ask, result, save, task_sheet
+
+    session = Session.of(ctx)
+    task = ask(session, device_id, {"kind": "diag"}, wait=wait)
+    if wait:
+        file = out or Path(f"{device_id}-diag.tar.gz")
+        save(result(session, device_id, task), file)
+        task = {**task, "file": str(file)}
+    where = f"wrote {task['file']}" if wait else "not waited for"
+    session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(where))
+
+
+def logs(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=5000, help="How many of the newest.")] = 200,
+    contains: Annotated[str | None, typer.Option("--contains", help="Only lines with this text.")] = None,
+    wait: Wait = True,
+) -> None:
+    """Show the last log lines of a device: the agent's, its workers' and its install children's, without secrets."""
+    from edgefleet_cli.device.tasks.client import ask, result, task_sheet
+    from edgefleet_cli.render.output import visible
+
+    session = Session.of(ctx)
+    body = {"kind": "logs", "lines": lines} | ({"contains": contains} if contains else {})
+    task = ask(session, device_id, body, wait=wait)
+    found = result(session, device_id, task).decode("utf-8", "replace").splitlines() if wait else []
+
+    def show(_task: object) -> None:
+        for line in found:
+            session.out.line(visible(line))
+
+    session.out.one({**task, "lines": found} if wait else task, task_sheet(session.clock.now()), show)
+
+
+def restart(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Only the worker of this model; the agent itself by default.")
+    ] = None,
+    wait: Wait = True,
+) -> None:
+    """Restart the agent of a device, or one model's worker. Requests in flight are finished; a worker's restart refuses none."""
+    from edgefleet_cli.device.tasks.client import ask, task_sheet
+
+    session = Session.of(ctx)
+    if model == "":
+        raise UsageError("--model is empty", why="", next_step="name a model, or leave it out")
+    body = {"kind": "restart", "what": "worker", "model": model} if model else {"kind": "restart", "what": "agent"}
+    task = ask(session, device_id, body, wait=wait)
+    done = f"{device_id}: {'the worker of ' + model if model else 'the agent'} restarts" if wait else "not waited for"
+    session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(done))
+
+
+def tasks(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """List what a device was asked to do, newest first, and how far it is."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.device.tasks.client import task_sheet
+
+    session = Session.of(ctx)
+    page = session.api.get(f"/devices/{part(device_id)}/tasks")
+    session.out.items(page, task_sheet(session.clock.now()))

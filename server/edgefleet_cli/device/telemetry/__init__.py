@@ -1,0 +1,1 @@
+"""`edgectl device metrics`: telemetry windows of one device as rows and as lines of bars."""

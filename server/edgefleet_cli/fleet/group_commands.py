@@ -1,0 +1,107 @@
+"""`edgectl group`: saved selectors. A group is always what its selector matches now."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Groups: saved selectors, for `group=NAME` in any selector.", no_args_is_help=True)
+
+Json = dict[str, Any]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
+
+SHEET = Sheet(
+    "groups; save one with `edgectl group create NAME -l SELECTOR`",
+    [
+        Column("name", lambda g: text(g.get("name")), keep=True),
+        Column("selector", lambda g: text(g.get("selector") or "all devices")),
+        Column("devices", lambda g: text(g.get("devices")), right=True),
+        Column("created", lambda g: moment(g.get("created_at"))),
+        Column("by", lambda g: text(g.get("created_by"))),
+    ],
+    lambda g: text(g.get("name")),
+)
+
+
+@app.command("create")
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=1.", autocompletion=completion.selectors
+        ),
+    ],
+) -> None:
+    """Save a selector under a name."""
+    session = Session.of(ctx)
+    group = session.api.post("/groups", {"name": name, "selector": selector})
+    session.out.one(group, SHEET, lambda entry: _show(session, entry))
+
+
+@app.command("change")
+def change(
+    ctx: typer.Context,
+    name: Name,
+    selector: Annotated[
+        str,
+        typer.Option(
+            "--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=2.", autocompletion=completion.selectors
+        ),
+    ],
+) -> None:
+    """Give a group another selector; refused while an open rollout names it."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    group = session.api.patch(f"/groups/{part(name)}", {"selector": selector})
+    session.out.one(group, SHEET, lambda entry: _show(session, entry))
+
+
+@app.command("list")
+def list_groups(ctx: typer.Context) -> None:
+    """List groups with how many devices each has now."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/groups"), SHEET)
+
+
+@app.command("show")
+def show(ctx: typer.Context, name: Name) -> None:
+    """Show a group."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.out.one(session.api.get(f"/groups/{part(name)}"), SHEET, lambda entry: _show(session, entry))
+
+
+def _show(session: Session, group: Json) -> None:
+    session.out.fields((column.header, column.cell(group)) for column in SHEET.columns)
+
+
+@app.command("members")
+def members(ctx: typer.Context, name: Name) -> None:
+    """List the devices that are in a group now."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.device.render import device_sheet
+
+    session = Session.of(ctx)
+    page = session.api.pages(f"/groups/{part(name)}/members")
+    session.out.items(page, device_sheet(session.clock.now()))
+
+
+@app.command("delete")
+def delete(ctx: typer.Context, name: Name) -> None:
+    """Forget a group; its devices stay as they are."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.confirm(f"Delete the group {name}? Selectors that name it are refused then.")
+    session.api.delete(f"/groups/{part(name)}")
+    session.out.note(f"deleted {name}")

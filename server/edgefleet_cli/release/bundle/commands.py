@@ -1,0 +1,116 @@
+"""`edgectl bundle`: signed bundles of the server, and bundle files here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import EXIT_NOT_FOUND, ApiError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.release.bundle.render import (
+    ALL_BUNDLES,
+    INSPECTED,
+    VERIFIED,
+    NotSignedError,
+    show_bundle,
+    signature_text,
+)
+from edgefleet_cli.render.format import until_s
+
+app = typer.Typer(help="Bundles: a release built and signed for one profile.", no_args_is_help=True)
+
+Json = dict[str, Any]
+Digest = Annotated[
+    str, typer.Argument(metavar="SHA256", help="Digest of the bundle.", autocompletion=completion.bundles)
+]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A .bundle file.")]
+
+
+@app.command("list")
+def list_bundles(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Only of this model.", autocompletion=completion.models),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="P", help="Only for this profile.", autocompletion=completion.profiles),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
+) -> None:
+    """List the signed bundles, newest first."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/bundles", model=model, profile=profile, limit=limit), ALL_BUNDLES)
+
+
+@app.command("show")
+def show(ctx: typer.Context, sha256: Digest) -> None:
+    """Show a bundle of the server: how it is signed, what is in it."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    found = session.api.get(f"/bundles/{part(sha256)}")
+    session.out.one(found, ALL_BUNDLES, lambda one: show_bundle(session.out, one, session.clock.now()))
+
+
+@app.command("inspect")
+def inspect(ctx: typer.Context, file: File) -> None:
+    """Check every member of a bundle file against its manifest, and say what is in it. Needs no server."""
+    from edgefleet_agent.diagnostics.bundles import inspect_text
+
+    session = Session.of(ctx)
+    session.out.one(_inspected(file), INSPECTED, lambda one: session.out.prose(inspect_text(one)))
+
+
+@app.command("verify")
+def verify(ctx: typer.Context, file: File) -> None:
+    """Check every member of a bundle file, and whether the server's trust repository vouches for these very bytes. Exit 1 if not.
+
+    The signature is looked up where the file claims to come from; a device checks it by the keys that it trusts itself.
+    """
+    session = Session.of(ctx)
+    found = _inspected(file)
+    manifest = found["manifest"]
+    signature = _signature(session, str(found["sha256"]))
+    is_valid = signature["state"] == "signed" and (until_s(signature.get("expires"), session.clock.now()) or 0) > 0
+    told = signature_text(signature, session.clock.now())
+    if not is_valid:
+        raise NotSignedError(
+            f"no device would take {file}",
+            why=told,
+            next_step="take the bundle from the server: `edgectl model pull REF`, or publish the release anew",
+        )
+    named = {name: manifest[name] for name in ("model", "version", "profile")}
+    checked = {name: found[name] for name in ("file", "sha256", "bytes")}
+    row = {**checked, **named, "members": "as the manifest says", "signature": signature["state"]}
+    row |= {"role": signature["role"], "expires": signature["expires"]}
+    session.out.one(
+        row, VERIFIED, lambda one: session.out.line(f"{file}: every member is as the manifest says; {told}")
+    )
+
+
+def _inspected(file: Path) -> Json:
+    """Return what `edge-agent bundle inspect` tells of a file. Raises UnreadableFileError, BundleError, ManifestError."""
+    from edgefleet_agent.diagnostics.bundles import inspect as inspect_file
+    from edgefleet_cli.core.errors import UnreadableFileError
+
+    try:
+        return inspect_file(file)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot read {file}", why=error.strerror or str(error), next_step="name a .bundle file"
+        ) from error
+
+
+def _signature(session: Session, sha256: str) -> Json:
+    try:
+        found: Json = session.api.get(f"/bundles/{sha256}")["signature"]
+    except ApiError as error:
+        if error.exit_code != EXIT_NOT_FOUND:
+            raise
+        return {"state": "missing"}
+    return found

@@ -1,0 +1,99 @@
+"""`edgectl model pull`: a signed bundle as a file here, whole and checked, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from edgefleet_cli.core.errors import EXIT_CONFLICT, CliError, UsageError
+from edgefleet_cli.core.files import whole_file
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import text
+from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.render.progress import download_bar
+
+Json = dict[str, Any]
+
+PULLED = Sheet(
+    "files",
+    [
+        Column("file", lambda p: text(p.get("file")), keep=True),
+        Column("release", lambda p: text(p.get("ref"))),
+        Column("profile", lambda p: text(p.get("profile"))),
+        Column("bytes", lambda p: text(p.get("bytes")), right=True),
+        Column("sha256", lambda p: text(p.get("sha256")), wide=True),
+    ],
+    lambda p: text(p.get("file")),
+)
+
+
+class FileInTheWayError(CliError):
+    """There is another file where the bundle would go."""
+
+    code = "cli.file_exists"
+    exit_code = EXIT_CONFLICT
+
+
+class WrongBytesError(CliError):
+    """What came is not what the server said it would be."""
+
+    code = "cli.blob_digest"
+
+
+def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force: bool) -> Json:
+    """Write a release's bundle into a folder; return what was written. A file with the same bytes is left as it is.
+
+    Raises UsageError, FileInTheWayError, WrongBytesError, UnreadableFileError, ApiError.
+    """
+    from edgefleet_cli.core.api_client import part
+
+    release = session.api.get(f"/releases/{part(ref)}")
+    bundle = _chosen(release, profile)
+    sha256, length = str(bundle["sha256"]), int(bundle["bundle_bytes"])
+    file = folder / f"{bundle['model']}-{bundle['version']}-{bundle['profile']}.bundle"
+    told: Json = {
+        "file": str(file), "ref": str(release["ref"]), "profile": bundle["profile"], "sha256": sha256, "bytes": length,
+    }  # fmt: skip
+    if file.exists() and not force:
+        if _digest_of(file) == sha256:
+            session.out.note(f"{file} is there already, with the same bytes")
+            return {**told, "is_new": False}
+        raise FileInTheWayError(
+            f"{file} is there already", why="its bytes are others", next_step="add --force, or give another --dir"
+        )
+    with whole_file(file, "--dir", replace=force) as sink, download_bar(session.out, file.name, length) as advance:
+        digest = hashlib.sha256()
+        for chunk in session.api.blob(sha256):
+            digest.update(chunk)
+            sink.write(chunk)
+            advance(len(chunk))
+        if digest.hexdigest() != sha256:
+            raise WrongBytesError(
+                f"{file} was not written: it is not what was asked for",
+                why=f"expected sha256 {sha256[:16]}…, got {digest.hexdigest()[:16]}…",
+                next_step="try again; if it stays so, the server's blob store is damaged: `edgectl server check`",
+            )
+    return {**told, "is_new": True}
+
+
+def _chosen(release: Json, profile: str | None) -> Json:
+    bundles: list[Json] = release.get("bundles") or []
+    names = ", ".join(str(one.get("profile")) for one in bundles)
+    found = [one for one in bundles if profile in {None, one.get("profile")}]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"{release['ref']} has {len(found)} bundles", why=f"one a profile: {names}", next_step="add --profile P"
+        )
+    raise UsageError(
+        f"{release['ref']} has no bundle" + (f" for {profile}" if profile else ""),
+        why=f"it has bundles for {names}" if names else "none is signed",
+        next_step=f"see why: `edgectl release show {release['ref']}`",
+    )
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -1,0 +1,108 @@
+"""`edgectl release`: a model at a version, with its bundles and where they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.release.render import PERFORMANCE, RELEASES, show_performance, show_release
+from edgefleet_cli.render.format import text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
+
+Ref = Annotated[
+    str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
+]
+
+DEVICES = Sheet(
+    "devices that have or want this release",
+    [
+        Column("device", lambda d: text(d.get("device")), keep=True),
+        Column("profile", lambda d: text(d.get("profile"))),
+        Column("status", lambda d: text(d.get("status"))),
+        Column("wanted", lambda d: text(d.get("wanted"))),
+        Column("runs it", lambda d: text(d.get("active"))),
+        Column("phase", lambda d: text(d.get("phase"))),
+        Column("state", lambda d: text(d.get("state")), wide=True),
+        Column("error", lambda d: text(d.get("error_class"))),
+    ],
+    lambda d: text(d.get("device")),
+)
+
+
+@app.command("list")
+def list_releases(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Option("--model", help="Only releases of this model.")] = None,
+) -> None:
+    """List releases, newest first."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/releases", model=model), RELEASES)
+
+
+@app.command("show")
+def show(ctx: typer.Context, ref: Ref) -> None:
+    """Show a release: its bundles, what was refused and why."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    release = session.api.get(f"/releases/{part(ref)}")
+    session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+
+
+@app.command("performance")
+def performance(ctx: typer.Context, ref: Ref) -> None:
+    """Compare what was predicted of a release, with its error, with what devices reported."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    page = session.api.get(f"/releases/{part(ref)}/performance")
+    if session.out.is_for_eyes and page["items"]:
+        show_performance(session.out, page["items"])
+    else:
+        session.out.items(page, PERFORMANCE)
+
+
+@app.command("devices")
+def devices(ctx: typer.Context, ref: Ref) -> None:
+    """List the devices that have or want a release."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    session.out.items(session.api.pages(f"/releases/{part(ref)}/devices"), DEVICES)
+
+
+@app.command("report")
+def report(
+    ctx: typer.Context,
+    ref: Ref,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
+) -> None:
+    """Write the conversion report of a release as an HTML page and print where; -o json prints its figures instead."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.files import write_whole
+
+    session = Session.of(ctx)
+    path = f"/releases/{part(ref)}/report"
+    if session.out.form in {Format.JSON, Format.YAML}:
+        session.out.document(session.api.get(path), lambda: None)
+        return
+    file = out or Path(f"{ref.replace('@', '-')}-report.html")
+    write_whole(file, session.api.read(f"{path}.html"))
+    session.out.line(str(file))
+
+
+@app.command("cancel")
+def cancel(ctx: typer.Context, ref: Ref) -> None:
+    """End the conversions of a release that wait or run; bundles that are signed stay."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    release = session.api.post(f"/releases/{part(ref)}:cancel", {})
+    session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))

@@ -1,0 +1,80 @@
+"""`edgectl convert`: the server's conversion pipeline, run here, without a server and without keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.release.conversion import conversion_options as flags
+from edgefleet_cli.release.render import BUNDLES, show_candidates, show_result
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Folder for bundles and report; bundles/NAME-VERSION else.", show_default=False
+    ),
+]
+
+
+@flags.converting
+def convert(
+    ctx: typer.Context,
+    model: flags.ModelArgument,
+    out: Out = None,
+    name: flags.OwnName = None,
+    version: flags.OwnVersion = None,
+    *,
+    asked: flags.Conversion,
+    mlflow_url: flags.MlflowUrl = None,
+) -> None:
+    """Convert a model here and write unsigned bundles. Exit 0 all made, 1 some refused."""
+    session = Session.of(ctx)
+    from edgefleet_cli.importing.release_names import pinned, registered
+    from edgefleet_cli.importing.resolver import resolved
+
+    address = pinned(session, model, mlflow_url)
+    name, version = registered(address, name, version)
+    with resolved(session, model, address, mlflow_url) as source:
+        own_name, own_version = flags.named_by(str(source.path), name, version)
+        request = asked.request(model=str(source.path), name=own_name, version=own_version)
+        folder = out or Path("bundles") / f"{own_name}-{own_version}"
+        raise typer.Exit(_convert(session, request, folder))
+
+
+def _convert(session: Session, request: flags.ModelRequest, folder: Path) -> int:
+    from edgefleet_cli.release.conversion.local_conversion import convert_here
+
+    result = convert_here(request, folder, session.out)
+    if session.out.is_for_eyes:
+        _show(session, result)
+    else:
+        session.out.rows(result, result.get("bundles") or [], BUNDLES)
+    return EXIT_FAILED if result.get("refused") or not result.get("bundles") else EXIT_OK
+
+
+def _show(session: Session, result: dict[str, Any]) -> None:
+    file = Path(str(result.get("report_path")))
+    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    show_candidates(session.out, report)
+    show_result(session.out, result)
+    judged_on = (report.get("data") or {}).get("judged_on")
+    if judged_on == "random input only":
+        session.out.note("judged on random input only; --calibration, and --eval with labels, judge by your own data")
+    elif judged_on:
+        session.out.note(f"judged on {judged_on}")
+    bundles = result.get("bundles") or []
+    if bundles:
+        folder = _short(Path(str(bundles[0].get("path"))).parent)
+        session.out.note(f"{len(bundles)} bundle{'s' if len(bundles) != 1 else ''} in {folder}")
+    session.out.note(f"report: {_short(Path(str(result.get('report_html_path'))))}")
+
+
+def _short(path: Path) -> Path:
+    """Return a path as the user would write it: from the working folder where it lies below."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,322 @@
+"""The flags that `publish` and `convert` share, and what they mean together."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.release.conversion.model_files import locate
+from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
+
+
+class Precision(StrEnum):
+    """Which number formats the converter may offer."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    DYNAMIC = "dynamic"
+    INT8_WEIGHTS = "int8-weights"
+    INT4_WEIGHTS = "int4-weights"
+    INT16X8 = "int16x8"
+    INT16_WEIGHTS = "int16-weights"
+
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help=".onnx, .tflite, .skops, .pt2, .keras, a folder, or mlflow:, https:, s3:, dvc:."
+    ),
+]
+OwnName = Annotated[
+    str | None, typer.Option("--name", metavar="N", help="Name of the model; made from the file's name else.")
+]
+OwnVersion = Annotated[
+    str | None,
+    typer.Option("--version", metavar="V", help="Version; from a file name like NAME-1.2.0.onnx, or dev, else."),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        metavar="P",
+        help="Profile name or profile file; may be given again.",
+        autocompletion=completion.profiles,
+    ),
+]
+Calibration = Annotated[Path | None, typer.Option("--calibration", metavar="F.npz", help="Data to quantize with.")]
+Evaluation = Annotated[
+    Path | None, typer.Option("--eval", metavar="F.npz", help="Data to judge with, never to calibrate.")
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="M", help="top1, agreement, mae, sequence, detection, scores or pkg.mod:func."),
+]
+Golden = Annotated[Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; made from data else.")]
+Reference = Annotated[
+    Path | None,
+    typer.Option("--reference", metavar="F", help="Samples for the drift reference, .npz, or a reference.msgpack."),
+]
+Labels = Annotated[Path | None, typer.Option("--labels", metavar="F", help="Class names, one a line.")]
+Preprocess = Annotated[
+    Path | None, typer.Option("--preprocess", metavar="F.json", help="How raw input becomes tensors.")
+]
+Postprocess = Annotated[
+    Path | None, typer.Option("--postprocess", metavar="F.json", help="How outputs become answers.")
+]
+PrivacyPolicy = Annotated[
+    Path | None,
+    typer.Option("--privacy", metavar="F.json", help="What of an input may be captured; without it nothing."),
+]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format to offer.")]
+MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Loss of the metric that is still fine.")]
+Explore = Annotated[
+    bool,
+    typer.Option("--explore", help="Prove and measure every candidate, for a whole table; the choice stays the same."),
+]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,3,224,224", help="Fixed shape of an input; may be given again."),
+]
+Values = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=V", help="Input that always has this value; it is no input any more."),
+]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Read a pickle or joblib file: runs the code in it, in the sandbox.")
+]
+MlflowUrl = Annotated[
+    str | None,
+    typer.Option("--mlflow-url", metavar="URL", help="The registry of mlflow: addresses; MLFLOW_TRACKING_URI else."),
+]
+Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
+
+DEFAULT_VERSION = "dev"
+_VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
+_LENGTH = re.compile(r"[0-9]{1,11}")
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
+DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "privacy", "recipe")
+
+
+def data_files(*files: Path | None) -> dict[str, Path | None]:
+    """Return the data files by kind, given in the order of `DATA_KINDS`."""
+    return dict(zip(DATA_KINDS, files, strict=True))
+
+
+@dataclass(frozen=True)
+class ImportFlags:
+    """How the source is read: fixed shapes and values of inputs by name, and whether a pickle may be."""
+
+    shapes: dict[str, list[int]] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    allow_pickle: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Return what was given, and nothing else: the options of a release without these flags stay what they were."""
+        given = {"shapes": self.shapes, "values": self.values, "allow_pickle": self.allow_pickle}
+        return {name: value for name, value in given.items() if value}
+
+
+def import_flags(shapes: list[str] | None, values: list[str] | None, allow_pickle: bool) -> ImportFlags:
+    """Return the parsed `--shape`, `--set` and `--allow-pickle`. Raises UsageError."""
+    parsed_shapes = {name: _shape(name, text) for name, text in map(_pair, shapes or [])}
+    parsed_values = {name: _number(name, text) for name, text in map(_pair, values or [])}
+    return ImportFlags(parsed_shapes, parsed_values, allow_pickle)
+
+
+def named_by(model: str, name: str | None, version: str | None) -> tuple[str, str]:
+    """Return name and version of a model, made from the name of its file or folder where they are not given."""
+    path = Path(model.removeprefix("file://"))
+    stem = (path.name if path.is_dir() else path.stem) or "model"
+    found = _VERSIONED.fullmatch(stem)
+    if found is not None and version is None:
+        stem, version = found.group(1), found.group(2)
+    made = _NOT_IN_NAMES.sub("-", stem.lower()).strip("-._")[:63].rstrip("-._")
+    return name or made or "model", version or DEFAULT_VERSION
+
+
+def _pair(given: str) -> tuple[str, str]:
+    name, equals, text = given.rpartition("=")
+    if not equals or not name:
+        raise UsageError(
+            f"{given!r} is not NAME=VALUE",
+            why="the name of an input of the model comes first",
+            next_step="for example --shape image=1,3,224,224 or --set sr=16000",
+        )
+    return name, text
+
+
+def _shape(name: str, text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(_LENGTH.fullmatch(part) and 0 < int(part) < 2**31 for part in parts):
+        raise UsageError(
+            f"{text!r} is not the shape of {name}",
+            why="a shape is a list of lengths of at least 1, with commas between them",
+            next_step=f"for example --shape {name}=1,3,224,224",
+        )
+    return [int(part) for part in parts]
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise UsageError(
+            f"{text!r} is not a value for {name}",
+            why="it is no finite number",
+            next_step=f"for example --set {name}=16000",
+        )
+    return number
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What to convert: identity, profiles (None = the server's choice), data files by kind, options."""
+
+    model: str
+    name: str
+    version: str
+    profiles: tuple[str, ...] | None
+    profile_files: tuple[dict[str, Any], ...]
+    data: dict[str, Path | None]
+    precision: str = Precision.AUTO.value
+    metric: str | None = None
+    max_drop: float = 0.01
+    explore: bool = False
+    reading: ImportFlags = ImportFlags()
+    lineage: dict[str, str] = field(default_factory=dict)
+    """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the options as API and converter take them."""
+        given = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
+        return given | ({"explore": True} if self.explore else {}) | self.reading.options()
+
+
+def make_request(  # noqa: PLR0913 - the flags of the command
+    *,
+    model: str,
+    name: str,
+    version: str,
+    profiles: list[str] | None,
+    data: dict[str, Path | None],
+    precision: Precision,
+    metric: str | None,
+    max_drop: float,
+    explore: bool = False,
+    reading: ImportFlags = ImportFlags(),
+    lineage: dict[str, str] | None = None,
+) -> ModelRequest:
+    """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
+    locate(model)
+    parse_model_name(name)
+    parse_version(version)
+    for kind, file in data.items():
+        if file is not None and not file.is_file():
+            raise UnreadableFileError(
+                f"there is no file {file}",
+                why=f"it was given with --{kind}",
+                next_step="check the path; relative paths start at the working directory",
+            )
+    named: list[str] = []
+    from_files: list[dict[str, Any]] = []
+    for given in profiles or []:
+        if given.endswith((".yaml", ".yml", ".json")) or "/" in given:
+            from edgefleet_profiles import load_file
+            from edgefleet_protocol.profile import profile_to_dict
+
+            from_files.append(profile_to_dict(load_file(Path(given))))
+        else:
+            named.append(str(parse_profile_name(given)))
+    chosen = tuple(named) if profiles else None
+    return ModelRequest(
+        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, explore, reading,
+        lineage or {},
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """The flags of a command that converts a model, as they were given."""
+
+    profile: Profiles = None
+    calibration: Calibration = None
+    evaluation: Evaluation = None
+    metric: Metric = None
+    golden: Golden = None
+    reference: Reference = None
+    labels: Labels = None
+    preprocess: Preprocess = None
+    postprocess: Postprocess = None
+    privacy: PrivacyPolicy = None
+    precision: PrecisionOption = Precision.AUTO
+    max_drop: MaxDrop = 0.01
+    explore: Explore = False
+    recipe: Recipe = None
+    shape: Shapes = None
+    value: Values = None
+    allow_pickle: AllowPickle = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no shape or value before anything is fetched. Raises UsageError."""
+        import_flags(self.shape, self.value, self.allow_pickle)
+
+    def request(self, *, model: str, name: str, version: str, lineage: dict[str, str] | None = None) -> ModelRequest:
+        """Return the request for a model, as `make_request` does."""
+        return make_request(
+            model=model,
+            name=name,
+            version=version,
+            profiles=self.profile,
+            data=data_files(
+                self.calibration,
+                self.evaluation,
+                self.golden,
+                self.reference,
+                self.labels,
+                self.preprocess,
+                self.postprocess,
+                self.privacy,
+                self.recipe,
+            ),
+            precision=self.precision,
+            metric=self.metric,
+            max_drop=self.max_drop,
+            explore=self.explore,
+            reading=import_flags(self.shape, self.value, self.allow_pickle),
+            lineage=lineage,
+        )
+
+
+def converting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `Conversion` as flags, in the place of its keyword `asked`."""
+    hints = get_type_hints(Conversion, include_extras=True)
+    shared = [
+        inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=hints[one.name])
+        for one in fields(Conversion)
+    ]
+
+    def run(**given: Any) -> None:
+        asked = Conversion(**{one.name: given.pop(one.name) for one in shared})
+        command(**given, asked=asked)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [two for one in own for two in (shared if one.name == "asked" else [one])]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+    return run

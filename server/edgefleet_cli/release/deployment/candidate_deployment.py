@@ -1,0 +1,75 @@
+"""`edgectl deploy --shadow | --split PCT | --end`: a release beside the active version. What the flags mean and what is printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import text
+from edgefleet_cli.render.output import Column, Sheet
+
+Json = dict[str, Any]
+
+SET = Sheet(
+    "devices",
+    [
+        Column("device", lambda d: text(d.get("device")), keep=True),
+        Column("profile", lambda d: text(d.get("profile"))),
+        Column("target", lambda d: text(d.get("target"))),
+        Column("gen", lambda d: text(d.get("gen")), wide=True, right=True),
+    ],
+    lambda d: text(d.get("device")),
+)
+_WORDS = {
+    "shadow": "run it as a shadow",
+    "split": "let it answer a share of the requests",
+    "end": "no longer run it beside the active version",
+}
+
+
+def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, strategy: str) -> Json | None:
+    """Return the body's mode, share_pct and salt, None without any of the flags. Raises UsageError."""
+    chosen = [name for name, is_set in (("--shadow", shadow), ("--split", split is not None), ("--end", end)) if is_set]
+    if salt and split is None:
+        raise UsageError("--salt is only for a split", why="nothing else is divided", next_step="add --split PCT")
+    if not chosen:
+        return None
+    if len(chosen) > 1:
+        raise UsageError(
+            f"{' and '.join(chosen)} do not go together",
+            why="a device runs one candidate in one mode",
+            next_step=f"keep {chosen[0]}",
+        )
+    if wait or strategy != "all":
+        flag = "--wait" if wait else f"--strategy {strategy}"
+        raise UsageError(
+            f"{flag} does not go with {chosen[0]}",
+            why="a candidate is not installed as the active version",
+            next_step="leave it away, and see `edgectl device show ID`",
+        )
+    if split is not None:
+        return {"mode": "split", "share_pct": split, "salt": salt}
+    return {"mode": "shadow" if shadow else "end"}
+
+
+def run(session: Session, ref: str, to: str | None, device: str | None, beside: Json, *, dry_run: bool) -> int:
+    """Ask the server, print which devices it concerns; return the exit code."""
+    from edgefleet_cli.release.deployment.deployer import Deployer
+    from edgefleet_cli.release.deployment.render import note_skipped
+
+    deployer = Deployer(session.api, session.out, session.clock)
+    answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run, beside=beside)
+    chosen: list[Json] = answer.get("set") or []
+    note_skipped(session, answer)
+    if not chosen:
+        if not session.out.is_for_eyes:
+            session.out.rows(answer, [], SET)
+        session.out.note(f"no device: {_WORDS[str(beside['mode'])]}")
+        return EXIT_OK if dry_run else EXIT_FAILED
+    session.out.rows(answer, chosen, SET)
+    verb = "would" if dry_run else "now"
+    first = str(chosen[0].get("device"))
+    watch = "" if dry_run else f": `edgectl device show {first}`"
+    session.out.note(f"{len(chosen)} devices {verb} {_WORDS[str(beside['mode'])]}{watch}")
+    return EXIT_OK

@@ -1,0 +1,161 @@
+"""`edgectl model`: named lines of releases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.release.render import RELEASES
+from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="Models: named lines of releases.", no_args_is_help=True)
+aliases = typer.Typer(help="Aliases: names of releases that move, `model@alias`.", no_args_is_help=True)
+app.add_typer(aliases, name="alias")
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
+Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.", autocompletion=completion.aliases)]
+
+ALIASES = Sheet(
+    "aliases of this model; set one with `edgectl model alias set MODEL ALIAS VERSION`",
+    [
+        Column("alias", lambda a: f"{a.get('model')}@{a.get('alias')}", keep=True),
+        Column("version", lambda a: text(a.get("version"))),
+        Column("set", lambda a: moment(a.get("set_at"))),
+        Column("by", lambda a: text(a.get("set_by"))),
+    ],
+    lambda a: f"{a.get('model')}@{a.get('alias')}",
+)
+
+
+SHEET = Sheet(
+    "models; publish one with `edgectl publish MODEL --name N --version V`",
+    [
+        Column("name", lambda m: text(m.get("name")), keep=True),
+        Column("releases", lambda m: text(m.get("releases")), right=True),
+        Column("latest", lambda m: text(m.get("latest"))),
+        Column("state", lambda m: text(m.get("latest_state"))),
+        Column("created", lambda m: moment(m.get("created_at"))),
+    ],
+    lambda m: text(m.get("name")),
+)
+
+
+@app.command("list")
+def list_models(ctx: typer.Context) -> None:
+    """List all models."""
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/models"), SHEET)
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.models)]
+) -> None:
+    """Show a model and its releases."""
+    from edgefleet_cli.core.api_client import part
+
+    session = Session.of(ctx)
+    model = session.api.get(f"/models/{part(name)}")
+
+    def for_eyes(entry: dict[str, Any]) -> None:
+        session.out.fields((column.header, column.cell(entry)) for column in SHEET.columns)
+        session.out.heading("Releases")
+        session.out.items(session.api.pages("/releases", model=name), RELEASES)
+
+    session.out.one(model, SHEET, for_eyes)
+
+
+@app.command("compare")
+def compare(
+    ctx: typer.Context,
+    before: Annotated[
+        str, typer.Argument(metavar="A", help="name@version or name@alias.", autocompletion=completion.releases)
+    ],
+    after: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="Another of the model, or only its version.", autocompletion=completion.releases
+        ),
+    ],
+) -> None:
+    """Compare two versions of a model, profile by profile: what got better, what got worse."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.release.version_comparison import CHANGES, rows_of, show_comparison
+
+    model, at, old = before.partition("@")
+    named, _, new = after.rpartition("@")
+    if not at or (named and named != model):
+        raise UsageError(
+            f"{before} and {after} are no two versions of one model" if at else f"{before!r} names no version",
+            why="versions are compared within a model",
+            next_step="`edgectl model compare digits@1.0.0 digits@1.1.0`",
+        )
+    session = Session.of(ctx)
+    found = session.api.get(f"/models/{part(model)}/compare", a=old, b=new)
+    if session.out.is_for_eyes:
+        show_comparison(session.out, found)
+    else:
+        session.out.rows(found, rows_of(found), CHANGES)
+
+
+@app.command("pull")
+def pull(
+    ctx: typer.Context,
+    ref: Annotated[
+        str, typer.Argument(metavar="REF", help="name@version or name@alias.", autocompletion=completion.releases)
+    ],
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="P", help="Of several bundles.", autocompletion=completion.profiles),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--dir", "-d", metavar="DIR", help="Where to write it.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+) -> None:
+    """Write the signed bundle of a release into a file and print where; its digest is checked while it comes."""
+    from edgefleet_cli.release.bundle import pull as bundle_pull
+
+    session = Session.of(ctx)
+    found = bundle_pull.pull(session, ref, profile=profile, folder=folder, force=force)
+    session.out.one(found, bundle_pull.PULLED, lambda one: session.out.line(str(one["file"])))
+
+
+def _alias_path(model: str, alias: str = "") -> str:
+    from edgefleet_cli.core.api_client import part
+
+    path = f"/models/{part(model)}/aliases"
+    return f"{path}/{part(alias)}" if alias else path
+
+
+@aliases.command("list")
+def list_aliases(ctx: typer.Context, model: Name) -> None:
+    """List the aliases of a model, and the version that each stands for now."""
+    session = Session.of(ctx)
+    session.out.items(session.api.get(_alias_path(model)), ALIASES)
+
+
+@aliases.command("set")
+def set_alias(
+    ctx: typer.Context,
+    model: Name,
+    alias: Alias,
+    version: Annotated[str, typer.Argument(metavar="VERSION", autocompletion=completion.versions)],
+) -> None:
+    """Let an alias stand for a version from now on; what was rolled out by it does not follow."""
+    session = Session.of(ctx)
+    found = session.api.put(_alias_path(model, alias), {"version": version})
+    session.out.one(found, ALIASES, lambda one: session.out.note(f"{model}@{alias} is {text(one.get('ref'))} now"))
+
+
+@aliases.command("remove")
+def remove_alias(ctx: typer.Context, model: Name, alias: Alias) -> None:
+    """Remove an alias; its release stays."""
+    session = Session.of(ctx)
+    session.confirm(f"Remove the alias {model}@{alias}?")
+    session.api.delete(_alias_path(model, alias))
+    session.out.note(f"removed {model}@{alias}")

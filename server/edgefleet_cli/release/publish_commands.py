@@ -1,0 +1,188 @@
+"""`edgectl publish`: a model in, one signed bundle a profile out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.release.conversion import conversion_options as flags
+from edgefleet_cli.release.deployment.render import note_skipped
+from edgefleet_cli.release.deployment.strategy_flag import ALL, parse_strategy, strategy_document
+from edgefleet_cli.release.render import RELEASES, exit_code, is_over, show_result
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="SELECTOR", help="Deploy to these devices afterwards.", autocompletion=completion.selectors
+    ),
+]
+MeasureOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measure-on", metavar="DEVICE", help="Run the bundle of its profile on this device and tell what it costs."
+    ),
+]
+RegisteredName = Annotated[
+    str | None, typer.Option("--name", metavar="N", help="Name of the model; an mlflow: address has one.")
+]
+RegisteredVersion = Annotated[
+    str | None, typer.Option("--version", metavar="V", help="Version of this release; that of an mlflow: address else.")
+]
+WriteBack = Annotated[
+    bool, typer.Option("--write-back/--no-write-back", help="Tell the registry it came from, by a tag.")
+]
+How = Annotated[
+    str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once), or canary, rolling … in stages.")
+]
+
+
+@flags.converting
+def publish(  # noqa: PLR0913 - the flags of the command
+    ctx: typer.Context,
+    model: flags.ModelArgument,
+    name: RegisteredName = None,
+    version: RegisteredVersion = None,
+    *,
+    asked: flags.Conversion,
+    no_wait: NoWait = False,
+    to: To = None,
+    strategy: How = "all",
+    measure_on: MeasureOn = None,
+    mlflow_url: flags.MlflowUrl = None,
+    write_back: WriteBack = True,
+) -> None:
+    """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
+    session = Session.of(ctx)
+    way = parse_strategy(strategy)
+    _refuse_early_measurement(no_wait, measure_on)
+    origin = Origin(model, name, version, mlflow_url, write_back)
+    release = _publish_from(
+        session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
+    )
+    if no_wait and not is_over(release):
+        session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
+        raise typer.Exit(0)
+    if to is not None and release.get("bundles"):
+        _deploy(session, str(release["ref"]), to, way)
+    raise typer.Exit(exit_code(release))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is published, and as what. write_back: tell the registry that it comes from."""
+
+    model: str
+    name: str | None
+    version: str | None
+    mlflow_url: str | None
+    write_back: bool
+
+
+def _publish_from(
+    session: Session,
+    origin: Origin,
+    asked: flags.Conversion,
+    *,
+    no_wait: bool,
+    deploys: bool,
+    measure_on: list[str],
+) -> dict[str, Any]:
+    """Fetch the model where it lives elsewhere, publish it, and tell the registry."""
+    from edgefleet_cli.importing.release_names import named, pinned
+    from edgefleet_cli.importing.resolver import resolved
+    from edgefleet_cli.importing.write_back import tell_of_release
+
+    address = pinned(session, origin.model, origin.mlflow_url)
+    name, version = named(address, origin.name, origin.version)
+    with resolved(session, origin.model, address, origin.mlflow_url) as source:
+        request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
+        release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
+    if origin.write_back and release.get("bundles"):
+        tell_of_release(session, release, origin.mlflow_url)
+    return release
+
+
+def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> None:
+    if no_wait and measure_on:
+        raise UsageError(
+            "--measure-on does not go with --no-wait",
+            why="there is nothing to measure before the conversion is over",
+            next_step="leave --no-wait away, or run `edgectl device measure` later",
+        )
+
+
+def _publish(
+    session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool, measure_on: list[str]
+) -> dict[str, Any]:
+    from edgefleet_cli.release.publisher import DEFAULT_WAIT_S, Publisher
+
+    publisher = Publisher(session.api, session.out, session.clock)
+    release = publisher.publish(request)
+    if request.profiles is None and not request.profile_files and release.get("profiles_reason"):
+        session.out.note(f"profiles: {release['profiles_reason']}")
+    if is_over(release):
+        session.out.note(f"{release['ref']} exists already with the same source, data and options")
+    elif not no_wait:
+        wait_s = session.options.timeout_s or DEFAULT_WAIT_S
+        try:
+            release = publisher.follow(release, wait_s=wait_s)
+        except KeyboardInterrupt:
+            session.out.note(
+                f"the server goes on converting; look with `edgectl release show {release['ref']}`, end it with"
+                f" `edgectl release cancel {release['ref']}`"
+            )
+            raise
+    if measure_on and release.get("bundles"):
+        release = {**release, "measured": _measured(session, release, measure_on)}
+    session.out.one(release, RELEASES, lambda entry: _show(session, entry, deploys=deploys))
+    return release
+
+
+def _measured(session: Session, release: dict[str, Any], devices: list[str]) -> list[dict[str, Any]]:
+    from edgefleet_cli.release.device_measurement import Measurer
+
+    measurer = Measurer(session.api, session.out, session.clock)
+    return [measurer.measure(release, device) for device in devices]
+
+
+def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
+    show_result(session.out, release)
+    if release.get("measured"):
+        from edgefleet_cli.release.device_measurement import show_measured
+
+        show_measured(session.out, release["measured"])
+    if is_over(release):
+        session.out.note(f"what was tried, on one page: `edgectl release report {release['ref']}`")
+    bundles = release.get("bundles") or []
+    if release.get("state") == "ready":
+        hint = "" if deploys else f"; deploy it with `edgectl deploy {release['ref']} --to SELECTOR`"
+        session.out.note(f"{release['ref']} is ready{hint}")
+    elif release.get("state") == "partial":
+        count = len(bundles)
+        session.out.note(
+            f"{release['ref']} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed"
+        )
+    elif release.get("state") in {"failed", "cancelled"}:
+        session.out.note(f"{release['ref']} has no bundle: nothing was signed")
+
+
+def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
+    if strategy != ALL:
+        from edgefleet_cli.rollout.render import next_steps
+        from edgefleet_cli.rollout.start import rollouts_of
+
+        rollout = rollouts_of(session).create(strategy_document(ref, selector, strategy))
+        session.out.note(f"rollout {rollout['id']} is {rollout['state']}; {next_steps(rollout)}")
+        return
+    from edgefleet_cli.release.deployment.deployer import Deployer
+
+    answer = Deployer(session.api, session.out, session.clock).deploy(ref, selector=selector)
+    note_skipped(session, answer)
+    count = len(answer.get("set") or [])
+    session.out.note(f"deployed to {count} device{'s' if count != 1 else ''}: `edgectl release devices {ref}`")

@@ -1,0 +1,81 @@
+"""Publishing: upload by digest, ask for the release, follow its conversion. Used by `publish` and by the demo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgefleet_cli.core.api_client import ApiClient, part
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.errors import WaitTimeoutError
+from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
+from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, read_source
+from edgefleet_cli.release.render import is_over
+from edgefleet_cli.render.output import Output
+from edgefleet_cli.render.progress import board, upload_bar
+
+Json = dict[str, Any]
+
+DEFAULT_WAIT_S = 1800.0
+_POLL_S = 0.3
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes models at one server; progress goes to `out`'s stderr."""
+
+    api: ApiClient
+    out: Output
+    clock: SystemClock
+
+    def publish(self, request: ModelRequest) -> Json:
+        """Upload what the server lacks and ask for the release; return it as it stands, often still converting."""
+        source = read_source(request.model)
+        data = {kind: describe(file, file.name) for kind in DATA_KINDS if (file := request.data.get(kind)) is not None}
+        self.upload([*source.files, *data.values()])
+        return self.api.post("/releases", _body(request, source, data))
+
+    def upload(self, files: list[SourceFile]) -> None:
+        """Upload each file whose digest the server does not hold yet."""
+        missing = {file.sha256: file for file in files}
+        missing = {sha256: file for sha256, file in missing.items() if not self.api.has_blob(sha256)}
+        with upload_bar(self.out, len(missing), sum(file.length for file in missing.values())) as advance:
+            for sha256, file in missing.items():
+                self.api.put_blob(sha256, file.file, file.length, advance)
+
+    def follow(self, release: Json, *, wait_s: float = DEFAULT_WAIT_S) -> Json:
+        """Show the conversion until it is over and return the release. Raises WaitTimeoutError after `wait_s`."""
+        ref = str(release["ref"])
+        deadline_s = self.clock.monotonic_s() + wait_s
+        with board(self.out) as rows:
+            while not is_over(release):
+                for job in release.get("jobs") or []:
+                    is_running = job.get("state") == "running"
+                    stage = str((is_running and job.get("stage")) or job.get("state"))
+                    message = str(job.get("message") or "") if is_running else ""
+                    rows.update(str(job.get("profile") or ref), stage, message, job.get("pct") if is_running else None)
+                if self.clock.monotonic_s() > deadline_s:
+                    raise WaitTimeoutError(
+                        f"{ref} is still converting after {wait_s:g} s",
+                        why="the time given with --timeout is over; the server goes on converting",
+                        next_step=f"look again with `edgectl release show {ref}`",
+                    )
+                self.clock.sleep(_POLL_S)
+                release = self.api.get(f"/releases/{part(ref)}")
+        return release
+
+
+def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> Json:
+    body: Json = {
+        "model": request.name,
+        "version": request.version,
+        "source": {"files": [file.as_json() for file in source.files], "kind": source.kind},
+        "profiles": None if request.profiles is None else list(request.profiles),
+        "data": {kind: data[kind].sha256 if kind in data else None for kind in DATA_KINDS},
+        "options": request.options,
+    }
+    if request.lineage:
+        body["lineage"] = request.lineage
+    if request.profile_files:
+        body["profile_files"] = list(request.profile_files)
+    return body

@@ -1,0 +1,76 @@
+"""`--watch`: a list that is shown anew as it changes. On a terminal it is redrawn, else each new or changed item is one record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.server_retry import ServerRetry
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.output import Output, Sheet
+
+Json = dict[str, Any]
+
+EVERY_S = 2.0
+
+
+def watch_list(session: Session, ask: Callable[[], Json], sheet: Callable[[], Sheet]) -> None:
+    """Show what `ask` returns, every 2 s until `--timeout` or Ctrl-C. `sheet` is asked each time: ages are counted from now.
+
+    Raises what the first question raises; later a server that is away is waited for.
+    """
+    clock, wait_s = session.clock, session.options.timeout_s
+    deadline_s = math.inf if wait_s is None else clock.monotonic_s() + wait_s
+    page = ask()
+    patience = ServerRetry(session.out.note, clock)
+    with _screen(session.out) as show:
+        while True:
+            show(page, sheet())
+            left_s = deadline_s - clock.monotonic_s()
+            if left_s <= 0:
+                return
+            clock.sleep(min(EVERY_S, left_s))
+            page = patience.ask(ask, until_s=deadline_s) or page
+
+
+@contextmanager
+def _screen(out: Output) -> Iterator[Callable[[Json, Sheet], None]]:
+    if not out.is_live:
+        yield _records(out)
+        return
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=out.data, auto_refresh=False) as live:
+
+        def show(page: Json, sheet: Sheet) -> None:
+            items = page["items"][: max(1, out.data.height - 3)]
+            left = len(page["items"]) - len(items)
+            grid = out.grid(items, sheet.columns) if items else Text(f"no {sheet.plural}")
+            live.update(Group(grid, Text(f"and {left} more")) if left else grid, refresh=True)
+
+        yield show
+
+
+def _records(out: Output) -> Callable[[Json, Sheet], None]:
+    seen: dict[str, Json] = {}
+    is_first = True
+
+    def show(page: Json, sheet: Sheet) -> None:
+        nonlocal is_first
+        now: dict[str, Json] = {}
+        for item in page["items"]:
+            name = sheet.name(item)
+            now[name] = item
+            is_new = name not in seen
+            if is_new or (seen[name] != item and out.form is not Format.NAME):
+                out.record(item, sheet, is_first=is_first)
+                is_first = False
+        seen.clear()
+        seen.update(now)
+
+    return show

@@ -1,0 +1,293 @@
+"""Writing: data to stdout in the wished format, everything else to stderr.
+
+`json` and `yaml` are the API's answer unchanged; `table` and `wide` are for eyes; `name` is one identifier a line;
+`csv` has the columns of `wide`. An empty list is `{"items": []}` in JSON and a remark on stderr as a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgefleet_cli.core.options import Color, Format
+from edgefleet_protocol.errors import EdgefleetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+Json = dict[str, Any]
+PIPED_WIDTH = 400
+_GAP = 2
+"""Spaces between two columns."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header, how to get the cell's text from an item, and where it is shown.
+
+    spare: above 0, the column is left out where the table is too wide for the terminal, the highest number first.
+    """
+
+    header: str
+    cell: Callable[[Json], str]
+    wide: bool = False
+    right: bool = False
+    keep: bool = False  # never shortened, whatever the width of the terminal
+    spare: int = 0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """How items of one kind are shown: what they are called, their columns and their identifier."""
+
+    plural: str
+    columns: Sequence[Column]
+    name: Callable[[Json], str]
+
+
+class Output:
+    """Writes data and remarks for one command."""
+
+    def __init__(self, form: Format = Format.TABLE, *, color: Color = Color.AUTO, quiet: bool = False) -> None:
+        self.form = form
+        self.quiet = quiet
+        self.color = color
+        self._stdout: Console | None = None
+        self._stderr: Console | None = None
+
+    @property
+    def is_for_eyes(self) -> bool:
+        """Tell whether data goes out as a table."""
+        return self.form in {Format.TABLE, Format.WIDE}
+
+    @property
+    def data(self) -> Console:
+        """Return the console on stdout."""
+        if self._stdout is None:
+            self._stdout = _console(self.color, stderr=False)
+        return self._stdout
+
+    @property
+    def remarks(self) -> Console:
+        """Return the console on stderr."""
+        if self._stderr is None:
+            self._stderr = _console(self.color, stderr=True)
+        return self._stderr
+
+    def note(self, text: str) -> None:
+        """Write a remark to stderr, unless quiet."""
+        if not self.quiet:
+            self.remarks.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """Write one line of data to stdout."""
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    def prose(self, text: str) -> None:
+        """Write words for eyes to stdout, folded at the width of the terminal."""
+        self.data.print(visible(text), markup=False, highlight=False)
+
+    def items(self, page: Json, sheet: Sheet) -> None:
+        """Write a list in the wished format."""
+        entries: list[Json] = page.get("items", [])
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(page)
+        elif self.form is Format.NAME:
+            for entry in entries:
+                self.line(sheet.name(entry))
+        elif self.form is Format.CSV:
+            self._csv(entries, sheet.columns)
+        elif entries:
+            self.table(entries, sheet.columns)
+        else:
+            self.note(f"no {sheet.plural}")
+
+    def one(self, entry: Json, sheet: Sheet, show: Callable[[Json], None]) -> None:
+        """Write one object; `show` writes it for eyes."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(entry)
+        elif self.form is Format.NAME:
+            self.line(sheet.name(entry))
+        elif self.form is Format.CSV:
+            self._csv([entry], sheet.columns)
+        else:
+            show(entry)
+
+    def rows(self, document: Json, entries: list[Json], sheet: Sheet) -> None:
+        """Write `entries`, the rows of an answer that is more than a list; JSON and YAML get the whole `document`."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(document)
+        else:
+            self.items({"items": entries}, sheet)
+
+    def document(self, entry: Json, show: Callable[[], None]) -> None:
+        """Write an object that is no row of a list: JSON and YAML as it is, every other format by `show`."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(entry)
+        else:
+            show()
+
+    def facts(self, entry: Json, show: Callable[[], None]) -> None:
+        """Write one object that has no name: CSV has a row a field, and names are those of its fields."""
+        from edgefleet_cli.render.format import flat_fields
+
+        if self.form is Format.CSV:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(("field", "value"))
+            writer.writerows((name, visible(value)) for name, value in flat_fields(entry))
+        elif self.form is Format.NAME:
+            for name, _ in flat_fields(entry):
+                self.line(name)
+        else:
+            self.document(entry, show)
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether stdout is a terminal on which what is shown for eyes can be drawn anew."""
+        return self.is_for_eyes and sys.stdout.isatty()
+
+    def record(self, entry: Json, sheet: Sheet, *, is_first: bool = False) -> None:
+        """Write one object of a stream at once: a line of JSON, a YAML document, a row of CSV or a name.
+
+        JSON is also what a table becomes: whoever reads a stream of objects from a pipe is a program.
+        """
+        if self.form is Format.YAML:
+            import yaml
+
+            sys.stdout.write("---\n" + yaml.safe_dump(entry, sort_keys=False, allow_unicode=True))
+        elif self.form is Format.CSV:
+            self._csv([entry], sheet.columns, has_header=is_first)
+        elif self.form is Format.NAME:
+            sys.stdout.write(sheet.name(entry) + "\n")
+        else:
+            sys.stdout.write(_json(entry) + "\n")
+        sys.stdout.flush()
+
+    def table(self, entries: Iterable[Json], columns: Sequence[Column]) -> None:
+        """Write a table that fits the terminal."""
+        self.data.print(self.grid(entries, columns))
+
+    def grid(self, entries: Iterable[Json], columns: Sequence[Column]) -> Table:
+        """Return a table that fits the terminal."""
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = [column for column in columns if not column.wide or self.form is Format.WIDE]
+        entries = list(entries)
+        if self.form is not Format.WIDE:
+            shown = fitting(entries, shown, self.data.width)
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+        for column in shown:
+            table.add_column(
+                column.header.upper(),
+                justify="right" if column.right else "left",
+                no_wrap=column.keep,
+                overflow="fold",
+            )
+        for entry in entries:
+            table.add_row(*(Text(visible(column.cell(entry))) for column in shown))
+        return table
+
+    def fields(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Write `name  value` lines, aligned; empty values are left out."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for name, value in pairs:
+            if value not in {"", "-"}:
+                table.add_row(name, Text(visible(value)))
+        self.data.print(table)
+
+    def heading(self, text: str) -> None:
+        """Write a heading between two parts of what is shown for eyes."""
+        self.data.print("\n" + visible(text), style="bold", markup=False)
+
+    def _document(self, document: Json) -> None:
+        if self.form is Format.YAML:
+            import yaml
+
+            sys.stdout.write(yaml.safe_dump(document, sort_keys=False, allow_unicode=True))
+        else:
+            sys.stdout.write(_json(document, indent=2) + "\n")
+        sys.stdout.flush()
+
+    @staticmethod
+    def _csv(entries: Iterable[Json], columns: Sequence[Column], *, has_header: bool = True) -> None:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        if has_header:
+            writer.writerow([column.header.replace(" ", "_") for column in columns])
+        for entry in entries:
+            writer.writerow([visible(column.cell(entry)) for column in columns])
+
+
+def fitting(entries: Sequence[Json], columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns that a table of `width` characters has room for: all but spare ones, as few left out as possible."""
+    from rich.cells import cell_len
+
+    shown = list(columns)
+    needed = {
+        column.header: max(cell_len(text) for text in (column.header, *(visible(column.cell(e)) for e in entries)))
+        for column in columns
+    }
+    for column in sorted((c for c in columns if c.spare), key=lambda c: c.spare, reverse=True):
+        if sum(needed[c.header] for c in shown) + _GAP * (len(shown) - 1) <= width:
+            break
+        shown.remove(column)
+    return shown
+
+
+def _json(document: Json, indent: int | None = None) -> str:
+    """Return JSON in which half a surrogate pair, which UTF-8 cannot say, stands as its escape."""
+    return json.dumps(document, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+def _console(color: Color, *, stderr: bool) -> Console:
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wants_color = {Color.ALWAYS: True, Color.NEVER: False, Color.AUTO: None}[color]
+    return Console(
+        stderr=stderr,
+        width=None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH,
+        force_terminal=True if wants_color else None,
+        no_color=True if wants_color is False or (wants_color is None and os.environ.get("NO_COLOR")) else None,
+        highlight=False,
+    )
+
+
+def write_error(error: Exception, *, debug: bool = False) -> None:
+    """Write what, why and next to stderr, one line each."""
+    what = one_line(str(getattr(error, "message", "") or error or type(error).__name__))
+    why = one_line(getattr(error, "why", "") or _reason(error))
+    next_step = one_line(getattr(error, "next_step", "") or "run again with --debug to see more")
+    sys.stderr.write(f"error: {what}\n  why: {why}\n next: {next_step}\n")
+    request_id = getattr(error, "request_id", "")
+    if debug and request_id:
+        sys.stderr.write(f"debug: request {request_id}, code {getattr(error, 'problem_code', '')}\n")
+    sys.stderr.flush()
+
+
+def one_line(text: str) -> str:
+    """Return `text` without line breaks, so that an error stays three lines."""
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Return `text` with control and direction characters shown as escapes: a device's words must not steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _reason(error: Exception) -> str:
+    return error.reason() if isinstance(error, EdgefleetError) else "no further cause is known"

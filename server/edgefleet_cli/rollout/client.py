@@ -1,0 +1,177 @@
+"""Rollouts at one server: start one, and watch one until it is over. Used by `rollout`, `deploy`, `publish` and the demo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from edgefleet_cli.core.api_client import ApiClient, part
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.server_retry import ServerRetry
+from edgefleet_cli.render.output import Output, visible
+from edgefleet_cli.rollout.render import (
+    BAD_DEVICE_STATES,
+    WAITS_FOR_A_PERSON,
+    device_sheet,
+    is_final,
+    next_steps,
+    rollout_sheet,
+    state_text,
+)
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+Json = dict[str, Any]
+
+POLL_S = 0.5
+AWAY_S = 120.0
+"""How long a server may be away (restarting) while a rollout is watched; the rollout itself does not mind."""
+_BAD_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Where a watched rollout is shown, and where remarks go meanwhile."""
+
+    show: Callable[[Json], None]
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """What one can do with rollouts; what is seen goes to `out`."""
+
+    api: ApiClient
+    out: Output
+    clock: SystemClock
+
+    def create(self, document: Json) -> Json:
+        """Start the rollout that a document describes and return it."""
+        return self.api.post("/rollouts", document)
+
+    def get(self, rollout_id: str) -> Json:
+        """Return a rollout."""
+        return self.api.get(f"/rollouts/{part(rollout_id)}")
+
+    def plan(self, document: Json) -> Json:
+        """Return what a document would do; nothing is started."""
+        return self.api.post("/rollouts:plan", document)
+
+    def act(self, rollout_id: str, verb: str, **body: Any) -> Json:
+        """Pause, resume, abort or promote a rollout; return it as it then is."""
+        return self.api.post(f"/rollouts/{part(rollout_id)}:{verb}", body)
+
+    def watch(self, rollout: Json, *, wait_s: float | None = None) -> Json:
+        """Show a rollout at every change until it is over or `wait_s` have passed; return it as it then is.
+
+        A paused rollout is not over: what can be done is told, and watching goes on. Raises what `get` raises, and
+        ServerUnreachableError when the server is away for more than AWAY_S.
+        """
+        with self._screen() as screen:
+            return self._follow(rollout, screen, wait_s)
+
+    def await_end(self, rollout: Json, *, wait_s: float | None = None) -> Json:
+        """Wait as `watch` does and write nothing but a remark when the state changes; return the rollout as it then is."""
+        return self._follow(rollout, self._remarks(), wait_s)
+
+    def _follow(self, rollout: Json, screen: Screen, wait_s: float | None) -> Json:
+        deadline_s = math.inf if wait_s is None else self.clock.monotonic_s() + wait_s
+        question = partial(self.get, str(rollout["id"]))
+        patience = ServerRetry(screen.tell, self.clock, give_up_s=AWAY_S)
+        while True:
+            screen.show(rollout)
+            left_s = deadline_s - self.clock.monotonic_s()
+            if is_final(rollout) or left_s <= 0:
+                return rollout
+            self.clock.sleep(min(POLL_S, left_s))
+            rollout = patience.ask(question, until_s=deadline_s) or rollout
+
+    def bad_devices(self, rollout: Json) -> list[Json]:
+        """Return devices on which the release failed or from which it was taken, at most 20 of each state."""
+        counts: Json = rollout.get("counts") or {}
+        if not counts.get("failed") and not counts.get("rolled_back"):
+            return []
+        path = f"/rollouts/{part(str(rollout['id']))}/devices"
+        found = [self.api.pages(path, limit=_BAD_SHOWN, state=state)["items"] for state in BAD_DEVICE_STATES]
+        return [device for devices in found for device in devices]
+
+    def show_bad_devices(self, rollout: Json) -> None:
+        """Write the devices of `bad_devices`, if any, with their reasons."""
+        devices = self.bad_devices(rollout)
+        if devices:
+            self.out.heading("Devices on which it failed or was taken back")
+            self.out.table(devices, device_sheet(rollout.get("stages")).columns)
+
+    @contextmanager
+    def _screen(self) -> Iterator[Screen]:
+        """Yield what shows a rollout: redrawn on a terminal, else one record at each change."""
+        if not self.out.is_live:
+            yield self._record()
+            return
+        from rich.live import Live
+
+        with Live(console=self.out.data, auto_refresh=False) as live:
+            yield self._drawing(live)
+
+    def _remarks(self) -> Screen:
+        """Return what shows a rollout by a remark at each change of its state alone."""
+        told = ""
+
+        def show(rollout: Json) -> None:
+            nonlocal told
+            if rollout.get("state") != told:
+                told = str(rollout.get("state"))
+                self._tell(rollout)
+
+        return Screen(show, self.out.note)
+
+    def _record(self) -> Screen:
+        sheet = rollout_sheet(self.clock.now())
+        seen: list[Json] = []
+        remarks = self._remarks()
+
+        def show(rollout: Json) -> None:
+            if seen and seen[-1] == rollout:
+                return
+            if self.out.form is not Format.NAME or not seen:
+                self.out.record(rollout, sheet, is_first=not seen)
+            remarks.show(rollout)
+            seen[:] = [rollout]
+
+        return Screen(show, remarks.tell)
+
+    def _drawing(self, live: Live) -> Screen:
+        from edgefleet_cli.rollout.stage_tree import live_view
+
+        console = self.out.data
+        drawn = ""
+
+        def show(rollout: Json) -> None:
+            nonlocal drawn
+            now = self.clock.now()
+            view = live_view(rollout, now)
+            lines = console.render_lines(view, pad=False)
+            if len(lines) >= console.height and not is_final(rollout):
+                view = live_view(rollout, now, is_compact=True)
+                lines = console.render_lines(view, pad=False)
+            now_drawn = "\n".join("".join(segment.text for segment in line) for line in lines)
+            if now_drawn != drawn:
+                live.update(view, refresh=True)
+                drawn = now_drawn
+
+        return Screen(show, lambda told: console.print(visible(told), markup=False))
+
+    def _tell(self, rollout: Json) -> None:
+        """Remark on the state, and on what to do where the rollout waits for a person or is over."""
+        reason = f": {rollout['reason']}" if rollout.get("reason") else ""
+        self.out.note(f"{rollout.get('id')} {state_text(rollout)}{reason}")
+        if rollout.get("state") in WAITS_FOR_A_PERSON or is_final(rollout):
+            hint = next_steps(rollout)
+            if hint:
+                self.out.note(f"next: {hint}")

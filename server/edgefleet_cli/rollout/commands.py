@@ -1,0 +1,415 @@
+"""`edgectl rollout`: a release on its way through stages, judged at each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import completion
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import counted, text
+from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags, read_document
+
+app = typer.Typer(help="Rollouts: a release goes out stage by stage and is judged at each.", no_args_is_help=True)
+
+Json = dict[str, Any]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)]
+File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it is over: exit 0 finished, 7 not, 8 timed out.")]
+
+_REFUSED = frozenset({"rolled_back", "cancelled"})
+
+
+@app.command("create")
+def create(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    release: Annotated[
+        str | None, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)
+    ] = None,
+    file: File = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", "-l", metavar="SELECTOR", help="Devices; '' is all.", autocompletion=completion.selectors),
+    ] = None,
+    stages: Annotated[
+        str | None, typer.Option("--stages", metavar="S", help="e.g. 2,10%,100%: counts are per stratum.")
+    ] = None,
+    soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", metavar="S", help="canary, rolling, blue-green, shadow or ab.")
+    ] = None,
+    promote: Annotated[Promote | None, typer.Option("--promote", help="What a stage needs to pass.")] = None,
+    on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What happens where a stage failed.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="N", help="A name to find it by.")] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only show who would get it, and when.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Start a rollout from a file, or of a RELEASE to the devices of --to."""
+    from edgefleet_cli.rollout.start import dry_run, start
+
+    session = Session.of(ctx)
+    flags = {
+        "--to": to,
+        "--stages": stages,
+        "--soak": soak,
+        "--strategy": strategy,
+        "--promote": promote,
+        "--on-fail": on_fail,
+        "--name": name,
+    }
+    if file is not None:
+        given = [flag for flag, value in flags.items() if value is not None]
+        if release is not None or given:
+            raise UsageError(
+                "a rollout comes from a file or from flags, not from both",
+                why=f"--file was given together with {', '.join([release, *given] if release else given)}",
+                next_step="write it into the file, or leave --file away",
+            )
+        document = read_document(file)
+    else:
+        document = from_flags(_flags(release, to, (stages, soak, promote, on_fail, name, strategy)))
+    raise typer.Exit(dry_run(session, document) if dry else start(session, document, wait=wait))
+
+
+def _flags(release: str | None, to: str | None, others: tuple[Any, ...]) -> RolloutFlags:
+    if release is None or to is None:
+        raise UsageError(
+            "say which release goes to which devices",
+            why="without --file, RELEASE and --to are needed",
+            next_step=f"`edgectl rollout create {release or 'digits@1.1.0'} --to 'site=berlin'`; all devices: --to ''",
+        )
+    return RolloutFlags(release, to, *others)
+
+
+@app.command("lint")
+def lint(
+    ctx: typer.Context, file: Annotated[str, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")]
+) -> None:
+    """Check a spec against the fleet: what cannot be met, and which rule each stage will use. Exit 1 with an error."""
+    from edgefleet_cli.rollout.render import FINDINGS, findings, show_lint
+    from edgefleet_cli.rollout.start import rollouts_of
+
+    session = Session.of(ctx)
+    plan = rollouts_of(session).plan(read_document(file))
+    if session.out.is_for_eyes:
+        show_lint(session.out, plan)
+    else:
+        session.out.rows(plan, findings(plan), FINDINGS)
+    errors = sum(entry.get("level") == "error" for entry in plan.get("findings") or [])
+    warnings = len(plan.get("findings") or []) - errors
+    session.out.note(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
+    raise typer.Exit(EXIT_FAILED if errors else EXIT_OK)
+
+
+@app.command("strategy")
+def strategy(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them; else all.", autocompletion=completion.strategies)
+    ] = None,
+) -> None:
+    """Show the named strategies, or print the spec that one stands for: a file to start from."""
+    from edgefleet_cli.rollout import strategy_table
+
+    strategy_table.show(Session.of(ctx), name)
+
+
+@app.command("list")
+def list_rollouts(
+    ctx: typer.Context,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Only in this state, e.g. running, regressed; commas between.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Only of this model.", autocompletion=completion.models)
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="ID", help="Only with this device.", autocompletion=completion.devices),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
+) -> None:
+    """List rollouts, newest first; those that finished and turned out bad afterwards are named below."""
+    from edgefleet_cli.rollout.render import regressed_lines, rollout_sheet
+
+    session = Session.of(ctx)
+
+    def ask() -> Json:
+        return session.api.pages("/rollouts", state=state, model=model, device=device, limit=limit)
+
+    if watching:
+        from edgefleet_cli.render.live_list import watch_list
+
+        watch_list(session, ask, lambda: rollout_sheet(session.clock.now()))
+        raise typer.Exit(EXIT_TIMEOUT)
+    page = ask()
+    session.out.items(page, rollout_sheet(session.clock.now()))
+    for line in regressed_lines(page["items"]):
+        session.out.note(line)
+
+
+@app.command("history")
+def history(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)],
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 20,
+) -> None:
+    """List what was rolled out of a model, newest first: which release, how it ended, how long it took, by whom."""
+    from edgefleet_cli.rollout.render import HISTORY
+
+    session = Session.of(ctx)
+    session.out.items(session.api.pages("/rollouts", model=model, limit=limit), HISTORY)
+
+
+@app.command("status")
+def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
+    """Say in one line how a rollout stands. Exit 0 finished, 7 it ended otherwise, 8 it goes on; with --wait when it is over."""
+    from edgefleet_cli.rollout.render import exit_code, rollout_sheet, status_line
+    from edgefleet_cli.rollout.start import rollouts_of
+    from edgefleet_cli.rollout.start import watch as watch_on
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).get(rollout_id)
+    if wait:
+        raise typer.Exit(watch_on(session, rollout))
+    sheet = rollout_sheet(session.clock.now())
+    session.out.one(rollout, sheet, lambda entry: session.out.prose(status_line(entry)))
+    raise typer.Exit(exit_code(rollout))
+
+
+@app.command("show")
+def show(ctx: typer.Context, rollout_id: Id) -> None:
+    """Show a rollout: its stages, each stratum's state, figures and reason, and where it failed."""
+    from edgefleet_cli.rollout.render import rollout_sheet
+    from edgefleet_cli.rollout.start import rollouts_of
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).get(rollout_id)
+    session.out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show(session, entry))
+
+
+def _show(session: Session, rollout: Json) -> None:
+    from edgefleet_cli.rollout.render import next_steps, show_head
+    from edgefleet_cli.rollout.stage_tree import rollout_tree
+    from edgefleet_cli.rollout.start import rollouts_of
+
+    now = session.clock.now()
+    show_head(session.out, rollout, now)
+    session.out.line("")
+    session.out.data.print(rollout_tree(rollout, now))
+    rollouts_of(session).show_bad_devices(rollout)
+    if next_steps(rollout):
+        session.out.note(f"next: {next_steps(rollout)}")
+
+
+@app.command("watch")
+def watch(ctx: typer.Context, rollout_id: Id) -> None:
+    """Show a rollout at every change until it is over. Exit 0 finished, 7 not (or in part), 8 after --timeout."""
+    from edgefleet_cli.rollout.start import rollouts_of
+    from edgefleet_cli.rollout.start import watch as watch_on
+
+    session = Session.of(ctx)
+    raise typer.Exit(watch_on(session, rollouts_of(session).get(rollout_id)))
+
+
+@app.command("plan")
+def plan(
+    ctx: typer.Context,
+    rollout_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)
+    ] = None,
+    file: File = None,
+) -> None:
+    """Show who gets the release, in which stage and why, and who does not: of a rollout, or of a spec."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.rollout.start import rollouts_of, write_plan
+
+    session = Session.of(ctx)
+    if (rollout_id is None) == (file is None):
+        raise UsageError(
+            "say whose plan",
+            why="exactly one of ID and --file is needed",
+            next_step="`edgectl rollout plan ID`, or `edgectl rollout plan -f spec.yaml`",
+        )
+    if file is not None:
+        found = rollouts_of(session).plan(read_document(file))
+    else:
+        found = session.api.get(f"/rollouts/{part(str(rollout_id))}/plan")
+    write_plan(session, found)
+
+
+@app.command("explain")
+def explain(
+    ctx: typer.Context,
+    rollout_id: Id,
+    every: Annotated[bool, typer.Option("--all", help="All decisions, not only the newest of each cell.")] = False,
+) -> None:
+    """Show why a rollout is where it is: decisions, their evidence made up anew (exit 1 if one differs), what it waits for."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.options import Format
+    from edgefleet_cli.rollout import explain as rollout_explain
+
+    session = Session.of(ctx)
+    path = f"/rollouts/{part(rollout_id)}"
+    page = session.api.pages(f"{path}/decisions")
+    if session.out.form is Format.TABLE:
+        rollout = session.api.get(path)
+        devices = session.api.pages(f"{path}/devices", limit=rollout_explain.WAITING_LIMIT)["items"]
+        decisions = rollout_explain.chosen(page["items"], is_all=every)
+        rollout_explain.show_explanation(session.out, rollout, decisions, devices, session.clock.now())
+    else:
+        session.out.rows(page, rollout_explain.chosen(page["items"], is_all=every), rollout_explain.DECISIONS)
+    wrong = len(rollout_explain.disagreeing(page["items"]))
+    if wrong:
+        session.out.note(f"{counted(wrong, 'decision')} cannot be made again from what was stored as evidence")
+    raise typer.Exit(EXIT_FAILED if wrong else EXIT_OK)
+
+
+@app.command("devices")
+def devices(
+    ctx: typer.Context,
+    rollout_id: Id,
+    state: Annotated[str | None, typer.Option("--state", help="Only in this state, e.g. failed.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", metavar="N", help="Only of this stage.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
+) -> None:
+    """List the devices of a rollout, with state and reason."""
+    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.rollout.render import device_sheet
+
+    session = Session.of(ctx)
+
+    def ask() -> Json:
+        return session.api.pages(f"/rollouts/{part(rollout_id)}/devices", limit=limit, state=state, stage=stage)
+
+    if watching:
+        from edgefleet_cli.render.live_list import watch_list
+
+        watch_list(session, ask, device_sheet)
+        raise typer.Exit(EXIT_TIMEOUT)
+    session.out.items(ask(), device_sheet())
+
+
+@app.command("pause")
+def pause(ctx: typer.Context, rollout_id: Id, reason: Reason = "") -> None:
+    """Stop offering, and brake devices that have not switched yet."""
+    _act(ctx, rollout_id, "pause", {"reason": reason})
+
+
+@app.command("resume")
+def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", wait: Wait = False) -> None:
+    """Go on with a paused rollout."""
+    _act(ctx, rollout_id, "resume", {"reason": reason}, wait=wait)
+
+
+@app.command("promote")
+def promote_stage(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why it may pass without the evidence.")],
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Let the open stage pass on your word instead of on evidence; the reason is kept."""
+    _act(ctx, rollout_id, "promote", {"reason": reason, "stratum": stratum}, wait=wait)
+
+
+@app.command("skip")
+def skip_stage(
+    ctx: typer.Context,
+    rollout_id: Id,
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage that has not opened; not the last one.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why it may be left out.")],
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only in this stratum.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Leave out a stage that has not opened: its devices belong to the next one. The reason is kept."""
+    _act(ctx, rollout_id, "skip", {"stage": stage, "reason": reason, "stratum": stratum}, wait=wait)
+
+
+@app.command("retry")
+def retry(
+    ctx: typer.Context,
+    rollout_id: Id,
+    failed: Annotated[bool, typer.Option("--failed", help="Also devices whose failure lies in the release.")] = False,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="ID",
+            help="Only this one, whatever failed on it; repeatable.",
+            autocompletion=completion.devices,
+        ),
+    ] = None,
+    reason: Reason = "",
+    wait: Wait = False,
+) -> None:
+    """Give failed devices another try: network, disk, memory, deadline, lost; --failed: all. The failure stays evidence."""
+    _act(ctx, rollout_id, "retry", {"reason": reason, "failed": failed, "devices": device or []}, wait=wait)
+
+
+@app.command("approve")
+def approve(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Reason = "",
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Wait = False,
+) -> None:
+    """Let the stages that wait for an approval open; needs the role that the spec names."""
+    _act(ctx, rollout_id, "approve", {"reason": reason, "stratum": stratum}, wait=wait)
+
+
+@app.command("deny")
+def deny(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why not; it is kept with the rollout.")],
+    stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
+) -> None:
+    """Refuse the stages that wait for an approval: what the rollout brought there goes back."""
+    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum}, wait=wait, wanted=_REFUSED)
+
+
+@app.command("abort")
+def abort(
+    ctx: typer.Context,
+    rollout_id: Id,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Take the release back where it runs.")] = False,
+    reason: Reason = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
+) -> None:
+    """End a rollout for good. What runs the release keeps it, unless --rollback takes it back."""
+    from edgefleet_cli.rollout.render import counts_text
+    from edgefleet_cli.rollout.start import rollouts_of
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).get(rollout_id)
+    then = "They go back to what they ran before." if rollback else "They keep it."
+    session.confirm(
+        f"Abort {rollout_id} ({text(rollout.get('release'))}; devices: {counts_text(rollout.get('counts'))})? {then}"
+    )
+    body = {"reason": reason, "rollback": rollback}
+    _act(ctx, rollout_id, "abort", body, wait=wait, wanted=frozenset({"rolled_back" if rollback else "cancelled"}))
+
+
+def _act(
+    ctx: typer.Context,
+    rollout_id: str,
+    verb: str,
+    body: Json,
+    *,
+    wait: bool = False,
+    wanted: frozenset[str] = frozenset(),
+) -> None:
+    from edgefleet_cli.rollout.start import rollouts_of, settle
+
+    session = Session.of(ctx)
+    rollout = rollouts_of(session).act(rollout_id, verb, **body)
+    raise typer.Exit(settle(session, rollout, wait=wait, wanted=wanted))

@@ -1,0 +1,196 @@
+"""`edgectl sim`: a rollout in virtual time, with faults, by the rules that the server and the agent ship with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, CliError, UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.subprocesses import python_module, require
+from edgefleet_cli.render.format import duration, text
+from edgefleet_cli.render.output import Column, Sheet
+
+Json = dict[str, Any]
+
+STAGES = Sheet(
+    "stages",
+    [Column("stage", lambda s: text(s.get("stage")), keep=True), Column("state", lambda s: text(s.get("state")))],
+    lambda s: text(s.get("stage")),
+)
+
+
+class SimulationError(CliError):
+    """The simulation ended without an answer."""
+
+    code = "cli.simulation"
+
+
+def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
+    ctx: typer.Context,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Which story; the same seed tells the same.")] = 0,
+    devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, max=20_000, help="How many.")] = 8,
+    profiles: Annotated[int, typer.Option("--profiles", metavar="N", min=1, max=20, help="Shared among these.")] = 1,
+    file: Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")] = None,
+    loss: Annotated[float, typer.Option("--loss", min=0, max=0.9, help="Chance that a message is lost.")] = 0.0,
+    duplicate: Annotated[float, typer.Option("--duplicate", min=0, max=1, help="That it comes twice.")] = 0.0,
+    reorder: Annotated[float, typer.Option("--reorder", min=0, max=1, help="That it comes late.")] = 0.0,
+    replicas: Annotated[int, typer.Option("--replicas", metavar="N", min=1, max=9, help="Servers.")] = 3,
+    replica_crash: Annotated[float, typer.Option("--replica-crash", min=0, max=0.9, help="In a tick.")] = 0.0,
+    device_crash: Annotated[float, typer.Option("--device-crash", min=0, max=100, help="A day and device.")] = 0.0,
+    skew: Annotated[float, typer.Option("--skew", metavar="S", min=0, help="Clocks are off by up to this.")] = 0.0,
+    bad: Annotated[float, typer.Option("--bad", min=0, max=1, help="Share of devices on which it fails.")] = 0.0,
+    slow: Annotated[float, typer.Option("--slow", min=0, max=1, help="That miss deadlines.")] = 0.0,
+    dead: Annotated[float, typer.Option("--dead", min=0, max=1, help="That die at the switch.")] = 0.0,
+    away: Annotated[float, typer.Option("--away", min=0, max=1, help="That are not there for a while.")] = 0.0,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", min=0, help="Many drawn scenarios from --seed on.")] = 0,
+    drawn: Annotated[
+        int | None, typer.Option("--drawn", metavar="N", help="The one that --runs draws for a seed.")
+    ] = None,
+    whole: Annotated[str | None, typer.Option("--scenario", metavar="F", help="From JSON; - is stdin.")] = None,
+    story: Annotated[bool, typer.Option("--story", help="Tell every transition.")] = False,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Make a failing one smaller.")] = False,
+) -> None:
+    """Simulate a rollout without a server: the shipped rules and the shipped device machine in virtual time, with faults.
+
+    Exit 0 when every promise was kept, 1 when one was broken: then the command is printed that tells the same story again.
+    """
+    session = Session.of(ctx)
+    _refuse_ignored(ctx)
+    scenario: Json = {
+        "seed": seed,
+        "devices": _fleet(devices, profiles),
+        "spec": _spec(file),
+        "loss": loss,
+        "duplicate": duplicate,
+        "reorder": reorder,
+        "replicas": replicas,
+        "replica_crash": replica_crash,
+        "device_crash": device_crash,
+        "skew_s": skew,
+        "bad": bad,
+        "slow": slow,
+        "dead": dead,
+        "away": away,
+    }
+    is_told = story or session.out.is_for_eyes
+    request: Json = {"story": is_told, "shrink": shrink}
+    if runs:
+        request = {"runs": runs, "seed": seed}
+    elif drawn is not None:
+        request["drawn"] = drawn
+    else:
+        request["scenario"] = scenario if whole is None else _scenario(whole)
+    told = run(request)
+    _tell(session, told, is_story=story)
+    raise typer.Exit(EXIT_FAILED if told.get("broken") else EXIT_OK)
+
+
+def _fleet(devices: int, profiles: int) -> dict[str, int]:
+    """Return how many devices have which profile: all as many, but for those that are over."""
+    shares = {f"profile-{place}": devices // profiles + (place < devices % profiles) for place in range(profiles)}
+    return {name: count for name, count in shares.items() if count}
+
+
+def _tell(session: Session, told: Json, *, is_story: bool) -> None:
+    if session.out.is_for_eyes:
+        _show(session, told, is_told=is_story)
+        return
+    rows = [{"stage": name, "state": state} for name, state in (told.get("stages") or {}).items()]
+    session.out.rows(told, rows, STAGES)
+
+
+_ONE = frozenset({"story", "shrink"})
+_INSTEAD: dict[str, frozenset[str]] = {"runs": frozenset({"seed"}), "drawn": _ONE, "whole": _ONE}
+"""Flags that say themselves what is simulated, and which others go with them."""
+
+
+def _refuse_ignored(ctx: typer.Context) -> None:
+    """Raise UsageError when a flag was given that another one, which is there too, pays no attention to."""
+    given = {
+        param.name: param.opts[0]
+        for param in ctx.command.params
+        if param.expose_value
+        and param.name is not None
+        and getattr(ctx.get_parameter_source(param.name), "name", "") == "COMMANDLINE"
+    }
+    for name, others in _INSTEAD.items():
+        ignored = [flag for other, flag in given.items() if other != name and other not in others]
+        if name in given and ignored:
+            raise UsageError(
+                f"{given[name]} does not go with {', '.join(ignored)}",
+                why="it says by itself what is simulated: fleet, faults and spec",
+                next_step="`--drawn SEED --story --shrink` looks at one of many; leave it away to simulate what the other flags say",
+            )
+
+
+def _scenario(file: str) -> Json:
+    """Return the scenario in a file: alone, or in what `-o json` printed, there the smaller one if there is one."""
+    from edgefleet_cli.rollout.spec import read_document
+
+    document = read_document(file)
+    for name in ("shrunk", "scenario"):
+        if isinstance(document.get(name), dict):
+            return dict(document[name])
+    return document
+
+
+def run(request: Json) -> Json:
+    """Run the simulation as a child process and return its answer. Raises UsageError, SimulationError."""
+    require("sqlmodel", "server")
+    done = subprocess.run(
+        python_module("edgefleet_sim"), input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=False
+    )
+    try:
+        told: Json = json.loads(done.stdout)
+    except ValueError:
+        raise SimulationError(
+            "the simulation ended without an answer",
+            why=f"its process ended with code {done.returncode}",
+            next_step="run it again with --debug and report what it prints",
+        ) from None
+    if "error" in told:
+        error = told["error"]
+        raise UsageError(str(error["message"]), why=str(error["why"]), next_step=str(error["next"]))
+    return told
+
+
+def _spec(file: str | None) -> Json:
+    """Return the fields of a spec that a file holds, alone or as a whole document."""
+    if file is None:
+        return {}
+    from edgefleet_cli.rollout.spec import read_document
+
+    document = read_document(file)
+    inner = document.get("spec")
+    return inner if isinstance(inner, dict) else document
+
+
+def _show(session: Session, told: Json, *, is_told: bool) -> None:
+    out = session.out
+    if is_told:
+        for line in told.get("transcript") or []:
+            out.line(str(line))
+    pairs = [("state", text(told.get("state"))), ("reason", text(told.get("reason")))] if told.get("state") else []
+    if told.get("took_s"):
+        pairs.append(("virtual time", duration(told.get("took_s"))))
+    for name in ("runs", "ended", "devices", "stages", "exposed", "commits", "crashes", "device_crashes"):
+        if told.get(name):
+            value = told[name]
+            shown = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else text(value)
+            pairs.append((name.replace("_", " "), shown))
+    out.fields(pairs)
+    for problem in told.get("broken") or []:
+        if isinstance(problem, dict):
+            out.note(f"broken: seed {problem['seed']}: {'; '.join(problem['problems'])}; again: {problem['again']}")
+        else:
+            out.note(f"broken: {problem}")
+    if told.get("again"):
+        out.note(f"again: {told['again']}")
+    if told.get("shrunk_again"):
+        out.note(f"smaller, with the same failure: {told['shrunk_again']}")
+    sys.stdout.flush()

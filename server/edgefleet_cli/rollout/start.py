@@ -1,0 +1,105 @@
+"""Starting a rollout for a command: plan it, or start it, tell what it will do, and watch it. Used by `rollout create`,
+`deploy --strategy canary` and `publish --to`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import text
+from edgefleet_cli.rollout.client import Rollouts
+from edgefleet_cli.rollout.render import (
+    PLAN_DEVICES,
+    exit_code,
+    next_steps,
+    plan_devices,
+    rollout_sheet,
+    show_plan,
+    show_short_plan,
+    state_text,
+)
+
+Json = dict[str, Any]
+
+
+def rollouts_of(session: Session) -> Rollouts:
+    """Return the rollouts of the session's server."""
+    return Rollouts(session.api, session.out, session.clock)
+
+
+def dry_run(session: Session, document: Json) -> int:
+    """Write what a document would do; return 0, or 1 when the server would refuse to start it."""
+    plan = rollouts_of(session).plan(document)
+    write_plan(session, plan)
+    session.out.note("nothing was started" if plan.get("ok") else "this rollout would be refused; nothing was started")
+    return EXIT_OK if plan.get("ok") else EXIT_FAILED
+
+
+def write_plan(session: Session, plan: Json) -> None:
+    """Write a plan in the wished format."""
+    if session.out.is_for_eyes:
+        show_plan(session.out, plan)
+    else:
+        session.out.rows(plan, plan_devices(plan), PLAN_DEVICES)
+
+
+def start(session: Session, document: Json, *, wait: bool) -> int:
+    """Start a rollout and tell its id and plan; with `wait` watch it. Return the exit code."""
+    rollouts = rollouts_of(session)
+    rollout = rollouts.create(document)
+    out = session.out
+    if not wait or out.is_live:
+        out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show_start(session, entry))
+    if wait:
+        return watch(session, rollout)
+    out.note(next_steps(rollout))
+    return EXIT_OK
+
+
+def watch(session: Session, rollout: Json, wanted: frozenset[str] = frozenset()) -> int:
+    """Watch a rollout for as long as `--timeout` says; return 0 (finished, or a `wanted` end), 7 or 8."""
+    rollouts = rollouts_of(session)
+    try:
+        rollout = rollouts.watch(rollout, wait_s=session.options.timeout_s)
+    except KeyboardInterrupt:
+        session.out.note(f"the rollout goes on; {next_steps(rollout)}")
+        raise
+    code = EXIT_OK if rollout.get("state") in wanted else exit_code(rollout)
+    if code == EXIT_TIMEOUT:
+        session.out.note(f"not over within the time given; the rollout goes on: {next_steps(rollout)}")
+    elif session.out.is_live:
+        rollouts.show_bad_devices(rollout)
+        if next_steps(rollout):
+            session.out.note(next_steps(rollout))
+    return code
+
+
+def _show_start(session: Session, rollout: Json) -> None:
+    rollout_id = text(rollout.get("id"))
+    session.out.fields(
+        [("rollout", rollout_id), ("release", text(rollout.get("release"))), ("state", state_text(rollout))]
+    )
+    from edgefleet_cli.core.api_client import part
+
+    session.out.line("")
+    show_short_plan(session.out, session.api.get(f"/rollouts/{part(rollout_id)}/plan"))
+
+
+def settle(session: Session, rollout: Json, *, wait: bool, wanted: frozenset[str] = frozenset()) -> int:
+    """Write what became of a rollout that was paused, resumed, promoted or aborted; with `wait` watch it on.
+
+    wanted: the states in which a wait ends well besides finished, such as those that an abort asks for.
+    """
+    if wait:
+        return watch(session, rollout, wanted)
+    sheet = rollout_sheet(session.clock.now())
+    session.out.one(rollout, sheet, lambda entry: _note_state(session, entry))
+    return EXIT_OK
+
+
+def _note_state(session: Session, rollout: Json) -> None:
+    reason = f": {rollout['reason']}" if rollout.get("reason") else ""
+    session.out.note(f"{text(rollout.get('id'))} is {state_text(rollout)}{reason}")
+    if next_steps(rollout):
+        session.out.note(f"next: {next_steps(rollout)}")

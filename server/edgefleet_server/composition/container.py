@@ -1,0 +1,100 @@
+"""The parts of one server process, wired once. Routes get them by closure (``build_router(parts)``), never by a global."""
+
+from dataclasses import dataclass
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.alerting.service import AlertService
+from edgefleet_server.composition.worker_container import build_first_parts
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.observability.health import Health
+from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.outbound.address_policy import parse_networks
+from edgefleet_server.outbound.http_post import HttpPoster
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.search.service import SearchService
+from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.captures import CaptureService
+from edgefleet_server.telemetry.costs import CostService
+from edgefleet_server.telemetry.live_predictions import LivePredictions
+from edgefleet_server.telemetry.release_comparison import Comparisons
+from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.webhook.service import WebhookService
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything that a request, the gateway or the engine may call; the conversion worker makes do with `converter_parts`."""
+
+    settings: ServerSettings
+    clock: Clock
+    shared: Clock
+    """The time that all processes of the database go by: of leases, and of what is due."""
+    db: Database
+    access: AccessService
+    signing: SigningService
+    registry: RegistryService
+    conversion: ConversionService
+    fleet: FleetService
+    telemetry: TelemetryService
+    costs: CostService
+    comparisons: Comparisons
+    captures: CaptureService
+    watching: LivePredictions
+    rollout: RolloutService
+    poster: HttpPoster
+    webhooks: WebhookService
+    alerts: AlertService
+    search: SearchService
+    metrics: Metrics
+    health: Health
+
+
+def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = False) -> Parts:
+    """Wire all services on one database. Opens no connection and starts nothing.
+
+    is_turned: the clock is a test's, which knows nothing of the database's; rollouts go by it too.
+    """
+    # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
+    first = build_first_parts(
+        settings,
+        clock,
+        lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
+        is_turned=is_turned,
+    )
+    db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
+    fleet = FleetService(db, signing, registry, clock, settings, shared)
+    poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
+    telemetry = TelemetryService(db, clock)
+    rollout = RolloutService(db, fleet, registry, shared, telemetry)
+    metrics = Metrics()
+    rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
+    costs = CostService(db, clock, registry, fleet.reader.profiles_of)
+    registry.forecast_with(costs.forecast)
+    return Parts(
+        settings=settings,
+        clock=clock,
+        shared=shared,
+        db=db,
+        access=AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min),
+        signing=signing,
+        registry=registry,
+        conversion=first.conversion,
+        fleet=fleet,
+        telemetry=telemetry,
+        costs=costs,
+        comparisons=Comparisons(registry, costs, telemetry, clock),
+        captures=CaptureService(db, clock, fleet),
+        watching=LivePredictions(db, clock, fleet),
+        rollout=rollout,
+        alerts=AlertService(db, rollout, clock),
+        poster=poster,
+        webhooks=WebhookService(db, fleet.feed, poster, shared, settings),
+        search=SearchService(fleet, registry, rollout),
+        metrics=metrics,
+        health=Health(),
+    )

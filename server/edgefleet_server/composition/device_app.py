@@ -1,0 +1,159 @@
+"""The device listener: always HTTPS with the server's own CA, on its own port.
+
+Routes under `/device/v1`: `ca` (the CA certificate, so that a device can check it against its claim token before it says
+anything), `enroll` (claim token), and with a device token (`fleet/enrolment/device_token.py`): `renew`, `tuf/{file}`, `blobs/{sha256}`
+(Range), `desired`, `tasks/{id}/result`. TUF files are signed and public within the fleet, yet they need a token too: nobody
+else has business here.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.responses import JSONResponse
+
+from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.fleet.desired.tasks import MAX_RESULT_BYTES
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity, Enrolment
+from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError
+from edgefleet_server.fleet.enrolment.schemas import EnrollIn, RenewIn
+from edgefleet_server.fleet.errors import BadDeviceTokenError, TaskResultTooLargeError
+from edgefleet_server.registry.routes import blob_response
+from edgefleet_server.web import problems
+from edgefleet_server.web.body_limit import DEVICE_BODY_BYTES, BodyLimit
+
+PREFIX = "/device/v1"
+DeviceOf = Callable[[Request], DeviceIdentity]
+
+
+class NoSuchFileError(EdgefleetError):
+    """The repository has no such metadata file."""
+
+    code = "tuf.file_not_found"
+
+
+class BlobForbiddenError(EdgefleetError):
+    """The device's desired document does not name this blob."""
+
+    code = "blob.forbidden"
+
+
+class NoDesiredError(EdgefleetError):
+    """The device has no desired document."""
+
+    code = "desired.not_found"
+
+
+def create_device_app(parts: Parts) -> FastAPI:
+    """Return the app of the device listener."""
+    app = FastAPI(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.parts = parts
+    problems.install(app)
+    # a result is read up to its own limit, by a device that has shown who it is
+    app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=[("PUT", f"{PREFIX}/tasks/")])
+
+    def device_of(request: Request) -> DeviceIdentity:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise BadDeviceTokenError(
+                "This request carries no device token.", next_step="Send `Authorization: Bearer` and an ES256 JWT."
+            )
+        return parts.fleet.authenticate(token.strip())
+
+    _add_identity_routes(app, parts, device_of)
+    _add_content_routes(app, parts, device_of)
+    _add_task_routes(app, parts, device_of)
+    return app
+
+
+def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+    device = Depends(device_of)
+
+    @app.get(f"{PREFIX}/ca")
+    def get_ca() -> Response:
+        """Return the device CA's certificate, PEM."""
+        return Response(parts.signing.ca_pem(), media_type="application/x-pem-file")
+
+    @app.get(f"{PREFIX}/healthz")
+    def get_health() -> dict[str, str]:
+        """Say that the listener is there."""
+        return {"status": "ok"}
+
+    @app.post(f"{PREFIX}/enroll", response_model=Enrolment)
+    def enroll(wanted: EnrollIn) -> Enrolment | Response:
+        """Turn a claim token and a CSR into a device; 202 as long as an operator has to approve it."""
+        asked = wanted.token, wanted.csr.encode(), wanted.facts
+        try:
+            made = parts.fleet.enroll(*asked, is_waiting=wanted.waiting)
+        except ApprovalPendingError as error:
+            told = {"state": "pending", **jsonable_encoder(error.waiting)}
+            return JSONResponse(told, 202, headers={"retry-after": str(error.waiting.retry_s)})
+        return replace(made, nonce=wanted.nonce)
+
+    @app.post(f"{PREFIX}/renew")
+    def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:
+        """Give the device a certificate for a new key; the old one works until the new one was used."""
+        return replace(parts.fleet.renew(caller, wanted.csr.encode()), nonce=wanted.nonce)
+
+
+def _add_content_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+    device = Depends(device_of)
+
+    @app.get(f"{PREFIX}/tuf/{{file}}")
+    def get_tuf_file(file: str, _caller: Annotated[DeviceIdentity, device]) -> Response:
+        """Return one TUF metadata file."""
+        data = parts.signing.metadata_file(file)
+        if data is None:
+            raise NoSuchFileError(f"There is no metadata file {file[:80]!r}.")
+        return Response(data, media_type="application/json")
+
+    @app.get(f"{PREFIX}/blobs/{{sha256}}")
+    def get_blob(
+        sha256: str,
+        caller: Annotated[DeviceIdentity, device],
+        wanted_range: Annotated[str | None, Header(alias="range")] = None,
+    ) -> Response:
+        """Return a blob that the device's document names, or a part of it."""
+        digest = parse_sha256(sha256)
+        if all(blob.sha256 != digest for blob in parts.fleet.offered_to(caller.id)):
+            raise BlobForbiddenError(
+                "The desired document of this device does not name this blob.",
+                next_step="Fetch only what the newest desired document names.",
+            )
+        return blob_response(parts.registry, digest, wanted_range)
+
+    @app.get(f"{PREFIX}/desired")
+    def get_desired(caller: Annotated[DeviceIdentity, device]) -> Response:
+        """Return the device's signed desired document."""
+        document = parts.fleet.desired_of(caller.id)
+        if document is None:
+            raise NoDesiredError("This device has no desired document.")
+        return Response(document.envelope, media_type="application/json")
+
+
+def _add_task_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+    device = Depends(device_of)
+
+    @app.put(f"{PREFIX}/tasks/{{task_id}}/result", status_code=204, response_class=Response)
+    def put_result(
+        task_id: str, caller: Annotated[DeviceIdentity, device], data: Annotated[bytes, Depends(_bounded_body)]
+    ) -> Response:
+        """Take what the device has to say to one of its tasks; that ends the task."""
+        parts.fleet.tasks.take_result(caller.id, task_id, data)
+        return Response(status_code=204)
+
+
+async def _bounded_body(request: Request) -> bytes:
+    """Return the body. Raises TaskResultTooLargeError before more than MAX_RESULT_BYTES are held."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_RESULT_BYTES:
+            raise TaskResultTooLargeError(
+                f"The result is larger than {MAX_RESULT_BYTES} bytes.", next_step="Send less."
+            )
+    return bytes(body)

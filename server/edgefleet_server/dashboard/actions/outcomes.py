@@ -1,0 +1,18 @@
+"""What an action on many devices did, in one sentence for the next page. Pure."""
+
+from typing import Any, Final
+
+_TOLD: Final = 2
+
+
+def outcome(operation_id: str, answer: Any) -> str:
+    """Return what a decision about waiting devices did, in one sentence; "" for other operations."""
+    verbs = {"approve_pending_devices": "let in", "reject_pending_devices": "rejected"}
+    if operation_id not in verbs or not isinstance(answer, dict):
+        return ""
+    done, skipped = len(answer["done"]), answer["skipped"]
+    devices = "device" if answer["matched"] == 1 else "devices"
+    told = f"{done} of {answer['matched']} {devices} {verbs[operation_id]}."
+    for one in skipped[:_TOLD]:
+        told += f" Not {one['id']}: {one['reason']}."
+    return told + (f" And {len(skipped) - _TOLD} more were not." if len(skipped) > _TOLD else "")

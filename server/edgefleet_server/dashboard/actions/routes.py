@@ -1,0 +1,113 @@
+"""Changing something from a page: `POST /do/{operation_id}` calls that operation of the public API as the signed-in user.
+
+So a page can do nothing that the API cannot, with the same validation, roles and audit row. Afterwards the browser goes to the
+page that the form names in `next`, with a sentence of what was done; `{id}` in it is a field of the answer. What the API shows once
+(a token, a secret) is shown on a page of its own. A refusal is a page with what, why and what to do next.
+"""
+
+import base64
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.dashboard.actions.outcomes import outcome
+from edgefleet_server.dashboard.core.forms import Form, action_of, check_key, check_origin
+from edgefleet_server.dashboard.core.layout import SAID_COOKIE, Shell
+from edgefleet_server.dashboard.core.login import own_page, redirect, to_login
+from edgefleet_server.dashboard.operations import internal_client
+
+SHOWN_ONCE: Final = frozenset(
+    {
+        "create_token",
+        "create_login_link",
+        "create_enrollments",
+        "create_webhook",
+        "rotate_webhook",
+        "create_alert_receiver",
+    }
+)
+ANSWER_PAGES: Final[Mapping[str, str]] = {"create_enrollments": "enrolment/tokens.html"}
+"""Operations whose answer has a page of its own."""
+_MAX_SAID: Final = 300
+_PLACEHOLDER: Final = re.compile(r"\{([a-z_]{1,40})\}")
+Action = Annotated[Form, Depends(action_of)]
+
+
+class RefusedError(EdgefleetError):
+    """The API refused what a form asked for. `problem_code`: the API's own code; `status`: its HTTP status."""
+
+    code = "form.refused"
+
+    def __init__(self, problem: Mapping[str, Any], status: int) -> None:
+        """Take over a problem document."""
+        detail = str(problem.get("detail") or "the server could not do it")
+        wrong = "; ".join(_fault(one) for one in problem.get("errors") or ())
+        super().__init__(f"{detail} ({wrong})" if wrong else detail, next_step=str(problem.get("next") or "try again"))
+        self.problem_code = str(problem.get("code") or "internal")
+        self.status = status
+
+
+class UnconfirmedError(EdgefleetError):
+    """The word that confirms an action was not typed."""
+
+    code = "form.unconfirmed"
+
+
+def add_action_route(router: APIRouter, shell: Shell) -> None:
+    """Add the one route that changes something, but for signing in and out."""
+
+    @router.post("/do/{operation_id}", operation_id="do_operation")
+    async def do_operation(request: Request, operation_id: str, form: Action) -> Response:
+        """Call an operation and go on."""
+        session = shell.gate.session_of(request)
+        if session is None:
+            return to_login(request)
+        check_origin(request)
+        check_key(session, form)
+        operation = shell.operations(request).get(operation_id)
+        if not operation.is_changing:
+            raise EdgefleetError(f"{operation_id} only reads", next_step="open the page that shows it")
+        _check_word(form)
+        call = shell.operations(request).call(operation_id, form.fields)
+        answer = await internal_client.ask(request.app, request.scope, session.principal, call)
+        if not answer.is_ok:
+            raise RefusedError(answer.value or {}, answer.status)
+        if operation_id in SHOWN_ONCE or form["show"]:
+            values = {"operation": operation, "answer": answer.value, "next": own_page(form["next"])}
+            template = ANSWER_PAGES.get(operation_id, "answer.html")
+            return shell.page(request, session, template, tab=form["tab"], **values)
+        sentence = outcome(operation_id, answer.value) or form["said"] or f"Done: {operation.summary or operation_id}"
+        return said(_onward(form["next"], answer.value), sentence)
+
+
+def _fault(one: Mapping[str, Any]) -> str:
+    place = one.get("where") or ""
+    what = one.get("message") or ""
+    return f"{place}: {what}" if place else str(what)
+
+
+def _check_word(form: Form) -> None:
+    """Raise UnconfirmedError unless the word that the form asks for was typed."""
+    if form["confirm"].strip() != form["confirm_word"]:
+        raise UnconfirmedError(
+            f"nothing was done: {form['confirm_word']!r} was to be typed, not {form['confirm'][:80]!r}",
+            next_step="go back and type it, if it is what you want",
+        )
+
+
+def said(path: str, sentence: str) -> Response:
+    """Return the way to a page that will show a sentence once."""
+    answer = redirect(path)
+    text = base64.urlsafe_b64encode(sentence[:_MAX_SAID].encode()).decode()
+    answer.set_cookie(SAID_COOKIE, text, max_age=30, httponly=True, samesite="strict", path="/")
+    return answer
+
+
+def _onward(wanted: str, value: Any) -> str:
+    """Return the page to go to, with fields of the answer filled in."""
+    known = value if isinstance(value, dict) else {}
+    return own_page(_PLACEHOLDER.sub(lambda match: str(known.get(match[1], "")), wanted or "/"))

@@ -1,0 +1,1 @@
+"""Pages of what happened: the audit trail with its export, and the list of events."""

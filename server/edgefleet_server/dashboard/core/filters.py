@@ -1,0 +1,208 @@
+"""How values are written for people: times, sizes, shares, states, trend lines. Pure; the templates use these as filters.
+
+A state is always shown as a word; its tone only colours the word, so that nothing is said by colour alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from edgefleet_server.rollout.status.devices import RolloutDevice
+
+NOTHING: Final = "–"
+
+_TONES: Final[Mapping[str, str]] = {
+    "online": "good",
+    "healthy": "good",
+    "passed": "good",
+    "finished": "good",
+    "committed": "good",
+    "advance": "good",
+    "approved": "good",
+    "running": "live",
+    "ready": "good",
+    "converting": "live",
+    "queued": "live",
+    "prepared": "warn",
+    "refused": "bad",
+    "exposing": "live",
+    "soaking": "live",
+    "judging": "live",
+    "downloading": "live",
+    "acked": "live",
+    "staged": "live",
+    "parity_ok": "live",
+    "applying": "live",
+    "verifying": "live",
+    "probation": "live",
+    "paused": "warn",
+    "pause": "warn",
+    "held": "warn",
+    "partial": "warn",
+    "offline": "warn",
+    "expired": "warn",
+    "unreachable": "warn",
+    "rolling_back": "bad",
+    "rolled_back": "bad",
+    "roll_back": "bad",
+    "rollback_incomplete": "bad",
+    "regressed": "bad",
+    "failed": "bad",
+    "lost": "bad",
+    "revoked": "bad",
+    "rejected": "bad",
+}
+
+_ASSIGNMENTS: Final[Mapping[str, str]] = {
+    "eligible": "waits for its stage",
+    "offered": "has the release in its document, has not taken it up yet",
+    "acked": "has taken it up",
+    "downloading": "downloads the bundle",
+    "staged": "has the bundle, runs its checks",
+    "parity_ok": "passed the checks, warms up",
+    "applying": "switches to it",
+    "verifying": "runs it on trial",
+    "healthy": "runs it",
+    "failed": "could not run it",
+    "rolled_back": "is back on what it ran before",
+    "lost": "took it up and was not heard of again; counts as failed",
+    "unreachable": "never took it up in time; counts neither way",
+    "incompatible": "cannot run it; counts neither way",
+    "superseded": "another release was deployed over it",
+    "cancelled": "was taken out before it switched",
+    "regressed": "ran it well, then failed",
+}
+
+
+def tone(state: object) -> str:
+    """Return the tone of a state: good, live, warn, bad or plain."""
+    return _TONES.get(str(state), "plain")
+
+
+def label(state: object) -> str:
+    """Return a state or kind as words."""
+    text = "" if state is None else str(state)
+    return text.replace("_", " ") or NOTHING
+
+
+def moment(at: datetime | None) -> str:
+    """Return a time in UTC to the second."""
+    return NOTHING if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def machine_time(at: datetime) -> str:
+    """Return a time as the `datetime` attribute of HTML takes it."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def ago(at: datetime | None, now: datetime) -> str:
+    """Return how long ago something was, in its largest unit."""
+    if at is None:
+        return "never"
+    seconds = (now - at).total_seconds()
+    return "just now" if seconds < 5 else f"{duration(seconds)} ago"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in its largest whole unit."""
+    if seconds is None:
+        return NOTHING
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def number(value: float | int | None, digits: int = 0) -> str:
+    """Return a number with thin spaces between thousands."""
+    return NOTHING if value is None else f"{value:,.{digits}f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def size(bytes_: int | float | None) -> str:
+    """Return a size in bytes, in its largest binary unit; unknown below 0."""
+    if bytes_ is None or bytes_ < 0:
+        return NOTHING
+    value = float(bytes_)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def figure(value: float | str | None, unit: str, metric: str = "") -> str:
+    """Return one side of a comparison. unit: as `telemetry.comparing` names it; metric: of a score."""
+    if value is None or isinstance(value, str):
+        return value or NOTHING
+    match unit:
+        case "bytes":
+            return size(value)
+        case "ms":
+            return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
+        case "share":
+            return f"{value:.2%}"
+        case "score":
+            return f"{metric} {value:.4f}".lstrip()
+        case _:
+            return number(value)
+
+
+def share(part: float, whole: float) -> float:
+    """Return a share in percent of a bar, 0 for an empty whole."""
+    return 0.0 if whole <= 0 else round(100.0 * min(part, whole) / whole, 2)
+
+
+def evidence(value: Any) -> str:
+    """Return one figure of a decision."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {evidence(one)}" for key, one in value.items()) or NOTHING
+    return NOTHING if value in (None, "") else str(value)
+
+
+def assignment(device: RolloutDevice) -> str:
+    """Return what one device of a rollout is doing, in words: its state, what makes it special, and the reason given."""
+    is_away = device.online == "offline"
+    said = _ASSIGNMENTS.get(device.state, label(device.state))
+    if device.state == "offered" and is_away:
+        said = "offline; gets the release when it connects"
+    notes = [said]
+    if device.is_joiner:
+        notes.append("joined while the stage ran")
+    if device.is_accepted:
+        notes.append("its failure was accepted by a person")
+    if is_away and device.state not in {"offered", "lost", "unreachable"}:
+        notes.append("offline now")
+    told = "; ".join(notes)
+    return f"{told} – {device.reason}" if device.reason else told
+
+
+WIDTH: Final = 72
+
+HEIGHT: Final = 18
+
+_EDGE: Final = 1.5
+
+
+def trend_line(values: Sequence[float | None]) -> str:
+    """Return the points of an SVG polyline over WIDTH × HEIGHT: oldest left, the highest at the top; what is not known is left out."""
+    known = [(place, value) for place, value in enumerate(values) if value is not None]
+    if not known:
+        return ""
+    low, high = min(value for _, value in known), max(value for _, value in known)
+    step = WIDTH / max(1, len(values) - 1)
+    span = high - low
+    inner = HEIGHT - 2 * _EDGE
+
+    def point(place: int, value: float) -> str:
+        y = HEIGHT / 2 if span <= 0 else _EDGE + inner * (1 - (value - low) / span)
+        return f"{place * step:.1f},{y:.1f}"
+
+    points = [point(place, value) for place, value in known]
+    return " ".join(points if len(points) > 1 else [f"0,{HEIGHT / 2}", f"{WIDTH},{HEIGHT / 2}"])
+
+
+def epoch(seconds: float) -> str:
+    """Return a moment of a chart, in seconds since 1970, in UTC to the minute."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

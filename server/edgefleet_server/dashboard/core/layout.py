@@ -1,0 +1,112 @@
+"""What all pages share: who looks, what the page stands in, and what was just done.
+
+A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `routes.py` lists them. What can be changed from pages is in
+`acting.py`; a page only makes the form.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.errors import ForbiddenError
+from edgefleet_server.access.model import BrowserSession, Role
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core import render
+from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
+from edgefleet_server.dashboard.core.navigation import NAVIGATION
+from edgefleet_server.dashboard.core.preferences import preferences_of
+from edgefleet_server.dashboard.operations.catalog import Operations
+from edgefleet_server.dashboard.operations.command_preview import Lines, command_lines, curl_line
+from edgefleet_server.dashboard.operations.form_state import state_of_form
+
+SAID_COOKIE: Final = "edgefleet_said"
+
+
+class Shell:
+    """Renders pages for whoever is signed in."""
+
+    def __init__(self, parts: Parts, gate: Gate) -> None:
+        """Wire the parts."""
+        self.parts = parts
+        self.gate = gate
+        self._operations: Operations | None = None
+
+    def operations(self, request: Request) -> Operations:
+        """Return the operations of the public API, read from its own description once."""
+        if self._operations is None:
+            self._operations = Operations(request.app.openapi())
+        return self._operations
+
+    def shown(
+        self,
+        request: Request,
+        template: str,
+        build: Callable[[], dict[str, Any]],
+        *,
+        tab: str = "",
+        role: Role = Role.VIEWER,
+    ) -> Response:
+        """Return a page for a signed-in user, else the way to the login. Raises ForbiddenError, and what `build` raises."""
+        session = self.gate.session_of(request)
+        if session is None or not session.principal.may(Role.VIEWER):
+            return to_login(request)
+        self.check_role(session, role)
+        return self.page(request, session, template, tab=tab, **build())
+
+    def check_role(self, session: BrowserSession, role: Role) -> None:
+        """Raise ForbiddenError when the user of a session lacks a role: signing in again as the same one would not help."""
+        if not session.principal.may(role):
+            have = ", ".join(sorted(session.principal.roles)) or "none"
+            raise ForbiddenError(
+                f"this page needs the role {role}; {session.principal.name} has: {have}",
+                next_step=f"ask an admin for a token with it (`edgectl token create --role {role}`), and sign in with that",
+            )
+
+    def page(
+        self,
+        request: Request,
+        session: BrowserSession,
+        template: str,
+        *,
+        tab: str = "",
+        status: int = 200,
+        **values: Any,
+    ) -> Response:
+        """Return a page for a session."""
+        sentence = _said(request)
+        operations = self.operations(request)
+        answer = render.render(
+            template,
+            status,
+            session=session,
+            now=self.parts.clock.now(),
+            tab=tab,
+            said=sentence,
+            here=address_of(request),
+            preferences=preferences_of(request),
+            navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
+            may=lambda role: session.principal.may(Role(role)),
+            commands=lambda operation_id, html, asks: self._lines(operations, operation_id, html, asks),
+            curl=lambda operation_id, fields: curl_line(operations, operation_id, fields),
+            **values,
+        )
+        if sentence:
+            answer.delete_cookie(SAID_COOKIE, path="/", httponly=True, samesite="strict")
+        return answer
+
+    def _lines(self, operations: Operations, operation_id: str, html: str, asks: str) -> Lines:
+        """Return a form as commands, as it stands in the page."""
+        found = state_of_form(html)
+        return command_lines(operations, operation_id, found.values, found.needs, self.parts.clock.now(), asks)
+
+
+def _said(request: Request) -> str:
+    """Return what the last action left to be said, nothing when there is none or it cannot be read."""
+    try:
+        return base64.urlsafe_b64decode(request.cookies.get(SAID_COOKIE, "")).decode()[:300]
+    except (binascii.Error, ValueError):
+        return ""

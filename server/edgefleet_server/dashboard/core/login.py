@@ -1,0 +1,151 @@
+"""Signing in and out: these pages change who this browser is, and nothing else.
+
+- A link is opened by GET and used by POST: whoever looks at the address for a preview does not use it up.
+- A token is pasted into a form and sent in its body, never in an address.
+- The cookie is HttpOnly and SameSite=Strict; with TLS it is Secure and bound to this host by its name (`__Host-`).
+- Forms are taken from our own pages only (`forms`), and the one that signs out carries the session's key as well.
+- Every attempt is in the audit trail, but those that the limiter refuses.
+"""
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.access.errors import AccessError, ForgedFormError, LoginRefusedError
+from edgefleet_server.access.logins import SESSION_LIFE
+from edgefleet_server.access.model import BrowserSession, NewSession, Principal
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core import render
+from edgefleet_server.dashboard.core.forms import Form, check_origin
+from edgefleet_server.web import problems
+
+COOKIE: Final = "edgefleet_session"
+SECURE_COOKIE: Final = f"__Host-{COOKIE}"
+_OWN_PAGE: Final = re.compile(
+    r"/(?:(?!login|logout|do/|static/|[^?]*\.\.)[A-Za-z0-9_][A-Za-z0-9._~@/:-]{0,200}(?:\?[A-Za-z0-9._~@/?&=%+,:-]{0,500})?)?"
+)
+_SEE_OTHER: Final = 303
+
+
+class Gate:
+    """Knows who a browser is; signs in and out."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Wire the services."""
+        self._access = parts.access
+        self._behind_proxy = parts.settings.behind_proxy
+
+    def session_of(self, request: Request) -> BrowserSession | None:
+        """Return the session of a request, None without a valid one."""
+        cookie = request.cookies.get(self._cookie_name(request), "")
+        if not cookie:
+            return None
+        try:
+            found = self._access.logins.session_of(cookie)
+        except LoginRefusedError:
+            return None
+        request.state.principal = found.principal
+        return found
+
+    def sign_in(self, request: Request, form: Form) -> Response:
+        """Use the link's code or the token of a form; answer with a cookie, or with the page again and why not."""
+        address = request.client.host if request.client is not None else ""
+        with_link = bool(form["code"])
+        try:
+            check_origin(request)
+            self._access.logins.limiter.check(address)
+            opened = self._access.logins.use_link(form["code"]) if with_link else self._with_token(form["token"])
+        except AccessError as error:
+            status = problems.status_of(error.code) or 500
+            if status == 401:
+                self._access.logins.limiter.note_failure(address)
+            if status != 429:
+                self._record(request, "unknown", _action(with_link=with_link), status)
+            return self._refused(form, error, status)
+        self._record(request, _actor(opened.session.principal), _action(with_link=with_link), _SEE_OTHER)
+        return self._welcome(request, opened, own_page(form["next"]))
+
+    def sign_out(self, request: Request, form: Form) -> Response:
+        """End the session of a form; without a session there is nothing to do. Raises ForgedFormError."""
+        cookie = request.cookies.get(self._cookie_name(request), "")
+        answer = redirect("/login")
+        try:
+            check_origin(request)
+            ended = self._access.logins.end_session(cookie, form["form_key"])
+        except LoginRefusedError:
+            return answer
+        except ForgedFormError:
+            self._record(request, "unknown", "logout", 403)
+            raise
+        self._record(request, _actor(ended.principal), "logout", _SEE_OTHER)
+        secure = self.is_secure(request)
+        answer.delete_cookie(self._cookie_name(request), httponly=True, samesite="strict", secure=secure)
+        return answer
+
+    def _with_token(self, token: str) -> NewSession:
+        return self._access.logins.open_session(self._access.authenticate(token.strip()))
+
+    def _welcome(self, request: Request, opened: NewSession, to: str) -> Response:
+        answer = redirect(to)
+        answer.set_cookie(
+            self._cookie_name(request),
+            opened.cookie,
+            max_age=int(SESSION_LIFE.total_seconds()),
+            httponly=True,
+            samesite="strict",
+            secure=self.is_secure(request),
+        )
+        return answer
+
+    def _refused(self, form: Form, error: EdgefleetError, status: int) -> Response:
+        answer = render.render("login.html", status, code="", to=own_page(form["next"]), error=error, session=None)
+        wait_s = getattr(error, "retry_after_s", None)
+        if wait_s is not None:
+            answer.headers["retry-after"] = str(wait_s)
+        return answer
+
+    def _record(self, request: Request, actor: str, action: str, status: int) -> None:
+        self._access.record(actor, action, request.url.path, status, problems.request_id_of(request))
+
+    def is_secure(self, request: Request) -> bool:
+        """Say whether the browser speaks TLS, to us or to the proxy before us."""
+        if request.url.scheme == "https":
+            return True
+        return self._behind_proxy and request.headers.get("x-forwarded-proto", "https") == "https"
+
+    def _cookie_name(self, request: Request) -> str:
+        return SECURE_COOKIE if self.is_secure(request) else COOKIE
+
+
+def to_login(request: Request) -> Response:
+    """Return the way to the login page for a request without a session; it leads back to where it wanted to go."""
+    wanted = own_page(address_of(request))
+    return redirect("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='/')}")
+
+
+def address_of(request: Request) -> str:
+    """Return path and query of a request."""
+    query = request.url.query
+    return f"{request.url.path}?{query}" if query else request.url.path
+
+
+def own_page(path: str) -> str:
+    """Return a path of one of our pages, `/` for anything else: nobody is sent elsewhere after signing in."""
+    return path if _OWN_PAGE.fullmatch(path) else "/"
+
+
+def redirect(path: str) -> Response:
+    """Return the way to a page of ours, to be fetched by GET."""
+    return RedirectResponse(path, _SEE_OTHER, headers=dict(render.HEADERS))
+
+
+def _action(*, with_link: bool) -> str:
+    return "login_by_link" if with_link else "login_by_token"
+
+
+def _actor(principal: Principal) -> str:
+    return f"{principal.name} ({principal.id})"

@@ -1,0 +1,100 @@
+"""Rendering: one Jinja environment that escapes everything, and the headers of every page.
+
+The headers allow no script, style or picture but our own files, no frame around us and no address in a referrer. They hold for
+error pages too.
+"""
+
+import gzip
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgefleet_server.dashboard.core import filters
+from edgefleet_server.dashboard.core.qr_code import qr
+
+HEADERS: Final = {
+    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_SMALL_BYTES: Final = 800
+_MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates, with the words of `words.py` as filters."""
+    made = Environment(
+        loader=PackageLoader("edgefleet_server.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for filter_ in (
+        filters.tone,
+        filters.label,
+        filters.moment,
+        filters.machine_time,
+        filters.ago,
+        filters.duration,
+        filters.number,
+        filters.size,
+        filters.share,
+        filters.evidence,
+        filters.figure,
+        filters.assignment,
+        filters.trend_line,
+        filters.epoch,
+        qr,
+    ):
+        made.filters[filter_.__name__] = filter_
+    made.globals["asset"] = asset_url
+    return made
+
+
+def render(template: str, status: int = 200, **values: Any) -> Response:
+    """Return a page with its headers."""
+    text = environment().get_template(template).render(values)
+    return HTMLResponse(text, status_code=status, headers=dict(HEADERS))
+
+
+def compressed(request: Request, answer: Response) -> Response:
+    """Return a page as the browser takes it: gzipped when it says so, and when that is worth it."""
+    if isinstance(answer, StreamingResponse):
+        return answer
+    body = answer.body
+    takes = "gzip" in request.headers.get("accept-encoding", "")
+    text = str(answer.headers.get("content-type", "")).startswith(("text/", "image/svg"))
+    if not (takes and text) or len(body) < _SMALL_BYTES or "content-encoding" in answer.headers:
+        return answer
+    answer.body = gzip.compress(bytes(body), compresslevel=5, mtime=0)
+    answer.headers["content-length"] = str(len(answer.body))
+    answer.headers["content-encoding"] = "gzip"
+    answer.headers.append("vary", "accept-encoding")
+    return answer
+
+
+@cache
+def assets() -> dict[str, tuple[bytes, str, str]]:
+    """Return the files that pages use, by name: bytes, media type, first half of their SHA-256."""
+    found: dict[str, tuple[bytes, str, str]] = {}
+    static = files("edgefleet_server.dashboard").joinpath("static")
+    for file in (*static.iterdir(), *static.joinpath("vendor").iterdir()):
+        media_type = next((kind for ending, kind in _MEDIA_TYPES.items() if file.name.endswith(ending)), None)
+        if media_type is not None:
+            data = file.read_bytes()
+            found[file.name] = (data, media_type, sha256(data).hexdigest()[:32])
+    return found
+
+
+def asset_url(name: str) -> str:
+    """Return the address of a file; it changes with the file, so browsers may keep what they have."""
+    return f"/static/{name}?v={assets()[name][2][:12]}"

@@ -1,0 +1,207 @@
+"""What the pages show: read from the services, put into frozen values that the templates only have to write down."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from edgefleet_server.events.model import EventView
+from edgefleet_server.fleet.inventory.views import DeviceView, Refusal, ReportedModel, release_of
+from edgefleet_server.rollout.status.reader import RolloutView, StageView
+from edgefleet_server.rollout.status.summary import CountsView
+
+PAGE_DEVICES: Final = 50
+PAGE_ROLLOUTS: Final = 20
+PAGE_EVENTS: Final = 20
+ACTIVE: Final = ("validating", "awaiting_approval", "running", "paused", "rolling_back")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One model of a device: what runs, what should, and what stands between. Texts are empty where there is nothing."""
+
+    model: str
+    running: str
+    wanted: str
+    phase: str
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLine:
+    """One row of the device table. `trouble` is what concerns the whole device."""
+
+    id: str
+    profile: str
+    status: str
+    last_seen: datetime | None
+    models: Sequence[ModelLine]
+    trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """One event: what happened, to whom, from which state to which, and why."""
+
+    at: datetime
+    what: str
+    device: str
+    rollout: str
+    place: str
+    before: str
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Devices of a stage or stratum: healthy + failed + pending + taken back = exposed, out of `population`."""
+
+    population: int
+    exposed: int
+    healthy: int
+    failed: int
+    pending: int
+    taken_back: int
+
+    @classmethod
+    def of(cls, counts: CountsView, population: int) -> "Bar":
+        """Return the bar of counts. Devices that left the stratum still count as exposed."""
+        taken_back = counts.exposed - counts.healthy - counts.failed - counts.pending
+        whole = max(population, counts.exposed)
+        return cls(whole, counts.exposed, counts.healthy, counts.failed, counts.pending, taken_back)
+
+
+@dataclass(frozen=True, slots=True)
+class StageLine:
+    """One stage in the list of rollouts."""
+
+    name: str
+    state: str
+    bar: Bar
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutLine:
+    """One row of the rollout table."""
+
+    id: str
+    name: str
+    release: str
+    state: str
+    is_partial: bool
+    is_active: bool
+    is_braked: bool
+    stage: str
+    reason: str
+    created_at: datetime
+    stages: Sequence[StageLine]
+
+
+def device_line(device: DeviceView) -> DeviceLine:
+    """Return a device as a row: a line for each model that it runs or should run."""
+    reported = {one.model: one for one in device.models}
+    wanted = {one.model: one for one in device.desired.models}
+    models = [
+        ModelLine(
+            model=name,
+            running=_running(reported.get(name)),
+            wanted=wanted[name].release if name in wanted else "",
+            phase=reported[name].phase if name in reported else "",
+            trouble=_trouble(reported.get(name)),
+        )
+        for name in sorted(reported.keys() | wanted.keys())
+    ]
+    refused = device.refused
+    trouble = "" if refused is None else f"refused {_document(refused)}: {refused.reason}"
+    return DeviceLine(device.id, device.profile, device.status.value, device.last_seen, models, trouble)
+
+
+def _document(refused: Refusal) -> str:
+    """Return which document was refused with which code; one that was not even read has no number."""
+    return f"document {refused.gen} ({refused.code})" if refused.gen else f"its document ({refused.code})"
+
+
+def differences(device: DeviceView) -> list[str]:
+    """Return why a device does not run what it should, one sentence a reason; nothing when it does."""
+    found: list[str] = []
+    reported = {one.model: one for one in device.models}
+    for wish in device.desired.models:
+        now = reported.get(wish.model)
+        if now is None:
+            found.append(f"{wish.release} is wanted; the device has not reported on {wish.model} yet.")
+        elif now.sha256 != wish.sha256:
+            has = now.release or "nothing of it"
+            reason = _trouble(now)
+            found.append(f"{wish.release} is wanted, {has} runs" + (f": {reason}" if reason else f" ({now.phase})."))
+    wanted = {one.model for one in device.desired.models}
+    found += [
+        f"{one.release} runs, though nothing of {name} is wanted."
+        for name, one in reported.items()
+        if _is_left(one, name, wanted)
+    ]
+    if device.reported_gen < device.desired.gen:
+        found.append(f"The device has accepted document {device.reported_gen}; the newest one is {device.desired.gen}.")
+    if device.refused is not None:
+        found.append(f"It refused {_document(device.refused)}: {device.refused.reason}")
+    if found and device.status.value == "offline":
+        found.append("It is offline; it gets the newest document when it connects.")
+    return found
+
+
+def event_line(event: EventView) -> EventLine:
+    """Return an event as a row. Transitions name both states; reports of devices the phase they reached."""
+    detail = event.detail
+    target = str(detail.get("target") or "")
+    place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
+    said = detail.get("reason") or detail.get("code")
+    reasons = [str(one) for one in (detail.get("error_class"), said) if one]
+    return EventLine(
+        at=event.at,
+        what=event.kind,
+        device=event.device,
+        rollout=event.rollout or "",
+        place=place or ("" if event.rollout else (release_of(target) if target else None) or event.model),
+        before=str(detail.get("from") or ""),
+        after=str(detail.get("to") or detail.get("phase") or ""),
+        reason=": ".join(reasons),
+    )
+
+
+def _is_left(reported: ReportedModel, name: str, wanted: set[str]) -> bool:
+    return name not in wanted and reported.release is not None
+
+
+def _running(reported: ReportedModel | None) -> str:
+    return "" if reported is None else reported.release or ""
+
+
+def _trouble(reported: ReportedModel | None) -> str:
+    if reported is None:
+        return ""
+    return ": ".join(part for part in (reported.error_class, reported.reason or reported.error_code) if part)
+
+
+def rollout_line(rollout: RolloutView) -> RolloutLine:
+    """Return a rollout as a row."""
+    stages = [StageLine(stage.name, stage.state, bar_of(stage)) for stage in rollout.stages]
+    return RolloutLine(
+        id=rollout.id,
+        name=rollout.name,
+        release=rollout.release,
+        state=rollout.state,
+        is_partial=rollout.is_partial,
+        is_active=rollout.state in ACTIVE,
+        is_braked=rollout.is_braked,
+        stage=rollout.stage or "",
+        reason=rollout.reason,
+        created_at=rollout.created_at,
+        stages=stages,
+    )
+
+
+def bar_of(stage: StageView) -> Bar:
+    """Return the bar over all strata: of a stage and those before it, as its strata count."""
+    bars = [Bar.of(one.counts, one.population) for one in stage.strata]
+    sums = {name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__}
+    return Bar(**sums)

@@ -1,0 +1,61 @@
+"""Pages of one device: what it should run and runs, its figures over time, what it was asked to do, and what it answers."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.login import to_login
+from edgefleet_server.dashboard.devices.views import DevicePages
+from edgefleet_server.db.keyset import PageRequest, decode_cursor
+
+_TYPES = {"application/gzip": "tgz", "text/plain": "txt"}
+
+
+def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    """Add the pages."""
+    reader = DevicePages(parts)
+
+    @router.get("/devices/{device_id}", operation_id="show_device")
+    def show_device(
+        request: Request,
+        device_id: str,
+        span: Annotated[str, Query(max_length=8)] = "",
+        events: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> Response:
+        """Show one device: what it should run, what it reports, what happened."""
+
+        def build() -> dict[str, Any]:
+            session = shell.gate.session_of(request)
+            may_act = session is not None and session.principal.may(Role.OPERATOR)
+            return {"page": reader.device(device_id, span, _number(events), may_act=may_act)}
+
+        return shell.shown(request, "fleet/device.html", build, tab="devices")
+
+    @router.get("/devices/{device_id}/predictions", operation_id="show_predictions")
+    def show_predictions(request: Request, device_id: str) -> Response:
+        """Show what a watched device answered last."""
+        build = lambda: {"page": reader.predictions(device_id), "device": device_id}  # noqa: E731
+        return shell.shown(request, "fleet/predictions.html", build, tab="devices")
+
+    @router.get("/devices/{device_id}/tasks/{task_id}", operation_id="download_task_result")
+    def download_task_result(request: Request, device_id: str, task_id: str) -> Response:
+        """Return what a device sent for a task, as a file."""
+        session = shell.gate.session_of(request)
+        if session is None or not session.principal.may(Role.OPERATOR):
+            return to_login(request)
+        media_type, data = parts.fleet.tasks.result(device_id, task_id)
+        ending = _TYPES.get(media_type.partition(";")[0], "bin")
+        headers = {
+            "content-disposition": f'attachment; filename="{task_id}.{ending}"',
+            "x-content-type-options": "nosniff",
+            "cache-control": "no-store",
+        }
+        return Response(data, media_type=media_type, headers=headers)
+
+
+def _number(cursor: str | None) -> int | None:
+    return PageRequest(after=None if cursor is None else decode_cursor(cursor)).after_number()

@@ -1,0 +1,130 @@
+"""What the page of one device shows, read from the services."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, differences, event_line
+from edgefleet_server.dashboard.devices.charts import CHART_POINTS, DEFAULT_SPAN, SPANS, Chart, charts
+from edgefleet_server.db.keyset import encode_cursor
+from edgefleet_server.fleet.desired.model import TaskState, TaskView
+from edgefleet_server.fleet.errors import TaskResultMissingError
+from edgefleet_server.fleet.inventory.views import DeviceView, release_of
+from edgefleet_server.rollout.spec.model import PIN_LABEL
+from edgefleet_server.telemetry.model import Latest, PredictionsView
+
+PAGE_EVENTS: Final = 20
+
+LOG_LINES: Final = 60
+
+SHOWN_TASKS: Final = 10
+
+MOST_RELEASES: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class WayBack:
+    """What a device can be given back: the release that its other slot holds."""
+
+    model: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The end of the newest log that the device sent."""
+
+    task: TaskView
+    text: str
+    lines: int
+
+
+def ways_back(device: DeviceView) -> list[WayBack]:
+    """Return what the other slots hold that is not what is wanted."""
+    wanted = {one.model: one.release for one in device.desired.models}
+    found = [(one.model, release_of(one.previous_target)) for one in device.models if one.previous_target]
+    return [WayBack(model, release) for model, release in found if release and release != wanted.get(model)]
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePage:
+    """One device. differences: in words, why it does not run what it should. pinned: why no rollout touches it, None = they do."""
+
+    device: DeviceView
+    line: DeviceLine
+    differences: Sequence[str]
+    telemetry: Latest | None
+    span: str
+    spans: Sequence[str]
+    charts: Sequence[Chart]
+    step_s: int
+    tasks: Sequence[TaskView]
+    log: Log | None
+    ways_back: Sequence[WayBack]
+    pinned: str | None
+    releases: Sequence[str]
+    profiles: Sequence[str]
+    events: Sequence[EventLine]
+    older: str
+
+
+class DevicePages:
+    """Builds pages. Thread-safe; calls block."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Wire the services."""
+        self._parts = parts
+
+    def device(self, device_id: str, span: str, before: int | None, *, may_act: bool) -> DevicePage:
+        """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError."""
+        parts = self._parts
+        device = parts.fleet.reader.device(device_id)
+        span = span if span in SPANS else DEFAULT_SPAN
+        now = parts.clock.now()
+        series = parts.telemetry.series.of_device(device_id, now - SPANS[span], now, CHART_POINTS)
+        tasks = parts.fleet.tasks.tasks(device_id)
+        events, more = self._events(device_id, before)
+        return DevicePage(
+            device=device,
+            line=device_line(device),
+            differences=differences(device),
+            telemetry=parts.telemetry.latest(device_id),
+            span=span,
+            spans=list(SPANS),
+            charts=charts(series),
+            step_s=series.step_s,
+            tasks=tasks[:SHOWN_TASKS],
+            log=self._log(device_id, tasks) if may_act else None,
+            ways_back=ways_back(device),
+            pinned=(device.labels[PIN_LABEL] or "by hand") if PIN_LABEL in device.labels else None,
+            releases=self._releases(device) if may_act else (),
+            profiles=sorted(one.name for one in parts.registry.profiles()) if may_act else (),
+            events=events,
+            older=more,
+        )
+
+    def predictions(self, device_id: str) -> PredictionsView:
+        """Return what a watched device answered last. Raises DeviceUnknownError."""
+        return self._parts.watching.look(device_id, 0, "")
+
+    def _events(self, device_id: str, before: int | None) -> tuple[list[EventLine], str]:
+        found = self._parts.fleet.reader.newest_events(limit=PAGE_EVENTS + 1, device_id=device_id, before=before)
+        shown = found[:PAGE_EVENTS]
+        return [event_line(one) for one in shown], encode_cursor(str(shown[-1].id)) if len(found) > PAGE_EVENTS else ""
+
+    def _log(self, device_id: str, tasks: Sequence[TaskView]) -> Log | None:
+        newest = next((one for one in tasks if one.kind == "logs" and one.state is TaskState.DONE), None)
+        if newest is None or not newest.result_bytes:
+            return None
+        try:
+            _type, data = self._parts.fleet.tasks.result(device_id, newest.id)
+        except TaskResultMissingError:  # results are kept for some days, tasks for longer
+            return None
+        lines = data.decode("utf-8", "replace").splitlines()
+        return Log(newest, "\n".join(lines[-LOG_LINES:]), len(lines))
+
+    def _releases(self, device: DeviceView) -> list[str]:
+        """Return the releases that have a bundle for the device's profile, newest first."""
+        bundles = self._parts.registry.newest_bundles(device.profile, MOST_RELEASES)
+        return list(dict.fromkeys(str(one.ref) for one in bundles))

@@ -1,0 +1,1 @@
+"""The page of enrolment: claim tokens, and devices that wait for approval."""

@@ -1,0 +1,46 @@
+"""The page of enrolment: claim tokens, and devices that wait to be let in.
+
+What can be done from it are forms (`acting`). A decision is about the devices that were ticked or shown, never about those that came
+meanwhile. The page with new tokens is the only place where they are shown.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
+from edgefleet_server.db.keyset import decode_cursor
+from edgefleet_server.fleet.enrolment.pending import PendingState
+from edgefleet_server.fleet.errors import BadSelectorError
+
+
+def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    """Add the page."""
+    reader = EnrolmentReader(parts.fleet.approvals, parts.fleet.enroller)
+
+    @router.get("/enrolment", operation_id="show_enrolment")
+    def show_enrolment(
+        request: Request,
+        state: PendingState = PendingState.PENDING,
+        selector: Annotated[str, Query(max_length=4096)] = "",
+        cursor: Annotated[str | None, Query(max_length=256)] = None,
+    ) -> Response:
+        """Show who waits to be let in, and the claim tokens."""
+
+        def build() -> dict[str, Any]:
+            after = None if cursor is None else decode_cursor(cursor)
+            values = {"selector": selector, "is_first": cursor is None, "wrong_selector": None, "state": state}
+            values |= {
+                "profiles": [profile.name for profile in parts.registry.profiles()],
+                "approval": parts.settings.enrol_approval,
+            }
+            now = parts.clock.now()
+            try:
+                return values | {"page": reader.page(state, selector, after, now)}
+            except BadSelectorError as error:
+                return values | {"wrong_selector": error, "page": reader.page(state, "", None, now)}
+
+        return shell.shown(request, "enrolment/list.html", build, tab="enrolment")

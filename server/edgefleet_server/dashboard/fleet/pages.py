@@ -1,0 +1,110 @@
+"""Pages of the fleet: overview, devices and what is done to many of them, groups."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.fleet.device_query import Search
+from edgefleet_server.dashboard.fleet.views import FleetPages
+from edgefleet_server.db.keyset import decode_cursor
+from edgefleet_server.fleet.errors import BadSelectorError
+
+BULK: Final = ("deploy", "label", "restart")
+Text = Annotated[str, Query(max_length=4096)]
+Short = Annotated[str, Query(max_length=128)]
+Cursor = Annotated[str | None, Query(max_length=512)]
+Ids = Annotated[list[str] | None, Query(max_length=200)]
+
+
+def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    """Add the pages."""
+    reader = FleetPages(parts)
+
+    @router.get("/", operation_id="show_overview")
+    def show_overview(request: Request) -> Response:
+        """Show how the fleet is, what is under way, and what needs a look."""
+        return shell.shown(request, "fleet/overview.html", lambda: {"overview": reader.overview()}, tab="overview")
+
+    _add_devices(router, shell, reader)
+    _add_groups(router, shell, reader)
+
+
+def _add_devices(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
+    @router.get("/devices", operation_id="show_devices")
+    def show_devices(
+        request: Request,
+        q: Text = "",
+        selector: Text = "",
+        text: Short = "",
+        sort: Short = "",
+        after: Cursor = None,
+        before: Cursor = None,
+    ) -> Response:
+        """List devices: searched, narrowed, sorted, in pages both ways."""
+        search = Search.of(q=q, selector=selector, text=text, sort=sort)
+
+        def build() -> dict[str, Any]:
+            return _or_wrong(
+                search, lambda asked: {"page": reader.devices(asked, *_pages(asked, search, after, before))}
+            )
+
+        return shell.shown(request, "fleet/list.html", build, tab="devices")
+
+    @router.get("/fleet/bulk", operation_id="show_bulk")
+    def show_bulk(
+        request: Request, do: Short = "", selector: Text = "", text: Short = "", device: Ids = None
+    ) -> Response:
+        """Say how many devices something would be done to, and which, before it is done."""
+        search = Search.of(selector=selector, text=text)
+
+        def build() -> dict[str, Any]:
+            action = do if do in BULK else BULK[0]
+            return {"page": reader.bulk(search, device or ()), "do": action, "back": search.address()}
+
+        return shell.shown(request, "fleet/bulk.html", build, tab="devices", role=Role.OPERATOR)
+
+
+def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
+    @router.get("/groups", operation_id="show_groups")
+    def show_groups(request: Request, selector: Text = "", cursor: Cursor = None) -> Response:
+        """List groups, and make one."""
+
+        def build() -> dict[str, Any]:
+            groups, total, following = reader.groups(None if cursor is None else decode_cursor(cursor))
+            return {
+                "groups": groups,
+                "total": total,
+                "following": following,
+                "selector": selector,
+                "is_first": not cursor,
+            }
+
+        return shell.shown(request, "fleet/groups.html", build, tab="groups")
+
+    @router.get("/groups/{name}", operation_id="show_group")
+    def show_group(request: Request, name: str) -> Response:
+        """Show one group and its members."""
+
+        def build() -> dict[str, Any]:
+            group, members = reader.group(name)
+            return {"group": group, "members": members, "all": Search().toggled("group", group.name).address()}
+
+        return shell.shown(request, "fleet/group.html", build, tab="groups")
+
+
+def _pages(asked: Search, search: Search, after: str | None, before: str | None) -> Sequence[str | None]:
+    """Return the places of a page; none when something else is shown than what was asked for."""
+    return (after, before) if asked is search else (None, None)
+
+
+def _or_wrong(search: Search, build: Callable[[Search], dict[str, Any]]) -> dict[str, Any]:
+    """Return what a search shows; for a wrong selector all devices, and what is wrong with it."""
+    try:
+        return {"wrong": None, "box": search.box} | build(search)
+    except BadSelectorError as error:
+        return {"wrong": error, "box": search.box} | build(Search(order=search.order, descending=search.descending))

@@ -1,0 +1,269 @@
+"""What the pages of the fleet show: overview, list of devices, what is done to many, groups. Read from the services."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from edgefleet_server.alerting.model import AlertDeed
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.rows import (
+    ACTIVE,
+    DeviceLine,
+    EventLine,
+    RolloutLine,
+    device_line,
+    event_line,
+    rollout_line,
+)
+from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
+from edgefleet_server.db.keyset import PageRequest, decode_cursor, encode_cursor
+from edgefleet_server.fleet.inventory.listing import DeviceQuery, Facets, Order, Place, Trouble
+from edgefleet_server.fleet.model import Group
+from edgefleet_server.telemetry.series import Trend
+
+PAGE_DEVICES: Final = 50
+PAGE_ROLLOUTS: Final = 10
+PAGE_EVENTS: Final = 10
+PAGE_GROUPS: Final = 50
+SHOWN_TROUBLED: Final = 8
+SHOWN_ALERTS: Final = 5
+SHOWN_IN_BULK: Final = 20
+ALERTS_AGE: Final = timedelta(days=1)
+FACET_OPTIONS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the list of devices. trend: of the model that answers most slowly, None where nothing was measured."""
+
+    line: DeviceLine
+    arch: str
+    groups: Sequence[str]
+    trend: Trend | None
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One thing that a list can be narrowed to. count: live devices of the whole fleet that have it, None where nobody counted."""
+
+    label: str
+    count: int | None
+    address: str
+    is_on: bool
+    is_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """A row of options of one kind."""
+
+    name: str
+    options: Sequence[Option]
+
+
+@dataclass(frozen=True, slots=True)
+class SortLink:
+    """The link in the head of a column. direction: how the list is sorted by it now, for `aria-sort`."""
+
+    address: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPage:
+    """A page of devices; addresses are empty where there is nothing on that side. fleet: live devices and revoked ones in all."""
+
+    search: Search
+    rows: Sequence[Row]
+    total: int
+    is_capped: bool
+    previous: str
+    next: str
+    is_first: bool
+    facets: Sequence[Facet]
+    sorts: Mapping[str, SortLink]
+    fleet: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One version of a model and its share of the devices that run the model; x and width in percent of a bar."""
+
+    version: str
+    devices: int
+    x: float
+    width: float
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShares:
+    """A model and who runs which version of it."""
+
+    model: str
+    devices: int
+    shares: Sequence[Share]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The first page."""
+
+    facets: Facets
+    models: Sequence[ModelShares]
+    troubled: Sequence[Trouble]
+    rollouts: Sequence[RolloutLine]
+    active_rollouts: int
+    alerts: Sequence[AlertDeed]
+    events: Sequence[EventLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Devices to which one thing is done. selector: of all of them. total: live ones; shown: the first few."""
+
+    selector: str
+    total: int
+    shown: Sequence[DeviceLine]
+
+
+class FleetPages:
+    """Builds pages. Thread-safe; calls block."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Wire the services."""
+        self._fleet = parts.fleet
+        self._telemetry = parts.telemetry
+        self._rollouts = parts.rollout.reader
+        self._alerts = parts.alerts
+        self._clock = parts.clock
+
+    def overview(self) -> Overview:
+        """Return the first page."""
+        facets = self._fleet.lists.facets()
+        active, count = self._rollouts.page(PageRequest(PAGE_ROLLOUTS), states=ACTIVE)
+        recent = active or self._rollouts.rollouts(limit=3)
+        since = self._clock.now() - ALERTS_AGE
+        return Overview(
+            facets=facets,
+            models=_shares(facets),
+            troubled=self._fleet.lists.troubled(SHOWN_TROUBLED),
+            rollouts=[rollout_line(one) for one in recent[:PAGE_ROLLOUTS]],
+            active_rollouts=count,
+            alerts=[one for one in self._alerts.deeds(limit=SHOWN_ALERTS) if one.at >= since],
+            events=[event_line(one) for one in self._fleet.reader.newest_events(limit=PAGE_EVENTS)],
+        )
+
+    def devices(self, search: Search, after: str | None, before: str | None) -> FleetPage:
+        """Return a page of devices. Raises BadSelectorError, BadCursorError."""
+        lists = self._fleet.lists
+        query = DeviceQuery(
+            selector=search.selector,
+            text=search.text,
+            order=search.order,
+            descending=search.descending,
+            after=_place(after),
+            before=_place(before),
+            limit=PAGE_DEVICES,
+        )
+        found, facets = lists.page(query), lists.facets()
+        trends = self._telemetry.series.trends([one.id for one in found.devices])
+        fleet = sum(facets.status.values())
+        return FleetPage(
+            search=search,
+            rows=[
+                Row(device_line(one), one.arch, one.groups, _slowest(trends.get(one.id, ()))) for one in found.devices
+            ],
+            total=found.total if search.is_narrow else max(fleet, found.total),
+            is_capped=found.is_capped and search.is_narrow,
+            previous="" if found.previous is None else search.address(before=encode_cursor(found.previous.text())),
+            next="" if found.next is None else search.address(after=encode_cursor(found.next.text())),
+            is_first=found.previous is None,
+            facets=_facets(search, facets),
+            sorts={order.value: _sort_link(search, order) for order in Order},
+            fleet=fleet,
+        )
+
+    def bulk(self, search: Search, ids: Sequence[str]) -> Bulk:
+        """Return the devices that were ticked, else all live ones that match. Raises BadSelectorError.
+
+        A search by text is written down as ids, because selectors cannot say it; more than MAX_IDS are not taken.
+        """
+        lists = self._fleet.lists
+        if ids:
+            selector = ids_selector(list(dict.fromkeys(ids))[:MAX_IDS])
+        elif search.text:
+            found = lists.page(DeviceQuery(selector=search.selector, text=search.text, limit=MAX_IDS + 1)).devices
+            selector = ids_selector([one.id for one in found]) if 0 < len(found) <= MAX_IDS else ""
+            if not selector:
+                return Bulk("", lists.count(search.selector, search.text), ())
+        else:
+            selector = search.selector
+        live = f"{selector},status!=revoked" if selector else "status!=revoked"
+        shown = lists.page(DeviceQuery(selector=live, limit=SHOWN_IN_BULK)).devices
+        return Bulk(live, lists.count(live), [device_line(one) for one in shown])
+
+    def groups(self, after: str | None) -> tuple[list[Group], int, str]:
+        """Return a page of groups, how many there are, and the cursor of the next page ("" = none)."""
+        found, total = self._fleet.groups.page(after, PAGE_GROUPS + 1)
+        shown = found[:PAGE_GROUPS]
+        return shown, total, encode_cursor(shown[-1].name) if len(found) > PAGE_GROUPS else ""
+
+    def group(self, name: str) -> tuple[Group, list[DeviceLine]]:
+        """Return a group and its first live members. Raises GroupUnknownError."""
+        group = self._fleet.groups.get(name)
+        members = self._fleet.lists.page(
+            DeviceQuery(selector=self._fleet.groups.members_selector(name), limit=PAGE_DEVICES)
+        )
+        return group, [device_line(one) for one in members.devices]
+
+
+def _place(cursor: str | None) -> Place | None:
+    return None if not cursor else Place.of(decode_cursor(cursor))
+
+
+def _slowest(trends: Sequence[Trend]) -> Trend | None:
+    return max((one for one in trends if one.newest is not None), key=lambda one: one.newest or 0.0, default=None)
+
+
+def _sort_link(search: Search, order: Order) -> SortLink:
+    direction = "none" if search.order is not order else "descending" if search.descending else "ascending"
+    return SortLink(search.sorted_by(order).address(), direction)
+
+
+def _facets(search: Search, facets: Facets) -> list[Facet]:
+    def option(key: str, value: str, count: int | None, label: str = "") -> Option:
+        is_state = key == "status"
+        return Option(label or value, count, search.toggled(key, value).address(), search.has(key, value), is_state)
+
+    profiles = sorted(facets.profiles.items(), key=lambda one: (-one[1], one[0]))[:FACET_OPTIONS]
+    rows = [
+        Facet("Status", [option("status", name, count) for name, count in facets.status.items() if count]),
+        Facet("Profile", [option("profile", name, count) for name, count in profiles]),
+        Facet(
+            "Runs",
+            [option(f"model.{model}", version, n, f"{model}@{version}") for model, version, n in facets.versions],
+        ),
+        Facet("Group", [option("group", name, None) for name in facets.groups[:FACET_OPTIONS]]),
+    ]
+    return [one for one in rows if one.options]
+
+
+def _shares(facets: Facets) -> list[ModelShares]:
+    by_model: dict[str, list[tuple[str, int]]] = {}
+    for model, version, devices in facets.versions:
+        by_model.setdefault(model, []).append((version, devices))
+    return [_model_shares(model, versions) for model, versions in by_model.items()]
+
+
+def _model_shares(model: str, versions: Sequence[tuple[str, int]]) -> ModelShares:
+    whole = sum(devices for _, devices in versions)
+    shares: list[Share] = []
+    x = 0.0
+    for version, devices in versions:
+        width = round(100 * devices / whole, 3)
+        address = Search().toggled(f"model.{model}", version).address()
+        shares.append(Share(version, devices, round(x, 3), width, address))
+        x += width
+    return ModelShares(model, whole, shares)

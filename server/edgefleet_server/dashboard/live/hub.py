@@ -1,0 +1,153 @@
+"""Which live pages are open, and who looks at each. One loop a page makes it again and hands out the parts that changed.
+
+- Everyone who looks at the same page with the same rights is in one room; the room makes the page once a second, however many
+  look, by asking the page's own route, and sends what differs from the time before.
+- A page costs time. All rooms together use at most half of one core: when pages are dear or many are open, they come less
+  often.
+- A viewer that is slow gets the newest text of each part, never a queue.
+- The key of a viewer's session stands in forms; the room writes a mark in its place.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Scope
+
+from edgefleet_server.access.model import BrowserSession
+from edgefleet_server.dashboard.live.fragments import live_parts
+
+EVERY_S: Final = 1.0
+
+SHARE: Final = 0.5
+"""Of one core, for all rooms together."""
+
+KEY_MARK: Final = "form-key-of-this-session"
+
+_ASOF: Final = "asof"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Viewer:
+    """One open stream. `waiting`: the newest text of each part that is not sent yet."""
+
+    session: BrowserSession
+    scope: Scope
+    waiting: dict[str, str] = field(default_factory=dict)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    is_over: bool = False
+
+    def give(self, parts: dict[str, str]) -> None:
+        """Take parts, in place of older ones."""
+        self.waiting.update(parts)
+        self.news.set()
+
+    def end(self) -> None:
+        """End the stream."""
+        self.is_over = True
+        self.news.set()
+
+
+@dataclass(eq=False, slots=True)
+class Room:
+    """The viewers of one page. `shown`: its parts as they were sent last; `cost_s`: what making it took."""
+
+    address: str
+    viewers: set[Viewer] = field(default_factory=set)
+    shown: dict[str, str] = field(default_factory=dict)
+    cost_s: float = 0.0
+    task: asyncio.Task[None] | None = None
+
+
+class LiveHub:
+    """All rooms of this process. Lives in one event loop: that of the listener."""
+
+    def __init__(self, is_closing: Callable[[], bool]) -> None:
+        """Wire the sign that the server stops. Starts nothing."""
+        self._is_closing = is_closing
+        self._rooms: dict[tuple[object, ...], Room] = {}
+        self._one_at_a_time = asyncio.Lock()
+        self.renders = 0
+        """How often a page was made: for tests and figures."""
+
+    @property
+    def viewers(self) -> int:
+        """How many streams are open."""
+        return sum(len(room.viewers) for room in self._rooms.values())
+
+    def join(self, app: ASGIApp, key: tuple[object, ...], address: str, viewer: Viewer) -> Room:
+        """Let a viewer into the room of a page; the first one opens it."""
+        room = self._rooms.get(key)
+        if room is None:
+            room = self._rooms[key] = Room(address)
+        elif room.shown:
+            viewer.give(room.shown)
+        room.viewers.add(viewer)
+        if room.task is None:
+            room.task = asyncio.get_running_loop().create_task(self._keep(app, key, room))
+        return room
+
+    async def _keep(self, app: ASGIApp, key: tuple[object, ...], room: Room) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while room.viewers and not self._is_closing():
+                async with self._one_at_a_time:
+                    start_s = loop.time()
+                    parts = await self._made(app, room)
+                    room.cost_s = loop.time() - start_s
+                changed = {name: text for name, text in parts.items() if room.shown.get(name) != text}
+                if changed.keys() - {_ASOF}:
+                    room.shown = room.shown | parts
+                    for viewer in room.viewers:
+                        viewer.give(changed)
+                wait_s = max(EVERY_S, sum(one.cost_s for one in self._rooms.values()) / SHARE)
+                await asyncio.sleep(max(0.0, wait_s - room.cost_s))
+        finally:
+            self._rooms.pop(key, None)
+            for viewer in room.viewers:
+                viewer.end()
+
+    async def _made(self, app: ASGIApp, room: Room) -> dict[str, str]:
+        """Return the live parts of a page now, as one of its viewers gets them; nothing when it cannot be made now."""
+        self.renders += 1
+        viewer = next(iter(room.viewers), None)
+        if viewer is None:
+            return {}
+        status, text = await _page(app, viewer.scope, room.address)
+        if status in {303, 401, 403}:
+            room.viewers.discard(viewer)
+            viewer.end()
+            return {}
+        if status != 200:
+            _log.warning("a live page could not be made", extra={"address": room.address, "status": status})
+            return {}
+        return live_parts(text.replace(viewer.session.form_key, KEY_MARK))
+
+
+async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, str]:
+    """Return status and text of a page as the browser of this request would get it."""
+    path, _, query = address.partition("?")
+    headers = [(name, value) for name, value in outer["headers"] if name in {b"cookie", b"host"}]
+    kept = {key: outer[key] for key in ("asgi", "http_version", "scheme", "server", "client") if key in outer}
+    scope: Scope = kept | {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode("ascii"),
+        "query_string": query.encode("ascii"), "root_path": "", "headers": headers,
+    }  # fmt: skip
+    status, body = 500, bytearray()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        elif message["type"] == "http.response.body":
+            body.extend(message.get("body", b""))
+
+    await app(scope, receive, send)
+    return status, body.decode("utf-8", "replace")

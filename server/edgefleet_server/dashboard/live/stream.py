@@ -1,0 +1,76 @@
+"""The route of live pages: one stream a page (Server-Sent Events), at most one message a second.
+
+- Each viewer gets the key of its own session where the room wrote a mark (`hub`).
+- A hidden tab lets its stream go (the script does that). A stream ends after 15 minutes or with its session; the browser
+  comes back by itself.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response, StreamingResponse
+
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.login import own_page
+from edgefleet_server.dashboard.live.fragments import as_swap
+from edgefleet_server.dashboard.live.hub import KEY_MARK, LiveHub, Viewer
+
+HEARTBEAT_S: Final = 15.0
+
+MAX_STREAM_S: Final = 900.0
+
+MAX_VIEWERS: Final = 1000
+
+_HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+def add_live_route(router: APIRouter, shell: Shell) -> None:
+    """Add the stream."""
+    hub = LiveHub(lambda: shell.parts.fleet.stream.is_closing)
+
+    @router.get("/live", operation_id="stream_page")
+    async def stream_page(request: Request, page: str = Query(max_length=700)) -> Response:
+        """Stream the live parts of one of our pages as they change."""
+        session = await asyncio.to_thread(shell.gate.session_of, request)
+        if session is None:
+            return Response(status_code=401, headers=_HEADERS)
+        if hub.viewers >= MAX_VIEWERS or shell.parts.fleet.stream.is_closing:
+            return Response(status_code=503, headers=_HEADERS | {"retry-after": "10"})
+        address = own_page(page)
+        viewer = Viewer(session, request.scope)
+        taste = tuple(
+            sorted((k, v) for k, v in request.cookies.items() if k.startswith("edgefleet_") and "session" not in k)
+        )
+        key = (address, session.principal.roles, taste)
+        body = _stream(hub, request, key, address, viewer, lambda: shell.gate.session_of(request) is not None)
+        return StreamingResponse(body, media_type="text/event-stream", headers=_HEADERS)
+
+
+async def _stream(
+    hub: LiveHub, request: Request, key: tuple[object, ...], address: str, viewer: Viewer, is_valid: Callable[[], bool]
+) -> AsyncIterator[str]:
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + MAX_STREAM_S
+    room = hub.join(request.app, key, address, viewer)
+    try:
+        yield "retry: 2000\n: live parts of a page\n\n"
+        while loop.time() < end_s and not viewer.is_over:
+            viewer.news.clear()
+            if viewer.waiting:
+                parts, viewer.waiting = viewer.waiting, {}
+                yield _message(as_swap(parts).replace(KEY_MARK, viewer.session.form_key))
+                continue
+            try:
+                await asyncio.wait_for(viewer.news.wait(), HEARTBEAT_S)
+            except TimeoutError:
+                if not await asyncio.to_thread(is_valid):
+                    return
+                yield ": still here\n\n"
+    finally:
+        room.viewers.discard(viewer)
+
+
+def _message(text: str) -> str:
+    return "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"

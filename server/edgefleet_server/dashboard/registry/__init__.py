@@ -1,0 +1,1 @@
+"""Pages of models, releases, bundles and profiles, and publishing from a browser."""

@@ -1,0 +1,142 @@
+"""Pages of models, versions, bundles, keys and profiles."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.conversion.reports import page_of, report_of
+from edgefleet_server.conversion.routes import PAGE_HEADERS
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.login import to_login
+from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
+from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
+from edgefleet_server.db.keyset import PageRequest, decode_cursor
+
+SOON: Final = timedelta(days=30)
+CONTENTS: Final = {
+    "golden.npz": "inputs and the answers that a device must reproduce before it switches",
+    "reference.msgpack": "what is usual, to notice drift by",
+    "labels.txt": "the names of the classes",
+    "preprocess.json": "how an input becomes a tensor",
+    "postprocess.json": "how the model's answer becomes ours",
+    "privacy.json": "what of an input may be captured",
+}
+Cursor = Annotated[str | None, Query(max_length=256)]
+Version = Annotated[str, Query(max_length=63)]
+
+
+def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    """Add the pages."""
+    views = RegistryViews(parts)
+    _add_model_pages(router, shell, views)
+    _add_report(router, shell, parts)
+    _add_bundle_pages(router, shell, parts, views)
+    _add_profile_pages(router, shell, parts)
+
+
+def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> None:
+    @router.get("/models", operation_id="show_models")
+    def show_models(request: Request, cursor: Cursor = None) -> Response:
+        """Show models: newest version, size, where they run."""
+
+        def build() -> dict[str, Any]:
+            return {"page": views.models(_after(cursor)), "is_first": cursor is None}
+
+        return shell.shown(request, "registry/models.html", build, tab="models")
+
+    @router.get("/models/{name}", operation_id="show_model")
+    def show_model(request: Request, name: str, cursor: Cursor = None) -> Response:
+        """Show one model: versions, their share of the devices, rollouts."""
+
+        def build() -> dict[str, Any]:
+            page = views.model(name, _after(cursor))
+            usable = [str(one.release.ref) for one in page.versions if one.release.bundles]
+            return {
+                "page": page,
+                "is_first": cursor is None,
+                "newest_ref": usable[0] if usable else "",
+                "has_aliases": any(one.id == "set_alias" for one in shell.operations(request)),
+            }
+
+        return shell.shown(request, "registry/model.html", build, tab="models")
+
+    @router.get("/models/{name}/compare", operation_id="show_model_comparison")
+    def show_comparison(request: Request, name: str, a: Version = "", b: Version = "") -> Response:
+        """Show two versions side by side, profile by profile."""
+
+        def build() -> dict[str, Any]:
+            return {"page": views.compare(name, a, b), "a_version": a, "b_version": b}
+
+        return shell.shown(request, "registry/compare.html", build, tab="models")
+
+    @router.get("/models/{name}/{version}", operation_id="show_release")
+    def show_release(request: Request, name: str, version: str) -> Response:
+        """Show one version: its card, bundles, refusals, progress, where it runs."""
+
+        def build() -> dict[str, Any]:
+            page = views.release(name, version)
+            release = page.line.release
+            return {"page": page, "newest_ref": str(release.ref) if release.bundles else ""}
+
+        return shell.shown(request, "registry/release.html", build, tab="models")
+
+
+def _add_report(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    @router.get("/models/{name}/{version}/report", operation_id="show_release_report")
+    def show_report(request: Request, name: str, version: str) -> Response:
+        """Show the conversion report, as the API gives it: a page of its own with a policy of its own."""
+        session = shell.gate.session_of(request)
+        if session is None or not session.principal.may(Role.VIEWER):
+            return to_login(request)
+        report = report_of(parts.registry, ReleaseRef.parse(f"{name}@{version}"))
+        return HTMLResponse(page_of(report), headers=PAGE_HEADERS)
+
+
+def _add_bundle_pages(router: APIRouter, shell: Shell, parts: Parts, views: RegistryViews) -> None:
+    @router.get("/bundles", operation_id="show_bundles")
+    def show_bundles(request: Request, cursor: Cursor = None) -> Response:
+        """Show keys and roles, certificates, the capture key and the signed bundles."""
+
+        def build() -> dict[str, Any]:
+            return {
+                "trust": parts.signing.trust(),
+                "soon": parts.clock.now() + SOON,
+                "capture_key": parts.fleet.capture_key(),
+                "bundles": parts.registry.bundles(PageRequest(PAGE_ROWS, _after(cursor))),
+                "is_first": cursor is None,
+            }
+
+        return shell.shown(request, "registry/bundles.html", build, tab="bundles")
+
+    @router.get("/bundles/{sha256}", operation_id="show_bundle")
+    def show_bundle(request: Request, sha256: str) -> Response:
+        """Show one bundle from the inside, and how it is signed."""
+        return shell.shown(
+            request,
+            "registry/bundle.html",
+            lambda: {"page": views.bundle(sha256), "contents": CONTENTS},
+            tab="bundles",
+        )
+
+
+def _add_profile_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    @router.get("/profiles", operation_id="show_profiles")
+    def show_profiles(request: Request) -> Response:
+        """Show the hardware profiles, those that devices have first."""
+        return shell.shown(request, "registry/profiles.html", lambda: {"lines": profile_lines(parts)}, tab="profiles")
+
+    @router.get("/profiles/{name}", operation_id="show_profile")
+    def show_profile(request: Request, name: str) -> Response:
+        """Show one profile: facts with their evidence, devices, what predictions rest on."""
+        return shell.shown(
+            request, "registry/profile.html", lambda: {"page": profile_page(parts, name)}, tab="profiles"
+        )
+
+
+def _after(cursor: str | None) -> str | None:
+    return None if cursor is None else decode_cursor(cursor)

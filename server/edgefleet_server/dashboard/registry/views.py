@@ -1,0 +1,302 @@
+"""What the pages of models, releases and bundles show, read from the services.
+
+What a page needs of a conversion's report is taken out of it once: a report is a blob, and a blob never changes.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgefleet_protocol.digest import parse_sha256
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ReleaseRef, parse_model_name
+from edgefleet_protocol.manifest import Manifest
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.conversion.reports import load_report
+from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lines
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.inventory.listing import DeviceQuery
+from edgefleet_server.fleet.inventory.views import DeviceView, Summary
+from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseView, SourceView
+from edgefleet_server.rollout.status.reader import RolloutView
+from edgefleet_server.signing.trust import TargetView
+from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line
+from edgefleet_server.telemetry.release_comparison import ProfilePair
+
+PAGE_ROWS: Final = 50
+SHOWN_ROLLOUTS: Final = 10
+SHOWN_DEVICES: Final = 20
+KEPT_FACTS: Final = 256
+OPEN_JOBS: Final = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionLine:
+    """One version of a model. running: devices on which it is active; share: of all devices that run the model, 0 to 1.
+
+    smallest, largest: bytes of its models over the profiles, None without a bundle.
+    """
+
+    release: ReleaseView
+    running: int
+    share: float
+    smallest: float | None
+    largest: float | None
+    refused: Sequence[JobView]
+    open_jobs: Sequence[JobView]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """One model with its newest version, None when it has none."""
+
+    model: ModelView
+    newest: VersionLine | None
+    running: Sequence[tuple[str, int]]
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsPage:
+    """The list of models."""
+
+    lines: Sequence[ModelLine]
+    total: int
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPage:
+    """One model. elsewhere: versions that devices run and that this list does not show, with how many devices."""
+
+    model: ModelView
+    versions: Sequence[VersionLine]
+    total: int
+    next_cursor: str | None
+    devices: int
+    elsewhere: Sequence[tuple[str, int]]
+    rollouts: Sequence[RolloutView]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    """What a conversion's report says of the source and of how it was judged; texts are empty where it says nothing."""
+
+    format: str
+    imported: Sequence[tuple[str, str]]
+    kept_from: str
+    judged_on: str
+    judging_samples: int
+    calibration_samples: int
+    operators: Sequence[tuple[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePage:
+    """One release: what it was made of, what was made of it, and where it runs. states: devices by how they stand with it.
+
+    other: the version to compare it with, "" without one: the newest older one that has a bundle, else the newest.
+    """
+
+    line: VersionLine
+    source: SourceView
+    facts: ReportFacts | None
+    manifest: Manifest | None
+    bundles: Sequence[BundleLine]
+    other: str
+    states: Sequence[tuple[str, int]]
+    devices: Sequence[DeviceView]
+    rollouts: Sequence[RolloutView]
+    has_report: bool
+    lineage: Sequence[LineageLine]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparePage:
+    """Two versions. versions: all that can be chosen, newest first; before, after are None until both are chosen."""
+
+    model: ModelView
+    versions: Sequence[str]
+    before: VersionLine | None
+    after: VersionLine | None
+    pairs: Sequence[ProfilePair]
+
+
+@dataclass(frozen=True, slots=True)
+class BundlePage:
+    """One bundle from the inside. manifest: None with `trouble` saying why; target: how TUF names it, None when it does not."""
+
+    bundle: BundleView
+    manifest: Manifest | None
+    trouble: str
+    target: TargetView | None
+
+
+class RegistryViews:
+    """Reads what the pages show. Thread-safe; calls block."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Wire the services."""
+        self._parts = parts
+        self._lock = threading.Lock()
+        self._facts: OrderedDict[str, ReportFacts] = OrderedDict()
+
+    def models(self, after: str | None) -> ModelsPage:
+        """Return one page of models by name."""
+        found = self._parts.registry.models(PageRequest(PAGE_ROWS, after))
+        counts = _versions_running(self._parts.fleet.reader.summary())
+        lines = []
+        for model in found.items:
+            running = counts.get(model.name, {})
+            newest = None
+            if model.latest is not None:
+                newest = self._line(self._parts.registry.release(ReleaseRef.parse(model.latest)), running)
+            most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
+            lines.append(ModelLine(model, newest, most_first, sum(running.values())))
+        return ModelsPage(lines, found.total, found.next_cursor)
+
+    def model(self, name: str, after: str | None) -> ModelPage:
+        """Return one model with a page of its versions, newest first. Raises ModelUnknownError, BadIdError."""
+        parsed = parse_model_name(name)
+        model = self._parts.registry.model(parsed)
+        releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, after), parsed)
+        running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
+        shown = {str(one.ref.version) for one in releases.items}
+        rollouts, _total = self._parts.rollout.reader.page(PageRequest(SHOWN_ROLLOUTS), model=name)
+        return ModelPage(
+            model=model,
+            versions=[self._line(one, running) for one in releases.items],
+            total=releases.total,
+            next_cursor=releases.next_cursor,
+            devices=sum(running.values()),
+            elsewhere=sorted((version, n) for version, n in running.items() if version not in shown),
+            rollouts=rollouts[:SHOWN_ROLLOUTS],
+        )
+
+    def release(self, name: str, version: str) -> ReleasePage:
+        """Return one release. Raises ReleaseUnknownError, BadIdError."""
+        registry, fleet = self._parts.registry, self._parts.fleet
+        release = registry.release(ReleaseRef.parse(f"{name}@{version}"))
+        summary = fleet.reader.summary()
+        states: dict[str, int] = {}
+        for one in summary.models:
+            if (one.model, one.version) == (name, version):
+                states[one.state] = states.get(one.state, 0) + one.devices
+        devices = fleet.lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
+        rollouts, _count = self._parts.rollout.reader.page(PageRequest(PAGE_ROWS), model=name)
+        reports = [job.report for job in release.jobs if job.report]
+        return ReleasePage(
+            line=self._line(release, _versions_running(summary).get(name, {})),
+            source=registry.source_of(release.ref),
+            facts=self._report_facts(reports[0]) if reports else None,
+            manifest=next(
+                (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
+            ),
+            bundles=self._parts.comparisons.lines(release.bundles),
+            other=self._other(name, version),
+            states=sorted(states.items()),
+            devices=devices,
+            rollouts=[one for one in rollouts if one.version == version][:SHOWN_ROLLOUTS],
+            has_report=bool(reports),
+            lineage=lineage_lines(release.lineage),
+        )
+
+    def compare(self, name: str, before: str, after: str) -> ComparePage:
+        """Return two versions side by side; with one of them empty, what can be chosen. Raises ModelUnknownError, ReleaseUnknownError."""
+        model = self._parts.registry.model(parse_model_name(name))
+        versions = self._versions(name)
+        if not before or not after:
+            return ComparePage(model, versions, None, None, ())
+        a, b = (self._parts.registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
+        running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
+        pairs = self._parts.comparisons.pairs(a, b)
+        return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
+
+    def bundle(self, sha256: str) -> BundlePage:
+        """Return one bundle by its digest. Raises BundleUnknownError, BadDigestError."""
+        bundle = self._parts.registry.bundle(parse_sha256(sha256))
+        manifest, trouble = self._parts.registry.readable_manifest(bundle)
+        return BundlePage(bundle, manifest, trouble, self._parts.signing.target(bundle.target))
+
+    def _versions(self, name: str) -> list[str]:
+        releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
+        return [str(one.ref.version) for one in releases.items]
+
+    def _other(self, name: str, version: str) -> str:
+        page = self._parts.registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
+        usable = [str(one.ref.version) for one in page.items if one.bundles or str(one.ref.version) == version]
+        here = usable.index(version) if version in usable else len(usable)
+        return next(iter([*usable[here + 1 :], *usable[:here]]), "")
+
+    def _line(self, release: ReleaseView, running: Mapping[str, int]) -> VersionLine:
+        version = str(release.ref.version)
+        sizes = [line.bytes for one in release.bundles if (line := bundle_line(one, None, None)).bytes is not None]
+        total = sum(running.values())
+        return VersionLine(
+            release=release,
+            running=running.get(version, 0),
+            share=running.get(version, 0) / total if total else 0.0,
+            smallest=min(sizes, default=None),
+            largest=max(sizes, default=None),
+            refused=[job for job in release.jobs if job.state in ("refused", "failed", "cancelled")],
+            open_jobs=[job for job in release.jobs if job.state in OPEN_JOBS],
+        )
+
+    def _report_facts(self, digest: str) -> ReportFacts | None:
+        with self._lock:
+            known = self._facts.get(digest)
+        if known is not None:
+            return known
+        try:
+            made = facts_of(load_report(self._parts.registry, digest) or {})
+        except EdgefleetError:
+            return None
+        with self._lock:
+            self._facts[digest] = made
+            while len(self._facts) > KEPT_FACTS:
+                self._facts.popitem(last=False)
+        return made
+
+
+def facts_of(report: Mapping[str, Any]) -> ReportFacts:
+    """Return what a report says, which a child process wrote: anything of another kind than it should be is left out."""
+    source, data = _mapping(report.get("source")), _mapping(report.get("data"))
+    operators = _mapping(source.get("operators"))
+    imported = _mapping(source.get("imported"))
+    return ReportFacts(
+        format=_text(source.get("format")),
+        imported=[(str(key), _text(value)) for key, value in imported.items() if _text(value)],
+        kept_from=_text(report.get("kept_from")),
+        judged_on=_text(data.get("judged_on")),
+        judging_samples=_count(data.get("judging_samples")),
+        calibration_samples=_count(data.get("calibration_samples")),
+        operators=sorted((str(key), _count(n)) for key, n in operators.items()),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items() if isinstance(inner, str | int | float))[:500]
+    if isinstance(value, list):
+        return ", ".join(str(one) for one in value if isinstance(one, str | int | float))[:500]
+    return str(value)[:500] if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _versions_running(summary: Summary) -> dict[str, dict[str, int]]:
+    """Return, by model, how many devices have each version active."""
+    found: dict[str, dict[str, int]] = {}
+    for one in summary.models:
+        if one.version:
+            of_model = found.setdefault(one.model, {})
+            of_model[one.version] = of_model.get(one.version, 0) + one.devices
+    return found

@@ -1,0 +1,34 @@
+"""The page of alerts: who may stop rollouts from outside, and what alerts did."""
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.alerting.model import AlertAction
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.db.keyset import PageRequest
+
+TAB: Final = "alerts"
+SHOWN_DEEDS: Final = 50
+_MODELS: Final = 200
+
+
+def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    """Add the page."""
+
+    @router.get("/alerts", operation_id="show_alerts")
+    def show_alerts(request: Request) -> Response:
+        """Show alert receivers and what alerts did. As in the API, receivers are an operator's to see."""
+
+        def build() -> dict[str, Any]:
+            return {
+                "receivers": parts.alerts.receivers(),
+                "deeds": parts.alerts.deeds(limit=SHOWN_DEEDS),
+                "actions": [one.value for one in AlertAction],
+                "models": [one.name for one in parts.registry.models(PageRequest(_MODELS)).items],
+            }
+
+        return shell.shown(request, "alerts/list.html", build, tab=TAB, role=Role.OPERATOR)

@@ -1,0 +1,367 @@
+"""What the pages of rollouts show: read from the rollout and fleet services, put into frozen values."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from edgefleet_server.dashboard.core.rows import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
+from edgefleet_server.dashboard.rollouts.draft import OWN, command_of, strategy_of, yaml_of
+from edgefleet_server.dashboard.rollouts.gauges import Interval, evidence_share, interval
+from edgefleet_server.db.keyset import PageRequest, cut_page
+from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.status.blockers import WaitView
+from edgefleet_server.rollout.status.devices import RolloutDevice
+from edgefleet_server.rollout.status.metrics import MetricView
+from edgefleet_server.rollout.status.model import ApprovalView
+from edgefleet_server.rollout.status.reader import DecisionView, FailedDevice, RolloutView, StageView, StratumView
+
+PAGE_ROLLOUTS: Final = 20
+PAGE_DEVICES: Final = 50
+PAGE_DECISIONS: Final = 25
+TIMELINE_EVENTS: Final = 50
+MAX_BAD_DEVICES: Final = 5000
+"""Failed devices that are told by reason; of more the rest is left out, and that is said."""
+SHOWN_OF_A_REASON: Final = 8
+PERSON_STATES: Final = ("awaiting_approval", "paused")
+"""States that only a person ends."""
+COMPARED: Final = frozenset({"non_inferior_rel", "non_inferior_abs"})
+_NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
+
+
+# ---- the list
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutLine:
+    """One row of the list. waits: what would move it, the most frequent first; nothing for one that has ended."""
+
+    rollout: RolloutView
+    is_active: bool
+    stages: Sequence[StageLine]
+    waits: Sequence[WaitView]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutList:
+    """One page of rollouts, newest first. total: of all that were asked for."""
+
+    lines: Sequence[RolloutLine]
+    total: int
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRollout:
+    """A rollout that waits for a person. roles: whose word it needs, nothing when any operator's will do; wait: what is asked."""
+
+    id: str
+    name: str
+    release: str
+    state: str
+    reason: str
+    roles: Sequence[str]
+    wait: WaitView | None
+
+
+# ---- one rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Evidence against a threshold. share: how far it has come, percent, by factors."""
+
+    value: float
+    at: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What another program said to a stage, as the newest decision saw it. told: in words."""
+
+    name: str
+    kind: str
+    told: str
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CellLine:
+    """One stage of one stratum. promote: None where all must be healthy instead. metrics: of quality, each with where it lies."""
+
+    stratum: StratumView
+    bar: Bar
+    stop: Meter | None
+    promote: Meter | None
+    metrics: Sequence[tuple[MetricView, Interval | None]]
+    answers: Sequence[GateAnswer]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePart:
+    """One stage with its strata."""
+
+    stage: StageView
+    bar: Bar
+    cells: Sequence[CellLine]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An approval that is waited for: of which stage and strata, and whose word it takes."""
+
+    stage: str
+    strata: Sequence[str]
+    approval: ApprovalView
+
+
+@dataclass(frozen=True, slots=True)
+class FailureGroup:
+    """Devices on which the release failed for the same reason, numbers in it aside. reason: of the first; devices: the first few."""
+
+    state: str
+    error_class: str
+    reason: str
+    count: int
+    devices: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFilter:
+    """Which devices of a rollout are shown: of a state, of a stage, after an id. "" = all."""
+
+    state: str = ""
+    stage: str = ""
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePart:
+    """One page of a rollout's devices."""
+
+    chosen: DeviceFilter
+    lines: Sequence[RolloutDevice]
+    total: int
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """What somebody may say of a rollout now. asked: approvals that are waited for; open_strata: where a stage may be let pass.
+
+    left_out: names of stages that may be left out.
+    """
+
+    rollout: RolloutView
+    is_active: bool
+    asked: Sequence[Asked]
+    open_strata: Sequence[str]
+    left_out: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPage:
+    """One rollout, whole. strategy: its name, `own` for stages of one's own. is_cut: not all failed devices were looked at."""
+
+    rollout: RolloutView
+    is_active: bool
+    strategy: str
+    steering: Steering
+    stages: Sequence[StagePart]
+    pooled: Meter
+    failures: Sequence[FailureGroup]
+    is_cut: bool
+    devices: DevicePart
+    decisions: Sequence[DecisionView]
+    older_decisions: int | None
+    disagreeing: int
+    events: Sequence[EventLine]
+    yaml: str
+    command: str
+
+
+class RolloutPages:
+    """Builds the pages of rollouts. Thread-safe; calls block."""
+
+    def __init__(self, rollouts: RolloutService, fleet: FleetReader) -> None:
+        """Wire the services."""
+        self._rollouts = rollouts
+        self._reader = rollouts.reader
+        self._fleet = fleet
+
+    def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
+        """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
+        asked = PageRequest(PAGE_ROLLOUTS, after)
+        found, total = self._reader.page(asked, states=states, model=model or None, is_whole=True)
+        page = cut_page(found, asked, total, lambda one: one.id)
+        return RolloutList([_line(one) for one in page.items], total, page.next_cursor)
+
+    def waiting(self) -> list[WaitingRollout]:
+        """Return the rollouts that wait for a person, newest first, at most PAGE_ROLLOUTS."""
+        found, _total = self._reader.page(PageRequest(PAGE_ROLLOUTS), states=PERSON_STATES, is_whole=True)
+        return [_waiting(one) for one in found[:PAGE_ROLLOUTS]]
+
+    def show(self, rollout_id: str, chosen: DeviceFilter, before: int | None) -> RolloutPage:
+        """Return one rollout. before: only decisions before that one. Raises RolloutUnknownError."""
+        asked = PageRequest(PAGE_DEVICES, chosen.after or None)
+        rollout, found, total = self._reader.rollout_with(
+            rollout_id, asked, state=chosen.state or None, stage=chosen.stage or None
+        )
+        devices = cut_page(found, asked, total, lambda one: one.device)
+        decisions = self._reader.decisions(rollout_id, before=before, limit=PAGE_DECISIONS + 1)
+        shown = decisions[:PAGE_DECISIONS]
+        failures, is_cut = self._failures(rollout)
+        stages = [_stage_part(stage, rollout.spec, shown) for stage in rollout.stages]
+        document = _document(rollout)
+        strategy = strategy_of(rollout.spec["stages"]) or OWN
+        return RolloutPage(
+            rollout=rollout,
+            is_active=rollout.state in ACTIVE,
+            strategy=strategy,
+            steering=_steering(rollout),
+            stages=stages,
+            pooled=_meter(rollout.pooled.e_abort, rollout.pooled.abort_at),
+            failures=failures,
+            is_cut=is_cut,
+            devices=DevicePart(chosen, devices.items, total, devices.next_cursor),
+            decisions=shown,
+            older_decisions=shown[-1].id if len(decisions) > PAGE_DECISIONS else None,
+            disagreeing=sum(not one.agrees for one in shown),
+            events=self._events(rollout_id),
+            yaml=yaml_of(document),
+            command=command_of(_short(document, strategy)),
+        )
+
+    def steering(self, rollout_id: str) -> Steering:
+        """Return what somebody may say of a rollout now. Raises RolloutUnknownError."""
+        return _steering(self._reader.rollout(rollout_id))
+
+    def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
+        if not rollout.counts.failed:
+            return [], False
+        found, total = self._rollouts.failures.failed(rollout.id, limit=MAX_BAD_DEVICES)
+        return failure_groups(found), total > len(found)
+
+    def _events(self, rollout_id: str) -> list[EventLine]:
+        found, _total = self._fleet.events(rollout=rollout_id, limit=TIMELINE_EVENTS)
+        return [event_line(one) for one in found[:TIMELINE_EVENTS]]
+
+
+# ---- pure
+
+
+def _line(rollout: RolloutView) -> RolloutLine:
+    is_active = rollout.state in ACTIVE
+    stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
+    return RolloutLine(rollout, is_active, stages, rollout.waits if is_active else ())
+
+
+def failure_groups(devices: Iterable[FailedDevice]) -> list[FailureGroup]:
+    """Return devices by why the release failed on them, the most frequent reason first. Numbers in a reason do not tell reasons apart."""
+    groups: dict[tuple[str, str, str], FailureGroup] = {}
+    for one in devices:
+        key = (one.state, one.error_class, _NUMBER.sub("#", one.reason))
+        known = groups.get(key) or FailureGroup(one.state, one.error_class, one.reason, 0, ())
+        named = (*known.devices, one.device)[:SHOWN_OF_A_REASON]
+        groups[key] = replace(known, count=known.count + 1, devices=named)
+    return sorted(groups.values(), key=lambda one: (-one.count, one.error_class, one.reason))
+
+
+def _stage_part(stage: StageView, spec: Mapping[str, Any], decisions: Sequence[DecisionView]) -> StagePart:
+    gate = spec["gates"]["install"]
+    cells = [_cell_line(one, gate, _answers(decisions, stage.name, one.stratum)) for one in stage.strata]
+    return StagePart(stage, bar_of(stage), cells)
+
+
+def _cell_line(one: StratumView, gate: Mapping[str, float], answers: Sequence[GateAnswer]) -> CellLine:
+    is_open = one.e_abort is not None
+    stop = _meter(one.e_abort or 0.0, one.abort_at or 1 / gate["alpha_abort"]) if is_open else None
+    wants_evidence = one.rule == "evidence" and one.e_promote is not None
+    return CellLine(
+        stratum=one,
+        bar=Bar.of(one.counts, one.population),
+        stop=stop,
+        promote=_meter(one.e_promote or 0.0, 1 / gate["alpha_promote"]) if wants_evidence else None,
+        metrics=[(metric, metric_picture(metric)) for metric in one.quality],
+        answers=answers,
+    )
+
+
+def metric_picture(metric: MetricView) -> Interval | None:
+    """Return where a metric lies beside its threshold."""
+    return interval(metric.low, metric.high, metric.value, metric.threshold, with_zero=metric.bound in COMPARED)
+
+
+def _meter(value: float, at: float) -> Meter:
+    return Meter(value, at, evidence_share(value, at))
+
+
+def _answers(decisions: Sequence[DecisionView], stage: str, stratum: str) -> list[GateAnswer]:
+    """Return what the gates of a cell said, as its newest decision saw them."""
+    newest = next((one for one in decisions if (one.stage, one.stratum) == (stage, stratum)), None)
+    return [_answer(one) for one in (newest.evidence.get("gates") or () if newest is not None else ())]
+
+
+def _answer(said: Mapping[str, Any]) -> GateAnswer:
+    age, status = said.get("age_s"), said.get("status")
+    told = "not asked yet" if age is None else str(said.get("error") or f"answered {status}")
+    is_yes = status is not None and 200 <= status <= said.get("passes_to", 200)
+    return GateAnswer(str(said.get("name", "")), str(said.get("kind", "")), told, is_yes)
+
+
+def _steering(rollout: RolloutView) -> Steering:
+    pending = [stage.name for stage in rollout.stages[:-1] if any(one.state == "pending" for one in stage.strata)]
+    return Steering(rollout, rollout.state in ACTIVE, _asked(rollout), _open_strata(rollout), pending)
+
+
+def _asked(rollout: RolloutView) -> list[Asked]:
+    """Return the approvals that are waited for now, one a stage."""
+    found = []
+    for stage in rollout.stages:
+        cells = [
+            (one.stratum, one.approval) for one in stage.strata if one.state == "pending" and one.approval is not None
+        ]
+        waiting = [(name, said) for name, said in cells if said.asked_at is not None and not said.approved_by]
+        if waiting and rollout.state in ("running", "awaiting_approval"):
+            found.append(Asked(stage.name, [name for name, _ in waiting], waiting[0][1]))
+    return found
+
+
+def _waiting(rollout: RolloutView) -> WaitingRollout:
+    asked = _asked(rollout)
+    return WaitingRollout(
+        id=rollout.id,
+        name=rollout.name,
+        release=rollout.release,
+        state=rollout.state,
+        reason=rollout.reason,
+        roles=sorted({one.approval.role for one in asked}),
+        wait=next(iter(rollout.waits), None),
+    )
+
+
+def _open_strata(rollout: RolloutView) -> list[str]:
+    """Return the strata in which a stage is open or held, so that somebody may let it pass."""
+    can_pass = ("exposing", "soaking", "judging", "held")
+    return sorted({one.stratum for stage in rollout.stages for one in stage.strata if one.state in can_pass})
+
+
+def _document(rollout: RolloutView) -> dict[str, Any]:
+    metadata = {"metadata": {"name": rollout.name}} if rollout.name else {}
+    return {"apiVersion": API_VERSION, "kind": KIND, **metadata, "spec": dict(rollout.spec)}
+
+
+def _short(document: Mapping[str, Any], strategy: str) -> dict[str, Any]:
+    """Return the same document in the words of its author, as far as they can be guessed: without what is the default anyway."""
+    spec = document["spec"]
+    usual = {"release": spec["release"], "selector": spec["selector"]}
+    short = usual | ({"strategy": strategy} if strategy != OWN else {"stages": spec["stages"]})
+    promote = spec["stages"][0]["promote"]
+    if strategy != OWN and promote != "auto":
+        short["promote"] = promote
+    default = dump_spec(parse_spec(short))
+    short |= {key: value for key, value in spec.items() if key != "stages" and value != default.get(key)}
+    return {**document, "spec": short}

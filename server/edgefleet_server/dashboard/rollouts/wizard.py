@@ -1,0 +1,182 @@
+"""What the four steps to a new rollout show: releases, who a selector matches now, the plan of what is written so far."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.rollouts.draft import EVERY, Draft, command_of, document_of, yaml_of
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.registry.model import ReleaseState, ReleaseView
+from edgefleet_server.rollout.lint.preview import ExcludedDevice, PlanView
+from edgefleet_server.rollout.status.strategies import StrategyView, strategies
+
+MAX_RELEASES: Final = 30
+SHOWN_DEVICES: Final = 10
+_GOES_OUT: Final = (ReleaseState.READY, ReleaseState.PARTIAL)
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLine:
+    """A release that may go out. profiles: those that it has a bundle for; is_ready: nothing of it is being converted any more."""
+
+    ref: str
+    state: str
+    created_at: datetime
+    profiles: Sequence[str]
+    is_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLine:
+    """Devices of one profile that match, and whether the release has a bundle for them (None: no release is chosen yet)."""
+
+    profile: str
+    devices: int
+    has_bundle: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Who a selector matches now. wrong: why it cannot be read; then nothing is counted."""
+
+    devices: int = 0
+    online: int = 0
+    without_bundle: int = 0
+    profiles: Sequence[ProfileLine] = ()
+    some: Sequence[str] = ()
+    wrong: EdgefleetError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedGroup:
+    """Devices that match and cannot take part, for one reason. devices: the first few."""
+
+    reason: str
+    next: str
+    count: int
+    devices: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What is written so far, judged. plan: None when it cannot be read (`errors`, each with its path) or not be made (`refused`)."""
+
+    document: Mapping[str, Any]
+    yaml: str
+    command: str
+    plan_command: str
+    plan: PlanView | None = None
+    errors: Sequence[Mapping[str, str]] = ()
+    refused: EdgefleetError | None = None
+    excluded: Sequence[ExcludedGroup] = ()
+    in_the_way: Sequence[str] = ()
+
+    @property
+    def body(self) -> str:
+        """The document as the API takes it."""
+        return json.dumps(self.document, ensure_ascii=False)
+
+    @property
+    def can_start(self) -> bool:
+        """Whether the server would start it now."""
+        return self.plan is not None and self.plan.ok
+
+
+class NewRolloutPages:
+    """Builds the steps. Thread-safe; calls block."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Wire the services."""
+        self._fleet = parts.fleet
+        self._registry = parts.registry
+        self._rollouts = parts.rollout
+
+    def releases(self, model: str) -> tuple[list[ReleaseLine], list[str]]:
+        """Return the newest releases (of a model, "" = of all) and the names of the models."""
+        found = self._registry.releases(PageRequest(MAX_RELEASES), model or None).items
+        names = [one.name for one in self._registry.models(PageRequest(MAX_RELEASES * 10)).items]
+        return [_release_line(one) for one in found], names
+
+    def matching(self, draft: Draft) -> Matching | None:
+        """Return who is meant now, None while nothing says so."""
+        if draft["who"] != EVERY and not draft["selector"]:
+            return None
+        profiles = self._profiles_of(draft["release"])
+        try:
+            found = self._fleet.population("" if draft["who"] == EVERY else draft["selector"])
+        except EdgefleetError as error:
+            return Matching(wrong=error)
+        counts = Counter(str(one.profile) for one in found)
+        lines = [
+            ProfileLine(name, count, None if profiles is None else name in profiles)
+            for name, count in sorted(counts.items())
+        ]
+        return Matching(
+            devices=len(found),
+            online=sum(one.status.value == "online" for one in found),
+            without_bundle=sum(one.devices for one in lines if one.has_bundle is False),
+            profiles=lines,
+            some=[str(one.id) for one in found[:SHOWN_DEVICES]],
+        )
+
+    def planned(self, draft: Draft) -> Planned:
+        """Return what a draft would do now."""
+        try:
+            document = document_of(draft)
+        except EdgefleetError as error:
+            return Planned({}, "", "", "", errors=_errors(error), refused=None if _errors(error) else error)
+        texts = (yaml_of(document), command_of(document), command_of(document, "plan"))
+        try:
+            plan = self._rollouts.plan(document)
+        except EdgefleetError as error:
+            errors = _errors(error)
+            return Planned(document, *texts, errors=errors, refused=None if errors else error)
+        return Planned(
+            document, *texts, plan=plan, excluded=excluded_groups(plan.excluded), in_the_way=self._in_the_way(document)
+        )
+
+    def strategies(self) -> list[StrategyView]:
+        """Return the named strategies."""
+        return strategies()
+
+    def _profiles_of(self, release: str) -> set[str] | None:
+        """Return the profiles that a release has a bundle for, None when it is not known (yet)."""
+        try:
+            return {str(one.profile) for one in self._registry.release(ReleaseRef.parse(release)).bundles}
+        except EdgefleetError:
+            return None
+
+    def _in_the_way(self, document: Mapping[str, Any]) -> list[str]:
+        """Return the open rollouts of the model, where the document says nothing of what should become of them."""
+        spec = document["spec"]
+        if spec.get("supersede", "reject") != "reject":
+            return []
+        return [str(one) for one in self._rollouts.open_of(ReleaseRef.parse(spec["release"]).model)]
+
+
+def excluded_groups(devices: Sequence[ExcludedDevice]) -> list[ExcludedGroup]:
+    """Return devices by why they cannot take part, the most frequent reason first."""
+    groups: dict[str, list[ExcludedDevice]] = {}
+    for one in devices:
+        groups.setdefault(one.reason, []).append(one)
+    made = [
+        ExcludedGroup(reason, some[0].next, len(some), [one.device for one in some[:SHOWN_DEVICES]])
+        for reason, some in groups.items()
+    ]
+    return sorted(made, key=lambda one: (-one.count, one.reason))
+
+
+def _release_line(one: ReleaseView) -> ReleaseLine:
+    profiles = sorted(str(bundle.profile) for bundle in one.bundles)
+    return ReleaseLine(str(one.ref), one.state.value, one.created_at, profiles, one.state in _GOES_OUT)
+
+
+def _errors(error: EdgefleetError) -> list[Mapping[str, str]]:
+    """Return the mistakes that a refusal names by place, nothing when it names none."""
+    return [one for one in getattr(error, "errors", ()) if "path" in one]

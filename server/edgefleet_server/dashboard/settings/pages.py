@@ -1,0 +1,58 @@
+"""Pages of settings: this server, tokens, and how a browser shows its pages."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.login import own_page, redirect
+from edgefleet_server.dashboard.core.preferences import remember
+from edgefleet_server.dashboard.settings.views import server_facts, tokens_page
+from edgefleet_server.dashboard.settings.webhooks import Choice, Cursor, add_webhook_pages
+from edgefleet_server.db.keyset import decode_cursor
+
+
+def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    """Add the pages."""
+    _add_server(router, shell, parts)
+    _add_preferences(router, shell)
+    _add_tokens(router, shell, parts)
+    add_webhook_pages(router, shell, parts)
+
+
+def _add_server(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    @router.get("/settings", operation_id="show_settings")
+    def show_settings(request: Request) -> Response:
+        """Show who is signed in, whether the server is ready, and what it is."""
+        return shell.shown(request, "settings/server.html", lambda: {"server": server_facts(parts)}, tab="settings")
+
+
+def _add_preferences(router: APIRouter, shell: Shell) -> None:
+    @router.get("/preferences", operation_id="set_preferences")
+    def set_preferences(
+        request: Request,
+        theme: Choice = "",
+        zone: Choice = "",
+        to: Annotated[str, Query(max_length=512, alias="next")] = "/",
+    ) -> Response:
+        """Remember in this browser how it likes its pages, and go back. Changes nothing of the fleet, so a link may ask for it."""
+        answer = redirect(own_page(to))
+        remember(answer, theme=theme, zone=zone, secure=shell.gate.is_secure(request))
+        return answer
+
+
+def _add_tokens(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    @router.get("/settings/tokens", operation_id="show_tokens")
+    def show_tokens(request: Request, cursor: Cursor = None) -> Response:
+        """Show tokens without their secrets, with the form that makes one."""
+        session = shell.gate.session_of(request)
+        own_id = "" if session is None else session.principal.id
+
+        def build() -> dict[str, Any]:
+            after = None if cursor is None else decode_cursor(cursor)
+            return {"page": tokens_page(parts, own_id, after), "is_first": cursor is None}
+
+        return shell.shown(request, "settings/tokens.html", build, tab="settings", role=Role.ADMIN)

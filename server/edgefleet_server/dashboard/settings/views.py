@@ -1,0 +1,83 @@
+"""What the settings pages show: this server, its checks, tokens. No secret: those are shown once, by the action that made them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from importlib.metadata import version
+from typing import Final
+from urllib.parse import urlsplit
+
+from edgefleet_server.access.model import TokenView
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.observability.health import CheckResult
+
+PAGE_ROWS: Final = 50
+
+LIFETIMES: Final = (("in 1 day", 1), ("in 7 days", 7), ("in 30 days", 30), ("in 90 days", 90), ("in a year", 365))
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What this server process is. checks: readiness, as `/readyz` says it; jobs: conversions by state."""
+
+    facts: Sequence[tuple[str, str]]
+    checks: Sequence[CheckResult]
+    jobs: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLine:
+    """One token. state: valid, expired or revoked; is_own: this browser rests on it."""
+
+    token: TokenView
+    state: str
+    is_own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TokensPage:
+    """A page of tokens, and the ends that a new one may have."""
+
+    lines: Sequence[TokenLine]
+    total: int
+    next_cursor: str | None
+    ends: Sequence[tuple[str, str]]
+
+
+def server_facts(parts: Parts) -> ServerFacts:
+    """Return what this server is. Runs the readiness checks."""
+    settings = parts.settings
+    scheme = urlsplit(settings.blob_url).scheme if settings.blob_url else ""
+    is_local = scheme in ("", "file")
+    facts = [
+        ("Version", version("edgefleet")),
+        ("Tenant", settings.tenant),
+        ("This process", f"{settings.instance}: {', '.join(settings.roles)}"),
+        ("Database", "SQLite" if parts.db.is_sqlite else "PostgreSQL"),
+        ("Blobs", "a local folder" if is_local else f"an object store ({scheme})"),
+        ("Broker", settings.broker if "@" not in settings.broker else "an external broker"),
+        ("Devices reach it at", parts.fleet.device_url),
+        (
+            "TLS for this page",
+            "by this server" if settings.api_tls_cert else "none" if not settings.behind_proxy else "by a proxy",
+        ),
+        ("Largest upload", f"{settings.max_blob_bytes // (1024 * 1024)} MiB"),
+        ("Pickles", "are read (in the sandbox)" if settings.allow_pickle else "are refused"),
+    ]
+    return ServerFacts(facts, parts.health.run(), parts.conversion.counts())
+
+
+def tokens_page(parts: Parts, own_id: str, after: str | None) -> TokensPage:
+    """Return one page of tokens."""
+    now = parts.clock.now()
+    found = parts.access.tokens(PageRequest(PAGE_ROWS, after))
+    lines = [TokenLine(one, _state(one, now), one.id == own_id) for one in found.items]
+    ends = [(said, f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}") for said, days in LIFETIMES]
+    return TokensPage(lines, found.total, found.next_cursor, ends)
+
+
+def _state(token: TokenView, now: datetime) -> str:
+    if token.revoked_at is not None:
+        return "revoked"
+    return "expired" if token.expires_at is not None and token.expires_at <= now else "valid"

@@ -1,0 +1,74 @@
+"""Pages of webhooks: where they go, what waits, and one delivery with every try."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import Response
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.settings.views import PAGE_ROWS
+from edgefleet_server.db.keyset import Page, PageRequest, cut_page, decode_cursor
+from edgefleet_server.events.types import all_types
+from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
+
+Cursor = Annotated[str | None, Query(max_length=256)]
+
+Choice = Annotated[str, Query(max_length=16)]
+
+Delivery = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+def add_webhook_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+    @router.get("/settings/webhooks", operation_id="show_webhooks")
+    def show_webhooks(request: Request) -> Response:
+        """Show webhooks: where they go, what waits, what is dead."""
+
+        def build() -> dict[str, Any]:
+            return {"webhooks": parts.webhooks.webhooks(), "known_types": all_types()}
+
+        return shell.shown(request, "settings/webhooks.html", build, tab="settings", role=Role.OPERATOR)
+
+    @router.get("/settings/webhooks/{webhook_id}", operation_id="show_webhook")
+    def show_webhook(request: Request, webhook_id: str, state: Choice = "", cursor: Cursor = None) -> Response:
+        """Show one webhook with its log."""
+
+        def build() -> dict[str, Any]:
+            return {
+                "page": webhook_page(parts, webhook_id, state, cursor), "state": state, "is_first": cursor is None,
+            }  # fmt: skip
+
+        return shell.shown(request, "settings/webhook.html", build, tab="settings", role=Role.OPERATOR)
+
+    @router.get("/settings/webhooks/{webhook_id}/deliveries/{delivery_id}", operation_id="show_webhook_delivery")
+    def show_delivery(request: Request, webhook_id: str, delivery_id: Delivery) -> Response:
+        """Show one delivery with every try."""
+
+        def build() -> dict[str, Any]:
+            return {
+                "webhook": parts.webhooks.webhook(webhook_id),
+                "delivery": parts.webhooks.delivery(webhook_id, delivery_id),
+            }
+
+        return shell.shown(request, "settings/delivery.html", build, tab="settings", role=Role.OPERATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookPage:
+    """One webhook with a page of its deliveries, newest first."""
+
+    webhook: WebhookView
+    deliveries: Page[DeliveryView]
+
+
+def webhook_page(parts: Parts, webhook_id: str, state: str, cursor: str | None) -> WebhookPage:
+    """Return one webhook with its deliveries. state: of deliveries, "" = all. Raises WebhookUnknownError, BadCursorError."""
+    wanted = PageRequest(PAGE_ROWS, None if cursor is None else decode_cursor(cursor))
+    chosen = state if state in tuple(DeliveryState) else None
+    found, total = parts.webhooks.deliveries(
+        webhook_id, state=chosen, before=wanted.after_number(), limit=PAGE_ROWS + 1
+    )
+    page = cut_page(found, wanted, total, lambda one: str(one.id))
+    return WebhookPage(parts.webhooks.webhook(webhook_id), page)

@@ -1,0 +1,120 @@
+"""Many rows in one statement. Every function works in the caller's session and never commits.
+
+On PostgreSQL a column goes as one parameter or few (`pg_arrays`): a parameter for each of a thousand times twenty values
+costs more time in this process than all else that a tick does. On SQLite the driver's own batch is quick. Rows are mappings
+of the same keys, which are columns of the table; text must be free of NUL, as everywhere on PostgreSQL.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ARRAY, ColumnElement, Dialect, Table, Text, TypeDecorator, bindparam, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.elements import TextClause
+from sqlmodel import Session, SQLModel
+
+from edgefleet_server.db.pg_arrays import Packed, array_of, pack
+
+FEW: Final = 8
+"""PostgreSQL takes so few values as parameters each: what is good for many costs more to plan (ADR 0065)."""
+
+MOST_NAMED: Final = 500
+"""SQLite takes so many values as parameters each; a statement may have 32,766."""
+
+Row = Mapping[str, Any]
+
+
+def is_postgresql(session: Session) -> bool:
+    """Return whether the session's database is PostgreSQL."""
+    return bool(session.get_bind().dialect.name == "postgresql")
+
+
+def among(session: Session, column: Any, values: Collection[str]) -> ColumnElement[bool]:
+    """Return the condition that a text column has one of many values: one parameter, where the database can take it so."""
+    given = list(values)
+    is_sqlite = not is_postgresql(session)
+    if len(given) <= (MOST_NAMED if is_sqlite else FEW):
+        named: ColumnElement[bool] = column.in_(given)
+        return named
+    if is_sqlite:
+        many = select(func.json_each(msgspec.json.encode(given).decode()).table_valued("value").c.value)
+        listed: ColumnElement[bool] = column.in_(many)
+        return listed
+    one = func.unnest(bindparam(None, given, type_=_Texts())).column_valued("given")
+    # always true, and taken for seldom true: without it PostgreSQL reads all of a table of 100,000 rows to find a thousand
+    found: ColumnElement[bool] = column.in_(select(one).where(one == one.op("||")("")))
+    return found
+
+
+class _Texts(TypeDecorator[Sequence[str]]):
+    """An array of texts that goes to PostgreSQL as it writes arrays itself: the driver looks at each of a thousand ids on its own."""
+
+    impl = ARRAY(Text)
+    cache_ok = True
+
+    def bind_processor(self, dialect: Dialect) -> Callable[[Sequence[str]], str]:  # type: ignore[override]  # never None
+        """Return what writes a value."""
+        del dialect
+        return array_of
+
+
+def insert_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows."""
+    if rows and is_postgresql(session):
+        packed = pack(table, rows)
+        session.execute(_insert(table, packed), packed.parameters)
+    elif rows:
+        session.execute(table.insert(), list(rows))
+
+
+def insert_counted(session: Session, table: Table, rows: Sequence[Row]) -> list[int]:
+    """Insert rows of a table with a counting `id`; return the ids in the order of `rows`."""
+    if not rows:
+        return []
+    if is_postgresql(session):
+        packed = pack(table, rows)
+        statement = text(f"{_insert(table, packed).text} RETURNING id")
+        found = session.execute(statement, packed.parameters).scalars()
+        return sorted(int(one) for one in found)  # ids are drawn in the order in which the rows are scanned
+    ids = session.execute(table.insert().returning(table.c.id, sort_by_parameter_order=True), list(rows)).scalars()
+    return [int(one) for one in ids]
+
+
+def update_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
+    """Set the rows' columns, each in the row that has its primary key."""
+    keys = [column.name for column in table.primary_key.columns]
+    if rows and is_postgresql(session):
+        packed = pack(table, rows)
+        session.execute(_update(table, keys, packed), packed.parameters)
+    elif rows:
+        where = [table.c[key] == bindparam(f"key_{key}") for key in keys]
+        values: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name not in keys}
+        renamed = [{(f"key_{name}" if name in keys else name): value for name, value in row.items()} for row in rows]
+        session.connection().execute(table.update().where(*where).values(values), renamed)
+
+
+def _insert(table: Table, packed: Packed) -> TextClause:
+    names = ", ".join(_quoted(packed.columns))
+    values = ", ".join(packed.columns.values())
+    return text(f"INSERT INTO {table.name} ({names}) SELECT {values} FROM {packed.source}")  # noqa: S608  # names of columns
+
+
+def _update(table: Table, keys: Sequence[str], packed: Packed) -> TextClause:
+    changed = [name for name in packed.columns if name not in keys]
+    values = ", ".join(f'"{name}" = {packed.columns[name]}' for name in changed)
+    same = [f'kept."{key}" = {packed.columns[key]}' for key in keys]
+    given = packed.text_among(keys)
+    if given is not None:
+        # as in `among`; PostgreSQL may have no figures of the table yet, or it may not be much larger
+        same.append(f"{given} = {given} || ''")
+    return text(f"UPDATE {table.name} kept SET {values} FROM {packed.source} WHERE {' AND '.join(same)}")  # noqa: S608  # as above
+
+
+def _quoted(names: Collection[str]) -> Iterator[str]:
+    return (f'"{name}"' for name in names)
+
+
+def insert_into(session: Session, table: type[SQLModel]) -> Any:
+    """Return the INSERT that knows ON CONFLICT on this kind of database."""
+    return (postgresql if session.get_bind().dialect.name == "postgresql" else sqlite).insert(table)

@@ -1,0 +1,216 @@
+"""The database of the server: one engine, one session scope, SQLite and PostgreSQL alike.
+
+Rules of the machine:
+
+* A session is opened with ``with db.session() as session`` (may write) or ``with db.read() as session``. It commits when
+  the block ends, rolls back when an exception leaves it. Nobody else calls ``commit``.
+* Scopes of one thread (or one asyncio task) nest: the inner one *joins* the outer transaction. This is how one service
+  calls another and the whole becomes all or nothing. A writing scope inside a reading one is a bug and says so.
+* SQLite: WAL, foreign keys on, 10 s busy timeout; a writing scope starts with BEGIN IMMEDIATE, so two writers queue
+  instead of failing half-way (a deferred transaction that upgrades fails at once with SQLITE_BUSY, whatever the timeout).
+  The writers of one process take turns, in the order in which they came.
+* PostgreSQL: psycopg 3, READ COMMITTED; rows that are claimed are locked with FOR UPDATE SKIP LOCKED by their store.
+* Times are stored with :class:`UtcDateTime`: aware UTC in, aware UTC out, on both databases.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import DateTime, Engine, FromClause, MetaData, create_engine, event, text
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Session, SQLModel
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.db.fair_lock import FairLock
+
+SQLITE_BUSY_TIMEOUT_MS = 10_000
+SQLITE_CACHE_KIB = 8 * 1024
+"""Of each connection; with the 2 MiB that SQLite has by itself a page of a large fleet reads half of its rows from the file again."""
+_WRITES = "edgefleet_writes"
+
+# Constraint names are fixed by this convention, so a migration can name what it drops on both databases.
+SQLModel.metadata.naming_convention = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class DatabaseUnavailableError(EdgefleetError):
+    """The database does not answer."""
+
+    code = "server.database_unavailable"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time: aware UTC ``datetime`` in Python, ``timestamptz`` on PostgreSQL, naive UTC text on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times; they would be read back as a different moment."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone cannot be stored")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the stored time as aware UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database:
+    """The engine and the session scopes of one database URL (``sqlite:///…`` or ``postgresql://…``).
+
+    Safe to share between threads. Nothing is opened before the first session.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        if self._url.drivername in {"postgresql", "postgres"}:
+            self._url = self._url.set(drivername="postgresql+psycopg")
+        self._engine = self._make_engine()
+        self._writer = self._engine.execution_options(**{_WRITES: True})
+        self._turns = FairLock()
+        self._current: ContextVar[tuple[Session, bool] | None] = ContextVar(
+            f"edgefleet_session_{id(self)}", default=None
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The SQLAlchemy engine (for migrations and tests)."""
+        return self._engine
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is SQLite, where a writer holds the whole database."""
+        return self._url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """Open (or join) a transaction that may write; commit at the end, roll back on any exception."""
+        yield from self._scope(writes=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Open (or join) a transaction that only reads. On SQLite it never waits for a writer."""
+        yield from self._scope(writes=False)
+
+    def _scope(self, *, writes: bool) -> Iterator[Session]:
+        joined = self._current.get()
+        if joined is not None:
+            session, outer_writes = joined
+            if writes and not outer_writes:
+                raise RuntimeError("a writing scope was opened inside a reading one; open the outer one with session()")
+            yield session
+            if writes:
+                session.flush()
+            return
+        with (
+            self._turn(writes=writes),
+            Session(self._writer if writes else self._engine, expire_on_commit=False) as session,
+        ):
+            token = self._current.set((session, writes))
+            try:
+                yield session
+                if writes:
+                    session.commit()
+                else:
+                    session.expunge_all()  # rows stay readable after the scope; a rollback would expire them
+            except BaseException:
+                session.rollback()
+                raise
+            finally:
+                self._current.reset(token)
+
+    def _turn(self, *, writes: bool) -> AbstractContextManager[object]:
+        """Return what waits for one's turn to write; whoever waited too long is told so by SQLite itself."""
+        return self._turns.mine(SQLITE_BUSY_TIMEOUT_MS / 1000) if writes and self.is_sqlite else nullcontext()
+
+    def ping(self) -> None:
+        """Run one trivial query. Raises DatabaseUnavailableError."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailableError(
+                f"the database does not answer: {type(error).__name__}",
+                next_step="check that the database of `database_url` runs and accepts connections",
+            ) from error
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def _make_engine(self) -> Engine:
+        if self._url.get_backend_name() != "sqlite":
+            # the driver's own takes a third of the time of a look at a large rollout
+            options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 10, "max_overflow": 10}
+            return create_engine(self._url, json_deserializer=msgspec.json.decode, **options)
+        if self._url.database and self._url.database != ":memory:":
+            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        options = {"connect_args": {"check_same_thread": False}, "pool_size": 10, "max_overflow": 20}
+        engine = create_engine(self._url, json_deserializer=_read_json, **options)
+        engine.dialect.statement_compiler = _HintingCompiler
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+
+class _HintingCompiler(SQLiteCompiler):
+    """Writes what `with_hint` says of a table behind its name, as other databases' compilers do: `INDEXED BY …`."""
+
+    def get_from_hint_text(self, table: FromClause, text: str | None) -> str | None:
+        """Return a hint as it stands."""
+        return text
+
+
+def _read_json(stored: str) -> Any:
+    """Return the value of a JSON column of SQLite, which takes what is none in other languages: NaN and the infinities."""
+    try:
+        return msgspec.json.decode(stored)
+    except msgspec.DecodeError:
+        return json.loads(stored)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Set the pragmas of one new SQLite connection; the driver's own transaction control is switched off."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}")
+    cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin a transaction: IMMEDIATE for writers, so that they queue for the lock at the start."""
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def metadata() -> MetaData:
+    """Return the metadata that holds the tables of every feature. Imports all ``tables.py``."""
+    from edgefleet_server.db import all_tables
+
+    all_tables.load()
+    return SQLModel.metadata

@@ -1,0 +1,42 @@
+"""Values of events. `EventView` is public: routes and webhooks return it, and a field is never renamed. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One event. type: its public name, see `event_types`."""
+
+    id: int
+    device: str
+    at: datetime
+    received_at: datetime
+    kind: str
+    type: str
+    model: str
+    rollout: str | None
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """Something that happened here; `device` "" when it concerns none, `rollout` when it belongs to one."""
+
+    kind: str
+    device: str = ""
+    model: str = ""
+    rollout: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events: all that are given must hold; `kinds` empty means any."""
+
+    device: str | None = None
+    rollout: str | None = None
+    kinds: Sequence[str] = ()
+    since: datetime | None = None

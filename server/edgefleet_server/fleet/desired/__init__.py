@@ -1,0 +1,1 @@
+"""What devices should run: signed desired documents, candidates, the hold, tasks and the capture key."""

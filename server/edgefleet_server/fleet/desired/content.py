@@ -1,0 +1,130 @@
+"""What documents say, apart from whom they are for and their number. Pure.
+
+Its own file because a rollout tells thousands of devices the same: what a document says after some changes is worked out once for all whose
+document said the same before (`Contents`), and only the rest of it is made for each.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from edgefleet_protocol.desired import ModelDesired, Task, TelemetryRequest
+from edgefleet_server.fleet.desired.candidate import CandidateRequest, with_candidate
+from edgefleet_server.fleet.desired.live_view import still_watched
+from edgefleet_server.fleet.desired.model import ModelChange
+
+DESIRED_LIFE: Final = timedelta(days=7)
+MAX_TASKS: Final = 32
+
+
+class Texts(NamedTuple):
+    """A stored document's content as the database keeps it: JSON texts."""
+
+    models: str
+    telemetry: str
+    tasks: str
+
+
+class DocumentParts(NamedTuple):
+    """A document's content before it is signed anew."""
+
+    models: dict[str, ModelDesired]
+    telemetry: TelemetryRequest
+    tasks: list[Task]
+
+
+NOTHING: Final = DocumentParts({}, TelemetryRequest(), [])
+"""What a device without a document was told. Never changed."""
+_MODELS: Final = msgspec.json.Decoder(dict[str, ModelDesired])
+_TELEMETRY: Final = msgspec.json.Decoder(TelemetryRequest)
+_TASKS: Final = msgspec.json.Decoder(list[Task])
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a document says, signed at a moment. columns: that of its row which all who are told the same share."""
+
+    models: dict[str, ModelDesired]
+    telemetry: TelemetryRequest
+    tasks: list[Task]
+    issued: datetime
+    expires: datetime
+    columns: Mapping[str, Any]
+
+
+def content_of(
+    before: DocumentParts, now: datetime, models: Mapping[str, ModelDesired], telemetry: TelemetryRequest
+) -> Content:
+    """Return what a document says from now on: a watch goes on, tasks that are over and the oldest of too many are left out."""
+    telemetry = still_watched(telemetry, before.telemetry, now)
+    tasks = [task for task in before.tasks if task.until is None or task.until > now][-MAX_TASKS:]
+    issued, expires = now.replace(microsecond=0), (now + DESIRED_LIFE).replace(microsecond=0)
+    columns = {
+        "models": msgspec.to_builtins(dict(models)),
+        "telemetry": msgspec.to_builtins(telemetry),
+        "tasks": msgspec.to_builtins(tasks),
+        "issued_at": issued,
+        "expires_at": expires,
+        "resign_at": now + DESIRED_LIFE / 2,
+        "changed_at": now,
+    }
+    return Content(dict(models), telemetry, tasks, issued, expires, columns)
+
+
+class Contents:
+    """What documents of one moment say after changes, each worked out once."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+        self._known: dict[tuple[object, ...], Content | None] = {}
+
+    def after(self, before: Texts | None, changes: Sequence[ModelChange]) -> Content | None:
+        """Return what a document says after a device's changes; None where nothing is left to change (`ModelChange.over`)."""
+        key = (before, *((one.model, one.active, one.telemetry, one.over, one.beside) for one in changes))
+        if key not in self._known:
+            parts = NOTHING if before is None else _read(before)
+            wished = [change for change in changes if is_still_so(parts.models, change)]
+            self._known[key] = content_of(parts, self._now, *changed(parts, wished)) if wished else None
+        return self._known[key]
+
+
+def _read(texts: Texts) -> DocumentParts:
+    return DocumentParts(_MODELS.decode(texts.models), _TELEMETRY.decode(texts.telemetry), _TASKS.decode(texts.tasks))
+
+
+def changed(parts: DocumentParts, changes: Sequence[ModelChange]) -> tuple[dict[str, ModelDesired], TelemetryRequest]:
+    """Return the models and the telemetry wish after changes."""
+    models, telemetry = dict(parts.models), parts.telemetry
+    for change in changes:
+        if change.beside is not None:
+            beside = _with_candidate(models, change)
+            models = models if isinstance(beside, str) else beside
+        elif change.active is None:
+            models.pop(change.model, None)
+        else:
+            known = models.get(change.model)
+            is_same = known is not None and known.active is not None and known.active.sha256 == change.active.sha256
+            # what is tried beside a version goes on while that version is only offered anew
+            candidate = known if is_same and known is not None else ModelDesired(active=None)
+            models[change.model] = msgspec.structs.replace(candidate, active=change.active)
+        telemetry = change.telemetry or telemetry
+    return models, telemetry
+
+
+def is_still_so(models: Mapping[str, ModelDesired], change: ModelChange) -> bool:
+    """Return whether a document, now that it is locked, names what the change is to replace or to run beside."""
+    if change.beside is not None:
+        return not isinstance(_with_candidate(models, change), str)
+    named = models.get(change.model)
+    return change.over is None or (
+        named is not None and named.active is not None and named.active.sha256 == change.over
+    )
+
+
+def _with_candidate(models: Mapping[str, ModelDesired], change: ModelChange) -> dict[str, ModelDesired] | str:
+    assert change.active is not None, "a candidate has a bundle"
+    assert change.beside is not None, "asked for changes of candidates only"
+    return with_candidate(models, CandidateRequest(change.model, change.active, change.beside))

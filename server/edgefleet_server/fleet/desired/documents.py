@@ -1,0 +1,328 @@
+"""Desired documents: what each device should run, signed anew whenever it changes and at half of its life.
+
+Its own file because the service would grow beyond a page. Rules:
+- Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard.
+- A document is written and signed in one transaction; listeners hear of it after the commit, never before.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from sqlalchemy import event
+from sqlalchemy.orm.attributes import flag_modified
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.desired import (
+    CaptureRequest,
+    Desired,
+    ModelDesired,
+    Ref,
+    Task,
+    TelemetryRequest,
+    encode_desired,
+)
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.desired.candidate import CandidateRequest, Written, with_candidate
+from edgefleet_server.fleet.desired.capture_key import capture_request, remember_key
+from edgefleet_server.fleet.desired.content import Content, Contents, DocumentParts, Texts, content_of
+from edgefleet_server.fleet.desired.live_view import is_renewal_due, watched, watched_until
+from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired
+from edgefleet_server.fleet.errors import DeviceRevokedError
+from edgefleet_server.fleet.tables import FleetDesired
+from edgefleet_server.signing.service import SigningService
+
+RESIGN_BATCH: Final = 500
+LOCK_BATCH: Final = 5_000
+Listener = Callable[[Sequence[SignedDesired]], None]
+
+_log = logging.getLogger(__name__)
+
+
+class DesiredBook:
+    """Writes and reads desired documents."""
+
+    def __init__(self, db: Database, signing: SigningService, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._signing = signing
+        self._clock = clock
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` after each commit that signed documents, in the committing thread; return how to stop.
+
+        The session is not yet free then: a listener must only hand the documents on, never use the database.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def ensure(self, device_id: DeviceId) -> SignedDesired:
+        """Return a device's document, signing an empty first one when there is none."""
+        with self._db.session() as session:
+            known = desired_store.desired_of(session, device_id)
+            return known if known is not None else self._write(session, _locked(session, device_id))
+
+    def set_active(self, wishes: Mapping[DeviceId, ActiveRequest]) -> dict[DeviceId, tuple[SignedDesired, bool]]:
+        """Make each wish the active bundle of its model; return each document, and whether that changed and signed it anew.
+
+        Unknown and revoked devices are left out. Many are locked in batches: give them in the order that the database has.
+        """
+        done: dict[DeviceId, tuple[SignedDesired, bool]] = {}
+        ids = list(wishes)
+        with self._db.session() as session:
+            for start in range(0, len(ids), LOCK_BATCH):
+                for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
+                    done[held.device] = self._set_one(session, held, wishes[held.device])
+        return done
+
+    def _set_one(self, session: Session, held: "_Held", wish: ActiveRequest) -> tuple[SignedDesired, bool]:
+        models = _models(held.row)
+        before = models.get(wish.model)
+        if held.row is not None and before is not None and _is_same(before, wish.active):
+            return SignedDesired(held.device, held.row.gen, held.row.envelope), False
+        models[wish.model] = ModelDesired(active=wish.active)
+        return self._write(session, held, models), True
+
+    def set_candidates(self, wishes: Mapping[DeviceId, CandidateRequest]) -> dict[DeviceId, Written]:
+        """Run each wish's bundle beside the active one, or end that; return each document and whether it is new, or why not.
+
+        Unknown and revoked devices are left out. Devices are locked as in `set_active`.
+        """
+        done: dict[DeviceId, Written] = {}
+        ids = list(wishes)
+        with self._db.session() as session:
+            for start in range(0, len(ids), LOCK_BATCH):
+                for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
+                    models = _models(held.row)
+                    after = with_candidate(models, wishes[held.device])
+                    if isinstance(after, str):
+                        done[held.device] = after
+                    elif after == models and held.row is not None:
+                        done[held.device] = (SignedDesired(held.device, held.row.gen, held.row.envelope), False)
+                    else:
+                        done[held.device] = (self._write(session, held, after), True)
+        return done
+
+    def set_models(self, changes: Sequence[ModelChange]) -> list[SignedDesired]:
+        """Make these changes; return one newly signed document for each device, in order of id.
+
+        Always signs, also what differs in attempt, rollout or deadlines only. Unknown and revoked devices are left out, and
+        those where nothing is left to change (`ModelChange.over`). A device's later changes come after its earlier ones. Call
+        it once in a transaction: devices are locked in order of id.
+        """
+        by_device: dict[str, list[ModelChange]] = {}
+        for change in changes:
+            by_device.setdefault(change.device, []).append(change)
+        if not by_device:
+            return []
+        with self._db.session() as session:
+            signed: list[SignedDesired] = []
+            new: list[dict[str, Any]] = []
+            changed: list[dict[str, Any]] = []
+            for batch in _locked_many(session, by_device):
+                contents, capture = Contents(self._clock.now()), capture_request(session)
+                for held in batch:
+                    content = contents.after(held.texts, by_device[held.device])
+                    if content is not None:
+                        one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, capture)
+                        signed.append(one)
+                        row = {"device_id": one.device, "gen": one.gen, "envelope": one.envelope, **content.columns}
+                        (new if held.texts is None else changed).append(row)
+            desired_store.write_documents(session, new, changed)
+            self._announce_after_commit(session, signed)
+            _log.info("desired signed", extra={"devices": len(signed)})
+            return signed
+
+    def add_task(self, device_id: DeviceId, task: Task) -> SignedDesired:
+        """Put a task into a device's document and sign it. Raises DeviceRevokedError."""
+        with self._db.session() as session:
+            held = _locked(session, device_id)
+            return self._write(session, held, tasks=[*_tasks(held.row), task])
+
+    def drop_tasks(self, over: Mapping[str, Collection[str]]) -> None:
+        """Leave each device's tasks that are over out of its document from the next signing on: no reason to sign now."""
+        with self._db.session() as session:
+            for row, _ in desired_store.lock_documents(session, over) if over else ():
+                row.tasks = [task for task in row.tasks if task["id"] not in over[row.device_id]]
+
+    def watch(self, device_id: DeviceId) -> datetime:
+        """Show the device's newest answers for a while; return until when. Signs only when it was asked for long ago, or never.
+
+        Raises DeviceRevokedError.
+        """
+        with self._db.session() as session:
+            held = _locked(session, device_id)
+            wish, now = _telemetry(held.row), self._clock.now()
+            if is_renewal_due(wish, now):
+                wish = watched(wish, now)
+                self._write(session, held, telemetry=wish)
+            until = watched_until(wish, now)
+            assert until is not None
+            return until
+
+    def watched_until(self, device_id: DeviceId) -> datetime | None:
+        """Return until when somebody watches a device; None when nobody does."""
+        with self._db.read() as session:
+            return watched_until(_telemetry(desired_store.desired_row(session, device_id)), self._clock.now())
+
+    def resign(self, device_id: DeviceId) -> SignedDesired:
+        """Sign a device's document anew with the same content and a higher gen."""
+        with self._db.session() as session:
+            return self._write(session, _locked(session, device_id))
+
+    def resign_due(self, now: datetime) -> int:
+        """Sign anew what has passed half of its life, in batches of one transaction each; return how many."""
+        done = 0
+        while True:
+            with self._db.session() as session:
+                due = desired_store.due_for_signing(session, now, RESIGN_BATCH)
+                for device_id in due:
+                    self._write(session, _locked(session, device_id))
+            done += len(due)
+            if len(due) < RESIGN_BATCH:
+                return done
+
+    def offered_to(self, device_id: DeviceId) -> list[OfferedBlob]:
+        """Return the bundles that the device's document names: what it may pull."""
+        with self._db.read() as session:
+            models = _models(desired_store.desired_row(session, device_id))
+        refs = [ref for model in models.values() for ref in (model.active, model.candidate) if ref]
+        return [OfferedBlob(Sha256(ref.sha256), ref.length) for ref in refs]
+
+    def _write(
+        self,
+        session: Session,
+        held: "_Held",
+        models: Mapping[str, ModelDesired] | None = None,
+        telemetry: TelemetryRequest | None = None,
+        tasks: Sequence[Task] | None = None,
+    ) -> SignedDesired:
+        """Sign and store a document whose device is locked; None keeps that part of the content."""
+        row, now = held.row, self._clock.now()
+        before = DocumentParts(_models(row), _telemetry(row), _tasks(row) if tasks is None else list(tasks))
+        content = content_of(
+            before,
+            now,
+            before.models if models is None else models,
+            before.telemetry if telemetry is None else telemetry,
+        )
+        gen = max(0 if row is None else row.gen, held.reported_gen) + 1
+        signed = self._sign(held.device, gen, content, capture_request(session))
+        fields = {"gen": gen, "envelope": signed.envelope, **content.columns}
+        if row is None:
+            session.add(FleetDesired(device_id=held.device, **fields))
+        else:
+            for name, value in fields.items():
+                setattr(row, name, value)
+                flag_modified(row, name)  # every row updates the same columns, so a batch is one statement
+        self._announce_after_commit(session, [signed])
+        _log.info("desired signed", extra={"device_id": held.device, "gen": signed.gen})
+        return signed
+
+    def _sign(self, device: DeviceId, gen: int, content: Content, capture: CaptureRequest | None) -> SignedDesired:
+        """Return a device's document with this content and number, signed."""
+        document = Desired(
+            device=device,
+            gen=gen,
+            issued=content.issued,
+            expires=content.expires,
+            models=content.models,
+            telemetry=content.telemetry,
+            tasks=content.tasks,
+            capture=capture or msgspec.UNSET,
+        )
+        return SignedDesired(device, gen, self._signing.sign_desired(encode_desired(document)))
+
+    def _announce_after_commit(self, session: Session, signed: Sequence[SignedDesired]) -> None:
+        waiting: list[SignedDesired] = session.info.setdefault("fleet_signed", [])
+        is_first = not waiting
+        waiting += signed
+        if not (is_first and waiting):
+            return
+
+        def announce(_session: Session) -> None:
+            for listener in list(self._listeners):
+                listener(tuple(waiting))
+
+        event.listen(session, "after_commit", announce, once=True)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A live device that this transaction has locked, the gen it reported, and its document if it has one."""
+
+    device: DeviceId
+    reported_gen: int
+    row: FleetDesired | None
+
+
+class _Many(NamedTuple):
+    """One of many devices that this transaction has locked: the gen it reported, and what its document says, if it has one."""
+
+    device: DeviceId
+    reported_gen: int
+    gen: int
+    texts: Texts | None
+
+
+def _locked(session: Session, device_id: str) -> _Held:
+    """Lock a known device, then its document: always in this order, so that no two transactions wait for each other.
+
+    Raises DeviceRevokedError: whoever revoked it has removed its document, and it must not get another.
+    """
+    device = store.device(session, device_id, lock=True)
+    assert device is not None, "callers name known devices"
+    if device.revoked_at is not None:
+        raise DeviceRevokedError(f"The device {device_id} was revoked.", next_step="Choose a live device.")
+    return _Held(DeviceId(device.id), device.reported_gen, desired_store.desired_row(session, device_id, lock=True))
+
+
+def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
+    """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
+    gens = store.lock_live(session, device_ids)
+    rows: dict[str, FleetDesired] = {}
+    for row, public_key in desired_store.lock_documents(session, gens):
+        rows[row.device_id] = row
+        remember_key(session, public_key)
+    return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
+
+
+def _locked_many(session: Session, device_ids: Collection[str]) -> Iterator[list[_Many]]:
+    """Lock as `_locked_live`, and yield a batch at a time, with only what the next signing needs."""
+    ids = sorted(device_ids)
+    for start in range(0, len(ids), LOCK_BATCH):
+        gens = store.lock_live(session, ids[start : start + LOCK_BATCH])
+        known: dict[str, tuple[int, Texts]] = {}
+        for device_id, gen, texts, public_key in desired_store.lock_contents(session, gens):
+            known[device_id] = gen, texts
+            remember_key(session, public_key)
+        yield [_Many(DeviceId(one), reported, *known.get(one, (0, None))) for one, reported in gens.items()]
+
+
+def _models(row: FleetDesired | None) -> dict[str, ModelDesired]:
+    return {} if row is None else msgspec.convert(row.models, dict[str, ModelDesired])
+
+
+def _telemetry(row: FleetDesired | None) -> TelemetryRequest:
+    return TelemetryRequest() if row is None else msgspec.convert(row.telemetry, TelemetryRequest)
+
+
+def _tasks(row: FleetDesired | None) -> list[Task]:
+    return [] if row is None else msgspec.convert(row.tasks, list[Task])
+
+
+def _is_same(before: ModelDesired, ref: Ref) -> bool:
+    """Return whether the model's active bundle is this one already, apart from attempt and deadlines."""
+    active = before.active
+    return (
+        active is not None and (active.target, active.sha256) == (ref.target, ref.sha256) and before.candidate is None
+    )

@@ -1,0 +1,46 @@
+"""That somebody watches a device, in the telemetry wish of its document (ADR 0044). Pure.
+
+Its own file because documents keep it and telemetry asks for it. Rules:
+1. A watch lasts LIFE and is renewed once half of it is over while somebody looks; nobody has to end it.
+2. It asks for `live` windows too, and never shortens what a rollout asked for. A rollout's wish never ends a watch.
+"""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from edgefleet_protocol.desired import TelemetryRequest
+
+LIFE: Final = timedelta(minutes=5)
+
+
+def watched_until(wish: TelemetryRequest, now: datetime) -> datetime | None:
+    """Return until when somebody watches; None when nobody does."""
+    until = wish.predictions_until
+    return None if until is UNSET or until <= now else until
+
+
+def is_renewal_due(wish: TelemetryRequest, now: datetime) -> bool:
+    """Say whether the document has to be signed anew for one who looks now."""
+    until = watched_until(wish, now)
+    return until is None or until - now < LIFE / 2
+
+
+def watched(wish: TelemetryRequest, now: datetime) -> TelemetryRequest:
+    """Return the wish with a watch from now on."""
+    until = (now + LIFE).replace(microsecond=0)
+    is_live = wish.profile == "live" and (wish.until is None or wish.until >= until)
+    if is_live:
+        return msgspec.structs.replace(wish, predictions_until=until)
+    return TelemetryRequest(profile="live", until=until, predictions_until=until)
+
+
+def still_watched(wish: TelemetryRequest, before: TelemetryRequest, now: datetime) -> TelemetryRequest:
+    """Return `wish`, which replaces `before`, with the watch that is in force; one that is over is left out."""
+    until = watched_until(before, now) or UNSET
+    chosen = wish.predictions_until if wish.predictions_until is not UNSET else until
+    if chosen is not UNSET and chosen <= now:
+        chosen = UNSET
+    return msgspec.structs.replace(wish, predictions_until=chosen)

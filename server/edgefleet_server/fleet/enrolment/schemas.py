@@ -1,0 +1,60 @@
+"""Bodies of the enrolment routes, for operators and for devices."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from edgefleet_server.fleet.enrolment.model import NewClaim
+from edgefleet_server.fleet.schemas import Label, StrictBody
+from edgefleet_server.web.strict_types import Whole
+
+
+class EnrollmentIn(StrictBody):
+    """Claim tokens to make."""
+
+    count: Annotated[int, Whole(1, 1000)] = 1
+    uses: Annotated[int, Whole(1, 100_000)] = 1
+    ttl_s: Annotated[int, Whole(60, 365 * 86_400)] = 86_400
+    labels: dict[str, Label] = {}
+    profile: str | None = None
+    name_prefix: str | None = Field(default=None, max_length=32)
+    approval: bool | None = None
+    """Devices wait until an operator approves them; null: as the server's setting `enrol_approval` says."""
+
+
+class PendingChoiceIn(StrictBody):
+    """Waiting devices: by their fingerprints, or by a selector ("" = all), and of one claim token only where it is named."""
+
+    ids: list[str] | None = Field(default=None, max_length=1000)
+    selector: str | None = Field(default=None, max_length=4096)
+    claim: str | None = Field(default=None, max_length=32)
+
+
+class RejectIn(PendingChoiceIn):
+    """Waiting devices to reject, and why."""
+
+    reason: str = Field(default="", max_length=500)
+
+
+class ClaimTokensOut(BaseModel):
+    """New claim tokens."""
+
+    tokens: list[NewClaim]
+
+
+class EnrollIn(BaseModel):
+    """A device's request to be let in. Unknown fields are ignored: newer agents may send more."""
+
+    token: str = Field(max_length=4096)
+    csr: str = Field(max_length=16_384)
+    facts: dict[str, Any] = {}
+    nonce: str = Field(default="", max_length=128)
+    waiting: bool = False
+    """The device was told before that it has to wait: it asks how that stands, and not anew."""
+
+
+class RenewIn(BaseModel):
+    """A device's request for a certificate for a new key."""
+
+    csr: str = Field(max_length=16_384)
+    nonce: str = Field(default="", max_length=128)

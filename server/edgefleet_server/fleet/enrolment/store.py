@@ -1,0 +1,143 @@
+"""SQL of claim tokens and of keys that wait for approval. Every function works in the caller's session and never commits."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Select, and_, delete, func, or_, select, update
+from sqlmodel import Session, col
+
+from edgefleet_protocol.claim import fingerprint
+from edgefleet_server.fleet.tables import FleetClaim, FleetEnrolment, FleetPending
+
+PENDING: Final = "pending"
+
+EXPIRED: Final = "expired"
+"""Not stored: a row that still says `pending` after its time."""
+
+BATCH: Final = 500
+
+After = tuple[datetime, str]
+"""The place of a row in a list: when it asked, and its id."""
+
+
+def pending(session: Session, row_id: str, *, lock: bool = False) -> FleetPending | None:
+    """Return a row, read anew; `lock` holds it until the transaction ends."""
+    return session.get(FleetPending, row_id, with_for_update=True if lock else None, populate_existing=True)
+
+
+def lock_claim(session: Session, claim_id: str) -> None:
+    """Let one key at a time begin to wait with a claim: what is counted then stays so until the transaction ends."""
+    session.execute(select(col(FleetClaim.id)).where(col(FleetClaim.id) == claim_id).with_for_update())
+
+
+def let_in_before(session: Session, key_sha256: str) -> FleetEnrolment | None:
+    """Return how a key was enrolled that waited and was let in, if it was."""
+    statement = (
+        select(FleetEnrolment)
+        .join(FleetPending, col(FleetPending.claim_id) == col(FleetEnrolment.claim_id))
+        .where(
+            col(FleetEnrolment.key_sha256) == key_sha256,
+            col(FleetPending.key_sha256) == key_sha256,
+            col(FleetPending.id) == fingerprint(key_sha256),
+        )
+    )
+    return session.execute(statement).scalars().first()
+
+
+def count_waiting(session: Session, claim_ids: Sequence[str], now: datetime) -> dict[str, int]:
+    """Return how many keys wait with each of these claims; none: left out."""
+    statement = (
+        select(col(FleetPending.claim_id), func.count())
+        .where(col(FleetPending.claim_id).in_(claim_ids), *_in_state(PENDING, now))
+        .group_by(col(FleetPending.claim_id))
+    )
+    return {str(claim): int(n) for claim, n in session.execute(statement)}
+
+
+def rows(
+    session: Session, state: str, now: datetime, *, claim: str | None = None, after: After | None = None
+) -> Iterator[tuple[FleetPending, dict[str, Any]]]:
+    """Yield the keys in a state with the labels of their claim, who asked first first; read as they are asked for."""
+    while True:
+        found = session.execute(_chosen(state, now, claim, after).limit(BATCH)).all()
+        for row, labels in found:
+            yield row, labels
+            after = (row.asked_at, row.id)
+        if len(found) < BATCH:
+            return
+
+
+def count(session: Session, state: str, now: datetime, claim: str | None = None) -> int:
+    """Return how many keys are in a state."""
+    statement = select(func.count()).select_from(FleetPending).where(*_in_state(state, now))
+    if claim is not None:
+        statement = statement.where(col(FleetPending.claim_id) == claim)
+    return int(session.execute(statement).scalar_one())
+
+
+def _chosen(state: str, now: datetime, claim: str | None, after: After | None) -> Select[Any]:
+    at, row_id = col(FleetPending.asked_at), col(FleetPending.id)
+    statement = (
+        select(FleetPending, col(FleetClaim.labels))
+        .join(FleetClaim, col(FleetClaim.id) == col(FleetPending.claim_id))
+        .where(*_in_state(state, now))
+        .order_by(at, row_id)
+    )
+    if claim is not None:
+        statement = statement.where(col(FleetPending.claim_id) == claim)
+    if after is not None:
+        statement = statement.where(or_(at > after[0], and_(at == after[0], row_id > after[1])))
+    return statement
+
+
+def _in_state(state: str, now: datetime) -> list[Any]:
+    stored = col(FleetPending.state) == (PENDING if state == EXPIRED else state)
+    if state == PENDING:
+        return [stored, col(FleetPending.expires_at) > now]
+    return [stored, col(FleetPending.expires_at) <= now] if state == EXPIRED else [stored]
+
+
+def end_waiting(session: Session, claim_id: str, now: datetime) -> int:
+    """Let the keys that wait with a claim wait no longer; return how many did."""
+    mine = (col(FleetPending.claim_id) == claim_id, *_in_state(PENDING, now))
+    return int(session.execute(update(FleetPending).where(*mine).values(expires_at=now)).rowcount)  # type: ignore[attr-defined]
+
+
+def prune(session: Session, before: datetime) -> int:
+    """Remove who gave up waiting, or was let in, before a moment; who was rejected stays. Return how many."""
+    gave_up = and_(col(FleetPending.state) == PENDING, col(FleetPending.expires_at) < before)
+    is_in = and_(col(FleetPending.state) == "approved", col(FleetPending.decided_at) < before)
+    return int(session.execute(delete(FleetPending).where(or_(gave_up, is_in))).rowcount)  # type: ignore[attr-defined]
+
+
+def claim_use(session: Session, claim_id: str) -> bool:
+    """Take one use of a claim; False when none is left. One statement, so two devices cannot take the last one."""
+    statement = (
+        update(FleetClaim)
+        .where(col(FleetClaim.id) == claim_id, col(FleetClaim.uses_left) > 0)
+        .values(uses_left=col(FleetClaim.uses_left) - 1)
+    )
+    return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
+
+
+def claims_page(session: Session, after: str | None, limit: int) -> tuple[Sequence[FleetClaim], int]:
+    """Return claims in order of id, and how many there are."""
+    statement = select(FleetClaim).order_by(col(FleetClaim.id)).limit(limit)
+    if after is not None:
+        statement = statement.where(col(FleetClaim.id) > after)
+    total = session.execute(select(func.count()).select_from(FleetClaim)).scalar_one()
+    return session.execute(statement).scalars().all(), int(total)
+
+
+def devices_of_claims(session: Session, claim_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the devices that each claim enrolled."""
+    statement = (
+        select(col(FleetEnrolment.claim_id), col(FleetEnrolment.device_id))
+        .where(col(FleetEnrolment.claim_id).in_(claim_ids))
+        .order_by(col(FleetEnrolment.at))
+    )
+    found: dict[str, list[str]] = {}
+    for claim_id, device_id in session.execute(statement):
+        found.setdefault(claim_id, []).append(device_id)
+    return found

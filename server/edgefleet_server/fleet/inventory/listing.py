@@ -1,0 +1,333 @@
+"""Lists of devices for people: sorted, searched, in pages both ways, and the fleet counted by what it can be narrowed to.
+
+Rules:
+1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
+   An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
+2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
+   most FACETS_AGE_S seconds: so old are what other processes were told, and labels. Counting has at most SHARE of one core, also where
+   devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
+   a search finds, for whoever turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, or_, select, true
+from sqlmodel import Session, col
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.db.database import Database, UtcDateTime
+from edgefleet_server.db.keyset import BadCursorError
+from edgefleet_server.fleet import store as group_store
+from edgefleet_server.fleet.inventory import query_plan
+from edgefleet_server.fleet.inventory import store as inventory_store
+from edgefleet_server.fleet.inventory.query_plan import NEAR, QueryPlan
+from edgefleet_server.fleet.inventory.views import DeviceView, device_views
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.selectors import grammar, resolve, sql
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
+
+MOST_COUNTED: Final = query_plan.MANY
+FACETS_AGE_S: Final = 1.0
+SHARE: Final = 0.1
+MOST_TOTALS: Final = 256
+MOST_VERSIONS: Final = 12
+TROUBLED: Final = ("failed", "rolled_back")
+
+
+_Value = TypeVar("_Value")
+
+
+class Order(StrEnum):
+    """What a list may be sorted by; `-` before it turns it around. Public: part of addresses."""
+
+    ID = "id"
+    PROFILE = "profile"
+    STATUS = "status"
+    LAST_SEEN = "last_seen"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A row's place in a list: the segment of the order, what it is sorted by there ("" where by its id), and its id."""
+
+    segment: int
+    key: str
+    id: str
+
+    def text(self) -> str:
+        """Return the place as a cursor holds it."""
+        return json.dumps([self.segment, self.key, self.id], separators=(",", ":"))
+
+    @classmethod
+    def of(cls, text: str) -> "Place":
+        """Return the place in a cursor. Raises BadCursorError."""
+        try:
+            segment, key, device = json.loads(text)
+            return cls(int(segment), str(key), str(device))
+        except (ValueError, TypeError) as error:
+            raise BadCursorError("this cursor belongs to another list") from error
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceQuery:
+    """Which devices, in which order, and which part. text: beginning of an id or of a label's value, "" = any.
+
+    after, before: places that the page begins behind or ends before; neither = the first page.
+    is_counted_whole: count beyond MOST_COUNTED, too.
+    """
+
+    selector: str = ""
+    text: str = ""
+    order: Order = Order.ID
+    descending: bool = False
+    after: Place | None = None
+    before: Place | None = None
+    limit: int = 50
+    is_counted_whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceList:
+    """A page of devices; places are None where there is nothing on that side. is_capped: there are more than `total`."""
+
+    devices: Sequence[DeviceView]
+    total: int
+    is_capped: bool
+    previous: Place | None
+    next: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """Live devices by what a list can be narrowed to; `status` has the revoked ones too. versions: by `model` and version, most first."""
+
+    status: Mapping[str, int]
+    profiles: Mapping[str, int]
+    versions: Sequence[tuple[str, str, int]]
+    groups: Sequence[str]
+    devices: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Count(Generic[_Value]):
+    """What was counted, when, how long that took, and what had been told by then."""
+
+    value: _Value
+    at_s: float
+    cost_s: float
+    told: int
+
+    def rests(self, now_s: float) -> bool:
+        """Whether it is not to be counted again yet in any case."""
+        return 0 <= now_s - self.at_s < self.cost_s * (1 / SHARE - 1)
+
+    def is_fresh(self, now_s: float, told: int) -> bool:
+        """Whether it need not be counted anew."""
+        return self.rests(now_s) or (self.told == told and 0 <= now_s - self.at_s < FACETS_AGE_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A device that failed with a model: the newest first."""
+
+    device: str
+    model: str
+    state: str
+    error_class: str
+    reason: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Rows of one order that an index walks: those of `condition`, by `column` and the id (by the id alone where None)."""
+
+    condition: ColumnElement[bool]
+    column: Any = None
+
+
+class DeviceLister:
+    """Reads lists. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._count: _Count[Facets] | None = None
+        self._totals: dict[tuple[str, str], _Count[int]] = {}
+        self._told = 0
+
+    def page(self, query: DeviceQuery) -> DeviceList:
+        """Return a page of devices. Raises BadSelectorError, BadCursorError."""
+        parsed = grammar.parse_selector(query.selector)
+        with self._db.read() as session:
+            found = self._look(session, parsed, query.text, by_id=query.order is Order.ID)
+            places = _walk(session, found, query)
+            is_back = query.before is not None
+            has_more = len(places) > query.limit
+            places = places[: query.limit]
+            if is_back:
+                places.reverse()
+            rows = inventory_store.shown_devices(session, [place.id for place in places])
+            total = query_plan.count(session, found) if query.is_counted_whole else self._total(session, found, query)
+            is_capped = total > MOST_COUNTED and not query.is_counted_whole
+            return DeviceList(
+                devices=device_views(session, rows),
+                total=MOST_COUNTED if is_capped else total,
+                is_capped=is_capped,
+                previous=places[0] if places and (has_more if is_back else query.after is not None) else None,
+                next=places[-1] if places and (is_back or has_more) else None,
+            )
+
+    def count(self, selector: str, text: str = "") -> int:
+        """Return how many live devices match, exactly. Raises BadSelectorError."""
+        with self._db.read() as session:
+            found = self._look(session, grammar.parse_selector(selector), text, sql.is_live())
+            return query_plan.count(session, found)
+
+    def forget(self) -> None:
+        """Count anew when asked next: a device told something. Called in the thread that committed it; waits for nothing."""
+        self._told += 1
+
+    def facets(self) -> Facets:
+        """Return what the fleet can be narrowed to."""
+        with self._lock:  # whoever comes while it is counted waits for that count instead of counting, too
+            kept, now_s, told = self._count, self._clock.monotonic_s(), self._told
+            if kept is None or not kept.is_fresh(now_s, told):
+                facets, at_s = self._counted(), self._clock.monotonic_s()
+                kept = self._count = _Count(facets, at_s, at_s - now_s, told)
+            return kept.value
+
+    def troubled(self, limit: int) -> list[Trouble]:
+        """Return the live devices that failed last, with what they say of it."""
+        with self._db.read() as session:
+            return [
+                _trouble(row, reported) for row, reported in inventory_store.newest_troubles(session, TROUBLED, limit)
+            ]
+
+    def _look(
+        self, session: Session, selector: grammar.Selector, text: str, *more: ColumnElement[bool], by_id: bool = True
+    ) -> QueryPlan:
+        groups = resolve.asked_groups(session, selector)
+        return query_plan.plan_query(session, selector, groups, more, text=text, by_id=by_id)
+
+    def _total(self, session: Session, found: QueryPlan, query: DeviceQuery) -> int:
+        """Return how many devices a search finds, up to one more than MOST_COUNTED."""
+        key, now_s = (query.selector, query.text), self._clock.monotonic_s()
+        kept, told = self._totals.get(key), self._told
+        if kept is None or not (kept.is_fresh(now_s, told) if kept.value > MOST_COUNTED else kept.rests(now_s)):
+            total, at_s = query_plan.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
+            if len(self._totals) >= MOST_TOTALS:
+                self._totals = {}
+            kept = self._totals[key] = _Count(total, at_s, at_s - now_s, told)
+        return kept.value
+
+    def _counted(self) -> Facets:
+        with self._db.read() as session:
+            status = {one.value: group_store.count_devices(session, sql.has_status(one)) for one in DeviceStatus}
+            profiles = inventory_store.count_by(session, col(FleetDevice.profile))
+            versions = inventory_store.count_versions(session)
+            groups = [row.name for row in group_store.groups(session)]
+        live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
+        return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
+
+
+def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place]:
+    """Return the places of the page and of one row more, in the direction of walking: backwards for a page before a place."""
+    is_down = query.descending is not (query.before is not None)
+    edge = query.before or query.after
+    segments = list(enumerate(_segments(query.order)))
+    found: list[Place] = []
+    for number, segment in reversed(segments) if is_down else segments:
+        if edge is not None and (number > edge.segment if is_down else number < edge.segment):
+            continue
+        edge_here = edge if edge is not None and edge.segment == number else None
+        needed = query.limit + 1 - len(found)
+        rows = _near(session, wanted, segment, edge_here, is_down=is_down, limit=needed) if wanted.is_near else []
+        if len(rows) < needed:
+            statement = _ordered(wanted.select, wanted.own, segment, edge_here, is_down=is_down)
+            rows = session.execute(statement.limit(needed)).all()
+        found += [Place(number, _key(row[:-1]), str(row[-1])) for row in rows]
+        if len(found) > query.limit:
+            break
+    return found
+
+
+def _segments(order: Order) -> list[_Segment]:
+    seen = col(FleetDevice.last_seen)
+    match order:
+        case Order.ID:
+            return [_Segment(true())]
+        case Order.PROFILE:
+            return [_Segment(true(), col(FleetDevice.profile))]
+        case Order.STATUS:
+            return [_Segment(sql.has_status(one)) for one in DeviceStatus]
+        case Order.LAST_SEEN:
+            return [_Segment(seen.is_(None)), _Segment(seen.is_not(None), seen)]
+
+
+def _near(
+    session: Session, wanted: QueryPlan, segment: _Segment, edge: Place | None, *, is_down: bool, limit: int
+) -> Sequence[Any]:
+    """Return the rows that are wanted among the first of a segment behind a place, in order: enough, or those among the first NEAR."""
+    more = [column for column in wanted.columns if column is not segment.column]
+    ordered = _ordered(lambda *keys: select(*keys, *more), col(FleetDevice.id), segment, edge, is_down=is_down)
+    near = ordered.limit(bindparam("reach", type_=Integer())).subquery()
+    keys = list(near.c)[: len(near.c) - len(more)]
+    found = select(*keys).where(wanted.at_hand(near.c)).order_by(*(one.desc() if is_down else one for one in keys))
+    found = found.limit(limit)
+    rows: Sequence[Any] = ()
+    for reach in (NEAR // 10, NEAR):
+        rows = session.connection().execute(found, {"reach": reach}).all()
+        if len(rows) == limit:
+            break
+    return rows
+
+
+def _ordered(
+    choose: Callable[..., Select[Any]], own: Any, segment: _Segment, edge: Place | None, *, is_down: bool
+) -> Select[Any]:
+    """Return the query of a segment's rows behind a place, by the segment's column and the id."""
+    keys = [own] if segment.column is None else [segment.column, own]
+    statement = choose(*keys).where(segment.condition)
+    if edge is not None:
+        behind = own < edge.id if is_down else own > edge.id
+        if segment.column is not None:
+            key, value = segment.column, _value(edge.key, segment.column)
+            # the first half is what an index can jump to
+            behind = (
+                and_(key <= value, or_(key < value, behind))
+                if is_down
+                else and_(key >= value, or_(key > value, behind))
+            )
+        statement = statement.where(behind)
+    return statement.order_by(*(key.desc() if is_down else key for key in keys))
+
+
+def _key(values: Sequence[Any]) -> str:
+    if not values:
+        return ""
+    return values[0].isoformat() if isinstance(values[0], datetime) else str(values[0])
+
+
+def _value(key: str, column: Any) -> Any:
+    if not isinstance(column.type, UtcDateTime):
+        return key
+    try:
+        at = datetime.fromisoformat(key)
+    except ValueError as error:
+        raise BadCursorError("this cursor belongs to another list") from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+
+
+def _trouble(row: FleetModelState, reported: Any) -> Trouble:
+    said: Mapping[str, Any] = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
+    reason = str(said.get("reason") or said.get("error_code") or "")
+    return Trouble(row.device_id, row.model, row.assignment, row.error_class or "", reason, row.changed_at)

@@ -1,0 +1,391 @@
+"""What operators see of the fleet: read-only, joined from the fleet's tables.
+
+Its own file because reading for people and changing documents have nothing in common but the tables. The dataclasses are
+the bodies of the routes: their fields are public and never renamed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from sqlmodel import Session, col
+
+from edgefleet_protocol.desired import ModelDesired
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
+from edgefleet_protocol.messages import CHILD_DIED_CODE
+from edgefleet_server.db.database import Database
+from edgefleet_server.events import store
+from edgefleet_server.events.log import EventLog, event_view
+from edgefleet_server.events.model import EventFilter, EventView
+from edgefleet_server.fleet import store as fleet_store
+from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.inventory import store as inventory_store
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.reported import store as reported_store
+from edgefleet_server.fleet.selectors import grammar, resolve
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
+from edgefleet_server.telemetry.model import Latest
+
+KEPT_TARGETS: Final = 4096
+"""Paths of bundles whose releases are kept: many devices of one list run the same few."""
+
+
+@dataclass(frozen=True)
+class DesiredModel:
+    """One model in a desired document."""
+
+    model: str
+    release: str
+    target: str
+    sha256: str
+    candidate: "DesiredCandidate | None" = None
+
+
+@dataclass(frozen=True)
+class DesiredCandidate:
+    """What a document wants beside the active bundle. mode: shadow, split or measure."""
+
+    release: str
+    target: str
+    sha256: str
+    mode: str
+    share_pct: int
+    salt: str
+
+
+@dataclass(frozen=True)
+class ReportedCandidate:
+    """What a device says of the candidate of a model. state: a `CandidatePhase`."""
+
+    release: str
+    target: str
+    sha256: str
+    mode: str
+    state: str
+    share_pct: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReportedModel:
+    """One model as the device reports it; `state` is the server's word for `phase`."""
+
+    model: str
+    release: str | None
+    target: str
+    sha256: str
+    phase: str
+    state: str
+    error_class: str | None
+    error_code: str
+    reason: str
+    wanted_sha256: str
+    previous_target: str
+    progress_pct: int
+    slot: str
+    serving: bool
+    changed_at: datetime
+    candidate: ReportedCandidate | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A newer document that the device did not accept, and why. gen 0: the metadata here is older than what it has seen."""
+
+    gen: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DesiredView:
+    """A device's desired document; gen 0 and no times when it has none."""
+
+    gen: int
+    issued_at: datetime | None
+    expires_at: datetime | None
+    models: Sequence[DesiredModel]
+
+
+@dataclass(frozen=True)
+class DeviceView:
+    """One device. `telemetry` (its newest figures) is given for a single device only."""
+
+    id: str
+    profile: str
+    arch: str
+    status: DeviceStatus
+    labels: Mapping[str, str]
+    facts: Mapping[str, Any]
+    enrolled_at: datetime
+    last_seen: datetime | None
+    cert_not_after: datetime
+    free_mb: int | None
+    agent_version: str
+    desired: DesiredView
+    reported_gen: int
+    refused: Refusal | None
+    models: Sequence[ReportedModel]
+    groups: Sequence[str] = ()
+    telemetry: Latest | None = None
+
+
+@dataclass(frozen=True)
+class ReleaseDevice:
+    """One device that runs a release or should."""
+
+    device: str
+    profile: str
+    status: DeviceStatus
+    wanted: bool
+    active: bool
+    phase: str | None
+    state: str
+    error_class: str | None
+
+
+@dataclass(frozen=True)
+class ModelCount:
+    """How many devices report one state of one version."""
+
+    model: str
+    version: str
+    state: str
+    devices: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The fleet in numbers; revoked devices are counted only as such."""
+
+    devices: int
+    status: Mapping[str, int]
+    profiles: Mapping[str, int]
+    models: Sequence[ModelCount]
+
+
+class FleetReader:
+    """Reads views. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, feed: EventLog) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._feed = feed
+
+    def device(self, device_id: str) -> DeviceView:
+        """Return one device. Raises DeviceUnknownError."""
+        with self._db.read() as session:
+            known = fleet_store.known_device(session, device_id)
+            return device_views(session, inventory_store.shown_devices(session, [known.id]))[0]
+
+    def check(self, device_id: str) -> None:
+        """Raise DeviceUnknownError unless there is such a device."""
+        with self._db.read() as session:
+            fleet_store.known_device(session, device_id)
+
+    def profiles_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return the profile of each of these devices; those that are unknown or revoked are left out."""
+        with self._db.read() as session:
+            return {one.id: one.profile for one in fleet_store.devices_by_id(session, ids) if one.revoked_at is None}
+
+    def select(self, selector: str) -> list[DeviceFacts]:
+        """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
+        parsed = grammar.parse_selector(selector)
+        with self._db.read() as session:
+            return list(resolve.matching(session, parsed))
+
+    def labels_of(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mapping[str, str]]:
+        """Return the labels of each of these devices; unknown devices are left out."""
+        with self._db.read() as session:
+            return dict(resolve.labels_of(session, device_ids))
+
+    def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
+        """Return the devices that run a release or should, in order of id."""
+        with self._db.read() as session:
+            states = {row.device_id: row for row in reported_store.states_of_model(session, ref.model)}
+            active = {device for device, state in states.items() if state.version == ref.version}
+            targets = desired_store.wanted_targets(session, ref.model)
+            wanted = {device for device, target in targets.items() if release_of(target) == str(ref)}
+            return [
+                _release_device(row, states.get(row.id), wanted=row.id in wanted, active=row.id in active)
+                for row in fleet_store.devices_by_id(session, sorted(wanted | active))
+            ]
+
+    def events(
+        self,
+        *,
+        device_id: str | None = None,
+        before: int | None = None,
+        since: datetime | None = None,
+        limit: int,
+        rollout: str | None = None,
+        kinds: Sequence[str] = (),
+    ) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
+        what = EventFilter(device_id, rollout, kinds, since)
+        with self._db.read() as session:
+            rows = store.events_page(session, what, before, limit + 1)
+            return [event_view(row) for row in rows], store.count_events(session, what)
+
+    def oldest_events(self, what: EventFilter, after: int | None, limit: int) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events after an id, oldest first by the rule of following, and how many there are in all."""
+        with self._db.read() as session:
+            return self._feed.since(after or 0, what, limit + 1), store.count_events(session, what)
+
+    def newest_events(
+        self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None
+    ) -> list[EventView]:
+        """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
+        with self._db.read() as session:
+            rows = store.events_page(session, EventFilter(device_id, rollout), before, limit)
+            return [event_view(row) for row in rows]
+
+    def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
+
+        The rule is in `happenings`: on PostgreSQL an event may come up to 10 s late, never after a later one.
+        """
+        rows, total = self._feed.after(after_id, what, limit + 1)
+        return [event_view(row) for row in rows], total
+
+    def summary(self) -> Summary:
+        """Return the fleet in numbers."""
+        with self._db.read() as session:
+            presence = inventory_store.count_by(session, col(FleetDevice.is_online))
+            live = sum(presence.values())
+            total = fleet_store.count_devices(session)
+            status = {
+                DeviceStatus.ONLINE.value: presence.get(True, 0),
+                DeviceStatus.OFFLINE.value: presence.get(False, 0),
+                DeviceStatus.UNKNOWN.value: presence.get(None, 0),
+                DeviceStatus.REVOKED.value: total - live,
+            }
+            profiles = inventory_store.count_by(session, col(FleetDevice.profile))
+            models = [ModelCount(*counted) for counted in inventory_store.count_model_states(session)]
+            return Summary(live, status, profiles, models)
+
+
+def device_views(session: Session, rows: Sequence[Any]) -> list[DeviceView]:
+    """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `list_store.shown_devices`."""
+    states, groups = inventory_store.shown_states(session, [row.id for row in rows]), resolve.all_groups(session)
+    return [_device_view(row, states.get(row.id, ()), groups) for row in rows]
+
+
+def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, str]:
+    versions = {state.model: state.version for state in states if state.version}
+    own = DeviceFacts(DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
+    return grammar.facts_of(own)
+
+
+def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, grammar.Selector]) -> DeviceView:
+    reported, status = row.reported or {}, fleet_store.status_of(row.is_online, row.revoked_at)
+    refused_gen, refused_code = int(reported.get("refused_gen") or 0), str(reported.get("refused_code", ""))
+    refused = (
+        Refusal(refused_gen, refused_code, str(reported.get("refused_reason", "")))
+        if refused_gen or reported.get("seen") or refused_code == CHILD_DIED_CODE
+        else None
+    )
+    said = {model["model"]: model for model in reported.get("models", [])}
+    return DeviceView(
+        id=row.id,
+        profile=row.profile,
+        arch=row.arch,
+        status=status,
+        labels=row.labels,
+        facts={**row.facts, **(reported.get("facts") or {})},
+        enrolled_at=row.enrolled_at,
+        last_seen=row.last_seen,
+        cert_not_after=row.cert_not_after,
+        free_mb=row.free_mb,
+        agent_version=str(reported.get("agent_version") or row.facts.get("agent_version", "")),
+        desired=_desired_view(row),
+        reported_gen=row.reported_gen,
+        refused=refused,
+        models=[_reported_model(state, said.get(state.model, {})) for state in states],
+        groups=sorted(resolve.groups_of(_facts(row, status, states), groups)) if groups else (),
+    )
+
+
+def _desired_view(row: Any) -> DesiredView:
+    if row.desired_gen is None:
+        return DesiredView(0, None, None, [])
+    models = [
+        DesiredModel(name, release_of(active.target) or "", active.target, active.sha256, _desired_candidate(model))
+        for name, model in sorted(msgspec.convert(row.desired_models, dict[str, ModelDesired]).items())
+        if (active := model.active) is not None
+    ]
+    return DesiredView(row.desired_gen, row.issued_at, row.expires_at, models)
+
+
+def _desired_candidate(model: ModelDesired) -> DesiredCandidate | None:
+    ref = model.candidate
+    if ref is None or model.mode is None:
+        return None
+    release = release_of(ref.target) or ""
+    return DesiredCandidate(release, ref.target, ref.sha256, model.mode, model.share_pct, model.salt)
+
+
+def _reported_candidate(said: Any) -> ReportedCandidate | None:
+    """Return what a stored report (any JSON value) says of a candidate."""
+    if not isinstance(said, dict):
+        return None
+    try:
+        return _candidate_from(said)
+    except (TypeError, ValueError):
+        return None
+
+
+def _candidate_from(said: Mapping[str, Any]) -> ReportedCandidate:
+    texts = {name: str(said.get(name) or "")[:1000] for name in ("target", "sha256", "mode", "state", "code", "reason")}
+    return ReportedCandidate(
+        release=release_of(texts["target"]) or "", share_pct=int(said.get("share_pct") or 0), **texts
+    )
+
+
+def _reported_model(state: Any, said: Mapping[str, Any]) -> ReportedModel:
+    return ReportedModel(
+        model=state.model,
+        release=f"{state.model}@{state.version}" if state.version else None,
+        target=state.active_target,
+        sha256=state.active_sha256,
+        phase=state.phase,
+        state=state.assignment,
+        error_class=state.error_class,
+        error_code=str(said.get("error_code", "")),
+        reason=str(said.get("reason", "")),
+        wanted_sha256=str(said.get("wanted_sha256", "")),
+        previous_target=str(said.get("previous_target", "")),
+        progress_pct=int(said.get("progress_pct") or 0),
+        slot=str(said.get("slot", "")),
+        serving=bool(said.get("serving")),
+        changed_at=state.changed_at,
+        candidate=_reported_candidate(said.get("candidate")),
+    )
+
+
+def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: bool, active: bool) -> ReleaseDevice:
+    return ReleaseDevice(
+        device=row.id,
+        profile=row.profile,
+        status=fleet_store.status_of(row.is_online, row.revoked_at),
+        wanted=wanted,
+        active=active,
+        phase=None if state is None else state.phase,
+        state="offered" if state is None else state.assignment,
+        error_class=None if state is None else state.error_class,
+    )
+
+
+@lru_cache(maxsize=KEPT_TARGETS)
+def release_of(target: str) -> str | None:
+    """Return `model@version` of a bundle's target path, or None when it is none."""
+    try:
+        model, version, _profile = parse_target_path(target)
+    except EdgefleetError:
+        return None
+    return f"{model}@{version}"

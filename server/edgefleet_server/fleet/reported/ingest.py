@@ -1,0 +1,177 @@
+"""What devices say: state, presence, events. Its own file because the service would grow beyond a page.
+
+Rules:
+- A report is taken once: state by (boot, seq), events by (device, boot, seq). Duplicates change nothing.
+- An "off" counts only from the newest connection: a broker may send the will of an old one after a take-over.
+- Reported and stored `gen` are compared on each state: lower gets the current document again, unless it was just that one
+  which the device refused; higher means that our database was restored, and the document is signed anew above it. So it is when the
+  device refuses our document because it knows another one of the same `gen`.
+"""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from sqlmodel import Session
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import DeviceId, parse_target_path
+from edgefleet_protocol.messages import Event, ModelState, Presence, State, assignment_of
+from edgefleet_protocol.verify import OldGenerationError
+from edgefleet_server.db.commit_signal import CommitSignal
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.reported import store as reported_store
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
+
+MIB: Final = 1024 * 1024
+MAX_MODELS: Final = 64
+MAX_REPORT_BYTES: Final = 64 * 1024
+MAX_MS: Final = 253_402_300_799_000  # the last millisecond of the year 9999
+
+
+class Answer(StrEnum):
+    """What a reported state asks of us."""
+
+    NONE = "none"
+    SEND_DESIRED = "send_desired"
+    SIGN_HIGHER = "sign_higher"
+
+
+class ReportBook:
+    """Stores reports."""
+
+    def __init__(self, db: Database, feed: EventLog, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._feed = feed
+        self._clock = clock
+        self.news = CommitSignal()
+        """Rung when a report told something new of a model, of a document or of presence."""
+
+    def take_state(self, device_id: DeviceId, state: State) -> Answer:
+        """Store a state; return what to do about the device's document. Unknown and revoked devices get nothing."""
+        with self._db.session() as session:
+            device = store.device(session, device_id, lock=True)
+            if device is None or device.revoked_at is not None:
+                return Answer.NONE
+            device.last_seen = self._clock.now()
+            desired = desired_store.desired_row(session, device_id)
+            if not (device.boot_id == state.boot_id and state.seq <= device.state_seq):
+                self._store_state(session, device, state)
+            if desired is None or device.reported_gen > desired.gen or _knows_another(state, desired.gen):
+                return Answer.SIGN_HIGHER
+            # A device that refused this very document says so once and keeps refusing it: sending it again would go in circles.
+            is_known = state.gen >= desired.gen or state.refused_gen == desired.gen
+            return Answer.NONE if is_known else Answer.SEND_DESIRED
+
+    def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
+        """Store whether a device is there."""
+        with self._db.session() as session:
+            device = store.device(session, device_id, lock=True)
+            if device is None or device.revoked_at is not None:
+                return
+            before = device.is_online
+            if presence.on:
+                device.conn_id = presence.conn_id[:64]
+                device.is_online = True
+                device.last_seen = self._clock.now()
+            elif device.conn_id in ("", presence.conn_id[:64]):
+                device.is_online = False
+            if device.is_online is not before:
+                self.news.ring(session)
+
+    def take_events(self, events: Sequence[Event]) -> int:
+        """Store events, each once; return how many were new."""
+        now = self._clock.now()
+        return self._feed.add_told([_event_row(event, now) for event in events])
+
+    def _store_state(self, session: Session, device: FleetDevice, state: State) -> None:
+        device.boot_id = state.boot_id[:64]
+        device.state_seq = state.seq
+        device.reported_gen = max(0, min(state.gen, 2**62))
+        plain: dict[str, Any] = msgspec.to_builtins(_named(state))
+        before, device.reported = device.reported, plain if len(json.dumps(plain)) <= MAX_REPORT_BYTES else None
+        if _told(before) != _told(device.reported):
+            self.news.ring(session)
+        free = state.facts.get("disk_free_bytes")
+        if isinstance(free, int) and 0 <= free < 2**62:
+            device.free_mb = free // MIB
+        known = reported_store.model_states(session, device.id)
+        reported = {model.model[:63]: model for model in state.models[:MAX_MODELS]}
+        for name, model in reported.items():
+            row = known.get(name) or FleetModelState(
+                device_id=device.id, model=name, phase="", assignment="", changed_at=self._clock.now()
+            )
+            self._store_model(row, model)
+            session.add(row)
+        for name in known.keys() - reported.keys():
+            session.delete(known[name])
+
+    def _store_model(self, row: FleetModelState, model: ModelState) -> None:
+        fields: dict[str, Any] = {
+            "version": _version_of(model.active_target),
+            "active_target": model.active_target[:255],
+            "active_sha256": model.active_sha256[:64],
+            "phase": model.phase.value,
+            "assignment": assignment_of(model.phase).value,
+            "error_class": None if model.error_class is None else model.error_class.value,
+        }
+        if any(getattr(row, name) != value for name, value in fields.items()):
+            row.changed_at = self._clock.now()
+            for name, value in fields.items():
+                setattr(row, name, value)
+
+
+def _knows_another(state: State, gen: int) -> bool:
+    """Return whether the device accepted a document of the `gen` of ours that is not ours, or does not know any more that it was ours."""
+    return state.refused_gen == gen and state.refused_code == OldGenerationError.code
+
+
+def _told(reported: dict[str, Any] | None) -> Any:
+    """Return what of a report somebody may wait for: all of documents and models but how far a download is."""
+    if reported is None:
+        return None
+    models = [{**model, "progress_pct": 0} for model in reported["models"]]
+    return reported["gen"], reported["refused_gen"], reported["refused_code"], models
+
+
+def _version_of(target: str) -> str:
+    try:
+        return parse_target_path(target)[1]
+    except EdgefleetError:
+        return ""
+
+
+def _named(message: msgspec.Struct) -> Any:
+    """Return a message with its field names, since the wire form is positional."""
+    named = msgspec.structs.asdict(message)
+    for field, value in named.items():
+        if isinstance(value, msgspec.Struct):
+            named[field] = _named(value)
+        elif isinstance(value, list):
+            named[field] = [_named(item) if isinstance(item, msgspec.Struct) else item for item in value]
+    return named
+
+
+def _event_row(event: Event, now: datetime) -> dict[str, Any]:
+    is_time = 0 <= event.ts <= MAX_MS
+    detail = _named(event)
+    for key in ("v", "device", "boot_id", "seq", "ts", "kind", "model"):
+        del detail[key]
+    return {
+        "device_id": event.device,
+        "boot_id": event.boot_id[:64],
+        "seq": event.seq,
+        "at": datetime.fromtimestamp(event.ts / 1000, UTC) if is_time else now,
+        "received_at": now,
+        "kind": event.kind.value,
+        "model": event.model[:63],
+        "detail": {key: value for key, value in detail.items() if value not in ("", 0, None, {}, [])},
+    }

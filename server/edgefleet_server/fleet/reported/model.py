@@ -1,0 +1,52 @@
+"""Values of reports: what a device says of one model and of its candidate. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_server.fleet.model import DeviceStatus
+
+
+class SaidCandidate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report says of the candidate of a model; texts are empty where it says nothing."""
+
+    sha256: str = ""
+    state: str = ""
+    code: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What a device says of one model, and of itself. Digests and texts are empty where it said nothing.
+
+    `has_report`: there is a readable report that names the model; else `phase` is None and the fields from
+    `active_target` to `serving` are empty. `reported_gen` and the `refused_…` fields are of the device.
+    """
+
+    device: DeviceId
+    profile: ProfileName
+    status: DeviceStatus
+    last_seen: datetime | None
+    reported_gen: int
+    has_report: bool = False
+    phase: Phase | None = None
+    active_target: str = ""
+    active_sha256: str = ""
+    previous_sha256: str = ""
+    wanted_sha256: str = ""
+    attempt: int = 0
+    gen: int = 0
+    rollout: str = ""
+    error_class: ErrorClass | None = None
+    error_code: str = ""
+    reason: str = ""
+    serving: bool = False
+    refused_gen: int = 0
+    refused_code: str = ""
+    refused_reason: str = ""
+    is_revoked: bool = False
+    candidate: SaidCandidate | None = None

@@ -1,0 +1,1 @@
+"""Selectors: their grammar, the same as SQL conditions, and which and how many devices they match."""

@@ -1,0 +1,1 @@
+"""How the server shows its own state: metrics, readiness checks and log lines."""

@@ -1,0 +1,167 @@
+"""`edgectl server init DIR`: keys, device CA, TUF repository, database, settings file and the first admin token.
+
+    python -m edgefleet_server.process.init --data DIR [--public-host H] [--broker B] [--tenant T] [--db URL]
+
+Never overwrites: a folder that holds any part of a server is refused. When a step fails, what this run made is removed again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import migrations
+from edgefleet_server.access.model import Role
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.db.database import Database
+from edgefleet_server.settings import ServerSettings, load_settings
+from edgefleet_server.signing.service import ROOT_WARNING, SigningService
+
+SETTINGS_FILE = "server.toml"
+TOKEN_FILE = "admin.token"  # noqa: S105  # a file name
+_OURS = (
+    SETTINGS_FILE,
+    TOKEN_FILE,
+    "keys",
+    "edgefleet.db",
+    "edgefleet.db-wal",
+    "edgefleet.db-shm",
+    "blobs",
+    "broker",
+    "run",
+)
+
+
+class AlreadyInitialisedError(EdgefleetError):
+    """The folder already holds a server."""
+
+    code = "server.already_initialised"
+
+
+@dataclass(frozen=True, slots=True)
+class Initialised:
+    """What was made. `token` is the first admin token: shown once, and in `token_file` (0600)."""
+
+    settings: ServerSettings
+    token: str
+    token_file: Path
+    ca_sha256: str
+
+
+def initialise(data_dir: Path, clock: Clock, **chosen: str | None) -> Initialised:
+    """Make a server's data folder. `chosen` goes to server.toml. Raises AlreadyInitialisedError, SettingsError, SigningError."""
+    data_dir = data_dir.absolute()
+    present = [name for name in _OURS if (data_dir / name).exists()]
+    if present:
+        raise AlreadyInitialisedError(
+            f"{data_dir} already holds a server ({', '.join(present)}); keys are never overwritten",
+            next_step=f"start it with `edgectl server start --data {data_dir}`, or choose an empty folder",
+        )
+    kept = {name: value for name, value in chosen.items() if value is not None}
+    settings = load_settings(data_dir, **kept)
+    with _undo_on_failure(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.chmod(0o700)
+        for folder in (settings.blobs_dir, settings.broker_dir, settings.run_dir):
+            folder.mkdir(mode=0o700)
+        db = Database(settings.database)
+        try:
+            migrations.upgrade(db)
+            signing = SigningService(db, settings.keys_dir, clock)
+            signing.init([settings.device_public_host])
+            made = AccessService(db, clock).create_token("first admin", [Role.ADMIN], by="server init")
+            ca_sha256 = str(signing.ca_sha256())
+        finally:
+            db.dispose()
+        token_file = data_dir / TOKEN_FILE
+        _write(token_file, made.token + "\n", 0o600)
+        _write(data_dir / SETTINGS_FILE, _toml(kept), 0o600)
+    return Initialised(settings, made.token, token_file, ca_sha256)
+
+
+@contextmanager
+def _undo_on_failure(data_dir: Path) -> Iterator[None]:
+    existed = data_dir.exists()
+    try:
+        yield
+    except BaseException:
+        for name in _OURS:
+            path = data_dir / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if not existed and data_dir.exists():
+            data_dir.rmdir()
+        raise
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _toml(values: Mapping[str, str]) -> str:
+    lines = [
+        "# Settings of this edgefleet server. Every setting can also come from the environment (EDGEFLEET_SERVER_NAME)",
+        "# or from the flags of `edgectl server start`; those win over this file.",
+        *(f"{name} = {json.dumps(value)}" for name, value in sorted(values.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def report_error(error: EdgefleetError) -> None:
+    """Write an error to stderr in three lines: what, why, what to do next."""
+    sys.stderr.write(f"error: {error.message}\n  why: {error.reason()}\n next: {error.next_step or 'see the log'}\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `server init`. Returns the exit code: 0 made, 6 the folder holds a server, 1 failed."""
+    parser = argparse.ArgumentParser(prog="edgectl server init", description="Make a server's data folder.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--public-host")
+    parser.add_argument("--broker")
+    parser.add_argument("--tenant")
+    parser.add_argument("--db", dest="database_url")
+    given = vars(parser.parse_args(arguments))
+    data_dir = given.pop("data")
+    try:
+        made = initialise(data_dir, SystemClock(), **given)
+    except AlreadyInitialisedError as error:
+        report_error(error)
+        return 6
+    except EdgefleetError as error:
+        report_error(error)
+        return 1
+    except (OSError, SQLAlchemyError) as error:
+        sys.stderr.write(
+            f"error: the server could not be made in {data_dir}\n  why: {error}\n"
+            " next: check the folder's rights and free space, and the database URL\n"
+        )
+        return 1
+    sys.stdout.write(
+        f"Server made in {made.settings.data_dir}\n"
+        f"  device CA       sha256 {made.ca_sha256}\n"
+        f"  admin token     {made.token}\n"
+        f"                  shown this once; also in {made.token_file} (readable by you only)\n"
+        f"  start it        edgectl server start --data {made.settings.data_dir}\n"
+        f"WARNING: {ROOT_WARNING}\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

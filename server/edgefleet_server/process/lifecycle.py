@@ -1,0 +1,370 @@
+"""What a running server consists of, and in which order it starts and stops. `main.py` is the process around it.
+
+Start: lock, sockets, schema, keys, broker, gateway, engine thread, workers, listeners, `run/server.json`. Stop: backwards.
+"""
+
+import fcntl
+import ipaddress
+import json
+import logging
+import os
+import socket
+import ssl
+import threading
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from cryptography import x509
+
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server import migrations
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.container import Parts, build_parts
+from edgefleet_server.conversion.sandbox import active_layers
+from edgefleet_server.process.engine_thread import EngineThread
+from edgefleet_server.process.gc_tuning import collect_seldom, settle
+from edgefleet_server.process.worker_pool import WorkerPool
+from edgefleet_server.rollout.controller.webhook_caller import GateCaller
+from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
+from edgefleet_server.webhook.engine import WebhookSender
+
+if TYPE_CHECKING:
+    from edgefleet_server.gateway.broker.model import BrokerEndpoint
+
+_log = logging.getLogger(__name__)
+_START_WAIT_S = 20.0
+_LISTENER_STOP_S = 3.0
+_CERT_MARGIN = timedelta(days=30)
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, never bound
+
+
+class AlreadyRunningError(EdgefleetError):
+    """Another process runs this server."""
+
+    code = "server.already_running"
+
+
+class ListenError(EdgefleetError):
+    """An address cannot be listened on."""
+
+    code = "server.cannot_listen"
+
+
+class ListenerDiedError(EdgefleetError):
+    """A listener ended by itself."""
+
+    code = "server.listener_died"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address only serves this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_settings(settings: ServerSettings) -> None:
+    """Refuse settings that are unsafe or cannot work together. Raises SettingsError."""
+    has_tls = settings.api_tls_cert is not None and settings.api_tls_key is not None
+    if (settings.api_tls_cert is None) != (settings.api_tls_key is None):
+        raise SettingsError(
+            "TLS for the API needs both a certificate and a key", next_step="give --tls-cert and --tls-key"
+        )
+    if not is_loopback(settings.api_host) and not has_tls and not settings.behind_proxy:
+        raise SettingsError(
+            f"the API would send tokens in plain HTTP on {settings.api_host}",
+            next_step="give --tls-cert and --tls-key, or --behind-proxy when a TLS proxy stands in front, or use 127.0.0.1",
+        )
+    if settings.device_public_host in _WILDCARDS:
+        raise SettingsError(
+            f"devices cannot connect to {settings.device_public_host!r}",
+            next_step="name the address under which devices reach this server: --public-host HOST",
+        )
+
+
+def describe(settings: ServerSettings) -> dict[str, Any]:
+    """Return what this server would use and why, checking database, keys and broker. Raises EdgefleetError."""
+    from edgefleet_server.gateway.broker.model import choose_broker
+
+    check_settings(settings)
+    parts = build_parts(settings, SystemClock())
+    try:
+        parts.db.ping()
+        choice = choose_broker(settings.broker)
+        schema_current = migrations.is_current(parts.db)
+        initialised = schema_current and parts.signing.is_initialised()
+        return {
+            "data_dir": str(settings.data_dir),
+            "roles": [role.value for role in settings.roles],
+            "database": {
+                "kind": "sqlite" if parts.db.is_sqlite else "postgresql",
+                "schema_current": schema_current,
+            },
+            "keys": {"initialised": initialised},
+            "lost_models": parts.signing.lost_models() if initialised else [],
+            "broker": {"kind": choice.kind.value, "why": choice.reason},
+            "api": {"host": settings.api_host, "port": settings.api_port, "tls": settings.api_tls_cert is not None},
+            "device": {"host": settings.device_public_host, "port": settings.device_port},
+            "sandbox_layers": active_layers(),
+        }
+    finally:
+        parts.db.dispose()
+
+
+class Server:
+    """One server process. `start` raises or leaves everything running; `stop` may be called at any time, once."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self._stack = ExitStack()
+        self._listeners: list[_Listener] = []
+        self._endpoint: BrokerEndpoint | None = None
+        self.parts: Parts | None = None
+
+    def start(self) -> None:
+        """Start all parts of this process's roles; return when they answer. Raises EdgefleetError."""
+        collect_seldom()
+        settings = self.settings
+        check_settings(settings)
+        settings.run_dir.mkdir(mode=0o700, exist_ok=True)
+        self._lock()
+        roles = set(settings.roles)
+        api_socket = self._listen(settings.api_host, settings.api_port) if ServerRole.API in roles else None
+        device_socket = self._listen(settings.device_host, settings.device_port) if ServerRole.API in roles else None
+        parts = self.parts = build_parts(settings, SystemClock())
+        self._stack.callback(parts.db.dispose)
+        self._prepare(parts)
+        if ServerRole.GATEWAY in roles:
+            self._start_gateway(parts)
+        if ServerRole.ENGINE in roles:
+            ticker = EngineThread(parts)
+            ticker.start()
+            self._stack.callback(ticker.stop)
+            parts.health.add("engine", ticker.check)
+            self._start_callers(parts)
+        if ServerRole.CONVERTER in roles:
+            self._start_workers(parts)
+        if api_socket is not None and device_socket is not None:
+            self._start_listeners(parts, api_socket, device_socket)
+            self._stack.callback(parts.fleet.stream.close)  # before the listeners wait for open streams
+            settle()
+            self._write_run_file(api_socket, device_socket)
+
+    def stop(self) -> None:
+        """Stop everything in reverse order. Blocks, a few seconds at most for each part."""
+        self._stack.close()
+        _log.info("stopped")
+
+    def check_threads(self) -> None:
+        """Raise ListenerDiedError when a listener ended by itself."""
+        for listener in self._listeners:
+            if not listener.is_alive:
+                raise ListenerDiedError(f"the {listener.name} listener ended by itself", next_step="see the log above")
+
+    def _lock(self) -> None:
+        path = self.settings.run_dir / f"{self.settings.instance}.lock"
+        file = path.open("a+")
+        self._stack.callback(file.close)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunningError(
+                f"a server named {self.settings.instance!r} already runs on {self.settings.data_dir}",
+                next_step="stop it first, or give this replica a name of its own with --instance",
+            ) from error
+
+    def _listen(self, host: str, port: int) -> socket.socket:
+        try:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            listening = socket.create_server((host, port), family=family, backlog=512)
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                next_step="stop what uses the port, or choose another with --port / --device-port (0 = a free one)",
+            ) from error
+        self._stack.callback(listening.close)
+        return listening
+
+    def _prepare(self, parts: Parts) -> None:
+        parts.db.ping()
+        migrations.upgrade(parts.db)
+        if not parts.signing.is_initialised():
+            raise SettingsError(
+                f"{self.settings.data_dir} has no keys or no root of trust",
+                next_step=f"make a server: `edgectl server init {self.settings.data_dir}`",
+            )
+        parts.signing.start()
+        ensure_certificate(parts)
+        parts.health.add("database", lambda: _database_line(parts))
+        parts.health.add("keys", lambda: _keys_line(parts))
+
+    def _start_gateway(self, parts: Parts) -> None:
+        from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, choose_broker
+        from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
+        from edgefleet_server.gateway.service import Gateway
+
+        settings = self.settings
+        choice = choose_broker(settings.broker)
+        _log.info("broker chosen", extra={"kind": choice.kind.value, "why": choice.reason})
+        config = BrokerConfig(
+            kind=choice.kind,
+            tenant=settings.tenant,
+            ca_file=parts.signing.ca_file,
+            cert_file=parts.signing.server_cert_file,
+            key_file=parts.signing.server_key_file,
+            run_dir=settings.broker_dir,
+            host=choice.host or settings.broker_host,
+            port=choice.port or settings.broker_port,
+            servers=(f"srv-{settings.instance}",),
+        )
+        supervisor = BrokerSupervisor(config, parts.clock)
+        endpoint = self._endpoint = supervisor.start()
+        self._stack.callback(supervisor.stop)
+        gateway = Gateway(settings, endpoint, parts.fleet, parts.telemetry, parts.registry, parts.signing, parts.clock)
+        gateway.start()
+        self._stack.callback(gateway.stop)
+        if choice.kind is not BrokerKind.EXTERNAL and endpoint.host != settings.device_public_host:
+            public = settings.device_public_host if settings.public_host else endpoint.host
+            parts.fleet.announce_broker(public, endpoint.port, endpoint.mqtt)
+        parts.health.add("broker", gateway.check)
+        parts.metrics.watch_gateway(gateway.counters)
+
+    def _start_callers(self, parts: Parts) -> None:
+        """Start what calls others over HTTP: webhooks, and the gates of rollouts."""
+        for caller in (WebhookSender(parts, self.settings.instance), GateCaller(parts, self.settings.instance)):
+            caller.start()
+            self._stack.callback(caller.stop)
+
+    def _start_workers(self, parts: Parts) -> None:
+        layers = active_layers()
+        if "no_network" not in layers:
+            _log.warning("conversion children keep the network: this machine allows no network namespace")
+        if "files" not in layers:
+            _log.warning("conversion children can read what the server can read, keys too: this kernel has no Landlock")
+        _log.info("sandbox of the conversion child", extra={"layers": ",".join(layers)})
+        missing = "" if "files" in layers else " (no files: the kernel has no Landlock)"
+        pool = WorkerPool(self.settings, self.settings.converter_workers)
+        pool.start()
+        self._stack.callback(pool.stop)
+        parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}{missing}")
+
+    def _start_listeners(self, parts: Parts, api_socket: socket.socket, device_socket: socket.socket) -> None:
+        from edgefleet_server.composition.device_app import create_device_app
+
+        settings = self.settings
+        parts.fleet.announce_device_port(device_socket.getsockname()[1])
+        api_tls: dict[str, Any] = {}
+        if settings.api_tls_cert is not None:
+            api_tls = {"ssl_certfile": settings.api_tls_cert, "ssl_keyfile": settings.api_tls_key}
+        device_tls: dict[str, Any] = {
+            "ssl_certfile": parts.signing.server_cert_file,
+            "ssl_keyfile": parts.signing.server_key_file,
+            "ssl_version": ssl.PROTOCOL_TLS_SERVER,
+        }
+        api = uvicorn.Config(create_app(parts), proxy_headers=settings.behind_proxy, **_LISTENER, **api_tls)
+        device = uvicorn.Config(create_device_app(parts), proxy_headers=False, **_LISTENER, **device_tls)
+        for name, config, listening in (("api", api, api_socket), ("device", device, device_socket)):
+            listener = _Listener(name, config, listening)
+            self._listeners.append(listener)
+            self._stack.callback(listener.stop)
+            listener.start()
+
+    def _write_run_file(self, api_socket: socket.socket, device_socket: socket.socket) -> None:
+        settings = self.settings
+        scheme = "https" if settings.api_tls_cert is not None else "http"
+        endpoint = self._endpoint
+        document = {
+            "api_url": f"{scheme}://{_url_host(settings.api_host)}:{api_socket.getsockname()[1]}",
+            "device_url": f"https://{_url_host(settings.device_public_host)}:{device_socket.getsockname()[1]}",
+            "broker": None
+            if endpoint is None
+            else {"kind": endpoint.kind.value, "host": endpoint.host, "port": endpoint.port},
+            "pid": os.getpid(),
+        }
+        path = settings.run_dir / "server.json"
+        fresh = path.with_suffix(".json.new")
+        fresh.write_text(json.dumps(document), encoding="utf-8")
+        fresh.replace(path)
+        self._stack.callback(path.unlink, missing_ok=True)
+        _log.info("ready", extra={"api": document["api_url"], "device": document["device_url"]})
+
+
+_LISTENER: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "server_header": False,
+    "timeout_graceful_shutdown": 2,
+    "lifespan": "off",
+}
+
+
+class _Listener:
+    """One uvicorn server on its own thread."""
+
+    def __init__(self, name: str, config: uvicorn.Config, listening: socket.socket) -> None:
+        self.name = name
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name=f"listener-{name}", daemon=True
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the listener still serves."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start and wait until it accepts. Raises ListenerDiedError."""
+        self._thread.start()
+        wait = threading.Event()
+        for _ in range(int(_START_WAIT_S / 0.02)):
+            if self._server.started:
+                return
+            if not self._thread.is_alive():
+                break
+            wait.wait(0.02)
+        raise ListenerDiedError(f"the {self.name} listener did not start", next_step="see the log above")
+
+    def stop(self) -> None:
+        """Stop accepting, let running requests end for 2 s."""
+        self._server.should_exit = True
+        if self._thread.ident is not None:
+            self._thread.join(_LISTENER_STOP_S)
+
+
+def ensure_certificate(parts: Parts) -> None:
+    """Issue the listeners' certificate anew when it lacks one of our names or ends soon."""
+    wanted = {
+        host for host in (parts.settings.device_public_host, parts.settings.broker_host) if host not in _WILDCARDS
+    }
+    certificate = x509.load_pem_x509_certificate(Path(parts.signing.server_cert_file).read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    have = set(names.get_values_for_type(x509.DNSName)) | {
+        str(address) for address in names.get_values_for_type(x509.IPAddress)
+    }
+    if wanted <= have and certificate.not_valid_after_utc - parts.clock.now() > _CERT_MARGIN:
+        return
+    parts.signing.issue_server_certificate(sorted(wanted))
+    _log.info("listener certificate issued", extra={"names": ",".join(sorted(wanted))})
+
+
+def _database_line(parts: Parts) -> str:
+    parts.db.ping()
+    return "sqlite" if parts.db.is_sqlite else "postgresql"
+
+
+def _keys_line(parts: Parts) -> str:
+    if not parts.signing.is_initialised():
+        raise SettingsError("keys or TUF metadata are missing", next_step="restore the key folder from the backup")
+    return "keys and TUF metadata are there"
+
+
+def _url_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

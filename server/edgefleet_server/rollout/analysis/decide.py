@@ -1,0 +1,417 @@
+"""What is decided about one stage of one stratum: facts in, `Advance | Hold | Pause | RollBack` out. Pure; looks at no clock.
+
+1. First what speaks against the release: guards for any size, plain rules for small strata, the abort evidence of the stratum,
+   the abort evidence of all strata together. Devices without an outcome count as good here. With `on_fail: pause` it ends in Pause.
+2. Then what is missing. Whatever is unknown, contradictory or out of reach is a Hold: missing data never promotes.
+3. Then the promote rule. `all_healthy`: every device healthy past its soak, which is weak and says how weak. `evidence`: the
+   promote evidence, in which devices without an outcome count as bad; it rests on all devices of the stratum so far, so a stage
+   also waits until most of its own devices took part: none is passed on what earlier stages showed.
+4. A Hold that has lasted as long as `on_inconclusive.after` becomes what the spec says.
+5. Codes are public and stable; reasons name the figures; `figures` has every number that was used.
+6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
+   stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
+
+Source: design README §7, fleet.md §5.4.
+"""
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import msgspec
+
+from edgefleet_server.rollout.analysis import quality_gate
+from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold, upper_bound
+from edgefleet_server.rollout.analysis.model import (
+    SMALL_STRATUM,
+    Advance,
+    Counts,
+    Decision,
+    Facts,
+    Figures,
+    KeepWaiting,
+    Pause,
+    RollBack,
+    Rule,
+)
+from edgefleet_server.rollout.analysis.promotion_rule import FEW_EXPOSED
+from edgefleet_server.rollout.analysis.webhook_gates import asked_back_by_gate, held_by_gate
+from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Strength
+from edgefleet_server.rollout.spec.model import OnFail
+
+MAX_LOST: Final = 2
+
+SILENT_CAP_PCT: Final = 20
+"""Share of the devices that may have stayed out of reach, of the stratum so far and of the stage itself."""
+
+CONFIDENCE: Final = 0.95
+
+# ---- codes, each with its message: reasons are API
+
+GUARD_CLASS: Final = "guard_class"
+
+GUARD_LOST: Final = "guard_lost"
+
+SMALL_CLASS: Final = "small_class"
+
+SMALL_TWO: Final = "small_two"
+
+ABORT_EVIDENCE: Final = "abort_evidence"
+
+ABORT_POOLED: Final = "abort_pooled"
+
+FACTS_INCONSISTENT: Final = "facts_inconsistent"
+
+NOTHING_EXPOSED: Final = "nothing_exposed"
+
+WAITING: Final = "waiting"
+
+PENDING: Final = "pending"
+
+SOAKING: Final = "soaking"
+
+UNREACHABLE_CAP: Final = "unreachable_cap"
+
+STAGE_UNTRIED: Final = "stage_untried"
+
+NOT_ALL_HEALTHY: Final = "not_all_healthy"
+
+TOO_FEW: Final = "too_few"
+
+MORE_EVIDENCE: Final = "more_evidence"
+
+INCONCLUSIVE: Final = "inconclusive"
+
+ALL_HEALTHY: Final = "all_healthy"
+
+EVIDENCE: Final = "evidence"
+
+MESSAGES: Final[Mapping[str, str]] = {
+    GUARD_CLASS: "{failures}: one {which} failure stops a stage of any size",
+    GUARD_LOST: "{failures}: {lost} devices took it up and fell silent, at most {max_lost} may",
+    SMALL_CLASS: "{failures}: one {which} failure stops a stratum of fewer than {small} devices",
+    SMALL_TWO: "{failures}: two failures among fewer than {few} devices stop a stratum of fewer than {small}",
+    ABORT_EVIDENCE: "{failures}: evidence {e} ({at} suffices) that more than {ratio} of the devices fail",
+    ABORT_POOLED: "{failed} of {exposed} devices of all strata failed: "
+    "evidence {e} ({at} suffices) that more than {ratio} of the devices fail",
+    FACTS_INCONSISTENT: "the counts contradict each other ({what}): nothing is promoted on them",
+    NOTHING_EXPOSED: "no device has taken the release up yet{outside}",
+    WAITING: "waiting for {waiting} of {members} devices to take the release up{outside}",
+    PENDING: "waiting for {busy} of {exposed} devices to install and prove the release",
+    SOAKING: "waiting for {pending} of {exposed} devices, healthy so far, to get through their soak",
+    UNREACHABLE_CAP: "{unreachable} of {reached_for} devices never took the release up, at most {cap} % may: "
+    "what they would have shown is unknown",
+    STAGE_UNTRIED: "{tried} of the {own} devices of this stage took the release up, at least {need} must",
+    NOT_ALL_HEALTHY: "{failures}: too little to take the release back, but this stage needs every device healthy",
+    TOO_FEW: "{healthy} of {exposed} devices healthy: at least {need} must be",
+    MORE_EVIDENCE: "{healthy} of {exposed} devices healthy: evidence {e} ({at} needed) that fewer than {ratio} fail",
+    INCONCLUSIVE: "no verdict within {after}: {why}",
+    ALL_HEALTHY: "{healthy} of {exposed} healthy: failure below {bound} % at {confidence} %",
+    EVIDENCE: "{healthy} of {exposed} healthy: failure below {ratio} at {confidence} % (evidence {e}, {at} needed)",
+}
+
+
+def decide(facts: Facts) -> Decision:
+    """Return the verdict on one stage of one stratum. The same facts give the same verdict, reason and figures."""
+    flaw = _flaw(facts)
+    logs = _Logs.of(facts)
+    judged = quality_gate.judged(facts)
+    figures = {**_figures(facts, logs), **quality_gate.figures_of(judged)}
+    against = (
+        _against(facts, logs, figures)
+        or quality_gate.against(facts, judged, logs.abort, figures)
+        or asked_back_by_gate(facts, figures)
+    )
+    if against is not None:
+        if facts.on_fail is OnFail.PAUSE:
+            return Pause(against.code, f"{against.reason} (on_fail: pause)", figures)
+        return against
+    if flaw:
+        return _inconclusive(facts, _hold(FACTS_INCONSISTENT, figures, what=flaw))
+    wished = quality_gate.checked(facts, judged, _missing(facts, figures) or _promote(facts, logs, figures))
+    verdict = held_by_gate(facts, wished)
+    return _inconclusive(facts, verdict) if isinstance(verdict, KeepWaiting) else verdict
+
+
+# ---- against the release
+
+
+@dataclass(frozen=True, slots=True)
+class _Logs:
+    """Natural logs of the evidence and of what it must reach. None: the facts allow no calculation."""
+
+    abort: float | None
+    pooled: float | None
+    promote: float | None
+    abort_at: float | None
+    promote_at: float | None
+
+    @classmethod
+    def of(cls, facts: Facts) -> "_Logs":
+        counts = facts.counts
+        tests_p0 = 0 < facts.max_failure < 1
+        tests_p1 = 0 < facts.promote_below < 1
+        adds_up = 0 <= counts.failed <= counts.exposed
+        pooled_adds_up = 0 <= facts.pooled_failed <= facts.pooled_exposed
+        is_counted = 0 <= counts.healthy <= counts.exposed and facts.rule is Rule.EVIDENCE
+        return cls(
+            log_e_abort(counts.failed, counts.exposed, facts.max_failure) if tests_p0 and adds_up else None,
+            log_e_abort(facts.pooled_failed, facts.pooled_exposed, facts.max_failure)
+            if tests_p0 and pooled_adds_up
+            else None,
+            log_e_promote(counts.exposed - counts.healthy, counts.exposed, facts.promote_below)
+            if tests_p1 and is_counted
+            else None,
+            quality_gate.abort_at(facts),
+            threshold(facts.alpha_promote) if 0 < facts.alpha_promote < 1 else None,
+        )
+
+
+def _against(facts: Facts, logs: _Logs, figures: Figures) -> RollBack | None:
+    plain = _plain(facts)
+    if plain is not None:
+        code, words = plain
+        return RollBack(code, MESSAGES[code].format(failures=_failures(facts), **words), figures)
+    at = logs.abort_at
+    if at is None:
+        return None
+    ratio = _percent(facts.max_failure)
+    if logs.abort is not None and logs.abort >= at:
+        reason = MESSAGES[ABORT_EVIDENCE].format(
+            failures=_failures(facts), e=_short(logs.abort), at=_short(at), ratio=ratio
+        )
+        return RollBack(ABORT_EVIDENCE, reason, figures)
+    if logs.pooled is not None and logs.pooled >= at:
+        reason = MESSAGES[ABORT_POOLED].format(
+            failed=facts.pooled_failed,
+            exposed=facts.pooled_exposed,
+            e=_short(logs.pooled),
+            at=_short(at),
+            ratio=ratio,
+        )
+        return RollBack(ABORT_POOLED, reason, figures, pooled=True)
+    return None
+
+
+def _plain(facts: Facts) -> tuple[str, dict[str, object]] | None:
+    """Return the code of a rule that needs no statistics, and the words of its message."""
+    for kind in GUARD_CLASSES:
+        if facts.failures.get(kind, 0) > 0:
+            return GUARD_CLASS, {"which": kind.value}
+    lost = facts.failures.get(LOST, 0)
+    if lost > MAX_LOST:
+        return GUARD_LOST, {"lost": lost, "max_lost": MAX_LOST}
+    if facts.population >= SMALL_STRATUM:
+        return None
+    for kind in SMALL_CLASSES:
+        if facts.failures.get(kind, 0) > 0:
+            return SMALL_CLASS, {"which": kind.value, "small": SMALL_STRATUM}
+    if facts.counts.failed >= 2 and facts.counts.exposed < FEW_EXPOSED:
+        return SMALL_TWO, {"few": FEW_EXPOSED, "small": SMALL_STRATUM}
+    return None
+
+
+# ---- what is missing
+
+
+def _flaw(facts: Facts) -> str:
+    """Return what contradicts itself in the facts, "" when nothing does. Such facts are a bug of whoever counted."""
+    counts = facts.counts
+    numbers = (*msgspec.structs.astuple(counts), *facts.failures.values(), facts.soaking)
+    gates = (facts.max_failure, facts.promote_below, facts.alpha_abort, facts.alpha_promote)
+    own, tried = facts.stage_members, facts.stage_tried
+    checks = (
+        (min(numbers) >= 0, "a count is negative"),
+        (facts.population >= 1, "the stratum has no device"),
+        (counts.exposed == counts.pending + counts.healthy + counts.failed, "exposed is not its parts"),
+        (sum(facts.failures.values()) == counts.failed, "the classes are not all failures"),
+        (facts.soaking <= counts.pending, "more in soak than without an outcome"),
+        (facts.pooled_exposed >= counts.exposed, "all strata have fewer devices than this one"),
+        (facts.pooled_failed >= counts.failed, "all strata have fewer failures than this one"),
+        (facts.pooled_failed <= facts.pooled_exposed, "all strata have more failures than devices"),
+        (own is None or tried is None or 0 <= tried <= own, "more devices of this stage tried it than it has"),
+        (all(0 < gate < 1 for gate in gates), "a ratio of the gate is not between 0 and 1"),
+    )
+    return next((words for holds, words in checks if not holds), "") or quality_gate.flaw_of(facts)
+
+
+def _missing(facts: Facts, figures: Figures) -> KeepWaiting | None:
+    """Return what must be known before the promote rule is asked, None when it is known."""
+    counts = facts.counts
+    if counts.exposed == 0:
+        return _hold(NOTHING_EXPOSED, figures, outside=_outside(counts))
+    if facts.rule is Rule.ALL_HEALTHY:
+        waiting = _waiting(counts)
+        if waiting:
+            members = max(counts.members, waiting)
+            return _hold(WAITING, figures, waiting=waiting, members=members, outside=_outside(counts))
+        if counts.pending > facts.soaking:
+            return _hold(PENDING, figures, busy=counts.pending - facts.soaking, exposed=counts.exposed)
+        if counts.pending:
+            return _hold(SOAKING, figures, pending=counts.pending, exposed=counts.exposed)
+    reached_for = counts.exposed + counts.unreachable
+    if 100 * counts.unreachable > SILENT_CAP_PCT * reached_for:
+        return _hold(
+            UNREACHABLE_CAP, figures, unreachable=counts.unreachable, reached_for=reached_for, cap=SILENT_CAP_PCT
+        )
+    return _untried(facts, figures) if facts.rule is Rule.EVIDENCE else None
+
+
+def _untried(facts: Facts, figures: Figures) -> KeepWaiting | None:
+    """Return a Hold while too few of the stage's own devices took part. Without that count, the stratum's is taken."""
+    counts = facts.counts
+    own, tried = facts.stage_members, facts.stage_tried
+    if own is None or tried is None:
+        own, tried = counts.exposed + _waiting(counts), counts.exposed
+    need = math.ceil(own * (100 - SILENT_CAP_PCT) / 100)
+    return _hold(STAGE_UNTRIED, figures, tried=tried, own=own, need=need) if tried < need else None
+
+
+def _waiting(counts: Counts) -> int:
+    """Return the devices below the cut that took nothing up: offered, or not even that."""
+    known = counts.exposed + counts.unreachable + counts.incompatible
+    return max(counts.offered, counts.members - known)
+
+
+def _hold(code: str, figures: Figures, **words: object) -> KeepWaiting:
+    return KeepWaiting(code, MESSAGES[code].format(**words), figures)
+
+
+def _inconclusive(facts: Facts, hold: KeepWaiting) -> Decision:
+    """Return what becomes of a Hold with time."""
+    if not facts.open_for_s >= facts.inconclusive_after_s:
+        return hold
+    reason = MESSAGES[INCONCLUSIVE].format(after=_span(facts.inconclusive_after_s), why=hold.reason)
+    figures = {**hold.figures, "waited_for": hold.code}
+    if facts.inconclusive_do is OnFail.PAUSE:
+        return Pause(INCONCLUSIVE, reason, figures)
+    return RollBack(INCONCLUSIVE, reason, figures)
+
+
+# ---- for the release
+
+
+def _promote(facts: Facts, logs: _Logs, figures: Figures) -> Advance | KeepWaiting:
+    match facts.rule:
+        case Rule.ALL_HEALTHY:
+            return _promote_all_healthy(facts, figures)
+        case Rule.EVIDENCE:
+            return _promote_evidence(facts, logs, figures)
+        case _:
+            assert_never(facts.rule)
+
+
+def _promote_all_healthy(facts: Facts, figures: Figures) -> Advance | KeepWaiting:
+    counts = facts.counts
+    if counts.failed:
+        return _hold(NOT_ALL_HEALTHY, figures, failures=_failures(facts))
+    need = min(2, facts.population)
+    if counts.healthy < need:
+        return _hold(TOO_FEW, figures, healthy=counts.healthy, exposed=counts.exposed, need=need)
+    bound = 100 * upper_bound(0, counts.healthy, CONFIDENCE)
+    words = MESSAGES[ALL_HEALTHY].format(
+        healthy=counts.healthy,
+        exposed=counts.exposed,
+        bound=math.ceil(round(bound, 6)),  # rounded up: "below" must stay true
+        confidence=round(100 * CONFIDENCE),
+    )
+    return Advance(ALL_HEALTHY, words, {**figures, "bound_pct": bound}, Strength.WEAK, words)
+
+
+def _promote_evidence(facts: Facts, logs: _Logs, figures: Figures) -> Advance | KeepWaiting:
+    counts = facts.counts
+    assert logs.promote is not None, "facts without a flaw have evidence"
+    assert logs.promote_at is not None, "facts without a flaw have a level"
+    words: dict[str, object] = {
+        "healthy": counts.healthy,
+        "exposed": counts.exposed,
+        "e": _short(logs.promote),
+        "at": _short(logs.promote_at),
+        "ratio": _percent(facts.promote_below),
+    }
+    if logs.promote < logs.promote_at:
+        return _hold(MORE_EVIDENCE, figures, **words)
+    confidence = f"{100 * (1 - facts.alpha_promote):.4g}"
+    reason = MESSAGES[EVIDENCE].format(**words, confidence=confidence)
+    figures = {**figures, "bound_pct": 100 * facts.promote_below}
+    return Advance(EVIDENCE, reason, figures, Strength.EVIDENCE, reason.partition(" (evidence")[0])
+
+
+# ---- figures and words
+
+
+def _figures(facts: Facts, logs: _Logs) -> dict[str, float | int | str | None]:
+    counts = facts.counts
+    figures: dict[str, float | int | str | None] = {
+        "population": facts.population,
+        **msgspec.structs.asdict(counts),
+        "soaking": facts.soaking,
+        "pooled_exposed": facts.pooled_exposed,
+        "pooled_failed": facts.pooled_failed,
+        "stage_members": facts.stage_members,
+        "stage_tried": facts.stage_tried,
+        "max_failure": facts.max_failure,
+        "promote_below": facts.promote_below,
+        "confidence_pct": 100 * CONFIDENCE,
+    }
+    reached_for = counts.exposed + counts.unreachable
+    if reached_for > 0:
+        figures["unreachable_pct"] = 100 * counts.unreachable / reached_for
+    figures["unreachable_cap_pct"] = SILENT_CAP_PCT
+    for key, log in (
+        ("e_abort", logs.abort),
+        ("abort_at", logs.abort_at),
+        ("pooled_e_abort", logs.pooled),
+        ("e_promote", logs.promote),
+        ("promote_at", logs.promote_at),
+    ):
+        figures[key] = None if log is None else _plain_number(log)
+        if log is not None and log > _LOG_MAX:
+            figures[f"{key}_log10"] = log / math.log(10)
+    return figures
+
+
+_LOG_MAX: Final = math.log(sys.float_info.max)
+
+
+def _plain_number(log: float) -> float:
+    """Return exp(log), at most the greatest float: JSON has no infinity."""
+    return math.exp(log) if log <= _LOG_MAX else sys.float_info.max
+
+
+def _short(log: float) -> str:
+    """Return a number as people read it, of its natural log: 12.3, 0.04, 10^15."""
+    if abs(log) < math.log(1e6):
+        return f"{math.exp(log):.3g}"
+    return f"10^{math.floor(log / math.log(10))}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:.4g} %"
+
+
+def _failures(facts: Facts) -> str:
+    """Return for example "3 of 9 devices failed (nonfinite ×2, lost ×1)"."""
+    counts = facts.counts
+    kinds = sorted(
+        ((name, count) for name, count in facts.failures.items() if count > 0), key=lambda kind: (-kind[1], kind[0])
+    )
+    detail = ", ".join(f"{name} ×{count}" for name, count in kinds)
+    failed = max(counts.failed, sum(count for _, count in kinds))
+    return f"{failed} of {counts.exposed} devices failed" + (f" ({detail})" if detail else "")
+
+
+def _outside(counts: Counts) -> str:
+    parts = [
+        f"{n} {word}" for n, word in ((counts.unreachable, "unreachable"), (counts.incompatible, "incompatible")) if n
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.4g} {unit}"
+    return f"{seconds:.4g} s"

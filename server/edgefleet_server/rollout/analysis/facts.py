@@ -1,0 +1,122 @@
+"""What a decision about a cell rests on, counted from the assignments. Pure.
+
+Its own module because planner, explanation and tests count with it. Accepted failures count nowhere; exposed means that the
+device took up its document, whatever became of it then. A device counts once: who failed and is tried again on a person's word stays
+a failure, of the class that weighs most, and is nothing else beside that.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import repeat
+from typing import TypeVar
+
+from edgefleet_server.rollout.analysis.metrics import quality_facts
+from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts
+from edgefleet_server.rollout.analysis.promotion_rule import rule_in
+from edgefleet_server.rollout.analysis.quality_gate import has_failing_metrics
+from edgefleet_server.rollout.analysis.webhook_gates import facts_of_gates
+from edgefleet_server.rollout.assignments import OUTSIDE, UNCOUNTED, class_of, is_exposed, is_failure, is_gone, soak_end
+from edgefleet_server.rollout.model import _S, Assignment, Lot, Snapshot, StageRun, Strength
+from edgefleet_server.rollout.spec.quality import gate_in
+from edgefleet_server.rollout.state_machines import EXPOSED_STATES
+
+_Key = TypeVar("_Key")
+
+
+def facts_of(snapshot: Snapshot, cell: StageRun, assignments: Iterable[Assignment], now: datetime) -> Facts:
+    """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
+    return facts_of_lots(snapshot, cell, zip(assignments, repeat(1)), now)
+
+
+def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: datetime) -> Facts:
+    """Return the same of assignments in lots. Where the spec has a quality gate each lot is one device: it is measured by name."""
+    spec = snapshot.spec
+    mode = spec.stages[cell.stage].shape.mode  # what runs beside a version says nothing of how it serves
+    stages = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
+    everything = [(a, n, is_failure(a), is_exposed(a)) for a, n in lots if a.stage in stages]
+    lane = [one for one in everything if _is_in(cell, one[0]) and not one[0].is_accepted]
+    healthy = [(a, n) for a, n, has_failed, _ in lane if a.state is _S.HEALTHY and not has_failed]
+    soaked = sum(n for a, n in healthy if soak_end(snapshot, a, now) <= now)
+    failures = _counted((class_of(a), n) for a, n, has_failed, _ in lane if has_failed)
+    failed = failures.total()
+    exposed = sum(n for _, n, _, is_out in lane if is_out)
+    states = _counted((a.state, n) for a, n, has_failed, _ in lane if not has_failed)
+    counts = Counts(
+        members=failed + states.total() - sum(states[state] for state in UNCOUNTED),
+        offered=states[_S.ELIGIBLE] + states[_S.OFFERED],
+        exposed=exposed,
+        pending=exposed - soaked - failed,
+        healthy=soaked,
+        failed=failed,
+        unreachable=states[_S.UNREACHABLE],
+        incompatible=states[_S.INCOMPATIBLE],
+        accepted=sum(n for a, n, _, _ in everything if a.is_accepted and a.stratum == cell.stratum),
+    )
+    own = [
+        (n, is_out)
+        for a, n, has_failed, is_out in lane
+        if a.stage == cell.stage and (has_failed or a.state not in OUTSIDE | {_S.UNREACHABLE})
+    ]
+    pool = [(n, has_failed, is_out) for a, n, has_failed, is_out in everything if not a.is_accepted]
+    since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
+    return Facts(
+        stage=cell.stage,
+        stratum=cell.stratum,
+        population=cell.population,
+        counts=counts,
+        failures=dict(sorted(failures.items())),
+        soaking=sum(n for _, n in healthy) - soaked,
+        stage_members=sum(n for n, _ in own),
+        stage_tried=sum(n for n, is_out in own if is_out),
+        pooled_exposed=sum(n for n, _, is_out in pool if is_out),
+        pooled_failed=sum(n for n, has_failed, _ in pool if has_failed),
+        rule=rule_in(spec, cell.stage, cell.population, counts.members),
+        max_failure=spec.gate.max_failure,
+        promote_below=spec.gate.promote_below,
+        alpha_abort=spec.gate.alpha_abort,
+        alpha_promote=spec.gate.alpha_promote,
+        on_fail=spec.on_fail,
+        open_for_s=max(0.0, (now - since).total_seconds()),
+        inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
+        inconclusive_do=spec.on_inconclusive.do,
+        gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
+        quality=_quality(snapshot, cell, (a for a, _, _, _ in lane)),
+        beside_metrics=has_failing_metrics(spec),
+    )
+
+
+def _counted(pairs: Iterable[tuple[_Key, int]]) -> Counter[_Key]:
+    found: Counter[_Key] = Counter()
+    for key, n in pairs:
+        found[key] += n
+    return found
+
+
+def _is_in(cell: StageRun, a: Assignment) -> bool:
+    return a.stratum == cell.stratum and a.stage <= cell.stage
+
+
+def _quality(snapshot: Snapshot, cell: StageRun, lane: Iterable[Assignment]) -> QualityFacts | None:
+    """Return what the quality gate of a cell rests on, None where it does not judge the stage. lane: devices of the stratum so far.
+
+    What was measured before a person let a stage pass is accepted: like accepted failures it counts nowhere.
+    """
+    gate = gate_in(snapshot.spec, cell.stage)
+    if gate is None:
+        return None
+    overrides = [
+        one.ended_at
+        for one in snapshot.cells
+        if one.stratum == cell.stratum and one.strength is Strength.OVERRIDE and one.ended_at is not None
+    ]
+    stages = snapshot.spec.stages
+    mode = stages[cell.stage].shape.mode  # what a device showed beside a version is no value of what serves
+    taken = [one for one in snapshot.measured if one.stratum == cell.stratum and stages[one.stage].shape.mode is mode]
+    accepted = {one.device for one in taken if any(one.taken_at <= moment for moment in overrides)}
+    expected = [
+        (a.device, a.stage)
+        for a in lane
+        if a.state in EXPOSED_STATES and not is_gone(a) and not a.failed_before and a.device not in accepted
+    ]
+    return quality_facts(gate, cell.stage, expected, taken)

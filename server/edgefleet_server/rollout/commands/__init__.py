@@ -1,0 +1,1 @@
+"""What a person asks of a rollout (pause, abort, promote, retry, undo), as plans. Pure."""

@@ -1,0 +1,310 @@
+"""What an undo would do: which devices of a model go back, from which release, to which, and at what cost. Pure.
+
+Its own module because it looks over all rollouts of a model at once. Rules:
+- While a rollout of the model is open, undo means that rollout: who has not got its release yet changes nothing.
+- Else every device goes back to what it ran before the release that its document names now.
+- What a device ran before is what the rollout noted that brought it there; where none did, what its other slot holds. A release
+  that was taken back from the device is no way back.
+- Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
+- A rollout that says where its devices go back to (`rollback_to`) takes them there.
+- A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
+Source: design README §4, fleet.md §4 (10), §5.3.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.effects import AssignmentCreated, Plan, StageRunCreated
+from edgefleet_server.rollout.model import FULL_CUT, Assignment, Bundle, RolloutState, Snapshot, StageRun, StageState
+from edgefleet_server.rollout.planner.builder import Draft, needs_giving_back
+from edgefleet_server.rollout.planner.stages import OPENED
+from edgefleet_server.rollout.state_machines import (
+    CELL_OPEN,
+    AssignmentEvent,
+    IllegalTransitionError,
+    RolloutEvent,
+    StageEvent,
+    moved,
+)
+
+MAX_DEVICES_SHOWN: Final = 50
+NOTHING_OLDER: Final = "nothing older is known of it"
+KEEPS: Final = "its rollout says `rollback_to: none`"
+GOING_BACK: Final = "it is going back already"
+UNDONE: Final = "undone"
+"""Code of what a person took back."""
+NOTHING: Final = ""
+"""The release of a device that ran nothing of the model before: it will run nothing of it again."""
+OPEN: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
+_OVER: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceVersion:
+    """A device whose document names the model. wanted: the bundle; gen: of the document; slots: digests it holds, its own report.
+
+    other: the bundle in its other slot, None when nothing is reported of it or no signed bundle has that digest.
+    """
+
+    device: DeviceId
+    stratum: ProfileName
+    wanted: Bundle
+    gen: int
+    slots: frozenset[str]
+    active_sha256: str
+    other: Bundle | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One rollout of the model, with its devices. way_back, keeps: what `rollback_to` says, see `shape.SpecShape`."""
+
+    id: RolloutId
+    state: RolloutState
+    release: str
+    assignments: Mapping[DeviceId, Assignment]
+    way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
+    keeps: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One device on its way back. rollout: the one that takes it back; None: none has it, a new one will."""
+
+    standing: DeviceVersion
+    runs: str
+    back: Bundle | None
+    rollout: RolloutId | None
+    exposed_at: datetime | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the device has to download to go back."""
+        return 0 if self.back is None or self.back.sha256 in self.standing.slots else self.back.length
+
+
+@dataclass(frozen=True, slots=True)
+class UndoMove:
+    """Devices of one profile that go the same way. back_to: "" = they ran nothing of the model before."""
+
+    runs: str
+    back_to: str
+    profile: str
+    devices: int
+    downloads: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UndoDevice:
+    """One device that goes back. source: `kept slot`, `download` or `nothing`."""
+
+    device: str
+    profile: str
+    runs: str
+    back_to: str
+    source: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class UndoLeft:
+    """One device that stays as it is, and why."""
+
+    device: str
+    profile: str
+    runs: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class UndoView:
+    """What an undo does. devices_shown: the first 50 in the order in which they go back; rollouts: those that take them back."""
+
+    model: str
+    dry_run: bool
+    devices: int
+    downloads: int
+    bytes: int
+    moves: tuple[UndoMove, ...]
+    devices_shown: tuple[UndoDevice, ...]
+    left: tuple[UndoLeft, ...]
+    rollouts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """The ways back of all devices, newest exposed first, and who is left alone."""
+
+    ways: tuple[Way, ...]
+    left: tuple[UndoLeft, ...]
+
+
+def release_of(bundle: Bundle | None) -> str:
+    """Return the release that a bundle is of, `name@version`; "" for none. Its target is `name/version/profile.bundle`."""
+    if bundle is None:
+        return NOTHING
+    name, version, _ = bundle.target.split("/")
+    return f"{name}@{version}"
+
+
+def undo(standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: str = "") -> Undo:
+    """Return who goes back to what. rollouts: of the model, newest first. only: the release to undo, "" = by the rules above."""
+    open_now = {one.release for one in rollouts if one.state in OPEN}
+    ways: list[Way] = []
+    left: list[UndoLeft] = []
+    for standing in standings:
+        runs = release_of(standing.wanted)
+        if runs != only if only else (open_now and runs not in open_now):
+            continue
+        found = _way(standing, runs, rollouts)
+        if isinstance(found, Way):
+            ways.append(found)
+        else:
+            left.append(UndoLeft(standing.device, standing.stratum, runs, found))
+    ways.sort(key=lambda way: (way.exposed_at is not None, way.exposed_at, way.standing.device), reverse=True)
+    return Undo(tuple(ways), tuple(sorted(left, key=lambda one: one.device)))
+
+
+def _way(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> Way | str:
+    """Return the way back of a device, or why it has none."""
+    taken_back = set[str]()
+    for known in rollouts:
+        one = known.assignments.get(standing.device)
+        if one is None:
+            continue
+        if known.release != runs:
+            if one.back_gen:
+                taken_back.add(known.release)
+            continue
+        if known.state is RolloutState.ROLLING_BACK and one.back_gen:
+            return GOING_BACK
+        if not needs_giving_back(one):
+            continue
+        if one.previous is not None and one.previous.sha256 == standing.wanted.sha256:
+            break  # an offer of what it ran already: the other slot may know more
+        is_steered = known.state in OPEN or known.state in _OVER
+        if is_steered and known.keeps:
+            return KEEPS
+        back = known.way_back.get(standing.stratum, one.previous) if is_steered else one.previous
+        return Way(standing, runs, back, known.id if is_steered else None, one.exposed_at or one.offered_at)
+    other = standing.other
+    if other is None or other.sha256 == standing.wanted.sha256 or release_of(other) in taken_back:
+        return NOTHING_OLDER
+    return Way(standing, runs, other, None)
+
+
+def view_of(model: str, found: Undo, *, dry_run: bool, rollouts: Sequence[str] = ()) -> UndoView:
+    """Return an undo as people see it."""
+    moves: dict[tuple[str, str, str], UndoMove] = {}
+    for way in found.ways:
+        key = (way.runs, release_of(way.back), way.standing.stratum)
+        known = moves.get(key) or UndoMove(*key, devices=0, downloads=0, bytes=0)
+        moves[key] = replace(
+            known,
+            devices=known.devices + 1,
+            downloads=known.downloads + (way.bytes > 0),
+            bytes=known.bytes + way.bytes,
+        )
+    return UndoView(
+        model=model,
+        dry_run=dry_run,
+        devices=len(found.ways),
+        downloads=sum(move.downloads for move in moves.values()),
+        bytes=sum(move.bytes for move in moves.values()),
+        moves=tuple(moves[key] for key in sorted(moves)),
+        devices_shown=tuple(_shown(way) for way in found.ways[:MAX_DEVICES_SHOWN]),
+        left=found.left,
+        rollouts=tuple(rollouts),
+    )
+
+
+def _shown(way: Way) -> UndoDevice:
+    source = "nothing" if way.back is None else "download" if way.bytes else "kept slot"
+    return UndoDevice(way.standing.device, way.standing.stratum, way.runs, release_of(way.back), source, way.bytes)
+
+
+# ---- what the rollouts do
+
+
+def plan_reopening(snapshot: Snapshot, now: datetime, reason: str, code: str = UNDONE) -> Plan:
+    """Return what takes back a rollout that is open, has finished or regressed. Raises IllegalTransitionError in any other state."""
+    work = _Undo(snapshot, now)
+    work.reopen(reason, code)
+    return Plan(tuple(work.effects), now)
+
+
+def plan_adoption(snapshot: Snapshot, now: datetime, reason: str, ways: Sequence[Way]) -> Plan:
+    """Return what makes a new, running rollout of the release that these devices have, and takes it back at once."""
+    work = _Undo(snapshot, now)
+    work.adopt(reason, ways)
+    return Plan(tuple(work.effects), now)
+
+
+class _Undo(Draft):
+    """A rollout that is taken back at a person's word."""
+
+    def reopen(self, reason: str, code: str = UNDONE) -> None:
+        """Take the release back everywhere; cells that passed stay so, those still open fail."""
+        for cell in list(self.cells.values()):
+            if self.state in OPEN and (cell.state in CELL_OPEN or cell.state is StageState.HELD):
+                self.fail(cell, code, reason)
+        if self.state is RolloutState.FINISHED:
+            self.move_rollout(RolloutEvent.REGRESS, code, reason)
+        self.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
+
+    def adopt(self, reason: str, ways: Sequence[Way]) -> None:
+        """Note the devices as what they are, and fail the one stage that they are in."""
+        if self.cells or self.state is not RolloutState.RUNNING:
+            raise IllegalTransitionError("only a new rollout adopts devices")
+        for stratum in sorted({way.standing.stratum for way in ways}):
+            self._open(stratum, sum(way.standing.stratum == stratum for way in ways))
+        for way in ways:
+            self._take_in(way)
+        self.reopen(reason)
+
+    def _open(self, stratum: ProfileName, population: int) -> None:
+        cell = StageRun(0, stratum, StageState.PENDING)
+        self.cells[stratum, 0] = cell
+        self.effects.append(StageRunCreated(cell))
+        opened = replace(
+            cell,
+            cut=FULL_CUT,
+            population=population,
+            digest=self.snapshot.bundles[stratum].sha256,
+            opened_at=self.now,
+            code=OPENED,
+            reason=f"{population} devices have the release already",
+        )
+        self.move_cell(opened, StageEvent.OPEN)
+
+    def _take_in(self, way: Way) -> None:
+        standing = way.standing
+        fresh = Assignment(
+            device=standing.device,
+            stage=0,
+            stratum=standing.stratum,
+            state=AssignmentState.ELIGIBLE,
+            gen=standing.gen,
+            previous=way.back,
+            exposed_at=way.exposed_at or self.now,
+            entered_at=self.now,
+        )
+        self.effects.append(AssignmentCreated(fresh))
+        has_it = standing.active_sha256 == standing.wanted.sha256
+        event = AssignmentEvent.HEALTHY if has_it else AssignmentEvent.ACK
+        ended_at, switched_at = (self.now, self.now) if has_it else (None, None)
+        self.move(moved(fresh, event, self.now, ended_at=ended_at, switched_at=switched_at), fresh)
+
+
+def adopted(ways: Iterable[Way]) -> Iterator[tuple[str, list[Way]]]:
+    """Yield the devices that a new rollout has to take back, by the release that they have."""
+    by_release: dict[str, list[Way]] = {}
+    for way in ways:
+        if way.rollout is None:
+            by_release.setdefault(way.runs, []).append(way)
+    yield from sorted(by_release.items())

@@ -1,0 +1,1 @@
+"""The control loop: claims rollouts that are due, reconciles each, and asks the webhooks that are due."""

@@ -1,0 +1,1 @@
+"""Carries a plan out: batches, transactions, signed documents, events and metrics."""

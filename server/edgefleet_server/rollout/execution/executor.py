@@ -1,0 +1,353 @@
+"""Carries a plan out: rows, documents, brake and events, all in the caller's one transaction.
+
+Its own module because the engine and a person's commands act alike. Rules:
+- Each transition leaves exactly one event row, in the same transaction as the change itself.
+- The brake is signed before documents, and every document at most once: of several wishes of one plan the last one counts.
+- Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from sqlmodel import Session
+
+from edgefleet_protocol.desired import Deadlines, Ref, TelemetryRequest
+from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.fleet.desired.candidate import salt_of
+from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.rollout.analysis import replay
+from edgefleet_server.rollout.analysis.model import Advance, Decision, KeepWaiting, Pause, RollBack
+from edgefleet_server.rollout.effects import (
+    AssignmentCreated,
+    AssignmentTransitioned,
+    AssignmentUpdated,
+    BandwidthBooked,
+    DecisionMade,
+    Effect,
+    LeaseEnded,
+    LeaseTaken,
+    Offer,
+    PaceEffect,
+    Plan,
+    RampWindowUpdated,
+    Revert,
+    RolloutTransitioned,
+    StageRunCreated,
+    StageRunTransitioned,
+    StageRunUpdated,
+)
+from edgefleet_server.rollout.execution.commit_metrics import CommittedCounts, Document
+from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader
+from edgefleet_server.rollout.spec.model import Mode, StageShape
+from edgefleet_server.rollout.state_machines import EXPOSED_STATES, ROLLOUT_FINAL
+from edgefleet_server.rollout.store import assignments as store_assignments
+from edgefleet_server.rollout.store import rollouts, throttle, webhook_gates
+from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
+
+BRAKE_LIFE: Final = timedelta(days=7)
+"""How long a stopped rollout stays named by the brake: as long as a document that offered it may live."""
+LIVE_AT_MOST: Final = timedelta(days=7)
+BRAKED: Final = frozenset(
+    {
+        RolloutState.PAUSED,
+        RolloutState.ROLLING_BACK,
+        RolloutState.ROLLED_BACK,
+        RolloutState.ROLLBACK_INCOMPLETE,
+        RolloutState.CANCELLED,
+        RolloutState.SUPERSEDED,
+    }
+)
+
+
+@dataclass(slots=True)
+class _Outcome:
+    """A plan sorted by what has to be written."""
+
+    cells: dict[tuple[int, str], StageRun] = field(default_factory=dict)
+    assignments: dict[DeviceId, Assignment] = field(default_factory=dict)
+    new: set[DeviceId] = field(default_factory=set)
+    made: list[StageRun] = field(default_factory=list)
+    documents: dict[DeviceId, Offer | Revert] = field(default_factory=dict)
+    events: list[NewEvent] = field(default_factory=list)
+    pace: list[PaceEffect] = field(default_factory=list)
+
+
+class Executor:
+    """Carries out plans."""
+
+    def __init__(self, fleet: FleetService, loader: SnapshotLoader) -> None:
+        self._fleet = fleet
+        self._loader = loader
+        self.counted = CommittedCounts()
+
+    def carry(
+        self, session: Session, row: Rollout, snapshot: Snapshot, plan: Plan, *, actor: str, now: datetime
+    ) -> tuple[Assignment, ...]:
+        """Write what a plan asks for; return the assignments after it. The row is locked by the caller; its lease ends with this."""
+        known = {one.device: one for one in snapshot.assignments}
+        self.carry_part(session, row, snapshot, plan.effects, known, actor=actor, now=now)
+        row.next_eval_at = plan.next_at
+        row.lease_until = None
+        return tuple(known[device] for device in sorted(known))
+
+    def carry_part(
+        self,
+        session: Session,
+        row: Rollout,
+        snapshot: Snapshot,
+        effects: Sequence[Effect],
+        known: dict[DeviceId, Assignment],
+        *,
+        actor: str,
+        now: datetime,
+    ) -> None:
+        """Write some effects of a plan. known: the assignments as the effects before left them; they are brought up to date."""
+        outcome = _Outcome()
+        for effect in effects:
+            match effect:
+                case RolloutTransitioned():
+                    outcome.events.append(_move_rollout(row, effect, actor, now))
+                case StageRunCreated() | StageRunUpdated():
+                    outcome.made += [effect.cell] if isinstance(effect, StageRunCreated) else []
+                    outcome.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case StageRunTransitioned():
+                    outcome.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                    outcome.events.append(_cell_event(row, snapshot, effect, actor))
+                case AssignmentCreated():
+                    outcome.new.add(effect.assignment.device)
+                    outcome.assignments[effect.assignment.device] = effect.assignment
+                case AssignmentUpdated():
+                    outcome.assignments[effect.assignment.device] = effect.assignment
+                case AssignmentTransitioned():
+                    outcome.assignments[effect.assignment.device] = effect.assignment
+                    outcome.events.append(_assignment_event(row, snapshot, effect, actor))
+                case Offer() | Revert():
+                    outcome.documents[effect.device] = effect
+                case DecisionMade():
+                    rollouts.add_decision(session, _decision(row, effect, now))
+                case RampWindowUpdated() | LeaseTaken() | LeaseEnded() | BandwidthBooked():
+                    outcome.pace.append(effect)
+        fresh = {(one.stage, one.stratum) for one in outcome.made}
+        rollouts.save_cells(
+            session,
+            row.id,
+            [one for place, one in outcome.cells.items() if place in fresh],
+            [one for place, one in outcome.cells.items() if place not in fresh],
+        )
+        webhook_gates.prepare(session, row.id, snapshot.spec, outcome.made, now)
+        if any(
+            isinstance(effect, RolloutTransitioned | StageRunTransitioned | AssignmentCreated) for effect in effects
+        ):
+            session.flush()  # the brake is read from the rows
+            self.set_brake(session, now)
+        signed = self._sign(row, snapshot, outcome, known, now)
+        new = [outcome.assignments[device] for device in sorted(outcome.new)]
+        changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
+        store_assignments.save_assignments(session, row.id, new, changed)
+        throttle.save(session, row.id, outcome.pace)
+        self._fleet.add_events(outcome.events)
+        self.counted.note(session, outcome.events, signed)
+        known.update(outcome.assignments)
+
+    def set_brake(self, session: Session, now: datetime) -> bool:
+        """Make the brake name every stopped rollout, and the bundles of stopped strata; return whether it was signed."""
+        return self._fleet.set_hold(rollouts.braked(session, now - BRAKE_LIFE), rollouts.failed_digests(session))
+
+    def _sign(
+        self,
+        row: Rollout,
+        snapshot: Snapshot,
+        outcome: _Outcome,
+        known: Mapping[DeviceId, Assignment],
+        now: datetime,
+    ) -> list[Document]:
+        """Write documents, and the gens that they got into the assignments; return what the documents do."""
+        previous = self._previous(row, snapshot, outcome)
+        for device in previous.keys() - outcome.documents.keys():
+            outcome.assignments[device] = outcome.assignments[device].but(previous=previous[device])
+        ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
+        offers: dict[tuple[str, int, int, int], Callable[[DeviceId], ModelChange]] = {}
+        changes = []
+        for device, wish in outcome.documents.items():
+            one = ones[device]
+            if isinstance(wish, Offer):  # the same for all of a stratum and stage that are at the same attempt
+                place = one.stratum, one.stage, one.attempt, wish.start_within_s
+                if place not in offers:
+                    offers[place] = _offering(row, snapshot, one, wish, now)
+                changes.append(offers[place](device))
+            else:
+                changes.append(_giving_back(row, snapshot, one, wish))
+        gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
+        for device, wish in outcome.documents.items():
+            one, gen = ones[device], gens.get(device)
+            if isinstance(wish, Offer):
+                ran = previous.get(device, one.previous)
+                outcome.assignments[device] = one.but(gen=gen or one.gen, previous=ran)
+            elif wish.is_rollback:
+                # who gets no document was taken out of the fleet, or given another release just now: nothing to wait for
+                done_at = one.back_done_at if gen is not None else now
+                outcome.assignments[device] = one.but(back_gen=gen or one.gen + 1, back_done_at=done_at)
+        return [_document(outcome.documents[device]) for device in gens]
+
+    def _previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> dict[DeviceId, Bundle]:
+        """Return what devices run that are offered the release (anew): what they would be rolled back to.
+
+        Where an offer may be recalled also of those that are new: a device that stays away may keep what its document asks for.
+        """
+        offered = {device for device, wish in outcome.documents.items() if isinstance(wish, Offer)}
+        # who is new and has the release already was adopted by an undo, which knows where it goes back to
+        adopted = {device for device in outcome.new if outcome.assignments[device].state in EXPOSED_STATES}
+        new = outcome.new - adopted if snapshot.spec.pacing.recalls else set()
+        asked = sorted(new | offered)
+        if not asked:
+            return {}
+        bad = {
+            device: bundle.sha256
+            for device in asked
+            if (bundle := snapshot.bundles.get(outcome.assignments[device].stratum)) is not None
+        }
+        running = self._loader.running(asked, ModelName(row.model), bad)
+        # where an earlier offer brought the release already, what ran before that is still the way back
+        first = {device for device in asked if device in outcome.new or outcome.assignments[device].attempt <= 1}
+        return {
+            device: bundle for device, bundle in running.items() if device in first or bundle.sha256 != bad.get(device)
+        }
+
+
+def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Revert) -> ModelChange:
+    model, mine = ModelName(row.model), snapshot.bundles[one.stratum]
+    if wish.is_beside:
+        return ModelChange(one.device, model, _ref(mine), TelemetryRequest(), beside=CandidateOrder("end"))
+    bundle = wish.to or one.previous
+    before = None if bundle is None else _ref(bundle)
+    return ModelChange(one.device, model, before, TelemetryRequest(), over=mine.sha256)
+
+
+def _document(wish: Offer | Revert) -> Document:
+    if isinstance(wish, Offer):
+        return Document.OFFER
+    return Document.ROLLBACK if wish.is_rollback else Document.WITHDRAWAL
+
+
+def _offering(
+    row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer, now: datetime
+) -> Callable[[DeviceId], ModelChange]:
+    """Return what makes the change of each device that is offered the release as this one is."""
+    spec = snapshot.spec
+    shape = spec.stages[one.stage].shape
+    limits = spec.device
+    deadlines = Deadlines(
+        download_s=int(limits.download.total_seconds()),
+        apply_s=int(limits.apply.total_seconds()),
+        verify_s=int(limits.verify.total_seconds()),
+    )
+    ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
+    if wish.start_within_s:
+        ref = msgspec.structs.replace(ref, start_within_s=wish.start_within_s)
+    watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
+    until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
+    telemetry, beside = TelemetryRequest(profile="live", until=until), _beside(row, shape)
+    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, beside=beside)
+
+
+def _beside(row: Rollout, shape: StageShape) -> CandidateOrder | None:
+    """Return how a stage's devices run the release beside the active version, None where it becomes that."""
+    match shape.mode:
+        case Mode.ACTIVE:
+            return None
+        case Mode.SHADOW:
+            return CandidateOrder("shadow")
+        case Mode.SPLIT:
+            return CandidateOrder("split", shape.share_pct, salt_of(f"{row.model}@{row.version}"))
+
+
+def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadlines: Deadlines | None = None) -> Ref:
+    return Ref(
+        target=bundle.target,
+        sha256=bundle.sha256,
+        length=bundle.length,
+        rollout=rollout,
+        attempt=attempt,
+        deadlines=deadlines or Deadlines(),
+    )
+
+
+def _move_rollout(row: Rollout, effect: RolloutTransitioned, actor: str, now: datetime) -> NewEvent:
+    row.state, row.code, row.reason = effect.after.value, effect.code, effect.reason
+    row.is_braked = effect.after in BRAKED
+    row.ended_at = now if effect.after in ROLLOUT_FINAL else None  # one that is reopened is held by the brake again
+    return event_of(
+        row, "rollout", effect.before.value, effect.after.value, actor, code=effect.code, reason=effect.reason
+    )
+
+
+def _cell_event(row: Rollout, snapshot: Snapshot, effect: StageRunTransitioned, actor: str) -> NewEvent:
+    cell = effect.cell
+    more: dict[str, Any] = {
+        "stage": snapshot.spec.stages[cell.stage].name,
+        "stage_idx": cell.stage,
+        "stratum": cell.stratum,
+        "code": cell.code,
+        "reason": cell.reason,
+        "strength": None if cell.strength is None else cell.strength.value,
+    }
+    return event_of(row, "stage", effect.before.value, cell.state.value, actor, **more)
+
+
+def _assignment_event(row: Rollout, snapshot: Snapshot, effect: AssignmentTransitioned, actor: str) -> NewEvent:
+    one = effect.assignment
+    more: dict[str, Any] = {
+        "stage": snapshot.spec.stages[one.stage].name,
+        "stratum": one.stratum,
+        "attempt": one.attempt,
+        "error_class": one.error_class,
+        "reason": one.reason,
+    }
+    return event_of(row, "assignment", effect.before.value, one.state.value, actor, device=one.device, **more)
+
+
+def event_of(
+    row: Rollout, kind: str, before: str, after: str, actor: str, *, device: str = "", **more: Any
+) -> NewEvent:
+    """Return the event of one transition; what is empty in `more` is left out."""
+    told = {name: value for name, value in more.items() if value not in ("", None)}
+    detail = {"from": before, "to": after, "actor": actor, "release": f"{row.model}@{row.version}", **told}
+    return NewEvent(kind, device, row.model, row.id, detail)
+
+
+def kind_of(decision: Decision) -> VerdictKind:
+    """Return a decision's public word."""
+    match decision:
+        case Advance():
+            return VerdictKind.ADVANCE
+        case KeepWaiting():
+            return VerdictKind.HOLD
+        case Pause():
+            return VerdictKind.PAUSE
+        case RollBack():
+            return VerdictKind.ROLL_BACK
+
+
+def _decision(row: Rollout, effect: DecisionMade, now: datetime) -> RolloutDecision:
+    facts, decision = effect.facts, effect.decision
+    return RolloutDecision(
+        rollout_id=row.id,
+        at=now,
+        stage=facts.stage,
+        stratum=facts.stratum,
+        verdict=kind_of(decision).value,
+        code=decision.code,
+        reason=decision.reason,
+        rule=facts.rule.value,
+        rule_version=replay.RULE_VERSION,
+        figures=dict(decision.figures),
+        evidence=msgspec.to_builtins(facts),
+        fence=row.fence,
+    )

@@ -1,0 +1,248 @@
+"""A finding of the lint: an error that is refused or a warning, with a stable code. Pure."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Literal
+
+from edgefleet_protocol.ids import ProfileName
+from edgefleet_server.rollout.analysis.failure_ratio import log_e_promote, threshold
+from edgefleet_server.rollout.analysis.model import Rule
+from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rule_for, rule_in, stands_in
+from edgefleet_server.rollout.lint.quality import OUT_OF_REACH, flaws, lasting, out_of_reach
+from edgefleet_server.rollout.model import Bundle
+from edgefleet_server.rollout.placement import Placed, count_places
+from edgefleet_server.rollout.spec.model import InstallGate, Mode, OnFail, Spec, profile_of
+from edgefleet_server.rollout.spec.quality import gate_in
+from edgefleet_server.rollout.spec.reader import duration_text
+
+SHORT_ACK: Final = timedelta(minutes=1)
+
+NONE_HERE: Final = "skipped here once it has passed in another stratum"
+
+# ---- codes of findings: stable
+
+NOTHING_MATCHED: Final = "nothing_matched"
+
+NO_BUNDLE: Final = "no_bundle"
+
+STRATUM_WITHOUT_BUNDLE: Final = "stratum_without_bundle"
+
+STAGE_TOO_SMALL: Final = "stage_too_small"
+
+STRATUM_TOO_SMALL: Final = "stratum_too_small"
+
+STAGE_SKIPPED: Final = "stage_skipped"
+
+STAGE_ADDS_NOTHING: Final = "stage_adds_nothing"
+
+NO_ROOM_FOR_FAILURES: Final = "no_room_for_failures"
+
+SINGLE_DEVICE: Final = "single_device"
+
+NO_SOAK: Final = "no_soak"
+
+SHORT_ACK_DEADLINE: Final = "short_ack_deadline"
+
+INCONCLUSIVE_BEFORE_SOAK: Final = "inconclusive_before_soak"
+
+APPROVAL_STANDS_IN: Final = "approval_stands_in"
+
+TOO_MANY_STRATA: Final = "too_many_strata"
+
+MAX_STRATA: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about a spec that its author should know. stage: its index; None when it is about the whole spec."""
+
+    level: Literal["error", "warning"]
+    code: str
+    stage: int | None
+    stratum: str | None
+    message: str
+    next: str
+
+
+def lint(
+    spec: Spec, counts: Mapping[ProfileName, int], pinned: int, bundles: Mapping[ProfileName, Bundle]
+) -> tuple[Finding, ...]:
+    """Return the findings of a plan over so many devices by stratum, pinned ones apart; of a spec that `is_countable` only."""
+    fit = {name: count for name, count in counts.items() if ProfileName(profile_of(name)) in bundles}
+    return _findings(spec, counts, count_places(spec, fit), pinned)
+
+
+def _get_bundle(spec: Spec, profile: str) -> str:
+    return f"`edgectl release show {spec.release}` tells why {profile} has none; or leave the profile out: profile!={profile}"
+
+
+# ---- findings
+
+
+def _findings(
+    spec: Spec, counts: Mapping[ProfileName, int], strata: Sequence[Placed], pinned: int
+) -> tuple[Finding, ...]:
+    """Return what is to be said of a spec, errors first. counts: devices by stratum; strata: those that take part."""
+    found = (
+        *_about_members(spec, counts, {stratum.name for stratum in strata}, pinned),
+        *_about_stages(spec, strata),
+        *_about_quality(spec, strata),
+        *_about_times(spec),
+    )
+    return tuple(sorted(found, key=lambda finding: finding.level))
+
+
+def _about_members(
+    spec: Spec, counts: Mapping[ProfileName, int], fit: Collection[ProfileName], pinned: int
+) -> Iterator[Finding]:
+    if not counts:
+        what = f"no device matches {spec.selector!r}" if spec.selector else "there is no device"
+        advice = "see `edgectl device list`; labels are set with `edgectl device label`"
+        if pinned:
+            what, advice = (
+                f"{_devices(pinned)} would take part, but each is pinned",
+                "`edgectl rollout plan` says which",
+            )
+        yield Finding("error", NOTHING_MATCHED, None, None, what, advice)
+        return
+    for name in sorted(counts.keys() - set(fit)):
+        told = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(counts[name])} left out"
+        yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, told, _get_bundle(spec, profile_of(name)))
+    if len(counts) > MAX_STRATA:
+        told = (
+            f"{len(counts)} strata ({', '.join(spec.shape.strata)}): each is judged alone, at most {MAX_STRATA} can be"
+        )
+        yield Finding("error", TOO_MANY_STRATA, None, None, told, "leave out the label that has so many values")
+    if not fit:
+        told = f"{spec.release} has no bundle for any of the {_devices(sum(counts.values()))} that match"
+        advice = f"`edgectl release show {spec.release}` tells what was built and what was refused"
+        yield Finding("error", NO_BUNDLE, None, None, told, advice)
+
+
+def _about_stages(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
+    for stratum in strata:
+        if stratum.population == 1:
+            told = f"{stratum.name} has one device: whatever is promoted there rests on it alone"
+            advice = "nothing to do if you know; it says so in the decision (strength: weak)"
+            yield Finding("warning", SINGLE_DEVICE, None, stratum.name, told, advice)
+    for index, stage in enumerate(spec.stages):
+        for stratum in strata:
+            yield from _about_cell(spec, index, stratum)
+        is_needed = index == len(spec.stages) - 1 and spec.stages[index - 1].size.percent != 100  # for joiners
+        is_first = index and spec.stages[index - 1].shape.mode is not stage.shape.mode  # of its mode: all is new then
+        if index and strata and not is_needed and not is_first and not any(one.added(index) for one in strata):
+            told = f"stage {stage.name} adds no device in any stratum: it only waits once more"
+            yield Finding("warning", STAGE_ADDS_NOTHING, index, None, told, "remove it, or make it larger")
+
+
+def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
+    stage, reached, population = spec.stages[index], stratum.reached(index), stratum.population_at(index)
+    rule = rule_in(spec, index, population, reached)
+    needed = devices_needed(rule, population, spec.gate)
+    if reached and stands_in(spec, index) and rule is not rule_for(stage.promote, population, spec.gate):
+        told = (
+            f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}, too few for evidence: all must be healthy, and "
+            f"the approval of {spec.stages[index + 1].name} stands in for the rest"
+        )
+        yield Finding(
+            "warning", APPROVAL_STANDS_IN, index, stratum.name, told, "who approves should know how little it shows"
+        )
+    if reached == 0:
+        told = f"stage {stage.name} has no device of {stratum.name}: {NONE_HERE}"
+        yield Finding("warning", STAGE_SKIPPED, index, stratum.name, told, "raise the count, or write min: 2")
+    elif population < needed:
+        told = (
+            f"stage {stage.name} asks for evidence in {stratum.name}: it takes {needed:.0f} devices without a failure, "
+            f"and there are {population}"
+        )
+        advice = "write promote: auto or all_healthy, or raise gates.install.promote_below or alpha_promote"
+        yield Finding("error", STRATUM_TOO_SMALL, index, stratum.name, told, advice)
+    elif reached < needed:
+        told = (
+            f"stage {stage.name} reaches {reached} of {_devices(population)} of {stratum.name}, and never passes: "
+            f"{_need_in_words(rule, needed)}"
+        )
+        yield Finding("error", STAGE_TOO_SMALL, index, stratum.name, told, _enlarge(rule, needed))
+    elif rule is Rule.EVIDENCE and index < len(spec.stages) - 1 and not _stands_a_failure(reached, spec.gate):
+        told = (
+            f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}: it passes only if not one of them fails"
+        )
+        yield Finding(
+            "warning", NO_ROOM_FOR_FAILURES, index, stratum.name, told, "make it larger, if that is too strict"
+        )
+
+
+def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
+    if spec.quality is None:
+        return
+    for level, code, told, advice in flaws(spec):
+        yield Finding(level, code, None, None, told, advice)
+    for stratum in strata:
+        found = [
+            (index, told, advice)
+            for mode in dict.fromkeys(stage.shape.mode for stage in spec.stages)
+            for index, told, advice in _out_of_reach(spec, stratum, mode)
+        ]
+        found.sort(key=lambda one: (_waits_for_somebody(spec, one[0]), one[0]))
+        for index, told, advice in found[:1]:  # the first one that waits for nobody, else the first
+            where = f"stage {spec.stages[index].name} of {stratum.name}"
+            is_mild = _waits_for_somebody(spec, index)
+            yield Finding(
+                "warning" if is_mild else "error", OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice
+            )
+
+
+def _waits_for_somebody(spec: Spec, stage: int) -> bool:
+    """Return whether a stage without a verdict is there until a person promotes it: somebody is to come, and it does not go back before."""
+    return stands_in(spec, stage) and spec.on_inconclusive.do is OnFail.PAUSE
+
+
+def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
+    """Yield the stages of a mode whose own gate cannot be met. Each mode is measured anew; who had the release is no control."""
+    own = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode]
+    gate = next((asked for index in own if (asked := gate_in(spec, index)) is not None), None)
+    if gate is None:
+        return
+    lasts = lasting(spec, gate, stratum, own)
+    for index, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum, own, lasts):
+        if gate_in(spec, index) is not None:
+            yield index, told, advice
+
+
+def _need_in_words(rule: Rule, needed: float) -> str:
+    if rule is Rule.EVIDENCE:
+        return f"promotion on evidence takes {needed:.0f} devices without a failure"
+    return f"at least {needed:.0f} devices must be healthy"
+
+
+def _enlarge(rule: Rule, needed: float) -> str:
+    also = ", or promote: all_healthy for this stage" if rule is Rule.EVIDENCE else ""
+    return f"write min: {needed:.0f} in its size{also}"
+
+
+def _stands_a_failure(reached: int, gate: InstallGate) -> bool:
+    return log_e_promote(1, reached, gate.promote_below) >= threshold(gate.alpha_promote)
+
+
+def _about_times(spec: Spec) -> Iterator[Finding]:
+    first = spec.stages[0]
+    if len(spec.stages) > 1 and first.soak < timedelta(seconds=1):
+        told = f"stage {first.name} has no soak: a release that fails after a minute is in the next stage by then"
+        yield Finding("warning", NO_SOAK, 0, None, told, "write a soak that is as long as trouble takes to show")
+    if spec.device.ack < SHORT_ACK:
+        told = f"ack_deadline is {duration_text(spec.device.ack)}: a device that reconnects meanwhile counts as unreachable"
+        yield Finding("warning", SHORT_ACK_DEADLINE, None, None, told, "write at least 1m")
+    after = spec.on_inconclusive.after
+    for index, stage in enumerate(spec.stages):
+        if after <= stage.soak:
+            told = (
+                f"stage {stage.name} soaks for {duration_text(stage.soak)}, but after {duration_text(after)} without a verdict "
+                f"on_inconclusive says {spec.on_inconclusive.do.value}"
+            )
+            advice = "make on_inconclusive.after longer than the soak and the time that the devices need"
+            yield Finding("warning", INCONCLUSIVE_BEFORE_SOAK, index, None, told, advice)
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"

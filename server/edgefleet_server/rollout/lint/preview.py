@@ -1,0 +1,195 @@
+"""What a spec would do with the devices there are: who belongs to which stage, by which rule it is judged. Pure.
+
+The same spec, salt and devices give the same plan, which is also what a rollout with this salt does while nobody joins or
+leaves. An error is something that the rollout would wait for in vain; it is refused. A warning is worth a second look.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.analysis.model import Rule
+from edgefleet_server.rollout.analysis.power import StratumPower, stratum_power
+from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rule_for, rule_in
+from edgefleet_server.rollout.lint.cost import NO_COST, PlanCost
+from edgefleet_server.rollout.lint.findings import NONE_HERE, Finding, _findings, _get_bundle
+from edgefleet_server.rollout.model import Bundle, Member
+from edgefleet_server.rollout.placement import PlacedStratum, place
+from edgefleet_server.rollout.spec.model import PIN_LABEL, InstallGate, Promote, Spec, StageSpec, profile_of
+from edgefleet_server.rollout.spec.parser import dump_spec, stage_text
+
+MAX_DEVICES_SHOWN: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStratum:
+    """One stratum: how many devices match, and the target of their bundle (None: the release has none for them)."""
+
+    stratum: str
+    population: int
+    bundle: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedDevice:
+    """A device of a stage, and why it is in this one."""
+
+    device: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One stage of one stratum. new: devices that it adds; cumulative: with those of the stages before; devices: the first 50."""
+
+    stratum: str
+    rule: str
+    why: str
+    new: int
+    cumulative: int
+    devices: tuple[PlannedDevice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage over all strata."""
+
+    idx: int
+    name: str
+    size_text: str
+    soak_s: int
+    strata: tuple[PlannedCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedDevice:
+    """A device that the selector matches but that cannot take part."""
+
+    device: str
+    profile: str
+    reason: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """The plan of a rollout. ok: no finding is an error. power: what each stratum's stages can find out. spec: in normal form."""
+
+    release: str
+    selector: str
+    matched: int
+    ok: bool
+    findings: tuple[Finding, ...]
+    strata: tuple[PlannedStratum, ...]
+    stages: tuple[PlannedStage, ...]
+    excluded: tuple[ExcludedDevice, ...]
+    cost: PlanCost = NO_COST
+    power: tuple[StratumPower, ...] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan(
+    spec: Spec,
+    salt: str,
+    members: Sequence[Member],
+    bundles: Mapping[ProfileName, Bundle],
+    cuts: Mapping[tuple[int, ProfileName], int] | None = None,
+    placed: Mapping[DeviceId, int] | None = None,
+    *,
+    with_power: bool = True,
+) -> PlanView:
+    """Return what a spec does with `members`, the devices that its selector matches now, and what speaks against it.
+
+    bundles: of the release, by profile. cuts, placed: those of cells (stage, stratum) that a running rollout opened already,
+    and the stages of devices that take part; they stay as they are. with_power: it takes a while where the gate is a new one.
+    """
+    groups: dict[ProfileName, list[Member]] = defaultdict(list)
+    pinned = [member for member in members if member.pinned]
+    for member in members:
+        if not member.pinned:
+            groups[member.stratum].append(member)
+    targets = {name: bundles.get(ProfileName(profile_of(name))) for name in groups}
+    fit = {name: some for name, some in groups.items() if targets[name] is not None}
+    strata = place(spec, salt, fit, cuts or {}, placed or {})
+    findings = _findings(spec, {name: len(some) for name, some in groups.items()}, strata, len(pinned))
+    return PlanView(
+        release=spec.release,
+        selector=spec.selector,
+        matched=len(members),
+        ok=all(finding.level != "error" for finding in findings),
+        findings=findings,
+        strata=tuple(
+            PlannedStratum(name, len(groups[name]), bundle.target if (bundle := targets[name]) is not None else None)
+            for name in sorted(groups)
+        ),
+        stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),
+        excluded=(*_excluded(spec, groups, fit), *map(_pinned, pinned)),
+        power=tuple(_power(spec, stratum) for stratum in strata) if with_power else (),
+        spec=dump_spec(spec),
+    )
+
+
+def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
+    """Return a plan with more findings, errors first."""
+    found = sorted((*made.findings, *more), key=lambda finding: finding.level)
+    return replace(made, findings=tuple(found), ok=all(finding.level != "error" for finding in found))
+
+
+def _power(spec: Spec, stratum: PlacedStratum) -> StratumPower:
+    reached = tuple(stratum.reached(index) for index in range(len(spec.stages)))
+    return stratum_power(spec, stratum.name, stratum.population, reached)
+
+
+# ---- what is shown
+
+
+def _stage_view(spec: Spec, index: int, strata: Sequence[PlacedStratum]) -> PlannedStage:
+    stage = spec.stages[index]
+    return PlannedStage(
+        idx=index,
+        name=stage.name,
+        size_text=stage_text(stage),
+        soak_s=int(stage.soak.total_seconds()),
+        strata=tuple(_cell_view(spec, index, stratum) for stratum in strata),
+    )
+
+
+def _cell_view(spec: Spec, index: int, stratum: PlacedStratum) -> PlannedCell:
+    stage, population = spec.stages[index], stratum.stages[index].population
+    reached, added = stratum.reached(index), stratum.added(index)
+    rule = rule_in(spec, index, population, reached)
+    devices = tuple(
+        PlannedDevice(device, stratum.why_here(index, value))
+        for value, device in stratum.stages[index].devices[:MAX_DEVICES_SHOWN]
+    )
+    why = _why_rule(stage, rule, population, spec.gate) if reached else NONE_HERE
+    if rule is not rule_for(stage.promote, population, spec.gate):
+        why = f"{reached} devices are too few for evidence: all must be healthy, and an approval stands in"
+    return PlannedCell(stratum.name, rule.value, why, added, reached, devices)
+
+
+def _why_rule(stage: StageSpec, rule: Rule, population: int, gate: InstallGate) -> str:
+    needed = devices_needed(Rule.EVIDENCE, population, gate)
+    if rule is Rule.EVIDENCE:
+        size = "" if stage.promote is Promote.EVIDENCE else f"{population} devices, {needed:.0f} suffice: "
+        return f"{size}evidence must show that less than {100 * gate.promote_below:g} % fail"
+    if stage.promote is Promote.ALL_HEALTHY:
+        return "the spec says so: all must be healthy"
+    return f"fewer than {needed:.0f} devices: all must be healthy"
+
+
+def _excluded(
+    spec: Spec, groups: Mapping[ProfileName, Sequence[Member]], fit: Mapping[ProfileName, object]
+) -> Iterator[ExcludedDevice]:
+    for name in sorted(set(groups) - set(fit)):
+        profile = profile_of(name)
+        for device in sorted(member.device for member in groups[name]):
+            reason = f"{spec.release} has no bundle for profile {profile}"
+            yield ExcludedDevice(device, profile, reason, _get_bundle(spec, profile))
+
+
+def _pinned(member: Member) -> ExcludedDevice:
+    advice = f"`edgectl device label {member.device} {PIN_LABEL}-` lets it take part"
+    return ExcludedDevice(member.device, profile_of(member.stratum), f"pinned: {member.pinned}", advice)

@@ -1,0 +1,92 @@
+"""How rollouts of one model meet: which of them want the same device, and what `supersede` of the newer one says.
+
+Its own module because both a new rollout (`service`) and one that waits its turn (`loading`) ask. Reads only.
+Source: fleet.md §5.2; ADR 0035.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlmodel import Session
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.fleet.selectors.count import NOTHING_SHARED, DeviceSet
+from edgefleet_server.fleet.selectors.grammar import GROUP, Selector, parse_selector
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.rollout.errors import ActiveExistsError
+from edgefleet_server.rollout.model import RolloutState, StageState
+from edgefleet_server.rollout.spec.model import Membership, Spec
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.store import assignments, rollouts
+from edgefleet_server.rollout.store.tables import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """An older rollout that is open, and the devices that both want: how many, and the first by id."""
+
+    other: Rollout
+    devices: int
+    first: DeviceId
+
+
+def overlaps(session: Session, fleet: FleetService, model: str, selector: str, mine: DeviceSet) -> Iterator[Overlap]:
+    """Yield the open rollouts of a model that want one of these devices, which `selector` matches, oldest first."""
+    others = rollouts.active(session, model)
+    asked = parse_selector(selector)
+    apart = {other.id for other in others if _are_apart(asked, other)}
+    # what was assigned by another selector may match this one by now: asked of all of these at once
+    strays = fleet.offers.count_shared_each(mine, assignments.assigned_to_each(session, sorted(apart))) if apart else {}
+    for other in others:
+        if other.id in apart:
+            shared = strays.get(other.id, NOTHING_SHARED)
+        else:
+            theirs = (DeviceSet(ids=assignments.assigned_to(other.id)), _crowd_of(parse_spec(other.spec), other.id))
+            shared = fleet.offers.count_shared(mine, theirs)
+        if shared.devices:
+            yield Overlap(other, shared.devices, shared.first)
+
+
+def _crowd_of(spec: Spec, rollout_id: str) -> DeviceSet:
+    """Return the devices that belong to a rollout."""
+    is_fixed = spec.shape.membership is Membership.SNAPSHOT
+    return DeviceSet(ids=rollouts.frozen_in(rollout_id)) if is_fixed else DeviceSet(spec.selector)
+
+
+def _are_apart(mine: Selector, other: Rollout) -> bool:
+    """Return whether no device can match a selector and that of another rollout: both name values of one fact, other ones."""
+    if other.spec.get("membership") == Membership.SNAPSHOT:
+        return False  # who is in it matched once, whatever it is now
+    theirs = parse_selector(other.selector)
+    keys = {one.key for one in mine.requirements} - {GROUP}  # a device may be in several groups
+    pairs = ((mine.exactly(key), theirs.exactly(key)) for key in keys)
+    return any(a is not None and b is not None and not a & b for a, b in pairs)
+
+
+def queued_behind(session: Session, fleet: FleetService, row: Rollout, spec: Spec) -> tuple[str, ...]:
+    """Return the open rollouts that want one of its devices and have begun, or are queued since before this one was made.
+
+    What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
+    """
+    mine = _crowd_of(spec, row.id)
+    found = (one.other for one in overlaps(session, fleet, row.model, spec.selector, mine))
+    mine_at = (row.created_at, row.id)
+    return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
+
+
+def is_going_back(session: Session, row: Rollout) -> bool:
+    """Return whether a rollout is taking its release back somewhere: nothing may come between."""
+    cells = rollouts.cells(session, row.id)
+    return row.state == RolloutState.ROLLING_BACK or any(cell.state is StageState.FAILED for cell in cells)
+
+
+def in_the_way(overlap: Overlap, *, is_going_back: bool = False) -> ActiveExistsError:
+    """Return the refusal of a rollout that another one is in the way of."""
+    other = overlap.other
+    told = f"Rollout {other.id} of {other.model}@{other.version} is {other.state} and shares {overlap.devices} "
+    advice = f"Let it end, or `edgectl rollout abort {other.id}`."
+    if is_going_back:
+        advice = (
+            f"It takes its release back: let that end (`edgectl rollout watch {other.id}`), then create this one again."
+        )
+    return ActiveExistsError(f"{told}devices with this one, {overlap.first} among them.", next_step=advice)

@@ -1,0 +1,77 @@
+"""Named ways to roll out, each of them stages that anybody could have written: a spec may name one instead of its stages. Pure.
+
+Source: fleet.md §5.2; Fowler, "BlueGreenDeployment" and Sato, "CanaryRelease", for what the names mean. Every device keeps its
+former version in the other slot anyhow, so here blue-green means: run it on all devices beside what serves, then switch at a word.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.rollout.spec.model import PLAIN_STAGE, Approval, Mode, Promote, Size, StageShape, StageSpec
+
+_MINUTES: Final = timedelta(minutes=10)
+_WORD: Final = Approval(Role.OPERATOR, timedelta(days=7))
+_SHADOW: Final = StageShape(mode=Mode.SHADOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A named way. about: when to take it, one line."""
+
+    name: str
+    about: str
+    stages: tuple[StageSpec, ...]
+
+
+def _stage(name: str, size: Size, soak: timedelta, shape: StageShape = PLAIN_STAGE) -> StageSpec:
+    return StageSpec(name, size, soak, Promote.AUTO, shape=shape)
+
+
+_ALL: Final = Size(percent=100)
+_FEW: Final = Size(percent=5, min=2)
+_CANARY: Final = (
+    _stage("canary", _FEW, _MINUTES),
+    _stage("half", Size(percent=50), _MINUTES),
+    _stage("rest", _ALL, timedelta()),
+)
+_ROLLING: Final = (
+    _stage("quarter", Size(percent=25, min=2), _MINUTES),
+    _stage("half", Size(percent=50), _MINUTES),
+    _stage("three-quarters", Size(percent=75), _MINUTES),
+    _stage("rest", _ALL, timedelta()),
+)
+STRATEGIES: Final = {
+    one.name: one
+    for one in (
+        Strategy("canary", "a few devices first, then half, then all; each step on evidence", _CANARY),
+        Strategy("rolling", "a quarter of the devices after the other; each step on evidence", _ROLLING),
+        Strategy(
+            "blue-green",
+            "runs beside what serves on every device, then all switch at a person's word",
+            (
+                _stage("green", _ALL, timedelta(hours=1), _SHADOW),
+                _stage("switch", _ALL, timedelta(), StageShape(approval=_WORD)),
+            ),
+        ),
+        Strategy(
+            "shadow",
+            "a few devices run it beside what serves and answer nothing; then as canary",
+            (_stage("shadow", _FEW, timedelta(hours=1), _SHADOW), *_CANARY),
+        ),
+        Strategy(
+            "ab",
+            "some devices let it answer half of the requests for a day; a person chooses, then all",
+            (
+                _stage("ab", Size(percent=20, min=2), timedelta(days=1), StageShape(mode=Mode.SPLIT, share_pct=50)),
+                _stage("winner", _ALL, timedelta(), StageShape(approval=_WORD)),
+            ),
+        ),
+    )
+}
+
+
+def with_promote(stages: tuple[StageSpec, ...], promote: Promote) -> tuple[StageSpec, ...]:
+    """Return a strategy's stages under the spec's own rule of promotion."""
+    return tuple(replace(one, promote=promote) for one in stages)

@@ -1,0 +1,500 @@
+"""Reads rollouts for people: one, many, those found by a part of their name, and the devices on which a release failed.
+
+The names of the fields are public: never renamed. A stage's state is that of its strata together: the worst one where
+something went wrong, else the one that is least far. Failures are read without the snapshot: a rollout of many devices must
+not be read whole to name a few.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import func, or_, select
+from sqlmodel import Session, col
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.rollout.analysis import replay
+from edgefleet_server.rollout.analysis.facts import facts_of_lots
+from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote
+from edgefleet_server.rollout.analysis.quality_gate import abort_level
+from edgefleet_server.rollout.assignments import is_exposed, is_failure
+from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Strength, Wait
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader
+from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stage_text
+from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.status.blockers import (
+    RateView,
+    WaitView,
+    device_waits,
+    rate_view,
+    rollout_waits,
+    stage_waits,
+)
+from edgefleet_server.rollout.status.devices import RolloutDevice, device_lines
+from edgefleet_server.rollout.status.metrics import MetricView, metric_views
+from edgefleet_server.rollout.status.model import ApprovalView, approval_view
+from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
+from edgefleet_server.rollout.store import assignments, rollouts, summary
+from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
+
+MAX_STAGE_DEVICES: Final = 100
+
+_WORST_FIRST: Final = (
+    StageState.FAILED,
+    StageState.HELD,
+    StageState.EXPOSING,
+    StageState.SOAKING,
+    StageState.JUDGING,
+    StageState.PENDING,
+    StageState.PASSED,
+    StageState.SKIPPED,
+)
+
+_WEAKEST_FIRST: Final = (Strength.OVERRIDE, Strength.WEAK, Strength.EVIDENCE)
+
+
+@dataclass(frozen=True)
+class PooledView:
+    """All strata together: evidence against the release so far, and where it aborts."""
+
+    exposed: int
+    failed: int
+    e_abort: float
+    abort_at: float
+
+
+@dataclass(frozen=True)
+class StratumView:
+    """One stage of one stratum. Its counts are of all devices of the stratum up to and with this stage."""
+
+    stratum: str
+    state: str
+    verdict: str | None
+    code: str
+    reason: str
+    rule: str
+    strength: str | None
+    bound: str
+    population: int
+    cut: str
+    members: int
+    opened_at: datetime | None
+    soak_until: datetime | None
+    ended_at: datetime | None
+    e_abort: float | None
+    e_promote: float | None
+    counts: CountsView
+    quality: Sequence[MetricView] = ()
+    abort_at: float | None = None
+    approval: ApprovalView | None = None
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage over all strata. devices: those that took the release up in it, at most 100."""
+
+    idx: int
+    name: str
+    state: str
+    verdict: str | None
+    reason: str
+    strength: str | None
+    devices: Sequence[str]
+    size_text: str
+    soak_s: float
+    promote: str
+    opened_at: datetime | None
+    ended_at: datetime | None
+    counts: CountsView
+    strata: Sequence[StratumView]
+    rate: RateView | None = None
+    waits: Sequence[WaitView] = ()
+    mode: str = Mode.ACTIVE.value
+    match: str = ""
+
+
+@dataclass(frozen=True)
+class RolloutView:
+    """One rollout, whole."""
+
+    id: str
+    name: str
+    release: str
+    model: str
+    version: str
+    state: str
+    code: str
+    reason: str
+    stage: str | None
+    selector: str
+    is_partial: bool
+    is_braked: bool
+    created_at: datetime
+    created_by: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    counts: CountsView
+    pooled: PooledView
+    stages: Sequence[StageView]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    waits: Sequence[WaitView] = ()
+    downloads: int = 0
+    """Leases that it holds: downloads that may be under way. 0 in a rollout without limits."""
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A decision made again from its stored evidence. rule_version: of the rules that made it, today's."""
+
+    verdict: str
+    code: str
+    reason: str
+    figures: Mapping[str, Any]
+    rule_version: int
+
+
+@dataclass(frozen=True)
+class DecisionView:
+    """One decision. agrees: made again now from `evidence`, it comes out the same, bit for bit."""
+
+    id: int
+    at: datetime
+    stage: str
+    stratum: str
+    verdict: str
+    code: str
+    reason: str
+    rule: str
+    rule_version: int
+    figures: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+    actor: str
+    recomputed: Recomputed
+    agrees: bool
+
+
+class RolloutReader:
+    """Reads rollouts for people."""
+
+    def __init__(self, db: Database, fleet: FleetService, clock: Clock, loader: SnapshotLoader) -> None:
+        self._db = db
+        self._clock = clock
+        self._fleet = fleet
+        self._standing = SummaryReader(fleet, loader)
+
+    def page(
+        self,
+        wanted: PageRequest,
+        *,
+        states: Sequence[str] = (),
+        model: str | None = None,
+        device: str | None = None,
+        is_whole: bool = False,
+    ) -> tuple[list[RolloutView], int]:
+        """Return one rollout more than a page has, newest first unless it is turned, and how many there are.
+
+        is_whole: also what the open ones wait for.
+        """
+        with self._db.read() as session:
+            last = None if wanted.after is None else rollouts.rollout(session, wanted.after)
+            behind, limit = None if last is None else (last.created_at, last.id), wanted.limit + 1
+            rows = rollouts.page(
+                session,
+                states=states,
+                model=model,
+                device=device,
+                behind=behind,
+                limit=limit,
+                is_oldest_first=wanted.is_turned,
+            )
+            total = rollouts.count(session, states=states, model=model, device=device)
+            return [self._view(session, row, is_whole=is_whole) for row in rows], total
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rollouts in each state, zero included."""
+        with self._db.read() as session:
+            counted = rollouts.count_by_state(session)
+        return {state.value: counted.get(state.value, 0) for state in RolloutState}
+
+    def rollouts(self, *, limit: int) -> list[RolloutView]:
+        """Return the newest rollouts, newest first."""
+        return self.page(PageRequest(limit))[0][:limit]
+
+    def rollout(self, rollout_id: str) -> RolloutView:
+        """Return one rollout. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            return self._view(session, rollouts.rollout(session, rollout_id), is_whole=True)
+
+    def rollout_with(
+        self, rollout_id: str, page: PageRequest, *, state: str | None = None, stage: str | None = None
+    ) -> tuple[RolloutView, list[RolloutDevice], int]:
+        """Return one rollout with what `device_page` returns of it, from one reading. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = rollouts.rollout(session, rollout_id)
+            standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
+            shown = self._shown(session, row, standing, is_whole=True)
+            return shown, *self._page(session, standing, page, state, stage, None)
+
+    def devices(self, rollout_id: str, *, limit: int = 10_000) -> list[RolloutDevice]:
+        """Return the first devices of a rollout in order of id. Raises RolloutUnknownError."""
+        return self.device_page(rollout_id, PageRequest(limit))[0][:limit]
+
+    def device_page(
+        self,
+        rollout_id: str,
+        page: PageRequest,
+        *,
+        state: str | None = None,
+        stage: str | None = None,
+        device: str | None = None,
+    ) -> tuple[list[RolloutDevice], int]:
+        """Return one device of a rollout more than a page has, in order of id, and how many there are. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = rollouts.rollout(session, rollout_id)
+            standing = self._standing.standing(session, row, self._clock.now(), is_whole=True)
+            return self._page(session, standing, page, state, stage, device)
+
+    def decisions(self, rollout_id: str, *, before: int | None = None, limit: int = 200) -> list[DecisionView]:
+        """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
+        with self._db.read() as session:
+            row = rollouts.rollout(session, rollout_id)
+            names = [one.name for one in parse_spec(row.spec).stages]
+            found = rollouts.decisions(session, rollout_id, before=before, limit=limit)
+            return [_decision_view(one, names[one.stage]) for one in found]
+
+    def count_decisions(self, rollout_id: str) -> int:
+        """Return how many decisions a rollout has."""
+        with self._db.read() as session:
+            return rollouts.count_decisions(session, rollout_id)
+
+    def _view(self, session: Session, row: Rollout, *, is_whole: bool = False) -> RolloutView:
+        standing = self._standing.standing(session, row, self._clock.now(), is_whole=is_whole)
+        return self._shown(session, row, standing, is_whole=is_whole)
+
+    def _shown(self, session: Session, row: Rollout, standing: RolloutSummary, *, is_whole: bool) -> RolloutView:
+        snapshot, lots, now = standing.snapshot, standing.lots, standing.now
+        spec, state = snapshot.spec, snapshot.state
+        waits = device_waits(snapshot, now, lots) if is_whole and state in ROLLOUT_ACTIVE else {}
+        first = summary.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
+        stages = [
+            _stage_view(standing, index, first[index], waits if is_whole else None) for index in range(len(spec.stages))
+        ]
+        serving = [
+            lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].shape.mode is Mode.ACTIVE
+        ]
+        failed = sum(n for a, n in serving if is_failure(a))
+        exposed = sum(n for a, n in serving if is_exposed(a))
+        return RolloutView(
+            id=row.id,
+            name=row.name,
+            release=f"{row.model}@{row.version}",
+            model=row.model,
+            version=row.version,
+            state=row.state,
+            code=row.code,
+            reason=row.reason,
+            stage=next((one.name for one in stages if one.state not in _PAST), None),
+            selector=row.selector,
+            is_partial=state is RolloutState.FINISHED and any(one.state == StageState.FAILED for one in stages),
+            is_braked=row.is_braked,
+            created_at=row.created_at,
+            created_by=row.created_by,
+            started_at=row.started_at,
+            finished_at=row.ended_at,
+            counts=counts_of(snapshot, lots, now),
+            pooled=PooledView(
+                exposed,
+                failed,
+                _number(log_e_abort(failed, exposed, spec.gate.max_failure)),
+                abort_level(spec),
+            ),
+            stages=stages,
+            spec=dump_spec(spec),
+            waits=rollout_waits(snapshot, waits, lots) if is_whole else (),
+            downloads=len(snapshot.pace.leases),
+        )
+
+    def _page(
+        self,
+        session: Session,
+        standing: RolloutSummary,
+        page: PageRequest,
+        state: str | None,
+        stage: str | None,
+        device: str | None,
+    ) -> tuple[list[RolloutDevice], int]:
+        snapshot = standing.snapshot
+        names = [one.name for one in snapshot.spec.stages]
+        stages = None if stage is None else [at for at, name in enumerate(names) if stage in (name, str(at))]
+        found, total = summary.device_page(session, snapshot.id, page, state=state, stages=stages, device=device)
+        model = ReleaseRef.parse(snapshot.spec.release).model
+        return device_lines(self._fleet, model, standing, names, found), total
+
+
+_PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
+
+
+def _stage_view(
+    standing: RolloutSummary, index: int, first: Sequence[str], waits: Mapping[DeviceId, Wait] | None
+) -> StageView:
+    snapshot, now = standing.snapshot, standing.now
+    stage = snapshot.spec.stages[index]
+    cells = [cell for cell in snapshot.cells if cell.stage == index]
+    state = next((one for one in _WORST_FIRST if any(cell.state is one for cell in cells)), StageState.PENDING)
+    if state is StageState.PENDING and any(cell.state is StageState.PASSED for cell in cells):
+        state = StageState.EXPOSING
+    leading = [cell for cell in cells if cell.state is state] or cells
+    strengths = [one for one in _WEAKEST_FIRST if any(cell.strength is one for cell in cells)]
+    strata = [_stratum_view(standing, cell) for cell in cells]
+    opened = [cell.opened_at for cell in cells if cell.opened_at is not None]
+    ended = [cell.ended_at for cell in cells if cell.ended_at is not None]
+    mine = [lot for lot in standing.lots if lot[0].stage == index]
+    return StageView(
+        idx=index,
+        name=stage.name,
+        state=state.value,
+        verdict=leading[0].verdict.value if leading and leading[0].verdict is not None else None,
+        reason=_together(leading, len(cells)),
+        strength=strengths[0].value if strengths else None,
+        devices=first,
+        size_text=stage_text(stage),
+        soak_s=stage.soak.total_seconds(),
+        promote=stage.promote.value,
+        opened_at=min(opened, default=None),
+        ended_at=max(ended) if cells and len(ended) == len(cells) else None,
+        counts=counts_of(snapshot, mine, now),
+        strata=strata,
+        rate=rate_view(snapshot, index, now),
+        waits=stage_waits(snapshot, index, waits, mine) if waits is not None else (),
+        mode=stage.shape.mode.value,
+        match=stage.shape.match,
+    )
+
+
+def _together(cells: Sequence[StageRun], of: int) -> str:
+    """Return why these cells stand where they stand; each stratum by name when there are several."""
+    reasons = {cell.stratum: cell.reason for cell in cells if cell.reason}
+    if len(set(reasons.values())) == 1 and len(cells) == of:
+        return next(iter(reasons.values()))
+    return "; ".join(f"{stratum}: {reason}" for stratum, reason in reasons.items())
+
+
+def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
+    snapshot, now = standing.snapshot, standing.now
+    facts = facts_of_lots(snapshot, cell, standing.lots, cell.ended_at or now)
+    stages = snapshot.spec.stages
+    mine = [lot for lot in standing.lots if stages[lot[0].stage].shape.mode is stages[cell.stage].shape.mode]
+    lane = [(a, n) for a, n in mine if a.stratum == cell.stratum and a.stage <= cell.stage]
+    is_open = cell.opened_at is not None
+    counts = facts.counts
+    gate = snapshot.spec.gate
+    return StratumView(
+        stratum=cell.stratum,
+        state=cell.state.value,
+        verdict=None if cell.verdict is None else cell.verdict.value,
+        code=cell.code,
+        reason=cell.reason,
+        rule=facts.rule.value if is_open else "",
+        strength=None if cell.strength is None else cell.strength.value,
+        bound=cell.bound,
+        population=cell.population,
+        cut=str(cell.cut),
+        members=sum(n for _, n in lane) if is_open else 0,
+        opened_at=cell.opened_at,
+        soak_until=cell.soak_until,
+        ended_at=cell.ended_at,
+        e_abort=_number(log_e_abort(counts.failed, counts.exposed, gate.max_failure)) if is_open else None,
+        e_promote=_number(log_e_promote(counts.exposed - counts.healthy, counts.exposed, gate.promote_below))
+        if is_open
+        else None,
+        counts=counts_of(snapshot, lane if is_open else (), now),
+        quality=metric_views(facts) if is_open else (),
+        abort_at=abort_level(snapshot.spec),
+        approval=approval_view(snapshot.spec, cell),
+    )
+
+
+def _number(log: float) -> float:
+    """Return exp(log) as JSON takes it."""
+    return math.exp(min(log, 700.0))
+
+
+def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
+    again = replay.outcome_of(replay.recompute(row.evidence))
+    recomputed = Recomputed(again.verdict.value, again.code, again.reason, again.figures, replay.RULE_VERSION)
+    told = (again.verdict.value, again.code, again.reason, again.figures)
+    agrees = told == (row.verdict, row.code, row.reason, row.figures)
+    return DecisionView(
+        id=row.id or 0,
+        at=row.at,
+        stage=stage,
+        stratum=row.stratum,
+        verdict=row.verdict,
+        code=row.code,
+        reason=row.reason,
+        rule=row.rule,
+        rule_version=row.rule_version,
+        figures=row.figures,
+        evidence=row.evidence,
+        actor=row.actor,
+        recomputed=recomputed,
+        agrees=agrees,
+    )
+
+
+@dataclass(frozen=True)
+class FailedDevice:
+    """A device on which the release failed, as it stands, in the sense of `facts.stands_failed`."""
+
+    device: str
+    state: str
+    error_class: str
+    reason: str
+
+
+class FailureReader:
+    """Reads failures. Thread-safe; calls block."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def failed(self, rollout_id: str, *, limit: int) -> tuple[list[FailedDevice], int]:
+        """Return the first devices on which a rollout's release failed, in order of id, and how many there are."""
+        with self._db.read() as session:
+            rows = assignments.failed(session, rollout_id, limit)
+            return [FailedDevice(*row) for row in rows], assignments.count_failed(session, rollout_id)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRollout:
+    """A rollout that was found."""
+
+    id: str
+    release: str
+    state: str
+
+
+class RolloutFinder:
+    """Finds rollouts. Thread-safe; calls block."""
+
+    def __init__(self, db: Database) -> None:
+        """Wire the database."""
+        self._db = db
+
+    def rollouts(self, text: str, limit: int) -> list[FoundRollout]:
+        """Return up to `limit` rollouts that have a text (lower case) in their id, name or release."""
+        release = col(Rollout.model) + "@" + col(Rollout.version)
+        named = (
+            func.lower(one).contains(text, autoescape=True) for one in (col(Rollout.id), col(Rollout.name), release)
+        )
+        statement = select(col(Rollout.id), release, col(Rollout.state)).where(or_(*named))
+        newest = statement.order_by(col(Rollout.created_at).desc(), col(Rollout.id)).limit(limit)
+        with self._db.read() as session:
+            return [FoundRollout(*row) for row in session.execute(newest)]

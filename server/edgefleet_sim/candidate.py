@@ -1,0 +1,174 @@
+"""What a simulated device runs beside what serves: the shipped `candidate.rules` decide, what hardware does is drawn.
+
+Kept over a crash is what agentd keeps on disk: the record of the candidate and its bundle in the idle slot. All else begins anew.
+A device here has memory enough for a second worker, is under no pressure, and a candidate that crashes is not started again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from edgefleet_agent.candidate import rules
+from edgefleet_agent.install import machine
+from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
+from edgefleet_protocol.messages import CandidatePhase, ErrorClass
+from edgefleet_server.rollout.model import NO_CANDIDATE, Bundle, CandidateReport
+
+AT_START: Final = (ErrorClass.GOLDEN, ErrorClass.LOAD, ErrorClass.SIGNATURE, ErrorClass.INTERNAL)
+"""Classes with which a bundle never gets to run; with the others it runs for a while first."""
+FAILS_WITHIN_S: Final = 400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A bundle that a document names beside the active one. mode: shadow or split; share_pct: of the requests, 0 in a shadow."""
+
+    bundle: Bundle
+    mode: str
+    share_pct: int
+    salt: str
+    rollout: str
+    attempt: int
+    download_s: int
+    apply_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a look needs. active: what the document wants to serve; later: call after so long; again: look and report once more."""
+
+    clock: Callable[[], datetime]
+    record: ModelRecord
+    active: Wanted | None
+    held: bool
+    later: Callable[[float, Callable[[], None]], None]
+    again: Callable[[], None]
+
+
+class Lane:
+    """One device's candidate. told: what it reports; since: since when it runs, None while it does not; first: when it first did."""
+
+    def __init__(self, fails: ErrorClass | None, *, is_slow: bool, chance: random.Random) -> None:
+        self.told = NO_CANDIDATE
+        self.slot = ""
+        self.since: datetime | None = None
+        self.first: datetime | None = None
+        self._mine = rules.CandidateRecord(model="digits")
+        self._candidate: Candidate | None = None
+        self._gen = 0
+        self._longest = timedelta()
+        self._fails, self._is_slow, self._chance = fails, is_slow, chance
+        self._work = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing beside what serves, and was nothing."""
+        return self.told == NO_CANDIDATE and self.since is None
+
+    def share_pct(self) -> int:
+        """Return how much of the requests the candidate answers now, in percent."""
+        if self.since is None or self._candidate is None or self._candidate.mode != "split":
+            return 0
+        return self._candidate.share_pct
+
+    def ran(self, now: datetime) -> timedelta:
+        """Return how long it ran at the longest without a pause."""
+        return max(self._longest, now - self.since if self.since is not None else timedelta())
+
+    def lost_power(self, now: datetime) -> None:
+        """Forget what is in memory only."""
+        self._stop(now)
+        self.told = NO_CANDIDATE
+
+    def look(self, candidate: Candidate | None, gen: int, near: Surroundings) -> ModelRecord:
+        """Do what the shipped rules say; return the record of what serves, whose idle slot may be lent by it."""
+        self._candidate, self._gen = candidate, gen
+        wish = None if candidate is None else _wish(candidate, gen)
+        has_it = candidate is not None and self.slot == candidate.bundle.sha256
+        facts = rules.Facts(near.active, held=near.held, in_slot=has_it, fits="live")
+        match rules.decide(wish, self._mine, near.record, facts):
+            case rules.End():
+                self._stop(near.clock())
+                self.told = NO_CANDIDATE
+                self._mine = rules.CandidateRecord(model="digits")
+            case rules.Stay() as stay if wish is not None:
+                self._stop(near.clock())
+                self.told = CandidateReport(wish.wanted.sha256, stay.state, stay.code, stay.reason)
+            case rules.Bring() if candidate is not None:
+                if not self._is(candidate, CandidatePhase.DOWNLOADING):
+                    self._enter(candidate, CandidatePhase.DOWNLOADING, near, candidate.download_s)
+                return machine.lent(near.record)
+            case rules.Run() if candidate is not None and wish is not None:
+                if not self._is(candidate, CandidatePhase.STARTING) and not self._is(candidate, CandidatePhase.RUNNING):
+                    self._mine = rules.started(self._mine, wish.wanted, "B")
+                    self._enter(candidate, CandidatePhase.STARTING, near, candidate.apply_s)
+            case _:
+                pass
+        return near.record
+
+    # ---- one thing after the other
+
+    def _is(self, candidate: Candidate, phase: CandidatePhase) -> bool:
+        return (self.told.sha256, self.told.state) == (candidate.bundle.sha256, phase.value)
+
+    def _enter(self, candidate: Candidate, phase: CandidatePhase, near: Surroundings, limit_s: int) -> None:
+        self._stop(near.clock())
+        self.told = CandidateReport(candidate.bundle.sha256, phase.value)
+        work = self._work
+        span_s = limit_s * (self._chance.uniform(1.05, 1.6) if self._is_slow else self._chance.uniform(0.01, 0.12))
+        near.later(span_s, lambda: self._done(candidate, phase, near) if work == self._work else None)
+
+    def _done(self, candidate: Candidate, phase: CandidatePhase, near: Surroundings) -> None:
+        if phase is CandidatePhase.DOWNLOADING:
+            self.slot = candidate.bundle.sha256
+        elif self._fails in AT_START:
+            self._failed(candidate, near)
+        else:
+            self.told = CandidateReport(candidate.bundle.sha256, CandidatePhase.RUNNING.value)
+            self._begin(candidate, near)
+        near.again()
+
+    def _begin(self, candidate: Candidate, near: Surroundings) -> None:
+        self.since = near.clock()
+        self.first = self.first or self.since
+        if self._fails is not None:
+            work = self._work
+            span_s = self._chance.uniform(1.0, FAILS_WITHIN_S)
+            near.later(span_s, lambda: self._crash(candidate, near) if work == self._work else None)
+
+    def _crash(self, candidate: Candidate, near: Surroundings) -> None:
+        self._failed(candidate, near)
+        near.again()
+
+    def _failed(self, candidate: Candidate, near: Surroundings) -> None:
+        assert self._fails is not None, "something failed"
+        self._stop(near.clock())
+        reason = f"{self._fails} beside what serves"
+        wanted = _wish(candidate, self._gen).wanted
+        self._mine = rules.failed(self._mine, wanted, self._fails, f"candidate.{self._fails}", reason)
+
+    def _stop(self, now: datetime) -> None:
+        """End what is under way, and what runs."""
+        self._work += 1
+        self._longest, self.since = self.ran(now), None
+
+
+def _wish(candidate: Candidate, gen: int) -> CandidateWish:
+    bundle = candidate.bundle
+    wanted = Wanted(
+        model="digits",
+        target=bundle.target,
+        sha256=bundle.sha256,
+        length=bundle.length,
+        leaves="",
+        gen=gen,
+        rollout=candidate.rollout,
+        attempt=candidate.attempt,
+        download_s=candidate.download_s,
+        apply_s=candidate.apply_s,
+    )
+    return CandidateWish(wanted=wanted, mode=candidate.mode, share_pct=candidate.share_pct, salt=candidate.salt)

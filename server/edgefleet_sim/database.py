@@ -1,0 +1,269 @@
+"""The server's rows in memory: what the database holds of one rollout, its documents, its brake and its event log.
+
+A plan is carried out whole or not at all, under the fence of who claimed the rollout: the rules of `rollout.store.claim`,
+`hold_fence` and `rollout.carrying`. Every transition leaves one event. Nothing is sent from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_server.fleet.desired.candidate import salt_of
+from edgefleet_server.rollout.effects import (
+    AssignmentCreated,
+    AssignmentTransitioned,
+    AssignmentUpdated,
+    BandwidthBooked,
+    DecisionMade,
+    LeaseEnded,
+    LeaseTaken,
+    Offer,
+    Plan,
+    RampWindowUpdated,
+    Revert,
+    RolloutTransitioned,
+    StageRunCreated,
+    StageRunTransitioned,
+    StageRunUpdated,
+)
+from edgefleet_server.rollout.execution.executor import BRAKED
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    Member,
+    Report,
+    RolloutState,
+    Snapshot,
+    StageRun,
+    StageState,
+)
+from edgefleet_server.rollout.spec.model import Mode, Spec
+from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, ROLLOUT_WALKS
+from edgefleet_server.rollout.store.claims import LEASE
+from edgefleet_sim.candidate import Candidate
+from edgefleet_sim.device import Document, Hold, Said
+from edgefleet_sim.throttle import ThrottleRows
+
+ROLLOUT: Final = RolloutId("r-sim")
+NO_HOLD: Final = Hold()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One transition: kind `rollout`, `stage` or `assignment`; key: which stage or device; by: who made it."""
+
+    at: datetime
+    kind: str
+    key: str
+    before: str
+    after: str
+    by: str
+    reason: str = ""
+
+    def line(self, start: datetime) -> str:
+        """Return it as a line of a transcript."""
+        took_s = (self.at - start).total_seconds()
+        what = " ".join(word for word in (self.kind, self.key) if word)
+        return f"{took_s:9.1f}  {what}: {self.before} -> {self.after}" + (f" ({self.reason})" if self.reason else "")
+
+
+@dataclass
+class SimDatabase:
+    """All rows of one rollout. seqs: boot and number of the newest report of each device."""
+
+    spec: Spec
+    salt: str
+    bundles: Mapping[ProfileName, Bundle]
+    members: dict[DeviceId, Member] = field(default_factory=dict)
+    documents: dict[DeviceId, Document] = field(default_factory=dict)
+    reports: dict[DeviceId, Report] = field(default_factory=dict)
+    seqs: dict[DeviceId, tuple[int, int]] = field(default_factory=dict)
+    state: RolloutState = RolloutState.RUNNING
+    code: str = ""
+    reason: str = "started"
+    cells: dict[tuple[int, ProfileName], StageRun] = field(default_factory=dict)
+    assignments: dict[DeviceId, Assignment] = field(default_factory=dict)
+    hold: Hold = NO_HOLD
+    events: list[Event] = field(default_factory=list)
+    judged: list[tuple[datetime, DecisionMade]] = field(default_factory=list)
+    fence: int = 0
+    lease_owner: str = ""
+    lease_until: datetime | None = None
+    due_at: datetime | None = None
+    pace: ThrottleRows = field(default_factory=ThrottleRows)
+    merged: dict[DeviceId, tuple[Report, Document, Report]] = field(default_factory=dict)
+    """The last answer for each device: a tick asks for all of them again."""
+    refused: int = 0
+    """Ticks that found their fence taken and wrote nothing."""
+
+    # ---- the claim, as `store.claim` and `store.hold_fence`
+
+    def claim(self, owner: str, now: datetime, *, is_woken: bool) -> int | None:
+        """Return the fence of a claim, None when the rollout is not due or somebody else's."""
+        is_free = self.lease_until is None or self.lease_until <= now or self.lease_owner == owner
+        is_due = self.due_at is not None and (self.due_at <= now or (is_woken and self.state in ROLLOUT_ACTIVE))
+        if not (is_free and is_due):
+            return None
+        self.lease_owner, self.lease_until, self.fence = owner, now + LEASE, self.fence + 1
+        return self.fence
+
+    def is_held(self, fence: int) -> bool:
+        """Say whether a claim still stands; note it when it does not."""
+        self.refused += fence != self.fence
+        return fence == self.fence
+
+    # ---- reports
+
+    def hear(self, device: DeviceId, said: Said) -> bool:
+        """Take a report; an older one of the same boot counts for nothing. Return whether anything is new."""
+        if said.boot < self.seqs.get(device, (0, 0))[0] or (said.boot, said.seq) <= self.seqs.get(device, (0, 0)):
+            return False
+        self.seqs[device] = (said.boot, said.seq)
+        before = self.reports.get(device)
+        self.reports[device] = said.report
+        return before is None or replace(before, last_seen=None) != replace(said.report, last_seen=None)
+
+    def snapshot(self) -> Snapshot:
+        """Return what the server would load."""
+        is_running = self.state in ROLLOUT_WALKS
+        return Snapshot(
+            id=ROLLOUT,
+            state=self.state,
+            spec=self.spec,
+            salt=self.salt,
+            bundles=self.bundles,
+            members=self._members() if is_running else (),
+            cells=tuple(self.cells[key] for key in sorted(self.cells)),
+            assignments=tuple(self.assignments[key] for key in sorted(self.assignments)),
+            reports={device: self._report(device) for device in self.assignments if device in self.reports},
+            code=self.code,
+            reason=self.reason,
+            pace=self.pace.facts(self.spec, self.assignments),
+        )
+
+    def _members(self) -> tuple[Member, ...]:
+        """Return who belongs to it; what has nothing else to serve is barred from the stages beside what serves."""
+        stages = self.spec.stages
+        beside = frozenset(index for index, stage in enumerate(stages) if stage.shape.mode is not Mode.ACTIVE)
+        if not beside:
+            return tuple(self.members.values())
+        actives = ((one, self.documents[one.device].active) for one in self.members.values())
+        return tuple(
+            replace(one, barred=beside) if active in (None, self.bundles.get(one.stratum)) else one
+            for one, active in actives
+        )
+
+    def _report(self, device: DeviceId) -> Report:
+        said, document = self.reports[device], self.documents[device]
+        known = self.merged.get(device)
+        if known is None or known[0] is not said or known[1] is not document:
+            wanted = "" if document.active is None else document.active.sha256
+            beside = "" if document.candidate is None else document.candidate.bundle.sha256
+            candidate = replace(said.candidate, wanted_by_server=beside)
+            merged = replace(said, wanted_by_server=wanted, candidate=candidate)
+            known = self.merged[device] = (said, document, merged)
+        return known[2]
+
+    # ---- carrying out
+
+    def carry(self, plan: Plan, by: str, now: datetime) -> list[DeviceId]:
+        """Write what a plan asks for; return the devices whose documents are new."""
+        wishes: dict[DeviceId, Offer | Revert] = {}
+        for effect in plan.effects:
+            match effect:
+                case RolloutTransitioned():
+                    self._note(now, "rollout", "", effect.before, effect.after, by, effect.reason)
+                    self.state, self.code, self.reason = effect.after, effect.code, effect.reason
+                case StageRunCreated() | StageRunUpdated():
+                    self.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case StageRunTransitioned():
+                    name = f"{self.spec.stages[effect.cell.stage].name}/{effect.cell.stratum}"
+                    self._note(now, "stage", name, effect.before, effect.cell.state, by, effect.cell.reason)
+                    self.cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+                case AssignmentCreated():
+                    self._take_in(effect.assignment)
+                case AssignmentUpdated():
+                    self._keep(effect.assignment)
+                case AssignmentTransitioned():
+                    one = effect.assignment
+                    self._note(now, "assignment", one.device, effect.before, one.state, by, one.reason)
+                    self._keep(one)
+                case Offer() | Revert():
+                    wishes[effect.device] = effect
+                case DecisionMade():
+                    self.judged.append((now, effect))
+                case RampWindowUpdated() | LeaseTaken() | LeaseEnded() | BandwidthBooked():
+                    self.pace.carry(effect)
+        self._set_hold()
+        for device, wish in wishes.items():
+            self._sign(device, wish, now)
+        self.due_at, self.lease_until = plan.next_at, None
+        return list(wishes)
+
+    def _note(self, now: datetime, kind: str, key: str, before: str, after: str, by: str, reason: str) -> None:
+        self.events.append(Event(now, kind, key, str(before), str(after), by, reason))
+
+    def _take_in(self, one: Assignment) -> None:
+        report = self.reports.get(one.device)
+        digest = self.bundles[one.stratum].sha256 if one.stratum in self.bundles else ""
+        document = self.documents[one.device].active
+        is_on_it = report is not None and report.active_sha256 == digest
+        self.assignments[one.device] = one.but(previous=None if is_on_it else document)
+
+    def _keep(self, one: Assignment) -> None:
+        self.assignments[one.device] = one.but(previous=self.assignments[one.device].previous)
+
+    def _set_hold(self) -> None:
+        rollouts = frozenset({str(ROLLOUT)}) if self.state in BRAKED else frozenset[str]()
+        failed = {cell.digest for cell in self.cells.values() if cell.state is StageState.FAILED and cell.digest}
+        digests = frozenset[str](failed) if self.state in ROLLOUT_ACTIVE else frozenset[str]()
+        if (rollouts, digests) != (self.hold.rollouts, self.hold.digests):
+            self.hold = Hold(self.hold.seq + 1, rollouts, digests)
+
+    def _sign(self, device: DeviceId, wish: Offer | Revert, now: datetime) -> None:
+        one, before = self.assignments[device], self.documents[device]
+        reported = self.reports[device].reported_gen if device in self.reports else 0
+        gen = max(before.gen, reported) + 1
+        if isinstance(wish, Offer):
+            self.documents[device] = self._offering(before, gen, one, wish.start_within_s)
+            self.assignments[device] = one.but(gen=gen)
+            return
+        if not wish.is_beside:
+            self.documents[device] = Document(gen, one.previous)
+        elif before.candidate is None or before.candidate.bundle != self.bundles[one.stratum]:
+            if wish.is_rollback:  # nothing to wait for: it was ended there meanwhile
+                done_at = one.back_done_at or now
+                self.assignments[device] = one.but(back_gen=one.gen + 1, back_done_at=done_at)
+            return
+        else:
+            self.documents[device] = replace(before, gen=gen, candidate=None)
+        if wish.is_rollback:
+            self.assignments[device] = one.but(back_gen=gen)
+
+    def _offering(self, before: Document, gen: int, one: Assignment, within_s: int) -> Document:
+        """Return the document of an offer: it makes the release active, or names it beside what is."""
+        limits, shape, bundle = self.spec.device, self.spec.stages[one.stage].shape, self.bundles[one.stratum]
+        download_s, apply_s = int(limits.download.total_seconds()), int(limits.apply.total_seconds())
+        if shape.mode is Mode.ACTIVE:
+            verify_s = int(limits.verify.total_seconds())
+            return Document(
+                gen, bundle, str(ROLLOUT), one.attempt, download_s, apply_s, verify_s, start_within_s=within_s
+            )
+        known = before.candidate
+        attempt = known.attempt if known is not None and known.bundle == bundle else one.attempt
+        salt = salt_of(self.spec.release) if shape.mode is Mode.SPLIT else ""
+        candidate = Candidate(
+            bundle, shape.mode.value, shape.share_pct, salt, str(ROLLOUT), attempt, download_s, apply_s
+        )
+        return replace(before, gen=gen, candidate=candidate)
+
+    def chains(self) -> Iterator[tuple[tuple[str, str], list[Event]]]:
+        """Yield the events of each rollout, stage and assignment, in order."""
+        found: dict[tuple[str, str], list[Event]] = {}
+        for event in self.events:
+            found.setdefault((event.kind, event.key), []).append(event)
+        yield from found.items()
