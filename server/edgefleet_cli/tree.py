@@ -17,51 +17,51 @@ _HELP = """Ship ML models to edge devices: publish, deploy, watch.
 Start with `edgectl demo`, or `edgectl login URL` for a server that runs already."""
 
 _GROUPS: Final = {
-    "server": "server",
-    "context": "context",
-    "model": "model",
-    "release": "release",
-    "bundle": "bundle",
-    "rollout": "rollout",
-    "experiment": "experiment",
-    "device": "device",
-    "group": "group",
-    "profile": "profile",
-    "token": "token",
-    "key": "key",
-    "capture-key": "capture_key",
-    "tool": "tool",
-    "webhook": "webhook",
-    "alert-receiver": "alert_receiver",
-    "fleet": "event",
-    "audit": "audit",
-    "config": "config",
-    "import": "importing",
+    "server": "admin.server_commands",
+    "context": "admin.access.context_commands",
+    "model": "release.model_commands",
+    "release": "release.commands",
+    "bundle": "release.bundle.commands",
+    "rollout": "rollout.commands",
+    "experiment": "rollout.experiment_commands",
+    "device": "device.commands",
+    "group": "fleet.group_commands",
+    "profile": "admin.profile_commands",
+    "token": "admin.access.token_commands",
+    "key": "admin.key_commands",
+    "capture-key": "device.captures.commands",
+    "tool": "admin.installation.tool_commands",
+    "webhook": "admin.webhook_commands",
+    "alert-receiver": "admin.alert_receiver_commands",
+    "fleet": "fleet.commands",
+    "audit": "fleet.audit_commands",
+    "config": "admin.access.config_commands",
+    "import": "importing.commands",
 }
-"""Words with commands below them, each with the module of `edgefleet_cli.commands` whose `app` it is."""
+"""Words with commands below them, each with the module below `edgefleet_cli` whose `app` it is."""
 
 _COMMANDS: Final = {
-    "demo": "demo.command:demo",
-    "login": "commands.login:login",
-    "whoami": "commands.login:whoami",
-    "logout": "commands.login:logout",
-    "publish": "commands.publish:publish",
-    "convert": "commands.convert:convert",
-    "deploy": "commands.deploy:deploy",
-    "sim": "commands.sim:sim",
-    "undo": "commands.undo:undo",
-    "dashboard": "commands.dashboard:dashboard",
-    "events": "commands.event:events",
-    "top": "commands.top:top",
-    "search": "commands.search:search",
-    "apply": "commands.declare:apply",
-    "diff": "commands.declare:diff",
-    "get": "commands.declare:get",
-    "export": "commands.declare:export",
-    "delete": "commands.declare:delete",
-    "doctor": "commands.doctor:doctor",
-    "version": "commands.system:version",
-    "completion": "commands.system:completion",
+    "demo": "demo.commands:demo",
+    "login": "admin.access.login_commands:login",
+    "whoami": "admin.access.login_commands:whoami",
+    "logout": "admin.access.login_commands:logout",
+    "publish": "release.publish_commands:publish",
+    "convert": "release.conversion.commands:convert",
+    "deploy": "release.deployment.commands:deploy",
+    "sim": "rollout.simulation_commands:sim",
+    "undo": "rollout.undo_commands:undo",
+    "dashboard": "admin.access.dashboard_commands:dashboard",
+    "events": "fleet.commands:events",
+    "top": "fleet.top_commands:top",
+    "search": "fleet.search_commands:search",
+    "apply": "declarative.commands:apply",
+    "diff": "declarative.commands:diff",
+    "get": "declarative.commands:get",
+    "export": "declarative.commands:export",
+    "delete": "declarative.commands:delete",
+    "doctor": "admin.installation.doctor_commands:doctor",
+    "version": "admin.installation.system_commands:version",
+    "completion": "admin.installation.system_commands:completion",
 }
 """Commands of one word, each with its module below `edgefleet_cli` and its function."""
 
@@ -85,7 +85,7 @@ def build(word: str | None = None, below: str | None = None) -> Any:
     is_known = word in _GROUPS or word in _COMMANDS
     for name, module in _GROUPS.items():
         if name == word or not is_known:
-            app.add_typer(_narrowed(import_module(f"edgefleet_cli.commands.{module}").app, below), name=name)
+            app.add_typer(_narrowed(import_module(f"edgefleet_cli.{module}").app, below), name=name)
     for name, place in _COMMANDS.items():
         if name == word or not is_known:
             module, _, function = place.partition(":")

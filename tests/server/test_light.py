@@ -6,7 +6,13 @@ import sys
 import pytest
 
 WEB = ("fastapi", "starlette", "uvicorn", "jinja2", "edgefleet_server.web.pagination")
-FLEET = ("edgefleet_server.fleet", "edgefleet_server.rollout", "edgefleet_server.webhook", "edgefleet_server.alerting")
+FLEET = (
+    "edgefleet_server.events",
+    "edgefleet_server.fleet",
+    "edgefleet_server.rollout",
+    "edgefleet_server.webhook",
+    "edgefleet_server.alerting",
+)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Replaces a serving worker whose memory grows without end by a new one of the same slot, before the device suffers for it.
 
-1. By the rule of `install/probation/memory_leak.py`. On trial the same is a reason to go back, long before it has lasted `MIN_AGE_S` (`install/probation/monitor.py`).
+1. By the rule of `install/probation/memory_leak.py`. On trial the same is a reason to go back, long before it has lasted
+   `MIN_AGE_S` (`install/probation/monitor.py`).
 2. No request is lost: the new worker is loaded and proved first, both accept for a moment, the old one drains (`serving`).
 3. A version that leaks fast is not replaced more often than every `MIN_AGE_S`.
 """

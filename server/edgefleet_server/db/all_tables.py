@@ -1,21 +1,24 @@
 """Every feature that has tables, in one place: the migrations compare the database with exactly these."""
 
 import importlib
+from typing import Final
 
-FEATURES_WITH_TABLES = (
-    "access",
-    "registry",
-    "conversion",
-    "signing",
-    "fleet",
-    "telemetry",
-    "rollout",
-    "webhook",
-    "alerting",
+MODULES: Final = (
+    "access.tables",
+    "registry.tables",
+    "conversion.tables",
+    "signing.tables",
+    "events.tables",
+    "fleet.tables",
+    "telemetry.tables",
+    "rollout.store.tables",
+    "webhook.tables",
+    "alerting.tables",
 )
+"""Modules below `edgefleet_server` that declare tables."""
 
 
 def load() -> None:
-    """Import ``tables`` of every feature, so that ``SQLModel.metadata`` is complete."""
-    for feature in FEATURES_WITH_TABLES:
-        importlib.import_module(f"edgefleet_server.{feature}.tables")
+    """Import the tables of every feature, so that ``SQLModel.metadata`` is complete."""
+    for module in MODULES:
+        importlib.import_module(f"edgefleet_server.{module}")

@@ -348,7 +348,7 @@ class RolloutService:
             self.wake()
         return undo.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
 
-    def _carry_undo(self, session: Session, found: undo.Undo, by: str, said: str) -> list[str]:
+    def _carry_undo(self, session: Session, found: Undo, by: str, said: str) -> list[str]:
         now = self.clock.now()
         done: list[str] = []
         for rollout_id in steered(found.ways):

@@ -223,8 +223,9 @@ def max_unpool(b: Builder, n: Node) -> Sequence[Tensor]:
     shape = [*x.shape[:2], *natural]
     # Places are flat in the natural shape; a larger output_shape only adds zeros behind it.
     flat = b.emit(
-        "SCATTER_ND", [layout_moves.reshape(b, layout_moves.cast(b, places, "int32"), [layout_moves.size(x.shape), 1]), layout_moves.flatten(b, x),
-                       b.ints([layout_moves.size(shape)])], x.dtype, [layout_moves.size(shape)],
+        "SCATTER_ND",
+        [layout_moves.reshape(b, layout_moves.cast(b, places, "int32"), [layout_moves.size(x.shape), 1]),
+         layout_moves.flatten(b, x), b.ints([layout_moves.size(shape)])], x.dtype, [layout_moves.size(shape)],
     )  # fmt: skip
     made = layout_moves.reshape(b, flat, shape)
     wanted = n.array(2)

@@ -28,8 +28,8 @@ from edgefleet_converters.tflite.node import Lowering, Node
 from edgefleet_converters.tflite.source_quantization import DOMAIN, MARK
 
 FAMILIES: Final = (
-    activations, control_flow, convolution, non_max_suppression, elementwise, generators, gather_scatter, normalization, pools, matrix_products,
-    quantized_operators, recurrent, reductions, resize, grid_sample, shapes, fourier,
+    activations, control_flow, convolution, non_max_suppression, elementwise, generators, gather_scatter, normalization, pools,
+    matrix_products, quantized_operators, recurrent, reductions, resize, grid_sample, shapes, fourier,
 )  # fmt: skip
 
 ABSENT: Final[dict[str, str]] = {

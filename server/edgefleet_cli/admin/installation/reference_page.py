@@ -1,4 +1,7 @@
-"""Writes the reference page of the command line from the command tree itself: `python -m edgefleet_cli.admin.installation.reference_page docs/reference`."""
+"""Writes the reference page of the command line from the command tree itself.
+
+python -m edgefleet_cli.admin.installation.reference_page docs/reference
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ _WORDS = {int: "N", float: "X", Path: "FILE"}
 _HEAD = """\
 # Commands of `edgectl`
 
-Made from the commands themselves by `python -m edgefleet_cli.admin.installation.reference_page docs/reference`; `edgectl COMMAND --help` says the same.
+Made from the commands themselves by `python -m edgefleet_cli.admin.installation.reference_page docs/reference`;
+`edgectl COMMAND --help` says the same.
 What a command writes goes to stdout in the format that `-o` names, everything else to stderr.
 [Exit codes](exit-codes.md) · [declarative files](declarative.md)
 """

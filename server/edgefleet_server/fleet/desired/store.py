@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import sqlmodel
 from sqlalchemy import String, Table, Text, cast, delete, func, select
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import bulk
@@ -76,7 +77,7 @@ def task(session: Session, task_id: str, *, lock: bool = False) -> FleetTask | N
 
 def tasks_of(session: Session, device_id: str, limit: int) -> Sequence[FleetTask]:
     """Return a device's tasks, newest first."""
-    chosen = select(FleetTask).where(col(FleetTask.device_id) == device_id)
+    chosen = sqlmodel.select(FleetTask).where(col(FleetTask.device_id) == device_id)
     return session.exec(chosen.order_by(col(FleetTask.created_at).desc(), col(FleetTask.id)).limit(limit)).all()
 
 

@@ -15,7 +15,7 @@ class EnrollmentIn(StrictBody):
     count: Annotated[int, Whole(1, 1000)] = 1
     uses: Annotated[int, Whole(1, 100_000)] = 1
     ttl_s: Annotated[int, Whole(60, 365 * 86_400)] = 86_400
-    labels: dict[str, Label] = {}
+    labels: dict[str, Label] = Field(default={})
     profile: str | None = None
     name_prefix: str | None = Field(default=None, max_length=32)
     approval: bool | None = None

@@ -1,1 +1,0 @@
-"""The frame that graph passes run in."""
