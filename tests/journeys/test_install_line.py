@@ -25,27 +25,16 @@ from tests.journeys.road import PATIENCE_S, Road
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 MAX_WHEEL_BYTES = 400_000
-_OF_THE_WORKER = (
-    *(
-        "api",
-        "capture",
-        "codec",
-        "describe",
-        "frames",
-        "keeping",
-        "lanes",
-        "life",
-        "loading",
-        "measuring",
-        "mirror",
-        "onlooker",
-        "predict",
-    ),
-    *("shadow", "watch", "wire"),
-)
-NEEDS_NUMPY = {f"edgefleet_agent.worker.{name}" for name in _OF_THE_WORKER} | {
-    "edgefleet_agent.diagnostics.model_checks"
+_OF_THE_WORKER = {
+    "http": ("api", "codec", "describe", "predict", "wire"),
+    "observe": ("answer_log", "benchmark", "capture", "live_answers"),
+    "routing": ("split",),
+    "runtime": ("lifecycle", "loader"),
+    "shadow": ("comparer", "disagreements", "frames", "mirror"),
 }
+NEEDS_NUMPY = {
+    f"edgefleet_agent.worker.{package}.{name}" for package, names in _OF_THE_WORKER.items() for name in names
+} | {"edgefleet_agent.diagnostics.model_checks"}
 IMPORT_ALL = """
 import importlib, pkgutil, edgefleet_agent, edgefleet_protocol
 for package in (edgefleet_agent, edgefleet_protocol):

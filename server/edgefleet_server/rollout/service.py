@@ -22,6 +22,7 @@ from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.assignments import UNCOUNTED
 from edgefleet_server.rollout.commands import retry, steer, undo
+from edgefleet_server.rollout.commands.undo import Undo
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.execution.executor import Executor, event_of
