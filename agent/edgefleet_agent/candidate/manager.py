@@ -3,7 +3,7 @@
 1. A record is on the disk before the start, or the end, that it tells of; reports follow it.
 2. Nothing here touches what serves: the active worker is told of a candidate by the routing table alone.
 3. A candidate that ends is started again after a while; after `MAX_STARTS` without a steady run, or for a fault of its own at once, it
-   has failed. That is told, and nothing else happens.
+   has failed. That is reported, and nothing else happens.
 4. Once a shadow had to be sequential it stays so until another candidate comes: a device at the edge of its memory must not swing.
 """
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class CandidateDeps:
     """What the manager needs of the rest of agentd. All are called in the loop.
 
-    records: what serves. lend: the idle slot of a model is about to be overwritten, so it is no way back any more. event: tell the
+    records: what serves. lend: the idle slot of a model is about to be overwritten, so it is no rollback target any more. event: tell the
     server once. changed: report soon. windows: tell these now, apart from the usual ones.
     """
 
@@ -120,7 +120,7 @@ class Candidates:
             del self._all[model]
 
     def hold(self, hold: HoldOk) -> None:
-        """Remember the brake."""
+        """Remember the hold."""
         self._hold = hold
         self.tick()
 
