@@ -12,7 +12,7 @@ from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.messages import Window
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.manager import Candidates
+    from edgefleet_agent.candidate.controller import Candidates
 
 
 class Beside:
