@@ -232,7 +232,6 @@ class _Walk(Paced):
                 stratum=cell.stratum,
                 state=_S.ELIGIBLE,
                 is_joiner=place >= left,
-                previous=self.snapshot.running.get(device),
                 entered_at=self.now,
                 due_at=self.now,
             )

@@ -284,19 +284,12 @@ class CountAs(StrEnum):
     FAILED = "failed"
 
 
-class OnReturn(StrEnum):
-    """What happens when such a device comes back."""
-
-    JOIN = "join"
-
-
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """After how long without a word a device that is due counts as `count`."""
+    """After how long without a word a device that is due counts as `count`. When it comes back it takes part."""
 
     after: timedelta = timedelta(hours=72)
     count: CountAs = CountAs.EXCLUDED
-    on_return: OnReturn = OnReturn.JOIN
 
 
 @dataclass(frozen=True, slots=True)

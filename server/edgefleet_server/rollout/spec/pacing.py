@@ -19,7 +19,6 @@ from edgefleet_server.rollout.spec.model import (
     DeviceDeadlines,
     Limits,
     Offline,
-    OnReturn,
     Pacing,
     Rate,
     Retries,
@@ -38,6 +37,8 @@ MAX_WINDOWS: Final = 16
 MAX_WINDOW: Final = timedelta(days=7)
 MAX_RETRIES: Final = 20
 
+_ON_RETURN: Final = "join"
+"""What happens when a device comes back that stayed away: the one word that `on_return` takes."""
 _RATE: Final = re.compile(r"([0-9]{1,9})/min")
 _BITS: Final = re.compile(r"([0-9]{1,9})([kMG]?)bps")
 _SIZES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -72,7 +73,7 @@ def dump_pacing(pacing: Pacing) -> dict[str, Any]:
         "offline": {
             "after": duration_text(pacing.offline.after),
             "count": pacing.offline.count.value,
-            "on_return": pacing.offline.on_return.value,
+            "on_return": _ON_RETURN,
         },
     }
 
@@ -254,8 +255,10 @@ def _offline(place: Place | None, device: DeviceDeadlines) -> Offline:
     usual = Offline(after=device.ack)
     if place is None or not place.only(("after", "count", "on_return")):
         return usual
+    word = place.get("on_return")
+    if word is not None and word.value != _ON_RETURN:
+        word.fail(f"expected {_ON_RETURN}, got {word.shown()}")
     return Offline(
         after=place.duration("after", usual.after, positive=True),
         count=place.choice("count", CountAs, usual.count),
-        on_return=place.choice("on_return", OnReturn, usual.on_return),
     )

@@ -1,16 +1,55 @@
-"""Webhooks with their outbox, gates of stages, receivers of alerts."""
+"""Operators, alerts and webhooks: their tables as of step 1001."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
-branch_labels = None
-depends_on = None
 
-
-def upgrade() -> None:
-    """Take the step."""
+def create() -> None:
+    """Make the tables and their indexes."""
+    op.create_table(
+        "access_login_links",
+        sa.Column("id", sa.String(length=16), nullable=False),
+        sa.Column("secret_sha256", sa.String(length=64), nullable=False),
+        sa.Column("token_id", sa.String(length=16), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_access_login_links")),
+    )
+    op.create_index("ix_access_login_links_token_id", "access_login_links", ["token_id"])
+    op.create_table(
+        "access_repeats",
+        sa.Column("token_id", sa.String(length=16), nullable=False),
+        sa.Column("key_sha256", sa.String(length=64), nullable=False),
+        sa.Column("request_sha256", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("token_id", "key_sha256", name=op.f("pk_access_repeats")),
+    )
+    op.create_index("ix_access_repeats_created_at", "access_repeats", ["created_at"])
+    op.create_table(
+        "access_sessions",
+        sa.Column("id", sa.String(length=16), nullable=False),
+        sa.Column("secret_sha256", sa.String(length=64), nullable=False),
+        sa.Column("token_id", sa.String(length=16), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_access_sessions")),
+    )
+    op.create_index("ix_access_sessions_token_id", "access_sessions", ["token_id"])
+    op.create_table(
+        "access_tokens",
+        sa.Column("id", sa.String(length=16), nullable=False),
+        sa.Column("name", sa.String(length=80), nullable=False),
+        sa.Column("secret_sha256", sa.String(length=64), nullable=False),
+        sa.Column("roles", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.String(length=80), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_access_tokens")),
+    )
     op.create_table(
         "alert_receiver",
         sa.Column("id", sa.String(length=16), nullable=False),
@@ -38,25 +77,19 @@ def upgrade() -> None:
             "receiver_id", "group_sha256", "fingerprint", "starts_at", "rollout_id", name=op.f("pk_alert_seen")
         ),
     )
-    with op.batch_alter_table("alert_seen", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_alert_seen_at"), ["at"], unique=False)
-
+    op.create_index("ix_alert_seen_at", "alert_seen", ["at"])
     op.create_table(
-        "rollout_gate_call",
-        sa.Column("rollout_id", sa.String(length=32), nullable=False),
-        sa.Column("stage", sa.Integer(), nullable=False),
-        sa.Column("stratum", sa.String(length=63), nullable=False),
-        sa.Column("place", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.String(length=24), nullable=False),
-        sa.Column("answer", sa.JSON(), nullable=True),
-        sa.Column("calls", sa.Integer(), nullable=False),
-        sa.Column("next_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("lease_until", sa.DateTime(timezone=True), nullable=True),
-        sa.PrimaryKeyConstraint("rollout_id", "stage", "stratum", "place", name=op.f("pk_rollout_gate_call")),
+        "audit",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actor", sa.String(length=120), nullable=False),
+        sa.Column("action", sa.String(length=120), nullable=False),
+        sa.Column("object", sa.String(length=255), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
     )
-    with op.batch_alter_table("rollout_gate_call", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_rollout_gate_call_next_at"), ["next_at"], unique=False)
-
+    op.create_index("ix_audit_at", "audit", ["at"])
     op.create_table(
         "webhook",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -85,9 +118,7 @@ def upgrade() -> None:
         sa.Column("answer", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_attempt")),
     )
-    with op.batch_alter_table("webhook_attempt", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_webhook_attempt_delivery_id"), ["delivery_id"], unique=False)
-
+    op.create_index("ix_webhook_attempt_delivery_id", "webhook_attempt", ["delivery_id"])
     op.create_table(
         "webhook_delivery",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -107,10 +138,8 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_delivery")),
     )
-    with op.batch_alter_table("webhook_delivery", schema=None) as batch_op:
-        batch_op.create_index("ix_webhook_delivery_due", ["state", "next_at"], unique=False)
-        batch_op.create_index("ix_webhook_delivery_order", ["webhook_id", "state", "id"], unique=False)
-
+    op.create_index("ix_webhook_delivery_due", "webhook_delivery", ["state", "next_at"])
+    op.create_index("ix_webhook_delivery_order", "webhook_delivery", ["webhook_id", "state", "id"])
     op.create_table(
         "webhook_secret",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -120,32 +149,4 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_secret")),
     )
-    with op.batch_alter_table("webhook_secret", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_webhook_secret_webhook_id"), ["webhook_id"], unique=False)
-
-
-def downgrade() -> None:
-    """Take the step back."""
-    with op.batch_alter_table("webhook_secret", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_webhook_secret_webhook_id"))
-
-    op.drop_table("webhook_secret")
-    with op.batch_alter_table("webhook_delivery", schema=None) as batch_op:
-        batch_op.drop_index("ix_webhook_delivery_order")
-        batch_op.drop_index("ix_webhook_delivery_due")
-
-    op.drop_table("webhook_delivery")
-    with op.batch_alter_table("webhook_attempt", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_webhook_attempt_delivery_id"))
-
-    op.drop_table("webhook_attempt")
-    op.drop_table("webhook")
-    with op.batch_alter_table("rollout_gate_call", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_rollout_gate_call_next_at"))
-
-    op.drop_table("rollout_gate_call")
-    with op.batch_alter_table("alert_seen", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_alert_seen_at"))
-
-    op.drop_table("alert_seen")
-    op.drop_table("alert_receiver")
+    op.create_index("ix_webhook_secret_webhook_id", "webhook_secret", ["webhook_id"])
