@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, differences, event_line
+from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
 from edgefleet_server.dashboard.devices.charts import CHART_POINTS, DEFAULT_SPAN, SPANS, Chart, charts
 from edgefleet_server.db.keyset import encode_cursor
 from edgefleet_server.fleet.desired.model import TaskState, TaskView
 from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
+from edgefleet_server.rollout.explanation import DeviceExplanation, ModelExplanation, explain
 from edgefleet_server.rollout.spec.model import PIN_LABEL
 from edgefleet_server.telemetry.model import Latest, PredictionsView
 
@@ -38,6 +39,20 @@ class Log:
     task: TaskView
     text: str
     lines: int
+
+
+def differences(told: DeviceExplanation) -> list[str]:
+    """Return why a device does not run what it should, one sentence a model; nothing when it does."""
+    return [f"{_apart(one)}: {one.why}." for one in told.items if not one.is_settled and (one.wanted or one.running)]
+
+
+def _apart(one: ModelExplanation) -> str:
+    """Return what is wanted of a model and what runs."""
+    if one.wanted is None:
+        return f"{one.running} runs, though nothing of {one.model} is wanted"
+    if one.wanted == one.running:
+        return one.wanted
+    return f"{one.wanted} is wanted, {one.running or 'nothing of it'} runs"
 
 
 def ways_back(device: DeviceView) -> list[WayBack]:
@@ -88,7 +103,7 @@ class DevicePages:
         return DevicePage(
             device=device,
             line=device_line(device),
-            differences=differences(device),
+            differences=differences(explain(device, {}, now)),
             telemetry=parts.telemetry.latest(device_id),
             span=span,
             spans=list(SPANS),
