@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.messages import (
     HELD_CODE,
     TRANSIENT,
@@ -30,10 +31,11 @@ from edgefleet_protocol.messages import (
     assignment_of,
 )
 from edgefleet_protocol.verify import OldGenerationError
-from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated
-from edgefleet_server.rollout.model import LOST, Assignment, Report
+from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated, StepReport
+from edgefleet_server.rollout.model import LOST, Assignment, Report, Snapshot
+from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.spec.model import DeviceDeadlines, Mode
-from edgefleet_server.rollout.state_machines import CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, moved
+from edgefleet_server.rollout.state_machines import CELL_OPEN, CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, moved
 
 TAKEN_BACK: Final = "taken back by the server"
 
@@ -64,7 +66,7 @@ _RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
 
 _LISTENING: Final = frozenset(CHAIN[1:]) | {_S.UNREACHABLE}
 
-Heard = list[AssignmentTransitioned | AssignmentUpdated]
+Steps = list[AssignmentTransitioned | AssignmentUpdated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +79,47 @@ class Terms:
     mode: Mode = Mode.ACTIVE
 
 
-def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Heard]:
+def reports(plan: PlanBuilder) -> StepReport | None:
+    """Move assignments by what devices reported and by deadlines."""
+    before = len(plan.effects)
+    _discount_absence(plan)
+    known: dict[tuple[ProfileName, int], Terms] = {}
+    missed, now = plan.snapshot.missed, plan.now
+    for device, assignment in list(plan.assignments.items()):
+        patient = with_patience(assignment, missed, now)
+        if patient is not assignment:
+            plan.update_assignment(patient)
+        key = patient.stratum, patient.stage
+        terms = known.get(key) or known.setdefault(key, terms_of(plan.snapshot, patient))
+        after, steps = observe(patient, plan.snapshot.reports.get(device), terms, now)
+        if after is not assignment:
+            plan.assignments[device] = after
+            plan.emit(*steps)
+    changes = len(plan.effects) - before
+    return StepReport("observe.reports", f"{changes} changes by reports and deadlines") if changes else None
+
+
+def _discount_absence(plan: PlanBuilder) -> None:
+    """Count the time in which the server was away as none of the time that stages may go without a verdict."""
+    missed = plan.snapshot.missed
+    for run in list(plan.stage_runs.values()):
+        if missed > DEAF and run.state in CELL_OPEN and run.opened_at is not None:
+            plan.update_stage_run(replace(run, resumed_at=(run.resumed_at or run.opened_at) + missed))
+
+
+def terms_of(snapshot: Snapshot, a: Assignment) -> Terms:
+    """Return what a device is held to: the same for all of its stratum and stage."""
+    bundle = snapshot.bundles.get(a.stratum)
+    stage = snapshot.spec.stages[a.stage]
+    return Terms(bundle.sha256 if bundle is not None else "", snapshot.spec.device, stage.soak, stage.shape.mode)
+
+
+def observe(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Steps]:
     """Return the assignment after a report and the time, and each step on the way.
 
     report: None when the device never said anything.
     """
-    steps: Heard = []
+    steps: Steps = []
     if report is not None and terms.mode is not Mode.ACTIVE:
         assignment, report = _take_candidate(assignment, report, terms.digest, now, steps)
     if report is not None:
@@ -94,7 +131,7 @@ def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datet
 
 
 def _take_candidate(
-    a: Assignment, report: Report, digest: str, now: datetime, steps: Heard
+    a: Assignment, report: Report, digest: str, now: datetime, steps: Steps
 ) -> tuple[Assignment, Report]:
     """Return the assignment with its soak as the candidate's state has it, and the report in the words of an install."""
     soaking = soak_anew(a, report, digest, now)
@@ -126,7 +163,7 @@ def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> A
     return assignment.but(deadline=max(assignment.deadline, now + min(RETURN, 2 * missed)))
 
 
-def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, steps: Heard) -> Assignment:
+def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, steps: Steps) -> Assignment:
     digest, limits = terms.digest, terms.limits
     if a.state not in _LISTENING or a.back_gen:
         return a
@@ -186,7 +223,7 @@ def _failure(a: Assignment, report: Report, digest: str) -> AssignmentEvent | No
     return None
 
 
-def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime, steps: Heard) -> Assignment:
+def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime, steps: Steps) -> Assignment:
     error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
     reason = report.reason or report.error_code or "the device gives no reason"
     exposed_at = a.exposed_at or now
@@ -195,7 +232,7 @@ def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime
     )
 
 
-def _refused(a: Assignment, report: Report, now: datetime, steps: Heard) -> Assignment:
+def _refused(a: Assignment, report: Report, now: datetime, steps: Steps) -> Assignment:
     is_forged = report.refused_code in _FORGED
     error_class = ErrorClass.SIGNATURE if is_forged else ErrorClass.INTERNAL
     reason = f"the device refuses its document ({report.refused_code}): {report.refused_reason}"
@@ -212,7 +249,7 @@ def _refused(a: Assignment, report: Report, now: datetime, steps: Heard) -> Assi
     )
 
 
-def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
+def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Steps) -> Assignment:
     """A device that was healthy no longer runs the release though its document still asks for it, or says that it went back."""
     if report.active_sha256 == digest or report.reported_gen < a.gen:
         return a
@@ -230,7 +267,7 @@ def _is_on_its_way(report: Report, digest: str) -> bool:
 
 
 def _forward(
-    a: Assignment, target: AssignmentState, report: Report, limits: DeviceDeadlines, now: datetime, steps: Heard
+    a: Assignment, target: AssignmentState, report: Report, limits: DeviceDeadlines, now: datetime, steps: Steps
 ) -> Assignment:
     if _RANK[target] <= _RANK.get(a.state, 0):
         return _with_trouble(a, report, steps)
@@ -251,7 +288,7 @@ def _forward(
     )
 
 
-def _with_trouble(a: Assignment, report: Report, steps: Heard) -> Assignment:
+def _with_trouble(a: Assignment, report: Report, steps: Steps) -> Assignment:
     """Note why the device is not getting on, while it goes on trying."""
     is_trouble = report.phase is Phase.FAILED and report.error_class in TRANSIENT and report.attempt == a.attempt
     reason = report.reason if is_trouble and report.error_code != HELD_CODE else a.reason
@@ -277,7 +314,7 @@ def _deadline(a: Assignment, target: AssignmentState, limits: DeviceDeadlines, n
 
 
 def _take_time(
-    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Heard
+    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Steps
 ) -> Assignment:
     if a.deadline is None or now < a.deadline:
         return a
@@ -301,7 +338,7 @@ def _take_time(
 
 
 def _take_probation_time(
-    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Heard
+    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Steps
 ) -> Assignment:
     assert a.deadline is not None
     began = a.switched_at or a.deadline - limits.verify
@@ -319,7 +356,7 @@ def _take_probation_time(
     return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
 
 
-def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
+def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, steps: Steps) -> Assignment:
     """Note that a device which was told to go back no longer runs the release."""
     if not a.back_gen or a.back_done_at is not None:
         return a
@@ -342,7 +379,7 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
     return _step(done, _E.ROLL_BACK_REMOTE, now, steps, reason=reason, error_class=error_class, ended_at=now)
 
 
-def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Heard, **changes: object) -> Assignment:
+def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Steps, **changes: object) -> Assignment:
     after = moved(a, event, now, **changes)
     steps.append(AssignmentTransitioned(a.state, after))
     return after

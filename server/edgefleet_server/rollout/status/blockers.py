@@ -20,7 +20,8 @@ from edgefleet_server.rollout.assignments import soak_end
 from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.builder import batch_for, lanes_of
+from edgefleet_server.rollout.planner.builder import tracks_of
+from edgefleet_server.rollout.planner.documents import batch_for
 from edgefleet_server.rollout.spec.reader import duration_text
 from edgefleet_server.rollout.state_machines import CELL_OPEN, IN_FLIGHT
 from edgefleet_server.rollout.throttle import ramp
@@ -193,7 +194,7 @@ def _waiting_for_offers(
         paused = Wait(PAUSED, f"the rollout is {snapshot.state}", f"`edgectl rollout resume {snapshot.id}`")
         return dict.fromkeys((a.device for a in waiting), paused)
     ledger, batch = AdmissionControl(snapshot, now), batch_for(sum(n for _, n in lots))
-    offering = {lane.stratum: lane.offering for lane in lanes_of(snapshot.cells)}
+    offering = {lane.stratum: lane.offering for lane in tracks_of(snapshot.cells)}
     doubts = {name: _doubt(snapshot, lots, cell, now) for name, cell in offering.items() if cell is not None}
     found: dict[DeviceId, Wait] = {}
     offered = 0
@@ -207,9 +208,9 @@ def _waiting_for_offers(
                 DOUBT, doubts[a.stratum], "devices under way turn out well; or they stop the stratum"
             )
             continue
-        wait = ledger.wait(a, cell.stage)
+        wait = ledger.blocked_by(a, cell.stage)
         if wait is None:
-            ledger.take(a, cell.stage)
+            ledger.admit(a, cell.stage)
             offered += 1
             late = f"; a look offers {batch} at most" if offered > batch else ""
             wait = Wait(TURN, f"is offered the release at the next look{late}", "time: the engine looks every 2 s", now)

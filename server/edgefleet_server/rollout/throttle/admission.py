@@ -35,7 +35,7 @@ _NOWHERE: Final = Whereabouts()
 
 
 class AdmissionControl:
-    """What is left of a rollout's pace at one moment. `take` uses it up."""
+    """What is left of a rollout's pace at one moment. `admit` uses it up."""
 
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
         facts = snapshot.pace
@@ -52,7 +52,7 @@ class AdmissionControl:
     # ---- the running minute
 
     def count_failures(self, failed: int) -> None:
-        """Note devices of the rollout that failed, in the minute that runs; call it before the first `wait`."""
+        """Note devices of the rollout that failed, in the minute that runs; call it before the first `blocked_by`."""
         if failed:
             self.minutes = {stage: ramp.counted(one, failed=failed) for stage, one in self.minutes.items()}
 
@@ -77,7 +77,7 @@ class AdmissionControl:
         is_full = limits.concurrent_downloads is not None and self._total >= limits.concurrent_downloads
         return is_full or not leases.line_is_free(limits, self._line_until, self._now)
 
-    def wait(self, a: Assignment, stage: int) -> Wait | None:
+    def blocked_by(self, a: Assignment, stage: int) -> Wait | None:
         """Return why a device is not offered the release now, None when it can be. stage: the one that offers."""
         return self._own(a) or self._shared(a, stage)
 
@@ -128,9 +128,9 @@ class AdmissionControl:
             return Wait(BANDWIDTH, told, "time", self._line_until - leases.AHEAD)
         return None
 
-    # ---- taking
+    # ---- admitting
 
-    def take(self, a: Assignment, stage: int) -> list[PaceEffect]:
+    def admit(self, a: Assignment, stage: int) -> list[PaceEffect]:
         """Use up what one offer needs; return what has to be written."""
         effects: list[PaceEffect] = []
         minute = self.minute(stage)
