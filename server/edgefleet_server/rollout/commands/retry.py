@@ -4,7 +4,7 @@ When the server tries again by itself is the business of `planner/auto_retry`. R
 1. Only while the rollout runs, is paused or has finished: its release is still the one that is wanted. A finished one runs again until
    the devices that are tried again have an outcome; it takes in nobody new meanwhile.
 2. Only on devices whose stratum was not stopped, that were not taken back, and whose document still names the release (or what they
-   ran before, where limits told them to stop): what somebody else deployed since is never written over.
+   ran before, where limits asked them to stop): what somebody else deployed since is never written over.
 3. Without `is_every` only failures that say something about the moment: `network disk memory deadline lost`. Of the others the device
    holds the digest in quarantine; it takes the same bytes again because the next offer has another attempt and a newer document.
 4. A retry is no eraser. The failure stays evidence as long as the rollout lasts (`Assignment.failed_before`), the device counts once,
@@ -106,12 +106,12 @@ def _why_not(plan: PlanBuilder, a: Assignment) -> str:
         return "is in no stage that can offer it again"
     if report is not None and report.is_revoked:
         return f"is out of reach: {REVOKED}"
-    if not asks_for_release(plan.snapshot, a, plan.withdrawn) and not _was_told_to_stop(plan, a):
+    if not asks_for_release(plan.snapshot, a, plan.withdrawn) and not _was_asked_to_stop(plan, a):
         return f"is no longer this rollout's: {OVERWRITTEN}"
     return _why_no_member(plan, a)
 
 
-def _was_told_to_stop(plan: PlanBuilder, a: Assignment) -> bool:
+def _was_asked_to_stop(plan: PlanBuilder, a: Assignment) -> bool:
     """Whether limits took the device's document back when it failed: it names what it ran before."""
     report = plan.snapshot.reports.get(a.device)
     before = "" if a.previous is None else a.previous.sha256

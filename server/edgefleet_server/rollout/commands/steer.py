@@ -106,7 +106,7 @@ def plan_denial(snapshot: Snapshot, now: datetime, reason: str, stratum: str | N
 
 
 def deny(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
-    """Act on a no."""
+    """Act on a refusal."""
     runs = approvals.waiting(plan.stage_runs.values(), stratum)
     if runs and not any(a.gen for a in plan.assignments.values()) and len(runs) == len(plan.tracks()):
         leave(plan, approvals.DENIED, reason, RolloutEvent.CANCEL, _E.CANCEL)
@@ -121,7 +121,7 @@ def deny(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
 
 
 def resume(plan: PlanBuilder, reason: str) -> None:
-    """Go on: held stages are open again, and withdrawn devices will be offered the release anew."""
+    """Go on: held stages are open again, and withdrawn devices will be offered the release again."""
     plan.move_rollout(RolloutEvent.RESUME, "resumed", reason)
     for run in list(plan.stage_runs.values()):
         if run.state is StageState.HELD:
@@ -167,7 +167,7 @@ def leave(plan: PlanBuilder, word: str, reason: str, event: RolloutEvent, outcom
 
 
 def _withdraw_from_absent(plan: PlanBuilder, word: str, outcome: AssignmentEvent) -> None:
-    """Take back the offers of devices out of reach: else one that returns after the brake let go would still follow them."""
+    """Take back the offers of devices out of reach: else one that returns after the hold has ended would still follow them."""
     for a in list(plan.assignments.values()):
         if a.state is _S.UNREACHABLE and needs_rollback(a):
             recall.stop_offer(plan, a)

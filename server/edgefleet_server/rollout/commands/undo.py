@@ -1,6 +1,6 @@
 """What an undo would do: which devices of a model go back, from which release, to which, and at what cost. Pure.
 
-Its own module because it looks over all rollouts of a model at once. Rules:
+It looks over all rollouts of a model at once. Rules:
 - While a rollout of the model is open, undo means that rollout: who has not got its release yet changes nothing.
 - Else every device goes back to what it ran before the release that its document names now.
 - What a device ran before is what the rollout noted that brought it there; where none did, what its other slot holds. A release
@@ -8,7 +8,6 @@ Its own module because it looks over all rollouts of a model at once. Rules:
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
 - A rollout that says where its devices go back to (`rollback_to`) takes them there.
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
-Source: design README §4, fleet.md §4 (10), §5.3.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from edgefleet_protocol.ids import RolloutId
 from edgefleet_server.access.model import Principal
 from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
 from edgefleet_server.rollout.errors import NotApproverError
@@ -78,6 +79,11 @@ def late_reason(spec: Spec, run: StageRun) -> str:
     )
 
 
+def how_to_answer(rollout: RolloutId) -> str:
+    """Return the commands of an answer."""
+    return f"`edgectl rollout approve {rollout}` goes on, `deny` refuses"
+
+
 def wait_if_idle(plan: PlanBuilder) -> StepReport | None:
     """Say that the rollout waits for an approval when nothing else of it moves."""
     tracks = [track for track in plan.tracks() if not track.has_ended]
@@ -91,5 +97,5 @@ def wait_if_idle(plan: PlanBuilder) -> StepReport | None:
     names = {plan.snapshot.spec.stages[run.stage].name: run.reason for run in asked_for}
     message = "; ".join(f"{name} {reason}" for name, reason in names.items())
     plan.move_rollout(RolloutEvent.ASK_APPROVAL, AWAITING, message)
-    wait = Wait(AWAITING, message, "an approval, or a refusal")
+    wait = Wait(AWAITING, message, how_to_answer(plan.snapshot.id))
     return StepReport("approvals.wait_if_idle", blocked=(Blocked(wait),))

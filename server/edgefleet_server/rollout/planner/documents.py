@@ -10,7 +10,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.model import Assignment, Snapshot
-from edgefleet_server.rollout.planner.observe import is_under_way, runs_beside
+from edgefleet_server.rollout.planner.observe import is_under_way, runs_candidate
 from edgefleet_server.rollout.spec.model import Mode
 
 BATCH: Final = 200
@@ -127,7 +127,7 @@ def _switched_after_all(snapshot: Snapshot, a: Assignment) -> bool:
     digest = digest_of(snapshot, a.stratum)
     if report is None or a.gen == 0 or digest == _former(a):
         return False
-    return report.active_sha256 == digest or runs_beside(report, digest)
+    return report.active_sha256 == digest or runs_candidate(report, digest)
 
 
 def _is_new_to(snapshot: Snapshot, a: Assignment, withdrawn: Devices) -> bool:

@@ -7,8 +7,8 @@ The one place where reports of devices become states of the server. Rules:
 - `install.held` means that a hold of ours stopped the device: nothing began.
 - Silence is judged by deadlines: never taken up = unreachable, taken up and then silent = lost. A device on probation is lost
   only when it is not heard of either; one that is there but never gets through its probation failed.
-- A server that was away heard from nobody: what ran out meanwhile runs out later, so that devices can reach it first. Of a
-  candidate (ADR 0032, ADR 0035):
+- A server that was away observed nobody: what ran out meanwhile runs out later, so that devices can reach it first.
+Of a candidate (ADR 0032, ADR 0035):
 - A candidate is healthy once it runs (or, with too little memory for two workers, is recorded and replayed). Its soak counts
   from the moment when it last began to run: one that is suspended shows nothing, and missing data never promotes.
 - Waiting is no failure while the device says what it waits for; a failure of the candidate is one of the release.
@@ -47,7 +47,7 @@ PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
 
 DEAF: Final = timedelta(minutes=1)
-"""Whoever did not look for longer than this was away, not busy."""
+"""A server that made no pass for longer than this was away, not busy."""
 
 RETURN: Final = timedelta(minutes=6)
 """So long devices may take to find a server again that was away: they wait up to 5 min between two tries."""
@@ -56,7 +56,7 @@ _FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wro
 """Refusals of a whole document that mean forgery, not a wrong clock."""
 
 _NO_FAILURES: Final = frozenset({OldGenerationError.code, "verify.old_hold"})
-"""The first is answered with a document signed anew; the second is not of the document: older agents told both in the same place."""
+"""The first is answered with a new document; the second is not about the document: older agents report both in the same place."""
 
 _S: Final = AssignmentState
 
@@ -133,8 +133,8 @@ def observe(assignment: Assignment, report: Report | None, terms: Terms, now: da
 def _take_candidate(
     a: Assignment, report: Report, digest: str, now: datetime, steps: Steps
 ) -> tuple[Assignment, Report]:
-    """Return the assignment with its soak as the candidate's state has it, and the report in the words of an install."""
-    soaking = soak_anew(a, report, digest, now)
+    """Return the assignment with its soak as the candidate's state has it, and the report as one of an install."""
+    soaking = restart_soak(a, report, digest, now)
     if soaking != a:
         steps.append(AssignmentUpdated(soaking))
     return soaking, as_install(report, soaking, digest)
@@ -157,7 +157,7 @@ def _is_settled(report: Report) -> bool:
 
 
 def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> Assignment:
-    """Return the assignment with time to speak again, when the server was away for `missed`: what it did not hear is no silence."""
+    """Return the assignment with time to speak again, when the server was away for `missed`: what it did not observe is no silence."""
     if missed <= DEAF or assignment.state not in IN_FLIGHT or assignment.deadline is None:
         return assignment
     return assignment.but(deadline=max(assignment.deadline, now + min(RETURN, 2 * missed)))
@@ -182,14 +182,14 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
         is_refused = report.refused_gen >= a.gen and report.refused_code not in _NO_FAILURES
         return _refused(a, report, now, steps) if a.state in IN_FLIGHT and is_refused else a
     if a.state in (_S.OFFERED, _S.UNREACHABLE):
-        a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it tells: it took up its document
+        a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it reports: it took up its document
     failure = _failure(a, report, digest)
     if failure is not None:
         return _failed(a, report, failure, now, steps)
     a = _forward(a, _reached(a, report, digest), report, limits, now, steps)
     return (
         a if a.state is _S.HEALTHY else _with_trouble(a, report, steps)
-    )  # one report may tell of a step and of trouble
+    )  # one report may be about a step and about trouble
 
 
 def _has_soaked(a: Assignment, terms: Terms, now: datetime) -> bool:
@@ -319,9 +319,9 @@ def _take_time(
     if a.deadline is None or now < a.deadline:
         return a
     if a.state is _S.OFFERED:
-        reason = f"did not take up its document within {_words(limits.ack)}"
+        reason = f"did not take up its document within {_duration(limits.ack)}"
         return _step(a, _E.MISS, now, steps, reason=reason, ended_at=now, deadline=None)
-    if a.error_class:  # it told us why it cannot get on
+    if a.error_class:  # it said why it cannot get on
         reason = f"{a.reason} (still so at its deadline)"
         return _step(a, _E.FAIL, now, steps, reason=reason, ended_at=now, deadline=None)
     if a.state is _S.VERIFYING:
@@ -332,7 +332,7 @@ def _take_time(
     else:
         heard_at = report.last_seen if report is not None else None
         last_at = max(moment for moment in (a.entered_at, heard_at, a.offered_at) if moment)
-        silent = f"silent for {_words(now - last_at)}"
+        silent = f"silent for {_duration(now - last_at)}"
     reason = f"{where}, then {silent}"
     return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
 
@@ -345,19 +345,19 @@ def _take_probation_time(
     if report is not None and report.is_online:
         if now < began + PROBATION_FACTOR * limits.verify:
             return a
-        reason = f"there, but on probation for more than {_words(PROBATION_FACTOR * limits.verify)}"
+        reason = f"there, but on probation for more than {_duration(PROBATION_FACTOR * limits.verify)}"
         return _step(
             a, _E.FAIL, now, steps, error_class=ErrorClass.DEADLINE.value, reason=reason, ended_at=now, deadline=None
         )
     heard_at = report.last_seen if report is not None and report.last_seen is not None else began
     if now < max(began, heard_at) + limits.verify:
         return a
-    reason = f"switched, then silent for {_words(now - max(began, heard_at))}"
+    reason = f"switched, then silent for {_duration(now - max(began, heard_at))}"
     return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
 
 
 def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, steps: Steps) -> Assignment:
-    """Note that a device which was told to go back no longer runs the release."""
+    """Note that a device whose release was taken back no longer runs it."""
     if not a.back_gen or a.back_done_at is not None:
         return a
     if a.state in IN_FLIGHT and _failure(a, report, digest) is _E.ROLL_BACK_LOCAL:
@@ -385,7 +385,7 @@ def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Steps, **
     return after
 
 
-def _words(span: timedelta) -> str:
+def _duration(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
@@ -412,23 +412,23 @@ _RESTS: Final = "candidate.rest"
 
 
 def phase_of(state: str) -> CandidatePhase | None:
-    """Return the phase that a device names, None for none and for a word of a later version."""
+    """Return the phase that a device names, None for none and for one of a later version."""
     return CandidatePhase(state) if state in set(CandidatePhase) else None
 
 
-def runs_beside(report: Report, digest: str) -> bool:
-    """Return whether the device says that it runs this bundle beside what serves."""
+def runs_candidate(report: Report, digest: str) -> bool:
+    """Return whether the device reports that it runs this bundle as a candidate."""
     return report.candidate.sha256 == digest and phase_of(report.candidate.state) in _RUNS
 
 
 def as_install(report: Report, a: Assignment, digest: str) -> Report:
     """Return the report as if the candidate were installed as the active version. digest: of the release's bundle."""
-    told = report.candidate
-    phase = phase_of(told.state) if told.sha256 == digest else None
-    common = replace(report, wanted_by_server=told.wanted_by_server)
-    # an agent that has just begun tells of no candidate yet
+    candidate = report.candidate
+    phase = phase_of(candidate.state) if candidate.sha256 == digest else None
+    common = replace(report, wanted_by_server=candidate.wanted_by_server)
+    # an agent that has just begun reports no candidate yet
     ran = a.state is AssignmentState.HEALTHY and not a.back_gen
-    rests = phase is not None and told.code == _RESTS
+    rests = phase is not None and candidate.code == _RESTS
     is_there = phase in _RUNS or rests or (ran and phase is not CandidatePhase.FAILED)
     if phase is None:
         active = digest if is_there else ""
@@ -442,23 +442,23 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
         wanted_sha256=digest,
         attempt=a.attempt,
         gen=max(report.gen, report.reported_gen),
-        error_class=_class_of(phase, told.code) if _PHASES[phase] is Phase.FAILED and not is_there else None,
-        error_code=told.code,
-        reason=told.reason,
+        error_class=_class_of(phase, candidate.code) if _PHASES[phase] is Phase.FAILED and not is_there else None,
+        error_code=candidate.code,
+        reason=candidate.reason,
     )
 
 
-def soak_anew(a: Assignment, report: Report, digest: str, now: datetime) -> Assignment:
-    """Return a healthy assignment whose soak stands still while its candidate is suspended, and begins anew when it runs."""
+def restart_soak(a: Assignment, report: Report, digest: str, now: datetime) -> Assignment:
+    """Return a healthy assignment whose soak stands still while its candidate is suspended, and begins again when it runs."""
     if a.state is not AssignmentState.HEALTHY or a.back_gen:
         return a
-    told = report.candidate
-    phase = phase_of(told.state) if told.sha256 == digest else None
-    runs = phase in _RUNS or (phase is not None and told.code == _RESTS)
+    candidate = report.candidate
+    phase = phase_of(candidate.state) if candidate.sha256 == digest else None
+    runs = phase in _RUNS or (phase is not None and candidate.code == _RESTS)
     if runs and a.switched_at is None:
         return a.but(switched_at=now, reason="")
     if not runs and a.switched_at is not None and phase is not CandidatePhase.FAILED:
-        return a.but(switched_at=None, reason=told.reason or "its candidate does not run just now")
+        return a.but(switched_at=None, reason=candidate.reason or "its candidate does not run just now")
     return a
 
 
@@ -466,6 +466,6 @@ def _class_of(phase: CandidatePhase, code: str) -> ErrorClass:
     """Return the class of a failure by its code (`candidate.crash`, `install.network`), internal where it names none."""
     if phase is CandidatePhase.SUSPENDED:
         return ErrorClass.MEMORY
-    words = {member.value: member for member in ErrorClass}
+    classes = {member.value: member for member in ErrorClass}
     last = code.rpartition(".")[2]
-    return words.get(last, ErrorClass.CRASH if last == "restarts" else ErrorClass.INTERNAL)
+    return classes.get(last, ErrorClass.CRASH if last == "restarts" else ErrorClass.INTERNAL)

@@ -8,10 +8,15 @@
 Source: ADR 0036, ADR 0051, ADR 0064.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from operator import itemgetter
 from typing import Final
 
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.analysis.early_failure import DOUBT
+from edgefleet_server.rollout.analysis.early_failure import DOUBT, doubt
+from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.assignments import stands_failed
 from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import (
@@ -22,15 +27,24 @@ from edgefleet_server.rollout.effects import (
     RampWindowUpdated,
     StepReport,
 )
-from edgefleet_server.rollout.model import Assignment, StageRun, Wait
-from edgefleet_server.rollout.planner import documents, intake, transitions
+from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, StageRun, Wait
+from edgefleet_server.rollout.planner import approvals, documents, intake, transitions
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.rollback import batch_of, is_rolled_back
-from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, AssignmentEvent, moved
+from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, AssignmentEvent, moved
 from edgefleet_server.rollout.throttle import leases
 from edgefleet_server.rollout.throttle.jitter import spread_offers
 
-_MAKE: Final = "offers.make"
+_EXPLAIN: Final = "offers.explain"
+
+# ---- codes of what holds devices: stable
+
+TURN: Final = "turn"
+STAGE_CLOSED: Final = "stage_closed"
+PAUSED: Final = "paused"
+PERSON: Final = "person"
+
+_STAGE_CLOSED: Final = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 
@@ -51,38 +65,78 @@ def _is_failure(effect: object) -> bool:
 
 def make(plan: PlanBuilder) -> StepReport | None:
     """Offer the release in every stratum; only after all were judged: a verdict of this pass stops offers of this pass."""
-    before = len(plan.effects)
     left = documents.batch_for(max(len(plan.snapshot.members), len(plan.snapshot.assignments)))
-    blocked: list[Blocked] = []
+    offered, blocked = 0, list[Blocked]()
     for stratum in [track.stratum for track in plan.tracks()]:
         run = plan.track(stratum).offering
         if plan.state in ROLLOUT_WALKS and run is not None:
-            left -= _offer(plan, run, left, blocked)
-    offered = sum(isinstance(effect, Offer) for effect in plan.effects[before:])
-    return StepReport(_MAKE, f"{offered} devices offered", tuple(blocked)) if offered or blocked else None
+            some, held = _offer(plan, run, left - offered)
+            offered += some
+            blocked += held
+    did = f"{offered} devices offered" if offered else ""
+    return StepReport("offers.make", did, tuple(blocked)) if did or blocked else None
 
 
-def _offer(plan: PlanBuilder, run: StageRun, left: int, blocked: list[Blocked]) -> int:
-    """Offer the release to devices of a stage run whose turn it is, lowest bucket first; return to how many."""
+def _offer(plan: PlanBuilder, run: StageRun, most: int) -> tuple[int, list[Blocked]]:
+    """Offer the release to at most so many devices of a stage run; return to how many, and what held the others."""
     intake.drop(plan, intake.devices_of(plan, run))
-    waiting = [a for a in intake.devices_of(plan, run) if a.state is _S.ELIGIBLE]
-    if message := plan.failing_early.get(run.stratum):
-        wait = Wait(DOUBT, message, "devices under way turn out well; or they stop the stratum")
-        blocked.append(Blocked(wait, run.stratum, run.stage, len(waiting)))
-        return 0
-    buckets = {a.device: rank(plan.snapshot.salt, a.device) for a in waiting}
-    offered = 0
-    for a in sorted(waiting, key=lambda a: buckets[a.device]):
-        if plan.admission.is_spent(run.stage):
+    queue = _queue(plan, [a for a in intake.devices_of(plan, run) if a.state is _S.ELIGIBLE])
+    offered, held = 0, list[tuple[Wait, int]]()
+    for place, a in enumerate(queue):
+        left = len(queue) - place
+        if wait := _held_together(plan, a, run):
+            held.append((wait, left))
             break
-        if offered == left:
+        if offered == most:
             plan.is_cut_short = True
+            held.append((_turn(plan, f"; a look offers {most} at most"), left))
             break
-        if plan.admission.blocked_by(a, run.stage) is None:
-            plan.emit(*plan.admission.admit(a, run.stage))
-            offered += 1
-            _offer_to(plan, a)
-    return offered
+        if wait := _admit(plan, a, run):
+            held.append((wait, 1))
+            continue
+        offered += 1
+        _offer_to(plan, a)
+    return offered, _by_code(run, held)
+
+
+def _queue(plan: PlanBuilder, waiting: Iterable[Assignment]) -> list[Assignment]:
+    """Return devices that wait in the order of their turn: lowest bucket first."""
+    buckets = [(rank(plan.snapshot.salt, a.device), a) for a in waiting]
+    return [a for _, a in sorted(buckets, key=itemgetter(0))]
+
+
+def _held_together(plan: PlanBuilder, a: Assignment, run: StageRun) -> Wait | None:
+    """Return what holds this device and all behind it, None when nothing does."""
+    if wait := _failing_early(plan, run):
+        return wait
+    return plan.admission.blocked_by(a, run.stage) if plan.admission.is_spent(run.stage) else None
+
+
+def _failing_early(plan: PlanBuilder, run: StageRun) -> Wait | None:
+    message = plan.failing_early.get(run.stratum)
+    return Wait(DOUBT, message, "devices under way turn out well; or they stop the stratum") if message else None
+
+
+def _admit(plan: PlanBuilder, a: Assignment, run: StageRun) -> Wait | None:
+    """Return what holds a device; None: it can be offered the release, and what that takes is taken."""
+    wait = plan.admission.blocked_by(a, run.stage)
+    if wait is None:
+        plan.emit(*plan.admission.admit(a, run.stage))
+    return wait
+
+
+def _turn(plan: PlanBuilder, late: str) -> Wait:
+    reason = f"is offered the release at the next look{late}"
+    return Wait(TURN, reason, "time: the engine looks every 2 s", plan.now)
+
+
+def _by_code(run: StageRun, held: Iterable[tuple[Wait, int]]) -> list[Blocked]:
+    """Return what held devices of a stage run, once for each code, in the words of the first."""
+    found: dict[str, Blocked] = {}
+    for wait, devices in held:
+        known = found.get(wait.code, Blocked(wait, run.stratum, run.stage))
+        found[wait.code] = replace(known, devices=known.devices + devices)
+    return list(found.values())
 
 
 def _offer_to(plan: PlanBuilder, a: Assignment) -> None:
@@ -100,6 +154,39 @@ def _offer_to(plan: PlanBuilder, a: Assignment) -> None:
     )
     plan.move_assignment(a, after)
     plan.emit(Offer(a.device))
+
+
+def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> StepReport:
+    """Offer nothing, but say of each device that waits for an offer what holds it: the same asks as in `make`, of the stored devices.
+
+    lots: all devices of the rollout, counted. The queue is one of all strata, the device whose turn is next comes first.
+    """
+    waiting = [a for a in plan.assignments.values() if a.state is _S.ELIGIBLE]
+    if plan.state is not RolloutState.RUNNING:
+        return StepReport(_EXPLAIN, waits=dict.fromkeys((a.device for a in waiting), _why_none_is_offered(plan)))
+    offering = {track.stratum: track.offering for track in plan.tracks()}
+    for stratum, run in offering.items():
+        if run is not None and run.state in CELL_OPEN:
+            plan.failing_early[stratum] = doubt(facts_of_lots(plan.snapshot, run, lots, plan.now))
+    most, offered = documents.batch_for(sum(n for _, n in lots)), 0
+    found: dict[DeviceId, Wait] = {}
+    for a in _queue(plan, waiting):
+        run = offering.get(a.stratum)
+        wait = _STAGE_CLOSED if run is None else _failing_early(plan, run) or _admit(plan, a, run)
+        if wait is None:
+            offered += 1
+            wait = _turn(plan, f"; a look offers {most} at most" if offered > most else "")
+        found[a.device] = wait
+    ahead = next((device for device, wait in found.items() if wait.code == TURN), None)
+    return StepReport(_EXPLAIN, waits={one: found[one] for one in sorted(found, key=lambda one: (one != ahead, one))})
+
+
+def _why_none_is_offered(plan: PlanBuilder) -> Wait:
+    """Return what holds all devices of a rollout that does not run."""
+    if plan.state is RolloutState.AWAITING_APPROVAL:
+        moves = approvals.how_to_answer(plan.snapshot.id)
+        return Wait(PERSON, "its next stage waits for an approval", moves)
+    return Wait(PAUSED, f"the rollout is {plan.state}", f"`edgectl rollout resume {plan.snapshot.id}`")
 
 
 def make_to_absent(plan: PlanBuilder) -> StepReport | None:
