@@ -80,16 +80,17 @@ def make(plan: PlanBuilder) -> StepReport | None:
 def _offer(plan: PlanBuilder, run: StageRun, most: int) -> tuple[int, list[Blocked]]:
     """Offer the release to at most so many devices of a stage run; return to how many, and what held the others."""
     intake.drop(plan, intake.devices_of(plan, run))
-    queue = _queue(plan, [a for a in intake.devices_of(plan, run) if a.state is _S.ELIGIBLE])
+    waiting = [a for a in intake.devices_of(plan, run) if a.state is _S.ELIGIBLE]
+    if waiting and (wait := _failing_early(plan, run)):
+        return 0, [Blocked(wait, run.stratum, run.stage, len(waiting))]
     offered, held = 0, list[tuple[Wait, int]]()
-    for place, a in enumerate(queue):
-        left = len(queue) - place
-        if wait := _held_together(plan, a, run):
-            held.append((wait, left))
+    for place, a in enumerate(_queue(plan, waiting)):
+        if plan.admission.is_spent(run.stage) and (wait := plan.admission.blocked_by(a, run.stage)):
+            held.append((wait, len(waiting) - place))  # it holds all behind this one, too
             break
         if offered == most:
             plan.is_cut_short = True
-            held.append((_turn(plan, f"; a look offers {most} at most"), left))
+            held.append((_turn(plan, ": this one signs no more documents"), len(waiting) - place))
             break
         if wait := _admit(plan, a, run):
             held.append((wait, 1))
@@ -103,13 +104,6 @@ def _queue(plan: PlanBuilder, waiting: Iterable[Assignment]) -> list[Assignment]
     """Return devices that wait in the order of their turn: lowest bucket first."""
     buckets = [(rank(plan.snapshot.salt, a.device), a) for a in waiting]
     return [a for _, a in sorted(buckets, key=itemgetter(0))]
-
-
-def _held_together(plan: PlanBuilder, a: Assignment, run: StageRun) -> Wait | None:
-    """Return what holds this device and all behind it, None when nothing does."""
-    if wait := _failing_early(plan, run):
-        return wait
-    return plan.admission.blocked_by(a, run.stage) if plan.admission.is_spent(run.stage) else None
 
 
 def _failing_early(plan: PlanBuilder, run: StageRun) -> Wait | None:
