@@ -87,6 +87,7 @@ class Shell:
             tab=tab,
             said=sentence,
             here=address_of(request),
+            live_part=render.live_part_of(request.scope.get(render.LIVE_PARTS_KEY, {})),
             preferences=preferences_of(request),
             navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
             may=lambda role: session.principal.may(Role(role)),

@@ -5,6 +5,7 @@
 - A page costs time. All rooms together use at most half of one core: when pages are dear or many are open, they come less
   often.
 - A viewer that is slow gets the newest text of each part, never a queue.
+- Templates keep their live parts as they render them (`live_part`), so no page is read again to find them.
 - The key of a viewer's session stands in forms; the room writes a mark in its place.
 """
 
@@ -17,7 +18,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Scope
 
 from edgefleet_server.access.model import BrowserSession
-from edgefleet_server.dashboard.live.fragments import live_parts
+from edgefleet_server.dashboard.core.render import LIVE_PARTS_KEY
 
 EVERY_S: Final = 1.0
 
@@ -117,7 +118,7 @@ class LiveHub:
         viewer = next(iter(room.viewers), None)
         if viewer is None:
             return {}
-        status, text = await _page(app, viewer.scope, room.address)
+        status, parts = await _page(app, viewer.scope, room.address)
         if status in {303, 401, 403}:
             room.viewers.discard(viewer)
             viewer.end()
@@ -125,19 +126,20 @@ class LiveHub:
         if status != 200:
             _log.warning("a live page could not be made", extra={"address": room.address, "status": status})
             return {}
-        return live_parts(text.replace(viewer.session.form_key, KEY_MARK))
+        return {name: text.replace(viewer.session.form_key, KEY_MARK) for name, text in parts.items()}
 
 
-async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, str]:
-    """Return status and text of a page as the browser of this request would get it."""
+async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, dict[str, str]]:
+    """Return the status and the live parts of a page as the browser of this request would get it."""
     path, _, query = address.partition("?")
     headers = [(name, value) for name, value in outer["headers"] if name in {b"cookie", b"host"}]
     kept = {key: outer[key] for key in ("asgi", "http_version", "scheme", "server", "client") if key in outer}
+    parts: dict[str, str] = {}
     scope: Scope = kept | {
         "type": "http", "method": "GET", "path": path, "raw_path": path.encode("ascii"),
-        "query_string": query.encode("ascii"), "root_path": "", "headers": headers,
+        "query_string": query.encode("ascii"), "root_path": "", "headers": headers, LIVE_PARTS_KEY: parts,
     }  # fmt: skip
-    status, body = 500, bytearray()
+    status = 500
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -146,8 +148,6 @@ async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, str]:
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]
-        elif message["type"] == "http.response.body":
-            body.extend(message.get("body", b""))
 
     await app(scope, receive, send)
-    return status, body.decode("utf-8", "replace")
+    return status, parts

@@ -14,7 +14,6 @@ from fastapi.responses import Response, StreamingResponse
 
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page
-from edgefleet_server.dashboard.live.fragments import as_swap
 from edgefleet_server.dashboard.live.hub import KEY_MARK, LiveHub, Viewer
 
 HEARTBEAT_S: Final = 15.0
@@ -74,3 +73,8 @@ async def _stream(
 
 def _message(text: str) -> str:
     return "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
+
+
+def as_swap(parts: dict[str, str]) -> str:
+    """Return elements as one message that htmx puts into the page: each over the element of its id, keeping focus."""
+    return "\n".join(text.replace(" data-live", ' data-live hx-swap-oob="innerMorph"', 1) for text in parts.values())
