@@ -20,8 +20,7 @@ from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.core.navigation import NAVIGATION
 from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.operations.catalog import Operations
-from edgefleet_server.dashboard.operations.command_preview import Lines, command_lines, curl_line
-from edgefleet_server.dashboard.operations.form_state import state_of_form
+from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
 
 SAID_COOKIE: Final = "edgefleet_said"
 
@@ -79,11 +78,12 @@ class Shell:
         """Return a page for a session."""
         sentence = _said(request)
         operations = self.operations(request)
+        now = self.parts.clock.now()
         answer = render.render(
             template,
             status,
             session=session,
-            now=self.parts.clock.now(),
+            now=now,
             tab=tab,
             said=sentence,
             here=address_of(request),
@@ -91,18 +91,15 @@ class Shell:
             preferences=preferences_of(request),
             navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
             may=lambda role: session.principal.may(Role(role)),
-            commands=lambda operation_id, html, asks: self._lines(operations, operation_id, html, asks),
+            commands=lambda operation_id, form, asks: command_lines(
+                operations, operation_id, form.values, form.needs, now, asks
+            ),
             curl=lambda operation_id, fields: curl_line(operations, operation_id, fields),
             **values,
         )
         if sentence:
             answer.delete_cookie(SAID_COOKIE, path="/", httponly=True, samesite="strict")
         return answer
-
-    def _lines(self, operations: Operations, operation_id: str, html: str, asks: str) -> Lines:
-        """Return a form as commands, as it stands in the page."""
-        found = state_of_form(html)
-        return command_lines(operations, operation_id, found.values, found.needs, self.parts.clock.now(), asks)
 
 
 def _said(request: Request) -> str:

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.qr_code import qr
+from edgefleet_server.dashboard.operations.form_state import FormState
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -62,6 +63,7 @@ def environment() -> Environment:
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url
+    made.globals["form_state"] = FormState
     return made
 
 

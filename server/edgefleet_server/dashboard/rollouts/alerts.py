@@ -27,7 +27,9 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
             return {
                 "receivers": parts.alerts.receivers(),
                 "deeds": parts.alerts.deeds(limit=SHOWN_DEEDS),
-                "actions": [one.value for one in AlertAction],
+                "actions": [
+                    (one.value, "rolls back" if one is AlertAction.ROLLBACK else "pauses") for one in AlertAction
+                ],
                 "models": [one.name for one in parts.registry.models(PageRequest(_MODELS)).items],
             }
 
