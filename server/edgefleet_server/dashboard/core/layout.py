@@ -1,7 +1,7 @@
-"""What all pages share: who looks, what the page stands in, and what was just done.
+"""What all pages share: the session, the layout, and the sentence about the last action.
 
-A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `routes.py` lists them. What can be changed from pages is in
-`acting.py`; a page only makes the form.
+A page module adds its routes by `add_pages`; `routes.py` lists these modules. A page only writes a form; `actions` does what the form
+asks for.
 """
 
 import base64
@@ -49,7 +49,7 @@ class Shell:
         tab: str = "",
         role: Role = Role.VIEWER,
     ) -> Response:
-        """Return a page for a signed-in user, else the way to the login. Raises ForbiddenError, and what `build` raises."""
+        """Return a page for a signed-in user, else a redirect to the login. Raises ForbiddenError, and what `build` raises."""
         session = self.gate.session_of(request)
         if session is None or not session.principal.may(Role.VIEWER):
             return to_login(request)
@@ -103,7 +103,7 @@ class Shell:
 
 
 def _said(request: Request) -> str:
-    """Return what the last action left to be said, nothing when there is none or it cannot be read."""
+    """Return the sentence that the last action left for this page; "" without one, or when it cannot be read."""
     try:
         return base64.urlsafe_b64decode(request.cookies.get(SAID_COOKIE, "")).decode()[:300]
     except (binascii.Error, ValueError):

@@ -126,14 +126,14 @@ def differences(device: DeviceView) -> list[str]:
     """Return why a device does not run what it should, one sentence a reason; nothing when it does."""
     found: list[str] = []
     reported = {one.model: one for one in device.models}
-    for wish in device.desired.models:
-        now = reported.get(wish.model)
+    for desired in device.desired.models:
+        now = reported.get(desired.model)
         if now is None:
-            found.append(f"{wish.release} is wanted; the device has not reported on {wish.model} yet.")
-        elif now.sha256 != wish.sha256:
+            found.append(f"{desired.release} is wanted; the device has not reported on {desired.model} yet.")
+        elif now.sha256 != desired.sha256:
             has = now.release or "nothing of it"
             reason = _trouble(now)
-            found.append(f"{wish.release} is wanted, {has} runs" + (f": {reason}" if reason else f" ({now.phase})."))
+            found.append(f"{desired.release} is wanted, {has} runs" + (f": {reason}" if reason else f" ({now.phase})."))
     wanted = {one.model for one in device.desired.models}
     found += [
         f"{one.release} runs, though nothing of {name} is wanted."
@@ -154,8 +154,8 @@ def event_line(event: EventView) -> EventLine:
     detail = event.detail
     target = str(detail.get("target") or "")
     place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
-    said = detail.get("reason") or detail.get("code")
-    reasons = [str(one) for one in (detail.get("error_class"), said) if one]
+    reason = detail.get("reason") or detail.get("code")
+    reasons = [str(one) for one in (detail.get("error_class"), reason) if one]
     return EventLine(
         at=event.at,
         what=event.kind,

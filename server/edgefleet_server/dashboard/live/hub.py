@@ -1,8 +1,8 @@
-"""Which live pages are open, and who looks at each. One loop a page makes it again and hands out the parts that changed.
+"""The live pages that are open, and the viewers of each. One loop a page renders it again and sends the parts that changed.
 
-- Everyone who looks at the same page with the same rights is in one room; the room makes the page once a second, however many
-  look, by asking the page's own route, and sends what differs from the time before.
-- A page costs time. All rooms together use at most half of one core: when pages are dear or many are open, they come less
+- Viewers of the same page with the same rights share one room. The room renders the page once a second, for any number of
+  viewers, by asking the page's own route, and sends what changed since the last time.
+- Rendering costs time. All rooms together use at most half of one core: with expensive pages, or many, updates come less
   often.
 - A viewer that is slow gets the newest text of each part, never a queue.
 - Templates keep their live parts as they render them (`live_part`), so no page is read again to find them.
@@ -55,7 +55,7 @@ class Viewer:
 
 @dataclass(eq=False, slots=True)
 class Room:
-    """The viewers of one page. `shown`: its parts as they were sent last; `cost_s`: what making it took."""
+    """The viewers of one page. `shown`: its parts as they were sent last; `cost_s`: seconds that the last rendering took."""
 
     address: str
     viewers: set[Viewer] = field(default_factory=set)
@@ -68,12 +68,12 @@ class LiveHub:
     """All rooms of this process. Lives in one event loop: that of the listener."""
 
     def __init__(self, is_closing: Callable[[], bool]) -> None:
-        """Wire the sign that the server stops. Starts nothing."""
+        """Keep the function that says whether the server stops. Starts nothing."""
         self._is_closing = is_closing
         self._rooms: dict[tuple[object, ...], Room] = {}
         self._one_at_a_time = asyncio.Lock()
         self.renders = 0
-        """How often a page was made: for tests and figures."""
+        """How often a page was rendered: for tests and figures."""
 
     @property
     def viewers(self) -> int:
@@ -98,7 +98,7 @@ class LiveHub:
             while room.viewers and not self._is_closing():
                 async with self._one_at_a_time:
                     start_s = loop.time()
-                    parts = await self._made(app, room)
+                    parts = await self._rendered(app, room)
                     room.cost_s = loop.time() - start_s
                 changed = {name: text for name, text in parts.items() if room.shown.get(name) != text}
                 if changed.keys() - {_ASOF}:
@@ -112,8 +112,8 @@ class LiveHub:
             for viewer in room.viewers:
                 viewer.end()
 
-    async def _made(self, app: ASGIApp, room: Room) -> dict[str, str]:
-        """Return the live parts of a page now, as one of its viewers gets them; nothing when it cannot be made now."""
+    async def _rendered(self, app: ASGIApp, room: Room) -> dict[str, str]:
+        """Return the live parts of a page now, as one of its viewers gets them; nothing when it cannot be rendered now."""
         self.renders += 1
         viewer = next(iter(room.viewers), None)
         if viewer is None:

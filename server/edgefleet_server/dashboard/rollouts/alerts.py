@@ -1,4 +1,4 @@
-"""The page of alerts: who may stop rollouts from outside, and what alerts did."""
+"""The page of alerts: the receivers that may stop rollouts from outside, and what alerts did."""
 
 from typing import Any, Final
 

@@ -28,7 +28,7 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenLine:
-    """One token. state: valid, expired or revoked; is_own: this browser rests on it."""
+    """One token. state: valid, expired or revoked; is_own: this browser is signed in by it."""
 
     token: TokenView
     state: str
