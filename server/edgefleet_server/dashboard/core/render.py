@@ -74,7 +74,10 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
 
 
 def live_part_of(parts: dict[str, str]) -> Callable[..., Markup]:
-    """Return `live_part` of the templates, around an element with `id` and `data-live`: keeps its text by id as it is rendered."""
+    """Return `live_part` for a template: called around an element with `id` and `data-live`, it keeps the text of that element by id.
+
+    Not a block that is rendered by its name: that would not see the imports and variables of its template, nor those of a loop.
+    """
 
     def live_part(name: str, is_live: bool = True, *, caller: Callable[[], Markup]) -> Markup:
         text = caller()
