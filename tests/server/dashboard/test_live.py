@@ -97,7 +97,7 @@ def test_each_page_keeps_its_live_elements_as_they_are_rendered(live: tuple[Flee
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         kept.clear()
-        await fleet.house.app(scope | {LIVE_PARTS_KEY: kept}, receive, send)
+        await fleet.house.app({**scope, LIVE_PARTS_KEY: kept}, receive, send)
 
     browser = TestClient(app, base_url="http://fleet.test", follow_redirects=False)
     browser.post("/login", data={"token": fleet.house.token(Role.ADMIN, Role.OPERATOR)})
