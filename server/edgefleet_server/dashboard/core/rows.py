@@ -127,8 +127,8 @@ def event_line(event: EventView) -> EventLine:
     detail = event.detail
     target = str(detail.get("target") or "")
     place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
-    said = detail.get("reason") or detail.get("code")
-    reasons = [str(one) for one in (detail.get("error_class"), said) if one]
+    reason = detail.get("reason") or detail.get("code")
+    reasons = [str(one) for one in (detail.get("error_class"), reason) if one]
     return EventLine(
         at=event.at,
         what=event.kind,

@@ -25,8 +25,8 @@ MOST_RELEASES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
-    """What a device can be given back: the release that its other slot holds."""
+class RollbackTarget:
+    """A release that a device can go back to without a download: its other slot holds it."""
 
     model: str
     release: str
@@ -55,11 +55,11 @@ def _apart(one: ModelExplanation) -> str:
     return f"{one.wanted} is wanted, {one.running or 'nothing of it'} runs"
 
 
-def ways_back(device: DeviceView) -> list[WayBack]:
+def rollback_targets(device: DeviceView) -> list[RollbackTarget]:
     """Return what the other slots hold that is not what is wanted."""
     wanted = {one.model: one.release for one in device.desired.models}
     found = [(one.model, release_of(one.previous_target)) for one in device.models if one.previous_target]
-    return [WayBack(model, release) for model, release in found if release and release != wanted.get(model)]
+    return [RollbackTarget(model, release) for model, release in found if release and release != wanted.get(model)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class DevicePage:
     step_s: int
     tasks: Sequence[TaskView]
     log: Log | None
-    ways_back: Sequence[WayBack]
+    rollback_targets: Sequence[RollbackTarget]
     pinned: str | None
     releases: Sequence[str]
     profiles: Sequence[str]
@@ -111,7 +111,7 @@ class DevicePages:
             step_s=series.step_s,
             tasks=tasks[:SHOWN_TASKS],
             log=self._log(device_id, tasks) if may_act else None,
-            ways_back=ways_back(device),
+            rollback_targets=rollback_targets(device),
             pinned=(device.labels[PIN_LABEL] or "by hand") if PIN_LABEL in device.labels else None,
             releases=self._releases(device) if may_act else (),
             profiles=sorted(one.name for one in parts.registry.profiles()) if may_act else (),

@@ -1,14 +1,15 @@
-"""The live parts of a page, cut out of its HTML: elements that carry `id` and `data-live`, whole, in their order. Pure."""
+"""The live elements of a page, found in its HTML as a browser finds them: what the stream has to bring."""
+
+from __future__ import annotations
 
 from html.parser import HTMLParser
-from typing import Final
 
-_VOID: Final = frozenset(
+_VOID = frozenset(
     {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 )
 
 
-class _Cutter(HTMLParser):
+class _Elements(HTMLParser):
     """Notes where live elements begin and end. Our templates close every element but the void ones."""
 
     def __init__(self, text: str) -> None:
@@ -48,11 +49,6 @@ class _Cutter(HTMLParser):
         self._depth -= 1
 
 
-def live_parts(page: str) -> dict[str, str]:
+def live_elements(page: str) -> dict[str, str]:
     """Return the live elements of a page by id, each with its own tags."""
-    return _Cutter(page).found
-
-
-def as_swap(parts: dict[str, str]) -> str:
-    """Return elements as one message that htmx puts into the page: each over the element of its id, keeping focus."""
-    return "\n".join(text.replace(" data-live", ' data-live hx-swap-oob="innerMorph"', 1) for text in parts.values())
+    return _Elements(page).found
