@@ -15,7 +15,7 @@ from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.desired_diff import spread_reason
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass, Phase
+from edgefleet_protocol.messages import HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
 from edgefleet_sim.candidate import Candidate, Lane, Surroundings
 
@@ -359,7 +359,7 @@ class SimDevice:
     def _failed(self, air: Air, fault: ErrorClass) -> None:
         self.record = machine.failed(self.record, fault, f"sim.{fault}", f"{fault} on {self.id}")
         air.told(f"{self.id} failed: {fault}")
-        if fault in machine.TRANSIENT:
+        if fault in TRANSIENT:
             wait_s = machine.RETRY_DELAYS_S[min(self._retries, len(machine.RETRY_DELAYS_S) - 1)]
             self._retries += 1
             self._work += 1
@@ -402,8 +402,8 @@ class SimDevice:
         error_class, code, reason = record.error_class, record.error_code, record.reason
         wanted = self._wanted
         is_waiting = wanted is not None and self.active != wanted.sha256
-        if is_waiting and self._is_held(wanted) and (not code or error_class in machine.TRANSIENT):
-            error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, desired_diff.HELD.reason
+        if is_waiting and self._is_held(wanted) and (not code or error_class in TRANSIENT):
+            error_class, code, reason = ErrorClass.DEADLINE, HELD_CODE, desired_diff.HELD.reason
         elif is_waiting and self._decision(air) == desired_diff.SPREAD:
             error_class, code, reason = None, SPREAD_CODE, spread_reason(self._start_s)
         return Report(

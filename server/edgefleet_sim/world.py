@@ -19,6 +19,7 @@ from typing import Any, Final
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.early_failure import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.assignments import soak_end
@@ -27,7 +28,7 @@ from edgefleet_server.rollout.model import Bundle, Member, RolloutState
 from edgefleet_server.rollout.planner import approvals
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, ROLLOUT_FINAL, IllegalTransitionError
+from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, IllegalTransitionError
 from edgefleet_server.rollout.store.claims import LEASE
 from edgefleet_sim import operator, throttle
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems

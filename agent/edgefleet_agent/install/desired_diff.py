@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from edgefleet_agent.install.machine import HELD_CODE, INSTALLING, WITHDRAWN_CODE, is_proven
+from edgefleet_agent.install.machine import INSTALLING, WITHDRAWN_CODE, is_proven
 from edgefleet_agent.install.records import DesiredOk, ModelRecord, Quarantine, Wanted
 from edgefleet_protocol.digest import start_after_s
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import HELD_CODE, Phase
 
 
 @dataclass(frozen=True, slots=True)

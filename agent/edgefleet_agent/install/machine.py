@@ -19,7 +19,7 @@ from enum import StrEnum
 import msgspec
 
 from edgefleet_agent.install.records import ModelRecord, Quarantine, SlotRef, Tally, Wanted
-from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_protocol.messages import OVER_MEMORY_CODE, TRANSIENT, ErrorClass, Phase
 
 MAX_STEPS = 64
 """Records one install may write. More means two phases chase each other."""
@@ -130,12 +130,6 @@ INSTALLING = frozenset(
 ON_TRIAL = frozenset({Phase.GOLDEN, Phase.WARMING, Phase.SWITCHING})
 """Phases in which a worker runs the version that is not switched to yet."""
 
-TRANSIENT = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
-"""Classes that say something about the moment, not about the bundle: tried again later, never quarantined."""
-
-OVER_MEMORY_CODE = "trial.over_declared"
-"""More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
-HELD_CODE = "install.held"
 WITHDRAWN_CODE = "install.withdrawn"
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
 

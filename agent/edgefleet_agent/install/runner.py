@@ -30,7 +30,7 @@ from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, Fetc
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.worker.control.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.messages import ErrorClass, EventKind, Phase
+from edgefleet_protocol.messages import HELD_CODE, ErrorClass, EventKind, Phase
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Runner:
 
     def _resume(self, record: ModelRecord) -> None:
         if record.phase in machine.INSTALLING and record.wanted is not None and self._is_held(record.wanted):
-            self._withdraw(record, machine.HELD_CODE, desired_diff.HELD.reason)
+            self._withdraw(record, HELD_CODE, desired_diff.HELD.reason)
         elif record.phase is Phase.DOWNLOADING and record.wanted is not None:
             self._intake.fetch(Job(record.wanted, record.installing))
         elif record.phase is Phase.PREFLIGHT and record.wanted is not None:

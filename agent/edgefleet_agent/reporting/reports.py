@@ -14,7 +14,6 @@ from edgefleet_agent import __version__
 from edgefleet_agent.connection.outbox import Kind, Outbox
 from edgefleet_agent.identity.store import Identity
 from edgefleet_agent.install.desired_diff import HELD, spread_reason
-from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
 from edgefleet_agent.install.records import ModelRecord, Quarantine, TaskRequest
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.verifier_protocol import Notice, Refused, TaskKind
@@ -22,7 +21,9 @@ from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import (
+    HELD_CODE,
     SPREAD_CODE,
+    TRANSIENT,
     CandidateState,
     ErrorClass,
     Event,

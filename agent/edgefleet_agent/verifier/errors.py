@@ -1,7 +1,7 @@
 """Why the child refuses or gives up. Each has its own code, which is what the server and people see."""
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.messages import ErrorClass, Seen
+from edgefleet_protocol.messages import OLD_HOLD_CODE, ErrorClass, Seen
 
 
 class ChildError(EdgefleetError):
@@ -105,7 +105,7 @@ class SecurityFloorError(ChildError):
 class HoldReplayError(ChildError):
     """A hold that is not newer than the one in force."""
 
-    code = "verify.old_hold"
+    code = OLD_HOLD_CODE
     error_class = ErrorClass.SIGNATURE
 
 

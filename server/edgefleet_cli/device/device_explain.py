@@ -7,15 +7,11 @@ from typing import Any
 
 from edgefleet_cli.render.format import age, error_text, text
 from edgefleet_cli.render.output import Column, Sheet
-
-_SPREAD = "install.spread"
-"""The device waits for its part of the time over which devices begin (a word of `up/state`)."""
-_CHILD_DIED = "install.child_died"
-"""The device's process that verifies died over the document; it is not refused, but rests (a word of `up/state`)."""
+from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_protocol.messages import CHILD_DIED_CODE, SPREAD_CODE
 
 Json = dict[str, Any]
 
-PIN_LABEL = "edgefleet/pinned"
 _UNDER_WAY = {
     "downloading": "it downloads the bundle",
     "verifying": "it checks the bundle's signature and digest",
@@ -72,7 +68,7 @@ def _reason(device: Json, wanted: Json | None, report: Json | None, now: datetim
     if isinstance(refused, dict) and int(refused.get("gen") or 0) >= gen > int(device.get("reported_gen") or 0):
         told = f"it refused document {refused.get('gen')}: {refused.get('code')}: {refused.get('reason')}"
         return told, f"`edgectl device logs {ident}`"
-    if isinstance(refused, dict) and refused.get("code") == _CHILD_DIED:
+    if isinstance(refused, dict) and refused.get("code") == CHILD_DIED_CODE:
         told = f"its document waits there: {refused.get('code')}: {refused.get('reason')}"
         return told, f"nothing, or make room: `edgectl device logs {ident}` tells what its memory or disk says"
     if isinstance(refused, dict) and not refused.get("gen"):
@@ -105,7 +101,7 @@ def _progress(ident: str, wanted: Json, report: Json | None) -> tuple[str, str]:
     if report is None:
         return "it has not begun", f"`edgectl device logs {ident}`"
     phase = str(report.get("phase") or "")
-    if report.get("error_code") == _SPREAD:
+    if report.get("error_code") == SPREAD_CODE:
         return text(report.get("reason")), "nothing: it begins by itself"
     if report.get("wanted_sha256") != wanted.get("sha256"):
         return "it has the document and has not begun with this bundle", f"`edgectl device logs {ident}`"

@@ -11,10 +11,10 @@ from edgefleet_cli.render.format import age, counted, duration, moment, size, te
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.rollout.blocker_text import device_wait, wait_lines
 from edgefleet_cli.rollout.power_table import show_power
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 
 Json = dict[str, Any]
 
-FINAL = frozenset({"finished", "regressed", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
 REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
@@ -26,7 +26,7 @@ BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")
 
 def is_final(rollout: Json) -> bool:
     """Tell whether nothing more will happen by itself."""
-    return rollout.get("state") in FINAL
+    return rollout.get("state") in ROLLOUT_FINAL
 
 
 def exit_code(rollout: Json) -> int:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgefleet_agent.install.machine import MAX_STARTS, OVER_MEMORY_CODE, is_on_trial, is_proven
+from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial, is_proven
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
 from edgefleet_agent.worker.control.protocol import Golden, Stats
-from edgefleet_protocol.messages import ErrorClass
+from edgefleet_protocol.messages import OVER_MEMORY_CODE, ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
 MIB = 1024 * 1024

@@ -21,7 +21,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.messages import (
+    CANDIDATE_RESTS_CODE,
     HELD_CODE,
+    OLD_HOLD_CODE,
     TRANSIENT,
     AssignmentState,
     CandidatePhase,
@@ -29,7 +31,7 @@ from edgefleet_protocol.messages import (
     Phase,
     assignment_of,
 )
-from edgefleet_protocol.verify import OldGenerationError
+from edgefleet_protocol.verify import OldGenerationError, SignatureError, WrongDeviceError, WrongTypeError
 from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated
 from edgefleet_server.rollout.model import LOST, Assignment, Report
 from edgefleet_server.rollout.spec.model import DeviceDeadlines, Mode
@@ -50,10 +52,10 @@ DEAF: Final = timedelta(minutes=1)
 RETURN: Final = timedelta(minutes=6)
 """So long devices may take to find a server again that was away: they wait up to 5 min between two tries."""
 
-_FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
+_FORGED: Final = frozenset({SignatureError.code, WrongTypeError.code, WrongDeviceError.code})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
 
-_NO_FAILURES: Final = frozenset({OldGenerationError.code, "verify.old_hold"})
+_NO_FAILURES: Final = frozenset({OldGenerationError.code, OLD_HOLD_CODE})
 """The first is answered with a document signed anew; the second is not of the document: older agents told both in the same place."""
 
 _S: Final = AssignmentState
@@ -370,9 +372,6 @@ _PHASES: Final = {
 }
 """Total over CandidatePhase. A suspension is trouble of the moment (`memory`), as a full disk is for an install."""
 
-_RESTS: Final = "candidate.rest"
-"""A shadow that is compared in turns waits for the next turn: it has been compared before."""
-
 
 def phase_of(state: str) -> CandidatePhase | None:
     """Return the phase that a device names, None for none and for a word of a later version."""
@@ -391,7 +390,7 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
     common = replace(report, wanted_by_server=told.wanted_by_server)
     # an agent that has just begun tells of no candidate yet
     ran = a.state is AssignmentState.HEALTHY and not a.back_gen
-    rests = phase is not None and told.code == _RESTS
+    rests = phase is not None and told.code == CANDIDATE_RESTS_CODE
     is_there = phase in _RUNS or rests or (ran and phase is not CandidatePhase.FAILED)
     if phase is None:
         active = digest if is_there else ""
@@ -417,7 +416,7 @@ def soak_anew(a: Assignment, report: Report, digest: str, now: datetime) -> Assi
         return a
     told = report.candidate
     phase = phase_of(told.state) if told.sha256 == digest else None
-    runs = phase in _RUNS or (phase is not None and told.code == _RESTS)
+    runs = phase in _RUNS or (phase is not None and told.code == CANDIDATE_RESTS_CODE)
     if runs and a.switched_at is None:
         return a.but(switched_at=now, reason="")
     if not runs and a.switched_at is not None and phase is not CandidatePhase.FAILED:

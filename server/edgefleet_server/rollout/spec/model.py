@@ -84,9 +84,6 @@ PROFILE: Final = "profile"
 
 RUNTIME: Final = "runtime"
 
-PIN_LABEL: Final = "edgefleet/pinned"
-"""A device with this label takes part in no rollout; the label's value says why."""
-
 NO_VALUE: Final = "-"
 """What stands in a stratum's name for a device without the label; no label can have this value."""
 
@@ -220,10 +217,6 @@ class QualityGate:
 
 
 TZ_DEVICE: Final = "device"
-
-TZ_LABEL: Final = "tz"
-
-SITE_LABEL: Final = "site"
 
 DEFAULT_FACTOR: Final = 2.0
 
