@@ -1,6 +1,6 @@
 """Flash writes of an idle agent a day: a real agent connected with a model, then a month of windows offline by a fake clock.
 
-Goal: ≤ 1 MB a day idle (`agent.md` §6). Prints one JSON object.
+Goal: ≤ 1 MB a day idle. Prints one JSON object.
 
 - Connected: a real broker and server side, agentd and its worker; `write_bytes` of /proc/PID/io of both. Two runs: windows as
   usual (none ends), and one a second; the difference is what a window costs, of which `normal` has 96 a day.

@@ -1,6 +1,6 @@
 """Bytes that an idle agent puts on the wire a day: a real agent with mTLS through a counting proxy, windows as often as asked.
 
-Goal: `normal` ≤ 70 KB a day, `metered` ≤ 20 KB (`agent.md` §6). Prints one JSON object.
+Goal: `normal` ≤ 70 KB a day, `metered` ≤ 20 KB. Prints one JSON object.
 
 - The proxy counts bytes and pieces in both directions; each piece is one TCP segment or more, so headers are told as at least
   40 bytes for each, and as many for its acknowledgement. What TLS and MQTT add is counted, not guessed.

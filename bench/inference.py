@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def judged(results: dict[str, Any]) -> dict[str, dict[str, float | bool]]:
-    """Return each goal of the design with what was measured: p50 over a direct call, in microseconds unless the name says else."""
+    """Return each goal with what was measured: p50 over a direct call, in microseconds unless the name says else."""
     tiny, small = results["tiny_1kb"]["paths"], results["small_100kb"]["paths"]
     found = {
         "unix_1kb_us": (tiny["v2_binary_unix"]["overhead_p50"], 60.0),

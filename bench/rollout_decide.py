@@ -1,6 +1,6 @@
 """CPU time of one decision about a stage: facts in, verdict out, with new counts each time and with counts seen before.
 
-Goal: far below the second in which a rollout reacts (`fleet.md` §5.4). Prints one JSON object with the machine's facts. `cold` is
+Goal: far below the second in which a rollout reacts. Prints one JSON object with the machine's facts. `cold` is
 what new counts cost, `warm` what a look costs when nothing was reported meanwhile.
 """
 

@@ -74,7 +74,7 @@ class StatePaths:
 
     @property
     def outbox(self) -> Path:
-        """SQLite file with everything still to be told to the server."""
+        """SQLite file with everything still to be sent to the server."""
         return self.root / "queue" / "q.db"
 
     @property

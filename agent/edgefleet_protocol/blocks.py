@@ -1,9 +1,9 @@
-"""Block transfer: binary requests and data, leaves of 32 KiB, each checked on arrival (`mqtt.md` §6).
+"""Block transfer: binary requests and data, leaves of 32 KiB, each checked on arrival (docs/protocol/blocks.md).
 
 Request, 24 bytes + bitmap, big-endian: ver u8, flags u8, leaves a message u8, credit u8, req_id u32, blob prefix 8 bytes,
 first leaf u32, bitmap bytes u16, repeats u16; then a bitmap of leaves still wanted from `first`, at most 256 leaves.
 `req_id` rises; a newer request replaces the device's older one. `repeats`: the request is that of as many ids before, in case it was
-lost; who has taken one of those does not answer it again.
+lost; a server that has taken one of those does not answer it again.
 Data, 20 bytes + leaves: ver u8, flags u8, count u16, req_id u32 (0 = fan-out), first leaf u32, blob prefix 8 bytes.
 An error is data with flag bit 0 and a 6-byte body: code u16, retry_ms u32.
 """

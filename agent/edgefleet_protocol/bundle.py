@@ -1,4 +1,4 @@
-"""The bundle: a zip with stored members, flat names and fixed dates; byte for byte the same for the same content (design README §6).
+"""The bundle: a zip with stored members, flat names and fixed dates; byte for byte the same for the same content (ADR 0003).
 
 Rules of `open_bundle`:
 1. The file is laid out exactly as `write_bundle` would do it: no other compression, flag, extra field, comment, gap, order.

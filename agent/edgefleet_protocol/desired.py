@@ -1,4 +1,4 @@
-"""The desired document: what one device should run, whole, in one signed JSON (design README §5); and `hold`, the brake.
+"""The desired document: what one device should run, whole, in one signed JSON (docs/protocol/desired.md); and `hold`, which stops rollouts.
 
 Rules:
 1. Higher `gen` wins; lower or equal is ignored. Every re-signing raises it.
@@ -90,7 +90,7 @@ class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole wish for one device. `sec_floor` is the lowest security version allowed per model."""
+    """All that one device should run. `sec_floor` is the lowest security version allowed per model."""
 
     v: Literal[1] = 1
     device: str
@@ -105,7 +105,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """The brake: anything not yet switched that belongs to these rollouts or digests stops. Higher `seq` wins."""
+    """The hold: anything not yet switched that belongs to these rollouts or digests stops. Higher `seq` wins."""
 
     v: Literal[1] = 1
     seq: int

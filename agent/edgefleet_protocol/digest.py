@@ -36,7 +36,7 @@ def folder_sha256(files: Iterable[tuple[str, Sha256]]) -> Sha256:
 
 
 def part_of(device: str, word: str) -> float:
-    """Return the device's part of a span, 0 <= part < 1: uniform over devices, another for another word, never drawn anew."""
+    """Return the device's part of a span, 0 <= part < 1: uniform over devices, another for another word, never drawn again."""
     drawn = hashlib.sha256(f"{device}\0{word}".encode()).digest()[:6]  # 48 bits: a float holds them exactly
     return int.from_bytes(drawn, "big") / (1 << 48)
 

@@ -3,8 +3,8 @@
 RFC 9180, one message a context (sequence number 0), written out over the primitives of `cryptography` because its own HPKE needs
 a newer release than devices have (ADR 0030). Form: 32 bytes of encapsulated key, then the ciphertext with its tag.
 
-1. Who seals keeps nothing that opens: the ephemeral private key is forgotten when `seal` returns.
-2. `about` (HPKE's `info`) binds the record to what is told of it in the clear; with another one it does not open.
+1. The sealing side keeps nothing that opens: the ephemeral private key is forgotten when `seal` returns.
+2. `about` (HPKE's `info`) binds the record to what is sent of it in the clear; with another one it does not open.
 3. Needs `cryptography`: imported by workers that capture and by edgectl, never by agentd.
 """
 

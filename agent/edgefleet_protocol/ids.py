@@ -1,6 +1,6 @@
 """Names and ids, each with one grammar and one parser.
 
-Grammar (design README §4): model `[a-z0-9][a-z0-9._-]{0,62}`, version `[0-9A-Za-z][0-9A-Za-z._+-]{0,62}`, profile
+Grammar: model `[a-z0-9][a-z0-9._-]{0,62}`, version `[0-9A-Za-z][0-9A-Za-z._+-]{0,62}`, profile
 `[a-z0-9][a-z0-9_-]{0,62}`. A device id is also its MQTT client id and certificate CN: `[a-z0-9][a-z0-9-]{2,62}`.
 TUF's own role names cannot be model names, since a model gets the delegated role `m.<model>`.
 """
@@ -89,7 +89,7 @@ class ReleaseRef:
 
 
 def target_path(model: ModelName, version: Version, profile: ProfileName) -> str:
-    """Return the TUF target path of a bundle: `model/version/profile.bundle` (design README §6)."""
+    """Return the TUF target path of a bundle: `model/version/profile.bundle`."""
     return f"{model}/{version}/{profile}.bundle"
 
 

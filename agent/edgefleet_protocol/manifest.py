@@ -1,4 +1,4 @@
-"""Bundle manifest v1: what is in a bundle, what it was proved on, and how to check it on the device (design README §6).
+"""Bundle manifest v1: what is in a bundle, what it was proved on, and how to check it on the device (docs/protocol/manifest.md).
 
 The manifest is a closed world: a member that it does not list, or that differs in length or digest, makes the bundle invalid.
 It holds only facts that are the same on every run, so that the same source, profile, recipe and seed give the same bytes.
@@ -95,7 +95,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The manifest of one bundle. `runtime` is the profile's runtime word (ort, litert, tflite); `model_member` names the model file.
 
-    execution_providers: onnxruntime's, as the board has them, the preferred first: a hint for whoever runs the model otherwise
+    execution_providers: onnxruntime's, as the board has them, the preferred first: a hint for those who run the model otherwise
     than the agent, which uses the CPU.
     """
 

@@ -48,7 +48,7 @@ MAX_SEEN_ROLES = 128
 
 
 class Phase(StrEnum):
-    """Where a device stands with one model (design README §4)."""
+    """Where a device stands with one model (docs/protocol/messages.md)."""
 
     IDLE = "idle"
     DOWNLOADING = "downloading"
@@ -85,7 +85,7 @@ TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.ME
 
 
 class AssignmentState(StrEnum):
-    """What the server calls the state of one device in one rollout (`fleet.md` §5.3)."""
+    """What the server calls the state of one device in one rollout (docs/explanation/rollouts.md, "States")."""
 
     ELIGIBLE = "eligible"
     OFFERED = "offered"
@@ -162,7 +162,7 @@ class _Message(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 
 
 class CandidateState(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """The bundle beside the active one. mode: shadow, split or measure. state: a `CandidatePhase`; reason says why it is not running."""
+    """The candidate. mode: shadow, split or measure. state: a `CandidatePhase`; reason says why it is not running."""
 
     target: str
     sha256: str
@@ -313,7 +313,7 @@ class Telemetry(_Message, frozen=True, kw_only=True):
 
 
 class RepoHead(_Message, frozen=True, kw_only=True):
-    """Newest TUF root version and the signed timestamp file: an unsigned hint that saves round trips (`security.md` §2.4)."""
+    """Newest TUF root version and the signed timestamp file: an unsigned hint that saves round trips; it can only delay."""
 
     root_version: int
     timestamp: bytes
@@ -339,7 +339,7 @@ class MetaReply(_Message, frozen=True, kw_only=True):
 
 
 class Ack(_Message, frozen=True, kw_only=True):
-    """The server stored these: application acknowledgement (`amqtt.md` §5), `seq` numbers per kind of one boot."""
+    """The server stored these: application acknowledgement, since a PUBACK proves nothing; `seq` numbers per kind of one boot."""
 
     boot_id: str
     events: list[int] = msgspec.field(default_factory=list)

@@ -1,7 +1,7 @@
-"""Hardware profile: what a board can take, as facts that gates read (`converters.md` §E). Pure.
+"""Hardware profile: what a board can take, as facts that gates read (ADR 0018). Pure.
 
 Every key is read by a gate (`docs/reference/profiles.md` says by which), except those of `INFORMATION_ONLY`, which are
-told to people and change nothing. `evidence` says for each stated fact whether it was measured, told by a vendor, or guessed.
+told to people and change nothing. `evidence` says for each stated fact whether it was measured, stated by a vendor, or guessed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Latency sketch: counts in logarithmic buckets 2 % wide, mergeable by addition, the same code on device and server.
 
 Bucket i holds values in (BASE·GAMMA^(i-1), BASE·GAMMA^i]; a quantile read from it is off by at most 1 % of its value
-(`agent.md` §2, DDSketch idea). Values are seconds.
+(Masson and others, "DDSketch", 2019). Values are seconds.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 All topics are under `ef/1/{tenant}/`: `d/D/{dn,up}/…` of device D, `b/{blob}` fan-out data, `stage/{rollout}`, `repo/head`,
 `hold`, and `srv/{account}` of a server process. A device publishes under its own `up/` and receives its own `dn/`, `b/+`,
-`stage/+`, `repo/head`, `hold`; nothing else (design README §4). The embedded broker asks `may`; the access file written for
+`stage/+`, `repo/head`, `hold`; nothing else (docs/protocol/topics.md). The embedded broker asks `may`; the access file written for
 mosquitto says the same.
 """
 
@@ -96,7 +96,7 @@ class Topics:
         return f"{self.prefix}/repo/head"
 
     def hold(self) -> str:
-        """Signed brake, retained, QoS 1."""
+        """Signed hold, retained, QoS 1."""
         return f"{self.prefix}/hold"
 
     def heartbeat(self, account: str) -> str:
@@ -104,7 +104,10 @@ class Topics:
         return f"{self.prefix}/srv/{account}"
 
     def device_subscriptions(self, device: DeviceId) -> tuple[tuple[str, int], ...]:
-        """Return (filter, QoS) pairs a device subscribes to: exact and non-overlapping (`amqtt.md` §5)."""
+        """Return (filter, QoS) pairs a device subscribes to: exact and non-overlapping.
+
+        amqtt sends one copy for each filter that matches.
+        """
         return (
             (self.desired(device), 1),
             (self.dn_meta(device), 1),
@@ -143,7 +146,7 @@ def may(tenant: str, cn: str, topic_or_filter: str, publish: bool) -> bool:
     """Say whether the principal with certificate name `cn` may publish to a topic, or subscribe to a filter.
 
     Server accounts (`srv-…`) may use everything of their tenant without shared subscriptions. A device may publish under its
-    own `up/` (no wildcard) and subscribe to exactly the filters of the design. Malformed names and topics are refused.
+    own `up/` (no wildcard) and subscribe to exactly the filters of `device_subscriptions`. Malformed names and topics are refused.
     """
     if not topic_or_filter or "\0" in topic_or_filter or topic_or_filter.startswith("$"):
         return False

@@ -1,9 +1,9 @@
 """Golden vectors: inputs with the outputs that the converter saw, replayed where the model will serve.
 
-1. `golden.npz` holds `in.<name>` and `out.<name>`, first axis = vectors (design README §6); it is read without pickle.
-2. Vector i of a tensor is `a[i:i+1]` where its declared first dimension is 1 or free, else `a[i]` (design README §4).
+1. `golden.npz` holds `in.<name>` and `out.<name>`, first axis = vectors (docs/protocol/manifest.md); it is read without pickle.
+2. Vector i of a tensor is `a[i:i+1]` where its declared first dimension is 1 or free, else `a[i]`.
 3. Fail closed: a missing output or tolerance, another dtype or shape, an exception or a NaN that was not expected is a failure.
-4. Tolerances, never equality of bits: processors differ in the last digits (agent.md §1 fact 10).
+4. Tolerances, never equality of bits: processors differ in the last digits (docs/explanation/converting.md).
 """
 
 import io

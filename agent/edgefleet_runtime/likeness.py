@@ -1,6 +1,6 @@
 """How alike two versions of a model answer one input. Pure; values are those of `postprocess`, so versions may differ in quantization.
 
-1. What an answer is, is told by its form: one class or several `{label, score}`, boxes `{label, score, box}`, or numbers.
+1. The form of an answer says what it is: one class or several `{label, score}`, boxes `{label, score, box}`, or numbers.
 2. Classes are the same when their labels are; a score delta is |old − new| of what the old version chose, and 1 at most where the new
    one does not name it.
 3. Boxes are matched greedily, best overlap first, within a label. They agree when each has a partner of IoU ≥ 0.5; one without

@@ -3,7 +3,7 @@
 1. Names: those of the file's signature when it has one, else those of the declared tensors, else the tensor names of the file.
 2. An input is resized only where its shape signature says the length is free; outputs are read after the resize.
 3. Quantized tensors keep their integer dtype; scale and zero point are in the spec. Nothing is quantized behind the caller.
-4. tflite-runtime 2.14 works with numpy < 2 only and is frozen (converters.md §A); the same code serves both.
+4. tflite-runtime 2.14 works with numpy < 2 only and gets no new versions; the same code serves both.
 """
 
 from collections.abc import Mapping

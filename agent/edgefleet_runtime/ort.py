@@ -1,7 +1,7 @@
 """onnxruntime behind the port.
 
 1. No spinning threads: a device has other work than waiting (measured on small models: idle CPU instead of one busy core).
-2. Models come from bytes, so nothing is read beside them; external data and custom-op libraries are therefore impossible.
+2. Models come from bytes, so nothing else is read; external data and custom-op libraries are therefore impossible.
 3. The log is quiet below errors; errors reach the caller as exceptions.
 """
 

@@ -2,7 +2,7 @@
 
 1. The registry is explicit: `ort` (onnxruntime), `litert` (ai-edge-litert), `tflite` (tflite-runtime 2.14), `tflm` (TFLite Micro on a
    host, where models for microcontrollers are proved). No fallback from one to another here: a bundle runs in the runtime it was
-   proved in (design §2, decision 24), so the caller chooses.
+   proved in (docs/explanation/converting.md), so the caller chooses.
 2. Runtimes are imported when a model is loaded, never before; `available` reads package metadata only.
 3. `run` is strict: names, dtypes and shapes are checked before native code sees them, nothing is cast or reshaped silently.
 4. A `ModelRuntime` is used from one thread at a time.
@@ -198,7 +198,7 @@ def dtype_fits(declared: str, actual: np.dtype[Any]) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def dtype_name(dtype: np.dtype[Any]) -> str:
-    """Return `dtype.name`, which numpy puts together anew at each look: 5 µs on the way of every request."""
+    """Return `dtype.name`, which numpy puts together again at each look: 5 µs on the way of every request."""
     return dtype.name
 
 
@@ -213,7 +213,7 @@ def shape_fits(declared: Sequence[int | str], actual: Sequence[int]) -> bool:
 
 
 def is_batched(spec: TensorSpec) -> bool:
-    """Return whether a tensor's first dimension is that of the batch: 1 or free (design README §4)."""
+    """Return whether a tensor's first dimension is that of the batch: 1 or free."""
     return bool(spec.shape) and (spec.shape[0] == 1 or isinstance(spec.shape[0], str))
 
 

@@ -1,6 +1,6 @@
 """From the model's outputs to an answer that people read, by the steps that the bundle declares.
 
-1. `postprocess.json` is data, versioned; a step is one struct below, told apart by `op`. The last one shapes the answer.
+1. `postprocess.json` is data, versioned; a step is one struct below, chosen by `op`. The last one shapes the answer.
 2. Quantized outputs are dequantized first, so one file serves fp32 and int8 bundles.
 3. An answer is one JSON value per sample; samples lie on the first axis where the output has one.
 """

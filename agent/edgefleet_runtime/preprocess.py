@@ -1,6 +1,6 @@
 """From what a caller has (an image file, CSV, JSON, an array) to the model's inputs, by the steps that the bundle declares.
 
-1. `preprocess.json` is data, versioned; every step is one struct below, told apart by `op`. Unknown keys are refused.
+1. `preprocess.json` is data, versioned; every step is one struct below, chosen by `op`. Unknown keys are refused.
 2. The steps give *real* values in the source model's terms. What the bundle's own model needs beyond them is done last and by the
    manifest alone (`to_model`): batch axis, channel order, float width, quantization. So one file serves fp32 and int8 bundles.
 3. A bad declaration is a PreprocessError (the bundle's fault), bad data a subclass of EdgefleetError from here or `image`

@@ -5,7 +5,7 @@
 3. Values are the model's own: after preprocessing. A `bin` of a scaled column is in scaled units.
 4. `hash` is HMAC-SHA256 with the device's secret salt, cut to 16 hex digits: equal values stay equal on one device, and nobody
    without the salt can try values out.
-5. Columns are told apart only while the last axis still has one element for each; else the tensor counts as one field of its own.
+5. Columns are distinguished only while the last axis still has one element for each; else the tensor counts as one field of its own.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """TFLite Micro behind the port: the interpreter of the `tflite-micro` wheel, on a host; no microcontroller runs Python.
 
-1. It proves a model for a board whose firmware has TFLite Micro built in (design README §2, decision 24).
+1. It proves a model for a board whose firmware has TFLite Micro built in (ADR 0018).
 2. Its API names no tensors, so names, types and quantization are read from the file with the wheel's own schema, by the same
    rules as for LiteRT.
 3. The arena is the memory that the interpreter works in; firmware reserves it when it is built, so its size is what counts.

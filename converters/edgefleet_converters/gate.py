@@ -3,7 +3,7 @@
 What it must hold in each, in this order: it loads; it runs; inputs and outputs are the source's; no NaN or infinity; the metric is
 no worse than the source's by more than `max_drop`; every output follows the source's (`check.likeness`), and a float32 model
 gives every answer again. What would be offered is then run a second time (`look_again`). A crash, a hang or a refusal to load
-is a rejection with its reason, never an error of the job (design decision 24). There is no way round the gate.
+is a rejection with its reason, never an error of the job (docs/explanation/converting.md). There is no way round the gate.
 """
 
 from dataclasses import dataclass, replace

@@ -95,8 +95,8 @@ def default_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
     """Return the candidates that suit a profile.
 
     The order of tiers: int8 all over; int8 with parts left out by rule; the same found by search; weights alone; 16 bits; what
-    costs more time than it saves (`_slow`); float32. Activation type and channel handling are the profile's (converters.md
-    §0.6). On x86 without VNNI weights keep to 7 bits.
+    costs more time than it saves (`_slow`); float32. Activation type and channel handling are the profile's
+    (docs/explanation/converting.md). On x86 without VNNI weights keep to 7 bits.
     """
     quant = profile.quant
     static = CandidateSpec(
@@ -162,7 +162,7 @@ def _slow(profile: HardwareProfile) -> list[CandidateSpec]:
     """Return what is small and slow on a CPU.
 
     Dynamic quantization of every operator ran 4 to 20 times longer than float32 on models with convolutions, 16-bit
-    activations 1.6 times (converters.md §C).
+    activations 1.6 times (docs/explanation/converting.md).
     """
     quant = profile.quant
     return [

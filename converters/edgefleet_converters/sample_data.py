@@ -1,6 +1,6 @@
 """Sample data: `.npz` archives checked against the model's inputs.
 
-Rules (design README §4):
+Rules (docs/how-to/publish-a-model.md):
 
 1. Arrays are named as the model's inputs, first axis = samples; a model with one input may use `x`.
 2. Sample i is `a[i:i+1]` where the input's first dimension is 1 or open, else `a[i]` has the input's whole shape.

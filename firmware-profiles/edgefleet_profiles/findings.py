@@ -1,7 +1,7 @@
 """What a profile file leaves unsaid: facts without evidence and evidence without what it needs. Pure.
 
 A profile with findings is a profile all the same; `edgectl profile validate` shows them, and those that edgefleet ships have
-none. Source of the rule: `converters.md` §E, "evidence says measured, vendor or guess".
+none. Source of the rule: ADR 0018.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from edgefleet_agent.candidate import rules
-from edgefleet_agent.candidate.manager import CandidateDeps, Candidates
+from edgefleet_agent.candidate.controller import CandidateDeps, Candidates
 from edgefleet_agent.candidate.pressure import PressureLimits, Readings
 from edgefleet_agent.candidate.process import CandidateOptions, LaneContext
 from edgefleet_agent.clock import SystemClock

@@ -1,4 +1,4 @@
-"""Who gets in, and who gets what: no device ever reads or writes another's topics. amqtt.md §3, rows 1-7."""
+"""Who gets in, and who gets what: no device ever reads or writes another's topics (ADR 0006)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is sent arrives: queues of devices that are away, un-acknowledged messages, retained messages. amqtt.md §3, rows 8-12."""
+"""What is sent arrives: queues of devices that are away, un-acknowledged messages, retained messages (ADR 0006)."""
 
 from __future__ import annotations
 

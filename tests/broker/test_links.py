@@ -1,4 +1,4 @@
-"""How links end: wills, keepalive, take-over, silence, and packets nobody should send. amqtt.md §3, rows 13-16."""
+"""How links end: wills, keepalive, take-over, silence, and packets nobody should send (ADR 0006)."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ POISONS: dict[str, Poison] = {
     ),
 }
 F18 = ("crash at load", "nan", "hang", "too big", "slow")
-"""The five of the security design; 10 × latency is `slow`, out of memory is `too big`."""
+"""The five of F18 (docs/reference/fault-tests.md); 10 × latency is `slow`, out of memory is `too big`."""
 
 
 def main(n: int, seed: int | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Two runs at once:
 The root file system (Debian's Python, wheels for aarch64) is made once, into EDGEFLEET_ARM_CACHE or ~/.cache/edgefleet, and
 named by what is in it. It needs root for mmdebstrap, a network, and no binfmt: `bin/python` in it is a script that names itself
 with qemu's `-0`, so that `sys.executable` is the script and children come out emulated as well. Never gate speed or memory on it:
-an emulator is 20 to 30 times slower, and its translator's memory is counted too (`agent.md` §4.5).
+an emulator is 20 to 30 times slower, and its translator's memory is counted too.
 """
 
 from __future__ import annotations

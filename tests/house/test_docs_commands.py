@@ -21,7 +21,7 @@ OPTION = re.compile(r"^(--[a-z][a-z0-9-]*|-[a-z])(=.*)?$")
 INLINE = re.compile(r"`([^`]+)`")
 FENCED = re.compile(r"(?ms)^```.*?^```[ \t]*$")
 WORD = re.compile(r"^[a-z][a-z-]*$")
-OLD = ("CHANGELOG.md", "docs/adr/")
+OLD = ("CHANGELOG.md", "docs/adr/", "docs/notes/")
 """What was true on its day."""
 
 

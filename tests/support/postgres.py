@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests: one server a run, one database a test (design README decision 11).
+"""A real PostgreSQL for tests: one server a run, one database a test.
 
 It runs as an unprivileged user on a unix socket in a temporary folder, never on TCP, without fsync, and is stopped at the end.
 """

@@ -1,1 +1,1 @@
-"""The candidate beside an active version: shadow and split lanes on one device (`agent.md` §5.5)."""
+"""The candidate beside an active version: shadow and split lanes on one device (docs/explanation/shadow-and-split.md)."""

@@ -20,7 +20,7 @@ class LaneSums(Sums):
         self.shadow: ShadowFigures | None = None
 
     def add(self, stats: Stats, worker: Cpu) -> None:
-        """Add what the candidate's worker told."""
+        """Add what the candidate's worker reported."""
         super().add(stats, worker)
         if stats.shadow is not None:
             try:

@@ -4,7 +4,8 @@
    limit (hysteresis) for `resume_s` without a break.
 2. What cannot be read says nothing: it neither suspends nor keeps suspended.
 3. Memory concerns every candidate, since it takes memory whatever it does; heat and battery only a shadow: nobody waits for its answers.
-Source of the readings: pressure stall information (Documentation/accounting/psi.rst of the kernel), `agent.md` §5.5.
+Source of the readings: pressure stall information (Documentation/accounting/psi.rst of the kernel);
+docs/explanation/shadow-and-split.md, "Suspension".
 """
 
 from collections.abc import Iterator

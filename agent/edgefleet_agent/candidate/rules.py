@@ -1,6 +1,6 @@
-"""What to do about the candidate of a model: compares the wish with what serves and with what the device can bear. Pure.
+"""What to do about the candidate of a model: compares the request with what serves and with what the device can bear. Pure.
 
-1. A candidate lives in the slot that does not serve. It gets that slot only when what serves is proven, so that the way back it
+1. A candidate lives in the slot that does not serve. It gets that slot only when what serves is proven, so that the rollback target it
    takes the place of is needed no more; an install of the active version always has precedence.
 2. A digest that failed here is not tried again until a newer document or another attempt asks for it.
 3. A measurement needs no active version, and may be of the active one; it is made once for each attempt.
@@ -67,7 +67,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Nothing is wanted beside the active version: stop and forget."""
+    """No candidate is wanted: stop and forget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Bring:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Have a worker beside the active one."""
+    """Have a worker for the candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def failed(mine: CandidateRecord, wanted: Wanted, error_class: ErrorClass, code:
 
 
 def started(mine: CandidateRecord, wanted: Wanted, slot: str) -> CandidateRecord:
-    """Return the record of one more start, to be written before it; of another bundle the count begins anew."""
+    """Return the record of one more start, to be written before it; of another bundle the count begins again."""
     starts = mine.starts + 1 if mine.sha256 == wanted.sha256 else 1
     return msgspec.structs.replace(mine, sha256=wanted.sha256, slot=slot, starts=starts)
 

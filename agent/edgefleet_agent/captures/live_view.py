@@ -2,7 +2,7 @@
 
 1. The verified document says until when. The device ends it by itself: by its clock, and after LONGEST_S whatever its clock says.
 2. Workers tell their newest answers each second. At most one message in EVERY_S goes out, with at most LINES lines: the newest of each
-   model and lane first, so that a quiet one is seen beside a busy one. Nothing waits: what is older is forgotten.
+   model and lane first, so that a quiet one is seen next to a busy one. Nothing waits: what is older is forgotten.
 3. A bucket of `watch_daily_bytes` of its own bounds it, so that telemetry never waits because somebody watched all day.
 4. It goes last of all (`link.drain`), is not written anywhere, and is confirmed by nobody.
 5. Where the owner does not want it (`watch_predictions`), or on a metered link, one message says so and nothing follows.

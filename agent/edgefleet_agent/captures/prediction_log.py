@@ -1,4 +1,4 @@
-"""The prediction log: what each model answered when, on this device only, for audit (`agent.md` §5.7). No input is in it.
+"""The prediction log: what each model answered when, on this device only, for audit (ADR 0031). No input is in it.
 
 1. A block is what a worker tells at once: at most a second of answers, compressed. agentd appends blocks to a file, FILES files of
    `cap_bytes` in all; the oldest file goes first.

@@ -142,7 +142,7 @@ class CaptureStore:
             self.size_bytes -= entry.size_bytes
             try:
                 (self._folder / name).unlink(missing_ok=True)
-            except OSError as error:  # it is told nobody any more; the next start finds it again
+            except OSError as error:  # it is reported to nobody any more; the next start finds it again
                 log.warning("record not removed", extra={"reason": str(error)})
 
     def expire(self, now_ms: int) -> None:

@@ -25,7 +25,7 @@ from edgefleet_agent.serving.worker_process import WorkerOptions
 from edgefleet_agent.settings import AgentSettings
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.manager import Candidates
+    from edgefleet_agent.candidate.controller import Candidates
 
 KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900

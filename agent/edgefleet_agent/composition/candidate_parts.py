@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from edgefleet_agent.candidate import sensors
-from edgefleet_agent.candidate.manager import CandidateDeps, Candidates
+from edgefleet_agent.candidate.controller import CandidateDeps, Candidates
 from edgefleet_agent.candidate.pressure import PressureLimits
 from edgefleet_agent.candidate.process import CandidateOptions, LaneContext
 from edgefleet_agent.core.loop import Loop

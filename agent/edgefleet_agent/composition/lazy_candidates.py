@@ -12,11 +12,11 @@ from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.messages import Window
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.manager import Candidates
+    from edgefleet_agent.candidate.controller import Candidates
 
 
 class Beside:
-    """What may run beside the active versions."""
+    """What may run as a candidate of an active version."""
 
     def __init__(self, paths: StatePaths, make: "Callable[[], Candidates]") -> None:
         """Know how to make them. make: also tells those who must know them."""
@@ -39,7 +39,7 @@ class Beside:
         return any(self._paths.models.glob("*/candidate.msgpack"))
 
     def hold(self, hold: HoldOk) -> None:
-        """Remember the brake."""
+        """Remember the hold."""
         self._hold = hold
         if self._made is not None:
             self._made.hold(hold)
@@ -64,5 +64,5 @@ class Beside:
         return self._made.take_windows(began_s, length_s) if self._made is not None else ()
 
     def pids(self) -> dict[str, int]:
-        """Return the process ids of the workers beside, by model."""
+        """Return the process ids of the candidates' workers, by model."""
         return self._made.pids() if self._made is not None else {}

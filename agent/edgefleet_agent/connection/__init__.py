@@ -1,4 +1,4 @@
-"""The device's one connection to the broker (`mqtt`) and what waits to be told (`outbox`)."""
+"""The device's one connection to the broker (`mqtt`) and what waits to be sent (`outbox`)."""
 
 from edgefleet_agent.core.lazy_import import lazy_import
 

@@ -1,4 +1,4 @@
-"""paho-mqtt behind our own door, with its traps answered (`mqtt.md` §5, `amqtt.md` §5).
+"""paho-mqtt behind our own door, with its traps answered.
 
 1. Callbacks only enqueue and wake the main loop; nothing else runs on paho's threads.
 2. A new client object per connection: paho never resends a backlog of its own (its reconnect ignores max_inflight), and a hung
@@ -7,7 +7,7 @@
 4. Incoming QoS 1 messages are acknowledged by `ack` when the main loop has taken them in (manual_ack); documents are retained and
    come again with each connection.
 5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
-6. Which identity is used is asked anew before each connection, so that a renewed one is taken up (`renewal`).
+6. Which identity is used is asked again before each connection, so that a renewed one is taken up (`renewal`).
 7. What was sent and is not acknowledged by the other end's kernel for UNHEARD_S ends the connection (TCP_USER_TIMEOUT): a way that has
    forgotten us is noticed with the next message, not after two keepalives. How long a connection may be silent is in `keepalive`.
 8. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.

@@ -2,7 +2,7 @@
 
 1. A row leaves only on the server's application acknowledgement (`Ack`): PUBACK proves nothing, and no broker state survives.
 2. Class 0 events go to the disk at once with synchronous=FULL. Class 1 telemetry waits in memory and is written only when it is
-   not confirmed within SPILL_S, or when the agent ends: a connected device writes nothing (`agent.md` §6, 1 MB a day). Class 2
+   not confirmed within SPILL_S, or when the agent ends: a connected device writes nothing (docs/operate/bandwidth.md). Class 2
    samples are never written here: they lie in the capture store until they are confirmed.
 3. Over the cap, telemetry that was never sent is added up: what began in the same hour, then in the same day (UTC), oldest
    first. Only then something is dropped, telemetry before events, oldest first, and counted by class. What was sent once is
@@ -20,7 +20,7 @@ from pathlib import Path
 
 RESEND_AFTER_S = 20.0
 RESEND_MAX_S = 3_600.0
-"""A message that is not confirmed goes again after 20 s, then after twice as long each time; a new connection begins anew."""
+"""A message that is not confirmed goes again after 20 s, then after twice as long each time; a new connection begins again."""
 SPILL_S = 1_800.0
 MEMORY_BYTES = 256 * 1024
 WAL_BYTES = 1 << 20
@@ -160,7 +160,7 @@ class Outbox:
         return {word: n for word, n in lost.items() if n > 0}
 
     def told(self) -> None:
-        """Note that the server is told of everything lost so far."""
+        """Note that the server knows of everything lost so far."""
         for name, value in self._counts().items():
             if not name.startswith("told."):
                 self._try_count(f"told.{name}", value - self._counts().get(f"told.{name}", 0))

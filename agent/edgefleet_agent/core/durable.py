@@ -1,4 +1,4 @@
-"""Files that survive a power cut: written whole beside the old one, fsynced, renamed, folder fsynced (`agent.md` §5.2).
+"""Files that survive a power cut: written whole next to the old one, fsynced, renamed, folder fsynced (ADR 0004).
 
 1. A reader sees the old content or the new one, never a part.
 2. Records carry a CRC, because a disk may lie about fsync: a torn record is an error, never wrong data.

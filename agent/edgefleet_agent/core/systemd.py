@@ -3,7 +3,7 @@
 1. `sd_notify`: one datagram of `KEY=value` lines to NOTIFY_SOCKET ("@" = abstract). Source: sd_notify(3).
 2. Socket activation: descriptors from 3 on, LISTEN_FDS of them, when LISTEN_PID is us. Source: sd_listen_fds(3).
 3. The watchdog is fed by the loop itself, and only while the disk and the queue answer as well: a loop that hangs, a disk that
-   hangs, or a queue that is locked up is not fed for, and systemd starts the agent anew. A disk that is merely full or read-only
+   hangs, or a queue that is locked up is not fed for, and systemd starts the agent again. A disk that is merely full or read-only
    answers, so it does not end what serves: `doctor` and the reports tell of it.
 """
 

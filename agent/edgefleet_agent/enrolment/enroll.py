@@ -5,10 +5,10 @@
    public certificate is asked for before.
 3. The key is made here and written (0600) before it is used: a lost answer is asked for again with the same key, and the
    server then gives the same device and takes no further use of the token.
-4. The identity folder is complete or absent: made beside, fsynced, renamed.
+4. The identity folder is complete or absent: made next to it, fsynced, renamed.
 5. Where an operator has to approve the device (202), it asks again with that same key until it is let in, rejected, or was not
    decided about in time. Until then a server that is away is waited for. Killed and started again it goes on.
-Source: `security.md` §3.1, design README §4, ADR 0053.
+Source: docs/how-to/enrol-a-device.md, ADR 0053.
 """
 
 import json
@@ -55,7 +55,7 @@ MAX_RETRY_S = 300
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What a device that waits is told. retry_s: when to ask again."""
+    """What a device that waits is answered. retry_s: when to ask again."""
 
     retry_s: float = 10.0
 
@@ -82,7 +82,7 @@ def enroll(
 ) -> Identity:
     """Make this machine a device of the token's server and return its identity. Blocks on network, disk and people.
 
-    profile: sent as a wish among the facts; the server decides. waits: called with the key's fingerprint when an operator has to
+    profile: sent as a request among the facts; the server decides. waits: called with the key's fingerprint when an operator has to
     approve it first. Raises ClaimTokenError, AlreadyEnrolledError, ServerUnreachableError, PinMismatchError, EnrollRefusedError,
     EnrollRejectedError, OSError.
     """

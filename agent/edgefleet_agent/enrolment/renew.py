@@ -1,12 +1,12 @@
-"""Renewal of the identity: a new key and a certificate for it, put beside the old ones. Its own short process, never in agentd.
+"""Renewal of the identity: a new key and a certificate for it, put next to the old ones. Its own short process, never in agentd.
 
 1. The old key signs a short ES256 token; the server gives a certificate for the new key and honours both until the new is used.
 2. One new key until it has connected: it is on the disk (0600) before it is used, so that after a lost answer, or when the
    certificate in `next/` was never tried, the same key is asked for again and the server never waits for a key that is gone.
 3. What comes back is believed only for this nonce, this device, this key, and when the pinned CA signed it.
-4. `next/` is complete or absent: made beside, fsynced, renamed. agentd takes over when it has connected with it.
+4. `next/` is complete or absent: made next to it, fsynced, renamed. agentd takes over when it has connected with it.
 `python -m edgefleet_agent.enrolment.renew --state DIR [--if-due]`: exit 0 renewed or not due, 1 failed (reason on stderr).
-Source: `security.md` §3.1 (5).
+Source: docs/operate/device.md, "Certificates".
 """
 
 import argparse
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 
 def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None:
-    """Put a renewed identity beside the one in `state` and return it; None when `if_due` and it is not yet time.
+    """Put a renewed identity next to the one in `state` and return it; None when `if_due` and it is not yet time.
 
     Blocks on network and disk. Raises NotEnrolledError, IdentityBusyError, ServerUnreachableError, PinMismatchError,
     RenewRefusedError, StateFileError, OSError.
@@ -89,7 +89,7 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
 
 
 def device_token(identity: Identity, key: ec.EllipticCurvePrivateKey, clock: Clock) -> str:
-    """Return an ES256 JWT of this device for one request (design README §4)."""
+    """Return an ES256 JWT of this device for one request to the device listener."""
     claims = {
         "sub": identity.device,
         "aud": identity.server_id,

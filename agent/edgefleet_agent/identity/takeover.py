@@ -24,7 +24,7 @@ LOCK_FILE = ".lock"
 
 
 def load_next(folder: Path) -> Identity | None:
-    """Return the renewed identity that waits beside the one in `folder`, if any. Raises StateFileError, OSError."""
+    """Return the renewed identity that waits next to the one in `folder`, if any. Raises StateFileError, OSError."""
     return read_record(Identity, folder / NEXT_FOLDER / RECORD_FILE)
 
 

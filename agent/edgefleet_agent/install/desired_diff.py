@@ -1,16 +1,16 @@
-"""What to do about a wish: compares what a verified document wants with what the device has. Pure.
+"""What to do about a request: compares what a verified document wants with what the device has. Pure.
 
 1. Work is begun only for what neither serves nor is being installed, is not held, not quarantined, and whose time has come: not
    before `not_before`, nor before its part of the span over which devices begin (rule 4).
 2. An install under way that is not wanted any more, or held, is withdrawn; what is switched is never touched by a hold.
-3. A proven version is never overwritten while what serves is not proven itself: a wish for yet another digest waits (`Wait`).
-   - Nothing proven is at stake (first versions of a model): the wish is begun at once.
-   - The wish is the proven previous version: back to its slot at once; its bytes are there, nothing is downloaded.
+3. A proven version is never overwritten while what serves is not proven itself: a request for yet another digest waits (`Wait`).
+   - Nothing proven is at stake (first versions of a model): the request is begun at once.
+   - The request is for the proven previous version: back to its slot at once; its bytes are there, nothing is downloaded.
    - Else the trial of what serves ends sooner: healthy (serving, last golden check right, no crash in the window) for
      `replace_s`, it is committed and makes room. Faults roll it back as ever, which makes room too.
-   - Neither within the `verify_s` of its own wish: it did not prove itself, so it is rolled back.
-4. A device's part of `start_within_s` counts from when it first accepted the wish, kept in `desired.ok`: new signings and restarts do
-   not begin it again. It is part of `download_s`: device and server come to its end in the same moment. Who has the bundle does not
+   - Neither within the `verify_s` of its own request: it did not prove itself, so it is rolled back.
+4. A device's part of `start_within_s` counts from when it first accepted the request, kept in `desired.ok`: new signings and restarts do
+   not begin it again. It is part of `download_s`: device and server come to its end in the same moment. A device with the bundle does not
    wait, nor who tries again what failed here; a clock that was turned never makes it longer than the span (ADR 0064).
 """
 
@@ -42,7 +42,7 @@ class Stay:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """`wanted` is what serves, or what is being installed: only the wish is noted."""
+    """`wanted` is what serves, or what is being installed: only the request is noted."""
 
     wanted: Wanted
 
@@ -62,7 +62,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """`wanted` may begin when the version that serves was proven or rolled back: until then its slot holds the way back."""
+    """`wanted` may begin when the version that serves was proven or rolled back: until then its slot holds the rollback target."""
 
     wanted: Wanted
 
@@ -95,7 +95,7 @@ def decide(record: ModelRecord, wanted: Wanted | None, *, now_s: int, held: bool
 
 
 def _toward(record: ModelRecord, wanted: Wanted, now_s: int, held: bool, in_slot: bool) -> Begin | Stay | Wait:
-    """Return what to do about a wish for something else than what serves."""
+    """Return what to do about a request for something else than what serves."""
     if held:
         return HELD
     if wanted.not_before_s > now_s:
@@ -129,7 +129,7 @@ def idle_slot(record: ModelRecord) -> str:
 
 
 def spread(accepted: DesiredOk, last: DesiredOk | None, now_s: int) -> DesiredOk:
-    """Return the document with the start of each of its wishes. last: what was accepted before; now_s: unix seconds by the clock."""
+    """Return the document with the start of each of its requests. last: what was accepted before; now_s: unix seconds by the clock."""
     known = [] if last is None else [*last.wanted, *(wish.wanted for wish in last.candidates)]
     before = {_key(one): one for one in known}
 
@@ -141,7 +141,7 @@ def spread(accepted: DesiredOk, last: DesiredOk | None, now_s: int) -> DesiredOk
 
 
 def started(wanted: Wanted, before: Wanted | None, device: str, now_s: int) -> Wanted:
-    """Return a wish with its start: that of the one before, where it is the same wish."""
+    """Return a request with its start: that of the one before, where it is the same request."""
     if not wanted.start_within_s:
         return wanted
     after_s = start_after_s(device, wanted.sha256, wanted.start_within_s)

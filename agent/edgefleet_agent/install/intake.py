@@ -61,7 +61,7 @@ class Uplink(Protocol):
 
 
 class Listener(Protocol):
-    """Who is told what came of it. Called in the loop."""
+    """Receives what came of it. Called in the loop."""
 
     def on_accepted(self, kind: TaskKind, gen: int) -> None:
         """The verified fields are on the disk."""
@@ -116,7 +116,7 @@ class Intake:
         self._deaths = 0
 
     def attach(self, listener: Listener) -> None:
-        """Name who is told."""
+        """Name the receiver."""
         self._listener = listener
 
     def settle(self, kind: TaskKind, raw_sha256: str) -> None:
@@ -183,7 +183,7 @@ class Intake:
     # ---- from the runner
 
     def fetch(self, job: Job) -> None:
-        """Bring a bundle; replaces an older wish for the same model."""
+        """Bring a bundle; replaces an older request for the same model."""
         known = self._jobs.get(job.wanted.model)
         self._jobs[job.wanted.model] = job
         if known == job and self._child is not None:
@@ -202,7 +202,7 @@ class Intake:
         return model in self._jobs
 
     def cancel(self, model: str) -> None:
-        """Forget a wish; a child in the middle of it is ended."""
+        """Forget a request; a child in the middle of it is ended."""
         if self._jobs.pop(model, None) is not None and self._child is not None and self._current is None:
             self._stop_child()
             self._next()
@@ -306,7 +306,7 @@ class Intake:
         known = set(self._jobs)
         tell(kind)
         if kind == "desired" and self._child is not None:
-            # what was wanted before and still is; new wishes went straight to the child from `tell`
+            # what was wanted before and still is; new requests went straight to the child from `tell`
             for model in known & set(self._jobs):
                 self._child.send(Fetch(self._jobs[model].wanted, self._jobs[model].slot))
         self._finish_if_idle()

@@ -1,7 +1,7 @@
 """Write-ahead journal of a model: `current.msgpack`, replaced durably before the act it announces.
 
 1. `write` returns only when the record is on the disk: file fsynced, renamed, folder fsynced.
-2. `read` of a torn record is None and a warning: the model is then installed anew, with what its slot still holds.
+2. `read` of a torn record is None and a warning: the model is then installed again, with what its slot still holds.
 3. The symlink `active` is derived from the record and repaired from it at start; nothing ever reads it for a decision.
 """
 

@@ -1,4 +1,6 @@
-"""Life of one model's install, as a table and pure decisions (`agent.md` §5.2, §5.3). No I/O, no clock: facts in, values out.
+"""Life of one model's install, as a table and pure decisions. No I/O, no clock: facts in, values out.
+
+Source: ADR 0004; docs/explanation/on-the-device.md.
 
 1. A phase is written to disk before the work that belongs to it begins (`journal`), so every phase must be repeatable.
 2. `TRANSITIONS` has a row per phase: where each event leads, and, in the column `recovery`, where a power cut leads.
@@ -6,7 +8,7 @@
 4. A fault after it ends in `ROLLED_BACK`: the previous version serves again, or nothing when there was none.
 5. The same digest is not tried again after a fault of its own (any but `TRANSIENT`, which counts too from the `MAX_BAD_TRIALS`th trial
    on, and any fault at all of a version that had been switched to) until a higher gen or another attempt asks for it.
-   Nor does a device go from a proven version to one that is not: what a way back left behind is no way back itself.
+   Nor does a device go from a proven version to one that is not: what a rollback left behind is no rollback target itself.
 6. An install that is no longer wanted, or held, ends at once (`Withdraw`), and the phase tells of what serves: proven, on trial with
    the figures it had, or nothing. That is no failure and nothing is quarantined.
 7. Every count that bounds a loop is in the record and raised before the act it counts.
@@ -26,7 +28,7 @@ MAX_STEPS = 64
 MAX_STARTS = 3
 """Starts of a version in trial, counted over reboots and kills of agentd as well."""
 MAX_BAD_TRIALS = 3
-"""Trials of one wish that may fail for want of memory, disk or time before its digest is quarantined after all."""
+"""Trials of one request that may fail for want of memory, disk or time before its digest is quarantined after all."""
 MAX_QUARANTINED = 16
 MAX_AGE_S = 86_400
 """A record whose phase began longer ago, or in the future, was written by another clock or before a long sleep."""
@@ -70,7 +72,7 @@ _REST: Mapping[InstallEvent, Phase] = {
     _E.DROPPED: Phase.IDLE,
     _E.FAULT: Phase.FAILED,
     _E.WENT_BACK: Phase.ROLLED_BACK,
-    # a wish for what serves is carried out by leaving it alone
+    # a request for what serves is carried out by leaving it alone
     _E.KEPT_PROVEN: Phase.COMMITTED,
     _E.KEPT_UNPROVEN: Phase.PROBATION,
 }
@@ -145,7 +147,7 @@ def step(phase: Phase, event: InstallEvent) -> Phase:
 def recovered(record: ModelRecord, *, now_s: int) -> ModelRecord:
     """Return the record to go on from after a start of agentd. Pure; the caller writes it before acting.
 
-    The time of a phase that cannot be right (`MAX_AGE_S`) starts anew: a trial is never cut short, nor made endless, by a clock.
+    The time of a phase that cannot be right (`MAX_AGE_S`) starts again: a trial is never cut short, nor made endless, by a clock.
     """
     phase = TRANSITIONS[record.phase].recovery
     if phase in INSTALLING and not 0 <= now_s - record.phase_since_s <= MAX_AGE_S:
@@ -211,7 +213,7 @@ def may_purge(record: ModelRecord, others: Iterable[ModelRecord], *, wanted: boo
 
 
 def is_same_try(record: ModelRecord, wanted: Wanted | None) -> bool:
-    """Say whether the wish is the one that was tried last; another attempt or a newer document asks for a new try at once."""
+    """Say whether the request is the one that was tried last; another attempt or a newer document asks for a new try at once."""
     last = record.wanted
     if last is None or wanted is None or last.sha256 != wanted.sha256:
         return False
@@ -254,7 +256,7 @@ def advanced(record: ModelRecord, event: InstallEvent, *, now_s: int) -> ModelRe
 
 
 def switched(record: ModelRecord, active: SlotRef, *, now_s: int) -> ModelRecord:
-    """Return the record that makes `active` the serving slot; the old one becomes the way back, unless it has nothing to offer."""
+    """Return the record that makes `active` the serving slot; the old one becomes the rollback target, unless it has nothing to offer."""
     moved = advanced(record, InstallEvent.SWITCHED, now_s=now_s)
     seen = Tally(sha256=active.sha256, since_s=now_s)
     if record.previous is not None and record.previous.sha256 == active.sha256 and record.previous.proven:
@@ -313,8 +315,8 @@ def withdrawn(record: ModelRecord, *, now_s: int) -> ModelRecord:
 def followed(record: ModelRecord, wanted: Wanted, *, now_s: int) -> ModelRecord:
     """Return the record that notes `wanted`, which is what serves or what is being installed; the same one when nothing is new.
 
-    A rollback, or the fault of a digest that is quarantined, stays visible: a wish without a rollout for what serves is mostly the
-    server's answer to it. A rollout's wish is an offer of its own, carried out as soon as it serves.
+    A rollback, or the fault of a digest that is quarantined, stays visible: a request without a rollout for what serves is mostly the
+    server's answer to it. A rollout's request is an offer of its own, carried out as soon as it serves.
     """
     if record.phase in INSTALLING:
         return record if record.wanted == wanted else msgspec.structs.replace(record, wanted=wanted, gen=wanted.gen)
@@ -364,7 +366,7 @@ def failed(record: ModelRecord, error_class: ErrorClass, code: str, reason: str)
 def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason: str, *, now_s: int) -> ModelRecord:
     """Return the record of going back to the previous slot; with none, nothing serves. The failed digest is quarantined.
 
-    wanted is then the wish that brought the failed version.
+    wanted is then the request that brought the failed version.
     """
     bad, back = record.active, record.previous
     wish = record.wanted
@@ -419,7 +421,7 @@ def tried(record: ModelRecord) -> ModelRecord:
 
 
 def lent(record: ModelRecord) -> ModelRecord:
-    """Return the record whose idle slot is given to a candidate: there is no way back in it any more."""
+    """Return the record whose idle slot is given to a candidate: there is no rollback target in it any more."""
     return msgspec.structs.replace(record, previous=None, before=Tally())
 
 

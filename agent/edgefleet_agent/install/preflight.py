@@ -3,7 +3,7 @@
 1. A refusal says what is needed and for what, what there is, where, and what to do.
 2. Memory: a worker needs what its bundle declares, or, where nothing is declared, about `UNDECLARED_BASE_BYTES` and twice the file.
    Only what is declared, and the reserve, can refuse; a guess only chooses the strategy.
-3. Overlap when the new worker fits beside the old one: no caller waits. Else stop-first: the old worker leaves before the new one
+3. Overlap when the new worker fits next to the old one: no caller waits. Else stop-first: the old worker leaves before the new one
    is tried; callers wait in the listener's backlog for as long as a worker takes to start. If the trial fails, the old one is
    started again.
 4. An unknown figure (-1) never refuses and never stops what serves.

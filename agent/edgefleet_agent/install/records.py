@@ -15,7 +15,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
     leaves: sha256 of the leaf index. not_before_s and the deadlines: unix seconds and seconds.
     start_s: when this device may ask for the bundle, unix seconds by its clock, at most start_within_s after it first accepted this
-    wish (0: at once). download_s counts from there: what is waited is off it already.
+    request (0: at once). download_s counts from there: what is waited is off it already.
     """
 
     model: str
@@ -45,7 +45,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CandidateWish(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle beside the active one of the same model. mode: shadow or split; share_pct and salt are for split."""
+    """A candidate: a second bundle of the same model. mode: shadow or split; share_pct and salt are for split."""
 
     wanted: Wanted
     mode: str
@@ -54,7 +54,7 @@ class CandidateWish(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A task of the document; `until_s` 0 = no limit. args: what it takes, checked by whoever does it."""
+    """A task of the document; `until_s` 0 = no limit. args: what it takes, checked by the part that does it."""
 
     id: str
     kind: str
@@ -92,7 +92,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HoldOk(msgspec.Struct, frozen=True, kw_only=True):
-    """`hold.ok`: the verified brake."""
+    """`hold.ok`: the verified hold."""
 
     v: int = RECORD_VERSION
     seq: int
@@ -160,15 +160,15 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Everything agentd must remember about one model across a power cut.
 
     active: what serves. previous: where to go back to. installing: slot being written or tried, "" = none.
-    phase, gen, wanted and the error fields speak of one wish: the last one begun, or found to be what serves. served: the wish
+    phase, gen, wanted and the error fields are of one request: the last one begun, or found to be what serves. served: the request
     that what serves carried out; None when it came back by a rollback.
     tries, starts: how often the version being installed, or the one that serves, was started; written *before* each start. Once
     proven, a version that served for a while, or was stopped in order, has its starts forgotten.
-    bad_trials: trials of this very wish that failed for want of memory, disk or time; bounds how often it is tried again.
+    bad_trials: trials of this request that failed for want of memory, disk or time; bounds how often it is tried again.
     strategy: how the running install gets its memory, "" = not decided yet (`preflight.Strategy`).
     crashes_s: unix seconds of crashes of what serves. steps: records written for this install; bounds loops.
     seen, before: figures of `active` and of `previous`.
-    error fields: of the last failed install or rollback, until another wish is carried out.
+    error fields: of the last failed install or rollback, until another request is carried out.
     """
 
     v: int = RECORD_VERSION

@@ -109,7 +109,7 @@ class Runner:
         return wanted.start_s
 
     def lend_idle_slot(self, model: str) -> None:
-        """A candidate takes the slot of the way back: from now on there is none. Raises OSError."""
+        """A candidate takes the slot of the rollback target: from now on there is none. Raises OSError."""
         self._book.save(machine.lent(self.records[model]))
 
     # ---- start
@@ -128,7 +128,7 @@ class Runner:
             self._book.recovered(found, record)
             if (
                 is_damaged
-            ):  # told at once: the next install may begin in this moment, and writes its own state over this one
+            ):  # reported at once: the next install may begin in this moment, and writes its own state over this one
                 self._book.reporter.event(EventKind.PHASE, record, code=record.error_code, reason=record.reason)
             self._watch.start(record)
             self._resume(self.records[model])
@@ -145,7 +145,7 @@ class Runner:
             else:
                 self._begin(record, desired_diff.Begin(record.wanted, record.installing))
 
-    # ---- wishes
+    # ---- requests
 
     def apply(self, desired: DesiredOk) -> None:
         """Act on a verified document."""
@@ -159,7 +159,7 @@ class Runner:
         self._book.reporter.changed()
 
     def hold(self, hold: HoldOk) -> None:
-        """Act on a verified brake: what is named and not switched yet stops, what is not named any more goes on at once."""
+        """Act on a verified hold: what is named and not switched yet stops, what is not named any more goes on at once."""
         self._hold = hold
         for model in sorted(self._wanted.keys() | self.records.keys()):
             self.reconcile(model)
@@ -176,7 +176,7 @@ class Runner:
         record = self.records.get(model, ModelRecord(model=model))
         wanted = self._wanted.get(model)
         if wanted is None and (model in self._refused or not self._is_told):
-            return  # the wish exists but was refused, or cannot be read: what serves goes on serving
+            return  # the request exists but was refused, or cannot be read: what serves goes on serving
         moment = self._moment(model)
         now_s = self._book.now_s()
         is_same = machine.is_same_try(record, wanted)
@@ -226,7 +226,7 @@ class Runner:
         record = self._book.write(machine.begun(record, begin.wanted, begin.slot, now_s=self._book.now_s()))
         self._serve_again(record)
         info = self._slots.info(record.model, begin.slot)
-        is_there = info is not None and info.sha256 == begin.wanted.sha256  # the way back needs no room on a full disk
+        is_there = info is not None and info.sha256 == begin.wanted.sha256  # a rollback needs no room on a full disk
         unfit = None if is_there else self._check_disk(begin.wanted, info.length if info else 0)
         if unfit is not None:
             self._unfit(record, unfit)
@@ -310,7 +310,7 @@ class Runner:
             self._try_out(record, ref)
 
     def _try_out(self, record: ModelRecord, ref: SlotRef) -> None:
-        """Start the worker on trial, unless the wish has gone while the old one left."""
+        """Start the worker on trial, unless the request has gone while the old one left."""
         now = self.records[record.model]
         if (now.phase, now.wanted, now.tries) != (record.phase, record.wanted, record.tries):
             return

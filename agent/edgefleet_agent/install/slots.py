@@ -1,7 +1,7 @@
 """The two slots of a model: `models/<model>/{A,B}`, each with one bundle (0444) and what was verified about it.
 
 1. A slot is valid when its `slot.msgpack` is whole, names the bundle's digest, and the file has that length.
-2. `rehash` reads the whole file: at each start of agentd, before a way back, and again by the worker on the descriptor it was handed.
+2. `rehash` reads the whole file: at each start of agentd, before a rollback, and again by the worker on the descriptor it was handed.
 3. Only the install child writes here; agentd opens bundles read-only.
 """
 
@@ -87,7 +87,7 @@ class Slots:
         return msgspec.structs.replace(record, active=active, previous=previous)
 
     def with_sound_previous(self, record: ModelRecord) -> ModelRecord:
-        """Return the record without a way back whose bytes are not what they were; the same one when all is well. Reads it whole."""
+        """Return the record without a rollback target whose bytes are not what they were; the same one when all is well. Reads it whole."""
         if self._intact(record.model, record.previous) == record.previous:
             return record
         return msgspec.structs.replace(record, previous=None, before=Tally())

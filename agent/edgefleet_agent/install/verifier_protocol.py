@@ -36,7 +36,7 @@ class Task(Packet, frozen=True, tag="task"):
     """What this child is for. state_dir: the agent's state folder. repo_head: last payload of `repo/head`, b"" = none seen.
 
     first_req_id: for block requests, above every one this agent has used.
-    block_timeout_s: the shortest wait before leaves are asked for anew.
+    block_timeout_s: the shortest wait before leaves are asked for again.
     """
 
     kind: TaskKind
@@ -81,7 +81,7 @@ class Fetch(Packet, frozen=True, tag="fetch"):
 
 
 class Relink(Packet, frozen=True, tag="relink"):
-    """The broker connection was made anew: ask again for what is missing."""
+    """The broker connection was made again: ask again for what is missing."""
 
 
 class Finish(Packet, frozen=True, tag="finish"):

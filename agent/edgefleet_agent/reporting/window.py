@@ -1,4 +1,4 @@
-"""Telemetry windows: pure sums. Everything in a window adds up, so windows merge without loss (`agent.md` §5.6)."""
+"""Telemetry windows: pure sums. Everything in a window adds up, so windows merge without loss (docs/operate/bandwidth.md)."""
 
 import hashlib
 import logging
@@ -18,7 +18,7 @@ INTERVALS_S: Mapping[str, int] = {"normal": 900, "live": 60, "metered": 3_600}
 MAX_CLASSES = 256
 MAX_WINDOWS = 64
 MAX_PAYLOAD_BYTES = 32 * 1024
-"""Of one telemetry message (`mqtt.md` §4)."""
+"""Of one telemetry message."""
 
 log = logging.getLogger(__name__)
 

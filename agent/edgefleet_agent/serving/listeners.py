@@ -1,4 +1,4 @@
-"""The public listeners of a device: systemd's socket where it gave one, else our own; always a unix socket beside it."""
+"""The public listeners of a device: systemd's socket where it gave one, else our own; and always a unix socket."""
 
 import errno
 import socket

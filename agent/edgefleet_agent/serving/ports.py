@@ -1,4 +1,4 @@
-"""Whom `serving` talks to: who decides, what stands beside, who hears of answers. Its own file because others implement these."""
+"""Whom `serving` talks to: who decides, candidates, who hears of answers. Its own file because others implement these."""
 
 from typing import Protocol
 
@@ -39,7 +39,7 @@ class Owner(Protocol):
 
 
 class Candidates(Protocol):
-    """What stands beside the active workers. Called in the loop."""
+    """What runs as a candidate. Called in the loop."""
 
     def route(self, model: str, route: ModelRoute) -> ModelRoute:
         """Return the model's routes with its candidate."""
@@ -50,15 +50,15 @@ class Candidates(Protocol):
         ...
 
     def ask_stats(self) -> None:
-        """Ask the workers beside for theirs."""
+        """Ask the candidates' workers for theirs."""
         ...
 
     def send_to_all(self, message: SetCapture | SetWatch) -> None:
-        """Tell something to every worker beside that can answer."""
+        """Tell something to every candidate's worker that can answer."""
         ...
 
     def close(self) -> None:
-        """End the workers beside."""
+        """End the candidates' workers."""
         ...
 
 

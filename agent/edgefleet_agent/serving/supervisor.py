@@ -3,12 +3,12 @@
 1. One active worker per model holds the public listeners; a trial worker gets them only by `promote`.
 2. `promote` is called after the record that names the new slot is on the disk. Old and new accept together for a moment, so no
    request is refused; then the old one drains.
-3. An active worker that ends is started again at once, then after 0.2, 1, 5, 30 s (`agent.md` §5.3); what a crash means is the
+3. An active worker that ends is started again at once, then after 0.2, 1, 5, 30 s; what a crash means is the
    owner's decision, and when the owner cannot write it down (OSError), the worker is started again all the same.
 4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s` (a slow model for more),
    hangs: it is killed, and its end is a crash like any other.
 5. A worker that is to take another's place is loaded where a core would idle (`worker.gentle`). One that gets next to nothing of a core
-   that way is started anew with a share of one: a busy device must not stay with its old version.
+   that way is started again with a share of one: a busy device must not stay with its old version.
 """
 
 import logging
@@ -72,7 +72,7 @@ class Supervisor:
         self._ref_of: Callable[[str], SlotRef | None] = _no_ref
         self._candidates: Candidates | None = None
         self.listener: Listener | None = None
-        """Who hears of answers, of the workers beside as well: prediction log and capture."""
+        """Who hears of answers, of the candidates' workers as well: prediction log and capture."""
 
     @property
     def options(self) -> WorkerOptions:
@@ -80,7 +80,7 @@ class Supervisor:
         return self._options
 
     def attach_candidates(self, candidates: Candidates) -> None:
-        """Name what stands beside the active workers."""
+        """Name what runs as a candidate."""
         self._candidates = candidates
 
     def attach(self, owner: Owner, ref_of: Callable[[str], SlotRef | None]) -> None:
@@ -141,7 +141,7 @@ class Supervisor:
         return lanes.made_room is not None and lanes.active is None
 
     def stop_trial(self, model: str) -> None:
-        """End the trial worker, if any; its exit is not told."""
+        """End the trial worker, if any; its exit is not reported."""
         lanes = self._lanes(model)
         trial, lanes.trial = lanes.trial, None
         lanes.is_recycling = False
@@ -197,7 +197,7 @@ class Supervisor:
         active, lanes.active = lanes.active, None
         lanes.made_room = lanes.when_gone = None
         lanes.serving_since_s = None
-        lanes.failures = 0  # of this version: the next one begins its back-off anew
+        lanes.failures = 0  # of this version: the next one begins its back-off again
         if active is not None:
             lanes.draining.append(active)
             active.drain()

@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: who served this long starts its back-off anew.
+    """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: a worker that served so long starts its back-off again.
 
     gentle: the priority of a start beside another that serves the same model (`worker.gentle`). start_s: from its start a worker is
     ready within this time. golden_s: it answers a golden vector within this time.
@@ -58,7 +58,7 @@ class WorkerOptions:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is particular to a worker beside the active one; the fields are those of `worker.protocol.Start`."""
+    """What is particular to the worker of a candidate; the fields are those of `worker.protocol.Start`."""
 
     lane: str
     background: bool = False

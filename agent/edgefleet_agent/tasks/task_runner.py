@@ -2,9 +2,9 @@
 
 1. `diag` and `logs` are a short child: it looks, packs, and sends the result over HTTPS. Exit 0 sent, 75 try again, else failed.
 2. `restart` is agentd's own: of one worker, or of agentd in its place (same process id), once what is in flight is finished.
-3. Each step is told as an event at once; the record on the disk comes first, so that a power cut repeats a report, never an act.
+3. Each step is reported as an event at once; the record on the disk comes first, so that a power cut repeats a report, never an act.
 4. Tasks wait while an install is on its way: the device has one thing to do at a time.
-5. Kinds that another part does (`give`) run beside all this; that part calls `finish`. A restart begins them anew.
+5. Kinds that another part does (`give`) run beside all this; that part calls `finish`. A restart begins them again.
 """
 
 import json
@@ -92,7 +92,7 @@ class TaskRunner:
         self._look_in(0.0)
 
     def close(self) -> None:
-        """Begin nothing any more; a running child ends, and its task is done anew by the next run."""
+        """Begin nothing any more; a running child ends, and its task is done again by the next run."""
         self._tasks = []
         if self._timer is not None:
             self._timer.cancel()

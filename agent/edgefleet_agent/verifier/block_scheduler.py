@@ -1,4 +1,4 @@
-"""Which leaves to ask for next, and when again. Pure: no socket, no clock; `now_s` is an argument (`mqtt.md` §6).
+"""Which leaves to ask for next, and when again. Pure: no socket, no clock; `now_s` is an argument (docs/protocol/blocks.md).
 
 1. A leaf is had, in flight, or missing. A request names missing leaves only and puts the first `credit × per message` in flight.
 2. Topped up at half of the window, so that the line never runs dry.
@@ -6,7 +6,7 @@
    whatever is still in flight from requests before r will not come. It is missing again at once, without a timeout.
 4. A request of which nothing was heard is repeated soon, a few times: it may be lost, and a repeat that was not needed costs a few
    bytes, since the server does not answer what it has answered already (`blocks.md`).
-5. Leaves are asked for anew, which may bring them twice, only when nothing at all has come for as long as answers may take here:
+5. Leaves are asked for again, which may bring them twice, only when nothing at all has come for as long as answers may take here:
    measured (RFC 6298), at least SHORTEST_S, and longer after many such waits in a row. An answer that comes after all is measured too.
 6. What an answer takes is not known before the first one: the first request is for one leaf. What that took longer than a small
    file, each further leaf of a message takes too; where that is long, messages are made smaller. So a slow line is not filled with
@@ -61,7 +61,7 @@ class Sent:
 class BlockScheduler:
     """State of one blob's pull.
 
-    timeout_s: the shortest wait before leaves are asked for anew. line: what answers took so far. is_measured: whether by data of
+    timeout_s: the shortest wait before leaves are asked for again. line: what answers took so far. is_measured: whether by data of
     this server; else `line` is of small files, and only a start.
     """
 

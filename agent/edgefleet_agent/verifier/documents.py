@@ -172,7 +172,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
             candidates.append(_candidate(name, model, model.candidate, document.gen, repository))
         except TransportError:
             raise
-        except EdgefleetError as error:  # alone: what is active does not depend on what is tried beside it
+        except EdgefleetError as error:  # alone: what is active does not depend on a candidate
             refused_candidates.append(_refusal(name, model.candidate, error))
     until, watched = document.telemetry.until, document.telemetry.predictions_until
     return DesiredOk(

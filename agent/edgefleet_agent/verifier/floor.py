@@ -1,10 +1,11 @@
 """The floor: the newest of everything this device has ever accepted, so that nothing older is accepted again.
 
-Why beside ngclient's cache: that cache is renamed without fsync, and with a torn one old metadata was accepted (`security.md` §0.3).
+ngclient's cache is not enough: it is renamed without fsync, and with a torn one old metadata was accepted
+(docs/explanation/on-the-device.md).
 1. Two copies with CRC, `floor.a` then `floor.b`, each written durably; the higher `serial` that is whole counts.
 2. Versions never go down, except for roles whose keys the root has changed (recovery from fast-forward, TUF specification 5.3.11).
-3. Trusted time = max(system clock, persisted, build). Only a clock at most one year ahead of it is persisted (`security.md` §2.5).
-4. Both copies lost, torn or missing: the floor starts anew at the last accepted document (`desired.ok`), and the loss is reported
+3. Trusted time = max(system clock, persisted, build). Only a clock at most one year ahead of it is persisted.
+4. Both copies lost, torn or missing: the floor starts again at the last accepted document (`desired.ok`), and the loss is reported
    as `trust.floor_lost`.
 """
 
@@ -105,10 +106,10 @@ def highest(floor: Floor) -> int:
 def with_versions(floor: Floor, versions: Mapping[str, int], keys: Mapping[str, str]) -> Floor:
     """Return the floor raised to `versions`. Raises FloorError when one of them is below it.
 
-    keys: key ids of the top-level roles by the newest root; a role with other keys than before starts anew.
+    keys: key ids of the top-level roles by the newest root; a role with other keys than before starts again.
     """
     rotated = {role for role, ids in keys.items() if floor.keys.get(role, ids) != ids}
-    # snapshot and timestamp vouch for all versions: with new keys for them everything may start anew, but root
+    # snapshot and timestamp vouch for all versions: with new keys for them everything may start again, but root
     reset_all = bool(rotated & {"snapshot", "timestamp"})
     raised = dict(floor.versions)
     for role, version in versions.items():

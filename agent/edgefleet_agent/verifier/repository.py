@@ -3,7 +3,7 @@
 1. Bootstrap is the pinned root of the enrolment, never the cache.
 2. A missing file is a 404 to ngclient ("no newer root"); any other failure is a download error.
 3. ngclient has no public clock argument: the reference time of its trusted set is replaced right after construction
-   (`security.md` §0.4; tested, python-tuf pinned below 8).
+   (tested, python-tuf pinned below 8): with a clock at 1970 it took expired metadata.
 4. What ngclient refuses because it has seen more is told with it (`Seen`), so that a restored server can sign itself ahead.
 5. `repo/head` is an unsigned hint: it answers "timestamp" and "no newer root" without a round trip. What it may do is delay.
    The caller tries again without it when anything fails.
@@ -94,7 +94,7 @@ class Fetcher(FetcherInterface):
 
 
 class Repository:
-    """One refreshed view of the repository. Made anew for each task: ngclient refreshes once in its life."""
+    """One refreshed view of the repository. Made again for each task: ngclient refreshes once in its life."""
 
     def __init__(self, folder: Path, root: bytes, source: MetaSource, head: RepoHead | None, now: datetime) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Writes a bundle into a slot leaf by leaf: `bundle.part` and, beside it, `bundle.bits` with what is there.
+"""Writes a bundle into a slot leaf by leaf: `bundle.part` and, next to it, `bundle.bits` with what is there.
 
 1. Leaves are written at their offsets after their hash was right; data is fsynced every 8 MiB and at the end.
 2. The bitmap is replaced after each MiB without fsync: a killed process loses at most that. After a power cut it may name leaves

@@ -1,7 +1,7 @@
 """Metrics that compare a candidate's answers with labels or with the source model's answers. Pure.
 
 Each metric gives `value`, the source's own `baseline`, and `drop` = how much worse the candidate is, in the metric's unit.
-Cosine is not among them: it stays at 0.9996 while a detector loses every object (converters.md §C).
+Cosine is not among them: it stays at 0.9996 while a detector loses every object (docs/explanation/converting.md).
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """How far a candidate's answers are from the source's, as figures for the report and as declared tolerances. Pure.
 
 Declared tolerances are what the device's golden test allows. They must cover what differs between processors (never bit for
-bit, agent.md §1 fact 10) and, for quantised models, what quantization itself changed:
+bit, docs/explanation/converting.md) and, for quantised models, what quantization itself changed:
 
 * float32: 1e-4 of the output's range, and 1e-3 of each value;
 * float16 and int16 weights: 1e-2 of the range and of each value;

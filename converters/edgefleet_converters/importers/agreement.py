@@ -1,6 +1,6 @@
 """Hold an imported ONNX model against what the original itself answered.
 
-A converter that ends well proves nothing (converters.md §0.3), so each import brings samples with the original's answers, and
+A converter that ends well proves nothing (docs/explanation/converting.md), so each import brings samples with the original's answers, and
 the ONNX model must repeat them in onnxruntime. Runs in a sandboxed child.
 """
 

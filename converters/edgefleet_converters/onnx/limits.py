@@ -1,4 +1,4 @@
-"""Limits and the operator allow-list for ONNX sources (`security.md` §4, ONNX graph)."""
+"""Limits and the operator allow-list for ONNX sources (docs/explanation/converting.md)."""
 
 import math
 from dataclasses import dataclass

@@ -62,7 +62,7 @@ def prepared(
     except TransformError:
         pass  # a candidate that needs what is missing says so itself; others do not need it
     except ValueError:
-        # onnxruntime 1.32 compares a per-channel scale with one number for the bias of some Gemm nodes (converters.md §0.5).
+        # onnxruntime 1.32 compares a per-channel scale with one number for the bias of some Gemm nodes (magika has one).
         rewritten = run_passes(model, [GemmToMatMul()])
         notes += rewritten.notes
         if rewritten.notes[0].outcome == "applied":

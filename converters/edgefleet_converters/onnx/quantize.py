@@ -1,7 +1,7 @@
 """Make one candidate from a simplified model: float16, dynamic int8 or static int8 (QDQ). Runs in a sandboxed child.
 
 What is done is data (`recipe.CandidateSpec`), so a bundle can carry it. The defaults of the tools destroy real models
-(converters.md §0.4); which operators are quantised, and that heads can stay float, is therefore part of the spec.
+(docs/explanation/converting.md); which operators are quantised, and that heads can stay float, is therefore part of the spec.
 """
 
 import tempfile

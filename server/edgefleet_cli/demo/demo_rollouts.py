@@ -63,7 +63,7 @@ def progress(rollout: Json) -> str:
 
 
 def told(rollout: Json) -> Json:
-    """Return a rollout as the demo's summary holds it (design README §4)."""
+    """Return a rollout as the demo's summary holds it."""
     keys = ("name", "state", "verdict", "reason", "strength", "devices")
     return {
         "id": rollout["id"],

@@ -253,7 +253,7 @@ class Story:
 
 
 def summary(story: Story, elapsed_s: float) -> Json:
-    """Return what `demo --once -o json` prints (design README §4)."""
+    """Return what `demo --once -o json` prints."""
     states, caught = story.states(), story.rollouts[ANSWERS_NAN]
     return {
         "ok": True,

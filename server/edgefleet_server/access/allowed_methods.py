@@ -100,4 +100,4 @@ class AllowedMethods:
         inner = {**scope, "method": "GET"}
         await self._app(inner, receive, send_head)
         if "route" in inner:
-            scope["route"] = inner["route"]  # whoever counts requests asks for it
+            scope["route"] = inner["route"]  # what counts requests asks for it

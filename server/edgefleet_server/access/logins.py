@@ -1,7 +1,7 @@
 """How a browser gets in: one-time links and sessions. Part of the access service; thread-safe, calls block.
 
 - A link is made by the owner of a token and turns into one session. It is taken out of the database in the transaction that
-  opens the session, so it works once, whoever comes first.
+  opens the session, so it works once, for the first that comes.
 - A session stands for its token: each request reads the token's row, so a session never has more roles than its token, and
   ends with it (revoked, expired).
 - Secrets have 256 random bits and are stored as SHA-256 only, as those of tokens (`service.py`). They are compared in constant

@@ -1,7 +1,7 @@
 """Alert receivers as the rest of the server sees them: make one, and take what Alertmanager sends.
 
 - A firing alert acts once on each rollout that it is about: (receiver, group key, fingerprint, start) is noted in the transaction of the
-  act. Alertmanager repeats itself until the alert is resolved; somebody who resumes the rollout meanwhile is not overruled by that.
+  act. Alertmanager repeats itself until the alert is resolved; a person who resumes the rollout meanwhile is not overruled by that.
 - An alert about a rollout that finished within a day reopens it: `rollback` takes the release back, `pause` asks a person what to do. Where
   one is open, that is the one meant.
 - A resolved alert resumes nothing: that is a person's word.

@@ -175,7 +175,7 @@ def _lost(job: ClaimedJob) -> LeaseLostError:
 
 
 def _text(told: str, most: int = _MAX_TEXT) -> str:
-    """Return what a child told as text that every database holds: NUL and halves of surrogate pairs become escapes."""
+    """Return what a child reported as text that every database holds: NUL and halves of surrogate pairs become escapes."""
     return told.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()[:most]
 
 

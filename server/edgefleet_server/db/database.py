@@ -141,7 +141,7 @@ class Database:
                 self._current.reset(token)
 
     def _turn(self, *, writes: bool) -> AbstractContextManager[object]:
-        """Return what waits for one's turn to write; whoever waited too long is told so by SQLite itself."""
+        """Return what waits for one's turn to write; SQLite itself refuses a writer that waited too long."""
         return self._turns.mine(SQLITE_BUSY_TIMEOUT_MS / 1000) if writes and self.is_sqlite else nullcontext()
 
     def ping(self) -> None:

@@ -1,6 +1,6 @@
-"""A lock that goes to whoever has waited longest. For the writers of one process on SQLite.
+"""A lock that goes to the thread that has waited longest. For the writers of one process on SQLite.
 
-SQLite lets whoever asks at the right moment in; the others ask again after a tenth of a second. An engine that writes one transaction after
+SQLite lets in what asks at the right moment; others ask again after a tenth of a second. An engine that writes one transaction after
 the other would keep a person's command out until it gives up.
 """
 

@@ -90,7 +90,7 @@ def _packed(packed: Packed, name: str, column: Column[Any], values: list[Any]) -
 
 
 def _json(packed: Packed, name: str, values: Sequence[Any]) -> str:
-    """Add a column of JSON values. They are told apart by their text: 1 and true are the same to Python."""
+    """Add a column of JSON values. They are distinguished by their text: 1 and true are the same to Python."""
     first = values[0]
     texts = [_json_text(first)] if all(value is first for value in values) else [_json_text(value) for value in values]
     places = {text: place for place, text in enumerate(dict.fromkeys(texts), 1)}

@@ -9,7 +9,7 @@ times in what they go by: events and the reports of devices. Conversions and del
 - The database is asked every so often, not for each moment: in between the monotonic clock goes on, so a step of the own clock moves
   nothing. A step and a machine that slept look the same from here: then it is asked again at once.
 - Not SQL `now()` in the claim: lease and next look are also compared with what a tick decided, and decisions take `now` as an argument.
-- Signing goes by the machine's own clock: whoever can set the database's must not prolong what was signed.
+- Signing goes by the machine's own clock: somebody who can set that of the database must not prolong what was signed.
 """
 
 import logging

@@ -72,7 +72,7 @@ class EventLog:
             return ids
 
     def add_told(self, rows: Sequence[dict[str, Any]]) -> int:
-        """Store what devices told, each event once, in the caller's transaction; return how many were new."""
+        """Store what devices reported, each event once, in the caller's transaction; return how many were new."""
         with self._db.session() as session:
             new = feed_store.add_events(session, rows)
             if new:
@@ -114,7 +114,7 @@ class EventLog:
             return {row.id or 0: event_view(row) for row in feed_store.events_by_id(session, ids)}
 
     def prune(self, now: datetime) -> int:
-        """Remove what devices told more than KEPT ago, in transactions of one batch each; return how many.
+        """Remove what devices reported more than KEPT ago, in transactions of one batch each; return how many.
 
         What the server noted stays, and all that belongs to a rollout.
         """

@@ -116,7 +116,7 @@ def settled_until(session: Session, settled: datetime, after_id: int) -> int:
 
 
 def prune_events(session: Session, before: datetime, limit: int) -> int:
-    """Remove up to `limit` events that devices told before a moment; never the newest, whose id must not come again."""
+    """Remove up to `limit` events that devices reported before a moment; never the newest, whose id must not come again."""
     newest = select(func.max(col(FleetEvent.id))).scalar_subquery()
     old = (
         select(col(FleetEvent.id))

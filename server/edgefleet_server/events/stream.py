@@ -205,7 +205,7 @@ class EventHub:
         return frames, found[-1].id if found and len(page) == PAGE else None
 
     def _newest(self) -> int:
-        """Return the id of the newest event that may be told: what comes after it is new."""
+        """Return the id of the newest event that may be sent: what comes after it is new."""
         position = self._feed.position()
         while page := self._feed.since(position, EventFilter(), PAGE):
             position = page[-1].id

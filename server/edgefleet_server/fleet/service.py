@@ -1,6 +1,6 @@
 """The fleet as the rest of the server sees it.
 
-A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits), `desired` (signed documents), `holding` (the brake),
+A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits), `desired` (signed documents), `holding` (the hold),
 `offering` (what rollouts ask), `reports` (what devices say), `tasking` (tasks), `happenings` (events), `groups`,
 `identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
@@ -382,7 +382,7 @@ class FleetService:
         return self.offers.wants(device_ids, model)
 
     def resign_due(self, now: datetime) -> int:
-        """Sign anew the documents that passed half of their life; return how many. For the engine tick."""
+        """Sign again the documents that passed half of their life; return how many. For the engine tick."""
         return self.desired.resign_due(now)
 
     def on_desired(self, listener: Listener) -> Callable[[], None]:
@@ -421,27 +421,27 @@ class FleetService:
         return self.sampling.key()
 
     def hold_envelope(self) -> bytes | None:
-        """Return the signed brake document, or None when there never was one."""
+        """Return the signed hold document, or None when there never was one."""
         return self._brake.envelope()
 
     def set_hold(self, rollouts: Sequence[str], digests: Sequence[str]) -> bool:
-        """Make the brake name exactly these; return whether it was signed, because that differs or half its life is over."""
+        """Make the hold name exactly these; return whether it was signed, because that differs or half its life is over."""
         return self._brake.set(rollouts, digests)
 
     def resign_hold_due(self, now: datetime) -> bool:
-        """Sign the brake anew when half of its life is over; return whether it was. For the engine tick."""
+        """Sign the hold again when half of its life is over; return whether it was. For the engine tick."""
         return self._brake.resign_due(now)
 
     def hold_rollouts(self) -> list[str]:
-        """Return the rollouts that the brake names, sorted."""
+        """Return the rollouts that the hold names, sorted."""
         return self._brake.rollouts()
 
     def hold_digests(self) -> list[str]:
-        """Return the bundles that the brake names, sorted."""
+        """Return the bundles that the hold names, sorted."""
         return self._brake.digests()
 
     def on_hold(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each commit that signed the brake; return how to stop."""
+        """Call `listener` after each commit that signed the hold; return how to stop."""
         return self._brake.subscribe(listener)
 
     # ---- what happens
@@ -451,7 +451,7 @@ class FleetService:
         return self.feed.add(rows)
 
     def prune_events(self, now: datetime) -> int:
-        """Remove what devices told more than 90 days ago, old results of tasks, who waited in vain; return how many."""
+        """Remove what devices reported more than 90 days ago, old results of tasks, who waited in vain; return how many."""
         return self.feed.prune(now) + self.tasks.prune(now) + self.approvals.prune(now)
 
     # ---- what devices say
@@ -461,7 +461,7 @@ class FleetService:
         return self.offers.reports_of(device_ids, model)
 
     def on_reports(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` after each commit that told something new: model, document, presence, revocation."""
+        """Call `listener` after each commit that changed something: model, document, presence, revocation."""
         return self._reports.news.subscribe(listener)
 
     def take_state(self, device_id: DeviceId, state: State) -> SignedDesired | None:

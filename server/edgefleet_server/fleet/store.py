@@ -139,7 +139,7 @@ def count_devices(session: Session, *conditions: ColumnElement[bool], most: int 
 
 
 def forget_presence(session: Session) -> None:
-    """Mark every device unheard of; locked in order of id, as whoever writes many documents does."""
+    """Mark every device unheard of; locked in order of id, as every writer of many documents does."""
     heard_of = col(FleetDevice.is_online).is_not(None)
     session.execute(select(col(FleetDevice.id)).where(heard_of).order_by(col(FleetDevice.id)).with_for_update())
     session.execute(update(FleetDevice).where(heard_of).values(is_online=None))
@@ -157,5 +157,5 @@ def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
 
 
 def lock_devices(session: Session) -> None:
-    """Lock every device, in order of id: whoever signs documents has ended, or begins after this transaction."""
+    """Lock every device, in order of id: a process that signs documents has ended, or begins after this transaction."""
     session.execute(select(col(FleetDevice.id)).order_by(col(FleetDevice.id)).with_for_update())

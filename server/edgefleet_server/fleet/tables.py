@@ -164,7 +164,7 @@ class FleetGroup(SQLModel, table=True):
 
 
 class FleetHold(SQLModel, table=True):
-    """The newest brake document of the tenant and what it names; one row, id 1. Nothing is signed yet while `seq` is 0."""
+    """The newest hold document of the tenant and what it names; one row, id 1. Nothing is signed yet while `seq` is 0."""
 
     __tablename__ = "fleet_hold"
 

@@ -1,6 +1,6 @@
 """The gateway's MQTT client: paho behind one wrapper.
 
-What paho 2.2 does not do by itself, and how it is answered here (`mqtt.md` §5):
+What paho 2.2 does not do by itself, and how it is answered here:
 1. After a reconnect paho sends everything it holds at once: a client object lives for one connection and is thrown away;
    what must reach devices is published again from the database on every connect.
 2. Its queues are unbounded: a publish waits until fewer than MAX_UNACKED messages and MAX_PENDING_BYTES are on their way.
@@ -209,7 +209,7 @@ class MqttLink:
                 return
 
     def _give_up(self, connection: _Connection) -> None:
-        """Mark a connection as over and wake whoever waits for it."""
+        """Mark a connection as over and wake what waits for it."""
         connection.is_over.set()
         with self._changed:
             self._changed.notify_all()
@@ -272,7 +272,7 @@ class MqttLink:
                     connection.early.add(mid)
                 else:
                     connection.pending_bytes -= size
-                # not for each one: who waits would wake for a single message
+                # not for each one: a waiting thread would wake for a single message
                 if self._waiting and len(connection.pending) <= ROOM_AGAIN:
                     self._changed.notify_all()
 

@@ -1,10 +1,10 @@
-"""Sends what devices should know: retained desired documents, the repository head, the brake, acknowledgements.
+"""Sends what devices should know: retained desired documents, the repository head, the hold, acknowledgements.
 
 Rules:
 1. On every connect everything retained is published again from the database: a broker may have lost all of it. A database
    that is away just then is asked again.
-2. A document or brake newly signed by this process is on its way at once (listener); one signed by another process is found
-   by looking at the database every POLL_S, less often after a long look that found nothing. Head and brake go before any document.
+2. A document or hold newly signed by this process is on its way at once (listener); one signed by another process is found
+   by looking at the database every POLL_S, less often after a long look that found nothing. Head and hold go before any document.
 3. An older `gen` is never published after a newer one of the same device.
 4. One thread publishes: order is its queue.
 """
@@ -69,7 +69,7 @@ class Sources(Protocol):
         ...
 
     def hold_envelope(self) -> bytes | None:
-        """Return the brake document."""
+        """Return the hold document."""
         ...
 
 
@@ -119,7 +119,7 @@ class Outbound:
         self._queue.put(self._publish_everything)
 
     def send_shared(self) -> None:
-        """Publish the head and the brake if they are new. Documents of the same transaction come after them either way."""
+        """Publish the head and the hold if they are new. Documents of the same transaction come after them either way."""
         self._queue.put(self._publish_shared)
 
     def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
@@ -169,7 +169,7 @@ class Outbound:
     def _publish_queued(self, documents: Sequence[Signed], queued_at_s: float, *, again: bool = False) -> None:
         """Publish what waited its turn; from then on the look for changes finds what could not be sent."""
         try:
-            if queued_at_s >= self._shared_at_s:  # else head and brake were read after this was committed, and are out
+            if queued_at_s >= self._shared_at_s:  # else head and hold were read after this was committed, and are out
                 self._publish_shared()
             self._publish_documents(documents, again=again)
         finally:
@@ -191,7 +191,7 @@ class Outbound:
         self._publish_shared()
         for document in self._sources.all_desired():
             if not self._publish_desired(document):
-                break  # the connection is gone; the next one begins anew
+                break  # the connection is gone; the next one begins again
         self._owes_everything = False
 
     def _look_for_changes(self) -> None:

@@ -1,11 +1,11 @@
 """Answers what devices ask for over MQTT: blocks of blobs (`up/blk`) and small files (`up/meta`).
 
-Rules (`mqtt.md` §6):
+Rules (docs/protocol/blocks.md):
 1. Device-driven: one request earns at most the leaves of `credit` full messages (128 KiB each); the device then asks again.
 2. A newer request of a device replaces its older one; a lost connection forgets them all. A request that repeats one which was
-   taken is not answered again: what went to the broker is on its way, or lost, and then the device asks anew.
+   taken is not answered again: what went to the broker is on its way, or lost, and then the device asks again.
 3. Round robin: one message a device and turn. Metadata goes before blocks.
-4. Bounded: at most MAX_WAITING devices wait for blocks; the next one is told BUSY and when to try again.
+4. Bounded: at most MAX_WAITING devices wait for blocks; the next one gets BUSY and when to try again.
 5. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
    not stored is GONE.
 Publishing blocks while too much is on its way to the broker: that is the back-pressure.
@@ -162,7 +162,7 @@ class Responder:
             self._waiting.notify()
 
     def forget_offers(self, devices: Sequence[DeviceId]) -> None:
-        """Look anew at what these devices may pull: their documents changed."""
+        """Look again at what these devices may pull: their documents changed."""
         for device in devices:
             self._offers.pop(device, None)
 

@@ -1,4 +1,4 @@
-"""Process entry of a conversion worker: takes jobs from the database until it is told to stop.
+"""Process entry of a conversion worker: takes jobs from the database until it is asked to stop.
 
     python -m edgefleet_server.process.conversion_worker          (settings as one JSON line on stdin)
 

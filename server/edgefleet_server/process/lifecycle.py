@@ -340,7 +340,7 @@ class _Listener:
 
 
 def ensure_certificate(parts: Parts) -> None:
-    """Issue the listeners' certificate anew when it lacks one of our names or ends soon."""
+    """Issue the listeners' certificate again when it lacks one of our names or ends soon."""
     wanted = {
         host for host in (parts.settings.device_public_host, parts.settings.broker_host) if host not in _WILDCARDS
     }

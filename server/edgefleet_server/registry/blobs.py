@@ -1,4 +1,4 @@
-"""The content-addressed blob store behind a port (design README decision 12).
+"""The content-addressed blob store behind a port.
 
 Rules of the machine:
 

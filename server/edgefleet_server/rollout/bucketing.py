@@ -7,7 +7,7 @@
   a joiner below it belongs to the stage, one above it waits for a later stage. Only 100 % takes in every joiner.
 - A stage may get no device of a stratum (`count_total` shared out among many, or a stratum that is empty). Its cut is then
   the previous one; nothing can be learned there, so the cell is skipped once the stage has passed in another stratum.
-Source: design README §7.
+Source: docs/explanation/rollouts.md, "Who is in which stage".
 """
 
 from bisect import bisect_left

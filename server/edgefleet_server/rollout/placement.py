@@ -2,7 +2,7 @@
 
 Its own module because a plan shows it and a finding counts with it. A device that ran the release beside its version counts anew
 in the first stage of another mode that reaches it.
-Source: design README §7, ADR 0035.
+Source: docs/explanation/rollouts.md, "Who is in which stage"; ADR 0035.
 """
 
 from collections.abc import Container, Hashable, Mapping, Sequence

@@ -11,7 +11,7 @@
    - unreachable is not an end: the device may come back and report anything, or be taken out of the rollout.
 5. An event without an entry is a bug in the planner, never the world's fault: `IllegalTransitionError`.
 
-Source: fleet.md §5.3.
+Source: docs/explanation/rollouts.md, "States".
 """
 
 from collections.abc import Iterable, Mapping

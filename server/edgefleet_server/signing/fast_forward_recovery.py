@@ -1,11 +1,11 @@
-"""What to sign anew when devices have seen more of the repository than this server knows: it was restored from an older copy. Pure.
+"""What to sign again when devices have seen more of the repository than this server knows: it was restored from an older copy. Pure.
 
 Its own module because it decides without a key, a table or the library that signs; `repository` does what it says.
 
 Rules:
 - A role goes back when a device has seen any version as high as our lowest: then all are signed, above what was seen. What was signed
-  after the backup is known to nobody but the devices, so which roles they were cannot be told.
-- A client never accepts a snapshot that names fewer roles (TUF specification 5.5.5). A role of a model that we do not know is made anew
+  after the backup is known to nobody but the devices, so which roles they were cannot be known.
+- A client never accepts a snapshot that names fewer roles (TUF specification 5.5.5). A role of a model that we do not know is made again
   and names no bundle: it takes nothing away from a device, and publishing the model again fills it.
 - What a device says is not signed. Versions are unix seconds or a little above, so no more than MAX_AHEAD above the time is believed;
   names must be roles of models, and at most MAX_EMPTY roles may be without a bundle.
@@ -50,7 +50,7 @@ class ResignPlan:
 
 
 def resign_plan(ours: SignedVersions, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
-    """Return what to sign anew, None when nothing would become better by it."""
+    """Return what to sign again, None when nothing would become better by it."""
     most = int((now + MAX_AHEAD).timestamp())
     version = min(seen.version, most)
     everything = seen.version > 0 and version >= min(ours.versions.values(), default=0)

@@ -83,7 +83,7 @@ class FileSigner:
         return all((self._folder / f"{role}.pem").is_file() for role in ONLINE_ROLES)
 
     def has_root(self) -> bool:
-        """Return whether the root key and its passphrase both lie here: then whoever copies the folder has the fleet."""
+        """Return whether the root key and its passphrase both lie here: then a copy of the folder is enough to own the fleet."""
         return all((self._folder / name).is_file() for name in (ROOT_FILE, PASSPHRASE_FILE))
 
     def signer(self, role: str) -> CryptoSigner:

@@ -1,4 +1,4 @@
-"""The TUF repository: signs metadata in the shape of the design and keeps it in the database.
+"""The TUF repository: signs metadata in the shape of docs/protocol/manifest.md and keeps it in the database.
 
 Its own file because it is the shell around python-tuf; `store` has the SQL, `service` the transactions.
 
@@ -124,14 +124,14 @@ class TufRepository:
         return True
 
     def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
-        """Return what must be signed anew for a device that has seen more than is here; None when nothing. Signs nothing."""
+        """Return what must be signed again for a device that has seen more than is here; None when nothing. Signs nothing."""
         snapshot = self._load_any(session, "snapshot").signed
         versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
         empty = len(self.lost_models(session)) if seen.roles.keys() - versions.keys() else 0
         return resign_plan(SignedVersions({**versions, "snapshot": snapshot.version}, empty), seen, now)
 
     def outrun(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
-        """Sign anew what `resigning` says; return it, None when there was nothing to sign."""
+        """Sign again what `resigning` says; return it, None when there was nothing to sign."""
         store.take_turn(session)
         plan = self.resigning(session, seen, now)
         if plan is None:
@@ -171,7 +171,7 @@ class TufRepository:
         return {name for name, at in self.resign_times(session).items() if at <= now}
 
     def resign_times(self, session: Session) -> dict[str, datetime]:
-        """Return when each role, root apart, has passed half of its life and is signed anew. Reads no file."""
+        """Return when each role, root apart, has passed half of its life and is signed again. Reads no file."""
         made = store.newest_made(session)
         return {name: made_at + _life_of(name) / 2 for name, made_at in made if name != "root"}
 

@@ -291,7 +291,7 @@ class SigningService:
 
 
 def _replace(path: Path, data: bytes, mode: int) -> None:
-    """Write a file anew, atomically: a reader sees the old or the new one."""
+    """Write a file again, atomically: a reader sees the old or the new one."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
     write_private(fresh, data, mode=mode)

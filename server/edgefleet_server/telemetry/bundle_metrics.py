@@ -28,7 +28,7 @@ class Metric:
 
     @property
     def is_lower_better(self) -> bool:
-        """Say whether a smaller value is better: told by the figures where they differ, else by the name."""
+        """Say whether a smaller value is better: by the figures where they differ, else by the name."""
         if self.baseline is not None and self.drop and self.value != self.baseline:
             return (self.value > self.baseline) == (self.drop > 0)
         return self.name in LOWER_IS_BETTER

@@ -90,7 +90,7 @@ class WindowView:
 
 @dataclass(frozen=True, slots=True)
 class PeriodWindow:
-    """One window as it adds up with others: counts, the packed latency sketch, counts by class. joules_per_answer: -1 = not told."""
+    """One window as it adds up with others: counts, the packed latency sketch, counts by class. joules_per_answer: -1 = not reported."""
 
     device: str
     lane: str

@@ -3,7 +3,7 @@
 Rules:
 1. A span is cut into equal steps; windows that were received in the same step are added up: counts by addition, latencies by merging
    their sketches, so that a quantile of a step is one of all its requests and not a mean of quantiles.
-2. A step without windows has no point: a line breaks where nothing was told.
+2. A step without windows has no point: a line breaks where nothing was reported.
 3. Figures of the device (memory, temperature, CPU) are means over a step, of the messages that could tell them.
 """
 

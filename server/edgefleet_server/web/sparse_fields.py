@@ -1,7 +1,7 @@
 """`fields=a,b` of lists: every item with only these fields. One place for all lists, so that no route has to know.
 
 A route that answers `ListOf[…]` gets the parameter by its class. Its answer is made as always and cut before it is sent: that spares
-the network and the reader, not the server. The OpenAPI document describes whole items; who asks for fields reads what was asked for.
+the network and the reader, not the server. The OpenAPI document describes whole items; a reader who asks for fields gets those.
 """
 
 import json

@@ -3,7 +3,7 @@
 - A claim takes a webhook, not a delivery: SKIP LOCKED, a lease, a fence. So one process at a time sends to one receiver, in order, and
   what a dead one left is taken over when its lease ends (at once by the same process, started again).
 - Each webhook that has something due gets a lane, a thread of its own: a slow receiver delays only itself.
-- Each try is written down before the next one, if the fence is still ours. Who dies between the two sends that message once more, with
+- Each try is written down before the next one, if the fence is still ours. One that dies between the two sends that message once more, with
   the same id: at least once.
 - A delivery that failed waits, and so do later ones of the same order (rollout, device); others go on.
 """

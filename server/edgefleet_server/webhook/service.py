@@ -189,7 +189,7 @@ class WebhookService:
             return _delivery(made)
 
     def redeliver(self, webhook_id: str, delivery_id: int) -> DeliveryView:
-        """Send a delivery again, at once, with the same id, and with all its time anew; out of order.
+        """Send a delivery again, at once, with the same id, and with all its time again; out of order.
 
         Raises DeliveryUnknownError, WebhookDisabledError.
         """

@@ -1,6 +1,6 @@
 """Twenty tabs of live pages in one window of a real Chromium: a browser has six connections to a server, and each tab wants one.
 
-Sources: design `ecosystem.md` §6 (the seventh tab of six live ones could not load); HTML standard, "Page visibility".
+Before hidden tabs gave their stream up, the seventh could not load. Source: HTML standard, "Page visibility".
 """
 
 from __future__ import annotations

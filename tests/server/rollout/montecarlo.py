@@ -11,7 +11,7 @@
   opens the next group when `success` % of them are done: when that happens first, the release counts as promoted.
 - The same draws: every rule sees the same reports. A million gaps in the evidence are tried, too; none may promote.
 - With a quality gate, strata and metrics: `quality_montecarlo`.
-Reference figures: design README §7 (4,000 runs of a throwaway script).
+Reference figures: docs/explanation/rollouts.md, "The two tests" (4,000 runs of an independent script).
 """
 
 import math
@@ -284,7 +284,7 @@ def _figures(at_p0: Tally, at_p1: Tally, bad: list[Tally]) -> dict[str, Any]:
 
 
 def _misses(figures: dict[str, Any], runs: int) -> list[str]:
-    """Return each figure that is not what the design promises, in words."""
+    """Return each figure that is not what the reference promises, in words."""
     misses = [
         f"{name} is {figures[name]}, at most {bound} plus {margin(bound, runs):.4f} by chance"
         for name, bound in (("false_abort", 0.01), ("false_promote", P1))

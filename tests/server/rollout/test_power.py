@@ -1,4 +1,4 @@
-"""What a stage can find out: the chances agree with playing the shipped rules, and with the figures of the design."""
+"""What a stage can find out: the chances agree with playing the shipped rules, and with the figures of docs/explanation/rollouts.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a worker's resident memory grow without end? Pure: readings in, a reason or "" out (`agent.md` §5.3).
+"""Does a worker's resident memory grow without end? Pure: readings in, a reason or "" out (docs/explanation/on-the-device.md).
 
 1. A reading now and then, `MAX_READINGS` at most: when it is full every second one goes, so that it always spans the whole trial.
 2. Growth is a leak only when each quarter of the span lies wholly above the quarter before: caches and arenas rise and then rest.
@@ -41,7 +41,7 @@ class Memory:
 
 
 def read(known: Resident, pid: int, now_s: int, rss_bytes: int) -> Resident:
-    """Return the readings with one more; another process begins anew, and what cannot be read (0 or less) is left out."""
+    """Return the readings with one more; another process begins again, and what cannot be read (0 or less) is left out."""
     if rss_bytes <= 0:
         return known
     if pid != known.pid:

@@ -1,7 +1,7 @@
 """Watches what serves: counts its starts and crashes, judges it by `trial`, and goes back to the previous slot.
 
 1. A start is counted on the disk before it happens, so that a version during whose start the device dies is known at the next one.
-2. No network is needed: figures come from the worker, the verdict from the record, the way back is on the disk.
+2. No network is needed: figures come from the worker, the verdict from the record, the rollback target is on the disk.
 3. A version is judged at each look of the loop while it is new, at each crash always, and before agentd starts it again.
 """
 
@@ -95,7 +95,7 @@ class Watch:
         return record.active is not None
 
     def look(self, record: ModelRecord, *, replaced: bool) -> None:
-        """Judge what serves now. replaced: a wish for another version waits for the verdict."""
+        """Judge what serves now. replaced: a request for another version waits for the verdict."""
         if not machine.is_on_trial(record):
             if record.starts and self._serving.serving_s(record.model) >= SETTLED_S:
                 self._book.save(trial.settled(record))
@@ -168,7 +168,7 @@ class Watch:
         sound = self._slots.with_sound_previous(record)
         record = record if sound is record else self._book.save(sound)
         if record.previous is None and (record.phase is not Phase.PROBATION or machine.is_proven(record)):
-            if not record.error_code:  # what was told of another version stays
+            if not record.error_code:  # what was reported of another version stays
                 record = msgspec.structs.replace(record, error_class=error_class, error_code=code, reason=reason)
                 self._book.write(record)
             return False

@@ -1,12 +1,14 @@
-"""What a version is held to while it is new, and the verdict on it (`agent.md` §5.3). No I/O, no clock: figures in, verdict out.
+"""What a version is held to while it is new, and the verdict on it. No I/O, no clock: figures in, verdict out.
+
+Source: docs/explanation/on-the-device.md.
 
 1. Figures are in the record (`Tally`), so that neither a crash nor a kill of agentd makes a bad version look good.
 2. Rules, in this order: crash loop, restarts, memory, non-finite answers, errors, latency; then, if none is hit, whether it is
    proven, and whether it had time enough for that.
 3. Missing data never proves a version; only a version that serves and passed its last golden check is proven.
-4. A version proven here before (a way back) has nothing to prove but that it serves again: `probation_min_s` is enough, and it is
+4. A version proven here before (a rollback) has nothing to prove but that it serves again: `probation_min_s` is enough, and it is
    held to crashes and starts only. Its figures are those of its whole life here, and the version it is compared with is its
-   successor: held to them, it would be sent away for what it was when it was proven, and the way back would be closed.
+   successor: held to them, it would be sent away for what it was when it was proven, and a rollback would be impossible.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ MIB = 1024 * 1024
 MAX_STARTS_PROVEN = 6
 """Starts of a proven version, none of which lasted, before its predecessor is tried instead: twice what a version on trial has."""
 UNPROVEN_S = 60
-"""How much longer than its trial and its wish's `verify_s` a version may take that is neither well nor caught by a rule."""
+"""How much longer than its trial and its request's `verify_s` a version may take that is neither well nor caught by a rule."""
 LATENCY_MEMORY_N = 20_000
 """A latency sketch that holds more answers is halved: it tells of the last weeks or hours, not of a year, and stays small."""
 
@@ -85,7 +87,7 @@ Verdict = RollBack | Commit | KeepWatching
 def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, replaced: bool = False) -> Verdict:
     """Return the verdict on the version that serves. Pure.
 
-    replaced: a wish for another version waits for this verdict (`machine.Wait`).
+    replaced: a request for another version waits for this verdict (`machine.Wait`).
     """
     recent = [at for at in record.crashes_s if now_s - at < limits.crash_window_s]
     if len(recent) >= limits.crash_limit:
@@ -174,7 +176,7 @@ def _bad_answers(seen: Tally, limits: Limits) -> RollBack | None:
 
 
 def _slow(seen: Tally, before: Tally, limits: Limits) -> RollBack | None:
-    """Return why the version is too slow beside the previous one, by the 95th percentile of the time inside the runtime.
+    """Return why the version is too slow compared with the previous one, by the 95th percentile of the time inside the runtime.
 
     Only with `slow_min_n` answers (200) of each: then ten of them lie above the percentile, and one hiccup does not move it.
     Beyond the factor (2) it must be slower by `slow_margin_ms` (5): one time slice of a busy Linux board (4 ms at 250 Hz) may

@@ -53,7 +53,7 @@ class Start(Message, frozen=True, tag="start"):
     log_predictions: tell agentd of each answer, in blocks.
 
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
-    requests come. replay_path: a recording of such copies; it is compared, told as one `Stats`, and the worker exits.
+    requests come. replay_path: a recording of such copies; it is compared, reported as one `Stats`, and the worker exits.
     kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
     measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit.
     """

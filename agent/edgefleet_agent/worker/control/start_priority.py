@@ -7,7 +7,7 @@ not urgent runs in a thread of its own, and the main thread, which will serve, k
 1. `IDLE` is SCHED_IDLE on one core: the thread runs where that core would idle, and a thread that wakes takes its place. A nice value
    is not enough: since 6.6 the kernel lets a thread finish its slice first, 3 to 4 ms, however nice it is. On one core, since the kernel
    gives a thread a slice on each core that it comes to: held against nice 10 on all cores, callers waited half as long for it.
-2. On a device that has nothing to spare an `IDLE` thread may get nowhere. agentd sees it and starts it anew with `LOW`, nice 10, which
+2. On a device that has nothing to spare an `IDLE` thread may get nowhere. agentd sees it and starts it again with `LOW`, nice 10, which
    is a share of a core in any case (`serving`).
 3. Threads inherit priority and cores of the one that makes them, for good: what a runtime makes for its inferences must not be made here.
 4. Everything before this runs is felt, so nothing is imported here but what the interpreter has loaded anyway, and `threading`.

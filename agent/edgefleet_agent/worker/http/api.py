@@ -133,7 +133,7 @@ class Api:
         return json_response(503 if waiting else 200, {"ready": not waiting})
 
     def _status_page(self) -> Response:
-        from edgefleet_agent.worker.http.status_page import status_page  # nobody pays for it who does not look
+        from edgefleet_agent.worker.http.status_page import status_page  # it costs nothing until somebody looks
 
         return status_page(self._served.start.routes_path, {"model_stats": [self._statistics()]})
 

@@ -2,7 +2,7 @@
 
 1. Binary: header `Inference-Header-Content-Length` gives the length of the JSON; raw little-endian tensors follow in the order
    of the inputs that carry `parameters.binary_data_size`. Strings are each preceded by their length (uint32).
-2. Tensor data in JSON is decoded with msgspec straight into numbers: the standard library takes 9 times as long (agent.md §1 fact 4).
+2. Tensor data in JSON is decoded with msgspec straight into numbers: the standard library took 9 times as long.
 3. Nothing is cast: datatype, number of elements and range must be the declared ones, and the error says what was expected.
 4. JSON lacks NaN and infinities: they become null in a JSON answer and stay what they are in a binary one.
 """

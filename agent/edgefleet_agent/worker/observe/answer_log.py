@@ -54,7 +54,7 @@ class Tap(Protocol):
         ...
 
     def end_window(self) -> Sequence[Captured]:
-        """Return what is to be told to agentd, and begin anew."""
+        """Return what is to be sent to agentd, and begin again."""
         ...
 
 

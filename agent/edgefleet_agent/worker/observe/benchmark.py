@@ -1,7 +1,7 @@
 """What a bundle costs on this very device: its golden inputs again and again, in a process that then ends.
 
 1. Normal priority and the device's own thread setting: the figures are those that callers would see, beside whatever else runs here.
-2. ROUNDS rounds, each told as one `Stats` and so one telemetry window: one disturbed round moves no median.
+2. ROUNDS rounds, each reported as one `Stats` and so one telemetry window: one disturbed round moves no median.
 3. Memory is the peak of the process. Energy is what the board's own sensors say, gross and of all that runs; None where it has none.
 """
 
@@ -65,7 +65,7 @@ class EnergyMeter:
         self._powers = _read(power_files(sys))
 
     def joules(self, seconds: float) -> float | None:
-        """Return the joules since the start, `seconds` ago; None where nothing can be read, or a counter began anew."""
+        """Return the joules since the start, `seconds` ago; None where nothing can be read, or a counter began again."""
         if self._counters:
             now = _read(self._counters)
             if now.keys() != self._counters.keys():

@@ -1,6 +1,6 @@
 """The newest answers of a worker while somebody watches its device (ADR 0044): what was said, never what was asked.
 
-1. `answered` runs in whichever thread answers: it appends to a bounded deque. Only what is told is labelled, in the event loop.
+1. `answered` runs in whichever thread answers: it appends to a bounded deque. Only what is sent is labelled, in the event loop.
 2. The bundle's privacy policy decides: with `outputs` false a line tells that there was an answer, how long it took, and no more.
 """
 
@@ -36,7 +36,7 @@ class Onlooker:
         self._n += 1
 
     def take(self) -> Seen | None:
-        """Return what there is to tell and begin anew; None when there was no answer."""
+        """Return what there is to tell and begin again; None when there was no answer."""
         noted = [self._newest.popleft() for _ in range(len(self._newest))]
         n, self._n = self._n, 0
         if not noted:

@@ -1,6 +1,6 @@
 """Which lane answers a request while a model is split: sticky by a key, and by the request itself where none is given. Pure.
 
-1. A key lies at a point of 0 … 1, the same way as devices have ranks (design README §7): first 8 bytes of SHA-256(salt ‖ 0x00 ‖ key).
+1. A key lies at a point of 0 … 1, the same way as devices have ranks in a rollout: first 8 bytes of SHA-256(salt ‖ 0x00 ‖ key).
    Below the share the candidate answers. So a larger share only moves keys to the candidate, a smaller one only moves some back.
 2. The key is, first that is there: the header `X-Edgefleet-Key`, the query parameter `key`, `parameters.key` of an inference request.
 3. Without a key the body is the key: the same request always meets the same lane, and different ones spread by the share.
@@ -37,7 +37,7 @@ def point(salt: str, key: bytes) -> float:
 
 
 def key_of(request: Request) -> bytes:
-    """Return what a request is told apart by."""
+    """Return the key of a request."""
     header = request.header(KEY_HEADER)
     if header is not None:
         return header

@@ -1,4 +1,4 @@
-"""Where a worker decodes, runs and encodes: one thread beside the event loop, or, for fast models, the loop itself.
+"""Where a worker decodes, runs and encodes: one thread next to the event loop, or, for fast models, the loop itself.
 
 1. One job at a time: runtimes are not re-entrant, and a device has no cores to spare. A waiting job whose caller gave up is skipped.
 2. A job that takes longer than its deadline is answered as a timeout; native code cannot be interrupted, so the thread stays

@@ -1,7 +1,7 @@
 """From the inherited bundle descriptor to a model that can answer; every step fails closed.
 
 1. The whole file is hashed against the digest that agentd wants served, before anything in it is parsed.
-2. The descriptor is opened anew through /proc, so its offset is not shared with agentd or another worker.
+2. The descriptor is opened again through /proc, so its offset is not shared with agentd or another worker.
 3. The runtime is the manifest's; another one only if the manifest says that the bundle was proved in it.
 """
 

@@ -136,7 +136,7 @@ class Figures:
             )
 
     def take(self) -> Stats:
-        """Return the counts since the last call and begin anew."""
+        """Return the counts since the last call and begin again."""
         with self._lock:
             taken, self._delta = self._delta, _Counts()
         top = max(taken.classes, default=-1)
@@ -160,7 +160,7 @@ class Figures:
 def peak_rss_bytes() -> int:
     """Return the largest resident size of this process, 0 where /proc does not say.
 
-    VmHWM and not ru_maxrss, which a process inherits from whoever forked it.
+    VmHWM and not ru_maxrss, which a process inherits from its parent.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

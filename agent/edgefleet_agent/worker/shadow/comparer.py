@@ -69,7 +69,7 @@ class ShadowSums:
                     self._overlaps[iou_bucket(overlap)] += 1
 
     def take(self) -> ShadowFigures:
-        """Return the counts and begin anew."""
+        """Return the counts and begin again."""
         with self._lock:
             figures = ShadowFigures(
                 compared=self._compared,

@@ -75,7 +75,7 @@ class Worst:
         self._is_dirty = False
 
     def against(self, active_sha256: str) -> None:
-        """Begin anew when another version serves; go on with what an earlier worker kept of the same pair."""
+        """Begin again when another version serves; go on with what an earlier worker kept of the same pair."""
         if active_sha256 == self._active:
             return
         self._active = active_sha256

@@ -1,6 +1,6 @@
 """Fold constants and fuse what onnxruntime fuses at its BASIC level, offline.
 
-BASIC keeps to standard operators and was exact or within 2e-6 on 21 real models (converters.md §B), where two public
+BASIC keeps to standard operators and was exact or within 2e-6 on 21 real models (docs/explanation/converting.md), where two public
 simplifiers broke one model each. Folding can also blow a model up (a few kB of ConstantOfShape became 501 MB), so the result
 is dropped when it is much larger than the source.
 """

@@ -1,7 +1,7 @@
 """Drop graph inputs that already have a stored value.
 
 Before IR version 4 every weight had to be listed as an input too; later exporters still do it. A device sends only real
-inputs, and tools that see a weight among the inputs ask for it (converters.md §B: 6 of 6 light models fail without this).
+inputs, and tools that see a weight among the inputs ask for it (6 of 6 light models of onnx fail without this).
 """
 
 import onnx

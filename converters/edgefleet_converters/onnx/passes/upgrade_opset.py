@@ -1,7 +1,7 @@
 """Raise the default operator set to a version that quantization needs.
 
 Per-axis DequantizeLinear exists from opset 13; without the upgrade ORT's per-channel recipe fails on models of opset 12
-(converters.md §0.5: PP-OCRv4). Whether the upgraded model still answers the same is checked by the caller (`simplify`).
+(PP-OCRv4 is one). Whether the upgraded model still answers the same is checked by the caller (`simplify`).
 """
 
 import onnx

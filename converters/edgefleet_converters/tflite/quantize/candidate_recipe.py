@@ -14,7 +14,8 @@ WEIGHTED: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE
 def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
     """Return the candidates for an ONNX model that is compiled to TFLite, smallest and fastest first.
 
-    Weights alone is the form that every runtime computes rightly (converters.md §0.1); it is as small as int8 and as slow as float.
+    Weights alone is the form that every runtime computes rightly (docs/explanation/converting.md); it is as small
+    as int8 and as slow as float.
     """
     edge = edge_dtype(profile)
     static = CandidateSpec(id="int8-static", precision="int8", method="static", tier=1, act_dtype="int8",

@@ -27,7 +27,7 @@ SAID_COOKIE: Final = "edgefleet_said"
 
 
 class Shell:
-    """Renders pages for whoever is signed in."""
+    """Renders pages for the user who is signed in."""
 
     def __init__(self, parts: Parts, gate: Gate) -> None:
         """Wire the parts."""

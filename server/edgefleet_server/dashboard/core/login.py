@@ -1,6 +1,6 @@
 """Signing in and out: these pages change who this browser is, and nothing else.
 
-- A link is opened by GET and used by POST: whoever looks at the address for a preview does not use it up.
+- A link is opened by GET and used by POST: a program that looks at the address for a preview does not use it up.
 - A token is pasted into a form and sent in its body, never in an address.
 - The cookie is HttpOnly and SameSite=Strict; with TLS it is Secure and bound to this host by its name (`__Host-`).
 - Forms are taken from our own pages only (`forms`), and the one that signs out carries the session's key as well.

@@ -48,7 +48,7 @@ class Chart:
 
 
 def charts(series: Series) -> list[Chart]:
-    """Return the charts of a device: latency and requests of each model and lane, then the device's own figures that it told."""
+    """Return the charts of a device: latency and requests of each model and lane, then the device's own figures."""
     made: list[Chart] = []
     for number, line in enumerate(series.lines):
         made += _of_line(number, line)

@@ -28,7 +28,7 @@ class ProfileLine:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One key of a profile. kind: measured, vendor or guess, "" for a choice of whoever wrote it; told: what stands behind it."""
+    """One key of a profile. kind: measured, vendor or guess, "" for a choice of its author; told: what stands behind it."""
 
     key: str
     value: str

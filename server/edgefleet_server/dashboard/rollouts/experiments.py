@@ -1,4 +1,4 @@
-"""The pages of experiments: releases that run, or ran, beside what serves, and what they showed there."""
+"""The pages of experiments: releases that run, or ran, as candidates, and what they showed there."""
 
 from typing import Annotated, Any, Final
 
@@ -19,7 +19,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
     @router.get("/experiments", operation_id="show_experiments")
     def show_experiments(request: Request, model: Annotated[str, Query(max_length=63)] = "") -> Response:
-        """Show rollouts with stages beside what serves, by model."""
+        """Show rollouts with shadow or split stages, by model."""
 
         def build() -> dict[str, Any]:
             found = reader.experiments(model or None)
@@ -29,7 +29,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
     @router.get("/experiments/{rollout_id}", operation_id="show_experiment")
     def show_experiment(request: Request, rollout_id: str) -> Response:
-        """Show what a release did beside what serves, and let somebody decide."""
+        """Show what a release did as a candidate, and let somebody decide."""
 
         def build() -> dict[str, Any]:
             experiment = reader.experiment(rollout_id)

@@ -124,7 +124,7 @@ def _step_values(pages: NewRolloutPages, draft: Draft, step: str) -> dict[str, A
 
 
 def _linker(draft: Draft) -> Any:
-    """Return what makes the address of a step, with some fields left out or set anew."""
+    """Return what makes the address of a step, with some fields left out or set again."""
 
     def link(step: str, but: Sequence[str] = (), **more: str) -> str:
         pairs = draft.pairs(but=(*but, *more))

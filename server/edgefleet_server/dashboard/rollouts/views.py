@@ -23,7 +23,7 @@ PAGE_DEVICES: Final = 50
 PAGE_DECISIONS: Final = 25
 TIMELINE_EVENTS: Final = 50
 MAX_BAD_DEVICES: Final = 5000
-"""Failed devices that are told by reason; of more the rest is left out, and that is said."""
+"""Failed devices that are listed by reason; the rest is left out, and the page says so."""
 SHOWN_OF_A_REASON: Final = 8
 PERSON_STATES: Final = ("awaiting_approval", "paused")
 """States that only a person ends."""

@@ -23,12 +23,12 @@ from edgefleet_server.fleet.desired.model import CandidateOrder, SignedDesired
 from edgefleet_server.registry.model import BundleView
 
 Written = tuple[SignedDesired, bool] | str
-"""A device's document and whether it was signed anew, or why it has no such candidate."""
+"""A device's document and whether it was signed again, or why it has no such candidate."""
 
 
 @dataclass(frozen=True)
 class CandidateRequest:
-    """A bundle to run beside the active one of a model, or no more (`end`)."""
+    """A bundle to run as the candidate of a model, or no more (`end`)."""
 
     model: ModelName
     ref: Ref
@@ -41,7 +41,7 @@ def salt_of(release: str, given: str = "") -> str:
 
 
 def with_candidate(models: Mapping[str, ModelDesired], wish: CandidateRequest) -> dict[str, ModelDesired] | str:
-    """Return the document's models with the wish carried out, or why that cannot be; the same models when nothing changes."""
+    """Return the document's models with the request carried out, or why that cannot be; the same models when nothing changes."""
     known = models.get(wish.model)
     if wish.beside.mode == "measure":
         return _with_measurement(models, wish, known)
@@ -91,7 +91,7 @@ def candidate_requests(
 def candidate_events(
     written: Mapping[DeviceId, Written], bundles: Mapping[DeviceId, BundleView], beside: CandidateOrder, by: str
 ) -> list[NewEvent]:
-    """Return one event for each document that was signed anew."""
+    """Return one event for each document that was signed again."""
     events = []
     for device, done in written.items():
         if isinstance(done, str) or not done[1]:

@@ -29,7 +29,7 @@ class Texts(NamedTuple):
 
 
 class DocumentParts(NamedTuple):
-    """A document's content before it is signed anew."""
+    """A document's content before it is signed again."""
 
     models: dict[str, ModelDesired]
     telemetry: TelemetryRequest
@@ -37,7 +37,7 @@ class DocumentParts(NamedTuple):
 
 
 NOTHING: Final = DocumentParts({}, TelemetryRequest(), [])
-"""What a device without a document was told. Never changed."""
+"""What a device without a document was sent. Never changed."""
 _MODELS: Final = msgspec.json.Decoder(dict[str, ModelDesired])
 _TELEMETRY: Final = msgspec.json.Decoder(TelemetryRequest)
 _TASKS: Final = msgspec.json.Decoder(list[Task])
@@ -96,7 +96,7 @@ def _read(texts: Texts) -> DocumentParts:
 
 
 def changed(parts: DocumentParts, changes: Sequence[ModelChange]) -> tuple[dict[str, ModelDesired], TelemetryRequest]:
-    """Return the models and the telemetry wish after changes."""
+    """Return the models and the telemetry request after changes."""
     models, telemetry = dict(parts.models), parts.telemetry
     for change in changes:
         if change.beside is not None:
@@ -107,7 +107,7 @@ def changed(parts: DocumentParts, changes: Sequence[ModelChange]) -> tuple[dict[
         else:
             known = models.get(change.model)
             is_same = known is not None and known.active is not None and known.active.sha256 == change.active.sha256
-            # what is tried beside a version goes on while that version is only offered anew
+            # what is tried beside a version goes on while that version is only offered again
             candidate = known if is_same and known is not None else ModelDesired(active=None)
             models[change.model] = msgspec.structs.replace(candidate, active=change.active)
         telemetry = change.telemetry or telemetry

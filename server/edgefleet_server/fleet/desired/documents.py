@@ -1,4 +1,4 @@
-"""Desired documents: what each device should run, signed anew whenever it changes and at half of its life.
+"""Desired documents: what each device should run, signed again whenever it changes and at half of its life.
 
 Its own file because the service would grow beyond a page. Rules:
 - Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard.
@@ -72,7 +72,7 @@ class DesiredBook:
             return known if known is not None else self._write(session, _locked(session, device_id))
 
     def set_active(self, wishes: Mapping[DeviceId, ActiveRequest]) -> dict[DeviceId, tuple[SignedDesired, bool]]:
-        """Make each wish the active bundle of its model; return each document, and whether that changed and signed it anew.
+        """Make each requested bundle the active one of its model; return each document, and whether that changed and signed it again.
 
         Unknown and revoked devices are left out. Many are locked in batches: give them in the order that the database has.
         """
@@ -93,7 +93,7 @@ class DesiredBook:
         return self._write(session, held, models), True
 
     def set_candidates(self, wishes: Mapping[DeviceId, CandidateRequest]) -> dict[DeviceId, Written]:
-        """Run each wish's bundle beside the active one, or end that; return each document and whether it is new, or why not.
+        """Run each requested bundle as a candidate, or end that; return each document and whether it is new, or why not.
 
         Unknown and revoked devices are left out. Devices are locked as in `set_active`.
         """
@@ -175,12 +175,12 @@ class DesiredBook:
             return watched_until(_telemetry(desired_store.desired_row(session, device_id)), self._clock.now())
 
     def resign(self, device_id: DeviceId) -> SignedDesired:
-        """Sign a device's document anew with the same content and a higher gen."""
+        """Sign a device's document again with the same content and a higher gen."""
         with self._db.session() as session:
             return self._write(session, _locked(session, device_id))
 
     def resign_due(self, now: datetime) -> int:
-        """Sign anew what has passed half of its life, in batches of one transaction each; return how many."""
+        """Sign again what has passed half of its life, in batches of one transaction each; return how many."""
         done = 0
         while True:
             with self._db.session() as session:
@@ -277,7 +277,7 @@ class _Many(NamedTuple):
 def _locked(session: Session, device_id: str) -> _Held:
     """Lock a known device, then its document: always in this order, so that no two transactions wait for each other.
 
-    Raises DeviceRevokedError: whoever revoked it has removed its document, and it must not get another.
+    Raises DeviceRevokedError: revoking it has removed its document, and it must not get another.
     """
     device = store.device(session, device_id, lock=True)
     assert device is not None, "callers name known devices"

@@ -1,12 +1,12 @@
-"""The brake: one signed `hold` for the whole tenant, naming rollouts and digests that no device may go on with.
+"""The hold: one signed document for the whole tenant, naming rollouts and digests that no device may go on with.
 
 Its own file because it is no device's document: it is one row, has its own sequence and reaches devices before any of theirs.
 Rules:
 - A new hold is signed when its content differs or half of its life is over, and only then.
 - `seq` rises with every signing and is never below the unix time in seconds: a server restored from an old backup is heard,
   although devices do not report which hold they know.
-- The hold is locked before devices: who writes both in one transaction calls `set` first.
-Source: design README §5.
+- The hold is locked before devices: a caller that writes both in one transaction calls `set` first.
+Source: docs/protocol/desired.md, "Hold".
 """
 
 import logging
@@ -58,7 +58,7 @@ class HoldDocument:
             return True
 
     def resign_due(self, now: datetime) -> bool:
-        """Sign the hold anew when half of its life is over; return whether it was."""
+        """Sign the hold again when half of its life is over; return whether it was."""
         with self._db.read() as session:
             known = desired_store.hold(session)
             if known is None or not _is_due(known, now):

@@ -1,8 +1,8 @@
-"""That somebody watches a device, in the telemetry wish of its document (ADR 0044). Pure.
+"""That somebody watches a device, in the telemetry request of its document (ADR 0044). Pure.
 
 Its own file because documents keep it and telemetry asks for it. Rules:
 1. A watch lasts LIFE and is renewed once half of it is over while somebody looks; nobody has to end it.
-2. It asks for `live` windows too, and never shortens what a rollout asked for. A rollout's wish never ends a watch.
+2. It asks for `live` windows too, and never shortens what a rollout asked for. A rollout's request never ends a watch.
 """
 
 from datetime import datetime, timedelta
@@ -23,13 +23,13 @@ def watched_until(wish: TelemetryRequest, now: datetime) -> datetime | None:
 
 
 def is_renewal_due(wish: TelemetryRequest, now: datetime) -> bool:
-    """Say whether the document has to be signed anew for one who looks now."""
+    """Say whether the document has to be signed again for somebody who looks now."""
     until = watched_until(wish, now)
     return until is None or until - now < LIFE / 2
 
 
 def watched(wish: TelemetryRequest, now: datetime) -> TelemetryRequest:
-    """Return the wish with a watch from now on."""
+    """Return the request with a watch from now on."""
     until = (now + LIFE).replace(microsecond=0)
     is_live = wish.profile == "live" and (wish.until is None or wish.until >= until)
     if is_live:

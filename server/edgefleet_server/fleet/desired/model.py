@@ -18,7 +18,7 @@ Mode = Literal["shadow", "split", "measure", "end"]
 
 @dataclass(frozen=True)
 class CandidateOrder:
-    """How a release runs beside the active one; "end" takes it away again. share_pct and salt are for split."""
+    """How a release runs as a candidate; "end" takes it away again. share_pct and salt are for split."""
 
     mode: Mode
     share_pct: int = 0

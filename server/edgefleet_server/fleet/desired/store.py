@@ -151,7 +151,7 @@ def wanted_targets(session: Session, model: str) -> dict[str, str]:
 
 
 def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, str | None]]:
-    """Lock the documents of devices that `lock_live` returned; return each, read anew, with the public key for captures.
+    """Lock the documents of devices that `lock_live` returned; return each, read again, with the public key for captures.
 
     The key may be read in the same statement because it changes only while no device is locked (`lock_devices`).
     """
@@ -194,13 +194,13 @@ def delete_desired(session: Session, device_id: str) -> None:
 
 
 def hold(session: Session) -> FleetHold | None:
-    """Return the brake document, if one was ever signed."""
+    """Return the hold document, if one was ever signed."""
     row = session.get(FleetHold, HOLD_ROW)
     return row if row is not None and row.seq > 0 else None
 
 
 def locked_hold(session: Session, now: datetime) -> FleetHold:
-    """Return the row of the brake, locked and read anew; it is made when there is none."""
+    """Return the row of the hold, locked and read again; it is made when there is none."""
     empty = {"id": HOLD_ROW, "seq": 0, "rollouts": [], "digests": [], "envelope": b"", "expires_at": now}
     session.execute(insert_into(session, FleetHold).values(empty).on_conflict_do_nothing())
     statement = select(FleetHold).where(col(FleetHold.id) == HOLD_ROW).with_for_update()

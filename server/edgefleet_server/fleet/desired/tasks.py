@@ -1,8 +1,8 @@
 """Tasks: what one device is asked to do once (`diag`, `logs`, `restart`), how far it is, and what it sent.
 
-Its own file because tasks have a life of their own beside the documents that carry them. Rules:
+Its own file because tasks have a life of their own, apart from the documents that carry them. Rules:
 1. A task stands in the device's signed document until it is over; the device does each id once.
-2. Its way is told by the device's events, and forward only: a late or repeated event changes nothing.
+2. Its progress comes from the device's events, and goes forward only: a late or repeated event changes nothing.
 3. A result ends a task that has one; it is bounded, taken from the task's own device only, and kept for KEPT.
 4. Nobody hears of a task whose `until` has passed any more: such a task reads as expired, and no later signing names it.
 """
@@ -68,7 +68,7 @@ class TaskBook:
         self._clock = clock
 
     def create(self, device_id: str, order: TaskOrder, by: str) -> TaskView:
-        """Ask a device to do something once; its document is signed anew in the same transaction.
+        """Ask a device to do something once; its document is signed again in the same transaction.
 
         Raises DeviceUnknownError, DeviceRevokedError, BadTaskError, TooManyTasksError.
         """
@@ -115,7 +115,7 @@ class TaskBook:
             return _view(row, now, signed.gen)
 
     def create_many(self, devices: Sequence[DeviceId], order: TaskOrder, by: str, *, dry_run: bool) -> TasksAsked:
-        """Ask each of these devices to do something once, all in one transaction; who cannot be asked is left out, with why.
+        """Ask each of these devices to do something once, all in one transaction; devices that cannot be asked are left out, with why.
 
         Raises TooManyAtOnceError, BadTaskError.
         """

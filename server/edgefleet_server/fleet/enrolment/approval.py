@@ -3,9 +3,9 @@
 Its own file because enrolment is what devices ask, and this is what operators answer. Rules:
 1. Letting in takes one use of the claim and makes the device of the request that proved possession of the key. The next time the
    device asks it gets its certificate.
-2. Many are decided about in one call, in transactions of BATCH keys. Each is told apart: done, or why not.
-3. Every decision may be repeated: who was let in or rejected stays so, and that counts as done.
-Source: `security.md` §3.1; ADR 0053.
+2. Many are decided about in one call, in transactions of BATCH keys. Each has its own result: done, or why not.
+3. Every decision may be repeated: a key that was let in or rejected stays so, and that counts as done.
+Source: ADR 0053.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +102,7 @@ class ApprovalBook:
     def page(
         self, page: PageRequest, *, state: PendingState, selector: str = "", claim: str | None = None
     ) -> tuple[list[PendingView], int]:
-        """Return up to one more key than the page has, who asked first first, and how many there are.
+        """Return up to one more key than the page has, the oldest first, and how many there are.
 
         Raises BadSelectorError, BadCursorError.
         """

@@ -6,7 +6,7 @@ Its own file because the service would grow beyond a page. Rules:
 - The id is the server's choice, never the device's. The CSR's subject is not even looked at.
 - The profile comes from the claim, else the most specific one that fits the facts.
 - With a claim that asks for approval nothing of this happens until an operator lets the key in (`waiting`, `approving`).
-Source: design README §4; `security.md` §3.1.
+Source: docs/how-to/enrol-a-device.md; docs/operate/security.md.
 """
 
 import base64
@@ -193,7 +193,7 @@ class Enroller:
         ]
 
     def revoke_claim(self, claim_id: str) -> None:
-        """Let nobody enrol with a claim any more; who waits with it waits no longer. Raises ClaimUnknownError."""
+        """Let no device enrol with a claim any more; the wait of keys with it ends. Raises ClaimUnknownError."""
         with self._db.session() as session:
             claim, now = _known(session, claim_id, lock=True), self._clock.now()
             claim.expires_at = min(claim.expires_at, now)

@@ -1,12 +1,12 @@
-"""Keys that wait to be let in: how one begins to wait, and what it is told while it does.
+"""Keys that wait to be let in: how one begins to wait, and what it is answered while it does.
 
 Its own file because who waits is no device yet, and enrolment is about devices. Rules:
 1. A key that asks with a claim of `approval` waits: it gets no certificate, no id, no topic and no document, and hears of nothing.
-2. It is named by its fingerprint, which the device computes and shows by itself: who approves compares the two.
+2. It is named by its fingerprint, which the device computes and shows by itself: the operator compares the two.
 3. Asking again is free: the same key has one row, and a poll only reads, but once a minute.
 4. A leaked claim token costs little: at most `enrol_pending_max` keys wait with it, each for `enrol_pending_s`. Waiting takes no use.
-5. A rejection is final for the key, with whatever claim it comes. A key that nobody approved in time may ask anew.
-Source: `security.md` §3.1 (3); ADR 0053.
+5. A rejection is final for the key, with whatever claim it comes. A key that nobody approved in time may ask again.
+Source: ADR 0053.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ HEARD_RESOLUTION: Final = timedelta(minutes=1)
 RETRY_LEAST_S: Final = 2
 RETRY_MOST_S: Final = 60
 RETRY_SHARE: Final = 0.1
-"""Of the time that a key has waited by now: who watches is answered at once, who waits for days asks once a minute."""
+"""Of the time that a key has waited by now: a key that is new is answered at once, one that waits for days asks once a minute."""
 
 
 class PendingState(StrEnum):
@@ -46,7 +46,7 @@ class PendingState(StrEnum):
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a key that waits is told. retry_s: when to ask again."""
+    """What a key that waits is answered. retry_s: when to ask again."""
 
     fingerprint: str
     expires_at: datetime
@@ -83,7 +83,7 @@ class PendingEnrolments:
         self._most = settings.enrol_pending_max
 
     def peek(self, session: Session, claim: FleetClaim, key_sha256: Sha256) -> Waiting | None:
-        """Return what a key that waits with this claim is told, when nothing has to be written for that; else None."""
+        """Return the answer to a key that waits with this claim, when nothing has to be written for that; else None."""
         row, now = enrolment_store.pending(session, fingerprint(key_sha256)), self._clock.now()
         if row is None or row.key_sha256 != key_sha256 or row.claim_id != claim.id:
             return None
@@ -91,7 +91,7 @@ class PendingEnrolments:
         return _told(row, now) if is_waiting else None
 
     def find(self, session: Session, claim: FleetClaim, key_sha256: Sha256, *, is_waiting: bool) -> Waiting | None:
-        """Return what a key that waits is told, None when it does not or has to begin anew. is_waiting: it believes to wait.
+        """Return the answer to a key that waits, None when it does not or has to begin again. is_waiting: it believes to wait.
 
         A key that shows another claim goes on waiting with the one it began with, as long as that one is good: else two leaked
         tokens and one key would make rows and events without end. Raises KeyRejectedError, ApprovalExpiredError.

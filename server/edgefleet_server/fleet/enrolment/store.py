@@ -22,7 +22,7 @@ After = tuple[datetime, str]
 
 
 def pending(session: Session, row_id: str, *, lock: bool = False) -> FleetPending | None:
-    """Return a row, read anew; `lock` holds it until the transaction ends."""
+    """Return a row, read again; `lock` holds it until the transaction ends."""
     return session.get(FleetPending, row_id, with_for_update=True if lock else None, populate_existing=True)
 
 
@@ -58,7 +58,7 @@ def count_waiting(session: Session, claim_ids: Sequence[str], now: datetime) -> 
 def rows(
     session: Session, state: str, now: datetime, *, claim: str | None = None, after: After | None = None
 ) -> Iterator[tuple[FleetPending, dict[str, Any]]]:
-    """Yield the keys in a state with the labels of their claim, who asked first first; read as they are asked for."""
+    """Yield the keys in a state with the labels of their claim, the oldest first; read as they are asked for."""
     while True:
         found = session.execute(_chosen(state, now, claim, after).limit(BATCH)).all()
         for row, labels in found:
@@ -105,7 +105,7 @@ def end_waiting(session: Session, claim_id: str, now: datetime) -> int:
 
 
 def prune(session: Session, before: datetime) -> int:
-    """Remove who gave up waiting, or was let in, before a moment; who was rejected stays. Return how many."""
+    """Remove keys that gave up waiting, or were let in, before a moment; rejected ones stay. Return how many."""
     gave_up = and_(col(FleetPending.state) == PENDING, col(FleetPending.expires_at) < before)
     is_in = and_(col(FleetPending.state) == "approved", col(FleetPending.decided_at) < before)
     return int(session.execute(delete(FleetPending).where(or_(gave_up, is_in))).rowcount)  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ Rules:
 2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
    most FACETS_AGE_S seconds: so old are what other processes were told, and labels. Counting has at most SHARE of one core, also where
    devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
-   a search finds, for whoever turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
+   a search finds, for a reader who turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
 """
 
 import json
@@ -116,7 +116,7 @@ class Facets:
 
 @dataclass(frozen=True, slots=True)
 class _Count(Generic[_Value]):
-    """What was counted, when, how long that took, and what had been told by then."""
+    """What was counted, when, how long that took, and what had been reported by then."""
 
     value: _Value
     at_s: float
@@ -128,7 +128,7 @@ class _Count(Generic[_Value]):
         return 0 <= now_s - self.at_s < self.cost_s * (1 / SHARE - 1)
 
     def is_fresh(self, now_s: float, told: int) -> bool:
-        """Whether it need not be counted anew."""
+        """Whether it need not be counted again."""
         return self.rests(now_s) or (self.told == told and 0 <= now_s - self.at_s < FACETS_AGE_S)
 
 
@@ -193,12 +193,12 @@ class DeviceLister:
             return query_plan.count(session, found)
 
     def forget(self) -> None:
-        """Count anew when asked next: a device told something. Called in the thread that committed it; waits for nothing."""
+        """Count again when asked next: a device reported something. Called in the thread that committed it; waits for nothing."""
         self._told += 1
 
     def facets(self) -> Facets:
         """Return what the fleet can be narrowed to."""
-        with self._lock:  # whoever comes while it is counted waits for that count instead of counting, too
+        with self._lock:  # a caller that comes while it is counted waits for that count instead of counting, too
             kept, now_s, told = self._count, self._clock.monotonic_s(), self._told
             if kept is None or not kept.is_fresh(now_s, told):
                 facets, at_s = self._counted(), self._clock.monotonic_s()

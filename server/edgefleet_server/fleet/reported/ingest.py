@@ -4,7 +4,7 @@ Rules:
 - A report is taken once: state by (boot, seq), events by (device, boot, seq). Duplicates change nothing.
 - An "off" counts only from the newest connection: a broker may send the will of an old one after a take-over.
 - Reported and stored `gen` are compared on each state: lower gets the current document again, unless it was just that one
-  which the device refused; higher means that our database was restored, and the document is signed anew above it. So it is when the
+  which the device refused; higher means that our database was restored, and the document is signed again above it. So it is when the
   device refuses our document because it knows another one of the same `gen`.
 """
 
@@ -53,7 +53,7 @@ class ReportBook:
         self._feed = feed
         self._clock = clock
         self.news = CommitSignal()
-        """Rung when a report told something new of a model, of a document or of presence."""
+        """Rung when a report said something new of a model, of a document or of presence."""
 
     def take_state(self, device_id: DeviceId, state: State) -> Answer:
         """Store a state; return what to do about the device's document. Unknown and revoked devices get nothing."""

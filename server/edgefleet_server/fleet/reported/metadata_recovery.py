@@ -1,4 +1,4 @@
-"""What a device says of a restored server: it has seen more of the repository than is here, so the repository is signed anew.
+"""What a device says of a restored server: it has seen more of the repository than is here, so the repository is signed again.
 
 Its own file because it is the only thing that devices say which makes the server sign for all of them.
 Rules:
@@ -43,7 +43,7 @@ class MetadataRecovery:
         self._turns: dict[DeviceId, list[datetime]] = {}
 
     def take(self, device: DeviceId, seen: Seen) -> bool:
-        """Sign anew what a device has seen more of than is here; return whether anything was. Failures to sign are logged."""
+        """Sign again what a device has seen more of than is here; return whether anything was. Failures to sign are logged."""
         known = VersionsSeen(seen.version, dict(sorted(seen.roles.items())[:MAX_SEEN_ROLES]))
         if not self._signing.is_outrun(known):  # a whole fleet tells the same at once, and writers wait for each other
             return False
@@ -70,7 +70,7 @@ class MetadataRecovery:
         return True
 
     def _sign(self, device: DeviceId, seen: VersionsSeen) -> list[str] | None:
-        """Return the models whose roles were made anew, None when there was nothing to sign."""
+        """Return the models whose roles were made again, None when there was nothing to sign."""
         with self._db.session():
             done = self._signing.outrun(seen)
             if done is None:

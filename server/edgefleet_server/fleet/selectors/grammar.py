@@ -9,7 +9,7 @@ Rules:
 3. A device may be in several groups: `group=x` and `in` hold when it is in one of them, `!=` and `notin` when in none,
    `group` when in any, `>` and `<` never.
 4. Facts (`id profile arch status group model.<name> free_mb`) beat labels; labels of those names are refused.
-Source: Kubernetes documentation, "Labels and Selectors"; design README §4.
+Source: Kubernetes documentation, "Labels and Selectors"; docs/how-to/find-devices.md.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The gate in front of the embedded broker: who may connect, decided before amqtt sees a byte.
 
-Rules (amqtt.md §2; MQTT 3.1.1 §3.1):
+Rules (ADR 0006; MQTT 3.1.1 §3.1):
 1. The first packet is a CONNECT of protocol level 4, whole, at most 16 KiB, with no byte left over.
 2. The client id is the one CN of the client's certificate. User and password fields are read and thrown away: the
    certificate is the identity, as with mosquitto's `use_identity_as_username`.

@@ -6,7 +6,7 @@
 * `LinkWriter` bounds how long amqtt waits for a device that does not read.
 * `Sender` bounds what waits for one device, and saves un-acknowledged QoS 1 messages that amqtt drops.
 
-Source: amqtt.md §2 and §6; written against the internals of amqtt 0.12.1.
+Source: ADR 0006; written against the internals of amqtt 0.12.1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DRAIN_LIMIT_S = 20.0
 CLOSE_LIMIT_S = 2.0
 BEHIND_PAUSE_S = 0.005
 _CHUNK_BYTES = 65_536
-_MESSAGE_OVERHEAD_BYTES = 256  # what a queued message costs beside its payload, roughly
+_MESSAGE_OVERHEAD_BYTES = 256  # what a queued message costs besides its payload, roughly
 
 
 class Link:

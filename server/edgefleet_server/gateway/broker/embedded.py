@@ -21,7 +21,7 @@ SHUTDOWN_LIMIT_S = 3.0
 
 
 def main() -> int:
-    """Run the broker until told to stop; 0 after a clean stop, 1 when it could not start."""
+    """Run the broker until asked to stop; 0 after a clean stop, 1 when it could not start."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each device that vanishes while being written to
     config = json.loads(sys.stdin.readline())

@@ -1,6 +1,6 @@
 """The embedded broker: amqtt 0.12.1 behind our gate.
 
-amqtt alone is unsafe (certificate bypass, leaked retained messages, lost QoS 1, keepalive never enforced: amqtt.md §6). This
+amqtt alone is unsafe (certificate bypass, leaked retained messages, lost QoS 1: ADR 0006; and keepalive is never enforced). This
 subclass overrides private methods of exactly that version, so the extra `embedded` pins it; the contract suite in
 `tests/broker` is what says whether another version may be used.
 

@@ -4,7 +4,7 @@
 * `embedded`: amqtt behind our gate in a child process; speaks MQTT 3.1.1; for trials, tests and up to about 100 devices.
 * `external`: somebody else's broker under `mqtts://HOST[:PORT]`; no child.
 
-Limits are the same for both kinds, so that what passes on one passes on the other. Source: design README decision 7.
+Limits are the same for both kinds, so that what passes on one passes on the other. Source: ADR 0006.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BrokerKind(StrEnum):
 class BrokerConfig:
     """What a broker needs to run.
 
-    `ca_file` holds the device CA and nothing else: whoever it signed is let in. `servers` are the certificate names
+    `ca_file` holds the device CA and nothing else: every certificate that it signed is let in. `servers` are the certificate names
     (`srv-…`) of the server processes; mosquitto's access file needs each by name, the embedded broker goes by the prefix.
     Port 0 means any free port. For `external` only host, port and `ca_file` are read.
     """

@@ -1,7 +1,7 @@
 """mosquitto as a supervised child: its generated files, and its start.
 
 Both files are in the form of mosquitto 2.0 (`acl_file` is deprecated in 2.1 and gone in 3.0; `choose_broker` refuses 3.0).
-Settings were run one by one: security.md §3.2. `use_identity_as_username` makes the certificate's CN the user, and
+What the settings must do is tested in `tests/broker`. `use_identity_as_username` makes the certificate's CN the user, and
 `use_username_as_clientid` makes it the client id too, so nobody can take another's session.
 """
 
@@ -111,7 +111,7 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
             )
     lines = [
         "per_listener_settings false",
-        "persistence false",  # what must survive is published again by the server; README decision 6
+        "persistence false",  # what must survive is published again by the server (docs/protocol/topics.md)
         "allow_anonymous false",
         "log_dest stderr",
         "log_type error",

@@ -1,7 +1,7 @@
 """Keeps one broker process running: starts it, starts it again when it ends, stops it with the server.
 
 1. The first start fails loudly (`start` raises). Later ends are answered by a new start on the same port, after 0.2, 1, 5, then
-   every 30 s; a minute of quiet running begins the row anew.
+   every 30 s; a minute of quiet running begins the row again.
 2. A restarted broker is empty: the gateway, whose connection ended with the old one, publishes on its next connect what must
    be retained.
 3. One thread starts the child and waits for it; whatever way the server ends, the child ends with it (`child`).

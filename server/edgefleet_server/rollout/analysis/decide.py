@@ -11,7 +11,7 @@
 6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
    stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
 
-Source: design README §7, fleet.md §5.4.
+Source: docs/explanation/rollouts.md; ADR 0012, 0014.
 """
 
 import math

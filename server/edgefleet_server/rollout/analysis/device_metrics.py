@@ -4,11 +4,11 @@
   the release; of a control device all windows of the release that it serves.
 - Windows are added up, never averaged: latency from the merged sketch, ratios from summed counts. So a device is one value,
   whether it sent four windows or sixty.
-- Drift is the calibrated chi-square of design README decision 17: the histogram of answered classes after the switch against
+- Drift is the calibrated chi-square of ADR 0039: the histogram of answered classes after the switch against
   the one before, divided by a design effect (Rao and Scott, first order) that is learnt from blocks as long as the period after,
   so that night and day or a slow stream are no drift. Under ten blocks nothing can be told.
 
-Source: agent.md §4.4; Rao and Scott, "The analysis of categorical data from complex sample surveys", JASA 76 (1981); Wilson and
+Source: ADR 0038, 0039; Rao and Scott, "The analysis of categorical data from complex sample surveys", JASA 76 (1981); Wilson and
 Hilferty (1931) for the quantile.
 """
 

@@ -6,7 +6,7 @@
    two of two at the defaults. Devices under way go on, and nothing is taken back. A device in its soak has an outcome: it is healthy.
 3. It ends by itself. With each device that turns out well the evidence falls; and when nobody is under way any more, those with an
    outcome are all that are exposed, so that the abort test itself stops the stratum.
-Source: fleet.md §5.4 and §6 goal 6; ADR 0051.
+Source: ADR 0051.
 """
 
 from typing import Final

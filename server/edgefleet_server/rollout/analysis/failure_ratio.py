@@ -6,7 +6,7 @@
 - Under H0 an E reaches 1/alpha with a probability of at most alpha, however often one looks (Ville's inequality). So every
   report may be looked at, and no number of devices has to be fixed beforehand.
 
-Source: design README §7; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024), for the
+Source: docs/explanation/rollouts.md; Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting" (2024), for the
 mixture; Clopper and Pearson (1934) for the bound.
 """
 

@@ -14,7 +14,7 @@
    world changed. Then nothing is blamed on the release, and nothing is passed.
 7. FAIL before HOLD and NO_DATA, those before PASS.
 
-Source: fleet.md §5.4; design README decision 17; ADR 0038, 0039.
+Source: ADR 0038, 0039.
 """
 
 import math

@@ -4,7 +4,7 @@
 - A release that fails on a share q of the devices is stopped after n of them with the chance that is told; every device has an
   outcome, and no failure is of a class that stops at once, so real stops come no later.
 - An approval of the next stage stands in for evidence that a stage is too small to give: its devices must all be healthy then.
-Source: design README §7, ADR 0034.
+Source: docs/explanation/rollouts.md, "The two tests"; ADR 0034.
 """
 
 import math

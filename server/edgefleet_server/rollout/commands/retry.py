@@ -11,7 +11,7 @@ Its own module because `retrying` says when the server tries again by itself, an
    and a second failure of it adds nothing unless its class weighs more. Only `promote` accepts failures, with a reason.
 5. The device's document is taken back first, as before each automatic try, and the planner offers it anew when its turn comes.
 
-Source: fleet.md §5.3, ecosystem.md §4 (`rollout retry`); the device's side of rule 3 is `edgefleet_agent.install.desired_diff.quarantined`.
+Source: docs/how-to/roll-out-a-release.md (`rollout retry`); the device's side of rule 3 is `edgefleet_agent.install.desired_diff.quarantined`.
 """
 
 from collections import Counter

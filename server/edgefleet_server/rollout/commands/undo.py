@@ -8,7 +8,7 @@ Its own module because it looks over all rollouts of a model at once. Rules:
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
 - A rollout that says where its devices go back to (`rollback_to`) takes them there.
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
-Source: design README §4, fleet.md §4 (10), §5.3.
+Source: docs/how-to/roll-out-a-release.md, "Undo".
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

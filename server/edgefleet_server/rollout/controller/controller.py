@@ -1,6 +1,7 @@
 """The engine of rollouts: claims what is due and does one tick of each. Replicas may all run it.
 
-Source: fleet.md §5.5. A claim is a short transaction that raises the fence and takes a lease; the tick is a second one that
+Source: docs/explanation/rollouts.md, "When the server dies".
+A claim is a short transaction that raises the fence and takes a lease; the tick is a second one that
 begins by locking the row with that fence. Who has lost it (a lease that ran out, a person's command) writes nothing. Of those whose
 last tick had nothing to do the claim looks whether they have now (`glancing`), and takes only those.
 """

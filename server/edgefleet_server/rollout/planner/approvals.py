@@ -3,7 +3,7 @@
 - An approval belongs to a stage of a stratum: who gives it has seen how that stratum fared. It lets the stage open.
 - While a stage waits, what its devices of before say still stops the release: the rules against it are asked at each look.
 - Silence is no approval: after its timeout the rollout does what `on_inconclusive.do` says.
-Source: design README §5, ADR 0034.
+Source: ADR 0034.
 """
 
 from collections.abc import Iterable

@@ -12,7 +12,7 @@
 5. Before retry n (from 0) it waits for at least half of min(most, least x 2^n) and at most all of it. Where in between is a hash of
    salt, device and attempt: spread over devices, the same each time it is asked.
 
-Source: fleet.md §3 (3), §5.2; the half that is not random keeps a wait from being next to nothing.
+Source: docs/reference/rollout-spec.md; the half that is not random keeps a wait from being next to nothing.
 """
 
 from datetime import datetime, timedelta

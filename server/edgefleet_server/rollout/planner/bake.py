@@ -3,7 +3,7 @@
 Its own module because it is about what comes after the end. For a day after its end, or the `watch` of its quality gate, a rollout is
 looked at once a minute, a huge one every ten: devices that fall back by themselves, and values that came late, are evidence as before.
 The same rules decide; what a person let pass is not turned against them (`facts`), and a wait that led nowhere is none of a finished
-rollout's business. Source: fleet.md §2 (2), §5.3; ADR 0058.
+rollout's business. Source: ADR 0058.
 """
 
 from dataclasses import replace

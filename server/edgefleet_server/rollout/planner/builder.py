@@ -55,7 +55,7 @@ BATCH_SHARE: Final = 0.1
 HUGE: Final = 20_000
 """One with more devices is planned whole, there and back: a look takes seconds of the processor there (ADR 0060)."""
 BACK_FACTOR: Final = 10
-"""A tick takes back so many times as it offers (fleet.md §5.4), unless it plans the whole rollout."""
+"""A tick takes back so many times as it offers (docs/explanation/rollouts.md), unless it plans the whole rollout."""
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 NOT_BACK: Final = "not confirmed to be back"

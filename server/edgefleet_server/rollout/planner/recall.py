@@ -10,7 +10,7 @@ Its own module because the planner says in which stage a device is, and this say
 5. Before a rollout ends, who is still away gets its document after all: when it comes back, the limits are over.
 6. A lease ends when the device cannot be downloading any more, also in a rollout that has ended.
 
-Source: fleet.md §5.2, §5.5; ADR 0036.
+Source: docs/explanation/rollouts.md, "How fast"; ADR 0036.
 """
 
 from datetime import timedelta

@@ -1,7 +1,7 @@
 """What a tick does about the form of a rollout: who may be in a stage, who goes on from beside to active, who must approve.
 
 Its own module because the planner says how a stage is walked through, and this says when it may begin and with whom. Pure.
-Source: fleet.md §5.2, ADR 0034, ADR 0035.
+Source: docs/reference/rollout-spec.md; ADR 0034, 0035.
 """
 
 from collections.abc import Iterable

@@ -6,7 +6,7 @@ The machine, in the order of a tick:
 3. A failed stratum is taken back: what every device ran before is written into its document, newest exposed first.
 4. The rollout ends when every lane has ended and, where something was taken back, that is confirmed or given up.
 Effects may be applied twice without harm only through the fence of the engine: they are differences, not goals.
-Source: fleet.md §5.3, §5.4; design README §7.
+Source: docs/explanation/rollouts.md.
 """
 
 from collections.abc import Iterator

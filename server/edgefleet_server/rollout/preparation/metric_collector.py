@@ -12,7 +12,7 @@ Its own module because it reads telemetry and writes rows, while the planner onl
   of one device are not two devices that agree, and of looking again until something is found there would be no end. One device
   alone never reopens a rollout: its value has one vote in a test that takes twenty at the least (`quality`, with the defaults). What turns
   bad on a device after its period is told by the device itself, as a regression (`hearing`).
-Source: fleet.md §5.4 (1, 4); ADR 0038.
+Source: ADR 0038.
 """
 
 import logging

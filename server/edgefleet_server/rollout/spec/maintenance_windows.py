@@ -7,7 +7,7 @@
 - Five fields: minute hour day-of-month month day-of-week. `L`, `#`, lists, ranges and steps as in cron. No seconds, no @daily.
 - A device's time zone is its label `tz`. One without it, or with one that nobody knows, is in no window, and says so.
 
-Source: fleet.md §5.2.
+Source: docs/reference/rollout-spec.md; ADR 0037.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 They are `rate`, `limits`, `windows`, `offline`, `device.retries` and `device.start_within`.
 
-Source: fleet.md §5.2; reference: docs/reference/rollout-spec.md.
+Source: docs/reference/rollout-spec.md.
 """
 
 import re

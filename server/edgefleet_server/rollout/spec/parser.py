@@ -3,7 +3,7 @@
 - Every mistake is told at once, each with its place (`$.stages[1].size.percent`) and what was expected there.
 - Unknown fields are refused: a misspelt bound must not become a default. A field of a later version is unknown, too.
 - The normal form has every field written out, but for the defaults that depend on others: parsing it gives the same spec.
-Source: fleet.md §5.2; reference: docs/reference/rollout-spec.md.
+Source: docs/reference/rollout-spec.md.
 """
 
 from collections.abc import Mapping

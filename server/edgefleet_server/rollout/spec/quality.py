@@ -27,7 +27,7 @@ from edgefleet_server.rollout.spec.reader import Place, duration_text
 FIELDS: Final = ("control", "metrics", "before", "after", "min_inferences", "watch")
 
 DRIFT_FLOOR: Final = 0.02
-"""Least PSI of a drift that counts (agent.md §4.4)."""
+"""Least PSI of a drift that counts (ADR 0039)."""
 
 MAX_INFERENCES: Final = 1_000_000
 

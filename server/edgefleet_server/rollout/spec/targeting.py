@@ -1,6 +1,6 @@
 """Reads the fields of a spec that give a rollout its form, and writes them back. Pure; part of `spec`.
 
-Source: fleet.md §5.2; reference: docs/reference/rollout-spec.md.
+Source: docs/reference/rollout-spec.md.
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 - A device that waits for its offer is told what the planner's own ledger says of it, in the order in which the planner asks.
 - One that was offered the release waits for itself until a deadline; one that is healthy, for the end of its soak.
 - A stage and a rollout wait for what their devices wait for: the same codes with counts, the soonest moment first.
-Codes are stable. Source: issue "rollouts that decide soundly"; fleet.md §3 (1, 12): nothing is ever silently "pending".
+Codes are stable. Source: docs/explanation/rollouts.md, "How fast": nothing waits without a reason that can be read.
 """
 
 from collections import Counter

@@ -6,7 +6,7 @@
 - What a mean of devices lies between is told by the test of the quality gate (`quality`), so it may be looked at as often as one
   likes. Margins are those of the spec's gate where it has one, else of `USUAL`, which only say how values are clipped.
 
-Source: design README §7, fleet.md §5.4; ADR 0055.
+Source: ADR 0055.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

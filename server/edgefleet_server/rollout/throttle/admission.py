@@ -6,7 +6,7 @@
 3. The views ask the same ledger that the planner asks: what is told is what will happen.
 4. Nothing here holds a rollback: what is taken back goes out at once.
 
-Source: fleet.md §5.2, §5.5.
+Source: docs/explanation/rollouts.md, "How fast".
 """
 
 from collections import Counter

@@ -6,7 +6,7 @@
    a part of a large stage, and the looks after it come at once.
 3. It is part of `download_deadline`, and by itself at most a quarter of that, and of the shortest window.
 4. Who tries again after a failure does not wait for others: those are few, and had a wait of their own (`retrying`).
-What is taken back is never spread. Source: fleet.md §2; ADR 0064.
+What is taken back is never spread. Source: ADR 0064.
 """
 
 from collections import Counter

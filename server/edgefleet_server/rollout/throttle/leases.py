@@ -11,7 +11,7 @@
    the line is booked for at most AHEAD more. So of bundles of at most M bytes, no more than bandwidth·(t + AHEAD)/8 + M bytes
    begin in any t seconds, however fast or slow devices are.
 
-Source: fleet.md §3 (9, 15), §5.5, §6 (14); ADR 0036.
+Source: ADR 0036.
 """
 
 from datetime import datetime, timedelta

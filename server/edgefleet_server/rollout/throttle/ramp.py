@@ -10,7 +10,7 @@
    was offered proves nothing, and one with a failure is no reason to hurry. A failure is one that counts as evidence, or one
    after which the device is offered the release again (`device.retries`).
 
-Source: fleet.md §5.2; AWS IoT Jobs' exponential rate, which new members of a group bypass: here nobody does (fleet.md §1).
+Source: docs/reference/rollout-spec.md; AWS IoT Jobs' exponential rate, which new members of a group bypass: here none does.
 """
 
 from dataclasses import replace
