@@ -132,10 +132,10 @@ def _enroll(args: argparse.Namespace) -> int:
     from edgefleet_agent.enrolment.enroll import enroll
 
     def waits(fingerprint: str) -> None:
-        told = json.dumps({"state": "pending", "fingerprint": fingerprint})
+        message = json.dumps({"state": "pending", "fingerprint": fingerprint})
         if args.output != "json":
-            told = f"waiting for approval; fingerprint {fingerprint}; compare it in the dashboard, or: edgectl device pending"
-        sys.stderr.write(told + "\n")
+            message = f"waiting for approval; fingerprint {fingerprint}; compare it in the dashboard, or: edgectl device pending"
+        sys.stderr.write(message + "\n")
         sys.stderr.flush()
 
     token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input

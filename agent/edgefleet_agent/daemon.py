@@ -24,7 +24,7 @@ from edgefleet_agent import __version__
 from edgefleet_agent.captures.service import CaptureRecorder
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.composition import agent_parts
-from edgefleet_agent.composition.lazy_candidates import Beside
+from edgefleet_agent.composition.lazy_candidates import LazyCandidates
 from edgefleet_agent.connection.metered import look
 from edgefleet_agent.connection.mqtt import Connected, Disconnected, Received
 from edgefleet_agent.connection.outbox import Kind
@@ -111,9 +111,9 @@ class Daemon:
             self._room,
             self._clock,
         )
-        near = (self._runner, self._serving, self._reports, self._room)
-        beside = (self._loop, self._paths, slots, self._intake, settings, self._clock)
-        self._candidates = Beside(self._paths, lambda: agent_parts.candidates(*beside, *near))
+        deps = (self._runner, self._serving, self._reports, self._room)
+        context = (self._loop, self._paths, slots, self._intake, settings, self._clock)
+        self._candidates = LazyCandidates(self._paths, lambda: agent_parts.candidates(*context, *deps))
         self._chores = TaskRunner(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
@@ -263,7 +263,7 @@ class Daemon:
     def _follow(self, desired: DesiredOk) -> None:
         self._ticker.desired = desired
         self._link.live_until(desired.live_until_s())
-        self._keeper.wish(desired)
+        self._keeper.follow(desired)
         self._runner.apply(desired)
         self._candidates.apply(desired)
         self._chores.apply(desired.tasks)

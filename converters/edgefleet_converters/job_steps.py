@@ -188,12 +188,12 @@ class JobSteps:
                 del self._answers[key]
 
     def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, threads: int, batch: int) -> Answers:
-        asked, told = self._sample_file(samples), self._new("answers.npz")
-        args = self._run_args(model, runtime, samples=asked, outputs=told, threads=threads) | {"batch": batch}
+        asked, answers = self._sample_file(samples), self._new("answers.npz")
+        args = self._run_args(model, runtime, samples=asked, outputs=answers, threads=threads) | {"batch": batch}
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
         specs = _specs(outcome.answer["outputs"])
-        arrays = read_arrays(told)
-        told.unlink()
+        arrays = read_arrays(answers)
+        answers.unlink()
         outputs = {spec.name: arrays[output_key(position)] for position, spec in enumerate(specs)}
         return Answers(
             outputs=outputs, inputs=_specs(outcome.answer["inputs"]), specs=specs, runtime=runtime,

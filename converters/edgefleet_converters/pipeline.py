@@ -136,7 +136,7 @@ class _Conversion:
         self._source_sha256 = ""
 
     def run(self, key: str) -> ConversionReport:
-        """Import the source, then serve each profile. key: of `kept`, stands in the report."""
+        """Import the source, then serve each profile. key: of `result_cache`, stands in the report."""
         request = self._request
         given = load_recipe(Path(request.data.recipe)) if request.data.recipe else None
         self._say("", "import", f"reading {request.source.name}")

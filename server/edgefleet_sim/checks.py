@@ -164,10 +164,12 @@ def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: d
         return digest in device.committed and since is not None and since + stage.soak <= now
     # what a device has not told yet cannot be known: it may have ended between its last report and the verdict, and of a power
     # cut nothing is heard when the next report to arrive says again that it runs
-    lane = device.beside
+    candidate = device.candidate_process
     heard = rows.reports.get(device.id)
-    is_untold = heard is None or heard.candidate != lane.told or device.crashes > 0
-    return lane.ran(now) >= stage.soak or (is_untold and lane.first is not None and lane.first + stage.soak <= now)
+    is_unreported = heard is None or heard.candidate != candidate.reported or device.crashes > 0
+    return candidate.ran(now) >= stage.soak or (
+        is_unreported and candidate.first is not None and candidate.first + stage.soak <= now
+    )
 
 
 def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
@@ -180,7 +182,7 @@ def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> It
         cells = (cell for cell in rows.cells.values() if cell.stratum == one.stratum and value < cell.cut)
         reached = [shapes[cell.stage] for cell in cells if _is_begun(cell)]
         most = max((100 if shape.mode is Mode.ACTIVE else shape.share_pct for shape in reached), default=0)
-        answers = 100 if device.active == rows.bundles[one.stratum].sha256 else device.beside.share_pct()
+        answers = 100 if device.active == rows.bundles[one.stratum].sha256 else device.candidate_process.share_pct()
         if answers > most:
             yield f"the release answers {answers} % of the requests of {one.device}, at most {most} % may be"
 
@@ -256,7 +258,7 @@ def _about_devices(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice], now
         wanted = rows.documents[device.id].active
         if rows.documents[device.id].candidate is not None:
             yield f"{device.id} is still told to run the release beside what serves"
-        elif device.document.candidate is None and not device.beside.is_idle:
+        elif device.document.candidate is None and not device.candidate_process.is_idle:
             yield f"{device.id} runs beside what serves what no document names"
         if device.document.gen != rows.documents[device.id].gen:
             yield f"{device.id} has document {device.document.gen}, the newest is {rows.documents[device.id].gen}"

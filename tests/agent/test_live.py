@@ -57,7 +57,7 @@ class Watching:
 
     def wish(self, until_s: int) -> None:
         """Follow a document."""
-        self.live.wish(cast("Any", SimpleNamespace(predictions_until_s=until_s)))
+        self.live.follow(cast("Any", SimpleNamespace(predictions_until_s=until_s)))
 
     def message(self, *, is_metered: bool = False) -> Watched | None:
         """Return what would go now."""

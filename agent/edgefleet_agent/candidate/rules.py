@@ -14,7 +14,7 @@ import msgspec
 
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.desired_diff import idle_slot, spread_reason
-from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
+from edgefleet_agent.install.records import CandidateRequest, ModelRecord, Wanted
 from edgefleet_protocol.messages import CANDIDATE_RESTS_CODE, HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass
 
 RECORD_VERSION = 1
@@ -109,12 +109,12 @@ class Measure:
 Step = End | Stay | Bring | Run | Record | Replay | Measure
 
 
-def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:  # noqa: PLR0911
+def decide(request: CandidateRequest | None, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:  # noqa: PLR0911
     """Return what to do now. mine: of this model's candidate. record: of what serves."""
-    if wish is None:
+    if request is None:
         return End()
-    wanted = wish.wanted
-    if wish.mode == "measure":
+    wanted = request.wanted
+    if request.mode == "measure":
         return _measure(wanted, mine, record, facts)
     if record is None or record.active is None:
         return Stay("waiting", "candidate.no_active", "no version of the model serves here yet")
@@ -137,7 +137,7 @@ def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecor
     if facts.pressure:
         what = ", ".join(facts.pressure)
         return Stay("suspended", f"candidate.{facts.pressure[0]}", f"suspended under pressure: {what}")
-    return _way(wish, facts)
+    return _way(request, facts)
 
 
 def _measure(wanted: Wanted, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:
@@ -175,10 +175,10 @@ def slot_for(wanted: Wanted, record: ModelRecord | None) -> str:
     return idle_slot(record)
 
 
-def _way(wish: CandidateWish, facts: Facts) -> Step:
+def _way(request: CandidateRequest, facts: Facts) -> Step:
     if facts.fits == "live":
         return Run()
-    if wish.mode == "split" or facts.fits == "none":
+    if request.mode == "split" or facts.fits == "none":
         return Stay("suspended", "candidate.memory", "there is not enough free memory for a second worker")
     if facts.is_recorded:
         return Replay()

@@ -4,7 +4,7 @@
 2. Workers tell their newest answers each second. At most one message in EVERY_S goes out, with at most LINES lines: the newest of each
    model and lane first, so that a quiet one is seen next to a busy one. Nothing waits: what is older is forgotten.
 3. A bucket of `watch_daily_bytes` of its own bounds it, so that telemetry never waits because somebody watched all day.
-4. It goes last of all (`link.drain`), is not written anywhere, and is confirmed by nobody.
+4. It goes last of all (`connection.sender`), is not written anywhere, and is confirmed by nobody.
 5. Where the owner does not want it (`watch_predictions`), or on a metered link, one message says so and nothing follows.
 """
 
@@ -58,7 +58,7 @@ class LiveView:
         self._lines: deque[PredictionLine] = deque(maxlen=_KEPT)
         self._seen = 0
         self._seq = 0
-        self._told = ""
+        self._last_state = ""
         self._next_s = 0.0
         self._end: Timer | None = None
         self._look: Timer | None = None
@@ -70,14 +70,14 @@ class LiveView:
         """Whether somebody watches now."""
         return self._end is not None
 
-    def wish(self, desired: DesiredOk) -> None:
+    def follow(self, desired: DesiredOk) -> None:
         """Follow a verified document: begin, go on for longer, or end."""
         lasts_s = left_s(desired.predictions_until_s, self._clock.now().timestamp())
         if self._end is not None:
             self._end.cancel()
         elif lasts_s > 0:
             log.info("watched", extra={"for_s": int(lasts_s)})
-            self._told = ""
+            self._last_state = ""
             self._tell_workers(LINES)
         if lasts_s > 0:
             self._end = self._loop.call_later(lasts_s, self._ended)
@@ -128,7 +128,7 @@ class LiveView:
             state = WatchState.METERED
         if state is not WatchState.ON:
             self._lines.clear()
-        if not self._lines and state == self._told:
+        if not self._lines and state == self._last_state:
             return None
         if self._bucket is not None:
             self._bucket = self._bucket.now(now_s)
@@ -150,7 +150,7 @@ class LiveView:
                 lines=chosen(self._lines, LINES),
             )
         )
-        self._told, self._seen = state.value, 0
+        self._last_state, self._seen = state.value, 0
         self._lines.clear()
         self._next_s = now_s + EVERY_S
         if self._bucket is not None:

@@ -16,7 +16,7 @@ from edgefleet_agent.captures.live_view import LiveView
 from edgefleet_agent.captures.prediction_log import FLUSH_S, PredictionLog
 from edgefleet_agent.captures.store import CaptureRecord, CaptureStore
 from edgefleet_agent.connection.outbox import Kind, Outbox
-from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.connection.sender import OutboxSender
 from edgefleet_agent.core.durable import write_file
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.records import DesiredOk, TaskRequest
@@ -76,7 +76,7 @@ class CaptureRecorder:
             self.store.clear()
         loop.call_later(HOUR_S, self._hourly)
 
-    def join(self, send_to_all: Callable[[SetCapture | SetWatch], None], drain: Drain, live_topic: str) -> None:
+    def join(self, send_to_all: Callable[[SetCapture | SetWatch], None], drain: OutboxSender, live_topic: str) -> None:
         """Meet workers and the way out."""
         self.send_to_all = self.live.send_to_all = send_to_all
         self.pump = self.live.pump = drain.pump
@@ -99,10 +99,10 @@ class CaptureRecorder:
 
     # ---- from the document
 
-    def wish(self, desired: DesiredOk) -> None:
+    def follow(self, desired: DesiredOk) -> None:
         """Follow a verified document."""
         self._set_rules(desired)
-        self.live.wish(desired)
+        self.live.follow(desired)
         self.pump()
 
     def _set_rules(self, desired: DesiredOk) -> None:
@@ -173,43 +173,43 @@ class CaptureRecorder:
 
     # ---- the task
 
-    def begin_fetch(self, wish: TaskRequest) -> None:
+    def begin_fetch(self, request: TaskRequest) -> None:
         """Begin a task `capture`; `finish` is called when the server has its last record."""
-        args = wish.args
+        args = request.args
         limit = args.get("limit", DEFAULT_LIMIT)
         chosen = self.store.select(
             str(args.get("model", "")),
             str(args.get("reason", "")),
             min(limit, MAX_LIMIT) if isinstance(limit, int) else DEFAULT_LIMIT,
         )
-        self._fetches.append((wish, [entry.name for entry in chosen]))
+        self._fetches.append((request, [entry.name for entry in chosen]))
         self.pump()
 
     def next_sample(self) -> None:
         """Put the next record that was asked for into the outbox, when the ones before are on their way."""
         if not self._fetches or self._outbox.waiting(Kind.SAMPLE) >= IN_OUTBOX:
             return
-        wish, names = self._fetches[0]
+        request, names = self._fetches[0]
         record = None
         while names and (record := self.store.read(names[0])) is None:
             names.pop(0)
         seq = self._seq + 1
-        sample = self._sample(wish, record, seq, max(0, len(names) - 1))
+        sample = self._sample(request, record, seq, max(0, len(names) - 1))
         if not self._outbox.add(Kind.SAMPLE, self._boot_id, seq, encode(sample), self._clock.monotonic_s()):
             return
         self._seq = seq
         name = names.pop(0) if names else ""
         if not names:
             self._fetches.pop(0)
-        self._on_the_way[seq] = (name, "" if names else wish.id)
+        self._on_the_way[seq] = (name, "" if names else request.id)
 
-    def _sample(self, wish: TaskRequest, record: CaptureRecord | None, seq: int, left: int) -> Sample:
+    def _sample(self, request: TaskRequest, record: CaptureRecord | None, seq: int, left: int) -> Sample:
         common: dict[str, Any] = {"device": self._device, "boot_id": self._boot_id, "seq": seq, "ts": self._now_ms()}
         if record is None:
-            return Sample(**common, task=wish.id, left=left)
+            return Sample(**common, task=request.id, left=left)
         return Sample(
             **common,
-            task=wish.id,
+            task=request.id,
             left=left,
             record=record.record,
             model=record.model,

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptureRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One file. The fields beside `sealed` are what the server and the operator may see of it."""
+    """One file. The fields other than `sealed` are what the server and the operator may see of it."""
 
     v: int = 1
     record: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
 from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
-from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.connection.sender import OutboxSender
 from edgefleet_agent.core.cgroup import delegated
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.errors import StateFileError
@@ -25,7 +25,7 @@ from edgefleet_agent.serving.worker_process import WorkerOptions
 from edgefleet_agent.settings import AgentSettings
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.controller import Candidates
+    from edgefleet_agent.candidate.controller import CandidateController
 
 KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
@@ -104,9 +104,9 @@ def link_options(settings: AgentSettings) -> LinkOptions:
 
 def open_drain(
     settings: AgentSettings, outbox: Outbox, link: MqttLink, topic_of: Callable[[Kind], str], loop: Loop
-) -> Drain:
+) -> OutboxSender:
     """Return what hands the outbox's messages to the link."""
-    return Drain(outbox, link, topic_of, loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
+    return OutboxSender(outbox, link, topic_of, loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
 
 
 def limits(settings: AgentSettings) -> Limits:
@@ -141,7 +141,7 @@ def prepare_folders(paths: StatePaths) -> None:
         stale.unlink(missing_ok=True)
 
 
-def candidates(*parts: Any) -> "Candidates":
+def candidates(*parts: Any) -> "CandidateController":
     """Return the candidates of an agent; parts: as `candidate.wiring.candidates` takes them. Loaded here, and not before."""
     from edgefleet_agent.composition.candidate_parts import candidates as made
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from edgefleet_agent.candidate import sensors
-from edgefleet_agent.candidate.controller import CandidateDeps, Candidates
+from edgefleet_agent.candidate.controller import CandidateController, CandidateDeps
 from edgefleet_agent.candidate.pressure import PressureLimits
-from edgefleet_agent.candidate.process import CandidateOptions, LaneContext
+from edgefleet_agent.candidate.process import CandidateContext, CandidateOptions
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
@@ -52,10 +52,10 @@ def candidates(  # noqa: PLR0913, PLR0917
     serving: Supervisor,
     reports: Reports,
     room: Callable[[], Room],
-) -> Candidates:
+) -> CandidateController:
     """Return the candidates of an agent, known to what serves and to what reports."""
     system = SystemReader(paths.root)
-    near = CandidateDeps(
+    deps = CandidateDeps(
         records=lambda: runner.records,
         lend=runner.lend_idle_slot,
         event=reports.candidate,
@@ -64,7 +64,7 @@ def candidates(  # noqa: PLR0913, PLR0917
         room=room,
         readings=sensors.read,
     )
-    ground = LaneContext(
+    context = CandidateContext(
         loop,
         paths,
         slots,
@@ -75,7 +75,7 @@ def candidates(  # noqa: PLR0913, PLR0917
         serving.write_routes,
         serving.listener,
     )
-    made = Candidates(ground, intake, clock, near)
+    made = CandidateController(context, intake, clock, deps)
     serving.attach_candidates(made)
     reports.candidates = made.states
     return made

@@ -12,17 +12,17 @@ from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.messages import Window
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.controller import Candidates
+    from edgefleet_agent.candidate.controller import CandidateController
 
 
-class Beside:
+class LazyCandidates:
     """What may run as a candidate of an active version."""
 
-    def __init__(self, paths: StatePaths, make: "Callable[[], Candidates]") -> None:
+    def __init__(self, paths: StatePaths, make: "Callable[[], CandidateController]") -> None:
         """Know how to make them. make: also tells those who must know them."""
         self._paths = paths
         self._make = make
-        self._made: Candidates | None = None
+        self._made: CandidateController | None = None
         self._hold: HoldOk | None = None
 
     def apply(self, desired: DesiredOk) -> None:

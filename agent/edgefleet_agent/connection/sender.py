@@ -44,7 +44,7 @@ class NextLive(Protocol):
         ...
 
 
-class Drain:
+class OutboxSender:
     """The way out. `later` runs a callback after so many seconds; `more_samples` puts the next sample into the outbox, if any."""
 
     def __init__(

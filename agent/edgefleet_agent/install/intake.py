@@ -5,7 +5,7 @@
 2. A document is recognised by the sha256 of its bytes: the same one, accepted or refused for good, is not verified again.
 3. Without a document waiting, a `fetch` child runs as long as bundles are wanted.
 4. A document that the repository is too old for (a restored server) waits for the next `repo/head`.
-5. A document over which the child dies again and again rests (`patience`) and is tried once more, for ever; a newer one at once.
+5. A document over which the child dies again and again rests (`retry_delay`) and is tried once more, for ever; a newer one at once.
 6. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
 """
 

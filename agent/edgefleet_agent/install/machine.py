@@ -369,15 +369,15 @@ def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason:
     wanted is then the request that brought the failed version.
     """
     bad, back = record.active, record.previous
-    wish = record.wanted
-    if bad is not None and (wish is None or wish.sha256 != bad.sha256):
-        wish = record.served
-    attempt = wish.attempt if wish is not None and bad is not None and wish.sha256 == bad.sha256 else 1
+    wanted = record.wanted
+    if bad is not None and (wanted is None or wanted.sha256 != bad.sha256):
+        wanted = record.served
+    attempt = wanted.attempt if wanted is not None and bad is not None and wanted.sha256 == bad.sha256 else 1
     return msgspec.structs.replace(
         record,
         phase=step(record.phase, InstallEvent.WENT_BACK),
-        wanted=wish,
-        gen=wish.gen if wish is not None else record.gen,
+        wanted=wanted,
+        gen=wanted.gen if wanted is not None else record.gen,
         served=None,
         active=back,
         previous=None,

@@ -142,11 +142,11 @@ class Reports:
 
     def quarantined(self, record: ModelRecord, entry: Quarantine) -> None:
         """A digest failed here and will not be tried again by itself."""
-        wish = next((w for w in (record.wanted, record.served) if w is not None and w.sha256 == entry.sha256), None)
+        wanted = next((w for w in (record.wanted, record.served) if w is not None and w.sha256 == entry.sha256), None)
         self._event(
             EventKind.QUARANTINED,
             model=record.model,
-            target=wish.target if wish else "",
+            target=wanted.target if wanted else "",
             sha256=entry.sha256,
             gen=entry.gen,
             attempt=entry.attempt,
@@ -191,7 +191,7 @@ class Reports:
 
     def _tell_losses(self) -> None:
         """Tell once what the outbox had to give up or add up. While an event waits nobody can hear it, and it would only take room."""
-        lost = {} if self._outbox.waiting(Kind.EVENT) else self._outbox.untold()
+        lost = {} if self._outbox.waiting(Kind.EVENT) else self._outbox.unreported_losses()
         if not lost:
             return
         merged = lost.pop("merged", 0)
@@ -200,7 +200,7 @@ class Reports:
         reason = "; ".join([*([reason] if reason else []), *([f"added up to save room: {merged}"] if merged else [])])
         code = "outbox.dropped" if lost else "outbox.merged"
         self._event(EventKind.OUTBOX_DROPPED, code=code, reason=reason, detail={"dropped": lost, "merged": merged})
-        self._outbox.told()
+        self._outbox.losses_reported()
 
     def presence(self, *, on: bool) -> Presence:
         """Return the presence of this connection."""

@@ -34,8 +34,8 @@ class Ticker:
     @property
     def interval_s(self) -> int:
         """Return how long windows last now."""
-        wish = self.desired
-        profile, until = (wish.telemetry_profile, wish.telemetry_until_s) if wish else ("normal", 0)
+        desired = self.desired
+        profile, until = (desired.telemetry_profile, desired.telemetry_until_s) if desired else ("normal", 0)
         now_s = int(self._clock.now().timestamp())
         return interval_s(profile, until, now_s, self._override_s, is_metered=self.is_metered)
 

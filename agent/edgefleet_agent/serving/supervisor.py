@@ -7,8 +7,8 @@
    owner's decision, and when the owner cannot write it down (OSError), the worker is started again all the same.
 4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s` (a slow model for more),
    hangs: it is killed, and its end is a crash like any other.
-5. A worker that is to take another's place is loaded where a core would idle (`worker.gentle`). One that gets next to nothing of a core
-   that way is started again with a share of one: a busy device must not stay with its old version.
+5. A worker that is to take another's place is loaded where a core would idle (`worker.control.start_priority`). One that gets next to
+   nothing of a core that way is started again with a share of one: a busy device must not stay with its old version.
 """
 
 import logging

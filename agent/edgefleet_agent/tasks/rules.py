@@ -1,4 +1,4 @@
-"""What of the desired document's tasks is to be done now. Pure; `chores` does it.
+"""What of the desired document's tasks is to be done now. Pure; `task_runner` does it.
 
 1. An id is done once: what stands in `tasks.ok` is never begun again. A task past its `until` is over before it began.
 2. One at a time, in the order of the document. A restart is noted as done before it happens: it must not happen twice.

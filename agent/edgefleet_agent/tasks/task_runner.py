@@ -62,7 +62,7 @@ class TaskRunner:
         self._timer: Timer | None = None
         self._deadline: Timer | None = None
         self._current: TaskRequest | None = None
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._others: dict[str, Callable[[TaskRequest], None]] = {}
         self._begun: dict[str, TaskRequest] = {}
         self._pid, self._pidfd, self._words = 0, -1, -1
@@ -125,8 +125,8 @@ class TaskRunner:
                 self._begin(step.task)
 
     def _first_word(self, task: TaskRequest) -> None:
-        if task.id not in self._told:
-            self._told.add(task.id)
+        if task.id not in self._reported:
+            self._reported.add(task.id)
             self._tell(task, "accepted", "", "")
 
     def _begin(self, task: TaskRequest) -> None:

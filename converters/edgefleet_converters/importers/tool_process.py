@@ -48,18 +48,18 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
         errors="replace",
         check=False,
     )
-    told = _report(report)
-    if done.returncode != 0 or not told:
+    result = _report(report)
+    if done.returncode != 0 or not result:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:240]
         raise ToolFailedError(
             f"the tool {name} ended with code {done.returncode} on {source.name}: {last}",
             next_step=f"export the model to ONNX where it was made; `edgectl tool list` shows the versions of {name}",
         )
-    error = told.get("error")
+    error = result.get("error")
     if isinstance(error, dict):
         raise ToolFailedError(str(error.get("message"))[:600], next_step=str(error.get("next"))[:300])
     data = out.read_bytes()
-    facts: dict[str, Any] = {"tool": name, "versions": dict(told.get("versions") or {})}
+    facts: dict[str, Any] = {"tool": name, "versions": dict(result.get("versions") or {})}
     return data, facts | {"compared": _compared(data, answers, source.name)}
 
 

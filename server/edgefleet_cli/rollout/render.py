@@ -1,4 +1,4 @@
-"""How rollouts, their plans and their devices are shown for eyes; the tree of stages is in `rollout_tree`."""
+"""How rollouts, their plans and their devices are shown for eyes; the tree of stages is in `stage_tree`."""
 
 from __future__ import annotations
 

@@ -314,7 +314,7 @@ class RolloutService:
         self._steer(rollout_id, caller.name, "leave a stage out", make)
 
     def retry(self, rollout_id: str, by: str, reason: str, choice: retry.Choice) -> None:
-        """Give devices on which the release failed another try; see `second_try`. Raises IllegalStateError, ActiveExistsError."""
+        """Give devices on which the release failed another try; see `commands.retry`. Raises IllegalStateError, ActiveExistsError."""
         said = _said("retried", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:

@@ -7,7 +7,7 @@ Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `
 
 Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
-  still moves forward; what clients have seen of the lost one is outrun when they tell of it (`outrunning`).
+  still moves forward; what clients have seen of the lost one is outrun when they tell of it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes.
 - Source: TUF specification 1.0.31, sections 4 and 5.

@@ -16,7 +16,7 @@ import msgspec
 
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_agent.worker.runtime.loader import ServedModel
-from edgefleet_agent.worker.runtime.stats import Figures, peak_rss_bytes
+from edgefleet_agent.worker.runtime.stats import WorkerStats, peak_rss_bytes
 from edgefleet_runtime.golden import slice_sample
 
 ROUNDS = 3
@@ -35,7 +35,7 @@ def measure(served: ServedModel, seconds: float, tell: Callable[[Stats], None], 
         {name: slice_sample(spec, golden.inputs[name], i) for name, spec in specs.items()} for i in range(golden.n)
     ]
     for _ in range(ROUNDS):
-        figures = Figures()
+        figures = WorkerStats()
         meter = EnergyMeter(sys)
         began, cpu = time.perf_counter(), time.process_time()
         for number, sample in zip(range(MAX_RUNS), itertools.cycle(samples), strict=False):

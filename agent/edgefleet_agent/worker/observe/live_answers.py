@@ -21,7 +21,7 @@ LABEL_CHARS = 40
 _Noted = tuple[float, str, Mapping[str, Array], float, bool]
 
 
-class Onlooker:
+class LiveAnswers:
     """Remembers the newest `lines` answers between two tellings."""
 
     def __init__(self, served: ServedModel, lines: int) -> None:

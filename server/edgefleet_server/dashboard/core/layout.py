@@ -1,7 +1,7 @@
 """What all pages share: who looks, what the page stands in, and what was just done.
 
 A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `routes.py` lists them. What can be changed from pages is in
-`acting.py`; a page only makes the form.
+`dashboard.actions`; a page only makes the form.
 """
 
 import base64

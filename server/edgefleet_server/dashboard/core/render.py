@@ -29,7 +29,7 @@ _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "im
 
 @cache
 def environment() -> Environment:
-    """Return the templates, with the words of `words.py` as filters."""
+    """Return the templates, with the words of `filters` as filters."""
     made = Environment(
         loader=PackageLoader("edgefleet_server.dashboard"),
         autoescape=True,

@@ -1,7 +1,7 @@
 """The page of enrolment: claim tokens, and devices that wait to be let in.
 
-What can be done from it are forms (`acting`). A decision is about the devices that were ticked or shown, never about those that came
-meanwhile. The page with new tokens is the only place where they are shown.
+What can be done from it are forms (`dashboard.actions`). A decision is about the devices that were ticked or shown, never about those that
+came meanwhile. The page with new tokens is the only place where they are shown.
 """
 
 from typing import Annotated, Any

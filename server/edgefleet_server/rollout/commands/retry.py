@@ -1,6 +1,6 @@
 """A person's retry: which devices that failed may have another try, and what that does. Pure.
 
-Its own module because `retrying` says when the server tries again by itself, and this is a person's word. Rules:
+Its own module because `planner.auto_retry` says when the server tries again by itself, and this is a person's word. Rules:
 1. Only while the rollout runs, is paused or has finished: its release is still the one that is wanted. A finished one runs again until
    the devices that are tried again have an outcome; it takes in nobody new meanwhile.
 2. Only on devices whose stratum was not stopped, that were not taken back, and whose document still names the release (or what they
@@ -11,7 +11,8 @@ Its own module because `retrying` says when the server tries again by itself, an
    and a second failure of it adds nothing unless its class weighs more. Only `promote` accepts failures, with a reason.
 5. The device's document is taken back first, as before each automatic try, and the planner offers it anew when its turn comes.
 
-Source: docs/how-to/roll-out-a-release.md (`rollout retry`); the device's side of rule 3 is `edgefleet_agent.install.desired_diff.quarantined`.
+Source: docs/how-to/roll-out-a-release.md (`rollout retry`). The device's side of rule 3 is
+`edgefleet_agent.install.desired_diff.quarantined`.
 """
 
 from collections import Counter

@@ -8,7 +8,7 @@
    say something about the bundle, or about the device with it; the device has put the digest into quarantine.
 4. The device's quarantine is respected also where the class alone would allow it: more memory than the bundle declares
    (`trial.over_declared`) is a property of the bundle, and what the device rolled back itself is not offered to it again, unless a
-   person says so (`second_try`).
+   person says so (`commands.retry`).
 5. Before retry n (from 0) it waits for at least half of min(most, least x 2^n) and at most all of it. Where in between is a hash of
    salt, device and attempt: spread over devices, the same each time it is asked.
 

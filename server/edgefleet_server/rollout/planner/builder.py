@@ -51,7 +51,7 @@ from edgefleet_server.rollout.state_machines import (
 BATCH: Final = 200
 """Documents that one tick signs for a rollout of up to 2,000 devices: a tick stays short, and the next one follows at once."""
 BATCH_SHARE: Final = 0.1
-"""Of a larger one a tick plans this share, since it looks at every device first; it is carried out in portions (`portions`)."""
+"""Of a larger one a tick plans this share, since it looks at every device first; it is carried out in batches (`execution.batches`)."""
 HUGE: Final = 20_000
 """One with more devices is planned whole, there and back: a look takes seconds of the processor there (ADR 0060)."""
 BACK_FACTOR: Final = 10

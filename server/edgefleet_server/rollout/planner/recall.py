@@ -1,7 +1,7 @@
 """A tick's pace: who is offered the release now, tried again, recalled, counted as away, and which leases end. Pure.
 
 Its own module because the planner says in which stage a device is, and this says when its turn comes. Rules:
-1. What a device reports is heard first (`hearing`); then a failure of the moment is tried again or ends (`retrying`).
+1. What a device reports is observed first (`observe`); then a failure of the moment is tried again or ends (`auto_retry`).
 2. Where an offer may not be carried out at any time (`limits` or `windows`), one that was not taken up goes back to waiting when
    the window closes, or with limits after TAKE_UP. The time that it was out counts against `ack_deadline`, all offers together.
 3. A device that is due but not there for `offline.after` is `unreachable`, offered or not; with `count: failed` it is a failure.

@@ -1,7 +1,7 @@
 """What one tick of a rollout does: a snapshot and the time in, effects out. Pure; proposes and changes nothing itself.
 
 The machine, in the order of a tick:
-1. Reports and deadlines move assignments (`hearing`), whatever the rollout's state.
+1. Reports and deadlines move assignments (`observe`), whatever the rollout's state.
 2. A running rollout walks each stratum (its lane) on: opens the next stage, takes in joiners, offers, judges.
 3. A failed stratum is taken back: what every device ran before is written into its document, newest exposed first.
 4. The rollout ends when every lane has ended and, where something was taken back, that is confirmed or given up.

@@ -296,7 +296,7 @@ class Offline:
 class Pacing:
     """All of a spec that says how fast and when, but for the rates, which stand in the stages. retries None: devices try by themselves.
 
-    start_within: over how long devices begin to download, None: as many of them need that are offered at once (`spreading`).
+    start_within: over how long devices begin to download, None: as many of them need that are offered at once (`throttle.jitter`).
     """
 
     limits: Limits = Limits()

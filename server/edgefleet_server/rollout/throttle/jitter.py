@@ -5,7 +5,7 @@
 2. The crowd of a stage is who is offered the release now, was within RECENT, or waits for nothing but the next look: a look offers
    a part of a large stage, and the looks after it come at once.
 3. It is part of `download_deadline`, and by itself at most a quarter of that, and of the shortest window.
-4. Who tries again after a failure does not wait for others: those are few, and had a wait of their own (`retrying`).
+4. Who tries again after a failure does not wait for others: those are few, and had a wait of their own (`planner.auto_retry`).
 What is taken back is never spread. Source: ADR 0064.
 """
 
