@@ -212,7 +212,8 @@ def _mqtt(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from edgefleet_agent.reporting.status import read_status, status_text
+    from edgefleet_agent.cli.status_text import status_text
+    from edgefleet_agent.reporting.status import read_status
 
     status = read_status(args.state)
     _print(args, status, status_text(status))

@@ -148,7 +148,7 @@ def look_again(
 ) -> None:
     """Run what would be offered as a device does: with the profile's threads, in batches where it takes them, last sample first.
 
-    This shows answers that depend on threads, on what was asked before or beside, or on chance. Where the source itself answers
+    This shows answers that depend on threads, on what was asked before or at the same time, or on chance. Where the source itself answers
     otherwise in this way, the candidate is held against that. Raises the RefusedError that says what differs.
     """
     specs = (*passed.answers.inputs, *passed.answers.specs)

@@ -1,6 +1,6 @@
-"""What a simulated device runs beside what serves: the shipped `candidate.rules` decide, what hardware does is drawn.
+"""What a simulated device runs next to what serves: the shipped `candidate.rules` decide, what hardware does is drawn.
 
-Kept over a crash is what agentd keeps on disk: the record of the candidate and its bundle in the idle slot. All else begins anew.
+Kept over a crash is what agentd keeps on disk: the record of the candidate and its bundle in the idle slot. All else begins again.
 A device here has memory enough for a second worker, is under no pressure, and a candidate that crashes is not started again.
 """
 
@@ -25,7 +25,7 @@ FAILS_WITHIN_S: Final = 400.0
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bundle that a document names beside the active one. mode: shadow or split; share_pct: of the requests, 0 in a shadow."""
+    """A bundle that a document names next to the active one. mode: shadow or split; share_pct: of the requests, 0 in a shadow."""
 
     bundle: Bundle
     mode: str
@@ -66,7 +66,7 @@ class SimCandidate:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing beside what serves, and was nothing."""
+        """Whether there is nothing next to what serves, and was nothing."""
         return self.reported == NO_CANDIDATE and self.since is None
 
     def share_pct(self) -> int:

@@ -4,7 +4,7 @@ At every commit: transitions start from what is stored and are in their tables; 
 device below the cut of an open stage; a stage passes on devices that really ran the release for its soak, in the mode of the stage;
 a shadow answers nothing and a split its share at most; what is taken back is taken back newest exposed first. At the end: the log of
 each rollout, stage and device is one chain without a gap or a doubled step; stages opened in order; the rollout and each device have
-an outcome and a reason; who can be reached runs what its document names, and nothing beside it.
+an outcome and a reason; who can be reached runs what its document names, and nothing next to it.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: d
     if stage.shape.mode is Mode.ACTIVE:
         since = device.switched_at.get(digest)
         return digest in device.committed and since is not None and since + stage.soak <= now
-    # what a device has not told yet cannot be known: it may have ended between its last report and the verdict, and of a power
+    # what a device has not reported yet cannot be known: it may have ended between its last report and the verdict, and of a power
     # cut nothing is heard when the next report to arrive says again that it runs
     candidate = device.candidate_process
     heard = rows.reports.get(device.id)

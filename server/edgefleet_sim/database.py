@@ -146,7 +146,7 @@ class SimDatabase:
         )
 
     def _members(self) -> tuple[Member, ...]:
-        """Return who belongs to it; what has nothing else to serve is barred from the stages beside what serves."""
+        """Return who belongs to it; what has nothing else to serve is barred from the stages next to what serves."""
         stages = self.spec.stages
         barred = frozenset(index for index, stage in enumerate(stages) if stage.shape.mode is not Mode.ACTIVE)
         if not barred:
@@ -245,7 +245,7 @@ class SimDatabase:
             self.assignments[device] = one.but(back_gen=gen)
 
     def _offering(self, before: Document, gen: int, one: Assignment, within_s: int) -> Document:
-        """Return the document of an offer: it makes the release active, or names it beside what is."""
+        """Return the document of an offer: it makes the release active, or names it next to what is."""
         limits, shape, bundle = self.spec.device, self.spec.stages[one.stage].shape, self.bundles[one.stratum]
         download_s, apply_s = int(limits.download.total_seconds()), int(limits.apply.total_seconds())
         if shape.mode is Mode.ACTIVE:

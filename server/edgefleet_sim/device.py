@@ -1,6 +1,6 @@
 """One simulated device: the shipped `desired_diff` decides, the shipped `machine` keeps its record; what hardware does is drawn.
 
-Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the brake. All else begins anew.
+Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the brake. All else begins again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A device's document. active: None = the model is dropped. rollout: "" = nobody's. candidate: what is to run beside it."""
+    """A device's document. active: None = the model is dropped. rollout: "" = nobody's. candidate: what is to run next to it."""
 
     gen: int
     active: Bundle | None
@@ -209,7 +209,7 @@ class SimDevice:
 
     @staticmethod
     def _named(document: Document) -> Wanted | None:
-        """Return the wish in a document as the child that verifies reads it."""
+        """Return the request in a document as the child that verifies reads it."""
         active = document.active
         if active is None:
             return None
@@ -278,7 +278,7 @@ class SimDevice:
             self._send(air)
 
     def _look_at_candidate(self, air: Air) -> None:
-        """Do the next thing about what runs beside what serves."""
+        """Do the next thing about what runs next to what serves."""
         candidate = self.document.candidate
         if candidate is None and self.candidate_process.is_idle:
             return

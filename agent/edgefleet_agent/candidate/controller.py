@@ -1,7 +1,7 @@
 """Carries out what `rules` decides about candidates: brings bundles, starts and stops a `process`, reports. One per agent, all models.
 
 1. A record is on the disk before the start, or the end, that it tells of; reports follow it.
-2. Nothing here touches what serves: the active worker is told of a candidate by the routing table alone.
+2. Nothing here touches what serves: the active worker learns of a candidate from the routing table alone.
 3. A candidate that ends is started again after a while; after `MAX_STARTS` without a steady run, or for a fault of its own at once, it
    has failed. That is reported, and nothing else happens.
 4. Once a shadow had to be sequential it stays so until another candidate comes: a device at the edge of its memory must not swing.

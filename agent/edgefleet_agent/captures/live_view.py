@@ -48,7 +48,17 @@ def chosen(lines: Sequence[PredictionLine], most: int) -> list[PredictionLine]:
 class LiveView:
     """Whether somebody watches, and what there is to see. Only in the loop's thread."""
 
-    def __init__(self, loop: Loop, clock: Clock, settings: AgentSettings, device: str, boot_id: str) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        settings: AgentSettings,
+        device: str,
+        boot_id: str,
+        send_to_all: Callable[[SetWatch], None],
+        pump: Callable[[], None],
+    ) -> None:
+        """Know what reaches every worker, and what makes the sender look for something to send."""
         self._loop = loop
         self._clock = clock
         self._settings = settings
@@ -62,8 +72,8 @@ class LiveView:
         self._next_s = 0.0
         self._end: Timer | None = None
         self._look: Timer | None = None
-        self.send_to_all: Callable[[SetWatch], None] = lambda _rules: None
-        self.pump: Callable[[], None] = lambda: None
+        self._send_to_all = send_to_all
+        self._pump = pump
 
     @property
     def is_watched(self) -> bool:
@@ -81,7 +91,7 @@ class LiveView:
             self._tell_workers(LINES)
         if lasts_s > 0:
             self._end = self._loop.call_later(lasts_s, self._ended)
-            self.pump()
+            self._pump()
         elif self._end is not None:
             self._ended()
 
@@ -94,7 +104,7 @@ class LiveView:
 
     def _tell_workers(self, lines: int) -> None:
         if self._settings.watch_predictions:
-            self.send_to_all(SetWatch(lines))
+            self._send_to_all(SetWatch(lines))
 
     def on_ready(self, worker: Worker) -> None:
         """A worker can answer: tell it that somebody watches."""
@@ -114,7 +124,7 @@ class LiveView:
 
     def _looked(self) -> None:
         self._look = None
-        self.pump()
+        self._pump()
 
     def next_message(self, *, is_metered: bool) -> bytes | None:
         """Return what may go now, for the drain, when nothing else wants to; None when there is nothing, or not yet."""

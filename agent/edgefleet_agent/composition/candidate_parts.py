@@ -14,6 +14,7 @@ from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import SystemReader
 from edgefleet_agent.reporting.reports import Reports
+from edgefleet_agent.serving.ports import Listener
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.clock import Clock
@@ -52,8 +53,9 @@ def candidates(  # noqa: PLR0913, PLR0917
     serving: Supervisor,
     reports: Reports,
     room: Callable[[], Room],
+    listener: Listener,
 ) -> CandidateController:
-    """Return the candidates of an agent, known to what serves and to what reports."""
+    """Return the candidates of an agent. listener: hears of their answers."""
     system = SystemReader(paths.root)
     deps = CandidateDeps(
         records=lambda: runner.records,
@@ -73,9 +75,6 @@ def candidates(  # noqa: PLR0913, PLR0917
         clock.monotonic_s,
         lambda: clock.now().timestamp(),
         serving.write_routes,
-        serving.listener,
+        listener,
     )
-    made = CandidateController(context, intake, clock, deps)
-    serving.attach_candidates(made)
-    reports.candidates = made.states
-    return made
+    return CandidateController(context, intake, clock, deps)

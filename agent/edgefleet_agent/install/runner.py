@@ -365,6 +365,11 @@ class Runner:
 
     # ---- what serves
 
+    def active_ref(self, model: str) -> SlotRef | None:
+        """Return the slot that serves a model."""
+        record = self.records.get(model)
+        return record.active if record is not None else None
+
     def before_start(self, model: str) -> None:
         """Count the start of an active worker."""
         self._probation.before_start(model)
@@ -374,7 +379,7 @@ class Runner:
         self._book.reporter.changed()
 
     def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
-        """A worker that serves, or drains, told its figures."""
+        """A worker that serves, or drains, reported its figures."""
         self._probation.on_stats(model, sha256, stats)
 
     def on_active_golden(self, model: str, golden: Golden) -> None:

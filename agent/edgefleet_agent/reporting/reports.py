@@ -46,7 +46,16 @@ MAX_REASON_CHARS = 1_000
 class Reports:
     """Builds all reports and counts them."""
 
-    def __init__(self, device: DeviceId, boot_id: str, clock: Clock, outbox: Outbox, soon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        device: DeviceId,
+        boot_id: str,
+        clock: Clock,
+        outbox: Outbox,
+        soon: Callable[[], None],
+        candidates: Callable[[], Mapping[str, CandidateState]] = dict,
+    ) -> None:
+        """Report nothing yet. soon: makes a report of the state, a moment later; candidates: by model, what runs as one."""
         self._device = device
         self._boot_id = boot_id
         self._clock = clock
@@ -58,7 +67,7 @@ class Reports:
         self._seen: Seen | None = None
         self.gen = 0
         self.conn_id = ""
-        self.candidates: Callable[[], Mapping[str, CandidateState]] = dict
+        self._candidates = candidates
 
     def unix_ms(self) -> int:
         """Return the device's time in milliseconds."""
@@ -224,7 +233,7 @@ class Reports:
         )
 
     def _models(self, runner: Runner, serving: Supervisor) -> list[ModelState]:
-        candidates = dict(self.candidates())
+        candidates = dict(self._candidates())
         models = [
             msgspec.structs.replace(_model_state(r, runner, serving), candidate=candidates.pop(name, None))
             for name, r in runner.records.items()

@@ -1,7 +1,7 @@
 """When telemetry windows end: by the desired document, the settings and the link, each device at its own moment.
 
 1. The first window after a start lasts the device's own part of the interval (`window.first_window_s`); later ones the interval.
-2. The length of a window is measured with the monotonic clock; its start is told by the wall clock as it is at the end.
+2. The length of a window is measured with the monotonic clock; its start is read from the wall clock as it is at the end.
 """
 
 from collections.abc import Callable

@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 class WorkerOptions:
     """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: a worker that served so long starts its back-off again.
 
-    gentle: the priority of a start beside another that serves the same model (`worker.gentle`). start_s: from its start a worker is
+    gentle: the priority of a start next to another that serves the same model (`start_priority`). start_s: from its start a worker is
     ready within this time. golden_s: it answers a golden vector within this time.
     """
 

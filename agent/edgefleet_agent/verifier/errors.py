@@ -7,7 +7,7 @@ from edgefleet_protocol.messages import OLD_HOLD_CODE, ErrorClass, Seen
 class ChildError(EdgefleetError):
     """Root of the child's own refusals. `error_class` is what it is reported as.
 
-    seen: what this device has seen of a repository that is older now, which the server can mend by signing it anew; else None.
+    seen: what this device has seen of a repository that is older now, which the server can mend by signing it again; else None.
     """
 
     code = "install.failed"

@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 def probe_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime}. Imports the runtime and returns `{version}`. Raises RuntimeUnavailableError.
 
-    Importing is the proof: tflite-runtime 2.14 installs beside numpy 2 and fails only here.
+    Importing is the proof: tflite-runtime 2.14 installs next to numpy 2 and fails only here.
     """
     import importlib
 

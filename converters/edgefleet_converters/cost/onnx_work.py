@@ -122,7 +122,7 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # A packed weight is no longer an input of its operator, and its shape is not told.
+        # A packed weight is no longer an input of its operator, and its shape is not given.
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "run")

@@ -16,7 +16,7 @@ from edgefleet_converters.sample_data import load_arrays
 from edgefleet_converters.tools.environment import needed
 
 TOOL_OF: Final = {"pt2": ("torch", "with_torch.py"), "keras": ("tensorflow", "with_tensorflow.py")}
-"""Kind of source -> its tool and the file beside this one that the tool's Python runs. It is never imported here."""
+"""Kind of source -> its tool and the file next to this one that the tool's Python runs. It is never imported here."""
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 

@@ -46,7 +46,7 @@ def main(source: str, out: str, answers: str, report: str) -> None:
         Path(out).write_bytes(proto.SerializeToString(deterministic=True))
         step = "run"
         _write_answers(call, signature, answers)
-    except Exception as error:  # noqa: BLE001 - the file decides what Keras raises; the text is told to the user
+    except Exception as error:  # noqa: BLE001 - the file decides what Keras raises; the text is shown to the user
         text = " ".join(str(error).split())[:400]
         result = {
             "versions": versions,

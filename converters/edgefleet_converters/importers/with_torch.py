@@ -36,7 +36,7 @@ def main(source: str, out: str, answers: str, report: str) -> None:
         made.save(out, external_data=False)
         step = "run"
         _write_answers(program, answers)
-    except Exception as error:  # noqa: BLE001 - the file decides what torch raises; the text is told to the user
+    except Exception as error:  # noqa: BLE001 - the file decides what torch raises; the text is shown to the user
         text = " ".join(str(error).split())[:400]
         result = {
             "versions": versions,

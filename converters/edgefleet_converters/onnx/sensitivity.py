@@ -171,7 +171,7 @@ class Search:
     ) -> onnx.ModelProto:  # fmt: skip
         """Return the static model without some nodes. half: weights in 16 bits, the others in few; None = all in float32.
 
-        form: operators beside the weighted ones, with the head in float.
+        form: operators besides the weighted ones, with the head in float.
         """
         spec = msgspec.structs.replace(
             self._spec, method="static", exclude=sorted(exclude), weights_half=sorted(half or ()),

@@ -58,7 +58,7 @@ class ProbationMonitor:
             self._book.count(trial.started(record))
 
     def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
-        """A worker that serves, or drains, told its figures."""
+        """A worker that serves, or drains, reported its figures."""
         record = self._book.records.get(model)
         if record is None:
             return

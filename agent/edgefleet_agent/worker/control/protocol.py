@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from edgefleet_agent.core.durable import write_file
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import PredictionLine
@@ -279,7 +280,7 @@ class ModelRoute(msgspec.Struct, frozen=True, omit_defaults=True):
     """All lanes of one model. mode, share_pct, salt: of the candidate, as in the desired document.
 
     recording: file that the active worker writes copies of answered requests into, at most record_samples of them and
-    record_bytes ("" = none): for a shadow that cannot be resident beside it.
+    record_bytes ("" = none): for a shadow that cannot be resident next to it.
     """
 
     lanes: dict[str, LaneRoute]
@@ -314,6 +315,4 @@ def decode_routes(data: bytes) -> RoutesTable:
 
 def write_routes(path: Path, table: RoutesTable) -> None:
     """Replace the table atomically. Not fsynced: it is rebuilt at each start of agentd."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(encode_routes(table))
-    temporary.replace(path)
+    write_file(path, encode_routes(table), mode=0o644, durable=False)

@@ -42,7 +42,7 @@ HEADERS = [
 
 
 def status_page(routes_path: str, statistics: dict[str, Any]) -> Response:
-    """Return the page. routes_path: the status lies beside it. statistics: of this worker, as the API gives them."""
+    """Return the page. routes_path: the status lies next to it. statistics: of this worker, as the API gives them."""
     try:
         status = json.loads(Path(routes_path).with_name(STATUS_FILE).read_text("utf-8"))
     except (OSError, ValueError):

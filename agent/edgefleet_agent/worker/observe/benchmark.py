@@ -1,6 +1,6 @@
 """What a bundle costs on this very device: its golden inputs again and again, in a process that then ends.
 
-1. Normal priority and the device's own thread setting: the figures are those that callers would see, beside whatever else runs here.
+1. Normal priority and the device's own thread setting: the figures are those that callers would see, next to whatever else runs here.
 2. ROUNDS rounds, each reported as one `Stats` and so one telemetry window: one disturbed round moves no median.
 3. Memory is the peak of the process. Energy is what the board's own sensors say, gross and of all that runs; None where it has none.
 """

@@ -52,7 +52,7 @@ class LiveAnswers:
             try:
                 best = self._served.postprocess.glance(outputs, MAX_LABELS)
             except EdgefleetError:
-                best = []  # the caller was told what is wrong with it
+                best = []  # the caller learned what is wrong with it
         return PredictionLine(
             model=start.model,
             version=start.version,

@@ -1,4 +1,4 @@
-"""Run a compiled graph on calibration samples once, and keep what that told for the other steps of the job.
+"""Run a compiled graph on calibration samples once, and keep what that showed for the other steps of the job.
 
 Each candidate is made in a process of its own, from a graph that is compiled and rewritten again; most of them are the same. What is
 kept is found by the bytes of the very file that is run: what would be seen again is the same to the last bit, and a graph in
@@ -80,7 +80,7 @@ class Calibrator:
         return observer.rows(lambda model: samples_of(model, self.samples))
 
     def _observer(self, graph: Graph) -> RangeObserver:
-        # The graph is kept beside its watch, so that its id is not given to another.
+        # The graph is kept next to its observer, so that its id is not given to another.
         return self._observers.setdefault(id(graph), (graph, RangeObserver(graph, self.adapter)))[1]
 
     def _known(self, observer: RangeObserver, what: str, see: Callable[[], Mapping[int, Array]]) -> dict[int, Array]:
