@@ -10,8 +10,9 @@
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from edgefleet_agent.captures.live_view import LiveView
 from edgefleet_agent.captures.prediction_log import FLUSH_S, PredictionLog
@@ -36,8 +37,7 @@ HOUR_S = 3_600.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureDeps:
+class CaptureDeps(msgspec.Struct, frozen=True):
     """What the recorder needs of the rest of agentd. All are called in the loop.
 
     send_to_all: to every worker. pump: the sender looks for something to send. finish: a task `capture` is over.

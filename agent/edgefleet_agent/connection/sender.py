@@ -8,8 +8,9 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from edgefleet_agent.connection.budget import OVERHEAD_BYTES, Bucket, Pace, daily, fresh_pace
 from edgefleet_agent.connection.outbox import RESEND_AFTER_S, Kind, Outbox, Waiting
@@ -49,8 +50,7 @@ def _nothing() -> None:
     """Have no samples."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(msgspec.Struct, frozen=True):
     """What is asked for more when the outbox has nothing.
 
     more_samples: puts the next sample into the outbox, if any. next_live: goes to `live_topic` whenever nothing else waits.

@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.core.loop import Loop, Timer
@@ -40,8 +41,7 @@ Tell = Callable[[TaskRequest, str, str, str], None]
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskDeps:
+class TaskDeps(msgspec.Struct, frozen=True):
     """What the runner needs of the rest of agentd. All are called in the loop.
 
     tell: an event for the server. is_busy: an install is on its way. restart_worker: of a model; False: none serves.
