@@ -132,10 +132,10 @@ def _enroll(args: argparse.Namespace) -> int:
     from edgefleet_agent.enrolment.enroll import enroll
 
     def waits(fingerprint: str) -> None:
-        told = json.dumps({"state": "pending", "fingerprint": fingerprint})
+        message = json.dumps({"state": "pending", "fingerprint": fingerprint})
         if args.output != "json":
-            told = f"waiting for approval; fingerprint {fingerprint}; compare it in the dashboard, or: edgectl device pending"
-        sys.stderr.write(told + "\n")
+            message = f"waiting for approval; fingerprint {fingerprint}; compare it in the dashboard, or: edgectl device pending"
+        sys.stderr.write(message + "\n")
         sys.stderr.flush()
 
     token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input
@@ -212,7 +212,8 @@ def _mqtt(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from edgefleet_agent.reporting.status import read_status, status_text
+    from edgefleet_agent.cli.status_text import status_text
+    from edgefleet_agent.reporting.status import read_status
 
     status = read_status(args.state)
     _print(args, status, status_text(status))

@@ -5,10 +5,7 @@
 3. On every connect: presence, state, then what waits in the outbox.
 """
 
-import contextlib
-import fcntl
 import gc
-import json
 import logging
 import os
 import queue
@@ -16,32 +13,31 @@ import secrets
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from edgefleet_agent import __version__
-from edgefleet_agent.captures.service import CaptureRecorder
+from edgefleet_agent.captures.service import CaptureDeps, CaptureRecorder
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.composition import agent_parts
-from edgefleet_agent.composition.lazy_candidates import Beside
+from edgefleet_agent.composition.late import late
+from edgefleet_agent.composition.lazy_candidates import LazyCandidates
 from edgefleet_agent.connection.metered import look
-from edgefleet_agent.connection.mqtt import Connected, Disconnected, Received
+from edgefleet_agent.connection.mqtt import Connected, Disconnected, MqttLink, Received
 from edgefleet_agent.connection.outbox import Kind
-from edgefleet_agent.connection.sender import Downloads, topic_chooser
+from edgefleet_agent.connection.sender import Downloads, OutboxSender, Sources, topic_chooser
 from edgefleet_agent.control_socket import Control, obey
 from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.core.logfile import Capture, LogFile
 from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
-from edgefleet_agent.errors import AgentRunningError, StateFileError
+from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.machine import is_on_trial
 from edgefleet_agent.install.preflight import Room
-from edgefleet_agent.install.records import DesiredOk, HoldOk, SlotRef
+from edgefleet_agent.install.records import DesiredOk, HoldOk
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
@@ -50,14 +46,18 @@ from edgefleet_agent.reporting.collector import SystemReader, disk_free_bytes
 from edgefleet_agent.reporting.device_facts import runtimes
 from edgefleet_agent.reporting.reports import Reports
 from edgefleet_agent.reporting.schedule import Ticker
+from edgefleet_agent.reporting.status import model_rows, write_status
 from edgefleet_agent.serving.listeners import public_listeners, url_of
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.tasks.task_runner import TaskRunner
+from edgefleet_agent.tasks.task_runner import TaskDeps, TaskRunner
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, decode, encode
 from edgefleet_protocol.topics import Topics
+
+if TYPE_CHECKING:
+    from edgefleet_agent.candidate.controller import CandidateController
 
 STATE_DELAY_S = 0.15
 PUMP_S = 5.0
@@ -72,6 +72,9 @@ log = logging.getLogger(__name__)
 class Daemon:
     """One running agent."""
 
+    _link: MqttLink
+    _reports: Reports
+
     def __init__(self, state: Path, settings: AgentSettings) -> None:
         self._paths = StatePaths(state)
         self._settings = settings
@@ -80,52 +83,50 @@ class Daemon:
         self._topics = Topics(TenantId(identity.tenant))
         self._device = DeviceId(identity.device)
         self._boot_id = secrets.token_hex(8)
-        self._lock = _lock(self._paths.lock)
+        self._lock = agent_parts.lock_state(self._paths.lock)
         self._loop = Loop(self._clock)
-        self._renewal = RenewalTimer(self._loop, state, self._paths.identity, self._clock, settings)
+        self._renewal = RenewalTimer(
+            self._loop,
+            state,
+            self._paths.identity,
+            self._clock,
+            settings,
+            late(lambda: self._link.recycle),
+            late(lambda: self._reports.identity_renewed),
+        )
         self._runtimes = runtimes()
         self._system = SystemReader(state)
         agent_parts.prepare_folders(self._paths)
         self._listeners = public_listeners(settings, self._paths.sockets() / "infer.sock", self._clock)
         self._infer_url = url_of(self._listeners[0])  # kept: status is written while the agent stops, too
         self._outbox = agent_parts.open_outbox(settings, self._paths)
-        slots = Slots(self._paths.models)
+        self._captures = self._capture_recorder()
+        self._candidates = LazyCandidates(self._paths, self._candidate_controller)
+        self._slots = Slots(self._paths.models)
         self._serving = Supervisor(
             self._loop,
             agent_parts.worker_options(settings, self._paths, self._listeners),
-            slots,
+            self._slots,
             __version__,
             self._clock.monotonic_s,
+            self._captures,
+            self._candidates,
         )
         # block request ids rise over restarts as long as a device asks less than once a second on average
         first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
-        self._intake = Intake(self._loop, state, self._device, settings, self, first_req_id)
-        self._reports = Reports(self._device, self._boot_id, self._clock, self._outbox, self._report_soon)
-        self._runner = Runner(
-            Journal(self._paths.models),
-            slots,
-            self._intake,
-            self._serving,
-            self._reports,
-            agent_parts.limits(settings),
-            self._room,
-            self._clock,
+        self._intake = Intake(self._loop, state, self._device, settings, self, self, first_req_id)
+        self._reports = Reports(
+            self._device, self._boot_id, self._clock, self._outbox, self._report_soon, self._candidates.states
         )
-        near = (self._runner, self._serving, self._reports, self._room)
-        beside = (self._loop, self._paths, slots, self._intake, settings, self._clock)
-        self._candidates = Beside(self._paths, lambda: agent_parts.candidates(*beside, *near))
-        self._chores = TaskRunner(self._loop, self._paths, self._clock, settings.python_command, self._reports.task)
+        self._runner = self._install_runner()
+        self._serving.attach(self._runner)
+        self._tasks = self._task_runner()
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, lambda request: obey(self._runner, request))
         self._link = agent_parts.open_link(
             settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms
         )
-        chooser = topic_chooser(self._topics, self._device)
-        self._drain = agent_parts.open_drain(settings, self._outbox, self._link, chooser, self._loop)
-        self._keeper = CaptureRecorder(
-            self._loop, self._clock, settings, self._paths, self._outbox, self._device, self._boot_id
-        )
-        self._join_keeper()
+        self._sender = self._outbox_sender()
         self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._state_timer_set = False
@@ -137,11 +138,42 @@ class Daemon:
         self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
 
-    def _join_keeper(self) -> None:
-        """Captured records go out with the drain, and are asked for by tasks."""
-        self._keeper.join(self._serving.send_to_all, self._drain, self._topics.log(self._device))
-        self._keeper.finish = self._chores.finish
-        self._chores.give("capture", self._keeper.begin_fetch)
+    # ---- parts; what they need of a later one is looked up when it is called
+
+    def _capture_recorder(self) -> CaptureRecorder:
+        deps = CaptureDeps(
+            send_to_all=late(lambda: self._serving.send_to_all),
+            pump=late(lambda: self._sender.pump),
+            finish=late(lambda: self._tasks.finish),
+        )
+        where = (self._settings, self._paths, self._outbox)
+        return CaptureRecorder(self._loop, self._clock, *where, self._device, self._boot_id, deps)
+
+    def _candidate_controller(self) -> "CandidateController":
+        context = (self._loop, self._paths, self._slots, self._intake, self._settings, self._clock)
+        deps = (self._runner, self._serving, self._reports, self._room, self._captures)
+        return agent_parts.candidates(*context, *deps)
+
+    def _install_runner(self) -> Runner:
+        limits = agent_parts.limits(self._settings)
+        parts = (self._slots, self._intake, self._serving, self._reports)
+        return Runner(Journal(self._paths.models), *parts, limits, self._room, self._clock)
+
+    def _task_runner(self) -> TaskRunner:
+        deps = TaskDeps(
+            tell=self._reports.task,
+            is_busy=lambda: self._runner.is_busy,
+            restart_agent=self._restart,
+            restart_worker=partial(self._serving.recycle, reason="a task asks for it"),
+            others={"capture": self._captures.begin_fetch},
+        )
+        return TaskRunner(self._loop, self._paths, self._clock, self._settings.python_command, deps)
+
+    def _outbox_sender(self) -> OutboxSender:
+        captures = self._captures
+        sources = Sources(captures.next_sample, self._topics.log(self._device), captures.live.next_message)
+        chooser = topic_chooser(self._topics, self._device)
+        return agent_parts.open_sender(self._settings, self._outbox, self._link, chooser, self._loop, sources)
 
     # ---- life
 
@@ -149,12 +181,6 @@ class Daemon:
         """Run until SIGTERM or SIGINT; what is in flight is finished first. Leaves no process behind. True: start again."""
         self._log = Capture(LogFile(self._paths.log))
         self._loop.watch(self._log.fileno(), self._log.read)
-        restart_worker = partial(self._serving.recycle, reason="a task asks for it")
-        self._chores.attach(lambda: self._runner.is_busy, self._restart, restart_worker)
-        self._serving.attach(self._runner, self._active_ref)
-        self._serving.listener = self._keeper
-        self._intake.attach(self)
-        self._renewal.attach(self._link.recycle, self._reports.identity_renewed)
         self._loop.on_wake(self._woken)
         self._handle_signals()
         self._reports.boot()
@@ -181,25 +207,17 @@ class Daemon:
         self._intake.close()
         self._renewal.close()
         self._control.close()
-        self._chores.close()
+        self._tasks.close()
         self._serving.close()
         self._runner.close()
-        self._keeper.close()
+        self._captures.close()
         self._outbox.close()
         for listener in self._listeners:
             listener.close()
-        self._remove_run_files()
+        agent_parts.remove_run_files(self._paths)
         self._loop.close()
         self._log.close()
         os.close(self._lock)
-
-    def _remove_run_files(self) -> None:
-        sockets = self._paths.sockets()
-        for path in (self._paths.status, *sockets.glob("*.sock")):
-            path.unlink(missing_ok=True)
-        if sockets != self._paths.run:
-            with contextlib.suppress(OSError):
-                sockets.rmdir()
 
     def _handle_signals(self) -> None:
         signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
@@ -223,7 +241,7 @@ class Daemon:
         self._is_leaving = True
         notify("STOPPING=1")
         self._control.close()
-        self._chores.close()
+        self._tasks.close()
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._intake.close()
@@ -263,14 +281,10 @@ class Daemon:
     def _follow(self, desired: DesiredOk) -> None:
         self._ticker.desired = desired
         self._link.live_until(desired.live_until_s())
-        self._keeper.wish(desired)
+        self._captures.follow(desired)
         self._runner.apply(desired)
         self._candidates.apply(desired)
-        self._chores.apply(desired.tasks)
-
-    def _active_ref(self, model: str) -> SlotRef | None:
-        record = self._runner.records.get(model)
-        return record.active if record is not None else None
+        self._tasks.apply(desired.tasks)
 
     # ---- intake's listener
 
@@ -331,10 +345,10 @@ class Daemon:
                 self._on_connected(item)
             elif isinstance(item, Disconnected):
                 log.info("disconnected", extra={"reason": item.reason})
-                self._drain.relinked()
+                self._sender.relinked()
                 self._write_status()
             else:
-                self._drain.published(item.mid)
+                self._sender.published(item.mid)
                 if self._state_waits:
                     self._publish_state()
                 else:
@@ -346,7 +360,7 @@ class Daemon:
         self._reports.conn_id = item.conn_id
         presence = encode(self._reports.presence(on=True))
         self._link.publish(self._topics.presence(self._device), presence, 1, retain=True)
-        self._drain.relinked()
+        self._sender.relinked()
         look(self._settings.metered, self._metered)
         self._publish_state()
         self._intake.relink()
@@ -381,7 +395,7 @@ class Daemon:
         removed = self._outbox.ack(Kind.EVENT, ack.boot_id, ack.events)
         removed += self._outbox.ack(Kind.TELEMETRY, ack.boot_id, ack.telemetry)
         removed += self._outbox.ack(Kind.SAMPLE, ack.boot_id, ack.samples)
-        self._keeper.stored(ack.boot_id, ack.samples)
+        self._captures.stored(ack.boot_id, ack.samples)
         if removed:
             self._pump()
 
@@ -389,7 +403,7 @@ class Daemon:
 
     def _pump(self) -> None:
         """Hand over what waits and may go."""
-        self._drain.pump()
+        self._sender.pump()
 
     def _report_soon(self) -> None:
         if not self._state_timer_set:
@@ -415,7 +429,6 @@ class Daemon:
 
     def _write_status(self) -> None:
         state = self._reports.state(self._runner, self._serving, {}, count=False)
-        modes = self._runner.modes()
         identity = self._renewal.identity
         status = {
             "device": identity.device,
@@ -429,21 +442,15 @@ class Daemon:
             "infer_url": self._infer_url,
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
             "control_socket": str(self._control_socket),
-            "outbox": self._drain.status(),
-            "capture": self._keeper.status(),
+            "outbox": self._sender.status(),
+            "capture": self._captures.status(),
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
             "candidates": self._candidates.pids(),
-            "models": [
-                {name: _plain(getattr(model, name)) for name in model.__struct_fields__}
-                | {"mode": modes[model.model].value if model.model in modes else "none"}
-                for model in state.models
-            ],
+            "models": model_rows(state.models, self._runner.modes()),
         }
-        temporary = self._paths.status.with_suffix(".tmp")
-        temporary.write_text(json.dumps(status, indent=1), "utf-8")
-        temporary.replace(self._paths.status)
+        write_status(self._paths.status, status)
 
     # ---- time
 
@@ -464,7 +471,7 @@ class Daemon:
         if self._link.is_connected and now - max(self._heard_s, self._outbox.awaits_since_s(now)) > SILENCE_S:
             # what we send is never confirmed though the client believes to be connected
             self._heard_s = now
-            self._drain.relinked()
+            self._sender.relinked()
             self._link.recycle("nothing heard from the server")
         self._outbox.spill(now)
         self._pump()
@@ -486,19 +493,4 @@ class Daemon:
 
     def _metered(self, is_metered: bool) -> None:
         """From any thread: plain values that the loop reads."""
-        self._drain.is_metered = self._ticker.is_metered = is_metered
-
-
-def _plain(value: Any) -> Any:
-    # structs by name: on the wire they are positional
-    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(fd)
-        raise AgentRunningError(f"another agent works on {path.parent}") from error
-    return fd
+        self._sender.is_metered = self._ticker.is_metered = is_metered

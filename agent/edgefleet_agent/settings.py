@@ -26,9 +26,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
     Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
     when another version waits to replace it. renew_look_s: how often the age of the certificate is looked at.
-    shadow: how a shadow runs: beside what serves (live), or from a recording in a child that ends (sequential), or as memory allows.
+    shadow: how a shadow runs: next to what serves (live), or from a recording in a child that ends (sequential), or as memory allows.
     shadow_samples, shadow_bytes: limits of a recording; shadow_rest_s: from one replay to the next recording. shadow_keep_inputs:
-    raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free beside a resident candidate.
+    raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free next to a resident candidate.
     verify_rest_s, verify_rest_max_s: first and longest rest of a document over which the install child died again and again.
     measure_s: length of each of the three rounds of a measurement. The other shadow_… limits: beyond them it is suspended (0: never).
     telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same

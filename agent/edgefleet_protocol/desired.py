@@ -49,9 +49,9 @@ class Ref(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelDesired(msgspec.Struct, frozen=True, kw_only=True):
-    """What one named model should be: the active bundle, and a candidate beside it in shadow or split mode.
+    """What one named model should be: the active bundle, and a candidate next to it in shadow or split mode.
 
-    mode measure: the candidate is run on golden inputs once, told and ended; then `active` may be None.
+    mode measure: the candidate is run on golden inputs once, reported and ended; then `active` may be None.
     """
 
     active: Ref | None

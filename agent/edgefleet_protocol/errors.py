@@ -21,7 +21,7 @@ class EdgefleetError(Exception):
         self.next_step = next_step or self.default_next_step
 
     def reason(self) -> str:
-        """Return the kind of error in words, with its code: what a user is told as the cause where nothing says more."""
+        """Return the kind of error in words, with its code: what a user reads as the cause where nothing says more."""
         words = cause_of(type(self)).partition(". ")[0].rstrip(".")
         return f"{words[:1].lower()}{words[1:]} ({self.code})" if words else self.code
 

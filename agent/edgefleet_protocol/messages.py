@@ -16,9 +16,19 @@ from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import BadMessageError
 
 HELD_CODE: Final = "install.held"
+"""The device waits because its document says `hold`."""
 
-QUARANTINED_CODES: Final = frozenset({"trial.over_declared"})
+OVER_MEMORY_CODE: Final = "trial.over_declared"
+"""More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
+
+QUARANTINED_CODES: Final = frozenset({OVER_MEMORY_CODE})
 """Codes of transient classes for which a device puts the digest into quarantine all the same."""
+
+CANDIDATE_RESTS_CODE: Final = "candidate.rest"
+"""A shadow that is compared in turns waits for the next turn: it has been compared before."""
+
+OLD_HOLD_CODE: Final = "verify.old_hold"
+"""A hold that is not newer than the one in force. It says nothing of the desired document."""
 
 MESSAGE_VERSION = 1
 
@@ -71,6 +81,7 @@ class ErrorClass(StrEnum):
 
 
 TRANSIENT: Final = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
+"""Classes that say something about the moment, not about the bundle: tried again later, never quarantined but for QUARANTINED_CODES."""
 
 
 class AssignmentState(StrEnum):

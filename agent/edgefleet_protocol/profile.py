@@ -1,7 +1,7 @@
 """Hardware profile: what a board can take, as facts that gates read (ADR 0018). Pure.
 
 Every key is read by a gate (`docs/reference/profiles.md` says by which), except those of `INFORMATION_ONLY`, which are
-told to people and change nothing. `evidence` says for each stated fact whether it was measured, stated by a vendor, or guessed.
+shown to people and change nothing. `evidence` says for each stated fact whether it was measured, stated by a vendor, or guessed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     kind: `builtin` = edgefleet itself, `plugin` = a tool that a conversion server could run, `external` = a tool of the vendor
     that the user runs. mode: `serve` = the bundle is what runs; `prepare` = the bundle holds a model that keeps the
     accelerator's rules, proved on the CPU and not compiled; `refuse` = no bundle is made. reason, next_step: why and what to
-    do, for `prepare` and `refuse`. mapped_operators: TFLite operators that the compiler is told to place on the accelerator,
+    do, for `prepare` and `refuse`. mapped_operators: TFLite operators that the compiler is asked to place on the accelerator,
     on tensors of `mapped_dtypes` (empty = all). partition: `prefix` = all behind the first other operator stays on the CPU;
     `each` = every listed operator is placed.
     """

@@ -134,8 +134,8 @@ def hold_compiled(workshop: JobSteps, model: ModelFile, runtime: str, judged: Ju
     refuse_nonfinite(answers, "the compiled float32 model")
     wanted = {name: array[: probes.n] for name, array in _renamed(judged.reference, answers).items()}
     mine = comparable(answers, judged.reference)
-    near, same = (len(usable_vectors(mine, wanted, "fp32", slack=slack)) for slack in (_ROUNDING, 1.0))
-    if near < probes.n or 2 * same <= probes.n:
+    close, same = (len(usable_vectors(mine, wanted, "fp32", slack=slack)) for slack in (_ROUNDING, 1.0))
+    if close < probes.n or 2 * same <= probes.n:
         raise DiffersError(
             f"the compiled float32 model does not give the source's answers again in {answers.runtime} {answers.version}: "
             f"{probes.n - same} of {probes.n} samples differ by more than float32 rounds, so no smaller form is made of it",
@@ -148,7 +148,7 @@ def look_again(
 ) -> None:
     """Run what would be offered as a device does: with the profile's threads, in batches where it takes them, last sample first.
 
-    This shows answers that depend on threads, on what was asked before or beside, or on chance. Where the source itself answers
+    This shows answers that depend on threads, on what was asked before or at the same time, or on chance. Where the source itself answers
     otherwise in this way, the candidate is held against that. Raises the RefusedError that says what differs.
     """
     specs = (*passed.answers.inputs, *passed.answers.specs)
@@ -175,9 +175,9 @@ def _same_again(
         return
     except RefusedError as error:
         differs = error
-    told = workshop.answers(judged.source, judged.reference.runtime, reversed_, key="again", batch=batch)
+    again = workshop.answers(judged.source, judged.reference.runtime, reversed_, key="again", batch=batch)
     try:
-        _held(workshop, _turned(answers), replace(lenient, reference=_turned(told)), precision)
+        _held(workshop, _turned(answers), replace(lenient, reference=_turned(again)), precision)
     except RefusedError:
         raise DiffersError(
             f"asked again, {batch} at a time with {threads} threads and in another order: {differs.message}",
@@ -218,9 +218,9 @@ def _held(workshop: JobSteps, answers: Answers, judged: Judged, precision: str) 
                 "differ by more than float32 rounds",
                 next_step=_REPORT,
             )
-    told = unlike(mine, everything)
-    if told:
-        raise DiffersError(f"the {precision} model in {where}: {told}", next_step=_LESS)
+    difference = unlike(mine, everything)
+    if difference:
+        raise DiffersError(f"the {precision} model in {where}: {difference}", next_step=_LESS)
     return score
 
 

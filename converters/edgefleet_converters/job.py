@@ -59,7 +59,7 @@ def _run(document: Any, lines: IO[str]) -> None:
         OSError
     ):  # without it nobody can tell whether the same was done before, so it is done again
         _tell(lines, {"type": "tools", "digest": tools_digest(request.tools_dir)})
-    # Only now: whoever knows the result ends this process at the line above, without waiting for numpy.
+    # Only now: the reader of the result ends this process at the line above, without waiting for numpy.
     from edgefleet_converters.pipeline import convert
 
     report = convert(request, lambda event: _tell(lines, event))

@@ -89,7 +89,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model made ready for quantization with samples, and what they told of it (`onnx.prepare`)."""
+    """A model made ready for quantization with samples, and what they showed of it (`onnx.prepare`)."""
 
     model: ModelFile
     calibration: Path
@@ -188,12 +188,12 @@ class JobSteps:
                 del self._answers[key]
 
     def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, threads: int, batch: int) -> Answers:
-        asked, told = self._sample_file(samples), self._new("answers.npz")
-        args = self._run_args(model, runtime, samples=asked, outputs=told, threads=threads) | {"batch": batch}
+        asked, answers = self._sample_file(samples), self._new("answers.npz")
+        args = self._run_args(model, runtime, samples=asked, outputs=answers, threads=threads) | {"batch": batch}
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
         specs = _specs(outcome.answer["outputs"])
-        arrays = read_arrays(told)
-        told.unlink()
+        arrays = read_arrays(answers)
+        answers.unlink()
         outputs = {spec.name: arrays[output_key(position)] for position, spec in enumerate(specs)}
         return Answers(
             outputs=outputs, inputs=_specs(outcome.answer["inputs"]), specs=specs, runtime=runtime,
@@ -391,12 +391,12 @@ class JobSteps:
         if known is None:
             path = self._new("samples.npz")
             save_arrays(path, samples.arrays)
-            # The set is kept beside its file, so that its id is not given to another.
+            # The set is kept next to its file, so that its id is not given to another.
             known = self._sample_files[id(samples)] = (samples, path)
         return known[1]
 
     def _seen_folder(self, samples: SampleSet) -> Path:
-        """Return where the steps that compile a model keep what these samples told of it (`tflite.quantize.calibration`)."""
+        """Return where the steps that compile a model keep what these samples showed of it (`tflite.quantize.calibration`)."""
         return self._sample_file(samples).with_suffix(".seen")
 
     def _new(self, name: str) -> Path:

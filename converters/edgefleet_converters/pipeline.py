@@ -98,7 +98,7 @@ def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
 def _key(request: ConversionRequest) -> str:
     """Return the key under which the result may be kept; empty when none can be made.
 
-    A metric of the user's own is code that no digest here covers; a file that cannot be read is told by who needs it.
+    A metric of the user's own is code that no digest here covers; a file that cannot be read is reported by what needs it.
     """
     if request.options.metric is not None and is_user_metric(request.options.metric):
         return ""
@@ -136,7 +136,7 @@ class _Conversion:
         self._source_sha256 = ""
 
     def run(self, key: str) -> ConversionReport:
-        """Import the source, then serve each profile. key: of `kept`, stands in the report."""
+        """Import the source, then serve each profile. key: of `result_cache`, stands in the report."""
         request = self._request
         given = load_recipe(Path(request.data.recipe)) if request.data.recipe else None
         self._say("", "import", f"reading {request.source.name}")
@@ -286,7 +286,7 @@ class _Conversion:
             reference = None
             evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)
             try:
-                # Not the gate's key: a TFLite file is run anew there, so one that does not repeat its answers is seen.
+                # Not the gate's key: a TFLite file is run again there, so one that does not repeat its answers is seen.
                 reference = self._workshop.answers(model, runtime, evaluation.samples, key=f"judging-{open_size}")
                 # One sound sample may be too short for a model that takes sounds: then it answers NaN, or nothing at all.
                 refuse_nonfinite(reference, "the source model")

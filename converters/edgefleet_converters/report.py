@@ -112,9 +112,9 @@ class ProfileReport(msgspec.Struct, kw_only=True):
 
 
 class ConversionReport(msgspec.Struct, kw_only=True):
-    """The whole conversion. key: digest of all that decides it (`kept`); empty when it cannot be repeated from files.
+    """The whole conversion. key: digest of all that decides it (`result_cache`); empty when it cannot be repeated from files.
 
-    kept_from: the release whose conversion this is, where a server did the same before and only named it anew.
+    kept_from: the release whose conversion this is, where a server did the same before and only named it again.
     """
 
     v: int = 1

@@ -17,7 +17,7 @@ WantedPrecision = Literal[
 
 
 class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Paths of the files beside the model; None where there is none."""
+    """Paths of the files next to the model; None where there is none."""
 
     calibration: str | None = None
     eval: str | None = None

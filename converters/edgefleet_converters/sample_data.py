@@ -167,9 +167,9 @@ def check_samples(
     checked = {spec.name: _checked(spec, values[spec.name], role) for spec in inputs}
     counts = {name: len(array) for name, array in checked.items()}
     if len(set(counts.values())) != 1:
-        told = ", ".join(f"{name} has {count}" for name, count in sorted(counts.items()))
+        message = ", ".join(f"{name} has {count}" for name, count in sorted(counts.items()))
         raise DataShapeError(
-            f"the {role} data has different sample counts: {told}", next_step="give each input as many"
+            f"the {role} data has different sample counts: {message}", next_step="give each input as many"
         )
     samples = SampleSet(checked)
     if samples.n == 0:

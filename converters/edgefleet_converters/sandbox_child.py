@@ -136,9 +136,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         code = (
             "convert.out_of_memory" if "bad_alloc" in text or "bad allocation" in text else "convert.transform_failed"
         )
-        told = f"{type(error).__name__}: {text}"
+        message = f"{type(error).__name__}: {text}"
         cure = "the log of the conversion has the details"
-        return {"error": {"code": code, "message": told, "next": cure, "foreign": True}}
+        return {"error": {"code": code, "message": message, "next": cure, "foreign": True}}
 
 
 def _die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""The files beside a model that go into the bundle: labels, pre- and postprocessing, privacy policy, drift reference.
+"""The files next to a model that go into the bundle: labels, pre- and postprocessing, privacy policy, drift reference.
 
 They are checked here so that a device never gets one it cannot use.
 """
@@ -100,7 +100,7 @@ def _checked_labels(data: bytes, outputs: tuple[TensorSpec, ...]) -> list[str]:
 
 
 def _detector(outputs: tuple[TensorSpec, ...]) -> bool:
-    """Outputs of rank 3 hold boxes or steps beside class scores; their widths say nothing about the number of labels."""
+    """Outputs of rank 3 hold boxes or steps next to class scores; their widths say nothing about the number of labels."""
     return any(len(spec.shape) >= 3 for spec in outputs)
 
 

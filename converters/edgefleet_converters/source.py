@@ -1,6 +1,6 @@
 """Find the model in an upload and tell its kind.
 
-An upload is a file, or a folder: plain (`model.onnx` with weight files), MLflow or Hugging Face (`importers.folders`). Nothing
+An upload is a file, or a folder: plain (`model.onnx` with weight files), MLflow or Hugging Face (`importers.folder_layouts`). Nothing
 outside the folder is followed. Runs in a sandboxed child: YAML, zips and file names come from outside.
 """
 

@@ -42,21 +42,21 @@ def answer(request: Request) -> dict[str, Any]:
         return many(request.runs, request.seed, request.trouble)
     scenario = request.scenario if request.drawn is None else drawn(request.drawn, trouble=request.trouble)
     result = simulate(scenario)
-    told = {"scenario": msgspec.to_builtins(scenario), **result.as_json(story=request.story)}
+    output = {"scenario": msgspec.to_builtins(scenario), **result.as_json(story=request.story)}
     if result.broken:
-        told["again"] = command_for(scenario)
+        output["again"] = command_for(scenario)
     if result.broken and request.shrink:
         smaller = shrink(scenario)
-        told |= {"shrunk": msgspec.to_builtins(smaller), "shrunk_again": command_for(smaller)}
-    return told
+        output |= {"shrunk": msgspec.to_builtins(smaller), "shrunk_again": command_for(smaller)}
+    return output
 
 
 def command_for(scenario: Scenario) -> str:
     """Return the command line that tells the story of a scenario: by its seed where it is the drawn one, else by all of it."""
     if scenario == drawn(scenario.seed):
         return f"edgectl sim --drawn {scenario.seed} --story"
-    told = json.dumps(msgspec.to_builtins(scenario), separators=(",", ":"))
-    return f"printf %s {shlex.quote(told)} | edgectl sim --scenario - --story"
+    text = json.dumps(msgspec.to_builtins(scenario), separators=(",", ":"))
+    return f"printf %s {shlex.quote(text)} | edgectl sim --scenario - --story"
 
 
 def many(n: int, seed: int, trouble: float = 0.3) -> dict[str, Any]:
@@ -96,14 +96,14 @@ def many(n: int, seed: int, trouble: float = 0.3) -> dict[str, Any]:
 def main() -> int:
     """Answer the request on stdin."""
     try:
-        told = answer(msgspec.json.decode(sys.stdin.buffer.read() or b"{}", type=Request))
+        output = answer(msgspec.json.decode(sys.stdin.buffer.read() or b"{}", type=Request))
     except (msgspec.DecodeError, EdgefleetError) as error:
         next_step = getattr(error, "next_step", "") or "correct the field that is named"
-        told = {"error": {"message": "the simulation cannot be run", "why": str(error), "next": next_step}}
-        sys.stdout.write(json.dumps(told) + "\n")
+        output = {"error": {"message": "the simulation cannot be run", "why": str(error), "next": next_step}}
+        sys.stdout.write(json.dumps(output) + "\n")
         return 2
-    sys.stdout.write(json.dumps(told) + "\n")
-    return 1 if told["broken"] else 0
+    sys.stdout.write(json.dumps(output) + "\n")
+    return 1 if output["broken"] else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a simulated device runs beside what serves: the shipped `candidate.rules` decide, what hardware does is drawn.
+"""What a simulated device runs next to what serves: the shipped `candidate.rules` decide, what hardware does is drawn.
 
-Kept over a crash is what agentd keeps on disk: the record of the candidate and its bundle in the idle slot. All else begins anew.
+Kept over a crash is what agentd keeps on disk: the record of the candidate and its bundle in the idle slot. All else begins again.
 A device here has memory enough for a second worker, is under no pressure, and a candidate that crashes is not started again.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from edgefleet_agent.candidate import rules
 from edgefleet_agent.install import machine
-from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
+from edgefleet_agent.install.records import CandidateRequest, ModelRecord, Wanted
 from edgefleet_protocol.messages import CandidatePhase, ErrorClass
 from edgefleet_server.rollout.model import NO_CANDIDATE, Bundle, CandidateReport
 
@@ -25,7 +25,7 @@ FAILS_WITHIN_S: Final = 400.0
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A bundle that a document names beside the active one. mode: shadow or split; share_pct: of the requests, 0 in a shadow."""
+    """A bundle that a document names next to the active one. mode: shadow or split; share_pct: of the requests, 0 in a shadow."""
 
     bundle: Bundle
     mode: str
@@ -49,11 +49,11 @@ class Surroundings:
     again: Callable[[], None]
 
 
-class Lane:
-    """One device's candidate. told: what it reports; since: since when it runs, None while it does not; first: when it first did."""
+class SimCandidate:
+    """One device's candidate. reported: what it reports; since: since when it runs, None while it does not; first: when it first did."""
 
     def __init__(self, fails: ErrorClass | None, *, is_slow: bool, chance: random.Random) -> None:
-        self.told = NO_CANDIDATE
+        self.reported = NO_CANDIDATE
         self.slot = ""
         self.since: datetime | None = None
         self.first: datetime | None = None
@@ -66,8 +66,8 @@ class Lane:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing beside what serves, and was nothing."""
-        return self.told == NO_CANDIDATE and self.since is None
+        """Whether there is nothing next to what serves, and was nothing."""
+        return self.reported == NO_CANDIDATE and self.since is None
 
     def share_pct(self) -> int:
         """Return how much of the requests the candidate answers now, in percent."""
@@ -82,73 +82,73 @@ class Lane:
     def lost_power(self, now: datetime) -> None:
         """Forget what is in memory only."""
         self._stop(now)
-        self.told = NO_CANDIDATE
+        self.reported = NO_CANDIDATE
 
-    def look(self, candidate: Candidate | None, gen: int, near: Surroundings) -> ModelRecord:
+    def look(self, candidate: Candidate | None, gen: int, around: Surroundings) -> ModelRecord:
         """Do what the shipped rules say; return the record of what serves, whose idle slot may be lent by it."""
         self._candidate, self._gen = candidate, gen
-        wish = None if candidate is None else _wish(candidate, gen)
+        request = None if candidate is None else _request(candidate, gen)
         has_it = candidate is not None and self.slot == candidate.bundle.sha256
-        facts = rules.Facts(near.active, held=near.held, in_slot=has_it, fits="live")
-        match rules.decide(wish, self._mine, near.record, facts):
+        facts = rules.Facts(around.active, held=around.held, in_slot=has_it, fits="live")
+        match rules.decide(request, self._mine, around.record, facts):
             case rules.End():
-                self._stop(near.clock())
-                self.told = NO_CANDIDATE
+                self._stop(around.clock())
+                self.reported = NO_CANDIDATE
                 self._mine = rules.CandidateRecord(model="digits")
-            case rules.Stay() as stay if wish is not None:
-                self._stop(near.clock())
-                self.told = CandidateReport(wish.wanted.sha256, stay.state, stay.code, stay.reason)
+            case rules.Stay() as stay if request is not None:
+                self._stop(around.clock())
+                self.reported = CandidateReport(request.wanted.sha256, stay.state, stay.code, stay.reason)
             case rules.Bring() if candidate is not None:
                 if not self._is(candidate, CandidatePhase.DOWNLOADING):
-                    self._enter(candidate, CandidatePhase.DOWNLOADING, near, candidate.download_s)
-                return machine.lent(near.record)
-            case rules.Run() if candidate is not None and wish is not None:
+                    self._enter(candidate, CandidatePhase.DOWNLOADING, around, candidate.download_s)
+                return machine.lent(around.record)
+            case rules.Run() if candidate is not None and request is not None:
                 if not self._is(candidate, CandidatePhase.STARTING) and not self._is(candidate, CandidatePhase.RUNNING):
-                    self._mine = rules.started(self._mine, wish.wanted, "B")
-                    self._enter(candidate, CandidatePhase.STARTING, near, candidate.apply_s)
+                    self._mine = rules.started(self._mine, request.wanted, "B")
+                    self._enter(candidate, CandidatePhase.STARTING, around, candidate.apply_s)
             case _:
                 pass
-        return near.record
+        return around.record
 
     # ---- one thing after the other
 
     def _is(self, candidate: Candidate, phase: CandidatePhase) -> bool:
-        return (self.told.sha256, self.told.state) == (candidate.bundle.sha256, phase.value)
+        return (self.reported.sha256, self.reported.state) == (candidate.bundle.sha256, phase.value)
 
-    def _enter(self, candidate: Candidate, phase: CandidatePhase, near: Surroundings, limit_s: int) -> None:
-        self._stop(near.clock())
-        self.told = CandidateReport(candidate.bundle.sha256, phase.value)
+    def _enter(self, candidate: Candidate, phase: CandidatePhase, around: Surroundings, limit_s: int) -> None:
+        self._stop(around.clock())
+        self.reported = CandidateReport(candidate.bundle.sha256, phase.value)
         work = self._work
         span_s = limit_s * (self._chance.uniform(1.05, 1.6) if self._is_slow else self._chance.uniform(0.01, 0.12))
-        near.later(span_s, lambda: self._done(candidate, phase, near) if work == self._work else None)
+        around.later(span_s, lambda: self._done(candidate, phase, around) if work == self._work else None)
 
-    def _done(self, candidate: Candidate, phase: CandidatePhase, near: Surroundings) -> None:
+    def _done(self, candidate: Candidate, phase: CandidatePhase, around: Surroundings) -> None:
         if phase is CandidatePhase.DOWNLOADING:
             self.slot = candidate.bundle.sha256
         elif self._fails in AT_START:
-            self._failed(candidate, near)
+            self._failed(candidate, around)
         else:
-            self.told = CandidateReport(candidate.bundle.sha256, CandidatePhase.RUNNING.value)
-            self._begin(candidate, near)
-        near.again()
+            self.reported = CandidateReport(candidate.bundle.sha256, CandidatePhase.RUNNING.value)
+            self._begin(candidate, around)
+        around.again()
 
-    def _begin(self, candidate: Candidate, near: Surroundings) -> None:
-        self.since = near.clock()
+    def _begin(self, candidate: Candidate, around: Surroundings) -> None:
+        self.since = around.clock()
         self.first = self.first or self.since
         if self._fails is not None:
             work = self._work
             span_s = self._chance.uniform(1.0, FAILS_WITHIN_S)
-            near.later(span_s, lambda: self._crash(candidate, near) if work == self._work else None)
+            around.later(span_s, lambda: self._crash(candidate, around) if work == self._work else None)
 
-    def _crash(self, candidate: Candidate, near: Surroundings) -> None:
-        self._failed(candidate, near)
-        near.again()
+    def _crash(self, candidate: Candidate, around: Surroundings) -> None:
+        self._failed(candidate, around)
+        around.again()
 
-    def _failed(self, candidate: Candidate, near: Surroundings) -> None:
+    def _failed(self, candidate: Candidate, around: Surroundings) -> None:
         assert self._fails is not None, "something failed"
-        self._stop(near.clock())
+        self._stop(around.clock())
         reason = f"{self._fails} beside what serves"
-        wanted = _wish(candidate, self._gen).wanted
+        wanted = _request(candidate, self._gen).wanted
         self._mine = rules.failed(self._mine, wanted, self._fails, f"candidate.{self._fails}", reason)
 
     def _stop(self, now: datetime) -> None:
@@ -157,7 +157,7 @@ class Lane:
         self._longest, self.since = self.ran(now), None
 
 
-def _wish(candidate: Candidate, gen: int) -> CandidateWish:
+def _request(candidate: Candidate, gen: int) -> CandidateRequest:
     bundle = candidate.bundle
     wanted = Wanted(
         model="digits",
@@ -171,4 +171,4 @@ def _wish(candidate: Candidate, gen: int) -> CandidateWish:
         download_s=candidate.download_s,
         apply_s=candidate.apply_s,
     )
-    return CandidateWish(wanted=wanted, mode=candidate.mode, share_pct=candidate.share_pct, salt=candidate.salt)
+    return CandidateRequest(wanted=wanted, mode=candidate.mode, share_pct=candidate.share_pct, salt=candidate.salt)

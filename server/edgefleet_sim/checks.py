@@ -4,7 +4,7 @@ At every commit: transitions start from what is stored and are in their tables; 
 device below the cut of an open stage; a stage passes on devices that really ran the release for its soak, in the mode of the stage;
 a shadow answers nothing and a split its share at most; what is taken back is taken back newest exposed first. At the end: the log of
 each rollout, stage and device is one chain without a gap or a doubled step; stages opened in order; the rollout and each device have
-an outcome and a reason; who can be reached runs what its document names, and nothing beside it.
+an outcome and a reason; who can be reached runs what its document names, and nothing next to it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.model import Advance
 from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import (
@@ -36,7 +37,6 @@ from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_OPEN,
-    ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
@@ -162,12 +162,14 @@ def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: d
     if stage.shape.mode is Mode.ACTIVE:
         since = device.switched_at.get(digest)
         return digest in device.committed and since is not None and since + stage.soak <= now
-    # what a device has not told yet cannot be known: it may have ended between its last report and the verdict, and of a power
+    # what a device has not reported yet cannot be known: it may have ended between its last report and the verdict, and of a power
     # cut nothing is heard when the next report to arrive says again that it runs
-    lane = device.beside
+    candidate = device.candidate_process
     heard = rows.reports.get(device.id)
-    is_untold = heard is None or heard.candidate != lane.told or device.crashes > 0
-    return lane.ran(now) >= stage.soak or (is_untold and lane.first is not None and lane.first + stage.soak <= now)
+    is_unreported = heard is None or heard.candidate != candidate.reported or device.crashes > 0
+    return candidate.ran(now) >= stage.soak or (
+        is_unreported and candidate.first is not None and candidate.first + stage.soak <= now
+    )
 
 
 def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
@@ -180,7 +182,7 @@ def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> It
         cells = (cell for cell in rows.cells.values() if cell.stratum == one.stratum and value < cell.cut)
         reached = [shapes[cell.stage] for cell in cells if _is_begun(cell)]
         most = max((100 if shape.mode is Mode.ACTIVE else shape.share_pct for shape in reached), default=0)
-        answers = 100 if device.active == rows.bundles[one.stratum].sha256 else device.beside.share_pct()
+        answers = 100 if device.active == rows.bundles[one.stratum].sha256 else device.candidate_process.share_pct()
         if answers > most:
             yield f"the release answers {answers} % of the requests of {one.device}, at most {most} % may be"
 
@@ -256,7 +258,7 @@ def _about_devices(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice], now
         wanted = rows.documents[device.id].active
         if rows.documents[device.id].candidate is not None:
             yield f"{device.id} is still told to run the release beside what serves"
-        elif device.document.candidate is None and not device.beside.is_idle:
+        elif device.document.candidate is None and not device.candidate_process.is_idle:
             yield f"{device.id} runs beside what serves what no document names"
         if device.document.gen != rows.documents[device.id].gen:
             yield f"{device.id} has document {device.document.gen}, the newest is {rows.documents[device.id].gen}"

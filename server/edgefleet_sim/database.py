@@ -1,7 +1,7 @@
 """The server's rows in memory: what the database holds of one rollout, its documents, its brake and its event log.
 
 A plan is carried out whole or not at all, under the fence of who claimed the rollout: the rules of `rollout.store.claim`,
-`hold_fence` and `rollout.carrying`. Every transition leaves one event. Nothing is sent from here.
+`hold_fence` and `rollout.execution.executor`. Every transition leaves one event. Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -146,14 +146,14 @@ class SimDatabase:
         )
 
     def _members(self) -> tuple[Member, ...]:
-        """Return who belongs to it; what has nothing else to serve is barred from the stages beside what serves."""
+        """Return who belongs to it; what has nothing else to serve is barred from the stages next to what serves."""
         stages = self.spec.stages
-        beside = frozenset(index for index, stage in enumerate(stages) if stage.shape.mode is not Mode.ACTIVE)
-        if not beside:
+        barred = frozenset(index for index, stage in enumerate(stages) if stage.shape.mode is not Mode.ACTIVE)
+        if not barred:
             return tuple(self.members.values())
         actives = ((one, self.documents[one.device].active) for one in self.members.values())
         return tuple(
-            replace(one, barred=beside) if active in (None, self.bundles.get(one.stratum)) else one
+            replace(one, barred=barred) if active in (None, self.bundles.get(one.stratum)) else one
             for one, active in actives
         )
 
@@ -162,8 +162,8 @@ class SimDatabase:
         known = self.merged.get(device)
         if known is None or known[0] is not said or known[1] is not document:
             wanted = "" if document.active is None else document.active.sha256
-            beside = "" if document.candidate is None else document.candidate.bundle.sha256
-            candidate = replace(said.candidate, wanted_by_server=beside)
+            digest = "" if document.candidate is None else document.candidate.bundle.sha256
+            candidate = replace(said.candidate, wanted_by_server=digest)
             merged = replace(said, wanted_by_server=wanted, candidate=candidate)
             known = self.merged[device] = (said, document, merged)
         return known[2]
@@ -172,7 +172,7 @@ class SimDatabase:
 
     def carry(self, plan: Plan, by: str, now: datetime) -> list[DeviceId]:
         """Write what a plan asks for; return the devices whose documents are new."""
-        wishes: dict[DeviceId, Offer | Revert] = {}
+        changes: dict[DeviceId, Offer | Revert] = {}
         for effect in plan.effects:
             match effect:
                 case RolloutTransitioned():
@@ -193,16 +193,16 @@ class SimDatabase:
                     self._note(now, "assignment", one.device, effect.before, one.state, by, one.reason)
                     self._keep(one)
                 case Offer() | Revert():
-                    wishes[effect.device] = effect
+                    changes[effect.device] = effect
                 case DecisionMade():
                     self.judged.append((now, effect))
                 case RampWindowUpdated() | LeaseTaken() | LeaseEnded() | BandwidthBooked():
                     self.pace.carry(effect)
         self._set_hold()
-        for device, wish in wishes.items():
-            self._sign(device, wish, now)
+        for device, change in changes.items():
+            self._sign(device, change, now)
         self.due_at, self.lease_until = plan.next_at, None
-        return list(wishes)
+        return list(changes)
 
     def _note(self, now: datetime, kind: str, key: str, before: str, after: str, by: str, reason: str) -> None:
         self.events.append(Event(now, kind, key, str(before), str(after), by, reason))
@@ -224,28 +224,28 @@ class SimDatabase:
         if (rollouts, digests) != (self.hold.rollouts, self.hold.digests):
             self.hold = Hold(self.hold.seq + 1, rollouts, digests)
 
-    def _sign(self, device: DeviceId, wish: Offer | Revert, now: datetime) -> None:
+    def _sign(self, device: DeviceId, change: Offer | Revert, now: datetime) -> None:
         one, before = self.assignments[device], self.documents[device]
         reported = self.reports[device].reported_gen if device in self.reports else 0
         gen = max(before.gen, reported) + 1
-        if isinstance(wish, Offer):
-            self.documents[device] = self._offering(before, gen, one, wish.start_within_s)
+        if isinstance(change, Offer):
+            self.documents[device] = self._offering(before, gen, one, change.start_within_s)
             self.assignments[device] = one.but(gen=gen)
             return
-        if not wish.is_beside:
+        if not change.is_beside:
             self.documents[device] = Document(gen, one.previous)
         elif before.candidate is None or before.candidate.bundle != self.bundles[one.stratum]:
-            if wish.is_rollback:  # nothing to wait for: it was ended there meanwhile
+            if change.is_rollback:  # nothing to wait for: it was ended there meanwhile
                 done_at = one.back_done_at or now
                 self.assignments[device] = one.but(back_gen=one.gen + 1, back_done_at=done_at)
             return
         else:
             self.documents[device] = replace(before, gen=gen, candidate=None)
-        if wish.is_rollback:
+        if change.is_rollback:
             self.assignments[device] = one.but(back_gen=gen)
 
     def _offering(self, before: Document, gen: int, one: Assignment, within_s: int) -> Document:
-        """Return the document of an offer: it makes the release active, or names it beside what is."""
+        """Return the document of an offer: it makes the release active, or names it next to what is."""
         limits, shape, bundle = self.spec.device, self.spec.stages[one.stage].shape, self.bundles[one.stratum]
         download_s, apply_s = int(limits.download.total_seconds()), int(limits.apply.total_seconds())
         if shape.mode is Mode.ACTIVE:

@@ -1,6 +1,6 @@
-"""One simulated device: the shipped `wishes` decides, the shipped `machine` keeps its record; what hardware does is drawn.
+"""One simulated device: the shipped `desired_diff` decides, the shipped `machine` keeps its record; what hardware does is drawn.
 
-Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the brake. All else begins anew.
+Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the brake. All else begins again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.desired_diff import spread_reason
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass, Phase
+from edgefleet_protocol.messages import HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
-from edgefleet_sim.candidate import Candidate, Lane, Surroundings
+from edgefleet_sim.candidate import Candidate, SimCandidate, Surroundings
 
 BEAT_S: Final = 900.0
 """A device tells its whole state at least so often (the `normal` telemetry window)."""
@@ -35,7 +35,7 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A device's document. active: None = the model is dropped. rollout: "" = nobody's. candidate: what is to run beside it."""
+    """A device's document. active: None = the model is dropped. rollout: "" = nobody's. candidate: what is to run next to it."""
 
     gen: int
     active: Bundle | None
@@ -96,7 +96,7 @@ class Air(Protocol):
     def gone(self, device: DeviceId) -> None:
         """A device's connection broke."""
 
-    def told(self, line: str) -> None:
+    def note(self, line: str) -> None:
         """Note a line of the story."""
 
 
@@ -129,8 +129,8 @@ class SimDevice:
         self._work = 0
         self._retries = 0
         self._wanted = self._named(self.document)
-        self._told_start_s = 0
-        self.beside = Lane(nature.fails, is_slow=nature.is_slow, chance=chance)
+        self._noted_start_s = 0
+        self.candidate_process = SimCandidate(nature.fails, is_slow=nature.is_slow, chance=chance)
         ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
         self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
 
@@ -168,7 +168,7 @@ class SimDevice:
         self.crashes += 1
         self._work += 1
         self.is_up = False
-        self.beside.lost_power(air.now)
+        self.candidate_process.lost_power(air.now)
         air.gone(self.id)
         air.at(self._chance.uniform(5, 90), lambda: self._boot_up(air))
 
@@ -209,7 +209,7 @@ class SimDevice:
 
     @staticmethod
     def _named(document: Document) -> Wanted | None:
-        """Return the wish in a document as the child that verifies reads it."""
+        """Return the request in a document as the child that verifies reads it."""
         active = document.active
         if active is None:
             return None
@@ -248,7 +248,7 @@ class SimDevice:
                     has_it = self.record.previous is not None and self.record.previous.sha256 == decision.wanted.sha256
                     self.downloads += not has_it
                     self.record = machine.begun(self.record, decision.wanted, decision.slot, now_s=now_s)
-                    self.beside.slot = ""
+                    self.candidate_process.slot = ""
                 case desired_diff.Withdraw():
                     self.record = machine.withdrawn(self.record, now_s=now_s)
                     continue
@@ -259,16 +259,16 @@ class SimDevice:
                 case desired_diff.Stay() | desired_diff.Wait():
                     self._wait(air, decision)
             break
-        self._look_beside(air)
+        self._look_at_candidate(air)
         self._go_on(air)
 
     def _wait(self, air: Air, decision: desired_diff.Decision) -> None:
         """Look again when the device's part of the time is over over which devices begin; nothing else is waited for by a clock."""
         if decision != desired_diff.SPREAD:
             return
-        if self._told_start_s != self._start_s:
-            self._told_start_s = self._start_s
-            air.told(f"{self.id} waits {self._start_s - self._now_s(air)} s before it asks for the bundle")
+        if self._noted_start_s != self._start_s:
+            self._noted_start_s = self._start_s
+            air.note(f"{self.id} waits {self._start_s - self._now_s(air)} s before it asks for the bundle")
         start_s = self._start_s
         air.at(start_s - self._now_s(air), lambda: self._start(air, start_s))
 
@@ -277,20 +277,22 @@ class SimDevice:
             self._look(air)
             self._send(air)
 
-    def _look_beside(self, air: Air) -> None:
-        """Do the next thing about what runs beside what serves."""
+    def _look_at_candidate(self, air: Air) -> None:
+        """Do the next thing about what runs next to what serves."""
         candidate = self.document.candidate
-        if candidate is None and self.beside.is_idle:
+        if candidate is None and self.candidate_process.is_idle:
             return
         held = candidate is not None and (
             candidate.rollout in self.hold.rollouts or candidate.bundle.sha256 in self.hold.digests
         )
-        near = Surroundings(lambda: air.now, self.record, self._wanted, held, air.at, lambda: self._again_beside(air))
-        self.record = self.beside.look(candidate, self.document.gen, near)
+        around = Surroundings(
+            lambda: air.now, self.record, self._wanted, held, air.at, lambda: self._candidate_again(air)
+        )
+        self.record = self.candidate_process.look(candidate, self.document.gen, around)
 
-    def _again_beside(self, air: Air) -> None:
+    def _candidate_again(self, air: Air) -> None:
         if not self.is_dead:
-            self._look_beside(air)
+            self._look_at_candidate(air)
             self._send(air)
 
     def _go_on(self, air: Air) -> None:
@@ -336,7 +338,7 @@ class SimDevice:
                 return
             self.record = machine.proven(record, now_s=now_s)
             self.committed.add(record.active.sha256)
-            air.told(f"{self.id} proved {record.active.version}")
+            air.note(f"{self.id} proved {record.active.version}")
             self._look(air)
             self._send(air)
             return
@@ -350,16 +352,16 @@ class SimDevice:
         ref = SlotRef(slot=self.record.installing, target=wanted.target, sha256=wanted.sha256, version=version)
         self.record = machine.switched(self.record, ref, now_s=now_s)
         self.switched_at[wanted.sha256] = air.now
-        air.told(f"{self.id} switched to {version}")
+        air.note(f"{self.id} switched to {version}")
         if self.nature.dies and self._is_under_test():
             self.is_dead, self.is_up = True, False
-            air.told(f"{self.id} died")
+            air.note(f"{self.id} died")
             air.gone(self.id)
 
     def _failed(self, air: Air, fault: ErrorClass) -> None:
         self.record = machine.failed(self.record, fault, f"sim.{fault}", f"{fault} on {self.id}")
-        air.told(f"{self.id} failed: {fault}")
-        if fault in machine.TRANSIENT:
+        air.note(f"{self.id} failed: {fault}")
+        if fault in TRANSIENT:
             wait_s = machine.RETRY_DELAYS_S[min(self._retries, len(machine.RETRY_DELAYS_S) - 1)]
             self._retries += 1
             self._work += 1
@@ -369,7 +371,7 @@ class SimDevice:
 
     def _rolled_back(self, air: Air, fault: ErrorClass, now_s: int) -> None:
         self.record = machine.rolled_back(self.record, fault, f"sim.{fault}", f"{fault} on {self.id}", now_s=now_s)
-        air.told(f"{self.id} went back by itself: {fault}")
+        air.note(f"{self.id} went back by itself: {fault}")
         self._look(air)
         self._send(air)
 
@@ -402,8 +404,8 @@ class SimDevice:
         error_class, code, reason = record.error_class, record.error_code, record.reason
         wanted = self._wanted
         is_waiting = wanted is not None and self.active != wanted.sha256
-        if is_waiting and self._is_held(wanted) and (not code or error_class in machine.TRANSIENT):
-            error_class, code, reason = ErrorClass.DEADLINE, machine.HELD_CODE, desired_diff.HELD.reason
+        if is_waiting and self._is_held(wanted) and (not code or error_class in TRANSIENT):
+            error_class, code, reason = ErrorClass.DEADLINE, HELD_CODE, desired_diff.HELD.reason
         elif is_waiting and self._decision(air) == desired_diff.SPREAD:
             error_class, code, reason = None, SPREAD_CODE, spread_reason(self._start_s)
         return Report(
@@ -419,7 +421,7 @@ class SimDevice:
             reason=reason,
             is_online=True,
             last_seen=air.now,
-            candidate=self.beside.told,
+            candidate=self.candidate_process.reported,
         )
 
 

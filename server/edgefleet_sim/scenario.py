@@ -74,7 +74,7 @@ BESIDE: list[list[dict[str, Any]]] = [
         {"name": "winner", "size": {"percent": 100}, "soak": "1m", "approval": {"timeout": "6h"}},
     ],
 ]
-"""Stages beside what serves before it serves, as the strategies have them, but for their days of soak."""
+"""Stages next to what serves before it serves, as the strategies have them, but for their days of soak."""
 
 
 def drawn(seed: int, *, trouble: float = 0.3) -> Scenario:

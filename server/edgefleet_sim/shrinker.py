@@ -1,7 +1,7 @@
 """Makes a failing scenario smaller: the same failure with fewer devices, faults, replicas, commands and stages.
 
 Another failure that comes up on the way is no smaller form of the one that is looked for, so a step that leads to it is not taken.
-Failures are the same when they are told in the same words but for what is counted or named in them: devices, strata, figures.
+Failures are the same when they are reported in the same words but for what is counted or named in them: devices, strata, figures.
 """
 
 from __future__ import annotations

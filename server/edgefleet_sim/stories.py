@@ -1,4 +1,4 @@
-"""Named stories: one scenario each, and what is told of it. Their transcripts are kept as golden files and compared word by word."""
+"""Named stories: one scenario each, and what is written of it. Their transcripts are kept as golden files and compared word by word."""
 
 from __future__ import annotations
 

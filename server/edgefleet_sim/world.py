@@ -19,6 +19,7 @@ from typing import Any, Final
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.early_failure import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.assignments import soak_end
@@ -27,7 +28,7 @@ from edgefleet_server.rollout.model import Bundle, Member, RolloutState
 from edgefleet_server.rollout.planner import approvals
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, ROLLOUT_FINAL, IllegalTransitionError
+from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, IllegalTransitionError
 from edgefleet_server.rollout.store.claims import LEASE
 from edgefleet_sim import operator, throttle
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
@@ -67,9 +68,9 @@ class Result:
 
     def as_json(self, *, story: bool = False) -> dict[str, Any]:
         """Return it as `edgectl sim -o json` prints it."""
-        told = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "transcript"}
-        told["failovers_s"] = round(max(self.failovers_s, default=0.0), 1)
-        return told | ({"transcript": self.transcript} if story else {})
+        figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "transcript"}
+        figures["failovers_s"] = round(max(self.failovers_s, default=0.0), 1)
+        return figures | ({"transcript": self.transcript} if story else {})
 
 
 class World:
@@ -139,7 +140,7 @@ class World:
         """The broker tells the server after a while that the connection broke."""
         self.at(self.chance.uniform(1, 90), lambda: self._presence(device))
 
-    def told(self, line: str) -> None:
+    def note(self, line: str) -> None:
         """Note a line of the story."""
         self.story.append(f"{(self._now - START).total_seconds():9.1f}  {line}")
 
@@ -299,7 +300,7 @@ class World:
         self.counts["commits"] += 1
         self._note_events()
         if dies:
-            self.told(f"{name} crashed after its commit, before it sent {len(fresh)} documents")
+            self.note(f"{name} crashed after its commit, before it sent {len(fresh)} documents")
             self._crash_replica(name)
             return
         if self.rows.hold.seq != seq:
@@ -378,9 +379,9 @@ class World:
         try:
             plan = operator.plan_of(verb, self.rows.snapshot(), self._now)
         except IllegalTransitionError:
-            self.told(f"a person asked to {verb}: refused, it is {self.rows.state}")
+            self.note(f"a person asked to {verb}: refused, it is {self.rows.state}")
             return
-        self.told(f"a person asked to {verb}")
+        self.note(f"a person asked to {verb}")
         self.rows.fence += 1
         self._carry(plan, "a person")
         self._wake()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
-from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.connection.sender import OutboxSender
 from edgefleet_agent.reporting.window import begins_s, merge_payloads, pack_payloads
 from edgefleet_protocol.messages import Event, EventKind, Telemetry, Window, decode, encode
 from edgefleet_protocol.sketch import LatencySketch
@@ -149,7 +149,7 @@ def _drain(box: Outbox, told: _Told, now: float) -> tuple[float, tuple[int, int]
     """Let the device send all it has; return the seconds that took, and (messages, bytes)."""
     link = Simulated(bytes_s=LINK_BYTES_S)
     link.now = now
-    drain = Drain(box, link, lambda kind: kind.name, link.monotonic_s, link.later, 0)
+    drain = OutboxSender(box, link, lambda kind: kind.name, link.monotonic_s, link.later, 0)
 
     def stored(mid: int) -> None:
         topic, data = link.sent_as[mid]

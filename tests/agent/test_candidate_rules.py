@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgefleet_agent.candidate import rules, sensors
 from edgefleet_agent.candidate.pressure import BATTERY, MEMORY, THERMAL, Pressure, PressureLimits, Readings, weighed
 from edgefleet_agent.candidate.rules import CandidateRecord, Facts
-from edgefleet_agent.install.records import CandidateWish, ModelRecord, SlotRef, Wanted
+from edgefleet_agent.install.records import CandidateRequest, ModelRecord, SlotRef, Wanted
 from edgefleet_protocol.messages import ErrorClass, Phase
 
 
@@ -20,8 +20,8 @@ def wanted(sha256: str = "new", **fields: Any) -> Wanted:
     return Wanted(model="m", target=f"m/{sha256}/p.bundle", sha256=sha256, length=10, leaves="l", **given)
 
 
-def wish(mode: str = "shadow", **fields: Any) -> CandidateWish:
-    return CandidateWish(wanted=wanted(**fields), mode=mode, share_pct=10)
+def wish(mode: str = "shadow", **fields: Any) -> CandidateRequest:
+    return CandidateRequest(wanted=wanted(**fields), mode=mode, share_pct=10)
 
 
 ACTIVE = SlotRef(slot="A", target="m/old/p.bundle", sha256="old", version="old", proven=True)
@@ -61,7 +61,7 @@ def facts(**changes: Any) -> Facts:
         (wish(), SERVES, facts(fits="sequential", is_resting=True), "candidate.rest"),
     ],
 )
-def test_the_decision(wish_: CandidateWish | None, record: ModelRecord | None, facts_: Facts, expected: str) -> None:
+def test_the_decision(wish_: CandidateRequest | None, record: ModelRecord | None, facts_: Facts, expected: str) -> None:
     step = rules.decide(wish_, MINE, record, facts_)
     assert expected in {type(step).__name__, getattr(step, "code", "")}
 

@@ -10,15 +10,15 @@ from typing import Any, cast
 import pytest
 
 from edgefleet_agent.candidate import rules
-from edgefleet_agent.candidate.controller import CandidateDeps, Candidates
+from edgefleet_agent.candidate.controller import CandidateController, CandidateDeps
 from edgefleet_agent.candidate.pressure import PressureLimits, Readings
-from edgefleet_agent.candidate.process import CandidateOptions, LaneContext
+from edgefleet_agent.candidate.process import CandidateContext, CandidateOptions
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.core.durable import encode_record
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
-from edgefleet_agent.install.records import CandidateWish, DesiredOk, ModelRecord, SlotInfo, SlotRef, Wanted
+from edgefleet_agent.install.records import CandidateRequest, DesiredOk, ModelRecord, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.serving.worker_process import Worker, WorkerOptions
@@ -104,10 +104,10 @@ class Yard:
         self.candidates = self._candidates(_replaced(OPTIONS, **options))
         self.write_routes()
 
-    def _candidates(self, options: CandidateOptions) -> Candidates:
+    def _candidates(self, options: CandidateOptions) -> CandidateController:
         workers = WorkerOptions((), self.paths.routes, self.paths.sockets(), 1, 0, MIB, 5.0, log_predictions=True)
         slots, clock_s = Slots(self.paths.models), SystemClock().monotonic_s
-        ground = LaneContext(
+        ground = CandidateContext(
             self.loop, self.paths, slots, workers, options, clock_s, time.time, self.write_routes, self.ear
         )
         active = SlotRef(slot="A", target="o", sha256=self.active.start.digest, version="1.0.0", proven=True)
@@ -122,7 +122,7 @@ class Yard:
             readings=lambda: self.readings,
         )
         intake = cast("Intake", SimpleNamespace(cancel=lambda _model: None))
-        return Candidates(ground, intake, SystemClock(), near)
+        return CandidateController(ground, intake, SystemClock(), near)
 
     def write_routes(self) -> None:
         start = self.active.start
@@ -133,7 +133,7 @@ class Yard:
 
     def want(self, mode: str | None = "shadow", attempt: int = 1) -> None:
         wanted = Wanted(model="digits", target="t", sha256=self.sha256, length=1, leaves="l", gen=2, attempt=attempt)
-        wishes = [CandidateWish(wanted=wanted, mode=mode, share_pct=50)] if mode is not None else []
+        wishes = [CandidateRequest(wanted=wanted, mode=mode, share_pct=50)] if mode is not None else []
         document = DesiredOk(
             device="d", gen=2, raw_sha256="", issued_s=0, expires_s=2**40, wanted=[], idle_models=[], candidates=wishes
         )

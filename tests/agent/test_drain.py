@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgefleet_agent.connection.budget import DAY_S, MESSAGES_S, OVERHEAD_BYTES, Bucket, daily, fresh_pace
 from edgefleet_agent.connection.metered import decide, default_interface
 from edgefleet_agent.connection.outbox import Kind, Outbox
-from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.connection.sender import NextLive, OutboxSender, Sources
 from edgefleet_protocol.messages import Telemetry, decode
 from tests.agent.test_outbox import JOINS, payload
 
@@ -68,10 +68,20 @@ class Simulated:
         self.now = until_s
 
 
-def drained(path: Path, link: Simulated, daily_bytes: int = 0) -> tuple[Outbox, Drain]:
+def drained(
+    path: Path, link: Simulated, daily_bytes: int = 0, live: NextLive | None = None
+) -> tuple[Outbox, OutboxSender]:
     """Return an outbox and its drain over a simulated link, whose server stores and confirms what arrives."""
     box = Outbox(path / "q.db", 16 << 20, JOINS)
-    drain = Drain(box, link, lambda kind: kind.name, link.monotonic_s, link.later, daily_bytes)
+    drain = OutboxSender(
+        box,
+        link,
+        lambda kind: kind.name,
+        link.monotonic_s,
+        link.later,
+        daily_bytes,
+        Sources(live_topic="LIVE", next_live=live),
+    )
 
     def published(mid: int) -> None:
         topic, data = link.sent_as[mid]

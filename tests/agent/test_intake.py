@@ -103,8 +103,7 @@ class Mortal:
         self.loop = Loop(SystemClock())
         self.told = Heard(self.loop, enough)
         settings = AgentSettings(python_command=[str(child)], verify_rest_s=first_s, verify_rest_max_s=most_s)
-        self.intake = Intake(self.loop, tmp_path, "d-1", settings, self.told, first_req_id=1)
-        self.intake.attach(self.told)
+        self.intake = Intake(self.loop, tmp_path, "d-1", settings, self.told, self.told, first_req_id=1)
 
     def cure(self) -> None:
         """What killed the children is over."""
@@ -203,8 +202,7 @@ def run_with(tmp_path: Path, play: Callable[[Intake, Told], None], enough: int) 
     child.chmod(0o755)
     loop = Loop(SystemClock())
     told = Told(loop, enough)
-    intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=[str(child)]), told, first_req_id=1)
-    intake.attach(told)
+    intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=[str(child)]), told, told, first_req_id=1)
     play(intake, told)
     loop.call_later(60.0, loop.stop)
     loop.run()
@@ -281,8 +279,7 @@ def test_a_hold_is_judged_first_and_not_ended_for_a_document(
     child.chmod(0o755)
     loop = Loop(SystemClock())
     told = Heard(loop, enough=2)
-    intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=[str(child)]), told, first_req_id=1)
-    intake.attach(told)
+    intake = Intake(loop, tmp_path, "d-1", AgentSettings(python_command=[str(child)]), told, told, first_req_id=1)
 
     def offer_second() -> None:
         if log.is_file() and log.read_text():

@@ -86,7 +86,7 @@ def test_silence_is_measured_between_what_comes() -> None:
     silence = Silence(100.0)
     for at in (101.0, 800.0, 810.0):
         silence.broken(at)
-    assert silence.told(1_000.0) == {"lasted_s": 900.0, "quiet_s": 190.0, "survived_s": 699.0}
+    assert silence.limits(1_000.0) == {"lasted_s": 900.0, "quiet_s": 190.0, "survived_s": 699.0}
 
 
 @pytest.mark.parametrize(

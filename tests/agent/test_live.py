@@ -36,9 +36,16 @@ class Watching:
         self.clock = TurnedClock()
         self.due: list[tuple[float, Any, Any]] = []
         loop = SimpleNamespace(call_later=self._later)
-        self.live = LiveView(cast("Any", loop), self.clock, AgentSettings(**settings), "d-1", "b")
         self.told: list[int] = []
-        self.live.send_to_all = lambda rules: self.told.append(rules.lines)
+        self.live = LiveView(
+            cast("Any", loop),
+            self.clock,
+            AgentSettings(**settings),
+            "d-1",
+            "b",
+            lambda rules: self.told.append(rules.lines),
+            lambda: None,
+        )
 
     def _later(self, delay_s: float, callback: Any) -> Any:
         timer = SimpleNamespace(is_off=False)
@@ -57,7 +64,7 @@ class Watching:
 
     def wish(self, until_s: int) -> None:
         """Follow a document."""
-        self.live.wish(cast("Any", SimpleNamespace(predictions_until_s=until_s)))
+        self.live.follow(cast("Any", SimpleNamespace(predictions_until_s=until_s)))
 
     def message(self, *, is_metered: bool = False) -> Watched | None:
         """Return what would go now."""
@@ -167,9 +174,8 @@ def test_who_does_not_show_anything_says_so_once(case: str) -> None:
 
 def test_what_is_shown_goes_last_one_at_a_time_and_is_confirmed_by_nobody(tmp_path: Path) -> None:
     link = Simulated(bytes_s=50_000)
-    box, drain = drained(tmp_path, link)
     shown = iter([b"live\0\1", b"live\0\2"])
-    drain.show_live("LIVE", lambda *, is_metered: next(shown, None))
+    box, drain = drained(tmp_path, link, live=lambda *, is_metered: next(shown, None))
     published = link.published
 
     def confirmed(mid: int) -> None:
@@ -194,10 +200,9 @@ def test_what_is_shown_goes_last_one_at_a_time_and_is_confirmed_by_nobody(tmp_pa
 
 def test_what_is_shown_costs_its_own_budget_alone_and_goes_when_that_of_telemetry_is_used_up(tmp_path: Path) -> None:
     link = Simulated()
-    box, drain = drained(tmp_path, link, daily_bytes=8_000)
-    whole = drain.budget_left_bytes
     shown = iter([b"live" * 100, b"live" * 100])
-    drain.show_live("LIVE", lambda *, is_metered: next(shown, None))
+    box, drain = drained(tmp_path, link, daily_bytes=8_000, live=lambda *, is_metered: next(shown, None))
+    whole = drain.budget_left_bytes
     published = link.published
     link.published = lambda mid: drain.published(mid) if link.sent_as[mid][0] == "LIVE" else published(mid)
     drain.pump()
@@ -216,14 +221,13 @@ def test_what_is_shown_costs_its_own_budget_alone_and_goes_when_that_of_telemetr
 def test_what_cannot_go_is_forgotten(tmp_path: Path) -> None:
     link = Simulated()
     link.room = 0
-    _, drain = drained(tmp_path, link)
     asked: list[bool] = []
 
     def source(*, is_metered: bool) -> bytes | None:
         asked.append(is_metered)
         return b"x"
 
-    drain.show_live("LIVE", source)
+    _, drain = drained(tmp_path, link, live=source)
     drain.is_metered = True
     drain.pump()
     assert (asked, link.taken) == ([], []), "without a connection nothing is even asked for"

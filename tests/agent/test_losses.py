@@ -37,7 +37,7 @@ def test_what_was_given_up_is_told_once_with_its_class(tmp_path: Path) -> None:
     said.telemetry([], SystemFigures())
     assert told(box) == [], "nothing was lost"
     lose(box, 3)
-    lost = box.untold()
+    lost = box.unreported_losses()
     said.telemetry([], SystemFigures())
     (event,) = told(box)
     assert event.detail == {"dropped": {"telemetry": lost["telemetry"]}, "merged": 0}
@@ -57,7 +57,7 @@ def test_nothing_is_added_to_a_queue_that_nobody_empties(tmp_path: Path) -> None
     lose(box, 2)
     said.telemetry([], SystemFigures())
     assert told(box) == [], "an event waits already: nobody hears"
-    first = box.untold()["telemetry"]
+    first = box.unreported_losses()["telemetry"]
     lose(box, 2, first=10_000)
     box.ack(Kind.EVENT, "boot", [1])
     said.telemetry([], SystemFigures())
@@ -73,7 +73,7 @@ def test_what_was_only_added_up_is_said_so_and_told_over_a_restart_no_second_tim
         box.spill(10**6 * (seq + 1))
         seq += 1
     assert box.dropped == 0
-    merged = box.untold()["merged"]
+    merged = box.unreported_losses()["merged"]
     reports(box).telemetry([], SystemFigures())
     (event,) = told(box)
     assert (event.code, event.detail["merged"]) == ("outbox.merged", merged)
@@ -90,6 +90,6 @@ def test_a_damaged_queue_is_told(tmp_path: Path) -> None:
     outbox(tmp_path).close()
     file_of(tmp_path).write_bytes(b"no database" * 1_000)
     box = outbox(tmp_path)
-    assert box.untold() == {"queue": 1}
+    assert box.unreported_losses() == {"queue": 1}
     reports(box).telemetry([], SystemFigures())
     assert told(box)[0].detail == {"dropped": {"queue": 1}, "merged": 0}

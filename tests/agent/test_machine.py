@@ -9,7 +9,7 @@ from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.machine import InstallEvent
 from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.records import ModelRecord, Tally, Wanted
-from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_protocol.messages import OVER_MEMORY_CODE, TRANSIENT, ErrorClass, Phase
 from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
 
 
@@ -62,7 +62,7 @@ def test_a_fault_before_the_switch_leaves_what_serves(phase: Phase) -> None:
     assert desired_diff.quarantined(after, wanted("b")) is not None
 
 
-@pytest.mark.parametrize("error_class", sorted(machine.TRANSIENT))
+@pytest.mark.parametrize("error_class", sorted(TRANSIENT))
 def test_a_fault_of_the_moment_is_not_held_against_the_bundle(error_class: ErrorClass) -> None:
     record = msgspec.structs.replace(serving(phase=Phase.DOWNLOADING), wanted=wanted("b"))
     assert machine.failed(record, error_class, "c", "r").quarantine == []
@@ -154,7 +154,7 @@ def test_both_versions_proven_stay_each_others_way_back() -> None:
 
 def test_more_memory_than_declared_is_a_property_of_the_bundle() -> None:
     record = msgspec.structs.replace(machine.begun(serving(), wanted("b"), "B", now_s=NOW), phase=Phase.GOLDEN)
-    record = machine.failed(record, ErrorClass.MEMORY, machine.OVER_MEMORY_CODE, "r")
+    record = machine.failed(record, ErrorClass.MEMORY, OVER_MEMORY_CODE, "r")
     assert desired_diff.quarantined(record, wanted("b")) is not None
 
 

@@ -52,7 +52,7 @@ def test_the_answer_to_a_ping_breaks_a_silence(site: Site, tmp_path: Path) -> No
     try:
         assert eventually(lambda: link.is_connected)
         time.sleep(6)
-        told = link._silence.told(time.monotonic())
+        told = link._silence.limits(time.monotonic())
         assert link.is_connected
         assert told["lasted_s"] > 5
         assert told["quiet_s"] < 3, "pings are answered each second or two"

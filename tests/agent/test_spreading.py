@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_agent.install.desired_diff import is_early, must_wait, spread
-from edgefleet_agent.install.records import CandidateWish, DesiredOk, ModelRecord, Wanted
+from edgefleet_agent.install.records import CandidateRequest, DesiredOk, ModelRecord, Wanted
 from edgefleet_protocol.digest import start_after_s
 from edgefleet_protocol.messages import Phase
 from tests.agent.records import NOW, serving, wanted
@@ -21,7 +21,7 @@ def asked(digest: str = "b", gen: int = 5, within_s: int = 600, **fields: Any) -
 
 def accepted(*wishes: Wanted, device: str = "d-1", beside: tuple[Wanted, ...] = ()) -> DesiredOk:
     """Return what a document says of these."""
-    candidates = [CandidateWish(wanted=one, mode="shadow") for one in beside]
+    candidates = [CandidateRequest(wanted=one, mode="shadow") for one in beside]
     return DesiredOk(
         device=device,
         gen=5,

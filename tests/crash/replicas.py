@@ -30,8 +30,8 @@ from sqlmodel import col
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.rollout.state_machines import ROLLOUT_FINAL
 from edgefleet_server.rollout.store.tables import Rollout
 from tests.server.fleet.house import House
 from tests.server.rollout import lease_audit

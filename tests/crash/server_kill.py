@@ -26,10 +26,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgefleet_protocol.ids import TenantId
 from edgefleet_protocol.messages import Phase, Presence, encode
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.rollout.service import RolloutService
-from edgefleet_server.rollout.state_machines import ROLLOUT_FINAL
 from edgefleet_server.rollout.status.reader import RolloutView
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, spec_of

@@ -31,7 +31,7 @@ def test_each_strategy_brings_a_good_release_to_every_device(name: str) -> None:
     assert (result.state, result.broken, result.devices) == ("finished", [], {"healthy": 5})
     digest = world.new[next(iter(world.new))].sha256
     assert {device.active for device in world.devices.values()} == {digest}
-    assert all(device.beside.is_idle for device in world.devices.values())
+    assert all(device.candidate_process.is_idle for device in world.devices.values())
 
 
 @pytest.mark.parametrize("spec", [SHADOW, GREEN, SPLIT], ids=["shadow", "blue-green", "ab"])
@@ -41,7 +41,7 @@ def test_a_release_that_fails_beside_what_serves_never_serves(spec: dict[str, An
     assert (result.state, result.broken) == ("rolled_back", [])
     assert not any(device.switched_at for device in world.devices.values()), "nothing that serves was touched"
     assert all(document.candidate is None for document in world.rows.documents.values())
-    assert all(device.beside.is_idle for device in world.devices.values())
+    assert all(device.candidate_process.is_idle for device in world.devices.values())
 
 
 def test_a_split_lets_it_answer_its_share_and_a_shadow_nothing() -> None:
@@ -50,7 +50,7 @@ def test_a_split_lets_it_answer_its_share_and_a_shadow_nothing() -> None:
         shares = set[int]()
         while not world._is_over():
             world._next()
-            shares |= {device.beside.share_pct() for device in world.devices.values()}
+            shares |= {device.candidate_process.share_pct() for device in world.devices.values()}
         assert max(shares) == most
 
 
@@ -65,7 +65,7 @@ def test_without_a_word_nothing_is_switched(approval: str, told: str) -> None:
 def test_who_is_paused_and_taken_back_while_it_runs_beside_is_told_so_and_heard() -> None:
     result, world = played(SPLIT, commands=((1500.0, "pause"), (1600.0, "abort_rollback")))
     assert (result.state, result.broken) == ("rolled_back", [])
-    assert all(device.beside.is_idle for device in world.devices.values())
+    assert all(device.candidate_process.is_idle for device in world.devices.values())
 
 
 # ---- it notices

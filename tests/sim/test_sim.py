@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.rollout.effects import StageRunCreated, StageRunTransitioned, StageRunUpdated
 from edgefleet_server.rollout.model import RolloutState
 from edgefleet_sim import checks, shrinker
 from edgefleet_sim.__main__ import Request, answer, many
@@ -180,12 +181,11 @@ def test_an_offer_beyond_the_cut_is_noticed() -> None:
 
     world = World(Scenario(seed=1))
     plan = plan_tick(world.rows.snapshot(), world.now)
-    world.rows.carry(
-        replace(plan, effects=tuple(e for e in plan.effects if type(e).__name__.startswith("Cell"))), "x", world.now
-    )
+    cells = StageRunCreated | StageRunTransitioned | StageRunUpdated
+    world.rows.carry(replace(plan, effects=tuple(e for e in plan.effects if isinstance(e, cells))), "x", world.now)
     for key, cell in world.rows.cells.items():
         world.rows.cells[key] = replace(cell, cut=0)
-    offers = tuple(e for e in plan.effects if not type(e).__name__.startswith("Cell"))
+    offers = tuple(e for e in plan.effects if not isinstance(e, cells))
     with pytest.raises(checks.BrokenPromiseError, match="beyond the cut"):
         checks.check_plan(world.rows, replace(plan, effects=offers), world.devices, world.now)
 

@@ -1,7 +1,7 @@
-"""Carries out what `rules` decides about candidates: brings bundles, starts and stops `lane`s, reports. One per agent, all models.
+"""Carries out what `rules` decides about candidates: brings bundles, starts and stops a `process`, reports. One per agent, all models.
 
 1. A record is on the disk before the start, or the end, that it tells of; reports follow it.
-2. Nothing here touches what serves: the active worker is told of a candidate by the routing table alone.
+2. Nothing here touches what serves: the active worker learns of a candidate from the routing table alone.
 3. A candidate that ends is started again after a while; after `MAX_STARTS` without a steady run, or for a fault of its own at once, it
    has failed. That is reported, and nothing else happens.
 4. Once a shadow had to be sequential it stays so until another candidate comes: a device at the edge of its memory must not swing.
@@ -15,7 +15,7 @@ import msgspec
 
 from edgefleet_agent.candidate import rules
 from edgefleet_agent.candidate.pressure import Pressure, Readings, weighed
-from edgefleet_agent.candidate.process import Lane, LaneContext
+from edgefleet_agent.candidate.process import CandidateContext, CandidateProcess
 from edgefleet_agent.candidate.rules import CandidateRecord
 from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.errors import StateFileError
@@ -23,7 +23,7 @@ from edgefleet_agent.install import machine
 from edgefleet_agent.install.desired_diff import is_early
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
-from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
+from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.serving.worker_process import Worker
 from edgefleet_agent.worker.control.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats
@@ -60,8 +60,8 @@ class _Candidate:
     """What is known of one model's candidate while agentd runs. bringing: digest that is being fetched, "" = none."""
 
     record: CandidateRecord
-    lane: Lane
-    wish: CandidateWish | None = None
+    lane: CandidateProcess
+    request: CandidateRequest | None = None
     state: str = ""
     code: str = ""
     reason: str = ""
@@ -78,18 +78,18 @@ class _Candidate:
         return self.record.model
 
 
-class Candidates:
+class CandidateController:
     """All models' candidates."""
 
-    def __init__(self, ground: LaneContext, intake: Intake, clock: Clock, neighbours: CandidateDeps) -> None:
-        self._ground = ground
-        self._paths = ground.paths
-        self._slots = ground.slots
+    def __init__(self, context: CandidateContext, intake: Intake, clock: Clock, deps: CandidateDeps) -> None:
+        self._context = context
+        self._paths = context.paths
+        self._slots = context.slots
         self._intake = intake
-        self._options = ground.options
+        self._options = context.options
         self._clock = clock
         self._now = clock.monotonic_s
-        self._near = neighbours
+        self._deps = deps
         self._all: dict[str, _Candidate] = {}
         self._wanted: dict[str, Wanted] = {}
         self._hold: HoldOk | None = None
@@ -100,23 +100,27 @@ class Candidates:
     def apply(self, desired: DesiredOk) -> None:
         """Act on a verified document; after the installer did."""
         self._wanted = {wanted.model: wanted for wanted in desired.wanted}
-        wishes = {wish.wanted.model: wish for wish in desired.candidates}
+        requests = {request.wanted.model: request for request in desired.candidates}
         refused = {refusal.model: refusal for refusal in desired.refused_candidates}
         for folder in self._known_folders():
             self._of(folder)
-        for model in wishes.keys() | refused.keys() | self._all.keys():
+        for model in requests.keys() | refused.keys() | self._all.keys():
             one = self._of(model)
-            if one.wish is None or model not in wishes or one.wish.wanted.sha256 != wishes[model].wanted.sha256:
+            if (
+                one.request is None
+                or model not in requests
+                or one.request.wanted.sha256 != requests[model].wanted.sha256
+            ):
                 one.fits, one.retries, one.retry_at_s, one.rested_since_s = "", 0, 0.0, None
-            one.wish = wishes.get(model)
+            one.request = requests.get(model)
             self.look(model)
             if model in refused:
                 self._tell(one, CandidatePhase.FAILED, refused[model].code, refused[model].reason)
         self._forget()
-        self._near.changed()
+        self._deps.changed()
 
     def _forget(self) -> None:
-        for model in [name for name, one in self._all.items() if one.wish is None and one.lane.is_empty]:
+        for model in [name for name, one in self._all.items() if one.request is None and one.lane.is_empty]:
             del self._all[model]
 
     def hold(self, hold: HoldOk) -> None:
@@ -142,8 +146,8 @@ class Candidates:
         if self._is_closed:
             return
         one = self._of(model)
-        record = self._near.records().get(model)
-        step = rules.decide(one.wish, one.record, record, self._facts(one, record))
+        record = self._deps.records().get(model)
+        step = rules.decide(one.request, one.record, record, self._facts(one, record))
         match step:
             case rules.End():
                 self._end(one)
@@ -165,13 +169,13 @@ class Candidates:
         self._watch_steady(one)
 
     def _facts(self, one: _Candidate, record: ModelRecord | None) -> rules.Facts:
-        if one.wish is None:
+        if one.request is None:
             return rules.Facts(None, held=False, in_slot=False, fits="none")
-        wanted, is_shadow = one.wish.wanted, one.wish.mode != "split"
+        wanted, is_shadow = one.request.wanted, one.request.mode != "split"
         now_s, clock_s = self._now(), int(self._clock.now().timestamp())
-        one.pressure = weighed(one.pressure, self._near.readings(), self._options.limits, now_s=now_s, shadow=is_shadow)
+        one.pressure = weighed(one.pressure, self._deps.readings(), self._options.limits, now_s=now_s, shadow=is_shadow)
         info = self._in_slot(one, wanted, record)
-        fits = one.fits = self._fits(one, one.wish, info)
+        fits = one.fits = self._fits(one, one.request, info)
         is_resting = one.rested_since_s is not None and now_s - one.rested_since_s < self._options.rest_s
         return rules.Facts(
             self._wanted.get(one.model),
@@ -185,17 +189,17 @@ class Candidates:
             early_until_s=0 if one.bringing or not is_early(wanted, clock_s) else wanted.start_s,
         )
 
-    def _fits(self, one: _Candidate, wish: CandidateWish, info: SlotInfo | None) -> str:
+    def _fits(self, one: _Candidate, request: CandidateRequest, info: SlotInfo | None) -> str:
         """Return what memory allows, while it is still to be asked."""
-        if info is None or one.lane.runs(wish) or one.fits == "sequential":
+        if info is None or one.lane.runs(request) or one.fits == "sequential":
             return one.fits or "live"
-        room = self._near.room()
+        room = self._deps.room()
         return rules.memory_fit(
             info.peak_memory_bytes or info.length * UNDECLARED_FACTOR + WORKER_BYTES,
             room.memory_available_bytes,
             room.memory_reserve_bytes,
             self._options.headroom_bytes,
-            mode=self._options.shadow if wish.mode == "shadow" else "auto",
+            mode=self._options.shadow if request.mode == "shadow" else "auto",
         )
 
     def _in_slot(self, one: _Candidate, wanted: Wanted, record: ModelRecord | None) -> SlotInfo | None:
@@ -219,18 +223,18 @@ class Candidates:
     # ---- bringing
 
     def _bring(self, one: _Candidate, slot: str) -> None:
-        assert one.wish is not None
-        wanted = one.wish.wanted
+        assert one.request is not None
+        wanted = one.request.wanted
         if one.bringing == wanted.sha256:
             return
         self._leave_off(one)
         old = self._slots.info(wanted.model, slot)
-        unfit = check_disk(wanted, old.length if old is not None else 0, self._near.room())
+        unfit = check_disk(wanted, old.length if old is not None else 0, self._deps.room())
         if unfit is not None:
             self._failed(one, unfit.error_class, unfit.code, unfit.reason)
             return
-        if wanted.model in self._near.records():
-            self._near.lend(wanted.model)
+        if wanted.model in self._deps.records():
+            self._deps.lend(wanted.model)
         one.is_checked = False
         one.record = self._write(msgspec.structs.replace(one.record, sha256=wanted.sha256, slot=slot, starts=0))
         one.bringing = wanted.sha256
@@ -240,14 +244,14 @@ class Candidates:
     def on_fetch(self, packet: FetchProgress | Fetched | FetchFailed) -> None:
         """A word of the install child about a bundle; those of the active version's install are not ours."""
         one = self._all.get(packet.model)
-        if one is None or not one.bringing or one.wish is None:
+        if one is None or not one.bringing or one.request is None:
             return
         match packet:
             case Fetched():
                 one.bringing = ""
-                if packet.info.sha256 == one.wish.wanted.sha256:
+                if packet.info.sha256 == one.request.wanted.sha256:
                     one.is_checked = True  # hashed just now
-                unfit = check_fit(msgspec.structs.replace(packet.info, peak_memory_bytes=0), self._near.room())
+                unfit = check_fit(msgspec.structs.replace(packet.info, peak_memory_bytes=0), self._deps.room())
                 if isinstance(unfit, Unfit) and unfit.error_class is ErrorClass.INCOMPATIBLE:
                     self._failed(one, unfit.error_class, unfit.code, unfit.reason)
                 self.look(packet.model)
@@ -258,31 +262,31 @@ class Candidates:
     # ---- running
 
     def _run(self, one: _Candidate) -> None:
-        assert one.wish is not None
-        if one.lane.runs(one.wish):
-            one.lane.follow(one.wish)
+        assert one.request is not None
+        if one.lane.runs(one.request):
+            one.lane.follow(one.request)
         else:
             self._start(one)
 
     def _start(self, one: _Candidate, *, replay: bool = False) -> None:
-        assert one.wish is not None
-        wanted = one.wish.wanted
+        assert one.request is not None
+        wanted = one.request.wanted
         one.lane.stop()
         one.lane.stop_recording()
         if rules.is_worn_out(one.record, wanted):
             reason = f"started {one.record.starts} times without a steady run; last: {one.record.reason or 'cut off'}"
             self._failed(one, ErrorClass.CRASH, "candidate.restarts", reason)
             return
-        slot = rules.slot_for(wanted, self._near.records().get(wanted.model))
+        slot = rules.slot_for(wanted, self._deps.records().get(wanted.model))
         info = self._slots.info(wanted.model, slot)
         assert info is not None  # by the decision that led here
         one.record = self._write(rules.started(one.record, wanted, slot))
         try:
-            one.lane.start(one.wish, slot, info.version, replay=replay)
+            one.lane.start(one.request, slot, info.version, replay=replay)
         except OSError as error:
             self._failed(one, ErrorClass.DISK, "candidate.not_started", str(error))
             return
-        is_measure = one.wish.mode == "measure"
+        is_measure = one.request.mode == "measure"
         brief = CandidatePhase.MEASURING if is_measure else CandidatePhase.REPLAYING
         self._tell(one, brief if replay or is_measure else CandidatePhase.STARTING)
 
@@ -303,9 +307,9 @@ class Candidates:
             self._crashed(one, how)
 
     def _measured(self, one: _Candidate) -> None:
-        assert one.wish is not None
-        wanted = one.wish.wanted
-        self._near.windows(one.lane.measured)
+        assert one.request is not None
+        wanted = one.request.wanted
+        self._deps.windows(one.lane.measured)
         one.retries = 0
         one.record = self._write(
             msgspec.structs.replace(
@@ -329,11 +333,11 @@ class Candidates:
         self._tell(one, CandidatePhase.WAITING, "candidate.crash", f"its worker ended: {how}")
 
     def _failed(self, one: _Candidate, error_class: ErrorClass, code: str, reason: str) -> None:
-        assert one.wish is not None
+        assert one.request is not None
         self._leave_off(one)
-        one.record = self._write(rules.failed(one.record, one.wish.wanted, error_class, code, reason))
+        one.record = self._write(rules.failed(one.record, one.request.wanted, error_class, code, reason))
         self._retry_later(one)
-        is_final = rules.has_failed(one.record, one.wish.wanted)
+        is_final = rules.has_failed(one.record, one.request.wanted)
         self._tell(one, CandidatePhase.FAILED if is_final else CandidatePhase.WAITING, code, reason)
 
     def _retry_later(self, one: _Candidate) -> None:
@@ -358,15 +362,15 @@ class Candidates:
         path = self._paths.models / model / RECORD_FILE
         if path.exists():
             path.unlink(missing_ok=True)
-            self._near.event(EventKind.CANDIDATE, model, one.record.sha256, "ended", "candidate.ended", "", None)
+            self._deps.event(EventKind.CANDIDATE, model, one.record.sha256, "ended", "candidate.ended", "", None)
         one.state = ""
-        self._near.changed()
+        self._deps.changed()
 
     def _leave_off(self, one: _Candidate) -> None:
         """Stop what is going on, keep what is there."""
         if one.bringing:
             one.bringing = ""
-            record = self._near.records().get(one.model)
+            record = self._deps.records().get(one.model)
             if record is None or record.phase not in machine.INSTALLING:
                 self._intake.cancel(one.model)
         one.lane.stop_recording()
@@ -384,7 +388,7 @@ class Candidates:
     def route(self, model: str, route: ModelRoute) -> ModelRoute:
         """Return the model's routes with its candidate."""
         one = self._all.get(model)
-        return route if one is None or one.wish is None else one.lane.route(route, one.wish)
+        return route if one is None or one.request is None else one.lane.route(route, one.request)
 
     def on_primary_stats(self, model: str, stats: Stats) -> None:
         """What the active worker says of copies that it had for a shadow."""
@@ -414,20 +418,20 @@ class Candidates:
 
     def states(self) -> dict[str, CandidateState]:
         """Return what is reported of all candidates, by model."""
-        return {model: told for model in self._all if (told := self.state(model)) is not None}
+        return {model: state for model in self._all if (state := self.state(model)) is not None}
 
     def state(self, model: str) -> CandidateState | None:
         """Return what is reported of a model's candidate."""
         one = self._all.get(model)
-        if one is None or one.wish is None or not one.state:
+        if one is None or one.request is None or not one.state:
             return None
-        wish = one.wish
+        request = one.request
         return CandidateState(
-            target=wish.wanted.target,
-            sha256=wish.wanted.sha256,
-            mode=wish.mode,
+            target=request.wanted.target,
+            sha256=request.wanted.sha256,
+            mode=request.mode,
             state=one.state,
-            share_pct=wish.share_pct,
+            share_pct=request.share_pct,
             code=one.code,
             reason=one.reason[:1000],
         )
@@ -437,8 +441,8 @@ class Candidates:
     def _of(self, model: str) -> _Candidate:
         one = self._all.get(model)
         if one is None:
-            lane = Lane(
-                self._ground,
+            lane = CandidateProcess(
+                self._context,
                 model,
                 lambda: self._tell(self._all[model], CandidatePhase.RUNNING),
                 lambda worker, how: self._on_exit(model, worker, how),
@@ -471,8 +475,8 @@ class Candidates:
             one.reason = reason
             return
         one.state, one.code, one.reason = state.value, code, reason
-        sha256 = one.wish.wanted.sha256 if one.wish is not None else ""
+        sha256 = one.request.wanted.sha256 if one.request is not None else ""
         error_class = one.record.error_class if state in (CandidatePhase.FAILED, CandidatePhase.WAITING) else None
         log.info("candidate", extra={"model": one.model, "state": state.value, "code": code, "reason": reason})
-        self._near.event(EventKind.CANDIDATE, one.model, sha256, state.value, code, reason, error_class)
-        self._near.changed()
+        self._deps.event(EventKind.CANDIDATE, one.model, sha256, state.value, code, reason, error_class)
+        self._deps.changed()

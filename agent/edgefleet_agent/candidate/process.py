@@ -14,11 +14,11 @@ import msgspec
 from edgefleet_agent.candidate.lane_stats import LaneSums
 from edgefleet_agent.candidate.pressure import PressureLimits
 from edgefleet_agent.core.loop import Loop
-from edgefleet_agent.install.records import CandidateWish, SlotRef
+from edgefleet_agent.install.records import CandidateRequest, SlotRef
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.paths import StatePaths, worker_socket
 from edgefleet_agent.serving.ports import Listener
-from edgefleet_agent.serving.worker_process import Beside, Worker, WorkerOptions
+from edgefleet_agent.serving.worker_process import CandidateStart, Worker, WorkerOptions
 from edgefleet_agent.worker.control.protocol import (
     Failed,
     GetStats,
@@ -60,7 +60,7 @@ class CandidateOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneContext:
+class CandidateContext:
     """What all lanes stand on. listener: who hears of answers, these workers' as well as those of what serves."""
 
     loop: Loop
@@ -74,17 +74,21 @@ class LaneContext:
     listener: Listener | None
 
 
-class Lane:
+class CandidateProcess:
     """One model's candidate as processes and files."""
 
     def __init__(
-        self, ground: LaneContext, model: str, on_ready: Callable[[], None], on_exit: Callable[[Worker, str], None]
+        self,
+        context: CandidateContext,
+        model: str,
+        on_ready: Callable[[], None],
+        on_exit: Callable[[Worker, str], None],
     ) -> None:
-        self._ground = ground
+        self._context = context
         self._model = model
-        self._told_ready = on_ready
-        self._told_exit = on_exit
-        self._wish: CandidateWish | None = None
+        self._ready_callback = on_ready
+        self._exit_callback = on_exit
+        self._request: CandidateRequest | None = None
         self._leaving: list[Worker] = []
         self._sums: LaneSums | None = None
         self._recording_since_s: float | None = None
@@ -100,46 +104,46 @@ class Lane:
         """Whether no process is left."""
         return self.worker is None and not self._leaving
 
-    def runs(self, wish: CandidateWish) -> bool:
+    def runs(self, request: CandidateRequest) -> bool:
         """Whether a resident worker of this bundle in this mode is there."""
-        worker, had = self.worker, self._wish
+        worker, had = self.worker, self._request
         is_resident = worker is not None and not worker.is_brief and had is not None
-        return is_resident and had is not None and _kind(had) == _kind(wish)
+        return is_resident and had is not None and _kind(had) == _kind(request)
 
-    def follow(self, wish: CandidateWish) -> None:
+    def follow(self, request: CandidateRequest) -> None:
         """The share or the salt may have changed: the same worker under another table."""
-        if self._wish != wish:
-            self._wish = wish
-            self._ground.write_routes()
+        if self._request != request:
+            self._request = request
+            self._context.write_routes()
 
     @property
     def is_brief(self) -> bool:
         """Whether a child compares a recording, or measures, now."""
         return self.worker is not None and self.worker.is_brief
 
-    def start(self, wish: CandidateWish, slot: str, version: str, *, replay: bool = False) -> None:
+    def start(self, request: CandidateRequest, slot: str, version: str, *, replay: bool = False) -> None:
         """Start a worker in the place of another; replay: of a recording. Raises OSError."""
         self.stop()
-        model, paths, is_shadow = self._model, self._ground.paths, wish.mode == "shadow"
-        beside = Beside(
+        model, paths, is_shadow = self._model, self._context.paths, request.mode == "shadow"
+        start = CandidateStart(
             lane=LANE,
             background=is_shadow,
             mirror_path=str(self._mirror_path(slot)) if is_shadow and not replay else "",
             replay_path=str(paths.recording(model)) if replay else "",
             kept_path=str(paths.kept(model)) if is_shadow else "",
-            keep_inputs=self._ground.options.keep_inputs,
-            measure_s=self._ground.options.measure_s if wish.mode == "measure" else 0.0,
+            keep_inputs=self._context.options.keep_inputs,
+            measure_s=self._context.options.measure_s if request.mode == "measure" else 0.0,
         )
         self.measured = []
-        wanted = wish.wanted
+        wanted = request.wanted
         ref = SlotRef(slot=slot, target=wanted.target, sha256=wanted.sha256, version=version)
-        fd = self._ground.slots.open(model, slot)
+        fd = self._context.slots.open(model, slot)
         self.worker = Worker(
-            self._ground.loop, self._ground.workers, model, ref, fd, self._on_message, self._on_exit, beside
+            self._context.loop, self._context.workers, model, ref, fd, self._on_message, self._on_exit, start
         )
         self._watch(self.worker)
-        self._wish = wish
-        if wish.mode == "measure":
+        self._request = request
+        if request.mode == "measure":
             self._sums = None  # its rounds are windows of their own
         elif self._sums is None or self._sums.sha256 != wanted.sha256:
             self._sums = LaneSums(wanted.sha256, version)
@@ -152,7 +156,7 @@ class Lane:
                 log.warning("candidate hangs", extra={"model": self._model, "pid": worker.pid})
                 worker.kill()
 
-        self._ground.loop.call_later(BRIEF_S if worker.is_brief else START_S, look)
+        self._context.loop.call_later(BRIEF_S if worker.is_brief else START_S, look)
 
     def stop(self) -> None:
         """Have the worker leave, if there is one."""
@@ -161,36 +165,36 @@ class Lane:
         if worker is None:
             return
         self._leaving.append(worker)
-        self._ground.write_routes()
+        self._context.write_routes()
         if worker.state != "serving":
             worker.kill()
-        elif self._wish is not None and self._wish.mode == "split":
+        elif self._request is not None and self._request.mode == "split":
             worker.drain()
         else:
             worker.drain(SHADOW_DRAIN_S)
 
     def _on_message(self, worker: Worker, message: ToAgentd) -> None:
-        listener = self._ground.listener
+        listener = self._context.listener
         if listener is not None and listener.hear(worker, message):
             return
-        if isinstance(message, Stats) and worker.beside is not None and worker.beside.measure_s > 0:
+        if isinstance(message, Stats) and worker.candidate is not None and worker.candidate.measure_s > 0:
             self._measured(worker, message)
         elif isinstance(message, Stats) and self._sums is not None and self._sums.sha256 == worker.ref.sha256:
             self._sums.add(message, worker)
         if worker is self.worker and isinstance(message, Ready):
             worker.state = "serving"
-            self.ready_since_s = self._ground.now_s()
+            self.ready_since_s = self._context.now_s()
             if listener is not None:
                 listener.on_ready(worker)
-            self._told_ready()
-            self._ground.write_routes()
+            self._ready_callback()
+            self._context.write_routes()
 
     def _measured(self, worker: Worker, stats: Stats) -> None:
         sums = LaneSums(worker.ref.sha256, worker.ref.version)
         worker.cpu_s = 0.0
         sums.add(stats, worker)
         window = sums.closed(
-            self._model, MEASURE_LANE, int(self._ground.clock_s()), max(1, round(self._ground.options.measure_s))
+            self._model, MEASURE_LANE, int(self._context.clock_s()), max(1, round(self._context.options.measure_s))
         )
         self.measured.append(msgspec.structs.replace(window, joules_per_answer=stats.joules_per_answer))
 
@@ -200,10 +204,10 @@ class Lane:
         elif worker is self.worker:
             self.worker = None
             self.ready_since_s = None
-            self._ground.write_routes()
+            self._context.write_routes()
             if self._sums is not None and not (worker.is_brief and _is_good(how, worker.failed)):
                 self._sums.crashes += 1
-            self._told_exit(worker, how)
+            self._exit_callback(worker, how)
 
     def close(self) -> None:
         """End every worker and wait for that."""
@@ -224,15 +228,15 @@ class Lane:
     @property
     def is_recorded(self) -> bool:
         """Whether a finished recording is there."""
-        return self._ground.paths.recording(self._model).is_file()
+        return self._context.paths.recording(self._model).is_file()
 
     def record(self) -> None:
         """Have the active worker record; a recording that took long enough is finished with what it has."""
-        path, now_s = self._ground.paths.recording(self._model), self._ground.now_s()
+        path, now_s = self._context.paths.recording(self._model), self._context.now_s()
         if self._recording_since_s is None:
             self._recording_since_s = now_s
-            self._ground.write_routes()
-        elif now_s - self._recording_since_s >= self._ground.options.record_s:
+            self._context.write_routes()
+        elif now_s - self._recording_since_s >= self._context.options.record_s:
             self.stop_recording()
             part = _part(path)
             if part.is_file() and part.stat().st_size:
@@ -242,38 +246,38 @@ class Lane:
         """Ask for no more copies; what is there stays."""
         if self._recording_since_s is not None:
             self._recording_since_s = None
-            self._ground.write_routes()
+            self._context.write_routes()
 
     def drop_recording(self) -> None:
         """Remove what was recorded: it holds raw inputs."""
-        path = self._ground.paths.recording(self._model)
+        path = self._context.paths.recording(self._model)
         path.unlink(missing_ok=True)
         _part(path).unlink(missing_ok=True)
 
     # ---- what others see
 
-    def route(self, route: ModelRoute, wish: CandidateWish) -> ModelRoute:
+    def route(self, route: ModelRoute, request: CandidateRequest) -> ModelRoute:
         """Return the model's routes with this lane."""
-        options, worker = self._ground.options, self.worker
+        options, worker = self._context.options, self.worker
         if self.is_recording:
             return msgspec.structs.replace(
                 route,
                 mode="shadow",
-                recording=str(self._ground.paths.recording(self._model)),
+                recording=str(self._context.paths.recording(self._model)),
                 record_samples=options.samples,
                 record_bytes=options.max_bytes,
             )
         if worker is None or worker.state != "serving" or worker.is_brief:
             return route
         ref = worker.ref
-        mirror = str(self._mirror_path(ref.slot)) if wish.mode == "shadow" else ""
+        mirror = str(self._mirror_path(ref.slot)) if request.mode == "shadow" else ""
         lane = LaneRoute(str(worker.socket_path), ref.version, ref.sha256, ref.slot, mirror=mirror)
         return msgspec.structs.replace(
             route,
             lanes={**route.lanes, LANE: lane},
-            mode="shadow" if wish.mode == "shadow" else "split",
-            share_pct=wish.share_pct,
-            salt=wish.salt,
+            mode="shadow" if request.mode == "shadow" else "split",
+            share_pct=request.share_pct,
+            salt=request.salt,
         )
 
     def mirrored(self, stats: Stats) -> None:
@@ -296,11 +300,11 @@ class Lane:
         return sums.closed(self._model, LANE, t0, length_s)
 
     def _mirror_path(self, slot: str) -> Path:
-        return worker_socket(self._ground.paths.sockets(), self._model, "mirror", slot)
+        return worker_socket(self._context.paths.sockets(), self._model, "mirror", slot)
 
 
-def _kind(wish: CandidateWish) -> tuple[str, str]:
-    return wish.wanted.sha256, wish.mode
+def _kind(request: CandidateRequest) -> tuple[str, str]:
+    return request.wanted.sha256, request.mode
 
 
 def _is_good(how: str, failed: Failed | None) -> bool:

@@ -14,8 +14,8 @@ import msgspec
 
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.desired_diff import idle_slot, spread_reason
-from edgefleet_agent.install.records import CandidateWish, ModelRecord, Wanted
-from edgefleet_protocol.messages import SPREAD_CODE, ErrorClass
+from edgefleet_agent.install.records import CandidateRequest, ModelRecord, Wanted
+from edgefleet_protocol.messages import CANDIDATE_RESTS_CODE, HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass
 
 RECORD_VERSION = 1
 MAX_STARTS = 5
@@ -109,12 +109,12 @@ class Measure:
 Step = End | Stay | Bring | Run | Record | Replay | Measure
 
 
-def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:  # noqa: PLR0911
+def decide(request: CandidateRequest | None, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:  # noqa: PLR0911
     """Return what to do now. mine: of this model's candidate. record: of what serves."""
-    if wish is None:
+    if request is None:
         return End()
-    wanted = wish.wanted
-    if wish.mode == "measure":
+    wanted = request.wanted
+    if request.mode == "measure":
         return _measure(wanted, mine, record, facts)
     if record is None or record.active is None:
         return Stay("waiting", "candidate.no_active", "no version of the model serves here yet")
@@ -129,7 +129,7 @@ def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecor
     if has_failed(mine, wanted):
         return Stay("failed", mine.code, mine.reason)
     if facts.held:
-        return Stay("waiting", machine.HELD_CODE, "held by the server")
+        return Stay("waiting", HELD_CODE, "held by the server")
     if facts.retry_waits:
         return Stay("waiting", mine.code or "candidate.retry", mine.reason or "it is tried again soon")
     if not facts.in_slot:
@@ -137,7 +137,7 @@ def decide(wish: CandidateWish | None, mine: CandidateRecord, record: ModelRecor
     if facts.pressure:
         what = ", ".join(facts.pressure)
         return Stay("suspended", f"candidate.{facts.pressure[0]}", f"suspended under pressure: {what}")
-    return _way(wish, facts)
+    return _way(request, facts)
 
 
 def _measure(wanted: Wanted, mine: CandidateRecord, record: ModelRecord | None, facts: Facts) -> Step:
@@ -148,7 +148,7 @@ def _measure(wanted: Wanted, mine: CandidateRecord, record: ModelRecord | None, 
     if has_failed(mine, wanted):
         return Stay("failed", mine.code, mine.reason)
     if facts.held:
-        return Stay("waiting", machine.HELD_CODE, "held by the server")
+        return Stay("waiting", HELD_CODE, "held by the server")
     if facts.retry_waits:
         return Stay("waiting", mine.code or "candidate.retry", mine.reason or "it is tried again soon")
     if not facts.in_slot:
@@ -175,15 +175,15 @@ def slot_for(wanted: Wanted, record: ModelRecord | None) -> str:
     return idle_slot(record)
 
 
-def _way(wish: CandidateWish, facts: Facts) -> Step:
+def _way(request: CandidateRequest, facts: Facts) -> Step:
     if facts.fits == "live":
         return Run()
-    if wish.mode == "split" or facts.fits == "none":
+    if request.mode == "split" or facts.fits == "none":
         return Stay("suspended", "candidate.memory", "there is not enough free memory for a second worker")
     if facts.is_recorded:
         return Replay()
     if facts.is_resting:
-        return Stay("waiting", "candidate.rest", "the last recording was compared; the next one is made later")
+        return Stay("waiting", CANDIDATE_RESTS_CODE, "the last recording was compared; the next one is made later")
     return Record()
 
 
@@ -205,7 +205,7 @@ def has_failed(mine: CandidateRecord, wanted: Wanted) -> bool:
 def failed(mine: CandidateRecord, wanted: Wanted, error_class: ErrorClass, code: str, reason: str) -> CandidateRecord:
     """Return the record of a failure. What says something about the moment only is tried again, the rest is not."""
     after = msgspec.structs.replace(mine, error_class=error_class, code=code, reason=reason)
-    if error_class in machine.TRANSIENT:
+    if error_class in TRANSIENT:
         return after
     return msgspec.structs.replace(
         after, failed_sha256=wanted.sha256, failed_gen=wanted.gen, failed_attempt=wanted.attempt

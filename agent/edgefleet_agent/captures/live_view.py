@@ -4,7 +4,7 @@
 2. Workers tell their newest answers each second. At most one message in EVERY_S goes out, with at most LINES lines: the newest of each
    model and lane first, so that a quiet one is seen next to a busy one. Nothing waits: what is older is forgotten.
 3. A bucket of `watch_daily_bytes` of its own bounds it, so that telemetry never waits because somebody watched all day.
-4. It goes last of all (`link.drain`), is not written anywhere, and is confirmed by nobody.
+4. It goes last of all (`connection.sender`), is not written anywhere, and is confirmed by nobody.
 5. Where the owner does not want it (`watch_predictions`), or on a metered link, one message says so and nothing follows.
 """
 
@@ -48,7 +48,17 @@ def chosen(lines: Sequence[PredictionLine], most: int) -> list[PredictionLine]:
 class LiveView:
     """Whether somebody watches, and what there is to see. Only in the loop's thread."""
 
-    def __init__(self, loop: Loop, clock: Clock, settings: AgentSettings, device: str, boot_id: str) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        settings: AgentSettings,
+        device: str,
+        boot_id: str,
+        send_to_all: Callable[[SetWatch], None],
+        pump: Callable[[], None],
+    ) -> None:
+        """Know what reaches every worker, and what makes the sender look for something to send."""
         self._loop = loop
         self._clock = clock
         self._settings = settings
@@ -58,30 +68,30 @@ class LiveView:
         self._lines: deque[PredictionLine] = deque(maxlen=_KEPT)
         self._seen = 0
         self._seq = 0
-        self._told = ""
+        self._last_state = ""
         self._next_s = 0.0
         self._end: Timer | None = None
         self._look: Timer | None = None
-        self.send_to_all: Callable[[SetWatch], None] = lambda _rules: None
-        self.pump: Callable[[], None] = lambda: None
+        self._send_to_all = send_to_all
+        self._pump = pump
 
     @property
     def is_watched(self) -> bool:
         """Whether somebody watches now."""
         return self._end is not None
 
-    def wish(self, desired: DesiredOk) -> None:
+    def follow(self, desired: DesiredOk) -> None:
         """Follow a verified document: begin, go on for longer, or end."""
         lasts_s = left_s(desired.predictions_until_s, self._clock.now().timestamp())
         if self._end is not None:
             self._end.cancel()
         elif lasts_s > 0:
             log.info("watched", extra={"for_s": int(lasts_s)})
-            self._told = ""
+            self._last_state = ""
             self._tell_workers(LINES)
         if lasts_s > 0:
             self._end = self._loop.call_later(lasts_s, self._ended)
-            self.pump()
+            self._pump()
         elif self._end is not None:
             self._ended()
 
@@ -94,7 +104,7 @@ class LiveView:
 
     def _tell_workers(self, lines: int) -> None:
         if self._settings.watch_predictions:
-            self.send_to_all(SetWatch(lines))
+            self._send_to_all(SetWatch(lines))
 
     def on_ready(self, worker: Worker) -> None:
         """A worker can answer: tell it that somebody watches."""
@@ -114,7 +124,7 @@ class LiveView:
 
     def _looked(self) -> None:
         self._look = None
-        self.pump()
+        self._pump()
 
     def next_message(self, *, is_metered: bool) -> bytes | None:
         """Return what may go now, for the drain, when nothing else wants to; None when there is nothing, or not yet."""
@@ -128,7 +138,7 @@ class LiveView:
             state = WatchState.METERED
         if state is not WatchState.ON:
             self._lines.clear()
-        if not self._lines and state == self._told:
+        if not self._lines and state == self._last_state:
             return None
         if self._bucket is not None:
             self._bucket = self._bucket.now(now_s)
@@ -150,7 +160,7 @@ class LiveView:
                 lines=chosen(self._lines, LINES),
             )
         )
-        self._told, self._seen = state.value, 0
+        self._last_state, self._seen = state.value, 0
         self._lines.clear()
         self._next_s = now_s + EVERY_S
         if self._bucket is not None:

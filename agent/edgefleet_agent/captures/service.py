@@ -12,11 +12,12 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from edgefleet_agent.captures.live_view import LiveView
 from edgefleet_agent.captures.prediction_log import FLUSH_S, PredictionLog
 from edgefleet_agent.captures.store import CaptureRecord, CaptureStore
 from edgefleet_agent.connection.outbox import Kind, Outbox
-from edgefleet_agent.connection.sender import Drain
 from edgefleet_agent.core.durable import write_file
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.records import DesiredOk, TaskRequest
@@ -36,10 +37,21 @@ HOUR_S = 3_600.0
 log = logging.getLogger(__name__)
 
 
+class CaptureDeps(msgspec.Struct, frozen=True):
+    """What the recorder needs of the rest of agentd. All are called in the loop.
+
+    send_to_all: to every worker. pump: the sender looks for something to send. finish: a task `capture` is over.
+    """
+
+    send_to_all: Callable[[SetCapture | SetWatch], None]
+    pump: Callable[[], None]
+    finish: Callable[[str], None]
+
+
 class CaptureRecorder:
     """Everything about predictions and captures. Only in the loop's thread."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         loop: Loop,
         clock: Clock,
@@ -48,6 +60,7 @@ class CaptureRecorder:
         outbox: Outbox,
         device: str,
         boot_id: str,
+        deps: CaptureDeps,
     ) -> None:
         now_s = clock.monotonic_s()
         self._loop = loop
@@ -68,20 +81,11 @@ class CaptureRecorder:
         self._seq = 0
         self._on_the_way: dict[int, tuple[str, str]] = {}
         self._rules = SetCapture()
-        self.live = LiveView(loop, clock, settings, device, boot_id)
-        self.send_to_all: Callable[[SetCapture], None] = lambda _rules: None
-        self.pump: Callable[[], None] = lambda: None
-        self.finish: Callable[[str], None] = lambda _task: None
+        self._deps = deps
+        self.live = LiveView(loop, clock, settings, device, boot_id, deps.send_to_all, deps.pump)
         if not settings.capture_consent:
             self.store.clear()
         loop.call_later(HOUR_S, self._hourly)
-
-    def join(self, send_to_all: Callable[[SetCapture | SetWatch], None], drain: Drain, live_topic: str) -> None:
-        """Meet workers and the way out."""
-        self.send_to_all = self.live.send_to_all = send_to_all
-        self.pump = self.live.pump = drain.pump
-        drain.more_samples = self.next_sample
-        drain.show_live(live_topic, self.live.next_message)
 
     @property
     def is_capturing(self) -> bool:
@@ -99,11 +103,11 @@ class CaptureRecorder:
 
     # ---- from the document
 
-    def wish(self, desired: DesiredOk) -> None:
+    def follow(self, desired: DesiredOk) -> None:
         """Follow a verified document."""
         self._set_rules(desired)
-        self.live.wish(desired)
-        self.pump()
+        self.live.follow(desired)
+        self._deps.pump()
 
     def _set_rules(self, desired: DesiredOk) -> None:
         key = desired.capture_key if self._settings.capture_consent else ""
@@ -126,7 +130,7 @@ class CaptureRecorder:
         if rules != self._rules:
             self._rules = rules
             log.info("capture", extra={"on": self.is_capturing})
-            self.send_to_all(rules)
+            self._deps.send_to_all(rules)
 
     def _salt(self) -> bytes:
         """Return this device's salt, made at first use. Raises OSError."""
@@ -173,43 +177,43 @@ class CaptureRecorder:
 
     # ---- the task
 
-    def begin_fetch(self, wish: TaskRequest) -> None:
-        """Begin a task `capture`; `finish` is called when the server has its last record."""
-        args = wish.args
+    def begin_fetch(self, request: TaskRequest) -> None:
+        """Begin a task `capture`; `CaptureDeps.finish` is called when the server has its last record."""
+        args = request.args
         limit = args.get("limit", DEFAULT_LIMIT)
         chosen = self.store.select(
             str(args.get("model", "")),
             str(args.get("reason", "")),
             min(limit, MAX_LIMIT) if isinstance(limit, int) else DEFAULT_LIMIT,
         )
-        self._fetches.append((wish, [entry.name for entry in chosen]))
-        self.pump()
+        self._fetches.append((request, [entry.name for entry in chosen]))
+        self._deps.pump()
 
     def next_sample(self) -> None:
         """Put the next record that was asked for into the outbox, when the ones before are on their way."""
         if not self._fetches or self._outbox.waiting(Kind.SAMPLE) >= IN_OUTBOX:
             return
-        wish, names = self._fetches[0]
+        request, names = self._fetches[0]
         record = None
         while names and (record := self.store.read(names[0])) is None:
             names.pop(0)
         seq = self._seq + 1
-        sample = self._sample(wish, record, seq, max(0, len(names) - 1))
+        sample = self._sample(request, record, seq, max(0, len(names) - 1))
         if not self._outbox.add(Kind.SAMPLE, self._boot_id, seq, encode(sample), self._clock.monotonic_s()):
             return
         self._seq = seq
         name = names.pop(0) if names else ""
         if not names:
             self._fetches.pop(0)
-        self._on_the_way[seq] = (name, "" if names else wish.id)
+        self._on_the_way[seq] = (name, "" if names else request.id)
 
-    def _sample(self, wish: TaskRequest, record: CaptureRecord | None, seq: int, left: int) -> Sample:
+    def _sample(self, request: TaskRequest, record: CaptureRecord | None, seq: int, left: int) -> Sample:
         common: dict[str, Any] = {"device": self._device, "boot_id": self._boot_id, "seq": seq, "ts": self._now_ms()}
         if record is None:
-            return Sample(**common, task=wish.id, left=left)
+            return Sample(**common, task=request.id, left=left)
         return Sample(
             **common,
-            task=wish.id,
+            task=request.id,
             left=left,
             record=record.record,
             model=record.model,
@@ -230,7 +234,7 @@ class CaptureRecorder:
             if name:
                 self.store.remove(name)
             if task:
-                self.finish(task)
+                self._deps.finish(task)
 
     def status(self) -> dict[str, object]:
         """Return what is captured, for `edge-agent status`."""

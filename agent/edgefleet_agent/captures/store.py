@@ -8,7 +8,6 @@
 """
 
 import logging
-import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from edgefleet_agent.connection.budget import Bucket, daily
-from edgefleet_agent.core.durable import decode_record, encode_record
+from edgefleet_agent.core.durable import decode_record, encode_record, write_file
 from edgefleet_agent.errors import StateFileError
 
 SUFFIX = ".cap"
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class CaptureRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One file. The fields beside `sealed` are what the server and the operator may see of it."""
+    """One file. The fields other than `sealed` are what the server and the operator may see of it."""
 
     v: int = 1
     record: str
@@ -118,15 +117,7 @@ class CaptureStore:
     def _write(self, name: str, data: bytes) -> None:
         """Write whole or not at all; not fsynced, a sample is no truth that a power cut may not take."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        temporary = self._folder / f".{name}.tmp"
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(data)
-            temporary.replace(self._folder / name)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_file(self._folder / name, data, durable=False)
 
     def _least_wanted(self) -> Entry:
         sizes: Counter[tuple[str, str, int]] = Counter()

@@ -1,4 +1,4 @@
-"""Arguments of `edge-agent infer`. Apart from `infer_cli`, so that `edge-agent run` does not carry the inference client."""
+"""Arguments of `edge-agent infer`. Apart from `cli.infer`, so that `edge-agent run` does not carry the inference client."""
 
 import argparse
 

@@ -1,5 +1,7 @@
-"""Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
+"""Settings → what the parts of agentd are given. `daemon` shows only what happens."""
 
+import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
 from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
-from edgefleet_agent.connection.sender import Drain
+from edgefleet_agent.connection.sender import OutboxSender, Sources
 from edgefleet_agent.core.cgroup import delegated
 from edgefleet_agent.core.loop import Loop
-from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.errors import AgentRunningError, StateFileError
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.probation.memory_leak import Memory
@@ -25,7 +27,7 @@ from edgefleet_agent.serving.worker_process import WorkerOptions
 from edgefleet_agent.settings import AgentSettings
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.controller import Candidates
+    from edgefleet_agent.candidate.controller import CandidateController
 
 KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
@@ -102,11 +104,17 @@ def link_options(settings: AgentSettings) -> LinkOptions:
     return LinkOptions(keepalive_s, settings.connect_timeout_s, settings.reconnect_max_s)
 
 
-def open_drain(
-    settings: AgentSettings, outbox: Outbox, link: MqttLink, topic_of: Callable[[Kind], str], loop: Loop
-) -> Drain:
+def open_sender(
+    settings: AgentSettings,
+    outbox: Outbox,
+    link: MqttLink,
+    topic_of: Callable[[Kind], str],
+    loop: Loop,
+    sources: Sources,
+) -> OutboxSender:
     """Return what hands the outbox's messages to the link."""
-    return Drain(outbox, link, topic_of, loop.monotonic_s, loop.call_later, settings.telemetry_daily_bytes)
+    budget = settings.telemetry_daily_bytes
+    return OutboxSender(outbox, link, topic_of, loop.monotonic_s, loop.call_later, budget, sources)
 
 
 def limits(settings: AgentSettings) -> Limits:
@@ -141,8 +149,29 @@ def prepare_folders(paths: StatePaths) -> None:
         stale.unlink(missing_ok=True)
 
 
-def candidates(*parts: Any) -> "Candidates":
-    """Return the candidates of an agent; parts: as `candidate.wiring.candidates` takes them. Loaded here, and not before."""
+def remove_run_files(paths: StatePaths) -> None:
+    """Remove what tells others of a running agent. Raises OSError."""
+    sockets = paths.sockets()
+    for path in (paths.status, *sockets.glob("*.sock")):
+        path.unlink(missing_ok=True)
+    if sockets != paths.run:
+        with contextlib.suppress(OSError):
+            sockets.rmdir()
+
+
+def lock_state(path: Path) -> int:
+    """Return the descriptor that holds the state folder's lock. Raises AgentRunningError, OSError."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        raise AgentRunningError(f"another agent works on {path.parent}") from error
+    return fd
+
+
+def candidates(*parts: Any) -> "CandidateController":
+    """Return the candidates of an agent; parts: as `candidate_parts.candidates` takes them. Loaded here, and not before."""
     from edgefleet_agent.composition.candidate_parts import candidates as made
 
     return made(*parts)

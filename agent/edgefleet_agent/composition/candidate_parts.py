@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from edgefleet_agent.candidate import sensors
-from edgefleet_agent.candidate.controller import CandidateDeps, Candidates
+from edgefleet_agent.candidate.controller import CandidateController, CandidateDeps
 from edgefleet_agent.candidate.pressure import PressureLimits
-from edgefleet_agent.candidate.process import CandidateOptions, LaneContext
+from edgefleet_agent.candidate.process import CandidateContext, CandidateOptions
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.preflight import Room
@@ -14,6 +14,7 @@ from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import SystemReader
 from edgefleet_agent.reporting.reports import Reports
+from edgefleet_agent.serving.ports import Listener
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_protocol.clock import Clock
@@ -52,10 +53,11 @@ def candidates(  # noqa: PLR0913, PLR0917
     serving: Supervisor,
     reports: Reports,
     room: Callable[[], Room],
-) -> Candidates:
-    """Return the candidates of an agent, known to what serves and to what reports."""
+    listener: Listener,
+) -> CandidateController:
+    """Return the candidates of an agent. listener: hears of their answers."""
     system = SystemReader(paths.root)
-    near = CandidateDeps(
+    deps = CandidateDeps(
         records=lambda: runner.records,
         lend=runner.lend_idle_slot,
         event=reports.candidate,
@@ -64,7 +66,7 @@ def candidates(  # noqa: PLR0913, PLR0917
         room=room,
         readings=sensors.read,
     )
-    ground = LaneContext(
+    context = CandidateContext(
         loop,
         paths,
         slots,
@@ -73,9 +75,6 @@ def candidates(  # noqa: PLR0913, PLR0917
         clock.monotonic_s,
         lambda: clock.now().timestamp(),
         serving.write_routes,
-        serving.listener,
+        listener,
     )
-    made = Candidates(ground, intake, clock, near)
-    serving.attach_candidates(made)
-    reports.candidates = made.states
-    return made
+    return CandidateController(context, intake, clock, deps)

@@ -3,26 +3,27 @@
 What they do is in `candidate`; this is the same to agentd before there are any.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from edgefleet_agent.install.records import DesiredOk, HoldOk
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.paths import StatePaths
-from edgefleet_protocol.messages import Window
+from edgefleet_agent.worker.control.protocol import ModelRoute, SetCapture, SetWatch, Stats
+from edgefleet_protocol.messages import CandidateState, Window
 
 if TYPE_CHECKING:
-    from edgefleet_agent.candidate.controller import Candidates
+    from edgefleet_agent.candidate.controller import CandidateController
 
 
-class Beside:
+class LazyCandidates:
     """What may run as a candidate of an active version."""
 
-    def __init__(self, paths: StatePaths, make: "Callable[[], Candidates]") -> None:
-        """Know how to make them. make: also tells those who must know them."""
+    def __init__(self, paths: StatePaths, make: "Callable[[], CandidateController]") -> None:
+        """Know how to make them."""
         self._paths = paths
         self._make = make
-        self._made: Candidates | None = None
+        self._made: CandidateController | None = None
         self._hold: HoldOk | None = None
 
     def apply(self, desired: DesiredOk) -> None:
@@ -62,6 +63,36 @@ class Beside:
     def take_windows(self, began_s: int, length_s: int) -> Iterable[Window]:
         """Return the figures of the window that ends."""
         return self._made.take_windows(began_s, length_s) if self._made is not None else ()
+
+    def states(self) -> Mapping[str, CandidateState]:
+        """Return what is to be reported of the candidates, by model."""
+        return self._made.states() if self._made is not None else {}
+
+    # ---- for what serves
+
+    def route(self, model: str, route: ModelRoute) -> ModelRoute:
+        """Return the model's routes with its candidate."""
+        return self._made.route(model, route) if self._made is not None else route
+
+    def on_primary_stats(self, model: str, stats: Stats) -> None:
+        """An active worker reported its figures."""
+        if self._made is not None:
+            self._made.on_primary_stats(model, stats)
+
+    def ask_stats(self) -> None:
+        """Ask the candidates' workers for their figures."""
+        if self._made is not None:
+            self._made.ask_stats()
+
+    def send_to_all(self, message: SetCapture | SetWatch) -> None:
+        """Tell something to every candidate's worker that can answer."""
+        if self._made is not None:
+            self._made.send_to_all(message)
+
+    def close(self) -> None:
+        """End the candidates' workers."""
+        if self._made is not None:
+            self._made.close()
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the candidates' workers, by model."""

@@ -6,7 +6,8 @@
    longer than any that it has survived is a hint; two in a row, and the next ones are silent for half as long, FLOOR_S at least.
 3. What was learnt holds until a connection has lasted RAISE_AFTER_S with it; then twice as long is tried again.
 4. While the server asks for `live` windows for long (the device is exposed to a rollout), it is URGENT_S: the broker then notices
-   within 90 seconds that the device is gone, and silence is told from health. A new connection costs 5 KB: a short request is not worth it.
+   within 90 seconds that the device is gone, and silence is known from health. A new connection costs 5 KB: a short request is not worth
+   it.
 """
 
 from dataclasses import dataclass, replace

@@ -7,7 +7,7 @@
 4. Incoming QoS 1 messages are acknowledged by `ack` when the main loop has taken them in (manual_ack); documents are retained and
    come again with each connection.
 5. On every connect: SUBSCRIBE to exact filters; the main loop then publishes retained state and presence.
-6. Which identity is used is asked again before each connection, so that a renewed one is taken up (`renewal`).
+6. Which identity is used is asked again before each connection, so that a renewed one is taken up (`renewal_timer`).
 7. What was sent and is not acknowledged by the other end's kernel for UNHEARD_S ends the connection (TCP_USER_TIMEOUT): a way that has
    forgotten us is noticed with the next message, not after two keepalives. How long a connection may be silent is in `keepalive`.
 8. Reconnect after 0 … min(max, 2^n) s, uniformly (full jitter), so that a fleet does not return in one moment.
@@ -104,7 +104,7 @@ class Silence:
         self._survived_s = max(self._survived_s, now_s - self._heard_s)
         self._heard_s = now_s
 
-    def told(self, now_s: float) -> dict[str, float]:
+    def limits(self, now_s: float) -> dict[str, float]:
         """Return what `Keepalive.ended` asks for."""
         return {
             "lasted_s": now_s - self._began_s,
@@ -336,7 +336,7 @@ class MqttLink:
         if client is self._client:
             if self._connected:
                 now_s, known = time.monotonic(), self._keepalive
-                self._keepalive = known.ended(**self._silence.told(now_s))
+                self._keepalive = known.ended(**self._silence.limits(now_s))
                 if self._keepalive.calm_s != known.calm_s:
                     log.info("keepalive", extra={"seconds": self._keepalive.calm_s})
             self._connected = False

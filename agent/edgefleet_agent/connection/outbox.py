@@ -152,14 +152,17 @@ class Outbox:
         """How many messages were ever added into another one to save room."""
         return self._counts().get("merged", 0)
 
-    def untold(self) -> dict[str, int]:
-        """Return what was given up, by class, and `merged`, since `told`; empty when nothing was. `queue`: a damaged file set aside."""
+    def unreported_losses(self) -> dict[str, int]:
+        """Return what was given up, by class, and `merged`, since `losses_reported`; empty when nothing was.
+
+        `queue`: a damaged file set aside.
+        """
         counts = self._counts()
         names = {f"dropped.{kind.value}": kind.name.lower() for kind in Kind} | {"dropped": "queue", "merged": "merged"}
         lost = {word: counts.get(name, 0) - counts.get(f"told.{name}", 0) for name, word in names.items()}
         return {word: n for word, n in lost.items() if n > 0}
 
-    def told(self) -> None:
+    def losses_reported(self) -> None:
         """Note that the server knows of everything lost so far."""
         for name, value in self._counts().items():
             if not name.startswith("told."):

@@ -10,6 +10,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
+
 from edgefleet_agent.connection.budget import OVERHEAD_BYTES, Bucket, Pace, daily, fresh_pace
 from edgefleet_agent.connection.outbox import RESEND_AFTER_S, Kind, Outbox, Waiting
 from edgefleet_protocol.ids import DeviceId
@@ -44,8 +46,23 @@ class NextLive(Protocol):
         ...
 
 
-class Drain:
-    """The way out. `later` runs a callback after so many seconds; `more_samples` puts the next sample into the outbox, if any."""
+def _nothing() -> None:
+    """Have no samples."""
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """What is asked for more when the outbox has nothing.
+
+    more_samples: puts the next sample into the outbox, if any. next_live: goes to `live_topic` whenever nothing else waits.
+    """
+
+    more_samples: Callable[[], object] = _nothing
+    live_topic: str = ""
+    next_live: NextLive | None = None
+
+
+class OutboxSender:
+    """Hands the outbox's messages to the link. `later` runs a callback after so many seconds."""
 
     def __init__(
         self,
@@ -55,6 +72,7 @@ class Drain:
         monotonic_s: Callable[[], float],
         later: Callable[[float, Callable[[], None]], object],
         daily_bytes: int,
+        sources: Sources | None = None,
     ) -> None:
         self._outbox = outbox
         self._link = link
@@ -68,9 +86,7 @@ class Drain:
         self._small: dict[int, float] = {}
         self._is_waiting = False
         self.is_metered = False
-        self.more_samples: Callable[[], object] = _nothing
-        self._live_topic = ""
-        self._next_live: NextLive | None = None
+        self._sources = sources or Sources()
         self.bytes_out = 0
 
     @property
@@ -91,10 +107,6 @@ class Drain:
             "metered": self.is_metered,
             "budget_left_bytes": self.budget_left_bytes,
         }
-
-    def show_live(self, topic: str, next_message: NextLive) -> None:
-        """Send to `topic` what `next_message` has, whenever nothing else waits."""
-        self._live_topic, self._next_live = topic, next_message
 
     def relinked(self) -> None:
         """The connection is another one, or gone: nothing is on its way."""
@@ -154,7 +166,7 @@ class Drain:
             self._outbox.pack()
         kinds = [Kind.TELEMETRY]
         if not self.is_metered:
-            self.more_samples()
+            self._sources.more_samples()
             kinds.append(Kind.SAMPLE)
         waiting = self._outbox.due(now, 1, kinds)
         if waiting:
@@ -177,8 +189,9 @@ class Drain:
         return True
 
     def _live(self, now: float) -> None:
-        payload = self._next_live(is_metered=self.is_metered) if self._next_live is not None else None
-        if payload is not None and (mid := self._link.publish(self._live_topic, payload, 1)) is not None:
+        live = self._sources.next_live
+        payload = live(is_metered=self.is_metered) if live is not None else None
+        if payload is not None and (mid := self._link.publish(self._sources.live_topic, payload, 1)) is not None:
             self._bulk_mid = mid
             self._handed(len(payload), now, bulk=True, is_charged=False)  # it paid from its own budget
 
@@ -215,7 +228,3 @@ def topic_chooser(topics: Topics, device: DeviceId) -> Callable[[Kind], str]:
         Kind.SAMPLE: topics.sample(device),
     }
     return lambda kind: chosen[kind]
-
-
-def _nothing() -> None:
-    return

@@ -2,7 +2,7 @@
 
 1. The agent's own processes move into the leaf `agentd` first: a group with controllers for its children may hold no process itself
    (Linux, admin-guide/cgroup-v2, "No Internal Process Constraint").
-2. A worker is moved into its own leaf before it is told what to load, so that all it ever takes is counted.
+2. A worker is moved into its own leaf before it learns what to load, so that all it ever takes is counted.
 3. Whatever cannot be done leaves the device as it was: the caller then limits the process by `RLIMIT_DATA`.
 """
 

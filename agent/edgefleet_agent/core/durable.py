@@ -30,20 +30,25 @@ def fsync_dir(folder: Path) -> None:
         os.close(fd)
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace `path` by `data` durably: temporary file, fsync, rename, fsync of the folder. Blocks on the disk. Raises OSError."""
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
+    """Replace `path` by `data`: temporary file, fsync, rename, fsync of the folder. Blocks on the disk. Raises OSError.
+
+    durable: False leaves out both fsyncs, for what a power cut may take.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     try:
         with os.fdopen(fd, "wb") as out:
             out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
+            if durable:
+                out.flush()
+                os.fsync(out.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    fsync_dir(path.parent)
+    if durable:
+        fsync_dir(path.parent)
 
 
 def encode_record(record: msgspec.Struct) -> bytes:

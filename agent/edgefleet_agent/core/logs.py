@@ -3,6 +3,8 @@
 import logging
 import sys
 
+from edgefleet_protocol.log_fields import with_fields
+
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -11,15 +13,8 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        fields = " ".join(f"{key}={_printable(value)}" for key, value in vars(record).items() if key not in _OWN)
-        line = super().format(record)
-        return f"{line} {fields}" if fields else line
-
-
-def _printable(value: object) -> str:
-    """Return a field's text with control characters escaped: what a stranger sent never looks like a line of ours."""
-    text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+        fields = {name: value for name, value in vars(record).items() if name not in _OWN}
+        return with_fields(super().format(record), fields)
 
 
 def set_up_logging(level: str, process: str) -> None:

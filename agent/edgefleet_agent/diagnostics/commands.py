@@ -1,4 +1,4 @@
-"""The parsers and the printing of `models bench self-test logs queue doctor diag bundle`. The work is in the modules beside this one."""
+"""The parsers and the printing of `models bench self-test logs queue doctor diag bundle`. The work is in the modules next to this one."""
 
 import argparse
 import sys

@@ -54,7 +54,7 @@ PENDING_KEY = "pending-key.pem"
 MAX_RETRY_S = 300
 
 
-class Told(msgspec.Struct, frozen=True):
+class ServerAnswer(msgspec.Struct, frozen=True):
     """What a device that waits is answered. retry_s: when to ask again."""
 
     retry_s: float = 10.0
@@ -94,8 +94,8 @@ def enroll(
     ca_pem = _pinned_ca(token)
     key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
     nonce = secrets.token_hex(16)
-    wish = facts() | ({"wanted_profile": profile} if profile else {})
-    body = {"token": token_text.strip(), "csr": make_csr(key), "facts": wish, "nonce": nonce}
+    stated = facts() | ({"wanted_profile": profile} if profile else {})
+    body = {"token": token_text.strip(), "csr": make_csr(key), "facts": stated, "nonce": nonce}
     answer = _ask(token, ca_pem, body, lambda: waits(key_fingerprint(key)))
     if answer.nonce != nonce:
         raise PinMismatchError("the server's answer is not to this request: its nonce differs")
@@ -152,10 +152,10 @@ def _ask(token: ClaimToken, ca_pem: str, body: dict[str, Any], waits: Callable[[
 
 def _retry_s(data: bytes) -> float:
     try:
-        told = msgspec.json.decode(data, type=Told)
+        answer = msgspec.json.decode(data, type=ServerAnswer)
     except msgspec.MsgspecError:
-        told = Told()
-    return min(max(told.retry_s, 1.0), MAX_RETRY_S)
+        answer = ServerAnswer()
+    return min(max(answer.retry_s, 1.0), MAX_RETRY_S)
 
 
 def _refusal(status: int, data: bytes) -> EnrollRefusedError:

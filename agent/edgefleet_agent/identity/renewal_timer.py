@@ -33,7 +33,17 @@ log = logging.getLogger(__name__)
 class RenewalTimer:
     """The identities of one device while agentd runs."""
 
-    def __init__(self, loop: Loop, state: Path, folder: Path, clock: Clock, settings: AgentSettings) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        state: Path,
+        folder: Path,
+        clock: Clock,
+        settings: AgentSettings,
+        reconnect: Callable[[str], None],
+        renewed: Callable[[Identity], None],
+    ) -> None:
+        """Read the identity. reconnect: makes a new connection, for a reason; renewed: the renewed identity was taken over."""
         self._loop = loop
         self._state = state
         self._folder = folder
@@ -45,18 +55,13 @@ class RenewalTimer:
         self._failures = 0
         self._timer: Timer | None = None
         self._chance: Timer | None = None
-        self._reconnect: Callable[[str], None] = _ignore
-        self._renewed: Callable[[Identity], None] = _ignore_identity
+        self._reconnect = reconnect
+        self._renewed = renewed
         self._seen_next: Identity | None = None
         # busy: a renewal runs right now, and that finishes what was begun as well
         with contextlib.suppress(IdentityBusyError), identity_lock(folder):
             finish_take_over(folder)
         self.identity = load_identity(folder)
-
-    def attach(self, reconnect: Callable[[str], None], renewed: Callable[[Identity], None]) -> None:
-        """Name what makes a new connection (with a reason), and who is told of a take-over."""
-        self._reconnect = reconnect
-        self._renewed = renewed
 
     def start(self) -> None:
         """Begin to look at the time."""
@@ -159,11 +164,3 @@ class RenewalTimer:
         self._loop.unwatch(self._pidfd)
         os.close(self._pidfd)
         self._pid, self._pidfd = 0, -1
-
-
-def _ignore(_reason: str) -> None:
-    return
-
-
-def _ignore_identity(_identity: Identity) -> None:
-    return

@@ -32,7 +32,7 @@ from edgefleet_protocol.errors import EdgefleetError
 
 MAX_BYTES = 64 * 1024
 MAX_PACKET_BYTES = 256 * 1024
-"""What the broker may send at all; between the two limits a caller is told, beyond it the broker drops the message (MQTT 5 §3.1.2.11.4)."""
+"""What the broker may send at all; between the two limits a caller gets an error, beyond it the broker drops it (MQTT 5 §3.1.2.11.4)."""
 MAX_WAITING = 16
 MAX_MODELS = 64
 FILTER = "infer/+/req"

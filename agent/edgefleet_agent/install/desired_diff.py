@@ -19,10 +19,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from edgefleet_agent.install.machine import HELD_CODE, INSTALLING, WITHDRAWN_CODE, is_proven
+from edgefleet_agent.install.machine import INSTALLING, WITHDRAWN_CODE, is_proven
 from edgefleet_agent.install.records import DesiredOk, ModelRecord, Quarantine, Wanted
 from edgefleet_protocol.digest import start_after_s
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import HELD_CODE, Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +130,13 @@ def idle_slot(record: ModelRecord) -> str:
 
 def spread(accepted: DesiredOk, last: DesiredOk | None, now_s: int) -> DesiredOk:
     """Return the document with the start of each of its requests. last: what was accepted before; now_s: unix seconds by the clock."""
-    known = [] if last is None else [*last.wanted, *(wish.wanted for wish in last.candidates)]
+    known = [] if last is None else [*last.wanted, *(request.wanted for request in last.candidates)]
     before = {_key(one): one for one in known}
 
     def begun(wanted: Wanted) -> Wanted:
         return started(wanted, before.get(_key(wanted)), accepted.device, now_s)
 
-    candidates = [msgspec.structs.replace(wish, wanted=begun(wish.wanted)) for wish in accepted.candidates]
+    candidates = [msgspec.structs.replace(request, wanted=begun(request.wanted)) for request in accepted.candidates]
     return msgspec.structs.replace(accepted, wanted=[begun(one) for one in accepted.wanted], candidates=candidates)
 
 

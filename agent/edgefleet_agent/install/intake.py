@@ -5,7 +5,7 @@
 2. A document is recognised by the sha256 of its bytes: the same one, accepted or refused for good, is not verified again.
 3. Without a document waiting, a `fetch` child runs as long as bundles are wanted.
 4. A document that the repository is too old for (a restored server) waits for the next `repo/head`.
-5. A document over which the child dies again and again rests (`patience`) and is tried once more, for ever; a newer one at once.
+5. A document over which the child dies again and again rests (`retry_delay`) and is tried once more, for ever; a newer one at once.
 6. agentd looks into none of what it relays; bytes to a child are capped by the credit the child gave.
 """
 
@@ -92,14 +92,21 @@ class Intake:
     """The queue and the child."""
 
     def __init__(
-        self, loop: Loop, state_dir: Path, device: str, settings: AgentSettings, uplink: Uplink, first_req_id: int
+        self,
+        loop: Loop,
+        state_dir: Path,
+        device: str,
+        settings: AgentSettings,
+        uplink: Uplink,
+        listener: Listener,
+        first_req_id: int,
     ) -> None:
         self._loop = loop
         self._state_dir = state_dir
         self._device = device
         self._settings = settings
         self._uplink = uplink
-        self._listener: Listener | None = None
+        self._listener = listener
         self._waiting: dict[TaskKind, bytes] = {}
         self._parked: dict[TaskKind, bytes] = {}
         self._settled: dict[TaskKind, str] = {}
@@ -114,10 +121,6 @@ class Intake:
         self._repo_head = b""
         self._retry: Timer | None = None
         self._deaths = 0
-
-    def attach(self, listener: Listener) -> None:
-        """Name the receiver."""
-        self._listener = listener
 
     def settle(self, kind: TaskKind, raw_sha256: str) -> None:
         """Remember a document that was dealt with in an earlier life of the agent."""
@@ -274,7 +277,6 @@ class Intake:
 
     def _on_packet(self, packet: FromChild) -> None:
         listener = self._listener
-        assert listener is not None
         match packet:
             case NeedMeta():
                 self._need_meta(packet)
@@ -313,7 +315,6 @@ class Intake:
 
     def _refused(self, packet: Refused) -> None:
         listener = self._listener
-        assert listener is not None
         if packet.seen is not None:
             self._park(packet, listener)
         elif not packet.retry:
@@ -372,7 +373,6 @@ class Intake:
 
     def _rest(self, kind: TaskKind, raw: bytes) -> None:
         """Let a document rest and say so."""
-        assert self._listener is not None
         settings = self._settings
         first_s, most_s = settings.verify_rest_s, settings.verify_rest_max_s
         rest = rest_after(raw, self._deaths, self._device, first_s=first_s, most_s=most_s)
@@ -398,7 +398,6 @@ class Intake:
             self._end_rest(self._current[0])
 
     def _give_up_jobs(self) -> None:
-        assert self._listener is not None
         jobs, self._jobs = self._jobs, {}
         reason = f"the install child died {self._deaths} times while fetching it"
         self._deaths = 0

@@ -21,7 +21,7 @@ from enum import StrEnum
 import msgspec
 
 from edgefleet_agent.install.records import ModelRecord, Quarantine, SlotRef, Tally, Wanted
-from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_protocol.messages import OVER_MEMORY_CODE, TRANSIENT, ErrorClass, Phase
 
 MAX_STEPS = 64
 """Records one install may write. More means two phases chase each other."""
@@ -132,12 +132,6 @@ INSTALLING = frozenset(
 ON_TRIAL = frozenset({Phase.GOLDEN, Phase.WARMING, Phase.SWITCHING})
 """Phases in which a worker runs the version that is not switched to yet."""
 
-TRANSIENT = frozenset({ErrorClass.NETWORK, ErrorClass.DISK, ErrorClass.MEMORY, ErrorClass.DEADLINE})
-"""Classes that say something about the moment, not about the bundle: tried again later, never quarantined."""
-
-OVER_MEMORY_CODE = "trial.over_declared"
-"""More memory in the golden test than the bundle declares: of the class MEMORY, but a property of the bundle."""
-HELD_CODE = "install.held"
 WITHDRAWN_CODE = "install.withdrawn"
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
 
@@ -375,15 +369,15 @@ def rolled_back(record: ModelRecord, error_class: ErrorClass, code: str, reason:
     wanted is then the request that brought the failed version.
     """
     bad, back = record.active, record.previous
-    wish = record.wanted
-    if bad is not None and (wish is None or wish.sha256 != bad.sha256):
-        wish = record.served
-    attempt = wish.attempt if wish is not None and bad is not None and wish.sha256 == bad.sha256 else 1
+    wanted = record.wanted
+    if bad is not None and (wanted is None or wanted.sha256 != bad.sha256):
+        wanted = record.served
+    attempt = wanted.attempt if wanted is not None and bad is not None and wanted.sha256 == bad.sha256 else 1
     return msgspec.structs.replace(
         record,
         phase=step(record.phase, InstallEvent.WENT_BACK),
-        wanted=wish,
-        gen=wish.gen if wish is not None else record.gen,
+        wanted=wanted,
+        gen=wanted.gen if wanted is not None else record.gen,
         served=None,
         active=back,
         previous=None,

@@ -2,7 +2,7 @@
 
 1. `write` returns when the record is on the disk; the report of it follows, never the other way round.
 2. Figures of what serves are kept in memory and put on the disk `FIGURES_EVERY_S` after the first that is not there yet, and with
-   every other write, so before every verdict. A kill forgets at most that much and what the worker had not told, half a second
+   every other write, so before every verdict. A kill forgets at most that much and what the worker had not reported, half a second
    on trial. Once a version is proven, `FIGURES_SETTLED_S` is enough: they are only the measure for its successor.
 3. Two times: `now_s` measures how long something lasts, by a steady time, the clock at our start plus what has passed since, so
    that a clock set right in the middle (1970 until the network is there) ends no trial and blocks no retry. What a document says

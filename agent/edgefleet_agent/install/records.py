@@ -44,7 +44,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-class CandidateWish(msgspec.Struct, frozen=True, kw_only=True):
+class CandidateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate: a second bundle of the same model. mode: shadow or split; share_pct and salt are for split."""
 
     wanted: Wanted
@@ -82,7 +82,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     telemetry_until_s: int = 0
     predictions_until_s: int = 0
     tasks: list[TaskRequest] = []
-    candidates: list[CandidateWish] = []
+    candidates: list[CandidateRequest] = []
     refused_candidates: list[Refusal] = []
     capture_key: str = ""
 

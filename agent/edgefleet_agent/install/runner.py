@@ -2,7 +2,7 @@
 
 1. Every act is announced by a record on the disk first (`Book.write`); after a power cut `recover` goes on from there.
 2. Reports follow the record, never the other way round; a commit does not need the network.
-3. Time and the records themselves: `book`. What serves: `watch`. Everything else comes in as calls from the loop.
+3. Time and the records themselves: `record_cache`. What serves: `probation.monitor`. Everything else comes in as calls from the loop.
 4. Stop-first (`preflight`): the old worker leaves only after the record that says so is on the disk; whatever ends the trial before
    the switch starts it again.
 """
@@ -22,7 +22,7 @@ from edgefleet_agent.install.machine import InstallEvent
 from edgefleet_agent.install.ports import Reporter
 from edgefleet_agent.install.preflight import Room, Strategy, Unfit, check_disk, check_fit
 from edgefleet_agent.install.probation import trial
-from edgefleet_agent.install.probation.monitor import Watch
+from edgefleet_agent.install.probation.monitor import ProbationMonitor
 from edgefleet_agent.install.record_cache import RecordCache
 from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.slots import Slots
@@ -30,7 +30,7 @@ from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, Fetc
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.worker.control.protocol import Failed, Golden, Loaded, Ready, Stats, ToAgentd
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.messages import ErrorClass, EventKind, Phase
+from edgefleet_protocol.messages import HELD_CODE, ErrorClass, EventKind, Phase
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +65,10 @@ class Runner:
         self._limits = limits
         self._room = room
         self._book = RecordCache(journal, reporter, clock)
-        self._watch = Watch(self._book, slots, serving, limits, room)
+        self._probation = ProbationMonitor(self._book, slots, serving, limits, room)
         self._moments: dict[str, _Moment] = {}
         self._wanted: dict[str, Wanted] = {}
-        self._is_told = False  # of any document: without one, nothing wanted does not mean that nothing is wanted
+        self._has_document = False  # of any document: without one, nothing wanted does not mean that nothing is wanted
         self._refused: dict[str, Refusal] = {}
         self._hold: HoldOk | None = None
 
@@ -130,12 +130,12 @@ class Runner:
                 is_damaged
             ):  # reported at once: the next install may begin in this moment, and writes its own state over this one
                 self._book.reporter.event(EventKind.PHASE, record, code=record.error_code, reason=record.reason)
-            self._watch.start(record)
+            self._probation.start(record)
             self._resume(self.records[model])
 
     def _resume(self, record: ModelRecord) -> None:
         if record.phase in machine.INSTALLING and record.wanted is not None and self._is_held(record.wanted):
-            self._withdraw(record, machine.HELD_CODE, desired_diff.HELD.reason)
+            self._withdraw(record, HELD_CODE, desired_diff.HELD.reason)
         elif record.phase is Phase.DOWNLOADING and record.wanted is not None:
             self._intake.fetch(Job(record.wanted, record.installing))
         elif record.phase is Phase.PREFLIGHT and record.wanted is not None:
@@ -149,7 +149,7 @@ class Runner:
 
     def apply(self, desired: DesiredOk) -> None:
         """Act on a verified document."""
-        self._is_told = True
+        self._has_document = True
         self._wanted = {wanted.model: wanted for wanted in desired.wanted}
         self._refused = {refusal.model: refusal for refusal in desired.refused}
         for model in sorted(self._wanted.keys() | self._refused.keys() | self.records.keys()):
@@ -175,7 +175,7 @@ class Runner:
         """Compare one model with what is wanted, and begin, drop or leave it."""
         record = self.records.get(model, ModelRecord(model=model))
         wanted = self._wanted.get(model)
-        if wanted is None and (model in self._refused or not self._is_told):
+        if wanted is None and (model in self._refused or not self._has_document):
             return  # the request exists but was refused, or cannot be read: what serves goes on serving
         moment = self._moment(model)
         now_s = self._book.now_s()
@@ -365,34 +365,41 @@ class Runner:
 
     # ---- what serves
 
+    def active_ref(self, model: str) -> SlotRef | None:
+        """Return the slot that serves a model."""
+        record = self.records.get(model)
+        return record.active if record is not None else None
+
     def before_start(self, model: str) -> None:
         """Count the start of an active worker."""
-        self._watch.before_start(model)
+        self._probation.before_start(model)
 
     def on_serving(self, model: str) -> None:
         """The active worker takes requests."""
         self._book.reporter.changed()
 
     def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
-        """A worker that serves, or drains, told its figures."""
-        self._watch.on_stats(model, sha256, stats)
+        """A worker that serves, or drains, reported its figures."""
+        self._probation.on_stats(model, sha256, stats)
 
     def on_active_golden(self, model: str, golden: Golden) -> None:
         """The serving worker answered golden vectors."""
-        self._watch.on_active_golden(model, golden)
+        self._probation.on_active_golden(model, golden)
 
     def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
         """The serving worker ended unasked. Returns whether to start it again."""
-        return self._watch.on_active_exit(model, how, failed)
+        return self._probation.on_active_exit(model, how, failed)
 
     def modes(self) -> Mapping[str, machine.Mode]:
         """Return how each model does."""
-        return self._watch.modes()
+        return self._probation.modes()
 
     def go_back(self, model: str, reason: str) -> ModelRecord:
-        """Go back to the previous slot because an operator says so; see `Watch.go_back`."""
+        """Go back to the previous slot because an operator says so; see `ProbationMonitor.go_back`."""
         why = "an operator went back"
-        return self._watch.go_back(model, reason, lambda record: self._withdraw(record, machine.WITHDRAWN_CODE, why))
+        return self._probation.go_back(
+            model, reason, lambda record: self._withdraw(record, machine.WITHDRAWN_CODE, why)
+        )
 
     def tick(self) -> None:
         """Look at the time: deadlines, trials, retries, what may be removed."""
@@ -406,7 +413,7 @@ class Runner:
                 self._fail(record, ErrorClass.DISK, "install.interrupted", reason)
             elif record.phase not in machine.INSTALLING:
                 replaced = isinstance(self._decide(record, self._wanted.get(model)), desired_diff.Wait)
-                self._watch.look(record, replaced=replaced)
+                self._probation.look(record, replaced=replaced)
                 self.reconcile(model)
         for model in self._wanted.keys() - self.records.keys():
             self.reconcile(model)
@@ -423,7 +430,7 @@ class Runner:
 
     def _purge(self) -> None:
         """Remove the slots of models that are not wanted any more, once that is safe."""
-        if not self._is_told:
+        if not self._has_document:
             return
         for model, record in self.records.items():
             others = [other for name, other in self.records.items() if name != model]
@@ -465,5 +472,5 @@ class Runner:
     def close(self) -> None:
         """Put on the disk what is only in memory, if it can be written."""
         with contextlib.suppress(OSError):
-            self._watch.close()
+            self._probation.close()
         self._book.close()

@@ -1,1 +1,1 @@
-"""Figures of the device and its models: `collect` reads them, `window` adds them up."""
+"""Figures of the device and its models: `collector` reads them, `window` adds them up."""

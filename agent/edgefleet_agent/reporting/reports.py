@@ -14,7 +14,6 @@ from edgefleet_agent import __version__
 from edgefleet_agent.connection.outbox import Kind, Outbox
 from edgefleet_agent.identity.store import Identity
 from edgefleet_agent.install.desired_diff import HELD, spread_reason
-from edgefleet_agent.install.machine import HELD_CODE, TRANSIENT
 from edgefleet_agent.install.records import ModelRecord, Quarantine, TaskRequest
 from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.verifier_protocol import Notice, Refused, TaskKind
@@ -22,7 +21,9 @@ from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import (
+    HELD_CODE,
     SPREAD_CODE,
+    TRANSIENT,
     CandidateState,
     ErrorClass,
     Event,
@@ -45,7 +46,16 @@ MAX_REASON_CHARS = 1_000
 class Reports:
     """Builds all reports and counts them."""
 
-    def __init__(self, device: DeviceId, boot_id: str, clock: Clock, outbox: Outbox, soon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        device: DeviceId,
+        boot_id: str,
+        clock: Clock,
+        outbox: Outbox,
+        soon: Callable[[], None],
+        candidates: Callable[[], Mapping[str, CandidateState]] = dict,
+    ) -> None:
+        """Report nothing yet. soon: makes a report of the state, a moment later; candidates: by model, what runs as one."""
         self._device = device
         self._boot_id = boot_id
         self._clock = clock
@@ -57,7 +67,7 @@ class Reports:
         self._seen: Seen | None = None
         self.gen = 0
         self.conn_id = ""
-        self.candidates: Callable[[], Mapping[str, CandidateState]] = dict
+        self._candidates = candidates
 
     def unix_ms(self) -> int:
         """Return the device's time in milliseconds."""
@@ -141,11 +151,11 @@ class Reports:
 
     def quarantined(self, record: ModelRecord, entry: Quarantine) -> None:
         """A digest failed here and will not be tried again by itself."""
-        wish = next((w for w in (record.wanted, record.served) if w is not None and w.sha256 == entry.sha256), None)
+        wanted = next((w for w in (record.wanted, record.served) if w is not None and w.sha256 == entry.sha256), None)
         self._event(
             EventKind.QUARANTINED,
             model=record.model,
-            target=wish.target if wish else "",
+            target=wanted.target if wanted else "",
             sha256=entry.sha256,
             gen=entry.gen,
             attempt=entry.attempt,
@@ -190,7 +200,7 @@ class Reports:
 
     def _tell_losses(self) -> None:
         """Tell once what the outbox had to give up or add up. While an event waits nobody can hear it, and it would only take room."""
-        lost = {} if self._outbox.waiting(Kind.EVENT) else self._outbox.untold()
+        lost = {} if self._outbox.waiting(Kind.EVENT) else self._outbox.unreported_losses()
         if not lost:
             return
         merged = lost.pop("merged", 0)
@@ -199,7 +209,7 @@ class Reports:
         reason = "; ".join([*([reason] if reason else []), *([f"added up to save room: {merged}"] if merged else [])])
         code = "outbox.dropped" if lost else "outbox.merged"
         self._event(EventKind.OUTBOX_DROPPED, code=code, reason=reason, detail={"dropped": lost, "merged": merged})
-        self._outbox.told()
+        self._outbox.losses_reported()
 
     def presence(self, *, on: bool) -> Presence:
         """Return the presence of this connection."""
@@ -223,7 +233,7 @@ class Reports:
         )
 
     def _models(self, runner: Runner, serving: Supervisor) -> list[ModelState]:
-        candidates = dict(self.candidates())
+        candidates = dict(self._candidates())
         models = [
             msgspec.structs.replace(_model_state(r, runner, serving), candidate=candidates.pop(name, None))
             for name, r in runner.records.items()

@@ -1,7 +1,7 @@
 """When telemetry windows end: by the desired document, the settings and the link, each device at its own moment.
 
 1. The first window after a start lasts the device's own part of the interval (`window.first_window_s`); later ones the interval.
-2. The length of a window is measured with the monotonic clock; its start is told by the wall clock as it is at the end.
+2. The length of a window is measured with the monotonic clock; its start is read from the wall clock as it is at the end.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,8 @@ class Ticker:
     @property
     def interval_s(self) -> int:
         """Return how long windows last now."""
-        wish = self.desired
-        profile, until = (wish.telemetry_profile, wish.telemetry_until_s) if wish else ("normal", 0)
+        desired = self.desired
+        profile, until = (desired.telemetry_profile, desired.telemetry_until_s) if desired else ("normal", 0)
         now_s = int(self._clock.now().timestamp())
         return interval_s(profile, until, now_s, self._override_s, is_metered=self.is_metered)
 

@@ -1,15 +1,20 @@
-"""What `edge-agent status` shows: the running agent's own `run/status.json`, and only while that agent lives."""
+"""The running agent's own `run/status.json`: agentd writes it, `edge-agent` reads it, and only while that agent lives."""
 
 import fcntl
 import json
 import os
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.core.text_table import cut
+import msgspec
+
+from edgefleet_agent.core.durable import write_file
 from edgefleet_agent.errors import AgentNotRunningError
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.paths import StatePaths
+from edgefleet_protocol.messages import ModelState
 
 
 def read_status(state: Path) -> dict[str, Any]:
@@ -25,28 +30,22 @@ def read_status(state: Path) -> dict[str, Any]:
     return data
 
 
-def status_text(status: dict[str, Any]) -> str:
-    """Return the status as lines for a person: at most 80 columns, but a path is never cut."""
-    line = "connected to" if status["connected"] else "NOT connected to"
-    lines = [
-        cut(f"device   {status['device']}  pid {status['pid']}  agent {status['agent_version']}"),
-        cut(f"profile  {status['profile']}"),
-        cut(
-            f"link     {line} {status['broker']}; {status['outbox']['messages']} messages waiting; gen {status['gen']}"
-        ),
-        f"infer    {status['infer_url']}",
-        f"socket   {status['infer_socket']}",
+def write_status(path: Path, status: Mapping[str, Any]) -> None:
+    """Replace the status. Raises OSError."""
+    write_file(path, json.dumps(status, indent=1).encode(), mode=0o644, durable=False)
+
+
+def model_rows(models: Iterable[ModelState], modes: Mapping[str, StrEnum]) -> list[dict[str, Any]]:
+    """Return each model's report by the names of its fields, since on the wire structs are positional; and how it does."""
+    return [
+        {name: _plain(getattr(model, name)) for name in model.__struct_fields__}
+        | {"mode": modes[model.model].value if model.model in modes else "none"}
+        for model in models
     ]
-    if status["refused"]["code"]:
-        lines.append(cut(f"refused  {status['refused']['code']}: {status['refused']['reason']}"))
-    for model in status["models"]:
-        parts = model["active_target"].split("/")
-        what = f"{model['model']}@{parts[1]}" if len(parts) > 1 else f"{model['model']}, nothing yet"
-        serving = "serving" if model["serving"] else "not serving"
-        lines.append(cut(f"model    {what}  {model['phase']}  slot {model['slot'] or '-'}  {serving}"))
-        if model["error_code"]:
-            lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
-    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
 
 
 def _is_locked(path: Path) -> bool:

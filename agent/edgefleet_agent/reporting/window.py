@@ -46,7 +46,7 @@ class Sums:
     cpu_s: float = 0.0
 
     def add(self, stats: Stats, worker: Cpu) -> None:
-        """Add what a worker told since it told last. A bad latency sketch is logged and left out."""
+        """Add what a worker reported since its last report. A bad latency sketch is logged and left out."""
         self.n += stats.n
         self.errors += stats.errors
         self.timeouts += stats.timeouts

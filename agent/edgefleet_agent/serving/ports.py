@@ -1,7 +1,8 @@
-"""Whom `serving` talks to: who decides, candidates, who hears of answers. Its own file because others implement these."""
+"""Whom `serving` talks to: who decides, candidates, who hears of answers. Others implement these."""
 
 from typing import Protocol
 
+from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.serving.worker_process import Worker
 from edgefleet_agent.worker.control.protocol import Failed, Golden, ModelRoute, SetCapture, SetWatch, Stats, ToAgentd
 
@@ -22,11 +23,15 @@ class Owner(Protocol):
         ...
 
     def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
-        """A worker that serves this digest, or has served it, told its figures."""
+        """A worker that serves this digest, or has served it, reported its figures."""
         ...
 
     def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
         """The serving worker ended unasked; True to start it again."""
+        ...
+
+    def active_ref(self, model: str) -> SlotRef | None:
+        """Return the slot to start a model from, None when nothing is to serve."""
         ...
 
     def before_start(self, model: str) -> None:
@@ -46,7 +51,7 @@ class Candidates(Protocol):
         ...
 
     def on_primary_stats(self, model: str, stats: Stats) -> None:
-        """An active worker told its figures."""
+        """An active worker reported its figures."""
         ...
 
     def ask_stats(self) -> None:

@@ -7,8 +7,8 @@
    owner's decision, and when the owner cannot write it down (OSError), the worker is started again all the same.
 4. A worker that does not become ready within `start_s`, or leaves a golden vector unanswered for `golden_s` (a slow model for more),
    hangs: it is killed, and its end is a crash like any other.
-5. A worker that is to take another's place is loaded where a core would idle (`worker.gentle`). One that gets next to nothing of a core
-   that way is started again with a share of one: a busy device must not stay with its old version.
+5. A worker that is to take another's place is loaded where a core would idle (`worker.control.start_priority`). One that gets next to
+   nothing of a core that way is started again with a share of one: a busy device must not stay with its old version.
 """
 
 import logging
@@ -59,8 +59,16 @@ class Supervisor:
     """All models' workers."""
 
     def __init__(
-        self, loop: Loop, options: WorkerOptions, slots: Slots, server_version: str, monotonic_s: Callable[[], float]
+        self,
+        loop: Loop,
+        options: WorkerOptions,
+        slots: Slots,
+        server_version: str,
+        monotonic_s: Callable[[], float],
+        listener: Listener | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
+        """Serve nothing yet. listener: hears of answers, of the candidates' workers as well."""
         self._loop = loop
         self._options = options
         self._slots = slots
@@ -69,24 +77,17 @@ class Supervisor:
         self._models: dict[str, ModelWorkers] = {}
         self._owner: Owner | None = None
         self._gone: Callable[[], None] | None = None
-        self._ref_of: Callable[[str], SlotRef | None] = _no_ref
-        self._candidates: Candidates | None = None
-        self.listener: Listener | None = None
-        """Who hears of answers, of the candidates' workers as well: prediction log and capture."""
+        self._candidates = candidates
+        self._listener = listener
 
     @property
     def options(self) -> WorkerOptions:
         """What all workers share."""
         return self._options
 
-    def attach_candidates(self, candidates: Candidates) -> None:
-        """Name what runs as a candidate."""
-        self._candidates = candidates
-
-    def attach(self, owner: Owner, ref_of: Callable[[str], SlotRef | None]) -> None:
-        """Name who decides, and where the slot to start a model from is looked up."""
+    def attach(self, owner: Owner) -> None:
+        """Name who decides. Not an argument: the owner needs this one for its own making."""
         self._owner = owner
-        self._ref_of = ref_of
 
     def send_to_all(self, message: SetCapture | SetWatch) -> None:
         """Tell something to every worker that can answer."""
@@ -344,7 +345,7 @@ class Supervisor:
         return worker
 
     def _look(self, worker: Worker, before_s: float) -> None:
-        """See whether a worker that loads beside another gets anywhere. before_s: its processor time at the last look."""
+        """See whether a worker that loads next to another gets anywhere. before_s: its processor time at the last look."""
         lanes = self._lanes(worker.model)
         if worker is not lanes.trial or worker.is_loaded:
             return
@@ -369,13 +370,13 @@ class Supervisor:
         owner = self._owner
         assert owner is not None
         lanes = self._lanes(worker.model)
-        if self.listener is not None and self.listener.hear(worker, message):
+        if self._listener is not None and self._listener.hear(worker, message):
             return
         worker.is_loaded = worker.is_loaded or isinstance(message, Loaded)
         if isinstance(message, Ready):
             worker.state = "ready"
-            if self.listener is not None:
-                self.listener.on_ready(worker)
+            if self._listener is not None:
+                self._listener.on_ready(worker)
         if isinstance(message, Golden) and message.checked:
             worker.golden_ok = message.ok
             worker.golden_p95_s = max(worker.golden_p95_s, message.latency_p95_ms / 1000)
@@ -462,10 +463,7 @@ class Supervisor:
     def _again(self, model: str, lanes: ModelWorkers) -> None:
         lanes.restart = None
         if lanes.active is None:
-            ref = self._ref_of(model)
+            assert self._owner is not None
+            ref = self._owner.active_ref(model)
             if ref is not None:
                 self.serve(model, ref)
-
-
-def _no_ref(_model: str) -> SlotRef | None:
-    return None

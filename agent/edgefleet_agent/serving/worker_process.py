@@ -35,7 +35,7 @@ _numbers = itertools.count(1)
 class WorkerOptions:
     """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: a worker that served so long starts its back-off again.
 
-    gentle: the priority of a start beside another that serves the same model (`worker.gentle`). start_s: from its start a worker is
+    gentle: the priority of a start next to another that serves the same model (`start_priority`). start_s: from its start a worker is
     ready within this time. golden_s: it answers a golden vector within this time.
     """
 
@@ -57,7 +57,7 @@ class WorkerOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class CandidateStart:
     """What is particular to the worker of a candidate; the fields are those of `worker.protocol.Start`."""
 
     lane: str
@@ -77,7 +77,7 @@ class Beside:
 class Worker:
     """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last.
 
-    is_brief: it does one thing (`beside`) and ends.
+    is_brief: it does one thing (`candidate`) and ends.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917
@@ -89,7 +89,7 @@ class Worker:
         bundle_fd: int,
         on_message: "Callable[[Worker, ToAgentd], None]",
         on_exit: "Callable[[Worker, str], None]",
-        beside: Beside | None = None,
+        candidate: CandidateStart | None = None,
     ) -> None:
         self.model = model
         self.ref = ref
@@ -99,8 +99,8 @@ class Worker:
         self.golden_p95_s = 0.0
         self.cpu_s = 0.0
         self.failed: Failed | None = None
-        self.beside = beside
-        role = beside or Beside("active")
+        self.candidate = candidate
+        role = candidate or CandidateStart("active")
         self.is_brief = role.is_brief
         self.socket_path = worker_socket(options.sockets, model, role.lane, ref.slot)
         self._loop = loop
@@ -116,7 +116,7 @@ class Worker:
             digest=ref.sha256,
             slot=ref.slot,
             bundle_fd=bundle_fd,
-            listener_fds=options.listener_fds if beside is None else (),
+            listener_fds=options.listener_fds if candidate is None else (),
             own_socket_path="" if self.is_brief else str(self.socket_path),
             routes_path=str(options.routes),
             threads=options.threads,

@@ -1,9 +1,9 @@
-"""What of the desired document's tasks is to be done now. Pure; `chores` does it.
+"""What of the desired document's tasks is to be done now. Pure; `task_runner` does it.
 
 1. An id is done once: what stands in `tasks.ok` is never begun again. A task past its `until` is over before it began.
 2. One at a time, in the order of the document. A restart is noted as done before it happens: it must not happen twice.
 3. Kinds this agent does not know fail at once, in so many words. Ids and arguments are checked here, signed or not.
-4. Kinds that another part does (`others`) run beside: they are begun, and the next one is looked at.
+4. Kinds that another part does (`others`) run at the same time: they are begun, and the next one is looked at.
 """
 
 import re

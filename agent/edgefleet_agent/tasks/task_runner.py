@@ -1,10 +1,10 @@
-"""Does the tasks of the desired document: what is due says `tasks`, the work is a child's (`care.task`), this starts and notes it.
+"""Does the tasks of the desired document: what is due says `rules`, the work is a child's (`diagnostics.task`), this starts and notes it.
 
 1. `diag` and `logs` are a short child: it looks, packs, and sends the result over HTTPS. Exit 0 sent, 75 try again, else failed.
 2. `restart` is agentd's own: of one worker, or of agentd in its place (same process id), once what is in flight is finished.
 3. Each step is reported as an event at once; the record on the disk comes first, so that a power cut repeats a report, never an act.
 4. Tasks wait while an install is on its way: the device has one thing to do at a time.
-5. Kinds that another part does (`give`) run beside all this; that part calls `finish`. A restart begins them again.
+5. Kinds that another part does (`TaskDeps.others`) run at the same time; that part calls `finish`. A restart begins them again.
 """
 
 import json
@@ -12,8 +12,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.core.loop import Loop, Timer
@@ -39,49 +41,43 @@ Tell = Callable[[TaskRequest, str, str, str], None]
 log = logging.getLogger(__name__)
 
 
+class TaskDeps(msgspec.Struct, frozen=True):
+    """What the runner needs of the rest of agentd. All are called in the loop.
+
+    tell: an event for the server. is_busy: an install is on its way. restart_worker: of a model; False: none serves.
+    others: by kind, what begins the tasks that another part does; it calls `TaskRunner.finish`.
+    """
+
+    tell: Tell
+    is_busy: Callable[[], bool]
+    restart_agent: Callable[[], None]
+    restart_worker: Callable[[str], bool]
+    others: Mapping[str, Callable[[TaskRequest], None]]
+
+
 class TaskRunner:
     """The tasks of one device while agentd runs."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        paths: StatePaths,
-        clock: Clock,
-        command: Sequence[str],
-        tell: Tell,
-    ) -> None:
+    def __init__(self, loop: Loop, paths: StatePaths, clock: Clock, command: Sequence[str], deps: TaskDeps) -> None:
         self._loop = loop
         self._state = paths.root
         self._record = paths.tasks_done
         self._clock = clock
         self._command = tuple(command) or (sys.executable,)
-        self._tell = tell
+        self._deps = deps
+        self._tell = deps.tell
         self._tasks: list[TaskRequest] = []
         self._done = self._read()
         self._failures: dict[str, int] = {}
         self._timer: Timer | None = None
         self._deadline: Timer | None = None
         self._current: TaskRequest | None = None
-        self._told: set[str] = set()
-        self._others: dict[str, Callable[[TaskRequest], None]] = {}
+        self._reported: set[str] = set()
         self._begun: dict[str, TaskRequest] = {}
         self._pid, self._pidfd, self._words = 0, -1, -1
-        self._is_busy: Callable[[], bool] = lambda: False
-        self._restart_agent: Callable[[], None] = lambda: None
-        self._restart_worker: Callable[[str], bool] = lambda _model: False
-
-    def attach(
-        self, is_busy: Callable[[], bool], restart_agent: Callable[[], None], restart_worker: Callable[[str], bool]
-    ) -> None:
-        """Name who knows of installs, and what restarts the agent, and a model's worker (False: none serves)."""
-        self._is_busy, self._restart_agent, self._restart_worker = is_busy, restart_agent, restart_worker
-
-    def give(self, kind: str, begin: Callable[[TaskRequest], None]) -> None:
-        """Let another part do the tasks of a kind; it calls `finish`."""
-        self._others[kind] = begin
 
     def finish(self, task_id: str, state: str = "done", code: str = "", reason: str = "") -> None:
-        """A task that was given away is over."""
+        """A task that another part does is over."""
         task = self._begun.pop(task_id, None)
         if task is not None:
             self._over(task, state, code, reason)
@@ -110,23 +106,23 @@ class TaskRunner:
         if self._pid:
             return
         now_s = int(self._clock.now().timestamp())
-        step = next_step(self._tasks, self._done, now_s, self._others, self._begun)
+        step = next_step(self._tasks, self._done, now_s, self._deps.others, self._begun)
         if isinstance(step, GiveUp):
             self._over(step.task, step.state, step.code, step.reason)
         elif isinstance(step, Begin):
             self._first_word(step.task)
-            if step.task.kind in self._others:
+            if step.task.kind in self._deps.others:
                 self._begun[step.task.id] = step.task
-                self._others[step.task.kind](step.task)
+                self._deps.others[step.task.kind](step.task)
                 self._look_in(0.0)
-            elif self._is_busy():
+            elif self._deps.is_busy():
                 self._look_in(BUSY_S)
             else:
                 self._begin(step.task)
 
     def _first_word(self, task: TaskRequest) -> None:
-        if task.id not in self._told:
-            self._told.add(task.id)
+        if task.id not in self._reported:
+            self._reported.add(task.id)
             self._tell(task, "accepted", "", "")
 
     def _begin(self, task: TaskRequest) -> None:
@@ -156,12 +152,12 @@ class TaskRunner:
         if task.args.get("what") == "worker":
             # noted before the act: a worker whose end takes the device down must not be ended again
             self._over(task, "done", "", "", look=False)
-            if not self._restart_worker(str(task.args["model"])):
+            if not self._deps.restart_worker(str(task.args["model"])):
                 log.warning("task found no worker", extra={"task": task.id, "model": task.args["model"]})
             self._look_in(0.0)
             return
         self._over(task, "done", "", "", look=False)
-        self._loop.call_later(SOON_S, self._restart_agent)
+        self._loop.call_later(SOON_S, self._deps.restart_agent)
 
     def _ended(self) -> None:
         task = self._current

@@ -17,7 +17,7 @@ from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity.store import ROOT_FILE
 from edgefleet_agent.install.desired_diff import spread
-from edgefleet_agent.install.records import CandidateWish, DesiredOk, HoldOk, Refusal, TaskRequest, Wanted
+from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, Refusal, TaskRequest, Wanted
 from edgefleet_agent.install.verifier_protocol import Task
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.verifier.errors import HoldReplayError, TargetMismatchError, TransportError, code_of
@@ -154,7 +154,7 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
     wanted: list[Wanted] = []
     idle: list[str] = []
     refused: list[Refusal] = []
-    candidates: list[CandidateWish] = []
+    candidates: list[CandidateRequest] = []
     refused_candidates: list[Refusal] = []
     for name, model in sorted(document.models.items()):
         if model.active is None:
@@ -194,11 +194,11 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
     )
 
 
-def _candidate(name: str, model: ModelDesired, ref: Ref, gen: int, repository: Repository) -> CandidateWish:
+def _candidate(name: str, model: ModelDesired, ref: Ref, gen: int, repository: Repository) -> CandidateRequest:
     if not 0 <= model.share_pct <= 100:
         raise BadMessageError(f"the document gives the candidate of {name} a share of {model.share_pct} %")
     wanted = _wanted(name, ref, gen, repository)
-    return CandidateWish(wanted=wanted, mode=str(model.mode), share_pct=model.share_pct, salt=model.salt)
+    return CandidateRequest(wanted=wanted, mode=str(model.mode), share_pct=model.share_pct, salt=model.salt)
 
 
 def _task(task: DesiredTask) -> TaskRequest:

@@ -1,13 +1,13 @@
 """Why the child refuses or gives up. Each has its own code, which is what the server and people see."""
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.messages import ErrorClass, Seen
+from edgefleet_protocol.messages import OLD_HOLD_CODE, ErrorClass, Seen
 
 
 class ChildError(EdgefleetError):
     """Root of the child's own refusals. `error_class` is what it is reported as.
 
-    seen: what this device has seen of a repository that is older now, which the server can mend by signing it anew; else None.
+    seen: what this device has seen of a repository that is older now, which the server can mend by signing it again; else None.
     """
 
     code = "install.failed"
@@ -105,7 +105,7 @@ class SecurityFloorError(ChildError):
 class HoldReplayError(ChildError):
     """A hold that is not newer than the one in force."""
 
-    code = "verify.old_hold"
+    code = OLD_HOLD_CODE
     error_class = ErrorClass.SIGNATURE
 
 

@@ -4,7 +4,7 @@
 2. A missing file is a 404 to ngclient ("no newer root"); any other failure is a download error.
 3. ngclient has no public clock argument: the reference time of its trusted set is replaced right after construction
    (tested, python-tuf pinned below 8): with a clock at 1970 it took expired metadata.
-4. What ngclient refuses because it has seen more is told with it (`Seen`), so that a restored server can sign itself ahead.
+4. What ngclient refuses because it has seen more is reported with it (`Seen`), so that a restored server can sign itself ahead.
 5. `repo/head` is an unsigned hint: it answers "timestamp" and "no newer root" without a round trip. What it may do is delay.
    The caller tries again without it when anything fails.
 """

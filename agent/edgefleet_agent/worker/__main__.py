@@ -1,6 +1,6 @@
 """Entry of one inference worker: `python -m edgefleet_agent.worker --control-fd N [--gentle idle|low]`.
 
-The imports are most of a start's work, so it is asked before them whether there is a hurry; see `gentle`.
+The imports are most of a start's work, so it is asked before them whether there is a hurry; see `control.start_priority`.
 """
 
 import os

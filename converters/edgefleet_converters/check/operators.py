@@ -93,7 +93,7 @@ def _without(dtype: str, profile: HardwareProfile) -> str:
 
 
 def _check_static(profile: HardwareProfile, facts: Mapping[str, Any]) -> None:
-    """A model that measures its activations anew on each run is no int8 model for an accelerator."""
+    """A model that measures its activations again on each run is no int8 model for an accelerator."""
     if profile.quant.mode == "required" and "DynamicQuantizeLinear" in facts.get("operators", {}):
         raise QuantizationError(
             f"the model quantises its activations on each run (DynamicQuantizeLinear), profile {profile.name} needs static "
@@ -126,7 +126,7 @@ def _check_quantization(profile: HardwareProfile, nodes: Sequence[Node], precisi
 
 
 def _check_weighted(profile: HardwareProfile, node: Node) -> None:
-    """Types that `tensor_dtypes` lists are taken beside the preferred one."""
+    """Types that `tensor_dtypes` lists are taken besides the preferred one."""
     rules, where = profile.quant, f"node {node['node']} ({node['name']})"
     if node["per_channel"] and not rules.per_channel:
         raise QuantizationError(

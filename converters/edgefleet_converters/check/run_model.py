@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 def probe_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime}. Imports the runtime and returns `{version}`. Raises RuntimeUnavailableError.
 
-    Importing is the proof: tflite-runtime 2.14 installs beside numpy 2 and fails only here.
+    Importing is the proof: tflite-runtime 2.14 installs next to numpy 2 and fails only here.
     """
     import importlib
 
@@ -97,8 +97,8 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
             if bad:
                 nonfinite[name] = nonfinite.get(name, 0) + bad
     if args["outputs"] is not None:
-        told = _stacked(runtime.outputs, rows) if batch == 1 else _joined(runtime.outputs, rows, count)
-        np.savez(args["outputs"], **told)
+        answers = _stacked(runtime.outputs, rows) if batch == 1 else _joined(runtime.outputs, rows, count)
+        np.savez(args["outputs"], **answers)
     answer.update(n=count, nonfinite=nonfinite)
     if args["timed_runs"] and count:
         first = {spec.name: stored_values(spec, slice_sample(spec, samples[spec.name], 0)) for spec in runtime.inputs}

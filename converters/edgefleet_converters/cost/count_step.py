@@ -23,7 +23,7 @@ def count_step(args: dict[str, Any]) -> dict[str, Any]:
     """
     import msgspec
 
-    # A loop of a million rounds would be told in gigabytes; what is cut off is no JSON, and the model goes without counts.
+    # A loop of a million rounds would be written in gigabytes; what is cut off is no JSON, and the model goes without counts.
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     bound = MAX_TOLD_BYTES if hard == resource.RLIM_INFINITY else min(MAX_TOLD_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bound, hard))

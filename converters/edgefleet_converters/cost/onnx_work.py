@@ -122,7 +122,7 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # A packed weight is no longer an input of its operator, and its shape is not told.
+        # A packed weight is no longer an input of its operator, and its shape is not given.
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "run")
@@ -131,13 +131,13 @@ def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:
             session.run(None, dict(inputs))
         except Exception as error:
             raise ValueError(f"onnxruntime does not run the model as it is: {first_line(error)}") from error
-        told = json.loads(Path(session.end_profiling()).read_bytes())
-    return [event for event in told if event.get("cat") == "Node" and str(event.get("name")).endswith(_SUFFIX)]
+        profile = json.loads(Path(session.end_profiling()).read_bytes())
+    return [event for event in profile if event.get("cat") == "Node" and str(event.get("name")).endswith(_SUFFIX)]
 
 
-def _tensors(told: Any) -> list[tuple[str, Shape]]:
+def _tensors(profile: Any) -> list[tuple[str, Shape]]:
     """Return (type, shape) of each of `[{"float": [1, 3]}, …]`."""
-    found: Iterator[tuple[Any, Any]] = (next(iter(one.items()), ("", [])) for one in told or [])
+    found: Iterator[tuple[Any, Any]] = (next(iter(one.items()), ("", [])) for one in profile or [])
     return [(str(kind), [int(size) for size in shape]) for kind, shape in found]
 
 

@@ -125,8 +125,8 @@ def _flavours(folder: Path) -> dict[str, dict[str, Any]]:
         document: Any = yaml.safe_load(mlmodel.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
         # PyYAML lets the errors of int(), datetime() and its own bugs through; each is a broken file.
-        told = " ".join(str(error).split())[:120]
-        raise NotAModelError(f"the file MLmodel is no plain YAML: {told}", next_step=cure) from error
+        message = " ".join(str(error).split())[:120]
+        raise NotAModelError(f"the file MLmodel is no plain YAML: {message}", next_step=cure) from error
     flavours = document.get("flavors") if isinstance(document, dict) else None
     if not isinstance(flavours, dict):
         raise NotAModelError("the file MLmodel lists no flavours", next_step=cure)

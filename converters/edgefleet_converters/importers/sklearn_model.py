@@ -36,7 +36,7 @@ TRUSTED_TYPES: Final = (
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
 )
-"""What is built beside the types that skops trusts itself (public estimators of scikit-learn, NumPy arrays, plain values).
+"""What is built in addition to the types that skops trusts itself (public estimators of scikit-learn, NumPy arrays, plain values).
 
 Each only holds numbers and has no method that runs a name from the file. Found by saving the estimators of the tests.
 """

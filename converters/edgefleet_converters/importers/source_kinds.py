@@ -1,4 +1,4 @@
-"""The kinds of source, and how a file is told to be one: by its first bytes and, for a zip, by what it holds.
+"""The kinds of source, and how a file is recognised as one: by its first bytes and, for a zip, by what it holds.
 
 The name of a file decides nothing, except that a compressed pickle looks like any compressed file.
 """

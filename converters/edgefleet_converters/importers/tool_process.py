@@ -16,7 +16,7 @@ from edgefleet_converters.sample_data import load_arrays
 from edgefleet_converters.tools.environment import needed
 
 TOOL_OF: Final = {"pt2": ("torch", "with_torch.py"), "keras": ("tensorflow", "with_tensorflow.py")}
-"""Kind of source -> its tool and the file beside this one that the tool's Python runs. It is never imported here."""
+"""Kind of source -> its tool and the file next to this one that the tool's Python runs. It is never imported here."""
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 
@@ -48,18 +48,18 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
         errors="replace",
         check=False,
     )
-    told = _report(report)
-    if done.returncode != 0 or not told:
+    result = _report(report)
+    if done.returncode != 0 or not result:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:240]
         raise ToolFailedError(
             f"the tool {name} ended with code {done.returncode} on {source.name}: {last}",
             next_step=f"export the model to ONNX where it was made; `edgectl tool list` shows the versions of {name}",
         )
-    error = told.get("error")
+    error = result.get("error")
     if isinstance(error, dict):
         raise ToolFailedError(str(error.get("message"))[:600], next_step=str(error.get("next"))[:300])
     data = out.read_bytes()
-    facts: dict[str, Any] = {"tool": name, "versions": dict(told.get("versions") or {})}
+    facts: dict[str, Any] = {"tool": name, "versions": dict(result.get("versions") or {})}
     return data, facts | {"compared": _compared(data, answers, source.name)}
 
 

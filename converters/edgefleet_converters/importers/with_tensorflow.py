@@ -30,7 +30,7 @@ def main(source: str, out: str, answers: str, report: str) -> None:
     import tf2onnx
 
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__, "tf2onnx": tf2onnx.__version__}
-    told: dict[str, Any] = {"versions": versions}
+    result: dict[str, Any] = {"versions": versions}
     step = "read"
     try:
         model = keras.saving.load_model(source, compile=False, safe_mode=True)
@@ -46,13 +46,13 @@ def main(source: str, out: str, answers: str, report: str) -> None:
         Path(out).write_bytes(proto.SerializeToString(deterministic=True))
         step = "run"
         _write_answers(call, signature, answers)
-    except Exception as error:  # noqa: BLE001 - the file decides what Keras raises; the text is told to the user
+    except Exception as error:  # noqa: BLE001 - the file decides what Keras raises; the text is shown to the user
         text = " ".join(str(error).split())[:400]
-        told = {
+        result = {
             "versions": versions,
             "error": {"message": f"the Keras model cannot be {step}: {type(error).__name__}: {text}", "next": CURE},
         }
-    Path(report).write_text(json.dumps(told), encoding="utf-8")
+    Path(report).write_text(json.dumps(result), encoding="utf-8")
 
 
 def _write_answers(call: Any, signature: list[Any], path: str) -> None:

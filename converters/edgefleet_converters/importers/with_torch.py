@@ -27,7 +27,7 @@ def main(source: str, out: str, answers: str, report: str) -> None:
     import torch
 
     versions = {"torch": torch.__version__, "onnxscript": onnxscript.__version__}
-    told: dict[str, Any] = {"versions": versions}
+    result: dict[str, Any] = {"versions": versions}
     step = "read"
     try:
         program = torch.export.load(source)
@@ -36,16 +36,16 @@ def main(source: str, out: str, answers: str, report: str) -> None:
         made.save(out, external_data=False)
         step = "run"
         _write_answers(program, answers)
-    except Exception as error:  # noqa: BLE001 - the file decides what torch raises; the text is told to the user
+    except Exception as error:  # noqa: BLE001 - the file decides what torch raises; the text is shown to the user
         text = " ".join(str(error).split())[:400]
-        told = {
+        result = {
             "versions": versions,
             "error": {
                 "message": f"the exported program cannot be {step}: {type(error).__name__}: {text}",
                 "next": CURE,
             },
         }
-    Path(report).write_text(json.dumps(told), encoding="utf-8")
+    Path(report).write_text(json.dumps(result), encoding="utf-8")
 
 
 def _write_answers(program: Any, path: str) -> None:

@@ -2,7 +2,7 @@
 
 A weight file is read only when it is a plain file with one name, inside the model's own folder, reached by no symbolic link
 (onnx CVE-2022-25882, CVE-2024-27318; a hard link is refused by onnx and read by onnxruntime 1.32). All weights are then put
-into the model itself, so nothing later in the pipeline, nor any device, opens a file beside it.
+into the model itself, so nothing later in the pipeline, nor any device, opens a file next to it.
 """
 
 import os

@@ -28,7 +28,7 @@ class OnnxLimits:
     nodes: int = 50_000
     tensor_elements: int = 2**31 - 1
     value_elements: int = 2**27
-    """Of one value between nodes, where its shape can be told: half a gigabyte of float32, more than a board has to give."""
+    """Of one value between nodes, where its shape is known: half a gigabyte of float32, more than a board has to give."""
 
 
 def check_limits(model: onnx.ModelProto, limits: OnnxLimits) -> None:
@@ -63,7 +63,7 @@ def check_values(model: onnx.ModelProto, limits: OnnxLimits) -> None:
     try:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
-        graph = model.graph  # what is wrong with the shapes is told by the runtime, with the node
+        graph = model.graph  # what is wrong with the shapes is said by the runtime, with the node
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value > 0]
         if math.prod(dims) > limits.value_elements:

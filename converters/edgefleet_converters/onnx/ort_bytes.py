@@ -1,7 +1,7 @@
 """Give a `.ort` file the same bytes in every process.
 
 onnxruntime writes the part that resolves kernel types in the order of a hash table whose seed differs from process to process;
-all else is the same. That part is built last, so it lies before the model; here it is built anew in the order of its names.
+all else is the same. That part is built last, so it lies before the model; here it is built again in the order of its names.
 Source of the layout: `ort.fbs` of onnxruntime (tables InferenceSession, KernelTypeStrResolver), which is stable by its own rules.
 """
 

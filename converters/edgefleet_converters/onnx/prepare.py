@@ -45,7 +45,7 @@ def prepared(
 ) -> tuple[onnx.ModelProto, Calibration, list[PassNote]]:
     """Return the model with names and shapes (and equalised, when `spec` says so), and what the samples tell of it.
 
-    plain: what they told of the same model without equalisation, which holds for every tensor that this does not change.
+    plain: what they showed of the same model without equalisation, which holds for every tensor that this does not change.
     """
     notes: list[PassNote] = []
     known = plain or Calibration({}, {})

@@ -3,8 +3,8 @@
 Two ladders, each ranked one layer or block at a time on a few calibration samples and searched on up to `SEARCH_SAMPLES` (`sensitivity`):
 
 1. Weights: all in int8; those that hurt most go to 16 bits until the metric holds. Nothing else is quantised.
-2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; nodes leave the static part in order of `worth`. First
-   with activation functions and what joins or moves static too, each node taken out with the functions behind it and the head
+2. Nodes: all weighted nodes static, the rest stored as ladder 1 found; nodes leave the static part in the order of `precision_ranking`.
+   First with activation functions and what joins or moves static too, each node taken out with the functions behind it and the head
    in float: fewer tensors then cross between int8 and float, which costs time. Where that does not hold, weighted nodes alone.
 
 The samples are those of the calibration: what judges a candidate at the gate is never looked at here. The metric is held
@@ -171,7 +171,7 @@ class Search:
     ) -> onnx.ModelProto:  # fmt: skip
         """Return the static model without some nodes. half: weights in 16 bits, the others in few; None = all in float32.
 
-        form: operators beside the weighted ones, with the head in float.
+        form: operators besides the weighted ones, with the head in float.
         """
         spec = msgspec.structs.replace(
             self._spec, method="static", exclude=sorted(exclude), weights_half=sorted(half or ()),

@@ -1,7 +1,7 @@
 """Simplify an imported model without changing an answer.
 
 Order: strip stored inputs -> upgrade the opset -> fix shapes -> inline constant `If` -> fold -> hoist constants. After each of
-them the model is run beside the source on a few samples; a result that differs by more than `EXACT_RATIO` of an output's range
+them the model is run next to the source on a few samples; a result that differs by more than `EXACT_RATIO` of an output's range
 is thrown away and the model before it is used. Runs in a sandboxed child.
 """
 

@@ -124,7 +124,7 @@ def _halved(values: Array) -> tuple[Array, None] | None:
 
 
 def _is_even(values: Array, axes: tuple[int, ...]) -> bool:
-    """Return whether most weights are no dwarfs beside the largest of their channel, whose scale would erase them."""
+    """Return whether most weights are no dwarfs next to the largest of their channel, whose scale would erase them."""
     sizes = np.moveaxis(np.abs(values), axes, range(len(axes))).reshape(*(values.shape[axis] for axis in axes), -1)
     small = (sizes > 0) & (sizes * _DWARFED < sizes.max(axis=-1, keepdims=True))
     return bool(2 * small.sum() <= (sizes > 0).sum())

@@ -48,13 +48,13 @@ def render(report: ConversionReport) -> str:
 
 def _summary(report: ConversionReport) -> str:
     made, refused = len(report.bundles), len(report.refused)
-    told = [f"{made} bundle{'s' if made != 1 else ''}", f"{refused} refused"] if refused else [
+    parts = [f"{made} bundle{'s' if made != 1 else ''}", f"{refused} refused"] if refused else [
         f"{made} bundle{'s' if made != 1 else ''}"
     ]  # fmt: skip
     judged = report.data.get("judged_on")
     if judged:
-        told.append(f"judged on {plain(report.data.get('judging_samples'))} samples ({plain(judged)})")
-    return "Conversion report: " + ", ".join(told)
+        parts.append(f"judged on {plain(report.data.get('judging_samples'))} samples ({plain(judged)})")
+    return "Conversion report: " + ", ".join(parts)
 
 
 def _overview(report: ConversionReport) -> Markup:
@@ -130,8 +130,8 @@ def _words(key: str) -> str:
 def _tensors(found: Any, side: str) -> Markup:
     if not isinstance(found, list) or not found:
         return Markup()
-    told = [_tensor(entry) if isinstance(entry, dict) else plain(entry) for entry in found]
-    return element("dl", element("dt", side), element("dd", (element("p", text) for text in told)))
+    parts = [_tensor(entry) if isinstance(entry, dict) else plain(entry) for entry in found]
+    return element("dl", element("dt", side), element("dd", (element("p", text) for text in parts)))
 
 
 def _tensor(entry: dict[str, Any]) -> str:

@@ -212,7 +212,7 @@ def _cross(x: float, y: float) -> Markup:
 
 
 def _labels(points: Sequence[tuple[str, float, float]]) -> list[Markup]:
-    """Return the labels, each at the first place beside its point where it covers no point and no other label."""
+    """Return the labels, each at the first place next to its point where it covers no point and no other label."""
     taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in points]
     written = []
     for label, x, y in points:

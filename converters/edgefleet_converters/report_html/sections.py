@@ -58,8 +58,8 @@ def _candidates(row: ProfileReport, taken: str | None) -> Markup:
     ]  # fmt: skip
     head = element("tr", (element("th", name, scope="col", class_=kind or None) for name, kind in heads))
     rows = [_candidate(index, candidate, row, candidate.id == taken) for index, candidate in numbered(row.candidates)]
-    told = f"Judged by {metric.name} on {metric.n} samples ({metric.data}). " if metric is not None else ""
-    caption = f"{told}Times and memory were measured on the converting host, not on the board."
+    words = f"Judged by {metric.name} on {metric.n} samples ({metric.data}). " if metric is not None else ""
+    caption = f"{words}Times and memory were measured on the converting host, not on the board."
     if row.fp32 is not None:
         rows.insert(0, _source_row(row.fp32, metric.baseline if metric is not None else None))
     return element("table", element("caption", caption), element("thead", head), element("tbody", rows), class_="cards")
@@ -72,14 +72,14 @@ def _candidate(index: int, row: CandidateRow, of: ProfileReport, is_taken: bool)
     if row.left_out:
         left = f"{row.left_out} layer{'s' if row.left_out != 1 else ''} left out of int8"
         reason = f"{left}; {reason}" if reason else left
-    told = [verdict(row.verdict)]
+    words = [verdict(row.verdict)]
     if row.pareto:
-        told.append(join(" ", element("span", "●", class_="on"), element("span", " front", class_="soft")))
+        words.append(join(" ", element("span", "●", class_="on"), element("span", " front", class_="soft")))
     if is_taken:
-        told.append(element("span", " taken", class_="word"))
+        words.append(element("span", " taken", class_="word"))
     kinds = [kind for kind, holds in (("taken", is_taken), ("told", bool(reason))) if holds]
     cells = _cells(str(index), row.id, row, f"{size(row.bytes)}{share}", row.metric.value if row.metric else None)
-    line = element("tr", *cells, element("td", told, class_="wide"), class_=" ".join(kinds) or None)
+    line = element("tr", *cells, element("td", words, class_="wide"), class_=" ".join(kinds) or None)
     if not reason:
         return line
     below = element("td", reason, colspan=len(cells), class_="why wide")

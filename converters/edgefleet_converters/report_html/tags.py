@@ -1,6 +1,6 @@
 """HTML elements in which nothing of a model can become markup. Pure.
 
-Every name in a report may have been chosen by whoever made the model. So text is a `str` and is escaped when it becomes a child
+Every name in a report may have been chosen by the one that made the model. So text is a `str` and is escaped when it becomes a child
 or an attribute; only `Markup`, which this module alone makes, goes through as it is.
 """
 
@@ -55,7 +55,7 @@ def style(sheet: str) -> Markup:
 
 
 def shown(text: str) -> str:
-    """Return `text` cut to MAX_TEXT, control and direction characters as escapes: they must not reorder what stands beside."""
+    """Return `text` cut to MAX_TEXT, control and direction characters as escapes: they must not reorder what stands around them."""
     cut = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
     if cut.isprintable():
         return cut

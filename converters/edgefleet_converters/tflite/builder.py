@@ -1,6 +1,6 @@
 """Collects the operators of the graph that is being compiled, and refuses those that the target runtime lacks.
 
-Shapes are known while building, so each helper of `moves` and `maths` states the shape of what it makes. Whatever depends on
+Shapes are known while building, so each helper of `layout_moves` and `arithmetic` states the shape of what it makes. Whatever depends on
 constants only is computed here and now and never reaches the file.
 """
 

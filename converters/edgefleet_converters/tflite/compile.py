@@ -16,7 +16,7 @@ from edgefleet_converters.tflite.passes.layout import CancelTransposes
 from edgefleet_converters.tflite.passes.tidy import DropRoundTrips, DropUnused, ShareEqual
 from edgefleet_converters.tflite.quantize.source_grids import carried, in_int8
 from edgefleet_converters.tflite.runtimes import BY_ADAPTER, TfliteRuntime
-from edgefleet_converters.tflite.source_quantization import told
+from edgefleet_converters.tflite.source_quantization import source_quantization
 from edgefleet_converters.tflite.trace import Tracer
 from edgefleet_converters.tflite.writer import write
 
@@ -59,7 +59,7 @@ def compile_as_given(model: onnx.ModelProto, runtime: TfliteRuntime, *, io_dtype
 
     io_dtype: float32, int8 or uint8: type of inputs and outputs that are float32 in a quantized source.
     """
-    source = told(model)
+    source = source_quantization(model)
     if source is None:
         return compile_model(model, runtime)
     real = compile_model(source.model, runtime)

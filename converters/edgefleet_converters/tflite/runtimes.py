@@ -3,7 +3,7 @@
 Measured with one-operator files on x86_64 (2026-11-25), each in a process of its own. A type is listed only where the answer
 was right on tensors without quantization: many kernels read int8, uint8 and int16 as quantized and answer zeros or abort
 there. int16 is no type of
-TRANSPOSE: beside float operators, 2.14's XNNPACK delegate takes it and crashes. `test_runtimes.py` measures again what is
+TRANSPOSE: next to float operators, 2.14's XNNPACK delegate takes it and crashes. `test_runtimes.py` measures again what is
 written here.
 """
 

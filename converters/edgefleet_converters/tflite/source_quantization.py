@@ -2,7 +2,7 @@
 
 A quantized model says of each value on which grid it is stored: pairs of QuantizeLinear and DequantizeLinear (QDQ), or operators
 that take and give stored numbers (QLinearConv …). Both become the same float graph here, in which `Stored` (domain `DOMAIN`) stands
-where a value is put on its grid. It is lowered to QUANTIZE and DEQUANTIZE, which `quantize.carried` joins with the operators around.
+where a value is put on its grid. It is lowered to QUANTIZE and DEQUANTIZE, which `quantize.source_grids` joins with the operators around.
 
 Exact by construction: a stored number that goes anywhere else (an output, arithmetic on integers) is made again by QuantizeLinear
 of a value on its grid. uint8 becomes int8 with a zero point 128 lower. Scales that are no constants stay what they were.
@@ -27,7 +27,7 @@ _MOVING: Final = frozenset({
     "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Gather", "Expand", "Tile", "DepthToSpace",
     "SpaceToDepth", "Identity", "Split",
 })  # fmt: skip
-"""Operators on stored numbers that do the same on real ones, whatever the grid. All that they read beside is no stored number."""
+"""Operators on stored numbers that do the same on real ones, whatever the grid. All else that they read is no stored number."""
 _DECIDING: Final = ("ArgMax", "ArgMin")
 _CONTRIB: Final = "com.microsoft"
 
@@ -41,7 +41,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Told:
+class SourceQuantization:
     """model: in real numbers, with `Stored` nodes. grids: of the constants that a node reads, by the compiler's name for the node."""
 
     model: onnx.ModelProto
@@ -53,7 +53,7 @@ def label_of(node: onnx.NodeProto) -> str:
     return f"node {node.name or node.output[0]!r} ({node.op_type})"
 
 
-def told(model: onnx.ModelProto) -> Told | None:
+def source_quantization(model: onnx.ModelProto) -> SourceQuantization | None:
     """Return the model around its own grids; None when it has none that could be carried."""
     if not any(node.op_type.startswith(("QuantizeLinear", "QLinear", "QGemm")) for node in model.graph.node):
         return None
@@ -96,7 +96,7 @@ class _Walk:
         if rule is None or not rule(self, node):
             self._keep(node)
 
-    def end(self) -> Told:
+    def end(self) -> SourceQuantization:
         """Return the new model."""
         for value in self._model.graph.output:
             self._remake(value.name)
@@ -107,7 +107,7 @@ class _Walk:
         after.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self._new.items())
         if not any(entry.domain == DOMAIN for entry in after.opset_import):
             after.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-        return Told(after, self._grids)
+        return SourceQuantization(after, self._grids)
 
     def _keep(self, node: onnx.NodeProto) -> None:
         from edgefleet_converters.tflite.trace import read_names

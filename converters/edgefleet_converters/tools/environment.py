@@ -3,7 +3,7 @@
     TOOLS_DIR/torch/               a virtual environment
     TOOLS_DIR/torch/edgefleet.json written last: its presence says that the installation was finished
 
-The server's folder of tools lies beside its data folder (`<data>-tools`), so that a backup of the data does not carry
+The server's folder of tools lies next to its data folder (`<data>-tools`), so that a backup of the data does not carry
 gigabytes that can be installed again.
 """
 

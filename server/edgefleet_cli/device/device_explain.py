@@ -10,7 +10,6 @@ from edgefleet_cli.render.output import Column, Sheet
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.device import ModelExplanation
 
-PIN_LABEL = "edgefleet/pinned"
 
 WHY: Sheet[ModelExplanation] = Sheet(
     "models on this device",

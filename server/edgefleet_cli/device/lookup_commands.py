@@ -103,7 +103,7 @@ def pin(
     reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, as the value of a label.")] = "by-hand",
 ) -> None:
     """Keep a device out of rollouts from now on, at what it runs or at RELEASE. A rollout that has begun with it goes on."""
-    from edgefleet_cli.device.device_explain import PIN_LABEL
+    from edgefleet_protocol.labels import PIN_LABEL
 
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: reason})
@@ -122,7 +122,7 @@ def pin(
 
 def unpin(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Let a device take part in rollouts again, from the next one on."""
-    from edgefleet_cli.device.device_explain import PIN_LABEL
+    from edgefleet_protocol.labels import PIN_LABEL
 
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: None})

@@ -1,4 +1,4 @@
-"""How rollouts, their plans and their devices are shown for eyes; the tree of stages is in `rollout_tree`."""
+"""How rollouts, their plans and their devices are shown for eyes; the tree of stages is in `stage_tree`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgefleet_cli.render.format import age, counted, duration, moment, size, te
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.rollout.blocker_text import device_wait, wait_lines
 from edgefleet_cli.rollout.power_table import show_power
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.rollout import (
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         Stage,
     )
 
-FINAL = frozenset({"finished", "regressed", "rolled_back", "rollback_incomplete", "cancelled", "superseded"})
 REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
@@ -38,7 +38,7 @@ BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")
 
 def is_final(rollout: Rollout) -> bool:
     """Tell whether nothing more will happen by itself."""
-    return rollout.state in FINAL
+    return rollout.state in ROLLOUT_FINAL
 
 
 def exit_code(rollout: Rollout) -> int:

@@ -49,7 +49,7 @@ class Alert:
         return self.labels.get("alertname") or "an alert without a name"
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What it says of itself: summary, else description."""
         return self.annotations.get("summary") or self.annotations.get("description") or ""
 

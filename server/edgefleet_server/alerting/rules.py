@@ -105,5 +105,5 @@ def _bad(why: str) -> BadPayloadError:
 
 def reason_of(alert: Alert) -> str:
     """Return the reason that a rollout is given."""
-    told = f": {alert.told}" if alert.told else ""
-    return f"alert {alert.name} is firing{told}"[:400].replace("\0", "")
+    summary = f": {alert.summary}" if alert.summary else ""
+    return f"alert {alert.name} is firing{summary}"[:400].replace("\0", "")

@@ -148,8 +148,8 @@ class AlertService:
 
         named = alert.labels.get(rules.ROLLOUT_LABEL, "")
         if not named and not rules.is_matched(alert.labels, [rules.parse_matcher(one) for one in receiver.matchers]):
-            told = f"it has no label {rules.ROLLOUT_LABEL}, and the receiver's matchers do not hold"
-            return [result(AlertOutcome.NOT_OURS, told)]
+            reason = f"it has no label {rules.ROLLOUT_LABEL}, and the receiver's matchers do not hold"
+            return [result(AlertOutcome.NOT_OURS, reason)]
         if not alert.is_firing:
             return [result(AlertOutcome.RESOLVED, "a resolved alert resumes nothing; a person does")]
         model = receiver.model or alert.labels.get(rules.MODEL_LABEL, "")

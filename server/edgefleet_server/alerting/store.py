@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from edgefleet_server.alerting.errors import ReceiverUnknownError
 from edgefleet_server.alerting.tables import AlertReceiver, AlertSeen
+from edgefleet_server.db.bulk import insert_new
 
 
 def receivers(session: Session) -> Sequence[AlertReceiver]:
@@ -47,9 +47,7 @@ def mark_used(session: Session, receiver_id: str, now: datetime) -> None:
 
 def note_first(session: Session, row: dict[str, Any]) -> bool:
     """Write that an alert is seen; return False when it was before. Of two processes at once one waits for the other."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    statement: Any = dialect.insert(AlertSeen).values(**row).on_conflict_do_nothing()
-    return session.execute(statement.returning(col(AlertSeen.fingerprint))).first() is not None
+    return insert_new(session, AlertSeen, row)
 
 
 def set_outcome(session: Session, row: dict[str, Any], outcome: str, reason: str) -> None:

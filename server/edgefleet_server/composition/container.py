@@ -28,7 +28,7 @@ from edgefleet_server.webhook.service import WebhookService
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything that a request, the gateway or the engine may call; the conversion worker makes do with `converter_parts`."""
+    """Everything that a request, the gateway or the engine may call; the conversion worker makes do with `worker_container`."""
 
     settings: ServerSettings
     clock: Clock

@@ -174,9 +174,9 @@ def _lost(job: ClaimedJob) -> LeaseLostError:
     )
 
 
-def _text(told: str, most: int = _MAX_TEXT) -> str:
+def _text(text: str, most: int = _MAX_TEXT) -> str:
     """Return what a child reported as text that every database holds: NUL and halves of surrogate pairs become escapes."""
-    return told.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()[:most]
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()[:most]
 
 
 def _blank() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ARRAY, ColumnElement, Dialect, Table, Text, TypeDecorator, bindparam, func, select, text
+from sqlalchemy import ARRAY, ColumnElement, Dialect, Table, Text, TypeDecorator, bindparam, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import TextClause
 from sqlmodel import Session, SQLModel
@@ -113,6 +113,12 @@ def _update(table: Table, keys: Sequence[str], packed: Packed) -> TextClause:
 
 def _quoted(names: Collection[str]) -> Iterator[str]:
     return (f'"{name}"' for name in names)
+
+
+def insert_new(session: Session, table: type[SQLModel], values: Row) -> bool:
+    """Insert a row unless its key is taken; return whether this call did. Of two transactions at once one waits for the other."""
+    statement = insert_into(session, table).values(**values).on_conflict_do_nothing().returning(literal(1))
+    return session.scalar(statement) is not None
 
 
 def insert_into(session: Session, table: type[SQLModel]) -> Any:

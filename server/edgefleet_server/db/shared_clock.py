@@ -85,9 +85,9 @@ class DatabaseClock:
         known = self._anchor
         with self._db.engine.connect() as connection:  # not the caller's: its transaction may have failed
             began_s = self._own.monotonic_s()
-            told: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            reading: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
             ended_s = self._own.monotonic_s()
-        found = _Anchor(told, self._own.now(), (began_s + ended_s) / 2)
+        found = _Anchor(reading, self._own.now(), (began_s + ended_s) / 2)
         if known is not None and ended_s - began_s > SLOWEST_ANSWER_S:
             return known
         if known is None and abs(found.own - found.time) >= TELL_FROM:

@@ -3,7 +3,7 @@
 - The hub polls the feed once a second, and at once when this process committed an event. What it finds goes to every viewer
   whose filter takes it; each event is written as text once.
 - A viewer that comes back with the last id that it saw (`Last-Event-ID`) reads what it missed from the database first, and is then
-  fed by the hub from the very id on: nothing is lost, nothing comes twice, ids only grow (`happenings` says why they are safe).
+  fed by the hub from the very id on: nothing is lost, nothing comes twice, ids only grow (`events.log` says why they are safe).
 - A viewer keeps at most MAX_WAITING events. One that does not take them in time loses its buffer, not its events: it reads on from
   the database, as if it had come back.
 - The forms differ in nothing but how an event is written: Server-Sent Events, or a JSON object a line (NDJSON).

@@ -1,7 +1,7 @@
 """The fleet as the rest of the server sees it.
 
-A façade over its parts: `enrolment` (claims, certificates), `approving` (who waits), `desired` (signed documents), `holding` (the hold),
-`offering` (what rollouts ask), `reports` (what devices say), `tasking` (tasks), `happenings` (events), `groups`,
+A façade over its parts: `enrolment` (claims, certificates, approval), `desired` (signed documents, the hold, tasks),
+`reported` (what devices say, what rollouts ask), `events` (the event log), `inventory` (groups, lists),
 `identity` (device tokens), `rules` (selectors). Thread-safe; calls block; every write joins the caller's transaction.
 """
 

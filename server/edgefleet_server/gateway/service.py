@@ -1,6 +1,6 @@
 """The gateway: one MQTT connection of this server process and the three threads behind it.
 
-`link` receives and sends, `inbound` stores reports, `outbound` publishes documents, `responder` answers block and metadata
+`mqtt` receives and sends, `inbound` stores reports, `outbound` publishes documents, `responder` answers block and metadata
 requests. The gateway owns none of the facts: everything that must reach devices is in the database.
 """
 

@@ -1,10 +1,12 @@
 """How log lines of the server's processes look: time, level, process word, logger, event phrase, then the fields.
 
-Its own module because server and conversion worker must agree, and neither may import the other.
+Server and conversion worker agree by it: neither may import the other.
 """
 
 import logging
 import sys
+
+from edgefleet_protocol.log_fields import with_fields
 
 _PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
@@ -14,20 +16,8 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        fields = " ".join(
-            f"{name}={_printable(value)}" for name, value in record.__dict__.items() if name not in _PLAIN
-        )
-        line = super().format(record)
-        if not fields:
-            return line
-        first, newline, rest = line.partition("\n")
-        return f"{first} {fields}{newline}{rest}"
-
-
-def _printable(value: object) -> str:
-    """Return a field's text with control characters escaped: what a stranger sent never looks like a line of ours."""
-    text = str(value)
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        return with_fields(super().format(record), fields)
 
 
 def set_up(process: str, level: str) -> None:

@@ -2,7 +2,7 @@
 
 When devices report or a person steers a rollout it is woken, and ticks the rollouts at once.
 
-Its own module because it belongs to no feature: each tick calls the services, one after another, and a failure of one is
+It belongs to no feature: each tick calls the services, one after another, and a failure of one is
 logged and does not stop the others. Replicas may all run it: every step is safe to do twice.
 """
 

@@ -20,7 +20,7 @@ from edgefleet_server.process.init import report_error
 from edgefleet_server.settings import load_settings
 from edgefleet_server.web.openapi_diff import breaks
 
-MAX_TOLD = 20
+MAX_LISTED = 20
 
 
 class BreakingChangeError(EdgefleetError):
@@ -50,8 +50,8 @@ def write(path: Path, made: dict[str, Any], *, allow_breaking: bool) -> None:
     if path.is_file() and not allow_breaking:
         found = breaks(json.loads(path.read_text(encoding="utf-8")), made)
         if found:
-            told = "\n".join(f"  {line}" for line in found[:MAX_TOLD])
-            raise BreakingChangeError(f"{len(found)} change(s) would break programs that use {path}:\n{told}")
+            listed = "\n".join(f"  {line}" for line in found[:MAX_LISTED])
+            raise BreakingChangeError(f"{len(found)} change(s) would break programs that use {path}:\n{listed}")
     path.write_text(text_of(made), encoding="utf-8")
 
 

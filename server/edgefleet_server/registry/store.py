@@ -2,29 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import delete, func, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, func, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.db.bulk import insert_new
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
 from edgefleet_server.registry.tables import AliasRow, BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
 
 
-def _insert_new(session: Session, table: type, values: dict[str, Any]) -> bool:
-    """Insert a row unless its key exists; return whether this call inserted it."""
-    dialect = session.get_bind().dialect.name
-    insert = sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
-    statement = insert.values(**values).on_conflict_do_nothing().returning(literal(1))
-    return session.scalar(statement) is not None
-
-
 def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bool:
     """Record a stored blob unless it is recorded; return whether it is new."""
-    return _insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now})
+    return insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now})
 
 
 def blob_length(session: Session, sha256: str) -> int | None:
@@ -40,7 +31,7 @@ def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
 
 def ensure_model(session: Session, name: str, now: datetime, by: str) -> None:
     """Record a model name; a second time changes nothing."""
-    _insert_new(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
+    insert_new(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
 
 
 def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow | None:
@@ -53,7 +44,7 @@ def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> Re
 
 def ensure_release(session: Session, row: ReleaseRow) -> bool:
     """Insert a release unless its name and version exist; return whether this call inserted it."""
-    return _insert_new(session, ReleaseRow, row.model_dump(exclude={"id"}))
+    return insert_new(session, ReleaseRow, row.model_dump(exclude={"id"}))
 
 
 def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[BundleRow]]:

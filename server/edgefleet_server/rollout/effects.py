@@ -111,7 +111,7 @@ class AssignmentUpdated(msgspec.Struct, frozen=True, gc=False):
 class Offer(msgspec.Struct, frozen=True, gc=False):
     """Write the release into the device's document. The gen of the document becomes the assignment's `gen`.
 
-    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`spreading`).
+    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`throttle.jitter`).
     """
 
     device: DeviceId

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_protocol.messages import CHILD_DIED_CODE, SPREAD_CODE
 from edgefleet_server.fleet.inventory.views import DesiredModel, DeviceView, ReportedModel
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.rollout.spec.model import PIN_LABEL
 from edgefleet_server.rollout.status.devices import RolloutDevice
 
 _COMMITTED: Final = "committed"

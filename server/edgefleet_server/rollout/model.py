@@ -18,6 +18,7 @@ import msgspec
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.rollout.spec.model import (
     DeviceDeadlines,
     Inconclusive,
@@ -172,28 +173,21 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 Answers = Mapping[tuple[int, str], Mapping[int, Answered]]
 """By stage and stratum, by the gate's place: what was last answered."""
 
-__all__ = ["DeviceDeadlines", "Inconclusive", "InstallGate", "OnFail", "Promote", "Size", "Spec", "StageSpec"]
-"""Of `spec_model`, for those who use both. What is defined here is public, too."""
+__all__ = [
+    "DeviceDeadlines",
+    "Inconclusive",
+    "InstallGate",
+    "OnFail",
+    "Promote",
+    "RolloutState",
+    "Size",
+    "Spec",
+    "StageSpec",
+]
+"""Of `spec.model` and of the protocol, for those who use both. What is defined here is public, too."""
 
 FULL_CUT: Final = 2**64
 """A cut above every rank: the whole stratum."""
-
-
-class RolloutState(StrEnum):
-    """Where a rollout stands."""
-
-    DRAFT = "draft"
-    VALIDATING = "validating"
-    AWAITING_APPROVAL = "awaiting_approval"
-    RUNNING = "running"
-    PAUSED = "paused"
-    ROLLING_BACK = "rolling_back"
-    ROLLED_BACK = "rolled_back"
-    ROLLBACK_INCOMPLETE = "rollback_incomplete"
-    FINISHED = "finished"
-    REGRESSED = "regressed"
-    SUPERSEDED = "superseded"
-    CANCELLED = "cancelled"
 
 
 class StageState(StrEnum):

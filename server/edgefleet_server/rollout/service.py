@@ -15,6 +15,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId, parse_model_name
+from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.selectors.count import DeviceSet
@@ -39,7 +40,7 @@ from edgefleet_server.rollout.preparation.metric_collector import MetricCollecto
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.preparation.population import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
-from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PIN_LABEL, PREVIOUS, WATCH, Membership, Spec, Supersede
+from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PREVIOUS, WATCH, Membership, Spec, Supersede
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.spec.resolve import with_versions
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError, RolloutEvent, step_rollout
@@ -313,7 +314,7 @@ class RolloutService:
         self._steer(rollout_id, caller.name, "leave a stage out", make)
 
     def retry(self, rollout_id: str, by: str, reason: str, choice: retry.Choice) -> None:
-        """Give devices on which the release failed another try; see `second_try`. Raises IllegalStateError, ActiveExistsError."""
+        """Give devices on which the release failed another try; see `commands.retry`. Raises IllegalStateError, ActiveExistsError."""
         said = _said("retried", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:

@@ -109,18 +109,6 @@ ROLLOUT_ACTIVE: Final = frozenset(
 ROLLOUT_WALKS: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL})
 """Its stages are walked: a tick may offer, and one that waits for an approval runs again once it has it."""
 
-ROLLOUT_FINAL: Final = frozenset(
-    {
-        RolloutState.ROLLED_BACK,
-        RolloutState.ROLLBACK_INCOMPLETE,
-        RolloutState.FINISHED,
-        RolloutState.REGRESSED,
-        RolloutState.SUPERSEDED,
-        RolloutState.CANCELLED,
-    }
-)
-"""The engine has nothing left to do of its own. FINISHED may still regress or be reopened, and REGRESSED be rolled back."""
-
 _R, _RE = RolloutState, RolloutEvent
 
 _ROLLOUT_OPEN: Final = ROLLOUT_ACTIVE | {RolloutState.DRAFT}

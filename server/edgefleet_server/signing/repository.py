@@ -1,13 +1,13 @@
 """The TUF repository: signs metadata in the shape of docs/protocol/manifest.md and keeps it in the database.
 
-Its own file because it is the shell around python-tuf; `store` has the SQL, `service` the transactions.
+It is the shell around python-tuf; `store` has the SQL, `service` the transactions.
 
 Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `releases` delegates `m.<model>`
 (`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent snapshots.
 
 Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
-  still moves forward; what clients have seen of the lost one is outrun when they tell of it (`outrunning`).
+  still moves forward; what clients have seen of the lost one is outrun when they tell of it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes.
 - Source: TUF specification 1.0.31, sections 4 and 5.

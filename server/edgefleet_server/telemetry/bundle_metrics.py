@@ -94,33 +94,33 @@ def bundle_line(view: BundleView, performance: Performance | None, recent: Figur
     )
 
 
-def figure_in(told: Any, *path: str) -> float | None:
+def figure_in(tree: Any, *path: str) -> float | None:
     """Return the finite number at a path of nested mappings, None when there is none."""
     for name in path:
-        told = told.get(name) if isinstance(told, Mapping) else None
-    is_figure = isinstance(told, int | float) and not isinstance(told, bool) and math.isfinite(told)
-    return told if is_figure else None
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    is_figure = isinstance(tree, int | float) and not isinstance(tree, bool) and math.isfinite(tree)
+    return tree if is_figure else None
 
 
 def metric_in(report: Mapping[str, Any]) -> Metric | None:
     """Return the metric of a bundle's report, None when it tells none."""
-    told = report.get("metric")
+    metric = report.get("metric")
     value = figure_in(report, "metric", "value")
-    if not isinstance(told, Mapping) or value is None:
+    if not isinstance(metric, Mapping) or value is None:
         return None
-    n = figure_in(told, "n")
+    n = figure_in(metric, "n")
     return Metric(
-        name=str(told.get("name") or "metric"),
+        name=str(metric.get("name") or "metric"),
         value=value,
-        baseline=figure_in(told, "baseline"),
-        drop=figure_in(told, "drop"),
+        baseline=figure_in(metric, "baseline"),
+        drop=figure_in(metric, "drop"),
         n=None if n is None else int(n),
-        data=str(told.get("data") or ""),
+        data=str(metric.get("data") or ""),
     )
 
 
-def _runtime(told: Mapping[str, Any]) -> str:
-    return f"{told.get('name', '?')} {told.get('version', '')}".strip()
+def _runtime(runtime: Mapping[str, Any]) -> str:
+    return f"{runtime.get('name', '?')} {runtime.get('version', '')}".strip()
 
 
 def _expected(estimate: Mapping[str, Any]) -> dict[str, Expected]:

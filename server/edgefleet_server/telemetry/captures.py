@@ -1,6 +1,6 @@
 """Captured records: asking a device for them, keeping what comes, giving it out. All of it sealed: the server has no key to open any.
 
-Its own file because it speaks to the fleet, which the rest of the telemetry feature does not need. Rules:
+It speaks to the fleet, which the rest of the telemetry feature does not need. Rules:
 - A record is taken only for a fetch that an operator asked for, from the device that was asked, and at most as many as asked.
 - (device, record) is the key: a record that comes twice counts once.
 - A fetch is over with the message that says that none is left, or when its time is up.

@@ -38,12 +38,12 @@ from edgefleet_server.telemetry.service import view
 MAX_BUNDLES: Final = 128
 MAX_DEVICES: Final = 32
 MAX_WINDOWS: Final = 8
-MAX_TOLD: Final = 20_000
+MAX_PAIRS: Final = 20_000
 """Pairs of bundle and device that are looked through."""
 REACH: Final = timedelta(days=30)
 KEPT_S: Final = 15.0
 
-_Told = list[tuple[BundleView, Example]]
+_Examples = list[tuple[BundleView, Example]]
 
 
 class Registry(Protocol):
@@ -74,11 +74,11 @@ class CostService:
         self._registry = registry
         self._profiles_of = profiles_of
         self._lock = threading.Lock()
-        self._kept: dict[str, tuple[float, CostModel, _Told]] = {}
+        self._kept: dict[str, tuple[float, CostModel, _Examples]] = {}
 
     def forecast(self, bundle: BundleView) -> dict[str, Any]:
         """Return the estimate of a bundle as plain data, from a fresh fit: it is kept with the bundle for good."""
-        return told(self._estimate(bundle, is_fresh=True))
+        return estimate_view(self._estimate(bundle, is_fresh=True))
 
     def performance(self, bundles: Sequence[BundleView]) -> list[Performance]:
         """Return prediction and observation of each bundle of a release."""
@@ -102,7 +102,9 @@ class CostService:
     def _performance(self, bundle: BundleView, observation: Observation | None) -> Performance:
         predicted = bundle.report.get("predicted") or None
         if observation is None:
-            return Performance(bundle.profile, predicted, told(self._estimate(bundle, is_fresh=False)), None, {}, {})
+            return Performance(
+                bundle.profile, predicted, estimate_view(self._estimate(bundle, is_fresh=False)), None, {}, {}
+            )
         error, within = {}, {}
         for name in QUANTITIES:
             figure, true = (predicted or {}).get(name), getattr(observation, name)
@@ -118,7 +120,7 @@ class CostService:
         relatives = [(other, self._model(other.name, is_fresh=False)[0]) for other in kin]
         return predict(profile, subject_of(bundle.report), own, relatives)
 
-    def _model(self, profile: str, *, is_fresh: bool) -> tuple[CostModel, _Told]:
+    def _model(self, profile: str, *, is_fresh: bool) -> tuple[CostModel, _Examples]:
         """Return the fit of a profile and the examples it was made of."""
         now_s = self._clock.monotonic_s()
         with self._lock:
@@ -146,9 +148,9 @@ class CostService:
         since = self._clock.now() - REACH
         windows: dict[str, dict[str, list[DeviceWindow]]] = {digest: {} for digest in wanted}
         with self._db.read() as session:
-            told = store.reporting_devices(session, list(wanted), since, min_answers=MIN_ANSWERS, limit=MAX_TOLD)
-            profiles = self._profiles_of(sorted({device for _, device in told}))
-            heard = _heard(told, wanted, profiles)
+            reporting = store.reporting_devices(session, list(wanted), since, min_answers=MIN_ANSWERS, limit=MAX_PAIRS)
+            profiles = self._profiles_of(sorted({device for _, device in reporting}))
+            heard = _heard(reporting, wanted, profiles)
             rows = store.loaded_windows(
                 session, list(wanted), heard, since, min_answers=MIN_ANSWERS, windows=MAX_WINDOWS
             )
@@ -166,10 +168,10 @@ class CostService:
         return found
 
 
-def _heard(told: Sequence[tuple[str, str]], wanted: Mapping[str, str], profiles: Mapping[str, str]) -> list[str]:
+def _heard(reporting: Sequence[tuple[str, str]], wanted: Mapping[str, str], profiles: Mapping[str, str]) -> list[str]:
     """Return the devices to read: of each bundle the first MAX_DEVICES that have its profile."""
     of_bundle: dict[str, list[str]] = {}
-    for digest, device in told:
+    for digest, device in reporting:
         if profiles.get(device) == wanted[digest]:
             of_bundle.setdefault(digest, []).append(device)
     return sorted({device for devices in of_bundle.values() for device in devices[:MAX_DEVICES]})
@@ -186,7 +188,7 @@ def subject_of(report: Mapping[str, Any]) -> Subject | None:
         return None
 
 
-def told(estimate: Estimate) -> dict[str, Any]:
+def estimate_view(estimate: Estimate) -> dict[str, Any]:
     """Return an estimate as plain data, figures rounded to what they are worth."""
     data = asdict(estimate)
     for name in QUANTITIES:
@@ -207,9 +209,9 @@ def _left_out(model: CostModel, examples: Sequence[Example], index: int) -> dict
     """Return how far off each figure of an example is when it is predicted from the others: predicted ÷ observed - 1."""
     errors = {}
     for name, made in model.fits.items():
-        told_of = [number for number, one in enumerate(examples) if getattr(one.observation, name) is not None]
-        if index in told_of:
-            errors[name] = _rounded(expm1(-made.left_out[told_of.index(index)]))
+        known = [number for number, one in enumerate(examples) if getattr(one.observation, name) is not None]
+        if index in known:
+            errors[name] = _rounded(expm1(-made.left_out[known.index(index)]))
     return errors
 
 

@@ -1,6 +1,6 @@
 """What devices show to who watches them: kept for minutes, given out to each who looks (ADR 0044).
 
-Its own file because it speaks to the fleet, which the rest of the telemetry feature does not need. Rules:
+It speaks to the fleet, which the rest of the telemetry feature does not need. Rules:
 - To look is to watch on: asking in time has the device's document signed again before its watch ends. Nobody has to end one.
 - The newest 64 messages of a device are kept, ten minutes long. They are rows, so that any replica can answer.
 - A device shows what it likes within these bounds; what is no line is left out.

@@ -218,10 +218,10 @@ class Comparisons:
 
     def lines(self, bundles: Sequence[BundleView]) -> list[BundleLine]:
         """Return what is known of each of these bundles."""
-        told = {one.profile: one for one in self._costs.performance(bundles)}
+        performance = {one.profile: one for one in self._costs.performance(bundles)}
         since = self._clock.now() - RECENT
         return [
-            bundle_line(one, told.get(one.profile), self._telemetry.recent(one.sha256, since, RECENT_WINDOWS))
+            bundle_line(one, performance.get(one.profile), self._telemetry.recent(one.sha256, since, RECENT_WINDOWS))
             for one in bundles
         ]
 

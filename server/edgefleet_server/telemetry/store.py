@@ -7,10 +7,10 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import JSON, ColumnElement, Integer, Text, bindparam, cast, delete, func, insert, select, true
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
+from edgefleet_server.db.bulk import insert_into
 from edgefleet_server.telemetry.tables import (
     TelemetryBatch,
     TelemetryCapture,
@@ -33,12 +33,10 @@ Key = tuple[str, str, int]
 
 def add_batches(session: Session, rows: Sequence[dict[str, Any]]) -> set[Key]:
     """Insert messages; return the keys (device, boot, seq) of those that are new."""
-    dialect = session.get_bind().dialect.name
-    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
     new: set[Key] = set()
     for start in range(0, len(rows), ROWS_A_STATEMENT):
         statement = (
-            make(TelemetryBatch)
+            insert_into(session, TelemetryBatch)
             .values(list(rows[start : start + ROWS_A_STATEMENT]))
             .on_conflict_do_nothing()
             .returning(col(TelemetryBatch.device_id), col(TelemetryBatch.boot_id), col(TelemetryBatch.seq))
@@ -270,8 +268,7 @@ def delete_before(session: Session, moment: datetime) -> int:
 
 def add_watched(session: Session, rows: Sequence[dict[str, Any]]) -> None:
     """Insert what watched devices show, each message once."""
-    make = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(make(TelemetryWatched).values(list(rows)).on_conflict_do_nothing())
+    session.execute(insert_into(session, TelemetryWatched).values(list(rows)).on_conflict_do_nothing())
 
 
 def keep_watched(session: Session, device_id: str, newest: int) -> None:

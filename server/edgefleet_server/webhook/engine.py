@@ -190,6 +190,6 @@ class WebhookSender:
             elif row is not None and row.failures:
                 store.hold(session, to.id, 0, None)
         if outcome.state is not DeliveryState.DELIVERED:
-            told = {"webhook_id": to.id, "delivery": parcel.id, "state": outcome.state.value, "error": outcome.error}
-            _log.info("webhook delivery failed", extra=told)
+            extra = {"webhook_id": to.id, "delivery": parcel.id, "state": outcome.state.value, "error": outcome.error}
+            _log.info("webhook delivery failed", extra=extra)
         return True

@@ -131,20 +131,20 @@ def outcome_of(
     """Return what a try came to. status: None when no answer came, `error` says why; attempts: this one among them."""
     if status is not None and 200 <= status < 300:
         return Outcome(DeliveryState.DELIVERED, None, status, "")
-    told = error or _told(status)
+    reason = error or _status_text(status)
     if status == _GONE:
-        return Outcome(DeliveryState.DEAD, None, status, told, gone=True)
+        return Outcome(DeliveryState.DEAD, None, status, reason, gone=True)
     if now >= give_up_at:
-        return Outcome(DeliveryState.DEAD, None, status, f"{told}; its time is over")
+        return Outcome(DeliveryState.DEAD, None, status, f"{reason}; its time is over")
     holds = status is None or status in _BUSY
     wait = wait_of(attempts, chance)
     asked = _seconds(retry_after, now) if status in _BUSY else None
     if asked is not None:
         wait = max(wait, asked)
-    return Outcome(DeliveryState.PENDING, min(now + wait, give_up_at), status, told, holds=holds)
+    return Outcome(DeliveryState.PENDING, min(now + wait, give_up_at), status, reason, holds=holds)
 
 
-def _told(status: int | None) -> str:
+def _status_text(status: int | None) -> str:
     if status is not None and 300 <= status < 400:
         return f"the receiver answered {status}; redirects are not followed, name the final URL"
     return f"the receiver answered {status}"

@@ -53,7 +53,7 @@ class House:
         self.refs: dict[str, SlotRef] = {}
         self.happened: queue.SimpleQueue[tuple[str, str, str]] = queue.SimpleQueue()
         self._todo: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.serving.attach(self, self.refs.get)
+        self.serving.attach(self)
         self.loop.on_wake(self._work)
         self._thread = threading.Thread(target=self.loop.run)
         self._thread.start()
@@ -143,6 +143,9 @@ class House:
     def on_active_exit(self, model: str, how: str, failed: Failed | None) -> bool:
         self.happened.put(("exit", model, how))
         return True
+
+    def active_ref(self, model: str) -> SlotRef | None:
+        return self.refs.get(model)
 
     def before_start(self, model: str) -> None:
         return

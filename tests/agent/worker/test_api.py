@@ -16,11 +16,11 @@ from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Mo
 from edgefleet_agent.worker.control.protocol import GetStats, RoutesTable, Start, Stats
 from edgefleet_agent.worker.http.api import TIMEOUT_HEADER, Api
 from edgefleet_agent.worker.http.server import Request, Response
-from edgefleet_agent.worker.observe.answer_log import Watch
+from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.routing.proxy import WorkerProxy
 from edgefleet_agent.worker.routing.table import Routes
 from edgefleet_agent.worker.runtime.engine import Engine, InlinePolicy
-from edgefleet_agent.worker.runtime.stats import Figures
+from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import RunError
 from edgefleet_runtime.postprocess import build_postprocessor
@@ -328,8 +328,8 @@ def test_what_fails_after_its_caller_gave_up_is_counted_once() -> None:
             runtime=SimpleNamespace(inputs=specs, outputs=specs, run=fail),
             postprocess=build_postprocessor(None, (), specs),
         )
-        engine, figures, routes = Engine(loop), Figures(), Routes("", RoutesTable(), loop)
-        watch = Watch(start, "x", lambda _message: None)
+        engine, figures, routes = Engine(loop), WorkerStats(), Routes("", RoutesTable(), loop)
+        watch = AnswerLog(start, "x", lambda _message: None)
         api = Api(cast("Any", served), engine, InlinePolicy(1e9), figures, routes, WorkerProxy(1.0), watch)
         asked = Request("POST", "/v2/models/digits/infer", [(TIMEOUT_HEADER, b"1")], _tensor())
         answer = api.handle(asked)

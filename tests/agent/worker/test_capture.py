@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgefleet_agent.captures.prediction_log import unpack_block
 from edgefleet_agent.worker.control.protocol import Captured, Predictions, SetCapture, Start, ToAgentd
-from edgefleet_agent.worker.observe.answer_log import Watch
+from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.observe.capture import (
     HELD_BYTES,
     MAX_STRATA,
@@ -182,7 +182,7 @@ def test_the_watch_tells_answers_in_blocks_and_captures_after_their_window() -> 
     told: list[ToAgentd] = []
 
     async def run() -> None:
-        watch = Watch(START, "y", told.append)
+        watch = AnswerLog(START, "y", told.append)
         made = capture()
         watch.tap = made
         assert watch.trace_of(b"caller-7") == "caller-7"
@@ -208,7 +208,7 @@ def test_a_watch_without_capture_keeps_nothing_and_says_so() -> None:
     told: list[ToAgentd] = []
 
     async def run() -> None:
-        watch = Watch(msgspec.structs.replace(START, log_predictions=False), "y", told.append)
+        watch = AnswerLog(msgspec.structs.replace(START, log_predictions=False), "y", told.append)
         watch.answered("t1", X, SURE, [0], 0.001, nonfinite=False)
         watch.keep("disagreement", X, {})
         assert not watch.flag("t1")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.worker.control.protocol import Predictions, Seen, Start, ToAgentd
-from edgefleet_agent.worker.observe.answer_log import Watch
-from edgefleet_agent.worker.observe.live_answers import LABEL_CHARS, Onlooker
+from edgefleet_agent.worker.observe.answer_log import AnswerLog
+from edgefleet_agent.worker.observe.live_answers import LABEL_CHARS, LiveAnswers
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import Array
 from edgefleet_runtime.postprocess import GLANCE_VALUES, build_postprocessor, parse_postprocess
@@ -28,14 +28,14 @@ def spec(*shape: int | str) -> tuple[TensorSpec, ...]:
     return (TensorSpec(name="y", dtype="float32", shape=list(shape)),)
 
 
-def onlooker(lines: int = 5, policy: Privacy | None = None) -> Onlooker:
+def live(lines: int = 5, policy: Privacy | None = None) -> LiveAnswers:
     """Return the onlooker of a made-up classifier."""
     post = build_postprocessor(None, LABELS, spec("n", 3))
-    return Onlooker(cast("Any", SimpleNamespace(start=START, privacy=policy or Privacy(), postprocess=post)), lines)
+    return LiveAnswers(cast("Any", SimpleNamespace(start=START, privacy=policy or Privacy(), postprocess=post)), lines)
 
 
 def test_only_the_newest_are_told_and_all_are_counted() -> None:
-    made = onlooker(2)
+    made = live(2)
     assert made.take() is None
     for number in range(9):
         made.answered(f"t{number}", SCORES, 0.001, nonfinite=False)
@@ -49,7 +49,7 @@ def test_only_the_newest_are_told_and_all_are_counted() -> None:
 
 
 def test_a_policy_that_keeps_outputs_shows_that_there_was_an_answer_and_no_more() -> None:
-    made = onlooker(policy=Privacy(outputs=False))
+    made = live(policy=Privacy(outputs=False))
     made.answered("t1", SCORES, 0.002, nonfinite=False)
     seen = made.take()
     assert seen is not None
@@ -96,7 +96,7 @@ def test_what_cannot_be_glanced_at_quickly_is_left_out(output: Array) -> None:
 
 
 def test_not_a_number_is_told_as_such() -> None:
-    made = onlooker()
+    made = live()
     made.answered("t1", {"y": np.array([[np.nan, 0.5, 0.1]], np.float32)}, 0.001, nonfinite=True)
     seen = made.take()
     assert seen is not None
@@ -110,9 +110,9 @@ def test_a_watched_worker_tells_its_answers_and_still_logs_them() -> None:
     sent: list[ToAgentd] = []
 
     async def answer_twice() -> None:
-        watch = Watch(START, "y", sent.append)
+        watch = AnswerLog(START, "y", sent.append)
         watch.answered("t0", {}, SCORES, [1], 0.001, nonfinite=False)
-        watch.onlooker = onlooker()
+        watch.live = live()
         watch.answered("t1", {}, SCORES, [1], 0.001, nonfinite=False)
         watch._tick()  # what the loop would call a second later
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.model import Advance, KeepWaiting
 from edgefleet_server.rollout.assignments import is_failure
 from edgefleet_server.rollout.bucketing import rank
@@ -33,7 +34,6 @@ from edgefleet_server.rollout.state_machines import (
     CELL_DONE,
     CELL_OPEN,
     FAILED_STATES,
-    ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,

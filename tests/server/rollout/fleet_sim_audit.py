@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.tables import FleetEvent
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
@@ -24,7 +25,6 @@ from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
-    ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
 )

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.fleet.selectors.grammar import parse_selector
 from edgefleet_server.rollout.analysis import decide, metrics, webhook_gates
 from edgefleet_server.rollout.analysis.device_metrics import LATE
@@ -37,7 +38,7 @@ from edgefleet_server.rollout.planner import approvals
 from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.planner.stages import NO_CANARY, OPENED
 from edgefleet_server.rollout.spec.model import Mode, Spec, profile_of
-from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ROLLOUT_FINAL, ROLLOUT_WALKS
+from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ROLLOUT_WALKS
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
 from tests.server.rollout.simulated_state import START
 from tests.server.rollout.simulated_telemetry import Shows, SimulatedTelemetry

@@ -7,6 +7,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.model import Advance, Rule
 from edgefleet_server.rollout.effects import DecisionMade, Plan, Revert
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState
@@ -16,7 +17,6 @@ from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_TRANSITIONS,
     IN_FLIGHT,
-    ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
 )

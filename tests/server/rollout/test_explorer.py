@@ -10,6 +10,7 @@ import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, Phase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
     Offer,
@@ -19,7 +20,6 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
 )
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, VerdictKind
-from edgefleet_server.rollout.state_machines import ROLLOUT_FINAL
 from tests.server.rollout import explored_keys
 from tests.server.rollout.explored import Document, Fleet, Node
 from tests.server.rollout.explored_fleets import BY_NAME, FLEETS, WITH_NOBODY_BETWEEN

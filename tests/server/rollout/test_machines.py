@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.messages import AssignmentState, assignment_of
 from edgefleet_protocol.messages import Phase as DevicePhase
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.model import RolloutState, StageState
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
@@ -23,7 +24,6 @@ from edgefleet_server.rollout.state_machines import (
     FAILED_STATES,
     IN_FLIGHT,
     ROLLOUT_ACTIVE,
-    ROLLOUT_FINAL,
     ROLLOUT_TRANSITIONS,
     STAGE_TRANSITIONS,
     UNSWITCHED,

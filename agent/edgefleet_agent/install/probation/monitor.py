@@ -27,7 +27,7 @@ SETTLED_S = 60.0
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class ProbationMonitor:
     """The judge of what serves, for all models."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Watch:
             self._book.count(trial.started(record))
 
     def on_stats(self, model: str, sha256: str, stats: Stats) -> None:
-        """A worker that serves, or drains, told its figures."""
+        """A worker that serves, or drains, reported its figures."""
         record = self._book.records.get(model)
         if record is None:
             return
@@ -90,8 +90,8 @@ class Watch:
         self._book.reporter.changed()
         verdict = trial.judge(record, self._facts(record), self._limits, now_s=now_s)
         if isinstance(verdict, trial.RollBack):
-            told = f"{verdict.reason}; last: {reason}"
-            return not self.roll_back(record, verdict.error_class, verdict.code, told)
+            message = f"{verdict.reason}; last: {reason}"
+            return not self.roll_back(record, verdict.error_class, verdict.code, message)
         return record.active is not None
 
     def look(self, record: ModelRecord, *, replaced: bool) -> None:

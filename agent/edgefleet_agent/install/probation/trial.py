@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgefleet_agent.install.machine import MAX_STARTS, OVER_MEMORY_CODE, is_on_trial, is_proven
+from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial, is_proven
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
 from edgefleet_agent.worker.control.protocol import Golden, Stats
-from edgefleet_protocol.messages import ErrorClass
+from edgefleet_protocol.messages import OVER_MEMORY_CODE, ErrorClass
 from edgefleet_protocol.sketch import LatencySketch
 
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ class Limits:
     """What a version on trial is held to. Ends in _s: seconds, _ms: milliseconds, _ratio: share of answers, _n: answers.
 
     replace_s: trial of a healthy version that another one is to replace.
-    slow_factor, slow_margin_ms, slow_min_n: see `_slow`. leak_min_s: see `leak.leak`.
+    slow_factor, slow_margin_ms, slow_min_n: see `_slow`. leak_min_s: see `memory_leak.leak`.
     """
 
     crash_limit: int
@@ -55,7 +55,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """How the worker of the version that serves is now. golden_ok: its last golden check passed. leak: `leak.leak` of its memory."""
+    """How the worker of the version that serves is now. golden_ok: its last golden check passed. leak: `memory_leak.leak` of its memory."""
 
     serving: bool
     golden_ok: bool
@@ -106,9 +106,9 @@ def judge(record: ModelRecord, facts: Facts, limits: Limits, *, now_s: int, repl
     age_s = now_s - record.seen.since_s
     if _is_enough(record, limits, age_s, calm=not recent, replaced=replaced) and facts.serving and facts.golden_ok:
         return Commit()
-    wish = record.served or record.wanted
-    if replaced and wish is not None and age_s >= wish.verify_s:
-        return RollBack(ErrorClass.DEADLINE, "trial.unproven", f"not proven within {wish.verify_s} s")
+    wanted = record.served or record.wanted
+    if replaced and wanted is not None and age_s >= wanted.verify_s:
+        return RollBack(ErrorClass.DEADLINE, "trial.unproven", f"not proven within {wanted.verify_s} s")
     return _unproven_in_time(record, facts, limits, age_s)
 
 
@@ -122,8 +122,8 @@ def _restarts_of_proven(record: ModelRecord) -> Verdict:
 
 def _unproven_in_time(record: ModelRecord, facts: Facts, limits: Limits, age_s: int) -> Verdict:
     """Return the verdict on a trial that found no fault: it goes on, but a version that is not well may not stay on trial for ever."""
-    wish = record.served or record.wanted
-    deadline_s = max(limits.probation_s, wish.verify_s if wish is not None else 0.0) + UNPROVEN_S
+    wanted = record.served or record.wanted
+    deadline_s = max(limits.probation_s, wanted.verify_s if wanted is not None else 0.0) + UNPROVEN_S
     if age_s < deadline_s:
         return KeepWatching()
     how = "does not serve" if not facts.serving else "has no right answer to its golden vectors"

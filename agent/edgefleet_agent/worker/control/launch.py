@@ -69,8 +69,8 @@ def start_worker(
 
     start.bundle_fd and start.listener_fds must be open here; they are inherited under the same numbers. command: the
     interpreter and its prefix (default: this one), for devices that start Python through an emulator. limited: called with the
-    process id before the worker is told what to load; True says that its memory is limited, so that it need not do it by itself.
-    gentle: "idle" or "low", the priority to load at while another worker answers (`gentle.py`).
+    process id before the worker learns what to load; True says that its memory is limited, so that it need not do it by itself.
+    gentle: "idle" or "low", the priority to load at while another worker answers (`start_priority`).
     The worker's stderr is ours. Raises OSError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -17,6 +17,7 @@ from typing import Literal
 
 import msgspec
 
+from edgefleet_agent.core.durable import write_file
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import PredictionLine
@@ -49,7 +50,7 @@ class Start(Message, frozen=True, tag="start"):
     routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
-    status_page: answer `GET /` with the page of `page.py`.
+    status_page: answer `GET /` with the page of `http.status_page`.
     log_predictions: tell agentd of each answer, in blocks.
 
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
@@ -279,7 +280,7 @@ class ModelRoute(msgspec.Struct, frozen=True, omit_defaults=True):
     """All lanes of one model. mode, share_pct, salt: of the candidate, as in the desired document.
 
     recording: file that the active worker writes copies of answered requests into, at most record_samples of them and
-    record_bytes ("" = none): for a shadow that cannot be resident beside it.
+    record_bytes ("" = none): for a shadow that cannot be resident next to it.
     """
 
     lanes: dict[str, LaneRoute]
@@ -314,6 +315,4 @@ def decode_routes(data: bytes) -> RoutesTable:
 
 def write_routes(path: Path, table: RoutesTable) -> None:
     """Replace the table atomically. Not fsynced: it is rebuilt at each start of agentd."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(encode_routes(table))
-    temporary.replace(path)
+    write_file(path, encode_routes(table), mode=0o644, durable=False)

@@ -1,4 +1,4 @@
-"""Starting beside a worker that serves, at a priority below it.
+"""Starting next to a worker that serves, at a priority below it.
 
 A new version is loaded while the old one answers. On a board with few cores the two would share them as equals, and callers would feel
 each swap. On Linux each thread has its own priority, and a process without privileges can lower it but not raise it again: so what is

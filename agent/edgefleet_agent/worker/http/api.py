@@ -1,6 +1,6 @@
 """The local inference API: Open Inference Protocol v2 REST, statistics, read-only repository index, and predict.
 
-1. A request for this model and version is answered here; one for another goes to that worker (`forward.py`).
+1. A request for this model and version is answered here; one for another goes to that worker (`routing.proxy`).
 2. Decoding, inference and encoding are one job of the engine: at most one hand-over per request (`engine.py` says when none).
 3. A caller may say how long it waits: `X-Edgefleet-Timeout-Ms`, or Triton's parameter `timeout`. Then it gets its 504 in time, and what
    still waits when it has given up is not run at all.
@@ -23,13 +23,13 @@ from edgefleet_agent.worker.http import describe, wire
 from edgefleet_agent.worker.http import predict as predicting
 from edgefleet_agent.worker.http.codec import InferCodec
 from edgefleet_agent.worker.http.server import Request, Response, error_response, json_response
-from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, Watch
+from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, AnswerLog
 from edgefleet_agent.worker.routing.proxy import FORWARDED_HEADER, WorkerProxy
 from edgefleet_agent.worker.routing.split import candidate_for
 from edgefleet_agent.worker.routing.table import Routes, lane_of_version
 from edgefleet_agent.worker.runtime.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.runtime.loader import ServedModel
-from edgefleet_agent.worker.runtime.stats import Figures
+from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_agent.worker.shadow.frames import Hello, Sample
 from edgefleet_agent.worker.shadow.mirror import QUEUE, Mirror
 from edgefleet_protocol.errors import EdgefleetError
@@ -63,10 +63,10 @@ class Api:
         served: ServedModel,
         engine: Engine,
         inline: InlinePolicy,
-        figures: Figures,
+        figures: WorkerStats,
         routes: Routes,
         forwarder: WorkerProxy,
-        watch: Watch,
+        answer_log: AnswerLog,
     ) -> None:
         self._served = served
         self._engine = engine
@@ -75,7 +75,7 @@ class Api:
         self._routes = routes
         self._forwarder = forwarder
         self._mirror = Mirror(asyncio.get_running_loop(), lambda: _hello(served), figures)
-        self._watch = watch
+        self._answer_log = answer_log
         self._clock = SystemClock()
         start = served.start
         self._own_parameters = {
@@ -214,7 +214,7 @@ class Api:
     def _flag(self, request: Request) -> Response:
         """Keep the answer with this trace id, if it is remembered and something is captured at all."""
         trace_id = request.body.decode("ascii", "replace").strip()
-        if not self._watch.flag(trace_id):
+        if not self._answer_log.flag(trace_id):
             return error_response(
                 404, f"There is no answer {trace_id[:64]!r} to keep: only the last few are remembered."
             )
@@ -279,7 +279,7 @@ class Api:
             self._mirror_after(call)
 
     def _call(self, request: Request) -> "_Call":
-        return _Call(self._watch.trace_of(request.header(TRACE_HEADER)))
+        return _Call(self._answer_log.trace_of(request.header(TRACE_HEADER)))
 
     def _deadline_s(self, request: Request) -> float:
         """Return how long this request may take: as this device allows, or less where its caller gives up sooner."""
@@ -397,7 +397,7 @@ class Api:
         self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
         if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
             call.answered.append(Sample(inputs, outputs, elapsed_s))
-        self._watch.answered(call.trace_id, inputs, outputs, classes, elapsed_s, nonfinite=nonfinite > 0)
+        self._answer_log.answered(call.trace_id, inputs, outputs, classes, elapsed_s, nonfinite=nonfinite > 0)
         return outputs, nonfinite
 
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:

@@ -75,6 +75,6 @@ def _spent(count: int, spent_s: float) -> dict[str, int]:
 
 
 def _config_tensor(spec: TensorSpec) -> dict[str, Any]:
-    told = wire.tensor_metadata(spec)
-    kind = "STRING" if told["datatype"] == "BYTES" else told["datatype"]
-    return {"name": told["name"], "data_type": f"TYPE_{kind}", "dims": told["shape"]}
+    metadata = wire.tensor_metadata(spec)
+    kind = "STRING" if metadata["datatype"] == "BYTES" else metadata["datatype"]
+    return {"name": metadata["name"], "data_type": f"TYPE_{kind}", "dims": metadata["shape"]}

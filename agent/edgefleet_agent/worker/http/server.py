@@ -1,10 +1,10 @@
 """HTTP/1.1 on one accepted connection: h11 parses, this moves bytes, enforces limits and keeps order.
 
 1. One request at a time per connection; pipelined bytes wait in the parser while reading is paused.
-2. A connection begins plain: requests in the one form that `head.py` reads never meet h11 (ADR 0026). From the first other one on, the
-   connection is h11's to its end: between two requests there is no state that could be lost.
+2. A connection begins plain: requests in the one form that `plain_request` reads never meet h11 (ADR 0026). From the first other one on,
+   the connection is h11's to its end: between two requests there is no state that could be lost.
 3. Limits: 64 KiB of headers, `max_body_bytes`, 10 s for a head, 60 s for a body, 75 s idle. Breaking one is answered, then closed.
-4. What comes over TCP from a web page of another origin is refused (`callers.py`).
+4. What comes over TCP from a web page of another origin is refused (`origin_check`).
 5. While draining, every answer says `Connection: close`; an idle connection is closed by `close_if_idle`.
 """
 
@@ -92,7 +92,7 @@ class HttpServer:
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """A plain head that this connection has sent: the next one is most often the same. refusal: of `callers`."""
+    """A plain head that this connection has sent: the next one is most often the same. refusal: of `origin_check`."""
 
     raw: bytes
     head: Head

@@ -3,7 +3,7 @@
 1. No script, no request to anywhere, no form: the Content-Security-Policy allows one style sheet by its hash and nothing else.
 2. What is shown is agentd's own `run/status.json` and the figures of this worker. Everything is escaped, whatever its source.
 3. agentd allows it (`Start.status_page`): on loopback by default, elsewhere only with `status_page = "always"`. Who may use the
-   port from a browser at all is decided before (`callers.py`).
+   port from a browser at all is decided before (`origin_check`).
 """
 
 import base64
@@ -42,7 +42,7 @@ HEADERS = [
 
 
 def status_page(routes_path: str, statistics: dict[str, Any]) -> Response:
-    """Return the page. routes_path: the status lies beside it. statistics: of this worker, as the API gives them."""
+    """Return the page. routes_path: the status lies next to it. statistics: of this worker, as the API gives them."""
     try:
         status = json.loads(Path(routes_path).with_name(STATUS_FILE).read_text("utf-8"))
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from edgefleet_agent.captures.prediction_log import Block, Row, pack_block
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.control.protocol import Captured, Predictions, Start, ToAgentd
-from edgefleet_agent.worker.observe.live_answers import Onlooker
+from edgefleet_agent.worker.observe.live_answers import LiveAnswers
 from edgefleet_runtime.port import Array
 
 EVERY_S = 1.0
@@ -58,8 +58,8 @@ class Tap(Protocol):
         ...
 
 
-class Watch:
-    """The notes of one worker. `tap` is None while nothing is captured, `onlooker` while nobody watches."""
+class AnswerLog:
+    """The notes of one worker. `tap` is None while nothing is captured, `live` while nobody watches."""
 
     def __init__(self, start: Start, first_output: str, send: Callable[[ToAgentd], None]) -> None:
         """Name who is watched. Call it in the event loop. first_output: whose value is the score."""
@@ -75,7 +75,7 @@ class Watch:
         self._outgoing: deque[Captured] = deque()
         self._is_due = False
         self.tap: Tap | None = None
-        self.onlooker: Onlooker | None = None
+        self.live: LiveAnswers | None = None
 
     def trace_of(self, header: bytes | None) -> str:
         """Return the trace id of a request: the caller's if it is a usable one."""
@@ -97,9 +97,9 @@ class Watch:
         """Note one answer. From any thread."""
         tap = self.tap
         has_more = tap is not None and tap.answered(trace_id, inputs, outputs, classes)
-        onlooker = self.onlooker
-        if onlooker is not None:
-            onlooker.answered(trace_id, outputs, run_s, nonfinite=nonfinite)
+        live = self.live
+        if live is not None:
+            live.answered(trace_id, outputs, run_s, nonfinite=nonfinite)
             has_more = True
         if self._start.log_predictions:
             top = classes[0] if classes else -1
@@ -132,7 +132,7 @@ class Watch:
     def _tick(self) -> None:
         self._is_due = False
         self._flush()
-        seen = self.onlooker.take() if self.onlooker is not None else None
+        seen = self.live.take() if self.live is not None else None
         if seen is not None:
             self._send(seen)
         left_s = self.tap.left_s if self.tap is not None else None
@@ -174,13 +174,13 @@ class Watch:
     def _tell(self, rows: list[tuple[float, str, float, int, float, bool]], now: float, now_ms: int) -> None:
         start = self._start
         began = rows[0][0]
-        told = [
+        lines = [
             Row(int((at - began) * 1e3), trace, int(run_s * 1e6), top, score, nonfinite)
             for at, trace, run_s, top, score, nonfinite in rows
         ]
         t0_ms = now_ms - int((now - began) * 1e3)
-        block = Block(1, start.model, start.version, start.digest, start.lane, t0_ms, told)
-        self._send(Predictions(body=pack_block(block), n=len(told)))
+        block = Block(1, start.model, start.version, start.digest, start.lane, t0_ms, lines)
+        self._send(Predictions(body=pack_block(block), n=len(lines)))
 
 
 def _score(output: Array, top: int) -> float:

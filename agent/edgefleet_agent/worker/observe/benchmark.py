@@ -1,6 +1,6 @@
 """What a bundle costs on this very device: its golden inputs again and again, in a process that then ends.
 
-1. Normal priority and the device's own thread setting: the figures are those that callers would see, beside whatever else runs here.
+1. Normal priority and the device's own thread setting: the figures are those that callers would see, next to whatever else runs here.
 2. ROUNDS rounds, each reported as one `Stats` and so one telemetry window: one disturbed round moves no median.
 3. Memory is the peak of the process. Energy is what the board's own sensors say, gross and of all that runs; None where it has none.
 """
@@ -16,7 +16,7 @@ import msgspec
 
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_agent.worker.runtime.loader import ServedModel
-from edgefleet_agent.worker.runtime.stats import Figures, peak_rss_bytes
+from edgefleet_agent.worker.runtime.stats import WorkerStats, peak_rss_bytes
 from edgefleet_runtime.golden import slice_sample
 
 ROUNDS = 3
@@ -35,7 +35,7 @@ def measure(served: ServedModel, seconds: float, tell: Callable[[Stats], None], 
         {name: slice_sample(spec, golden.inputs[name], i) for name, spec in specs.items()} for i in range(golden.n)
     ]
     for _ in range(ROUNDS):
-        figures = Figures()
+        figures = WorkerStats()
         meter = EnergyMeter(sys)
         began, cpu = time.perf_counter(), time.process_time()
         for number, sample in zip(range(MAX_RUNS), itertools.cycle(samples), strict=False):

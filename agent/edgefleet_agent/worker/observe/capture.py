@@ -200,7 +200,7 @@ class Capture:
             "seen": seen,
             "fields": fields,
             "dropped": dropped,
-            "outputs": {name: _told(value) for name, value in held.outputs.items()} if policy.outputs else {},
+            "outputs": {name: _plain(value) for name, value in held.outputs.items()} if policy.outputs else {},
         }
         packed = zlib.compress(msgspec.msgpack.encode(plain))
         if len(packed) > MAX_RECORD_BYTES:
@@ -227,7 +227,7 @@ def _size(inputs: Mapping[str, Array]) -> int:
     return sum(array.nbytes for array in inputs.values())
 
 
-def _told(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Return an output as it goes into a record: arrays of numbers as tensors, answers as they are."""
     dtype = getattr(value, "dtype", None)
     if dtype is None:

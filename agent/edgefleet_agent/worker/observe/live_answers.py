@@ -21,7 +21,7 @@ LABEL_CHARS = 40
 _Noted = tuple[float, str, Mapping[str, Array], float, bool]
 
 
-class Onlooker:
+class LiveAnswers:
     """Remembers the newest `lines` answers between two tellings."""
 
     def __init__(self, served: ServedModel, lines: int) -> None:
@@ -52,7 +52,7 @@ class Onlooker:
             try:
                 best = self._served.postprocess.glance(outputs, MAX_LABELS)
             except EdgefleetError:
-                best = []  # the caller was told what is wrong with it
+                best = []  # the caller learned what is wrong with it
         return PredictionLine(
             model=start.model,
             version=start.version,

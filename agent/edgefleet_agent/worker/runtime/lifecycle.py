@@ -46,15 +46,15 @@ from edgefleet_agent.worker.control.protocol import (
 from edgefleet_agent.worker.control.start_priority import gently
 from edgefleet_agent.worker.http.api import Api
 from edgefleet_agent.worker.http.server import HttpServer
-from edgefleet_agent.worker.observe.answer_log import Watch
+from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.observe.benchmark import measure
-from edgefleet_agent.worker.observe.live_answers import Onlooker
+from edgefleet_agent.worker.observe.live_answers import LiveAnswers
 from edgefleet_agent.worker.routing.proxy import WorkerProxy
 from edgefleet_agent.worker.routing.table import Routes
 from edgefleet_agent.worker.runtime.engine import BusyError, Engine, InlinePolicy
 from edgefleet_agent.worker.runtime.loader import ServedModel, StartError, golden_message, load_served_model
 from edgefleet_agent.worker.runtime.process_priority import give_way
-from edgefleet_agent.worker.runtime.stats import Figures
+from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_agent.worker.shadow.comparer import Comparer, ShadowListener, replay
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import ErrorClass
@@ -70,7 +70,10 @@ _POLL_S = 0.02
 
 
 def run_worker(control: socket.socket, priority: str) -> int:
-    """Run one worker to its end and return the exit status. control: SOCK_SEQPACKET socket to agentd; priority: to load at (`gentle`)."""
+    """Run one worker to its end and return the exit status.
+
+    control: SOCK_SEQPACKET socket to agentd. priority: to load at (`control.start_priority`).
+    """
     control.setblocking(True)
     _watch_agentd(control)
     try:
@@ -143,7 +146,7 @@ def _brief(served: ServedModel, control: socket.socket) -> None:
         except (EdgefleetError, MemoryError) as e:
             raise StartError(ErrorClass.LOAD, f"the measurement failed: {e}") from e
         return
-    figures = Figures()
+    figures = WorkerStats()
     comparer = Comparer(served, figures)
     figures.shadow = comparer.sums.take
     try:
@@ -189,7 +192,7 @@ class _Worker:
         self._served = served
         self._golden = golden
         self._control = control
-        self._figures = Figures()
+        self._figures = WorkerStats()
         self._listeners: list[socket.socket] = []
         self._own: tuple[socket.socket, Path, int] | None = None
         self._shadow: ShadowListener | None = None
@@ -208,8 +211,8 @@ class _Worker:
         routes = Routes(start.routes_path, self._own_table(), loop)
         inline = InlinePolicy(self._golden.latency_p50_ms)
         first = self._served.runtime.outputs[0].name
-        self._watch = Watch(start, first, lambda message: _send(self._control, message))
-        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._watch)
+        self._answer_log = AnswerLog(start, first, lambda message: _send(self._control, message))
+        api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._answer_log)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
         self._control.setblocking(False)
@@ -222,7 +225,7 @@ class _Worker:
             self._listen(listener)
         if start.mirror_path:
             self._shadow = ShadowListener(
-                Path(start.mirror_path), self._served, self._figures, self._engine, capture=self._watch.keep
+                Path(start.mirror_path), self._served, self._figures, self._engine, capture=self._answer_log.keep
             )
         _send(self._control, Ready())
         status = await self._done
@@ -266,7 +269,7 @@ class _Worker:
             case SetCapture():
                 self._set_capture(message)
             case SetWatch(lines=lines):
-                self._watch.onlooker = Onlooker(self._served, lines) if lines > 0 else None
+                self._answer_log.live = LiveAnswers(self._served, lines) if lines > 0 else None
             case CheckGolden(vectors=vectors):
                 self._spawn(self._check_golden(vectors))
             case _:
@@ -274,13 +277,13 @@ class _Worker:
 
     def _set_capture(self, rules: SetCapture) -> None:
         """Capture by these rules from now on. A key that is none captures nothing."""
-        self._watch.close()
-        self._watch.tap = None
+        self._answer_log.close()
+        self._answer_log.tap = None
         if rules.key:
             from edgefleet_agent.worker.observe.capture import Capture
 
             try:
-                self._watch.tap = Capture(self._served, rules)
+                self._answer_log.tap = Capture(self._served, rules)
             except EdgefleetError as e:
                 _log.warning("nothing is captured: %s", e.message)
 
@@ -371,7 +374,7 @@ class _Worker:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._server.connections):
             connection.abort()
-        self._watch.close()
+        self._answer_log.close()
         _send(self._control, self._figures.take())
         if not self._done.done():
             self._done.set_result(EXIT_OK)

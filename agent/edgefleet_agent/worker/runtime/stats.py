@@ -49,7 +49,7 @@ class Totals:
     last_s: float | None = None
 
 
-class Figures:
+class WorkerStats:
     """Counts since the last `take`, and totals."""
 
     def __init__(self) -> None:

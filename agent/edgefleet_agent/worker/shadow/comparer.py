@@ -14,7 +14,7 @@ from pathlib import Path
 from edgefleet_agent.worker.control.launch import listen_unix
 from edgefleet_agent.worker.runtime.engine import BusyError, Engine
 from edgefleet_agent.worker.runtime.loader import ServedModel
-from edgefleet_agent.worker.runtime.stats import Figures
+from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_agent.worker.shadow.disagreements import Keep, Worst
 from edgefleet_agent.worker.shadow.frames import BadFrameError, FrameReader, Hello, Sample
 from edgefleet_protocol.comparison import (
@@ -88,7 +88,7 @@ class ShadowSums:
 class Comparer:
     """Runs samples through the candidate and compares. Used from one thread at a time."""
 
-    def __init__(self, served: ServedModel, figures: Figures, capture: Keep | None = None) -> None:
+    def __init__(self, served: ServedModel, figures: WorkerStats, capture: Keep | None = None) -> None:
         """Know the candidate. capture: is offered what is kept here, and follows its own policy."""
         start = served.start
         self._capture = capture
@@ -214,7 +214,7 @@ class ShadowListener:
     """The socket on which copies come. Made and used in the event loop."""
 
     def __init__(
-        self, path: Path, served: ServedModel, figures: Figures, engine: Engine, capture: Keep | None = None
+        self, path: Path, served: ServedModel, figures: WorkerStats, engine: Engine, capture: Keep | None = None
     ) -> None:
         """Listen at `path`. capture: see `Comparer`."""
         self._path = path

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from edgefleet_agent.clock import SystemClock
+from edgefleet_agent.core.durable import write_file
 from edgefleet_runtime.port import Array
 from edgefleet_runtime.postprocess import jsonable
 
@@ -123,13 +124,9 @@ class Worst:
         self._saved_s, self._is_dirty = self._clock.monotonic_s(), False
         kept = [one for _, _, one in sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))]
         content = KeptFile(model=self._model, active_sha256=self._active, candidate_sha256=self._candidate, kept=kept)
-        temporary = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(msgspec.msgpack.encode(content))
-            temporary.replace(self._path)
+            write_file(self._path, msgspec.msgpack.encode(content), durable=False)
         except OSError as error:
             _log.warning("disagreements cannot be kept: %s", error)
 

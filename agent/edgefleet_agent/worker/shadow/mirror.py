@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgefleet_agent.worker.control.protocol import ModelRoute
-from edgefleet_agent.worker.runtime.stats import Figures
+from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_agent.worker.shadow.frames import Hello, Sample, encode_hello, encode_sample
 
 QUEUE = 8
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Mirror:
     """Where copies go now. Used from the event loop's thread only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hello: Callable[[], Hello], figures: Figures) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, hello: Callable[[], Hello], figures: WorkerStats) -> None:
         self._loop = loop
         self._hello = hello
         self._figures = figures

@@ -61,7 +61,7 @@ def _renamed(tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
 
 
 def _rename_uses(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Rename `old` in `graph` and in the graphs inside it that do not define the name anew."""
+    """Rename `old` in `graph` and in the graphs inside it that do not define the name again."""
     stack = [graph]
     while stack:
         current = stack.pop()

@@ -154,7 +154,7 @@ def qlinear_conv(b: Builder, n: Node) -> Sequence[Tensor]:
 
 
 def stored(b: Builder, n: Node) -> Sequence[Tensor]:
-    """`Stored` of `tflite.stored`: the value as it is on the source's own grid."""
+    """`Stored` of `tflite.source_quantization`: the value as it is on the source's own grid."""
     return [b.stored(n.input(0), Quantization((float(n.get("scale")),), (int(n.get("zero")),)))]
 
 

@@ -94,7 +94,7 @@ def weights_as(tensor: Tensor, scales: Array, axis: int | None) -> Tensor:
 def bias_as(tensor: Tensor, input_scale: float, scales: Array, dtype: str = "int32") -> Tensor:
     """Return a float32 bias stored at input scale x weight scale, as the kernels add it to their sums.
 
-    dtype: int32, or int64 beside int16 activations.
+    dtype: int32, or int64 next to int16 activations.
     """
     both = input_scale * scales
     limits = np.iinfo(np.int32)

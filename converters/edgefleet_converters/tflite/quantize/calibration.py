@@ -1,4 +1,4 @@
-"""Run a compiled graph on calibration samples once, and keep what that told for the other steps of the job.
+"""Run a compiled graph on calibration samples once, and keep what that showed for the other steps of the job.
 
 Each candidate is made in a process of its own, from a graph that is compiled and rewritten again; most of them are the same. What is
 kept is found by the bytes of the very file that is run: what would be seen again is the same to the last bit, and a graph in
@@ -16,7 +16,7 @@ from edgefleet_converters.sample_data import read_arrays, save_arrays
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.bias import MOST_SAMPLES, ChannelMeans
-from edgefleet_converters.tflite.quantize.ranges import Watch, narrowed, widened
+from edgefleet_converters.tflite.quantize.ranges import RangeObserver, narrowed, widened
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_runtime.golden import slice_sample
 from edgefleet_runtime.port import ModelRuntime
@@ -38,64 +38,64 @@ class Calibrator:
         self.samples: Final = samples
         self.adapter: Final = adapter
         self._folder = folder
-        self._watches: dict[int, tuple[Graph, Watch]] = {}
+        self._observers: dict[int, tuple[Graph, RangeObserver]] = {}
         self._seen: dict[str, Mapping[str, Array]] = {}
 
     def ranges(self, graph: Graph, method: str = _ENDS) -> dict[int, Range]:
         """Return what `ranges.observe` returns. method: `MinMax`, `Percentile` or `Entropy`."""
-        watch = self._watch(graph)
-        ends = self._known(watch, _ENDS, lambda: self._ends(graph, watch))
+        observer = self._observer(graph)
+        ends = self._known(observer, _ENDS, lambda: self._ends(graph, observer))
         if method == _ENDS or not ends:
             return _as_ranges(ends)
 
         def run() -> dict[int, Array]:
-            return _as_arrays(narrowed(_as_ranges(ends), lambda: self._rows(watch), method))
+            return _as_arrays(narrowed(_as_ranges(ends), lambda: self._rows(observer), method))
 
-        return _as_ranges(self._known(watch, method, run))
+        return _as_ranges(self._known(observer, method, run))
 
     def means(self, graph: Graph) -> dict[int, Array]:
         """Return id of tensor -> means float64 [channels] of each input of an operator that `bias.corrected` corrects."""
         if not self.samples:
             return {}
-        watch = self._watch(graph)
+        observer = self._observer(graph)
 
         def run() -> dict[int, Array]:
             means = ChannelMeans(graph)
-            for row in islice(self._rows(watch), MOST_SAMPLES):
+            for row in islice(self._rows(observer), MOST_SAMPLES):
                 means.add(row)
             return means.means()
 
-        return self._known(watch, _MEANS, run)
+        return self._known(observer, _MEANS, run)
 
-    def _ends(self, graph: Graph, watch: Watch) -> dict[int, Array]:
+    def _ends(self, graph: Graph, observer: RangeObserver) -> dict[int, Array]:
         """Return lowest and highest values. The means come of the same runs: some other candidate asks for them."""
         ranges, means = dict[int, Range](), ChannelMeans(graph)
-        for row in self._rows(watch):
+        for row in self._rows(observer):
             widened(ranges, row)
             means.add(row)
-        self._known(watch, _MEANS, means.means)
+        self._known(observer, _MEANS, means.means)
         return _as_arrays(ranges)
 
-    def _rows(self, watch: Watch) -> Iterable[Mapping[int, Array]]:
-        return watch.rows(lambda model: samples_of(model, self.samples))
+    def _rows(self, observer: RangeObserver) -> Iterable[Mapping[int, Array]]:
+        return observer.rows(lambda model: samples_of(model, self.samples))
 
-    def _watch(self, graph: Graph) -> Watch:
-        # The graph is kept beside its watch, so that its id is not given to another.
-        return self._watches.setdefault(id(graph), (graph, Watch(graph, self.adapter)))[1]
+    def _observer(self, graph: Graph) -> RangeObserver:
+        # The graph is kept next to its observer, so that its id is not given to another.
+        return self._observers.setdefault(id(graph), (graph, RangeObserver(graph, self.adapter)))[1]
 
-    def _known(self, watch: Watch, what: str, see: Callable[[], Mapping[int, Array]]) -> dict[int, Array]:
+    def _known(self, observer: RangeObserver, what: str, see: Callable[[], Mapping[int, Array]]) -> dict[int, Array]:
         """Return what is kept of a graph; what is not is seen now, and kept."""
-        name = f"{sha256_hex(watch.data)}.{self.adapter}.{what}.npz"
+        name = f"{sha256_hex(observer.data)}.{self.adapter}.{what}.npz"
         if name not in self._seen:
             path = self._folder / name if self._folder else None
             if path is not None and path.exists():
                 self._seen[name] = read_arrays(path)
             else:
-                place = {key: str(index) for index, key in enumerate(watch.keys)}
+                place = {key: str(index) for index, key in enumerate(observer.keys)}
                 self._seen[name] = {place[key]: array for key, array in see().items()}
                 if path is not None:
                     _save(path, self._seen[name])
-        return {watch.keys[int(index)]: array for index, array in self._seen[name].items()}
+        return {observer.keys[int(index)]: array for index, array in self._seen[name].items()}
 
 
 def _save(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -1,4 +1,4 @@
-"""What a search of layers quantises beside them, what leaves int8 with one, and what int8 saves in each. Pure."""
+"""What a search of layers quantises besides them, what leaves int8 with one, and what int8 saves in each. Pure."""
 
 import math
 from typing import Final

@@ -89,7 +89,7 @@ def watched(graph: Graph) -> tuple[Graph, tuple[Tensor, ...]]:
     return Graph(graph.inputs, tuple(numbered[id(t)] for t in made), ops), made
 
 
-class Watch:
+class RangeObserver:
     """A graph made to show its float32 results, ready to be run on samples. data: the file that is run."""
 
     def __init__(self, graph: Graph, adapter: str) -> None:
@@ -149,10 +149,10 @@ def _percentiles(spread: Mapping[int, Range], rows: Iterable[Row], *, whole: boo
 def observe(graph: Graph, samples: Samples, adapter: str, method: str = "MinMax") -> dict[int, Range]:
     """Return id of tensor -> range, for the graph's inputs and each result that is float32.
 
-    samples: as `Watch.rows`; called once a pass. method: `MinMax`, `Percentile` or `Entropy`. Raises ModelLoadError, RunError,
+    samples: as `RangeObserver.rows`; called once a pass. method: `MinMax`, `Percentile` or `Entropy`. Raises ModelLoadError, RunError,
     InputError. Blocks for as long as the model runs on all samples. `calibration.Calibrator` runs a graph once a job.
     """
-    watch, ranges = Watch(graph, adapter), dict[int, Range]()
-    for row in watch.rows(samples):
+    observer, ranges = RangeObserver(graph, adapter), dict[int, Range]()
+    for row in observer.rows(samples):
         widened(ranges, row)
-    return ranges if method == "MinMax" else narrowed(ranges, lambda: watch.rows(samples), method)
+    return ranges if method == "MinMax" else narrowed(ranges, lambda: observer.rows(samples), method)

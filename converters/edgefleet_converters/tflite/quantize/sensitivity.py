@@ -189,7 +189,7 @@ class _Search:
     def _static(
         self, exclude: list[str], half: list[str], *, weight_bits: Any, form: tuple[str, ...] = ()
     ) -> Graph:  # fmt: skip
-        """Return the static graph without some layers. form: operators beside the weighted ones, with the head in float."""
+        """Return the static graph without some layers. form: operators besides the weighted ones, with the head in float."""
         spec = msgspec.structs.replace(
             self._spec, method="static", exclude=exclude, weights_half=half, weight_bits=weight_bits,
             correct_bias=self._spec.correct_bias and weight_bits > 0, op_types=list(form) or self._spec.op_types,

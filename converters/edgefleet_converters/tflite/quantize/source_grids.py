@@ -1,8 +1,8 @@
 """Join the grids of a quantized source with the operators between them: int8 operators with the source's own scales.
 
-The compiled graph is in float32, with QUANTIZE and DEQUANTIZE where the source puts a value on its grid (`tflite.stored`). An operator
-computes in int8 when all that it reads is stored, what it makes goes to a grid and nowhere else, and the runtime has the kernel. It
-stays between DEQUANTIZE and QUANTIZE where that is not so: nothing is rounded that the source does not round.
+The compiled graph is in float32, with QUANTIZE and DEQUANTIZE where the source puts a value on its grid (`tflite.source_quantization`). An
+operator computes in int8 when all that it reads is stored, what it makes goes to a grid and nowhere else, and the runtime has the kernel.
+It stays between DEQUANTIZE and QUANTIZE where that is not so: nothing is rounded that the source does not round.
 
 1. Weights and other constants keep their numbers: a scale is found again among those of the source's node and must give each value
    back. Weights that symmetric int8 cannot hold (a zero point off the middle) keep their operator in float32.

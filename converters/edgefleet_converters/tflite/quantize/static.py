@@ -33,7 +33,7 @@ class Form:
 
     io_dtype: float32, int8 or uint8: type of the graph's inputs and outputs that were float32. With integers there, the file is
     for a board that has no float32 at all: decisions, sums that cancel and steep functions are taken in int8 too.
-    act_dtype: int8, or int16 for activations of 16 bits beside weights of 8; only with float32 inputs and outputs.
+    act_dtype: int8, or int16 for activations of 16 bits next to weights of 8; only with float32 inputs and outputs.
     per_channel: whether weights have a scale each channel where the kernel takes that, or one in all.
     """
 

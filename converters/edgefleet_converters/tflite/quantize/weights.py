@@ -1,7 +1,7 @@
 """Smaller weights with float32 activations: weight-only int8, float16, and dynamic-range int8.
 
 Weight-only and float16: the constant is stored small and a DEQUANTIZE makes it float32 when the model is loaded. Dynamic-range:
-the kernel itself takes int8 weights beside float32 values and quantizes those on each run.
+the kernel itself takes int8 weights next to float32 values and quantizes those on each run.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,7 +72,7 @@ def _halved(tensor: Tensor) -> Tensor | None:
 
 
 def dynamic_range(graph: Graph, *, per_channel: bool) -> Graph:
-    """Return the graph with int8 weights in the kernels that take them beside float32 values.
+    """Return the graph with int8 weights in the kernels that take them next to float32 values.
 
     per_channel: of convolutions only; FULLY_CONNECTED always has one scale, the only form that older runtimes compute.
     """

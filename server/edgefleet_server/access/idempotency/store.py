@@ -1,18 +1,16 @@
-"""SQL of answers that are kept for requests that come again. Its own file because nothing else reads that table."""
+"""SQL of answers that are kept for requests that come again. Nothing else reads that table."""
 
 from datetime import datetime
 
 from sqlalchemy import delete, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from edgefleet_server.access.tables import RepeatRow
+from edgefleet_server.db.bulk import insert_new
 
 
 def add(session: Session, token_id: str, key_sha256: str, request_sha256: str, now: datetime) -> bool:
     """Take an idempotency key; False when it is taken. One statement, so two requests cannot both have it."""
-    dialect = session.get_bind().dialect.name
-    make = sqlite.insert(RepeatRow) if dialect == "sqlite" else postgresql.insert(RepeatRow)
     values = {
         "token_id": token_id,
         "key_sha256": key_sha256,
@@ -20,8 +18,7 @@ def add(session: Session, token_id: str, key_sha256: str, request_sha256: str, n
         "created_at": now,
         "sealed": b"",
     }
-    statement = make.values(**values).on_conflict_do_nothing().returning(col(RepeatRow.token_id))
-    return session.execute(statement).first() is not None
+    return insert_new(session, RepeatRow, values)
 
 
 def find(session: Session, token_id: str, key_sha256: str) -> RepeatRow | None:

@@ -131,7 +131,7 @@ def size(bytes_: int | float | None) -> str:
 
 
 def figure(value: float | str | None, unit: str, metric: str = "") -> str:
-    """Return one side of a comparison. unit: as `telemetry.comparing` names it; metric: of a score."""
+    """Return one side of a comparison. unit: as `telemetry.release_comparison` names it; metric: of a score."""
     if value is None or isinstance(value, str):
         return value or NOTHING
     match unit:

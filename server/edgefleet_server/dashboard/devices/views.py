@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
 from edgefleet_server.dashboard.devices.charts import CHART_POINTS, DEFAULT_SPAN, SPANS, Chart, charts
@@ -12,7 +13,6 @@ from edgefleet_server.fleet.desired.model import TaskState, TaskView
 from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
 from edgefleet_server.rollout.explanation import DeviceExplanation, ModelExplanation, explain
-from edgefleet_server.rollout.spec.model import PIN_LABEL
 from edgefleet_server.telemetry.model import Latest, PredictionsView
 
 PAGE_EVENTS: Final = 20

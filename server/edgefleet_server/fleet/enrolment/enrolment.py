@@ -5,7 +5,7 @@ Its own file because the service would grow beyond a page. Rules:
 - One use is taken atomically; the same key asking again with the same claim gets the same device and costs no use.
 - The id is the server's choice, never the device's. The CSR's subject is not even looked at.
 - The profile comes from the claim, else the most specific one that fits the facts.
-- With a claim that asks for approval nothing of this happens until an operator lets the key in (`waiting`, `approving`).
+- With a claim that asks for approval nothing of this happens until an operator lets the key in (`pending`, `approval`).
 Source: docs/how-to/enrol-a-device.md; docs/operate/security.md.
 """
 

@@ -248,7 +248,7 @@ class FleetReader:
     def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
 
-        The rule is in `happenings`: on PostgreSQL an event may come up to 10 s late, never after a later one.
+        The rule is in `events.log`: on PostgreSQL an event may come up to 10 s late, never after a later one.
         """
         rows, total = self._feed.after(after_id, what, limit + 1)
         return [event_view(row) for row in rows], total

@@ -77,7 +77,7 @@ class ReportedStateReader:
             return count_shared(session, mine, theirs)
 
     def count_shared_each(self, mine: DeviceSet, theirs: Select[Any]) -> dict[str, Shared]:
-        """Return what `count_shared_each` of `counting` does."""
+        """Return what `count_shared_each` of `selectors.count` does."""
         with self._db.read() as session:
             return count_shared_each(session, mine, theirs)
 

@@ -3,7 +3,7 @@
 Source: docs/explanation/rollouts.md, "When the server dies".
 A claim is a short transaction that raises the fence and takes a lease; the tick is a second one that
 begins by locking the row with that fence. Who has lost it (a lease that ran out, a person's command) writes nothing. Of those whose
-last tick had nothing to do the claim looks whether they have now (`glancing`), and takes only those.
+last tick had nothing to do the claim looks whether they have now (`workqueue`), and takes only those.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 Its own module because it calls others over HTTP: never inside a tick, whose transaction must not wait for them. A tick says in the
 cell's code what it waits for; that is when a gate is asked; the next tick finds the answer among its facts. Which gates are asked when,
-and what an answer means, is in `gating`.
+and what an answer means, is in `analysis.webhook_gates`.
 """
 
 import logging

@@ -17,6 +17,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.desired import Deadlines, Ref, TelemetryRequest
 from edgefleet_protocol.ids import DeviceId, ModelName
+from edgefleet_protocol.rollout_states import is_final
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.candidate import salt_of
 from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange
@@ -46,7 +47,7 @@ from edgefleet_server.rollout.execution.commit_metrics import CommittedCounts, D
 from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode, StageShape
-from edgefleet_server.rollout.state_machines import EXPOSED_STATES, ROLLOUT_FINAL
+from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import rollouts, throttle, webhook_gates
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
@@ -282,7 +283,7 @@ def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadli
 def _move_rollout(row: Rollout, effect: RolloutTransitioned, actor: str, now: datetime) -> NewEvent:
     row.state, row.code, row.reason = effect.after.value, effect.code, effect.reason
     row.is_braked = effect.after in BRAKED
-    row.ended_at = now if effect.after in ROLLOUT_FINAL else None  # one that is reopened is held by the brake again
+    row.ended_at = now if is_final(effect.after) else None  # one that is reopened is held by the brake again
     return event_of(
         row, "rollout", effect.before.value, effect.after.value, actor, code=effect.code, reason=effect.reason
     )

@@ -1,17 +1,18 @@
 """What is wrong with a spec's pace, seen with the devices that there are. Pure. Codes are stable.
 
-Its own module because `planning` is about stages and strata; `service` puts both together.
+Its own module because `preview` is about stages and strata; `service` puts both together.
 """
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.rollout.lint.findings import Finding
 from edgefleet_server.rollout.model import RampWindow
 from edgefleet_server.rollout.spec import maintenance_windows
-from edgefleet_server.rollout.spec.model import SITE_LABEL, TZ_DEVICE, TZ_LABEL, Rate, Spec
+from edgefleet_server.rollout.spec.model import TZ_DEVICE, Rate, Spec
 from edgefleet_server.rollout.spec.reader import duration_text
 from edgefleet_server.rollout.throttle import ramp
 from edgefleet_server.rollout.throttle.admission import window_text

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.power import StratumPower, stratum_power
 from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rule_for, rule_in
@@ -17,7 +18,7 @@ from edgefleet_server.rollout.lint.cost import NO_COST, PlanCost
 from edgefleet_server.rollout.lint.findings import NONE_HERE, Finding, _findings, _get_bundle
 from edgefleet_server.rollout.model import Bundle, Member
 from edgefleet_server.rollout.placement import PlacedStratum, place
-from edgefleet_server.rollout.spec.model import PIN_LABEL, InstallGate, Promote, Spec, StageSpec, profile_of
+from edgefleet_server.rollout.spec.model import InstallGate, Promote, Spec, StageSpec, profile_of
 from edgefleet_server.rollout.spec.parser import dump_spec, stage_text
 
 MAX_DEVICES_SHOWN: Final = 50

@@ -139,8 +139,8 @@ def comparable(gate: QualityGate, stratum: Placed, own: Sequence[int], lasts: Co
     """Return how many devices can have a value by the end of each stage of one mode. own: its stages; lasts: see `lasting`.
 
     With a holdout each needs a device of its own that does not have the release by then, from a stage of whichever mode. As it is
-    measured (`measuring`): whose stage does not last has its value in a later one that does; taken is who gets the release last, whether
-    that is in a stage soon after or never; and each mode begins anew. Without a holdout all do.
+    measured (`preparation.metric_collector`): whose stage does not last has its value in a later one that does; taken is who gets the
+    release last, whether that is in a stage soon after or never; and each mode begins anew. Without a holdout all do.
     """
     if gate.control is not Control.HOLDOUT:
         return [stratum.reached(index) for index in own]

@@ -22,7 +22,9 @@ from typing import Final
 
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.messages import (
+    CANDIDATE_RESTS_CODE,
     HELD_CODE,
+    OLD_HOLD_CODE,
     TRANSIENT,
     AssignmentState,
     CandidatePhase,
@@ -30,7 +32,7 @@ from edgefleet_protocol.messages import (
     Phase,
     assignment_of,
 )
-from edgefleet_protocol.verify import OldGenerationError
+from edgefleet_protocol.verify import OldGenerationError, SignatureError, WrongDeviceError, WrongTypeError
 from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated, StepReport
 from edgefleet_server.rollout.model import LOST, Assignment, Report, Snapshot
 from edgefleet_server.rollout.planner.builder import PlanBuilder
@@ -52,10 +54,10 @@ DEAF: Final = timedelta(minutes=1)
 RETURN: Final = timedelta(minutes=6)
 """So long devices may take to find a server again that was away: they wait up to 5 min between two tries."""
 
-_FORGED: Final = frozenset({"verify.signature", "verify.wrong_type", "verify.wrong_device"})
+_FORGED: Final = frozenset({SignatureError.code, WrongTypeError.code, WrongDeviceError.code})
 """Refusals of a whole document that mean forgery, not a wrong clock."""
 
-_NO_FAILURES: Final = frozenset({OldGenerationError.code, "verify.old_hold"})
+_NO_FAILURES: Final = frozenset({OldGenerationError.code, OLD_HOLD_CODE})
 """The first is answered with a new document; the second is not about the document: older agents report both in the same place."""
 
 _S: Final = AssignmentState
@@ -407,9 +409,6 @@ _PHASES: Final = {
 }
 """Total over CandidatePhase. A suspension is trouble of the moment (`memory`), as a full disk is for an install."""
 
-_RESTS: Final = "candidate.rest"
-"""A shadow that is compared in turns waits for the next turn: it has been compared before."""
-
 
 def phase_of(state: str) -> CandidatePhase | None:
     """Return the phase that a device names, None for none and for one of a later version."""
@@ -428,7 +427,7 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
     common = replace(report, wanted_by_server=candidate.wanted_by_server)
     # an agent that has just begun reports no candidate yet
     ran = a.state is AssignmentState.HEALTHY and not a.back_gen
-    rests = phase is not None and candidate.code == _RESTS
+    rests = phase is not None and candidate.code == CANDIDATE_RESTS_CODE
     is_there = phase in _RUNS or rests or (ran and phase is not CandidatePhase.FAILED)
     if phase is None:
         active = digest if is_there else ""
@@ -454,7 +453,7 @@ def restart_soak(a: Assignment, report: Report, digest: str, now: datetime) -> A
         return a
     candidate = report.candidate
     phase = phase_of(candidate.state) if candidate.sha256 == digest else None
-    runs = phase in _RUNS or (phase is not None and candidate.code == _RESTS)
+    runs = phase in _RUNS or (phase is not None and candidate.code == CANDIDATE_RESTS_CODE)
     if runs and a.switched_at is None:
         return a.but(switched_at=now, reason="")
     if not runs and a.switched_at is not None and phase is not CandidatePhase.FAILED:

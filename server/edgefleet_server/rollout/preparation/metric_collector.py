@@ -11,7 +11,7 @@ Its own module because it reads telemetry and writes rows, while the planner onl
 - So nobody is measured twice, also not when a finished rollout is reopened. The evidence counts devices, each of them once: two values
   of one device are not two devices that agree, and of looking again until something is found there would be no end. One device
   alone never reopens a rollout: its value has one vote in a test that takes twenty at the least (`quality`, with the defaults). What turns
-  bad on a device after its period is told by the device itself, as a regression (`hearing`).
+  bad on a device after its period is told by the device itself, as a regression (`planner.observe`).
 Source: ADR 0038.
 """
 

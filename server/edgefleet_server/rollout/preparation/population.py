@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
+from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.model import Assignment, Bundle, Member
-from edgefleet_server.rollout.spec.model import NO_VALUE, PIN_LABEL, PROFILE, RUNTIME, Mode, Spec, profile_of
+from edgefleet_server.rollout.spec.model import NO_VALUE, PROFILE, RUNTIME, Mode, Spec, profile_of
 
 _NOWHERE: Final[frozenset[int]] = frozenset()
 

@@ -84,9 +84,6 @@ PROFILE: Final = "profile"
 
 RUNTIME: Final = "runtime"
 
-PIN_LABEL: Final = "edgefleet/pinned"
-"""A device with this label takes part in no rollout; the label's value says why."""
-
 NO_VALUE: Final = "-"
 """What stands in a stratum's name for a device without the label; no label can have this value."""
 
@@ -221,10 +218,6 @@ class QualityGate:
 
 TZ_DEVICE: Final = "device"
 
-TZ_LABEL: Final = "tz"
-
-SITE_LABEL: Final = "site"
-
 DEFAULT_FACTOR: Final = 2.0
 
 DEFAULT_MAX: Final = 1000
@@ -296,7 +289,7 @@ class Offline:
 class Pacing:
     """All of a spec that says how fast and when, but for the rates, which stand in the stages. retries None: devices try by themselves.
 
-    start_within: over how long devices begin to download, None: as many of them need that are offered at once (`spreading`).
+    start_within: over how long devices begin to download, None: as many of them need that are offered at once (`throttle.jitter`).
     """
 
     limits: Limits = Limits()

@@ -13,10 +13,11 @@ from sqlalchemy import Table, delete, func, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
+from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseEnded, LeaseTaken, PaceEffect, RampWindowUpdated
 from edgefleet_server.rollout.model import WAITING, Assignment, Lease, PaceFacts, RampWindow, Whereabouts
-from edgefleet_server.rollout.spec.model import SITE_LABEL, TZ_LABEL, Spec
+from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.store.tables import DownloadLease, DownloadLine, RolloutMinute
 
 _LINE: Final = 1
