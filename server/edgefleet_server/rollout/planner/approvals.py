@@ -14,8 +14,7 @@ from typing import Final
 from edgefleet_server.access.model import Principal
 from edgefleet_server.rollout.errors import NotApproverError
 from edgefleet_server.rollout.model import StageRun, StageState
-from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec, duration_text
 
 AWAITING: Final = "awaiting_approval"
 APPROVED: Final = "approved"

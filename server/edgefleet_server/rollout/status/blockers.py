@@ -21,7 +21,7 @@ from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner import approvals
 from edgefleet_server.rollout.planner.builder import batch_for, lanes_of
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.spec.model import duration_text
 from edgefleet_server.rollout.state_machines import CELL_OPEN, IN_FLIGHT
 from edgefleet_server.rollout.throttle import ramp
 from edgefleet_server.rollout.throttle.admission import AdmissionControl
