@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from edgefleet_server.rollout.spec.model import DURATION_UNITS
+from edgefleet_server.rollout.spec.model import DURATION_UNITS, duration_text
 
 T = TypeVar("T")
 Loc = tuple[str | int, ...]
@@ -95,11 +95,14 @@ class Part(BaseModel):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return the schema; a field that may be left out but not be null has no default there."""
-        made = handler.resolve_ref_schema(found := handler(schema))
-        for one in made.get("properties", {}).values():
-            if one.get("default", "") is None and {"type": "null"} not in one.get("anyOf", ()):
-                del one["default"]
+        """Return the schema, with defaults as they would be written; none where it would be an object or depends on others."""
+        found = handler(schema)
+        properties = handler.resolve_ref_schema(found)["properties"]
+        for name, field in cls.model_fields.items():
+            if isinstance(field.default, Part | None):
+                properties[field.alias or name].pop("default", None)
+            elif isinstance(field.default, timedelta):
+                properties[name]["default"] = duration_text(field.default)
         return found
 
 
@@ -150,7 +153,7 @@ class Items:
 
     what: str
     least: int = 0
-    most: int = 1_000_000
+    most: int | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return how such a list is read."""
@@ -158,11 +161,12 @@ class Items:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return what the list may hold."""
-        return {**handler(schema), "minItems": self.least, "maxItems": self.most}
+        bounds = {"minItems": self.least or None, "maxItems": self.most}
+        return handler(schema) | {word: bound for word, bound in bounds.items() if bound is not None}
 
     def _checked(self, value: Any) -> list[Any]:
         items = listed(value)
-        if not self.least <= len(items) <= self.most:
+        if len(items) < self.least or (self.most is not None and len(items) > self.most):
             span = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
             raise ValueError(f"expected {span} {self.what}, got {len(items)}")
         return items

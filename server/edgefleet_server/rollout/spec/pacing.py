@@ -218,11 +218,14 @@ def _bits_text(bits: int) -> str:
 # ---- device
 
 
+_BACKOFF: Final = (Retries().least, Retries().most)
+
+
 def _backoff(value: Any) -> tuple[timedelta, timedelta]:
     found = _SPAN.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise ExpectedError("the first and the longest wait, for example 2m..1h")
-    mistakes, ends = Mistakes(), [Retries().least, Retries().most]
+    mistakes, ends = Mistakes(), list(_BACKOFF)
     for index, end in enumerate(found.groups()):
         try:
             ends[index] = read_duration(end, positive=True)
@@ -253,10 +256,7 @@ class RetriesIn(Part):
     """How often the server offers the release again after a failure of these classes, and after which wait."""
 
     max: Annotated[int, whole(0, MAX_RETRIES)] = Retries().max
-    backoff: Annotated[tuple[timedelta, timedelta], Read(_backoff, _matching(_SPAN))] = (
-        Retries().least,
-        Retries().most,
-    )
+    backoff: Maybe[Annotated[tuple[timedelta, timedelta], Read(_backoff, _matching(_SPAN))]] = None
     on: Annotated[tuple[ErrorClass, ...], Read(_classes, _TRANSIENT_SCHEMA)] = Retries().on
 
     @model_validator(mode="before")
@@ -270,7 +270,8 @@ class RetriesIn(Part):
 
     def retries(self) -> Retries:
         """Return the rule."""
-        return Retries(self.max, *self.backoff, self.on)
+        least, most = self.backoff or _BACKOFF
+        return Retries(self.max, least, most, self.on)
 
 
 Deadline = Annotated[timedelta, duration(positive=True)]

@@ -81,12 +81,13 @@ class StageWebhookIn(Part):
         return WebhookGate(self.name or f"{self.kind.value}-{index + 1}", self.kind, self.url, self.every, self.timeout)
 
 
-_LIST: Final = TypeAdapter[list[StageWebhookIn]](Annotated[list[Item[StageWebhookIn]], Items("gates", most=MAX_GATES)])
+Many = Annotated[list[Item[StageWebhookIn]], Items("gates", most=MAX_GATES)]
+_MANY: Final = TypeAdapter[list[StageWebhookIn]](Many)
 
 
 def _one_or_many(value: Any) -> list[StageWebhookIn]:
     """Return the gates that a stage's field `webhook` writes: one object, or a list of them."""
-    found = [StageWebhookIn.model_validate(value)] if isinstance(value, dict) else _LIST.validate_python(value)
+    found = [StageWebhookIn.model_validate(value)] if isinstance(value, dict) else _MANY.validate_python(value)
     names = [one.gate(index).name for index, one in enumerate(found) if is_whole(one)]
     mistakes = Mistakes()
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -97,7 +98,7 @@ def _one_or_many(value: Any) -> list[StageWebhookIn]:
 
 Webhooks = Annotated[
     list[StageWebhookIn],
-    PlainValidator(_one_or_many, json_schema_input_type=StageWebhookIn | list[StageWebhookIn]),
+    PlainValidator(_one_or_many, json_schema_input_type=StageWebhookIn | Many),
 ]
 
 
