@@ -5,10 +5,10 @@ Reading is strict: no text for a number, no number for yes or no. What is wrong 
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
+    model_validator,
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
@@ -47,7 +48,7 @@ SPOILT: Final[Any] = _Spoilt()
 
 def is_whole(part: "Part") -> bool:
     """Return whether no field of a part is spoilt, nor the part itself."""
-    return part is not SPOILT and all(value is not SPOILT for value in part.__dict__.values())
+    return part is not SPOILT and SPOILT not in part.__dict__.values()
 
 
 def given(value: T | None, usual: T) -> T:
@@ -59,24 +60,14 @@ class ExpectedError(ValueError):
     """Something else was expected: the message says what; what is there instead is added to it."""
 
 
-class Mistakes:
-    """Several mistakes in one value, raised at once: each at a place within it."""
-
-    def __init__(self) -> None:
-        self._found: list[InitErrorDetails] = []
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def add(self, message: str, *loc: str | int) -> None:
-        """Note what is wrong at a place; no place: with the value itself."""
-        told = PydanticCustomError("mistake", "{message}", {"message": message})
-        self._found.append(InitErrorDetails(type=told, loc=loc, input=None))
-
-    def stop(self) -> None:
-        """Raise ValidationError when there is any."""
-        if self._found:
-            raise ValidationError.from_exception_data("spec", self._found)
+def stop_at(mistakes: Iterable[Mistake]) -> None:
+    """Raise ValidationError when there are any mistakes in a value: all of them, each at its place within it."""
+    found = [
+        InitErrorDetails(type=PydanticCustomError("mistake", "{message}", {"message": message}), loc=loc, input=None)
+        for loc, message in mistakes
+    ]
+    if found:
+        raise ValidationError.from_exception_data("spec", found)
 
 
 def _unless_spoilt(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -106,6 +97,19 @@ class Part(BaseModel):
         return found
 
 
+class Checked(Part):
+    """A part whose fields must fit each other. It is looked at again whenever some of them are spoilt."""
+
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what is wrong, with the place within the part."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        stop_at(self.flaws())
+        return self
+
+
 Item = Annotated[T, WrapValidator(_unless_spoilt)]
 """A part in a list."""
 
@@ -133,7 +137,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Read:
-    """A field that a function reads. It raises ExpectedError, ValueError or what `Mistakes` raises; schema: in JSON Schema."""
+    """A field that a function reads. It raises ExpectedError, ValueError or what `stop_at` raises; schema: in JSON Schema."""
 
     read: Callable[[Any], Any]
     schema: Mapping[str, Any]

@@ -6,8 +6,9 @@ Reference: docs/reference/rollout-spec.md.
 """
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, model_validator
 
@@ -15,9 +16,10 @@ from edgefleet_protocol.messages import TRANSIENT, ErrorClass
 from edgefleet_server.rollout.spec.fields import (
     SPOILT,
     Advice,
+    Checked,
     ExpectedError,
     Maybe,
-    Mistakes,
+    Mistake,
     Part,
     Read,
     duration,
@@ -27,6 +29,7 @@ from edgefleet_server.rollout.spec.fields import (
     number,
     read_duration,
     shown,
+    stop_at,
     text,
     whole,
 )
@@ -86,22 +89,18 @@ def _factor(value: float) -> float:
 PerMin = Annotated[int, Read(_per_min, _matching(_RATE))]
 
 
-class RateIn(Part):
+class RateIn(Checked):
     """How many devices a minute are offered the release: in the first minute, what a good minute multiplies it by, the most."""
 
     start: Annotated[PerMin, Advice("write for example 50/min")]
     factor: Annotated[float, number(0, MAX_FACTOR), AfterValidator(_factor)] = DEFAULT_FACTOR
     max: Maybe[PerMin] = None
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
         start, most = self.start, self.max
-        if most is None or SPOILT in (start, most) or most >= start:
-            return self
-        mistakes = Mistakes()
-        mistakes.add(f"{most}/min is less than start ({start}/min); write a max of at least {start}/min", "max")
-        mistakes.stop()
-        return self
+        if most is not None and SPOILT not in (start, most) and most < start:
+            yield ("max",), f"{most}/min is less than start ({start}/min); write a max of at least {start}/min"
 
     def rate(self) -> Rate:
         """Return the rate."""
@@ -225,31 +224,32 @@ def _backoff(value: Any) -> tuple[timedelta, timedelta]:
     found = _SPAN.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise ExpectedError("the first and the longest wait, for example 2m..1h")
-    mistakes, ends = Mistakes(), list(_BACKOFF)
+    mistakes, ends = list[Mistake](), list(_BACKOFF)
     for index, end in enumerate(found.groups()):
         try:
             ends[index] = read_duration(end, positive=True)
         except ExpectedError as error:
-            mistakes.add(in_words(error, end))
+            mistakes.append(((), in_words(error, end)))
     if ends[1] < ends[0]:
-        mistakes.add(f"the longest wait is shorter than the first one; write {found[2]}..{found[1]}")
-    mistakes.stop()
+        mistakes.append(((), f"the longest wait is shorter than the first one; write {found[2]}..{found[1]}"))
+    stop_at(mistakes)
     return ends[0], ends[1]
 
 
 def _classes(value: Any) -> tuple[ErrorClass, ...]:
-    allowed, mistakes = sorted(one.value for one in TRANSIENT), Mistakes()
     items = listed(value)
-    for index, item in enumerate(items):
-        if item not in allowed:
-            is_permanent = isinstance(item, str) and item in [one.value for one in ErrorClass]
-            why = "is never tried again: it lies in the bundle" if is_permanent else "is no such class"
-            mistakes.add(f"{shown(item)} {why}; expected some of {', '.join(allowed)}", index)
-    mistakes.stop()
+    stop_at(((index,), _class_flaw(item)) for index, item in enumerate(items) if item not in _CLASSES)
     return tuple(dict.fromkeys(ErrorClass(item) for item in items))
 
 
-_TRANSIENT_SCHEMA: Final = {"type": "array", "items": {"enum": sorted(one.value for one in TRANSIENT)}}
+def _class_flaw(item: Any) -> str:
+    is_permanent = isinstance(item, str) and item in [one.value for one in ErrorClass]
+    why = "is never tried again: it lies in the bundle" if is_permanent else "is no such class"
+    return f"{shown(item)} {why}; expected some of {', '.join(_CLASSES)}"
+
+
+_CLASSES: Final = sorted(one.value for one in TRANSIENT)
+_TRANSIENT_SCHEMA: Final = {"type": "array", "items": {"enum": _CLASSES}}
 
 
 class RetriesIn(Part):
@@ -278,7 +278,7 @@ Deadline = Annotated[timedelta, duration(positive=True)]
 _USUAL: Final = DeviceDeadlines()
 
 
-class DeviceTermsIn(Part):
+class DeviceTermsIn(Checked):
     """How long a device may take for each step, and how it tries again. start_within: over how long devices begin to download."""
 
     ack_deadline: Deadline = _USUAL.ack
@@ -288,19 +288,15 @@ class DeviceTermsIn(Part):
     retries: RetriesIn | None = None
     start_within: Annotated[timedelta, duration()] | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
         download = given(self.download_deadline, _USUAL.download)
-        if self.start_within is None or self.start_within is SPOILT or self.start_within < download:
-            return self
-        mistakes = Mistakes()
-        mistakes.add(
-            f"the wait is part of download_deadline ({duration_text(download)}), so it must be shorter than that; "
-            "write a shorter one, or a longer download_deadline",
-            "start_within",
-        )
-        mistakes.stop()
-        return self
+        if given(self.start_within, timedelta()) >= download:
+            why = (
+                f"the wait is part of download_deadline ({duration_text(download)}), so it must be shorter than that; "
+                "write a shorter one, or a longer download_deadline"
+            )
+            yield ("start_within",), why
 
     def deadlines(self) -> DeviceDeadlines:
         """Return the deadlines."""

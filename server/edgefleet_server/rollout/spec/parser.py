@@ -34,6 +34,7 @@ from edgefleet_server.rollout.spec.fields import (
 )
 from edgefleet_server.rollout.spec.mistakes import read, told
 from edgefleet_server.rollout.spec.model import (
+    NO_PACING,
     Inconclusive,
     InstallGate,
     Membership,
@@ -82,11 +83,15 @@ _TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _ONE_STRATEGY: Final = Read(lambda value: value, {"enum": [*STRATEGIES]})
 
 
+_INSTALL: Final = InstallGate()
+_NO_VERDICT: Final = Inconclusive()
+
+
 class InconclusiveIn(Part):
     """What to do when a stage has been open for `after` without a verdict."""
 
-    after: Annotated[timedelta, duration(positive=True)] = Inconclusive().after
-    do: OnFail = Inconclusive().do
+    after: Annotated[timedelta, duration(positive=True)] = _NO_VERDICT.after
+    do: OnFail = _NO_VERDICT.do
 
     def inconclusive(self) -> Inconclusive:
         """Return the rule."""
@@ -105,8 +110,8 @@ class RolloutSpecIn(Part):
     gates: GatesIn = GatesIn()
     promote: Promote = Promote.AUTO
     on_fail: OnFail = OnFail.ROLLBACK
-    on_inconclusive: InconclusiveIn = InconclusiveIn()
-    limits: LimitsIn = LimitsIn()
+    on_inconclusive: Maybe[InconclusiveIn] = None
+    limits: Maybe[LimitsIn] = None
     windows: Maybe[Annotated[list[Item[WindowIn]], Items("windows", most=MAX_WINDOWS)]] = None
     offline: OfflineIn = OfflineIn()
     membership: Membership = Membership.DYNAMIC
@@ -122,11 +127,11 @@ class RolloutSpecIn(Part):
             selector=self.selector,
             stages=self._stages(),
             device=device,
-            gate=InstallGate() if self.gates.install is None else self.gates.install.gate(),
+            gate=_INSTALL if self.gates.install is None else self.gates.install.gate(),
             on_fail=self.on_fail,
-            on_inconclusive=self.on_inconclusive.inconclusive(),
+            on_inconclusive=_NO_VERDICT if self.on_inconclusive is None else self.on_inconclusive.inconclusive(),
             pacing=Pacing(
-                limits=self.limits.limits(),
+                limits=NO_PACING.limits if self.limits is None else self.limits.limits(),
                 windows=tuple(one.window() for one in self.windows or ()),
                 retries=None if terms.retries is None else terms.retries.retries(),
                 offline=self.offline.offline(device.ack),

@@ -9,21 +9,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self
-
-from pydantic import model_validator
+from typing import Annotated, Any, Final
 
 from edgefleet_server.rollout.analysis.failure_ratio import clean_needed
 from edgefleet_server.rollout.spec.fields import (
     SPOILT,
     Advice,
+    Checked,
     ExpectedError,
     Item,
     Items,
     Loc,
     Maybe,
     Mistake,
-    Mistakes,
     Part,
     Read,
     duration,
@@ -75,7 +73,7 @@ Written = Annotated[Any, Read(lambda value: value, _BOUND_SCHEMA)]
 _USUAL: Final = QualityGate(())
 
 
-class QualityMetricIn(Part):
+class QualityMetricIn(Checked):
     """What is asked of one metric: exactly one bound. Which ones a metric takes, and up to which value, depends on the metric."""
 
     name: Annotated[Metric, Advice(f"write one of {', '.join(metric.value for metric in Metric)}")]
@@ -90,23 +88,21 @@ class QualityMetricIn(Part):
         """Those that are written."""
         return [bound for bound in Bound if bound.value in self.model_fields_set]
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
         if self.name is SPOILT or (self.name is Metric.DRIFT and not self.bounds):
-            return self
-        mistakes, may = Mistakes(), _MAX[self.name]
+            return
+        may = _MAX[self.name]
         if len(self.bounds) != 1 or self.bounds[0] not in may:
             got = ", ".join(bound.value for bound in self.bounds) or "none"
-            mistakes.add(f"expected exactly one bound of {self.name.value}: {' or '.join(may)}; got {got}")
+            yield (), f"expected exactly one bound of {self.name.value}: {' or '.join(may)}; got {got}"
         elif (value := getattr(self, self.bounds[0].value)) is not SPOILT:
             bound = self.bounds[0]
             is_open = bound is Bound.MIN  # nothing agrees in more than all cases: a least of 1 could never be shown
             try:
                 number(0, may[bound], below=is_open).read(value)
             except ExpectedError as error:
-                mistakes.add(in_words(error, value), bound.value)
-        mistakes.stop()
-        return self
+                yield (bound.value,), in_words(error, value)
 
     def metric(self) -> QualityMetric:
         """Return the line of the gate."""
@@ -176,7 +172,7 @@ Ratio = Annotated[float, number(0, 1, below=True)]
 Alpha = Annotated[float, number(0, MAX_ALPHA)]
 
 
-class InstallGateIn(Part):
+class InstallGateIn(Checked):
     """How many devices may fail, and how sure that must be."""
 
     max_failure: Ratio = _INSTALL.max_failure
@@ -184,24 +180,21 @@ class InstallGateIn(Part):
     alpha_abort: Alpha = _INSTALL.alpha_abort
     alpha_promote: Alpha = _INSTALL.alpha_promote
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
         if not is_whole(self):
-            return self
-        mistakes = Mistakes()
+            return
         if self.promote_below < self.max_failure:
-            mistakes.add(
+            why = (
                 f"{self.promote_below} is less than max_failure ({self.max_failure}): a release could be too bad to promote "
-                "and too good to stop, and the rollout would stand still; write a promote_below of at least max_failure",
-                "promote_below",
+                "and too good to stop, and the rollout would stand still; write a promote_below of at least max_failure"
             )
-        else:
-            try:
-                clean_needed(self.promote_below, self.alpha_promote)
-            except ValueError as error:
-                mistakes.add(f"{error}; raise promote_below or alpha_promote", "promote_below")
-        mistakes.stop()
-        return self
+            yield ("promote_below",), why
+            return
+        try:
+            clean_needed(self.promote_below, self.alpha_promote)
+        except ValueError as error:
+            yield ("promote_below",), f"{error}; raise promote_below or alpha_promote"
 
     def gate(self) -> InstallGate:
         """Return the gate."""

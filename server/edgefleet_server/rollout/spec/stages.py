@@ -5,9 +5,7 @@ Reference: docs/reference/rollout-spec.md.
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self
-
-from pydantic import model_validator
+from typing import Annotated, Any, Final
 
 from edgefleet_server.rollout.spec.fields import (
     FLAG,
@@ -15,10 +13,10 @@ from edgefleet_server.rollout.spec.fields import (
     SPOILT,
     TEXT,
     Advice,
+    Checked,
     Loc,
     Maybe,
     Mistake,
-    Mistakes,
     Part,
     duration,
     given,
@@ -49,7 +47,7 @@ Usable = Sequence[tuple[int, "RolloutStageIn"]]
 """Stages whose size can be read, each with its index."""
 
 
-class StageSizeIn(Part):
+class StageSizeIn(Checked):
     """How far a stage reaches: exactly one of percent and count; min: so many devices of each stratum at least."""
 
     percent: Maybe[Annotated[float, number(0, 100)]] = None
@@ -57,20 +55,16 @@ class StageSizeIn(Part):
     min: Maybe[Count] = None
     count_total: Annotated[bool, FLAG] = False
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
         if not is_whole(self):
-            return self
-        mistakes = Mistakes()
+            return
         if (self.percent is None) == (self.count is None):
             got = "both" if self.percent is not None else "neither"
-            mistakes.add(f"expected exactly one of percent and count, got {got}")
+            yield (), f"expected exactly one of percent and count, got {got}"
         elif self.count_total and self.count is None:
-            mistakes.add(
-                "only a count can be over all strata; remove it, or write a count instead of percent", "count_total"
-            )
-        mistakes.stop()
-        return self
+            why = "only a count can be over all strata; remove it, or write a count instead of percent"
+            yield ("count_total",), why
 
     def size(self) -> Size:
         """Return the size."""
@@ -105,7 +99,7 @@ class RolloutStageIn(Part):
             size=self.size.size(),
             soak=given(self.soak, timedelta() if is_last else DEFAULT_SOAK),
             promote=self.promote or promote,
-            gates=tuple(one.gate(number) for number, one in enumerate(self.webhook or ())),
+            gates=tuple(one.gate(which) for which, one in enumerate(self.webhook or ())),
             rate=None if self.rate is None else self.rate.rate(),
             shape=StageShape(self.match, self.mode, self.share_pct or 0, approval),
             judged_by=judges,
@@ -142,7 +136,7 @@ def _check_shape(stage: RolloutStageIn, at: Loc, *, is_last: bool) -> Iterator[M
         missing = "is missing: how many of 100 requests the release answers in mode split, for example 10"
         yield (*at, "share_pct"), missing if share is None else "only a stage of mode split has a share; remove it"
     match = given(stage.match, "")
-    if flaw := selector_flaw(match):
+    if match and (flaw := selector_flaw(match)):
         yield (*at, "match"), flaw
     if is_last and mode is not Mode.ACTIVE:
         why = "the last stage must be active, or the rollout would end with a release that serves nowhere"
@@ -174,21 +168,21 @@ def _check_modes(usable: Usable, at: Loc) -> Iterator[Mistake]:
 
 
 def _check_growth(usable: Usable, at: Loc) -> Iterator[Mistake]:
-    largest: dict[str, Size] = {}  # of each match: stages that take others from different devices do not compare
+    largest: dict[str, StageSizeIn] = {}  # of each match: stages that take others from different devices do not compare
     for index, stage in usable:
-        size, match = stage.size.size(), given(stage.match, "")
+        size, match = stage.size, given(stage.match, "")
         if match in largest and (why := _shrinks(largest[match], size)):
             yield (*at, index, "size"), why
         largest[match] = size
 
 
-def _shrinks(before: Size, after: Size) -> str:
+def _shrinks(before: StageSizeIn, after: StageSizeIn) -> str:
     """Return why a stage can be smaller than the one before it, "" when it cannot by what is written."""
     if before.percent is not None:
         if after.percent is None:
             return "a count after a percentage can be smaller than it in a large fleet; write counts first, then percentages"
         if after.percent < before.percent:
-            return f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
+            return f"{size_text(after.size())} is less than the {size_text(before.size())} of the stage before; stages only grow"
         return ""
     if after.count is None:
         return ""
@@ -196,7 +190,7 @@ def _shrinks(before: Size, after: Size) -> str:
     if after.count_total and not before.count_total:
         return "a count over all strata after a count per stratum can be smaller; write totals first"
     if after.count < before.count:
-        return f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
+        return f"{size_text(after.size())} is less than the {size_text(before.size())} of the stage before; stages only grow"
     return ""
 
 

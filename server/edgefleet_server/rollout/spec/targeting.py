@@ -3,6 +3,7 @@
 Reference: docs/reference/rollout-spec.md.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -14,13 +15,14 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.selectors.grammar import is_label_key, parse_selector
 from edgefleet_server.rollout.spec.fields import (
     ExpectedError,
-    Mistakes,
+    Mistake,
     Part,
     Read,
     duration,
     in_words,
     listed,
     shown,
+    stop_at,
     text,
 )
 from edgefleet_server.rollout.spec.model import (
@@ -156,24 +158,25 @@ def way_back_flaw(back: str, release: str) -> str:
 
 
 def _strata(value: Any) -> tuple[str, ...]:
-    found, mistakes = listed(value), Mistakes()
-    for index, key in enumerate(found):
-        if not isinstance(key, str):
-            mistakes.add(in_words(ExpectedError("text"), key), index)
-    mistakes.stop()
+    found = listed(value)
+    other = [(index, key) for index, key in enumerate(found) if not isinstance(key, str)]
+    stop_at(((index,), in_words(ExpectedError("text"), key)) for index, key in other)
+    stop_at(_strata_flaws(found))
+    return tuple(found)
+
+
+def _strata_flaws(found: Sequence[str]) -> Iterator[Mistake]:
     for index, key in enumerate(found):
         if found.count(key) > 1:
-            mistakes.add(f"{key!r} is named twice", index)
+            yield (index,), f"{key!r} is named twice"
         elif key not in (PROFILE, RUNTIME) and not is_label_key(key):
-            mistakes.add(f"{shown(key)} is no key of a label; expected profile, runtime or keys of labels", index)
+            yield (index,), f"{shown(key)} is no key of a label; expected profile, runtime or keys of labels"
     labels = [key for key in found if key not in (PROFILE, RUNTIME)]
     if not found or found[0] != PROFILE:
-        mistakes.add("the first stratum is profile: each profile has a bundle of its own, so it is judged by itself")
+        yield (), "the first stratum is profile: each profile has a bundle of its own, so it is judged by itself"
     elif len(labels) >= MAX_STRATUM_KEYS:
         most = MAX_STRATUM_KEYS - 1
-        mistakes.add(f"expected at most {most} keys of labels, got {len(labels)}: strata would be too small")
-    mistakes.stop()
-    return tuple(found)
+        yield (), f"expected at most {most} keys of labels, got {len(labels)}: strata would be too small"
 
 
 Strata = Annotated[tuple[str, ...], Read(_strata, {"type": "array", "items": {"type": "string"}, "minItems": 1})]

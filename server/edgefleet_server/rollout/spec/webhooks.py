@@ -17,12 +17,12 @@ from edgefleet_server.rollout.spec.fields import (
     Item,
     Items,
     Maybe,
-    Mistakes,
     Part,
     Read,
     duration,
     is_whole,
     named,
+    stop_at,
     text,
 )
 from edgefleet_server.rollout.spec.model import (
@@ -89,10 +89,8 @@ def _one_or_many(value: Any) -> list[StageWebhookIn]:
     """Return the gates that a stage's field `webhook` writes: one object, or a list of them."""
     found = [StageWebhookIn.model_validate(value)] if isinstance(value, dict) else _MANY.validate_python(value)
     names = [one.gate(index).name for index, one in enumerate(found) if is_whole(one)]
-    mistakes = Mistakes()
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        mistakes.add(f"the name {name!r} is given twice; gates of a stage need different names")
-    mistakes.stop()
+    twice = sorted({name for name in names if names.count(name) > 1})
+    stop_at(((), f"the name {name!r} is given twice; gates of a stage need different names") for name in twice)
     return found
 
 
