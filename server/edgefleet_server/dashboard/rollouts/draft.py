@@ -13,7 +13,8 @@ from typing import Any, Final
 import yaml
 
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, MAX_STAGES
+from edgefleet_server.rollout.spec.parser import API_VERSION, KIND
+from edgefleet_server.rollout.spec.stages import MAX_STAGES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from edgefleet_server.rollout.status.strategies import strategy
 

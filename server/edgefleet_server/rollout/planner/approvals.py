@@ -17,8 +17,7 @@ from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
 from edgefleet_server.rollout.errors import NotApproverError
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec, duration_text
 from edgefleet_server.rollout.state_machines import RolloutEvent
 
 AWAITING: Final = "awaiting_approval"

@@ -20,7 +20,7 @@ from edgefleet_server.rollout.planner import approvals, offers
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.completion import CONFIRM, QUEUE
 from edgefleet_server.rollout.planner.offers import PERSON, TURN
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.spec.model import duration_text
 from edgefleet_server.rollout.state_machines import IN_FLIGHT
 from edgefleet_server.rollout.throttle import ramp
 from edgefleet_server.rollout.throttle.jitter import spans_of
