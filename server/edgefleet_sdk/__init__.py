@@ -6,8 +6,8 @@ Server and token are found as `edgectl` finds them, or said with `connect`. A re
 from edgefleet_sdk.fleet import Fleet
 from edgefleet_sdk.notebook_answers import Answer
 
-__all__ = ["Answer", "Fleet", "connect", "deploy", "devices", "publish", "rollout", "rollouts"]
+__all__ = ["Answer", "Fleet", "connect", "deploy", "devices", "explain", "publish", "rollout", "rollouts"]
 
 _fleet = Fleet()
 connect, publish, deploy = _fleet.connect, _fleet.publish, _fleet.deploy
-devices, rollouts, rollout = _fleet.devices, _fleet.rollouts, _fleet.rollout
+devices, rollouts, rollout, explain = _fleet.devices, _fleet.rollouts, _fleet.rollout, _fleet.explain

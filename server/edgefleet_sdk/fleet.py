@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+from edgefleet_cli.core.api.device import Device, DeviceExplanation
+from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import explained
 from edgefleet_cli.core.options import resolve
@@ -20,7 +22,18 @@ from edgefleet_cli.release.render import is_over
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
 from edgefleet_sdk.model_export import save_model, write_samples
-from edgefleet_sdk.notebook_answers import Answer, deployed, device_row, frame, published, rolled_out, rollout_row
+from edgefleet_sdk.notebook_answers import (
+    Answer,
+    deployed,
+    device_explained,
+    device_row,
+    frame,
+    published,
+    rolled_out,
+    rollout_row,
+)
+
+T = TypeVar("T")
 
 
 class Fleet:
@@ -75,7 +88,7 @@ class Fleet:
             )
             publisher = Publisher(session.api, session.out, session.clock)
             release = publisher.publish(request)
-            return published(release if is_over(release) else publisher.follow(release, wait_s=wait_s))
+            return published(release if is_over(release.value) else publisher.follow(release, wait_s=wait_s))
 
     def deploy(
         self, release: Answer | str, *, to: str, strategy: str = "all", wait: bool = False, wait_s: float = 3600.0
@@ -89,25 +102,30 @@ class Fleet:
             if strategy == "all":
                 deployer = Deployer(session.api, session.out, session.clock)
                 answer = deployer.deploy(ref, selector=to)
-                outcomes = deployer.wait(ref, answer, selector=to, wait_s=wait_s) if wait else []
-                return deployed({**answer, "devices": [outcome.as_json() for outcome in outcomes]})
+                outcomes = deployer.wait(ref, answer.value, selector=to, wait_s=wait_s) if wait else []
+                return deployed(answer, outcomes)
             rollouts = Rollouts(session.api, session.out, session.clock)
             started = rollouts.create(from_flags(RolloutFlags(ref, to, strategy=strategy)))
             return rolled_out(rollouts.await_end(started, wait_s=wait_s) if wait else started)
 
     def devices(self, selector: str | None = None) -> Any:
         """Return the devices, one row each: a `pandas.DataFrame` where pandas is installed, else a list of dicts."""
-        return frame(map(device_row, self._all("/devices", selector=selector)))
+        return frame(map(device_row, self._all("/devices", Device, selector=selector)))
 
     def rollouts(self, model: str | None = None) -> Any:
         """Return the rollouts, newest first, one row each: a `pandas.DataFrame`, or a list of dicts."""
-        return frame(map(rollout_row, self._all("/rollouts", model=model)))
+        return frame(map(rollout_row, self._all("/rollouts", Rollout, model=model)))
 
     def rollout(self, rollout: Answer | str) -> Answer:
         """Return a rollout as it stands now."""
         with explained():
-            return rolled_out(self._session.api.get(f"/rollouts/{part(str(rollout))}"))
+            return rolled_out(self._session.api.get(f"/rollouts/{part(str(rollout))}", Rollout))
 
-    def _all(self, path: str, **wanted: Any) -> list[dict[str, Any]]:
+    def explain(self, device: str) -> Answer:
+        """Return why a device does not run what it should, one row a model."""
         with explained():
-            return list(self._session.api.pages(path, **wanted)["items"])
+            return device_explained(self._session.api.get(f"/devices/{part(device)}/explain", DeviceExplanation))
+
+    def _all(self, path: str, kind: type[T], **wanted: Any) -> list[T]:
+        with explained():
+            return list(self._session.api.pages(path, kind, **wanted))

@@ -31,7 +31,7 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
 )
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
-from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.machine import InstallEvent
 from edgefleet_agent.install.probation import trial
-from edgefleet_agent.install.records import ModelRecord, Tally
+from edgefleet_agent.install.records import ModelRecord, Tally, Wanted
 from edgefleet_protocol.messages import OVER_MEMORY_CODE, TRANSIENT, ErrorClass, Phase
 from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
 
@@ -184,6 +184,78 @@ def test_slots_go_only_when_what_follows_is_safe(phase: Phase, is_wanted: bool, 
 )
 def test_how_a_model_does_in_one_word(record: ModelRecord, mode: str) -> None:
     assert machine.mode(record, crash_limit=3, crash_window_s=300, now_s=NOW) == mode
+
+
+@pytest.mark.parametrize(
+    ("wish", "is_same"),
+    [
+        (wanted("b", gen=3), True),
+        (wanted("b", gen=2), True),  # an older document says nothing new
+        (wanted("b", gen=4), False),
+        (wanted("b", gen=3, attempt=2), False),
+        (wanted("c", gen=3), False),
+        (None, False),
+    ],
+)
+def test_a_wish_is_the_one_tried_last_unless_it_is_newer_or_another(wish: Wanted | None, is_same: bool) -> None:
+    record = msgspec.structs.replace(serving(), wanted=wanted("b", gen=3), gen=3)
+    assert machine.is_same_try(record, wish) == is_same
+    assert not machine.is_same_try(msgspec.structs.replace(record, wanted=None), wish)
+
+
+def test_trials_that_failed_are_counted_for_one_wish_and_anew_for_the_next() -> None:
+    record = machine.begun(serving(), wanted("b", gen=3), "B", now_s=NOW)
+    record = machine.failed(msgspec.structs.replace(record, phase=Phase.GOLDEN), ErrorClass.DISK, "c", "r")
+    assert record.bad_trials == 1
+    assert machine.begun(record, wanted("b", gen=3), "B", now_s=NOW).bad_trials == 1
+    for other in (wanted("b", gen=4), wanted("b", gen=3, attempt=2), wanted("c", gen=3)):
+        assert machine.begun(record, other, "B", now_s=NOW).bad_trials == 0
+
+
+def test_the_last_step_that_an_install_may_take_is_taken() -> None:
+    record = msgspec.structs.replace(serving(phase=Phase.GOLDEN), wanted=wanted("b"), steps=machine.MAX_STEPS - 1)
+    after = machine.advanced(record, InstallEvent.GOLDEN_OK, now_s=NOW)
+    assert (after.phase, after.steps) == (Phase.WARMING, machine.MAX_STEPS)
+    assert machine.advanced(after, InstallEvent.READY, now_s=NOW).error_code == "install.loop"
+
+
+AGES = [(0, True), (machine.MAX_AGE_S, True), (machine.MAX_AGE_S + 1, False), (-1, False)]
+
+
+@pytest.mark.parametrize(("age_s", "is_possible"), AGES)
+def test_an_install_whose_time_cannot_be_right_begins_now(age_s: int, is_possible: bool) -> None:
+    record = msgspec.structs.replace(serving(phase=Phase.PREFLIGHT), wanted=wanted("b"), phase_since_s=NOW - age_s)
+    assert machine.recovered(record, now_s=NOW).phase_since_s == (NOW - age_s if is_possible else NOW)
+    rests = msgspec.structs.replace(serving(), phase_since_s=NOW - age_s)
+    assert machine.recovered(rests, now_s=NOW).phase_since_s == NOW - age_s
+
+
+@pytest.mark.parametrize(("age_s", "is_possible"), AGES)
+def test_a_trial_whose_time_cannot_be_right_begins_now_and_a_proven_version_keeps_its_time(
+    age_s: int, is_possible: bool
+) -> None:
+    seen = Tally(sha256="b" * 64, since_s=NOW - age_s, n=7)
+    after = machine.recovered(on_probation(seen=seen), now_s=NOW)
+    assert after.seen == (seen if is_possible else msgspec.structs.replace(seen, since_s=NOW))
+    proven = machine.proven(on_probation(seen=seen), now_s=NOW)
+    assert machine.recovered(proven, now_s=NOW).seen == seen
+
+
+@pytest.mark.parametrize("wish", [None, wanted("c", gen=4)])
+def test_what_went_back_is_held_against_the_wish_that_brought_it(wish: Wanted | None) -> None:
+    brought = wanted("b", gen=3, attempt=2)
+    record = on_probation(wanted=wish, served=brought, gen=4)
+    after = machine.rolled_back(record, ErrorClass.CRASH, "c", "r", now_s=NOW)
+    assert (after.wanted, after.gen, after.served) == (brought, 3, None)
+    assert [(one.sha256, one.attempt) for one in after.quarantine] == [("b" * 64, 2)]
+
+
+def test_a_digest_that_fails_again_has_one_entry_and_the_others_keep_theirs() -> None:
+    record = serving()
+    for digest, reason in (("b", "first"), ("c", "other"), ("b", "second")):
+        record = machine.begun(record, wanted(digest, gen=3), "B", now_s=NOW)
+        record = machine.failed(record, ErrorClass.GOLDEN, "c", reason)
+    assert [(one.sha256[0], one.reason) for one in record.quarantine] == [("c", "other"), ("b", "second")]
 
 
 EVENTS = st.sampled_from(["ok", "ok", "ok", "fault", "moment", "cut", "cut and clock", "withdrawn"])

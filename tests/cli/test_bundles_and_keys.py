@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from edgefleet_cli.core.api.telemetry import Window
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.device.telemetry.metric_windows import metric_rows
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_server.access.model import Role
@@ -259,10 +261,10 @@ def window(minute: int, **changes: Any) -> dict[str, Any]:
 
 def test_metrics_are_bars_with_the_newest_on_the_right(edgectl: Edgectl, fleet: Stub) -> None:
     windows = [window(minute) for minute in (30, 20, 10, 0)]
-    rows = {row["figure"]: row for row in metric_rows(windows)}
-    assert (rows["answers"]["trend"], rows["answers"]["last"]) == ("▁▃▆█", "30")
-    assert (rows["p95"]["least"], rows["p95"]["most"]) == ("4.00 ms", "34 ms")
-    assert (rows["p50"]["trend"], rows["p50"]["last"]) == ("", "-")
+    rows = {row.figure: row for row in metric_rows([struct_of(one, Window) for one in windows])}
+    assert (rows["answers"].trend, rows["answers"].last) == ("▁▃▆█", "30")
+    assert (rows["p95"].least, rows["p95"].most) == ("4.00 ms", "34 ms")
+    assert (rows["p50"].trend, rows["p50"].last) == ("", "-")
     fleet.says("GET /devices/d-1/telemetry", page(windows))
     ran = edgectl("device", "metrics", "d-1")
     assert "▁▃▆█" in ran.out

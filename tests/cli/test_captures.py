@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from edgefleet_cli.core.api.capture import SealedCapture
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.reply import Reply
 from edgefleet_cli.device.captures.capture_files import make_key, open_folder, read_key, save
 from edgefleet_protocol.hpke import SealedError, about_record, key_id, new_key, public_of, seal
 from tests.cli.conftest import Edgectl
@@ -44,7 +46,7 @@ def test_a_key_is_a_private_file_that_is_never_overwritten(tmp_path: Path) -> No
 
 def test_a_record_becomes_json_and_arrays(tmp_path: Path) -> None:
     private, public = new_key()
-    files = save(record(public), tmp_path / "out", private)
+    files = save(Reply(record(public), SealedCapture), tmp_path / "out", private)
     assert [file.name for file in files] == ["ab12.json", "ab12.npz"]
     document = json.loads(files[0].read_text())
     assert document["fields"] == {"x": {"array": "in.x", "dtype": "<f4", "shape": [2, 3]}, "badge": ["00ff"]}
@@ -55,7 +57,7 @@ def test_a_record_becomes_json_and_arrays(tmp_path: Path) -> None:
 
 def test_a_sealed_record_is_opened_later_where_the_key_is(tmp_path: Path) -> None:
     private, public = new_key()
-    files = save(record(public), tmp_path, None)
+    files = save(Reply(record(public), SealedCapture), tmp_path, None)
     assert [file.name for file in files] == ["ab12.json", "ab12.sealed"]
     with pytest.raises(SealedError):
         open_folder(tmp_path, new_key()[0])
@@ -67,14 +69,14 @@ def test_a_sealed_record_is_opened_later_where_the_key_is(tmp_path: Path) -> Non
 def test_a_record_that_was_relabelled_does_not_open(tmp_path: Path) -> None:
     private, public = new_key()
     with pytest.raises(SealedError):
-        save({**record(public), "device": "d-2"}, tmp_path, private)
+        save(Reply({**record(public), "device": "d-2"}, SealedCapture), tmp_path, private)
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "A", "x" * 40])
 def test_a_server_cannot_choose_where_files_go(tmp_path: Path, name: str) -> None:
     private, public = new_key()
     with pytest.raises(UsageError, match="is no record's id"):
-        save({**record(public), "id": name}, tmp_path / "out", private)
+        save(Reply({**record(public), "id": name}, SealedCapture), tmp_path / "out", private)
     assert not (tmp_path / "out").exists()
 
 
@@ -83,7 +85,7 @@ def test_a_server_cannot_choose_where_files_go(tmp_path: Path, name: str) -> Non
 )
 def test_an_array_that_is_none_is_not_written(tmp_path: Path, array: dict[str, Any]) -> None:
     private, public = new_key()
-    files = save(record(public, fields={"x": array}), tmp_path, private)
+    files = save(Reply(record(public, fields={"x": array}), SealedCapture), tmp_path, private)
     assert [file.name for file in files] == ["ab12.json"]
     assert "unreadable" in json.loads(files[0].read_text())["fields"]["x"]
 

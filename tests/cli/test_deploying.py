@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
+from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.release.deployment.deployer import DONE, SERVING, DeviceOutcome, exit_code, judge
 
 _REF = "digits@1.1.0"
 _NEW, _OLD = "b" * 64, "a" * 64
 
 
-def _device(**changes: Any) -> dict[str, Any]:
+def _device(**changes: Any) -> Device:
     report = {
         "model": "digits",
         "sha256": changes.pop("sha256", _NEW),
@@ -21,14 +23,14 @@ def _device(**changes: Any) -> dict[str, Any]:
         "error_class": changes.pop("error_class", None),
         "reason": changes.pop("reason", ""),
     }
-    return {
+    plain = {
         "id": "d-1",
         "reported_gen": 7,
         "refused": None,
         "desired": {"gen": 7, "models": [{"model": "digits", "release": _REF, "sha256": _NEW}]},
         "models": [report],
-        **changes,
     }
+    return struct_of({**plain, **changes}, Device)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def _device(**changes: Any) -> dict[str, Any]:
         (_device(desired={"gen": 8, "models": []}), "superseded"),
     ],
 )
-def test_a_phase_counts_only_for_the_release_and_document_it_is_about(device: dict[str, Any], state: str) -> None:
+def test_a_phase_counts_only_for_the_release_and_document_it_is_about(device: Device, state: str) -> None:
     assert judge(DeviceOutcome("d-1", "p"), device, _REF, 7).state == state
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from edgefleet_cli.core.api.fleet import Event
 from edgefleet_cli.core.api_client import PAGE_SIZE, ApiClient
 from edgefleet_cli.core.errors import BadAnswerError
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.core.sse import events_of
 from edgefleet_cli.fleet.follow import Follower, event_line
 from edgefleet_cli.fleet.render import what
@@ -62,7 +64,7 @@ def _followed(
 
     with ApiClient(fleet.url, "edg_test") as api:
         follower = Follower(api, Output(Format.JSON, quiet=True), SteppedClock(at_sleep), {})
-        return [int(entry["id"]) for entry in follower.follow(limit=limit, wait_s=wait_s)]
+        return [entry.value.id for entry in follower.follow(limit=limit, wait_s=wait_s)]
 
 
 def _put(feed: _Feed, *numbers: int, settled: int | None = None) -> None:
@@ -271,15 +273,16 @@ def _changed(kind: str, **detail: Any) -> dict[str, Any]:
             "finished → regressed (it had finished, and turned out bad) by engine: 3 of 20",
         ),
         (_changed("rollout"), "-"),
-        (event(1, detail=None), "-"),
+        ({"id": 1, "kind": "stage"}, "-"),
     ],
 )
 def test_an_event_in_words(entry: dict[str, Any], told: str) -> None:
-    assert what(entry) == told
+    assert what(struct_of(entry, Event)) == told
 
 
 def test_no_text_of_a_device_steers_the_terminal() -> None:
-    assert not {"\x1b", "\n"} & set(event_line(event(1, device="\x1b[2J", detail={"reason": "a\nb\x1b]0;x"})))
+    evil = event(1, device="\x1b[2J", detail={"reason": "a\nb\x1b]0;x"})
+    assert not {"\x1b", "\n"} & set(event_line(struct_of(evil, Event)))
 
 
 def test_a_table_of_events_fits(edgectl: Edgectl, fleet: Stub) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgefleet_cli.core.api.telemetry import Window
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.release.device_measurement import energy, figures_of
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub, page
@@ -67,6 +69,7 @@ def test_a_device_that_cannot_says_why_and_the_exit_code_is_1(edgectl: Edgectl, 
 
 
 def test_figures_of_rounds_are_medians_and_energy_is_told_where_it_is_known() -> None:
-    figures = figures_of([{**window(2.0), "joules_per_answer": None}, window(4.0), window(100.0)])
+    rounds = [{**window(2.0), "joules_per_answer": None}, window(4.0), window(100.0)]
+    figures = figures_of([struct_of(one, Window) for one in rounds])
     assert (figures["p50_ms"], figures["p95_ms"], figures["joules_per_answer"]) == (4.0, 8.0, 0.004)
     assert (energy(None), energy(0.004), energy(2.5)) == ("-", "4.00 mJ", "2.50 J")

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from edgefleet_cli.core import completion
+from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.contexts import Context, load_contexts
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.options import time_of
-from edgefleet_cli.device.device_explain import reasons
+from edgefleet_cli.core.reply import Reply
 from edgefleet_cli.device.device_filters import DeviceListFilter
 from edgefleet_cli.render.sparkline import bar, spark, thinned
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import NOON, Stub, page, problem, rollout
-from tests.cli.fleet_stub import device as place
 from tests.cli.terminal import Terminal
 
 OLD, NEW = "a" * 64, "b" * 64
@@ -106,18 +106,18 @@ def test_the_server_sorts_what_it_can(edgectl: Edgectl, fleet: Stub, sort: str, 
 
 def test_stale_and_sorted() -> None:
     seen = {"a": "2026-01-03T11:59:30+00:00", "b": None, "c": "2026-01-03T11:00:00+00:00"}
-    devices = [device(name, last_seen=at, free_mb=len(name)) for name, at in seen.items()]
-    ids = [one["id"] for one in DeviceListFilter(stale_s=600.0).chosen(devices, NOON)]
+    devices = [Reply(device(name, last_seen=at, free_mb=len(name)), Device) for name, at in seen.items()]
+    ids = [one.value.id for one in DeviceListFilter(stale_s=600.0).chosen(devices, NOON)]
     assert ids == ["b", "c"]
-    assert [one["id"] for one in DeviceListFilter(sort="seen").chosen(devices, NOON)] == ["a", "c", "b"]
-    assert [one["id"] for one in DeviceListFilter(sort="-seen", limit=2).chosen(devices, NOON)] == ["b", "c"]
+    assert [one.value.id for one in DeviceListFilter(sort="seen").chosen(devices, NOON)] == ["a", "c", "b"]
+    assert [one.value.id for one in DeviceListFilter(sort="-seen", limit=2).chosen(devices, NOON)] == ["b", "c"]
 
 
 def test_a_status_is_sorted_here_as_the_server_sorts_it() -> None:
     statuses = {"a": "unknown", "b": "online", "c": "revoked", "d": "offline"}
-    devices = [device(name, status=status) for name, status in statuses.items()]
-    assert [one["id"] for one in DeviceListFilter(sort="status").chosen(devices, NOON)] == ["b", "d", "a", "c"]
-    assert [one["id"] for one in DeviceListFilter(sort="-status").chosen(devices, NOON)] == ["c", "a", "d", "b"]
+    devices = [Reply(device(name, status=status), Device) for name, status in statuses.items()]
+    assert [one.value.id for one in DeviceListFilter(sort="status").chosen(devices, NOON)] == ["b", "d", "a", "c"]
+    assert [one.value.id for one in DeviceListFilter(sort="-status").chosen(devices, NOON)] == ["c", "a", "d", "b"]
 
 
 def test_a_watched_list_tells_what_is_new_or_changed(edgectl: Edgectl, fleet: Stub) -> None:
@@ -139,75 +139,38 @@ def test_a_watched_list_is_redrawn_on_a_terminal(fleet: Stub) -> None:
 
 # ---- why a device does not run what it should
 
-
-@pytest.mark.parametrize(
-    ("changes", "why", "is_settled"),
-    [
-        ({}, "it runs as it should", True),
-        ({"status": "offline", "report": {"sha256": OLD}}, "it is offline and was last seen 1m ago", False),
-        ({"reported_gen": 6, "report": {"sha256": OLD}}, "it has not taken up document 7 yet, only 6", False),
-        (
-            {"reported_gen": 6, "refused": {"gen": 7, "code": "desired.signature", "reason": "bad"}},
-            "it refused document 7: desired.signature: bad",
-            False,
-        ),
-        (
-            {"reported_gen": 6, "refused": {"gen": 0, "code": "tuf.rollback", "reason": "version 3"}},
-            "it has seen newer metadata than the server has: tuf.rollback: version 3",
-            False,
-        ),
-        (
-            {"reported_gen": 6, "refused": {"gen": 0, "code": "install.child_died", "reason": "tried again at 9"}},
-            "its document waits there: install.child_died: tried again at 9",
-            False,
-        ),
-        (
-            {"report": {"sha256": OLD, "phase": "downloading", "progress_pct": 40}},
-            "it downloads the bundle (40 %)",
-            False,
-        ),
-        ({"report": {"phase": "probation"}}, "on probation", False),
-        (
-            {"report": {"sha256": OLD, "phase": "rolled_back", "error_class": "golden", "reason": "no match"}},
-            "rolled back: golden: no match",
-            False,
-        ),
-        ({"report": {"sha256": OLD, "wanted_sha256": OLD}}, "has not begun with this bundle", False),
-        ({"models": []}, "it has not begun", False),
-        ({"desired": {"gen": 7, "models": []}}, "it is to be removed", False),
-    ],
-)
-def test_the_first_thing_that_is_in_the_way_is_told(changes: dict[str, Any], why: str, is_settled: bool) -> None:
-    (row,) = reasons(device(**changes), {}, NOON)
-    assert why in row["why"]
-    assert row["is_settled"] is is_settled
-    assert bool(row["next"]) is not is_settled
+LAGGING = {
+    "model": "digits",
+    "wanted": "digits@1.1.0",
+    "running": "digits@1.0.0",
+    "is_settled": False,
+    "why": "it has not taken up document 7 yet, only 6; in r-7f3a9c it is eligible, waits for its window",
+    "next": "the window opens",
+    "rollout": "r-7f3a9c",
+}
 
 
-def test_explain_names_the_open_rollout_and_the_pin(edgectl: Edgectl, fleet: Stub) -> None:
-    pinned = device(labels={"edgefleet/pinned": "rig"}, reported_gen=6, report={"sha256": OLD})
-    fleet.says("GET /devices/d-1", pinned)
-    fleet.says("GET /rollouts", page([rollout()]))
-    waiting = place("d-1", state="eligible", reason="", waits_for="its window", moves="the window opens")
-    fleet.says("GET /rollouts/r-7f3a9c/devices", page([waiting]))
+def test_explain_prints_what_the_server_says(edgectl: Edgectl, fleet: Stub) -> None:
+    told = {"device": "d-1", "status": "online", "pinned": "rig", "items": [LAGGING]}
+    fleet.says("GET /devices/d-1/explain", told)
     ran = edgectl("device", "explain", "d-1", "-o", "json")
-    assert ran.code == 1
-    (row,) = ran.json["items"]
-    assert "in r-7f3a9c it is eligible, waits for its window" in row["why"]
-    assert (row["next"], ran.json["pinned"]) == ("the window opens", "rig")
-    assert "unpin d-1" in edgectl("device", "explain", "d-1").err
-    assert [one["device"] for one in fleet.queries("GET /rollouts")] == ["d-1", "d-1"]
-    assert [one["device"] for one in fleet.queries("GET /rollouts/r-7f3a9c/devices")] == ["d-1", "d-1"]
+    assert (ran.code, ran.json) == (1, told)
+    ran = edgectl("device", "explain", "d-1", "-o", "csv")
+    assert ran.out.splitlines()[0] == "model,should_run,runs,why,next,rollout"
+    assert "the window opens" in ran.out
+    assert "pinned: rig" in ran.err
+    assert "unpin d-1" in ran.err
 
 
-def test_explain_names_the_newest_rollout_also_if_it_regressed(edgectl: Edgectl, fleet: Stub) -> None:
-    fleet.says("GET /devices/d-1", device())
-    fleet.says("GET /rollouts", page([rollout(id="r-new", state="regressed"), rollout(id="r-old")]))
-    fleet.says("GET /rollouts/r-new/devices", page([place("d-1", state="healthy", reason="")]))
-    (row,) = edgectl("device", "explain", "d-1", "-o", "json").json["items"]
-    assert "in r-new, which turned out bad after it had finished, it is healthy" in row["why"]
-    assert row["rollout"] == "r-new"
-    assert "regressed" in fleet.queries("GET /rollouts")[0]["state"].split(",")
+def test_explain_of_a_device_that_runs_as_it_should_exits_0(edgectl: Edgectl, fleet: Stub) -> None:
+    settled = LAGGING | {"running": "digits@1.1.0", "is_settled": True, "why": "it runs as it should", "next": ""}
+    fleet.says("GET /devices/d-1/explain", {"device": "d-1", "status": "online", "pinned": "", "items": [settled]})
+    ran = edgectl("device", "explain", "d-1")
+    assert (ran.code, ran.err) == (0, "")
+    assert "it runs as it should" in ran.out
+    fleet.says("GET /devices/d-1/explain", {"device": "d-1", "status": "online", "pinned": "", "items": []})
+    ran = edgectl("device", "explain", "d-1")
+    assert (ran.code, ran.err) == (0, "no models on this device\n")
 
 
 def test_a_device_is_pinned_at_a_release_and_unpinned(edgectl: Edgectl, fleet: Stub) -> None:

@@ -7,38 +7,42 @@ import io
 import json
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import yaml
 
+from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import Page, Reply, struct_of
 from edgefleet_cli.release.render import BUNDLES, exit_code, failures, show_result
 from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, fitting
 
-_SHEET = Sheet(
+_SHEET: Sheet[dict[str, Any]] = Sheet(
     "things", [Column("name", lambda x: x["name"]), Column("note", lambda x: x["note"], wide=True)], lambda x: x["name"]
 )
 _PAGE = {"items": [{"name": "a", "note": "one, two"}, {"name": "b", "note": "[red]"}], "next_cursor": None, "total": 2}
 
 
 def test_json_and_yaml_are_the_answer_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(Format.JSON).items(_PAGE, _SHEET)
+    Output(Format.JSON).items(Page(_PAGE, dict), _SHEET)
     assert json.loads(capsys.readouterr().out) == _PAGE
-    Output(Format.YAML).items(_PAGE, _SHEET)
+    Output(Format.YAML).items(Page(_PAGE, dict), _SHEET)
     assert yaml.safe_load(capsys.readouterr().out) == _PAGE
 
 
 def test_half_a_character_is_an_escape_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     odd = {"name": "\ud800", "note": "é"}
     Output(Format.JSON).document(odd, lambda: None)
-    Output(Format.JSON).record(odd, _SHEET)
+    Output(Format.JSON).record(Reply(odd, dict), _SHEET)
     whole, _, line = capsys.readouterr().out.partition("}\n")
     assert json.loads(whole + "}") == json.loads(line) == odd
 
 
 def test_name_is_one_identifier_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(Format.NAME).items(_PAGE, _SHEET)
+    Output(Format.NAME).items(Page(_PAGE, dict), _SHEET)
     assert capsys.readouterr().out == "a\nb\n"
 
 
@@ -46,7 +50,7 @@ def test_name_is_one_identifier_a_line(capsys: pytest.CaptureFixture[str]) -> No
 def test_no_text_of_a_device_steers_the_terminal(form: Format, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "\x1b]0;owned\x07\x1b[2J\u202egnp.exe"
     output = Output(form)
-    output.items({"items": [{"name": "a", "note": evil}]}, _SHEET)
+    output.items(Page({"items": [{"name": "a", "note": evil}]}, dict), _SHEET)
     if output.is_for_eyes:
         output.fields([("hostname", evil)])
         output.heading(f"Model {evil}")
@@ -56,7 +60,7 @@ def test_no_text_of_a_device_steers_the_terminal(form: Format, capsys: pytest.Ca
 
 
 def test_csv_has_all_columns_and_quotes_what_needs_it(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(Format.CSV).items(_PAGE, _SHEET)
+    Output(Format.CSV).items(Page(_PAGE, dict), _SHEET)
     assert list(csv.reader(io.StringIO(capsys.readouterr().out))) == [
         ["name", "note"],
         ["a", "one, two"],
@@ -65,17 +69,17 @@ def test_csv_has_all_columns_and_quotes_what_needs_it(capsys: pytest.CaptureFixt
 
 
 def test_a_table_hides_wide_columns_and_prints_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(Format.TABLE).items(_PAGE, _SHEET)
+    Output(Format.TABLE).items(Page(_PAGE, dict), _SHEET)
     assert "NOTE" not in capsys.readouterr().out
-    Output(Format.WIDE).items(_PAGE, _SHEET)
+    Output(Format.WIDE).items(Page(_PAGE, dict), _SHEET)
     assert "[red]" in capsys.readouterr().out
 
 
 def test_an_empty_list_is_a_remark_as_a_table_and_an_object_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(Format.TABLE).items({"items": []}, _SHEET)
+    Output(Format.TABLE).items(Page({"items": []}, dict), _SHEET)
     written = capsys.readouterr()
     assert (written.out, written.err) == ("", "no things\n")
-    Output(Format.JSON).items({"items": []}, _SHEET)
+    Output(Format.JSON).items(Page({"items": []}, dict), _SHEET)
     assert json.loads(capsys.readouterr().out) == {"items": []}
 
 
@@ -91,14 +95,14 @@ def test_a_table_fits_the_terminal(
         "bytes": 160_000,
         "ratio": 0.26,
     }
-    Output(Format.WIDE).table([bundle], BUNDLES.columns)
+    Output(Format.WIDE).table([struct_of(bundle, Bundle)], BUNDLES.columns)
     assert max(len(line) for line in capsys.readouterr().out.splitlines()) <= width
 
 
 def test_quiet_silences_remarks_but_not_data(capsys: pytest.CaptureFixture[str]) -> None:
     out = Output(Format.NAME, quiet=True)
     out.note("hidden")
-    out.items(_PAGE, _SHEET)
+    out.items(Page(_PAGE, dict), _SHEET)
     written = capsys.readouterr()
     assert written.err == ""
     assert written.out == "a\nb\n"
@@ -121,8 +125,8 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
     assert metric(None) == "-"
     assert pairs({"b": 1, "a": 2}) == "a=2,b=1"
     assert text(True) == "yes"
-    assert error_text({"error_class": "golden", "reason": "no match"}) == "golden: no match"
-    assert error_text({"error_class": None, "reason": ""}) == ""
+    assert error_text("golden", "no match") == "golden: no match"
+    assert error_text(None, "") == ""
     now = datetime(2026, 1, 3, 12, 0, tzinfo=UTC)
     times = ("2026-01-01T00:00:00Z", "2026-01-03T09:30:00", "2026-01-03T13:55:00+02:00", "2026-01-03T12:00:09Z")
     assert [age(time, now) for time in times] == ["2d", "2h", "5m", "0s"]
@@ -130,7 +134,7 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
 
 
 def test_a_table_leaves_out_what_is_spare_when_it_is_too_wide() -> None:
-    columns = [
+    columns: list[Column[dict[str, str]]] = [
         Column("name", lambda e: str(e["name"])),
         Column("first", lambda e: str(e["a"]), spare=1),
         Column("second", lambda e: str(e["b"]), spare=2),
@@ -145,11 +149,11 @@ def test_a_cancelled_conversion_is_told_as_such(capsys: pytest.CaptureFixture[st
     refused = {"profile": "p1", "code": "conversion.cancelled", "reason": "cancelled by ann", "next": "publish again"}
     jobs = [{"profile": "p1", "state": "cancelled", "message": ""}]
     release = {"state": "cancelled", "bundles": [], "refused": [refused], "jobs": jobs}
-    show_result(Output(Format.TABLE), release)
+    show_result(Output(Format.TABLE), struct_of(release, Release))
     written = capsys.readouterr().out
     assert re.search(r"^p1 .* cancelled\s*$", written, re.MULTILINE)
     assert "p1: cancelled by ann (conversion.cancelled)\n  next: publish again" in written
-    assert exit_code(release) == 1
+    assert exit_code(struct_of(release, Release)) == 1
 
 
 def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,10 +166,10 @@ def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.Captu
             {"profile": "p3", "state": "failed", "message": "the child was killed"},
         ],
     }
-    show_result(Output(Format.TABLE), release)
+    show_result(Output(Format.TABLE), struct_of(release, Release))
     written = capsys.readouterr().out
     assert "p2: loses 12 points (convert.accuracy)\n  next: use fp32" in written
     assert "p3: the child was killed" in written
-    assert [entry["profile"] for entry in failures(release)] == ["p2", "p3"]
-    assert exit_code(release) == 1
-    assert exit_code({"state": "ready"}) == 0
+    assert [entry.profile for entry in failures(struct_of(release, Release))] == ["p2", "p3"]
+    assert exit_code(struct_of(release, Release)) == 1
+    assert exit_code(Release(state="ready")) == 0

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.release.render import show_result
 from edgefleet_cli.render.format import milliseconds, predicted, size
 from edgefleet_cli.render.output import Output
@@ -57,7 +59,7 @@ def test_a_release_shows_what_was_predicted(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     rows = [{"profile": "pi", "predicted": FITTED}, {"profile": "old", "predicted": NONE}, {"profile": "local"}]
-    show_result(Output(Format.TABLE), {"bundles": rows})
+    show_result(Output(Format.TABLE), struct_of({"bundles": rows}, Release))
     shown = capsys.readouterr().out
     assert "12 ms ±20 %" in shown
     assert "no estimate: 1 model reported" in shown

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from edgefleet_cli.core.api.rollout import Plan
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.rollout.power_table import power_rows
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import SPEC, Stub, page, plan, problem, rollout
@@ -116,4 +118,4 @@ def test_a_lint_prints_what_each_stage_can_find_out(edgectl: Edgectl, fleet: Stu
 
 def test_without_power_there_is_no_table() -> None:
     known: dict[str, Any] = plan()
-    assert power_rows({**known, "power": []}) == power_rows({}) == []
+    assert power_rows(struct_of({**known, "power": []}, Plan)) == power_rows(struct_of({}, Plan)) == []

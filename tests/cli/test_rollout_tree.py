@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
+from edgefleet_cli.core.api.rollout import Metric, Rollout
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.rollout.stage_tree import live_view, metric_text, rollout_tree
 from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
+
+
+def _typed(shown: dict[str, Any]) -> Rollout:
+    return struct_of(shown, Rollout)
 
 
 def _drawn(view: RenderableType, width: int = 80) -> str:
@@ -36,7 +43,7 @@ digits@1.1.0  running  1 of 2 healthy, 1 pending
 
 
 def test_a_running_rollout() -> None:
-    assert _drawn(rollout_tree(rollout(), NOON)) == _TREE
+    assert _drawn(rollout_tree(_typed(rollout()), NOON)) == _TREE
 
 
 _ROLLED_BACK = """\
@@ -64,24 +71,26 @@ def test_a_stratum_that_failed_on_evidence() -> None:
     canary = stage(0, "canary", [failed], state="failed", reason=reason, counts=counts(exposed=1, failed=1))
     spec = {"gates": {"install": {"alpha_abort": 0.005, "alpha_promote": 0.1}}}
     shown = rollout(release="digits@1.2.0", state="rolled_back", stages=[canary], spec=spec, counts=counts(failed=1))
-    assert _drawn(rollout_tree(shown, NOON)) == _ROLLED_BACK
+    assert _drawn(rollout_tree(_typed(shown), NOON)) == _ROLLED_BACK
 
 
 def test_a_paused_rollout_says_what_can_be_done() -> None:
-    drawn = _drawn(live_view(rollout(state="paused", reason="by ana: looks odd"), NOON), 200)
+    drawn = _drawn(live_view(_typed(rollout(state="paused", reason="by ana: looks odd")), NOON), 200)
     assert "r-7f3a9c: by ana: looks odd" in drawn
     for verb in ("explain", "resume", "promote", "abort"):
         assert f"edgectl rollout {verb} r-7f3a9c" in drawn
 
 
 def test_a_compact_tree_is_one_line_a_stage_in_which_nothing_goes_on() -> None:
-    drawn = _drawn(rollout_tree(rollout(), NOON, is_compact=True)).splitlines()
+    drawn = _drawn(rollout_tree(_typed(rollout()), NOON, is_compact=True)).splitlines()
     assert drawn == [*_TREE.splitlines()[:-2]]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_the_tree_fits_the_terminal(width: int) -> None:
-    assert max(len(line) for line in _drawn(live_view(rollout(state="paused"), NOON), width).splitlines()) <= width
+    assert (
+        max(len(line) for line in _drawn(live_view(_typed(rollout(state="paused")), NOON), width).splitlines()) <= width
+    )
 
 
 def test_no_text_of_a_device_steers_the_terminal() -> None:
@@ -89,12 +98,12 @@ def test_no_text_of_a_device_steers_the_terminal() -> None:
     shown = rollout(
         reason=evil, stages=[stage(0, evil, [cell(evil, state="failed", reason=evil, bound=evil)], reason=evil)]
     )
-    assert not {"\x1b", "\x07"} & set(_drawn(live_view(shown, NOON)))
+    assert not {"\x1b", "\x07"} & set(_drawn(live_view(_typed(shown), NOON)))
 
 
 def test_what_the_server_left_out_is_left_out() -> None:
     bare = {"id": "r-1", "release": "digits@1.1.0", "state": "running", "stages": [{"name": "canary", "strata": [{}]}]}
-    assert "canary" in _drawn(rollout_tree(bare, NOON))
+    assert "canary" in _drawn(rollout_tree(_typed(bare), NOON))
 
 
 def test_a_metric_tells_its_value_what_it_lies_between_and_its_threshold() -> None:
@@ -103,7 +112,7 @@ def test_a_metric_tells_its_value_what_it_lies_between_and_its_threshold() -> No
         "threshold": 10.0, "unit": "%", "devices": 22, "missing": 2,
     }  # fmt: skip
     told = "hold latency_p95_ms: 3.07 % (-1.21 … 11.9), at most 10 %, 22 devices, 2 without a value"
-    assert metric_text(metric) == told
+    assert metric_text(struct_of(metric, Metric)) == told
     agreement = {
         **metric,
         "name": "shadow_agreement",
@@ -113,9 +122,11 @@ def test_a_metric_tells_its_value_what_it_lies_between_and_its_threshold() -> No
         "low": 0.975,
         "high": 1.0,
     }
-    assert "0.99 (0.975 … 1), at least 0.97" in metric_text({**agreement, "threshold": 0.97, "missing": 0})
+    assert "0.99 (0.975 … 1), at least 0.97" in metric_text(
+        struct_of({**agreement, "threshold": 0.97, "missing": 0}, Metric)
+    )
     nothing = {"name": "drift", "bound": "max", "verdict": "no_data", "value": None, "threshold": 0.02, "devices": 0}
-    assert metric_text(nothing) == "no data drift: no value, 0 devices"
+    assert metric_text(struct_of(nothing, Metric)) == "no data drift: no value, 0 devices"
     shown = rollout()
     shown["stages"][0]["strata"][0]["quality"] = [metric]
-    assert "hold latency_p95_ms" in _drawn(rollout_tree(shown, NOON))
+    assert "hold latency_p95_ms" in _drawn(rollout_tree(_typed(shown), NOON))

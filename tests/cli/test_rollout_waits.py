@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgefleet_cli.rollout.blocker_text import MOST_WAITS, device_wait, wait_lines
+from edgefleet_cli.core.api.rollout import RolloutDevice, Stage
+from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.rollout.blocker_text import MOST_WAITS, device_wait, stage_lines
 
 WAIT = {
     "code": "rate",
@@ -15,24 +17,26 @@ WAIT = {
 
 def test_a_stage_says_how_fast_it_goes_and_what_its_devices_wait_for() -> None:
     rate = {"per_min": 100, "offered": 40, "failed": 0, "next_per_min": 200, "until": "2026-11-25T12:01:00Z"}
-    first, second = wait_lines({"rate": rate, "waits": [WAIT]})
+    first, second = stage_lines(struct_of({"rate": rate, "waits": [WAIT]}, Stage))
     assert first == "100 a minute, 40 offered in this one; then 200"
     assert second.startswith("200 waiting: the stage goes at 100 devices a minute")
     assert "moved by: time: lower ranks go first at 2026-11-25" in second
 
 
 def test_nothing_is_said_where_nothing_waits() -> None:
-    assert wait_lines({}) == []
-    assert wait_lines({"rate": {"per_min": 5, "offered": 5, "next_per_min": 5}, "waits": []}) == []
-    assert device_wait({"waits_for": "", "until": None}) == "-"
+    assert stage_lines(struct_of({}, Stage)) == []
+    assert stage_lines(struct_of({"rate": {"per_min": 5, "offered": 5, "next_per_min": 5}, "waits": []}, Stage)) == []
+    assert device_wait(struct_of({"waits_for": "", "until": None}, RolloutDevice)) == "-"
 
 
 def test_many_reasons_are_cut_short() -> None:
-    told = wait_lines({"waits": [WAIT] * (MOST_WAITS + 2)})
+    told = stage_lines(struct_of({"waits": [WAIT] * (MOST_WAITS + 2)}, Stage))
     assert len(told) == MOST_WAITS + 1
     assert told[-1] == "and 2 more reasons"
 
 
 def test_a_device_says_what_it_waits_for_and_when_that_is() -> None:
-    told = device_wait({"waits_for": "outside of its window", "until": "2026-11-26T00:00:00Z"})
+    told = device_wait(
+        struct_of({"waits_for": "outside of its window", "until": "2026-11-26T00:00:00Z"}, RolloutDevice)
+    )
     assert told.startswith("outside of its window (2026-11-26")

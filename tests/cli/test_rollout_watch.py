@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.errors import ServerUnreachableError
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import Reply, struct_of
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.rollout.client import AWAY_S, POLL_S, Rollouts
 from edgefleet_cli.rollout.render import exit_code
@@ -32,7 +34,7 @@ def _watched(
 ) -> tuple[Any, SteppedClock]:
     clock = SteppedClock()
     with ApiClient(fleet.url, "edg_test") as api:
-        return Rollouts(api, Output(form), clock).watch(first, wait_s=wait_s), clock
+        return Rollouts(api, Output(form), clock).watch(Reply(first, Rollout), wait_s=wait_s).raw, clock
 
 
 def test_each_change_is_one_line_of_json(fleet: Stub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +74,7 @@ def test_a_paused_rollout_is_watched_on_and_says_once_what_can_be_done(
     ],
 )
 def test_exit_codes_of_states(state: str, is_partial: bool, code: int) -> None:
-    assert exit_code(rollout(state=state, is_partial=is_partial)) == code
+    assert exit_code(struct_of(rollout(state=state, is_partial=is_partial), Rollout)) == code
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_server_that_stays_away_is_given_up(fleet: Stub) -> None:
     fleet.says(f"GET {_AT}", None)
     clock = SteppedClock()
     with ApiClient(fleet.url, "edg_test") as api, pytest.raises(ServerUnreachableError):
-        Rollouts(api, Output(Format.JSON), clock).watch(rollout())
+        Rollouts(api, Output(Format.JSON), clock).watch(Reply(rollout(), Rollout))
     assert AWAY_S <= clock.elapsed_s <= AWAY_S + 12
 
 

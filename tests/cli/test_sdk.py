@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import CliError, UsageError
+from edgefleet_cli.core.reply import Reply
 from edgefleet_sdk import Fleet
 from edgefleet_sdk.model_export import save_model, write_samples
 from edgefleet_sdk.notebook_answers import Answer, frame, published
@@ -62,7 +64,7 @@ def test_a_data_frame_and_inputs_by_name_are_samples(tmp_path: Path) -> None:
 
 
 def test_a_release_is_a_table_whose_text_is_escaped() -> None:
-    answer = published(RELEASE)
+    answer = published(Reply(RELEASE, Release))
     shown = answer._repr_html_()
     assert "<td>generic-x86_64-ort</td>" in shown
     assert "&lt;b&gt;no&lt;/b&gt;" in shown
@@ -93,6 +95,15 @@ def test_rollouts_are_a_frame(fleet: Stub) -> None:
     fleet.says("GET /rollouts", page([rollout()]))
     frame = Fleet().rollouts()
     assert frame["id"].tolist() == ["r-7f3a9c"]
+
+
+def test_a_device_is_explained(fleet: Stub) -> None:
+    row = {"model": "digits", "wanted": "digits@1.1.0", "running": None, "is_settled": False, "why": "it has not begun"}
+    fleet.says("GET /devices/d-1/explain", {"device": "d-1", "status": "online", "pinned": "", "items": [row]})
+    told = Fleet().explain("d-1")
+    assert (told.device, repr(told)) == ("d-1", "d-1 lags\ndigits: it has not begun")
+    assert "<td>it has not begun</td>" in told._repr_html_()
+    assert told.rows == [row]
 
 
 def test_a_refusal_says_why_and_what_next(server: Server, tmp_path: Path) -> None:

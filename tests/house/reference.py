@@ -1,19 +1,21 @@
 """Pages of the reference that are made from code: `./dev run python -m tests.house.reference` writes them, a test compares.
 
 Settings of the server from the fields and the sentence under each; settings of the agent with their defaults; figures at `/metrics` from
-the registry of a server's parts; which role may call which route from the policy.
+the registry of a server's parts; which role may call which route from the policy; the JSON Schema of a rollout's spec from its models.
 """
 
 from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 from prometheus_client.core import Metric
+from pydantic import TypeAdapter
 
 from edgefleet_agent.settings import PREFIX as AGENT_PREFIX
 from edgefleet_agent.settings import AgentSettings
@@ -21,6 +23,7 @@ from edgefleet_server import settings as server_settings
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import POLICY
 from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.rollout.spec.parser import RolloutDocumentIn, RolloutSpecIn
 from edgefleet_server.settings import ServerSettings
 from tests.house.tree import ROOT
 
@@ -147,7 +150,19 @@ def _default(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page, "roles.md": roles_page}
+def spec_schema() -> str:
+    """Return what an editor needs to know of a rollout's spec."""
+    made = TypeAdapter[Any](RolloutDocumentIn | RolloutSpecIn).json_schema()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Spec of a rollout"}
+    return json.dumps(head | made, indent=1) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "roles.md": roles_page,
+    "rollout-spec.schema.json": spec_schema,
+}
 
 
 def main() -> None:

@@ -101,6 +101,9 @@ SOAKS: dict[str, Soak] = {
     "rest-fuzz": Soak(
         "tests.server.rest.fuzzing", 100, "a random request of schemathesis to each operation of the API", 1
     ),
+    "mutants": Soak(
+        "tests.house.mutants", 200, "a small fault in code that must not be wrong: do the nearest tests see it?"
+    ),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

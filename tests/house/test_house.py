@@ -12,7 +12,8 @@ import pytest
 from tests.house.tree import PACKAGES, ROOT, python_sources, text_of, tracked
 
 TOP_LEVEL = {
-    ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "agent", "bench", "constraints.txt",
+    ".ci", ".git-blame-ignore-revs", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md",
+    "agent", "bench", "constraints.txt",
     "converters", "deploy", "dev", "docs", "examples", "firmware-profiles", "pyproject.toml", "server", "tests",
 }  # fmt: skip
 MAX_FILE_LINES = 500

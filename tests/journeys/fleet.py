@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.rollout.planner.builder import LOOK_FOR_LATE
+from edgefleet_server.rollout.planner.completion import LOOK_FOR_LATE
 from edgefleet_server.rollout.store import rollouts
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, nan_onnx

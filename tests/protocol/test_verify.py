@@ -44,14 +44,58 @@ def test_a_good_signature_gives_the_payload() -> None:
     assert verify.verify_envelope(signed(("k1", key)), KIND, [public]) == PAYLOAD
 
 
-def test_ecdsa_p256_is_accepted() -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    public = verify.PublicKey(
-        "k1", "ecdsa", "ecdsa-sha2-nistp256", key.public_key().public_bytes(*PEM_ENCODING).decode()
-    )
+def curve_signed(curve: ec.EllipticCurve) -> tuple[bytes, verify.PublicKey]:
+    key = ec.generate_private_key(curve)
+    pem = key.public_key().public_bytes(*PEM_ENCODING).decode()
     sig = envelope.Signature("k1", key.sign(envelope.pae(KIND, PAYLOAD), ec.ECDSA(hashes.SHA256())))
     raw = envelope.dump_envelope(envelope.Envelope(KIND, PAYLOAD, (sig,)))
+    return raw, verify.PublicKey("k1", "ecdsa", "ecdsa-sha2-nistp256", pem)
+
+
+def test_ecdsa_p256_is_accepted() -> None:
+    raw, public = curve_signed(ec.SECP256R1())
     assert verify.verify_envelope(raw, KIND, [public]) == PAYLOAD
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1(), ec.SECP256K1()])
+def test_a_good_signature_on_another_curve_than_p256_is_refused(curve: ec.EllipticCurve) -> None:
+    raw, public = curve_signed(curve)
+    with pytest.raises(verify.SignatureError):
+        verify.verify_envelope(raw, KIND, [public])
+
+
+@pytest.mark.parametrize(
+    ("keytype", "scheme"),
+    [("rsa", "rsassa-pss-sha256"), ("ed25519", "ed448"), ("ed448", "ed25519"), ("", ""), ("ecdsa", "ed25519")],
+)
+def test_a_good_ed25519_signature_of_a_key_that_is_named_otherwise_is_refused(keytype: str, scheme: str) -> None:
+    key, public = an_ed25519()
+    with pytest.raises(verify.SignatureError):
+        verify.verify_envelope(signed(("k1", key)), KIND, [replace(public, keytype=keytype, scheme=scheme)])
+
+
+@pytest.mark.parametrize(("keytype", "scheme"), [("ecdsa", "ecdsa-sha2-nistp384"), ("rsa", "ecdsa-sha2-nistp256")])
+def test_a_good_p256_signature_of_a_key_that_is_named_otherwise_is_refused(keytype: str, scheme: str) -> None:
+    raw, public = curve_signed(ec.SECP256R1())
+    assert verify.verify_envelope(raw, KIND, [public]) == PAYLOAD
+    with pytest.raises(verify.SignatureError):
+        verify.verify_envelope(raw, KIND, [replace(public, keytype=keytype, scheme=scheme)])
+
+
+@pytest.mark.parametrize("public", ["", "00", "zz" * 32, "-----BEGIN PUBLIC KEY-----"])
+@pytest.mark.parametrize(("keytype", "scheme"), [("ed25519", "ed25519"), ("ecdsa", "ecdsa-sha2-nistp256")])
+def test_a_trusted_key_that_is_no_key_lets_nothing_through(keytype: str, scheme: str, public: str) -> None:
+    key, _ = an_ed25519()
+    with pytest.raises(verify.SignatureError):
+        verify.verify_envelope(signed(("k1", key)), KIND, [verify.PublicKey("k1", keytype, scheme, public)])
+
+
+def test_an_ed25519_key_where_p256_is_said_is_refused() -> None:
+    key, public = an_ed25519()
+    pem = key.public_key().public_bytes(*PEM_ENCODING).decode()
+    named = replace(public, keytype="ecdsa", scheme="ecdsa-sha2-nistp256", public=pem)
+    with pytest.raises(verify.SignatureError):
+        verify.verify_envelope(signed(("k1", key)), KIND, [named])
 
 
 def test_no_flipped_bit_in_the_envelope_is_accepted() -> None:

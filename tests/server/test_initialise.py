@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
@@ -11,6 +12,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
 from edgefleet_server.process.init import AlreadyInitialisedError, initialise, main
 from edgefleet_server.settings import load_settings
+from tests.support import databases
 
 
 def mode(path: Path) -> int:
@@ -64,3 +66,19 @@ def test_a_failed_init_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert (data / "mine.txt").read_text() == "keep"
     assert not (data / "keys").exists()
     assert not (data / "server.toml").exists()
+
+
+def test_init_refuses_a_database_of_before_the_first_release(
+    tmp_path: Path, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = Database(database_url)
+    databases.upgrade(db)
+    with db.session() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0013'"))
+    db.dispose()
+    assert main(["--data", str(tmp_path / "server"), "--db", database_url]) == 1
+    what, why, step = capsys.readouterr().err.splitlines()
+    assert "schema 0013" in what
+    assert "(server.schema_unsupported)" in why
+    assert step.startswith(" next: ")
+    assert not (tmp_path / "server").exists()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -138,6 +139,26 @@ def test_wrong_starts_end_with_three_lines_and_code_1(data: Path, tmp_path: Path
     with server_process(data, "", "--roles", "api") as server:
         port = server.url.rpartition(":")[2]
         assert "cannot listen" in run("--data", str(data), "--port", port, "--instance", "other")
+
+
+@pytest.mark.parametrize("flags", [["--check"], []])
+def test_a_database_of_before_the_first_release_is_refused_and_left_as_it_is(data: Path, flags: list[str]) -> None:
+    with sqlite3.connect(data / "edgefleet.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0022'")
+    connection.close()
+    before = (data / "edgefleet.db").read_bytes()
+    common = ["--data", str(data), "--port", "0", "--device-port", "0", "--broker", "embedded"]
+    done = subprocess.run(
+        [sys.executable, "-m", "edgefleet_server.main", *flags, *common], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    what, why, step = done.stderr.splitlines()[-3:]
+    assert what.startswith("error: the database has schema 0022, of an edgefleet before 0.1.0")
+    assert why == "  why: the database has a schema that this program cannot read (server.schema_unsupported)"
+    assert step.startswith(" next: make a new server with an empty database, `edgectl server init DIR`")
+    assert (data / "edgefleet.db").read_bytes() == before
+    assert not (data / "run" / "server.json").exists()
 
 
 def test_check_says_what_would_be_used_and_why(data: Path) -> None:

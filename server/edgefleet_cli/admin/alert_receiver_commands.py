@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,20 +11,23 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.alert import Receiver
+
 app = typer.Typer(help="Alertmanager pauses or rolls back rollouts.", no_args_is_help=True)
 
-SHEET = Sheet(
+SHEET: Sheet[Receiver] = Sheet(
     "alert receivers",
     [
-        Column("id", lambda r: text(r.get("id")), keep=True),
-        Column("name", lambda r: text(r.get("name"))),
-        Column("action", lambda r: text(r.get("action"))),
-        Column("matchers", lambda r: text(", ".join(r.get("matchers") or []))),
-        Column("model", lambda r: text(r.get("model"))),
-        Column("last used", lambda r: moment(r.get("last_used_at"))),
-        Column("created", lambda r: moment(r.get("created_at")), wide=True),
+        Column("id", lambda r: text(r.id), keep=True),
+        Column("name", lambda r: text(r.name)),
+        Column("action", lambda r: text(r.action)),
+        Column("matchers", lambda r: text(", ".join(r.matchers))),
+        Column("model", lambda r: text(r.model)),
+        Column("last used", lambda r: moment(r.last_used_at)),
+        Column("created", lambda r: moment(r.created_at), wide=True),
     ],
-    lambda r: text(r.get("id")),
+    lambda r: text(r.id),
 )
 
 
@@ -45,10 +48,12 @@ def create(
 
     Alerts with the label edgefleet_rollout (id or name) need no --match.
     """
+    from edgefleet_cli.core.api.alert import NewReceiver
+
     session = Session.of(ctx)
     body = {"name": name, "action": action, "matchers": match or [], "model": model}
-    made = session.api.post("/alert-receivers", body)
-    session.out.document(made, lambda: session.out.line(f"{session.server}{made.get('url_path', '')}"))
+    made = session.api.post("/alert-receivers", body, NewReceiver)
+    session.out.document(made.raw, lambda: session.out.line(f"{session.server}{made.value.url_path}"))
     if session.out.is_for_eyes:
         session.out.note("keep this URL now and keep it secret: who has it can stop rollouts; it is not shown again")
 
@@ -56,8 +61,10 @@ def create(
 @app.command("list")
 def list_receivers(ctx: typer.Context) -> None:
     """List receivers; their URLs are not kept anywhere."""
+    from edgefleet_cli.core.api.alert import Receiver
+
     session = Session.of(ctx)
-    session.out.items(session.api.get("/alert-receivers"), SHEET)
+    session.out.items(session.api.page("/alert-receivers", Receiver), SHEET)
 
 
 @app.command("delete")

@@ -6,52 +6,85 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from edgefleet_cli.core import completion
+from edgefleet_cli.core.api.telemetry import CostState
+from edgefleet_cli.core.reply import Page, Reply, reply_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.render import EXAMPLES, cost_fields
 from edgefleet_cli.render.format import flat_fields, text
-from edgefleet_cli.render.output import Column, Json, Sheet
+from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Hardware profiles: what a board with a runtime can take.", no_args_is_help=True)
 
 Shipped = Annotated[bool, typer.Option("--shipped", help="Those that this edgectl brings, without a server.")]
 
 
-def _runtime(profile: Json) -> str:
-    runtime = profile.get("runtime")
-    if isinstance(runtime, dict):
-        return f"{runtime.get('name')} {runtime.get('version')}"
-    return text(runtime)
+class Runtime(Struct, frozen=True):
+    """What runs models on a board."""
+
+    name: str = ""
+    version: str = ""
 
 
-def _offer(profile: Json) -> str:
+class Backend(Struct, frozen=True):
+    """How models are made for a board."""
+
+    mode: str = ""
+
+
+class Profile(Struct, frozen=True):
+    """What is read here of a profile; all of it is printed. The API gives profiles as they are, without a schema."""
+
+    name: str = ""
+    arch: str = ""
+    title: str = ""
+    runtime: Runtime | str | None = None
+    backend: Backend | None = None
+
+
+class Finding(Struct, frozen=True):
+    """A fact of a profile file that lacks evidence."""
+
+    key: str
+    line: int | None
+    message: str
+    next: str
+
+
+def _runtime(profile: Profile) -> str:
+    runtime = profile.runtime
+    return f"{runtime.name} {runtime.version}" if isinstance(runtime, Runtime) else text(runtime)
+
+
+def _offer(profile: Profile) -> str:
     """Return what a publication for the profile gives: a bundle, a prepared model, or nothing."""
-    backend = profile.get("backend") or {}
-    return {"prepare": "prepared", "refuse": "refused"}.get(str(backend.get("mode")), "bundle")
+    mode = profile.backend.mode if profile.backend else ""
+    return {"prepare": "prepared", "refuse": "refused"}.get(mode, "bundle")
 
 
-SHEET = Sheet(
+SHEET: Sheet[Profile] = Sheet(
     "profiles",
     [
-        Column("name", lambda p: text(p.get("name")), keep=True),
-        Column("arch", lambda p: text(p.get("arch"))),
+        Column("name", lambda p: text(p.name), keep=True),
+        Column("arch", lambda p: text(p.arch)),
         Column("runtime", _runtime),
         Column("gives", _offer),
-        Column("title", lambda p: text(p.get("title"))),
+        Column("title", lambda p: text(p.title)),
     ],
-    lambda p: text(p.get("name")),
+    lambda p: text(p.name),
 )
 
-FINDINGS = Sheet(
+FINDINGS: Sheet[Finding] = Sheet(
     "findings",
     [
-        Column("line", lambda f: text(f.get("line")), right=True),
-        Column("key", lambda f: text(f.get("key")), keep=True),
-        Column("finding", lambda f: text(f.get("message"))),
-        Column("next", lambda f: text(f.get("next"))),
+        Column("line", lambda f: text(f.line), right=True),
+        Column("key", lambda f: text(f.key), keep=True),
+        Column("finding", lambda f: text(f.message)),
+        Column("next", lambda f: text(f.next)),
     ],
-    lambda f: text(f.get("key")),
+    lambda f: text(f.key),
 )
 
 
@@ -59,7 +92,7 @@ FINDINGS = Sheet(
 def list_profiles(ctx: typer.Context, shipped: Shipped = False) -> None:
     """List the profiles the server knows, or with --shipped those that come with edgefleet."""
     session = Session.of(ctx)
-    session.out.items({"items": _shipped()} if shipped else session.api.pages("/profiles"), SHEET)
+    session.out.items(_shipped() if shipped else session.api.pages("/profiles", Profile), SHEET)
 
 
 @app.command("show")
@@ -72,12 +105,12 @@ def show(
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    profile = _shipped_one(name) if shipped else session.api.get(f"/profiles/{part(name)}")
+    profile = Reply(_shipped_one(name), Profile) if shipped else session.api.get(f"/profiles/{part(name)}", Profile)
 
-    def for_eyes(entry: Json) -> None:
-        session.out.fields(flat_fields(entry))
+    def for_eyes(_: Profile) -> None:
+        session.out.fields(flat_fields(profile.raw))
         if not shipped:
-            session.out.fields(cost_fields(session.api.get(f"/profiles/{part(name)}/cost")))
+            session.out.fields(cost_fields(session.api.get(f"/profiles/{part(name)}/cost", CostState).value))
 
     session.out.one(profile, SHEET, for_eyes)
 
@@ -90,10 +123,10 @@ def cost(
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    state = session.api.get(f"/profiles/{part(name)}/cost")
+    state = session.api.get(f"/profiles/{part(name)}/cost", CostState)
     if session.out.is_for_eyes:
-        session.out.fields(cost_fields(state))
-    session.out.rows(state, state["examples"], EXAMPLES)
+        session.out.fields(cost_fields(state.value))
+    session.out.rows(state.raw, state.value.examples, EXAMPLES)
 
 
 @app.command("validate")
@@ -108,11 +141,12 @@ def validate(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="F
     session = Session.of(ctx)
     source = read_file(file)
     profile = parse(source, origin=str(file))
-    rows: list[Json] = [
-        {"key": found.key, "line": line_of(source, found.key), "message": found.message, "next": found.next_step}
+    rows = [
+        Finding(found.key, line_of(source, found.key), found.message, found.next_step)
         for found in findings(profile, yaml.safe_load(source))
     ]
-    document = {"file": str(file), "name": profile.name, "ok": True, "findings": rows}
+    told = [reply_of(row).raw for row in rows]
+    document = {"file": str(file), "name": profile.name, "ok": True, "findings": told}
     session.out.rows(document, rows, FINDINGS)
     session.out.note(f"{profile.name} is a valid profile")
 
@@ -129,10 +163,10 @@ def schema(ctx: typer.Context) -> None:
     session.out.document(document, lambda: session.out.line(json.dumps(document, indent=2)))
 
 
-def _shipped() -> list[Json]:
+def _shipped() -> Page[Profile]:
     from edgefleet_profiles import names
 
-    return [_shipped_one(name) for name in names()]
+    return Page({"items": [_shipped_one(name) for name in names()]}, Profile)
 
 
 def _shipped_one(name: str) -> dict[str, Any]:

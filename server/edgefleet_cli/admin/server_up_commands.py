@@ -12,12 +12,14 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
+from msgspec import Struct
 
 from edgefleet_cli.core.contexts import Context
-from edgefleet_cli.core.errors import CliError, UsageError
+from edgefleet_cli.core.errors import BadAnswerError, CliError, UsageError
+from edgefleet_cli.core.reply import reply_of, struct_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import child_flags, python_module, require
 from edgefleet_cli.render.output import Column, Sheet
@@ -29,16 +31,33 @@ _MQTTS: Final = 8883
 _LOG: Final = "server.log"
 _ERROR: Final = "error: "
 _TAIL_BYTES: Final = 4000
-Json = dict[str, Any]
 
-UP = Sheet(
+
+class Up(Struct, frozen=True):
+    """A server that runs in the background, and the context that was saved for it."""
+
+    url: str
+    pid: int
+    data: str
+    log: str
+    context: str
+
+
+class Running(Struct, frozen=True):
+    """What a running server says of itself in `run/server.json`."""
+
+    api_url: str
+    pid: int
+
+
+UP: Sheet[Up] = Sheet(
     "servers",
     [
-        Column("url", lambda one: str(one["url"]), keep=True),
-        Column("pid", lambda one: str(one["pid"])),
-        Column("log", lambda one: str(one["log"])),
+        Column("url", lambda one: one.url, keep=True),
+        Column("pid", lambda one: str(one.pid)),
+        Column("log", lambda one: one.log),
     ],
-    lambda one: str(one["url"]),
+    lambda one: one.url,
 )
 
 
@@ -78,15 +97,9 @@ def up(
         running = _started(session, folder, flags, known.ca_file if known else None)
     else:
         session.out.note("it runs already")
-    _log_in(session, folder, str(running["api_url"]), name, known)
-    made = {
-        "url": running["api_url"],
-        "pid": running["pid"],
-        "data": str(folder),
-        "log": str(folder / "run" / _LOG),
-        "context": name,
-    }
-    session.out.one(made, UP, lambda one: session.out.fields([(key, str(value)) for key, value in one.items()]))
+    _log_in(session, folder, running.api_url, name, known)
+    made = reply_of(Up(running.api_url, running.pid, str(folder), str(folder / "run" / _LOG), name))
+    session.out.one(made, UP, lambda _: session.out.fields([(key, str(value)) for key, value in made.raw.items()]))
     session.out.note(
         f"next: `edgectl dashboard` for a browser, `edgectl device enroll` for a device; `edgectl server down --data {data}` stops it"
     )
@@ -102,7 +115,7 @@ def down(
     if running is None:
         session.out.note("no server runs on this folder")
         return
-    pid = int(running["pid"])
+    pid = running.pid
     os.kill(pid, signal.SIGTERM)
     end_s = session.clock.monotonic_s() + STOP_S
     while _is_alive(pid):
@@ -149,7 +162,7 @@ def _repeat(session: Session, done: subprocess.CompletedProcess[bytes]) -> int:
     return done.returncode
 
 
-def _started(session: Session, folder: Path, flags: list[str], ca_file: str | None) -> Json:
+def _started(session: Session, folder: Path, flags: list[str], ca_file: str | None) -> Running:
     """Start a server and wait until it is ready. ca_file: of the CA of the certificate that its settings may name."""
     if ca_file is not None:
         from edgefleet_cli.core.api_client import verification
@@ -167,7 +180,7 @@ def _started(session: Session, folder: Path, flags: list[str], ca_file: str | No
     end_s = session.clock.monotonic_s() + (session.options.timeout_s or READY_S)
     while process.poll() is None and session.clock.monotonic_s() < end_s:
         running = _running(folder)
-        if running is not None and running["pid"] == process.pid and _is_ready(str(running["api_url"]), ca_file):
+        if running is not None and running.pid == process.pid and _is_ready(running.api_url, ca_file):
             return running
         session.clock.sleep(_POLL_S)
     if process.poll() is None:
@@ -194,13 +207,13 @@ def _log_in(session: Session, folder: Path, url: str, name: str, known: Context 
     session.contexts.put(Context(name, url, token, ca_file), make_current=True)
 
 
-def _running(folder: Path) -> Json | None:
+def _running(folder: Path) -> Running | None:
     """Return what the running server of a folder says of itself, None when none runs."""
     try:
-        said: Json = json.loads((folder / "run" / "server.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        said = struct_of(json.loads((folder / "run" / "server.json").read_text("utf-8")), Running)
+    except (OSError, ValueError, BadAnswerError):
         return None
-    return said if _is_alive(int(said.get("pid", 0))) else None
+    return said if _is_alive(said.pid) else None
 
 
 def _is_alive(pid: int) -> bool:

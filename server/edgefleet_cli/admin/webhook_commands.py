@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,49 +13,52 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.webhook import Attempt, Delivery, NewSecret, Secret, Webhook
+    from edgefleet_cli.core.reply import Reply
+
 app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed CloudEvents.", no_args_is_help=True)
 
-Json = dict[str, Any]
 WebhookId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.webhooks)]
 DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1, autocompletion=completion.deliveries)]
 
 
-def state_of(webhook: Json) -> str:
+def state_of(webhook: Webhook) -> str:
     """Return how a webhook stands, in a word or two."""
-    if not webhook.get("is_enabled"):
+    if not webhook.is_enabled:
         return "off"
-    held = webhook.get("held_until")
+    held = webhook.held_until
     return f"held until {moment(held)}" if held else "on"
 
 
-SHEET = Sheet(
+SHEET: Sheet[Webhook] = Sheet(
     "webhooks",
     [
-        Column("id", lambda w: text(w.get("id")), keep=True),
-        Column("name", lambda w: text(w.get("name"))),
-        Column("url", lambda w: text(w.get("url"))),
-        Column("types", lambda w: text(",".join(w.get("types") or []) or "all")),
+        Column("id", lambda w: text(w.id), keep=True),
+        Column("name", lambda w: text(w.name)),
+        Column("url", lambda w: text(w.url)),
+        Column("types", lambda w: text(",".join(w.types) or "all")),
         Column("state", state_of),
-        Column("pending", lambda w: text(w.get("pending")), right=True),
-        Column("dead", lambda w: text(w.get("dead")), right=True),
-        Column("created", lambda w: moment(w.get("created_at")), wide=True),
+        Column("pending", lambda w: text(w.pending), right=True),
+        Column("dead", lambda w: text(w.dead), right=True),
+        Column("created", lambda w: moment(w.created_at), wide=True),
     ],
-    lambda w: text(w.get("id")),
+    lambda w: text(w.id),
 )
-DELIVERIES = Sheet(
+DELIVERIES: Sheet[Delivery] = Sheet(
     "deliveries",
     [
-        Column("id", lambda d: text(d.get("id")), right=True, keep=True),
-        Column("created", lambda d: moment(d.get("created_at"))),
-        Column("type", lambda d: text(d.get("type"))),
-        Column("state", lambda d: text(d.get("state"))),
-        Column("tries", lambda d: text(d.get("attempts_made")), right=True),
-        Column("status", lambda d: text(d.get("status"))),
-        Column("next", lambda d: moment(d.get("next_at")), wide=True),
-        Column("message", lambda d: text(d.get("message_id")), wide=True),
-        Column("error", lambda d: text(d.get("error"))),
+        Column("id", lambda d: text(d.id), right=True, keep=True),
+        Column("created", lambda d: moment(d.created_at)),
+        Column("type", lambda d: text(d.type)),
+        Column("state", lambda d: text(d.state)),
+        Column("tries", lambda d: text(d.attempts_made), right=True),
+        Column("status", lambda d: text(d.status)),
+        Column("next", lambda d: moment(d.next_at), wide=True),
+        Column("message", lambda d: text(d.message_id), wide=True),
+        Column("error", lambda d: text(d.error)),
     ],
-    lambda d: text(d.get("id")),
+    lambda d: text(d.id),
 )
 _PENDING = "pending"
 _LOOK_S = 0.3
@@ -77,23 +80,29 @@ def create(
     name: Annotated[str, typer.Option("--name", help="What or whom it is for.")] = "",
 ) -> None:
     """Send events to a URL from now on, and print the secret that signs them; this is the only time it is shown."""
+    from edgefleet_cli.core.api.webhook import NewSecret
+
     session = Session.of(ctx)
     types = [one.strip() for given in events or [] for one in given.split(",") if one.strip()]
-    _show_secret(session, session.api.post("/webhooks", {"url": url, "types": types, "name": name}))
+    _show_secret(session, session.api.post("/webhooks", {"url": url, "types": types, "name": name}, NewSecret))
 
 
 @app.command("list")
 def list_webhooks(ctx: typer.Context) -> None:
     """List webhooks: where they go, what waits, what is dead."""
+    from edgefleet_cli.core.api.webhook import Webhook
+
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/webhooks"), SHEET)
+    session.out.items(session.api.pages("/webhooks", Webhook), SHEET)
 
 
 @app.command("show")
 def show(ctx: typer.Context, webhook_id: WebhookId) -> None:
     """Show one webhook."""
+    from edgefleet_cli.core.api.webhook import Webhook
+
     session = Session.of(ctx)
-    session.out.one(session.api.get(_path(webhook_id)), SHEET, lambda found: _show(session, found))
+    session.out.one(session.api.get(_path(webhook_id), Webhook), SHEET, lambda found: _show(session, found))
 
 
 @app.command("delete")
@@ -114,9 +123,11 @@ def rotate(
     ] = "24h",
 ) -> None:
     """Make a new secret and print it; this is the only time it is shown."""
+    from edgefleet_cli.core.api.webhook import NewSecret
+
     session = Session.of(ctx)
     body = {"overlap_s": int(parse_duration_s(overlap))}
-    _show_secret(session, session.api.post(f"{_path(webhook_id)}:rotate", body))
+    _show_secret(session, session.api.post(f"{_path(webhook_id)}:rotate", body, NewSecret))
 
 
 @app.command("deliveries")
@@ -130,42 +141,49 @@ def deliveries(
     ] = None,
 ) -> None:
     """List what was or will be sent to a webhook, newest first."""
+    from edgefleet_cli.core.api.webhook import Delivery
+
     session = Session.of(ctx)
     if delivery is None:
-        session.out.items(session.api.pages(f"{_path(webhook_id)}/deliveries", limit=limit, state=state), DELIVERIES)
+        path = f"{_path(webhook_id)}/deliveries"
+        session.out.items(session.api.pages(path, Delivery, limit=limit, state=state), DELIVERIES)
         return
     if state is not None:
         raise UsageError(
             "--state is for the list", why="--delivery names one delivery", next_step="leave one of them out"
         )
-    found = session.api.get(f"{_path(webhook_id)}/deliveries/{delivery}")
+    found = session.api.get(f"{_path(webhook_id)}/deliveries/{delivery}", Delivery)
     session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
 
 
 @app.command("redeliver")
 def redeliver(ctx: typer.Context, webhook_id: WebhookId, delivery: DeliveryId) -> None:
     """Send a delivery again at once, with the same message id."""
+    from edgefleet_cli.core.api.webhook import Delivery
+
     session = Session.of(ctx)
-    made = session.api.post(f"{_path(webhook_id)}/deliveries/{delivery}:redeliver", {})
+    made = session.api.post(f"{_path(webhook_id)}/deliveries/{delivery}:redeliver", {}, Delivery)
     session.out.one(made, DELIVERIES, lambda one: _show_delivery(session, one))
 
 
 @app.command("test")
 def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
     """Send a message of type edgefleet.ping, and wait for what the receiver says to it."""
+    from edgefleet_cli.core.api.webhook import Delivery
+
     session = Session.of(ctx)
-    made = session.api.post(f"{_path(webhook_id)}:ping", {})
+    made = session.api.post(f"{_path(webhook_id)}:ping", {}, Delivery)
     end_s = session.clock.monotonic_s() + (session.options.timeout_s or _TEST_S)
-    path = f"{_path(webhook_id)}/deliveries/{made['id']}"
-    found = session.api.get(path)
-    while not found["attempts"] and session.clock.monotonic_s() < end_s:
+    path = f"{_path(webhook_id)}/deliveries/{made.value.id}"
+    found = session.api.get(path, Delivery)
+    while not found.value.attempts and session.clock.monotonic_s() < end_s:
         session.clock.sleep(_LOOK_S)
-        found = session.api.get(path)
+        found = session.api.get(path, Delivery)
     session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
-    if found["state"] != "delivered":
+    if found.value.state != "delivered":
         raise CliError(
             "the receiver did not take the message",
-            why=found["error"] or "nothing was sent yet: no server process with the role `engine` runs",
+            why=found.value.error or "nothing was sent yet: no server process with the role `engine` runs",
             next_step="correct the receiver; the server goes on trying for a day",
         )
 
@@ -176,57 +194,55 @@ def _path(webhook_id: str) -> str:
     return f"/webhooks/{part(webhook_id)}"
 
 
-def _show_secret(session: Session, made: Json) -> None:
-    webhook = made.get("webhook") or {}
-    session.out.document(made, lambda: session.out.line(str(made.get("secret", ""))))
+def _show_secret(session: Session, made: Reply[NewSecret]) -> None:
+    session.out.document(made.raw, lambda: session.out.line(made.value.secret))
     if session.out.is_for_eyes:
-        session.out.note(f"webhook {webhook.get('id')}: keep its secret now, it is not shown again")
+        session.out.note(f"webhook {made.value.webhook.id}: keep its secret now, it is not shown again")
 
 
-def _show(session: Session, webhook: Json) -> None:
-    secrets = webhook.get("secrets") or []
+def _show(session: Session, webhook: Webhook) -> None:
     session.out.fields(
         [
-            ("id", text(webhook.get("id"))),
-            ("name", text(webhook.get("name"))),
-            ("url", text(webhook.get("url"))),
-            ("types", ", ".join(webhook.get("types") or []) or "all"),
+            ("id", text(webhook.id)),
+            ("name", text(webhook.name)),
+            ("url", text(webhook.url)),
+            ("types", ", ".join(webhook.types) or "all"),
             ("state", state_of(webhook)),
-            ("why", text(webhook.get("disabled_reason"))),
-            ("pending", text(webhook.get("pending"))),
-            ("dead", text(webhook.get("dead"))),
-            ("created", f"{moment(webhook.get('created_at'))} by {text(webhook.get('created_by'))}"),
-            *((f"secret {at}", _ends(one)) for at, one in enumerate(secrets, start=1)),
+            ("why", text(webhook.disabled_reason)),
+            ("pending", text(webhook.pending)),
+            ("dead", text(webhook.dead)),
+            ("created", f"{moment(webhook.created_at)} by {text(webhook.created_by)}"),
+            *((f"secret {at}", _ends(one)) for at, one in enumerate(webhook.secrets, start=1)),
         ]
     )
 
 
-def _ends(secret: Json) -> str:
-    ends = secret.get("expires_at")
-    told = f"made {moment(secret.get('created_at'))}"
+def _ends(secret: Secret) -> str:
+    ends = secret.expires_at
+    told = f"made {moment(secret.created_at)}"
     return f"{told}, signs until {moment(ends)}" if ends else told
 
 
-def _show_delivery(session: Session, delivery: Json) -> None:
+def _show_delivery(session: Session, delivery: Delivery) -> None:
     session.out.fields(
         [
-            ("delivery", text(delivery.get("id"))),
-            ("message", text(delivery.get("message_id"))),
-            ("type", text(delivery.get("type"))),
-            ("state", text(delivery.get("state"))),
-            ("error", text(delivery.get("error"))),
-            ("next try", moment(delivery.get("next_at")) if delivery.get("state") == _PENDING else ""),
+            ("delivery", text(delivery.id)),
+            ("message", text(delivery.message_id)),
+            ("type", text(delivery.type)),
+            ("state", text(delivery.state)),
+            ("error", text(delivery.error)),
+            ("next try", moment(delivery.next_at) if delivery.state == _PENDING else ""),
         ]
     )
-    if delivery.get("attempts"):
+    if delivery.attempts:
         session.out.heading("Tries")
-        session.out.table(delivery["attempts"], _TRIES)
+        session.out.table(delivery.attempts, _TRIES)
 
 
-_TRIES = [
-    Column("at", lambda a: moment(a.get("at")), keep=True),
-    Column("ms", lambda a: text(a.get("took_ms")), right=True),
-    Column("status", lambda a: text(a.get("status"))),
-    Column("error", lambda a: text(a.get("error"))),
-    Column("answer", lambda a: text(a.get("answer"))),
+_TRIES: list[Column[Attempt]] = [
+    Column("at", lambda a: moment(a.at), keep=True),
+    Column("ms", lambda a: text(a.took_ms), right=True),
+    Column("status", lambda a: text(a.status)),
+    Column("error", lambda a: text(a.error)),
+    Column("answer", lambda a: text(a.answer)),
 ]

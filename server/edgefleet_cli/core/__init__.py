@@ -1,4 +1,1 @@
-"""What every command of `edgectl` works with: options, session, contexts, the REST client, errors and exit codes.
-
-Imports nothing by itself, so that a command loads only what it uses.
-"""
+"""What every command of `edgectl` works with: the client of the API, contexts, sessions, options and errors."""

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
+from msgspec import Struct, field
+
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
+from edgefleet_cli.core.reply import Document, Page, Reply, struct_of
 
 # Without its own command line, which httpx then says is not installed: that would load rich.progress and pygments at each start.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
@@ -24,7 +27,38 @@ DEFAULT_TIMEOUT_S = 30.0
 KEEP_IDLE_S = 2.0
 """Idle connections are given up well before the server closes them (5 s), else a request can meet a closing one."""
 
-Json = dict[str, Any]
+T = TypeVar("T")
+
+
+class _Place(Struct, frozen=True):
+    """What a page of a list says besides: where the next one begins, and how many items there are in all."""
+
+    items: list[dict[str, Any]] = field(default_factory=list)
+    next_cursor: str | None = None
+    total: int | None = None
+
+
+class _Wrong(Struct, frozen=True):
+    """A field that the server refuses, or a finding that forbids something."""
+
+    message: str = ""
+    level: str = ""
+    where: str | list[str | int] | None = None
+    path: str | list[str | int] | None = None
+    stage: str | int | None = None
+    stratum: str | None = None
+
+
+class _Problem(Struct, frozen=True):
+    """A problem document. errors: of fields; findings: of a rollout's lint."""
+
+    title: str = ""
+    code: str = ""
+    detail: str = ""
+    next: str = ""
+    request_id: str = ""
+    errors: list[_Wrong] | None = None
+    findings: list[_Wrong] | None = None
 
 
 class ApiClient:
@@ -60,25 +94,32 @@ class ApiClient:
         """Close the connections."""
         self._http.close()
 
-    def get(self, path: str, **params: Any) -> Json:
-        """Return the JSON object at `path` (below /api/v1)."""
+    def get(self, path: str, kind: type[T], /, **params: Any) -> Reply[T]:
+        """Return the object at `path` (below /api/v1). kind: its struct; `dict` for what has no schema."""
+        return Reply(self._get(path, params), kind)
+
+    def page(self, path: str, kind: type[T], /, **params: Any) -> Page[T]:
+        """Return one page of a list, the whole of one that has no pages."""
+        return Page(self._get(path, params), kind)
+
+    def _get(self, path: str, params: dict[str, Any]) -> dict[str, Any]:
         return self._json(self._send("GET", path, params=_present(params)))
 
     def read(self, path: str) -> bytes:
         """Return what is at `path` as it is: a page, a file."""
         return self._send("GET", path).content
 
-    def post(self, path: str, body: Json) -> Json:
+    def post(self, path: str, body: Document, kind: type[T]) -> Reply[T]:
         """Post a JSON object, return the answer."""
-        return self._json(self._send("POST", path, json=body))
+        return Reply(self._json(self._send("POST", path, json=body)), kind)
 
-    def patch(self, path: str, body: Json) -> Json:
+    def patch(self, path: str, body: Document, kind: type[T]) -> Reply[T]:
         """Patch with a JSON object, return the answer."""
-        return self._json(self._send("PATCH", path, json=body))
+        return Reply(self._json(self._send("PATCH", path, json=body)), kind)
 
-    def put(self, path: str, body: Json) -> Json:
+    def put(self, path: str, body: Document, kind: type[T]) -> Reply[T]:
         """Put a JSON object, return the answer."""
-        return self._json(self._send("PUT", path, json=body))
+        return Reply(self._json(self._send("PUT", path, json=body)), kind)
 
     def delete(self, path: str) -> None:
         """Delete what is at `path`."""
@@ -110,28 +151,29 @@ class ApiClient:
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 
-    def pages(self, path: str, *, limit: int | None = None, **params: Any) -> Json:
+    def pages(self, path: str, kind: type[T], /, *, limit: int | None = None, **params: Any) -> Page[T]:
         """Return all items of a list, following `next_cursor`, as one `{items, next_cursor, total}`."""
-        items: list[Json] = []
+        items: list[dict[str, Any]] = []
         cursor: str | None = None
         total: int | None = None
         while True:
             size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(items))
-            page = self.get(path, limit=size, cursor=cursor, **params)
-            items.extend(page.get("items", []))
-            total = page.get("total", total)
-            cursor = page.get("next_cursor")
+            page = self._get(path, {"limit": size, "cursor": cursor, **params})
+            place = struct_of(page, _Place)
+            items.extend(place.items)
+            total = total if place.total is None else place.total
+            cursor = place.next_cursor
             if not cursor or (limit is not None and len(items) >= limit):
                 break
-        return {"items": items, "next_cursor": cursor, "total": len(items) if total is None else total}
+        return Page({"items": items, "next_cursor": cursor, "total": len(items) if total is None else total}, kind)
 
-    def each(self, path: str, *, size: int = PAGE_SIZE, **params: Any) -> Iterator[Json]:
+    def each(self, path: str, kind: type[T], /, *, size: int = PAGE_SIZE, **params: Any) -> Iterator[Reply[T]]:
         """Yield the items of a list, a page asked for when the one before is used up."""
         cursor: str | None = None
         while True:
-            page = self.get(path, limit=size, cursor=cursor, **params)
-            yield from page.get("items", [])
-            cursor = page.get("next_cursor")
+            page = self.page(path, kind, limit=size, cursor=cursor, **params)
+            yield from page.replies
+            cursor = struct_of(page.raw, _Place).next_cursor
             if not cursor:
                 return
 
@@ -203,28 +245,28 @@ class ApiClient:
 
     def _problem(self, response: httpx.Response) -> ApiError | BadAnswerError:
         try:
-            problem = response.json()
-        except ValueError:
+            found = response.json()
+            problem = struct_of(found, _Problem) if {"title", "code"} & set(found) else None
+        except (ValueError, TypeError, BadAnswerError):
             problem = None
-        if not isinstance(problem, dict) or not {"title", "code"} & set(problem):
+        if problem is None:
             return BadAnswerError(
                 f"unexpected answer {response.status_code} from {response.request.url}",
                 why=f"it is not an edgefleet server's answer: {response.text[:120]!r}",
                 next_step="check the address given with --server or in `edgectl context list`",
             )
-        title = str(problem.get("title") or problem.get("code"))
-        code = str(problem.get("code", ""))
+        title = problem.title or problem.code
         kind = "what was asked for does not fit" if response.status_code == 422 else title.lower()
         return ApiError(
-            str(problem.get("detail") or title),
+            problem.detail or title,
             status=response.status_code,
-            code=code,
-            request_id=str(problem.get("request_id", "")),
-            why=_fields(problem) or f"{kind} ({code})",
-            next_step=str(problem.get("next") or _next_by_status(response.status_code)),
+            code=problem.code,
+            request_id=problem.request_id,
+            why=_fields(problem) or f"{kind} ({problem.code})",
+            next_step=problem.next or _next_by_status(response.status_code),
         )
 
-    def _json(self, response: httpx.Response) -> Json:
+    def _json(self, response: httpx.Response) -> dict[str, Any]:
         if not response.content:
             return {}
         try:
@@ -245,7 +287,7 @@ def part(text: str) -> str:
     return quote(text, safe="@+")
 
 
-def _present(params: Json) -> Json:
+def _present(params: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in params.items() if value is not None}
 
 
@@ -265,21 +307,20 @@ def verification(server: str, ca_file: str | None) -> Any:
         ) from error
 
 
-def _fields(problem: Json) -> str:
+def _fields(problem: _Problem) -> str:
     """Return `place: message` for each field that the server names, or each finding that forbids something."""
-    named = [entry for key in ("errors", "findings") for entry in problem.get(key) or [] if isinstance(entry, dict)]
-    told = [(_place(entry), str(entry.get("message", ""))) for entry in named if entry.get("level") != "warning"]
+    named = [*(problem.errors or ()), *(problem.findings or ())]
+    told = [(_place(entry), entry.message) for entry in named if entry.level != "warning"]
     return "; ".join(": ".join(word for word in words if word) for words in told)
 
 
-def _place(entry: Json) -> str:
+def _place(entry: _Wrong) -> str:
     """Return where an entry points: a field by name, a finding by stage and stratum."""
-    path = entry.get("where") or entry.get("path") or ""
+    path = entry.where or entry.path or ""
     if path:
-        return ".".join(map(str, path)) if isinstance(path, list) else str(path)
-    stage = entry.get("stage")
-    words = [f"stages[{stage}]" if isinstance(stage, int) else stage, entry.get("stratum")]
-    return "/".join(str(word) for word in words if word)
+        return ".".join(map(str, path)) if isinstance(path, list) else path
+    stage = f"stages[{entry.stage}]" if isinstance(entry.stage, int) else entry.stage
+    return "/".join(word for word in (stage, entry.stratum) if word)
 
 
 def _next_by_status(status: int) -> str:

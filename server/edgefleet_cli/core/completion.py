@@ -62,8 +62,8 @@ def _names(
             return [str(name) for name in kept["names"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # none, or none that can be read: then it is made anew
-    items = session.api.pages(path, limit=_LIMIT, fields=key, **filters)["items"]
-    names = list(dict.fromkeys(name for item in items if item.get(key) for name in of(item[key])))
+    found = [reply.raw.get(key) for reply in session.api.pages(path, dict, limit=_LIMIT, fields=key, **filters).replies]
+    names = list(dict.fromkeys(name for value in found if value for name in of(value)))
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(file, json.dumps({"at": now_s, "names": names}))

@@ -149,19 +149,23 @@ def _attach(command: Any, params: list[Any], *, is_root: bool) -> None:
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> GlobalOptions:
     """Return the options from flags, then `EDGECTL_*`. Raises UsageError for a bad value in the environment."""
     env = os.environ if environ is None else environ
+
+    def said(name: str) -> Any:
+        return given.get(name) or env.get(f"EDGECTL_{name.upper()}") or None
+
     options = GlobalOptions(
-        context=given.get("context") or env.get("EDGECTL_CONTEXT") or None,
-        server=given.get("server") or env.get("EDGECTL_SERVER") or None,
-        token=given.get("token") or env.get("EDGECTL_TOKEN") or None,
-        output=_choice(Format, given.get("output") or env.get("EDGECTL_OUTPUT"), "EDGECTL_OUTPUT", Format.TABLE),
-        color=_choice(Color, given.get("color") or env.get("EDGECTL_COLOR"), "EDGECTL_COLOR", Color.AUTO),
-        no_input=bool(given.get("no_input")) or bool(env.get("EDGECTL_NO_INPUT")),
+        context=said("context"),
+        server=said("server"),
+        token=said("token"),
+        output=_choice(Format, said("output"), "EDGECTL_OUTPUT", Format.TABLE),
+        color=_choice(Color, said("color"), "EDGECTL_COLOR", Color.AUTO),
+        no_input=bool(said("no_input")),
         yes=bool(given.get("yes")),
         quiet=bool(given.get("quiet")),
         verbose=bool(given.get("verbose")),
-        debug=bool(given.get("debug")) or bool(env.get("EDGECTL_DEBUG")),
+        debug=bool(said("debug")),
     )
-    timeout = given.get("timeout") or env.get("EDGECTL_TIMEOUT")
+    timeout = said("timeout")
     return replace(options, timeout_s=parse_duration_s(timeout)) if timeout else options
 
 

@@ -8,10 +8,8 @@ from typing import Any
 
 from edgefleet_cli.core.errors import BadAnswerError
 
-Json = dict[str, Any]
 
-
-def events_of(lines: Iterable[str]) -> Iterator[Json]:
+def events_of(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the JSON object of each event; comments and other fields are passed over, an event that breaks off is none.
 
     Raises BadAnswerError for data that is no JSON object.
@@ -27,7 +25,7 @@ def events_of(lines: Iterable[str]) -> Iterator[Json]:
             data = []
 
 
-def _object(text: str) -> Json:
+def _object(text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except ValueError:

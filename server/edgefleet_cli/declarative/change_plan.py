@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.errors import EXIT_CONFLICT, EXIT_NOT_FOUND, CliError, UsageError
 from edgefleet_cli.core.files import write_private
-from edgefleet_cli.declarative.document import Document
+from edgefleet_cli.declarative.document import Document, Spec
 from edgefleet_cli.declarative.resource_kinds import KINDS, Found, Made
 from edgefleet_cli.render.output import Column, Sheet
-
-Json = dict[str, Any]
 
 
 class Action(StrEnum):
@@ -68,12 +65,12 @@ class Step:
     action: Action
     document: Document
     before: Found | None = None
-    after: Json | None = None
+    after: Spec | None = None
     told: str = ""
     is_done: bool = False
     rollout: str = ""
 
-    def as_json(self) -> Json:
+    def as_json(self) -> dict[str, str]:
         """Return it as `apply -o json` prints it."""
         action = _DONE[self.action] if self.is_done else self.action.value
         return {"kind": self.document.kind, "name": self.document.name, "action": action, "detail": self.told}
@@ -84,15 +81,15 @@ class Step:
         return self.action not in {Action.NONE, Action.KEEP}
 
 
-STEPS = Sheet(
+STEPS: Sheet[dict[str, str]] = Sheet(
     "objects",
     [
-        Column("kind", lambda s: str(s["kind"]), keep=True),
-        Column("name", lambda s: str(s["name"])),
-        Column("action", lambda s: str(s["action"]), keep=True),
-        Column("detail", lambda s: str(s["detail"]) or "-"),
+        Column("kind", lambda s: s["kind"], keep=True),
+        Column("name", lambda s: s["name"]),
+        Column("action", lambda s: s["action"], keep=True),
+        Column("detail", lambda s: s["detail"] or "-"),
     ],
-    lambda s: f"{str(s['kind']).lower()}/{s['name']}",
+    lambda s: f"{s['kind'].lower()}/{s['name']}",
 )
 
 
@@ -114,7 +111,7 @@ def _step(api: ApiClient, document: Document) -> Step:
     return Step(Action.CHANGE if kind.can_change else Action.REPLACE, document, found, wanted, told)
 
 
-def _changed(before: Json, after: Json) -> Iterator[str]:
+def _changed(before: Spec, after: Spec) -> Iterator[str]:
     yield from (key for key in sorted({*before, *after}) if before.get(key) != after.get(key))
 
 

@@ -14,7 +14,6 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_protocol.errors import EdgefleetError
 
-Json = dict[str, Any]
 Files = Annotated[
     list[str],
     typer.Option("--file", "-f", metavar="F|DIR", help="File or folder of documents; - is stdin. May be given again."),
@@ -77,8 +76,8 @@ def _wait(session: Session, steps: list[Any]) -> tuple[dict[str, str], int]:
 
     rollouts, ends, code = rollouts_of(session), {}, EXIT_OK
     for name in [step.rollout for step in steps if step.rollout]:
-        rollout = rollouts.await_end(rollouts.get(name), wait_s=session.options.timeout_s)
-        ends[name] = f"{name} {state_text(rollout)}: {rollout.get('reason')}"
+        rollout = rollouts.await_end(rollouts.get(name), wait_s=session.options.timeout_s).value
+        ends[name] = f"{name} {state_text(rollout)}: {rollout.reason}"
         code = max(code, exit_code(rollout))
     return ends, code
 
@@ -92,6 +91,7 @@ def _read(files: list[str]) -> list[Any]:
 
 
 def _prune(session: Session, documents: list[Any]) -> list[Any]:
+    from edgefleet_cli.core.api.access import WhoAmI
     from edgefleet_cli.declarative import change_plan
 
     if not documents:
@@ -100,7 +100,7 @@ def _prune(session: Session, documents: list[Any]) -> list[Any]:
             why="the files are empty",
             next_step="name the right files, or remove objects with `edgectl delete -f`",
         )
-    owner = str(session.api.get("/whoami").get("name") or "")
+    owner = session.api.get("/whoami", WhoAmI).value.name
     return list(change_plan.prune_steps(session.api, documents, owner))
 
 
@@ -156,7 +156,7 @@ def delete(
     session.out.rows({"dry_run": dry_run, "items": rows}, rows, change_plan.STEPS)
 
 
-DOCUMENTS = Sheet(
+DOCUMENTS: Sheet[dict[str, Any]] = Sheet(
     "objects",
     [
         Column("kind", lambda d: str(d["kind"]), keep=True),
@@ -167,7 +167,7 @@ DOCUMENTS = Sheet(
 )
 
 
-def _in_short(spec: Json) -> str:
+def _in_short(spec: dict[str, Any]) -> str:
     """Return a spec in one line, without what is nested deep."""
     from edgefleet_cli.render.format import pairs, text
 
@@ -197,6 +197,7 @@ def get(
     ] = None,
 ) -> None:
     """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
+    from edgefleet_cli.core.reply import Reply
     from edgefleet_cli.declarative.resource_kinds import KINDS
 
     session = Session.of(ctx)
@@ -215,7 +216,7 @@ def get(
             why="the server knows none of that name",
             next_step=f"`edgectl get {found.lower()}` lists all",
         )
-    entry = one.document.as_json()
+    entry = Reply(one.document.as_json(), dict)
     session.out.one(entry, DOCUMENTS, lambda shown: session.out.table([shown], DOCUMENTS.columns))
 
 
@@ -266,4 +267,4 @@ def _write(session: Session, documents: list[Any], default: Format = Format.TABL
     elif form is Format.YAML and out.form is Format.TABLE:
         out.note("nothing to export")
     else:
-        out.items({"apiVersion": API_VERSION, "kind": LIST, "items": entries}, DOCUMENTS)
+        out.rows({"apiVersion": API_VERSION, "kind": LIST, "items": entries}, entries, DOCUMENTS)

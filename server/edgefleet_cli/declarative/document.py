@@ -12,7 +12,8 @@ from typing import Any
 
 from edgefleet_cli.core.errors import EXIT_CONFLICT, CliError, UsageError
 
-Json = dict[str, Any]
+Spec = dict[str, Any]
+"""What a kind's objects hold: fields that the kind, or for a rollout the server alone, knows."""
 
 API_VERSION = "edgefleet/v1"
 LIST = "List"
@@ -38,10 +39,10 @@ class Document:
 
     kind: str
     name: str
-    spec: Json
+    spec: Spec
     origin: str = field(default="", compare=False)
 
-    def as_json(self) -> Json:
+    def as_json(self) -> dict[str, Any]:
         """Return it as a file holds it."""
         return {"apiVersion": API_VERSION, "kind": self.kind, "metadata": {"name": self.name}, "spec": self.spec}
 
@@ -125,13 +126,13 @@ def _read(origin: str, value: Any, forms: Mapping[str, Form]) -> Document | list
     return wrong or Document(str(kind), str(name), cleaned, origin)
 
 
-def _spec(spec: Json, form: Form) -> tuple[Json, list[str]]:
+def _spec(spec: Spec, form: Form) -> tuple[Spec, list[str]]:
     """Return a spec with whole numbers in the place of texts written out, and what is wrong with it."""
     if form.is_free:
         return spec, []
     wrong = [f"spec.{told}" for told in _unknown(spec, form.fields)]
     wrong += [f"spec.{name} is missing" for name in form.required if spec.get(name) is None]
-    cleaned: Json = {}
+    cleaned: Spec = {}
     for name in form.fields:
         value = spec.get(name)
         if value is None:
@@ -155,7 +156,7 @@ def _label(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _unknown(value: Json, known: tuple[str, ...]) -> list[str]:
+def _unknown(value: Spec, known: tuple[str, ...]) -> list[str]:
     return [f"{name} is no field{_nearest(str(name), known)}" for name in value if name not in known]
 
 

@@ -1,15 +1,23 @@
 """The kinds that files may declare: how each is listed, found, compared, made, changed and removed through the API."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
+from edgefleet_cli.core.api.alert import NewReceiver, Receiver
+from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.api.fleet import Group
+from edgefleet_cli.core.api.model import Alias, Model
+from edgefleet_cli.core.api.rollout import Plan, Rollout
+from edgefleet_cli.core.api.webhook import NewSecret, Webhook
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.errors import ApiError
-from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form
+from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form, Spec
 
-Json = dict[str, Any]
+T = TypeVar("T")
 
 _NOT_FOUND = 404
 
@@ -68,7 +76,7 @@ class Kind:
             )
         return found[0] if found else None
 
-    def normal(self, api: ApiClient, document: Document) -> Json:
+    def normal(self, api: ApiClient, document: Document) -> Spec:
         """Return a document's spec as the server would write it."""
         del api
         return document.spec
@@ -77,7 +85,7 @@ class Kind:
         """Make the object."""
         raise NotImplementedError
 
-    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+    def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
         """Give the object the spec."""
         raise NotImplementedError
 
@@ -94,26 +102,25 @@ class Groups(Kind):
     form: Form = field(default=Form(texts=("selector",), required=("selector",)))
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/groups")["items"]:
+        for one in api.pages("/groups", Group):
             yield self._found(one)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
-        one = _get(api, f"/groups/{part(document.name)}")
+        one = _get(api, f"/groups/{part(document.name)}", Group)
         return None if one is None else self._found(one)
 
-    def _found(self, one: Json) -> Found:
-        document = Document(self.name, str(one["name"]), {"selector": str(one["selector"])})
-        return Found(document, document.name, str(one.get("created_by") or ""))
+    def _found(self, one: Group) -> Found:
+        return Found(Document(self.name, one.name, {"selector": one.selector}), one.name, one.created_by)
 
-    def normal(self, api: ApiClient, document: Document) -> Json:
+    def normal(self, api: ApiClient, document: Document) -> Spec:
         return {"selector": plain_selector(document.spec["selector"])}
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/groups", {"name": document.name, **document.spec})
-        return Made(f"{made.get('devices')} devices now")
+        made = api.post("/groups", {"name": document.name, **document.spec}, Group).value
+        return Made(f"{made.devices} devices now")
 
-    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
-        api.patch(f"/groups/{part(found.id)}", wanted)
+    def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
+        api.patch(f"/groups/{part(found.id)}", wanted, Group)
 
     def delete(self, api: ApiClient, found: Found) -> None:
         api.delete(f"/groups/{part(found.id)}")
@@ -131,31 +138,31 @@ class Devices(Kind):
     why_fixed: str = "a device enrols itself; see `edgectl device enroll`"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/devices", selector="status!=revoked")["items"]:
+        for one in api.pages("/devices", Device, selector="status!=revoked"):
             yield self._found(one)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
-        one = _get(api, f"/devices/{part(document.name)}")
+        one = _get(api, f"/devices/{part(document.name)}", Device)
         return None if one is None else self._found(one)
 
-    def _found(self, one: Json) -> Found:
-        spec = {"profile": str(one["profile"]), "labels": dict(sorted((one.get("labels") or {}).items()))}
-        return Found(Document(self.name, str(one["id"]), spec), str(one["id"]))
+    def _found(self, one: Device) -> Found:
+        spec = {"profile": one.profile, "labels": dict(sorted(one.labels.items()))}
+        return Found(Document(self.name, one.id, spec), one.id)
 
-    def normal(self, api: ApiClient, document: Document) -> Json:
+    def normal(self, api: ApiClient, document: Document) -> Spec:
         """Return the spec with what it leaves open as it is now."""
         now = self.find(api, document)
         labels = document.spec.get("labels")
         wanted = {**(now.document.spec if now else {}), **document.spec}
         return wanted if labels is None else {**wanted, "labels": dict(sorted(labels.items()))}
 
-    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
+    def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
         before = found.document.spec
-        gone: Json = {key: None for key in before["labels"] if key not in wanted["labels"]}
-        body: Json = {"labels": {**gone, **wanted["labels"]}}
+        gone: dict[str, str | None] = {key: None for key in before["labels"] if key not in wanted["labels"]}
+        body: dict[str, object] = {"labels": {**gone, **wanted["labels"]}}
         if wanted["profile"] != before["profile"]:
             body["profile"] = wanted["profile"]
-        api.patch(f"/devices/{part(found.id)}", body)
+        api.patch(f"/devices/{part(found.id)}", body, Device)
 
 
 @dataclass(frozen=True)
@@ -170,17 +177,16 @@ class Webhooks(Kind):
     why_fixed: str = "a webhook cannot be changed; made anew it gets a new secret, and its log is gone"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/webhooks")["items"]:
-            spec = {"url": str(one["url"]), "types": list(one.get("types") or [])}
-            document = Document(self.name, str(one.get("name") or ""), spec)
-            yield Found(document, str(one["id"]), str(one.get("created_by") or ""))
+        for one in api.pages("/webhooks", Webhook):
+            spec = {"url": one.url, "types": list(one.types)}
+            yield Found(Document(self.name, one.name, spec), one.id, one.created_by)
 
-    def normal(self, api: ApiClient, document: Document) -> Json:
+    def normal(self, api: ApiClient, document: Document) -> Spec:
         return {"url": document.spec["url"], "types": sorted(set(document.spec.get("types") or []))}
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/webhooks", {"name": document.name, **document.spec})
-        return Made(str(made["webhook"]["id"]), str(made["secret"]), ".secret")
+        made = api.post("/webhooks", {"name": document.name, **document.spec}, NewSecret).value
+        return Made(made.webhook.id, made.secret, ".secret")
 
     def delete(self, api: ApiClient, found: Found) -> None:
         api.delete(f"/webhooks/{part(found.id)}")
@@ -198,22 +204,18 @@ class AlertReceivers(Kind):
     why_fixed: str = "an alert receiver cannot be changed; made anew it gets a new URL"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/alert-receivers")["items"]:
-            spec = {
-                "action": str(one["action"]),
-                "matchers": list(one.get("matchers") or []),
-                "model": str(one["model"]),
-            }
-            document = Document(self.name, str(one["name"]), {key: value for key, value in spec.items() if value})
-            yield Found(document, str(one["id"]), str(one.get("created_by") or ""))
+        for one in api.pages("/alert-receivers", Receiver):
+            spec = {"action": one.action, "matchers": list(one.matchers), "model": one.model}
+            document = Document(self.name, one.name, {key: value for key, value in spec.items() if value})
+            yield Found(document, one.id, one.created_by)
 
-    def normal(self, api: ApiClient, document: Document) -> Json:
+    def normal(self, api: ApiClient, document: Document) -> Spec:
         spec = {"action": "pause", **document.spec}
         return {key: spec[key] for key in ("action", "matchers", "model") if spec.get(key)}
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/alert-receivers", {"name": document.name, **document.spec})
-        return Made(str(made["receiver"]["id"]), f"{api.server}{made['url_path']}", ".url")
+        made = api.post("/alert-receivers", {"name": document.name, **document.spec}, NewReceiver).value
+        return Made(made.receiver.id, f"{api.server}{made.url_path}", ".url")
 
     def delete(self, api: ApiClient, found: Found) -> None:
         api.delete(f"/alert-receivers/{part(found.id)}")
@@ -227,26 +229,23 @@ class Aliases(Kind):
     form: Form = field(default=Form(texts=("version",), required=("version",)))
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for model in api.each("/models"):
-            page = _get(api, f"/models/{part(str(model['name']))}/aliases")
-            for one in (page or {}).get("items") or []:
-                document = Document(self.name, f"{one['model']}@{one['alias']}", {"version": str(one["version"])})
-                yield Found(document, document.name, str(one.get("set_by") or ""))
+        for model in api.each("/models", Model):
+            for one in _aliases_of(api, model.value.name):
+                document = Document(self.name, f"{one.model}@{one.alias}", {"version": one.version})
+                yield Found(document, document.name, one.set_by)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
-        one = _get(api, _alias_path(document.name))
-        return (
-            None
-            if one is None
-            else Found(Document(self.name, document.name, {"version": str(one["version"])}), document.name)
-        )
+        one = _get(api, _alias_path(document.name), Alias)
+        if one is None:
+            return None
+        return Found(Document(self.name, document.name, {"version": one.version}), document.name)
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        api.put(_alias_path(document.name), document.spec)
+        api.put(_alias_path(document.name), document.spec, Alias)
         return Made()
 
-    def change(self, api: ApiClient, found: Found, wanted: Json) -> None:
-        api.put(_alias_path(found.id), wanted)
+    def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
+        api.put(_alias_path(found.id), wanted, Alias)
 
     def delete(self, api: ApiClient, found: Found) -> None:
         api.delete(_alias_path(found.id))
@@ -278,37 +277,44 @@ class Rollouts(Kind):
         yield from self._listed(api, None)
 
     def _listed(self, api: ApiClient, model: str | None) -> Iterator[Found]:
-        for one in api.pages("/rollouts", model=model)["items"]:
+        for one in api.pages("/rollouts", Rollout, model=model):
             yield self._found(one)
 
-    def _found(self, one: Json) -> Found:
-        document = Document(self.name, str(one.get("name") or one["id"]), dict(one["spec"]))
-        return Found(document, str(one["id"]), str(one.get("created_by") or ""))
+    def _found(self, one: Rollout) -> Found:
+        return Found(Document(self.name, one.name or one.id, one.spec), one.id, one.created_by)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
         """Return the newest rollout with the name, or the one with that id."""
-        one = _get(api, f"/rollouts/{part(document.name)}")
+        one = _get(api, f"/rollouts/{part(document.name)}", Rollout)
         if one is not None:
             return self._found(one)
         model = str(document.spec.get("release") or "").partition("@")[0] or None
         return next((one for one in self._listed(api, model) if one.document.name == document.name), None)
 
-    def normal(self, api: ApiClient, document: Document) -> Json:
-        plan = api.post("/rollouts:plan", document.as_json())
-        return dict(plan["spec"])
+    def normal(self, api: ApiClient, document: Document) -> Spec:
+        return api.post("/rollouts:plan", document.as_json(), Plan).value.spec
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/rollouts", document.as_json())
-        return Made(f"`edgectl rollout watch {made['id']}`", rollout=str(made["id"]))
+        made = api.post("/rollouts", document.as_json(), Rollout).value
+        return Made(f"`edgectl rollout watch {made.id}`", rollout=made.id)
 
 
-def _get(api: ApiClient, path: str) -> Json | None:
+def _get(api: ApiClient, path: str, kind: type[T]) -> T | None:
     try:
-        return api.get(path)
+        return api.get(path, kind).value
     except ApiError as error:
         if error.status != _NOT_FOUND:
             raise
         return None
+
+
+def _aliases_of(api: ApiClient, model: str) -> list[Alias]:
+    try:
+        return list(api.page(f"/models/{part(model)}/aliases", Alias))
+    except ApiError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        return []
 
 
 KINDS: Mapping[str, Kind] = {

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
+from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.reply import Document
 from edgefleet_cli.demo.narration import Say
 from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import counts_text, is_final
 from edgefleet_cli.rollout.spec import document
-
-Json = dict[str, Any]
 
 SOAK_S = 2
 """Long enough for a camera's 20 images: the devices of the demo are on probation for 3 s anyway."""
@@ -21,7 +20,7 @@ CANARY = 2
 _POLL_S = 0.2
 
 
-def spec(release: str) -> Json:
+def spec(release: str) -> Document:
     """Return the demo's rollout: two devices of the fleet, then half of each profile, then all."""
     stages = [
         {"name": "canary", "size": {"count": CANARY, "count_total": True}, "soak": SOAK_S},
@@ -41,7 +40,9 @@ def profiles_for(count: int, profiles: tuple[str, ...]) -> list[str]:
     return [some[index % len(some)] for index in range(count)]
 
 
-def follow(rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: Json, wait_s: float, say: Say) -> Json:
+def follow(
+    rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: Rollout, wait_s: float, say: Say
+) -> Rollout:
     """Return a rollout when it is over, or as it stands after `wait_s`; meanwhile `say` how it goes.
 
     Raises ChildError when a process has died.
@@ -51,57 +52,66 @@ def follow(rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: 
         say(progress(rollout))
         clock.sleep(_POLL_S)
         home.check()
-        rollout = rollouts.get(str(rollout["id"]))
+        rollout = rollouts.get(rollout.id).value
     return rollout
 
 
-def progress(rollout: Json) -> str:
+def progress(rollout: Rollout) -> str:
     """Return where a rollout stands, in one line."""
-    at = next((stage for stage in rollout["stages"] if stage["state"] not in {"passed", "skipped", "pending"}), None)
-    stage = f", {at['name']} {at['state']}" if at else ""
-    return f"{rollout['release']} {rollout['state']}{stage}: {counts_text(rollout['counts'])}"
+    at = next((stage for stage in rollout.stages if stage.state not in {"passed", "skipped", "pending"}), None)
+    stage = f", {at.name} {at.state}" if at else ""
+    return f"{rollout.release} {rollout.state}{stage}: {counts_text(rollout.counts)}"
 
 
-def told(rollout: Json) -> Json:
+def told(rollout: Rollout) -> Document:
     """Return a rollout as the demo's summary holds it."""
-    keys = ("name", "state", "verdict", "reason", "strength", "devices")
     return {
-        "id": rollout["id"],
-        "release": rollout["release"],
-        "state": rollout["state"],
-        "stages": [{key: stage[key] for key in keys} for stage in rollout["stages"]],
+        "id": rollout.id,
+        "release": rollout.release,
+        "state": rollout.state,
+        "stages": [
+            {
+                "name": stage.name,
+                "state": stage.state,
+                "verdict": stage.verdict,
+                "reason": stage.reason,
+                "strength": stage.strength,
+                "devices": list(stage.devices),
+            }
+            for stage in rollout.stages
+        ],
     }
 
 
-def stage_lines(rollout: Json) -> list[str]:
+def stage_lines(rollout: Rollout) -> list[str]:
     """Return one line a stage: how many devices it added, and why it passed or failed."""
     return [
-        f"{stage['name']}, {_counted(len(stage['devices']))}: {stage['reason'] or stage['state']}"
-        for stage in rollout["stages"]
-        if stage["state"] != "pending"
+        f"{stage.name}, {_counted(len(stage.devices))}: {stage.reason or stage.state}"
+        for stage in rollout.stages
+        if stage.state != "pending"
     ]
 
 
-def exposed(rollout: Json) -> list[str]:
+def exposed(rollout: Rollout) -> list[str]:
     """Return the devices that took the release up."""
-    return sorted(device for stage in rollout["stages"] for device in stage["devices"])
+    return sorted(device for stage in rollout.stages for device in stage.devices)
 
 
-def why(rollout: Json) -> str:
+def why(rollout: Rollout) -> str:
     """Return why the first failed stage failed."""
-    failed = [stage for stage in rollout["stages"] if stage["state"] == "failed"]
-    return str(failed[0]["reason"] if failed else rollout["reason"])
+    failed = [stage for stage in rollout.stages if stage.state == "failed"]
+    return failed[0].reason if failed else rollout.reason
 
 
-def why_there(rollout: Json) -> list[str]:
+def why_there(rollout: Rollout) -> list[str]:
     """Return why strata failed that had devices to look at; the others only follow them."""
-    cells = [cell for stage in rollout["stages"] for cell in stage["strata"] if cell["state"] == "failed"]
-    return [f"{cell['stratum']}: {cell['reason']}" for cell in cells if cell["counts"]["exposed"]] or [why(rollout)]
+    cells = [cell for stage in rollout.stages for cell in stage.strata if cell.state == "failed"]
+    return [f"{cell.stratum}: {cell.reason}" for cell in cells if cell.counts.exposed] or [why(rollout)]
 
 
-def seconds_between(rollout: Json) -> float:
+def seconds_between(rollout: Rollout) -> float:
     """Return how long a finished rollout took."""
-    began, ended = (datetime.fromisoformat(str(rollout[key])) for key in ("started_at", "finished_at"))
+    began, ended = (datetime.fromisoformat(str(at)) for at in (rollout.started_at, rollout.finished_at))
     return (ended - began).total_seconds()
 
 

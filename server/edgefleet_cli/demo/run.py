@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.contexts import Context, ContextFile
 from edgefleet_cli.core.errors import EXIT_OK, CliError, UsageError
 from edgefleet_cli.core.files import write_private
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import Document
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, find_example
@@ -26,8 +26,6 @@ from edgefleet_cli.demo.feed import Feed
 from edgefleet_cli.demo.narration import tell
 from edgefleet_cli.demo.processes import ChildError, ProcessGroup, read_json
 from edgefleet_cli.demo.story import Story, summary
-
-Json = dict[str, Any]
 
 _INIT_S = 60.0
 _READY_S = 60.0
@@ -144,7 +142,7 @@ def _start_server(session: Session, wish: DemoRequest, home: ProcessGroup, data:
     return ServerAddress(str(found["api_url"]), token, data / "keys" / "device-ca.crt")
 
 
-def _print(session: Session, told: Json) -> None:
+def _print(session: Session, told: Document) -> None:
     if session.options.output is Format.TABLE:
         session.out.note(f"done in {told['elapsed_s']:.0f} s")
     else:
@@ -166,7 +164,7 @@ def _stay(
     note(f"Files  {folder}")
     note("Next, in another terminal:")
     note(f"  export EDGECTL_CONFIG={config}")
-    for line in _next_commands(_edgectl_command(), str(story.rollouts[ANSWERS_NAN]["id"])):
+    for line in _next_commands(_edgectl_command(), story.rollouts[ANSWERS_NAN].id):
         note(line)
     note("Ctrl-C stops everything.")
     try:
@@ -237,7 +235,7 @@ def _broker_text(data: Path) -> str:
     return f"MQTT broker {broker.get('kind', 'unknown')} on port {broker.get('port', '?')}"
 
 
-def _demo_json(address: ServerAddress, story: Story) -> Json:
+def _demo_json(address: ServerAddress, story: Story) -> Document:
     return {
         "url": address.url,
         "token": address.token,

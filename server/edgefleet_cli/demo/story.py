@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.api.device import Device as KnownDevice
+from edgefleet_cli.core.api.device import ReportedModel
+from edgefleet_cli.core.api.enrollment import ClaimTokens
+from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
+from edgefleet_cli.core.api.telemetry import Window
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.demo import demo_devices, demo_rollouts
 from edgefleet_cli.demo.demo_devices import Device
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, Images
@@ -20,8 +27,6 @@ from edgefleet_cli.release.render import failures
 from edgefleet_cli.render.format import size
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.rollout.client import Rollouts
-
-Json = dict[str, Any]
 
 _CONVERT_S = 120.0
 _DEPLOY_S = 120.0
@@ -48,9 +53,9 @@ class Story:
     example: Example
     profiles: tuple[str, ...]
     devices: list[Device] = field(default_factory=list)
-    releases: dict[str, Json] = field(default_factory=dict)
+    releases: dict[str, Reply[Release]] = field(default_factory=dict)
     running: str = ""
-    rollouts: dict[str, Json] = field(default_factory=dict)
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def enrol_devices(self, count: int, folder: Path) -> list[str]:
@@ -71,20 +76,20 @@ class Story:
     def publish(self, version: str) -> list[str]:
         """Finish publishing a good version; return what to say about it. Raises StoryError when a profile is refused."""
         release = self._convert(version)
-        if release.get("state") != "ready":
-            reasons = "; ".join(f"{entry['profile']}: {entry['reason']}" for entry in failures(release))
-            raise StoryError(f"{MODEL}@{version} was not built for every profile", why=reasons or str(release["state"]))
+        if release.state != "ready":
+            reasons = "; ".join(f"{entry.profile}: {entry.reason}" for entry in failures(release))
+            raise StoryError(f"{MODEL}@{version} was not built for every profile", why=reasons or release.state)
         return [
-            f"built and signed for {bundle['profile']}: {bundle['precision']}, {size(bundle['bytes'])} "
-            f"({bundle['bytes'] / bundle['fp32_bytes']:.0%} of fp32)"
-            for bundle in release["bundles"]
+            f"built and signed for {bundle.profile}: {bundle.precision}, {size(bundle.bytes)} "
+            f"({(bundle.bytes or 0) / (bundle.fp32_bytes or 1):.0%} of fp32)"
+            for bundle in release.bundles
         ]
 
     def deploy(self, version: str) -> str:
         """Deploy a version everywhere and wait; return what to say about it."""
         deployer = Deployer(self.api, self._quiet, self.clock)
         ref = f"{MODEL}@{version}"
-        answer = deployer.deploy(ref, selector="")
+        answer = deployer.deploy(ref, selector="").value
         outcomes = deployer.wait(ref, answer, wait_s=_DEPLOY_S)
         self.home.check()
         behind = [outcome for outcome in outcomes if outcome.state not in DONE]
@@ -97,10 +102,10 @@ class Story:
     def roll_out(self, version: str) -> list[str]:
         """Roll a good version out in stages and wait; return what to say about it."""
         rollout = self._roll(version)
-        if rollout["state"] != "finished" or rollout["is_partial"]:
-            raise StoryError(f"{MODEL}@{version} was not promoted", why=f"{rollout['state']}: {rollout['reason']}")
+        if rollout.state != "finished" or rollout.is_partial:
+            raise StoryError(f"{MODEL}@{version} was not promoted", why=f"{rollout.state}: {rollout.reason}")
         self.running = version
-        stages = len(rollout["stages"])
+        stages = len(rollout.stages)
         return [
             f"{MODEL}@{version} published, and promoted through {stages} stages",
             "each waits until all its devices are healthy, and tells how bad the release could still be",
@@ -111,9 +116,9 @@ class Story:
         """Roll the release out that is bad only on what devices see; return what to say. Raises StoryError if it spreads."""
         rollout = self._roll(ANSWERS_NAN)
         ref, back = f"{MODEL}@{ANSWERS_NAN}", f"{MODEL}@{self.running}"
-        if rollout["state"] != "rolled_back":
-            raise StoryError(f"{ref} was not rolled back", why=f"{rollout['state']}: {rollout['reason']}")
-        left = [device.id for device in self.devices if self._model_of(device.id).get("release") != back]
+        if rollout.state != "rolled_back":
+            raise StoryError(f"{ref} was not rolled back", why=f"{rollout.state}: {rollout.reason}")
+        left = [device.id for device in self.devices if self._release_on(device.id) != back]
         if left:
             raise StoryError(f"not every device is back on {back}", why=", ".join(left))
         tried = len(demo_rollouts.exposed(rollout))
@@ -125,13 +130,13 @@ class Story:
             f"{self._all_devices()} on {back} again {demo_rollouts.seconds_between(rollout):.0f} s after the rollout began",
         ]
 
-    def _failed_devices(self, rollout: Json) -> list[str]:
-        items: list[Json] = self.api.get(f"/rollouts/{part(str(rollout['id']))}/devices", limit=100)["items"]
-        return [f"{one['device']} took itself back: {one['reason']}" for one in items if one["error_class"]]
+    def _failed_devices(self, rollout: Rollout) -> list[str]:
+        devices = self.api.page(f"/rollouts/{part(rollout.id)}/devices", RolloutDevice, limit=100)
+        return [f"{one.device} took itself back: {one.reason}" for one in devices if one.error_class]
 
-    def _roll(self, version: str) -> Json:
+    def _roll(self, version: str) -> Rollout:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
-        begun = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}"))
+        begun = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}")).value
         with passing(self._quiet) as say:
             self.rollouts[version] = demo_rollouts.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S, say)
         return self.rollouts[version]
@@ -169,21 +174,28 @@ class Story:
                 raise StoryError("not every device reports its health", why=f"no figures from {silent}")
             self.clock.sleep(0.3)
         found = [window for group in windows.values() for window in group]
-        answers, errors = (sum(int(window[key]) for window in found) for key in ("n", "errors"))
-        slowest = max(float(window["latency_p95_ms"] or 0.0) for window in found)
+        answers, errors = sum(window.n for window in found), sum(window.errors for window in found)
+        slowest = max(window.latency_p95_ms or 0.0 for window in found)
         return (
             f"health of {self._all_devices()}: {answers} answers, {errors} errors, "
             f"95 % of them within {slowest:.1f} ms on the slowest"
         )
 
-    def states(self) -> dict[str, Json]:
+    def states(self) -> dict[str, dict[str, str | None]]:
         """Return what each device runs now, by its id: `{release, state}` as `edgectl device list` says."""
         found = {device.id: self._model_of(device.id) for device in self.devices}
-        return {id_: {"release": model.get("release"), "state": model.get("phase")} for id_, model in found.items()}
+        return {
+            id_: {"release": model.release if model else None, "state": model.phase if model else None}
+            for id_, model in found.items()
+        }
 
-    def _model_of(self, device_id: str) -> Json:
-        device = self.api.get(f"/devices/{part(device_id)}")
-        return next((one for one in device["models"] if one["model"] == MODEL), {})
+    def _model_of(self, device_id: str) -> ReportedModel | None:
+        device = self.api.get(f"/devices/{part(device_id)}", KnownDevice).value
+        return next((one for one in device.models if one.model == MODEL), None)
+
+    def _release_on(self, device_id: str) -> str | None:
+        model = self._model_of(device_id)
+        return model.release if model else None
 
     def _count(self, profile: str) -> int:
         return sum(device.profile == profile for device in self.devices)
@@ -194,33 +206,33 @@ class Story:
     def _all_devices(self) -> str:
         return "1 device" if len(self.devices) == 1 else f"{len(self.devices)} devices"
 
-    def _windows(self, device_id: str) -> list[Json]:
-        items: list[Json] = self.api.get(f"/devices/{part(device_id)}/telemetry", limit=50)["items"]
-        return [window for window in items if window["version"] == self.running and window["n"]]
+    def _windows(self, device_id: str) -> list[Window]:
+        page = self.api.page(f"/devices/{part(device_id)}/telemetry", Window, limit=50)
+        return [window for window in page if window.version == self.running and window.n]
 
     def refuse_bad(self) -> str:
         """Finish publishing two bad files; return what to say about their refusal. Raises StoryError if one gets through."""
         for version in REFUSED:
             release = self._convert(version)
-            if release.get("bundles"):
-                raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=str(release["state"]))
+            if release.bundles:
+                raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=release.state)
         return f"{len(REFUSED)} bad releases were refused by the server: no device saw them"
 
-    def refusals(self) -> list[Json]:
+    def refusals(self) -> list[dict[str, str]]:
         """Return what was refused: `{version, profile, reason}`."""
         return [
-            {"version": version, "profile": entry["profile"], "reason": entry["reason"]}
+            {"version": version, "profile": entry.profile, "reason": entry.reason}
             for version, release in self.releases.items()
-            for entry in failures(release)
+            for entry in failures(release.value)
         ]
 
     def queue(self, version: str) -> None:
         """Upload and ask for a release now, so that it converts while devices are busy with the one before."""
         self.releases[version] = self._publisher.publish(self.example.request(version, self.profiles))
 
-    def _convert(self, version: str) -> Json:
+    def _convert(self, version: str) -> Release:
         self.releases[version] = self._publisher.follow(self.releases[version], wait_s=_CONVERT_S)
-        return self.releases[version]
+        return self.releases[version].value
 
     @property
     def _publisher(self) -> Publisher:
@@ -236,11 +248,10 @@ class Story:
         if count == 0:
             return []
         body = {"count": count, "ttl_s": 3600, "labels": {"demo": "yes"}, "profile": profile}
-        return [str(entry["token"]) for entry in self.api.post("/enrollments", body)["tokens"]]
+        return [entry.token for entry in self.api.post("/enrollments", body, ClaimTokens).value.tokens]
 
-    def _bundle(self, version: str, profile: str) -> Json:
-        bundles: list[Json] = self.releases[version]["bundles"]
-        return next(bundle for bundle in bundles if bundle["profile"] == profile)
+    def _bundle(self, version: str, profile: str) -> Bundle:
+        return next(bundle for bundle in self.releases[version].value.bundles if bundle.profile == profile)
 
     def _compare(self, version: str) -> None:
         for profile, share in self.accuracy[version].items():
@@ -252,7 +263,7 @@ class Story:
                 )
 
 
-def summary(story: Story, elapsed_s: float) -> Json:
+def summary(story: Story, elapsed_s: float) -> Document:
     """Return what `demo --once -o json` prints."""
     states, caught = story.states(), story.rollouts[ANSWERS_NAN]
     return {
@@ -261,14 +272,18 @@ def summary(story: Story, elapsed_s: float) -> Json:
         "devices": [{"id": device.id, "profile": device.profile, **states[device.id]} for device in story.devices],
         "bundles": [
             {
-                **{
-                    key: bundle.get(key)
-                    for key in ("model", "version", "profile", "runtime", "precision", "bytes", "fp32_bytes", "parity")
-                },
+                "model": bundle.model,
+                "version": bundle.version,
+                "profile": bundle.profile,
+                "runtime": bundle.runtime,
+                "precision": bundle.precision,
+                "bytes": bundle.bytes,
+                "fp32_bytes": bundle.fp32_bytes,
+                "parity": bundle.parity,
                 "accuracy": _accuracy(bundle),
             }
             for version in (*GOOD, ANSWERS_NAN)
-            for bundle in story.releases[version]["bundles"]
+            for bundle in story.releases[version].value.bundles
         ],
         "refused": story.refusals(),
         "rollouts": [demo_rollouts.told(rollout) for rollout in story.rollouts.values()],
@@ -282,8 +297,8 @@ def summary(story: Story, elapsed_s: float) -> Json:
     }
 
 
-def _accuracy(bundle: Json) -> float:
-    return float(bundle["metric"]["value"])
+def _accuracy(bundle: Bundle) -> float:
+    return float((bundle.metric or {})["value"])
 
 
 def _mean(values: list[float]) -> float:

@@ -6,7 +6,7 @@ What is decided about is what was shown: a selector is looked up once, and the f
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -16,7 +16,12 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import age, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgefleet_cli.core.api.enrollment import Claim as KnownClaim
+    from edgefleet_cli.core.api.enrollment import Pending
+    from edgefleet_cli.core.reply import Document
 MAX_SHOWN = 10
 AT_ONCE = 500
 
@@ -46,60 +51,69 @@ def add_approval_commands(app: typer.Typer) -> None:
     app.command("revoke-claim")(revoke_claim)
 
 
-def pending_sheet(now: datetime) -> Sheet:
+def pending_sheet(now: datetime) -> Sheet[Pending]:
     """Return how waiting devices are listed; ages are counted from `now`."""
 
-    def fact(name: str) -> Any:
-        return lambda d: text((d.get("facts") or {}).get(name))
+    def fact(name: str) -> Callable[[Pending], str]:
+        return lambda d: text(d.facts.get(name))
 
     return Sheet(
         "devices wait for approval",
         [
-            Column("fingerprint", lambda d: text(d.get("id")), keep=True),
-            Column("state", lambda d: text(d.get("state"))),
+            Column("fingerprint", lambda d: text(d.id), keep=True),
+            Column("state", lambda d: text(d.state)),
             Column("hostname", fact("hostname")),
-            Column("profile", lambda d: text(d.get("profile"))),
-            Column("labels", lambda d: pairs(d.get("labels")), spare=1),
-            Column("asked", lambda d: age(d.get("asked_at"), now), right=True),
-            Column("heard", lambda d: age(d.get("heard_at"), now), right=True, spare=2),
-            Column("device", lambda d: text(d.get("device")), spare=3),
-            Column("claim", lambda d: text(d.get("claim")), wide=True),
+            Column("profile", lambda d: text(d.profile)),
+            Column("labels", lambda d: pairs(d.labels), spare=1),
+            Column("asked", lambda d: age(d.asked_at, now), right=True),
+            Column("heard", lambda d: age(d.heard_at, now), right=True, spare=2),
+            Column("device", lambda d: text(d.device), spare=3),
+            Column("claim", lambda d: text(d.claim), wide=True),
             Column("arch", fact("arch"), wide=True),
             Column("board", fact("board"), wide=True),
-            Column("until", lambda d: text(d.get("expires_at"))[:19], wide=True),
-            Column("by", lambda d: text(d.get("decided_by")), wide=True),
-            Column("reason", lambda d: text(d.get("reason")), wide=True),
-            Column("key sha256", lambda d: text(d.get("key_sha256")), wide=True),
+            Column("until", lambda d: text(d.expires_at)[:19], wide=True),
+            Column("by", lambda d: text(d.decided_by), wide=True),
+            Column("reason", lambda d: text(d.reason), wide=True),
+            Column("key sha256", lambda d: text(d.key_sha256), wide=True),
         ],
-        lambda d: text(d.get("id")),
+        lambda d: text(d.id),
     )
 
 
-DECISIONS = Sheet(
+class DecisionRow(NamedTuple):
+    """What became of one key."""
+
+    fingerprint: str
+    state: str
+    device: str = ""
+    why_not: str = ""
+
+
+DECISIONS: Sheet[DecisionRow] = Sheet(
     "devices",
     [
-        Column("fingerprint", lambda d: text(d.get("id")), keep=True),
-        Column("state", lambda d: text(d.get("state") or "skipped")),
-        Column("device", lambda d: text(d.get("device"))),
-        Column("why not", lambda d: text(d.get("reason"))),
+        Column("fingerprint", lambda d: text(d.fingerprint), keep=True),
+        Column("state", lambda d: text(d.state)),
+        Column("device", lambda d: text(d.device)),
+        Column("why not", lambda d: text(d.why_not)),
     ],
-    lambda d: text(d.get("device") or d.get("id")),
+    lambda d: text(d.device or d.fingerprint),
 )
 
-CLAIMS = Sheet(
+CLAIMS: Sheet[KnownClaim] = Sheet(
     "claim tokens; make one with `edgectl device enroll`",
     [
-        Column("id", lambda c: text(c.get("id")), keep=True),
-        Column("left", lambda c: f"{c.get('uses_left')}/{c.get('uses')}", right=True),
-        Column("until", lambda c: text(c.get("expires_at"))[:19]),
-        Column("approval", lambda c: "yes" if c.get("approval") else "no"),
-        Column("waiting", lambda c: text(c.get("pending")), right=True),
-        Column("devices", lambda c: str(len(c.get("devices") or [])), right=True),
-        Column("labels", lambda c: pairs(c.get("labels")), spare=1),
-        Column("by", lambda c: text(c.get("created_by")), wide=True),
-        Column("profile", lambda c: text(c.get("profile")), wide=True),
+        Column("id", lambda c: text(c.id), keep=True),
+        Column("left", lambda c: f"{c.uses_left}/{c.uses}", right=True),
+        Column("until", lambda c: text(c.expires_at)[:19]),
+        Column("approval", lambda c: "yes" if c.approval else "no"),
+        Column("waiting", lambda c: text(c.pending), right=True),
+        Column("devices", lambda c: str(len(c.devices)), right=True),
+        Column("labels", lambda c: pairs(c.labels), spare=1),
+        Column("by", lambda c: text(c.created_by), wide=True),
+        Column("profile", lambda c: text(c.profile), wide=True),
     ],
-    lambda c: text(c.get("id")),
+    lambda c: text(c.id),
 )
 
 
@@ -110,8 +124,10 @@ def pending(
     state: Annotated[str, typer.Option("--state", help="pending, approved, rejected or expired.")] = "pending",
 ) -> None:
     """List devices that wait to be let in. Compare each fingerprint with what the device itself shows."""
+    from edgefleet_cli.core.api.enrollment import Pending
+
     session = Session.of(ctx)
-    page = session.api.pages("/enrollments/pending", selector=selector, claim=claim, state=state)
+    page = session.api.pages("/enrollments/pending", Pending, selector=selector, claim=claim, state=state)
     session.out.items(page, pending_sheet(session.clock.now()))
 
 
@@ -155,30 +171,40 @@ def _chosen(
         )
     if ids:
         return ids
-    found = session.api.pages("/enrollments/pending", selector=selector, claim=claim)["items"]
+    from edgefleet_cli.core.api.enrollment import Pending
+
+    found = list(session.api.pages("/enrollments/pending", Pending, selector=selector, claim=claim))
     if found and not session.options.yes:
         for one in found[:MAX_SHOWN]:
-            hostname = text((one.get("facts") or {}).get("hostname"))
-            session.out.note(f"  {one['id']}  {hostname}  {pairs(one.get('labels'))}")
+            hostname = text(one.facts.get("hostname"))
+            session.out.note(f"  {one.id}  {hostname}  {pairs(one.labels)}")
         if len(found) > MAX_SHOWN:
             session.out.note(f"  and {len(found) - MAX_SHOWN} more")
         session.confirm(f"{verb} {len(found)} device(s)?")
-    return [str(one["id"]) for one in found]
+    return [one.id for one in found]
 
 
-def _decide(session: Session, verb: str, ids: list[str], more: Json) -> None:
-    told: Json = {"matched": 0, "done": [], "skipped": []}
-    for start in range(0, len(ids), AT_ONCE):
-        part = session.api.post(f"/enrollments/pending:{verb}", {"ids": ids[start : start + AT_ONCE], **more})
-        told = {
-            "matched": told["matched"] + part["matched"],
-            "done": [*told["done"], *part["done"]],
-            "skipped": [*told["skipped"], *part["skipped"]],
-        }
-    session.out.rows(told, [*told["done"], *told["skipped"]], DECISIONS)
-    done, skipped = len(told["done"]), told["skipped"]
-    session.out.note(f"{'let in' if verb == 'approve' else 'rejected'}: {done} of {told['matched']}")
-    for step in sorted({str(one["next"]) for one in skipped if one.get("next")}):
+def _decide(session: Session, verb: str, ids: list[str], more: Document) -> None:
+    from edgefleet_cli.core.api.enrollment import Decisions
+
+    path = f"/enrollments/pending:{verb}"
+    parts = [
+        session.api.post(path, {"ids": ids[start : start + AT_ONCE], **more}, Decisions)
+        for start in range(0, len(ids), AT_ONCE)
+    ]
+    matched = sum(part.value.matched for part in parts)
+    document = {
+        "matched": matched,
+        "done": [one for part in parts for one in part.raw["done"]],
+        "skipped": [one for part in parts for one in part.raw["skipped"]],
+    }
+    done = [DecisionRow(one.id, one.state, one.device) for part in parts for one in part.value.done]
+    skipped = [one for part in parts for one in part.value.skipped]
+    session.out.rows(
+        document, [*done, *(DecisionRow(one.id, "skipped", why_not=one.reason) for one in skipped)], DECISIONS
+    )
+    session.out.note(f"{'let in' if verb == 'approve' else 'rejected'}: {len(done)} of {matched}")
+    for step in sorted({one.next for one in skipped if one.next}):
         session.out.note(f"next: {step}")
     raise typer.Exit(EXIT_FAILED if skipped else EXIT_OK)
 
@@ -186,7 +212,9 @@ def _decide(session: Session, verb: str, ids: list[str], more: Json) -> None:
 def claims(ctx: typer.Context) -> None:
     """List claim tokens: what is left of each, and how many devices wait with it. Their secrets are shown once, when made."""
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/enrollments"), CLAIMS)
+    from edgefleet_cli.core.api.enrollment import Claim as KnownClaim
+
+    session.out.items(session.api.pages("/enrollments", KnownClaim), CLAIMS)
 
 
 def revoke_claim(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,9 +22,14 @@ from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-Json = dict[str, Any]
+    from edgefleet_cli.core.api.device import Device
+    from edgefleet_cli.core.api.enrollment import NewClaim
+    from edgefleet_cli.core.reply import Reply
+
+app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 add_look_commands(app)
@@ -34,35 +39,35 @@ add_metrics_command(app)
 @app.command("show")
 def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Show a device: what it runs, what it should run, its health."""
+    from edgefleet_cli.core.api.device import Device
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    device = session.api.get(f"/devices/{part(device_id)}")
+    device = session.api.get(f"/devices/{part(device_id)}", Device)
     sheet = device_sheet(session.clock.now())
-    session.out.one(device, sheet, lambda entry: _show(session, entry, sheet))
+    session.out.one(device, sheet, lambda _: _show(session, device, sheet))
 
 
-def _show(session: Session, device: Json, sheet: Sheet) -> None:
-    out = session.out
+def _show(session: Session, reply: Reply[Device], sheet: Sheet[Device]) -> None:
+    """Write a device; of its models all that it reports, also what this edgectl knows no word for."""
+    out, device = session.out, reply.value
     out.fields(
         (column.header, column.cell(device)) for column in sheet.columns if column.header not in {"models", "error"}
     )
-    out.fields([("error", errors_of(device)), ("certificate until", moment(device.get("cert_not_after")))])
-    facts = device.get("facts") or {}
-    if facts:
+    out.fields([("error", errors_of(device)), ("certificate until", moment(device.cert_not_after))])
+    if device.facts:
         out.heading("Facts")
-        out.fields((key.replace("_", " "), _fact(value)) for key, value in facts.items())
-    for model in device.get("models") or []:
-        out.heading(f"Model {model.get('model')}")
+        out.fields((key.replace("_", " "), _fact(value)) for key, value in device.facts.items())
+    for model in reply.raw.get("models") or []:
+        out.heading(f"Model {model['model']}")
         out.fields((key.replace("_", " "), _fact(value)) for key, value in model.items() if key != "model")
-    telemetry = device.get("telemetry")
-    if isinstance(telemetry, dict):
+    if device.telemetry is not None:
         from edgefleet_cli.device.render import show_health
         from edgefleet_cli.device.telemetry.trends import TRENDS, trends, windows_of
 
-        show_health(out, telemetry, session.clock.now())
-        rows = trends(windows_of(session.api, str(device.get("id"))))
-        if any(row["answers"] for row in rows):
+        show_health(out, device.telemetry, session.clock.now())
+        rows = trends(windows_of(session.api, device.id))
+        if any(row.answers for row in rows):
             out.heading("Trend: answers and p95 of the last windows, the newest on the right")
             out.table(rows, TRENDS)
 
@@ -84,10 +89,11 @@ def events(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
 ) -> None:
     """List what happened on a device, newest first."""
+    from edgefleet_cli.core.api.fleet import Event
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", limit=limit), EVENTS)
+    session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", Event, limit=limit), EVENTS)
 
 
 @app.command("measure")
@@ -97,15 +103,17 @@ def measure(
     ref: Annotated[str, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)],
 ) -> None:
     """Run a release on a device on its golden inputs, without deploying it, and tell latency, memory and energy. Exit 1 if not."""
+    from edgefleet_cli.core.api.release import Release
     from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.reply import reply_of
     from edgefleet_cli.release.device_measurement import DEFAULT_WAIT_S, MEASURED, Measurer, show_measured
 
     session = Session.of(ctx)
-    release = session.api.get(f"/releases/{part(ref)}")
+    release = session.api.get(f"/releases/{part(ref)}", Release).value
     measurer = Measurer(session.api, session.out, session.clock)
     row = measurer.measure(release, device_id, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
-    session.out.one(row, MEASURED, lambda entry: show_measured(session.out, [entry]))
-    raise typer.Exit(EXIT_OK if row["state"] == "measured" else EXIT_FAILED)
+    session.out.one(reply_of(row), MEASURED, lambda entry: show_measured(session.out, [entry]))
+    raise typer.Exit(EXIT_OK if row.state == "measured" else EXIT_FAILED)
 
 
 @app.command("label")
@@ -132,6 +140,7 @@ def label(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
 ) -> None:
     """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
+    from edgefleet_cli.core.api.device import Device
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
@@ -147,9 +156,9 @@ def label(
             next_step="`edgectl device label ID site=berlin old-`, or `edgectl device label -l site=lab ring=1`",
         )
     device_id, *changes = words
-    device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)})
+    device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)}, Device)
     sheet = device_sheet(session.clock.now())
-    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.get('labels'))}"))
+    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.labels)}"))
 
 
 @app.command("set-profile")
@@ -159,12 +168,13 @@ def set_profile(
     profile: Annotated[str, typer.Argument(metavar="PROFILE", autocompletion=completion.profiles)],
 ) -> None:
     """Set the hardware profile of a device by hand, over the one the server chose."""
+    from edgefleet_cli.core.api.device import Device
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    device = session.api.patch(f"/devices/{part(device_id)}", {"profile": profile})
+    device = session.api.patch(f"/devices/{part(device_id)}", {"profile": profile}, Device)
     sheet = device_sheet(session.clock.now())
-    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: profile {entry.get('profile')}"))
+    session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: profile {entry.profile}"))
 
 
 @app.command("capture")
@@ -226,6 +236,8 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write one 0600 file a token.")] = None,
 ) -> None:
     """Make claim tokens; a device enrols itself with one and needs nothing else."""
+    from edgefleet_cli.core.api.enrollment import ClaimTokens
+
     session = Session.of(ctx)
     body = {
         "count": count,
@@ -235,47 +247,47 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
         "profile": profile,
         "name_prefix": name_prefix,
     } | ({} if approval is None else {"approval": approval})
-    made = session.api.post("/enrollments", body)
-    tokens = made.get("tokens") or []
+    made = session.api.post("/enrollments", body, ClaimTokens)
+    tokens = made.value.tokens
     if out is not None:
         _write_tokens(tokens, out)
         session.out.note(f"wrote {len(tokens)} token files to {out}")
     if session.out.is_for_eyes:
         _show_tokens(session, tokens, out)
     else:
-        session.out.rows(made, tokens, CLAIMS)
+        session.out.rows(made.raw, tokens, CLAIMS)
 
 
-CLAIMS = Sheet(
+CLAIMS: Sheet[NewClaim] = Sheet(
     "claim tokens",
     [
-        Column("id", lambda t: text(t.get("id")), keep=True),
-        Column("expires", lambda t: moment(t.get("expires_at"))),
-        Column("token", lambda t: text(t.get("token"))),
+        Column("id", lambda t: text(t.id), keep=True),
+        Column("expires", lambda t: moment(t.expires_at)),
+        Column("token", lambda t: text(t.token)),
     ],
-    lambda t: text(t.get("token")),
+    lambda t: text(t.token),
 )
 
 
-def _show_tokens(session: Session, tokens: list[Json], out: Path | None) -> None:
+def _show_tokens(session: Session, tokens: Sequence[NewClaim], out: Path | None) -> None:
     for entry in tokens:
         if out is None:
-            session.out.line(str(entry["token"]))
-    first = f"$(cat {out / (str(tokens[0]['id']) + '.token')})" if out is not None and tokens else "TOKEN"
+            session.out.line(entry.token)
+    first = f"$(cat {out / (tokens[0].id + '.token')})" if out is not None and tokens else "TOKEN"
     if len(tokens) == 1 and out is None:
-        first = str(tokens[0]["token"])
+        first = tokens[0].token
     session.out.note("on the device:")
     session.out.note(f"  edge-agent enroll {first} && edge-agent run")
-    if any(entry.get("approval") for entry in tokens):
+    if any(entry.approval for entry in tokens):
         session.out.note("each device then waits: compare its fingerprint, and let it in")
         session.out.note("  edgectl device pending")
 
 
-def _write_tokens(tokens: list[Json], folder: Path) -> None:
+def _write_tokens(tokens: Sequence[NewClaim], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for entry in tokens:
-            write_private(folder / f"{entry['id']}.token", f"{entry['token']}\n")
+            write_private(folder / f"{entry.id}.token", f"{entry.token}\n")
     except OSError as error:
         raise UsageError(
             f"cannot write tokens to {folder}", why=str(error), next_step="give another folder with --out"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.core.api_client import PAGE_SIZE
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.render.format import until_s
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.device import Device
+    from edgefleet_cli.core.reply import Reply
 
 STATUSES = ("online", "offline", "unknown", "revoked")
 _NEVER = float("inf")
@@ -69,49 +71,44 @@ class DeviceListFilter:
             words.append(f"model.{model}={version}" if at else f"model.{model}")
         return ",".join(words) or None
 
-    def chosen(self, devices: list[Json], now: datetime) -> list[Json]:
+    def chosen(self, devices: Iterable[Reply[Device]], now: datetime) -> list[Reply[Device]]:
         """Return the devices that are shown, in order."""
-        found = [one for one in devices if _wants(one, self.desired) and _is_stale(one, self.stale_s, now)]
+        found = [one for one in devices if _wants(one.value, self.desired) and _is_stale(one.value, self.stale_s, now)]
         if self.sort:
-            key = self.sort.removeprefix("-")
-            found.sort(key=lambda one: str(one.get("id")))
-            found.sort(key=lambda one: SORT_KEYS[key](one, now), reverse=self.sort.startswith("-"))
+            key = SORT_KEYS[self.sort.removeprefix("-")]
+            found.sort(key=lambda one: one.value.id)
+            found.sort(key=lambda one: key(one.value, now), reverse=self.sort.startswith("-"))
         return found[: self.limit]
 
 
-def _wants(device: Json, release: str) -> bool:
+def _wants(device: Device, release: str) -> bool:
     if not release:
         return True
-    names = [str(model.get("release")) for model in (device.get("desired") or {}).get("models") or []]
+    names = [model.release for model in device.desired.models]
     return any(name == release or name.partition("@")[0] == release for name in names)
 
 
-def _is_stale(device: Json, stale_s: float | None, now: datetime) -> bool:
+def _is_stale(device: Device, stale_s: float | None, now: datetime) -> bool:
     return stale_s is None or _unseen_s(device, now) >= stale_s
 
 
-def _unseen_s(device: Json, now: datetime) -> float:
-    ahead_s = until_s(device.get("last_seen"), now)
+def _unseen_s(device: Device, now: datetime) -> float:
+    ahead_s = until_s(device.last_seen, now)
     return _NEVER if ahead_s is None else -ahead_s
 
 
-def _text(name: str) -> Callable[[Json, datetime], Any]:
-    return lambda device, _now: str(device.get(name) or "")
+def _status(device: Device, _now: datetime) -> int:
+    return STATUSES.index(device.status) if device.status in STATUSES else len(STATUSES)
 
 
-def _status(device: Json, _now: datetime) -> int:
-    status = device.get("status")
-    return STATUSES.index(status) if status in STATUSES else len(STATUSES)
-
-
-SORT_KEYS: dict[str, Callable[[Json, datetime], Any]] = {
-    "id": _text("id"),
-    "profile": _text("profile"),
+SORT_KEYS: dict[str, Callable[[Device, datetime], Any]] = {
+    "id": lambda device, _now: device.id,
+    "profile": lambda device, _now: device.profile,
     "status": _status,
-    "arch": _text("arch"),
-    "agent": _text("agent_version"),
+    "arch": lambda device, _now: device.arch,
+    "agent": lambda device, _now: device.agent_version,
     "seen": _unseen_s,
-    "free": lambda device, _now: device.get("free_mb") if device.get("free_mb") is not None else -1,
+    "free": lambda device, _now: device.free_mb if device.free_mb is not None else -1,
 }
 """`seen`: the one that was seen last comes first."""
 

@@ -7,17 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
+from edgefleet_cli.core.api.capture import Prediction, Predictions
+from edgefleet_cli.core.api.device import Watch
 from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import DeviceNotShownError
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import Reply, struct_of
 from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import milliseconds, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
-
-Json = dict[str, Any]
 
 WAIT_S = 5.0
 """How long the server may hold a question open."""
@@ -28,30 +28,30 @@ _WHY = {
 }
 
 
-def answer_text(line: Json) -> str:
+def answer_text(line: Prediction) -> str:
     """Return what a model said, for a table: its best labels with their scores, or its first numbers."""
-    if line.get("hidden"):
+    if line.hidden:
         return "(kept on the device)"
-    named = zip(line.get("labels") or [], line.get("scores") or [], strict=False)
+    named = zip(line.labels, line.scores, strict=False)
     told = ", ".join(f"{label} {_score(score)}".strip() for label, score in named)
-    return f"{told} (not finite)".strip() if line.get("nonfinite") else told or "-"
+    return f"{told} (not finite)".strip() if line.nonfinite else told or "-"
 
 
-def _score(score: Any) -> str:
+def _score(score: float | None) -> str:
     return "nan" if score is None else f"{score:.4g}"
 
 
-PREDICTIONS = Sheet(
+PREDICTIONS: Sheet[Prediction] = Sheet(
     "predictions",
     [
-        Column("time", lambda p: text(p.get("at"))[11:23], keep=True),
-        Column("model", lambda p: f"{p.get('model')}@{p.get('version')}"),
-        Column("lane", lambda p: text(p.get("lane")), spare=2),
+        Column("time", lambda p: text(p.at)[11:23], keep=True),
+        Column("model", lambda p: f"{p.model}@{p.version}"),
+        Column("lane", lambda p: text(p.lane), spare=2),
         Column("answer", answer_text),
-        Column("ms", lambda p: milliseconds(p.get("latency_ms")).removesuffix(" ms"), right=True),
-        Column("trace", lambda p: text(p.get("trace_id")), spare=1),
+        Column("ms", lambda p: milliseconds(p.latency_ms).removesuffix(" ms"), right=True),
+        Column("trace", lambda p: text(p.trace_id), spare=1),
     ],
-    lambda p: text(p.get("trace_id")),
+    lambda p: text(p.trace_id),
 )
 
 
@@ -69,31 +69,41 @@ class LiveAnswers:
         self._after_id = 0
         self._has_heard = False
 
-    def follow(self, *, wait_s: float | None) -> Iterator[list[Json]]:
+    def follow(self, *, wait_s: float | None) -> Iterator[list[Reply[Prediction]]]:
         """Yield what came, some lines at a time, for `wait_s` seconds or without end; first what is there of the last minutes.
 
         Raises DeviceNotShownError when the device says that it shows nothing, and what the first request raises.
         """
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
-        asked = self._api.post(f"{self._path}:watch", {})
-        if asked.get("status") != "online":
-            self._note(f"{self._device} is {asked.get('status')}: it shows nothing before it connects")
-        yield self._ask(0.0)["items"]
+        asked = self._watch()
+        if asked.status != "online":
+            self._note(f"{self._device} is {asked.status}: it shows nothing before it connects")
+        yield self._ask(0.0)[1]
         while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
-            answer = self._patience.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)
-            if answer is None:
+            asked_again = self._patience.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)
+            if asked_again is None:
                 continue
-            if answer["until"] is None:
-                self._patience.ask(partial(self._api.post, f"{self._path}:watch", {}), until_s=deadline_s)
-            self._heed(str(answer["state"]))
-            yield answer["items"]
+            answer, lines = asked_again
+            if answer.until is None:
+                self._patience.ask(self._watch, until_s=deadline_s)
+            self._heed(answer.state)
+            yield lines
 
-    def _ask(self, wait_s: float) -> Json:
-        answer = self._api.get(
-            f"{self._path}/predictions", after_id=self._after_id, model=self._model or None, wait_s=wait_s
+    def _watch(self) -> Watch:
+        return self._api.post(f"{self._path}:watch", {}, Watch).value
+
+    def _ask(self, wait_s: float) -> tuple[Predictions, list[Reply[Prediction]]]:
+        """Return what the server says of the watch, and each new line."""
+        page = self._api.page(
+            f"{self._path}/predictions",
+            Prediction,
+            after_id=self._after_id,
+            model=self._model or None,
+            wait_s=wait_s,
         )
-        self._after_id = int(answer["last_id"])
-        return answer
+        answer = struct_of(page.raw, Predictions)
+        self._after_id = answer.last_id
+        return answer, list(page.replies)
 
     def _heed(self, state: str) -> None:
         if state in _WHY:
@@ -120,18 +130,18 @@ def watch_device(session: Session, device_id: str, *, model: str, limit: int | N
 
 
 @contextmanager
-def _screen(out: Output) -> Iterator[Callable[[list[Json]], None]]:
+def _screen(out: Output) -> Iterator[Callable[[list[Reply[Prediction]]], None]]:
     """Yield what shows lines: a table that is drawn anew on a terminal, else one record a line."""
     if not out.is_live:
         yield _records(out)
         return
     from rich.live import Live
 
-    newest: deque[Json] = deque(maxlen=max(1, out.data.height - _HEAD_LINES))
+    newest: deque[Prediction] = deque(maxlen=max(1, out.data.height - _HEAD_LINES))
     with Live(console=out.data, auto_refresh=False) as live:
 
-        def show(lines: list[Json]) -> None:
-            newest.extend(lines)
+        def show(lines: list[Reply[Prediction]]) -> None:
+            newest.extend(line.value for line in lines)
             if not newest:
                 return
             shown = list(newest)
@@ -144,15 +154,15 @@ def _screen(out: Output) -> Iterator[Callable[[list[Json]], None]]:
         yield show
 
 
-def _records(out: Output) -> Callable[[list[Json]], None]:
+def _records(out: Output) -> Callable[[list[Reply[Prediction]]], None]:
     is_first = True
 
-    def show(lines: list[Json]) -> None:
+    def show(lines: list[Reply[Prediction]]) -> None:
         nonlocal is_first
         for line in lines:
             if out.is_for_eyes:
-                out.line(visible("  ".join(column.cell(line) for column in PREDICTIONS.columns)))
-            elif out.form is not Format.NAME or line.get("trace_id"):
+                out.line(visible("  ".join(column.cell(line.value) for column in PREDICTIONS.columns)))
+            elif out.form is not Format.NAME or line.value.trace_id:
                 out.record(line, PREDICTIONS, is_first=is_first)
             is_first = False
 

@@ -2,7 +2,9 @@
 rollouts, and see what one answers, live.
 """
 
-from typing import Annotated, Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +15,10 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.device.render import device_sheet
 from edgefleet_cli.render.format import pairs, text
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.device import Device
+    from edgefleet_cli.core.reply import Page, Reply
+
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
@@ -50,6 +55,8 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it as it changes.")] = False,
 ) -> None:
     """List devices; with --watch until Ctrl-C (or --timeout: exit 8)."""
+    from edgefleet_cli.core.api.device import Device
+    from edgefleet_cli.core.reply import Page
     from edgefleet_cli.device.device_filters import DeviceListFilter
 
     session = Session.of(ctx)
@@ -57,11 +64,11 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
     choice = DeviceListFilter(selector, status, running, desired, stale_s, sort, limit)
     wanted = choice.server_selector()
 
-    def ask() -> Json:
+    def ask() -> Page[Device]:
         if not choice.is_looked_at_here:
-            return session.api.pages("/devices", selector=wanted, sort=choice.server_sort(), limit=limit)
-        found = choice.chosen(session.api.pages("/devices", selector=wanted)["items"], session.clock.now())
-        return {"items": found, "next_cursor": None, "total": len(found)}
+            return session.api.pages("/devices", Device, selector=wanted, sort=choice.server_sort(), limit=limit)
+        found = session.api.pages("/devices", Device, selector=wanted)
+        return Page.of(choice.chosen(found.replies, session.clock.now()))
 
     if watch:
         from edgefleet_cli.render.live_list import watch_list
@@ -73,38 +80,17 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
 
 def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Say why a device does not run what it should, and what would move it. Exit 1 when something is not as it should be."""
+    from edgefleet_cli.core.api.device import DeviceExplanation
     from edgefleet_cli.core.api_client import part
-    from edgefleet_cli.device.device_explain import WHY, pin_text, reasons
+    from edgefleet_cli.device.device_explain import WHY
 
     session = Session.of(ctx)
-    device = session.api.get(f"/devices/{part(device_id)}")
-    rows = reasons(device, _places(session, device_id), session.clock.now())
-    pinned = pin_text(device)
-    document = {
-        "device": device_id,
-        "status": device.get("status"),
-        "pinned": pinned,
-        "items": rows,
-    }
-    session.out.rows(document, rows, WHY)
-    if pinned:
-        session.out.note(f"pinned: {pinned}; no rollout takes it along (`edgectl device unpin {device_id}`)")
-    raise typer.Exit(EXIT_OK if all(row["is_settled"] for row in rows) else EXIT_FAILED)
-
-
-def _places(session: Session, device_id: str) -> dict[str, Json]:
-    """Return the device's place in the newest rollout of each model that is not settled."""
-    from edgefleet_cli.core.api_client import part
-    from edgefleet_cli.rollout.render import REGRESSED, UNSETTLED
-
-    found: dict[str, Json] = {}
-    for rollout in session.api.pages("/rollouts", state=UNSETTLED, device=device_id)["items"]:
-        if rollout["model"] not in found:
-            path = f"/rollouts/{part(str(rollout['id']))}/devices"
-            own = {"rollout": rollout["id"], "is_regressed": rollout["state"] == REGRESSED}
-            for place in session.api.pages(path, device=device_id)["items"]:
-                found[str(rollout["model"])] = place | own
-    return found
+    reply = session.api.get(f"/devices/{part(device_id)}/explain", DeviceExplanation)
+    told = reply.value
+    session.out.rows(reply.raw, told.items, WHY)
+    if told.pinned:
+        session.out.note(f"pinned: {told.pinned}; no rollout takes it along (`edgectl device unpin {device_id}`)")
+    raise typer.Exit(EXIT_OK if all(one.is_settled for one in told.items) else EXIT_FAILED)
 
 
 def pin(
@@ -126,8 +112,8 @@ def pin(
         from edgefleet_cli.release.deployment.render import note_skipped
 
         answer = Deployer(session.api, session.out, session.clock).deploy(ref, device=device_id)
-        note_skipped(session, answer)
-        if not answer.get("set"):
+        note_skipped(session, answer.value)
+        if not answer.value.set:
             session.out.note(f"{device_id} is pinned, and does not get {ref}")
             raise typer.Exit(EXIT_FAILED)
     told = f"{device_id} is pinned" + (f" at {ref}" if ref else "") + f": {reason}"
@@ -141,13 +127,14 @@ def unpin(ctx: typer.Context, device_id: DeviceArgument) -> None:
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: None})
     sheet = device_sheet(session.clock.now())
-    session.out.one(device, sheet, lambda one: session.out.note(f"{text(one.get('id'))}: {pairs(one.get('labels'))}"))
+    session.out.one(device, sheet, lambda one: session.out.note(f"{text(one.id)}: {pairs(one.labels)}"))
 
 
-def _label(session: Session, device_id: str, labels: dict[str, str | None]) -> Json:
+def _label(session: Session, device_id: str, labels: dict[str, str | None]) -> Reply[Device]:
+    from edgefleet_cli.core.api.device import Device
     from edgefleet_cli.core.api_client import part
 
-    return session.api.patch(f"/devices/{part(device_id)}", {"labels": labels})
+    return session.api.patch(f"/devices/{part(device_id)}", {"labels": labels}, Device)
 
 
 def add_watch_command(app: typer.Typer) -> None:

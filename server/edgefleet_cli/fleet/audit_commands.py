@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import islice, takewhile
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,22 +13,23 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.access import Audit
+
 app = typer.Typer(help="The audit trail: who changed what, when, and what came of it.", no_args_is_help=True)
 
-Json = dict[str, Any]
-
-SHEET = Sheet(
+SHEET: Sheet[Audit] = Sheet(
     "entries of the audit trail",
     [
-        Column("id", lambda a: text(a.get("id")), wide=True, right=True),
-        Column("at", lambda a: moment(a.get("at")), keep=True),
-        Column("actor", lambda a: text(a.get("actor"))),
-        Column("action", lambda a: text(a.get("action"))),
-        Column("object", lambda a: text(a.get("object"))),
-        Column("status", lambda a: text(a.get("status")), right=True),
-        Column("request", lambda a: text(a.get("request_id")), wide=True),
+        Column("id", lambda a: text(a.id), wide=True, right=True),
+        Column("at", lambda a: moment(a.at), keep=True),
+        Column("actor", lambda a: text(a.actor)),
+        Column("action", lambda a: text(a.action)),
+        Column("object", lambda a: text(a.object)),
+        Column("status", lambda a: text(a.status), right=True),
+        Column("request", lambda a: text(a.request_id), wide=True),
     ],
-    lambda a: text(a.get("id")),
+    lambda a: text(a.id),
 )
 
 
@@ -44,19 +45,19 @@ def list_entries(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
 ) -> None:
     """List who changed what, newest first; `-o csv` for a spreadsheet."""
+    from edgefleet_cli.core.api.access import Audit
+    from edgefleet_cli.core.reply import Page
+
     session = Session.of(ctx)
     begin = None if since is None else time_of(since, session.clock.now())
-    found = takewhile(lambda one: begin is None or _at(one) >= begin, session.api.each("/audit"))
+    found = takewhile(lambda one: begin is None or _at(one.value) >= begin, session.api.each("/audit", Audit))
     chosen = (
         one
         for one in found
-        if actor in str(one.get("actor") or "")
-        and (not action or one.get("action") == action)
-        and on in str(one.get("object") or "")
+        if actor in one.value.actor and (not action or one.value.action == action) and on in one.value.object
     )
-    items = list(islice(chosen, limit))
-    session.out.items({"items": items, "next_cursor": None, "total": len(items)}, SHEET)
+    session.out.items(Page.of(islice(chosen, limit)), SHEET)
 
 
-def _at(entry: Json) -> datetime:
-    return datetime.fromisoformat(str(entry["at"]))
+def _at(entry: Audit) -> datetime:
+    return datetime.fromisoformat(entry.at)

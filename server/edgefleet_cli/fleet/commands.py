@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.output import Column
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.fleet import FleetSummary, ModelCount
 
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
 
@@ -56,7 +59,9 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
                 why="the list of what happened is chosen by --kind",
                 next_step="add -f, or use --kind",
             )
-        session.out.items(session.api.pages("/events", limit=limit or LAST, **filters), EVENTS)
+        from edgefleet_cli.core.api.fleet import Event
+
+        session.out.items(session.api.pages("/events", Event, limit=limit or LAST, **filters), EVENTS)
         return
     from edgefleet_cli.fleet.follow import Follower, show_line
 
@@ -65,7 +70,7 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
     first = limit or (None if begin else LAST)
     for event in follower.follow(limit=first, wait_s=session.options.timeout_s):
         if session.out.is_for_eyes:
-            show_line(session.out, event)
+            show_line(session.out, event.value)
         else:
             session.out.record(event, EVENTS, is_first=is_first)
         is_first = False
@@ -75,27 +80,29 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
 @app.command("summary")
 def summary(ctx: typer.Context) -> None:
     """Show counts of devices by status, profile and model version."""
+    from edgefleet_cli.core.api.fleet import FleetSummary
+
     session = Session.of(ctx)
-    figures = session.api.get("/fleet/summary")
-    session.out.facts(figures, lambda: _show(session, figures))
+    figures = session.api.get("/fleet/summary", FleetSummary)
+    session.out.facts(figures.raw, lambda: _show(session, figures.value))
 
 
-MODELS = [
-    Column("model", lambda m: text(m.get("model"))),
-    Column("version", lambda m: text(m.get("version"))),
-    Column("state", lambda m: text(m.get("state"))),
-    Column("devices", lambda m: text(m.get("devices")), right=True),
+MODELS: list[Column[ModelCount]] = [
+    Column("model", lambda m: text(m.model)),
+    Column("version", lambda m: text(m.version)),
+    Column("state", lambda m: text(m.state)),
+    Column("devices", lambda m: text(m.devices), right=True),
 ]
 
 
-def _show(session: Session, figures: dict[str, Any]) -> None:
+def _show(session: Session, figures: FleetSummary) -> None:
     session.out.fields(
         [
-            ("devices", text(figures.get("devices"))),
-            ("status", pairs(figures.get("status"))),
-            ("profiles", pairs(figures.get("profiles"))),
+            ("devices", text(figures.devices)),
+            ("status", pairs(figures.status)),
+            ("profiles", pairs(figures.profiles)),
         ]
     )
-    if figures.get("models"):
+    if figures.models:
         session.out.heading("Models")
-        session.out.table(figures["models"], MODELS)
+        session.out.table(figures.models, MODELS)

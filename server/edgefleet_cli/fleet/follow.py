@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
+from edgefleet_cli.core.api.fleet import Event
 from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.reply import Reply
 from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.sse import events_of
 from edgefleet_cli.fleet.render import EVENTS, what
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Output, visible
-
-Json = dict[str, Any]
 
 AGAIN_S = 1.0
 """After a stream has ended so long is waited before the next one."""
@@ -26,7 +26,7 @@ LONGEST_S = 900.0
 LATE_IDS = 1000
 """An event may be committed after this many later ones (10 s of a busy server), and is not missed all the same."""
 _WIDTHS = (19, 10, 18, 10)
-_END: Json = {}
+_END: Final = Reply({}, Event)
 
 
 class Follower:
@@ -36,7 +36,7 @@ class Follower:
     following begins before the last events, goes by the stream only, and what was seen already is left out.
     """
 
-    def __init__(self, api: ApiClient, out: Output, clock: SystemClock, filters: Json) -> None:
+    def __init__(self, api: ApiClient, out: Output, clock: SystemClock, filters: Mapping[str, Any]) -> None:
         self._api = api
         self._clock = clock
         self._filters = {name: value for name, value in filters.items() if name != "type"}
@@ -46,15 +46,15 @@ class Follower:
         self._seen: set[int] = set()
         self._after_id = 0
 
-    def follow(self, *, limit: int | None, wait_s: float | None = None) -> Iterator[Json]:
+    def follow(self, *, limit: int | None, wait_s: float | None = None) -> Iterator[Reply[Event]]:
         """Yield the last `limit` events (None: all since `since`), oldest first, then new ones, for `wait_s` seconds or without end.
 
         With a `type` the list cannot be asked: the last events are left out, and with `since` the stream begins before them. Raises
         what the first request raises; later a server that is away is waited for.
         """
-        items: list[Json] = self._api.pages("/events", limit=limit, **self._filters)["items"]
+        items = self._api.pages("/events", Event, limit=limit, **self._filters).replies
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
-        numbers = {int(item["id"]) for item in items}
+        numbers = {item.value.id for item in items}
         if self._wishes.get("type"):
             self._after_id = min(numbers) - 1 if numbers and self._since else max(numbers, default=0)
         else:
@@ -67,16 +67,16 @@ class Follower:
 
     def _before_the_newest(self) -> int:
         """Return an id shortly before the newest event of all: where to begin when nothing has happened since `since`."""
-        newest = self._api.get("/events", limit=1)["items"]
-        return max(0, int(newest[0]["id"]) - LATE_IDS) if newest else 0
+        newest = list(self._api.page("/events", Event, limit=1))
+        return max(0, newest[0].id - LATE_IDS) if newest else 0
 
-    def _is_wanted(self, item: Json) -> bool:
-        told = item.get("received_at")
-        return self._since is None or told is None or datetime.fromisoformat(str(told)) >= self._since
+    def _is_wanted(self, event: Event) -> bool:
+        told = event.received_at
+        return self._since is None or not told or datetime.fromisoformat(told) >= self._since
 
-    def _new_ones(self, deadline_s: float) -> Iterator[Json]:
+    def _new_ones(self, deadline_s: float) -> Iterator[Reply[Event]]:
         """Yield what the stream tells; when it ends or the server is away, another one goes on from there."""
-        stream: Iterator[Json] | None = None
+        stream: Iterator[Reply[Event]] | None = None
         while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             if stream is None:
                 stream = self._stream(left_s)
@@ -86,14 +86,14 @@ class Follower:
                     self._clock.sleep(min(AGAIN_S, max(0.0, deadline_s - self._clock.monotonic_s())))
                 stream = None
                 continue
-            number = int(item["id"])
+            number = item.value.id
             is_new = number > self._after_id and number not in self._seen
             self._after_id = max(self._after_id, number)
             self._seen = {one for one in self._seen if one > self._after_id}
-            if is_new and self._is_wanted(item):
+            if is_new and self._is_wanted(item.value):
                 yield item
 
-    def _stream(self, left_s: float) -> Iterator[Json]:
+    def _stream(self, left_s: float) -> Iterator[Reply[Event]]:
         lines = self._api.stream(
             "/events/stream",
             wait_s=min(SILENT_S, left_s + AGAIN_S),
@@ -101,17 +101,17 @@ class Follower:
             max_s=round(min(left_s, LONGEST_S), 3),
             **self._wishes,
         )
-        return events_of(lines)
+        return (Reply(one, Event) for one in events_of(lines))
 
 
-def event_line(event: Json) -> str:
+def event_line(event: Event) -> str:
     """Return an event as one line of text: time, kind, device, model, what; a stream has no table to fit in."""
     *heads, _last = (column.cell(event) for column in EVENTS.columns[:5])
     padded = [f"{head:<{width}}" for head, width in zip(heads, _WIDTHS, strict=True)]
     return visible(" ".join("  ".join([*padded, text(what(event))]).split("\n")))
 
 
-def show_line(out: Output, event: Json) -> None:
+def show_line(out: Output, event: Event) -> None:
     """Write an event for eyes: on a terminal, what does not fit goes on below the second column."""
     line = event_line(event)
     indent = " " * (_WIDTHS[0] + 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,21 +11,22 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Groups: saved selectors, for `group=NAME` in any selector.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.fleet import Group
 
-Json = dict[str, Any]
+app = typer.Typer(help="Groups: saved selectors, for `group=NAME` in any selector.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
 
-SHEET = Sheet(
+SHEET: Sheet[Group] = Sheet(
     "groups; save one with `edgectl group create NAME -l SELECTOR`",
     [
-        Column("name", lambda g: text(g.get("name")), keep=True),
-        Column("selector", lambda g: text(g.get("selector") or "all devices")),
-        Column("devices", lambda g: text(g.get("devices")), right=True),
-        Column("created", lambda g: moment(g.get("created_at"))),
-        Column("by", lambda g: text(g.get("created_by"))),
+        Column("name", lambda g: text(g.name), keep=True),
+        Column("selector", lambda g: text(g.selector or "all devices")),
+        Column("devices", lambda g: text(g.devices), right=True),
+        Column("created", lambda g: moment(g.created_at)),
+        Column("by", lambda g: text(g.created_by)),
     ],
-    lambda g: text(g.get("name")),
+    lambda g: text(g.name),
 )
 
 
@@ -41,8 +42,10 @@ def create(
     ],
 ) -> None:
     """Save a selector under a name."""
+    from edgefleet_cli.core.api.fleet import Group
+
     session = Session.of(ctx)
-    group = session.api.post("/groups", {"name": name, "selector": selector})
+    group = session.api.post("/groups", {"name": name, "selector": selector}, Group)
     session.out.one(group, SHEET, lambda entry: _show(session, entry))
 
 
@@ -58,41 +61,46 @@ def change(
     ],
 ) -> None:
     """Give a group another selector; refused while an open rollout names it."""
+    from edgefleet_cli.core.api.fleet import Group
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    group = session.api.patch(f"/groups/{part(name)}", {"selector": selector})
+    group = session.api.patch(f"/groups/{part(name)}", {"selector": selector}, Group)
     session.out.one(group, SHEET, lambda entry: _show(session, entry))
 
 
 @app.command("list")
 def list_groups(ctx: typer.Context) -> None:
     """List groups with how many devices each has now."""
+    from edgefleet_cli.core.api.fleet import Group
+
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/groups"), SHEET)
+    session.out.items(session.api.pages("/groups", Group), SHEET)
 
 
 @app.command("show")
 def show(ctx: typer.Context, name: Name) -> None:
     """Show a group."""
+    from edgefleet_cli.core.api.fleet import Group
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    session.out.one(session.api.get(f"/groups/{part(name)}"), SHEET, lambda entry: _show(session, entry))
+    session.out.one(session.api.get(f"/groups/{part(name)}", Group), SHEET, lambda entry: _show(session, entry))
 
 
-def _show(session: Session, group: Json) -> None:
+def _show(session: Session, group: Group) -> None:
     session.out.fields((column.header, column.cell(group)) for column in SHEET.columns)
 
 
 @app.command("members")
 def members(ctx: typer.Context, name: Name) -> None:
     """List the devices that are in a group now."""
+    from edgefleet_cli.core.api.device import Device
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.device.render import device_sheet
 
     session = Session.of(ctx)
-    page = session.api.pages(f"/groups/{part(name)}/members")
+    page = session.api.pages(f"/groups/{part(name)}/members", Device)
     session.out.items(page, device_sheet(session.clock.now()))
 
 

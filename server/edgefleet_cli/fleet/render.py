@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, Struct
+
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.fleet import Event
 
 _TRANSITIONS = frozenset({"rollout", "stage", "assignment"})
 
 
-def what(event: Json) -> str:
+class Detail(Struct, frozen=True, rename={"origin": "from"}):
+    """What the details of events have in common: of a change of state, or of what a device reported. The rest is for `-o json`."""
+
+    to: Any = UNSET
+    origin: Any = None
+    stage: Any = None
+    stratum: Any = None
+    actor: Any = None
+    error_class: Any = None
+    reason: Any = None
+    target: Any = None
+    phase: Any = None
+    code: Any = None
+
+
+def what(event: Event) -> str:
     """Return an event in a few words; what is left out is in `-o wide` and `-o json`."""
-    detail = event.get("detail") or {}
-    return _transition(detail) if event.get("kind") in _TRANSITIONS and "to" in detail else _report(detail)
+    detail = struct_of(event.detail, Detail)
+    return _transition(detail) if event.kind in _TRANSITIONS and detail.to is not UNSET else _report(detail)
 
 
-def _transition(detail: Json) -> str:
+def _transition(detail: Detail) -> str:
     """Return `canary/generic-x86_64-ort soaking → passed by engine: 4 of 4 healthy`."""
-    place = "/".join(text(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in {None, ""})
-    told = f"{detail['from']} → {detail['to']}" if detail.get("from") else f"→ {detail['to']}"
-    if detail.get("to") == "regressed":
+    place = "/".join(text(part) for part in (detail.stage, detail.stratum) if part not in {None, ""})
+    told = f"{detail.origin} → {detail.to}" if detail.origin else f"→ {detail.to}"
+    if detail.to == "regressed":
         told += " (it had finished, and turned out bad)"
-    words = [place, told, f"by {detail['actor']}" if detail.get("actor") else ""]
-    reasons = [str(detail[key]) for key in ("error_class", "reason") if detail.get(key)]
+    words = [place, told, f"by {detail.actor}" if detail.actor else ""]
+    reasons = [str(part) for part in (detail.error_class, detail.reason) if part]
     return ": ".join([" ".join(word for word in words if word), *reasons])
 
 
-def _report(detail: Json) -> str:
+def _report(detail: Detail) -> str:
     """Return release, phase, error and reason of what a device reported."""
-    target = str(detail.get("target") or "")
-    words = ["@".join(target.split("/")[:2]) if target.count("/") == 2 else "", detail.get("phase")]
-    words += [detail.get("error_class"), detail.get("code")]
-    told = " ".join(str(word) for word in words if word)
-    reason = detail.get("reason")
-    return f"{told}: {reason}" if told and reason else str(reason or told or "-")
+    target = str(detail.target or "")
+    release = "@".join(target.split("/")[:2]) if target.count("/") == 2 else ""
+    told = " ".join(str(word) for word in (release, detail.phase, detail.error_class, detail.code) if word)
+    return f"{told}: {detail.reason}" if told and detail.reason else str(detail.reason or told or "-")
 
 
-EVENTS = Sheet(
+EVENTS: Sheet[Event] = Sheet(
     "events",
     [
-        Column("at", lambda e: moment(e.get("at")), keep=True),
-        Column("kind", lambda e: text(e.get("kind"))),
-        Column("device", lambda e: text(e.get("device"))),
-        Column("model", lambda e: text(e.get("model"))),
+        Column("at", lambda e: moment(e.at), keep=True),
+        Column("kind", lambda e: text(e.kind)),
+        Column("device", lambda e: text(e.device)),
+        Column("model", lambda e: text(e.model)),
         Column("what", what),
-        Column("rollout", lambda e: text(e.get("rollout") or e.get("rollout_id")), wide=True),
-        Column("detail", lambda e: pairs(e.get("detail")), wide=True),
-        Column("received", lambda e: moment(e.get("received_at")), wide=True),
+        Column("rollout", lambda e: text(e.rollout), wide=True),
+        Column("detail", lambda e: pairs(e.detail), wide=True),
+        Column("received", lambda e: moment(e.received_at), wide=True),
     ],
-    lambda e: text(e.get("id")),
+    lambda e: text(e.id),
 )

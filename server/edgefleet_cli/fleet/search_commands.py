@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,8 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.fleet import Hit
 
 _SHOW = {
     "device": "edgectl device show",
@@ -19,15 +20,15 @@ _SHOW = {
     "rollout": "edgectl rollout show",
     "group": "edgectl group show",
 }
-SHEET = Sheet(
+SHEET: Sheet[Hit] = Sheet(
     "things of that name",
     [
-        Column("kind", lambda f: text(f.get("kind")), keep=True),
-        Column("name", lambda f: text(f.get("id")), keep=True),
-        Column("about", lambda f: text(f.get("detail"))),
-        Column("see", lambda f: f"{_SHOW[f['kind']]} {f['id']}" if f.get("kind") in _SHOW else "-"),
+        Column("kind", lambda f: text(f.kind), keep=True),
+        Column("name", lambda f: text(f.id), keep=True),
+        Column("about", lambda f: text(f.detail)),
+        Column("see", lambda f: f"{_SHOW[f.kind]} {f.id}" if f.kind in _SHOW else "-"),
     ],
-    lambda f: f"{f.get('kind')}/{f.get('id')}",
+    lambda f: f"{f.kind}/{f.id}",
 )
 
 
@@ -37,5 +38,7 @@ def search(
     limit: Annotated[int | None, typer.Option("--limit", min=1, max=50, help="At most this many of each kind.")] = None,
 ) -> None:
     """Find devices, models, releases, rollouts and groups by a part of their name."""
+    from edgefleet_cli.core.api.fleet import Hit
+
     session = Session.of(ctx)
-    session.out.items(session.api.get("/search", q=words, limit=limit), SHEET)
+    session.out.items(session.api.page("/search", Hit, q=words, limit=limit), SHEET)

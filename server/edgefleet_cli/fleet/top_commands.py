@@ -23,7 +23,7 @@ def top(ctx: typer.Context) -> None:
     look = Top(session.api)
     seen = look.look(clock.now())
     if not out.is_live:
-        out.facts(seen, lambda: out.data.print(drawn(out, seen, clock.now())))
+        out.facts(seen.document(), lambda: out.data.print(drawn(out, seen, clock.now())))
         return
     from rich.live import Live
 

@@ -25,6 +25,8 @@ from typing import Any, Final
 
 import platformdirs
 
+from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import (
     EXIT_CONFLICT,
@@ -36,6 +38,7 @@ from edgefleet_cli.core.errors import (
     UsageError,
 )
 from edgefleet_cli.core.files import write_whole
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.importing.addresses import MlflowAddress, parse_address
 from edgefleet_cli.importing.mlflow import Registry, RegistryUnreachableError
@@ -47,8 +50,6 @@ from edgefleet_cli.release.render import failures, is_over
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import is_final
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
-
-Json = dict[str, Any]
 
 LONGEST_PAUSE_S: Final = 300.0
 
@@ -160,48 +161,49 @@ class AliasFollower:
         if seen.version == version:
             return True
         if not seen.version and (earlier := self._rollout_of(version, Seen())) is not None:
-            self._keep(Seen(version, str(earlier["id"])))
+            self._keep(Seen(version, earlier.id))
             return True
         self._session.out.note(f"{self._following.address} is now version {version}")
         release = self._published(version)
-        if not release.get("bundles"):
-            reasons = "; ".join(f"{one['profile']}: {one['reason']}" for one in failures(release))
+        if not release.bundles:
+            reasons = "; ".join(f"{one.profile}: {one.reason}" for one in failures(release))
             return self._refused(release, replace(seen, version=version), f"no bundle was signed: {reasons}")
         tell_of_release(self._session, release, self._following.mlflow_url)
         try:
-            rollout = self._rollout_of(version, seen) or self._rollouts.create(self._document(str(release["ref"])))
+            rollout = self._rollout_of(version, seen) or self._rollouts.create(self._document(release.ref)).value
         except ApiError as error:
             if error.status >= 500:
                 raise
             return self._refused(release, replace(seen, version=version), f"{error.message}: {error.why}")
-        self._keep(Seen(version, str(rollout["id"])))
+        self._keep(Seen(version, rollout.id))
         tell_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
-        self._session.out.note(f"rollout {rollout['id']} of {release['ref']} is {rollout['state']}")
+        self._session.out.note(f"rollout {rollout.id} of {release.ref} is {rollout.state}")
         return True
 
-    def _document(self, ref: str) -> Json:
+    def _document(self, ref: str) -> Document:
         """Return the rollout of a release: it waits for one that is under way to the same devices, whoever began that."""
         wanted = self._following
         document = from_flags(replace(wanted.rollout, release=ref, selector=wanted.selector))
-        document["spec"]["supersede"] = wanted.supersede
-        return document
+        spec = {**document["spec"], "supersede": wanted.supersede}
+        return {**document, "spec": spec}
 
-    def _published(self, version: str) -> Json:
+    def _published(self, version: str) -> Release:
         """Return the release of a version, with its conversion over: what the server has already, else published now."""
         session, wanted = self._session, self._following
         ref = f"{wanted.name}@{version}"
         publisher = Publisher(session.api, session.out, session.clock)
-        release = self._known(ref)
-        if release is None:
+        reply = self._known(ref)
+        if reply is None:
             address = replace(wanted.address, version=version)
             with resolved(session, str(address), address, wanted.mlflow_url) as source:
                 request = make_request(
                     model=str(source.path), name=wanted.name, version=version, lineage=source.lineage, **wanted.request
                 )
-                release = publisher.publish(request)
-        if not is_over(release):
-            release = publisher.follow(release, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
-        lineage = release.get("lineage") or {}
+                reply = publisher.publish(request)
+        if not is_over(reply.value):
+            reply = publisher.follow(reply, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
+        release = reply.value
+        lineage = release.lineage
         if (lineage.get("registry_model"), lineage.get("version")) != (wanted.address.name, version):
             raise UsageError(
                 f"{ref} exists and was not made of {wanted.address.name} {version}",
@@ -210,24 +212,24 @@ class AliasFollower:
             )
         return release
 
-    def _known(self, ref: str) -> Json | None:
+    def _known(self, ref: str) -> Reply[Release] | None:
         try:
-            return self._session.api.get(f"/releases/{part(ref)}")
+            return self._session.api.get(f"/releases/{part(ref)}", Release)
         except ApiError as error:
             if error.status != 404:
                 raise
             return None
 
-    def _rollout_of(self, version: str, seen: Seen) -> Json | None:
+    def _rollout_of(self, version: str, seen: Seen) -> Rollout | None:
         """Return the newest rollout of a version to these devices, None when the last that was seen here is newer.
 
         One that was not seen was started just before this program ended, or by a person: neither is done again.
         """
         wanted = self._following
-        for rollout in self._session.api.pages("/rollouts", model=wanted.name)["items"]:  # newest first
-            if rollout["release"] == f"{wanted.name}@{version}" and rollout["selector"] == wanted.selector:
-                return dict(rollout)
-            if rollout["id"] == seen.rollout:
+        for rollout in self._session.api.pages("/rollouts", Rollout, model=wanted.name):  # newest first
+            if rollout.release == f"{wanted.name}@{version}" and rollout.selector == wanted.selector:
+                return rollout
+            if rollout.id == seen.rollout:
                 return None
         return None
 
@@ -235,15 +237,15 @@ class AliasFollower:
         """Tell the registry of the rollout that was started last, once it is over."""
         if not seen.rollout or seen.is_settled:
             return
-        rollout = self._rollouts.get(seen.rollout)
+        rollout = self._rollouts.get(seen.rollout).value
         if is_final(rollout):
-            release = self._session.api.get(f"/releases/{part(str(rollout['release']))}")
-            self._session.out.note(f"rollout {seen.rollout} of {rollout['release']} is {rollout['state']}")
+            release = self._session.api.get(f"/releases/{part(rollout.release)}", Release).value
+            self._session.out.note(f"rollout {seen.rollout} of {rollout.release} is {rollout.state}")
             tell_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
             self._keep(replace(seen, is_settled=True))
 
-    def _refused(self, release: Json, seen: Seen, why: str) -> bool:
-        self._session.out.note(f"{release['ref']} is not rolled out: {why}")
+    def _refused(self, release: Release, seen: Seen, why: str) -> bool:
+        self._session.out.note(f"{release.ref} is not rolled out: {why}")
         tell_registry(self._session, release, {ROLLOUT_TAG: f"refused: {why}"[:500]}, self._following.mlflow_url)
         self._keep(seen)
         return False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.reply import Page
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.render.format import text
@@ -19,7 +21,6 @@ from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
 
 app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, write back.", no_args_is_help=True)
 
-Json = dict[str, Any]
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS, or mlflow:/NAME/VERSION.")]
 To = Annotated[
     str,
@@ -36,16 +37,26 @@ class Supersede(StrEnum):
     CANCEL_OLDER = "cancel-older"
 
 
-SHEET = Sheet(
+class Version(Struct, frozen=True):
+    """The version that an address stands for. release: what was made of it."""
+
+    uri: str = ""
+    alias: str = ""
+    run_id: str = ""
+    git_commit: str = ""
+    release: str | None = None
+
+
+SHEET: Sheet[Version] = Sheet(
     "versions",
     [
-        Column("address", lambda v: text(v.get("uri")), keep=True),
-        Column("alias", lambda v: text(v.get("alias"))),
-        Column("run", lambda v: text(v.get("run_id"))),
-        Column("commit", lambda v: text(v.get("git_commit"))[:12]),
-        Column("release", lambda v: text(v.get("release"))),
+        Column("address", lambda v: text(v.uri), keep=True),
+        Column("alias", lambda v: text(v.alias)),
+        Column("run", lambda v: text(v.run_id)),
+        Column("commit", lambda v: text(v.git_commit)[:12]),
+        Column("release", lambda v: text(v.release)),
     ],
-    lambda v: text(v.get("uri")),
+    lambda v: text(v.uri),
 )
 
 
@@ -62,7 +73,7 @@ def show(ctx: typer.Context, address: AddressArgument, mlflow_url: flags.MlflowU
     with Registry(fetch_context_of(session, mlflow_url)) as registry:
         found = registry.resolve(wanted)
         entry = {**registry.lineage(found, wanted), "release": found.tags.get(RELEASE_TAG), "tags": dict(found.tags)}
-    session.out.items({"items": [entry]}, SHEET)
+    session.out.items(Page({"items": [entry]}, Version), SHEET)
 
 
 @app.command("watch")
@@ -145,15 +156,17 @@ def write_back(
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
     """Tell the registry how the rollout of a version of it stands: tags edge.rollout and, once finished, edge.deployed."""
+    from edgefleet_cli.core.api.release import Release
+    from edgefleet_cli.core.api.rollout import Rollout
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.importing.write_back import tags_of, tell_registry
 
     session = Session.of(ctx)
-    rollout = session.api.get(f"/rollouts/{part(rollout_id)}")
-    release = session.api.get(f"/releases/{part(str(rollout['release']))}")
-    if (release.get("lineage") or {}).get("registry") != "mlflow":
+    rollout = session.api.get(f"/rollouts/{part(rollout_id)}", Rollout).value
+    release = session.api.get(f"/releases/{part(rollout.release)}", Release).value
+    if release.lineage.get("registry") != "mlflow":
         raise UsageError(
-            f"{rollout['release']} comes from no registry",
+            f"{rollout.release} comes from no registry",
             why="it was published from a file or another address",
             next_step="`edgectl release show` tells where it came from",
         )

@@ -20,7 +20,8 @@ from edgefleet_cli.importing.addresses import MlflowAddress, S3Address
 from edgefleet_cli.importing.downloads import TIMEOUT, Downloader
 from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, HostileNameError, ImportFailedError, place_for
 
-Json = dict[str, Any]
+Answer = dict[str, Any]
+"""What an MLflow server says: each field is looked at before it counts."""
 
 _API: Final = "/api/2.0/mlflow"
 _ARTIFACTS: Final = "/api/2.0/mlflow-artifacts/artifacts"
@@ -167,15 +168,15 @@ class Registry:
                 url, place, self._ways.budget
             )
 
-    def _call(self, method: str, path: str, **given: str) -> Json:
+    def _call(self, method: str, path: str, **given: str) -> Answer:
         return (
             self._get(f"{_API}/{path}", given) if method == "GET" else self._send(method, f"{_API}/{path}", json=given)
         )
 
-    def _get(self, path: str, params: Mapping[str, str]) -> Json:
+    def _get(self, path: str, params: Mapping[str, str]) -> Answer:
         return self._send("GET", path, params=params)
 
-    def _send(self, method: str, path: str, **request: Any) -> Json:
+    def _send(self, method: str, path: str, **request: Any) -> Answer:
         try:
             response = self._http.request(method, self.url + path, headers=self._headers, **request)
         except (httpx.TransportError, httpx.InvalidURL) as error:
@@ -192,7 +193,7 @@ class Registry:
             return answer
         raise self._problem(response, answer if isinstance(answer, dict) else {})
 
-    def _problem(self, response: httpx.Response, answer: Json) -> CliError:
+    def _problem(self, response: httpx.Response, answer: Answer) -> CliError:
         code, told = str(answer.get("error_code") or ""), " ".join(str(answer.get("message") or "").split())[:300]
         if code == "RESOURCE_DOES_NOT_EXIST":
             return NotInRegistryError(
@@ -229,7 +230,7 @@ def fetch_mlflow(address: MlflowAddress, folder: Path, ways: FetchContext) -> Fe
         return Fetched(registry.fetch(model, folder), lineage)
 
 
-def _object(answer: Json, key: str) -> Json:
+def _object(answer: Answer, key: str) -> Answer:
     found = answer.get(key)
     if not isinstance(found, dict):
         raise ImportFailedError(
@@ -240,7 +241,7 @@ def _object(answer: Json, key: str) -> Json:
     return found
 
 
-def _text(answer: Json, key: str) -> str:
+def _text(answer: Answer, key: str) -> str:
     found = answer.get(key)
     if not isinstance(found, str) or not found:
         raise ImportFailedError(

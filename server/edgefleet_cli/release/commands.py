@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,25 +14,28 @@ from edgefleet_cli.release.render import PERFORMANCE, RELEASES, show_performance
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.release import ReleaseDevice
+
 app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
 
 Ref = Annotated[
     str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
 ]
 
-DEVICES = Sheet(
+DEVICES: Sheet[ReleaseDevice] = Sheet(
     "devices that have or want this release",
     [
-        Column("device", lambda d: text(d.get("device")), keep=True),
-        Column("profile", lambda d: text(d.get("profile"))),
-        Column("status", lambda d: text(d.get("status"))),
-        Column("wanted", lambda d: text(d.get("wanted"))),
-        Column("runs it", lambda d: text(d.get("active"))),
-        Column("phase", lambda d: text(d.get("phase"))),
-        Column("state", lambda d: text(d.get("state")), wide=True),
-        Column("error", lambda d: text(d.get("error_class"))),
+        Column("device", lambda d: text(d.device), keep=True),
+        Column("profile", lambda d: text(d.profile)),
+        Column("status", lambda d: text(d.status)),
+        Column("wanted", lambda d: text(d.wanted)),
+        Column("runs it", lambda d: text(d.active)),
+        Column("phase", lambda d: text(d.phase)),
+        Column("state", lambda d: text(d.state), wide=True),
+        Column("error", lambda d: text(d.error_class)),
     ],
-    lambda d: text(d.get("device")),
+    lambda d: text(d.device),
 )
 
 
@@ -42,29 +45,33 @@ def list_releases(
     model: Annotated[str | None, typer.Option("--model", help="Only releases of this model.")] = None,
 ) -> None:
     """List releases, newest first."""
+    from edgefleet_cli.core.api.release import Release
+
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/releases", model=model), RELEASES)
+    session.out.items(session.api.pages("/releases", Release, model=model), RELEASES)
 
 
 @app.command("show")
 def show(ctx: typer.Context, ref: Ref) -> None:
     """Show a release: its bundles, what was refused and why."""
+    from edgefleet_cli.core.api.release import Release
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    release = session.api.get(f"/releases/{part(ref)}")
+    release = session.api.get(f"/releases/{part(ref)}", Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
 
 
 @app.command("performance")
 def performance(ctx: typer.Context, ref: Ref) -> None:
     """Compare what was predicted of a release, with its error, with what devices reported."""
+    from edgefleet_cli.core.api.telemetry import Performance
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    page = session.api.get(f"/releases/{part(ref)}/performance")
-    if session.out.is_for_eyes and page["items"]:
-        show_performance(session.out, page["items"])
+    page = session.api.page(f"/releases/{part(ref)}/performance", Performance)
+    if session.out.is_for_eyes and page.replies:
+        show_performance(session.out, list(page))
     else:
         session.out.items(page, PERFORMANCE)
 
@@ -72,10 +79,11 @@ def performance(ctx: typer.Context, ref: Ref) -> None:
 @app.command("devices")
 def devices(ctx: typer.Context, ref: Ref) -> None:
     """List the devices that have or want a release."""
+    from edgefleet_cli.core.api.release import ReleaseDevice
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    session.out.items(session.api.pages(f"/releases/{part(ref)}/devices"), DEVICES)
+    session.out.items(session.api.pages(f"/releases/{part(ref)}/devices", ReleaseDevice), DEVICES)
 
 
 @app.command("report")
@@ -91,7 +99,7 @@ def report(
     session = Session.of(ctx)
     path = f"/releases/{part(ref)}/report"
     if session.out.form in {Format.JSON, Format.YAML}:
-        session.out.document(session.api.get(path), lambda: None)
+        session.out.document(session.api.get(path, dict).raw, lambda: None)
         return
     file = out or Path(f"{ref.replace('@', '-')}-report.html")
     write_whole(file, session.api.read(f"{path}.html"))
@@ -101,8 +109,9 @@ def report(
 @app.command("cancel")
 def cancel(ctx: typer.Context, ref: Ref) -> None:
     """End the conversions of a release that wait or run; bundles that are signed stay."""
+    from edgefleet_cli.core.api.release import Release
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    release = session.api.post(f"/releases/{part(ref)}:cancel", {})
+    release = session.api.post(f"/releases/{part(ref)}:cancel", {}, Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from edgefleet_cli.release.render import RELEASES
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.model import Alias as KnownAlias
+    from edgefleet_cli.core.api.model import Model
+
 app = typer.Typer(help="Models: named lines of releases.", no_args_is_help=True)
 aliases = typer.Typer(help="Aliases: names of releases that move, `model@alias`.", no_args_is_help=True)
 app.add_typer(aliases, name="alias")
@@ -21,36 +25,38 @@ app.add_typer(aliases, name="alias")
 Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.", autocompletion=completion.aliases)]
 
-ALIASES = Sheet(
+ALIASES: Sheet[KnownAlias] = Sheet(
     "aliases of this model; set one with `edgectl model alias set MODEL ALIAS VERSION`",
     [
-        Column("alias", lambda a: f"{a.get('model')}@{a.get('alias')}", keep=True),
-        Column("version", lambda a: text(a.get("version"))),
-        Column("set", lambda a: moment(a.get("set_at"))),
-        Column("by", lambda a: text(a.get("set_by"))),
+        Column("alias", lambda a: f"{a.model}@{a.alias}", keep=True),
+        Column("version", lambda a: text(a.version)),
+        Column("set", lambda a: moment(a.set_at)),
+        Column("by", lambda a: text(a.set_by)),
     ],
-    lambda a: f"{a.get('model')}@{a.get('alias')}",
+    lambda a: f"{a.model}@{a.alias}",
 )
 
 
-SHEET = Sheet(
+SHEET: Sheet[Model] = Sheet(
     "models; publish one with `edgectl publish MODEL --name N --version V`",
     [
-        Column("name", lambda m: text(m.get("name")), keep=True),
-        Column("releases", lambda m: text(m.get("releases")), right=True),
-        Column("latest", lambda m: text(m.get("latest"))),
-        Column("state", lambda m: text(m.get("latest_state"))),
-        Column("created", lambda m: moment(m.get("created_at"))),
+        Column("name", lambda m: text(m.name), keep=True),
+        Column("releases", lambda m: text(m.releases), right=True),
+        Column("latest", lambda m: text(m.latest)),
+        Column("state", lambda m: text(m.latest_state)),
+        Column("created", lambda m: moment(m.created_at)),
     ],
-    lambda m: text(m.get("name")),
+    lambda m: text(m.name),
 )
 
 
 @app.command("list")
 def list_models(ctx: typer.Context) -> None:
     """List all models."""
+    from edgefleet_cli.core.api.model import Model
+
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/models"), SHEET)
+    session.out.items(session.api.pages("/models", Model), SHEET)
 
 
 @app.command("show")
@@ -58,15 +64,17 @@ def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.models)]
 ) -> None:
     """Show a model and its releases."""
+    from edgefleet_cli.core.api.model import Model
+    from edgefleet_cli.core.api.release import Release
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    model = session.api.get(f"/models/{part(name)}")
+    model = session.api.get(f"/models/{part(name)}", Model)
 
-    def for_eyes(entry: dict[str, Any]) -> None:
+    def for_eyes(entry: Model) -> None:
         session.out.fields((column.header, column.cell(entry)) for column in SHEET.columns)
         session.out.heading("Releases")
-        session.out.items(session.api.pages("/releases", model=name), RELEASES)
+        session.out.items(session.api.pages("/releases", Release, model=name), RELEASES)
 
     session.out.one(model, SHEET, for_eyes)
 
@@ -85,6 +93,7 @@ def compare(
     ],
 ) -> None:
     """Compare two versions of a model, profile by profile: what got better, what got worse."""
+    from edgefleet_cli.core.api.model import Comparison
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.release.version_comparison import CHANGES, rows_of, show_comparison
 
@@ -97,11 +106,11 @@ def compare(
             next_step="`edgectl model compare digits@1.0.0 digits@1.1.0`",
         )
     session = Session.of(ctx)
-    found = session.api.get(f"/models/{part(model)}/compare", a=old, b=new)
+    found = session.api.get(f"/models/{part(model)}/compare", Comparison, a=old, b=new)
     if session.out.is_for_eyes:
-        show_comparison(session.out, found)
+        show_comparison(session.out, found.value)
     else:
-        session.out.rows(found, rows_of(found), CHANGES)
+        session.out.rows(found.raw, rows_of(found.value), CHANGES)
 
 
 @app.command("pull")
@@ -122,7 +131,7 @@ def pull(
 
     session = Session.of(ctx)
     found = bundle_pull.pull(session, ref, profile=profile, folder=folder, force=force)
-    session.out.one(found, bundle_pull.PULLED, lambda one: session.out.line(str(one["file"])))
+    session.out.one(found, bundle_pull.PULLED, lambda one: session.out.line(one.file))
 
 
 def _alias_path(model: str, alias: str = "") -> str:
@@ -135,8 +144,10 @@ def _alias_path(model: str, alias: str = "") -> str:
 @aliases.command("list")
 def list_aliases(ctx: typer.Context, model: Name) -> None:
     """List the aliases of a model, and the version that each stands for now."""
+    from edgefleet_cli.core.api.model import Alias as KnownAlias
+
     session = Session.of(ctx)
-    session.out.items(session.api.get(_alias_path(model)), ALIASES)
+    session.out.items(session.api.page(_alias_path(model), KnownAlias), ALIASES)
 
 
 @aliases.command("set")
@@ -147,9 +158,11 @@ def set_alias(
     version: Annotated[str, typer.Argument(metavar="VERSION", autocompletion=completion.versions)],
 ) -> None:
     """Let an alias stand for a version from now on; what was rolled out by it does not follow."""
+    from edgefleet_cli.core.api.model import Alias as KnownAlias
+
     session = Session.of(ctx)
-    found = session.api.put(_alias_path(model, alias), {"version": version})
-    session.out.one(found, ALIASES, lambda one: session.out.note(f"{model}@{alias} is {text(one.get('ref'))} now"))
+    found = session.api.put(_alias_path(model, alias), {"version": version}, KnownAlias)
+    session.out.one(found, ALIASES, lambda one: session.out.note(f"{model}@{alias} is {text(one.ref)} now"))
 
 
 @aliases.command("remove")

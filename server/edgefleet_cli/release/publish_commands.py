@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.deployment.render import note_skipped
 from edgefleet_cli.release.deployment.strategy_flag import ALL, parse_strategy, strategy_document
 from edgefleet_cli.release.render import RELEASES, exit_code, is_over, show_result
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.release import Release
+    from edgefleet_cli.release.device_measurement import Measured
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
 To = Annotated[
@@ -66,10 +70,10 @@ def publish(  # noqa: PLR0913 - the flags of the command
         session, origin, asked, no_wait=no_wait, deploys=to is not None, measure_on=measure_on or []
     )
     if no_wait and not is_over(release):
-        session.out.note(f"queued; follow it with `edgectl release show {release['ref']}`")
+        session.out.note(f"queued; follow it with `edgectl release show {release.ref}`")
         raise typer.Exit(0)
-    if to is not None and release.get("bundles"):
-        _deploy(session, str(release["ref"]), to, way)
+    if to is not None and release.bundles:
+        _deploy(session, release.ref, to, way)
     raise typer.Exit(exit_code(release))
 
 
@@ -92,7 +96,7 @@ def _publish_from(
     no_wait: bool,
     deploys: bool,
     measure_on: list[str],
-) -> dict[str, Any]:
+) -> Release:
     """Fetch the model where it lives elsewhere, publish it, and tell the registry."""
     from edgefleet_cli.importing.release_names import named, pinned
     from edgefleet_cli.importing.resolver import resolved
@@ -103,7 +107,7 @@ def _publish_from(
     with resolved(session, origin.model, address, origin.mlflow_url) as source:
         request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
-    if origin.write_back and release.get("bundles"):
+    if origin.write_back and release.bundles:
         tell_of_release(session, release, origin.mlflow_url)
     return release
 
@@ -119,57 +123,59 @@ def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> No
 
 def _publish(
     session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool, measure_on: list[str]
-) -> dict[str, Any]:
+) -> Release:
+    from edgefleet_cli.core.api.release import Release
+    from edgefleet_cli.core.reply import Reply, reply_of
     from edgefleet_cli.release.publisher import DEFAULT_WAIT_S, Publisher
 
     publisher = Publisher(session.api, session.out, session.clock)
-    release = publisher.publish(request)
-    if request.profiles is None and not request.profile_files and release.get("profiles_reason"):
-        session.out.note(f"profiles: {release['profiles_reason']}")
+    reply = publisher.publish(request)
+    release = reply.value
+    if request.profiles is None and not request.profile_files and release.profiles_reason:
+        session.out.note(f"profiles: {release.profiles_reason}")
     if is_over(release):
-        session.out.note(f"{release['ref']} exists already with the same source, data and options")
+        session.out.note(f"{release.ref} exists already with the same source, data and options")
     elif not no_wait:
         wait_s = session.options.timeout_s or DEFAULT_WAIT_S
         try:
-            release = publisher.follow(release, wait_s=wait_s)
+            reply = publisher.follow(reply, wait_s=wait_s)
         except KeyboardInterrupt:
             session.out.note(
-                f"the server goes on converting; look with `edgectl release show {release['ref']}`, end it with"
-                f" `edgectl release cancel {release['ref']}`"
+                f"the server goes on converting; look with `edgectl release show {release.ref}`, end it with"
+                f" `edgectl release cancel {release.ref}`"
             )
             raise
-    if measure_on and release.get("bundles"):
-        release = {**release, "measured": _measured(session, release, measure_on)}
-    session.out.one(release, RELEASES, lambda entry: _show(session, entry, deploys=deploys))
+    release, measured = reply.value, []
+    if measure_on and release.bundles:
+        measured = _measured(session, release, measure_on)
+        reply = Reply({**reply.raw, "measured": [reply_of(row).raw for row in measured]}, Release)
+    session.out.one(reply, RELEASES, lambda entry: _show(session, entry, measured, deploys=deploys))
     return release
 
 
-def _measured(session: Session, release: dict[str, Any], devices: list[str]) -> list[dict[str, Any]]:
+def _measured(session: Session, release: Release, devices: list[str]) -> list[Measured]:
     from edgefleet_cli.release.device_measurement import Measurer
 
     measurer = Measurer(session.api, session.out, session.clock)
     return [measurer.measure(release, device) for device in devices]
 
 
-def _show(session: Session, release: dict[str, Any], *, deploys: bool) -> None:
+def _show(session: Session, release: Release, measured: list[Measured], *, deploys: bool) -> None:
     show_result(session.out, release)
-    if release.get("measured"):
+    if measured:
         from edgefleet_cli.release.device_measurement import show_measured
 
-        show_measured(session.out, release["measured"])
+        show_measured(session.out, measured)
     if is_over(release):
-        session.out.note(f"what was tried, on one page: `edgectl release report {release['ref']}`")
-    bundles = release.get("bundles") or []
-    if release.get("state") == "ready":
-        hint = "" if deploys else f"; deploy it with `edgectl deploy {release['ref']} --to SELECTOR`"
-        session.out.note(f"{release['ref']} is ready{hint}")
-    elif release.get("state") == "partial":
-        count = len(bundles)
-        session.out.note(
-            f"{release['ref']} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed"
-        )
-    elif release.get("state") in {"failed", "cancelled"}:
-        session.out.note(f"{release['ref']} has no bundle: nothing was signed")
+        session.out.note(f"what was tried, on one page: `edgectl release report {release.ref}`")
+    if release.state == "ready":
+        hint = "" if deploys else f"; deploy it with `edgectl deploy {release.ref} --to SELECTOR`"
+        session.out.note(f"{release.ref} is ready{hint}")
+    elif release.state == "partial":
+        count = len(release.bundles)
+        session.out.note(f"{release.ref} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed")
+    elif release.state in {"failed", "cancelled"}:
+        session.out.note(f"{release.ref} has no bundle: nothing was signed")
 
 
 def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
@@ -177,12 +183,12 @@ def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
         from edgefleet_cli.rollout.render import next_steps
         from edgefleet_cli.rollout.start import rollouts_of
 
-        rollout = rollouts_of(session).create(strategy_document(ref, selector, strategy))
-        session.out.note(f"rollout {rollout['id']} is {rollout['state']}; {next_steps(rollout)}")
+        rollout = rollouts_of(session).create(strategy_document(ref, selector, strategy)).value
+        session.out.note(f"rollout {rollout.id} is {rollout.state}; {next_steps(rollout)}")
         return
     from edgefleet_cli.release.deployment.deployer import Deployer
 
     answer = Deployer(session.api, session.out, session.clock).deploy(ref, selector=selector)
-    note_skipped(session, answer)
-    count = len(answer.get("set") or [])
+    note_skipped(session, answer.value)
+    count = len(answer.value.set)
     session.out.note(f"deployed to {count} device{'s' if count != 1 else ''}: `edgectl release devices {ref}`")

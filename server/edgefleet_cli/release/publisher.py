@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import WaitTimeoutError
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, read_source
 from edgefleet_cli.release.render import is_over
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board, upload_bar
-
-Json = dict[str, Any]
 
 DEFAULT_WAIT_S = 1800.0
 _POLL_S = 0.3
@@ -28,12 +27,12 @@ class Publisher:
     out: Output
     clock: SystemClock
 
-    def publish(self, request: ModelRequest) -> Json:
+    def publish(self, request: ModelRequest) -> Reply[Release]:
         """Upload what the server lacks and ask for the release; return it as it stands, often still converting."""
         source = read_source(request.model)
         data = {kind: describe(file, file.name) for kind in DATA_KINDS if (file := request.data.get(kind)) is not None}
         self.upload([*source.files, *data.values()])
-        return self.api.post("/releases", _body(request, source, data))
+        return self.api.post("/releases", _body(request, source, data), Release)
 
     def upload(self, files: list[SourceFile]) -> None:
         """Upload each file whose digest the server does not hold yet."""
@@ -43,17 +42,17 @@ class Publisher:
             for sha256, file in missing.items():
                 self.api.put_blob(sha256, file.file, file.length, advance)
 
-    def follow(self, release: Json, *, wait_s: float = DEFAULT_WAIT_S) -> Json:
+    def follow(self, release: Reply[Release], *, wait_s: float = DEFAULT_WAIT_S) -> Reply[Release]:
         """Show the conversion until it is over and return the release. Raises WaitTimeoutError after `wait_s`."""
-        ref = str(release["ref"])
+        ref = release.value.ref
         deadline_s = self.clock.monotonic_s() + wait_s
         with board(self.out) as rows:
-            while not is_over(release):
-                for job in release.get("jobs") or []:
-                    is_running = job.get("state") == "running"
-                    stage = str((is_running and job.get("stage")) or job.get("state"))
-                    message = str(job.get("message") or "") if is_running else ""
-                    rows.update(str(job.get("profile") or ref), stage, message, job.get("pct") if is_running else None)
+            while not is_over(release.value):
+                for job in release.value.jobs:
+                    is_running = job.state == "running"
+                    stage = (is_running and job.stage) or job.state
+                    message = job.message if is_running else ""
+                    rows.update(job.profile or ref, stage, message, job.pct if is_running else None)
                 if self.clock.monotonic_s() > deadline_s:
                     raise WaitTimeoutError(
                         f"{ref} is still converting after {wait_s:g} s",
@@ -61,12 +60,12 @@ class Publisher:
                         next_step=f"look again with `edgectl release show {ref}`",
                     )
                 self.clock.sleep(_POLL_S)
-                release = self.api.get(f"/releases/{part(ref)}")
+                release = self.api.get(f"/releases/{part(ref)}", Release)
         return release
 
 
-def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> Json:
-    body: Json = {
+def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> Document:
+    body: dict[str, object] = {
         "model": request.name,
         "version": request.version,
         "source": {"files": [file.as_json() for file in source.files], "kind": source.kind},

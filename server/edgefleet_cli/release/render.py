@@ -2,255 +2,293 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import replace
+
+from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core.api.telemetry import CostExample, CostState, Performance
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
 
-Json = dict[str, Any]
-
 RUNNING_STATES = frozenset({"queued", "running"})
 
-BUNDLES = Sheet(
+
+class Failure(NamedTuple):
+    """Why a profile has no bundle, and what to do. code: "" where none is known."""
+
+    profile: str
+    code: str
+    reason: str
+    next: str
+
+
+class Score(Struct, frozen=True):
+    """What a candidate was judged by. value: None where it was not."""
+
+    name: str = ""
+    value: float | None = None
+    drop: float | None = None
+    baseline: float | None = None
+    n: int | None = None
+
+
+class Candidate(Struct, frozen=True):
+    """One candidate of a conversion's report."""
+
+    id: str = ""
+    precision: str | None = None
+    bytes: float | None = None
+    metric: Score | None = None
+    latency_ms: dict[str, float | None] | None = None
+    peak_rss_bytes: float | None = None
+    cold_start_ms: float | None = None
+    verdict: str = ""
+    pareto: bool | None = None
+
+
+class ProfileReport(Struct, frozen=True):
+    """What was tried for one profile. fp32: the source's figures."""
+
+    profile: str = ""
+    fp32: Candidate | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+
+class JudgedOn(Struct, frozen=True):
+    """The data of a report."""
+
+    judged_on: str | None = None
+
+
+class Report(Struct, frozen=True):
+    """What is read here of the `report.json` of a conversion."""
+
+    profiles: tuple[ProfileReport, ...] = ()
+    data: JudgedOn = JudgedOn()
+
+
+BUNDLES: Sheet[Bundle] = Sheet(
     "bundles",
     [
-        Column("profile", lambda b: text(b.get("profile")), keep=True),
-        Column("runtime", lambda b: text(b.get("runtime")), spare=3),
-        Column("precision", lambda b: text(b.get("precision"))),
-        Column("bytes", lambda b: size(b.get("bytes")), right=True, keep=True),
-        Column("ratio", lambda b: ratio(b.get("ratio")), right=True, spare=1),
-        Column("metric", lambda b: metric(b.get("metric")), keep=True),
-        Column("host p50", lambda b: milliseconds(_latency(b, "p50")), right=True, spare=4),
+        Column("profile", lambda b: text(b.profile), keep=True),
+        Column("runtime", lambda b: text(b.runtime), spare=3),
+        Column("precision", lambda b: text(b.precision)),
+        Column("bytes", lambda b: size(b.bytes), right=True, keep=True),
+        Column("ratio", lambda b: ratio(b.ratio), right=True, spare=1),
+        Column("metric", lambda b: metric(b.metric), keep=True),
+        Column("host p50", lambda b: milliseconds(_latency(b.latency_ms, "p50")), right=True, spare=4),
         Column(
             "predicted p50",
-            lambda b: predicted(b.get("predicted"), "latency_p50_ms", milliseconds),
+            lambda b: predicted(b.predicted, "latency_p50_ms", milliseconds),
             right=True,
             spare=2,
         ),
-        Column(
-            "predicted memory", lambda b: predicted(b.get("predicted"), "memory_bytes", size), wide=True, right=True
-        ),
-        Column("host p95", lambda b: milliseconds(_latency(b, "p95")), wide=True, right=True),
-        Column("bundle", lambda b: size(b.get("bundle_bytes")), wide=True, right=True),
-        Column("peak memory", lambda b: size(b.get("peak_rss_bytes")), wide=True, right=True),
-        Column("verdict", lambda b: text(b.get("verdict"))),
-        Column("sha256", lambda b: text(b.get("sha256"))[:12], wide=True, keep=True),
+        Column("predicted memory", lambda b: predicted(b.predicted, "memory_bytes", size), wide=True, right=True),
+        Column("host p95", lambda b: milliseconds(_latency(b.latency_ms, "p95")), wide=True, right=True),
+        Column("bundle", lambda b: size(b.bundle_bytes), wide=True, right=True),
+        Column("peak memory", lambda b: size(b.peak_rss_bytes), wide=True, right=True),
+        Column("verdict", lambda b: text(b.verdict)),
+        Column("sha256", lambda b: text(b.sha256)[:12], wide=True, keep=True),
     ],
-    lambda b: f"{b.get('model')}/{b.get('version')}/{b.get('profile')}",
+    lambda b: f"{b.model}/{b.version}/{b.profile}",
 )
 
-CANDIDATES = Sheet(
+CANDIDATES: Sheet[Candidate] = Sheet(
     "candidates",
     [
-        Column("candidate", lambda c: text(c.get("id")), keep=True),
-        Column("precision", lambda c: text(c.get("precision")), spare=2),
-        Column("bytes", lambda c: size(c.get("bytes")), right=True),
-        Column("score", lambda c: _score(c, "value"), right=True),
-        Column("loss", lambda c: _score(c, "drop"), right=True, spare=1),
-        Column("p50/p95 ms", lambda c: _pair(_latency(c, "p50"), _latency(c, "p95")), right=True),
-        Column("memory", lambda c: size(c.get("peak_rss_bytes")), right=True),
-        Column("start", lambda c: milliseconds(c.get("cold_start_ms")), right=True),
-        Column("verdict", lambda c: text(c.get("verdict")) + (" *" if c.get("pareto") else "")),
+        Column("candidate", lambda c: text(c.id), keep=True),
+        Column("precision", lambda c: text(c.precision), spare=2),
+        Column("bytes", lambda c: size(c.bytes), right=True),
+        Column("score", lambda c: _score(c.metric.value if c.metric else None), right=True),
+        Column("loss", lambda c: _score(c.metric.drop if c.metric else None), right=True, spare=1),
+        Column("p50/p95 ms", lambda c: _pair(_latency(c.latency_ms, "p50"), _latency(c.latency_ms, "p95")), right=True),
+        Column("memory", lambda c: size(c.peak_rss_bytes), right=True),
+        Column("start", lambda c: milliseconds(c.cold_start_ms), right=True),
+        Column("verdict", lambda c: text(c.verdict) + (" *" if c.pareto else "")),
     ],
-    lambda c: text(c.get("id")),
+    lambda c: text(c.id),
 )
 
-PERFORMANCE = Sheet(
+PERFORMANCE: Sheet[Performance] = Sheet(
     "bundles of this release",
     [
-        Column("profile", lambda p: text(p.get("profile")), keep=True),
+        Column("profile", lambda p: text(p.profile), keep=True),
         Column("predicted p50", lambda p: _foreseen(p, "latency_p50_ms", milliseconds), right=True),
-        Column("observed p50", lambda p: milliseconds(_observed(p, "latency_p50_ms")), right=True),
+        Column("observed p50", lambda p: milliseconds(p.observed and p.observed.latency_p50_ms), right=True),
         Column("off by", lambda p: _off(p, "latency_p50_ms"), right=True),
         Column("predicted p95", lambda p: _foreseen(p, "latency_p95_ms", milliseconds), wide=True, right=True),
-        Column("observed p95", lambda p: milliseconds(_observed(p, "latency_p95_ms")), wide=True, right=True),
+        Column("observed p95", lambda p: milliseconds(p.observed and p.observed.latency_p95_ms), wide=True, right=True),
         Column("predicted memory", lambda p: _foreseen(p, "memory_bytes", size), right=True),
-        Column("observed memory", lambda p: size(_observed(p, "memory_bytes")), right=True),
-        Column("devices", lambda p: text(_observed(p, "devices")), right=True),
+        Column("observed memory", lambda p: size(p.observed and p.observed.memory_bytes), right=True),
+        Column("devices", lambda p: text(p.observed and p.observed.devices), right=True),
     ],
-    lambda p: text(p.get("profile")),
+    lambda p: text(p.profile),
 )
 
-EXAMPLES = Sheet(
+EXAMPLES: Sheet[CostExample] = Sheet(
     "models that devices reported on",
     [
-        Column("release", lambda e: text(e.get("release")), keep=True),
-        Column("observed p50", lambda e: milliseconds(_observed(e, "latency_p50_ms")), right=True),
-        Column("observed memory", lambda e: size(_observed(e, "memory_bytes")), right=True),
-        Column("devices", lambda e: text(_observed(e, "devices")), right=True),
-        Column("off when left out", lambda e: _signed((e.get("left_out") or {}).get("latency_p50_ms")), right=True),
+        Column("release", lambda e: text(e.release), keep=True),
+        Column("observed p50", lambda e: milliseconds(e.observed.latency_p50_ms), right=True),
+        Column("observed memory", lambda e: size(e.observed.memory_bytes), right=True),
+        Column("devices", lambda e: text(e.observed.devices), right=True),
+        Column("off when left out", lambda e: _signed(e.left_out.get("latency_p50_ms")), right=True),
     ],
-    lambda e: text(e.get("release")),
+    lambda e: text(e.release),
 )
 
-RELEASES = Sheet(
+RELEASES: Sheet[Release] = Sheet(
     "releases",
     [
-        Column("release", lambda r: text(r.get("ref")), keep=True),
-        Column("state", lambda r: text(r.get("state"))),
-        Column("bundles", lambda r: ",".join(b.get("profile", "?") for b in r.get("bundles") or []) or "-"),
-        Column("refused", lambda r: ",".join(x.get("profile", "?") for x in r.get("refused") or []) or "-"),
-        Column("created", lambda r: moment(r.get("created_at"))),
-        Column("by", lambda r: text(r.get("created_by")), wide=True),
-        Column("source", lambda r: text(r.get("source_sha256"))[:12], wide=True),
+        Column("release", lambda r: text(r.ref), keep=True),
+        Column("state", lambda r: text(r.state)),
+        Column("bundles", lambda r: ",".join(b.profile for b in r.bundles) or "-"),
+        Column("refused", lambda r: ",".join(x.profile for x in r.refused) or "-"),
+        Column("created", lambda r: moment(r.created_at)),
+        Column("by", lambda r: text(r.created_by), wide=True),
+        Column("source", lambda r: text(r.source_sha256)[:12], wide=True),
     ],
-    lambda r: text(r.get("ref")),
+    lambda r: text(r.ref),
 )
 
 
-def is_over(release: Json) -> bool:
+def is_over(release: Release) -> bool:
     """Tell whether no conversion of this release is waiting or running."""
-    return release.get("state") != "converting"
+    return release.state != "converting"
 
 
-def exit_code(release: Json) -> int:
+def exit_code(release: Release) -> int:
     """Return 0 when every profile got its signed bundle, 1 when some or all were refused."""
-    return EXIT_OK if release.get("state") == "ready" else EXIT_FAILED
+    return EXIT_OK if release.state == "ready" else EXIT_FAILED
 
 
-def show_release(out: Output, release: Json) -> None:
+def show_release(out: Output, release: Release) -> None:
     """Write a release for eyes: state, bundles and refusals as one table, then why each refusal and what to do."""
     out.fields(
         [
-            ("release", text(release.get("ref"))),
-            ("state", text(release.get("state"))),
-            ("profiles", text(release.get("profiles_reason"))),
-            ("created", f"{moment(release.get('created_at'))} by {text(release.get('created_by'))}"),
+            ("release", text(release.ref)),
+            ("state", text(release.state)),
+            ("profiles", text(release.profiles_reason)),
+            ("created", f"{moment(release.created_at)} by {text(release.created_by)}"),
             *((key.replace("_", " "), text(value)) for key, value in lineage_fields(release)),
         ]
     )
     show_result(out, release)
 
 
-def lineage_fields(release: Json) -> list[tuple[str, str]]:
+def lineage_fields(release: Release) -> list[tuple[str, str]]:
     """Return where a release came from: the address first, the rest by name."""
-    lineage: dict[str, str] = release.get("lineage") or {}
+    lineage = release.lineage
     names = {"uri": "source", "version": "source version"}
     return [(names.get(key, key), lineage[key]) for key in sorted(lineage, key=lambda key: (key != "uri", key))]
 
 
-def show_result(out: Output, release: Json) -> None:
+def show_result(out: Output, release: Release) -> None:
     """Write the result table of a release."""
-    rows = list(release.get("bundles") or []) + list(_refused_rows(release))
+    rows = [*release.bundles, *_refused_rows(release)]
     if rows:
         out.table(rows, BUNDLES.columns)
     for failure in failures(release):
-        code = f" ({failure['code']})" if failure["code"] else ""
-        out.line(visible(f"{failure['profile']}: {failure['reason']}{code}"))
-        if failure["next"]:
-            out.line(visible(f"  next: {failure['next']}"))
-    for job in release.get("jobs") or []:
-        if job.get("state") in RUNNING_STATES:
-            out.line(f"{job.get('profile')}: {job.get('state')} {text(job.get('stage'))}")
+        code = f" ({failure.code})" if failure.code else ""
+        out.line(visible(f"{failure.profile}: {failure.reason}{code}"))
+        if failure.next:
+            out.line(visible(f"  next: {failure.next}"))
+    for job in release.jobs:
+        if job.state in RUNNING_STATES:
+            out.line(f"{job.profile}: {job.state} {text(job.stage)}")
 
 
-def show_candidates(out: Output, report: Json) -> None:
+def show_candidates(out: Output, report: Report) -> None:
     """Write what `report.json` says of the candidates that were tried, one table a profile, the source's figures first."""
     is_starred = False
-    for profile in report.get("profiles") or []:
-        rows = [row for row in profile.get("candidates") or [] if row.get("verdict") != "not_tried"]
+    for profile in report.profiles:
+        rows = [row for row in profile.candidates if row.verdict != "not_tried"]
         if not rows:
             continue
-        judged: Json = next((row["metric"] for row in rows if row.get("metric")), {})
-        source = {
-            **(profile.get("fp32") or {"id": "source"}), "verdict": "source", "metric": {"value": judged.get("baseline")},
-        }  # fmt: skip
-        by = f": {judged['name']} on {judged.get('n')} samples" if judged.get("name") else ""
-        out.line(visible(f"{text(profile.get('profile'))}{by}"))
+        judged = next((row.metric for row in rows if row.metric), Score())
+        source = replace(profile.fp32 or Candidate(id="source"), verdict="source", metric=Score(value=judged.baseline))
+        by = f": {judged.name} on {judged.n} samples" if judged.name else ""
+        out.line(visible(f"{text(profile.profile)}{by}"))
         out.table([source, *rows], CANDIDATES.columns)
         out.line("")
-        is_starred = is_starred or any(row.get("pareto") for row in rows)
+        is_starred = is_starred or any(row.pareto for row in rows)
     if is_starred:
         out.note("* no other candidate is better in loss, bytes and time")
 
 
-def failures(release: Json) -> list[dict[str, str]]:
-    """Return `{profile, code, reason, next}` for refusals and for jobs that failed without one."""
-    found = [
-        {key: str(refusal.get(key) or "") for key in ("profile", "code", "reason", "next")}
-        for refusal in release.get("refused") or []
-    ]
-    told = {entry["profile"] for entry in found}
+def failures(release: Release) -> list[Failure]:
+    """Return the refusals, and the jobs that failed without one."""
+    found = [Failure(one.profile, one.code, one.reason, one.next) for one in release.refused]
+    told = {one.profile for one in found}
     found.extend(
-        {
-            "profile": str(job.get("profile") or "all profiles"),
-            "code": "conversion.failed",
-            "reason": str(job.get("message") or "the conversion failed"),
-            "next": "",
-        }
-        for job in release.get("jobs") or []
-        if job.get("state") in {"failed", "refused", "cancelled"} and job.get("profile") not in told
+        Failure(job.profile or "all profiles", "conversion.failed", job.message or "the conversion failed", "")
+        for job in release.jobs
+        if job.state in {"failed", "refused", "cancelled"} and job.profile not in told
     )
     return found
 
 
-def show_performance(out: Output, rows: list[Json]) -> None:
+def show_performance(out: Output, rows: Sequence[Performance]) -> None:
     """Write what was predicted of each bundle beside what devices reported, and what each prediction rests on."""
     out.table(rows, PERFORMANCE.columns)
     for row in rows:
-        estimate = row.get("predicted") or row.get("current") or {}
+        estimate = row.predicted or row.current
         if estimate:
-            level = f", true for {estimate['level']:.0%} of models" if estimate.get("basis") != "none" else ""
-            out.prose(f"{row.get('profile')}: {estimate.get('basis')}: {estimate.get('reason')}{level}")
+            level = f", true for {estimate['level']:.0%} of models" if estimate["basis"] != "none" else ""
+            out.prose(f"{row.profile}: {estimate['basis']}: {estimate['reason']}{level}")
 
 
-def cost_fields(state: Json) -> list[tuple[str, str]]:
+def cost_fields(state: CostState) -> list[tuple[str, str]]:
     """Return what the cost model of a profile rests on, for eyes."""
-    error = state.get("error") or {}
-    told = f"{counted(state.get('models', 0), 'model')}, {counted(state.get('devices', 0), 'device')}"
     names = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "memory_bytes": "memory"}
-    errors = ", ".join(f"{name} {share(error[key])}" for key, name in names.items() if key in error)
+    errors = ", ".join(f"{name} {share(state.error[key])}" for key, name in names.items() if key in state.error)
     return [
-        ("cost model", f"{text(state.get('basis'))}: {text(state.get('reason'))}"),
-        ("rests on", told),
-        ("error", f"{errors}, true for {state.get('level', 0):.0%} of models" if errors else "no estimate"),
+        ("cost model", f"{text(state.basis)}: {text(state.reason)}"),
+        ("rests on", f"{counted(state.models, 'model')}, {counted(state.devices, 'device')}"),
+        ("error", f"{errors}, true for {state.level:.0%} of models" if errors else "no estimate"),
     ]
 
 
-def _foreseen(row: Json, quantity: str, show: Callable[[Any], str]) -> str:
+def _foreseen(row: Performance, quantity: str, show: Callable[[Any], str]) -> str:
     """Return what was predicted at publishing; where that was nothing, what is predicted today, marked so."""
-    was, today = row.get("predicted") or {}, row.get("current") or {}
+    was, today = row.predicted or {}, row.current or {}
     if not was.get(quantity) and today.get(quantity):
         return f"{predicted(today, quantity, show)} (today)"
     return predicted(was or today, quantity, show)
 
 
-def _observed(row: Json, key: str) -> Any:
-    return (row.get("observed") or {}).get(key)
+def _off(row: Performance, quantity: str) -> str:
+    told = _signed(row.error.get(quantity))
+    return f"{told} (outside)" if row.within.get(quantity) is False else told
 
 
-def _off(row: Json, quantity: str) -> str:
-    told = _signed((row.get("error") or {}).get(quantity))
-    return f"{told} (outside)" if (row.get("within") or {}).get(quantity) is False else told
+def _signed(error: float | None) -> str:
+    return "-" if error is None else f"{error * 100:+.0f} %"
 
 
-def _signed(error: Any) -> str:
-    return f"{error * 100:+.0f} %" if isinstance(error, int | float) else "-"
-
-
-def _refused_rows(release: Json) -> Iterator[Json]:
+def _refused_rows(release: Release) -> Iterator[Bundle]:
     for failure in failures(release):
-        verdict = "cancelled" if failure["code"] == "conversion.cancelled" else "refused"
-        yield {"profile": failure["profile"], "verdict": verdict}
+        verdict = "cancelled" if failure.code == "conversion.cancelled" else "refused"
+        yield Bundle(profile=failure.profile, verdict=verdict)
 
 
-def _score(candidate: Json, key: str) -> str:
-    judged = candidate.get("metric")
-    value = judged.get(key) if isinstance(judged, dict) else None
-    return f"{value:.4f}" if isinstance(value, int | float) else "-"
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
-def _pair(p50: Any, p95: Any) -> str:
+def _pair(p50: float | None, p95: float | None) -> str:
     """Return two times in milliseconds, as short as their size allows."""
-    return f"{_short(p50)}/{_short(p95)}" if isinstance(p50, int | float) and isinstance(p95, int | float) else "-"
+    return "-" if p50 is None or p95 is None else f"{_short(p50)}/{_short(p95)}"
 
 
 def _short(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def _latency(bundle: Json, quantile: str) -> Any:
-    latency = bundle.get("latency_ms")
-    return latency.get(quantile) if isinstance(latency, dict) else None
+def _latency(latency_ms: dict[str, Any] | None, quantile: str) -> Any:
+    return latency_ms.get(quantile) if latency_ms else None

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.render.format import milliseconds, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.model import Change, Comparison
 
 _SIGNS = {"good": "▲ ", "bad": "▼ "}
-_FIGURES = [
-    Column("figure", lambda c: text(c.get("name")), keep=True),
-    Column("before", lambda c: value_text(c, "before"), right=True),
-    Column("after", lambda c: value_text(c, "after"), right=True),
-    Column("difference", lambda c: _SIGNS.get(str(c.get("tone")), "") + text(c.get("said"))),
+_FIGURES: list[Column[Change]] = [
+    Column("figure", lambda c: text(c.name), keep=True),
+    Column("before", lambda c: value_text(c, c.before), right=True),
+    Column("after", lambda c: value_text(c, c.after), right=True),
+    Column("difference", lambda c: _SIGNS.get(c.tone, "") + text(c.said)),
 ]
-CHANGES = Sheet(
+CHANGES: Sheet[tuple[str, Change]] = Sheet(
     "figures: neither version has a bundle",
-    [Column("profile", lambda c: text(c.get("profile")), keep=True), *_FIGURES],
-    lambda c: f"{c.get('profile')}/{c.get('figure')}",
+    [
+        Column("profile", lambda c: text(c[0]), keep=True),
+        *(Column(one.header, lambda c, cell=one.cell: cell(c[1]), right=one.right, keep=one.keep) for one in _FIGURES),  # type: ignore[misc]
+    ],
+    lambda c: f"{c[0]}/{c[1].figure}",
 )
 
 
-def value_text(change: Json, side: str) -> str:
+def value_text(change: Change, value: float | str | None) -> str:
     """Return one side of a comparison in its unit."""
-    value = change.get(side)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is None or isinstance(value, str):
         return text(value)
-    match change.get("unit"):
+    match change.unit:
         case "bytes":
             return size(value)
         case "ms":
@@ -36,26 +39,24 @@ def value_text(change: Json, side: str) -> str:
         case "share":
             return f"{value:.2%}"
         case "score":
-            return f"{change.get('metric') or ''} {value:.4f}".lstrip()
+            return f"{change.metric} {value:.4f}".lstrip()
         case _:
             return f"{value:g}"
 
 
-def rows_of(comparison: Json) -> list[Json]:
-    """Return every figure of every profile that both versions have."""
-    profiles = comparison.get("profiles") or []
-    return [{"profile": one.get("profile"), **change} for one in profiles for change in one.get("changes") or []]
+def rows_of(comparison: Comparison) -> list[tuple[str, Change]]:
+    """Return every figure of every profile that both versions have, with the profile."""
+    return [(one.profile, change) for one in comparison.profiles for change in one.changes]
 
 
-def show_comparison(out: Output, comparison: Json) -> None:
+def show_comparison(out: Output, comparison: Comparison) -> None:
     """Write a comparison for eyes, a table a profile."""
-    before, after = comparison["before"], comparison["after"]
-    out.prose(f"{text(before.get('ref'))} before, {text(after.get('ref'))} after; ▲ better, ▼ worse")
-    for one in comparison.get("profiles") or []:
-        out.heading(f"{text(one.get('profile'))}: better in {one.get('better')}, worse in {one.get('worse')}")
-        if one.get("missing"):
-            out.prose(text(one["missing"]))
+    out.prose(f"{text(comparison.before.ref)} before, {text(comparison.after.ref)} after; ▲ better, ▼ worse")
+    for one in comparison.profiles:
+        out.heading(f"{text(one.profile)}: better in {one.better}, worse in {one.worse}")
+        if one.missing:
+            out.prose(one.missing)
         else:
-            out.table(one["changes"], _FIGURES)
-    if not comparison.get("profiles"):
+            out.table(one.changes, _FIGURES)
+    if not comparison.profiles:
         out.note(f"no {CHANGES.plural}")

@@ -139,6 +139,6 @@ def flat_fields(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, text(value))]
 
 
-def error_text(model: dict[str, Any]) -> str:
+def error_text(error_class: str | None, reason: str | None) -> str:
     """Return `class: reason` for what a device reports of one model, empty when nothing is wrong."""
-    return ": ".join(str(model[key]) for key in ("error_class", "reason") if model.get(key))
+    return ": ".join(word for word in (error_class, reason) if word)

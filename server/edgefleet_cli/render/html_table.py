@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 from edgefleet_cli.render.output import Column
 
+T = TypeVar("T")
 
-def html_table(title: str, columns: Sequence[Column], rows: Sequence[dict[str, Any]], notes: Sequence[str] = ()) -> str:
+
+def html_table(title: str, columns: Sequence[Column[T]], rows: Sequence[T], notes: Sequence[str] = ()) -> str:
     """Return a title, a table and remarks; every text is escaped, for names and reasons come from outside."""
     shown = [column for column in columns if not column.wide]
     head = "".join(f"<th>{html.escape(column.header)}</th>" for column in shown)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import Document, Page
 from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.output import Output, Sheet
 
-Json = dict[str, Any]
+T = TypeVar("T")
 
 EVERY_S = 2.0
 
 
-def watch_list(session: Session, ask: Callable[[], Json], sheet: Callable[[], Sheet]) -> None:
+def watch_list(session: Session, ask: Callable[[], Page[T]], sheet: Callable[[], Sheet[T]]) -> None:
     """Show what `ask` returns, every 2 s until `--timeout` or Ctrl-C. `sheet` is asked each time: ages are counted from now.
 
     Raises what the first question raises; later a server that is away is waited for.
@@ -37,7 +38,7 @@ def watch_list(session: Session, ask: Callable[[], Json], sheet: Callable[[], Sh
 
 
 @contextmanager
-def _screen(out: Output) -> Iterator[Callable[[Json, Sheet], None]]:
+def _screen(out: Output) -> Iterator[Callable[[Page[T], Sheet[T]], None]]:
     if not out.is_live:
         yield _records(out)
         return
@@ -47,28 +48,28 @@ def _screen(out: Output) -> Iterator[Callable[[Json, Sheet], None]]:
 
     with Live(console=out.data, auto_refresh=False) as live:
 
-        def show(page: Json, sheet: Sheet) -> None:
-            items = page["items"][: max(1, out.data.height - 3)]
-            left = len(page["items"]) - len(items)
+        def show(page: Page[T], sheet: Sheet[T]) -> None:
+            items = [reply.value for reply in page.replies[: max(1, out.data.height - 3)]]
+            left = len(page.replies) - len(items)
             grid = out.grid(items, sheet.columns) if items else Text(f"no {sheet.plural}")
             live.update(Group(grid, Text(f"and {left} more")) if left else grid, refresh=True)
 
         yield show
 
 
-def _records(out: Output) -> Callable[[Json, Sheet], None]:
-    seen: dict[str, Json] = {}
+def _records(out: Output) -> Callable[[Page[T], Sheet[T]], None]:
+    seen: dict[str, Document] = {}
     is_first = True
 
-    def show(page: Json, sheet: Sheet) -> None:
+    def show(page: Page[T], sheet: Sheet[T]) -> None:
         nonlocal is_first
-        now: dict[str, Json] = {}
-        for item in page["items"]:
-            name = sheet.name(item)
-            now[name] = item
+        now: dict[str, Document] = {}
+        for reply in page.replies:
+            name = sheet.name(reply.value)
+            now[name] = reply.raw
             is_new = name not in seen
-            if is_new or (seen[name] != item and out.form is not Format.NAME):
-                out.record(item, sheet, is_first=is_first)
+            if is_new or (seen[name] != reply.raw and out.form is not Format.NAME):
+                out.record(reply, sheet, is_first=is_first)
                 is_first = False
         seen.clear()
         seen.update(now)

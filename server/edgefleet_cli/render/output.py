@@ -12,30 +12,33 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgefleet_cli.core.options import Color, Format
+from edgefleet_cli.core.reply import Document, Page, Reply
 from edgefleet_protocol.errors import EdgefleetError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-Json = dict[str, Any]
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
 PIPED_WIDTH = 400
 _GAP = 2
 """Spaces between two columns."""
 
 
 @dataclass(frozen=True)
-class Column:
+class Column(Generic[T_contra]):
     """One column: its header, how to get the cell's text from an item, and where it is shown.
 
     spare: above 0, the column is left out where the table is too wide for the terminal, the highest number first.
     """
 
     header: str
-    cell: Callable[[Json], str]
+    cell: Callable[[T_contra], str]
     wide: bool = False
     right: bool = False
     keep: bool = False  # never shortened, whatever the width of the terminal
@@ -43,12 +46,12 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Sheet(Generic[T_contra]):
     """How items of one kind are shown: what they are called, their columns and their identifier."""
 
     plural: str
-    columns: Sequence[Column]
-    name: Callable[[Json], str]
+    columns: Sequence[Column[T_contra]]
+    name: Callable[[T_contra], str]
 
 
 class Output:
@@ -94,47 +97,45 @@ class Output:
         """Write words for eyes to stdout, folded at the width of the terminal."""
         self.data.print(visible(text), markup=False, highlight=False)
 
-    def items(self, page: Json, sheet: Sheet) -> None:
+    def items(self, page: Page[T], sheet: Sheet[T]) -> None:
         """Write a list in the wished format."""
-        entries: list[Json] = page.get("items", [])
+        self.rows(page.raw, page, sheet)
+
+    def one(self, reply: Reply[T], sheet: Sheet[T], show: Callable[[T], None]) -> None:
+        """Write one object; `show` writes it for eyes."""
         if self.form in {Format.JSON, Format.YAML}:
-            self._document(page)
+            self._document(reply.raw)
         elif self.form is Format.NAME:
-            for entry in entries:
+            self.line(sheet.name(reply.value))
+        elif self.form is Format.CSV:
+            self._csv([reply.value], sheet.columns)
+        else:
+            show(reply.value)
+
+    def rows(self, document: Document, entries: Iterable[T], sheet: Sheet[T]) -> None:
+        """Write `entries`, the rows of an answer that may be more than a list; JSON and YAML get the whole `document`."""
+        if self.form in {Format.JSON, Format.YAML}:
+            self._document(document)
+            return
+        shown = list(entries)
+        if self.form is Format.NAME:
+            for entry in shown:
                 self.line(sheet.name(entry))
         elif self.form is Format.CSV:
-            self._csv(entries, sheet.columns)
-        elif entries:
-            self.table(entries, sheet.columns)
+            self._csv(shown, sheet.columns)
+        elif shown:
+            self.table(shown, sheet.columns)
         else:
             self.note(f"no {sheet.plural}")
 
-    def one(self, entry: Json, sheet: Sheet, show: Callable[[Json], None]) -> None:
-        """Write one object; `show` writes it for eyes."""
-        if self.form in {Format.JSON, Format.YAML}:
-            self._document(entry)
-        elif self.form is Format.NAME:
-            self.line(sheet.name(entry))
-        elif self.form is Format.CSV:
-            self._csv([entry], sheet.columns)
-        else:
-            show(entry)
-
-    def rows(self, document: Json, entries: list[Json], sheet: Sheet) -> None:
-        """Write `entries`, the rows of an answer that is more than a list; JSON and YAML get the whole `document`."""
-        if self.form in {Format.JSON, Format.YAML}:
-            self._document(document)
-        else:
-            self.items({"items": entries}, sheet)
-
-    def document(self, entry: Json, show: Callable[[], None]) -> None:
+    def document(self, entry: Document, show: Callable[[], None]) -> None:
         """Write an object that is no row of a list: JSON and YAML as it is, every other format by `show`."""
         if self.form in {Format.JSON, Format.YAML}:
             self._document(entry)
         else:
             show()
 
-    def facts(self, entry: Json, show: Callable[[], None]) -> None:
+    def facts(self, entry: Document, show: Callable[[], None]) -> None:
         """Write one object that has no name: CSV has a row a field, and names are those of its fields."""
         from edgefleet_cli.render.format import flat_fields
 
@@ -153,7 +154,7 @@ class Output:
         """Tell whether stdout is a terminal on which what is shown for eyes can be drawn anew."""
         return self.is_for_eyes and sys.stdout.isatty()
 
-    def record(self, entry: Json, sheet: Sheet, *, is_first: bool = False) -> None:
+    def record(self, reply: Reply[T], sheet: Sheet[T], *, is_first: bool = False) -> None:
         """Write one object of a stream at once: a line of JSON, a YAML document, a row of CSV or a name.
 
         JSON is also what a table becomes: whoever reads a stream of objects from a pipe is a program.
@@ -161,20 +162,20 @@ class Output:
         if self.form is Format.YAML:
             import yaml
 
-            sys.stdout.write("---\n" + yaml.safe_dump(entry, sort_keys=False, allow_unicode=True))
+            sys.stdout.write("---\n" + yaml.safe_dump(reply.raw, sort_keys=False, allow_unicode=True))
         elif self.form is Format.CSV:
-            self._csv([entry], sheet.columns, has_header=is_first)
+            self._csv([reply.value], sheet.columns, has_header=is_first)
         elif self.form is Format.NAME:
-            sys.stdout.write(sheet.name(entry) + "\n")
+            sys.stdout.write(sheet.name(reply.value) + "\n")
         else:
-            sys.stdout.write(_json(entry) + "\n")
+            sys.stdout.write(_json(reply.raw) + "\n")
         sys.stdout.flush()
 
-    def table(self, entries: Iterable[Json], columns: Sequence[Column]) -> None:
+    def table(self, entries: Iterable[T], columns: Sequence[Column[T]]) -> None:
         """Write a table that fits the terminal."""
         self.data.print(self.grid(entries, columns))
 
-    def grid(self, entries: Iterable[Json], columns: Sequence[Column]) -> Table:
+    def grid(self, entries: Iterable[T], columns: Sequence[Column[T]]) -> Table:
         """Return a table that fits the terminal."""
         from rich.table import Table
         from rich.text import Text
@@ -212,7 +213,7 @@ class Output:
         """Write a heading between two parts of what is shown for eyes."""
         self.data.print("\n" + visible(text), style="bold", markup=False)
 
-    def _document(self, document: Json) -> None:
+    def _document(self, document: Document) -> None:
         if self.form is Format.YAML:
             import yaml
 
@@ -222,7 +223,7 @@ class Output:
         sys.stdout.flush()
 
     @staticmethod
-    def _csv(entries: Iterable[Json], columns: Sequence[Column], *, has_header: bool = True) -> None:
+    def _csv(entries: Iterable[T], columns: Sequence[Column[T]], *, has_header: bool = True) -> None:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         if has_header:
             writer.writerow([column.header.replace(" ", "_") for column in columns])
@@ -230,7 +231,7 @@ class Output:
             writer.writerow([visible(column.cell(entry)) for column in columns])
 
 
-def fitting(entries: Sequence[Json], columns: Sequence[Column], width: int) -> list[Column]:
+def fitting(entries: Sequence[T], columns: Sequence[Column[T]], width: int) -> list[Column[T]]:
     """Return the columns that a table of `width` characters has room for: all but spare ones, as few left out as possible."""
     from rich.cells import cell_len
 
@@ -246,7 +247,7 @@ def fitting(entries: Sequence[Json], columns: Sequence[Column], width: int) -> l
     return shown
 
 
-def _json(document: Json, indent: int | None = None) -> str:
+def _json(document: Document, indent: int | None = None) -> str:
     """Return JSON in which half a surrogate pair, which UTF-8 cannot say, stands as its escape."""
     return json.dumps(document, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from edgefleet_cli.core.api.rollout import Plan, Rollout, RolloutDevice
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.options import Format
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.render.output import Output, visible
 from edgefleet_cli.rollout.render import (
@@ -27,8 +29,6 @@ from edgefleet_cli.rollout.render import (
 if TYPE_CHECKING:
     from rich.live import Live
 
-Json = dict[str, Any]
-
 POLL_S = 0.5
 AWAY_S = 120.0
 """How long a server may be away (restarting) while a rollout is watched; the rollout itself does not mind."""
@@ -39,7 +39,7 @@ _BAD_SHOWN = 20
 class Screen:
     """Where a watched rollout is shown, and where remarks go meanwhile."""
 
-    show: Callable[[Json], None]
+    show: Callable[[Reply[Rollout]], None]
     tell: Callable[[str], None]
 
 
@@ -51,23 +51,27 @@ class Rollouts:
     out: Output
     clock: SystemClock
 
-    def create(self, document: Json) -> Json:
+    def create(self, document: Document) -> Reply[Rollout]:
         """Start the rollout that a document describes and return it."""
-        return self.api.post("/rollouts", document)
+        return self.api.post("/rollouts", document, Rollout)
 
-    def get(self, rollout_id: str) -> Json:
+    def get(self, rollout_id: str) -> Reply[Rollout]:
         """Return a rollout."""
-        return self.api.get(f"/rollouts/{part(rollout_id)}")
+        return self.api.get(f"/rollouts/{part(rollout_id)}", Rollout)
 
-    def plan(self, document: Json) -> Json:
+    def plan(self, document: Document) -> Reply[Plan]:
         """Return what a document would do; nothing is started."""
-        return self.api.post("/rollouts:plan", document)
+        return self.api.post("/rollouts:plan", document, Plan)
 
-    def act(self, rollout_id: str, verb: str, **body: Any) -> Json:
+    def plan_of(self, rollout_id: str) -> Reply[Plan]:
+        """Return the plan of a rollout."""
+        return self.api.get(f"/rollouts/{part(rollout_id)}/plan", Plan)
+
+    def act(self, rollout_id: str, verb: str, **body: Any) -> Reply[Rollout]:
         """Pause, resume, abort or promote a rollout; return it as it then is."""
-        return self.api.post(f"/rollouts/{part(rollout_id)}:{verb}", body)
+        return self.api.post(f"/rollouts/{part(rollout_id)}:{verb}", body, Rollout)
 
-    def watch(self, rollout: Json, *, wait_s: float | None = None) -> Json:
+    def watch(self, rollout: Reply[Rollout], *, wait_s: float | None = None) -> Reply[Rollout]:
         """Show a rollout at every change until it is over or `wait_s` have passed; return it as it then is.
 
         A paused rollout is not over: what can be done is told, and watching goes on. Raises what `get` raises, and
@@ -76,37 +80,36 @@ class Rollouts:
         with self._screen() as screen:
             return self._follow(rollout, screen, wait_s)
 
-    def await_end(self, rollout: Json, *, wait_s: float | None = None) -> Json:
+    def await_end(self, rollout: Reply[Rollout], *, wait_s: float | None = None) -> Reply[Rollout]:
         """Wait as `watch` does and write nothing but a remark when the state changes; return the rollout as it then is."""
         return self._follow(rollout, self._remarks(), wait_s)
 
-    def _follow(self, rollout: Json, screen: Screen, wait_s: float | None) -> Json:
+    def _follow(self, rollout: Reply[Rollout], screen: Screen, wait_s: float | None) -> Reply[Rollout]:
         deadline_s = math.inf if wait_s is None else self.clock.monotonic_s() + wait_s
-        question = partial(self.get, str(rollout["id"]))
+        question = partial(self.get, rollout.value.id)
         patience = ServerRetry(screen.tell, self.clock, give_up_s=AWAY_S)
         while True:
             screen.show(rollout)
             left_s = deadline_s - self.clock.monotonic_s()
-            if is_final(rollout) or left_s <= 0:
+            if is_final(rollout.value) or left_s <= 0:
                 return rollout
             self.clock.sleep(min(POLL_S, left_s))
             rollout = patience.ask(question, until_s=deadline_s) or rollout
 
-    def bad_devices(self, rollout: Json) -> list[Json]:
+    def bad_devices(self, rollout: Rollout) -> list[RolloutDevice]:
         """Return devices on which the release failed or from which it was taken, at most 20 of each state."""
-        counts: Json = rollout.get("counts") or {}
-        if not counts.get("failed") and not counts.get("rolled_back"):
+        if not rollout.counts.failed and not rollout.counts.rolled_back:
             return []
-        path = f"/rollouts/{part(str(rollout['id']))}/devices"
-        found = [self.api.pages(path, limit=_BAD_SHOWN, state=state)["items"] for state in BAD_DEVICE_STATES]
+        path = f"/rollouts/{part(rollout.id)}/devices"
+        found = [self.api.pages(path, RolloutDevice, limit=_BAD_SHOWN, state=state) for state in BAD_DEVICE_STATES]
         return [device for devices in found for device in devices]
 
-    def show_bad_devices(self, rollout: Json) -> None:
+    def show_bad_devices(self, rollout: Rollout) -> None:
         """Write the devices of `bad_devices`, if any, with their reasons."""
         devices = self.bad_devices(rollout)
         if devices:
             self.out.heading("Devices on which it failed or was taken back")
-            self.out.table(devices, device_sheet(rollout.get("stages")).columns)
+            self.out.table(devices, device_sheet().columns)
 
     @contextmanager
     def _screen(self) -> Iterator[Screen]:
@@ -123,26 +126,27 @@ class Rollouts:
         """Return what shows a rollout by a remark at each change of its state alone."""
         told = ""
 
-        def show(rollout: Json) -> None:
+        def show(rollout: Reply[Rollout]) -> None:
             nonlocal told
-            if rollout.get("state") != told:
-                told = str(rollout.get("state"))
-                self._tell(rollout)
+            if rollout.value.state != told:
+                told = rollout.value.state
+                self._tell(rollout.value)
 
         return Screen(show, self.out.note)
 
     def _record(self) -> Screen:
         sheet = rollout_sheet(self.clock.now())
-        seen: list[Json] = []
+        seen: Document = {}
         remarks = self._remarks()
 
-        def show(rollout: Json) -> None:
-            if seen and seen[-1] == rollout:
+        def show(rollout: Reply[Rollout]) -> None:
+            nonlocal seen
+            if seen == rollout.raw:
                 return
             if self.out.form is not Format.NAME or not seen:
                 self.out.record(rollout, sheet, is_first=not seen)
             remarks.show(rollout)
-            seen[:] = [rollout]
+            seen = rollout.raw
 
         return Screen(show, remarks.tell)
 
@@ -152,13 +156,13 @@ class Rollouts:
         console = self.out.data
         drawn = ""
 
-        def show(rollout: Json) -> None:
+        def show(rollout: Reply[Rollout]) -> None:
             nonlocal drawn
             now = self.clock.now()
-            view = live_view(rollout, now)
+            view = live_view(rollout.value, now)
             lines = console.render_lines(view, pad=False)
-            if len(lines) >= console.height and not is_final(rollout):
-                view = live_view(rollout, now, is_compact=True)
+            if len(lines) >= console.height and not is_final(rollout.value):
+                view = live_view(rollout.value, now, is_compact=True)
                 lines = console.render_lines(view, pad=False)
             now_drawn = "\n".join("".join(segment.text for segment in line) for line in lines)
             if now_drawn != drawn:
@@ -167,11 +171,11 @@ class Rollouts:
 
         return Screen(show, lambda told: console.print(visible(told), markup=False))
 
-    def _tell(self, rollout: Json) -> None:
+    def _tell(self, rollout: Rollout) -> None:
         """Remark on the state, and on what to do where the rollout waits for a person or is over."""
-        reason = f": {rollout['reason']}" if rollout.get("reason") else ""
-        self.out.note(f"{rollout.get('id')} {state_text(rollout)}{reason}")
-        if rollout.get("state") in WAITS_FOR_A_PERSON or is_final(rollout):
+        reason = f": {rollout.reason}" if rollout.reason else ""
+        self.out.note(f"{rollout.id} {state_text(rollout)}{reason}")
+        if rollout.state in WAITS_FOR_A_PERSON or is_final(rollout):
             hint = next_steps(rollout)
             if hint:
                 self.out.note(f"next: {hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,10 @@ from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags
 
 app = typer.Typer(help="Rollouts: a release goes out stage by stage and is judged at each.", no_args_is_help=True)
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
+    from edgefleet_cli.core.reply import Document, Page
+
 Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)]
 File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
@@ -93,13 +96,14 @@ def lint(
     from edgefleet_cli.rollout.start import rollouts_of
 
     session = Session.of(ctx)
-    plan = rollouts_of(session).plan(read_document(file))
+    reply = rollouts_of(session).plan(read_document(file))
+    plan = reply.value
     if session.out.is_for_eyes:
         show_lint(session.out, plan)
     else:
-        session.out.rows(plan, findings(plan), FINDINGS)
-    errors = sum(entry.get("level") == "error" for entry in plan.get("findings") or [])
-    warnings = len(plan.get("findings") or []) - errors
+        session.out.rows(reply.raw, findings(plan), FINDINGS)
+    errors = sum(finding.level == "error" for finding in plan.findings)
+    warnings = len(plan.findings) - errors
     session.out.note(f"{counted(errors, 'error')}, {counted(warnings, 'warning')}")
     raise typer.Exit(EXIT_FAILED if errors else EXIT_OK)
 
@@ -134,12 +138,13 @@ def list_rollouts(
     watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
     """List rollouts, newest first; those that finished and turned out bad afterwards are named below."""
+    from edgefleet_cli.core.api.rollout import Rollout
     from edgefleet_cli.rollout.render import regressed_lines, rollout_sheet
 
     session = Session.of(ctx)
 
-    def ask() -> Json:
-        return session.api.pages("/rollouts", state=state, model=model, device=device, limit=limit)
+    def ask() -> Page[Rollout]:
+        return session.api.pages("/rollouts", Rollout, state=state, model=model, device=device, limit=limit)
 
     if watching:
         from edgefleet_cli.render.live_list import watch_list
@@ -148,7 +153,7 @@ def list_rollouts(
         raise typer.Exit(EXIT_TIMEOUT)
     page = ask()
     session.out.items(page, rollout_sheet(session.clock.now()))
-    for line in regressed_lines(page["items"]):
+    for line in regressed_lines(page):
         session.out.note(line)
 
 
@@ -159,10 +164,11 @@ def history(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 20,
 ) -> None:
     """List what was rolled out of a model, newest first: which release, how it ended, how long it took, by whom."""
+    from edgefleet_cli.core.api.rollout import Rollout
     from edgefleet_cli.rollout.render import HISTORY
 
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/rollouts", model=model, limit=limit), HISTORY)
+    session.out.items(session.api.pages("/rollouts", Rollout, model=model, limit=limit), HISTORY)
 
 
 @app.command("status")
@@ -178,7 +184,7 @@ def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
         raise typer.Exit(watch_on(session, rollout))
     sheet = rollout_sheet(session.clock.now())
     session.out.one(rollout, sheet, lambda entry: session.out.prose(status_line(entry)))
-    raise typer.Exit(exit_code(rollout))
+    raise typer.Exit(exit_code(rollout.value))
 
 
 @app.command("show")
@@ -192,7 +198,7 @@ def show(ctx: typer.Context, rollout_id: Id) -> None:
     session.out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show(session, entry))
 
 
-def _show(session: Session, rollout: Json) -> None:
+def _show(session: Session, rollout: Rollout) -> None:
     from edgefleet_cli.rollout.render import next_steps, show_head
     from edgefleet_cli.rollout.stage_tree import rollout_tree
     from edgefleet_cli.rollout.start import rollouts_of
@@ -225,7 +231,6 @@ def plan(
     file: File = None,
 ) -> None:
     """Show who gets the release, in which stage and why, and who does not: of a rollout, or of a spec."""
-    from edgefleet_cli.core.api_client import part
     from edgefleet_cli.rollout.start import rollouts_of, write_plan
 
     session = Session.of(ctx)
@@ -235,11 +240,8 @@ def plan(
             why="exactly one of ID and --file is needed",
             next_step="`edgectl rollout plan ID`, or `edgectl rollout plan -f spec.yaml`",
         )
-    if file is not None:
-        found = rollouts_of(session).plan(read_document(file))
-    else:
-        found = session.api.get(f"/rollouts/{part(str(rollout_id))}/plan")
-    write_plan(session, found)
+    rollouts = rollouts_of(session)
+    write_plan(session, rollouts.plan_of(str(rollout_id)) if file is None else rollouts.plan(read_document(file)))
 
 
 @app.command("explain")
@@ -249,21 +251,22 @@ def explain(
     every: Annotated[bool, typer.Option("--all", help="All decisions, not only the newest of each cell.")] = False,
 ) -> None:
     """Show why a rollout is where it is: decisions, their evidence made up anew (exit 1 if one differs), what it waits for."""
+    from edgefleet_cli.core.api.rollout import Decision, Rollout, RolloutDevice
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.core.options import Format
     from edgefleet_cli.rollout import explain as rollout_explain
 
     session = Session.of(ctx)
     path = f"/rollouts/{part(rollout_id)}"
-    page = session.api.pages(f"{path}/decisions")
+    page = session.api.pages(f"{path}/decisions", Decision)
     if session.out.form is Format.TABLE:
-        rollout = session.api.get(path)
-        devices = session.api.pages(f"{path}/devices", limit=rollout_explain.WAITING_LIMIT)["items"]
-        decisions = rollout_explain.chosen(page["items"], is_all=every)
+        rollout = session.api.get(path, Rollout).value
+        devices = session.api.pages(f"{path}/devices", RolloutDevice, limit=rollout_explain.WAITING_LIMIT)
+        decisions = rollout_explain.chosen(page, is_all=every)
         rollout_explain.show_explanation(session.out, rollout, decisions, devices, session.clock.now())
     else:
-        session.out.rows(page, rollout_explain.chosen(page["items"], is_all=every), rollout_explain.DECISIONS)
-    wrong = len(rollout_explain.disagreeing(page["items"]))
+        session.out.rows(page.raw, rollout_explain.chosen(page, is_all=every), rollout_explain.DECISIONS)
+    wrong = len(rollout_explain.disagreeing(page))
     if wrong:
         session.out.note(f"{counted(wrong, 'decision')} cannot be made again from what was stored as evidence")
     raise typer.Exit(EXIT_FAILED if wrong else EXIT_OK)
@@ -279,13 +282,15 @@ def devices(
     watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
     """List the devices of a rollout, with state and reason."""
+    from edgefleet_cli.core.api.rollout import RolloutDevice
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.rollout.render import device_sheet
 
     session = Session.of(ctx)
+    path = f"/rollouts/{part(rollout_id)}/devices"
 
-    def ask() -> Json:
-        return session.api.pages(f"/rollouts/{part(rollout_id)}/devices", limit=limit, state=state, stage=stage)
+    def ask() -> Page[RolloutDevice]:
+        return session.api.pages(path, RolloutDevice, limit=limit, state=state, stage=stage)
 
     if watching:
         from edgefleet_cli.render.live_list import watch_list
@@ -390,11 +395,9 @@ def abort(
     from edgefleet_cli.rollout.start import rollouts_of
 
     session = Session.of(ctx)
-    rollout = rollouts_of(session).get(rollout_id)
+    rollout = rollouts_of(session).get(rollout_id).value
     then = "They go back to what they ran before." if rollback else "They keep it."
-    session.confirm(
-        f"Abort {rollout_id} ({text(rollout.get('release'))}; devices: {counts_text(rollout.get('counts'))})? {then}"
-    )
+    session.confirm(f"Abort {rollout_id} ({text(rollout.release)}; devices: {counts_text(rollout.counts)})? {then}")
     body = {"reason": reason, "rollback": rollback}
     _act(ctx, rollout_id, "abort", body, wait=wait, wanted=frozenset({"rolled_back" if rollback else "cancelled"}))
 
@@ -403,7 +406,7 @@ def _act(
     ctx: typer.Context,
     rollout_id: str,
     verb: str,
-    body: Json,
+    body: Document,
     *,
     wait: bool = False,
     wanted: frozenset[str] = frozenset(),

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Output
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.rollout import Plan
 
 BAD_PCT = ("10", "20", "50", "100")
-ROWS = (
-    Column("stratum", lambda r: r["stratum"], keep=True),
-    Column("stage", lambda r: r["stage"], keep=True),
-    Column("devices", lambda r: r["devices"], right=True),
-    Column("needed", lambda r: r["needed"], right=True),
-    *(Column(f"{bad} % bad", lambda r, bad=bad: r[bad], right=True) for bad in BAD_PCT),  # type: ignore[misc]
+
+
+class PowerRow(NamedTuple):
+    """One stratum or one of its stages, in words. stops: by `BAD_PCT`."""
+
+    stratum: str
+    stage: str
+    devices: str
+    needed: str
+    stops: dict[str, str]
+
+
+ROWS: tuple[Column[PowerRow], ...] = (
+    Column("stratum", lambda r: r.stratum, keep=True),
+    Column("stage", lambda r: r.stage, keep=True),
+    Column("devices", lambda r: r.devices, right=True),
+    Column("needed", lambda r: r.needed, right=True),
+    *(Column(f"{bad} % bad", lambda r, bad=bad: r.stops[bad], right=True) for bad in BAD_PCT),  # type: ignore[misc]
 )
 
 
-def power_rows(plan: Json) -> list[Json]:
+def power_rows(plan: Plan) -> list[PowerRow]:
     """Return one row of texts a stratum, of devices until a bad release is stopped, then one for each of its stages."""
     rows = []
-    for stratum in plan.get("power") or []:
-        to_stop = stratum.get("to_stop") or {}
-        head = {"stratum": text(stratum.get("stratum")), "stage": "to stop it", "devices": text(stratum.get("devices"))}
-        rows.append({**head, "needed": "", **{bad: _devices(to_stop.get(bad)) for bad in BAD_PCT}})
-        for stage in stratum.get("stages") or []:
-            stops = stage.get("stops") or {}
-            rows.append(
-                {
-                    "stratum": "",
-                    "stage": text(stage.get("stage")),
-                    "devices": text(stage.get("devices")),
-                    "needed": text(stage.get("needed")),
-                    **{bad: _chance(stops.get(bad)) for bad in BAD_PCT},
-                }
-            )
+    for stratum in plan.power:
+        to_stop = {bad: _devices(stratum.to_stop.get(bad)) for bad in BAD_PCT}
+        rows.append(PowerRow(text(stratum.stratum), "to stop it", text(stratum.devices), "", to_stop))
+        for stage in stratum.stages:
+            stops = {bad: _chance(stage.stops.get(bad)) for bad in BAD_PCT}
+            rows.append(PowerRow("", text(stage.stage), text(stage.devices), text(stage.needed), stops))
     return rows
 
 
-def show_power(out: Output, plan: Json) -> None:
+def show_power(out: Output, plan: Plan) -> None:
     """Write what the stages can find out: devices there and needed to pass, and how surely a bad release is stopped there."""
     rows = power_rows(plan)
     if rows:
@@ -50,12 +54,12 @@ def show_power(out: Output, plan: Json) -> None:
         out.table(rows, ROWS)
 
 
-def _devices(count: Any) -> str:
-    return f"after {count}" if isinstance(count, int) else "not by 500"
+def _devices(count: int | None) -> str:
+    return "not by 500" if count is None else f"after {count}"
 
 
-def _chance(chance: Any) -> str:
-    if not isinstance(chance, int | float):
+def _chance(chance: float | None) -> str:
+    if chance is None:
         return "-"
     return (
         f"{100 * chance:.0f} %"

@@ -8,19 +8,48 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from msgspec import Struct
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, CliError, UsageError
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.render.format import duration, text
 from edgefleet_cli.render.output import Column, Sheet
 
-Json = dict[str, Any]
 
-STAGES = Sheet(
+class Problem(Struct, frozen=True):
+    """A promise that a drawn scenario broke. again: the command that tells the same story."""
+
+    seed: int
+    problems: tuple[str, ...]
+    again: str
+
+
+class Told(Struct, frozen=True):
+    """What a simulation says, of one scenario or of many. Each figure is there only where it is known."""
+
+    state: str | None = None
+    reason: str | None = None
+    took_s: float | None = None
+    runs: Any = None
+    ended: Any = None
+    devices: Any = None
+    stages: Any = None
+    exposed: Any = None
+    commits: Any = None
+    crashes: Any = None
+    device_crashes: Any = None
+    broken: tuple[Problem | str, ...] = ()
+    transcript: tuple[str, ...] = ()
+    again: str | None = None
+    shrunk_again: str | None = None
+
+
+STAGES: Sheet[tuple[str, str]] = Sheet(
     "stages",
-    [Column("stage", lambda s: text(s.get("stage")), keep=True), Column("state", lambda s: text(s.get("state")))],
-    lambda s: text(s.get("stage")),
+    [Column("stage", lambda s: text(s[0]), keep=True), Column("state", lambda s: text(s[1]))],
+    lambda s: text(s[0]),
 )
 
 
@@ -61,7 +90,7 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     """
     session = Session.of(ctx)
     _refuse_ignored(ctx)
-    scenario: Json = {
+    scenario = {
         "seed": seed,
         "devices": _fleet(devices, profiles),
         "spec": _spec(file),
@@ -78,7 +107,7 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         "away": away,
     }
     is_told = story or session.out.is_for_eyes
-    request: Json = {"story": is_told, "shrink": shrink}
+    request: dict[str, Any] = {"story": is_told, "shrink": shrink}
     if runs:
         request = {"runs": runs, "seed": seed}
     elif drawn is not None:
@@ -87,7 +116,7 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         request["scenario"] = scenario if whole is None else _scenario(whole)
     told = run(request)
     _tell(session, told, is_story=story)
-    raise typer.Exit(EXIT_FAILED if told.get("broken") else EXIT_OK)
+    raise typer.Exit(EXIT_FAILED if told.value.broken else EXIT_OK)
 
 
 def _fleet(devices: int, profiles: int) -> dict[str, int]:
@@ -96,12 +125,11 @@ def _fleet(devices: int, profiles: int) -> dict[str, int]:
     return {name: count for name, count in shares.items() if count}
 
 
-def _tell(session: Session, told: Json, *, is_story: bool) -> None:
+def _tell(session: Session, told: Reply[Told], *, is_story: bool) -> None:
     if session.out.is_for_eyes:
-        _show(session, told, is_told=is_story)
+        _show(session, told.value, is_told=is_story)
         return
-    rows = [{"stage": name, "state": state} for name, state in (told.get("stages") or {}).items()]
-    session.out.rows(told, rows, STAGES)
+    session.out.rows(told.raw, (told.value.stages or {}).items(), STAGES)
 
 
 _ONE = frozenset({"story", "shrink"})
@@ -128,7 +156,7 @@ def _refuse_ignored(ctx: typer.Context) -> None:
             )
 
 
-def _scenario(file: str) -> Json:
+def _scenario(file: str) -> Document:
     """Return the scenario in a file: alone, or in what `-o json` printed, there the smaller one if there is one."""
     from edgefleet_cli.rollout.spec import read_document
 
@@ -139,14 +167,14 @@ def _scenario(file: str) -> Json:
     return document
 
 
-def run(request: Json) -> Json:
+def run(request: Document) -> Reply[Told]:
     """Run the simulation as a child process and return its answer. Raises UsageError, SimulationError."""
     require("sqlmodel", "server")
     done = subprocess.run(
         python_module("edgefleet_sim"), input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=False
     )
     try:
-        told: Json = json.loads(done.stdout)
+        told = json.loads(done.stdout)
     except ValueError:
         raise SimulationError(
             "the simulation ended without an answer",
@@ -156,10 +184,10 @@ def run(request: Json) -> Json:
     if "error" in told:
         error = told["error"]
         raise UsageError(str(error["message"]), why=str(error["why"]), next_step=str(error["next"]))
-    return told
+    return Reply(told, Told)
 
 
-def _spec(file: str | None) -> Json:
+def _spec(file: str | None) -> Document:
     """Return the fields of a spec that a file holds, alone or as a whole document."""
     if file is None:
         return {}
@@ -170,27 +198,36 @@ def _spec(file: str | None) -> Json:
     return inner if isinstance(inner, dict) else document
 
 
-def _show(session: Session, told: Json, *, is_told: bool) -> None:
+def _show(session: Session, told: Told, *, is_told: bool) -> None:
     out = session.out
     if is_told:
-        for line in told.get("transcript") or []:
-            out.line(str(line))
-    pairs = [("state", text(told.get("state"))), ("reason", text(told.get("reason")))] if told.get("state") else []
-    if told.get("took_s"):
-        pairs.append(("virtual time", duration(told.get("took_s"))))
-    for name in ("runs", "ended", "devices", "stages", "exposed", "commits", "crashes", "device_crashes"):
-        if told.get(name):
-            value = told[name]
+        for line in told.transcript:
+            out.line(line)
+    pairs = [("state", text(told.state)), ("reason", text(told.reason))] if told.state else []
+    if told.took_s:
+        pairs.append(("virtual time", duration(told.took_s)))
+    figures = {
+        "runs": told.runs,
+        "ended": told.ended,
+        "devices": told.devices,
+        "stages": told.stages,
+        "exposed": told.exposed,
+        "commits": told.commits,
+        "crashes": told.crashes,
+        "device crashes": told.device_crashes,
+    }
+    for name, value in figures.items():
+        if value:
             shown = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else text(value)
-            pairs.append((name.replace("_", " "), shown))
+            pairs.append((name, shown))
     out.fields(pairs)
-    for problem in told.get("broken") or []:
-        if isinstance(problem, dict):
-            out.note(f"broken: seed {problem['seed']}: {'; '.join(problem['problems'])}; again: {problem['again']}")
+    for problem in told.broken:
+        if isinstance(problem, Problem):
+            out.note(f"broken: seed {problem.seed}: {'; '.join(problem.problems)}; again: {problem.again}")
         else:
             out.note(f"broken: {problem}")
-    if told.get("again"):
-        out.note(f"again: {told['again']}")
-    if told.get("shrunk_again"):
-        out.note(f"smaller, with the same failure: {told['shrunk_again']}")
+    if told.again:
+        out.note(f"again: {told.again}")
+    if told.shrunk_again:
+        out.note(f"smaller, with the same failure: {told.shrunk_again}")
     sys.stdout.flush()

@@ -17,7 +17,8 @@ from typing import Any
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 from edgefleet_cli.core.options import parse_duration_s
 
-Json = dict[str, Any]
+Spec = dict[str, Any]
+"""The fields of a rollout's spec, as they are written: what they mean, the server judges."""
 
 API_VERSION = "edgefleet/v1"
 KIND = "Rollout"
@@ -56,9 +57,9 @@ class RolloutFlags:
     strategy: str | None = None
 
 
-def from_flags(flags: RolloutFlags) -> Json:
+def from_flags(flags: RolloutFlags) -> Spec:
     """Return the document that the flags describe. Raises UsageError for stages or a soak that cannot be read."""
-    spec: Json = {"release": flags.release, "selector": flags.selector}
+    spec: Spec = {"release": flags.release, "selector": flags.selector}
     if flags.strategy is not None:
         if flags.stages is not None or flags.soak is not None:
             raise UsageError(
@@ -82,22 +83,22 @@ def from_flags(flags: RolloutFlags) -> Json:
     return document(spec, flags.name)
 
 
-def document(spec: Json, name: str | None = None) -> Json:
+def document(spec: Spec, name: str | None = None) -> Spec:
     """Return a spec as a whole document."""
     metadata = {"metadata": {"name": name}} if name else {}
     return {"apiVersion": API_VERSION, "kind": KIND, **metadata, "spec": spec}
 
 
-def parse_stages(text: str) -> list[Json]:
+def parse_stages(text: str) -> list[Spec]:
     """Return the stages of `canary=1,10%,100%`: a bare number is a count a stratum. Raises UsageError."""
     words = [word.strip() for word in text.split(",")]
-    stages: list[Json] = []
+    stages: list[Spec] = []
     for place, word in enumerate(words):
         match = _STAGE.fullmatch(word)
         if match is None:
             raise UsageError(f"{word!r} is not a stage", why="expected a count or a percentage", next_step=_STAGE_NEXT)
         number = float(match["number"])
-        size: Json = {"percent": _plain(number)} if match["percent"] else {"count": _plain(number)}
+        size: Spec = {"percent": _plain(number)} if match["percent"] else {"count": _plain(number)}
         stages.append({"name": match["name"] or _stage_name(place, len(words), size), "size": size})
     names = [str(stage["name"]) for stage in stages]
     if len(set(names)) < len(names):
@@ -107,7 +108,7 @@ def parse_stages(text: str) -> list[Json]:
     return stages
 
 
-def read_document(file: str) -> Json:
+def read_document(file: str) -> Spec:
     """Return the document in a YAML or JSON file, or on standard input for `-`. Raises UsageError, UnreadableFileError."""
     found = _parse(_read(file), file)
     if not isinstance(found, dict):
@@ -169,7 +170,7 @@ def _called(file: str) -> str:
     return "standard input" if file == "-" else file
 
 
-def _stage_name(place: int, count: int, size: Json) -> str:
+def _stage_name(place: int, count: int, size: Spec) -> str:
     if place == count - 1 and size.get("percent") == 100:
         return "rest" if count > 1 else "all"
     if place == 0:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
 from edgefleet_cli.core.session import Session
@@ -20,7 +20,9 @@ from edgefleet_cli.rollout.render import (
     state_text,
 )
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.rollout import Plan, Rollout
+    from edgefleet_cli.core.reply import Document, Reply
 
 
 def rollouts_of(session: Session) -> Rollouts:
@@ -28,23 +30,23 @@ def rollouts_of(session: Session) -> Rollouts:
     return Rollouts(session.api, session.out, session.clock)
 
 
-def dry_run(session: Session, document: Json) -> int:
+def dry_run(session: Session, document: Document) -> int:
     """Write what a document would do; return 0, or 1 when the server would refuse to start it."""
     plan = rollouts_of(session).plan(document)
     write_plan(session, plan)
-    session.out.note("nothing was started" if plan.get("ok") else "this rollout would be refused; nothing was started")
-    return EXIT_OK if plan.get("ok") else EXIT_FAILED
+    session.out.note("nothing was started" if plan.value.ok else "this rollout would be refused; nothing was started")
+    return EXIT_OK if plan.value.ok else EXIT_FAILED
 
 
-def write_plan(session: Session, plan: Json) -> None:
+def write_plan(session: Session, plan: Reply[Plan]) -> None:
     """Write a plan in the wished format."""
     if session.out.is_for_eyes:
-        show_plan(session.out, plan)
+        show_plan(session.out, plan.value)
     else:
-        session.out.rows(plan, plan_devices(plan), PLAN_DEVICES)
+        session.out.rows(plan.raw, plan_devices(plan.value), PLAN_DEVICES)
 
 
-def start(session: Session, document: Json, *, wait: bool) -> int:
+def start(session: Session, document: Document, *, wait: bool) -> int:
     """Start a rollout and tell its id and plan; with `wait` watch it. Return the exit code."""
     rollouts = rollouts_of(session)
     rollout = rollouts.create(document)
@@ -53,40 +55,37 @@ def start(session: Session, document: Json, *, wait: bool) -> int:
         out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show_start(session, entry))
     if wait:
         return watch(session, rollout)
-    out.note(next_steps(rollout))
+    out.note(next_steps(rollout.value))
     return EXIT_OK
 
 
-def watch(session: Session, rollout: Json, wanted: frozenset[str] = frozenset()) -> int:
+def watch(session: Session, rollout: Reply[Rollout], wanted: frozenset[str] = frozenset()) -> int:
     """Watch a rollout for as long as `--timeout` says; return 0 (finished, or a `wanted` end), 7 or 8."""
     rollouts = rollouts_of(session)
     try:
         rollout = rollouts.watch(rollout, wait_s=session.options.timeout_s)
     except KeyboardInterrupt:
-        session.out.note(f"the rollout goes on; {next_steps(rollout)}")
+        session.out.note(f"the rollout goes on; {next_steps(rollout.value)}")
         raise
-    code = EXIT_OK if rollout.get("state") in wanted else exit_code(rollout)
+    ended = rollout.value
+    code = EXIT_OK if ended.state in wanted else exit_code(ended)
     if code == EXIT_TIMEOUT:
-        session.out.note(f"not over within the time given; the rollout goes on: {next_steps(rollout)}")
+        session.out.note(f"not over within the time given; the rollout goes on: {next_steps(ended)}")
     elif session.out.is_live:
-        rollouts.show_bad_devices(rollout)
-        if next_steps(rollout):
-            session.out.note(next_steps(rollout))
+        rollouts.show_bad_devices(ended)
+        if next_steps(ended):
+            session.out.note(next_steps(ended))
     return code
 
 
-def _show_start(session: Session, rollout: Json) -> None:
-    rollout_id = text(rollout.get("id"))
-    session.out.fields(
-        [("rollout", rollout_id), ("release", text(rollout.get("release"))), ("state", state_text(rollout))]
-    )
-    from edgefleet_cli.core.api_client import part
-
+def _show_start(session: Session, rollout: Rollout) -> None:
+    rollout_id = text(rollout.id)
+    session.out.fields([("rollout", rollout_id), ("release", text(rollout.release)), ("state", state_text(rollout))])
     session.out.line("")
-    show_short_plan(session.out, session.api.get(f"/rollouts/{part(rollout_id)}/plan"))
+    show_short_plan(session.out, rollouts_of(session).plan_of(rollout_id).value)
 
 
-def settle(session: Session, rollout: Json, *, wait: bool, wanted: frozenset[str] = frozenset()) -> int:
+def settle(session: Session, rollout: Reply[Rollout], *, wait: bool, wanted: frozenset[str] = frozenset()) -> int:
     """Write what became of a rollout that was paused, resumed, promoted or aborted; with `wait` watch it on.
 
     wanted: the states in which a wait ends well besides finished, such as those that an abort asks for.
@@ -98,8 +97,8 @@ def settle(session: Session, rollout: Json, *, wait: bool, wanted: frozenset[str
     return EXIT_OK
 
 
-def _note_state(session: Session, rollout: Json) -> None:
-    reason = f": {rollout['reason']}" if rollout.get("reason") else ""
-    session.out.note(f"{text(rollout.get('id'))} is {state_text(rollout)}{reason}")
+def _note_state(session: Session, rollout: Rollout) -> None:
+    reason = f": {rollout.reason}" if rollout.reason else ""
+    session.out.note(f"{text(rollout.id)} is {state_text(rollout)}{reason}")
     if next_steps(rollout):
         session.out.note(f"next: {next_steps(rollout)}")

@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgefleet_cli.core.api.rollout import Strategy
 from edgefleet_cli.core.api_client import part
+from edgefleet_cli.core.reply import Document
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-Json = dict[str, Any]
-
-STRATEGIES = Sheet(
+STRATEGIES: Sheet[Strategy] = Sheet(
     "strategies",
     [
-        Column("strategy", lambda s: text(s.get("name")), keep=True),
+        Column("strategy", lambda s: text(s.name), keep=True),
         Column("stages", lambda s: ", ".join(text(stage.get("name")) for stage in _stages(s))),
-        Column("about", lambda s: text(s.get("about"))),
+        Column("about", lambda s: text(s.about)),
     ],
-    lambda s: text(s.get("name")),
+    lambda s: text(s.name),
 )
 
 
 def show(session: Session, name: str | None) -> None:
     """Write all strategies, or one of them as the document that it stands for."""
     if name is None:
-        session.out.items(session.api.get("/rollout-strategies"), STRATEGIES)
+        session.out.items(session.api.page("/rollout-strategies", Strategy), STRATEGIES)
         return
-    one = session.api.get(f"/rollout-strategies/{part(name)}")
-    session.out.document(one["spec"], lambda: _print(session, one["spec"]))
-    session.out.note(f"{text(one.get('about'))}; put in release and selector, then `edgectl rollout create -f FILE`")
+    one = session.api.get(f"/rollout-strategies/{part(name)}", Strategy).value
+    session.out.document(one.spec, lambda: _print(session, one.spec))
+    session.out.note(f"{text(one.about)}; put in release and selector, then `edgectl rollout create -f FILE`")
 
 
-def _print(session: Session, spec: Json) -> None:
+def _print(session: Session, spec: Document) -> None:
     import yaml
 
     session.out.line(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True).rstrip())
 
 
-def _stages(strategy: Json) -> list[Json]:
-    found: list[Json] = ((strategy.get("spec") or {}).get("spec") or {}).get("stages") or []
-    return found
+def _stages(strategy: Strategy) -> list[dict[str, Any]]:
+    inner = strategy.spec.get("spec")
+    return inner.get("stages") or [] if isinstance(inner, dict) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,18 +13,20 @@ from edgefleet_cli.render.format import counted, size, text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.rollout.render import exit_code
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.rollout import Undo, UndoMove
+    from edgefleet_cli.core.reply import Document, Reply
 
-MOVES = Sheet(
+MOVES: Sheet[UndoMove] = Sheet(
     "devices to take back",
     [
-        Column("from", lambda m: text(m.get("runs")), keep=True),
-        Column("to", lambda m: text(m.get("back_to")) if m.get("back_to") else "nothing"),
-        Column("profile", lambda m: text(m.get("profile"))),
-        Column("devices", lambda m: text(m.get("devices")), right=True),
-        Column("download", lambda m: size(m.get("bytes")) if m.get("bytes") else "0, kept slot", right=True),
+        Column("from", lambda m: text(m.runs), keep=True),
+        Column("to", lambda m: text(m.back_to) if m.back_to else "nothing"),
+        Column("profile", lambda m: text(m.profile)),
+        Column("devices", lambda m: text(m.devices), right=True),
+        Column("download", lambda m: size(m.bytes) if m.bytes else "0, kept slot", right=True),
     ],
-    lambda m: f"{m.get('runs')} {m.get('back_to')} {m.get('profile')}",
+    lambda m: f"{m.runs} {m.back_to} {m.profile}",
 )
 _LEFT_SHOWN = 10
 
@@ -46,63 +48,62 @@ def undo(
     It first shows which devices, from what, to what and at what cost, and asks. While a rollout of the model is open, only that
     one is taken back.
     """
+    from edgefleet_cli.core.api.rollout import Undo
+
     session = Session.of(ctx)
     body = {"name": name, "reason": reason}
-    plan = session.api.post("/rollouts:undo", {**body, "dry_run": True})
+    plan = session.api.post("/rollouts:undo", {**body, "dry_run": True}, Undo)
     if dry_run:
-        _show(session, plan, plan)
+        _show(session, plan.raw, plan.value)
         raise typer.Exit(EXIT_OK)
-    _show(session, None, plan)
-    told = f"{counted(plan.get('devices') or 0, 'device')}, {_cost(plan)}"
+    _show(session, None, plan.value)
+    told = f"{counted(plan.value.devices, 'device')}, {_cost(plan.value)}"
     session.confirm(f"Undo {name}: {told}?")
-    done = session.api.post("/rollouts:undo", {**body, "dry_run": False})
+    done = session.api.post("/rollouts:undo", {**body, "dry_run": False}, Undo)
     if session.out.is_for_eyes:
-        ids = ", ".join(done.get("rollouts") or [])
-        session.out.note(f"{counted(done.get('devices') or 0, 'device')} going back in {ids}")
-        session.out.note(f"watch: `edgectl rollout watch {(done.get('rollouts') or [''])[0]}`")
+        rollouts = done.value.rollouts
+        session.out.note(f"{counted(done.value.devices, 'device')} going back in {', '.join(rollouts)}")
+        session.out.note(f"watch: `edgectl rollout watch {rollouts[0] if rollouts else ''}`")
     if wait:
         raise typer.Exit(_wait(session, done))
     if not session.out.is_for_eyes:
-        session.out.rows(done, done.get("moves") or [], MOVES)
+        session.out.rows(done.raw, done.value.moves, MOVES)
     raise typer.Exit(EXIT_OK)
 
 
-def _show(session: Session, answer: Json | None, plan: Json) -> None:
+def _show(session: Session, answer: Document | None, plan: Undo) -> None:
     """Show a plan: on stdout when it is the answer, else as remarks before the question."""
-    moves = plan.get("moves") or []
     if answer is not None:
-        session.out.rows(answer, moves, MOVES)
+        session.out.rows(answer, plan.moves, MOVES)
     else:
-        for move in moves:
-            cost = f"{size(move.get('bytes'))} to download" if move.get("bytes") else "0 bytes, from the kept slot"
-            back = text(move.get("back_to")) if move.get("back_to") else "nothing"
-            session.out.note(
-                f"{counted(move.get('devices') or 0, 'device')} of {move.get('profile')}: {move.get('runs')} -> {back}, {cost}"
-            )
-    left = plan.get("left") or []
+        for move in plan.moves:
+            cost = f"{size(move.bytes)} to download" if move.bytes else "0 bytes, from the kept slot"
+            back = text(move.back_to) if move.back_to else "nothing"
+            session.out.note(f"{counted(move.devices, 'device')} of {move.profile}: {move.runs} -> {back}, {cost}")
+    left = plan.left
     for one in left[:_LEFT_SHOWN]:
-        session.out.note(f"stays: {one.get('device')} ({one.get('runs')}): {one.get('reason')}")
+        session.out.note(f"stays: {one.device} ({one.runs}): {one.reason}")
     if len(left) > _LEFT_SHOWN:
         session.out.note(f"and {len(left) - _LEFT_SHOWN} more stay as they are: -o json names all")
 
 
-def _cost(plan: Json) -> str:
-    return f"{size(plan.get('bytes'))} to download" if plan.get("bytes") else "nothing to download"
+def _cost(plan: Undo) -> str:
+    return f"{size(plan.bytes)} to download" if plan.bytes else "nothing to download"
 
 
-def _wait(session: Session, done: Json) -> int:
+def _wait(session: Session, done: Reply[Undo]) -> int:
     """Wait until the rollouts that take devices back are over; what a program reads is one answer, with how each ended."""
     from edgefleet_cli.rollout.start import rollouts_of, watch
 
     code, ended = EXIT_OK, []
     rollouts = rollouts_of(session)
-    for rollout_id in done.get("rollouts") or []:
+    for rollout_id in done.value.rollouts:
         if session.out.is_for_eyes:
             code = max(code, watch(session, rollouts.get(rollout_id), frozenset({"rolled_back"})))
             continue
-        rollout = rollouts.await_end(rollouts.get(rollout_id), wait_s=session.options.timeout_s)
-        code = max(code, EXIT_OK if rollout.get("state") == "rolled_back" else exit_code(rollout))
-        ended.append({"id": rollout_id, "state": rollout.get("state"), "reason": rollout.get("reason")})
+        rollout = rollouts.await_end(rollouts.get(rollout_id), wait_s=session.options.timeout_s).value
+        code = max(code, EXIT_OK if rollout.state == "rolled_back" else exit_code(rollout))
+        ended.append({"id": rollout_id, "state": rollout.state, "reason": rollout.reason})
     if not session.out.is_for_eyes:
-        session.out.rows({**done, "ended": ended}, done.get("moves") or [], MOVES)
+        session.out.rows({**done.raw, "ended": ended}, done.value.moves, MOVES)
     return code

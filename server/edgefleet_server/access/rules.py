@@ -58,6 +58,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("PATCH", "/devices/{device_id}"): Role.OPERATOR,
     ("DELETE", "/devices/{device_id}"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/events"): Role.VIEWER,
+    ("GET", "/devices/{device_id}/explain"): Role.VIEWER,
     ("GET", "/devices/{device_id}/telemetry"): Role.VIEWER,
     ("POST", "/devices/{device_id}:watch"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/predictions"): Role.OPERATOR,

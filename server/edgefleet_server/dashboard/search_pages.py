@@ -55,7 +55,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 def found(parts: Parts, text: str, each: int, may: Callable[[Role], bool]) -> list[Found]:
     """Return at most `each` things of every kind that have a text in their name, between the places it names and those it may mean.
 
-    may: what the user is; nobody is shown what he may not open. Without a text: what can be done.
+    may: whether the user has a role; places that the user may not open are left out. Without a text: what can be done.
     """
     wanted = text.strip().lower()
     if not wanted:

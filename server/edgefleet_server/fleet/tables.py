@@ -6,7 +6,7 @@ Only modules named `store`, and SQL conditions in `selectors` and `inventory`, r
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, false
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -76,7 +76,7 @@ class FleetClaim(SQLModel, table=True):
     name_prefix: str | None = Field(default=None, max_length=32)
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=80)
-    approval: bool = Field(default=False)
+    approval: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     """A key that asks with it waits until an operator approves it."""
 
 
@@ -123,7 +123,9 @@ class FleetDesired(SQLModel, table=True):
     gen: int = Field(sa_type=BigInteger)
     models: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
     telemetry: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
-    tasks: list[dict[str, Any]] = Field(default_factory=list, sa_column=Column(JSON, nullable=False))
+    tasks: list[dict[str, Any]] = Field(
+        default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]")
+    )
     """Tasks that are not over, as they stand in the document."""
     envelope: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     issued_at: datetime = Field(sa_type=UtcDateTime)

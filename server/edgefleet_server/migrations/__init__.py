@@ -2,6 +2,9 @@
 
 `upgrade(db)` brings a database to the newest schema; `python -m edgefleet_server.migrations.make "what changed"` writes the next step.
 Alembic is imported only where a step is taken: a server nearly always starts on a schema that is the newest one.
+
+Steps are numbered from 1001. Databases of before 0.1.0 have the steps 0001 to 0022, which are gone: they are refused, as are those of
+a newer program.
 """
 
 from functools import cache
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import inspect, text
 
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.database import Database
 
 if TYPE_CHECKING:
@@ -17,6 +21,12 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 _LOCATION = str(FOLDER).replace("%", "%%")
+
+
+class SchemaUnsupportedError(EdgefleetError):
+    """The database has a schema that this program cannot read."""
+
+    code = "server.schema_unsupported"
 
 
 def config(db: Database) -> "Config":
@@ -30,7 +40,7 @@ def config(db: Database) -> "Config":
 
 
 def upgrade(db: Database) -> None:
-    """Bring the schema up to date. Blocks; a second process waits (PostgreSQL) or finds it done."""
+    """Bring the schema up to date. Blocks; a second process waits (PostgreSQL) or finds it done. Raises SchemaUnsupportedError."""
     if not is_current(db):
         from alembic import command
 
@@ -38,14 +48,38 @@ def upgrade(db: Database) -> None:
 
 
 def is_current(db: Database) -> bool:
-    """Return whether the database has the newest schema."""
+    """Return whether the database has the newest schema. Raises SchemaUnsupportedError where it has one that no step here leads to."""
+    taken = _taken(db)
+    for step in taken:
+        if step not in _known():
+            raise _refusal(step)
+    return taken == [newest()]
+
+
+def newest() -> str:
+    """Return the number of the last step that this program knows: its file's name begins with it."""
+    return max(_known())
+
+
+def _taken(db: Database) -> list[str]:
     with db.engine.connect() as connection:
         if not inspect(connection).has_table("alembic_version"):
-            return False
-        return list(connection.scalars(text("SELECT version_num FROM alembic_version"))) == [newest()]
+            return []
+        return list(connection.scalars(text("SELECT version_num FROM alembic_version")))
+
+
+def _refusal(step: str) -> SchemaUnsupportedError:
+    if step < min(_known()):
+        return SchemaUnsupportedError(
+            f"the database has schema {step}, of an edgefleet before 0.1.0, and this program reads none older than {min(_known())}",
+            next_step="make a new server with an empty database, `edgectl server init DIR`, and enrol the devices again",
+        )
+    return SchemaUnsupportedError(
+        f"the database has schema {step}, and the newest that this program knows is {newest()}",
+        next_step="start it with the edgefleet that used it last, or restore the backup from before that one was installed",
+    )
 
 
 @cache
-def newest() -> str:
-    """Return the number of the last step that this program knows: its file's name begins with it."""
-    return max(path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*_*.py"))
+def _known() -> frozenset[str]:
+    return frozenset(path.name.partition("_")[0] for path in (FOLDER / "versions").glob("[0-9]*_*.py"))

@@ -94,11 +94,6 @@ def _without_singles(given: dict[_Name, int], populations: Mapping[_Name, int]) 
     return given
 
 
-def stage_of(device_rank: int, cuts: Sequence[int]) -> int | None:
-    """Return the index of the stage that a rank belongs to, None when no open stage reaches it. cuts: in order of stage."""
-    return next((index for index, cut in enumerate(cuts) if device_rank < cut), None)
-
-
 def count_below(ranks: Sequence[int], cut: int) -> int:
     """Return how many devices a cut reaches. ranks: rising."""
     return bisect_left(ranks, cut)

@@ -1,6 +1,7 @@
 """What a plan changes: one value for each transition, offer, revert and note. Pure; `execution` carries them out."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import msgspec
@@ -8,7 +9,16 @@ import msgspec
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis.model import Decision, Facts
-from edgefleet_server.rollout.model import Assignment, Bundle, Lease, RampWindow, RolloutState, StageRun, StageState
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    Lease,
+    RampWindow,
+    RolloutState,
+    StageRun,
+    StageState,
+    Wait,
+)
 
 # ---- what the planner wants done
 
@@ -144,8 +154,32 @@ Effect = (
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """What a step held up. stratum, stage: where, "" and None: the whole rollout; devices: how many of it, 0: a stage, no device."""
+
+    wait: Wait
+    stratum: str = ""
+    stage: int | None = None
+    devices: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step of a pass did, and what held the rest of it. step: module and function; did: in words, "" = nothing.
+
+    waits: devices that the step passed over, in the order in which it asked; filled only where a pass is made to explain itself.
+    """
+
+    step: str
+    did: str = ""
+    blocked: tuple[Blocked, ...] = ()
+    waits: Mapping[DeviceId, Wait] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, in this order, and when to look again at the latest without news (None: never)."""
+    """What to do now, in this order, and when to look again at the latest without news (None: never). report: why, step by step."""
 
     effects: tuple[Effect, ...]
     next_at: datetime | None
+    report: tuple[StepReport, ...] = ()

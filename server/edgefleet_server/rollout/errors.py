@@ -106,9 +106,3 @@ class NotApproverError(RolloutError):
     """Who answered does not have the role that the stage's approval asks for."""
 
     code = "rollout.not_approver"
-
-
-class LeaseLostError(RolloutError):
-    """Another server took the rollout over, because this one was silent too long; nothing was written."""
-
-    code = "rollout.lease_lost"

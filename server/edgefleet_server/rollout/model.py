@@ -354,8 +354,6 @@ class Snapshot:
     cells: tuple[StageRun, ...]
     assignments: tuple[Assignment, ...]
     reports: Mapping[DeviceId, Report] = field(default_factory=dict)
-    running: Mapping[DeviceId, Bundle] = field(default_factory=dict)
-    """What devices that have no assignment yet run of this model now: what they would be rolled back to."""
     code: str = ""
     reason: str = ""
     """Why the rollout is in its state."""

@@ -12,6 +12,7 @@ from edgefleet_server.composition.container import Parts
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
+from edgefleet_server.rollout.explanation import DeviceExplanation
 from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SkipIn, SpecIn, UndoIn
 from edgefleet_server.rollout.status.devices import RolloutDevice
@@ -94,6 +95,11 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         """List devices of a rollout: where each stands and why. `stage` is a name or a number from 0, `device` an id."""
         found, total = reader.device_page(rollout_id, page, state=state, stage=stage, device=device)
         return ListOf.cut(found, page, total, lambda one: one.device)
+
+    @router.get("/devices/{device_id}/explain", operation_id="explain_device")
+    def explain_device(device_id: str, _caller: Viewer) -> DeviceExplanation:
+        """Say why a device does not run what it should, model by model, and what would move it."""
+        return reader.explanation(device_id)
 
     @router.get("/rollouts/{rollout_id}/decisions", operation_id="list_rollout_decisions")
     def list_rollout_decisions(rollout_id: str, page: NewestFirst, _caller: Viewer) -> ListOf[DecisionView]:

@@ -1,9 +1,11 @@
-"""Bodies of the rollout routes. A spec is taken as it is and judged by `spec.parse_spec`, which names every mistake by path."""
+"""Bodies of the rollout routes. A spec is taken as it is and judged by `parse_spec`, which names every mistake by path."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic_core import CoreSchema
 
+from edgefleet_server.rollout.spec.parser import RolloutDocumentIn, RolloutSpecIn
 from edgefleet_server.web.strict_types import Flag
 
 
@@ -56,4 +58,11 @@ class UndoIn(BaseModel):
     dry_run: Flag = False
 
 
-SpecIn = dict[str, Any]
+class _AsSpec:
+    """Says in the API's description what `parse_spec` takes."""
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(TypeAdapter(RolloutDocumentIn | RolloutSpecIn).core_schema)
+
+
+SpecIn = Annotated[dict[str, Any], _AsSpec()]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -57,7 +57,7 @@ class TelemetryWindow(SQLModel, table=True):
     classes: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     worker_rss_bytes: int = Field(sa_type=BigInteger)
     worker_cpu_s: float
-    joules_per_answer: float = -1.0
+    joules_per_answer: float = Field(default=-1.0, sa_column_kwargs={"server_default": text("-1")})
     shadow: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
 
 

@@ -80,7 +80,6 @@ STATUS: Final[Mapping[str, int]] = {
     "rollout.nothing_to_undo": 409,
     "rollout.not_approver": 403,
     "rollout.strategy_unknown": 404,
-    "rollout.lease_lost": 503,
     "registry.error": 500,
     "access.error": 500,
     "conversion.failed": 500,

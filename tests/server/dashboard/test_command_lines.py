@@ -17,9 +17,10 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import expect
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.dashboard.operations.command_preview import command_lines
-from edgefleet_server.dashboard.operations.form_state import state_of_form
+from edgefleet_server.dashboard.operations.form_state import FormState
 from tests.server.dashboard.fleet import ORT, STAGES, Fleet
 from tests.server.dashboard.forms_of import form
 from tests.server.dashboard.looking import in_peace
@@ -27,29 +28,75 @@ from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
 from tests.support.browsers import binary, browser
 
+TEMPLATES = Path(render.__file__).parents[1] / "templates"
 NASTY = """it's $HOME "and" `id` \\ & é"""
 Typed = Mapping[str, str | list[str]]
 
 
 def test_a_form_stands_as_a_browser_would_send_it() -> None:
-    found = state_of_form("""
-        <input type="hidden" name="path.id" value="a&amp;b"><input name="body.name" required><input name="body.n" type="number" value="3">
-        <input type="checkbox" name="body.roles" value="viewer" checked><input type="checkbox" name="body.roles" value="admin">
-        <select name="body.a"><option value="">any</option><option>one two</option></select>
-        <select name="body.b"><option>x</option><option selected>one two</option></select>
-        <select name="body.c" multiple><option>x</option></select><textarea name="body.t" required>
-a=b
-c</textarea><input type="file" required data-source><input type="file" data-into="body.data.eval"><button name="no">Go</button>
-    """)
+    found = FormState()
+    written = [
+        found.input(type="hidden", name="path.id", value="a&b"), found.input(name="body.name", required=True),
+        found.input(name="body.n", type="number", value=3), found.input(type="checkbox", name="body.roles", value="viewer", checked=True),
+        found.input(type="checkbox", name="body.roles", value="admin"), found.select([("", "any"), "one two"], name="body.a"),
+        found.select(["x", "one two"], "one two", name="body.b"), found.select(["x"], name="body.c", multiple=True),
+        found.textarea("\na=b\nc", name="body.t", required=True), found.input(type="file", required=True, data_source=True),
+        found.input(type="file", data_into="body.data.eval", title=None),
+    ]  # fmt: skip
     assert found.values == {
         "path.id": ["a&b"], "body.name": [""], "body.n": ["3"], "body.roles": ["viewer"], "body.a": [""], "body.b": ["one two"],
         "body.c": [""], "body.t": ["a=b\nc"], "file.model": [""], "file.eval": [""],
     }  # fmt: skip
     assert found.needs == {"body.name", "file.model"}
+    assert written == [
+        '<input type="hidden" name="path.id" value="a&amp;b">', '<input name="body.name" required>',
+        '<input name="body.n" type="number" value="3">', '<input type="checkbox" name="body.roles" value="viewer" checked>',
+        '<input type="checkbox" name="body.roles" value="admin">',
+        '<select name="body.a"><option value="">any</option><option>one two</option></select>',
+        '<select name="body.b"><option>x</option><option selected>one two</option></select>',
+        '<select name="body.c" multiple><option>x</option></select>', '<textarea name="body.t" required>\na=b\nc</textarea>',
+        '<input type="file" required data-source>', '<input type="file" data-into="body.data.eval">',
+    ]  # fmt: skip
+
+
+def test_text_of_others_stays_text_in_a_field() -> None:
+    found = FormState()
+    hostile = "\"'><script>&"
+    escaped = "&#34;&#39;&gt;&lt;script&gt;&amp;"
+    assert found.input(name="a", value=hostile) == f'<input name="a" value="{escaped}">'
+    assert found.select([hostile, ("b", hostile)], name="s") == (
+        f'<select name="s"><option>{escaped}</option><option value="b">{escaped}</option></select>'
+    )
+    assert found.textarea(hostile, name="t") == f'<textarea name="t">{escaped}</textarea>'
+    assert found.values == {"a": [hostile], "s": [hostile], "t": [hostile]}
+
+
+def test_a_choice_that_is_not_offered_is_not_sent() -> None:
+    found = FormState()
+    assert (
+        found.select(["x", "y"], "gone", name="a") == '<select name="a"><option>x</option><option>y</option></select>'
+    )
+    assert found.select((), name="b", required=True) == '<select name="b" required></select>'
+    assert found.values == {"a": ["x"], "b": [""]}
+    assert found.needs == {"b"}
+
+
+def test_each_field_of_a_form_of_the_api_is_written_by_its_state() -> None:
+    """A field that is written as HTML would be missing from the lines under the form."""
+    calls = 0
+    for file in sorted(TEMPLATES.rglob("*.html")):
+        for call in re.findall(
+            r"{% call(?:\(form\))? a\.(?:act|careful)\(.*?{% endcall %}", file.read_text(), re.DOTALL
+        ):
+            calls += 1
+            assert call.startswith("{% call(form)"), (file.name, call)
+            assert not re.search(r"<(input|select|textarea)\b", call), (file.name, call)
+    assert calls > 30
 
 
 def test_a_secret_is_never_in_a_line(empty_fleet: Fleet) -> None:
-    found = state_of_form('<input type="password" name="body.public_key" value="hush" required>')
+    found = FormState()
+    found.input(type="password", name="body.public_key", value="hush", required=True)
     lines = command_lines(
         Operations(empty_fleet.house.app.openapi()), "set_capture_key", found.values, found.needs, empty_fleet.house.clock.now()
     )  # fmt: skip

@@ -15,10 +15,10 @@ from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
 from edgefleet_server.dashboard.fleet.views import PAGE_DEVICES
-from edgefleet_server.dashboard.live.fragments import live_parts
 from edgefleet_server.dashboard.operations.catalog import Operations
 from edgefleet_server.fleet.desired.model import TaskOrder
 from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, Fleet, follow, staged
+from tests.server.dashboard.live_elements import live_elements
 from tests.server.dashboard.test_pages import text_of
 
 Story = tuple[Fleet, str, str]
@@ -44,7 +44,7 @@ def rows_of(page: str) -> list[str]:
 
 def part_of(page: str, name: str) -> str:
     """Return the text of one live part of a page."""
-    return text_of(live_parts(page)[name])
+    return text_of(live_elements(page)[name])
 
 
 def link(page: str, rel: str) -> str:

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.login import COOKIE
-from edgefleet_server.dashboard.live.fragments import as_swap, live_parts
-from tests.server.dashboard.fleet import Device, Fleet
+from edgefleet_server.dashboard.core.render import LIVE_PARTS_KEY
+from edgefleet_server.dashboard.live.stream import as_swap
+from tests.server.dashboard.fleet import ORT, STAGES, Device, Fleet
+from tests.server.dashboard.live_elements import live_elements
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import code_of, link_of
 
@@ -19,8 +23,8 @@ PAGE = """<!doctype html><body><p id="asof" data-live>now</p><section id="a" dat
 <svg><rect x="0"/></svg><b>1 &lt; 2</b></div></section><section id="still">old</section><div data-live>no id</div></body>"""
 
 
-def test_live_parts_are_whole_and_the_rest_is_left() -> None:
-    parts = live_parts(PAGE)
+def test_live_elements_are_whole_and_the_rest_is_left() -> None:
+    parts = live_elements(PAGE)
     assert list(parts) == ["asof", "a"]
     assert parts["a"].startswith('<section id="a" data-live><h2>A</h2>')
     assert parts["a"].endswith("<b>1 &lt; 2</b></div></section>")
@@ -71,6 +75,41 @@ def test_a_change_comes_to_everyone_within_a_moment(live: tuple[Fleet, Device, s
         assert 'hx-swap-oob="innerMorph"' in until(first, "offline</span>")
         until(second, "offline</span>")
     device.connect()
+
+
+def test_a_stream_brings_each_live_element_as_it_is_in_the_page(live: tuple[Fleet, Device, str]) -> None:
+    fleet, device, url = live
+    with looking(fleet, url, f"/devices/{device.id}", Role.OPERATOR) as (browser, messages):
+        elements = live_elements(browser.get(f"/devices/{device.id}").text)
+        assert len(elements) > 3
+        assert next(messages) == as_swap(elements)
+
+
+def test_each_page_keeps_its_live_elements_as_they_are_rendered(live: tuple[Fleet, Device, str]) -> None:
+    fleet, device, _url = live
+    fleet.release("digits@1.0.0", ORT)
+    fleet.device("lab", labels={"site": "lab"})
+    rollout = fleet.rollout(release="digits@1.0.0", selector=f"id={device.id}", stages=STAGES)
+    stages = [{"name": "trial", "mode": "shadow", "size": {"percent": 100}, "soak": "1h"}, STAGES[-1]]
+    trial = fleet.rollout(release="digits@1.0.0", selector="site=lab", stages=stages)
+    fleet.parts.fleet.groups.create("lab", "site=lab", "ann")
+    kept: dict[str, str] = {}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        kept.clear()
+        await fleet.house.app({**scope, LIVE_PARTS_KEY: kept}, receive, send)
+
+    browser = TestClient(app, base_url="http://fleet.test", follow_redirects=False)
+    browser.post("/login", data={"token": fleet.house.token(Role.ADMIN, Role.OPERATOR)})
+    for page in (
+        "/", "/devices", f"/devices/{device.id}", f"/devices/{device.id}/predictions", "/groups", "/groups/lab", "/enrolment",
+        "/models", "/models/digits", "/models/digits/1.0.0", "/rollouts", f"/rollouts/{rollout}", "/experiments",
+        f"/experiments/{trial}", "/alerts", "/events", "/bundles", "/profiles", f"/profiles/{ORT}", "/audit", "/settings",
+        "/settings/webhooks",
+    ):  # fmt: skip
+        elements = live_elements(browser.get(page).text)
+        assert len(elements) > 1, page
+        assert kept == elements, page
 
 
 def test_each_viewer_has_the_key_of_its_own_session(live: tuple[Fleet, Device, str]) -> None:

@@ -120,8 +120,8 @@ def test_a_device_that_does_not_run_what_it_should_says_why(story: tuple[Fleet, 
     fleet = story[0]
     away = next(one.id for one in fleet.parts.fleet.select("status=offline"))
     told = part_of(fleet.browser(Role.VIEWER).get(f"/devices/{away}").text, "head")
-    assert "digits@1.1.0 is wanted, digits@1.0.0 runs" in told
-    assert "It is offline; it gets the newest document when it connects." in told
+    assert "digits@1.1.0 is wanted, digits@1.0.0 runs: it is offline and was last seen" in told
+    assert "it learns of the wish when it connects." in told
 
 
 @pytest.mark.parametrize(

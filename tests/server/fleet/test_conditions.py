@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, insert, select, update
 from sqlmodel import col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -171,25 +171,3 @@ def test_label_rows_follow_whatever_writes_labels(filled: Database) -> None:
         "d-d": {"line": "4"},
         "12": {"env": "", "tier": "x"},
     }
-
-
-def test_labels_of_before_are_rows_after_the_migration(empty_database_url: str) -> None:
-    from alembic import command
-
-    from edgefleet_server import migrations
-
-    made = Database(empty_database_url)
-    migrations.upgrade(made)
-    command.downgrade(migrations.config(made), "0010")
-    with made.session() as session:
-        values = "'d-old', 'p', 'x86_64', '', '{\"env\": \"prod\"}', '{}', :at, :at, '', '', 0, 0"
-        session.execute(
-            text(
-                "INSERT INTO fleet_device (id, profile, arch, public_key, labels, facts, enrolled_at, cert_not_after, conn_id, "
-                f"boot_id, state_seq, reported_gen) VALUES ({values})"
-            ),
-            {"at": START if not made.is_sqlite else "2026-11-25 12:00:00.000000"},
-        )
-    migrations.upgrade(made)
-    assert labels(made) == {"d-old": {"env": "prod"}}
-    made.dispose()

@@ -25,6 +25,8 @@ def reading(call: Caller, rollout: str) -> str:
     device = devices.items[0].id
     _, one = call("fleet", "get_device", device)
     assert (one.id, one.desired.models[0].model) == (device, "digits")
+    _, told = call("rollout", "explain_device", device)
+    assert (told.device, [one.model for one in told.items]) == (device, ["digits"])
     _, events = call("fleet", "list_device_events", device)
     assert events.total > 0
     _, summary = call("fleet", "get_fleet_summary")

@@ -26,7 +26,7 @@ from edgefleet_server.rollout.effects import (
     StageRunUpdated,
 )
 from edgefleet_server.rollout.model import Assignment, Bundle, Report, RolloutState, StageState, Strength
-from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,

@@ -18,7 +18,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.tables import FleetEvent
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
 from edgefleet_server.rollout.analysis import replay
-from edgefleet_server.rollout.bucketing import rank, stage_of
+from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import parse_spec
@@ -31,6 +31,7 @@ from edgefleet_server.rollout.state_machines import (
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import rollouts
 from edgefleet_server.rollout.store.tables import Rollout
+from tests.server.rollout.simulated_state import stage_of
 
 EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
     "rollout": frozenset((a.value, b.value) for (a, _), b in ROLLOUT_TRANSITIONS.items()),

@@ -35,7 +35,7 @@ from edgefleet_server.rollout.model import (
     Strength,
 )
 from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.builder import NOT_BACK
+from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.planner.stages import NO_CANARY, OPENED
 from edgefleet_server.rollout.spec.model import Mode, Spec, profile_of
 from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ROLLOUT_WALKS

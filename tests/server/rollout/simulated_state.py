@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.bucketing import rank, stage_of
+from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.execution.executor import BRAKED
 from edgefleet_server.rollout.model import (
     Assignment,
@@ -27,6 +27,11 @@ from edgefleet_server.rollout.spec.model import Spec
 from tests.server.rollout.simulated_devices import TICK, Document, Scenario, SimulatedDevice, bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def stage_of(device_rank: int, cuts: Sequence[int]) -> int | None:
+    """Return the index of the stage that a rank belongs to, None when no open stage reaches it. cuts: in order of stage."""
+    return next((index for index, cut in enumerate(cuts) if device_rank < cut), None)
 
 
 class SimulatedState:

@@ -71,8 +71,8 @@ def taken(snapshot: Snapshot, now: datetime = NOW) -> list[LeaseTaken | Bandwidt
     held = {lease.device for lease in snapshot.pace.leases}
     found: list[LeaseTaken | BandwidthBooked] = []
     for a in snapshot.assignments:
-        if a.device not in held and ledger.wait(a, 0) is None:
-            found += [one for one in ledger.take(a, 0) if isinstance(one, LeaseTaken | BandwidthBooked)]
+        if a.device not in held and ledger.blocked_by(a, 0) is None:
+            found += [one for one in ledger.admit(a, 0) if isinstance(one, LeaseTaken | BandwidthBooked)]
     return found
 
 
@@ -165,8 +165,8 @@ def test_each_wait_says_why_and_what_would_move_it() -> None:
         snapshot = snapshot_of(0, 1 if name != "rate" else 2, store, **spec)
         ledger = AdmissionControl(snapshot, NOW)
         if name == "rate":
-            ledger.take(snapshot.assignments[1], 0)
-        wait = ledger.wait(snapshot.assignments[0], 0)
+            ledger.admit(snapshot.assignments[1], 0)
+        wait = ledger.blocked_by(snapshot.assignments[0], 0)
         assert wait is not None, name
         found[wait.code] = wait
         assert wait.reason

@@ -11,7 +11,6 @@ from edgefleet_server.rollout.errors import (
     ActiveExistsError,
     BadSpecError,
     IllegalStateError,
-    LeaseLostError,
     LintError,
     ReasonNeededError,
     RolloutUnknownError,
@@ -58,7 +57,6 @@ def answer(error: EdgefleetError) -> tuple[int, dict[str, object]]:
         (ActiveExistsError("another one runs"), 409, "rollout.active_exists"),
         (IllegalStateError("it has ended"), 409, "rollout.illegal_state"),
         (ReasonNeededError("say why"), 422, "rollout.reason_needed"),
-        (LeaseLostError("another server has it"), 503, "rollout.lease_lost"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -13,7 +13,7 @@ from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.assignments import is_failure
 from edgefleet_server.rollout.effects import AssignmentTransitioned
 from edgefleet_server.rollout.model import Assignment, Report
-from edgefleet_server.rollout.planner.observe import Heard, Terms, hear
+from edgefleet_server.rollout.planner.observe import Steps, Terms, observe
 from edgefleet_server.rollout.spec.model import DeviceDeadlines
 from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ASSIGNMENT_TRANSITIONS, CHAIN, FAILED_STATES
 
@@ -56,12 +56,12 @@ def report(phase: Phase | None = Phase.IDLE, **fields: Any) -> Report:
 
 def after(a: Assignment, said: Report | None, now: datetime = NOW) -> Assignment:
     """Return the assignment after a report; its steps must tell the same story."""
-    done, steps = hear(a, said, TERMS, now)
+    done, steps = observe(a, said, TERMS, now)
     check_story(a, done, steps)
     return done
 
 
-def check_story(a: Assignment, done: Assignment, steps: Heard) -> None:
+def check_story(a: Assignment, done: Assignment, steps: Steps) -> None:
     """Assert that steps lead from one to the other, each by an edge of the table."""
     edges = {(before, to) for (before, _), to in ASSIGNMENT_TRANSITIONS.items()}
     at = a

@@ -99,6 +99,8 @@ def test_defaults_of_a_rate() -> None:
             "is no such class; expected some",
         ),
         ({**BASE, "offline": {"count": "maybe"}}, "$.offline.count", "expected excluded or failed"),
+        ({**BASE, "offline": {"on_return": "leave"}}, "$.offline.on_return", "expected join, got 'leave'"),
+        ({**BASE, "offline": {"on_return": True}}, "$.offline.on_return", "expected join, got true"),
         ({**BASE, "offline": {"after": "0s"}}, "$.offline.after", "at least 1s"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from edgefleet_server.rollout.analysis import decide as analysis_decide
 from edgefleet_server.rollout.analysis import promotion_rule
 from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.analysis.model import (
     SMALL_STRATUM,
     Advance,
@@ -219,6 +220,27 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         "200 of the 300",
     ),
     (
+        "79 of a stage's 100 devices are too few",
+        large(healthy=200, stage_members=100, stage_tried=79),
+        KeepWaiting,
+        analysis_decide.STAGE_UNTRIED,
+        "79 of the 100 devices of this stage took the release up, at least 80 must",
+    ),
+    (
+        "80 are not",
+        large(healthy=200, stage_members=100, stage_tried=80),
+        Advance,
+        analysis_decide.EVIDENCE,
+        "200 of 200",
+    ),
+    (
+        "without that count 240 of 300 are enough",
+        large(healthy=240, offered=60),
+        Advance,
+        analysis_decide.EVIDENCE,
+        "240 of 240",
+    ),
+    (
         "one device of several is too few",
         facts(healthy=1),
         KeepWaiting,
@@ -343,10 +365,123 @@ def test_facts_that_contradict_themselves_promote_nothing(flaw: dict[str, Any], 
     assert decision.code == analysis_decide.FACTS_INCONSISTENT
 
 
+@pytest.mark.parametrize(
+    ("flaw", "words"),
+    [
+        ({"counts": Counts(exposed=4, healthy=4, offered=-1)}, "a count is negative"),
+        ({"failures": {"slow": -1}}, "a count is negative"),
+        ({"population": 0}, "the stratum has no device"),
+        ({"counts": Counts(exposed=5, healthy=4)}, "exposed is not its parts"),
+        ({"failures": {"slow": 1}}, "the classes are not all failures"),
+        ({"soaking": 1}, "more in soak than without an outcome"),
+        ({"pooled_exposed": 3}, "all strata have fewer devices than this one"),
+        ({"pooled_failed": -1}, "all strata have fewer failures than this one"),
+        ({"pooled_failed": 5}, "all strata have more failures than devices"),
+        ({"stage_members": 3, "stage_tried": 4}, "more devices of this stage tried it than it has"),
+        ({"stage_members": 3, "stage_tried": -1}, "more devices of this stage tried it than it has"),
+        *(({gate: at}, "a ratio of the gate is not between 0 and 1") for gate in ("max_failure", "promote_below",
+            "alpha_abort", "alpha_promote") for at in (-0.5, 0.0, 1.0, 1.5, math.nan)),
+    ],
+)  # fmt: skip
+def test_a_contradiction_is_named(flaw: dict[str, Any], words: str) -> None:
+    for rule, population in ((Rule.ALL_HEALTHY, 10), (Rule.EVIDENCE, 2000)):
+        decision = decide(msgspec.structs.replace(facts(healthy=4, rule=rule, population=population), **flaw))
+        assert decision.code == analysis_decide.FACTS_INCONSISTENT
+        assert words in decision.reason
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        facts(healthy=2, soaking=2),
+        facts(healthy=4, pooled_exposed=4, pooled_failed=0),
+        facts(healthy=4, pooled_exposed=9, pooled_failed=0),
+        facts(healthy=4, stage_members=4, stage_tried=4),
+        facts(healthy=4, stage_members=4, stage_tried=0),
+        facts(healthy=4, stage_members=4),
+        facts(healthy=4, stage_tried=9),
+        facts(healthy=1, population=1),
+        facts(healthy=8, failures={"slow": 2}, population=30, pooled_exposed=10, pooled_failed=2),
+    ],
+)
+def test_facts_at_the_edge_of_a_contradiction_are_none(sound: Facts) -> None:
+    assert decide(sound).code != analysis_decide.FACTS_INCONSISTENT
+
+
+@pytest.mark.parametrize(
+    ("given_facts", "known"),
+    [
+        (large(healthy=4), {"e_abort", "abort_at", "pooled_e_abort", "e_promote", "promote_at"}),
+        (facts(healthy=4), {"e_abort", "abort_at", "pooled_e_abort", "promote_at"}),
+        (large(healthy=4, max_failure=1.0), {"abort_at", "e_promote", "promote_at"}),
+        (large(healthy=4, max_failure=0.0), {"abort_at", "e_promote", "promote_at"}),
+        (large(healthy=4, promote_below=1.0), {"e_abort", "abort_at", "pooled_e_abort", "promote_at"}),
+        (large(healthy=4, promote_below=0.0), {"e_abort", "abort_at", "pooled_e_abort", "promote_at"}),
+        (large(healthy=4, alpha_promote=1.0), {"e_abort", "abort_at", "pooled_e_abort", "e_promote"}),
+        (large(healthy=4, alpha_promote=0.0), {"e_abort", "abort_at", "pooled_e_abort", "e_promote"}),
+        (large(healthy=4, pooled_failed=-1), {"e_abort", "abort_at", "e_promote", "promote_at"}),
+        (large(healthy=4, pooled_failed=5), {"e_abort", "abort_at", "e_promote", "promote_at"}),
+        (large(healthy=0), {"e_abort", "abort_at", "pooled_e_abort", "e_promote", "promote_at"}),
+        (large(failures={"slow": 1}), {"e_abort", "abort_at", "pooled_e_abort", "e_promote", "promote_at"}),
+    ],
+)
+def test_what_cannot_be_calculated_is_null_in_the_figures(given_facts: Facts, known: set[str]) -> None:
+    figures = decide(given_facts).figures
+    evidence = {"e_abort", "abort_at", "pooled_e_abort", "e_promote", "promote_at"}
+    assert {name for name in evidence if figures[name] is not None} == known
+
+
+def test_the_share_out_of_reach_is_a_figure_where_anybody_was_reached_for() -> None:
+    assert decide(facts(healthy=3, unreachable=1)).figures["unreachable_pct"] == 25
+    assert decide(facts(unreachable=1)).figures["unreachable_pct"] == 100
+    assert "unreachable_pct" not in decide(facts(offered=1)).figures
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2 h"), (172_799, "48 h"), (172_800, "2 d"), (0, "0 s")],
+)
+def test_how_long_a_stage_waited_is_told_in_the_unit_that_fits(seconds: float, words: str) -> None:
+    reason = decide(facts(healthy=3, offered=2, open_for_s=seconds, inconclusive_after_s=seconds)).reason
+    assert reason.startswith(f"no verdict within {words}: ")
+
+
+def test_a_stage_waits_until_its_time_is_over_and_not_with_a_time_that_is_none() -> None:
+    waits = facts(healthy=3, offered=2, inconclusive_after_s=60.0)
+    for open_for_s, is_over in ((59.9, False), (60.0, True), (math.nan, False)):
+        decision = decide(msgspec.structs.replace(waits, open_for_s=open_for_s))
+        assert isinstance(decision, Pause) == is_over
+
+
 def test_facts_that_contradict_themselves_do_not_hide_a_failure() -> None:
     broken = facts(failures={"nonfinite": 1}, population=0)
     assert isinstance(decide(broken), RollBack)
     assert isinstance(decide(msgspec.structs.replace(broken, counts=Counts(exposed=1, healthy=1))), RollBack)
+
+
+def level_of(log: float) -> float:
+    """Return the error rate whose level is exactly this evidence."""
+    at = math.exp(-log) * (1 - 1e-13)
+    while threshold(at) != log:
+        at = math.nextafter(at, 1)
+        assert threshold(at) >= log
+    return at
+
+
+def test_evidence_that_just_reaches_its_level_is_enough() -> None:
+    failing = large(healthy=10, failures={"internal": 3})
+    alpha = level_of(log_e_abort(3, 13, failing.max_failure))
+    stopped = decide(msgspec.structs.replace(failing, alpha_abort=alpha))
+    assert (stopped.code, isinstance(stopped, RollBack)) == (analysis_decide.ABORT_EVIDENCE, True)
+    pooled = large(healthy=200, pooled_exposed=260, pooled_failed=40)
+    alpha = level_of(log_e_abort(40, 260, pooled.max_failure))
+    assert decide(msgspec.structs.replace(pooled, alpha_abort=alpha)).code == analysis_decide.ABORT_POOLED
+    clean = large(healthy=100)
+    alpha = level_of(log_e_promote(0, 100, clean.promote_below))
+    assert decide(msgspec.structs.replace(clean, alpha_promote=alpha)).code == analysis_decide.EVIDENCE
+    assert (
+        decide(msgspec.structs.replace(clean, alpha_promote=alpha * (1 - 1e-9))).code == analysis_decide.MORE_EVIDENCE
+    )
 
 
 def test_a_pooled_abort_says_so_and_another_one_does_not() -> None:
@@ -402,6 +537,17 @@ def test_a_changed_fact_no_longer_agrees() -> None:
     assert not same(told, outcome_of(decide(large(healthy=73))))
     off = msgspec.structs.replace(told, figures={**told.figures, "e_promote": 19.91})
     assert not same(told, off)
+    for key, other in (("e_promote", None), ("e_promote", "19.9"), ("exposed", 72.1)):
+        changed = msgspec.structs.replace(told, figures={**told.figures, key: other})
+        assert not same(told, changed)
+        assert not same(changed, told)
+    for wrong in (
+        {"verdict": VerdictKind.PAUSE},
+        {"code": "other"},
+        {"reason": "other"},
+        {"figures": {**told.figures, "more": 1}},
+    ):
+        assert not same(told, msgspec.structs.replace(told, **wrong))
     last_digit = math.nextafter(float(told.figures["e_promote"] or 0), math.inf)
     assert same(told, msgspec.structs.replace(told, figures={**told.figures, "e_promote": last_digit}))
 

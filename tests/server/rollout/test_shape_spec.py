@@ -18,7 +18,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.rollout.lint.preview import plan
 from edgefleet_server.rollout.model import Assignment, Bundle, CandidateReport, Member, Report
-from edgefleet_server.rollout.planner.observe import Terms, as_install, hear
+from edgefleet_server.rollout.planner.observe import Terms, as_install, observe
 from edgefleet_server.rollout.preparation.population import pinned_of, stratum_of
 from edgefleet_server.rollout.spec.model import (
     Approval,
@@ -147,7 +147,7 @@ A = AssignmentState
     ],
 )
 def test_what_is_said_of_a_candidate_moves_the_assignment(before: A, report: Report, after: A) -> None:
-    assert hear(offered(before), report, TERMS, NOW)[0].state is after
+    assert observe(offered(before), report, TERMS, NOW)[0].state is after
 
 
 @pytest.mark.parametrize("phase", list(CandidatePhase))
@@ -155,14 +155,14 @@ def test_what_is_said_of_a_candidate_moves_the_assignment(before: A, report: Rep
 def test_every_word_of_a_candidate_has_a_meaning_in_every_state(phase: CandidatePhase, state: A) -> None:
     report = as_install(said(phase.value), offered(state), DIGEST)
     assert isinstance(report.phase, Phase)
-    hear(offered(state), said(phase.value), TERMS, NOW)
+    observe(offered(state), said(phase.value), TERMS, NOW)
 
 
 def test_the_soak_stands_still_while_the_candidate_is_suspended() -> None:
     healthy = offered(A.HEALTHY)
-    still, _ = hear(healthy, said("suspended", "candidate.memory"), TERMS, NOW + timedelta(minutes=5))
+    still, _ = observe(healthy, said("suspended", "candidate.memory"), TERMS, NOW + timedelta(minutes=5))
     assert (still.switched_at, still.reason) == (None, "candidate.memory said")
-    again, _ = hear(still, said("running"), TERMS, NOW + timedelta(minutes=8))
+    again, _ = observe(still, said("running"), TERMS, NOW + timedelta(minutes=8))
     assert again.switched_at == NOW + timedelta(minutes=8)
 
 
@@ -175,7 +175,7 @@ def test_the_soak_stands_still_while_the_candidate_is_suspended() -> None:
     ],
 )
 def test_a_failure_has_the_class_that_its_code_names(code: str, kind: ErrorClass) -> None:
-    assert hear(offered(A.ACKED), said("failed", code), TERMS, NOW)[0].error_class == kind.value
+    assert observe(offered(A.ACKED), said("failed", code), TERMS, NOW)[0].error_class == kind.value
 
 
 # ---- strata, pins, plans

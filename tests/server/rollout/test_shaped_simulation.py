@@ -17,7 +17,7 @@ from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.lint.preview import plan
 from edgefleet_server.rollout.lint.quality import OUT_OF_REACH
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState
-from edgefleet_server.rollout.planner.builder import LOOK_AGAIN
+from edgefleet_server.rollout.planner.completion import LOOK_AGAIN
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.spec.strategies import STRATEGIES

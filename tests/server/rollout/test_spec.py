@@ -25,9 +25,10 @@ from edgefleet_server.rollout.spec.model import (
     Spec,
     StageSpec,
     WebhookGate,
+    duration_text,
 )
-from edgefleet_server.rollout.spec.parser import dump_document, dump_spec, parse_spec, size_text
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.spec.parser import dump_document, dump_spec, parse_spec
+from edgefleet_server.rollout.spec.stages import size_text
 from tests.house.pages import blocks
 from tests.house.tree import ROOT
 from tests.server.rollout.corpus import accepted, refused

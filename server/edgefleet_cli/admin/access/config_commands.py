@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import typer
+from msgspec import Struct
 
 from edgefleet_cli.core.options import META_KEY
+from edgefleet_cli.core.reply import reply_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Settings of this command line.", no_args_is_help=True)
 
-Json = dict[str, Any]
 
-SHEET = Sheet(
+class Setting(Struct, frozen=True, rename={"source": "from"}):
+    """One setting and where its value comes from."""
+
+    setting: str
+    value: str | bool | None
+    source: str
+
+
+SHEET: Sheet[Setting] = Sheet(
     "settings",
     [
-        Column("setting", lambda s: text(s.get("setting")), keep=True),
-        Column("value", lambda s: text(s.get("value"))),
-        Column("from", lambda s: text(s.get("from"))),
+        Column("setting", lambda s: text(s.setting), keep=True),
+        Column("value", lambda s: text(s.value)),
+        Column("from", lambda s: text(s.source)),
     ],
-    lambda s: text(s.get("setting")),
+    lambda s: text(s.setting),
 )
 _IN_CONTEXT = ("server", "token")
 
@@ -34,7 +44,7 @@ def view(ctx: typer.Context) -> None:
     session = Session.of(ctx)
     given = ctx.meta.get(META_KEY, {})
     options, context = session.options, session.context
-    values: Json = {
+    values: dict[str, str | bool | None] = {
         "context": context.name if context else None,
         "server": options.server or (context.server if context else None),
         "token": "set" if options.token or (context and context.token) else None,
@@ -45,14 +55,14 @@ def view(ctx: typer.Context) -> None:
         "timeout": f"{options.timeout_s:g} s" if options.timeout_s else None,
     }
     rows = [
-        {"setting": name, "value": value, "from": _source(name, given, has_context=context is not None and bool(value))}
+        Setting(name, value, _source(name, given, has_context=context is not None and bool(value)))
         for name, value in values.items()
     ]
-    rows.append({"setting": "file", "value": str(session.contexts.path), "from": _where("EDGECTL_CONFIG")})
-    session.out.items({"items": rows}, SHEET)
+    rows.append(Setting("file", str(session.contexts.path), _where("EDGECTL_CONFIG")))
+    session.out.rows({"items": [reply_of(row).raw for row in rows]}, rows, SHEET)
 
 
-def _source(name: str, given: Json, *, has_context: bool) -> str:
+def _source(name: str, given: Mapping[str, Any], *, has_context: bool) -> str:
     if given.get(name):
         return f"--{name.replace('_', '-')}"
     if os.environ.get(f"EDGECTL_{name.upper()}"):

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from edgefleet_cli.admin.access.login_commands import server_url
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.reply import reply_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Saved servers and which one is current.", no_args_is_help=True)
-Saved = Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.contexts)]
 
-SHEET = Sheet(
+
+class Saved(Struct, frozen=True):
+    """A saved context without its token."""
+
+    name: str
+    server: str
+    logged_in: bool
+    ca_file: str | None
+    current: bool
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.contexts)]
+
+SHEET: Sheet[Saved] = Sheet(
     "contexts",
     [
-        Column("current", lambda item: "*" if item["current"] else ""),
-        Column("name", lambda item: text(item["name"]), keep=True),
-        Column("server", lambda item: text(item["server"])),
-        Column("logged in", lambda item: text(item["logged_in"])),
-        Column("ca file", lambda item: text(item["ca_file"]), wide=True),
+        Column("current", lambda item: "*" if item.current else ""),
+        Column("name", lambda item: text(item.name), keep=True),
+        Column("server", lambda item: text(item.server)),
+        Column("logged in", lambda item: text(item.logged_in)),
+        Column("ca file", lambda item: text(item.ca_file), wide=True),
     ],
-    lambda item: str(item["name"]),
+    lambda item: item.name,
 )
 
 
@@ -36,12 +50,12 @@ def list_contexts(ctx: typer.Context) -> None:
     """List saved contexts; tokens are never printed."""
     session = Session.of(ctx)
     file = session.contexts
-    items = [_public(context, file.current) for _, context in sorted(file.contexts.items())]
-    session.out.items({"items": items}, SHEET)
+    items = [reply_of(_public(context, file.current)) for _, context in sorted(file.contexts.items())]
+    session.out.rows({"items": [item.raw for item in items]}, [item.value for item in items], SHEET)
 
 
 @app.command("use")
-def use(ctx: typer.Context, name: Saved) -> None:
+def use(ctx: typer.Context, name: Name) -> None:
     """Make a saved context the current one."""
     session = Session.of(ctx)
     found = session.contexts.get(name)
@@ -71,7 +85,7 @@ def add(
 
 
 @app.command("remove")
-def remove(ctx: typer.Context, name: Saved) -> None:
+def remove(ctx: typer.Context, name: Name) -> None:
     """Forget a saved context and its token."""
     session = Session.of(ctx)
     session.contexts.get(name)
@@ -90,17 +104,13 @@ def show(
     found = session.contexts.get(name or session.options.context)
     if found is None:
         raise UsageError("there is no current context", why="none is saved", next_step="run `edgectl login URL`")
-    item = _public(found, session.contexts.current)
+    item = reply_of(_public(found, session.contexts.current))
     session.out.one(
-        item, SHEET, lambda entry: session.out.fields((key.replace("_", " "), text(entry[key])) for key in entry)
+        item,
+        SHEET,
+        lambda _: session.out.fields((key.replace("_", " "), text(value)) for key, value in item.raw.items()),
     )
 
 
-def _public(context: Context, current: str | None) -> dict[str, Any]:
-    return {
-        "name": context.name,
-        "server": context.server,
-        "logged_in": context.token is not None,
-        "ca_file": context.ca_file,
-        "current": context.name == current,
-    }
+def _public(context: Context, current: str | None) -> Saved:
+    return Saved(context.name, context.server, context.token is not None, context.ca_file, context.name == current)

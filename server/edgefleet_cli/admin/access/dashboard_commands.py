@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from edgefleet_cli.core.api.access import LoginLink
+from edgefleet_cli.core.reply import Reply
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-LINKS = Sheet(
+
+class Link(LoginLink, frozen=True):
+    """A link that signs a browser in. url: the whole address."""
+
+    url: str = ""
+
+
+LINKS: Sheet[Link] = Sheet(
     "links",
     [
-        Column("url", lambda link: text(link.get("url")), keep=True),
-        Column("expires", lambda link: moment(link.get("expires_at"))),
+        Column("url", lambda link: text(link.url), keep=True),
+        Column("expires", lambda link: moment(link.expires_at)),
     ],
-    lambda link: text(link.get("url")),
+    lambda link: text(link.url),
 )
 
 
@@ -26,13 +35,14 @@ def dashboard(
 ) -> None:
     """Print a link to the web page that signs a browser in once, within 10 minutes, with your rights."""
     session = Session.of(ctx)
-    link: dict[str, Any] = session.api.post("/login-links", {})
-    made = {"url": session.server + str(link.get("url_path", "")), **link}
-    session.out.one(made, LINKS, lambda entry: session.out.line(str(entry["url"])))
+    link = session.api.post("/login-links", {}, LoginLink)
+    url = session.server + link.value.url_path
+    made = Reply({"url": url, **link.raw}, Link)
+    session.out.one(made, LINKS, lambda entry: session.out.line(entry.url))
     if session.out.is_for_eyes:
         session.out.note("it works once, within 10 minutes; the browser is then signed in for 12 hours")
     if open_browser:
-        _open(session, str(made["url"]))
+        _open(session, url)
 
 
 def _open(session: Session, url: str) -> None:

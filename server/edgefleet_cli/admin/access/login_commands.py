@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -16,15 +16,19 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-WHOAMI = Sheet(
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.access import WhoAmI
+    from edgefleet_cli.core.reply import Reply
+
+WHOAMI: Sheet[WhoAmI] = Sheet(
     "identities",
     [
-        Column("name", lambda who: text(who.get("name"))),
-        Column("id", lambda who: text(who.get("id"))),
-        Column("roles", lambda who: text(",".join(who.get("roles") or []))),
-        Column("tenant", lambda who: text(who.get("tenant"))),
+        Column("name", lambda who: text(who.name)),
+        Column("id", lambda who: text(who.id)),
+        Column("roles", lambda who: text(",".join(who.roles))),
+        Column("tenant", lambda who: text(who.tenant)),
     ],
-    lambda who: text(who.get("name")),
+    lambda who: text(who.name),
 )
 
 
@@ -36,6 +40,7 @@ def login(
     ca: Annotated[Path | None, typer.Option("--ca", help="CA certificate of the server's TLS.")] = None,
 ) -> None:
     """Check a token at a server and save both as the current context."""
+    from edgefleet_cli.core.api.access import WhoAmI
     from edgefleet_cli.core.api_client import ApiClient
 
     session = Session.of(ctx)
@@ -43,7 +48,7 @@ def login(
     token = _read_token(session, token_stdin=token_stdin)
     ca_file = None if ca is None else str(ca.resolve())
     with ApiClient(server, token, ca_file=ca_file, request_timeout_s=session.options.timeout_s) as api:
-        who = api.get("/whoami")
+        who = api.get("/whoami", WhoAmI)
     saved = Context(name or urlsplit(server).netloc, server, token, ca_file)
     session.contexts.put(saved, make_current=True)
     session.out.note(f"saved as context {saved.name} in {session.contexts.path}")
@@ -52,8 +57,10 @@ def login(
 
 def whoami(ctx: typer.Context) -> None:
     """Show who the current token belongs to, and its role."""
+    from edgefleet_cli.core.api.access import WhoAmI
+
     session = Session.of(ctx)
-    _show(session, session.api.get("/whoami"), session.server)
+    _show(session, session.api.get("/whoami", WhoAmI), session.server)
 
 
 def logout(ctx: typer.Context) -> None:
@@ -101,6 +108,9 @@ def _read_token(session: Session, *, token_stdin: bool) -> str:
     return token
 
 
-def _show(session: Session, who: dict[str, Any], server: str) -> None:
-    pairs = [(column.header, column.cell(who)) for column in WHOAMI.columns]
-    session.out.one(who, WHOAMI, lambda _: session.out.fields([*pairs, ("server", server)]))
+def _show(session: Session, who: Reply[WhoAmI], server: str) -> None:
+    def for_eyes(me: WhoAmI) -> None:
+        pairs = [(column.header, column.cell(me)) for column in WHOAMI.columns]
+        session.out.fields([*pairs, ("server", server)])
+
+    session.out.one(who, WHOAMI, for_eyes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,28 +13,33 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.access import Token
+
 app = typer.Typer(help="Operator tokens for people and machines.", no_args_is_help=True)
 
-SHEET = Sheet(
+SHEET: Sheet[Token] = Sheet(
     "tokens",
     [
-        Column("id", lambda t: text(t.get("id")), keep=True),
-        Column("name", lambda t: text(t.get("name"))),
-        Column("role", lambda t: text(",".join(t.get("roles") or []))),
-        Column("created", lambda t: moment(t.get("created_at"))),
-        Column("expires", lambda t: moment(t.get("expires_at"))),
-        Column("last used", lambda t: moment(t.get("last_used_at"))),
-        Column("revoked", lambda t: moment(t.get("revoked_at"))),
+        Column("id", lambda t: text(t.id), keep=True),
+        Column("name", lambda t: text(t.name)),
+        Column("role", lambda t: text(",".join(t.roles))),
+        Column("created", lambda t: moment(t.created_at)),
+        Column("expires", lambda t: moment(t.expires_at)),
+        Column("last used", lambda t: moment(t.last_used_at)),
+        Column("revoked", lambda t: moment(t.revoked_at)),
     ],
-    lambda t: text(t.get("id")),
+    lambda t: text(t.id),
 )
 
 
 @app.command("list")
 def list_tokens(ctx: typer.Context) -> None:
     """List tokens; their secrets are not kept anywhere."""
+    from edgefleet_cli.core.api.access import Token
+
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/tokens"), SHEET)
+    session.out.items(session.api.pages("/tokens", Token), SHEET)
 
 
 @app.command("create")
@@ -47,15 +52,19 @@ def create(
     ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; no end without it.")] = None,
 ) -> None:
     """Make a token and print it; this is the only time it is shown."""
+    from edgefleet_cli.core.api.access import NewToken, Token
+    from edgefleet_cli.core.reply import Reply
+
     session = Session.of(ctx)
-    body: dict[str, Any] = {"name": name, "roles": role}
+    body: dict[str, object] = {"name": name, "roles": role}
     if ttl is not None:
         expires_at = session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
         body["expires_at"] = expires_at.isoformat()
-    made = session.api.post("/tokens", body)
-    session.out.one(made, SHEET, lambda entry: session.out.line(str(entry.get("token", ""))))
+    reply = session.api.post("/tokens", body, NewToken)
+    made = reply.value
+    session.out.one(Reply(reply.raw, Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
-        session.out.note(f"token {made.get('id')} with {', '.join(role)}: keep it now, it is not shown again")
+        session.out.note(f"token {made.id} with {', '.join(role)}: keep it now, it is not shown again")
 
 
 @app.command("revoke")

@@ -9,14 +9,17 @@ import os
 import ssl
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from edgefleet_cli.core.errors import ApiError, CliError
+from msgspec import Struct, field
+
+from edgefleet_cli.core.api.access import WhoAmI
+from edgefleet_cli.core.errors import ApiError, BadAnswerError, CliError
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.version import own_version
 from edgefleet_cli.render.format import moment, text
@@ -24,8 +27,6 @@ from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     import httpx
-
-Json = dict[str, Any]
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 SKEW_WARN_S = 30.0
@@ -35,8 +36,7 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _RC_FILES = {"bash": (".bashrc", ".bash_profile"), "zsh": (".zshrc",), "fish": (".config/fish/config.fish",)}
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """What one check found. status: ok, warn or fail; next: what to do, "" when nothing."""
 
     check: str
@@ -44,20 +44,28 @@ class Finding:
     detail: str
     next: str = ""
 
-    def as_json(self) -> Json:
-        """Return it as `doctor -o json` prints it."""
-        return asdict(self)
+
+class _Check(Struct, frozen=True):
+    ok: bool = False
+    detail: str = ""
+    next: str = ""
 
 
-FINDINGS = Sheet(
+class _Readiness(Struct, frozen=True):
+    """What `/readyz` says: each check by its name."""
+
+    checks: dict[str, _Check] = field(default_factory=dict)
+
+
+FINDINGS: Sheet[Finding] = Sheet(
     "checks",
     [
-        Column("check", lambda f: text(f.get("check")), keep=True),
-        Column("status", lambda f: text(f.get("status")), keep=True),
-        Column("detail", lambda f: text(f.get("detail"))),
-        Column("next", lambda f: text(f.get("next"))),
+        Column("check", lambda f: text(f.check), keep=True),
+        Column("status", lambda f: text(f.status), keep=True),
+        Column("detail", lambda f: text(f.detail)),
+        Column("next", lambda f: text(f.next)),
     ],
-    lambda f: text(f.get("check")),
+    lambda f: text(f.check),
 )
 
 
@@ -127,7 +135,7 @@ def _transport(session: Session, server: str) -> Iterator[Finding]:
         yield Finding("tls", OK, told)
 
 
-def _certificate(host: str, port: int, ca_file: str | None) -> Json:
+def _certificate(host: str, port: int, ca_file: str | None) -> dict[str, object]:
     import socket
 
     trust = ssl.create_default_context(cafile=ca_file)
@@ -173,15 +181,14 @@ def _talk(session: Session, server: str) -> Iterator[Finding]:
 def _ready(http: httpx.Client) -> Finding:
     answer = http.get("/readyz")
     try:
-        said = answer.json()
-    except ValueError:
-        said = {}
-    checks: Json = said.get("checks") or {} if isinstance(said, dict) else {}
+        checks = struct_of(answer.json(), _Readiness).checks
+    except (ValueError, BadAnswerError):
+        checks = {}
     if answer.is_success:
         return Finding("ready", OK, f"{', '.join(checks) or 'it'}: in order")
-    bad = {name: one for name, one in checks.items() if isinstance(one, dict) and not one.get("ok")}
-    told = "; ".join(f"{name}: {one.get('detail')}" for name, one in bad.items())
-    advice = "; ".join(str(one.get("next")) for one in bad.values() if one.get("next"))
+    bad = {name: one for name, one in checks.items() if not one.ok}
+    told = "; ".join(f"{name}: {one.detail}" for name, one in bad.items())
+    advice = "; ".join(one.next for one in bad.values() if one.next)
     return Finding("ready", FAIL, told or f"/readyz answers {answer.status_code}", advice or "see the server's log")
 
 
@@ -210,12 +217,12 @@ def _version(http: httpx.Client) -> Finding:
 
 def _token(session: Session) -> Finding:
     try:
-        who = session.api.get("/whoami")
+        who = session.api.get("/whoami", WhoAmI).value
     except ApiError as error:
         return Finding("token", FAIL, f"{error.message} ({error.problem_code})", error.next_step)
     except CliError as error:
         return Finding("token", FAIL, error.message, error.next_step)
-    return Finding("token", OK, f"{who.get('name')}, {', '.join(who.get('roles') or [])}, tenant {who.get('tenant')}")
+    return Finding("token", OK, f"{who.name}, {', '.join(who.roles)}, tenant {who.tenant}")
 
 
 def _completion() -> Finding:

@@ -14,9 +14,10 @@ def doctor(ctx: typer.Context) -> None:
     The server's own side is `edgectl server check`, a device's `edge-agent doctor`.
     """
     from edgefleet_cli.admin.installation.doctor import FAIL, FINDINGS, examine
+    from edgefleet_cli.core.reply import reply_of
 
     session = Session.of(ctx)
-    rows = [finding.as_json() for finding in examine(session)]
-    failed = sum(row["status"] == FAIL for row in rows)
-    session.out.rows({"ok": not failed, "items": rows}, rows, FINDINGS)
+    found = list(examine(session))
+    failed = sum(finding.status == FAIL for finding in found)
+    session.out.rows({"ok": not failed, "items": [reply_of(one).raw for one in found]}, found, FINDINGS)
     raise typer.Exit(EXIT_FAILED if failed else EXIT_OK)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from edgefleet_cli.core.reply import Page
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
+from edgefleet_cli.release.conversion.tool_environments import Tool, manage, tools_folder
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
@@ -36,24 +37,26 @@ Tools = Annotated[
     ),
 ]
 
-SHEET = Sheet(
+SHEET: Sheet[Tool] = Sheet(
     "tools",
     [
-        Column("name", lambda t: text(t.get("name")), keep=True),
-        Column("state", lambda t: text(t.get("state"))),
-        Column("version", lambda t: text(t.get("version") or None)),
-        Column("python", lambda t: text(t.get("python") or None), wide=True),
-        Column("for", lambda t: text(t.get("serves"))),
-        Column("path", lambda t: text(t.get("path")), wide=True),
+        Column("name", lambda t: text(t.name), keep=True),
+        Column("state", lambda t: text(t.state)),
+        Column("version", lambda t: text(t.version or None)),
+        Column("python", lambda t: text(t.python or None), wide=True),
+        Column("for", lambda t: text(t.serves)),
+        Column("path", lambda t: text(t.path), wide=True),
     ],
-    lambda t: text(t.get("name")),
+    lambda t: text(t.name),
 )
 
 
 @app.command("list")
 def list_tools(ctx: typer.Context, tools: Tools = None) -> None:
     """List the tools and which of them are installed here."""
-    Session.of(ctx).out.items({"items": manage("list", tools_folder(tools))}, SHEET)
+    session = Session.of(ctx)
+    found = manage("list", tools_folder(tools))
+    session.out.rows({"items": [tool.raw for tool in found.replies]}, found, SHEET)
 
 
 @app.command("install")
@@ -72,6 +75,6 @@ def remove(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
     _show(session, manage("remove", folder, name.value))
 
 
-def _show(session: Session, items: list[dict[str, Any]]) -> None:
-    for item in items:
-        session.out.one(item, SHEET, lambda t: session.out.note(f"{t['name']} is {t['state']} in {t['path']}"))
+def _show(session: Session, items: Page[Tool]) -> None:
+    for item in items.replies:
+        session.out.one(item, SHEET, lambda t: session.out.note(f"{t.name} is {t.state} in {t.path}"))

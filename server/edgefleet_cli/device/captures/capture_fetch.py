@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.errors import UsageError, WaitTimeoutError
 from edgefleet_cli.core.server_retry import ServerRetry
@@ -11,24 +11,26 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import moment, size, text
 from edgefleet_cli.render.output import Column, Sheet
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.capture import Capture, CaptureFetch
+    from edgefleet_cli.core.reply import Document
+
 POLL_S = 0.5
 
-Json = dict[str, Any]
-
-CAPTURES = Sheet(
+CAPTURES: Sheet[Capture] = Sheet(
     "captured records",
     [
-        Column("id", lambda c: text(c.get("id")), keep=True),
-        Column("model", lambda c: text(c.get("model"))),
-        Column("reason", lambda c: text(c.get("reason"))),
-        Column("class", lambda c: text(None if c.get("label") == -1 else c.get("label")), right=True),
-        Column("stands for", lambda c: text(c.get("seen")), right=True),
-        Column("taken", lambda c: moment(c.get("taken_at"))),
-        Column("size", lambda c: size(c.get("bytes")), right=True),
-        Column("trace", lambda c: text(c.get("trace_id"))),
-        Column("key", lambda c: text(c.get("key")), wide=True),
+        Column("id", lambda c: text(c.id), keep=True),
+        Column("model", lambda c: text(c.model)),
+        Column("reason", lambda c: text(c.reason)),
+        Column("class", lambda c: text(None if c.label == -1 else c.label), right=True),
+        Column("stands for", lambda c: text(c.seen), right=True),
+        Column("taken", lambda c: moment(c.taken_at)),
+        Column("size", lambda c: size(c.bytes), right=True),
+        Column("trace", lambda c: text(c.trace_id)),
+        Column("key", lambda c: text(c.key), wide=True),
     ],
-    lambda c: text(c.get("id")),
+    lambda c: text(c.id),
 )
 
 
@@ -36,13 +38,14 @@ def fetch_records(
     session: Session,
     device_id: str,
     *,
-    wanted: Json,
+    wanted: Document,
     fetch_id: str | None,
     out: Path | None,
     key: Path | None,
     wait_s: float,
 ) -> None:
     """Fetch, save and show the records of one device. Raises WaitTimeoutError when the device does not answer in time."""
+    from edgefleet_cli.core.api.capture import Capture, CaptureFetch, SealedCapture
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.device.captures.capture_files import read_key, save
 
@@ -50,12 +53,13 @@ def fetch_records(
         raise UsageError("--key needs --out", why="opened records are files", next_step="give a folder with --out")
     private_key = read_key(key) if key is not None else None  # a wrong file is said before the device is asked
     base = f"/devices/{part(device_id)}"
-    asked: Json = {"id": fetch_id} if fetch_id is not None else session.api.post(f"{base}/captures:fetch", wanted)
-    fetch = _waited(session, f"{base}/captures:fetch/{part(str(asked['id']))}", wait_s)
-    page = session.api.pages(f"{base}/captures", fetch=fetch["id"])
+    if fetch_id is None:
+        fetch_id = session.api.post(f"{base}/captures:fetch", wanted, CaptureFetch).value.id
+    fetch = _waited(session, f"{base}/captures:fetch/{part(fetch_id)}", wait_s)
+    page = session.api.pages(f"{base}/captures", Capture, fetch=fetch.id)
     files: list[Path] = []
-    for entry in page["items"] if out is not None else ():
-        record = session.api.get(f"{base}/captures/{part(str(entry['id']))}")
+    for entry in page if out is not None else ():
+        record = session.api.get(f"{base}/captures/{part(entry.id)}", SealedCapture)
         assert out is not None
         files += save(record, out, private_key)
     session.out.items(page, CAPTURES)
@@ -65,17 +69,19 @@ def fetch_records(
             session.out.note(f"they are sealed; open them with `edgectl capture-key open {out} --key FILE`")
 
 
-def _waited(session: Session, path: str, wait_s: float) -> Json:
+def _waited(session: Session, path: str, wait_s: float) -> CaptureFetch:
     """Return the fetch when it is done. Raises WaitTimeoutError."""
+    from edgefleet_cli.core.api.capture import CaptureFetch
+
     until_s = session.clock.monotonic_s() + wait_s
     patience = ServerRetry(session.out.note, session.clock)
-    fetch: Json | None = None
+    fetch: CaptureFetch | None = None
     while True:
-        fetch = patience.ask(lambda: session.api.get(path), until_s=until_s) or fetch
-        if fetch is not None and fetch["state"] == "done":
+        fetch = patience.ask(lambda: session.api.get(path, CaptureFetch).value, until_s=until_s) or fetch
+        if fetch is not None and fetch.state == "done":
             return fetch
-        if session.clock.monotonic_s() >= until_s or (fetch is not None and fetch["state"] == "expired"):
-            name = fetch["id"] if fetch is not None else path.rpartition("/")[2]
+        if session.clock.monotonic_s() >= until_s or (fetch is not None and fetch.state == "expired"):
+            name = fetch.id if fetch is not None else path.rpartition("/")[2]
             raise WaitTimeoutError(
                 f"the device has not sent its records yet (fetch {name})",
                 why="it is offline, or its day's bytes are used up; it sends them when it can, within a day",

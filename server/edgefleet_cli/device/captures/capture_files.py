@@ -14,16 +14,18 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.files import write_private
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.capture import SealedCapture
+    from edgefleet_cli.core.reply import Document, Reply
+
 MAX_PLAIN_BYTES = 64 * 1024 * 1024
 _RECORD = re.compile(r"[0-9a-z]{1,32}")
 _DTYPE = re.compile(r"[<|][biuf][1248]")
-
-Json = dict[str, Any]
 
 
 def make_key(path: Path) -> str:
@@ -65,13 +67,13 @@ def read_key(path: Path) -> bytes:
     return key.private_bytes_raw()
 
 
-def save(record: Json, folder: Path, private_key: bytes | None) -> list[Path]:
+def save(record: Reply[SealedCapture], folder: Path, private_key: bytes | None) -> list[Path]:
     """Write one record of the API's answer, opened where there is a key; return the files. Raises SealedError, UsageError."""
-    name = str(record.get("id", ""))
+    name = record.value.id
     if _RECORD.fullmatch(name) is None:
         raise UsageError(f"{name[:40]!r} is no record's id", why="the server sent it", next_step="check the server")
-    sealed = base64.b64decode(str(record.get("sealed", "")))
-    about = {key: value for key, value in record.items() if key != "sealed"}
+    sealed = base64.b64decode(record.value.sealed)
+    about = {key: value for key, value in record.raw.items() if key != "sealed"}
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if private_key is None:
@@ -98,7 +100,7 @@ def open_folder(folder: Path, private_key: bytes) -> list[Path]:
     return written
 
 
-def open_record(sealed: bytes, about: Json, private_key: bytes) -> Json:
+def open_record(sealed: bytes, about: Document, private_key: bytes) -> Document:
     """Return the content of a record. Raises SealedError: not for this key, altered, or relabelled on its way."""
     import msgspec
 
@@ -116,7 +118,7 @@ def open_record(sealed: bytes, about: Json, private_key: bytes) -> Json:
     return plain
 
 
-def _save_plain(stem: Path, about: Json, plain: Json) -> list[Path]:
+def _save_plain(stem: Path, about: Document, plain: Document) -> list[Path]:
     arrays: dict[str, bytes] = {}
     fields = {name: _field(f"in.{name}", value, arrays) for name, value in plain.get("fields", {}).items()}
     outputs = {name: _field(f"out.{name}", value, arrays) for name, value in plain.get("outputs", {}).items()}
@@ -151,7 +153,7 @@ def _npy(dtype: str, shape: list[int], data: bytes) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head.encode("latin-1") + data
 
 
-def _json(document: Json) -> bytes:
+def _json(document: Document) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, default=_plain) + "\n").encode()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from edgefleet_cli.core import completion
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.task import TasksAsked
 
 
 class Kind(StrEnum):
@@ -21,15 +24,15 @@ class Kind(StrEnum):
     RESTART = "restart"
 
 
-SHEET = Sheet(
+SHEET: Sheet[TasksAsked] = Sheet(
     "asked devices",
     [
-        Column("task", lambda one: text(one.get("kind")), keep=True),
-        Column("matched", lambda one: text(one.get("matched")), right=True),
-        Column("asked", lambda one: text(one.get("asked")), right=True),
-        Column("skipped", lambda one: text(len(one.get("skipped") or ())), right=True),
+        Column("task", lambda one: text(one.kind), keep=True),
+        Column("matched", lambda one: text(one.matched), right=True),
+        Column("asked", lambda one: text(one.asked), right=True),
+        Column("skipped", lambda one: text(len(one.skipped)), right=True),
     ],
-    lambda one: text(one.get("kind")),
+    lambda one: text(one.kind),
 )
 
 
@@ -54,18 +57,20 @@ def ask(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many devices would be asked.")] = False,
 ) -> None:
     """Ask every live device that a selector matches for its log or diagnosis, or to restart its agent; at most 1,000 at once."""
+    from edgefleet_cli.core.api.task import TasksAsked
+
     session = Session.of(ctx)
-    body: dict[str, Any] = {"kind": kind.value, "selector": selector, "dry_run": True}
+    body = {"kind": kind.value, "selector": selector, "dry_run": True}
     if kind is Kind.RESTART:
         body["what"] = "agent"
-    found = session.api.post("/devices:task", body)
+    found = session.api.post("/devices:task", body, TasksAsked)
     if not dry_run:
-        session.confirm(f"Ask {found.get('matched')} devices: {kind.value}?")
-        found = session.api.post("/devices:task", {**body, "dry_run": False})
+        session.confirm(f"Ask {found.value.matched} devices: {kind.value}?")
+        found = session.api.post("/devices:task", {**body, "dry_run": False}, TasksAsked)
 
-    def show(done: dict[str, Any]) -> None:
+    def show(done: TasksAsked) -> None:
         session.out.fields((column.header, column.cell(done)) for column in SHEET.columns)
-        for one in done.get("skipped") or ():
-            session.out.note(f"{one.get('device')}: {one.get('reason')}")
+        for one in done.skipped:
+            session.out.note(f"{one.device}: {one.reason}")
 
     session.out.one(found, SHEET, show)

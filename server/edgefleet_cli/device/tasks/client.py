@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
+from edgefleet_cli.core.api.task import Task
 from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import EXIT_TIMEOUT, CliError, UsageError
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import age, moment, size, text
 from edgefleet_cli.render.output import Column, Sheet
-
-Json = dict[str, Any]
 
 POLL_S = 0.5
 DEFAULT_WAIT_S = 120.0
@@ -33,72 +32,76 @@ class TaskTimeoutError(CliError):
     exit_code = EXIT_TIMEOUT
 
 
-def task_sheet(now: datetime) -> Sheet:
+def task_sheet(now: datetime) -> Sheet[Task]:
     """Return how tasks are listed; ages are counted from `now`."""
     return Sheet(
         "tasks; ask for one with `edgectl device diag|logs|restart ID`",
         [
-            Column("id", lambda t: text(t.get("id")), keep=True),
-            Column("kind", lambda t: text(t.get("kind"))),
-            Column("state", lambda t: text(t.get("state"))),
-            Column("asked", lambda t: age(t.get("created_at"), now), right=True),
-            Column("result", lambda t: size(t["result_bytes"]) if t.get("result_bytes") else "-", right=True),
-            Column("by", lambda t: text(t.get("created_by"))),
-            Column("reason", lambda t: ": ".join(str(t[k]) for k in ("code", "reason") if t.get(k)) or "-"),
-            Column("until", lambda t: moment(t.get("until")), wide=True),
+            Column("id", lambda t: text(t.id), keep=True),
+            Column("kind", lambda t: text(t.kind)),
+            Column("state", lambda t: text(t.state)),
+            Column("asked", lambda t: age(t.created_at, now), right=True),
+            Column("result", lambda t: size(t.result_bytes) if t.result_bytes else "-", right=True),
+            Column("by", lambda t: text(t.created_by)),
+            Column("reason", lambda t: _refusal(t) or "-"),
+            Column("until", lambda t: moment(t.until), wide=True),
         ],
-        lambda t: text(t.get("id")),
+        lambda t: text(t.id),
     )
 
 
-def ask(session: Session, device: str, body: Json, *, wait: bool) -> Json:
+def _refusal(task: Task) -> str:
+    return ": ".join(word for word in (task.code, task.reason) if word)
+
+
+def ask(session: Session, device: str, body: Document, *, wait: bool) -> Reply[Task]:
     """Make a task and, with `wait`, follow it to its end; each step is a note. Returns the task as it is then.
 
     Raises TaskFailedError, TaskTimeoutError.
     """
-    task = session.api.post(f"/devices/{part(device)}/tasks", body)
-    session.out.note(
-        f"{device}: {task['id']} {task['kind']} queued; the device learns of it by its document {task['gen']}"
-    )
+    task = session.api.post(f"/devices/{part(device)}/tasks", body, Task)
+    made = task.value
+    session.out.note(f"{device}: {made.id} {made.kind} queued; the device learns of it by its document {made.gen}")
     return _follow(session, device, task) if wait else task
 
 
-def _follow(session: Session, device: str, task: Json) -> Json:
+def _follow(session: Session, device: str, reply: Reply[Task]) -> Reply[Task]:
     limit_s = session.options.timeout_s or DEFAULT_WAIT_S
     deadline_s = session.clock.monotonic_s() + limit_s
     patience = ServerRetry(session.out.note, session.clock)
-    path = f"/devices/{part(device)}/tasks/{part(str(task['id']))}"
-    state = str(task["state"])
+    task = reply.value
+    path = f"/devices/{part(device)}/tasks/{part(task.id)}"
+    state = task.state
     while state not in _OVER:
         left_s = deadline_s - session.clock.monotonic_s()
         if left_s <= 0:
             raise TaskTimeoutError(
-                f"{device} has not done {task['id']} after {limit_s:.0f} s; it is {state}",
+                f"{device} has not done {task.id} after {limit_s:.0f} s; it is {state}",
                 why="it may be offline, or busy with an install"
                 if state in ("queued", "accepted")
-                else text(task.get("reason")),
-                next_step=f"it stays asked until {moment(task['until'])}; see `edgectl device tasks {device}`",
+                else text(task.reason),
+                next_step=f"it stays asked until {moment(task.until)}; see `edgectl device tasks {device}`",
             )
         session.clock.sleep(min(POLL_S, left_s))
-        found = patience.ask(lambda: session.api.get(path), until_s=deadline_s)
+        found = patience.ask(lambda: session.api.get(path, Task), until_s=deadline_s)
         if found is None:
             continue
-        task = found
-        if task["state"] != state:
-            state = str(task["state"])
-            session.out.note(f"{device}: {task['id']} {state}")
+        reply, task = found, found.value
+        if task.state != state:
+            state = task.state
+            session.out.note(f"{device}: {task.id} {state}")
     if state != "done":
         raise TaskFailedError(
-            f"{device} did not do {task['id']}: {state}",
-            why=": ".join(str(task[key]) for key in ("code", "reason") if task.get(key)) or "its time was over",
+            f"{device} did not do {task.id}: {state}",
+            why=_refusal(task) or "its time was over",
             next_step=f"see `edgectl device events {device}`, and ask again",
         )
-    return task
+    return reply
 
 
-def result(session: Session, device: str, task: Json) -> bytes:
+def result(session: Session, device: str, task: Task) -> bytes:
     """Return what the device sent."""
-    return session.api.read(f"/devices/{part(device)}/tasks/{part(str(task['id']))}/result")
+    return session.api.read(f"/devices/{part(device)}/tasks/{part(task.id)}/result")
 
 
 def save(data: bytes, file: Path) -> None:

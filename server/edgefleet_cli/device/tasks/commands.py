@@ -30,15 +30,17 @@ def diag(
     wait: Wait = True,
 ) -> None:
     """Let a device send its diagnosis: an archive of at most 1 MB, without secrets."""
+    from edgefleet_cli.core.api.task import Task
+    from edgefleet_cli.core.reply import Reply
     from edgefleet_cli.device.tasks.client import ask, result, save, task_sheet
 
     session = Session.of(ctx)
     task = ask(session, device_id, {"kind": "diag"}, wait=wait)
+    file = out or Path(f"{device_id}-diag.tar.gz")
     if wait:
-        file = out or Path(f"{device_id}-diag.tar.gz")
-        save(result(session, device_id, task), file)
-        task = {**task, "file": str(file)}
-    where = f"wrote {task['file']}" if wait else "not waited for"
+        save(result(session, device_id, task.value), file)
+        task = Reply({**task.raw, "file": str(file)}, Task)
+    where = f"wrote {file}" if wait else "not waited for"
     session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(where))
 
 
@@ -50,19 +52,22 @@ def logs(
     wait: Wait = True,
 ) -> None:
     """Show the last log lines of a device: the agent's, its workers' and its install children's, without secrets."""
+    from edgefleet_cli.core.api.task import Task
+    from edgefleet_cli.core.reply import Reply
     from edgefleet_cli.device.tasks.client import ask, result, task_sheet
     from edgefleet_cli.render.output import visible
 
     session = Session.of(ctx)
     body = {"kind": "logs", "lines": lines} | ({"contains": contains} if contains else {})
     task = ask(session, device_id, body, wait=wait)
-    found = result(session, device_id, task).decode("utf-8", "replace").splitlines() if wait else []
+    found = result(session, device_id, task.value).decode("utf-8", "replace").splitlines() if wait else []
 
     def show(_task: object) -> None:
         for line in found:
             session.out.line(visible(line))
 
-    session.out.one({**task, "lines": found} if wait else task, task_sheet(session.clock.now()), show)
+    told = Reply({**task.raw, "lines": found}, Task) if wait else task
+    session.out.one(told, task_sheet(session.clock.now()), show)
 
 
 def restart(
@@ -87,9 +92,10 @@ def restart(
 
 def tasks(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """List what a device was asked to do, newest first, and how far it is."""
+    from edgefleet_cli.core.api.task import Task
     from edgefleet_cli.core.api_client import part
     from edgefleet_cli.device.tasks.client import task_sheet
 
     session = Session.of(ctx)
-    page = session.api.get(f"/devices/{part(device_id)}/tasks")
+    page = session.api.page(f"/devices/{part(device_id)}/tasks", Task)
     session.out.items(page, task_sheet(session.clock.now()))

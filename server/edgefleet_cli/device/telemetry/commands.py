@@ -39,7 +39,7 @@ def metrics(
     begin = None if since is None else time_of(since, session.clock.now()).isoformat()
     usual = USUAL if since is None else MOST
     page = windows_since(session.api, device_id, limit=limit or usual, begin=begin)
-    if session.out.is_for_eyes and page["items"]:
-        session.out.table(metric_rows(page["items"]), METRICS)
+    if session.out.is_for_eyes and page.replies:
+        session.out.table(metric_rows(list(page)), METRICS)
     else:
         session.out.items(page, WINDOWS)

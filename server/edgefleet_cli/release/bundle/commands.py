@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,15 +14,20 @@ from edgefleet_cli.release.bundle.render import (
     ALL_BUNDLES,
     INSPECTED,
     VERIFIED,
+    Inspected,
     NotSignedError,
+    Verified,
     show_bundle,
     signature_text,
 )
 from edgefleet_cli.render.format import until_s
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.bundle import Signature
+    from edgefleet_cli.core.reply import Reply
+
 app = typer.Typer(help="Bundles: a release built and signed for one profile.", no_args_is_help=True)
 
-Json = dict[str, Any]
 Digest = Annotated[
     str, typer.Argument(metavar="SHA256", help="Digest of the bundle.", autocompletion=completion.bundles)
 ]
@@ -43,17 +48,20 @@ def list_bundles(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
 ) -> None:
     """List the signed bundles, newest first."""
+    from edgefleet_cli.core.api.bundle import Bundle
+
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/bundles", model=model, profile=profile, limit=limit), ALL_BUNDLES)
+    session.out.items(session.api.pages("/bundles", Bundle, model=model, profile=profile, limit=limit), ALL_BUNDLES)
 
 
 @app.command("show")
 def show(ctx: typer.Context, sha256: Digest) -> None:
     """Show a bundle of the server: how it is signed, what is in it."""
+    from edgefleet_cli.core.api.bundle import BundleInside
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)
-    found = session.api.get(f"/bundles/{part(sha256)}")
+    found = session.api.get(f"/bundles/{part(sha256)}", BundleInside)
     session.out.one(found, ALL_BUNDLES, lambda one: show_bundle(session.out, one, session.clock.now()))
 
 
@@ -63,7 +71,8 @@ def inspect(ctx: typer.Context, file: File) -> None:
     from edgefleet_agent.diagnostics.bundles import inspect_text
 
     session = Session.of(ctx)
-    session.out.one(_inspected(file), INSPECTED, lambda one: session.out.prose(inspect_text(one)))
+    found = _inspected(file)
+    session.out.one(found, INSPECTED, lambda _: session.out.prose(inspect_text(found.raw)))
 
 
 @app.command("verify")
@@ -73,10 +82,11 @@ def verify(ctx: typer.Context, file: File) -> None:
     The signature is looked up where the file claims to come from; a device checks it by the keys that it trusts itself.
     """
     session = Session.of(ctx)
-    found = _inspected(file)
-    manifest = found["manifest"]
-    signature = _signature(session, str(found["sha256"]))
-    is_valid = signature["state"] == "signed" and (until_s(signature.get("expires"), session.clock.now()) or 0) > 0
+    from edgefleet_cli.core.reply import reply_of
+
+    found = _inspected(file).value
+    signature = _signature(session, found.sha256)
+    is_valid = signature.state == "signed" and (until_s(signature.expires, session.clock.now()) or 0) > 0
     told = signature_text(signature, session.clock.now())
     if not is_valid:
         raise NotSignedError(
@@ -84,33 +94,36 @@ def verify(ctx: typer.Context, file: File) -> None:
             why=told,
             next_step="take the bundle from the server: `edgectl model pull REF`, or publish the release anew",
         )
-    named = {name: manifest[name] for name in ("model", "version", "profile")}
-    checked = {name: found[name] for name in ("file", "sha256", "bytes")}
-    row = {**checked, **named, "members": "as the manifest says", "signature": signature["state"]}
-    row |= {"role": signature["role"], "expires": signature["expires"]}
+    manifest, members = found.manifest, "as the manifest says"
+    row = Verified(
+        found.file, found.sha256, found.bytes, manifest.model, manifest.version, manifest.profile, members,
+        signature.state, signature.role, signature.expires,
+    )  # fmt: skip
     session.out.one(
-        row, VERIFIED, lambda one: session.out.line(f"{file}: every member is as the manifest says; {told}")
+        reply_of(row), VERIFIED, lambda one: session.out.line(f"{file}: every member is as the manifest says; {told}")
     )
 
 
-def _inspected(file: Path) -> Json:
+def _inspected(file: Path) -> Reply[Inspected]:
     """Return what `edge-agent bundle inspect` tells of a file. Raises UnreadableFileError, BundleError, ManifestError."""
     from edgefleet_agent.diagnostics.bundles import inspect as inspect_file
     from edgefleet_cli.core.errors import UnreadableFileError
+    from edgefleet_cli.core.reply import Reply
 
     try:
-        return inspect_file(file)
+        return Reply(inspect_file(file), Inspected)
     except OSError as error:
         raise UnreadableFileError(
             f"cannot read {file}", why=error.strerror or str(error), next_step="name a .bundle file"
         ) from error
 
 
-def _signature(session: Session, sha256: str) -> Json:
+def _signature(session: Session, sha256: str) -> Signature:
+    from edgefleet_cli.core.api.bundle import BundleInside, Signature
+
     try:
-        found: Json = session.api.get(f"/bundles/{sha256}")["signature"]
+        return session.api.get(f"/bundles/{sha256}", BundleInside).value.signature
     except ApiError as error:
         if error.exit_code != EXIT_NOT_FOUND:
             raise
-        return {"state": "missing"}
-    return found
+        return Signature(state="missing")

@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
+from msgspec import Struct
+
+from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import EXIT_CONFLICT, CliError, UsageError
 from edgefleet_cli.core.files import whole_file
+from edgefleet_cli.core.reply import Reply, reply_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.render.progress import download_bar
 
-Json = dict[str, Any]
 
-PULLED = Sheet(
+class Pulled(Struct, frozen=True):
+    """A bundle's file. is_new: it was not there with these bytes already."""
+
+    file: str
+    ref: str
+    profile: str
+    sha256: str
+    bytes: int
+    is_new: bool
+
+
+PULLED: Sheet[Pulled] = Sheet(
     "files",
     [
-        Column("file", lambda p: text(p.get("file")), keep=True),
-        Column("release", lambda p: text(p.get("ref"))),
-        Column("profile", lambda p: text(p.get("profile"))),
-        Column("bytes", lambda p: text(p.get("bytes")), right=True),
-        Column("sha256", lambda p: text(p.get("sha256")), wide=True),
+        Column("file", lambda p: text(p.file), keep=True),
+        Column("release", lambda p: text(p.ref)),
+        Column("profile", lambda p: text(p.profile)),
+        Column("bytes", lambda p: text(p.bytes), right=True),
+        Column("sha256", lambda p: text(p.sha256), wide=True),
     ],
-    lambda p: text(p.get("file")),
+    lambda p: text(p.file),
 )
 
 
@@ -41,24 +55,22 @@ class WrongBytesError(CliError):
     code = "cli.blob_digest"
 
 
-def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force: bool) -> Json:
+def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force: bool) -> Reply[Pulled]:
     """Write a release's bundle into a folder; return what was written. A file with the same bytes is left as it is.
 
     Raises UsageError, FileInTheWayError, WrongBytesError, UnreadableFileError, ApiError.
     """
     from edgefleet_cli.core.api_client import part
 
-    release = session.api.get(f"/releases/{part(ref)}")
+    release = session.api.get(f"/releases/{part(ref)}", Release).value
     bundle = _chosen(release, profile)
-    sha256, length = str(bundle["sha256"]), int(bundle["bundle_bytes"])
-    file = folder / f"{bundle['model']}-{bundle['version']}-{bundle['profile']}.bundle"
-    told: Json = {
-        "file": str(file), "ref": str(release["ref"]), "profile": bundle["profile"], "sha256": sha256, "bytes": length,
-    }  # fmt: skip
+    sha256, length = bundle.sha256, bundle.bundle_bytes
+    file = folder / f"{bundle.model}-{bundle.version}-{bundle.profile}.bundle"
+    told = (str(file), release.ref, bundle.profile, sha256, length)
     if file.exists() and not force:
         if _digest_of(file) == sha256:
             session.out.note(f"{file} is there already, with the same bytes")
-            return {**told, "is_new": False}
+            return reply_of(Pulled(*told, is_new=False))
         raise FileInTheWayError(
             f"{file} is there already", why="its bytes are others", next_step="add --force, or give another --dir"
         )
@@ -74,23 +86,22 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
                 why=f"expected sha256 {sha256[:16]}…, got {digest.hexdigest()[:16]}…",
                 next_step="try again; if it stays so, the server's blob store is damaged: `edgectl server check`",
             )
-    return {**told, "is_new": True}
+    return reply_of(Pulled(*told, is_new=True))
 
 
-def _chosen(release: Json, profile: str | None) -> Json:
-    bundles: list[Json] = release.get("bundles") or []
-    names = ", ".join(str(one.get("profile")) for one in bundles)
-    found = [one for one in bundles if profile in {None, one.get("profile")}]
+def _chosen(release: Release, profile: str | None) -> Bundle:
+    names = ", ".join(one.profile for one in release.bundles)
+    found = [one for one in release.bundles if profile in {None, one.profile}]
     if len(found) == 1:
         return found[0]
     if found:
         raise UsageError(
-            f"{release['ref']} has {len(found)} bundles", why=f"one a profile: {names}", next_step="add --profile P"
+            f"{release.ref} has {len(found)} bundles", why=f"one a profile: {names}", next_step="add --profile P"
         )
     raise UsageError(
-        f"{release['ref']} has no bundle" + (f" for {profile}" if profile else ""),
+        f"{release.ref} has no bundle" + (f" for {profile}" if profile else ""),
         why=f"it has bundles for {names}" if names else "none is signed",
-        next_step=f"see why: `edgectl release show {release['ref']}`",
+        next_step=f"see why: `edgectl release show {release.ref}`",
     )
 
 

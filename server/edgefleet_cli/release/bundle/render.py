@@ -3,66 +3,113 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from msgspec import Struct, field
+
+from edgefleet_cli.core.api.bundle import Bundle, BundleInside, Signature
 from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.render.format import metric, milliseconds, moment, size, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
 
-Json = dict[str, Any]
+
+class Manifest(Struct, frozen=True):
+    """What is read here of a bundle's manifest."""
+
+    model: str = ""
+    version: str = ""
+    profile: str = ""
+    source_sha256: str | None = None
+    recipe: dict[str, Any] | None = None
+    runtimes: tuple[dict[str, Any], ...] = ()
+    opset: Any = None
+    declared: dict[str, Any] | None = None
+    licence: str | None = None
+    members: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def ref_of(bundle: Json) -> str:
+class Inspected(Struct, frozen=True):
+    """A bundle file whose members are as its manifest says."""
+
+    file: str
+    manifest: Manifest
+    bytes: int
+    sha256: str
+
+
+class Verified(Struct, frozen=True):
+    """A bundle file that the server's trust repository vouches for."""
+
+    file: str
+    sha256: str
+    bytes: int
+    model: str
+    version: str
+    profile: str
+    members: str
+    signature: str
+    role: str | None
+    expires: str | None
+
+
+class _Member(NamedTuple):
+    name: str
+    length: Any
+    sha256: str
+
+
+def ref_of(bundle: Bundle | BundleInside | Manifest | Verified) -> str:
     """Return `model@version`."""
-    return f"{text(bundle.get('model'))}@{text(bundle.get('version'))}"
+    return f"{text(bundle.model)}@{text(bundle.version)}"
 
 
-ALL_BUNDLES = Sheet(
+ALL_BUNDLES: Sheet[Bundle | BundleInside] = Sheet(
     "signed bundles; publish a model with `edgectl publish MODEL --name N --version V`",
     [
         Column("release", ref_of, keep=True),
-        Column("profile", lambda b: text(b.get("profile"))),
-        Column("runtime", lambda b: text(b.get("runtime")), spare=2),
-        Column("precision", lambda b: text(b.get("precision")), spare=1),
-        Column("size", lambda b: size(b.get("bundle_bytes")), right=True),
-        Column("sha256", lambda b: text(b.get("sha256"))[:12], keep=True),
-        Column("signed", lambda b: moment(b.get("signed_at")), spare=3),
-        Column("metric", lambda b: metric(b.get("metric")), wide=True),
-        Column("digest", lambda b: text(b.get("sha256")), wide=True, keep=True),
+        Column("profile", lambda b: text(b.profile)),
+        Column("runtime", lambda b: text(b.runtime), spare=2),
+        Column("precision", lambda b: text(b.precision), spare=1),
+        Column("size", lambda b: size(b.bundle_bytes), right=True),
+        Column("sha256", lambda b: text(b.sha256)[:12], keep=True),
+        Column("signed", lambda b: moment(b.signed_at), spare=3),
+        Column("metric", lambda b: metric(b.metric), wide=True),
+        Column("digest", lambda b: text(b.sha256), wide=True, keep=True),
     ],
-    lambda b: text(b.get("sha256")),
+    lambda b: text(b.sha256),
 )
 
-_MEMBERS = [
-    Column("member", lambda m: text(m.get("name")), keep=True),
-    Column("size", lambda m: size(m.get("length")), right=True),
-    Column("sha256", lambda m: text(m.get("sha256"))[:16]),
+_MEMBERS: list[Column[_Member]] = [
+    Column("member", lambda m: text(m.name), keep=True),
+    Column("size", lambda m: size(m.length), right=True),
+    Column("sha256", lambda m: text(m.sha256)[:16]),
 ]
 
-INSPECTED = Sheet(
+INSPECTED: Sheet[Inspected] = Sheet(
     "bundle files",
     [
-        Column("file", lambda f: text(f.get("file"))),
-        Column("release", lambda f: ref_of(f["manifest"]), keep=True),
-        Column("profile", lambda f: text(f["manifest"].get("profile"))),
-        Column("size", lambda f: size(f.get("bytes")), right=True),
-        Column("digest", lambda f: text(f.get("sha256")), wide=True, keep=True),
+        Column("file", lambda f: text(f.file)),
+        Column("release", lambda f: ref_of(f.manifest), keep=True),
+        Column("profile", lambda f: text(f.manifest.profile)),
+        Column("size", lambda f: size(f.bytes), right=True),
+        Column("digest", lambda f: text(f.sha256), wide=True, keep=True),
     ],
-    lambda f: text(f.get("sha256")),
+    lambda f: text(f.sha256),
 )
 
-VERIFIED = Sheet(
+VERIFIED: Sheet[Verified] = Sheet(
     "bundle files",
     [
-        Column("file", lambda f: text(f.get("file"))),
+        Column("file", lambda f: text(f.file)),
         Column("release", ref_of, keep=True),
-        Column("profile", lambda f: text(f.get("profile"))),
-        Column("members", lambda f: text(f.get("members"))),
-        Column("signature", lambda f: text(f.get("signature"))),
-        Column("role", lambda f: text(f.get("role"))),
-        Column("until", lambda f: moment(f.get("expires"))),
+        Column("profile", lambda f: text(f.profile)),
+        Column("members", lambda f: text(f.members)),
+        Column("signature", lambda f: text(f.signature)),
+        Column("role", lambda f: text(f.role)),
+        Column("until", lambda f: moment(f.expires)),
     ],
-    lambda f: text(f.get("sha256")),
+    lambda f: text(f.sha256),
 )
 
 
@@ -72,50 +119,50 @@ class NotSignedError(CliError):
     code = "cli.bundle_not_signed"
 
 
-def signature_text(signature: Json, now: datetime) -> str:
+def signature_text(signature: Signature, now: datetime) -> str:
     """Return how a bundle is signed, in words."""
-    state = signature.get("state")
+    state = signature.state
     if state == "missing":
         return "not signed: the trust repository does not name this path"
     if state == "differs":
-        return f"differs: the trust repository names other bytes, sha256 {text(signature.get('sha256'))[:16]}"
-    told = f"signed by role {text(signature.get('role'))}, version {text(signature.get('version'))}"
-    is_over = (until_s(signature.get("expires"), now) or 0) <= 0
-    return f"{told}, {'which ended' if is_over else 'until'} {moment(signature.get('expires'))}"
+        return f"differs: the trust repository names other bytes, sha256 {text(signature.sha256)[:16]}"
+    told = f"signed by role {text(signature.role)}, version {text(signature.version)}"
+    is_over = (until_s(signature.expires, now) or 0) <= 0
+    return f"{told}, {'which ended' if is_over else 'until'} {moment(signature.expires)}"
 
 
-def show_bundle(out: Output, bundle: Json, now: datetime) -> None:
+def show_bundle(out: Output, bundle: BundleInside, now: datetime) -> None:
     """Write one bundle for eyes: signature, figures, members."""
     out.fields(
         [
             ("release", ref_of(bundle)),
-            ("profile", text(bundle.get("profile"))),
-            ("signature", signature_text(bundle["signature"], now)),
-            ("target", text(bundle.get("target"))),
-            ("sha256", text(bundle.get("sha256"))),
-            ("leaf index", text(bundle.get("leaves"))),
-            ("size", size(bundle.get("bundle_bytes"))),
-            ("signed", moment(bundle.get("signed_at"))),
-            ("runs in", f"{text(bundle.get('runtime'))}, {text(bundle.get('precision'))}"),
-            ("metric", metric(bundle.get("metric"))),
+            ("profile", text(bundle.profile)),
+            ("signature", signature_text(bundle.signature, now)),
+            ("target", text(bundle.target)),
+            ("sha256", text(bundle.sha256)),
+            ("leaf index", text(bundle.leaves)),
+            ("size", size(bundle.bundle_bytes)),
+            ("signed", moment(bundle.signed_at)),
+            ("runs in", f"{text(bundle.runtime)}, {text(bundle.precision)}"),
+            ("metric", metric(bundle.metric)),
         ]
     )
-    manifest = bundle.get("manifest")
-    if not isinstance(manifest, dict):
-        out.note(f"what is in it cannot be read: {text(bundle.get('trouble'))}")
+    if bundle.manifest is None:
+        out.note(f"what is in it cannot be read: {text(bundle.trouble)}")
         return
-    declared = manifest.get("declared") or {}
+    manifest = struct_of(bundle.manifest, Manifest)
+    declared = manifest.declared or {}
     out.heading("What is in it")
     out.fields(
         [
-            ("made from", text(manifest.get("source_sha256"))),
-            ("recipe", text((manifest.get("recipe") or {}).get("sha256"))),
-            ("proved on", ", ".join(f"{r.get('name')} {r.get('version')}" for r in manifest.get("runtimes") or [])),
-            ("operator set", text(manifest.get("opset"))),
+            ("made from", text(manifest.source_sha256)),
+            ("recipe", text((manifest.recipe or {}).get("sha256"))),
+            ("proved on", ", ".join(f"{r['name']} {r['version']}" for r in manifest.runtimes)),
+            ("operator set", text(manifest.opset)),
             ("declared p95", milliseconds(declared.get("latency_p95_ms"))),
             ("declared memory", size(declared.get("peak_memory_bytes"))),
-            ("licence", text(manifest.get("licence"))),
+            ("licence", text(manifest.licence)),
         ]
     )
-    members = manifest.get("members") or {}
-    out.table([{"name": name, **member} for name, member in sorted(members.items())], _MEMBERS)
+    members = [_Member(name, member["length"], member["sha256"]) for name, member in sorted(manifest.members.items())]
+    out.table(members, _MEMBERS)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.conversion import conversion_options as flags
-from edgefleet_cli.release.render import BUNDLES, show_candidates, show_result
+from edgefleet_cli.release.conversion.local_conversion import Conversion
+from edgefleet_cli.release.render import BUNDLES, Report, show_candidates, show_result
 
 Out = Annotated[
     Path | None,
@@ -51,27 +54,27 @@ def _convert(session: Session, request: flags.ModelRequest, folder: Path) -> int
 
     result = convert_here(request, folder, session.out)
     if session.out.is_for_eyes:
-        _show(session, result)
+        _show(session, result.value)
     else:
-        session.out.rows(result, result.get("bundles") or [], BUNDLES)
-    return EXIT_FAILED if result.get("refused") or not result.get("bundles") else EXIT_OK
+        session.out.rows(result.raw, result.value.bundles, BUNDLES)
+    return EXIT_FAILED if result.value.refused or not result.value.bundles else EXIT_OK
 
 
-def _show(session: Session, result: dict[str, Any]) -> None:
-    file = Path(str(result.get("report_path")))
-    report = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+def _show(session: Session, result: Conversion) -> None:
+    file = Path(result.report_path)
+    report = struct_of(json.loads(file.read_text(encoding="utf-8")), Report) if file.is_file() else Report()
     show_candidates(session.out, report)
-    show_result(session.out, result)
-    judged_on = (report.get("data") or {}).get("judged_on")
+    show_result(session.out, Release(bundles=result.bundles, refused=result.refused))
+    judged_on = report.data.judged_on
     if judged_on == "random input only":
         session.out.note("judged on random input only; --calibration, and --eval with labels, judge by your own data")
     elif judged_on:
         session.out.note(f"judged on {judged_on}")
-    bundles = result.get("bundles") or []
+    bundles = result.bundles
     if bundles:
-        folder = _short(Path(str(bundles[0].get("path"))).parent)
+        folder = _short(Path(bundles[0].path).parent)
         session.out.note(f"{len(bundles)} bundle{'s' if len(bundles) != 1 else ''} in {folder}")
-    session.out.note(f"report: {_short(Path(str(result.get('report_html_path'))))}")
+    session.out.note(f"report: {_short(Path(result.report_html_path))}")
 
 
 def _short(path: Path) -> Path:

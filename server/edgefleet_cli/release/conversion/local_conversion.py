@@ -19,15 +19,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from msgspec import Struct
+
+from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.api.release import Refused
 from edgefleet_cli.core.errors import EXIT_INTERRUPTED, CliError, UnreadableFileError
+from edgefleet_cli.core.reply import Document, Reply, struct_of
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import locate
 from edgefleet_cli.release.conversion.tool_environments import tools_folder
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import Board, board
-
-Json = dict[str, Any]
 
 DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
 _UNFINISHED = ("*.bundle.part", "report.json.part", "report.html.part")
@@ -36,6 +39,34 @@ _MEMORY_BYTES = 8 * 1024**3
 """Address space of the converter, as a server gives it unless told otherwise."""
 _STOP_S = 5.0
 _STOP_PAUSE_S = 0.02
+
+
+class MadeBundle(Bundle, frozen=True):
+    """A bundle that was made here. path: its file."""
+
+    path: str = ""
+
+
+class Conversion(Struct, frozen=True):
+    """What a conversion came to."""
+
+    bundles: tuple[MadeBundle, ...] = ()
+    refused: tuple[Refused, ...] = ()
+    report_path: str = ""
+    report_html_path: str = ""
+
+
+class _Message(Struct, frozen=True):
+    """A line of the converter. message: also what an error says."""
+
+    type: str = ""
+    profile: str | None = None
+    stage: str | None = None
+    message: str | None = None
+    pct: float | None = None
+    reason: str | None = None
+    code: str | None = None
+    next: str | None = None
 
 
 class ConversionError(CliError):
@@ -63,8 +94,8 @@ class InterruptedConversionError(CliError):
         )
 
 
-def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
-    """Run the pipeline and return its result: `{bundles, refused, report_path}`. Writes only into `folder`."""
+def convert_here(request: ModelRequest, folder: Path, out: Output) -> Reply[Conversion]:
+    """Run the pipeline and return its result. Writes only into `folder`."""
     require("onnx", "convert")
     source = locate(request.model)
     is_ours = not folder.exists()
@@ -89,7 +120,7 @@ def convert_here(request: ModelRequest, folder: Path, out: Output) -> Json:
                 folder.rmdir()
 
 
-def sandboxed(job: Json, scratch: Path) -> list[str]:
+def sandboxed(job: Document, scratch: Path) -> list[str]:
     """Return the command line of the converter in its sandbox. scratch: its temporary folder."""
     data = [path for path in job["data"].values() if path]
     plan = {
@@ -111,7 +142,7 @@ def environment(scratch: Path) -> dict[str, str]:
     return {**own, "TMPDIR": str(scratch), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def _run(job: Json, rows: Board, scratch: Path) -> Json:
+def _run(job: Document, rows: Board, scratch: Path) -> Reply[Conversion]:
     child = subprocess.Popen(
         sandboxed(job, scratch),
         start_new_session=True,  # Ctrl-C is ours to answer; the child would print a trace
@@ -151,36 +182,33 @@ def _run(job: Json, rows: Board, scratch: Path) -> Json:
     )
 
 
-def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Json | None:
+def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Reply[Conversion] | None:
     is_imported = False
     for line in lines:
         try:
-            message = json.loads(line)
+            found = json.loads(line)
         except ValueError:
             continue
-        kind = message.get("type") if isinstance(message, dict) else None
-        if kind == "progress":
-            stage = str(message.get("stage"))
-            if message.get("profile") and not is_imported:
+        if not isinstance(found, dict):
+            continue
+        message = struct_of(found, _Message)
+        if message.type == "progress":
+            if message.profile and not is_imported:
                 rows.update("model", "imported", pct=100)
                 is_imported = True
-            rows.update(
-                str(message.get("profile") or "model"), stage, str(message.get("message") or ""), message.get("pct")
-            )
-        elif kind == "bundle":
-            rows.update(str(message.get("profile")), "done", pct=100)
-        elif kind == "refused":
-            rows.update(str(message.get("profile")), "refused", str(message.get("reason") or ""), pct=100)
-        elif kind == "result":
-            return {key: value for key, value in message.items() if key != "type"}
-        elif kind == "error":
-            raise ConversionError(
-                str(message.get("message")), why=str(message.get("code")), next_step=str(message.get("next") or "")
-            )
+            rows.update(message.profile or "model", str(message.stage), message.message or "", message.pct)
+        elif message.type == "bundle":
+            rows.update(str(message.profile), "done", pct=100)
+        elif message.type == "refused":
+            rows.update(str(message.profile), "refused", message.reason or "", pct=100)
+        elif message.type == "result":
+            return Reply({key: value for key, value in found.items() if key != "type"}, Conversion)
+        elif message.type == "error":
+            raise ConversionError(str(message.message), why=str(message.code), next_step=message.next or "")
     return None
 
 
-def _profiles(request: ModelRequest, out: Output) -> list[Json]:
+def _profiles(request: ModelRequest, out: Output) -> list[dict[str, Any]]:
     from edgefleet_profiles import load
     from edgefleet_protocol.profile import profile_to_dict
 

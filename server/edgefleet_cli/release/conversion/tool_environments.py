@@ -9,11 +9,33 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from msgspec import Struct
 
 from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.reply import Page, struct_of
 from edgefleet_cli.core.subprocesses import python_module
 
-Json = dict[str, Any]
+
+class Tool(Struct, frozen=True):
+    """A tool's environment, as the converters tell of it."""
+
+    name: str = ""
+    state: str = ""
+    version: str | None = None
+    python: str | None = None
+    serves: str | None = None
+    path: str = ""
+
+
+class _Trouble(Struct, frozen=True):
+    message: str = ""
+    code: str = ""
+    next: str = "look at the lines above"
+
+
+class _Answer(Struct, frozen=True):
+    items: list[dict[str, Any]] | None = None
+    error: _Trouble | None = None
 
 
 class ToolError(CliError):
@@ -30,7 +52,7 @@ def tools_folder(given: Path | None = None) -> Path:
     return Path(named).absolute() if named else Path(platformdirs.user_data_path("edgefleet")) / "tools"
 
 
-def manage(action: str, folder: Path, name: str | None = None) -> list[Json]:
+def manage(action: str, folder: Path, name: str | None = None) -> Page[Tool]:
     """Run one action and return the environments it answers with. What pip says goes to stderr. Raises ToolError."""
     names = [] if name is None else [name]
     command = python_module("edgefleet_converters.tools.manage", action, *names, "--tools", str(folder))
@@ -39,12 +61,8 @@ def manage(action: str, folder: Path, name: str | None = None) -> list[Json]:
         answer = json.loads(done.stdout)
     except ValueError:
         answer = {}
-    if "items" in answer:
-        return list(answer["items"])
-    error = answer.get("error") or {
-        "message": f"`edgectl tool {action}` failed",
-        "code": f"exit code {done.returncode}",
-    }
-    raise ToolError(
-        str(error["message"]), why=str(error["code"]), next_step=str(error.get("next", "look at the lines above"))
-    )
+    told = struct_of(answer, _Answer)
+    if told.items is not None:
+        return Page(answer, Tool)
+    error = told.error or _Trouble(f"`edgectl tool {action}` failed", f"exit code {done.returncode}")
+    raise ToolError(error.message, why=error.code, next_step=error.next)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.release import Assigned
+    from edgefleet_cli.core.reply import Document
 
-SET = Sheet(
+SET: Sheet[Assigned] = Sheet(
     "devices",
     [
-        Column("device", lambda d: text(d.get("device")), keep=True),
-        Column("profile", lambda d: text(d.get("profile"))),
-        Column("target", lambda d: text(d.get("target"))),
-        Column("gen", lambda d: text(d.get("gen")), wide=True, right=True),
+        Column("device", lambda d: text(d.device), keep=True),
+        Column("profile", lambda d: text(d.profile)),
+        Column("target", lambda d: text(d.target)),
+        Column("gen", lambda d: text(d.gen), wide=True, right=True),
     ],
-    lambda d: text(d.get("device")),
+    lambda d: text(d.device),
 )
 _WORDS = {
     "shadow": "run it as a shadow",
@@ -28,7 +30,7 @@ _WORDS = {
 }
 
 
-def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, strategy: str) -> Json | None:
+def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, strategy: str) -> Document | None:
     """Return the body's mode, share_pct and salt, None without any of the flags. Raises UsageError."""
     chosen = [name for name, is_set in (("--shadow", shadow), ("--split", split is not None), ("--end", end)) if is_set]
     if salt and split is None:
@@ -53,23 +55,23 @@ def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, 
     return {"mode": "shadow" if shadow else "end"}
 
 
-def run(session: Session, ref: str, to: str | None, device: str | None, beside: Json, *, dry_run: bool) -> int:
+def run(session: Session, ref: str, to: str | None, device: str | None, beside: Document, *, dry_run: bool) -> int:
     """Ask the server, print which devices it concerns; return the exit code."""
     from edgefleet_cli.release.deployment.deployer import Deployer
     from edgefleet_cli.release.deployment.render import note_skipped
 
     deployer = Deployer(session.api, session.out, session.clock)
     answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run, beside=beside)
-    chosen: list[Json] = answer.get("set") or []
-    note_skipped(session, answer)
+    chosen = answer.value.set
+    note_skipped(session, answer.value)
     if not chosen:
         if not session.out.is_for_eyes:
-            session.out.rows(answer, [], SET)
+            session.out.rows(answer.raw, [], SET)
         session.out.note(f"no device: {_WORDS[str(beside['mode'])]}")
         return EXIT_OK if dry_run else EXIT_FAILED
-    session.out.rows(answer, chosen, SET)
+    session.out.rows(answer.raw, chosen, SET)
     verb = "would" if dry_run else "now"
-    first = str(chosen[0].get("device"))
+    first = chosen[0].device
     watch = "" if dry_run else f": `edgectl device show {first}`"
     session.out.note(f"{len(chosen)} devices {verb} {_WORDS[str(beside['mode'])]}{watch}")
     return EXIT_OK

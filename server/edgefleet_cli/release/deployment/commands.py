@@ -1,7 +1,9 @@
 """`edgectl deploy`: set a release on devices, all at once or stage by stage."""
 
+from __future__ import annotations
+
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -88,24 +90,24 @@ def _deploy(
 
     deployer = Deployer(session.api, session.out, session.clock)
     answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run)
-    chosen: list[dict[str, Any]] = answer.get("set") or []
-    note_skipped(session, answer)
+    chosen = answer.value.set
+    note_skipped(session, answer.value)
     if not chosen:
         if not session.out.is_for_eyes:
-            session.out.rows(answer, [], SET)
+            session.out.rows(answer.raw, [], SET)
         session.out.note(f"no device gets {ref}")
         return EXIT_OK if dry_run else EXIT_FAILED
     if dry_run or until is None:
-        session.out.rows(answer, chosen, SET)
+        session.out.rows(answer.raw, chosen, SET)
         session.out.note(
             f"{len(chosen)} {'would get' if dry_run else 'now want'} {ref}{'' if dry_run else _watch(ref)}"
         )
         return EXIT_OK
     good = DONE if until is Until.COMMITTED else SERVING
     wait_s = session.options.timeout_s or DEFAULT_WAIT_S
-    outcomes = deployer.wait(ref, answer, selector=to, wait_s=wait_s, good=good)
+    outcomes = deployer.wait(ref, answer.value, selector=to, wait_s=wait_s, good=good)
     rows = [outcome.as_json() for outcome in outcomes]
-    session.out.rows({**answer, "devices": rows}, rows, OUTCOME)
+    session.out.rows({**answer.raw, "devices": rows}, outcomes, OUTCOME)
     code = exit_code(outcomes, good)
     if code == EXIT_TIMEOUT:
         session.out.note(f"not finished in time; the devices go on{_watch(ref)}")

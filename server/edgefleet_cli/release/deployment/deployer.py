@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
+from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.api.release import Deployment
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
+from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.render.format import error_text
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board
-
-Json = dict[str, Any]
 
 DEFAULT_WAIT_S = 3600.0  # a device without traffic watches a new version for half an hour before it commits
 _POLL_S = 0.3
@@ -40,7 +41,7 @@ class DeviceOutcome:
     state: str = "unheard"
     error: str = ""
 
-    def as_json(self) -> Json:
+    def as_json(self) -> Document:
         """Return it as `deploy --wait -o json` prints it."""
         return {"device": self.device, "profile": self.profile, "state": self.state, "error": self.error or None}
 
@@ -60,19 +61,19 @@ class Deployer:
         selector: str | None = None,
         device: str | None = None,
         dry_run: bool = False,
-        beside: Json | None = None,
-    ) -> Json:
+        beside: Document | None = None,
+    ) -> Reply[Deployment]:
         """Set the release on the chosen devices (or only tell which, with `dry_run`) and return the answer.
 
         beside: mode, share_pct and salt, to run it beside the active version instead.
         """
         body = {"selector": selector, "device": device, "dry_run": dry_run, **(beside or {})}
-        return self.api.post(f"/releases/{part(ref)}:deploy", body)
+        return self.api.post(f"/releases/{part(ref)}:deploy", body, Deployment)
 
     def wait(
         self,
         ref: str,
-        answer: Json,
+        answer: Deployment,
         *,
         selector: str | None = None,
         wait_s: float = DEFAULT_WAIT_S,
@@ -82,17 +83,14 @@ class Deployer:
 
         selector: narrows what is asked from the server; the devices followed are those of the answer.
         """
-        gens = {str(entry["device"]): int(entry["gen"]) for entry in answer["set"]}
-        outcomes = {
-            str(entry["device"]): DeviceOutcome(str(entry["device"]), str(entry["profile"])) for entry in answer["set"]
-        }
+        gens = {entry.device: entry.gen for entry in answer.set}
+        outcomes = {entry.device: DeviceOutcome(entry.device, entry.profile) for entry in answer.set}
         deadline_s = self.clock.monotonic_s() + wait_s
         with board(self.out) as rows:
             while outcomes:
                 for device in self._devices(outcomes, selector):
-                    name = str(device["id"])
-                    if name in outcomes:
-                        outcomes[name] = judge(outcomes[name], device, ref, gens[name])
+                    if device.id in outcomes:
+                        outcomes[device.id] = judge(outcomes[device.id], device, ref, gens[device.id])
                 for outcome in outcomes.values():
                     rows.update(outcome.device, outcome.state, outcome.error, _PCT.get(outcome.state))
                 is_over = all(one.state in good | FAILED for one in outcomes.values())
@@ -101,34 +99,33 @@ class Deployer:
                 self.clock.sleep(_POLL_S)
         return list(outcomes.values())
 
-    def _devices(self, outcomes: dict[str, DeviceOutcome], selector: str | None) -> list[Json]:
+    def _devices(self, outcomes: dict[str, DeviceOutcome], selector: str | None) -> Iterable[Device]:
         if len(outcomes) == 1:
-            return [self.api.get(f"/devices/{part(next(iter(outcomes)))}")]
-        items: list[Json] = self.api.pages("/devices", selector=selector or None)["items"]
-        return items
+            return [self.api.get(f"/devices/{part(next(iter(outcomes)))}", Device).value]
+        return self.api.pages("/devices", Device, selector=selector or None)
 
 
-def judge(before: DeviceOutcome, device: Json, ref: str, gen: int) -> DeviceOutcome:
+def judge(before: DeviceOutcome, device: Device, ref: str, gen: int) -> DeviceOutcome:
     """Return how a device fares with release `ref`, set in the desired document `gen`.
 
     A phase counts only once the device has reported that document (or a later one) and the phase is about this release:
     before that, the phase it last reported belongs to what it ran or tried earlier.
     """
     model = ref.partition("@")[0]
-    refused = device.get("refused")
-    if isinstance(refused, dict) and int(refused.get("gen") or 0) >= gen:
-        return replace(before, state="failed", error=f"{refused.get('code')}: {refused.get('reason')}")
-    wanted = next((entry for entry in device["desired"]["models"] if entry["model"] == model), None)
-    if wanted is None or wanted["release"] != ref:
+    refused = device.refused
+    if refused is not None and refused.gen >= gen:
+        return replace(before, state="failed", error=f"{refused.code}: {refused.reason}")
+    wanted = next((entry for entry in device.desired.models if entry.model == model), None)
+    if wanted is None or wanted.release != ref:
         return replace(before, state="superseded", error="another release was set on the device meanwhile")
-    report = next((entry for entry in device["models"] if entry["model"] == model), None)
-    if report is None or int(device.get("reported_gen") or 0) < gen:
+    report = next((entry for entry in device.models if entry.model == model), None)
+    if report is None or device.reported_gen < gen:
         return replace(before, state="unheard", error="")
-    phase = str(report.get("phase") or "")
-    if report.get("sha256") == wanted["sha256"] and phase in DONE:
+    phase = report.phase
+    if report.sha256 == wanted.sha256 and phase in DONE:
         return replace(before, state=phase, error="")
-    if report.get("wanted_sha256") == wanted["sha256"] and phase not in DONE:
-        return replace(before, state=phase, error=error_text(report))
+    if report.wanted_sha256 == wanted.sha256 and phase not in DONE:
+        return replace(before, state=phase, error=error_text(report.error_class, report.reason))
     return replace(before, state="accepted", error="")
 
 

@@ -1,37 +1,44 @@
 """How a deployment is shown: which devices get the release, how each ended, and which were skipped and why."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-SET = Sheet(
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api.release import Assigned, Deployment
+    from edgefleet_cli.release.deployment.deployer import DeviceOutcome
+
+
+SET: Sheet[Assigned] = Sheet(
     "devices",
     [
-        Column("device", lambda d: text(d.get("device")), keep=True),
-        Column("profile", lambda d: text(d.get("profile"))),
-        Column("target", lambda d: text(d.get("target"))),
-        Column("gen", lambda d: text(d.get("gen")), wide=True, right=True),
+        Column("device", lambda d: text(d.device), keep=True),
+        Column("profile", lambda d: text(d.profile)),
+        Column("target", lambda d: text(d.target)),
+        Column("gen", lambda d: text(d.gen), wide=True, right=True),
     ],
-    lambda d: text(d.get("device")),
+    lambda d: text(d.device),
 )
 
-OUTCOME = Sheet(
+OUTCOME: Sheet[DeviceOutcome] = Sheet(
     "devices",
     [
-        Column("device", lambda d: text(d.get("device")), keep=True),
-        Column("profile", lambda d: text(d.get("profile"))),
-        Column("state", lambda d: text(d.get("state"))),
-        Column("error", lambda d: text(d.get("error"))),
+        Column("device", lambda d: text(d.device), keep=True),
+        Column("profile", lambda d: text(d.profile)),
+        Column("state", lambda d: text(d.state)),
+        Column("error", lambda d: text(d.error)),
     ],
-    lambda d: text(d.get("device")),
+    lambda d: text(d.device),
 )
 
 
-def note_skipped(session: Session, answer: dict[str, Any]) -> None:
+def note_skipped(session: Session, answer: Deployment) -> None:
     """Remark on each device that does not get the release, and why."""
-    for entry in answer.get("skipped") or []:
-        session.out.note(f"skipped {entry.get('device')} ({entry.get('profile')}): {entry.get('reason')}")
-        if entry.get("next"):
-            session.out.note(f"  next: {entry['next']}")
+    for entry in answer.skipped:
+        session.out.note(f"skipped {entry.device} ({entry.profile}): {entry.reason}")
+        if entry.next:
+            session.out.note(f"  next: {entry.next}")

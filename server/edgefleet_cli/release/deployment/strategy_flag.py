@@ -1,8 +1,14 @@
 """`--strategy` of `deploy` and `publish`: the names it takes, and the rollout that each stands for."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.reply import Document
+
 
 ALL = "all"
 
@@ -21,7 +27,7 @@ def parse_strategy(strategy: str) -> str:
     )
 
 
-def strategy_document(ref: str, selector: str, strategy: str) -> dict[str, Any]:
+def strategy_document(ref: str, selector: str, strategy: str) -> Document:
     """Return the document of a rollout by a named strategy; canary is what the server does without a word."""
     from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-_TOLD: Final = 2
+_NAMED: Final = 2
 
 
 def outcome(operation_id: str, answer: Any) -> str:
@@ -12,7 +12,7 @@ def outcome(operation_id: str, answer: Any) -> str:
         return ""
     done, skipped = len(answer["done"]), answer["skipped"]
     devices = "device" if answer["matched"] == 1 else "devices"
-    told = f"{done} of {answer['matched']} {devices} {verbs[operation_id]}."
-    for one in skipped[:_TOLD]:
-        told += f" Not {one['id']}: {one['reason']}."
-    return told + (f" And {len(skipped) - _TOLD} more were not." if len(skipped) > _TOLD else "")
+    message = f"{done} of {answer['matched']} {devices} {verbs[operation_id]}."
+    for one in skipped[:_NAMED]:
+        message += f" Not {one['id']}: {one['reason']}."
+    return message + (f" And {len(skipped) - _NAMED} more were not." if len(skipped) > _NAMED else "")

@@ -1,4 +1,4 @@
-"""A form as commands while somebody fills it in: the lines under it, as they are now. Nothing is done.
+"""A form as commands while it is being filled in: the lines under it, as they are now. Nothing is done.
 
 What was typed comes by POST, so that no log of addresses has it.
 """

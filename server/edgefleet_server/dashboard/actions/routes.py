@@ -100,7 +100,7 @@ def _check_word(form: Form) -> None:
 
 
 def said(path: str, sentence: str) -> Response:
-    """Return the way to a page that will show a sentence once."""
+    """Return a redirect to a page that shows a sentence once."""
     answer = redirect(path)
     text = base64.urlsafe_b64encode(sentence[:_MAX_SAID].encode()).decode()
     answer.set_cookie(SAID_COOKIE, text, max_age=30, httponly=True, samesite="strict", path="/")

@@ -1,6 +1,6 @@
 """How values are written for people: times, sizes, shares, states, trend lines. Pure; the templates use these as filters.
 
-A state is always shown as a word; its tone only colours the word, so that nothing is said by colour alone.
+A state is always shown as a word; its tone only colours the word, so that colour alone carries no meaning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -164,18 +164,18 @@ def evidence(value: Any) -> str:
 def assignment(device: RolloutDevice) -> str:
     """Return what one device of a rollout is doing, in words: its state, what makes it special, and the reason given."""
     is_away = device.online == "offline"
-    said = _ASSIGNMENTS.get(device.state, label(device.state))
+    state = _ASSIGNMENTS.get(device.state, label(device.state))
     if device.state == "offered" and is_away:
-        said = "offline; gets the release when it connects"
-    notes = [said]
+        state = "offline; gets the release when it connects"
+    notes = [state]
     if device.is_joiner:
         notes.append("joined while the stage ran")
     if device.is_accepted:
         notes.append("its failure was accepted by a person")
     if is_away and device.state not in {"offered", "lost", "unreachable"}:
         notes.append("offline now")
-    told = "; ".join(notes)
-    return f"{told} – {device.reason}" if device.reason else told
+    text = "; ".join(notes)
+    return f"{text} – {device.reason}" if device.reason else text
 
 
 WIDTH: Final = 72

@@ -1,7 +1,7 @@
-"""What all pages share: who looks, what the page stands in, and what was just done.
+"""What all pages share: the session, the layout, and the sentence about the last action.
 
-A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `routes.py` lists them. What can be changed from pages is in
-`dashboard.actions`; a page only makes the form.
+A page module adds its routes by `add_pages`; `routes.py` lists these modules. A page only writes a form; `actions` does what the form
+asks for.
 """
 
 import base64
@@ -20,8 +20,7 @@ from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.core.navigation import NAVIGATION
 from edgefleet_server.dashboard.core.preferences import preferences_of
 from edgefleet_server.dashboard.operations.catalog import Operations
-from edgefleet_server.dashboard.operations.command_preview import Lines, command_lines, curl_line
-from edgefleet_server.dashboard.operations.form_state import state_of_form
+from edgefleet_server.dashboard.operations.command_preview import command_lines, curl_line
 
 SAID_COOKIE: Final = "edgefleet_said"
 
@@ -50,7 +49,7 @@ class Shell:
         tab: str = "",
         role: Role = Role.VIEWER,
     ) -> Response:
-        """Return a page for a signed-in user, else the way to the login. Raises ForbiddenError, and what `build` raises."""
+        """Return a page for a signed-in user, else a redirect to the login. Raises ForbiddenError, and what `build` raises."""
         session = self.gate.session_of(request)
         if session is None or not session.principal.may(Role.VIEWER):
             return to_login(request)
@@ -79,18 +78,22 @@ class Shell:
         """Return a page for a session."""
         sentence = _said(request)
         operations = self.operations(request)
+        now = self.parts.clock.now()
         answer = render.render(
             template,
             status,
             session=session,
-            now=self.parts.clock.now(),
+            now=now,
             tab=tab,
             said=sentence,
             here=address_of(request),
+            live_part=render.live_part_of(request.scope.get(render.LIVE_PARTS_KEY, {})),
             preferences=preferences_of(request),
             navigation=[one for one in NAVIGATION if session.principal.may(one.role)],
             may=lambda role: session.principal.may(Role(role)),
-            commands=lambda operation_id, html, asks: self._lines(operations, operation_id, html, asks),
+            commands=lambda operation_id, form, asks: command_lines(
+                operations, operation_id, form.values, form.needs, now, asks
+            ),
             curl=lambda operation_id, fields: curl_line(operations, operation_id, fields),
             **values,
         )
@@ -98,14 +101,9 @@ class Shell:
             answer.delete_cookie(SAID_COOKIE, path="/", httponly=True, samesite="strict")
         return answer
 
-    def _lines(self, operations: Operations, operation_id: str, html: str, asks: str) -> Lines:
-        """Return a form as commands, as it stands in the page."""
-        found = state_of_form(html)
-        return command_lines(operations, operation_id, found.values, found.needs, self.parts.clock.now(), asks)
-
 
 def _said(request: Request) -> str:
-    """Return what the last action left to be said, nothing when there is none or it cannot be read."""
+    """Return the sentence that the last action left for this page; "" without one, or when it cannot be read."""
     try:
         return base64.urlsafe_b64decode(request.cookies.get(SAID_COOKIE, "")).decode()[:300]
     except (binascii.Error, ValueError):

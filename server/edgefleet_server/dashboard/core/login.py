@@ -1,4 +1,4 @@
-"""Signing in and out: these pages change who this browser is, and nothing else.
+"""Signing in and out: these pages change the session of this browser, and nothing else.
 
 - A link is opened by GET and used by POST: a program that looks at the address for a preview does not use it up.
 - A token is pasted into a form and sent in its body, never in an address.
@@ -32,7 +32,7 @@ _SEE_OTHER: Final = 303
 
 
 class Gate:
-    """Knows who a browser is; signs in and out."""
+    """Finds the session of a browser; signs in and out."""
 
     def __init__(self, parts: Parts) -> None:
         """Wire the services."""
@@ -122,7 +122,7 @@ class Gate:
 
 
 def to_login(request: Request) -> Response:
-    """Return the way to the login page for a request without a session; it leads back to where it wanted to go."""
+    """Return a redirect to the login page, which leads back to the page that was asked for."""
     wanted = own_page(address_of(request))
     return redirect("/login" if wanted == "/" else f"/login?next={quote(wanted, safe='/')}")
 
@@ -134,12 +134,12 @@ def address_of(request: Request) -> str:
 
 
 def own_page(path: str) -> str:
-    """Return a path of one of our pages, `/` for anything else: nobody is sent elsewhere after signing in."""
+    """Return a path of one of our pages, `/` for anything else: a login never leads to another site."""
     return path if _OWN_PAGE.fullmatch(path) else "/"
 
 
 def redirect(path: str) -> Response:
-    """Return the way to a page of ours, to be fetched by GET."""
+    """Return a redirect to one of our pages, which the browser fetches by GET."""
     return RedirectResponse(path, _SEE_OTHER, headers=dict(render.HEADERS))
 
 

@@ -1,6 +1,6 @@
 """Where pages lead: the navigation, and what else the search box offers by its name or by other words for it.
 
-Only who may do something is offered it; a test opens every place with the role that it names.
+A user is offered only what the user's roles allow; a test opens every place with the role that it names.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,7 @@ from edgefleet_server.access.model import Role
 class Place:
     """One place: a page, a part of one, or where to begin to do something.
 
-    role: who may open it. words: what else somebody may call it, in small letters. tab: what a page says to be marked as the current one.
+    role: needed to open it. words: other words for it, in small letters. tab: the name by which a page marks itself as the current one.
     kind: what it is in a word.
     """
 
@@ -73,7 +73,7 @@ _FAR: Final = 2
 def offered(places: Iterable[Place], wanted: str, may: Callable[[Role], bool]) -> tuple[list[Place], list[Place]]:
     """Return the places that a text may mean: those whose label has each of its words at the beginning of a word, then the others.
 
-    These have every word anywhere in their label or other words. Best first. may: what the user is; nothing else is offered.
+    These have every word anywhere in their label or other words. Best first. may: whether the user has a role; other places are left out.
     """
     words = wanted.lower().split()
     fits = [

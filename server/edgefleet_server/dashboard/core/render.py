@@ -5,6 +5,7 @@ error pages too.
 """
 
 import gzip
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -13,9 +14,11 @@ from typing import Any, Final
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.qr_code import qr
+from edgefleet_server.dashboard.operations.form_state import FormState
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
@@ -23,13 +26,16 @@ HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+LIVE_PARTS_KEY: Final = "edgefleet.live_parts"
+"""In the scope of a request: a dictionary that takes the live parts of the page by id. No request can set it (`internal_client`)."""
+
 _SMALL_BYTES: Final = 800
 _MEDIA_TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @cache
 def environment() -> Environment:
-    """Return the templates, with the words of `filters` as filters."""
+    """Return the templates, with the functions of `filters.py` as filters."""
     made = Environment(
         loader=PackageLoader("edgefleet_server.dashboard"),
         autoescape=True,
@@ -57,6 +63,7 @@ def environment() -> Environment:
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url
+    made.globals["form_state"] = FormState
     return made
 
 
@@ -64,6 +71,21 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
     """Return a page with its headers."""
     text = environment().get_template(template).render(values)
     return HTMLResponse(text, status_code=status, headers=dict(HEADERS))
+
+
+def live_part_of(parts: dict[str, str]) -> Callable[..., Markup]:
+    """Return `live_part` for a template: called around an element with `id` and `data-live`, it keeps the text of that element by id.
+
+    Not a block that is rendered by its name: that would not see the imports and variables of its template, nor those of a loop.
+    """
+
+    def live_part(name: str, is_live: bool = True, *, caller: Callable[[], Markup]) -> Markup:
+        text = caller()
+        if is_live:
+            parts[name] = str(text.strip())
+        return text
+
+    return live_part
 
 
 def compressed(request: Request, answer: Response) -> Response:

@@ -122,40 +122,13 @@ def _document(refused: Refusal) -> str:
     return f"document {refused.gen} ({refused.code})" if refused.gen else f"its document ({refused.code})"
 
 
-def differences(device: DeviceView) -> list[str]:
-    """Return why a device does not run what it should, one sentence a reason; nothing when it does."""
-    found: list[str] = []
-    reported = {one.model: one for one in device.models}
-    for wish in device.desired.models:
-        now = reported.get(wish.model)
-        if now is None:
-            found.append(f"{wish.release} is wanted; the device has not reported on {wish.model} yet.")
-        elif now.sha256 != wish.sha256:
-            has = now.release or "nothing of it"
-            reason = _trouble(now)
-            found.append(f"{wish.release} is wanted, {has} runs" + (f": {reason}" if reason else f" ({now.phase})."))
-    wanted = {one.model for one in device.desired.models}
-    found += [
-        f"{one.release} runs, though nothing of {name} is wanted."
-        for name, one in reported.items()
-        if _is_left(one, name, wanted)
-    ]
-    if device.reported_gen < device.desired.gen:
-        found.append(f"The device has accepted document {device.reported_gen}; the newest one is {device.desired.gen}.")
-    if device.refused is not None:
-        found.append(f"It refused {_document(device.refused)}: {device.refused.reason}")
-    if found and device.status.value == "offline":
-        found.append("It is offline; it gets the newest document when it connects.")
-    return found
-
-
 def event_line(event: EventView) -> EventLine:
     """Return an event as a row. Transitions name both states; reports of devices the phase they reached."""
     detail = event.detail
     target = str(detail.get("target") or "")
     place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
-    said = detail.get("reason") or detail.get("code")
-    reasons = [str(one) for one in (detail.get("error_class"), said) if one]
+    reason = detail.get("reason") or detail.get("code")
+    reasons = [str(one) for one in (detail.get("error_class"), reason) if one]
     return EventLine(
         at=event.at,
         what=event.kind,
@@ -166,10 +139,6 @@ def event_line(event: EventView) -> EventLine:
         after=str(detail.get("to") or detail.get("phase") or ""),
         reason=": ".join(reasons),
     )
-
-
-def _is_left(reported: ReportedModel, name: str, wanted: set[str]) -> bool:
-    return name not in wanted and reported.release is not None
 
 
 def _running(reported: ReportedModel | None) -> str:

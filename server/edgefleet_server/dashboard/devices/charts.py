@@ -28,7 +28,7 @@ Column = Sequence[float | int | None]
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One chart: seconds since 1970 and a column of figures for each series; `rows` are some of them, for who reads a table."""
+    """One chart: seconds since 1970 and a column of figures for each series; `rows` are some of them, for readers of a table."""
 
     id: str
     title: str
@@ -78,8 +78,8 @@ def _of_system(points: Sequence[SystemPoint]) -> list[Chart]:
         "workers": column("workers_rss_bytes", MIB),
         "agent": column("agent_rss_bytes", MIB),
     }
-    told = {name: figures for name, figures in memory.items() if any(v is not None for v in figures)}
-    found = [Chart("memory", "Memory", "MiB", list(told), [at, *told.values()])] if told else []
+    reported = {name: figures for name, figures in memory.items() if any(v is not None for v in figures)}
+    found = [Chart("memory", "Memory", "MiB", list(reported), [at, *reported.values()])] if reported else []
     for chart_id, title, unit, name, scale in (
         ("temperature", "Temperature", "°C", "temperature_celsius", 1.0),
         ("cpu", "CPU", "%", "cpu_ratio", 0.01),

@@ -6,12 +6,13 @@ from typing import Final
 
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, differences, event_line
+from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
 from edgefleet_server.dashboard.devices.charts import CHART_POINTS, DEFAULT_SPAN, SPANS, Chart, charts
 from edgefleet_server.db.keyset import encode_cursor
 from edgefleet_server.fleet.desired.model import TaskState, TaskView
 from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.inventory.views import DeviceView, release_of
+from edgefleet_server.rollout.explanation import DeviceExplanation, ModelExplanation, explain
 from edgefleet_server.telemetry.model import Latest, PredictionsView
 
 PAGE_EVENTS: Final = 20
@@ -24,8 +25,8 @@ MOST_RELEASES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class WayBack:
-    """What a device can be given back: the release that its other slot holds."""
+class RollbackTarget:
+    """A release that a device can go back to without a download: its other slot holds it."""
 
     model: str
     release: str
@@ -40,11 +41,25 @@ class Log:
     lines: int
 
 
-def ways_back(device: DeviceView) -> list[WayBack]:
+def differences(told: DeviceExplanation) -> list[str]:
+    """Return why a device does not run what it should, one sentence a model; nothing when it does."""
+    return [f"{_apart(one)}: {one.why}." for one in told.items if not one.is_settled and (one.wanted or one.running)]
+
+
+def _apart(one: ModelExplanation) -> str:
+    """Return what is wanted of a model and what runs."""
+    if one.wanted is None:
+        return f"{one.running} runs, though nothing of {one.model} is wanted"
+    if one.wanted == one.running:
+        return one.wanted
+    return f"{one.wanted} is wanted, {one.running or 'nothing of it'} runs"
+
+
+def rollback_targets(device: DeviceView) -> list[RollbackTarget]:
     """Return what the other slots hold that is not what is wanted."""
     wanted = {one.model: one.release for one in device.desired.models}
     found = [(one.model, release_of(one.previous_target)) for one in device.models if one.previous_target]
-    return [WayBack(model, release) for model, release in found if release and release != wanted.get(model)]
+    return [RollbackTarget(model, release) for model, release in found if release and release != wanted.get(model)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +76,7 @@ class DevicePage:
     step_s: int
     tasks: Sequence[TaskView]
     log: Log | None
-    ways_back: Sequence[WayBack]
+    rollback_targets: Sequence[RollbackTarget]
     pinned: str | None
     releases: Sequence[str]
     profiles: Sequence[str]
@@ -88,7 +103,7 @@ class DevicePages:
         return DevicePage(
             device=device,
             line=device_line(device),
-            differences=differences(device),
+            differences=differences(explain(device, {}, now)),
             telemetry=parts.telemetry.latest(device_id),
             span=span,
             spans=list(SPANS),
@@ -96,7 +111,7 @@ class DevicePages:
             step_s=series.step_s,
             tasks=tasks[:SHOWN_TASKS],
             log=self._log(device_id, tasks) if may_act else None,
-            ways_back=ways_back(device),
+            rollback_targets=rollback_targets(device),
             pinned=(device.labels[PIN_LABEL] or "by hand") if PIN_LABEL in device.labels else None,
             releases=self._releases(device) if may_act else (),
             profiles=sorted(one.name for one in parts.registry.profiles()) if may_act else (),

@@ -1,7 +1,7 @@
 """The page of enrolment: claim tokens, and devices that wait to be let in.
 
-What can be done from it are forms (`dashboard.actions`). A decision is about the devices that were ticked or shown, never about those that
-came meanwhile. The page with new tokens is the only place where they are shown.
+What can be done from it are forms (`actions`). A decision is about the devices that were ticked or shown, never about those that came
+meanwhile. The page with new tokens is the only place where they are shown.
 """
 
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         selector: Annotated[str, Query(max_length=4096)] = "",
         cursor: Annotated[str | None, Query(max_length=256)] = None,
     ) -> Response:
-        """Show who waits to be let in, and the claim tokens."""
+        """Show the devices that wait for approval, and the claim tokens."""
 
         def build() -> dict[str, Any]:
             after = None if cursor is None else decode_cursor(cursor)

@@ -99,7 +99,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ModelShares:
-    """A model and who runs which version of it."""
+    """A model and the devices that run each version of it."""
 
     model: str
     devices: int

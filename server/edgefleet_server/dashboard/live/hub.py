@@ -1,10 +1,11 @@
-"""Which live pages are open, and who looks at each. One loop a page makes it again and hands out the parts that changed.
+"""The live pages that are open, and the viewers of each. One loop a page renders it again and sends the parts that changed.
 
-- Everyone who looks at the same page with the same rights is in one room; the room makes the page once a second, however many
-  look, by asking the page's own route, and sends what differs from the time before.
-- A page costs time. All rooms together use at most half of one core: when pages are dear or many are open, they come less
+- Viewers of the same page with the same rights share one room. The room renders the page once a second, for any number of
+  viewers, by asking the page's own route, and sends what changed since the last time.
+- Rendering costs time. All rooms together use at most half of one core: with expensive pages, or many, updates come less
   often.
 - A viewer that is slow gets the newest text of each part, never a queue.
+- Templates keep their live parts as they render them (`live_part`), so no page is read again to find them.
 - The key of a viewer's session stands in forms; the room writes a mark in its place.
 """
 
@@ -17,7 +18,7 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Scope
 
 from edgefleet_server.access.model import BrowserSession
-from edgefleet_server.dashboard.live.fragments import live_parts
+from edgefleet_server.dashboard.core.render import LIVE_PARTS_KEY
 
 EVERY_S: Final = 1.0
 
@@ -54,7 +55,7 @@ class Viewer:
 
 @dataclass(eq=False, slots=True)
 class Room:
-    """The viewers of one page. `shown`: its parts as they were sent last; `cost_s`: what making it took."""
+    """The viewers of one page. `shown`: its parts as they were sent last; `cost_s`: seconds that the last rendering took."""
 
     address: str
     viewers: set[Viewer] = field(default_factory=set)
@@ -67,12 +68,12 @@ class LiveHub:
     """All rooms of this process. Lives in one event loop: that of the listener."""
 
     def __init__(self, is_closing: Callable[[], bool]) -> None:
-        """Wire the sign that the server stops. Starts nothing."""
+        """Keep the function that says whether the server stops. Starts nothing."""
         self._is_closing = is_closing
         self._rooms: dict[tuple[object, ...], Room] = {}
         self._one_at_a_time = asyncio.Lock()
         self.renders = 0
-        """How often a page was made: for tests and figures."""
+        """How often a page was rendered: for tests and figures."""
 
     @property
     def viewers(self) -> int:
@@ -97,7 +98,7 @@ class LiveHub:
             while room.viewers and not self._is_closing():
                 async with self._one_at_a_time:
                     start_s = loop.time()
-                    parts = await self._made(app, room)
+                    parts = await self._rendered(app, room)
                     room.cost_s = loop.time() - start_s
                 changed = {name: text for name, text in parts.items() if room.shown.get(name) != text}
                 if changed.keys() - {_ASOF}:
@@ -111,13 +112,13 @@ class LiveHub:
             for viewer in room.viewers:
                 viewer.end()
 
-    async def _made(self, app: ASGIApp, room: Room) -> dict[str, str]:
-        """Return the live parts of a page now, as one of its viewers gets them; nothing when it cannot be made now."""
+    async def _rendered(self, app: ASGIApp, room: Room) -> dict[str, str]:
+        """Return the live parts of a page now, as one of its viewers gets them; nothing when it cannot be rendered now."""
         self.renders += 1
         viewer = next(iter(room.viewers), None)
         if viewer is None:
             return {}
-        status, text = await _page(app, viewer.scope, room.address)
+        status, parts = await _page(app, viewer.scope, room.address)
         if status in {303, 401, 403}:
             room.viewers.discard(viewer)
             viewer.end()
@@ -125,19 +126,20 @@ class LiveHub:
         if status != 200:
             _log.warning("a live page could not be made", extra={"address": room.address, "status": status})
             return {}
-        return live_parts(text.replace(viewer.session.form_key, KEY_MARK))
+        return {name: text.replace(viewer.session.form_key, KEY_MARK) for name, text in parts.items()}
 
 
-async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, str]:
-    """Return status and text of a page as the browser of this request would get it."""
+async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, dict[str, str]]:
+    """Return the status and the live parts of a page as the browser of this request would get it."""
     path, _, query = address.partition("?")
     headers = [(name, value) for name, value in outer["headers"] if name in {b"cookie", b"host"}]
     kept = {key: outer[key] for key in ("asgi", "http_version", "scheme", "server", "client") if key in outer}
+    parts: dict[str, str] = {}
     scope: Scope = kept | {
         "type": "http", "method": "GET", "path": path, "raw_path": path.encode("ascii"),
-        "query_string": query.encode("ascii"), "root_path": "", "headers": headers,
+        "query_string": query.encode("ascii"), "root_path": "", "headers": headers, LIVE_PARTS_KEY: parts,
     }  # fmt: skip
-    status, body = 500, bytearray()
+    status = 500
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
@@ -146,8 +148,6 @@ async def _page(app: ASGIApp, outer: Scope, address: str) -> tuple[int, str]:
         nonlocal status
         if message["type"] == "http.response.start":
             status = message["status"]
-        elif message["type"] == "http.response.body":
-            body.extend(message.get("body", b""))
 
     await app(scope, receive, send)
-    return status, body.decode("utf-8", "replace")
+    return status, parts

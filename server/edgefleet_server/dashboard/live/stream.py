@@ -1,8 +1,8 @@
 """The route of live pages: one stream a page (Server-Sent Events), at most one message a second.
 
 - Each viewer gets the key of its own session where the room wrote a mark (`hub`).
-- A hidden tab lets its stream go (the script does that). A stream ends after 15 minutes or with its session; the browser
-  comes back by itself.
+- A hidden tab closes its stream (the script does that). A stream ends after 15 minutes or with its session; the browser
+  connects again by itself.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from fastapi.responses import Response, StreamingResponse
 
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page
-from edgefleet_server.dashboard.live.fragments import as_swap
 from edgefleet_server.dashboard.live.hub import KEY_MARK, LiveHub, Viewer
 
 HEARTBEAT_S: Final = 15.0
@@ -40,10 +39,10 @@ def add_live_route(router: APIRouter, shell: Shell) -> None:
             return Response(status_code=503, headers=_HEADERS | {"retry-after": "10"})
         address = own_page(page)
         viewer = Viewer(session, request.scope)
-        taste = tuple(
+        preferences = tuple(
             sorted((k, v) for k, v in request.cookies.items() if k.startswith("edgefleet_") and "session" not in k)
         )
-        key = (address, session.principal.roles, taste)
+        key = (address, session.principal.roles, preferences)
         body = _stream(hub, request, key, address, viewer, lambda: shell.gate.session_of(request) is not None)
         return StreamingResponse(body, media_type="text/event-stream", headers=_HEADERS)
 
@@ -74,3 +73,8 @@ async def _stream(
 
 def _message(text: str) -> str:
     return "".join(f"data: {line}\n" for line in text.splitlines()) + "\n"
+
+
+def as_swap(parts: dict[str, str]) -> str:
+    """Return elements as one message that htmx puts into the page: each over the element of its id, keeping focus."""
+    return "\n".join(text.replace(" data-live", ' data-live hx-swap-oob="innerMorph"', 1) for text in parts.values())

@@ -67,9 +67,9 @@ class Operations:
         self._known = {
             one.id: one
             for path, methods in document["paths"].items()
-            for method, said in methods.items()
+            for method, described in methods.items()
             if method in _METHODS
-            for one in [_operation(path, method, said)]
+            for one in [_operation(path, method, described)]
         }
 
     def __iter__(self) -> Iterator[Operation]:
@@ -180,14 +180,16 @@ class _LeftOut:
 _LEFT_OUT: Final = _LeftOut()
 
 
-def _operation(path: str, method: str, said: Mapping[str, Any]) -> Operation:
-    content = said.get("requestBody", {}).get("content", {}).get("application/json")
+def _operation(path: str, method: str, described: Mapping[str, Any]) -> Operation:
+    content = described.get("requestBody", {}).get("content", {}).get("application/json")
     return Operation(
-        id=str(said.get("operationId", "")),
+        id=str(described.get("operationId", "")),
         method=method.upper(),
         path=path,
-        summary=str(said.get("summary", "")),
-        query={one["name"]: one.get("schema", {}) for one in said.get("parameters", ()) if one.get("in") == "query"},
+        summary=str(described.get("summary", "")),
+        query={
+            one["name"]: one.get("schema", {}) for one in described.get("parameters", ()) if one.get("in") == "query"
+        },
         body=None if content is None else content.get("schema", {}),
     )
 

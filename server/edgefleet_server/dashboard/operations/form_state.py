@@ -1,100 +1,68 @@
-"""What a form would send as it stands in the HTML of a page, before anybody types: its values, and what it asks for in vain. Pure.
+"""A form of the API as a template writes it: each field becomes HTML, and what it would send as it stands is kept. Pure.
 
 Secrets are no values: a password field is only ever asked for. A file that a script will send counts by its name, under `file.`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html.parser import HTMLParser
-from typing import Final
+from typing import Any, Final
 
-_SILENT: Final = frozenset({"submit", "button", "reset", "image"})
+from markupsafe import Markup, escape
+
+_CHOICES: Final = frozenset({"checkbox", "radio"})
 
 
 @dataclass
 class FormState:
-    """values: by name, in the order of the fields. needs: fields that have to be filled in and are not."""
+    """A form that nobody has filled in yet. values: by name, in the order of the fields. needs: required fields that are empty.
+
+    The attributes of a field are those of HTML, with `_` for `-`. True is an attribute without a value; None and False leave it out.
+    Every text is escaped here, so a `Markup` is a text as well.
+    """
 
     values: dict[str, list[str]] = field(default_factory=dict)
     needs: set[str] = field(default_factory=set)
 
-    def add(self, name: str, value: str) -> None:
-        """Take one value."""
-        self.values.setdefault(name, []).append(value)
-
-
-def state_of_form(html: str) -> FormState:
-    """Return what the fields in this HTML would send."""
-    reader = _Reader()
-    reader.feed(html)
-    reader.close()
-    return reader.found
-
-
-class _Reader(HTMLParser):
-    """Follows the rules of HTML for form data, as far as our templates use them."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found = FormState()
-        self._select: dict[str, str] | None = None
-        self._options: list[tuple[str, bool]] = []
-        self._text: list[str] | None = None
-        self._open: dict[str, str] = {}
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "input":
-            self._input(given)
-        elif tag == "select":
-            self._select, self._options = given, []
-        elif (tag == "option" and self._select is not None) or tag == "textarea":
-            self._open = given
-            self._text = []
-
-    def handle_data(self, data: str) -> None:
-        if self._text is not None:
-            self._text.append(data)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "textarea":
-            self._take(self._open, "".join(self._text or ()).removeprefix("\n"))
-            self._text = None
-        elif tag == "option":
-            text = " ".join("".join(self._text or ()).split())
-            self._options.append((self._open.get("value", text), "selected" in self._open))
-            self._text = None
-        elif tag == "select" and self._select is not None:
-            self._choose(self._select)
-            self._select = None
-
-    def _input(self, given: Mapping[str, str]) -> None:
-        kind = given.get("type", "text")
-        if kind in _SILENT or (kind in {"checkbox", "radio"} and "checked" not in given):
-            return
+    def input(self, **attributes: Any) -> Markup:
+        """Write an input."""
+        kind = attributes.get("type")
         if kind == "file":
-            self._take({**given, "name": file_field(given.get("data-into", "model"))}, "")
-        elif kind == "password":
-            self._take(given, "")
-        else:
-            self._take(given, given.get("value", "on" if kind in {"checkbox", "radio"} else ""))
+            into = attributes.get("data_into", "model").rpartition(".")[2]
+            self._keep(attributes | {"name": f"file.{into}"}, "")
+        elif kind not in _CHOICES or attributes.get("checked"):
+            default = "on" if kind in _CHOICES else ""
+            self._keep(attributes, "" if kind == "password" else str(attributes.get("value", default)))
+        return _tag("input", attributes)
 
-    def _choose(self, given: Mapping[str, str]) -> None:
-        chosen = [value for value, is_selected in self._options if is_selected]
-        if "multiple" not in given:
-            chosen = chosen[-1:] or [value for value, _ in self._options[:1]]
-        for value in chosen or [""]:
-            self._take(given, value)
+    def select(self, options: Iterable[str | tuple[str, str]], chosen: str = "", **attributes: Any) -> Markup:
+        """Write a select. options: texts, or values with their texts. chosen: a value; without it the first one is sent."""
+        pairs = [one if isinstance(one, tuple) else (one, one) for one in options]
+        first = "" if attributes.get("multiple") or not pairs else pairs[0][0]
+        self._keep(attributes, chosen if chosen in dict(pairs) else first)
+        inner = [_option(value, text, is_chosen=bool(chosen) and value == chosen) for value, text in pairs]
+        return _tag("select", attributes, Markup("").join(inner))
 
-    def _take(self, given: Mapping[str, str], value: str) -> None:
-        name = given.get("name", "")
-        if not name or "disabled" in given:
-            return
-        self.found.add(name, value)
-        if "required" in given and not value.strip():
-            self.found.needs.add(name)
+    def textarea(self, text: str = "", **attributes: Any) -> Markup:
+        """Write a text area."""
+        self._keep(attributes, str(text).removeprefix("\n"))
+        return _tag("textarea", attributes, escape(str(text)))
+
+    def _keep(self, attributes: Mapping[str, Any], value: str) -> None:
+        name = attributes["name"]
+        self.values.setdefault(name, []).append(value)
+        if attributes.get("required") and not value.strip():
+            self.needs.add(name)
 
 
-def file_field(into: str) -> str:
-    """Return the field under which the name of a file stands: by the last step of the field that its digest goes into."""
-    return "file." + into.rpartition(".")[2]
+def _option(value: str, text: str, *, is_chosen: bool) -> Markup:
+    return _tag("option", {"value": None if value == text else value, "selected": is_chosen}, escape(str(text)))
+
+
+def _tag(name: str, attributes: Mapping[str, Any], inner: Markup | None = None) -> Markup:
+    given = [
+        f" {key.replace('_', '-')}" if value is True else f' {key.replace("_", "-")}="{escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    ]
+    end = "" if inner is None else f"{inner}</{name}>"
+    return Markup(f"<{name}{''.join(given)}>{end}")  # noqa: S704 -- every text in it is escaped

@@ -1,4 +1,4 @@
-"""Where a release came from, as lines of its page: who published it says so, by names of which a few are known. Pure."""
+"""Where a release came from, as lines of its page: what its publisher states, by names of which a few are known. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ NAMES: Final[Mapping[str, str]] = {
     "registry": "Kind of registry",
     "registry_url": "Registry",
 }
-"""What `edgectl publish` and `import` tell, in the order in which it is shown."""
+"""What `edgectl publish` and `import` state, in the order in which it is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class LineageLine:
-    """One thing that was told. link: where it can be looked at, "" where nobody knows."""
+    """One fact of the origin. link: its address, "" where none is known."""
 
     name: str
     value: str
@@ -41,7 +41,7 @@ def lineage_lines(lineage: Mapping[str, str]) -> list[LineageLine]:
 
 
 def _link(key: str, lineage: Mapping[str, str]) -> str:
-    """Return an address that a browser may open: of the web alone, since anybody who publishes can write anything here."""
+    """Return an address that a browser may open: of the web alone, since a publisher can write anything here."""
     base = lineage.get("registry_url", "").rstrip("/")
     if key == "registry_model" and lineage.get("registry") == "mlflow" and _is_web(base) and "version" in lineage:
         return f"{base}/#/models/{quote(lineage[key], safe='')}/versions/{quote(lineage['version'], safe='')}"

@@ -28,12 +28,12 @@ class ProfileLine:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One key of a profile. kind: measured, vendor or guess, "" for a choice of its author; told: what stands behind it."""
+    """One key of a profile. kind: measured, vendor or guess, "" for a choice of its author; source: what stands behind it."""
 
     key: str
     value: str
     kind: str
-    told: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ def profile_page(parts: Parts, name: str) -> ProfilePage:
 def _fact(profile: HardwareProfile, key: str, value: Any) -> Fact:
     evidence = evidence_for(profile, key) or evidence_for(profile, key.partition(".")[0])
     return Fact(
-        key, _value(value), "" if evidence is None else evidence.kind, "" if evidence is None else _told(evidence)
+        key, _value(value), "" if evidence is None else evidence.kind, "" if evidence is None else _source(evidence)
     )
 
 
-def _told(evidence: Evidence) -> str:
+def _source(evidence: Evidence) -> str:
     where = {"measured": f"on {evidence.measured_on}, {evidence.date}", "vendor": evidence.document, "guess": ""}
     parts = [where[evidence.kind], evidence.note]
     return "; ".join(part for part in parts if part)

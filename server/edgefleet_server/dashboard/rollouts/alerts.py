@@ -1,4 +1,4 @@
-"""The page of alerts: who may stop rollouts from outside, and what alerts did."""
+"""The page of alerts: the receivers that may stop rollouts from outside, and what alerts did."""
 
 from typing import Any, Final
 
@@ -27,7 +27,9 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
             return {
                 "receivers": parts.alerts.receivers(),
                 "deeds": parts.alerts.deeds(limit=SHOWN_DEEDS),
-                "actions": [one.value for one in AlertAction],
+                "actions": [
+                    (one.value, "rolls back" if one is AlertAction.ROLLBACK else "pauses") for one in AlertAction
+                ],
                 "models": [one.name for one in parts.registry.models(PageRequest(_MODELS)).items],
             }
 

@@ -1,7 +1,7 @@
-"""A rollout that somebody is writing in the form of four steps: its fields in an address, and the document that they stand for. Pure.
+"""A rollout that is being written in the form of four steps: its fields in an address, and the document that they stand for. Pure.
 
-All of it is in the address, so that each step is a page that can be reloaded, sent to somebody and used without a script. A field
-that is empty is left to the server's default; what a field cannot be is told at the place that the spec has for it.
+All of it is in the address, so that each step is a page that can be reloaded, sent to a colleague and used without a script. A field
+that is empty is left to the server's default; an error is reported at the place that the spec has for the field.
 """
 
 import json
@@ -13,12 +13,13 @@ from typing import Any, Final
 import yaml
 
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, MAX_STAGES
+from edgefleet_server.rollout.spec.parser import API_VERSION, KIND
+from edgefleet_server.rollout.spec.stages import MAX_STAGES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from edgefleet_server.rollout.status.strategies import strategy
 
 OWN: Final = "own"
-"""The strategy of who writes the stages."""
+"""The strategy of a rollout with stages of its own."""
 EVERY: Final = "all"
 MAX_YAML_CHARS: Final = 16_000
 MAX_TEXT_CHARS: Final = 4096
@@ -281,8 +282,10 @@ def _stage(one: StageDraft, index: int, errors: list[dict[str, str]]) -> dict[st
 def _size(one: StageDraft, place: str, errors: list[dict[str, str]]) -> dict[str, Any]:
     found = _SIZE.fullmatch(one.size)
     if found is None:
-        told = f"got {one.size[:40]!r}" if one.size else "it is empty"
-        errors.append({"path": place, "message": f"write 5% (of a stratum), 2 (devices of each) or 10 total: {told}"})
+        problem = f"got {one.size[:40]!r}" if one.size else "it is empty"
+        errors.append(
+            {"path": place, "message": f"write 5% (of a stratum), 2 (devices of each) or 10 total: {problem}"}
+        )
         return {}
     number = float(found[1])
     plain: float | int = int(number) if number.is_integer() else number

@@ -29,7 +29,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
     @router.get("/experiments/{rollout_id}", operation_id="show_experiment")
     def show_experiment(request: Request, rollout_id: str) -> Response:
-        """Show what a release did as a candidate, and let somebody decide."""
+        """Show what a release did as a candidate, and let a user decide."""
 
         def build() -> dict[str, Any]:
             experiment = reader.experiment(rollout_id)

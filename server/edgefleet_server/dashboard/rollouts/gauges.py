@@ -1,7 +1,7 @@
 """Where figures lie on a line of 0 to 100, for pictures that are drawn by the server. Pure.
 
-Evidence is a factor, so its line is logarithmic: 1 says nothing, the threshold is the end. What a metric lies between is drawn
-beside what is allowed, in the metric's own unit.
+Evidence is a factor, so its line is logarithmic: 1 says nothing, the threshold is the end. The interval of a metric is drawn
+next to what is allowed, in the metric's own unit.
 """
 
 import math
@@ -38,7 +38,7 @@ def evidence_share(e: float, at: float) -> float:
 def interval(
     low: float | None, high: float | None, value: float | None, threshold: float, *, with_zero: bool
 ) -> Interval | None:
-    """Return where a metric lies beside its threshold, None when there is nothing to be drawn. with_zero: no change is 0."""
+    """Return where a metric lies relative to its threshold, None when there is nothing to be drawn. with_zero: no change is 0."""
     known = [one for one in (low, high, value) if one is not None and math.isfinite(one)]
     if not known or not math.isfinite(threshold):
         return None

@@ -75,7 +75,7 @@ def _add_new(router: APIRouter, shell: Shell, pages: NewRolloutPages) -> None:
             draft = read_draft(pairs)
             step = _step(draft, next((text for name, text in reversed(pairs) if name == "step"), ""))
             return {
-                "is_still": True,  # a plan costs, and changes when somebody writes
+                "is_still": True,  # a plan costs, and changes while the user writes
                 "draft": draft,
                 "step": step,
                 "steps": STEPS,
@@ -157,7 +157,7 @@ def _add_show(router: APIRouter, shell: Shell, pages: RolloutPages) -> None:
 def _add_undo(router: APIRouter, shell: Shell, parts: Parts) -> None:
     @router.get("/rollouts/undo", operation_id="show_undo")
     def show_undo(request: Request, name: Annotated[str, Query(max_length=127)] = "") -> Response:
-        """Show what an undo of a model (or of one release of it) would do: who goes back to what, and what it costs."""
+        """Show what an undo of a model (or of one release of it) would do: which devices go back to what, and what it costs."""
 
         def build() -> dict[str, Any]:
             models = [one.name for one in parts.registry.models(PageRequest(_MODELS)).items]

@@ -55,7 +55,7 @@ class RolloutList:
 
 @dataclass(frozen=True, slots=True)
 class WaitingRollout:
-    """A rollout that waits for a person. roles: whose word it needs, nothing when any operator's will do; wait: what is asked."""
+    """A rollout that waits for a person. roles: of which one must approve, empty when any operator may act; wait: what is asked."""
 
     id: str
     name: str
@@ -80,11 +80,11 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class GateAnswer:
-    """What another program said to a stage, as the newest decision saw it. told: in words."""
+    """What another program answered about a stage, as the newest decision saw it. message: in words."""
 
     name: str
     kind: str
-    told: str
+    message: str
     is_open: bool
 
 
@@ -111,7 +111,7 @@ class StagePart:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An approval that is waited for: of which stage and strata, and whose word it takes."""
+    """An approval that a rollout waits for: of which stage and strata, and by which role."""
 
     stage: str
     strata: Sequence[str]
@@ -150,7 +150,7 @@ class DevicePart:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """What somebody may say of a rollout now. asked: approvals that are waited for; open_strata: where a stage may be let pass.
+    """What a user may do with a rollout now. asked: approvals that it waits for; open_strata: where a stage may be promoted by hand.
 
     left_out: names of stages that may be left out.
     """
@@ -236,7 +236,7 @@ class RolloutPages:
         )
 
     def steering(self, rollout_id: str) -> Steering:
-        """Return what somebody may say of a rollout now. Raises RolloutUnknownError."""
+        """Return what a user may do with a rollout now. Raises RolloutUnknownError."""
         return _steering(self._reader.rollout(rollout_id))
 
     def _failures(self, rollout: RolloutView) -> tuple[list[FailureGroup], bool]:
@@ -291,7 +291,7 @@ def _cell_line(one: StratumView, gate: Mapping[str, float], answers: Sequence[Ga
 
 
 def metric_picture(metric: MetricView) -> Interval | None:
-    """Return where a metric lies beside its threshold."""
+    """Return where a metric lies relative to its threshold."""
     return interval(metric.low, metric.high, metric.value, metric.threshold, with_zero=metric.bound in COMPARED)
 
 
@@ -300,16 +300,16 @@ def _meter(value: float, at: float) -> Meter:
 
 
 def _answers(decisions: Sequence[DecisionView], stage: str, stratum: str) -> list[GateAnswer]:
-    """Return what the gates of a cell said, as its newest decision saw them."""
+    """Return what the gates of a cell answered, as its newest decision saw them."""
     newest = next((one for one in decisions if (one.stage, one.stratum) == (stage, stratum)), None)
     return [_answer(one) for one in (newest.evidence.get("gates") or () if newest is not None else ())]
 
 
-def _answer(said: Mapping[str, Any]) -> GateAnswer:
-    age, status = said.get("age_s"), said.get("status")
-    told = "not asked yet" if age is None else str(said.get("error") or f"answered {status}")
-    is_yes = status is not None and 200 <= status <= said.get("passes_to", 200)
-    return GateAnswer(str(said.get("name", "")), str(said.get("kind", "")), told, is_yes)
+def _answer(result: Mapping[str, Any]) -> GateAnswer:
+    age, status = result.get("age_s"), result.get("status")
+    message = "not asked yet" if age is None else str(result.get("error") or f"answered {status}")
+    is_yes = status is not None and 200 <= status <= result.get("passes_to", 200)
+    return GateAnswer(str(result.get("name", "")), str(result.get("kind", "")), message, is_yes)
 
 
 def _steering(rollout: RolloutView) -> Steering:
@@ -324,7 +324,9 @@ def _asked(rollout: RolloutView) -> list[Asked]:
         cells = [
             (one.stratum, one.approval) for one in stage.strata if one.state == "pending" and one.approval is not None
         ]
-        waiting = [(name, said) for name, said in cells if said.asked_at is not None and not said.approved_by]
+        waiting = [
+            (name, approval) for name, approval in cells if approval.asked_at is not None and not approval.approved_by
+        ]
         if waiting and rollout.state in ("running", "awaiting_approval"):
             found.append(Asked(stage.name, [name for name, _ in waiting], waiting[0][1]))
     return found
@@ -344,7 +346,7 @@ def _waiting(rollout: RolloutView) -> WaitingRollout:
 
 
 def _open_strata(rollout: RolloutView) -> list[str]:
-    """Return the strata in which a stage is open or held, so that somebody may let it pass."""
+    """Return the strata in which a stage is open or held, so that a user may promote it by hand."""
     can_pass = ("exposing", "soaking", "judging", "held")
     return sorted({one.stratum for stage in rollout.stages for one in stage.strata if one.state in can_pass})
 

@@ -1,4 +1,4 @@
-"""What the four steps to a new rollout show: releases, who a selector matches now, the plan of what is written so far."""
+"""What the four steps to a new rollout show: releases, the devices that a selector matches now, the plan of what is written so far."""
 
 import json
 from collections import Counter
@@ -43,7 +43,7 @@ class ProfileLine:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Who a selector matches now. wrong: why it cannot be read; then nothing is counted."""
+    """The devices that a selector matches now. wrong: why it cannot be read; then nothing is counted."""
 
     devices: int = 0
     online: int = 0
@@ -104,7 +104,7 @@ class NewRolloutPages:
         return [_release_line(one) for one in found], names
 
     def matching(self, draft: Draft) -> Matching | None:
-        """Return who is meant now, None while nothing says so."""
+        """Return the devices that are meant now, None while the draft names none."""
         if draft["who"] != EVERY and not draft["selector"]:
             return None
         profiles = self._profiles_of(draft["release"])

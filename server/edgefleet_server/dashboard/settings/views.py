@@ -28,7 +28,7 @@ class ServerFacts:
 
 @dataclass(frozen=True, slots=True)
 class TokenLine:
-    """One token. state: valid, expired or revoked; is_own: this browser rests on it."""
+    """One token. state: valid, expired or revoked; is_own: this browser is signed in by it."""
 
     token: TokenView
     state: str
@@ -37,7 +37,7 @@ class TokenLine:
 
 @dataclass(frozen=True, slots=True)
 class TokensPage:
-    """A page of tokens, and the ends that a new one may have."""
+    """A page of tokens, and the ends that a new one may have: moments, each with how long that is."""
 
     lines: Sequence[TokenLine]
     total: int
@@ -73,7 +73,7 @@ def tokens_page(parts: Parts, own_id: str, after: str | None) -> TokensPage:
     now = parts.clock.now()
     found = parts.access.tokens(PageRequest(PAGE_ROWS, after))
     lines = [TokenLine(one, _state(one, now), one.id == own_id) for one in found.items]
-    ends = [(said, f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}") for said, days in LIFETIMES]
+    ends = [(f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}", label) for label, days in LIFETIMES]
     return TokensPage(lines, found.total, found.next_cursor, ends)
 
 

@@ -11,7 +11,7 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const told = (value, unit) => (value == null ? "–" : `${value.toLocaleString("en", { maximumFractionDigits: 2 })}${unit ? ` ${unit}` : ""}`);
+  const written = (value, unit) => (value == null ? "–" : `${value.toLocaleString("en", { maximumFractionDigits: 2 })}${unit ? ` ${unit}` : ""}`);
 
   function axis(extra) {
     return { stroke: token("--dim"), grid: { stroke: token("--line"), width: 1 }, ticks: { stroke: token("--line"), width: 1 }, font: "12px system-ui", ...extra };
@@ -30,7 +30,7 @@
       cursor: { y: false },
       legend: { live: true },
       scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] } },
-      axes: [axis({ space: 64, values: moments }), axis({ size: 56, values: (_plot, ticks) => ticks.map((one) => told(one, "")) })],
+      axes: [axis({ space: 64, values: moments }), axis({ size: 56, values: (_plot, ticks) => ticks.map((one) => written(one, "")) })],
       series: [
         { label: "UTC", value: (_plot, ts) => (ts == null ? "–" : new Date(ts * 1000).toISOString().slice(0, 16).replace("T", " ")) },
         ...chart.names.map((label, n) => ({
@@ -40,19 +40,19 @@
           width: 1.5,
           spanGaps: false,
           points: { show: chart.data[0].length < 60 },
-          value: (_plot, value) => told(value, chart.unit),
+          value: (_plot, value) => written(value, chart.unit),
         })),
       ],
     };
   }
 
-  function draw(anew) {
+  function draw(isForced) {
     const data = JSON.parse(holder.querySelector("script").textContent);
     for (const chart of data.charts) {
       const place = document.querySelector(`[data-chart="${CSS.escape(chart.id)}"] .plot`);
       if (!place) continue;
       const known = drawn.get(chart.id);
-      if (known && !anew && known.names === chart.names.join()) {
+      if (known && !isForced && known.names === chart.names.join()) {
         known.plot.setData(chart.data);
         continue;
       }

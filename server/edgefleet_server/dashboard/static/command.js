@@ -1,9 +1,9 @@
 // The commands under a form say what it would do as it is filled in now: while one types, and when they are opened, the server writes
-// them anew. Also buttons that copy one. Without this script they say what the page knew when it was loaded.
+// them again. Also buttons that copy one. Without this script they say what the page knew when it was loaded.
 "use strict";
 (() => {
   const WAIT_MS = 150;
-  const shown = new Map(); // place of lines -> what it shows since somebody typed
+  const shown = new Map(); // place of lines -> what it shows since the user typed
   let timer = 0;
   let round = 0;
 

@@ -20,7 +20,7 @@
         const other = fresh.getElementById(id);
         if (part && other && part.innerHTML !== other.innerHTML) part.replaceChildren(...other.childNodes);
       }
-      history.replaceState(null, "", address); // to reload, and to send to somebody
+      history.replaceState(null, "", address); // to reload, and to share
     }
 
     form.addEventListener("input", () => {

@@ -46,7 +46,7 @@
       event.preventDefault();
       ask();
     } else if (event.key === "Escape" && isHere()) {
-      event.preventDefault(); // else Chromium empties the box, which asks anew
+      event.preventDefault(); // else Chromium empties the box, which asks again
       leave();
     } else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && isHere()) {
       walk(event);

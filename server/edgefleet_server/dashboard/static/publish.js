@@ -2,8 +2,8 @@
 "use strict";
 (() => {
   const form = document.querySelector("form[data-operation=create_release]");
-  const told = document.getElementById("sending");
-  if (!form || !told) return;
+  const status = document.getElementById("sending");
+  if (!form || !status) return;
   const key = form.querySelector("[name=form_key]").value;
 
   const hex = (bytes) => [...new Uint8Array(bytes)].map((one) => one.toString(16).padStart(2, "0")).join("");
@@ -19,9 +19,9 @@
 
   async function send(file, most) {
     if (file.size > most) throw new Error(`${file.name} has ${file.size} bytes; this server takes ${most}`);
-    told.textContent = `Reading ${file.name} …`;
+    status.textContent = `Reading ${file.name} …`;
     const digest = hex(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
-    told.textContent = `Sending ${file.name} …`;
+    status.textContent = `Sending ${file.name} …`;
     const answer = await fetch(`/do/put_blob/${digest}`, { method: "PUT", body: file, headers: { "x-form-key": key } });
     if (!answer.ok) {
       const problem = await answer.json().catch(() => ({}));
@@ -34,7 +34,7 @@
     event.preventDefault();
     const button = form.querySelector("button:not([type=button])");
     button.disabled = true;
-    told.className = "dim";
+    status.className = "dim";
     try {
       if (!globalThis.crypto?.subtle) throw new Error("this browser hashes files only over https or on this machine; use edgectl publish");
       const source = form.querySelector("[data-source]");
@@ -45,11 +45,11 @@
       for (const field of form.querySelectorAll("[data-into]")) {
         if (field.files.length) put(field.dataset.into, await send(field.files[0], Number(field.dataset.max)));
       }
-      told.textContent = "Publishing …";
+      status.textContent = "Publishing …";
       form.submit();
     } catch (error) {
-      told.className = "wrong";
-      told.textContent = error.message;
+      status.className = "wrong";
+      status.textContent = error.message;
       button.disabled = false;
     }
   });

@@ -1,6 +1,6 @@
-"""What a person may ask of a rollout: pause, resume, abort, promote. Pure: a snapshot and the time in, effects out.
+"""What a person may ask of a rollout: pause, resume, abort, promote, skip, approve, deny. Pure: a snapshot and the time in, a plan out.
 
-Its own module because these follow a command, not a tick. The reason is the person's; who they are, the service writes.
+The reason is the person's; the service writes who they are.
 """
 
 from dataclasses import replace
@@ -9,11 +9,11 @@ from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.assignments import is_failure
-from edgefleet_server.rollout.effects import AssignmentUpdated, Plan, Revert
+from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import RolloutState, Snapshot, StageState, Strength, VerdictKind
-from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.builder import needs_giving_back
-from edgefleet_server.rollout.planner.stages import ShapedDraft
+from edgefleet_server.rollout.planner import approvals, completion, intake, recall, transitions
+from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.planner.documents import needs_rollback
 from edgefleet_server.rollout.spec.model import OnFail
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,
@@ -34,16 +34,16 @@ _WALKS_ON: Final = ROLLOUT_WALKS | {RolloutState.PAUSED}
 
 def plan_pause(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
     """Return what a person's pause does. Raises IllegalTransitionError unless the rollout runs."""
-    work = _Control(snapshot, now)
-    work.pause("paused", reason)
-    return Plan(tuple(work.effects), work.next_look())
+    plan = PlanBuilder(snapshot, now)
+    transitions.pause(plan, "paused", reason)
+    return plan.build(completion.next_pass(plan))
 
 
 def plan_resume(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
     """Return what a person's resume does: held stages are judged again. Raises IllegalTransitionError unless it is paused."""
-    work = _Control(snapshot, now)
-    work.resume(reason)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    resume(plan, reason)
+    return plan.build(now)
 
 
 def plan_abort(snapshot: Snapshot, now: datetime, reason: str, *, rollback: bool) -> Plan:
@@ -51,9 +51,9 @@ def plan_abort(snapshot: Snapshot, now: datetime, reason: str, *, rollback: bool
 
     rollback: what every device ran before is given back; else what has switched stays, and the rest is withdrawn.
     """
-    work = _Control(snapshot, now)
-    work.abort(reason, rollback=rollback)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    abort(plan, reason, rollback=rollback)
+    return plan.build(now)
 
 
 def plan_promotion(snapshot: Snapshot, now: datetime, reason: str, stratum: str | None) -> Plan:
@@ -62,9 +62,9 @@ def plan_promotion(snapshot: Snapshot, now: datetime, reason: str, stratum: str 
     Failures so far are accepted: they are no evidence any more. A rollout that was paused goes on. Raises
     IllegalTransitionError when it has ended. Without an open stage the plan is empty.
     """
-    work = _Control(snapshot, now)
-    work.promote(reason, stratum)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    promote(plan, reason, stratum)
+    return plan.build(now)
 
 
 def plan_skip(snapshot: Snapshot, now: datetime, reason: str, stage: int, stratum: str | None) -> Plan:
@@ -72,9 +72,9 @@ def plan_skip(snapshot: Snapshot, now: datetime, reason: str, stage: int, stratu
 
     Raises IllegalTransitionError for the last stage, and when the rollout does not run. Where it has opened the plan is empty.
     """
-    work = _Control(snapshot, now)
-    work.skip(reason, stage, stratum)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    skip(plan, reason, stage, stratum)
+    return plan.build(now)
 
 
 def plan_supersede(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
@@ -82,17 +82,17 @@ def plan_supersede(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
 
     Raises IllegalTransitionError when it has ended.
     """
-    work = _Control(snapshot, now)
-    work.leave("superseded", reason, RolloutEvent.SUPERSEDE, _E.SUPERSEDE)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    leave(plan, "superseded", reason, RolloutEvent.SUPERSEDE, _E.SUPERSEDE)
+    return plan.build(now)
 
 
 def plan_approval(snapshot: Snapshot, now: datetime, by: str, reason: str, stratum: str | None) -> Plan:
     """Return what an approval does: the stages that wait for it (of one stratum, or of all) may open. Empty when none waits."""
-    work = _Control(snapshot, now)
-    for cell in approvals.waiting(work.cells.values(), stratum):
-        work.note_cell(approvals.approved(cell, by, reason))
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    for run in approvals.waiting(plan.stage_runs.values(), stratum):
+        plan.update_stage_run(approvals.approved(run, by, reason))
+    return plan.build(now)
 
 
 def plan_denial(snapshot: Snapshot, now: datetime, reason: str, stratum: str | None) -> Plan:
@@ -100,111 +100,113 @@ def plan_denial(snapshot: Snapshot, now: datetime, reason: str, stratum: str | N
 
     Where nothing was offered yet there is nothing to take back: the rollout is cancelled.
     """
-    work = _Control(snapshot, now)
-    work.deny(reason, stratum)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    deny(plan, reason, stratum)
+    return plan.build(now)
 
 
-class _Control(ShapedDraft):
-    """What a person asks for."""
+def deny(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
+    """Act on a refusal."""
+    runs = approvals.waiting(plan.stage_runs.values(), stratum)
+    if runs and not any(a.gen for a in plan.assignments.values()) and len(runs) == len(plan.tracks()):
+        leave(plan, approvals.DENIED, reason, RolloutEvent.CANCEL, _E.CANCEL)
+        return
+    for run in runs:
+        if plan.snapshot.spec.on_fail is OnFail.PAUSE:
+            plan.update_stage_run(approvals.unasked(run, approvals.DENIED, reason))
+        else:
+            transitions.fail_unopened(plan, run, approvals.DENIED, reason)
+    if runs and plan.snapshot.spec.on_fail is OnFail.PAUSE:
+        transitions.pause(plan, approvals.DENIED, reason)
 
-    def deny(self, reason: str, stratum: str | None) -> None:
-        """Act on a no."""
-        cells = approvals.waiting(self.cells.values(), stratum)
-        if cells and not any(a.gen for a in self.assignments.values()) and len(cells) == len(self.lanes()):
-            self.leave(approvals.DENIED, reason, RolloutEvent.CANCEL, _E.CANCEL)
-            return
-        for cell in cells:
-            if self.snapshot.spec.on_fail is OnFail.PAUSE:
-                self.note_cell(approvals.unasked(cell, approvals.DENIED, reason))
-            else:
-                self.fail_unopened(cell, approvals.DENIED, reason)
-        if cells and self.snapshot.spec.on_fail is OnFail.PAUSE:
-            self.pause(approvals.DENIED, reason)
 
-    def resume(self, reason: str) -> None:
-        """Go on: held stages are open again, and withdrawn devices will be offered the release anew."""
-        self.move_rollout(RolloutEvent.RESUME, "resumed", reason)
-        for cell in list(self.cells.values()):
-            if cell.state is StageState.HELD:
-                released = replace(cell, resumed_at=self.now, verdict=None, code="resumed", reason=reason)
-                self.move_cell(released, StageEvent.RELEASE)
-            elif cell.state in (StageState.SOAKING, StageState.JUDGING):
-                self.move_cell(replace(cell, resumed_at=self.now, code="resumed", reason=reason), StageEvent.UNSETTLED)
-            elif cell.state is StageState.EXPOSING:
-                self.note_cell(replace(cell, resumed_at=self.now))  # the pause is no time without a verdict
-            elif approvals.waits(cell):
-                self.note_cell(approvals.unasked(cell, "resumed", reason))  # nobody was to answer meanwhile
-
-    def abort(self, reason: str, *, rollback: bool) -> None:
-        """End the rollout at a person's word."""
-        if not rollback:
-            self.leave("aborted", reason, RolloutEvent.CANCEL, _E.CANCEL)
-            return
-        for cell in list(self.cells.values()):
-            if cell.state in _STARTED:
-                self.fail(cell, "aborted", reason)
-        self.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
-
-    def leave(self, word: str, reason: str, event: RolloutEvent, outcome: AssignmentEvent) -> None:
-        """End the rollout where it stands: what serves the release keeps it, everything else is withdrawn."""
-        for cell in list(self.cells.values()):
-            if cell.state in _STARTED and cell.state is not StageState.HELD:
-                self.move_cell(replace(cell, code=word, reason=reason), StageEvent.HOLD)
-        self.move_rollout(event, word, reason)
-        self.withdraw(reason=f"{word} before its switch")
-        self._withdraw_from_absent(word, outcome)
-        for a in list(self.assignments.values()):
-            if a.state not in IN_FLIGHT:
-                self.end_candidate(a)
-            if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
-                told = f"{word}; the device keeps the release" if a.state in IN_FLIGHT else f"{word} before its switch"
-                if a.back_gen:
-                    told = f"{word} while it was being taken back"
-                self.move(moved(a, outcome, self.now, reason=told, ended_at=self.now, deadline=None), a)
-
-    def _withdraw_from_absent(self, word: str, outcome: AssignmentEvent) -> None:
-        """Take back the offers of devices out of reach: else one that returns after the brake let go would still follow them."""
-        for a in list(self.assignments.values()):
-            if a.state is _S.UNREACHABLE and needs_giving_back(a):
-                if self.asks_for_release(a):
-                    self.effects.append(Revert(a.device, is_rollback=False, is_beside=self.is_beside(a)))
-                told = f"{word} before it took up its document"
-                self.move(moved(a, outcome, self.now, reason=told, ended_at=self.now, deadline=None), a)
-
-    def skip(self, reason: str, stage: int, stratum: str | None) -> None:
-        """Leave out a stage that has not opened."""
-        if self.state not in _WALKS_ON:
-            raise IllegalTransitionError(f"no stage is left out of a rollout that is {self.state}")
-        if stage == len(self.snapshot.spec.stages) - 1:
-            raise IllegalTransitionError("the last stage is the one that all others lead to")
-        for cell in list(self.cells.values()):
-            if cell.stage == stage and cell.state is StageState.PENDING and stratum in (None, cell.stratum):
-                left_out = replace(cell, code="skipped", reason=reason, strength=Strength.OVERRIDE, ended_at=self.now)
-                self.move_cell(left_out, StageEvent.SKIP)
-        has_asked = bool(approvals.waiting(self.cells.values()))
-        if self.state is RolloutState.AWAITING_APPROVAL and not has_asked:
-            self.move_rollout(RolloutEvent.START, "skipped", reason)
-
-    def promote(self, reason: str, stratum: str | None) -> None:
-        """Let open stages pass at a person's word."""
-        if self.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
-            raise IllegalTransitionError(f"no stage passes in a rollout that is {self.state}")
-        chosen = [cell for cell in self.cells.values() if (cell.state in _STARTED) and stratum in (None, cell.stratum)]
-        if chosen and self.state is RolloutState.PAUSED:
-            self.resume(reason)
-        for cell in [self.cells[cell.stratum, cell.stage] for cell in chosen]:
-            for a in [a for a in self.lane_assignments(cell) if is_failure(a) and not a.is_accepted]:
-                accepted = a.but(is_accepted=True)
-                self.assignments[a.device] = accepted
-                self.effects.append(AssignmentUpdated(accepted))
-            passed = replace(
-                cell,
-                verdict=VerdictKind.ADVANCE,
-                code="promoted",
-                reason=reason,
-                strength=Strength.OVERRIDE,
-                bound="",
-                ended_at=self.now,
+def resume(plan: PlanBuilder, reason: str) -> None:
+    """Go on: held stages are open again, and withdrawn devices will be offered the release again."""
+    plan.move_rollout(RolloutEvent.RESUME, "resumed", reason)
+    for run in list(plan.stage_runs.values()):
+        if run.state is StageState.HELD:
+            released = replace(run, resumed_at=plan.now, verdict=None, code="resumed", reason=reason)
+            transitions.move_stage_run(plan, released, StageEvent.RELEASE)
+        elif run.state in (StageState.SOAKING, StageState.JUDGING):
+            transitions.move_stage_run(
+                plan, replace(run, resumed_at=plan.now, code="resumed", reason=reason), StageEvent.UNSETTLED
             )
-            self.move_cell(passed, StageEvent.PASS)
+        elif run.state is StageState.EXPOSING:
+            plan.update_stage_run(replace(run, resumed_at=plan.now))  # the pause is no time without a verdict
+        elif approvals.waits(run):
+            plan.update_stage_run(approvals.unasked(run, "resumed", reason))  # nobody was to answer meanwhile
+
+
+def abort(plan: PlanBuilder, reason: str, *, rollback: bool) -> None:
+    """End the rollout at a person's word."""
+    if not rollback:
+        leave(plan, "aborted", reason, RolloutEvent.CANCEL, _E.CANCEL)
+        return
+    for run in list(plan.stage_runs.values()):
+        if run.state in _STARTED:
+            transitions.fail(plan, run, "aborted", reason)
+    plan.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
+
+
+def leave(plan: PlanBuilder, word: str, reason: str, event: RolloutEvent, outcome: AssignmentEvent) -> None:
+    """End the rollout where it stands: what serves the release keeps it, everything else is withdrawn."""
+    for run in list(plan.stage_runs.values()):
+        if run.state in _STARTED and run.state is not StageState.HELD:
+            transitions.move_stage_run(plan, replace(run, code=word, reason=reason), StageEvent.HOLD)
+    plan.move_rollout(event, word, reason)
+    recall.withdraw(plan, reason=f"{word} before its switch")
+    _withdraw_from_absent(plan, word, outcome)
+    for a in list(plan.assignments.values()):
+        if a.state not in IN_FLIGHT:
+            recall.end_candidate(plan, a)
+        if a.state is _S.ELIGIBLE or a.state in IN_FLIGHT:
+            message = f"{word}; the device keeps the release" if a.state in IN_FLIGHT else f"{word} before its switch"
+            if a.back_gen:
+                message = f"{word} while it was being taken back"
+            plan.move_assignment(a, moved(a, outcome, plan.now, reason=message, ended_at=plan.now, deadline=None))
+
+
+def _withdraw_from_absent(plan: PlanBuilder, word: str, outcome: AssignmentEvent) -> None:
+    """Take back the offers of devices out of reach: else one that returns after the hold has ended would still follow them."""
+    for a in list(plan.assignments.values()):
+        if a.state is _S.UNREACHABLE and needs_rollback(a):
+            recall.stop_offer(plan, a)
+            message = f"{word} before it took up its document"
+            plan.move_assignment(a, moved(a, outcome, plan.now, reason=message, ended_at=plan.now, deadline=None))
+
+
+def skip(plan: PlanBuilder, reason: str, stage: int, stratum: str | None) -> None:
+    """Leave out a stage that has not opened."""
+    if plan.state not in _WALKS_ON:
+        raise IllegalTransitionError(f"no stage is left out of a rollout that is {plan.state}")
+    if stage == len(plan.snapshot.spec.stages) - 1:
+        raise IllegalTransitionError("the last stage is the one that all others lead to")
+    for run in list(plan.stage_runs.values()):
+        if run.stage == stage and run.state is StageState.PENDING and stratum in (None, run.stratum):
+            left_out = replace(run, code="skipped", reason=reason, strength=Strength.OVERRIDE, ended_at=plan.now)
+            transitions.move_stage_run(plan, left_out, StageEvent.SKIP)
+    has_asked = bool(approvals.waiting(plan.stage_runs.values()))
+    if plan.state is RolloutState.AWAITING_APPROVAL and not has_asked:
+        plan.move_rollout(RolloutEvent.START, "skipped", reason)
+
+
+def promote(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
+    """Let open stages pass at a person's word."""
+    if plan.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+        raise IllegalTransitionError(f"no stage passes in a rollout that is {plan.state}")
+    chosen = [run for run in plan.stage_runs.values() if (run.state in _STARTED) and stratum in (None, run.stratum)]
+    if chosen and plan.state is RolloutState.PAUSED:
+        resume(plan, reason)
+    for run in [plan.stage_runs[run.stratum, run.stage] for run in chosen]:
+        for a in [a for a in intake.devices_of(plan, run) if is_failure(a) and not a.is_accepted]:
+            plan.update_assignment(a.but(is_accepted=True))
+        passed = replace(
+            run,
+            verdict=VerdictKind.ADVANCE,
+            code="promoted",
+            reason=reason,
+            strength=Strength.OVERRIDE,
+            bound="",
+            ended_at=plan.now,
+        )
+        transitions.move_stage_run(plan, passed, StageEvent.PASS)

@@ -1,6 +1,6 @@
 """What an undo would do: which devices of a model go back, from which release, to which, and at what cost. Pure.
 
-Its own module because it looks over all rollouts of a model at once. Rules:
+It looks over all rollouts of a model at once. Rules:
 - While a rollout of the model is open, undo means that rollout: who has not got its release yet changes nothing.
 - Else every device goes back to what it ran before the release that its document names now.
 - What a device ran before is what the rollout noted that brought it there; where none did, what its other slot holds. A release
@@ -8,7 +8,6 @@ Its own module because it looks over all rollouts of a model at once. Rules:
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
 - A rollout that says where its devices go back to (`rollback_to`) takes them there.
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
-Source: docs/how-to/roll-out-a-release.md, "Undo".
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,9 +17,11 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.effects import AssignmentCreated, Plan, StageRunCreated
+from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import FULL_CUT, Assignment, Bundle, RolloutState, Snapshot, StageRun, StageState
-from edgefleet_server.rollout.planner.builder import Draft, needs_giving_back
+from edgefleet_server.rollout.planner import transitions
+from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.planner.documents import needs_rollback
 from edgefleet_server.rollout.planner.stages import OPENED
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,
@@ -183,7 +184,7 @@ def _way(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> Way |
             continue
         if known.state is RolloutState.ROLLING_BACK and one.back_gen:
             return GOING_BACK
-        if not needs_giving_back(one):
+        if not needs_rollback(one):
             continue
         if one.previous is not None and one.previous.sha256 == standing.wanted.sha256:
             break  # an offer of what it ran already: the other slot may know more
@@ -233,72 +234,72 @@ def _shown(way: Way) -> UndoDevice:
 
 def plan_reopening(snapshot: Snapshot, now: datetime, reason: str, code: str = UNDONE) -> Plan:
     """Return what takes back a rollout that is open, has finished or regressed. Raises IllegalTransitionError in any other state."""
-    work = _Undo(snapshot, now)
-    work.reopen(reason, code)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    reopen(plan, reason, code)
+    return plan.build(now)
 
 
 def plan_adoption(snapshot: Snapshot, now: datetime, reason: str, ways: Sequence[Way]) -> Plan:
     """Return what makes a new, running rollout of the release that these devices have, and takes it back at once."""
-    work = _Undo(snapshot, now)
-    work.adopt(reason, ways)
-    return Plan(tuple(work.effects), now)
+    plan = PlanBuilder(snapshot, now)
+    adopt(plan, reason, ways)
+    return plan.build(now)
 
 
-class _Undo(Draft):
-    """A rollout that is taken back at a person's word."""
+def reopen(plan: PlanBuilder, reason: str, code: str = UNDONE) -> None:
+    """Take the release back everywhere; stages that passed stay so, those still open fail."""
+    for run in list(plan.stage_runs.values()):
+        if plan.state in OPEN and (run.state in CELL_OPEN or run.state is StageState.HELD):
+            # straight to the builder: a rollout that waits for an approval does not run again in between
+            plan.move_stage_run(transitions.failed(plan, run, code, reason), StageEvent.FAIL)
+    if plan.state is RolloutState.FINISHED:
+        plan.move_rollout(RolloutEvent.REGRESS, code, reason)
+    plan.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
 
-    def reopen(self, reason: str, code: str = UNDONE) -> None:
-        """Take the release back everywhere; cells that passed stay so, those still open fail."""
-        for cell in list(self.cells.values()):
-            if self.state in OPEN and (cell.state in CELL_OPEN or cell.state is StageState.HELD):
-                self.fail(cell, code, reason)
-        if self.state is RolloutState.FINISHED:
-            self.move_rollout(RolloutEvent.REGRESS, code, reason)
-        self.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
 
-    def adopt(self, reason: str, ways: Sequence[Way]) -> None:
-        """Note the devices as what they are, and fail the one stage that they are in."""
-        if self.cells or self.state is not RolloutState.RUNNING:
-            raise IllegalTransitionError("only a new rollout adopts devices")
-        for stratum in sorted({way.standing.stratum for way in ways}):
-            self._open(stratum, sum(way.standing.stratum == stratum for way in ways))
-        for way in ways:
-            self._take_in(way)
-        self.reopen(reason)
+def adopt(plan: PlanBuilder, reason: str, ways: Sequence[Way]) -> None:
+    """Note the devices as what they are, and fail the one stage that they are in."""
+    if plan.stage_runs or plan.state is not RolloutState.RUNNING:
+        raise IllegalTransitionError("only a new rollout adopts devices")
+    for stratum in sorted({way.standing.stratum for way in ways}):
+        _open(plan, stratum, sum(way.standing.stratum == stratum for way in ways))
+    for way in ways:
+        _enroll(plan, way)
+    reopen(plan, reason)
 
-    def _open(self, stratum: ProfileName, population: int) -> None:
-        cell = StageRun(0, stratum, StageState.PENDING)
-        self.cells[stratum, 0] = cell
-        self.effects.append(StageRunCreated(cell))
-        opened = replace(
-            cell,
-            cut=FULL_CUT,
-            population=population,
-            digest=self.snapshot.bundles[stratum].sha256,
-            opened_at=self.now,
-            code=OPENED,
-            reason=f"{population} devices have the release already",
-        )
-        self.move_cell(opened, StageEvent.OPEN)
 
-    def _take_in(self, way: Way) -> None:
-        standing = way.standing
-        fresh = Assignment(
-            device=standing.device,
-            stage=0,
-            stratum=standing.stratum,
-            state=AssignmentState.ELIGIBLE,
-            gen=standing.gen,
-            previous=way.back,
-            exposed_at=way.exposed_at or self.now,
-            entered_at=self.now,
-        )
-        self.effects.append(AssignmentCreated(fresh))
-        has_it = standing.active_sha256 == standing.wanted.sha256
-        event = AssignmentEvent.HEALTHY if has_it else AssignmentEvent.ACK
-        ended_at, switched_at = (self.now, self.now) if has_it else (None, None)
-        self.move(moved(fresh, event, self.now, ended_at=ended_at, switched_at=switched_at), fresh)
+def _open(plan: PlanBuilder, stratum: ProfileName, population: int) -> None:
+    run = StageRun(0, stratum, StageState.PENDING)
+    plan.create_stage_run(run)
+    opened = replace(
+        run,
+        cut=FULL_CUT,
+        population=population,
+        digest=plan.snapshot.bundles[stratum].sha256,
+        opened_at=plan.now,
+        code=OPENED,
+        reason=f"{population} devices have the release already",
+    )
+    plan.move_stage_run(opened, StageEvent.OPEN)
+
+
+def _enroll(plan: PlanBuilder, way: Way) -> None:
+    standing = way.standing
+    fresh = Assignment(
+        device=standing.device,
+        stage=0,
+        stratum=standing.stratum,
+        state=AssignmentState.ELIGIBLE,
+        gen=standing.gen,
+        previous=way.back,
+        exposed_at=way.exposed_at or plan.now,
+        entered_at=plan.now,
+    )
+    plan.create_assignment(fresh)
+    has_it = standing.active_sha256 == standing.wanted.sha256
+    event = AssignmentEvent.HEALTHY if has_it else AssignmentEvent.ACK
+    ended_at, switched_at = (plan.now, plan.now) if has_it else (None, None)
+    plan.move_assignment(fresh, moved(fresh, event, plan.now, ended_at=ended_at, switched_at=switched_at))
 
 
 def adopted(ways: Iterable[Way]) -> Iterator[tuple[str, list[Way]]]:

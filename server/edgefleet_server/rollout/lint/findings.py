@@ -12,9 +12,8 @@ from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rul
 from edgefleet_server.rollout.lint.quality import OUT_OF_REACH, flaws, lasting, out_of_reach
 from edgefleet_server.rollout.model import Bundle
 from edgefleet_server.rollout.placement import Placed, count_places
-from edgefleet_server.rollout.spec.model import InstallGate, Mode, OnFail, Spec, profile_of
+from edgefleet_server.rollout.spec.model import InstallGate, Mode, OnFail, Spec, duration_text, profile_of
 from edgefleet_server.rollout.spec.quality import gate_in
-from edgefleet_server.rollout.spec.reader import duration_text
 
 SHORT_ACK: Final = timedelta(minutes=1)
 

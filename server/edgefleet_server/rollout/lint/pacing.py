@@ -12,8 +12,7 @@ from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.rollout.lint.findings import Finding
 from edgefleet_server.rollout.model import RampWindow
 from edgefleet_server.rollout.spec import maintenance_windows
-from edgefleet_server.rollout.spec.model import TZ_DEVICE, Rate, Spec
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.spec.model import TZ_DEVICE, Rate, Spec, duration_text
 from edgefleet_server.rollout.throttle import ramp
 from edgefleet_server.rollout.throttle.admission import window_text
 

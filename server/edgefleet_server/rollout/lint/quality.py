@@ -13,9 +13,8 @@ from edgefleet_server.rollout.analysis.device_metrics import MIN_BLOCKS
 from edgefleet_server.rollout.analysis.failure_ratio import threshold
 from edgefleet_server.rollout.analysis.metrics import scale_of
 from edgefleet_server.rollout.placement import Placed
-from edgefleet_server.rollout.spec.model import Bound, Control, Metric, QualityGate, QualityMetric, Spec
+from edgefleet_server.rollout.spec.model import Bound, Control, Metric, QualityGate, QualityMetric, Spec, duration_text
 from edgefleet_server.rollout.spec.quality import COMPARED, gate_in, is_asked
-from edgefleet_server.rollout.spec.reader import duration_text
 from edgefleet_server.telemetry.model import RETENTION
 
 AGREEMENT_WITHOUT_SHADOW: Final = "agreement_without_shadow"

@@ -1,7 +1,7 @@
-"""Who waits for an approval, and what an answer or silence means. Pure.
+"""Which stages wait for an approval, and what an answer or silence means. Pure.
 
-- An approval belongs to a stage of a stratum: who gives it has seen how that stratum fared. It lets the stage open.
-- While a stage waits, what its devices of before say still stops the release: the rules against it are asked at each look.
+- An approval belongs to a stage of a stratum: the person who gives it has seen how that stratum fared. It lets the stage open.
+- While a stage waits, what the devices of the stage before report still stops the release: its rules are asked in each pass.
 - Silence is no approval: after its timeout the rollout does what `on_inconclusive.do` says.
 Source: ADR 0034.
 """
@@ -11,11 +11,14 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from edgefleet_protocol.ids import RolloutId
 from edgefleet_server.access.model import Principal
+from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
 from edgefleet_server.rollout.errors import NotApproverError
-from edgefleet_server.rollout.model import StageRun, StageState
-from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec
-from edgefleet_server.rollout.spec.reader import duration_text
+from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Wait
+from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec, duration_text
+from edgefleet_server.rollout.state_machines import RolloutEvent
 
 AWAITING: Final = "awaiting_approval"
 APPROVED: Final = "approved"
@@ -23,36 +26,36 @@ DENIED: Final = "denied"
 UNANSWERED: Final = "approval_timeout"
 
 
-def waits(cell: StageRun) -> bool:
-    """Return whether a stage of a stratum waits for somebody's word."""
-    return cell.state is StageState.PENDING and cell.asked_at is not None and not cell.approved_by
+def waits(run: StageRun) -> bool:
+    """Return whether a stage of a stratum waits for an approval."""
+    return run.state is StageState.PENDING and run.asked_at is not None and not run.approved_by
 
 
-def waiting(cells: Iterable[StageRun], stratum: str | None = None) -> list[StageRun]:
-    """Return the cells that wait, of one stratum or of all."""
-    return [cell for cell in cells if waits(cell) and stratum in (None, cell.stratum)]
+def waiting(runs: Iterable[StageRun], stratum: str | None = None) -> list[StageRun]:
+    """Return the stage runs that wait, of one stratum or of all."""
+    return [run for run in runs if waits(run) and stratum in (None, run.stratum)]
 
 
-def asked(cell: StageRun, wanted: Approval, now: datetime) -> StageRun:
-    """Return the cell with the question asked."""
+def asked(run: StageRun, wanted: Approval, now: datetime) -> StageRun:
+    """Return the stage run with the question asked."""
     until = (now + wanted.timeout).strftime("%Y-%m-%d %H:%M UTC")
     reason = f"waits for the word of one with the role {wanted.role.value}, until {until}"
-    return replace(cell, asked_at=now, code=AWAITING, reason=reason)
+    return replace(run, asked_at=now, code=AWAITING, reason=reason)
 
 
-def approved(cell: StageRun, by: str, reason: str) -> StageRun:
-    """Return the cell with the answer yes."""
-    return replace(cell, approved_by=by, code=APPROVED, reason=reason)
+def approved(run: StageRun, by: str, reason: str) -> StageRun:
+    """Return the stage run with the answer yes."""
+    return replace(run, approved_by=by, code=APPROVED, reason=reason)
 
 
-def unasked(cell: StageRun, code: str, reason: str) -> StageRun:
-    """Return the cell as one that will be asked about anew."""
-    return replace(cell, asked_at=None, code=code, reason=reason)
+def unasked(run: StageRun, code: str, reason: str) -> StageRun:
+    """Return the stage run as one that will be asked about again."""
+    return replace(run, asked_at=None, code=code, reason=reason)
 
 
-def is_late(cell: StageRun, wanted: Approval, now: datetime) -> bool:
+def is_late(run: StageRun, wanted: Approval, now: datetime) -> bool:
     """Return whether nobody answered in time."""
-    return cell.asked_at is not None and now >= cell.asked_at + wanted.timeout
+    return run.asked_at is not None and now >= run.asked_at + wanted.timeout
 
 
 def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
@@ -66,10 +69,32 @@ def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
         )
 
 
-def late_reason(spec: Spec, cell: StageRun) -> str:
+def late_reason(spec: Spec, run: StageRun) -> str:
     """Return what is said when nobody answered."""
-    stage = spec.stages[cell.stage]
+    stage = spec.stages[run.stage]
     wanted = stage.shape.approval or Approval()
     return (
         f"nobody with the role {wanted.role.value} answered about {stage.name} within {duration_text(wanted.timeout)}"
     )
+
+
+def how_to_answer(rollout: RolloutId) -> str:
+    """Return the commands of an answer."""
+    return f"`edgectl rollout approve {rollout}` goes on, `deny` refuses"
+
+
+def wait_if_idle(plan: PlanBuilder) -> StepReport | None:
+    """Say that the rollout waits for an approval when nothing else of it moves."""
+    tracks = [track for track in plan.tracks() if not track.has_ended]
+    runs = [track.current for track in tracks if track.current is not None]
+    asked_for = waiting(runs)
+    is_idle = all(run.state is StageState.PENDING for run in runs)
+    if not asked_for or not is_idle or plan.state is not RolloutState.RUNNING:
+        return None
+    if any(isinstance(effect, Offer) for effect in plan.effects):
+        return None
+    names = {plan.snapshot.spec.stages[run.stage].name: run.reason for run in asked_for}
+    message = "; ".join(f"{name} {reason}" for name, reason in names.items())
+    plan.move_rollout(RolloutEvent.ASK_APPROVAL, AWAITING, message)
+    wait = Wait(AWAITING, message, how_to_answer(plan.snapshot.id))
+    return StepReport("approvals.wait_if_idle", blocked=(Blocked(wait),))

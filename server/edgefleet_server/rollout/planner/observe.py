@@ -7,8 +7,8 @@ The one place where reports of devices become states of the server. Rules:
 - `install.held` means that a hold of ours stopped the device: nothing began.
 - Silence is judged by deadlines: never taken up = unreachable, taken up and then silent = lost. A device on probation is lost
   only when it is not heard of either; one that is there but never gets through its probation failed.
-- A server that was away heard from nobody: what ran out meanwhile runs out later, so that devices can reach it first. Of a
-  candidate (ADR 0032, ADR 0035):
+- A server that was away observed nobody: what ran out meanwhile runs out later, so that devices can reach it first.
+Of a candidate (ADR 0032, ADR 0035):
 - A candidate is healthy once it runs (or, with too little memory for two workers, is recorded and replayed). Its soak counts
   from the moment when it last began to run: one that is suspended shows nothing, and missing data never promotes.
 - Waiting is no failure while the device says what it waits for; a failure of the candidate is one of the release.
@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from edgefleet_protocol.ids import ProfileName
 from edgefleet_protocol.messages import (
     CANDIDATE_RESTS_CODE,
     HELD_CODE,
@@ -32,10 +33,11 @@ from edgefleet_protocol.messages import (
     assignment_of,
 )
 from edgefleet_protocol.verify import OldGenerationError, SignatureError, WrongDeviceError, WrongTypeError
-from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated
-from edgefleet_server.rollout.model import LOST, Assignment, Report
+from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated, StepReport
+from edgefleet_server.rollout.model import LOST, Assignment, Report, Snapshot
+from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.spec.model import DeviceDeadlines, Mode
-from edgefleet_server.rollout.state_machines import CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, moved
+from edgefleet_server.rollout.state_machines import CELL_OPEN, CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, moved
 
 TAKEN_BACK: Final = "taken back by the server"
 
@@ -47,7 +49,7 @@ PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
 
 DEAF: Final = timedelta(minutes=1)
-"""Whoever did not look for longer than this was away, not busy."""
+"""A server that made no pass for longer than this was away, not busy."""
 
 RETURN: Final = timedelta(minutes=6)
 """So long devices may take to find a server again that was away: they wait up to 5 min between two tries."""
@@ -56,7 +58,7 @@ _FORGED: Final = frozenset({SignatureError.code, WrongTypeError.code, WrongDevic
 """Refusals of a whole document that mean forgery, not a wrong clock."""
 
 _NO_FAILURES: Final = frozenset({OldGenerationError.code, OLD_HOLD_CODE})
-"""The first is answered with a document signed anew; the second is not of the document: older agents told both in the same place."""
+"""The first is answered with a new document; the second is not about the document: older agents report both in the same place."""
 
 _S: Final = AssignmentState
 
@@ -66,7 +68,7 @@ _RANK: Final = {state: rank for rank, state in enumerate(CHAIN)}
 
 _LISTENING: Final = frozenset(CHAIN[1:]) | {_S.UNREACHABLE}
 
-Heard = list[AssignmentTransitioned | AssignmentUpdated]
+Steps = list[AssignmentTransitioned | AssignmentUpdated]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,47 @@ class Terms:
     mode: Mode = Mode.ACTIVE
 
 
-def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Heard]:
+def reports(plan: PlanBuilder) -> StepReport | None:
+    """Move assignments by what devices reported and by deadlines."""
+    before = len(plan.effects)
+    _discount_absence(plan)
+    known: dict[tuple[ProfileName, int], Terms] = {}
+    missed, now = plan.snapshot.missed, plan.now
+    for device, assignment in list(plan.assignments.items()):
+        patient = with_patience(assignment, missed, now)
+        if patient is not assignment:
+            plan.update_assignment(patient)
+        key = patient.stratum, patient.stage
+        terms = known.get(key) or known.setdefault(key, terms_of(plan.snapshot, patient))
+        after, steps = observe(patient, plan.snapshot.reports.get(device), terms, now)
+        if after is not assignment:
+            plan.assignments[device] = after
+            plan.emit(*steps)
+    changes = len(plan.effects) - before
+    return StepReport("observe.reports", f"{changes} changes by reports and deadlines") if changes else None
+
+
+def _discount_absence(plan: PlanBuilder) -> None:
+    """Count the time in which the server was away as none of the time that stages may go without a verdict."""
+    missed = plan.snapshot.missed
+    for run in list(plan.stage_runs.values()):
+        if missed > DEAF and run.state in CELL_OPEN and run.opened_at is not None:
+            plan.update_stage_run(replace(run, resumed_at=(run.resumed_at or run.opened_at) + missed))
+
+
+def terms_of(snapshot: Snapshot, a: Assignment) -> Terms:
+    """Return what a device is held to: the same for all of its stratum and stage."""
+    bundle = snapshot.bundles.get(a.stratum)
+    stage = snapshot.spec.stages[a.stage]
+    return Terms(bundle.sha256 if bundle is not None else "", snapshot.spec.device, stage.soak, stage.shape.mode)
+
+
+def observe(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Steps]:
     """Return the assignment after a report and the time, and each step on the way.
 
     report: None when the device never said anything.
     """
-    steps: Heard = []
+    steps: Steps = []
     if report is not None and terms.mode is not Mode.ACTIVE:
         assignment, report = _take_candidate(assignment, report, terms.digest, now, steps)
     if report is not None:
@@ -96,10 +133,10 @@ def hear(assignment: Assignment, report: Report | None, terms: Terms, now: datet
 
 
 def _take_candidate(
-    a: Assignment, report: Report, digest: str, now: datetime, steps: Heard
+    a: Assignment, report: Report, digest: str, now: datetime, steps: Steps
 ) -> tuple[Assignment, Report]:
-    """Return the assignment with its soak as the candidate's state has it, and the report in the words of an install."""
-    soaking = soak_anew(a, report, digest, now)
+    """Return the assignment with its soak as the candidate's state has it, and the report as one of an install."""
+    soaking = restart_soak(a, report, digest, now)
     if soaking != a:
         steps.append(AssignmentUpdated(soaking))
     return soaking, as_install(report, soaking, digest)
@@ -122,13 +159,13 @@ def _is_settled(report: Report) -> bool:
 
 
 def with_patience(assignment: Assignment, missed: timedelta, now: datetime) -> Assignment:
-    """Return the assignment with time to speak again, when the server was away for `missed`: what it did not hear is no silence."""
+    """Return the assignment with time to speak again, when the server was away for `missed`: what it did not observe is no silence."""
     if missed <= DEAF or assignment.state not in IN_FLIGHT or assignment.deadline is None:
         return assignment
     return assignment.but(deadline=max(assignment.deadline, now + min(RETURN, 2 * missed)))
 
 
-def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, steps: Heard) -> Assignment:
+def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, steps: Steps) -> Assignment:
     digest, limits = terms.digest, terms.limits
     if a.state not in _LISTENING or a.back_gen:
         return a
@@ -147,14 +184,14 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
         is_refused = report.refused_gen >= a.gen and report.refused_code not in _NO_FAILURES
         return _refused(a, report, now, steps) if a.state in IN_FLIGHT and is_refused else a
     if a.state in (_S.OFFERED, _S.UNREACHABLE):
-        a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it tells: it took up its document
+        a = _forward(a, _S.ACKED, report, limits, now, steps)  # whatever else it reports: it took up its document
     failure = _failure(a, report, digest)
     if failure is not None:
         return _failed(a, report, failure, now, steps)
     a = _forward(a, _reached(a, report, digest), report, limits, now, steps)
     return (
         a if a.state is _S.HEALTHY else _with_trouble(a, report, steps)
-    )  # one report may tell of a step and of trouble
+    )  # one report may be about a step and about trouble
 
 
 def _has_soaked(a: Assignment, terms: Terms, now: datetime) -> bool:
@@ -188,7 +225,7 @@ def _failure(a: Assignment, report: Report, digest: str) -> AssignmentEvent | No
     return None
 
 
-def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime, steps: Heard) -> Assignment:
+def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime, steps: Steps) -> Assignment:
     error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
     reason = report.reason or report.error_code or "the device gives no reason"
     exposed_at = a.exposed_at or now
@@ -197,7 +234,7 @@ def _failed(a: Assignment, report: Report, event: AssignmentEvent, now: datetime
     )
 
 
-def _refused(a: Assignment, report: Report, now: datetime, steps: Heard) -> Assignment:
+def _refused(a: Assignment, report: Report, now: datetime, steps: Steps) -> Assignment:
     is_forged = report.refused_code in _FORGED
     error_class = ErrorClass.SIGNATURE if is_forged else ErrorClass.INTERNAL
     reason = f"the device refuses its document ({report.refused_code}): {report.refused_reason}"
@@ -214,7 +251,7 @@ def _refused(a: Assignment, report: Report, now: datetime, steps: Heard) -> Assi
     )
 
 
-def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
+def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Steps) -> Assignment:
     """A device that was healthy no longer runs the release though its document still asks for it, or says that it went back."""
     if report.active_sha256 == digest or report.reported_gen < a.gen:
         return a
@@ -232,7 +269,7 @@ def _is_on_its_way(report: Report, digest: str) -> bool:
 
 
 def _forward(
-    a: Assignment, target: AssignmentState, report: Report, limits: DeviceDeadlines, now: datetime, steps: Heard
+    a: Assignment, target: AssignmentState, report: Report, limits: DeviceDeadlines, now: datetime, steps: Steps
 ) -> Assignment:
     if _RANK[target] <= _RANK.get(a.state, 0):
         return _with_trouble(a, report, steps)
@@ -253,7 +290,7 @@ def _forward(
     )
 
 
-def _with_trouble(a: Assignment, report: Report, steps: Heard) -> Assignment:
+def _with_trouble(a: Assignment, report: Report, steps: Steps) -> Assignment:
     """Note why the device is not getting on, while it goes on trying."""
     is_trouble = report.phase is Phase.FAILED and report.error_class in TRANSIENT and report.attempt == a.attempt
     reason = report.reason if is_trouble and report.error_code != HELD_CODE else a.reason
@@ -279,14 +316,14 @@ def _deadline(a: Assignment, target: AssignmentState, limits: DeviceDeadlines, n
 
 
 def _take_time(
-    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Heard
+    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Steps
 ) -> Assignment:
     if a.deadline is None or now < a.deadline:
         return a
     if a.state is _S.OFFERED:
-        reason = f"did not take up its document within {_words(limits.ack)}"
+        reason = f"did not take up its document within {_duration(limits.ack)}"
         return _step(a, _E.MISS, now, steps, reason=reason, ended_at=now, deadline=None)
-    if a.error_class:  # it told us why it cannot get on
+    if a.error_class:  # it said why it cannot get on
         reason = f"{a.reason} (still so at its deadline)"
         return _step(a, _E.FAIL, now, steps, reason=reason, ended_at=now, deadline=None)
     if a.state is _S.VERIFYING:
@@ -297,32 +334,32 @@ def _take_time(
     else:
         heard_at = report.last_seen if report is not None else None
         last_at = max(moment for moment in (a.entered_at, heard_at, a.offered_at) if moment)
-        silent = f"silent for {_words(now - last_at)}"
+        silent = f"silent for {_duration(now - last_at)}"
     reason = f"{where}, then {silent}"
     return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
 
 
 def _take_probation_time(
-    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Heard
+    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Steps
 ) -> Assignment:
     assert a.deadline is not None
     began = a.switched_at or a.deadline - limits.verify
     if report is not None and report.is_online:
         if now < began + PROBATION_FACTOR * limits.verify:
             return a
-        reason = f"there, but on probation for more than {_words(PROBATION_FACTOR * limits.verify)}"
+        reason = f"there, but on probation for more than {_duration(PROBATION_FACTOR * limits.verify)}"
         return _step(
             a, _E.FAIL, now, steps, error_class=ErrorClass.DEADLINE.value, reason=reason, ended_at=now, deadline=None
         )
     heard_at = report.last_seen if report is not None and report.last_seen is not None else began
     if now < max(began, heard_at) + limits.verify:
         return a
-    reason = f"switched, then silent for {_words(now - max(began, heard_at))}"
+    reason = f"switched, then silent for {_duration(now - max(began, heard_at))}"
     return _step(a, _E.LOSE, now, steps, error_class=LOST, reason=reason, ended_at=now, deadline=None)
 
 
-def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, steps: Heard) -> Assignment:
-    """Note that a device which was told to go back no longer runs the release."""
+def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, steps: Steps) -> Assignment:
+    """Note that a device whose release was taken back no longer runs it."""
     if not a.back_gen or a.back_done_at is not None:
         return a
     if a.state in IN_FLIGHT and _failure(a, report, digest) is _E.ROLL_BACK_LOCAL:
@@ -344,13 +381,13 @@ def _confirm_back(a: Assignment, report: Report, digest: str, now: datetime, ste
     return _step(done, _E.ROLL_BACK_REMOTE, now, steps, reason=reason, error_class=error_class, ended_at=now)
 
 
-def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Heard, **changes: object) -> Assignment:
+def _step(a: Assignment, event: AssignmentEvent, now: datetime, steps: Steps, **changes: object) -> Assignment:
     after = moved(a, event, now, **changes)
     steps.append(AssignmentTransitioned(a.state, after))
     return after
 
 
-def _words(span: timedelta) -> str:
+def _duration(span: timedelta) -> str:
     seconds = int(span.total_seconds())
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
@@ -374,23 +411,23 @@ _PHASES: Final = {
 
 
 def phase_of(state: str) -> CandidatePhase | None:
-    """Return the phase that a device names, None for none and for a word of a later version."""
+    """Return the phase that a device names, None for none and for one of a later version."""
     return CandidatePhase(state) if state in set(CandidatePhase) else None
 
 
-def runs_beside(report: Report, digest: str) -> bool:
-    """Return whether the device says that it runs this bundle beside what serves."""
+def runs_candidate(report: Report, digest: str) -> bool:
+    """Return whether the device reports that it runs this bundle as a candidate."""
     return report.candidate.sha256 == digest and phase_of(report.candidate.state) in _RUNS
 
 
 def as_install(report: Report, a: Assignment, digest: str) -> Report:
     """Return the report as if the candidate were installed as the active version. digest: of the release's bundle."""
-    told = report.candidate
-    phase = phase_of(told.state) if told.sha256 == digest else None
-    common = replace(report, wanted_by_server=told.wanted_by_server)
-    # an agent that has just begun tells of no candidate yet
+    candidate = report.candidate
+    phase = phase_of(candidate.state) if candidate.sha256 == digest else None
+    common = replace(report, wanted_by_server=candidate.wanted_by_server)
+    # an agent that has just begun reports no candidate yet
     ran = a.state is AssignmentState.HEALTHY and not a.back_gen
-    rests = phase is not None and told.code == CANDIDATE_RESTS_CODE
+    rests = phase is not None and candidate.code == CANDIDATE_RESTS_CODE
     is_there = phase in _RUNS or rests or (ran and phase is not CandidatePhase.FAILED)
     if phase is None:
         active = digest if is_there else ""
@@ -404,23 +441,23 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
         wanted_sha256=digest,
         attempt=a.attempt,
         gen=max(report.gen, report.reported_gen),
-        error_class=_class_of(phase, told.code) if _PHASES[phase] is Phase.FAILED and not is_there else None,
-        error_code=told.code,
-        reason=told.reason,
+        error_class=_class_of(phase, candidate.code) if _PHASES[phase] is Phase.FAILED and not is_there else None,
+        error_code=candidate.code,
+        reason=candidate.reason,
     )
 
 
-def soak_anew(a: Assignment, report: Report, digest: str, now: datetime) -> Assignment:
-    """Return a healthy assignment whose soak stands still while its candidate is suspended, and begins anew when it runs."""
+def restart_soak(a: Assignment, report: Report, digest: str, now: datetime) -> Assignment:
+    """Return a healthy assignment whose soak stands still while its candidate is suspended, and begins again when it runs."""
     if a.state is not AssignmentState.HEALTHY or a.back_gen:
         return a
-    told = report.candidate
-    phase = phase_of(told.state) if told.sha256 == digest else None
-    runs = phase in _RUNS or (phase is not None and told.code == CANDIDATE_RESTS_CODE)
+    candidate = report.candidate
+    phase = phase_of(candidate.state) if candidate.sha256 == digest else None
+    runs = phase in _RUNS or (phase is not None and candidate.code == CANDIDATE_RESTS_CODE)
     if runs and a.switched_at is None:
         return a.but(switched_at=now, reason="")
     if not runs and a.switched_at is not None and phase is not CandidatePhase.FAILED:
-        return a.but(switched_at=None, reason=told.reason or "its candidate does not run just now")
+        return a.but(switched_at=None, reason=candidate.reason or "its candidate does not run just now")
     return a
 
 
@@ -428,6 +465,6 @@ def _class_of(phase: CandidatePhase, code: str) -> ErrorClass:
     """Return the class of a failure by its code (`candidate.crash`, `install.network`), internal where it names none."""
     if phase is CandidatePhase.SUSPENDED:
         return ErrorClass.MEMORY
-    words = {member.value: member for member in ErrorClass}
+    classes = {member.value: member for member in ErrorClass}
     last = code.rpartition(".")[2]
-    return words.get(last, ErrorClass.CRASH if last == "restarts" else ErrorClass.INTERNAL)
+    return classes.get(last, ErrorClass.CRASH if last == "restarts" else ErrorClass.INTERNAL)

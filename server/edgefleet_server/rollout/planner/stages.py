@@ -1,204 +1,286 @@
-"""What a tick does about the form of a rollout: who may be in a stage, who goes on from beside to active, who must approve.
+"""How a stratum goes through its stages: which stage opens and when, what it waits for, what is decided about it. Pure.
 
-Its own module because the planner says how a stage is walked through, and this says when it may begin and with whom. Pure.
-Source: docs/reference/rollout-spec.md; ADR 0034, 0035.
+- A stage opens when the one before it has passed, its webhook gates and its approval allow it, and it has devices.
+- An open stage enrolls its devices, settles once all have an outcome, soaks, and is then judged; `analysis/decide` decides.
+- A stage without devices follows the other strata: a stratum without a canary must not run ahead of the canary.
+- A failed stage stops its stratum; a verdict on all strata together stops all of them.
+Source: ADR 0034.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis import decide
+from edgefleet_server.rollout.analysis.early_failure import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
-from edgefleet_server.rollout.analysis.model import Pause, RollBack
-from edgefleet_server.rollout.effects import AssignmentCreated, AssignmentUpdated, DecisionMade, Offer
-from edgefleet_server.rollout.model import Assignment, Member, RolloutState, Snapshot, StageRun, StageState
-from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.builder import Draft, StratumTrack, withdrawn
+from edgefleet_server.rollout.analysis.model import Advance, Facts, KeepWaiting, Pause, RollBack
+from edgefleet_server.rollout.analysis.webhook_gates import GATE_OPENING, facts_of_gates, waits_to_open
+from edgefleet_server.rollout.assignments import OUTSIDE, soak_end
+from edgefleet_server.rollout.bucketing import cut_of, shares
+from edgefleet_server.rollout.effects import Blocked, DecisionMade, StageRunTransitioned, StepReport
+from edgefleet_server.rollout.model import StageRun, StageState, VerdictKind, Wait
+from edgefleet_server.rollout.planner import approvals, documents, intake, transitions
+from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.spec.model import OnFail
-from edgefleet_server.rollout.state_machines import UNSWITCHED, AssignmentEvent, RolloutEvent, StageEvent, moved
+from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, StageEvent
 
 OPENED: Final = "opened"
 """The code of a stage that opens. One that is opened only to fail, because it can no longer open, has the code of why it fails."""
 NO_CANARY: Final = "no_canary"
 _S: Final = AssignmentState
-_E: Final = AssignmentEvent
+
+# ---- steps
 
 
-class ShapedDraft(Draft):
-    """A tick that heeds the form of its rollout."""
+def create(plan: PlanBuilder) -> StepReport | None:
+    """Make the stage runs of strata that are new: at the start all of them, later those of joiners."""
+    if intake.runs_for_retries(plan):
+        return None
+    strata = {m.stratum for m in intake.fresh_members(plan) if m.stratum in plan.snapshot.bundles}
+    new = sorted(strata - {stratum for stratum, _ in plan.stage_runs})
+    for stratum in new:
+        for stage in range(len(plan.snapshot.spec.stages)):
+            plan.create_stage_run(StageRun(stage, stratum, StageState.PENDING))
+    return StepReport("stages.create", f"new strata: {', '.join(new)}") if new else None
 
-    def __init__(self, snapshot: Snapshot, now: datetime) -> None:
-        super().__init__(snapshot, now)
-        self._barred: dict[int, frozenset[DeviceId]] = {}
-        self._pinned = {m.device: m.pinned for m in snapshot.members if m.pinned}
 
-    # ---- who
+def advance(plan: PlanBuilder) -> StepReport | None:
+    """Take every stratum as far through its stages as it goes now."""
+    before = len(plan.effects)
+    for stratum in [track.stratum for track in plan.tracks()]:
+        while plan.state in ROLLOUT_WALKS and _advance(plan, plan.track(stratum)):
+            pass
+    moves = sum(isinstance(effect, StageRunTransitioned) for effect in plan.effects[before:])
+    blocked = tuple(
+        Blocked(Wait(run.code, run.reason, ""), run.stratum, run.stage)
+        for track in plan.tracks()
+        if (run := track.current) is not None and run.reason
+    )
+    return StepReport("stages.advance", f"{moves} stages moved" if moves else "", blocked) if moves or blocked else None
 
-    def barred(self, stage: int) -> frozenset[DeviceId]:
-        """Return the devices that may not be in a stage."""
-        known = self._barred.get(stage)
-        if known is None:
-            known = self._barred[stage] = frozenset(m.device for m in self.snapshot.members if stage in m.barred)
-        return known
 
-    def reach(self, ranks: dict[DeviceId, int], stage: int) -> dict[DeviceId, int]:
-        """Return the ranks of those who may be in a stage or belong to the rollout already."""
-        barred = self.barred(stage)
-        if not barred:
-            return ranks
-        return {device: value for device, value in ranks.items() if device not in barred or device in self.assignments}
-
-    def cut_before(self, lane: StratumTrack, stage: int) -> int:
-        """Return the highest cut of the stages that take from the same devices: sizes only grow among those."""
-        stages = self.snapshot.spec.stages
-        match = stages[stage].shape.match
-        return max((one.cut for one in lane.cells if stages[one.stage].shape.match == match), default=0)
-
-    def stage_for(self, lane: StratumTrack, cell: StageRun, device: DeviceId, value: int) -> int:
-        """Return the stage to which a device below the cut of `cell` belongs: the first one of its mode that takes it."""
-        mode = self.mode(cell.stage)
-        return next(
-            one.stage
-            for one in lane.cells
-            if one.stage == cell.stage
-            or (value < one.cut and self.mode(one.stage) is mode and device not in self.barred(one.stage))
-        )
-
-    def set_pinned_aside(self) -> None:
-        """Say of each device that is pinned why it takes no part."""
-        for member in self.snapshot.members:
-            if member.pinned and member.device not in self.assignments:
-                self.set_aside(member, _E.CANCEL, f"pinned: {member.pinned}")
-
-    def set_aside(self, member: Member, event: AssignmentEvent, reason: str) -> None:
-        """Make an assignment that takes no part, with its reason."""
-        fresh = Assignment(member.device, 0, member.stratum, _S.ELIGIBLE, entered_at=self.now)
-        self.assignments[member.device] = fresh
-        self.effects.append(AssignmentCreated(fresh))
-        self.move(moved(fresh, event, self.now, reason=reason, ended_at=self.now), fresh)
-
-    def let_go(self, waiting: Iterable[Assignment], strata: dict[DeviceId, ProfileName]) -> None:
-        """Take out who waits for an offer and no longer belongs: it no longer matches, was pinned, or has another stratum."""
-        pinned = self._pinned
-        for a in [a for a in waiting if a.state is _S.ELIGIBLE]:
-            stratum = strata.get(a.device)
-            if stratum == a.stratum and a.device not in pinned:
-                continue
-            what = "stratum" if "/" in a.stratum else "profile"
-            reason = "no longer matches the selector" if stratum is None else f"its {what} is {stratum} now"
-            if a.device in pinned:
-                reason = f"pinned: {pinned[a.device]}"
-            self.end_candidate(a)
-            self.move(moved(a, _E.CANCEL, self.now, reason=reason, ended_at=self.now), a)
-
-    def bring_on(self, cell: StageRun, ranks: dict[DeviceId, int]) -> None:
-        """Take devices that run the release beside the active version into a stage of another mode that reaches them."""
-        mode = self.mode(cell.stage)
-        for a in [a for a in self.assignments.values() if a.stratum == cell.stratum and a.stage < cell.stage]:
-            is_due = self.mode(a.stage) is not mode and ranks.get(a.device, cell.cut) < cell.cut
-            if not is_due or a.back_gen or a.device in self.barred(cell.stage):
-                continue
-            fresh: dict[str, Any] = {
-                "stage": cell.stage,
-                "exposed_at": None,
-                "switched_at": None,
-                "ended_at": None,
-                "is_joiner": False,
-                "due_at": self.now,
-                "retries": 0,
-                "retry_at": None,
-                "unanswered_s": 0.0,
-            }
-            if a.state in (_S.HEALTHY, _S.UNREACHABLE):
-                self.move(moved(a, _E.GO_ON, self.now, reason="", error_class="", **fresh), a)
-            elif a.state in UNSWITCHED:
-                self.move(withdrawn(a, self.now, "").but(**fresh), a)
-            elif a.state is _S.ELIGIBLE:
-                on = a.but(**fresh)
-                self.assignments[a.device] = on
-                self.effects.append(AssignmentUpdated(on))
-
-    # ---- when
-
-    def leave_queue(self) -> None:
-        """Begin when no older rollout is before this one any more."""
-        if not self.snapshot.behind:
-            self.move_rollout(RolloutEvent.START, "started", "no older rollout is before it any more")
-
-    def is_let_in(self, lane: StratumTrack, cell: StageRun) -> bool:
-        """Return whether a stage may open; where it needs somebody's word, ask for it, and act on silence and on bad news."""
-        wanted = self.snapshot.spec.stages[cell.stage].shape.approval
-        if wanted is None or cell.approved_by:
-            return True
-        if cell.asked_at is None:
-            self.note_cell(approvals.asked(cell, wanted, self.now))
-        elif self._is_stopped(lane, cell):
-            return False
-        elif approvals.is_late(cell, wanted, self.now):
-            reason = approvals.late_reason(self.snapshot.spec, cell)
-            if self.snapshot.spec.on_inconclusive.do is OnFail.PAUSE:
-                self.note_cell(approvals.unasked(cell, approvals.UNANSWERED, reason))
-                self.pause(approvals.UNANSWERED, f"{cell.stratum}: {reason}")
-            else:
-                self.fail_unopened(cell, approvals.UNANSWERED, reason)
+def _advance(plan: PlanBuilder, track: StratumTrack) -> bool:
+    """Do what the track's current stage needs; return whether the stratum may go on to its next stage at once."""
+    run = track.current
+    if run is None or track.has_failed or run.state is StageState.HELD:
         return False
-
-    def _is_stopped(self, lane: StratumTrack, cell: StageRun) -> bool:
-        """Act on what the devices of the stage before say meanwhile; return whether it spoke against the release."""
-        before = next((one for one in lane.cells if one.stage == cell.stage - 1), None)
-        if before is None or before.state is not StageState.PASSED:
+    if run.state is StageState.PENDING:
+        if run.asked_at is None and _waits_for_gate(plan, run):  # one that was asked about waits for the answer only
             return False
-        facts = facts_of(self.snapshot, before, self.assignments.values(), self.now)
-        decision = decide.decide(
-            msgspec.structs.replace(facts, open_for_s=0.0)
-        )  # only silence of a person lasts too long
-        match decision:
-            case Pause():
-                self.note_cell(approvals.unasked(cell, decision.code, decision.reason))
-                self.pause(decision.code, f"{cell.stratum}: {decision.reason}")
-            case RollBack():
-                self.fail_unopened(cell, decision.code, decision.reason)
-            case _:
-                return False
-        self.effects.append(DecisionMade(msgspec.structs.replace(facts, open_for_s=0.0), decision))
+        run = _open(plan, track, run)
+        if run.state not in CELL_OPEN:
+            return run.state is StageState.SKIPPED
+    intake.enroll(plan, track, run)
+    return _judge(plan, _settle(plan, run))
+
+
+# ---- opening
+
+
+def _waits_for_gate(plan: PlanBuilder, run: StageRun) -> bool:
+    """Whether a webhook gate does not let the stage open yet; the stage's code says so, and that is when the gate is asked."""
+    gates = plan.snapshot.spec.stages[run.stage].gates
+    answers = plan.snapshot.answers.get((run.stage, run.stratum), {})
+    waits = waits_to_open(facts_of_gates(gates, answers, plan.now))
+    if waits and (run.code, run.reason) != (GATE_OPENING, waits):
+        plan.update_stage_run(replace(run, code=GATE_OPENING, reason=waits))
+    return bool(waits)
+
+
+def _open(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> StageRun:
+    """Fix the stage's cutoff and open it; one without any device to look at follows the other strata."""
+    cutoff = _cutoff(plan, track, run)
+    digest, reach = plan.snapshot.bundles[run.stratum].sha256, intake.reach_of(plan, run)
+    opened = replace(run, cut=cutoff, population=len(reach), digest=digest, opened_at=plan.now)
+    if _is_empty(plan, run, cutoff):
+        return _follow_the_others(plan, opened, run)
+    if not _may_open(plan, track, run):
+        return plan.stage_runs[run.stratum, run.stage]
+    reason = f"opened for {opened.population} devices"
+    new = sum(bucket < cutoff and device not in plan.assignments for device, bucket in reach.items())
+    expected = intake.count_enrolled(plan, run.stratum) + new
+    opened = replace(opened, code=OPENED, reason=reason, intake=expected)
+    return transitions.move_stage_run(plan, opened, StageEvent.OPEN)
+
+
+def _cutoff(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> int:
+    previous = intake.cutoff_before(plan, track, run.stage)
+    size = plan.snapshot.spec.stages[run.stage].size
+    share = _share(plan, run) if size.count_total else None
+    return cut_of(size, sorted(intake.reach_of(plan, run).values()), previous, share)
+
+
+def _share(plan: PlanBuilder, run: StageRun) -> int:
+    populations = {track.stratum: len(intake.reach_of(plan, track.runs[run.stage])) for track in plan.tracks()}
+    count = plan.snapshot.spec.stages[run.stage].size.count
+    assert count is not None, "the spec allows count_total with a count only"
+    return shares(count, populations).get(run.stratum, 0)
+
+
+def _is_empty(plan: PlanBuilder, run: StageRun, cutoff: int) -> bool:
+    """Whether the stage would look at no device of its stratum, neither at new ones nor at those of earlier stages."""
+    mode = documents.mode_of(plan.snapshot, run.stage)
+    has_some = any(
+        a.stratum == run.stratum and a.state not in OUTSIDE and documents.mode_of(plan.snapshot, a.stage) is mode
+        for a in plan.assignments.values()
+    )
+    return not has_some and not any(bucket < cutoff for bucket in intake.reach_of(plan, run).values())
+
+
+def _follow_the_others(plan: PlanBuilder, opened: StageRun, run: StageRun) -> StageRun:
+    """Skip an empty stage once it passed elsewhere: a stratum without a canary must not run ahead of the canary."""
+    stage = plan.snapshot.spec.stages[run.stage].name
+    others = [track for track in plan.tracks() if track.stratum != run.stratum]
+    same = [(track, track.runs[run.stage]) for track in others]
+    if any(there.state is StageState.PASSED for _, there in same):
+        reason = f"no device of this stratum belongs to {stage}; it passed in another stratum"
+        return _skip(plan, opened, reason)
+    if any(_may_still_pass(plan, track, there) for track, there in same):
+        waits = f"no device of this stratum belongs to {stage}; waits for it to pass in another stratum"
+        if run.reason != waits:
+            plan.update_stage_run(replace(run, code="waits_for_others", reason=waits))
+        return plan.stage_runs[run.stratum, run.stage]
+    if any(track.has_failed for track in others):
+        reason = f"{stage} passed in no stratum, and this one has no device in it"
+        failing = transitions.move_stage_run(plan, replace(opened, code=NO_CANARY, reason=reason), StageEvent.OPEN)
+        transitions.fail(plan, failing, NO_CANARY, reason)
+        return plan.stage_runs[run.stratum, run.stage]
+    return _skip(plan, opened, f"no device of any stratum belongs to {stage}")
+
+
+def _skip(plan: PlanBuilder, opened: StageRun, reason: str) -> StageRun:
+    skipped = replace(opened, code="empty", reason=reason, ended_at=plan.now)
+    return transitions.move_stage_run(plan, skipped, StageEvent.SKIP)
+
+
+def _may_still_pass(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
+    if track.has_failed or run.state is StageState.SKIPPED:
+        return False
+    return run.state is not StageState.PENDING or not _is_empty(plan, run, _cutoff(plan, track, run))
+
+
+def _may_open(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
+    """Return whether a stage may open; where it needs an approval, ask for it, and act on silence and on bad news."""
+    wanted = plan.snapshot.spec.stages[run.stage].shape.approval
+    if wanted is None or run.approved_by:
         return True
+    if run.asked_at is None:
+        plan.update_stage_run(approvals.asked(run, wanted, plan.now))
+    elif _is_stopped(plan, track, run):
+        return False
+    elif approvals.is_late(run, wanted, plan.now):
+        reason = approvals.late_reason(plan.snapshot.spec, run)
+        if plan.snapshot.spec.on_inconclusive.do is OnFail.PAUSE:
+            plan.update_stage_run(approvals.unasked(run, approvals.UNANSWERED, reason))
+            transitions.pause(plan, approvals.UNANSWERED, f"{run.stratum}: {reason}")
+        else:
+            transitions.fail_unopened(plan, run, approvals.UNANSWERED, reason)
+    return False
 
-    def fail_unopened(self, cell: StageRun, code: str, reason: str) -> None:
-        """Fail a stage that waits: nothing was offered in it, and what the stages before it offered is taken back."""
-        cut = self.cut_before(self.lane(cell.stratum), cell.stage)  # it reaches nobody new
-        digest = self.digest_of(cell.stratum)
-        opened = replace(cell, cut=cut, code=code, reason=reason, opened_at=self.now, digest=digest)
-        self.fail(self.move_cell(opened, StageEvent.OPEN), code, reason)
 
-    def digest_of(self, stratum: ProfileName) -> str:
-        bundle = self.snapshot.bundles.get(stratum)
-        return "" if bundle is None else bundle.sha256
+def _is_stopped(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
+    """Act on what devices of the stage before report meanwhile; return whether it spoke against the release."""
+    before = next((one for one in track.runs if one.stage == run.stage - 1), None)
+    if before is None or before.state is not StageState.PASSED:
+        return False
+    facts = facts_of(plan.snapshot, before, plan.assignments.values(), plan.now)
+    facts = msgspec.structs.replace(facts, open_for_s=0.0)  # only the silence of a person lasts too long
+    decision = decide.decide(facts)
+    match decision:
+        case Pause():
+            plan.update_stage_run(approvals.unasked(run, decision.code, decision.reason))
+            transitions.pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
+        case RollBack():
+            transitions.fail_unopened(plan, run, decision.code, decision.reason)
+        case _:
+            return False
+    plan.emit(DecisionMade(facts, decision))
+    return True
 
-    def move_cell(self, cell: StageRun, event: StageEvent) -> StageRun:
-        self.go_on()
-        return super().move_cell(cell, event)
 
-    def go_on(self) -> None:
-        """Run again: of a rollout that waits for an approval something moves."""
-        if self.state is RolloutState.AWAITING_APPROVAL:
-            self.move_rollout(RolloutEvent.START, approvals.APPROVED, "a stage may open, or has ended")
+# ---- judging
 
-    def wait_if_idle(self) -> None:
-        """Say that the rollout waits for an approval when nothing else of it moves."""
-        lanes = [lane for lane in self.lanes() if not lane.has_ended]
-        cells = [lane.current for lane in lanes if lane.current is not None]
-        waiting = approvals.waiting(cells)
-        is_idle = all(cell.state is StageState.PENDING for cell in cells)
-        if not waiting or not is_idle or self.state is not RolloutState.RUNNING:
-            return
-        if any(isinstance(effect, Offer) for effect in self.effects):
-            return
-        names = {self.snapshot.spec.stages[cell.stage].name: cell.reason for cell in waiting}
-        told = "; ".join(f"{name} {reason}" for name, reason in names.items())
-        self.move_rollout(RolloutEvent.ASK_APPROVAL, approvals.AWAITING, told)
+
+def _settle(plan: PlanBuilder, run: StageRun) -> StageRun:
+    """Tell exposing, soaking and judging apart: what the stage waits for."""
+    if run.state is StageState.EXPOSING:
+        if intake.count_open(plan, run):
+            return run
+        devices = intake.devices_of(plan, run)
+        ends = [soak_end(plan.snapshot, a, plan.now) for a in devices if a.state is _S.HEALTHY]
+        soak_until = max(ends, default=plan.now)
+        settled = replace(run, soak_until=soak_until, code="soaking", reason="every device has answered")
+        run = transitions.move_stage_run(plan, settled, StageEvent.SETTLED)
+    if run.state is StageState.SOAKING and run.soak_until is not None and plan.now >= run.soak_until:
+        soaked = replace(run, code="judging", reason="the soak is over")
+        run = transitions.move_stage_run(plan, soaked, StageEvent.SOAKED)
+    return run
+
+
+def _judge(plan: PlanBuilder, run: StageRun) -> bool:
+    """Decide about an open stage; return whether the stratum may go on."""
+    facts = facts_of(plan.snapshot, run, plan.assignments.values(), plan.now)
+    plan.failing_early[run.stratum] = doubt(facts)
+    decision = decide.decide(facts)
+    match decision:
+        case Advance() if _is_last(plan, run) and intake.count_open(plan, run):
+            _finish_last(plan, run)
+        case Advance():
+            plan.emit(DecisionMade(facts, decision))
+            _pass(plan, run, decision)
+            return True
+        case KeepWaiting():
+            _keep_waiting(plan, run, facts, decision)
+        case Pause():
+            plan.emit(DecisionMade(facts, decision))
+            held = replace(run, verdict=VerdictKind.PAUSE, code=decision.code, reason=decision.reason)
+            transitions.move_stage_run(plan, held, StageEvent.HOLD)
+            transitions.pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
+        case RollBack():
+            plan.emit(DecisionMade(facts, decision))
+            transitions.fail(plan, run, decision.code, decision.reason)
+            if decision.pooled:
+                _fail_the_others(plan, run, decision)
+    return False
+
+
+def _finish_last(plan: PlanBuilder, run: StageRun) -> None:
+    """Keep the last stage open though it may pass: it opens nothing, so nothing is lost by watching the rest of the devices arrive."""
+    waits = f"enough is known to pass; {intake.count_open(plan, run)} devices are still on their way"
+    if (run.code, run.reason) != ("finishing", waits):
+        plan.update_stage_run(replace(run, verdict=VerdictKind.HOLD, code="finishing", reason=waits))
+
+
+def _pass(plan: PlanBuilder, run: StageRun, decision: Advance) -> None:
+    passed = replace(
+        run,
+        verdict=VerdictKind.ADVANCE,
+        code=decision.code,
+        reason=decision.reason,
+        strength=decision.strength,
+        bound=decision.bound,
+        ended_at=plan.now,
+    )
+    transitions.move_stage_run(plan, passed, StageEvent.PASS)
+
+
+def _keep_waiting(plan: PlanBuilder, run: StageRun, facts: Facts, decision: KeepWaiting) -> None:
+    if (decision.code, decision.reason) == (run.code, run.reason):
+        return
+    if run.code != decision.code or run.verdict is None:
+        plan.emit(DecisionMade(facts, decision))
+    plan.update_stage_run(replace(run, verdict=VerdictKind.HOLD, code=decision.code, reason=decision.reason))
+
+
+def _fail_the_others(plan: PlanBuilder, cause: StageRun, decision: RollBack) -> None:
+    for track in plan.tracks():
+        current = next((run for run in track.runs if run.state in CELL_OPEN or run.state is StageState.HELD), None)
+        if track.stratum != cause.stratum and current is not None:
+            transitions.fail(plan, current, decision.code, f"all strata stop: {decision.reason}")
+
+
+def _is_last(plan: PlanBuilder, run: StageRun) -> bool:
+    return run.stage == len(plan.snapshot.spec.stages) - 1

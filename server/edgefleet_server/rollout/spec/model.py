@@ -277,19 +277,12 @@ class CountAs(StrEnum):
     FAILED = "failed"
 
 
-class OnReturn(StrEnum):
-    """What happens when such a device comes back."""
-
-    JOIN = "join"
-
-
 @dataclass(frozen=True, slots=True)
 class Offline:
-    """After how long without a word a device that is due counts as `count`."""
+    """After how long without a word a device that is due counts as `count`. When it comes back it takes part."""
 
     after: timedelta = timedelta(hours=72)
     count: CountAs = CountAs.EXCLUDED
-    on_return: OnReturn = OnReturn.JOIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,3 +384,16 @@ class Spec:
     name: str = ""
     quality: QualityGate | None = None
     shape: SpecShape = PLAIN
+
+
+DURATION_UNITS: Final[Mapping[str, int]] = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Seconds in each unit of a duration as a spec writes it."""
+
+
+def duration_text(span: timedelta) -> str:
+    """Return a whole number of seconds as a spec writes it, in the largest unit that is exact: `90s`, `10m`, `0s`."""
+    seconds = span // timedelta(seconds=1)
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % DURATION_UNITS[unit] == 0:
+            return f"{seconds // DURATION_UNITS[unit]}{unit}"
+    return f"{seconds}s"

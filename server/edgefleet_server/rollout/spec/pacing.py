@@ -2,14 +2,37 @@
 
 They are `rate`, `limits`, `windows`, `offline`, `device.retries` and `device.start_within`.
 
-Source: docs/reference/rollout-spec.md.
+Reference: docs/reference/rollout-spec.md.
 """
 
 import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, model_validator
 
 from edgefleet_protocol.messages import TRANSIENT, ErrorClass
+from edgefleet_server.rollout.spec.fields import (
+    SPOILT,
+    Advice,
+    Checked,
+    ExpectedError,
+    Maybe,
+    Mistake,
+    Part,
+    Read,
+    duration,
+    given,
+    in_words,
+    listed,
+    number,
+    read_duration,
+    shown,
+    stop_at,
+    text,
+    whole,
+)
 from edgefleet_server.rollout.spec.maintenance_windows import cron_flaw, zone
 from edgefleet_server.rollout.spec.model import (
     DEFAULT_FACTOR,
@@ -19,15 +42,13 @@ from edgefleet_server.rollout.spec.model import (
     DeviceDeadlines,
     Limits,
     Offline,
-    OnReturn,
     Pacing,
     Rate,
     Retries,
     Window,
+    duration_text,
 )
-from edgefleet_server.rollout.spec.reader import Place, duration_text
 
-FIELDS: Final = ("limits", "windows", "offline")
 MAX_PER_MIN: Final = 3000
 """The way back is at least ten times as fast; more than the engine writes in a tenth of its time could not keep that."""
 MAX_FACTOR: Final = 10.0
@@ -38,26 +59,142 @@ MAX_WINDOWS: Final = 16
 MAX_WINDOW: Final = timedelta(days=7)
 MAX_RETRIES: Final = 20
 
+_ON_RETURN: Final = "join"
+"""What happens when a device comes back that stayed away: the one word that `on_return` takes."""
 _RATE: Final = re.compile(r"([0-9]{1,9})/min")
 _BITS: Final = re.compile(r"([0-9]{1,9})([kMG]?)bps")
 _SIZES: Final = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _SPAN: Final = re.compile(r"([0-9]{1,9}[smhd])\.\.([0-9]{1,9}[smhd])")
 
 
-def read_pacing(spec: Place, device: DeviceDeadlines) -> Pacing:
-    """Return what a spec says of its pace. Without `offline` a device is away after `ack_deadline`."""
-    under_device = spec.get("device")
-    return Pacing(
-        limits=_limits(spec.get("limits")),
-        windows=_windows(spec.get("windows")),
-        retries=_retries(under_device.get("retries") if under_device is not None else None),
-        offline=_offline(spec.get("offline"), device),
-        start_within=_start_within(under_device, device),
-    )
+def _matching(pattern: re.Pattern[str]) -> dict[str, Any]:
+    return {"type": "string", "pattern": f"^{pattern.pattern}$"}
+
+
+# ---- rate
+
+
+def _per_min(value: Any) -> int:
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not 1 <= int(found[1]) <= MAX_PER_MIN:
+        raise ExpectedError(f"devices a minute from 1/min to {MAX_PER_MIN}/min")
+    return int(found[1])
+
+
+def _factor(value: float) -> float:
+    if value < 1:
+        raise ValueError(f"expected at least 1, got {value:g}: a rate does not fall by itself")
+    return value
+
+
+PerMin = Annotated[int, Read(_per_min, _matching(_RATE))]
+
+
+class RateIn(Checked):
+    """How many devices a minute are offered the release: in the first minute, what a good minute multiplies it by, the most."""
+
+    start: Annotated[PerMin, Advice("write for example 50/min")]
+    factor: Annotated[float, number(0, MAX_FACTOR), AfterValidator(_factor)] = DEFAULT_FACTOR
+    max: Maybe[PerMin] = None
+
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
+        start, most = self.start, self.max
+        if most is not None and SPOILT not in (start, most) and most < start:
+            yield ("max",), f"{most}/min is less than start ({start}/min); write a max of at least {start}/min"
+
+    def rate(self) -> Rate:
+        """Return the rate."""
+        return Rate(self.start, self.factor, max(self.start, DEFAULT_MAX) if self.max is None else self.max)
+
+
+def dump_rate(rate: Rate | None) -> dict[str, Any] | None:
+    """Return the normal form of a stage's rate; None: it has none."""
+    if rate is None:
+        return None
+    return {"start": f"{rate.start}/min", "factor": rate.factor, "max": f"{rate.max}/min"}
+
+
+# ---- limits, windows, offline
+
+
+def _bits(value: Any) -> int:
+    found = _BITS.fullmatch(value) if isinstance(value, str) else None
+    bits = int(found[1]) * _SIZES[found[2]] if found is not None else 0
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise ExpectedError("bits a second from 8kbps to 1000Gbps, for example 200Mbps")
+    return bits
+
+
+Downloads = Annotated[int, whole(1, MAX_DOWNLOADS)]
+
+
+class LimitsIn(Part):
+    """How much may be under way at once: downloads in all, downloads at one site, bits a second of bundles begun."""
+
+    concurrent_downloads: Downloads | None = None
+    per_site: Downloads | None = None
+    bandwidth: Annotated[int, Read(_bits, _matching(_BITS))] | None = None
+
+    def limits(self) -> Limits:
+        """Return the limits."""
+        return Limits(self.concurrent_downloads, self.per_site, self.bandwidth)
+
+
+def _cron(value: Any) -> str:
+    expression = text(value)
+    if flaw := cron_flaw(expression):
+        raise ValueError(f"{shown(value)} is no cron expression: {flaw}")
+    return " ".join(expression.split())
+
+
+def _tz(value: Any) -> str:
+    name = text(value)
+    if name != TZ_DEVICE and zone(name) is None:
+        raise ExpectedError("device, UTC or a time zone such as Europe/Berlin")
+    return name
+
+
+def _within_a_week(value: timedelta) -> timedelta:
+    if value > MAX_WINDOW:
+        raise ExpectedError(f"at most {duration_text(MAX_WINDOW)}")
+    return value
+
+
+class WindowIn(Part):
+    """When devices may be offered the release: from each start that `cron` names, for `duration`, on the clock of `tz`."""
+
+    cron: Annotated[str, Read(_cron, {"type": "string"}), Advice('write for example "0 1 * * *": each night at one')]
+    duration: Annotated[
+        timedelta, duration(positive=True), AfterValidator(_within_a_week), Advice("write for example 4h")
+    ]
+    tz: Annotated[str, Read(_tz, {"type": "string"})] = TZ_DEVICE
+
+    def window(self) -> Window:
+        """Return the window."""
+        return Window(self.cron, self.duration, self.tz)
+
+
+def _on_return(value: Any) -> str:
+    if value != _ON_RETURN:
+        raise ExpectedError(_ON_RETURN)
+    return _ON_RETURN
+
+
+class OfflineIn(Part):
+    """After how long without a word a device that is due counts as away, and as what. after: `ack_deadline` unless written."""
+
+    after: Maybe[Annotated[timedelta, duration(positive=True)]] = None
+    count: CountAs = CountAs.EXCLUDED
+    on_return: Annotated[str, Read(_on_return, {"const": _ON_RETURN})] = _ON_RETURN
+
+    def offline(self, usual: timedelta) -> Offline:
+        """Return the rule; usual: `after` where it is not written."""
+        return Offline(given(self.after, usual), self.count)
 
 
 def dump_pacing(pacing: Pacing) -> dict[str, Any]:
-    """Return the normal form of the fields of `FIELDS`; `retries` stands below `device` (`dump_retries`)."""
+    """Return the normal form of `limits`, `windows` and `offline`; `retries` stands below `device` (`dump_retries`)."""
     limits = pacing.limits
     bandwidth = None if limits.bandwidth_bps is None else _bits_text(limits.bandwidth_bps)
     return {
@@ -72,9 +209,105 @@ def dump_pacing(pacing: Pacing) -> dict[str, Any]:
         "offline": {
             "after": duration_text(pacing.offline.after),
             "count": pacing.offline.count.value,
-            "on_return": pacing.offline.on_return.value,
+            "on_return": _ON_RETURN,
         },
     }
+
+
+def _bits_text(bits: int) -> str:
+    for unit in ("G", "M", "k"):
+        if bits % _SIZES[unit] == 0:
+            return f"{bits // _SIZES[unit]}{unit}bps"
+    return f"{bits}bps"
+
+
+# ---- device
+
+
+_BACKOFF: Final = (Retries().least, Retries().most)
+
+
+def _backoff(value: Any) -> tuple[timedelta, timedelta]:
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ExpectedError("the first and the longest wait, for example 2m..1h")
+    mistakes, ends = list[Mistake](), list(_BACKOFF)
+    for index, end in enumerate(found.groups()):
+        try:
+            ends[index] = read_duration(end, positive=True)
+        except ExpectedError as error:
+            mistakes.append(((), in_words(error, end)))
+    if ends[1] < ends[0]:
+        mistakes.append(((), f"the longest wait is shorter than the first one; write {found[2]}..{found[1]}"))
+    stop_at(mistakes)
+    return ends[0], ends[1]
+
+
+def _classes(value: Any) -> tuple[ErrorClass, ...]:
+    items = listed(value)
+    stop_at(((index,), _class_flaw(item)) for index, item in enumerate(items) if item not in _CLASSES)
+    return tuple(dict.fromkeys(ErrorClass(item) for item in items))
+
+
+def _class_flaw(item: Any) -> str:
+    is_permanent = isinstance(item, str) and item in [one.value for one in ErrorClass]
+    why = "is never tried again: it lies in the bundle" if is_permanent else "is no such class"
+    return f"{shown(item)} {why}; expected some of {', '.join(_CLASSES)}"
+
+
+_CLASSES: Final = sorted(one.value for one in TRANSIENT)
+_TRANSIENT_SCHEMA: Final = {"type": "array", "items": {"enum": _CLASSES}}
+
+
+class RetriesIn(Part):
+    """How often the server offers the release again after a failure of these classes, and after which wait."""
+
+    max: Annotated[int, whole(0, MAX_RETRIES)] = Retries().max
+    backoff: Maybe[Annotated[tuple[timedelta, timedelta], Read(_backoff, _matching(_SPAN))]] = None
+    on: Annotated[tuple[ErrorClass, ...], Read(_classes, _TRANSIENT_SCHEMA)] = Retries().on
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_on(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        # YAML 1.1 reads the key `on` as true, and JSON writes that as "true"
+        fields = {"on" if key is True or key == "true" else key: one for key, one in value.items()}
+        return fields | {"on": SPOILT} if value.get("on") is SPOILT else fields
+
+    def retries(self) -> Retries:
+        """Return the rule."""
+        least, most = self.backoff or _BACKOFF
+        return Retries(self.max, least, most, self.on)
+
+
+Deadline = Annotated[timedelta, duration(positive=True)]
+_USUAL: Final = DeviceDeadlines()
+
+
+class DeviceTermsIn(Checked):
+    """How long a device may take for each step, and how it tries again. start_within: over how long devices begin to download."""
+
+    ack_deadline: Deadline = _USUAL.ack
+    download_deadline: Deadline = _USUAL.download
+    apply_deadline: Deadline = _USUAL.apply
+    verify_deadline: Deadline = _USUAL.verify
+    retries: RetriesIn | None = None
+    start_within: Annotated[timedelta, duration()] | None = None
+
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
+        download = given(self.download_deadline, _USUAL.download)
+        if given(self.start_within, timedelta()) >= download:
+            why = (
+                f"the wait is part of download_deadline ({duration_text(download)}), so it must be shorter than that; "
+                "write a shorter one, or a longer download_deadline"
+            )
+            yield ("start_within",), why
+
+    def deadlines(self) -> DeviceDeadlines:
+        """Return the deadlines."""
+        return DeviceDeadlines(self.ack_deadline, self.download_deadline, self.apply_deadline, self.verify_deadline)
 
 
 def dump_retries(retries: Retries | None) -> dict[str, Any] | None:
@@ -88,174 +321,3 @@ def dump_retries(retries: Retries | None) -> dict[str, Any] | None:
 def dump_start_within(pacing: Pacing) -> dict[str, Any]:
     """Return the normal form of `device.start_within`: left out where it depends on how many devices there are."""
     return {} if pacing.start_within is None else {"start_within": duration_text(pacing.start_within)}
-
-
-def read_rate(place: Place | None) -> Rate | None:
-    """Return the rate of a stage, None when it has none or it is wrong."""
-    if place is None or place.value is None or not place.only(("start", "factor", "max")):
-        return None
-    found = place.need("start", "write for example 50/min")
-    start = _per_min(found)
-    factor = place.number("factor", 0, MAX_FACTOR)
-    most = _per_min(place.get("max"))
-    if factor is not None and factor < 1:
-        place.at("factor").fail(f"expected at least 1, got {factor:g}: a rate does not fall by itself")
-    if start is None:
-        return None
-    if most is not None and most < start:
-        place.at("max").fail(f"{most}/min is less than start ({start}/min); write a max of at least {start}/min")
-    return Rate(start, DEFAULT_FACTOR if factor is None else factor, max(start, DEFAULT_MAX) if most is None else most)
-
-
-def dump_rate(rate: Rate | None) -> dict[str, Any] | None:
-    """Return the normal form of a stage's rate; None: it has none."""
-    if rate is None:
-        return None
-    return {"start": f"{rate.start}/min", "factor": rate.factor, "max": f"{rate.max}/min"}
-
-
-def _per_min(place: Place | None) -> int | None:
-    if place is None:
-        return None
-    found = _RATE.fullmatch(place.value) if isinstance(place.value, str) else None
-    if found is None or not 1 <= int(found[1]) <= MAX_PER_MIN:
-        place.fail(f"expected devices a minute from 1/min to {MAX_PER_MIN}/min, got {place.shown()}")
-        return None
-    return int(found[1])
-
-
-def _limits(place: Place | None) -> Limits:
-    if place is None or not place.only(("concurrent_downloads", "per_site", "bandwidth")):
-        return Limits()
-    return Limits(
-        concurrent_downloads=_count(place, "concurrent_downloads"),
-        per_site=_count(place, "per_site"),
-        bandwidth_bps=_bits(place.get("bandwidth")),
-    )
-
-
-def _count(place: Place, key: str) -> int | None:
-    written = place.get(key)
-    return None if written is None or written.value is None else place.whole(key, 1, MAX_DOWNLOADS)
-
-
-def _bits(place: Place | None) -> int | None:
-    if place is None or place.value is None:
-        return None
-    found = _BITS.fullmatch(place.value) if isinstance(place.value, str) else None
-    bits = int(found[1]) * _SIZES[found[2]] if found is not None else 0
-    if not MIN_BITS <= bits <= MAX_BITS:
-        place.fail(f"expected bits a second from 8kbps to 1000Gbps, for example 200Mbps, got {place.shown()}")
-        return None
-    return bits
-
-
-def _bits_text(bits: int) -> str:
-    for unit in ("G", "M", "k"):
-        if bits % _SIZES[unit] == 0:
-            return f"{bits // _SIZES[unit]}{unit}bps"
-    return f"{bits}bps"
-
-
-def _windows(place: Place | None) -> tuple[Window, ...]:
-    if place is None or (items := place.items()) is None:
-        return ()
-    if len(items) > MAX_WINDOWS:
-        place.fail(f"expected at most {MAX_WINDOWS} windows, got {len(items)}")
-        return ()
-    return tuple(window for item in items if (window := _window(item)) is not None)
-
-
-def _window(place: Place) -> Window | None:
-    if not place.only(("cron", "duration", "tz")):
-        return None
-    cron = place.need("cron", 'write for example "0 1 * * *": each night at one')
-    lasts = place.need("duration", "write for example 4h")
-    expression = cron.text() if cron is not None else None
-    if cron is not None and expression is not None and (flaw := cron_flaw(expression)):
-        cron.fail(f"{cron.shown()} is no cron expression: {flaw}")
-        expression = None
-    duration = place.duration("duration", timedelta(), positive=True)
-    if lasts is not None and duration > MAX_WINDOW:
-        lasts.fail(f"expected at most {duration_text(MAX_WINDOW)}, got {lasts.shown()}")
-    zone_place = place.get("tz")
-    tz = (zone_place.text() or "") if zone_place is not None else TZ_DEVICE
-    if zone_place is not None and isinstance(zone_place.value, str) and tz != TZ_DEVICE and zone(tz) is None:
-        zone_place.fail(f"expected device, UTC or a time zone such as Europe/Berlin, got {zone_place.shown()}")
-    if expression is None or not duration:
-        return None
-    return Window(" ".join(expression.split()), duration, tz)
-
-
-def _start_within(place: Place | None, device: DeviceDeadlines) -> timedelta | None:
-    written = place.get("start_within") if place is not None else None
-    if place is None or written is None or written.value is None:
-        return None
-    span = place.duration("start_within", timedelta())
-    if span >= device.download:
-        written.fail(
-            f"the wait is part of download_deadline ({duration_text(device.download)}), so it must be shorter than that; "
-            "write a shorter one, or a longer download_deadline"
-        )
-        return None
-    return span
-
-
-def _retries(place: Place | None) -> Retries | None:
-    if place is None or place.value is None:
-        return None
-    if isinstance(place.value, dict):  # YAML 1.1 reads the key `on` as true, and JSON writes that as "true"
-        words = {"on" if key is True or key == "true" else key: value for key, value in place.value.items()}
-        place = Place(place.path, words, place.errors)
-    if not place.only(("max", "backoff", "on")):
-        return None
-    usual = Retries()
-    most = place.whole("max", 0, MAX_RETRIES)
-    least_wait, most_wait = _backoff(place.get("backoff"), usual)
-    written = place.get("on")
-    return Retries(
-        max=usual.max if most is None else most,
-        least=least_wait,
-        most=most_wait,
-        on=_classes(written) if written is not None else usual.on,
-    )
-
-
-def _backoff(place: Place | None, usual: Retries) -> tuple[timedelta, timedelta]:
-    if place is None:
-        return usual.least, usual.most
-    found = _SPAN.fullmatch(place.value) if isinstance(place.value, str) else None
-    if found is None:
-        place.fail(f"expected the first and the longest wait, for example 2m..1h, got {place.shown()}")
-        return usual.least, usual.most
-    ends = Place(place.path, {"first": found[1], "last": found[2]}, place.errors)
-    least = ends.duration("first", usual.least, positive=True)
-    most = ends.duration("last", usual.most, positive=True)
-    if most < least:
-        place.fail(f"the longest wait is shorter than the first one; write {found[2]}..{found[1]}")
-    return least, most
-
-
-def _classes(place: Place) -> tuple[ErrorClass, ...]:
-    items = place.items()
-    if items is None:
-        return ()
-    allowed = sorted(one.value for one in TRANSIENT)
-    for item in items:
-        if item.value not in allowed:
-            is_permanent = isinstance(item.value, str) and item.value in [one.value for one in ErrorClass]
-            why = "is never tried again: it lies in the bundle" if is_permanent else "is no such class"
-            item.fail(f"{item.shown()} {why}; expected some of {', '.join(allowed)}")
-    known = [ErrorClass(item.value) for item in items if item.value in allowed]
-    return tuple(dict.fromkeys(known))
-
-
-def _offline(place: Place | None, device: DeviceDeadlines) -> Offline:
-    usual = Offline(after=device.ack)
-    if place is None or not place.only(("after", "count", "on_return")):
-        return usual
-    return Offline(
-        after=place.duration("after", usual.after, positive=True),
-        count=place.choice("count", CountAs, usual.count),
-        on_return=place.choice("on_return", OnReturn, usual.on_return),
-    )

@@ -3,84 +3,178 @@
 - Every mistake is told at once, each with its place (`$.stages[1].size.percent`) and what was expected there.
 - Unknown fields are refused: a misspelt bound must not become a default. A field of a later version is unknown, too.
 - The normal form has every field written out, but for the defaults that depend on others: parsing it gives the same spec.
-Source: docs/reference/rollout-spec.md.
+Reference: docs/reference/rollout-spec.md; for editors: docs/reference/rollout-spec.schema.json, made of these models.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from pydantic import Field
 
-from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.fleet.selectors.grammar import parse_selector
-from edgefleet_server.rollout.analysis.failure_ratio import clean_needed
 from edgefleet_server.rollout.errors import BadSpecError
+from edgefleet_server.rollout.spec.fields import (
+    SPOILT,
+    Advice,
+    ExpectedError,
+    Item,
+    Items,
+    Loc,
+    Maybe,
+    Mistake,
+    Part,
+    Read,
+    duration,
+    given,
+    in_words,
+    named,
+)
+from edgefleet_server.rollout.spec.mistakes import read, told
 from edgefleet_server.rollout.spec.model import (
-    DeviceDeadlines,
+    NO_PACING,
     Inconclusive,
     InstallGate,
+    Membership,
     OnFail,
+    Pacing,
     Promote,
     Size,
     Spec,
-    StageGate,
+    SpecShape,
     StageSpec,
+    Supersede,
+    duration_text,
 )
-from edgefleet_server.rollout.spec.pacing import FIELDS as PACE_FIELDS
 from edgefleet_server.rollout.spec.pacing import (
+    MAX_WINDOWS,
+    DeviceTermsIn,
+    LimitsIn,
+    OfflineIn,
+    WindowIn,
     dump_pacing,
     dump_rate,
     dump_retries,
     dump_start_within,
-    read_pacing,
-    read_rate,
 )
-from edgefleet_server.rollout.spec.quality import (
-    check_judges,
-    dump_judges,
-    dump_quality,
-    judges_text,
-    parse_judges,
-    parse_quality,
-)
-from edgefleet_server.rollout.spec.reader import Place, duration_text
+from edgefleet_server.rollout.spec.quality import GatesIn, check_quality, dump_judges, dump_quality, judges_text
+from edgefleet_server.rollout.spec.stages import MAX_STAGES, RolloutStageIn, check_stages, size_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES, with_promote
 from edgefleet_server.rollout.spec.targeting import (
-    SPEC_FIELDS,
-    STAGE_FIELDS,
-    check_modes,
+    Release,
+    Selector,
+    Strata,
+    WayBack,
     dump_spec_shape,
     dump_stage_shape,
-    parse_spec_shape,
-    parse_stage_shape,
     shape_text,
+    way_back_flaw,
 )
-from edgefleet_server.rollout.spec.webhooks import dump_gates, parse_gates
+from edgefleet_server.rollout.spec.webhooks import dump_gates
 
 API_VERSION: Final = "edgefleet/v1"
 KIND: Final = "Rollout"
-MAX_STAGES: Final = 32
-MAX_COUNT: Final = 1_000_000
-MAX_ALPHA: Final = 0.5
-DEFAULT_SOAK: Final = timedelta(minutes=10)
 DEFAULT_STAGES: Final = STRATEGIES["canary"].stages
 
-_NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
-_TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
-_SPEC: Final = (
-    *("release", "selector", "stages", "strategy", "device", "gates", "promote", "on_fail", "on_inconclusive"),
-    *PACE_FIELDS,
-    *SPEC_FIELDS,
-)
-_STAGE: Final = ("name", "size", "soak", "promote", "gates", "webhook", "rate", *STAGE_FIELDS)
-_SIZE: Final = ("percent", "count", "min", "count_total")
-_DEVICE: Final = (*(f"{field.name}_deadline" for field in fields(DeviceDeadlines)), "retries", "start_within")
-_GATE: Final = tuple(field.name for field in fields(InstallGate))
+_TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+_ONE_STRATEGY: Final = Read(lambda value: value, {"enum": [*STRATEGIES]})
+
+
+_INSTALL: Final = InstallGate()
+_NO_VERDICT: Final = Inconclusive()
+
+
+class InconclusiveIn(Part):
+    """What to do when a stage has been open for `after` without a verdict."""
+
+    after: Annotated[timedelta, duration(positive=True)] = _NO_VERDICT.after
+    do: OnFail = _NO_VERDICT.do
+
+    def inconclusive(self) -> Inconclusive:
+        """Return the rule."""
+        return Inconclusive(self.after, self.do)
+
+
+class RolloutSpecIn(Part):
+    """What goes out, to which devices, in which stages and under which bounds. Only `release` and `selector` must be given."""
+
+    release: Annotated[Release, Advice("name the release as model@version")]
+    # Not every device by default: who forgets the selector must not update the whole fleet.
+    selector: Annotated[Selector, Advice("say which devices, for example 'site=lab'; '' means every device")]
+    stages: Maybe[Annotated[list[Item[RolloutStageIn]], Items("stages", 1, MAX_STAGES)]] = None
+    strategy: Annotated[Any, _ONE_STRATEGY] = None
+    device: DeviceTermsIn = DeviceTermsIn()
+    gates: GatesIn = GatesIn()
+    promote: Promote = Promote.AUTO
+    on_fail: OnFail = OnFail.ROLLBACK
+    on_inconclusive: Maybe[InconclusiveIn] = None
+    limits: Maybe[LimitsIn] = None
+    windows: Maybe[Annotated[list[Item[WindowIn]], Items("windows", most=MAX_WINDOWS)]] = None
+    offline: OfflineIn = OfflineIn()
+    membership: Membership = Membership.DYNAMIC
+    supersede: Supersede = Supersede.REJECT
+    rollback_to: WayBack = SpecShape().rollback_to
+    strata: Strata = SpecShape().strata
+
+    def spec(self, name: str) -> Spec:
+        """Return the spec. name: of the rollout."""
+        quality, device, terms = self.gates.quality, self.device.deadlines(), self.device
+        return Spec(
+            release=self.release,
+            selector=self.selector,
+            stages=self._stages(),
+            device=device,
+            gate=_INSTALL if self.gates.install is None else self.gates.install.gate(),
+            on_fail=self.on_fail,
+            on_inconclusive=_NO_VERDICT if self.on_inconclusive is None else self.on_inconclusive.inconclusive(),
+            pacing=Pacing(
+                limits=NO_PACING.limits if self.limits is None else self.limits.limits(),
+                windows=tuple(one.window() for one in self.windows or ()),
+                retries=None if terms.retries is None else terms.retries.retries(),
+                offline=self.offline.offline(device.ack),
+                start_within=terms.start_within,
+            ),
+            name=name,
+            quality=None if quality is None else quality.gate(),
+            shape=SpecShape(self.membership, self.supersede, self.rollback_to, self.strata),
+        )
+
+    def _stages(self) -> tuple[StageSpec, ...]:
+        """Return the stages: those written, else those of the strategy, else those of canary."""
+        if self.stages is None:
+            named = DEFAULT_STAGES if self.strategy is None else STRATEGIES[self.strategy].stages
+            return with_promote(named, self.promote)
+        last = len(self.stages) - 1
+        return tuple(one.stage(index, self.promote, is_last=index == last) for index, one in enumerate(self.stages))
+
+
+def _must_be(expected: str) -> Read:
+    def read(value: Any) -> Any:
+        if value != expected:
+            raise ExpectedError(repr(expected))
+        return value
+
+    return Read(read, {"const": expected})
+
+
+class RolloutMetadataIn(Part):
+    """The rollout's name."""
+
+    name: Maybe[Annotated[str, named(_TITLE)]] = None
+
+
+class RolloutDocumentIn(Part):
+    """A spec with its name and version around it, as a file holds it."""
+
+    api_version: Annotated[
+        str, Field(alias="apiVersion"), _must_be(API_VERSION), Advice(f"write apiVersion: {API_VERSION}")
+    ]
+    kind: Annotated[str, _must_be(KIND), Advice(f"write kind: {KIND}")]
+    metadata: RolloutMetadataIn = RolloutMetadataIn()
+    spec: Annotated[RolloutSpecIn, Advice("put the rollout's fields there")]
 
 
 def stored_spec(document: Mapping[str, Any]) -> Spec:
@@ -98,11 +192,38 @@ def parse_spec(document: Any) -> Spec:
 
     Raises BadSpecError with every mistake that was found.
     """
-    root = Place("$", document, [])
-    spec = _document(root) if _is_document(document) else _spec(root, "")
-    if root.errors or spec is None:
-        raise BadSpecError(errors=root.errors)
-    return spec
+    if not isinstance(document, dict) or not any(key in document for key in _DOCUMENT):
+        spec, mistakes = read(RolloutSpecIn, document)
+        return _checked(RolloutSpecIn, spec, "", (), mistakes)
+    whole, mistakes = read(RolloutDocumentIn, document)
+    assert whole is not None, "it is an object"
+    name = "" if whole.metadata is SPOILT else given(whole.metadata.name, "")
+    spec = None if whole.spec is SPOILT else whole.spec
+    return _checked(RolloutDocumentIn, spec, name, ("spec",), mistakes)
+
+
+def _checked(kind: type[Part], spec: RolloutSpecIn | None, name: str, at: Loc, mistakes: list[Mistake]) -> Spec:
+    """Return what a spec means, once it is looked at as a whole. mistakes: those in its fields, kind: of the document."""
+    if spec is not None:
+        mistakes += _check(spec, at)
+        if not mistakes:
+            return spec.spec(name)
+    raise BadSpecError(errors=told(kind, mistakes))
+
+
+def _check(spec: RolloutSpecIn, at: Loc) -> Iterator[Mistake]:
+    """Yield what is wrong with a spec whose fields can be read one by one."""
+    quality = None if spec.gates is SPOILT else spec.gates.quality
+    if quality is not None and quality is not SPOILT:
+        yield from check_quality(quality, (*at, "gates", "quality"))
+    if spec.stages is not None and spec.stages is not SPOILT:
+        yield from check_stages(spec.stages, (*at, "stages"), has_quality=quality is not None)
+    if spec.stages is not None and "strategy" in spec.model_fields_set:
+        yield (*at, "strategy"), "a strategy stands for its stages; remove one of strategy and stages"
+    elif "strategy" in spec.model_fields_set and not (isinstance(spec.strategy, str) and spec.strategy in STRATEGIES):
+        yield (*at, "strategy"), in_words(ExpectedError(f"one of {', '.join(STRATEGIES)}"), spec.strategy)
+    if spec.release is not SPOILT and (flaw := way_back_flaw(given(spec.rollback_to, "previous"), spec.release)):
+        yield (*at, "rollback_to"), flaw
 
 
 def dump_spec(spec: Spec) -> dict[str, Any]:
@@ -126,7 +247,7 @@ def dump_spec(spec: Spec) -> dict[str, Any]:
         "device": {f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)}
         | {"retries": dump_retries(spec.pacing.retries), **dump_start_within(spec.pacing)},
         "gates": {
-            "install": {name: getattr(spec.gate, name) for name in _GATE},
+            "install": asdict(spec.gate),
             **({} if spec.quality is None else {"quality": dump_quality(spec.quality)}),
         },
         "on_fail": spec.on_fail.value,
@@ -145,16 +266,6 @@ def dump_document(spec: Spec) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": KIND, **metadata, "spec": dump_spec(spec)}
 
 
-def size_text(size: Size) -> str:
-    """Return a size in words: `50 %, at least 2`, `1 per stratum`, `10 over all strata`."""
-    if size.percent is not None:
-        text = f"{size.percent:.15g} %"
-    else:
-        text = f"{size.count} over all strata" if size.count_total else f"{size.count} per stratum"
-    least = "at least {} per stratum" if size.count_total else "at least {}"
-    return f"{text}, {least.format(size.min)}" if size.min else text
-
-
 def stage_text(stage: StageSpec) -> str:
     """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow, without the quality gate`."""
     parts = (size_text(stage.size), shape_text(stage.shape), judges_text(stage.judged_by))
@@ -168,239 +279,3 @@ def _dump_size(size: Size) -> dict[str, Any]:
     if size.count_total:
         written["count_total"] = True
     return written
-
-
-def _is_document(document: Any) -> bool:
-    return isinstance(document, dict) and any(key in document for key in _DOCUMENT)
-
-
-def _document(root: Place) -> Spec | None:
-    root.only(_DOCUMENT)
-    for key, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
-        place = root.need(key, f"write {key}: {expected}")
-        if place is not None and place.value != expected:
-            place.fail(f"expected {expected!r}, got {place.shown()}")
-    name = ""
-    metadata = root.get("metadata")
-    if metadata is not None and metadata.only(("name",)):
-        title = metadata.get("name")
-        name = (title.text(_TITLE) or "") if title is not None else ""
-    spec = root.need("spec", "put the rollout's fields there")
-    return _spec(spec, name) if spec is not None else None
-
-
-def _spec(place: Place, name: str) -> Spec | None:
-    if not place.only(_SPEC):
-        return None
-    release = _release(place)
-    selector = _selector(place)
-    default = place.choice("promote", Promote, Promote.AUTO)
-    written = place.get("stages")
-    gates = place.get("gates")
-    has_gates = gates is not None and gates.only(tuple(StageGate))
-    asked = gates.get("quality") if gates is not None and has_gates else None
-    stages = (
-        _stages(written, default, has_quality=asked is not None)
-        if written is not None
-        else _named_stages(place, default)
-    )
-    if asked is not None:
-        check_judges(asked, stages)
-    if written is not None and place.get("strategy") is not None:
-        place.at("strategy").fail("a strategy stands for its stages; remove one of strategy and stages")
-    device = _device(place.get("device"))
-    gate = _gate(gates.get("install")) if gates is not None and has_gates else InstallGate()
-    return Spec(
-        release=release,
-        selector=selector,
-        stages=stages,
-        device=device,
-        gate=gate,
-        on_fail=place.choice("on_fail", OnFail, OnFail.ROLLBACK),
-        on_inconclusive=_inconclusive(place.get("on_inconclusive")),
-        pacing=read_pacing(place, device),
-        name=name,
-        quality=parse_quality(asked),
-        shape=parse_spec_shape(place, release),
-    )
-
-
-def _release(place: Place) -> str:
-    found = place.need("release", "name the release as model@version")
-    if found is None or (text := found.text()) is None:
-        return ""
-    try:
-        return str(ReleaseRef.parse(text))
-    except EdgefleetError as error:
-        found.fail(f"expected a release as model@version: {error.message}")
-        return ""
-
-
-def _selector(place: Place) -> str:
-    # Not every device by default: who forgets the selector must not update the whole fleet.
-    found = place.need("selector", "say which devices, for example 'site=lab'; '' means every device")
-    if found is None or (text := found.text()) is None:
-        return ""
-    try:
-        parse_selector(text)
-    except EdgefleetError as error:
-        found.fail(f"{error.message} {error.next_step}".strip())
-    return text
-
-
-def _named_stages(place: Place, promote: Promote) -> tuple[StageSpec, ...]:
-    """Return the stages of the strategy that a spec names, those of canary when it names none."""
-    named = place.get("strategy")
-    if named is None:
-        return with_promote(DEFAULT_STAGES, promote)
-    if not isinstance(named.value, str) or named.value not in STRATEGIES:
-        named.fail(f"expected one of {', '.join(STRATEGIES)}, got {named.shown()}")
-        return ()
-    return with_promote(STRATEGIES[named.value].stages, promote)
-
-
-def _stages(place: Place, promote: Promote, *, has_quality: bool) -> tuple[StageSpec, ...]:
-    items = place.items()
-    if items is None:
-        return ()
-    if not 1 <= len(items) <= MAX_STAGES:
-        place.fail(f"expected 1 to {MAX_STAGES} stages, got {len(items)}")
-        return ()
-    last = len(items) - 1
-    stages = [
-        _stage(item, index, promote, is_last=index == last, has_quality=has_quality) for index, item in enumerate(items)
-    ]
-    _check_names(items, stages)
-    check_modes(items, [None if stage is None else stage.shape for stage in stages])
-    largest: dict[str, StageSpec] = {}  # of each match: stages that take others from different devices do not compare
-    for after, item in zip(stages, items, strict=True):
-        before = None if after is None else largest.get(after.shape.match)
-        if before is not None and after is not None and (why := _shrinks(before.size, after.size)):
-            item.at("size").fail(why)
-        if after is not None:
-            largest[after.shape.match] = after
-    if stages[-1] is not None and stages[-1].size.percent != 100:
-        items[-1].at("size").fail(
-            "the last stage must be `percent: 100`, or the rollout would end with devices that nobody decided about; "
-            "add a stage {name: rest, size: {percent: 100}}, or narrow the selector"
-        )
-    return tuple(stage for stage in stages if stage is not None)
-
-
-def _stage(place: Place, index: int, promote: Promote, *, is_last: bool, has_quality: bool) -> StageSpec | None:
-    if not place.only(_STAGE):
-        return None
-    named = place.get("name")
-    name = (named.text(_NAME) or "") if named is not None else f"stage-{index + 1}"
-    soak = place.duration("soak", timedelta() if is_last else DEFAULT_SOAK)
-    own_promote = place.choice("promote", Promote, promote)
-    written = place.need("size", "write {percent: 50} or {count: 10}")
-    size = _size(written) if written is not None else None
-    gates = parse_gates(place.get("webhook"))
-    rate = read_rate(place.get("rate"))
-    shape = parse_stage_shape(place, is_last=is_last)
-    judges = parse_judges(place.get("gates"), has_quality=has_quality)
-    return StageSpec(name, size, soak, own_promote, gates, rate, shape, judges) if size is not None else None
-
-
-def _check_names(items: list[Place], stages: list[StageSpec | None]) -> None:
-    first: dict[str, int] = {}
-    for index, stage in enumerate(stages):
-        if stage is None or not stage.name:
-            continue
-        if stage.name in first:
-            earlier = items[first[stage.name]].path
-            items[index].at("name").fail(f"{stage.name!r} is also the name of {earlier}; stages need different names")
-        else:
-            first[stage.name] = index
-
-
-def _size(place: Place) -> Size | None:
-    if not place.only(_SIZE):
-        return None
-    before = len(place.errors)
-    percent = place.number("percent", 0, 100)
-    count = place.whole("count", 1, MAX_COUNT)
-    least = place.whole("min", 1, MAX_COUNT)
-    is_total = place.flag("count_total")
-    if len(place.errors) > before:
-        return None
-    if (percent is None) == (count is None):
-        got = "both" if percent is not None else "neither"
-        place.fail(f"expected exactly one of percent and count, got {got}")
-        return None
-    if is_total and count is None:
-        place.at("count_total").fail(
-            "only a count can be over all strata; remove it, or write a count instead of percent"
-        )
-        return None
-    return Size(percent=percent, count=count, min=least or 0, count_total=is_total)
-
-
-def _shrinks(before: Size, after: Size) -> str:
-    """Return why a stage can be smaller than the one before it, "" when it cannot by what is written."""
-    if before.percent is not None:
-        if after.percent is None:
-            return "a count after a percentage can be smaller than it in a large fleet; write counts first, then percentages"
-        if after.percent < before.percent:
-            return f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
-        return ""
-    if after.count is None:
-        return ""
-    assert before.count is not None
-    if after.count_total and not before.count_total:
-        return "a count over all strata after a count per stratum can be smaller; write totals first"
-    if after.count < before.count:
-        return f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
-    return ""
-
-
-def _device(place: Place | None) -> DeviceDeadlines:
-    usual = DeviceDeadlines()
-    if place is None or not place.only(_DEVICE):
-        return usual
-    return DeviceDeadlines(
-        **{
-            one.name: place.duration(f"{one.name}_deadline", getattr(usual, one.name), positive=True)
-            for one in fields(usual)
-        }
-    )
-
-
-def _gate(place: Place | None) -> InstallGate:
-    usual = InstallGate()
-    if place is None or not place.only(_GATE):
-        return usual
-    before = len(place.errors)
-    gate = InstallGate(
-        max_failure=_or(place.number("max_failure", 0, 1, below=True), usual.max_failure),
-        promote_below=_or(place.number("promote_below", 0, 1, below=True), usual.promote_below),
-        alpha_abort=_or(place.number("alpha_abort", 0, MAX_ALPHA), usual.alpha_abort),
-        alpha_promote=_or(place.number("alpha_promote", 0, MAX_ALPHA), usual.alpha_promote),
-    )
-    if len(place.errors) > before:
-        return usual
-    bound = place.at("promote_below")
-    if gate.promote_below < gate.max_failure:
-        bound.fail(
-            f"{gate.promote_below} is less than max_failure ({gate.max_failure}): a release could be too bad to promote and "
-            "too good to stop, and the rollout would stand still; write a promote_below of at least max_failure"
-        )
-    else:
-        try:
-            clean_needed(gate.promote_below, gate.alpha_promote)
-        except ValueError as error:
-            bound.fail(f"{error}; raise promote_below or alpha_promote")
-    return gate
-
-
-def _inconclusive(place: Place | None) -> Inconclusive:
-    usual = Inconclusive()
-    if place is None or not place.only(("after", "do")):
-        return usual
-    after = place.duration("after", usual.after, positive=True)
-    return Inconclusive(after=after, do=place.choice("do", OnFail, usual.do))
-
-
-def _or(value: float | None, usual: float) -> float:
-    return usual if value is None else value

@@ -1,4 +1,4 @@
-"""Reads `gates.quality` and `stages[].gates` of a rollout's spec, and writes them back in normal form. Pure.
+"""Reads `gates` and `stages[].gates` of a rollout's spec, and writes them back in normal form. Pure.
 
 - Left out, all gates of the spec judge the stage; that is its normal form too, since it depends on which gates there are.
 - `install` must be among them: what fails on a device stops a stage in any case.
@@ -6,13 +6,38 @@
   Reference: docs/reference/rollout-spec.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from datetime import timedelta
+from typing import Annotated, Any, Final
 
+from edgefleet_server.rollout.analysis.failure_ratio import clean_needed
+from edgefleet_server.rollout.spec.fields import (
+    SPOILT,
+    Advice,
+    Checked,
+    ExpectedError,
+    Item,
+    Items,
+    Loc,
+    Maybe,
+    Mistake,
+    Part,
+    Read,
+    duration,
+    given,
+    in_words,
+    is_whole,
+    listed,
+    number,
+    place,
+    shown,
+    whole,
+)
 from edgefleet_server.rollout.spec.model import (
     Bound,
     Control,
+    InstallGate,
     Metric,
     Mode,
     OnBreach,
@@ -20,11 +45,10 @@ from edgefleet_server.rollout.spec.model import (
     QualityMetric,
     Spec,
     StageGate,
-    StageSpec,
+    duration_text,
 )
-from edgefleet_server.rollout.spec.reader import Place, duration_text
 
-FIELDS: Final = ("control", "metrics", "before", "after", "min_inferences", "watch")
+MAX_ALPHA: Final = 0.5
 
 DRIFT_FLOOR: Final = 0.02
 """Least PSI of a drift that counts (ADR 0039)."""
@@ -44,22 +68,88 @@ _MAX: Final[Mapping[Metric, Mapping[Bound, float]]] = {
 COMPARED: Final = frozenset({Bound.NON_INFERIOR_REL, Bound.NON_INFERIOR_ABS})
 
 
-def parse_quality(place: Place | None) -> QualityGate | None:
-    """Return the gate that is written here, None when there is none. Mistakes are noted at their places."""
-    if place is None or not place.only(FIELDS):
-        return None
-    usual = QualityGate(())
-    control = place.choice("control", Control, usual.control)
-    written = place.need("metrics", "list at least one, for example {name: latency_p95_ms, non_inferior_rel: 0.1}")
-    metrics = _metrics(written, control) if written is not None else ()
-    return QualityGate(
-        metrics=metrics,
-        control=control,
-        before=place.duration("before", usual.before, positive=True),
-        after=place.duration("after", usual.after, positive=True),
-        min_inferences=place.whole("min_inferences", 1, MAX_INFERENCES) or usual.min_inferences,
-        watch=place.duration("watch", usual.watch),
-    )
+_BOUND_SCHEMA: Final = {"type": "number", "exclusiveMinimum": 0}
+Written = Annotated[Any, Read(lambda value: value, _BOUND_SCHEMA)]
+_USUAL: Final = QualityGate(())
+
+
+class QualityMetricIn(Checked):
+    """What is asked of one metric: exactly one bound. Which ones a metric takes, and up to which value, depends on the metric."""
+
+    name: Annotated[Metric, Advice(f"write one of {', '.join(metric.value for metric in Metric)}")]
+    non_inferior_rel: Written = None
+    non_inferior_abs: Written = None
+    min: Written = None
+    max: Written = None
+    on_breach: Maybe[OnBreach] = None
+
+    @property
+    def bounds(self) -> list[Bound]:
+        """Those that are written."""
+        return [bound for bound in Bound if bound.value in self.model_fields_set]
+
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
+        if self.name is SPOILT or (self.name is Metric.DRIFT and not self.bounds):
+            return
+        may = _MAX[self.name]
+        if len(self.bounds) != 1 or self.bounds[0] not in may:
+            got = ", ".join(bound.value for bound in self.bounds) or "none"
+            yield (), f"expected exactly one bound of {self.name.value}: {' or '.join(may)}; got {got}"
+        elif (value := getattr(self, self.bounds[0].value)) is not SPOILT:
+            bound = self.bounds[0]
+            is_open = bound is Bound.MIN  # nothing agrees in more than all cases: a least of 1 could never be shown
+            try:
+                number(0, may[bound], below=is_open).read(value)
+            except ExpectedError as error:
+                yield (bound.value,), in_words(error, value)
+
+    def metric(self) -> QualityMetric:
+        """Return the line of the gate."""
+        usual = OnBreach.HOLD if self.name is Metric.DRIFT else OnBreach.FAIL
+        bound = self.bounds[0] if self.bounds else Bound.MAX
+        value = float(getattr(self, bound.value)) if self.bounds else DRIFT_FLOOR
+        return QualityMetric(self.name, bound, value, given(self.on_breach, usual))
+
+
+class QualityGateIn(Part):
+    """How much worse devices that run the release may be. Times: the periods compared, and how long a finished rollout is watched."""
+
+    control: Control = _USUAL.control
+    metrics: Annotated[
+        list[Item[QualityMetricIn]],
+        Items("metrics"),
+        Advice("list at least one, for example {name: latency_p95_ms, non_inferior_rel: 0.1}"),
+    ]
+    before: Annotated[timedelta, duration(positive=True)] = _USUAL.before
+    after: Annotated[timedelta, duration(positive=True)] = _USUAL.after
+    min_inferences: Annotated[int, whole(1, MAX_INFERENCES)] = _USUAL.min_inferences
+    watch: Annotated[timedelta, duration()] = _USUAL.watch
+
+    def gate(self) -> QualityGate:
+        """Return the gate."""
+        metrics = tuple(one.metric() for one in self.metrics)
+        return QualityGate(metrics, self.control, self.before, self.after, self.min_inferences, self.watch)
+
+
+def check_quality(gate: QualityGateIn, at: Loc) -> Iterator[Mistake]:
+    """Yield what is wrong with the metrics of a gate as a whole. at: where it stands."""
+    if gate.metrics is SPOILT:
+        return
+    if not gate.metrics:
+        yield (*at, "metrics"), "expected at least one metric; leave `quality` out for none"
+    found: dict[Metric, Loc] = {}
+    for index, metric in enumerate(gate.metrics):
+        if metric is SPOILT or metric.name is SPOILT:
+            continue
+        here, name = (*at, "metrics", index), metric.name.value
+        is_compared = metric.name is Metric.DRIFT or not COMPARED.isdisjoint(metric.bounds)
+        if gate.control is Control.NONE and is_compared:
+            yield here, f"{name} is compared with something here, but control is none; write max, or another control"
+        elif is_whole(metric) and metric.name in found:
+            yield (*here, "name"), f"{name!r} is also the name of {place(found[metric.name])}; once is enough"
+        elif is_whole(metric):
+            found[metric.name] = here
 
 
 def dump_quality(gate: QualityGate) -> dict[str, Any]:
@@ -77,81 +167,73 @@ def dump_quality(gate: QualityGate) -> dict[str, Any]:
     }
 
 
-def _metrics(place: Place, control: Control) -> tuple[QualityMetric, ...]:
-    items = place.items()
-    if items is None:
-        return ()
-    if not items:
-        place.fail("expected at least one metric; leave `quality` out for none")
-    found: dict[Metric, Place] = {}
-    metrics = []
-    for item in items:
-        metric = _metric(item, control)
-        if metric is None:
-            continue
-        if metric.name in found:
-            item.at("name").fail(f"{metric.name.value!r} is also the name of {found[metric.name].path}; once is enough")
-            continue
-        found[metric.name] = item
-        metrics.append(metric)
-    return tuple(metrics)
+_INSTALL: Final = InstallGate()
+Ratio = Annotated[float, number(0, 1, below=True)]
+Alpha = Annotated[float, number(0, MAX_ALPHA)]
 
 
-def _metric(place: Place, control: Control) -> QualityMetric | None:
-    if not place.only(("name", *(bound.value for bound in Bound), "on_breach")):
-        return None
-    before = len(place.errors)
-    if place.need("name", f"write one of {', '.join(metric.value for metric in Metric)}") is None:
-        return None
-    name = place.choice("name", Metric, Metric.LATENCY_P95_MS)
-    if len(place.errors) > before:
-        return None
-    is_drift = name is Metric.DRIFT
-    on_breach = place.choice("on_breach", OnBreach, OnBreach.HOLD if is_drift else OnBreach.FAIL)
-    written = [bound for bound in Bound if bound.value in place.value]
-    may = _MAX[name]
-    if is_drift and not written:
-        bound, value = Bound.MAX, DRIFT_FLOOR
-    elif len(written) != 1 or written[0] not in may:
-        got = ", ".join(bound.value for bound in written) or "none"
-        place.fail(f"expected exactly one bound of {name.value}: {' or '.join(may)}; got {got}")
-        return None
-    else:
-        bound = written[0]
-        is_open = bound is Bound.MIN  # nothing agrees in more than all cases: a least of 1 could never be shown
-        value = place.number(bound.value, 0, may[bound], below=is_open) or DRIFT_FLOOR
-    if control is Control.NONE and (bound in COMPARED or is_drift):
-        place.fail(f"{name.value} is compared with something here, but control is none; write max, or another control")
-    return QualityMetric(name, bound, value, on_breach) if len(place.errors) == before else None
+class InstallGateIn(Checked):
+    """How many devices may fail, and how sure that must be."""
 
+    max_failure: Ratio = _INSTALL.max_failure
+    promote_below: Ratio = _INSTALL.promote_below
+    alpha_abort: Alpha = _INSTALL.alpha_abort
+    alpha_promote: Alpha = _INSTALL.alpha_promote
+
+    def flaws(self) -> Iterator[Mistake]:
+        """Yield what does not fit."""
+        if not is_whole(self):
+            return
+        if self.promote_below < self.max_failure:
+            why = (
+                f"{self.promote_below} is less than max_failure ({self.max_failure}): a release could be too bad to promote "
+                "and too good to stop, and the rollout would stand still; write a promote_below of at least max_failure"
+            )
+            yield ("promote_below",), why
+            return
+        try:
+            clean_needed(self.promote_below, self.alpha_promote)
+        except ValueError as error:
+            yield ("promote_below",), f"{error}; raise promote_below or alpha_promote"
+
+    def gate(self) -> InstallGate:
+        """Return the gate."""
+        return InstallGate(self.max_failure, self.promote_below, self.alpha_abort, self.alpha_promote)
+
+
+class GatesIn(Part):
+    """What judges a stage. install always does; quality where a stage does not leave it out."""
+
+    install: Maybe[InstallGateIn] = None
+    quality: Maybe[QualityGateIn] = None
+
+
+# ---- the gates of a stage
 
 ALL: Final = tuple(StageGate)
 
 
-def parse_judges(place: Place | None, *, has_quality: bool) -> tuple[StageGate, ...]:
-    """Return the gates that a stage names, all where it names none. has_quality: the spec has a quality gate."""
-    if place is None or (items := place.items()) is None:
-        return ALL
-    before, found = len(place.errors), set[StageGate]()
-    for item in items:
-        gate = next((one for one in ALL if item.value == one.value), None)
-        if gate is None:
-            item.fail(f"expected {' or '.join(ALL)}, got {item.shown()}; other programs are asked by webhook")
-        elif gate in found:
-            item.fail(f"{gate.value!r} is named twice")
-        elif gate is StageGate.QUALITY and not has_quality:
-            item.fail("this spec has no gates.quality; write there what it asks, or leave quality out here")
+Judges = Annotated[list[Any], Read(listed, {"type": "array", "items": {"enum": [*ALL]}, "minItems": 1})]
+
+
+def check_judges(judges: Sequence[Any] | None, at: Loc, *, has_quality: bool) -> Iterator[Mistake]:
+    """Yield what is wrong with the gates that a stage names, None: it names none. has_quality: the spec has a quality gate."""
+    if judges is None:
+        return
+    is_clean = True
+    for index, item in enumerate(judges):
+        if item not in [*ALL]:
+            why = f"expected {' or '.join(ALL)}, got {shown(item)}; other programs are asked by webhook"
+        elif item == StageGate.QUALITY and not has_quality:
+            why = "this spec has no gates.quality; write there what it asks, or leave quality out here"
+        elif item in judges[:index]:
+            why = f"{item!r} is named twice"
         else:
-            found.add(gate)
-    if len(place.errors) == before and StageGate.INSTALL not in found:
-        place.fail("install judges every stage: what fails on a device stops it; write [install] or [install, quality]")
-    return ALL if len(place.errors) > before else tuple(one for one in ALL if one in found)
-
-
-def check_judges(quality: Place, stages: Sequence[StageSpec]) -> None:
-    """Note where a quality gate judges no stage."""
-    if stages and not any(StageGate.QUALITY in stage.judged_by for stage in stages):
-        quality.fail("no stage is judged by it; name quality in the gates of a stage, or remove it here")
+            continue
+        is_clean = False
+        yield (*at, index), why
+    if is_clean and StageGate.INSTALL not in judges:
+        yield at, "install judges every stage: what fails on a device stops it; write [install] or [install, quality]"
 
 
 def dump_judges(judges: Sequence[StageGate]) -> dict[str, Any]:

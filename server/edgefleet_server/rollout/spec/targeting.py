@@ -1,67 +1,100 @@
-"""Reads the fields of a spec that give a rollout its form, and writes them back. Pure; part of `spec`.
+"""Reads the fields of a spec that say whom a rollout reaches and in which form, and writes them back. Pure.
 
-Source: docs/reference/rollout-spec.md.
+Reference: docs/reference/rollout-spec.md.
 """
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.selectors.grammar import is_label_key, parse_selector
+from edgefleet_server.rollout.spec.fields import (
+    ExpectedError,
+    Mistake,
+    Part,
+    Read,
+    duration,
+    in_words,
+    listed,
+    shown,
+    stop_at,
+    text,
+)
 from edgefleet_server.rollout.spec.model import (
     NO_WAY_BACK,
     PREVIOUS,
     PROFILE,
     RUNTIME,
     Approval,
-    Membership,
     Mode,
     SpecShape,
     StageShape,
-    Supersede,
+    duration_text,
 )
-from edgefleet_server.rollout.spec.reader import Place, duration_text
 
-STAGE_FIELDS: Final = ("match", "mode", "share_pct", "approval")
-SPEC_FIELDS: Final = ("membership", "supersede", "rollback_to", "strata")
 MAX_STRATUM_KEYS: Final = 3
 NO_APPROVAL: Final = "none"
-_ORDER: Final = {mode: place for place, mode in enumerate(Mode)}
 
 
-def parse_stage_shape(place: Place, *, is_last: bool) -> StageShape:
-    """Return the form of one stage."""
-    mode = place.choice("mode", Mode, Mode.ACTIVE)
-    match = _match(place.get("match"))
-    before = len(place.errors)
-    share = place.whole("share_pct", 1, 99)
-    if (share is not None) != (mode is Mode.SPLIT) and len(place.errors) == before:
-        told = "is missing: how many of 100 requests the release answers in mode split, for example 10"
-        place.at("share_pct").fail(told if share is None else "only a stage of mode split has a share; remove it")
-    if is_last and mode is not Mode.ACTIVE:
-        place.at("mode").fail(
-            "the last stage must be active, or the rollout would end with a release that serves nowhere"
-        )
-    if is_last and match:
-        place.at("match").fail(
-            "the last stage takes every device; add a stage {name: rest, size: {percent: 100}}, or narrow the selector"
-        )
-    return StageShape(match, mode, share or 0, _approval(place.get("approval")))
+def selector_flaw(selector: str) -> str:
+    """Return what is wrong with a selector, "" when nothing is."""
+    try:
+        parse_selector(selector)
+    except EdgefleetError as error:
+        return f"{error.message} {error.next_step}".strip()
+    return ""
 
 
-def check_modes(items: Sequence[Place], shapes: Sequence[StageShape | None]) -> None:
-    """Note where a stage goes back to a mode that takes less of a device: what serves is not made a trial again."""
-    before = Mode.SHADOW
-    for item, shape in zip(items, shapes, strict=True):
-        if shape is None:
-            continue
-        if _ORDER[shape.mode] < _ORDER[before]:
-            item.at("mode").fail(
-                f"{shape.mode.value} after {before.value}: shadow comes first, then split, then active"
-            )
-        before = max(before, shape.mode, key=_ORDER.__getitem__)
+def _selector(value: Any) -> str:
+    if flaw := selector_flaw(text(value)):
+        raise ValueError(flaw)
+    return str(value)
+
+
+Selector = Annotated[str, Read(_selector, {"type": "string"})]
+
+
+def _release(value: Any) -> str:
+    try:
+        return str(ReleaseRef.parse(text(value)))
+    except EdgefleetError as error:
+        raise ValueError(f"expected a release as model@version: {error.message}") from error
+
+
+Release = Annotated[str, Read(_release, {"type": "string", "pattern": "^[^@]+@.+$"})]
+
+
+def _not_viewer(role: Role) -> Role:
+    if role is Role.VIEWER:
+        raise ValueError("a viewer decides nothing; write operator, publisher, approver or admin")
+    return role
+
+
+class ApprovalIn(Part):
+    """Whose word a stage needs before it opens, and how long they have."""
+
+    role: Annotated[Role, AfterValidator(_not_viewer)] = Role.APPROVER
+    timeout: Annotated[timedelta, duration(positive=True)] = Approval().timeout
+
+    def approval(self) -> Approval:
+        """Return the rule."""
+        return Approval(self.role, self.timeout)
+
+
+def _approval(value: Any) -> Any:
+    if value != NO_APPROVAL and not isinstance(value, dict):
+        raise ExpectedError("none or {role: approver, timeout: 48h}")
+    return None if value == NO_APPROVAL else value
+
+
+AskedApproval = Annotated[
+    ApprovalIn | None, BeforeValidator(_approval, json_schema_input_type=ApprovalIn | Literal["none"])
+]
 
 
 def dump_stage_shape(shape: StageShape) -> dict[str, Any]:
@@ -76,16 +109,6 @@ def dump_stage_shape(shape: StageShape) -> dict[str, Any]:
         if asked is None
         else {"role": asked.role.value, "timeout": duration_text(asked.timeout)},
     }
-
-
-def parse_spec_shape(place: Place, release: str) -> SpecShape:
-    """Return the form of a whole rollout. release: as the spec names it, "" when that could not be read."""
-    return SpecShape(
-        membership=place.choice("membership", Membership, Membership.DYNAMIC),
-        supersede=place.choice("supersede", Supersede, Supersede.REJECT),
-        rollback_to=_rollback_to(place.get("rollback_to"), release),
-        strata=_strata(place.get("strata")),
-    )
 
 
 def dump_spec_shape(shape: SpecShape) -> dict[str, Any]:
@@ -112,67 +135,48 @@ def shape_text(shape: StageShape) -> str:
     return ", ".join(parts)
 
 
-def _match(place: Place | None) -> str:
-    if place is None or (text := place.text()) is None:
-        return ""
+def _way_back(value: Any) -> str:
+    written = text(value)
+    if written in (PREVIOUS, NO_WAY_BACK):
+        return written
     try:
-        parse_selector(text)
-    except EdgefleetError as error:
-        place.fail(f"{error.message} {error.next_step}".strip())
-    return text
-
-
-def _approval(place: Place | None) -> Approval | None:
-    if place is None or place.value == NO_APPROVAL:
-        return None
-    if not isinstance(place.value, dict):
-        place.fail(f"expected none or {{role: approver, timeout: 48h}}, got {place.shown()}")
-        return None
-    place.only(("role", "timeout"))
-    usual = Approval()
-    role = place.choice("role", Role, usual.role)
-    if role is Role.VIEWER:
-        place.at("role").fail("a viewer decides nothing; write operator, publisher, approver or admin")
-    return Approval(role, place.duration("timeout", usual.timeout, positive=True))
-
-
-def _rollback_to(place: Place | None, release: str) -> str:
-    if place is None or (text := place.text()) is None:
-        return PREVIOUS
-    if text in (PREVIOUS, NO_WAY_BACK):
-        return text
-    try:
-        back = ReleaseRef.parse(text)
+        return str(ReleaseRef.parse(written))
     except EdgefleetError:
-        place.fail(f"expected previous, none or a release as model@version, got {place.shown()}")
-        return PREVIOUS
-    if release and back.model != ReleaseRef.parse(release).model:
-        place.fail(f"{text} is a release of another model than {release}; a device goes back within its model")
-    elif text == release:
-        place.fail(f"{text} is the release that goes out; name an earlier one, or write previous")
-    return str(back)
+        raise ExpectedError("previous, none or a release as model@version") from None
 
 
-def _strata(place: Place | None) -> tuple[str, ...]:
-    usual = SpecShape().strata
-    if place is None or (items := place.items()) is None:
-        return usual
-    keys = [item.text() for item in items]
-    if None in keys:
-        return usual
-    found = tuple(str(key) for key in keys)
-    for item, key in zip(items, found, strict=True):
+WayBack = Annotated[str, Read(_way_back, {"type": "string"})]
+
+
+def way_back_flaw(back: str, release: str) -> str:
+    """Return why a release cannot go back to what `rollback_to` names, "" when it can."""
+    if back in (PREVIOUS, NO_WAY_BACK):
+        return ""
+    if ReleaseRef.parse(back).model != ReleaseRef.parse(release).model:
+        return f"{back} is a release of another model than {release}; a device goes back within its model"
+    return f"{back} is the release that goes out; name an earlier one, or write previous" if back == release else ""
+
+
+def _strata(value: Any) -> tuple[str, ...]:
+    found = listed(value)
+    other = [(index, key) for index, key in enumerate(found) if not isinstance(key, str)]
+    stop_at(((index,), in_words(ExpectedError("text"), key)) for index, key in other)
+    stop_at(_strata_flaws(found))
+    return tuple(found)
+
+
+def _strata_flaws(found: Sequence[str]) -> Iterator[Mistake]:
+    for index, key in enumerate(found):
         if found.count(key) > 1:
-            item.fail(f"{key!r} is named twice")
+            yield (index,), f"{key!r} is named twice"
         elif key not in (PROFILE, RUNTIME) and not is_label_key(key):
-            item.fail(f"{item.shown()} is no key of a label; expected profile, runtime or keys of labels")
-    if not found or found[0] != PROFILE:
-        place.fail("the first stratum is profile: each profile has a bundle of its own, so it is judged by itself")
-        return usual
+            yield (index,), f"{shown(key)} is no key of a label; expected profile, runtime or keys of labels"
     labels = [key for key in found if key not in (PROFILE, RUNTIME)]
-    if len(labels) >= MAX_STRATUM_KEYS:
-        place.fail(
-            f"expected at most {MAX_STRATUM_KEYS - 1} keys of labels, got {len(labels)}: strata would be too small"
-        )
-        return usual
-    return found
+    if not found or found[0] != PROFILE:
+        yield (), "the first stratum is profile: each profile has a bundle of its own, so it is judged by itself"
+    elif len(labels) >= MAX_STRATUM_KEYS:
+        most = MAX_STRATUM_KEYS - 1
+        yield (), f"expected at most {most} keys of labels, got {len(labels)}: strata would be too small"
+
+
+Strata = Annotated[tuple[str, ...], Read(_strata, {"type": "array", "items": {"type": "string"}, "minItems": 1})]

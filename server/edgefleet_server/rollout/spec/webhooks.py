@@ -1,73 +1,103 @@
-"""Reads `gates.webhooks` of a rollout's spec, and writes them back in normal form.
+"""Reads `webhook` of a stage, and writes it back in normal form.
 
 Pure. Reference: docs/reference/rollout-spec.md.
 """
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, PlainValidator, TypeAdapter
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.outbound.address_policy import parse_target
-from edgefleet_server.rollout.spec.model import DEFAULT_EVERY, DEFAULT_TIMEOUT, ELSEWHERE, GateKind, WebhookGate
-from edgefleet_server.rollout.spec.reader import Place, duration_text
+from edgefleet_server.rollout.spec.fields import (
+    NAME,
+    Advice,
+    Item,
+    Items,
+    Maybe,
+    Part,
+    Read,
+    duration,
+    is_whole,
+    named,
+    stop_at,
+    text,
+)
+from edgefleet_server.rollout.spec.model import (
+    DEFAULT_EVERY,
+    DEFAULT_TIMEOUT,
+    ELSEWHERE,
+    GateKind,
+    WebhookGate,
+    duration_text,
+)
 
 MAX_GATES: Final = 8
 
 MAX_TIMEOUT: Final = timedelta(seconds=20)
 
-_NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
 
-_FIELDS: Final = ("name", "kind", "url", "every", "timeout")
-
-
-# ---- the spec
-
-
-def parse_gates(place: Place | None) -> tuple[WebhookGate, ...]:
-    """Return the gates that a stage's field `webhook` writes: one object, or a list of them."""
-    if place is None:
-        return ()
-    items = [place] if isinstance(place.value, dict) else place.items()
-    if items is None:
-        return ()
-    if len(items) > MAX_GATES:
-        place.fail(f"expected at most {MAX_GATES} gates, got {len(items)}")
-        return ()
-    found = [gate for index, item in enumerate(items) if (gate := _gate(item, index)) is not None]
-    names = [gate.name for gate in found]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        place.fail(f"the name {name!r} is given twice; gates of a stage need different names")
-    return tuple(found)
+def _kind(value: Any) -> Any:
+    if isinstance(value, str) and value in ELSEWHERE:
+        raise ValueError(f"{value} is no gate; {ELSEWHERE[value]}")
+    return value
 
 
-def _gate(place: Place, index: int) -> WebhookGate | None:
-    if not place.only(_FIELDS):
-        return None
-    before = len(place.errors)
-    kind = _kind(place)
-    written = place.need("url", "say where the gate is asked, for example https://host.example/gate")
-    url = (written.text() or "") if written is not None else ""
-    if written is not None and url:
+def _url(value: Any) -> str:
+    url = text(value)
+    if url:
         try:
             parse_target(url)
         except EdgefleetError as error:
-            written.fail(error.message)
-    named = place.get("name")
-    name = (named.text(_NAME) or "") if named is not None else f"{kind.value}-{index + 1}"
-    every = place.duration("every", DEFAULT_EVERY, positive=True)
-    timeout = place.duration("timeout", DEFAULT_TIMEOUT, positive=True)
-    if timeout > MAX_TIMEOUT:
-        place.at("timeout").fail(f"expected at most {duration_text(MAX_TIMEOUT)}, got {duration_text(timeout)}")
-    return WebhookGate(name, kind, url, every, timeout) if len(place.errors) == before else None
+            raise ValueError(error.message) from error
+    return url
 
 
-def _kind(place: Place) -> GateKind:
-    written = place.need("kind", f"write one of {', '.join(kind.value for kind in GateKind)}")
-    if written is not None and isinstance(written.value, str) and written.value in ELSEWHERE:
-        written.fail(f"{written.value} is no gate; {ELSEWHERE[written.value]}")
-        return GateKind.CONFIRM_PROMOTION
-    return place.choice("kind", GateKind, GateKind.CONFIRM_PROMOTION)
+def _timeout(value: timedelta) -> timedelta:
+    if value > MAX_TIMEOUT:
+        raise ValueError(f"expected at most {duration_text(MAX_TIMEOUT)}, got {duration_text(value)}")
+    return value
+
+
+class StageWebhookIn(Part):
+    """A program that a stage asks."""
+
+    name: Maybe[Annotated[str, named(NAME)]] = None
+    kind: Annotated[
+        GateKind, BeforeValidator(_kind), Advice(f"write one of {', '.join(kind.value for kind in GateKind)}")
+    ]
+    url: Annotated[
+        str,
+        Read(_url, {"type": "string", "format": "uri"}),
+        Advice("say where the gate is asked, for example https://host.example/gate"),
+    ]
+    every: Annotated[timedelta, duration(positive=True)] = DEFAULT_EVERY
+    timeout: Annotated[timedelta, duration(positive=True), AfterValidator(_timeout)] = DEFAULT_TIMEOUT
+
+    def gate(self, index: int) -> WebhookGate:
+        """Return the gate; index: which of its stage's it is."""
+        return WebhookGate(self.name or f"{self.kind.value}-{index + 1}", self.kind, self.url, self.every, self.timeout)
+
+
+Many = Annotated[list[Item[StageWebhookIn]], Items("gates", most=MAX_GATES)]
+_MANY: Final = TypeAdapter[list[StageWebhookIn]](Many)
+
+
+def _one_or_many(value: Any) -> list[StageWebhookIn]:
+    """Return the gates that a stage's field `webhook` writes: one object, or a list of them."""
+    found = [StageWebhookIn.model_validate(value)] if isinstance(value, dict) else _MANY.validate_python(value)
+    names = [one.gate(index).name for index, one in enumerate(found) if is_whole(one)]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    stop_at(((), f"the name {name!r} is given twice; gates of a stage need different names") for name in twice)
+    return found
+
+
+Webhooks = Annotated[
+    list[StageWebhookIn],
+    PlainValidator(_one_or_many, json_schema_input_type=StageWebhookIn | Many),
+]
 
 
 def dump_gates(gates: Sequence[WebhookGate]) -> list[dict[str, Any]]:

@@ -1,45 +1,37 @@
 """Why a device, a stage and a rollout stand where they stand, and what would move them. Pure; for people, nothing is decided here.
 
-- A device that waits for its offer is told what the planner's own ledger says of it, in the order in which the planner asks.
+- What holds a device that waits for its offer is read from the report of the planner's own step, of which nothing is carried out.
 - One that was offered the release waits for itself until a deadline; one that is healthy, for the end of its soak.
 - A stage and a rollout wait for what their devices wait for: the same codes with counts, the soonest moment first.
-Codes are stable. Source: docs/explanation/rollouts.md, "How fast": nothing waits without a reason that can be read.
+Codes are stable. Nothing is ever silently "pending".
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.analysis.early_failure import DOUBT, doubt
-from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.assignments import soak_end
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState, Wait
-from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.builder import batch_for, lanes_of
-from edgefleet_server.rollout.spec.reader import duration_text
-from edgefleet_server.rollout.state_machines import CELL_OPEN, IN_FLIGHT
+from edgefleet_server.rollout.planner import approvals, offers
+from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.planner.completion import CONFIRM, QUEUE
+from edgefleet_server.rollout.planner.offers import PERSON, TURN
+from edgefleet_server.rollout.spec.model import duration_text
+from edgefleet_server.rollout.state_machines import IN_FLIGHT
 from edgefleet_server.rollout.throttle import ramp
-from edgefleet_server.rollout.throttle.admission import AdmissionControl
 from edgefleet_server.rollout.throttle.jitter import spans_of
 
-TURN: Final = "turn"
-STAGE_CLOSED: Final = "stage_closed"
-PAUSED: Final = "paused"
 ACK: Final = "ack"
 DEVICE: Final = "device"
 PROBATION: Final = "probation"
 SPREAD: Final = "spread"
 SOAK: Final = "soak"
 RETURN: Final = "return"
-CONFIRM: Final = "confirm"
 EARLIER_STAGE: Final = "earlier_stage"
-QUEUE: Final = "queue"
-PERSON: Final = "person"
 
 _S: Final = AssignmentState
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -72,12 +64,13 @@ def device_waits(
 ) -> dict[DeviceId, Wait]:
     """Return what each device waits for; those that wait for nothing are left out.
 
-    lots: of all devices, when the snapshot has none; what the one that stands for a lot waits for is told then. shown: others besides.
+    lots: of all devices, when the snapshot has none; the one that stands for a lot is asked then. shown: others besides.
     """
     if lots is None:
         lots = [(a, 1) for a in snapshot.assignments]
     asked = {a.device: a for a in (*(a for a, _ in lots), *shown)}
-    found = _waiting_for_offers(snapshot, lots, [a for a in asked.values() if a.state is _S.ELIGIBLE], now)
+    plan = PlanBuilder(replace(snapshot, assignments=tuple(asked.values())), now)
+    found = dict(offers.explain(plan, lots).waits)
     spans = spans_of(snapshot.spec, lots)
     for a in asked.values():
         own = None if a.device in found else _own_wait(snapshot, a, now, spans)
@@ -102,23 +95,23 @@ def together(waits: Iterable[tuple[Wait, int]]) -> list[WaitView]:
 
 def stage_waits(snapshot: Snapshot, index: int, waits: Mapping[DeviceId, Wait], lots: Iterable[Lot]) -> list[WaitView]:
     """Return what a stage waits for: its devices (lots: of it); before it opens, the stage before it."""
-    cells = [cell for cell in snapshot.cells if cell.stage == index]
-    told = together((waits[a.device], n) for a, n in lots if a.device in waits)
+    runs = [run for run in snapshot.cells if run.stage == index]
+    waiting = together((waits[a.device], n) for a, n in lots if a.device in waits)
     if snapshot.state not in (RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED):
-        return told if snapshot.state is RolloutState.ROLLING_BACK else []
-    held = [cell for cell in cells if cell.state is StageState.HELD]
+        return waiting if snapshot.state is RolloutState.ROLLING_BACK else []
+    held = [run for run in runs if run.state is StageState.HELD]
     if held:
         moves = f"`edgectl rollout resume {snapshot.id}` or `promote`, or `abort --rollback`"
-        told.insert(0, WaitView(PERSON, len(held), held[0].reason, moves, None))
-    asked = approvals.waiting(cells)
+        waiting.insert(0, WaitView(PERSON, len(held), held[0].reason, moves, None))
+    asked = approvals.waiting(runs)
     if asked:
-        told.append(WaitView(PERSON, len(asked), asked[0].reason, _answers(snapshot), _silent_at(snapshot, asked)))
-    pending = [cell for cell in cells if cell.state is StageState.PENDING and cell not in asked]
-    if index and (pending or not cells):
+        waiting.append(_asked_for(snapshot, asked, asked[0].reason))
+    pending = [run for run in runs if run.state is StageState.PENDING and run not in asked]
+    if index and (pending or not runs):
         before = snapshot.spec.stages[index - 1].name
-        reason = next((cell.reason for cell in pending if cell.reason), "") or f"opens when {before} has passed"
-        told.append(WaitView(EARLIER_STAGE, max(1, len(pending)), reason, f"{before} passes", None))
-    return told or [_judged(snapshot, cell) for cell in cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
+        reason = next((run.reason for run in pending if run.reason), "") or f"opens when {before} has passed"
+        waiting.append(WaitView(EARLIER_STAGE, max(1, len(pending)), reason, f"{before} passes", None))
+    return waiting or [_judged(snapshot, run) for run in runs if run.state in (StageState.SOAKING, StageState.JUDGING)]
 
 
 def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait], lots: Iterable[Lot]) -> list[WaitView]:
@@ -133,7 +126,7 @@ def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait], lots: Iter
             moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
             return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
         case RolloutState.AWAITING_APPROVAL:
-            return [WaitView(PERSON, len(asked), snapshot.reason, _answers(snapshot), _silent_at(snapshot, asked))]
+            return [_asked_for(snapshot, asked, snapshot.reason)]
         case RolloutState.REGRESSED:
             moves = f"`edgectl rollout abort {snapshot.id} --rollback` takes the release back; without a word it stays"
             return [WaitView(PERSON, 1, snapshot.reason, moves, None)]
@@ -142,9 +135,9 @@ def rollout_waits(snapshot: Snapshot, waits: Mapping[DeviceId, Wait], lots: Iter
             moves = "each is told as soon as it is there; else a person looks at it"
             return [WaitView(CONFIRM, max(1, missing), snapshot.reason, moves, None)]
         case RolloutState.RUNNING | RolloutState.ROLLING_BACK:
-            open_ = [cell for cell in snapshot.cells if cell.state in (StageState.SOAKING, StageState.JUDGING)]
-            told = together((wait, devices[device][1]) for device, wait in waits.items())
-            return told or [_judged(snapshot, cell) for cell in open_] or [_next_look(snapshot)]
+            open_ = [run for run in snapshot.cells if run.state in (StageState.SOAKING, StageState.JUDGING)]
+            waiting = together((wait, devices[device][1]) for device, wait in waits.items())
+            return waiting or [_judged(snapshot, run) for run in open_] or [_next_look(snapshot)]
         case _:
             return []
 
@@ -155,16 +148,17 @@ def _next_look(snapshot: Snapshot) -> WaitView:
     return WaitView(TURN, 1, reason, "time: the engine looks every 2 s, and when devices that match appear", None)
 
 
-def _answers(snapshot: Snapshot) -> str:
-    return f"`edgectl rollout approve {snapshot.id}` goes on, `deny` refuses"
+def _asked_for(snapshot: Snapshot, asked: Sequence[StageRun], reason: str) -> WaitView:
+    """Return that stages wait for an approval."""
+    return WaitView(PERSON, len(asked), reason, approvals.how_to_answer(snapshot.id), _silent_at(snapshot, asked))
 
 
 def _silent_at(snapshot: Snapshot, asked: Sequence[StageRun]) -> datetime | None:
     """Return when the first of these stages has waited too long for its approval."""
     ends = [
-        cell.asked_at + wanted.timeout
-        for cell in asked
-        if cell.asked_at is not None and (wanted := snapshot.spec.stages[cell.stage].shape.approval) is not None
+        run.asked_at + wanted.timeout
+        for run in asked
+        if run.asked_at is not None and (wanted := snapshot.spec.stages[run.stage].shape.approval) is not None
     ]
     return min(ends, default=None)
 
@@ -180,46 +174,6 @@ def rate_view(snapshot: Snapshot, index: int, now: datetime) -> RateView | None:
     minute = ramp.minute_at(rate, index, known, now)
     until = minute.began_at + ramp.MINUTE
     return RateView(minute.per_min, minute.offered, minute.failed, ramp.next_rate(rate, minute), until)
-
-
-def _waiting_for_offers(
-    snapshot: Snapshot, lots: Sequence[Lot], waiting: Sequence[Assignment], now: datetime
-) -> dict[DeviceId, Wait]:
-    """Ask the ledger about everyone who waits for an offer, as the planner would now; who is next in the line is told first, then by id."""
-    if snapshot.state is RolloutState.AWAITING_APPROVAL:
-        asks = Wait(PERSON, "its next stage waits for an approval", _answers(snapshot))
-        return dict.fromkeys((a.device for a in waiting), asks)
-    if snapshot.state is not RolloutState.RUNNING:
-        paused = Wait(PAUSED, f"the rollout is {snapshot.state}", f"`edgectl rollout resume {snapshot.id}`")
-        return dict.fromkeys((a.device for a in waiting), paused)
-    ledger, batch = AdmissionControl(snapshot, now), batch_for(sum(n for _, n in lots))
-    offering = {lane.stratum: lane.offering for lane in lanes_of(snapshot.cells)}
-    doubts = {name: _doubt(snapshot, lots, cell, now) for name, cell in offering.items() if cell is not None}
-    found: dict[DeviceId, Wait] = {}
-    offered = 0
-    for a in sorted(waiting, key=lambda a: rank(snapshot.salt, a.device)):
-        cell = offering.get(a.stratum)
-        if cell is None:
-            found[a.device] = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
-            continue
-        if doubts[a.stratum]:
-            found[a.device] = Wait(
-                DOUBT, doubts[a.stratum], "devices under way turn out well; or they stop the stratum"
-            )
-            continue
-        wait = ledger.wait(a, cell.stage)
-        if wait is None:
-            ledger.take(a, cell.stage)
-            offered += 1
-            late = f"; a look offers {batch} at most" if offered > batch else ""
-            wait = Wait(TURN, f"is offered the release at the next look{late}", "time: the engine looks every 2 s", now)
-        found[a.device] = wait
-    ahead = next((device for device, wait in found.items() if wait.code == TURN), None)
-    return {device: found[device] for device in sorted(found, key=lambda device: (device != ahead, device))}
-
-
-def _doubt(snapshot: Snapshot, lots: Sequence[Lot], cell: StageRun, now: datetime) -> str:
-    return doubt(facts_of_lots(snapshot, cell, lots, now)) if cell.state in CELL_OPEN else ""
 
 
 def _own_wait(snapshot: Snapshot, a: Assignment, now: datetime, spans: Mapping[int, int]) -> Wait | None:
@@ -252,10 +206,10 @@ def _spread(a: Assignment, within_s: int, now: datetime) -> Wait | None:
     return Wait(SPREAD, reason, "time: then it asks for the bundle", until)
 
 
-def _judged(snapshot: Snapshot, cell: StageRun) -> WaitView:
+def _judged(snapshot: Snapshot, run: StageRun) -> WaitView:
     """Return what a stage waits for whose devices wait for nothing: its verdict."""
-    since = cell.resumed_at or cell.opened_at
+    since = run.resumed_at or run.opened_at
     policy = snapshot.spec.on_inconclusive
     until = None if since is None else since + policy.after
     moves = f"more devices, or `edgectl rollout promote {snapshot.id} --reason R`; else {policy.do} then"
-    return WaitView(cell.code or cell.state.value, 1, f"{cell.stratum}: {cell.reason}", moves, until)
+    return WaitView(run.code or run.state.value, 1, f"{run.stratum}: {run.reason}", moves, until)

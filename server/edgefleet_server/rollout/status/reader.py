@@ -24,6 +24,7 @@ from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote
 from edgefleet_server.rollout.analysis.quality_gate import abort_level
 from edgefleet_server.rollout.assignments import is_exposed, is_failure
+from edgefleet_server.rollout.explanation import DeviceExplanation, Place, explain
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Strength, Wait
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode
@@ -45,6 +46,18 @@ from edgefleet_server.rollout.store import assignments, rollouts, summary
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
 
 MAX_STAGE_DEVICES: Final = 100
+
+MAX_PLACES: Final = 1000
+"""Rollouts that are not settled and that one device may have a place in: far more than there are models on it."""
+
+_UNSETTLED: Final = (
+    RolloutState.RUNNING.value,
+    RolloutState.PAUSED.value,
+    RolloutState.AWAITING_APPROVAL.value,
+    RolloutState.ROLLING_BACK.value,
+    RolloutState.REGRESSED.value,
+)
+"""States in which a rollout still has something to say of its devices."""
 
 _WORST_FIRST: Final = (
     StageState.FAILED,
@@ -268,6 +281,17 @@ class RolloutReader:
             names = [one.name for one in parse_spec(row.spec).stages]
             found = rollouts.decisions(session, rollout_id, before=before, limit=limit)
             return [_decision_view(one, names[one.stage]) for one in found]
+
+    def explanation(self, device_id: str) -> DeviceExplanation:
+        """Return why a device does not run what it should, and what would move it. Raises DeviceUnknownError."""
+        device = self._fleet.reader.device(device_id)
+        places: dict[str, Place] = {}
+        for rollout in self.page(PageRequest(MAX_PLACES), states=_UNSETTLED, device=device_id)[0]:
+            if rollout.model not in places:
+                for one in self.device_page(rollout.id, PageRequest(1), device=device_id)[0][:1]:
+                    is_regressed = rollout.state == RolloutState.REGRESSED
+                    places[rollout.model] = Place(rollout.id, is_regressed, one)
+        return explain(device, places, self._clock.now())
 
     def count_decisions(self, rollout_id: str) -> int:
         """Return how many decisions a rollout has."""

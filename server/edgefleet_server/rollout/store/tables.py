@@ -7,7 +7,7 @@ command of a person raises. A write that carries an older fence changes nothing.
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Text
+from sqlalchemy import JSON, BigInteger, Column, Text, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -61,8 +61,8 @@ class RolloutCell(SQLModel, table=True):
     strength: str | None = Field(default=None, max_length=16)
     bound: str = Field(default="", max_length=160)
     asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
-    approved_by: str = Field(default="", max_length=80)
-    intake: int = Field(default=0)
+    approved_by: str = Field(default="", max_length=80, sa_column_kwargs={"server_default": ""})
+    intake: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
 
 
 class RolloutMember(SQLModel, table=True):
@@ -100,11 +100,11 @@ class RolloutAssignment(SQLModel, table=True):
     back_done_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     error_class: str = Field(default="", max_length=16)
     reason: str = Field(default="", sa_column=Column(Text, nullable=False))
-    retries: int = Field(default=0)
+    retries: int = Field(default=0, sa_column_kwargs={"server_default": text("0")})
     retry_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
-    unanswered_s: float = Field(default=0.0)
-    failed_before: str = Field(default="", max_length=16)
+    unanswered_s: float = Field(default=0.0, sa_column_kwargs={"server_default": text("0")})
+    failed_before: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})
 
 
 class RolloutDecision(SQLModel, table=True):

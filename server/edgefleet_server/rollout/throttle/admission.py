@@ -1,12 +1,10 @@
 """Whether a device that waits may be offered the release now, and why not. Pure.
 
 1. First what lies in the device: its next try, its window, whether it is there (that matters where leases are taken). Then what is
-   shared: the rate of the stage, downloads under way, its site, the line. The first that says no is the reason that is told.
-2. Each offer is taken from what is shared at once, so one look never offers more than there is room for.
-3. The views ask the same ledger that the planner asks: what is told is what will happen.
+   shared: the rate of the stage, downloads under way, its site, the bandwidth. The first that says no is the reason.
+2. Each offer is taken from what is shared at once, so one pass never offers more than there is room for.
+3. What people see is asked here too (`planner/offers.explain`): what is shown is what will happen.
 4. Nothing here holds a rollback: what is taken back goes out at once.
-
-Source: docs/explanation/rollouts.md, "How fast".
 """
 
 from collections import Counter
@@ -19,7 +17,7 @@ from edgefleet_server.rollout.spec import maintenance_windows
 from edgefleet_server.rollout.spec.model import TZ_DEVICE, Rate, Window
 from edgefleet_server.rollout.throttle import leases, ramp
 
-# ---- codes of waits: stable
+# ---- codes: stable
 
 NEW: Final = "new"
 RETRY: Final = "retry"
@@ -35,7 +33,7 @@ _NOWHERE: Final = Whereabouts()
 
 
 class AdmissionControl:
-    """What is left of a rollout's pace at one moment. `take` uses it up."""
+    """What is left of a rollout's pace at one moment. `admit` uses it up."""
 
     def __init__(self, snapshot: Snapshot, now: datetime) -> None:
         facts = snapshot.pace
@@ -52,7 +50,7 @@ class AdmissionControl:
     # ---- the running minute
 
     def count_failures(self, failed: int) -> None:
-        """Note devices of the rollout that failed, in the minute that runs; call it before the first `wait`."""
+        """Note devices of the rollout that failed, in the minute that runs; call it before the first `blocked_by`."""
         if failed:
             self.minutes = {stage: ramp.counted(one, failed=failed) for stage, one in self.minutes.items()}
 
@@ -69,7 +67,7 @@ class AdmissionControl:
     # ---- asking
 
     def is_spent(self, stage: int) -> bool:
-        """Whether nobody can be offered anything more in this look, whoever they are."""
+        """Whether nobody can be offered anything more in this pass, whichever device it is."""
         minute = self.minute(stage)
         if minute is not None and ramp.room(minute, self._now) == 0:
             return True
@@ -77,7 +75,7 @@ class AdmissionControl:
         is_full = limits.concurrent_downloads is not None and self._total >= limits.concurrent_downloads
         return is_full or not leases.line_is_free(limits, self._line_until, self._now)
 
-    def wait(self, a: Assignment, stage: int) -> Wait | None:
+    def blocked_by(self, a: Assignment, stage: int) -> Wait | None:
         """Return why a device is not offered the release now, None when it can be. stage: the one that offers."""
         return self._own(a) or self._shared(a, stage)
 
@@ -112,25 +110,29 @@ class AdmissionControl:
     def _shared(self, a: Assignment, stage: int) -> Wait | None:
         minute = self.minute(stage)
         if minute is not None and ramp.room(minute, self._now) == 0:
-            told = f"the stage goes at {minute.per_min} devices a minute; {minute.offered} were offered it in this one"
-            return Wait(RATE, told, "time: lower ranks go first", max(ramp.room_at(minute), self._now))
+            reason = (
+                f"the stage goes at {minute.per_min} devices a minute; {minute.offered} were offered it in this one"
+            )
+            return Wait(RATE, reason, "time: lower ranks go first", max(ramp.room_at(minute), self._now))
         limits, site = self._pacing.limits, self._site(a)
         match leases.full(limits, self._total, self._by_site[site] if site else None):
             case "downloads":
-                told = f"{self._total} downloads are under way, at most {limits.concurrent_downloads} may be"
-                return Wait(DOWNLOADS, told, "a download ends")
+                reason = f"{self._total} downloads are under way, at most {limits.concurrent_downloads} may be"
+                return Wait(DOWNLOADS, reason, "a download ends")
             case "site":
-                told = f"{self._by_site[site]} downloads are under way at site {site}, at most {limits.per_site} may be"
-                return Wait(SITE, told, f"a download at {site} ends")
+                reason = (
+                    f"{self._by_site[site]} downloads are under way at site {site}, at most {limits.per_site} may be"
+                )
+                return Wait(SITE, reason, f"a download at {site} ends")
         if not leases.line_is_free(limits, self._line_until, self._now):
             assert self._line_until is not None
-            told = f"bundles that were begun use the bandwidth until {self._line_until:%H:%M:%SZ}"
-            return Wait(BANDWIDTH, told, "time", self._line_until - leases.AHEAD)
+            reason = f"bundles that were begun use the bandwidth until {self._line_until:%H:%M:%SZ}"
+            return Wait(BANDWIDTH, reason, "time", self._line_until - leases.AHEAD)
         return None
 
-    # ---- taking
+    # ---- admitting
 
-    def take(self, a: Assignment, stage: int) -> list[PaceEffect]:
+    def admit(self, a: Assignment, stage: int) -> list[PaceEffect]:
         """Use up what one offer needs; return what has to be written."""
         effects: list[PaceEffect] = []
         minute = self.minute(stage)
@@ -170,9 +172,9 @@ class AdmissionControl:
 
     def _no_zone(self, a: Assignment) -> Wait:
         tz = self._snapshot.pace.where.get(a.device, _NOWHERE).tz
-        told = f"its label tz is {tz!r}, which is no time zone" if tz else "it has no label tz"
+        reason = f"its label tz is {tz!r}, which is no time zone" if tz else "it has no label tz"
         moves = f"`edgectl device label {a.device} tz=Europe/Berlin` (its own), or a window whose tz is UTC"
-        return Wait(NO_TIME_ZONE, f"{told}, so it is in no window", moves)
+        return Wait(NO_TIME_ZONE, f"{reason}, so it is in no window", moves)
 
 
 def window_text(window: Window) -> str:
@@ -187,5 +189,5 @@ def _closed(stands: maintenance_windows.Opening) -> Wait:
         return Wait(
             WINDOW, "outside of its windows, and none comes in fifty years", "another rollout, with other windows"
         )
-    told = f"outside of its window, {window_text(stands.window)}: the next one opens {stands.until:%Y-%m-%d %H:%MZ}"
-    return Wait(WINDOW, told, "time", stands.until)
+    reason = f"outside of its window, {window_text(stands.window)}: the next one opens {stands.until:%Y-%m-%d %H:%MZ}"
+    return Wait(WINDOW, reason, "time", stands.until)

@@ -5,7 +5,7 @@
 2. The crowd of a stage is who is offered the release now, was within RECENT, or waits for nothing but the next look: a look offers
    a part of a large stage, and the looks after it come at once.
 3. It is part of `download_deadline`, and by itself at most a quarter of that, and of the shortest window.
-4. Who tries again after a failure does not wait for others: those are few, and had a wait of their own (`planner.auto_retry`).
+4. Who tries again after a failure does not wait for others: those are few, and had a wait of their own (`planner/auto_retry`).
 What is taken back is never spread. Source: ADR 0064.
 """
 
@@ -46,7 +46,7 @@ def spread_offers(
 
 
 def spans_of(spec: Spec, lots: Iterable[Lot]) -> dict[int, int]:
-    """Return over how many seconds at most the devices of each stage begin, 0: at once. lots: of all devices, for what people are told."""
+    """Return over how many seconds at most the devices of each stage begin, 0: at once. lots: of all devices, for what people see."""
     devices = Counter[int]()
     for a, n in lots:
         devices[a.stage] += n
@@ -55,9 +55,9 @@ def spans_of(spec: Spec, lots: Iterable[Lot]) -> dict[int, int]:
 
 def within_s(spec: Spec, stage: int, crowd: int) -> int:
     """Return over how many seconds a crowd of a stage begins, 0: at once."""
-    told = spec.pacing.start_within
-    if told is not None:
-        return int(told.total_seconds())
+    fixed = spec.pacing.start_within
+    if fixed is not None:
+        return int(fixed.total_seconds())
     is_spread = spec.stages[stage].rate is not None or spec.pacing.limits.are_set
     if is_spread or crowd <= SMALL:
         return 0

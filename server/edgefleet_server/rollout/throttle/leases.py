@@ -1,10 +1,10 @@
 """Leases of downloads: who holds one, and whether there is room for one more. Pure.
 
 1. A rollout with `limits` offers the release only together with a lease, in the same transaction. A lease is a row. The counts are
-   read after the one row that all such ticks lock (`pace_store.lock_line_for`), so no number of replicas exceeds a limit by even one.
+   read after the one row that all such ticks lock (`store.throttle.lock_line_for`), so no number of replicas exceeds a limit by even one.
 2. A device holds its lease from the offer until it is past its download, or is known not to download: it failed for good, it
    accepted a newer document, or it is not there. One that should have taken the newer document, is there and says nothing of it
-   holds it for SETTLE more: a device that was told to stop may not have heard yet.
+   holds it for SETTLE more: a device that was asked to stop may not know it yet.
 3. An offer that is not taken up within TAKE_UP is taken back, with the lease; devices that are not there are offered nothing.
 4. `concurrent_downloads` and `per_site` count the leases of all rollouts; a device without the label `site` is at no site.
 5. `bandwidth`: a bundle of L bytes books the line for 8·L / bandwidth seconds, one after the other; the next one begins when

@@ -10,7 +10,7 @@
    was offered proves nothing, and one with a failure is no reason to hurry. A failure is one that counts as evidence, or one
    after which the device is offered the release again (`device.retries`).
 
-Source: docs/reference/rollout-spec.md; AWS IoT Jobs' exponential rate, which new members of a group bypass: here none does.
+AWS IoT Jobs has the same exponential rate, which new members of a group bypass: here nobody does.
 """
 
 from dataclasses import replace

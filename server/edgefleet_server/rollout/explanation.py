@@ -1,0 +1,178 @@
+"""Why a device does not run what it should: what is between the desired document and the report, and what would move it. Pure.
+
+The first thing on the way from the document to the report that is not as it should be is named, one line a model; where the device has a
+place in a rollout that is not settled, what the rollout says of it is added. The names of the fields are public: never renamed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_protocol.messages import CHILD_DIED_CODE, SPREAD_CODE
+from edgefleet_server.fleet.inventory.views import DesiredModel, DeviceView, ReportedModel
+from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.rollout.status.devices import RolloutDevice
+
+_COMMITTED: Final = "committed"
+_UNDER_WAY: Final[Mapping[str, str]] = {
+    "downloading": "it downloads the bundle",
+    "verifying": "it checks the bundle's signature and digest",
+    "preflight": "it looks whether disk and memory suffice",
+    "golden": "it answers the golden inputs",
+    "warming": "the new version warms up beside the old one",
+    "switching": "it switches to the new version",
+    "probation": "it runs the new version on probation; without traffic that takes its `probation_s`, half an hour unless set",
+}
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+@dataclass(frozen=True)
+class ModelExplanation:
+    """One model of a device. why: what is in the way; next: what to do, "" when nothing; rollout: the open one that it has a place in."""
+
+    model: str
+    wanted: str | None
+    running: str | None
+    is_settled: bool
+    why: str
+    next: str
+    rollout: str | None
+
+
+@dataclass(frozen=True)
+class DeviceExplanation:
+    """Why a device does not run what it should. pinned: why it takes no part in rollouts, "" when it does."""
+
+    device: str
+    status: DeviceStatus
+    pinned: str
+    items: Sequence[ModelExplanation]
+
+
+@dataclass(frozen=True)
+class Place:
+    """The place of a device in a rollout that is not settled. is_regressed: the rollout turned out bad after it had finished."""
+
+    rollout: str
+    is_regressed: bool
+    device: RolloutDevice
+
+
+def explain(device: DeviceView, places: Mapping[str, Place], now: datetime) -> DeviceExplanation:
+    """Return what is in the way of each model. places: by model."""
+    wanted = {one.model: one for one in device.desired.models}
+    reported = {one.model: one for one in device.models}
+    items = []
+    for model in sorted({*wanted, *reported, *places}):
+        why, next_step, is_settled = _reason(device, wanted.get(model), reported.get(model), now)
+        place = places.get(model)
+        if place is not None:
+            why, next_step = _with_place(why, next_step, place)
+        items.append(
+            ModelExplanation(
+                model=model,
+                wanted=wanted[model].release if model in wanted else None,
+                running=reported[model].release if model in reported else None,
+                is_settled=is_settled and not next_step,
+                why=why,
+                next=next_step,
+                rollout=place.rollout if place else None,
+            )
+        )
+    return DeviceExplanation(device.id, device.status, _pin(device), items)
+
+
+def _pin(device: DeviceView) -> str:
+    return "" if PIN_LABEL not in device.labels else device.labels[PIN_LABEL] or "no reason given"
+
+
+def _reason(
+    device: DeviceView, wanted: DesiredModel | None, report: ReportedModel | None, now: datetime
+) -> tuple[str, str, bool]:
+    """Return why, what to do, and whether it runs as it should."""
+    if wanted is not None and report is not None and _is_settled(wanted, report) and _refusal(device) is None:
+        return "it runs as it should", "", True
+    return (*(_refusal(device) or _lag(device, wanted, report, now)), False)
+
+
+def _refusal(device: DeviceView) -> tuple[str, str] | None:
+    """Return what speaks against the document itself, None where nothing does."""
+    refused, gen = device.refused, device.desired.gen
+    if refused is None:
+        return None
+    said = f"{refused.code}: {refused.reason}"
+    if refused.gen >= gen > device.reported_gen:
+        return f"it refused document {refused.gen}: {said}", f"`edgectl device logs {device.id}`"
+    if refused.code == CHILD_DIED_CODE:
+        advice = f"nothing, or make room: `edgectl device logs {device.id}` tells what its memory or disk says"
+        return f"its document waits there: {said}", advice
+    if not refused.gen:
+        advice = "nothing: the server signs it anew by itself; its log says why when it does not"
+        return f"it has seen newer metadata than the server has: {said}", advice
+    return None
+
+
+def _lag(
+    device: DeviceView, wanted: DesiredModel | None, report: ReportedModel | None, now: datetime
+) -> tuple[str, str]:
+    """Return how far the device is behind the document."""
+    if wanted is None and report is None:
+        return "nothing of it is wanted here yet", ""
+    if device.status in {DeviceStatus.OFFLINE, DeviceStatus.UNKNOWN}:
+        since = "was never seen" if device.last_seen is None else f"was last seen {_age(device.last_seen, now)} ago"
+        told = f"it is {device.status.value} and {since}; it learns of the wish when it connects"
+        return told, "see the device's network"
+    gen, logs = device.desired.gen, f"`edgectl device logs {device.id}`"
+    if device.reported_gen < gen:
+        return f"it has not taken up document {gen} yet, only {device.reported_gen}", logs
+    if wanted is None:
+        return "it is to be removed", "it does so after its present work"
+    if report is None:
+        return "it has not begun", logs
+    return _progress(device.id, wanted, report)
+
+
+def _is_settled(wanted: DesiredModel, report: ReportedModel) -> bool:
+    return wanted.sha256 == report.sha256 and report.phase == _COMMITTED
+
+
+def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple[str, str]:
+    if report.error_code == SPREAD_CODE:
+        return report.reason or "-", "nothing: it begins by itself"
+    if report.wanted_sha256 != wanted.sha256:
+        return "it has the document and has not begun with this bundle", f"`edgectl device logs {device}`"
+    phase = report.phase
+    if phase in _UNDER_WAY:
+        done = report.progress_pct
+        share = f" ({done} %)" if phase == "downloading" and done else ""
+        return _UNDER_WAY[phase] + share, f"`edgectl device show {device}`"
+    told = ": ".join(word for word in (report.error_class, report.reason) if word) or f"it says {phase or 'nothing'}"
+    return (
+        f"{phase.replace('_', ' ')}: {told}",
+        f"`edgectl device diag {device}`; a release that failed is not tried again",
+    )
+
+
+def _with_place(why: str, next_step: str, place: Place) -> tuple[str, str]:
+    """Add what an open rollout says of the device."""
+    regressed = ", which turned out bad after it had finished," if place.is_regressed else ""
+    told = [f"in {place.rollout}{regressed} it is {place.device.state}"]
+    if place.device.waits_for:
+        told.append(f"waits for {place.device.waits_for}")
+    elif place.device.reason:
+        told.append(place.device.reason)
+    return f"{why}; {', '.join(told)}", place.device.moves or next_step or f"`edgectl rollout explain {place.rollout}`"
+
+
+def _age(then: datetime, now: datetime) -> str:
+    """Return how long ago it was: `12s`, `5m`, `3h`, `2d`."""
+    seconds = max(0, int((now - then).total_seconds()))
+    if seconds < _MINUTE_S:
+        return f"{seconds}s"
+    if seconds < _HOUR_S:
+        return f"{seconds // _MINUTE_S}m"
+    if seconds < _DAY_S:
+        return f"{seconds // _HOUR_S}h"
+    return f"{seconds // _DAY_S}d"
