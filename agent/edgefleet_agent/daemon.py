@@ -112,9 +112,7 @@ class Daemon:
             self._captures,
             self._candidates,
         )
-        # block request ids rise over restarts as long as a device asks less than once a second on average
-        first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
-        self._intake = Intake(self._loop, state, self._device, settings, self, self, first_req_id)
+        self._intake = Intake(self._loop, state, self._device, settings, self, self, self._first_req_id())
         self._reports = Reports(
             self._device, self._boot_id, self._clock, self._outbox, self._report_soon, self._candidates.states
         )
@@ -153,6 +151,10 @@ class Daemon:
         context = (self._loop, self._paths, self._slots, self._intake, self._settings, self._clock)
         deps = (self._runner, self._serving, self._reports, self._room, self._captures)
         return agent_parts.candidates(*context, *deps)
+
+    def _first_req_id(self) -> int:
+        """Return where block request ids begin: they rise over restarts if a device asks less than once a second on average."""
+        return int(self._clock.now().timestamp()) & 0x7FFFFFFF
 
     def _install_runner(self) -> Runner:
         limits = agent_parts.limits(self._settings)

@@ -28,7 +28,6 @@ CANDIDATE_RESTS_CODE: Final = "candidate.rest"
 """A shadow that is compared in turns waits for the next turn: it has been compared before."""
 
 OLD_HOLD_CODE: Final = "verify.old_hold"
-"""A hold that is not newer than the one in force. It says nothing of the desired document."""
 
 MESSAGE_VERSION = 1
 

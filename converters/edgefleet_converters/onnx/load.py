@@ -85,10 +85,10 @@ def specialise(
         except Exception as error:  # noqa: BLE001 - onnx's shape inference raises unrelated types
             obstacle, after = " ".join(str(error).split())[:300], model
         if obstacle:
-            stated = ", ".join(f"{v.name}={','.join(map(str, _dims(v)))}" for v in model.graph.input)
+            inputs = ", ".join(f"{v.name}={','.join(map(str, _dims(v)))}" for v in model.graph.input)
             raise ShapeOptionError(
                 f"a given shape or value does not fit the model: {obstacle}",
-                next_step=f"the inputs are {stated[:400]}; open dimensions have names",
+                next_step=f"the inputs are {inputs[:400]}; open dimensions have names",
             )
         model = after
     return model
