@@ -1,7 +1,7 @@
 """What all pages share: who looks, what the page stands in, and what was just done.
 
-A page module is `<area>_pages.py` with `add_pages(router, shell, parts)`; `routes.py` lists them. What can be changed from pages is in
-`acting.py`; a page only makes the form.
+A page module has `add_pages(router, shell, …)`, which takes the services it uses; the composition lists the areas. What can be changed
+from pages is in `actions`; a page only makes the form.
 """
 
 import base64
@@ -12,9 +12,9 @@ from typing import Any, Final
 from fastapi import Request
 from fastapi.responses import Response
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.errors import ForbiddenError
 from edgefleet_server.access.model import BrowserSession, Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.core.navigation import NAVIGATION
@@ -29,9 +29,9 @@ SAID_COOKIE: Final = "edgefleet_said"
 class Shell:
     """Renders pages for whoever is signed in."""
 
-    def __init__(self, parts: Parts, gate: Gate) -> None:
+    def __init__(self, gate: Gate, clock: Clock) -> None:
         """Wire the parts."""
-        self.parts = parts
+        self._clock = clock
         self.gate = gate
         self._operations: Operations | None = None
 
@@ -83,7 +83,7 @@ class Shell:
             template,
             status,
             session=session,
-            now=self.parts.clock.now(),
+            now=self._clock.now(),
             tab=tab,
             said=sentence,
             here=address_of(request),
@@ -101,7 +101,7 @@ class Shell:
     def _lines(self, operations: Operations, operation_id: str, html: str, asks: str) -> Lines:
         """Return a form as commands, as it stands in the page."""
         found = state_of_form(html)
-        return command_lines(operations, operation_id, found.values, found.needs, self.parts.clock.now(), asks)
+        return command_lines(operations, operation_id, found.values, found.needs, self._clock.now(), asks)
 
 
 def _said(request: Request) -> str:

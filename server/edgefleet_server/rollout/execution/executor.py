@@ -20,7 +20,6 @@ from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.candidate import salt_of
 from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.model import Advance, Decision, KeepWaiting, Pause, RollBack
 from edgefleet_server.rollout.effects import (
@@ -44,6 +43,7 @@ from edgefleet_server.rollout.effects import (
 )
 from edgefleet_server.rollout.execution.commit_metrics import CommittedCounts, Document
 from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode, StageShape
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES, ROLLOUT_FINAL
@@ -82,7 +82,7 @@ class _Outcome:
 class Executor:
     """Carries out plans."""
 
-    def __init__(self, fleet: FleetService, loader: SnapshotLoader) -> None:
+    def __init__(self, fleet: RolloutFleet, loader: SnapshotLoader) -> None:
         self._fleet = fleet
         self._loader = loader
         self.counted = CommittedCounts()
@@ -152,13 +152,13 @@ class Executor:
         changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
         store_assignments.save_assignments(session, row.id, new, changed)
         throttle.save(session, row.id, outcome.pace)
-        self._fleet.add_events(outcome.events)
+        self._fleet.feed.add(outcome.events)
         self.counted.note(session, outcome.events, signed)
         known.update(outcome.assignments)
 
     def set_brake(self, session: Session, now: datetime) -> bool:
         """Make the brake name every stopped rollout, and the bundles of stopped strata; return whether it was signed."""
-        return self._fleet.set_hold(rollouts.braked(session, now - BRAKE_LIFE), rollouts.failed_digests(session))
+        return self._fleet.hold.set(rollouts.braked(session, now - BRAKE_LIFE), rollouts.failed_digests(session))
 
     def _sign(
         self,
@@ -184,7 +184,7 @@ class Executor:
                 changes.append(offers[place](device))
             else:
                 changes.append(_giving_back(row, snapshot, one, wish))
-        gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
+        gens = {signed.device: signed.gen for signed in self._fleet.desired.set_models(changes)} if changes else {}
         for device, wish in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
             if isinstance(wish, Offer):

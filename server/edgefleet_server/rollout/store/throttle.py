@@ -13,7 +13,7 @@ from sqlalchemy import Table, delete, func, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseEnded, LeaseTaken, PaceEffect, RampWindowUpdated
 from edgefleet_server.rollout.model import WAITING, Assignment, Lease, PaceFacts, RampWindow, Whereabouts
 from edgefleet_server.rollout.spec.model import SITE_LABEL, TZ_LABEL, Spec
@@ -25,7 +25,7 @@ _LEASE: Final[Table] = DownloadLease.__table__  # type: ignore[attr-defined]
 
 def pace_facts(
     session: Session,
-    fleet: FleetService,
+    devices: DeviceSelector,
     rollout_id: str,
     spec: Spec,
     assignments: Sequence[Assignment],
@@ -43,7 +43,7 @@ def pace_facts(
         line_until=session.execute(select(col(DownloadLine.booked_until))).scalar() if has_limits else None,
         where={
             device: Whereabouts(labels.get(SITE_LABEL, ""), labels.get(TZ_LABEL, ""))
-            for device, labels in (fleet.reader.labels_of(asked).items() if asked else ())
+            for device, labels in (devices.labels_of(asked).items() if asked else ())
         },
     )
 
