@@ -1,4 +1,4 @@
-"""Settings → what the parts of agentd are given. Its own file because `daemon` shall show only what happens."""
+"""Settings → what the parts of agentd are given. `daemon` shows what happens with them."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Whom `serving` talks to: who decides, what stands beside, who hears of answers. Its own file because others implement these."""
+"""Whom `serving` talks to: who decides, what stands beside, who hears of answers. Others implement these."""
 
 from typing import Protocol
 

@@ -1,6 +1,6 @@
 """Gives a release what the same conversion made before, under the new name and version.
 
-Its own module because it is the one way to a bundle without a child. Nothing is believed: the stored blob is hashed while it is
+This is the one way to a bundle without a child. Nothing is believed: the stored blob is hashed while it is
 read, every member is hashed against the old manifest, and the new bundle passes the checks of one from a child. Whatever is wrong
 makes the job convert as if nothing had been known.
 """

@@ -1,6 +1,6 @@
 """Reports of conversions: taken from the child's folder, stored as blobs, shown as one document or page a release.
 
-Its own module because it joins jobs and blobs, and the registry is itself built on the jobs. The page is made by the converters'
+It joins jobs and blobs. The page is made by the converters'
 own renderer in a child with the converter's limits: the server imports no converter, and a report's names come from models.
 """
 

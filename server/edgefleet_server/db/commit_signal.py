@@ -1,4 +1,4 @@
-"""Listeners that are called after a commit. Its own file because documents, the brake and reports all tell others of it.
+"""Listeners that are called after a commit. Documents, the hold and reports all tell others of it.
 
 The session is not yet free when they are called: a listener must only hand things on, never use the database.
 """

@@ -2,7 +2,7 @@
 
 A cursor is the base64url of the last row's key, so that rows that come or go do not shift the pages (never an offset). It carries a
 mark of the query that it continues (address, order, filters), since a key means nothing in another one. How a route takes and answers
-them is `paging`: its own module, because a conversion worker and `server init` read lists and need no web framework.
+them is `web.pagination`: a conversion worker and `server init` read lists and need no web framework.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """Rows as parameters of one PostgreSQL statement: by column, and each thing once. Pure.
 
-Its own file because `bulk` says which statement, and this only how values get into it. A thousand rows that one look writes differ in few
+`bulk` says which statement; here values get into it. A thousand rows that one look writes differ in few
 columns, so a column goes as
 - one parameter, where all rows have the same value: the server then neither reads nor parses it a thousand times;
 - one array, where they differ;

@@ -1,6 +1,6 @@
 """A paho client that does for many messages at once what paho does for each.
 
-Its own file because it reaches into paho, and nothing else may. Where thousands of documents a second are published, paho takes more of
+It reaches into paho, and nothing else may. Where thousands of documents a second are published, paho takes more of
 this process than signing them does (ADR 0062, ADR 0065):
 - For every PUBACK of MQTT 5 it builds a table of all properties and two reason codes. A PUBACK without properties is a message id and
   perhaps one byte (MQTT 5 §3.4.2), so its reason is looked up instead, among reason codes that paho itself made.

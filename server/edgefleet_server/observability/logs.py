@@ -1,6 +1,6 @@
 """How log lines of the server's processes look: time, level, process word, logger, event phrase, then the fields.
 
-Its own module because server and conversion worker must agree, and neither may import the other.
+Server and conversion worker look alike by it.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Which addresses the server may call for its users: webhooks and gates name any URL, and must not reach into our own network.
 
-Its own module because more than one feature calls out, and all by the same rule:
+More than one feature calls out, all by the same rule:
 1. A URL is `https://HOST[:PORT]/…` or `http://…`, without user, password or fragment.
 2. HOST is looked up, and *every* address found must be global: loopback, private, link-local (cloud metadata), multicast and reserved
    ones are refused, also when they are wrapped in IPv6 (mapped, 6to4, Teredo, NAT64).

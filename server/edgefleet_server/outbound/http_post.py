@@ -1,6 +1,6 @@
 """Sends one POST to a URL that a user named, and returns what came back: bounded in time and size, no redirect followed.
 
-Its own module because webhooks and gates send alike. The name is looked up once, its addresses are checked (`addresses`), and the
+Webhooks and gates send by it. The name is looked up once, its addresses are checked (`addresses`), and the
 connection goes to a checked address; TLS is still verified against the name. Blocks; thread-safe; each call has its own connection.
 """
 

@@ -1,4 +1,4 @@
-"""How often the process looks for cycles of garbage. Its own module because it is a matter of the whole process.
+"""How often the process looks for cycles of garbage. It holds for the whole process.
 
 A look at a rollout of 100,000 devices makes millions of objects that live as long as the look and refer to each other in no circle.
 Python's own setting searches them again and again: a third of the processor time of such a look (`./dev bench rollout-scale`).

@@ -1,6 +1,6 @@
 """Conversion workers as child processes of the server: started, started again when they end, stopped with the server.
 
-Its own module because it is process care, not conversion: it knows a worker by its command line and its life line (stdin) only.
+It knows a worker by its command line and its life line (stdin) only.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """What is inside a signed bundle: its manifest, read out of the blob without loading the whole of it.
 
-Its own module because it joins the blob store with the bundle format, which nothing else of the registry reads. A bundle never
+It joins the blob store with the bundle format, which nothing else of the registry reads. A bundle never
 changes, so what was read once is kept.
 """
 

@@ -1,6 +1,6 @@
 """The hardware profiles that bundles can be built for: those that edgefleet ships and those that came with publications.
 
-Its own module because it knows nothing of models and releases; `service.py` is the only one that uses it.
+It knows nothing of models and releases; `service.py` is the only one that uses it.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """Rows of the registry as the values that the rest of the server sees.
 
-Its own module because publishing and reading both end in these views; it asks the database nothing.
+Publishing and reading both end in these views; it asks the database nothing.
 """
 
 from collections.abc import Mapping, Sequence

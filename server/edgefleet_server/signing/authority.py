@@ -1,6 +1,6 @@
 """The device CA: certificates for devices, for our own MQTT clients and for our TLS listeners.
 
-Its own file because X.509 shares nothing with TUF but the key folder.
+X.509 shares nothing with TUF but the key folder.
 
 Rules:
 - P-256, self-signed, pathlen 0: it can sign end certificates only.

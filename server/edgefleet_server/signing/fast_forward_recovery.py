@@ -1,6 +1,6 @@
 """What to sign anew when devices have seen more of the repository than this server knows: it was restored from an older copy. Pure.
 
-Its own module because it decides without a key, a table or the library that signs; `repository` does what it says.
+It decides without a key, a table or the library that signs; `repository` does what it says.
 
 Rules:
 - A role goes back when a device has seen any version as high as our lowest: then all are signed, above what was seen. What was signed

@@ -1,6 +1,6 @@
 """The TUF repository: signs metadata in the shape of the design and keeps it in the database.
 
-Its own file because it is the shell around python-tuf; `store` has the SQL, `service` the transactions.
+It is the shell around python-tuf; `store` has the SQL, `service` the transactions.
 
 Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `releases` delegates `m.<model>`
 (`<model>/*/*`). All delegations are terminating, so a name has one owner. Consistent snapshots.

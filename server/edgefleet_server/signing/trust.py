@@ -1,6 +1,6 @@
 """What can be shown of the keys and of what they signed: roles, versions, ends, key ids. Pure; no private material comes near it.
 
-Its own module because showing needs neither keys nor the library that signs: the stored files say it all.
+Showing needs neither keys nor the library that signs: the stored files say it all.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""SQL of answers that are kept for requests that come again. Its own file because nothing else reads that table."""
+"""SQL of answers that are kept for requests that come again. Nothing else reads that table."""
 
 from datetime import datetime
 

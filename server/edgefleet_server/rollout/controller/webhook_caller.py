@@ -1,6 +1,6 @@
 """Asks the webhook gates of running rollouts, and writes down what they say. Any number of processes may run it.
 
-Its own module because it calls others over HTTP: never inside a tick, whose transaction must not wait for them. A tick says in the
+A tick never calls others over HTTP: its transaction must not wait for them. A tick says in the
 cell's code what it waits for; that is when a gate is asked; the next tick finds the answer among its facts. Which gates are asked when,
 and what an answer means, is in `gating`.
 """

@@ -1,6 +1,6 @@
 """Carries a plan out: rows, documents, brake and events, all in the caller's one transaction.
 
-Its own module because the engine and a person's commands act alike. Rules:
+The controller and a person's commands use it alike. Rules:
 - Each transition leaves exactly one event row, in the same transaction as the change itself.
 - The brake is signed before documents, and every document at most once: of several wishes of one plan the last one counts.
 - Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.

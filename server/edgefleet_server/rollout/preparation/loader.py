@@ -1,6 +1,6 @@
 """Reads what the planner needs to know of one rollout, in the caller's transaction.
 
-Its own module because the engine and a person's commands load alike.
+The controller and a person's commands load by it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """How rollouts of one model meet: which of them want the same device, and what `supersede` of the newer one says.
 
-Its own module because both a new rollout (`service`) and one that waits its turn (`loading`) ask. Reads only.
+A new rollout (`service`) and one that waits its turn (`loader`) ask it. Reads only.
 Source: fleet.md §5.2; ADR 0035.
 """
 

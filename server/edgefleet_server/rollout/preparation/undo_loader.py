@@ -1,6 +1,6 @@
 """Undoes a model: every device goes back to what it ran before. Looks, and carries out what `undoing` chose.
 
-Its own module because an undo steers several rollouts in one transaction. An undo reopens the rollouts that brought the release
+An undo steers several rollouts in one transaction. An undo reopens the rollouts that brought the release
 (`finished` → `regressed` → `rolling_back`), ends open ones with a rollback, and makes a new one for devices that no rollout has.
 """
 

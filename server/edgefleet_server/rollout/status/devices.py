@@ -1,6 +1,6 @@
 """What people see of the devices of a rollout. The names of the fields are public: never renamed.
 
-Its own module because `views` is about rollouts: a page of devices costs what its lines cost.
+A page of devices costs what its lines cost.
 """
 
 from collections.abc import Sequence

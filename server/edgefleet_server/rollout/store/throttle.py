@@ -1,6 +1,6 @@
 """The pace's SQL and what the planner needs of it. Every function works in the caller's session and never commits.
 
-Its own module because `store` is about rollouts, and leases are of all of them. Rules:
+Leases are of all rollouts. Rules:
 - Who is about to take leases locks the line's row first and counts then; the lock lasts until its transaction ends. So ticks of
   rollouts with limits go one after the other, and what they count is what is committed. READ COMMITTED is enough for that.
 - Ending a lease needs no lock: it only makes room.
