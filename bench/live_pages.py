@@ -158,8 +158,8 @@ def quantile(values: Sequence[float], q: float) -> float:
 def enrolled(parts: Parts, count: int) -> list[KeyedDevice]:
     """Return devices with certificates."""
     made = [KeyedDevice() for _ in range(count)]
-    for device, claim in zip(made, parts.fleet.create_claims(count=count, created_by="bench"), strict=True):
-        device.enrolment = parts.fleet.enroll(claim.token, device.csr(), FACTS)
+    for device, claim in zip(made, parts.fleet.enrolment.create_claims(count=count, created_by="bench"), strict=True):
+        device.enrolment = parts.fleet.enrolment.enroll(claim.token, device.csr(), FACTS)
     return made
 
 
@@ -196,7 +196,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
             speaker.say(speaker.topics.event(speaker.id), failure(speaker.id, number, word))
 
         def from_ingest(number: int, word: str) -> None:
-            parts.fleet.take_events([failure(fleet_page.device_id(number), number, word)])
+            parts.fleet.receiver.take_events([failure(fleet_page.device_id(number), number, word)])
             words.said[word] = time.time()
 
         cookie = httpx.post(f"{server.url}/login", data={"token": made.token}).cookies[COOKIE]

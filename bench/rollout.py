@@ -121,7 +121,7 @@ def _enrol(house: House, devices: int) -> list[DeviceId]:
 def _offer_all(engine: RolloutController, house: House, devices: int) -> None:
     """Tick until everybody was offered it."""
     sent: set[DeviceId] = set()
-    stop = house.fleet.on_desired(lambda signed: sent.update(one.device for one in signed))
+    stop = house.fleet.desired.subscribe(lambda signed: sent.update(one.device for one in signed))
     while len(sent) < devices:
         engine.tick(is_woken=True)
     stop()
@@ -132,12 +132,12 @@ def _naive(house: House, ids: list[DeviceId]) -> float:
     began = time.perf_counter()
     for number, device in enumerate(ids):
         ref = Ref(target=f"x/{number}/p.bundle", sha256="0" * 64, length=1)
-        house.fleet.set_models([ModelChange(device, ModelName("x"), ref)])
+        house.fleet.desired.set_models([ModelChange(device, ModelName("x"), ref)])
     return time.perf_counter() - began
 
 
 def _report_all(house: House, ids: list[DeviceId]) -> None:
-    for device, want in house.fleet.wants(ids, ModelName("m")).items():
+    for device, want in house.fleet.offers.wants(ids, ModelName("m")).items():
         assert want.active is not None
         said = ModelState(
             model="m",
@@ -148,7 +148,9 @@ def _report_all(house: House, ids: list[DeviceId]) -> None:
             attempt=want.active.attempt,
             gen=want.gen,
         )
-        house.fleet.take_state(device, State(device=device, gen=want.gen, boot_id="b", seq=1, ts=0, models=[said]))
+        house.fleet.receiver.take_state(
+            device, State(device=device, gen=want.gen, boot_id="b", seq=1, ts=0, models=[said])
+        )
 
 
 def _decisions() -> dict[str, float]:

@@ -112,8 +112,8 @@ def _one_large(url: str, folder: Path, devices: int) -> dict[str, Any]:
         ids = enrol(house, devices)
         sent: dict[DeviceId, int] = {}
         signed_at: list[float] = []
-        house.fleet.on_desired(lambda signed: _note(sent, signed))
-        house.fleet.on_desired(lambda _signed: signed_at.append(time.perf_counter()))
+        house.fleet.desired.subscribe(lambda signed: _note(sent, signed))
+        house.fleet.desired.subscribe(lambda _signed: signed_at.append(time.perf_counter()))
         broker = stack.enter_context(_broker(house, folder))
         began, cpu = time.perf_counter(), time.process_time()
         rollout = rollouts.create({"release": "m@2", "selector": "", "stages": STAGES}, "bench")
@@ -159,7 +159,7 @@ def _apart(url: str, folder: Path, devices: int) -> dict[str, Any]:
         gateway.start()
         ready.wait(timeout=60)
         signed: dict[DeviceId, int] = {}
-        house.fleet.on_desired(lambda documents: _note(signed, documents))
+        house.fleet.desired.subscribe(lambda documents: _note(signed, documents))
         began = time.perf_counter()
         rollouts.create({"release": "m@2", "selector": "", "stages": STAGES}, "bench")
         while len(signed) < devices and time.perf_counter() - began < MOST_S:
@@ -230,12 +230,13 @@ def _broker(house: House, folder: Path) -> Iterator[_Sent]:
     link = site.link("srv-main", handlers)
     outbound = Outbound(
         site.topics,
-        house.fleet,
+        house.fleet.documents,
         house.signing.repo_head,
+        house.fleet.hold.envelope,
         lambda topic, payload, qos, retain: link.publish(topic, payload, qos=qos, retain=retain),
         house.clock,
     )
-    stop = house.fleet.on_desired(outbound.send_desired)
+    stop = house.fleet.desired.subscribe(outbound.send_desired)
     outbound.start()
     link.start()
     try:
@@ -259,7 +260,7 @@ def _take_back(
     """Abort with a rollback; each device answers as soon as its document is there. Return seconds, those of the processor, documents."""
     sent: dict[DeviceId, int] = {}
     answered: set[DeviceId] = set()
-    stop = house.fleet.on_desired(lambda signed: _note(sent, signed))
+    stop = house.fleet.desired.subscribe(lambda signed: _note(sent, signed))
     began, cpu = time.perf_counter(), time.process_time()
     rollouts.abort(rollout, "bench", "it is bad", rollback=True)
     answering_s = answering_cpu_s = 0.0
@@ -280,7 +281,7 @@ def _take_back(
 
 def _report(house: House, gens: dict[DeviceId, int], ids: Sequence[DeviceId], version: str) -> None:
     """Write what devices report, in one statement: taking reports one by one is measured in `bench/rollout.py`."""
-    wants = house.fleet.wants(ids, ModelName("m"))
+    wants = house.fleet.offers.wants(ids, ModelName("m"))
     rows = []
     for device in ids:
         want = wants.get(device)

@@ -64,7 +64,7 @@ def eventually(is_true: Callable[[], Any], wait_s: float = WAIT_S, pause_s: floa
 def deploy(site: Site, version: str, data: bytes, model: str = "digits") -> None:
     """Publish one bundle and want it everywhere."""
     ref = site.house.release(f"{model}@{version}", bundles={PROFILE: data})
-    site.house.fleet.deploy(ref, selector="")
+    site.house.fleet.deployer.deploy(ref, selector="")
 
 
 def publish(site: Site, version: str, data: bytes, model: str = "digits") -> Ref:
@@ -76,7 +76,7 @@ def publish(site: Site, version: str, data: bytes, model: str = "digits") -> Ref
 def offer(agent: "Agent", ref: Ref | None, *, model: str = "digits", **fields: Any) -> int:
     """Sign a document that wants `ref` (None: nothing) as a rollout does, and return its gen. fields: of the Ref."""
     wish = msgspec.structs.replace(ref, **fields) if ref is not None else None
-    return agent.site.house.fleet.set_models([ModelChange(agent.id, ModelName(model), wish)])[0].gen
+    return agent.site.house.fleet.desired.set_models([ModelChange(agent.id, ModelName(model), wish)])[0].gen
 
 
 def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "https://127.0.0.1:1") -> None:
@@ -97,7 +97,7 @@ def write_identity(site: Site, device: KeyedDevice, state: Path, url: str = "htt
         mqtt=site.endpoint.mqtt,
         url=url,
         enrolled_at="2026-11-25T00:00:00+00:00",
-        server_id=site.house.fleet.server_id,
+        server_id=site.house.fleet.addresses.server_id,
         cert_from_s=int(time.time()),
         cert_until_s=int(time.time()) + 90 * 86_400,
     )
@@ -272,4 +272,4 @@ class Agent:
 
     def events(self) -> list[Any]:
         """Return the device's events, newest first."""
-        return list(self.site.house.fleet.reader.events(device_id=self.id, before=None, since=None, limit=200)[0])
+        return list(self.site.house.fleet.feed.page(device_id=self.id, before=None, since=None, limit=200)[0])

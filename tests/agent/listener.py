@@ -5,12 +5,10 @@ import base64
 import json
 import socket
 import threading
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.composition.device_app import create_device_app
 from tests.server.fleet.house import House
 
@@ -24,8 +22,7 @@ class Listener:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         signing = self.house.signing
-        parts = SimpleNamespace(fleet=self.house.fleet, signing=signing, registry=self.house.registry)
-        device_app = create_device_app(cast("Parts", parts))
+        device_app = create_device_app(self.house.fleet, signing, self.house.registry)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             self.asked.append(scope.get("path", ""))
@@ -51,7 +48,7 @@ class Listener:
 
     def token(self, **order: Any) -> str:
         """Return a claim token for this listener."""
-        made: str = self.house.fleet.create_claims(**order)[0].token
+        made: str = self.house.fleet.enrolment.create_claims(**order)[0].token
         return at_url(made, self.url)
 
     def close(self) -> None:

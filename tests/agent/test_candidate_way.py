@@ -19,7 +19,7 @@ EXTRA = {"postprocess.json": TOP_K, "labels.txt": b"a\nb\nc\n"}
 
 def beside(site: Site, version: str, mode: Any, share_pct: int = 0) -> Any:
     """Run a published version beside the active one everywhere."""
-    return site.house.fleet.deploy(
+    return site.house.fleet.deployer.deploy(
         ReleaseRef.parse(f"digits@{version}"), selector="", beside=CandidateOrder(mode, share_pct)
     )
 
@@ -134,7 +134,7 @@ def states(agent: Agent) -> set[str]:
 
 
 def deploy_known(site: Site, version: str) -> None:
-    site.house.fleet.deploy(ReleaseRef.parse(f"digits@{version}"), selector="")
+    site.house.fleet.deployer.deploy(ReleaseRef.parse(f"digits@{version}"), selector="")
 
 
 def test_a_release_is_measured_on_a_device_that_does_not_run_it(site: Site, agent: Agent) -> None:

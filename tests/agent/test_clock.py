@@ -42,8 +42,8 @@ class Device:
         ref = self.driver.house.release(
             f"digits@{version}", bundles={PROFILE: bundle_bytes(classifier_onnx(), version=version)}
         )
-        self.driver.house.fleet.deploy(ref, selector="")
-        document = self.driver.house.fleet.desired_of(self.driver.device)
+        self.driver.house.fleet.deployer.deploy(ref, selector="")
+        document = self.driver.house.fleet.documents.of_device(self.driver.device)
         assert document is not None
         return bytes(document.envelope)
 

@@ -23,7 +23,7 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
     folder = tmp_path / "server"
     folder.mkdir()
     house = House(f"sqlite:///{folder / 'server.db'}", folder / "data", SystemClock(), tenant="acme")
-    house.fleet.announce_broker("127.0.0.1", 8883, "5")
+    house.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
     made = Listener(house)
     yield made
     made.close()

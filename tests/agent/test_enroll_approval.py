@@ -33,7 +33,7 @@ ALL = Choice(selector="")
 def house(tmp_path: Path) -> House:
     """The server's services."""
     made = House(f"sqlite:///{tmp_path / 'server.db'}", tmp_path / "data", SystemClock(), tenant="acme")
-    made.fleet.announce_broker("127.0.0.1", 8883, "5")
+    made.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
     return made
 
 
@@ -161,4 +161,4 @@ def test_killed_while_it_waits_it_goes_on_with_the_same_key(house: House, listen
     last = started()
     house.fleet.approvals.approve(ALL, "ann")
     assert last.wait(60) == 0
-    assert load_identity(state / "identity").device == house.fleet.select("")[0].id
+    assert load_identity(state / "identity").device == house.fleet.devices.select("")[0].id

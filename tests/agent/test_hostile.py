@@ -45,7 +45,7 @@ def test_numbers_that_no_device_can_store_are_refused(driver: ChildDriver) -> No
 
 
 def test_a_floor_that_vanished_is_told_and_no_older_document_is_taken(driver: ChildDriver) -> None:
-    first = driver.house.fleet.desired_of(driver.device)
+    first = driver.house.fleet.documents.of_device(driver.device)
     assert first is not None
     raw = wish(driver)
     gen = accepted(driver, raw).gen

@@ -35,8 +35,8 @@ def wish(driver: ChildDriver, data: bytes | None = None, version: str = "1.0.0")
     """Publish a bundle, deploy it, return the signed document."""
     data = data if data is not None else bundle_bytes(classifier_onnx(), version=version, extra={"pad.bin": padding()})
     ref = driver.house.release(f"digits@{version}", bundles={PROFILE: data})
-    driver.house.fleet.deploy(ref, selector="")
-    document = driver.house.fleet.desired_of(driver.device)
+    driver.house.fleet.deployer.deploy(ref, selector="")
+    document = driver.house.fleet.documents.of_device(driver.device)
     assert document is not None
     return bytes(document.envelope)
 
@@ -185,7 +185,7 @@ def test_a_document_that_was_written_but_not_counted_is_verified_anew(driver: Ch
 def test_a_document_for_another_device_is_refused(driver: ChildDriver) -> None:
     other = driver.house.device()
     wish(driver)
-    document = driver.house.fleet.desired_of(other.id)
+    document = driver.house.fleet.documents.of_device(other.id)
     assert document is not None
     assert refused(driver, bytes(document.envelope)).code == "verify.wrong_device"
 

@@ -29,7 +29,7 @@ QUICK_LOOK = {"EDGEFLEET_AGENT_RENEW_LOOK_S": "0.2"}
 @pytest.fixture
 def listener(site: Site) -> Iterator[Listener]:
     """The device listener of the site."""
-    site.house.fleet.announce_broker(site.endpoint.host, site.endpoint.port, site.endpoint.mqtt)
+    site.house.fleet.addresses.announce_broker(site.endpoint.host, site.endpoint.port, site.endpoint.mqtt)
     made = Listener(site.house)
     yield made
     made.close()

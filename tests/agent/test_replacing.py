@@ -52,15 +52,15 @@ def test_the_proven_version_is_not_overwritten_while_another_waits_and_is_gone_b
 ) -> None:
     with_proven_first_and_second_on_probation(site, agent, **LONG)
     deploy(site, "1.2.0", bundle("1.2.0", 3.0))
-    newest = site.house.fleet.desired_of(agent.id)
+    newest = site.house.fleet.documents.of_device(agent.id)
     assert newest is not None
     assert eventually(lambda: agent.status().get("gen") == newest.gen)
     slot = agent.state / "models" / "digits" / "A" / "bundle"
     before, asked = slot.stat(), settled_requests(site)
     assert agent.model()["phase"] == "probation"
     # the way back: the same file. It was proven here, so that it serves again is all it has to show
-    site.house.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
-    back = site.house.fleet.desired_of(agent.id)
+    site.house.fleet.deployer.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
+    back = site.house.fleet.documents.of_device(agent.id)
     assert back is not None
     model = agent.wait("committed", "1.0.0")
     assert (model["slot"], model["gen"], model["error_code"]) == ("A", back.gen, "")
@@ -76,7 +76,7 @@ def test_the_proven_version_is_not_overwritten_while_another_waits_and_is_gone_b
 
 def test_a_version_gone_back_to_is_on_trial_until_it_serves_again(site: Site, agent: Agent) -> None:
     with_proven_first_and_second_on_probation(site, agent, **LONG, EDGEFLEET_AGENT_PROBATION_MIN_S="4")
-    site.house.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
+    site.house.fleet.deployer.deploy(ReleaseRef.parse("digits@1.0.0"), selector="")
     agent.wait("probation", "1.0.0")
     since_s = agent.record().seen.since_s
     agent.wait("committed", "1.0.0")

@@ -34,7 +34,7 @@ def test_a_device_that_a_rollout_looks_at_connects_anew_to_be_missed_soon() -> N
         later = agent.site.house.clock.now() + timedelta(days=1)
         wish = TelemetryRequest(profile="live", until=later)
         ref = publish(agent.site, "1.0.0", bundle_bytes(classifier_onnx()))
-        fleet.set_models([ModelChange(device, ModelName("digits"), ref, wish)])
+        fleet.desired.set_models([ModelChange(device, ModelName("digits"), ref, wish)])
         assert eventually(lambda: connections(agent) == 2), agent.log.read_text()[-3_000:]
         agent.wait("committed", "1.0.0")
         assert agent.status()["connected"]

@@ -75,11 +75,11 @@ def test_a_hold_stops_what_is_not_switched_and_frees_the_way_for_something_else(
     # the worker on trial is the part of an install that can be slowed down from outside: the new version stays in it
     data = bundle_bytes(classifier_onnx(2.0), version="1.1.0", extra={"pad.bin": os.urandom(3_000_000)})
     deploy(site, "1.1.0", data)
-    wanted = site.house.fleet.offered_to(agent.id)[0].sha256
+    wanted = site.house.fleet.documents.offered_to(agent.id)[0].sha256
     frozen = eventually(lambda: agent.freeze(b"edgefleet_agent.worker"))
     assert frozen, agent.log.read_text()
     assert agent.model()["active_target"].startswith("digits/1.0.0/")
-    site.house.fleet.set_hold([], [wanted])
+    site.house.fleet.hold.set([], [wanted])
     assert eventually(lambda: agent.model().get("error_code") == "install.held"), agent.model()
     agent.wait("committed", "1.0.0")
     assert not Path(f"/proc/{frozen}").exists()

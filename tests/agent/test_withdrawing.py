@@ -95,7 +95,7 @@ def test_a_first_install_that_is_withdrawn_leaves_nothing(site: Site, agent: Age
 
 def test_a_wish_held_before_it_began_waits_and_goes_on_at_once(site: Site, agent: Agent) -> None:
     first = with_first(site, agent, "committed")
-    site.house.fleet.set_hold(["r-1"], [])
+    site.house.fleet.hold.set(["r-1"], [])
     assert eventually((agent.state / "hold.ok").exists)
     second = release(site, "1.1.0", 2.0)
     gen = offer(agent, second, rollout="r-1")
@@ -105,20 +105,20 @@ def test_a_wish_held_before_it_began_waits_and_goes_on_at_once(site: Site, agent
     assert (model["wanted_sha256"], model["rollout"]) == (first.sha256, "r-0")
     assert eventually(lambda: agent.reported().error_code == "install.held")
     assert agent.reported().phase == "committed"
-    site.house.fleet.set_hold([], [])
+    site.house.fleet.hold.set([], [])
     model = agent.wait("committed", "1.1.0")
     assert (model["wanted_sha256"], model["rollout"], model["error_code"]) == (second.sha256, "r-1", "")
     assert "install failed" not in agent.log.read_text()
 
 
 def test_a_first_wish_that_is_held_is_told_too(site: Site, agent: Agent) -> None:
-    site.house.fleet.set_hold(["r-1"], [])
+    site.house.fleet.hold.set(["r-1"], [])
     agent.start()
     assert eventually((agent.state / "hold.ok").exists)
     offer(agent, release(site, "1.0.0"), rollout="r-1")
     model = agent.wait("idle")
     assert model["error_code"] == "install.held"
-    site.house.fleet.set_hold([], [])
+    site.house.fleet.hold.set([], [])
     agent.wait("committed", "1.0.0")
 
 
@@ -128,7 +128,7 @@ def test_a_hold_outlives_a_kill_and_ends_with_the_next_one(site: Site, agent: Ag
     assert eventually(lambda: agent.model().get("phase") == "golden" and agent.freeze(WORKER))
     assert agent.record().phase == "golden"
     torn = (agent.state / "models" / "digits" / "current.msgpack").read_bytes()
-    site.house.fleet.set_hold(["r-1"], [])
+    site.house.fleet.hold.set(["r-1"], [])
     assert eventually(lambda: agent.model().get("error_code") == "install.held")
     agent.kill()
     # as if it had been killed between the hold and the stop
@@ -136,7 +136,7 @@ def test_a_hold_outlives_a_kill_and_ends_with_the_next_one(site: Site, agent: Ag
     agent.start()
     assert eventually(lambda: agent.model().get("error_code") == "install.held")
     agent.wait("committed", "1.0.0")
-    site.house.fleet.set_hold([], [])
+    site.house.fleet.hold.set([], [])
     agent.wait("committed", "1.1.0")
 
 
@@ -145,7 +145,7 @@ def test_a_hold_leaves_a_running_trial_alone(site: Site, agent: Agent) -> None:
     agent.start()
     offer(agent, release(site, "1.0.0"), rollout="r-1")
     agent.wait("probation", "1.0.0")
-    site.house.fleet.set_hold(["r-1"], [])
+    site.house.fleet.hold.set(["r-1"], [])
     assert eventually((agent.state / "hold.ok").exists)
     model = agent.wait("committed", "1.0.0")
     assert model["error_code"] == ""
@@ -163,7 +163,7 @@ def test_the_telemetry_wish_is_verified_and_kept(site: Site, agent: Agent) -> No
     first = with_first(site, agent, "committed")
     until = site.house.clock.now().replace(microsecond=0)
     wish = TelemetryRequest(profile="live", until=until)
-    gen = site.house.fleet.set_models([ModelChange(agent.id, ModelName("digits"), first, wish)])[0].gen
+    gen = site.house.fleet.desired.set_models([ModelChange(agent.id, ModelName("digits"), first, wish)])[0].gen
     assert eventually(lambda: agent.status().get("gen") == gen)
     desired = agent.desired()
     assert (desired.telemetry_profile, desired.telemetry_until_s) == ("live", int(until.timestamp()))

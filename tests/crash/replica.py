@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.container import build_parts
-from edgefleet_server.process.engine_thread import EngineThread
+from edgefleet_server.process.lifecycle import build_engine
 from edgefleet_server.settings import load_settings
 
 TICK_S = 0.5
@@ -36,7 +36,7 @@ def main() -> None:
     url, folder, owner, ahead_s = sys.argv[1], Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])
     logging.basicConfig(level=logging.WARNING)
     settings = load_settings(folder, database_url=url, device_port=8443, engine_tick_s=TICK_S, instance=owner)
-    EngineThread(build_parts(settings, ClockAhead(ahead_s))).start()
+    build_engine(build_parts(settings, ClockAhead(ahead_s))).start()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()  # whoever started it is gone when this ends

@@ -142,11 +142,11 @@ class Site:
         """Start the server and the devices, and bring the first release to all of them."""
         house = self.house
         ref = self._release(self.base)
-        claim = house.fleet.create_claims(uses=DEVICES)[0]
+        claim = house.fleet.enrolment.create_claims(uses=DEVICES)[0]
         keyed = [KeyedDevice() for _ in range(DEVICES)]
         for one in keyed:
-            one.enrolment = house.fleet.enroll(claim.token, one.csr(), FACTS)
-        house.fleet.deploy(ref, selector="")
+            one.enrolment = house.fleet.enrolment.enroll(claim.token, one.csr(), FACTS)
+        house.fleet.deployer.deploy(ref, selector="")
         self.start()
         key = house.signing.director_key()
         self.devices = [MqttSim(SimDevice(one.id, key), one, self._port, self._folder) for one in keyed]
@@ -250,7 +250,7 @@ class Site:
     def _reported(self) -> set[str]:
         """Return the versions that devices report, "" for none."""
         ids = [device.sim.id for device in self.devices]
-        said = self.house.fleet.reports_of(ids, MODEL)  # type: ignore[arg-type]
+        said = self.house.fleet.offers.reports_of(ids, MODEL)
         return {one.active_target.split("/")[1] if one.active_target else "" for one in said.values()}
 
     def _wait(self, fact: Any, what: str) -> None:

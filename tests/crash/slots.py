@@ -54,8 +54,8 @@ def _round(here: Field, older: str, newer: str, *, both: bool) -> str:
 
 
 def _times_told(here: Field) -> int:
-    reader, device = here.agent.site.house.fleet.reader, here.agent.id
-    found, _ = reader.events(device_id=device, kinds=("phase",), limit=100_000)
+    feed, device = here.agent.site.house.fleet.feed, here.agent.id
+    found, _ = feed.page(device_id=device, kinds=("phase",), limit=100_000)
     return sum(event.detail.get("code") == "slot.damaged" for event in found)
 
 

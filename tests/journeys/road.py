@@ -91,7 +91,7 @@ class Road:
 
     def want(self, ref: str) -> None:
         """Want a release that is signed everywhere."""
-        self.house.fleet.deploy(ReleaseRef.parse(ref), selector="")
+        self.house.fleet.deployer.deploy(ReleaseRef.parse(ref), selector="")
 
 
 class Traveller(Agent):

@@ -46,7 +46,7 @@ def send_desired(road: Road, device: DeviceId, envelope: bytes) -> None:
 
 def document_of(road: Road, name: str) -> Desired:
     """Return what a device should run, as signed last."""
-    signed = road.house.fleet.desired_of(DeviceId(name))
+    signed = road.house.fleet.documents.of_device(DeviceId(name))
     assert signed is not None
     return msgspec.json.decode(parse_envelope(signed.envelope).payload, type=Desired)
 
@@ -127,7 +127,7 @@ def test_a_flipped_bit_on_the_servers_disk_and_its_repair(road: Road, device: Tr
     damaged[len(data) // 2] ^= 1
     blob.chmod(0o600)
     blob.write_bytes(damaged)
-    road.house.fleet.deploy(ref, selector="")
+    road.house.fleet.deployer.deploy(ref, selector="")
     told = device.told("bits", phase="failed", error_code="install.leaf_digest")
     assert (told["release"], told["error_class"]) == ("bits@1.0.0", "signature")
     assert told["reason"]

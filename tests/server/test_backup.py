@@ -48,7 +48,7 @@ def other_url(empty_database_url: str, tmp_path: Path) -> Iterator[str]:
 
 def document_of(house: House, device: str) -> Desired:
     """Return a device's document, after checking its signature."""
-    signed = house.fleet.desired_of(device)  # type: ignore[arg-type]
+    signed = house.fleet.documents.of_device(device)  # type: ignore[arg-type]
     assert signed is not None
     return decode_desired(verify_envelope(signed.envelope, DESIRED_TYPE, [house.signing.director_key()]))
 
@@ -62,25 +62,29 @@ def test_a_restored_server_has_the_document_that_was_signed_and_signs_the_next(
     device = lost.device(labels={"site": "desk"}).id
     old = lost.release("digits@1.0.0", bundles={PROFILE: b"old"})
     lost.release("digits@1.1.0", bundles={PROFILE: b"new"})
-    lost.fleet.deploy(old, selector="site=desk", by="ann")
-    signed, key = lost.fleet.desired_of(device), lost.signing.director_key()
+    lost.fleet.deployer.deploy(old, selector="site=desk", by="ann")
+    signed, key = lost.fleet.documents.of_device(device), lost.signing.director_key()
     assert signed is not None
 
     copied(empty_database_url, other_url, tmp_path)
     for name in ("blobs", "keys"):
         shutil.copytree(tmp_path / "lost" / name, tmp_path / "restored" / name)
-    lost.fleet.deploy(lost.release("digits@1.2.0", bundles={PROFILE: b"after"}), selector="site=desk", by="ann")
+    lost.fleet.deployer.deploy(
+        lost.release("digits@1.2.0", bundles={PROFILE: b"after"}), selector="site=desk", by="ann"
+    )
     lost.db.dispose()
     shutil.rmtree(tmp_path / "lost")
 
     restored = House(other_url, tmp_path / "restored", clock)
-    again = restored.fleet.desired_of(device)
+    again = restored.fleet.documents.of_device(device)
     assert again is not None
     assert (again.envelope, again.gen) == (signed.envelope, signed.gen)
     assert restored.signing.director_key() == key
     before = document_of(restored, device)
     clock.turn(minutes=1)
-    restored.fleet.deploy(restored.release("digits@1.2.0", bundles={PROFILE: b"after"}), selector="site=desk", by="ann")
+    restored.fleet.deployer.deploy(
+        restored.release("digits@1.2.0", bundles={PROFILE: b"after"}), selector="site=desk", by="ann"
+    )
     after = document_of(restored, device)
     assert after.gen > before.gen
     assert after.models["digits"].active != before.models["digits"].active

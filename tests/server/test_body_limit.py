@@ -29,7 +29,7 @@ class Endless:
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
 def test_a_stranger_cannot_fill_the_memory(house: ApiHouse, announced: bool) -> None:
     api = TestClient(house.app)
-    device = TestClient(create_device_app(house.parts))
+    device = TestClient(create_device_app(house.parts.fleet, house.parts.signing, house.parts.registry))
     for client, path, limit in (
         (api, "/api/v1/releases", API_BODY_BYTES),
         (device, "/device/v1/enroll", DEVICE_BODY_BYTES),

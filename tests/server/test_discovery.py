@@ -61,7 +61,9 @@ def test_it_needs_a_token_and_does_not_grow_with_the_fleet(house: ApiHouse) -> N
     client = house.client(Role.VIEWER)
     before = client.get(PATH).json()
     for _ in range(3):
-        house.parts.fleet.enroll(house.parts.fleet.create_claims()[0].token, KeyedDevice().csr(), FACTS)
+        house.parts.fleet.enrolment.enroll(
+            house.parts.fleet.enrolment.create_claims()[0].token, KeyedDevice().csr(), FACTS
+        )
     assert client.get(PATH).json() == before
     assert client.post(PATH).status_code == 405
 

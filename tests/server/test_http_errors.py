@@ -78,7 +78,7 @@ def test_a_failing_database_is_a_matter_of_trying_again_on_both_listeners(house:
     def broken() -> None:
         raise OperationalError("SELECT secret", {}, Exception("gone"))
 
-    for app in (house.app, create_device_app(house.parts)):
+    for app in (house.app, create_device_app(house.parts.fleet, house.parts.signing, house.parts.registry)):
         app.get("/broken")(broken)
         answer = TestClient(app, raise_server_exceptions=False).get("/broken")
         assert (answer.status_code, answer.json()["code"]) == (503, "server.database_unavailable")

@@ -15,6 +15,7 @@ from edgefleet_server.conversion.service import LEASE
 from edgefleet_server.conversion.tables import JobRow
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.shared_clock import ASK_EVERY_S, DatabaseClock, shared_clock
+from edgefleet_server.process.lifecycle import build_webhook_sender
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.store import claims, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
@@ -162,7 +163,7 @@ def test_a_replica_whose_clock_is_off_holds_no_conversion_and_no_webhook_longer_
     made = parts.webhooks.create("chat", "http://127.0.0.1:9/hook", [], "ann")
     parts.webhooks.ping(made.webhook.id)
     monkeypatch.setattr(WebhookSender, "_lane", lambda *_: None)  # it claims, and dies
-    sender = WebhookSender(parts, "off")
+    sender = build_webhook_sender(parts, "off")
     assert sender.tick() == 1, "what is due now is not due in a minute"
     sender.stop()
     with house.db.read() as session:

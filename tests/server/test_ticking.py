@@ -4,12 +4,13 @@ import threading
 
 import pytest
 
-from edgefleet_server.process.engine_thread import EngineStuckError, EngineThread
+from edgefleet_server.process.engine_thread import EngineStuckError
+from edgefleet_server.process.lifecycle import build_engine
 from tests.support.servers import ApiHouse
 
 
 def test_a_tick_is_counted_once_and_as_failed_when_a_step_of_it_failed(house: ApiHouse) -> None:
-    ticker = EngineThread(house.parts)
+    ticker = build_engine(house.parts)
     ticker.tick()
     with house.parts.db.session() as session:
         session.connection().exec_driver_sql("DROP TABLE telemetry_window")
@@ -21,7 +22,7 @@ def test_a_tick_is_counted_once_and_as_failed_when_a_step_of_it_failed(house: Ap
 
 
 def test_an_engine_that_is_silent_or_never_ticked_is_not_ready(house: ApiHouse) -> None:
-    ticker = EngineThread(house.parts)
+    ticker = build_engine(house.parts)
     assert ticker.check() == "not ticked yet"
     house.clock.turn(seconds=61)
     with pytest.raises(EngineStuckError, match="never ticked"):
@@ -65,7 +66,7 @@ class _Broken(_Behind):
 def test_an_engine_that_is_behind_goes_on_at_once_whatever_its_steps_raise(
     house: ApiHouse, monkeypatch: pytest.MonkeyPatch, kind: type[_Behind]
 ) -> None:
-    ticker, engine = EngineThread(house.parts), kind()
+    ticker, engine = build_engine(house.parts), kind()
     monkeypatch.setattr(ticker, "_rollouts", engine)
     ticker.start()
     try:

@@ -1,6 +1,6 @@
 """`edgectl server up` and `down`: one command from nothing to a running server that this user is logged in at, and its end.
 
-Its own file because `server start` is the server process itself, while `up` starts one and lets go of it.
+`server start` is the server process itself; `up` starts one and lets go of it.
 """
 
 from __future__ import annotations

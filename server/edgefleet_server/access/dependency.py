@@ -2,19 +2,19 @@
 
 ``authorize`` runs before every route of ``/api/v1``: it reads the bearer token, looks the route up in the policy table
 (``rules.POLICY``; a route that is not in it is refused) and puts the :class:`Principal` on the request. ``require(role)``
-is what a route declares: it returns that principal and checks its own role once more. A test holds both equal. ``throttled`` runs
-after ``authorize``.
+is what a route declares, mostly by `Viewer`, `Operator`, `Publisher` or `Admin`: it returns that principal and checks its own
+role once more. A test holds both equal. ``throttled`` runs after ``authorize``.
 This module is neither routes nor service: it is the seam that all features' routes import.
 """
 
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Annotated, Final, cast
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from edgefleet_server.access.errors import ForbiddenError, MissingTokenError, TooManyRequestsError
 from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.access.request_quota import Allowance, Throttle
+from edgefleet_server.access.request_quota import Allowance
 from edgefleet_server.access.rules import role_of
 from edgefleet_server.access.service import AccessService
 
@@ -32,7 +32,7 @@ def authorize(request: Request) -> Principal:
 
 
 def _by_token(request: Request) -> Principal:
-    access = cast("AccessService", request.app.state.parts.access)
+    access = cast("AccessService", request.app.state.access)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise MissingTokenError(
@@ -57,12 +57,18 @@ def require(role: Role) -> Callable[[Request], Principal]:
 def throttled(request: Request) -> None:
     """Take one request of the caller's token, after `authorize`. Raises TooManyRequestsError."""
     principal = cast("Principal", request.state.principal)
-    throttle = cast("Throttle", request.app.state.parts.access.throttle)
+    throttle = cast("AccessService", request.app.state.access).throttle
     try:
         request.state.allowance = throttle.take(principal.id)
     except TooManyRequestsError as error:
         request.state.allowance = Allowance(throttle.limit, 0, error.retry_after_s)
         raise
+
+
+Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
+Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
+Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 
 def _check(principal: Principal, role: Role | None) -> None:

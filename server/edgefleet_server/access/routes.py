@@ -4,18 +4,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import AuditFilter, Principal, Role
+from edgefleet_server.access.dependency import Admin, Viewer
+from edgefleet_server.access.model import AuditFilter
 from edgefleet_server.access.schemas import AuditOut, LoginLinkOut, NewTokenOut, TokenIn, TokenOut, WhoAmIOut
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.web.pagination import EitherWay, ListOf, paged
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_server.web.strict_types import Moment
-
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
-Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 
 def _audit_filter(
@@ -32,15 +30,14 @@ TokenPage = Annotated[PageRequest, paged("id", "-id")]
 AuditFilterQuery = Annotated[AuditFilter, Depends(_audit_filter)]
 
 
-def build_router(parts: Parts) -> APIRouter:
+def build_router(access: AccessService, db: Database, tenant: str) -> APIRouter:
     """Return the access routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["access"], route_class=ListRoute)
-    access = parts.access
 
     @router.get("/whoami", operation_id="get_whoami")
     def get_whoami(caller: Viewer) -> WhoAmIOut:
         """Return who the token stands for."""
-        return WhoAmIOut.of(caller, parts.settings.tenant)
+        return WhoAmIOut.of(caller, tenant)
 
     @router.get("/tokens", operation_id="list_tokens")
     def list_tokens(page: TokenPage, _caller: Admin) -> ListOf[TokenOut]:
@@ -63,7 +60,7 @@ def build_router(parts: Parts) -> APIRouter:
     @router.delete("/tokens/{token_id}", operation_id="revoke_token")
     def revoke_token(token_id: str, response: Response, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> TokenOut:
         """Make a token useless at once."""
-        with acting(parts.db, dry_run=dry_run), parts.db.session():
+        with acting(db, dry_run=dry_run), db.session():
             expected.check(lambda: _tag(TokenOut.of(access.token(token_id))))
             revoked = TokenOut.of(access.revoke_token(token_id))
         put_tag(response, _tag(revoked))

@@ -1,27 +1,23 @@
 """Routes of alert receivers, and the one that Alertmanager calls: its token is in the URL, and it takes no other. They only translate."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
+from edgefleet_server.access.dependency import Admin, Operator
 from edgefleet_server.alerting.model import ReceiverView
 from edgefleet_server.alerting.schemas import AlertsOut, NewReceiverOut, ReceiverIn
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.alerting.service import AlertService
+from edgefleet_server.db.database import Database
 from edgefleet_server.web.pagination import ListOf
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
 
-Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
-Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
-
-def build_router(parts: Parts) -> APIRouter:
+def build_router(alerts: AlertService, db: Database) -> APIRouter:
     """Return the routes for people, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["alerting"], route_class=ListRoute)
-    alerts = parts.alerts
 
     @router.post("/alert-receivers", operation_id="create_alert_receiver", status_code=201)
     def create_alert_receiver(wanted: ReceiverIn, caller: Admin) -> NewReceiverOut:
@@ -46,7 +42,7 @@ def build_router(parts: Parts) -> APIRouter:
     )
     def delete_alert_receiver(receiver_id: str, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Remove an alert receiver; its URL is worth nothing from now on."""
-        with acting(parts.db, dry_run=dry_run), parts.db.session():
+        with acting(db, dry_run=dry_run), db.session():
             expected.check(lambda: _tag(alerts.receiver(receiver_id)))
             alerts.delete(receiver_id)
         return Response(status_code=204)
@@ -54,14 +50,14 @@ def build_router(parts: Parts) -> APIRouter:
     return router
 
 
-def build_hook_router(parts: Parts) -> APIRouter:
+def build_hook_router(alerts: AlertService) -> APIRouter:
     """Return the route for Alertmanager, to be mounted under `/api/v1` without the check of operator tokens."""
     router = APIRouter(tags=["alerting"])
 
     @router.post("/hooks/alertmanager/{token}", operation_id="take_alerts")
     def take_alerts(token: str, body: dict[str, Any]) -> AlertsOut:
         """Take a notification of Alertmanager (webhook, version 4): firing alerts act on their rollout, each once."""
-        return AlertsOut(results=parts.alerts.take(token, body))
+        return AlertsOut(results=alerts.take(token, body))
 
     return router
 

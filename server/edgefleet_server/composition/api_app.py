@@ -9,7 +9,7 @@ import re
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.allowed_methods import AllowedMethods
@@ -26,14 +27,20 @@ from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.request_quota import Allowance
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
+from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting import routes as alerting_routes
 from edgefleet_server.composition import prometheus_sd
 from edgefleet_server.composition.container import Parts
+from edgefleet_server.composition.dashboard_app import dashboard_router
 from edgefleet_server.composition.openapi import ApiApp
 from edgefleet_server.conversion import routes as conversion_routes
-from edgefleet_server.dashboard import routes as dashboard_routes
 from edgefleet_server.dashboard.registry.publish_page import UPLOADS
-from edgefleet_server.fleet import routes as fleet_routes
+from edgefleet_server.events import routes as event_routes
+from edgefleet_server.fleet.desired import routes as desired_routes
+from edgefleet_server.fleet.enrolment import routes as enrolment_routes
+from edgefleet_server.fleet.inventory import group_routes
+from edgefleet_server.fleet.inventory import routes as inventory_routes
+from edgefleet_server.observability.metrics import Metrics
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes
@@ -57,28 +64,14 @@ def create_app(parts: Parts) -> FastAPI:
         description="Ship models to devices: publish, deploy, watch. Errors are problem documents with a next step.",
         redoc_url=None,
     )
-    app.state.parts = parts
+    app.state.access = parts.access
     problems.install(app)
-    for build_router in (
-        access_routes.build_router,
-        registry_routes.build_router,
-        signing_routes.build_router,
-        conversion_routes.build_router,
-        fleet_routes.build_router,
-        telemetry_routes.build_router,
-        rollout_routes.build_router,
-        webhook_routes.build_router,
-        alerting_routes.build_router,
-        search_routes.build_router,
-        prometheus_sd.build_router,
-    ):
-        app.include_router(
-            build_router(parts), prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)]
-        )
-    app.include_router(alerting_routes.build_hook_router(parts), prefix=API_PREFIX)  # has a token of its own
-    app.include_router(dashboard_routes.build_router(parts))
+    for router in api_routers(parts):
+        app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])
+    app.include_router(alerting_routes.build_hook_router(parts.alerts), prefix=API_PREFIX)  # has a token of its own
+    app.include_router(dashboard_router(parts))
     _add_health_routes(app, parts)
-    app.add_middleware(Idempotency, parts=parts)
+    app.add_middleware(Idempotency, access=parts.access)
     app.add_middleware(AllowedMethods)
     app.add_middleware(
         BodyLimit, limit_bytes=API_BODY_BYTES, unlimited=[("PUT", f"{API_PREFIX}/blobs/"), ("PUT", UPLOADS)]
@@ -86,8 +79,55 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_middleware(
         GZipMiddleware, minimum_size=1024, compresslevel=5, exclude_content_types=_NEVER_SMALLER
     )  # streams are not held back, blobs keep their length
-    app.add_middleware(_RequestLog, parts=parts)
+    app.add_middleware(_RequestLog, access=parts.access, metrics=parts.metrics, clock=parts.clock)
     return app
+
+
+def api_routers(parts: Parts) -> list[APIRouter]:
+    """Return the routers of all features that take operator tokens, in the order of the API's description."""
+    return [
+        access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
+        registry_routes.build_router(parts.registry, parts.signing, parts.db),
+        signing_routes.build_router(parts.signing),
+        conversion_routes.build_router(parts.conversion, parts.registry, parts.db),
+        *fleet_routers(parts),
+        *telemetry_routers(parts),
+        rollout_routes.build_router(parts.rollout, parts.db),
+        webhook_routes.build_router(parts.webhooks, parts.db),
+        alerting_routes.build_router(parts.alerts, parts.db),
+        search_routes.build_router(parts.search),
+        prometheus_sd.build_router(parts.settings.tenant),
+    ]
+
+
+def fleet_routers(parts: Parts) -> list[APIRouter]:
+    """Return the routers of the fleet and of events."""
+    fleet, registry, db = parts.fleet, parts.registry, parts.db
+    return [
+        inventory_routes.build_device_router(
+            fleet.reader, fleet.lists, fleet.edits, fleet.revocation.revoke, parts.telemetry.latest, db
+        ),
+        enrolment_routes.build_router(fleet.enrolment, fleet.enroller, fleet.approvals, db),
+        desired_routes.build_deploy_router(fleet.deployer, registry),
+        inventory_routes.build_release_router(fleet.reader, registry),
+        event_routes.build_router(fleet.feed, fleet.reader.check),
+        inventory_routes.build_summary_router(fleet.reader),
+        event_routes.build_stream_router(fleet.stream),
+        group_routes.build_router(fleet.groups, fleet.lists, db),
+        desired_routes.build_capture_key_router(fleet.sampling, db),
+        desired_routes.build_task_router(fleet.tasks, fleet.devices),
+    ]
+
+
+def telemetry_routers(parts: Parts) -> list[APIRouter]:
+    """Return the routers of telemetry."""
+    return [
+        telemetry_routes.build_router(
+            parts.telemetry, parts.costs, parts.comparisons, parts.registry, parts.fleet.reader.check
+        ),
+        telemetry_routes.build_capture_router(parts.captures, parts.access),
+        telemetry_routes.build_watch_router(parts.watching, parts.clock),
+    ]
 
 
 def _add_health_routes(app: FastAPI, parts: Parts) -> None:
@@ -124,9 +164,11 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
 class _RequestLog:
     """Gives requests their id, measures them and writes the audit trail. Plain ASGI, so that uploads stream through."""
 
-    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+    def __init__(self, app: ASGIApp, access: AccessService, metrics: Metrics, clock: Clock) -> None:
         self._app = app
-        self._parts = parts
+        self._access = access
+        self._metrics = metrics
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -137,7 +179,7 @@ class _RequestLog:
         if _REQUEST_ID.fullmatch(given):
             request.state.request_id = given
         request_id = problems.request_id_of(request)
-        start_s = self._parts.clock.monotonic_s()
+        start_s = self._clock.monotonic_s()
         status = 500
 
         async def send_with_id(message: Message) -> None:
@@ -152,10 +194,10 @@ class _RequestLog:
             await self._app(scope, receive, send_with_id)
         finally:
             operation = _operation_of(scope, request)
-            self._parts.metrics.requests.labels(operation, str(status)).inc()
-            self._parts.metrics.request_seconds.labels(operation).observe(self._parts.clock.monotonic_s() - start_s)
+            self._metrics.requests.labels(operation, str(status)).inc()
+            self._metrics.request_seconds.labels(operation).observe(self._clock.monotonic_s() - start_s)
             if scope["method"] not in _READING and scope["path"].startswith(API_PREFIX):
-                await _audit(self._parts, request, operation, status, request_id)
+                await _audit(self._access, request, operation, status, request_id)
 
 
 def _limit_headers(request: Request) -> list[tuple[bytes, bytes]]:
@@ -166,14 +208,14 @@ def _limit_headers(request: Request) -> list[tuple[bytes, bytes]]:
     return [(f"ratelimit-{name}".encode(), str(value).encode()) for name, value in told.items()]
 
 
-async def _audit(parts: Parts, request: Request, operation: str, status: int, request_id: str) -> None:
+async def _audit(access: AccessService, request: Request, operation: str, status: int, request_id: str) -> None:
     principal: Any = getattr(request.state, "principal", None)
     actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else "unknown"
     try:
         path = API_PREFIX + OWN_TOKEN_PATH if is_own_token_path(request.url.path) else request.url.path
         if getattr(request.state, "is_dry_run", False):
             operation = f"{operation} (dry run)"
-        await run_in_threadpool(parts.access.record, actor, operation, path, status, request_id)
+        await run_in_threadpool(access.record, actor, operation, path, status, request_id)
     except (SQLAlchemyError, EdgefleetError):
         _log.exception("audit row could not be written", extra={"request_id": request_id, "operation": operation})
 

@@ -1,14 +1,14 @@
-"""The parts of one server process, wired once. Routes get them by closure (``build_router(parts)``), never by a global."""
+"""The parts of one server process, wired once. The apps of this package and `process.lifecycle` hand each router what it uses."""
 
 from dataclasses import dataclass
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
+from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.worker_container import build_first_parts
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.metrics import Metrics
 from edgefleet_server.outbound.address_policy import parse_networks
@@ -39,7 +39,7 @@ class Parts:
     signing: SigningService
     registry: RegistryService
     conversion: ConversionService
-    fleet: FleetService
+    fleet: Fleet
     telemetry: TelemetryService
     costs: CostService
     comparisons: Comparisons
@@ -63,11 +63,11 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     first = build_first_parts(
         settings,
         clock,
-        lambda: fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
+        lambda: fleet.reader.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         is_turned=is_turned,
     )
     db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
-    fleet = FleetService(db, signing, registry, clock, settings, shared)
+    fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     telemetry = TelemetryService(db, clock)
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
@@ -88,13 +88,13 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         telemetry=telemetry,
         costs=costs,
         comparisons=Comparisons(registry, costs, telemetry, clock),
-        captures=CaptureService(db, clock, fleet),
-        watching=LivePredictions(db, clock, fleet),
+        captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
+        watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
         rollout=rollout,
         alerts=AlertService(db, rollout, clock),
         poster=poster,
         webhooks=WebhookService(db, fleet.feed, poster, shared, settings),
-        search=SearchService(fleet, registry, rollout),
+        search=SearchService(fleet.finder, registry, rollout),
         metrics=metrics,
         health=Health(),
     )

@@ -16,13 +16,17 @@ from fastapi.responses import JSONResponse
 
 from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.composition.container import Parts
-from edgefleet_server.fleet.desired.tasks import MAX_RESULT_BYTES
+from edgefleet_server.composition.fleet_container import Fleet
+from edgefleet_server.fleet.desired.reader import DesiredReader
+from edgefleet_server.fleet.desired.tasks import MAX_RESULT_BYTES, TaskBook
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity, Enrolment
 from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.schemas import EnrollIn, RenewIn
+from edgefleet_server.fleet.enrolment.service import EnrolmentService
 from edgefleet_server.fleet.errors import BadDeviceTokenError, TaskResultTooLargeError
 from edgefleet_server.registry.routes import blob_response
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.signing.service import SigningService
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import DEVICE_BODY_BYTES, BodyLimit
 
@@ -48,10 +52,9 @@ class NoDesiredError(EdgefleetError):
     code = "desired.not_found"
 
 
-def create_device_app(parts: Parts) -> FastAPI:
+def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryService) -> FastAPI:
     """Return the app of the device listener."""
     app = FastAPI(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.parts = parts
     problems.install(app)
     # a result is read up to its own limit, by a device that has shown who it is
     app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=[("PUT", f"{PREFIX}/tasks/")])
@@ -62,21 +65,23 @@ def create_device_app(parts: Parts) -> FastAPI:
             raise BadDeviceTokenError(
                 "This request carries no device token.", next_step="Send `Authorization: Bearer` and an ES256 JWT."
             )
-        return parts.fleet.authenticate(token.strip())
+        return fleet.authenticator.authenticate(token.strip())
 
-    _add_identity_routes(app, parts, device_of)
-    _add_content_routes(app, parts, device_of)
-    _add_task_routes(app, parts, device_of)
+    _add_identity_routes(app, fleet.enrolment, signing, device_of)
+    _add_content_routes(app, fleet.documents, signing, registry, device_of)
+    _add_task_routes(app, fleet.tasks, device_of)
     return app
 
 
-def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+def _add_identity_routes(
+    app: FastAPI, enrolment: EnrolmentService, signing: SigningService, device_of: DeviceOf
+) -> None:
     device = Depends(device_of)
 
     @app.get(f"{PREFIX}/ca")
     def get_ca() -> Response:
         """Return the device CA's certificate, PEM."""
-        return Response(parts.signing.ca_pem(), media_type="application/x-pem-file")
+        return Response(signing.ca_pem(), media_type="application/x-pem-file")
 
     @app.get(f"{PREFIX}/healthz")
     def get_health() -> dict[str, str]:
@@ -88,7 +93,7 @@ def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> Non
         """Turn a claim token and a CSR into a device; 202 as long as an operator has to approve it."""
         asked = wanted.token, wanted.csr.encode(), wanted.facts
         try:
-            made = parts.fleet.enroll(*asked, is_waiting=wanted.waiting)
+            made = enrolment.enroll(*asked, is_waiting=wanted.waiting)
         except ApprovalPendingError as error:
             told = {"state": "pending", **jsonable_encoder(error.waiting)}
             return JSONResponse(told, 202, headers={"retry-after": str(error.waiting.retry_s)})
@@ -97,16 +102,18 @@ def _add_identity_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> Non
     @app.post(f"{PREFIX}/renew")
     def renew(wanted: RenewIn, caller: Annotated[DeviceIdentity, device]) -> Enrolment:
         """Give the device a certificate for a new key; the old one works until the new one was used."""
-        return replace(parts.fleet.renew(caller, wanted.csr.encode()), nonce=wanted.nonce)
+        return replace(enrolment.renew(caller, wanted.csr.encode()), nonce=wanted.nonce)
 
 
-def _add_content_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+def _add_content_routes(
+    app: FastAPI, documents: DesiredReader, signing: SigningService, registry: RegistryService, device_of: DeviceOf
+) -> None:
     device = Depends(device_of)
 
     @app.get(f"{PREFIX}/tuf/{{file}}")
     def get_tuf_file(file: str, _caller: Annotated[DeviceIdentity, device]) -> Response:
         """Return one TUF metadata file."""
-        data = parts.signing.metadata_file(file)
+        data = signing.metadata_file(file)
         if data is None:
             raise NoSuchFileError(f"There is no metadata file {file[:80]!r}.")
         return Response(data, media_type="application/json")
@@ -119,23 +126,23 @@ def _add_content_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None
     ) -> Response:
         """Return a blob that the device's document names, or a part of it."""
         digest = parse_sha256(sha256)
-        if all(blob.sha256 != digest for blob in parts.fleet.offered_to(caller.id)):
+        if all(blob.sha256 != digest for blob in documents.offered_to(caller.id)):
             raise BlobForbiddenError(
                 "The desired document of this device does not name this blob.",
                 next_step="Fetch only what the newest desired document names.",
             )
-        return blob_response(parts.registry, digest, wanted_range)
+        return blob_response(registry, digest, wanted_range)
 
     @app.get(f"{PREFIX}/desired")
     def get_desired(caller: Annotated[DeviceIdentity, device]) -> Response:
         """Return the device's signed desired document."""
-        document = parts.fleet.desired_of(caller.id)
+        document = documents.of_device(caller.id)
         if document is None:
             raise NoDesiredError("This device has no desired document.")
         return Response(document.envelope, media_type="application/json")
 
 
-def _add_task_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
+def _add_task_routes(app: FastAPI, tasks: TaskBook, device_of: DeviceOf) -> None:
     device = Depends(device_of)
 
     @app.put(f"{PREFIX}/tasks/{{task_id}}/result", status_code=204, response_class=Response)
@@ -143,7 +150,7 @@ def _add_task_routes(app: FastAPI, parts: Parts, device_of: DeviceOf) -> None:
         task_id: str, caller: Annotated[DeviceIdentity, device], data: Annotated[bytes, Depends(_bounded_body)]
     ) -> Response:
         """Take what the device has to say to one of its tasks; that ends the task."""
-        parts.fleet.tasks.take_result(caller.id, task_id, data)
+        tasks.take_result(caller.id, task_id, data)
         return Response(status_code=204)
 
 

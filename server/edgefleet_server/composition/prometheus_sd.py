@@ -8,19 +8,16 @@ Source: the Prometheus documentation, "Writing HTTP service discovery".
 
 import re
 from importlib.metadata import version
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Viewer
 
 METRICS_PATH: Final = "/metrics"
 _PORTS: Final = {"http": 80, "https": 443}
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
 
 class TargetGroup(BaseModel):
@@ -30,7 +27,7 @@ class TargetGroup(BaseModel):
     labels: dict[str, str]
 
 
-def build_router(parts: Parts) -> APIRouter:
+def build_router(tenant: str) -> APIRouter:
     """Return the route, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["server"])
 
@@ -40,7 +37,7 @@ def build_router(parts: Parts) -> APIRouter:
         labels = {
             "__scheme__": request.scope["scheme"],
             "__metrics_path__": METRICS_PATH,
-            "__meta_edgefleet_tenant": parts.settings.tenant,
+            "__meta_edgefleet_tenant": tenant,
             "__meta_edgefleet_version": version("edgefleet"),
         }
         return [TargetGroup(targets=[_own_address(request)], labels=labels)]

@@ -67,10 +67,9 @@ def build_converter_parts(settings: ServerSettings, clock: Clock) -> ConverterPa
 
     def profiles_of(devices: Sequence[str]) -> Mapping[str, str]:
         # asked only where devices have reported on a bundle of the profile
-        from edgefleet_server.events.log import EventLog
         from edgefleet_server.fleet.inventory.views import FleetReader
 
-        return FleetReader(parts.db, EventLog(parts.db, parts.shared)).profiles_of(devices)
+        return FleetReader(parts.db).profiles_of(devices)
 
     parts.registry.forecast_with(CostService(parts.db, clock, parts.registry, profiles_of).forecast)
     return parts

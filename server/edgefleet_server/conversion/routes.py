@@ -1,20 +1,18 @@
 """Routes of conversions: the report of a release, and ending what still converts. They only translate."""
 
 import json
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Publisher, Viewer
 from edgefleet_server.conversion.errors import NothingToCancelError
 from edgefleet_server.conversion.reports import page_of, report_of
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db.database import Database
 from edgefleet_server.registry.schemas import ReleaseOut
-
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
-Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
+from edgefleet_server.registry.service import RegistryService
 
 PAGE_HEADERS: Final = {
     # The page's own policy allows exactly its style; this one stands even if the page were not what it should be.
@@ -26,35 +24,35 @@ PAGE_HEADERS: Final = {
 }
 
 
-def build_router(parts: Parts) -> APIRouter:
+def build_router(conversion: ConversionService, registry: RegistryService, db: Database) -> APIRouter:
     """Return the routes of conversions, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["conversion"])
 
     @router.get("/releases/{ref}/report", operation_id="get_release_report", response_model=dict[str, Any])
     def get_report(ref: str, _caller: Viewer) -> Response:
         """Return the conversion report of a release: every candidate of every profile with its figures."""
-        report = report_of(parts.registry, parts.registry.resolve(ref))
+        report = report_of(registry, registry.resolve(ref))
         # In ASCII: a name may hold half of a surrogate pair, which UTF-8 cannot say.
         return Response(json.dumps(report), media_type="application/json")
 
     @router.get("/releases/{ref}/report.html", operation_id="get_release_report_page", response_class=HTMLResponse)
     def get_report_page(ref: str, _caller: Viewer) -> Response:
         """Return the conversion report as one page that needs nothing else."""
-        page = page_of(report_of(parts.registry, parts.registry.resolve(ref)))
+        page = page_of(report_of(registry, registry.resolve(ref)))
         return HTMLResponse(page, headers=PAGE_HEADERS)
 
     @router.post("/releases/{ref}:cancel", operation_id="cancel_release")
     def cancel(ref: str, caller: Publisher) -> ReleaseOut:
         """End the waiting and running conversions of a release. What is signed stays signed."""
-        wanted = parts.registry.resolve(ref)
-        with parts.db.session():
-            release = parts.registry.release(wanted)
-            if not parts.conversion.cancel(wanted, caller.name):
+        wanted = registry.resolve(ref)
+        with db.session():
+            release = registry.release(wanted)
+            if not conversion.cancel(wanted, caller.name):
                 raise NothingToCancelError(
                     f"{wanted} is {release.state}: no conversion of it waits or runs",
                     next_step=f"`edgectl release show {wanted}` shows what came of it",
                 )
-            parts.registry.refresh_state(wanted)
-            return ReleaseOut.of(parts.registry.release(wanted))
+            registry.refresh_state(wanted)
+            return ReleaseOut.of(registry.release(wanted))
 
     return router

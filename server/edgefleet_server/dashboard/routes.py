@@ -1,6 +1,6 @@
 """The pages: addresses, who may see them, and what a refusal looks like. HTML only, so none of it is in the API's schema."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -11,42 +11,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.composition.container import Parts
-from edgefleet_server.dashboard import search_pages
-from edgefleet_server.dashboard.actions import preview_pages
 from edgefleet_server.dashboard.actions.routes import RefusedError, add_action_route
-from edgefleet_server.dashboard.audit import pages as audit_pages
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import Form, form_of
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate, own_page
-from edgefleet_server.dashboard.devices import pages as devices_pages
-from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
-from edgefleet_server.dashboard.fleet import pages as fleet_pages
 from edgefleet_server.dashboard.live.stream import add_live_route
-from edgefleet_server.dashboard.registry import pages as registry_pages
-from edgefleet_server.dashboard.registry import publish_page
-from edgefleet_server.dashboard.rollouts import alerts, experiments
-from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
-from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.web import problems
 
 MAX_SELECTOR_CHARS = 4096
-AREAS = (
-    fleet_pages,
-    devices_pages,
-    enrolment_pages,
-    rollouts_pages,
-    experiments,
-    alerts,
-    publish_page,
-    registry_pages,
-    audit_pages,
-    settings_pages,
-    search_pages,
-    preview_pages,
-)
+Area = Callable[[APIRouter, Shell], None]
+"""Adds the pages of an area."""
 Posted = Annotated[Form, Depends(form_of)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -82,16 +58,14 @@ class PageRoute(APIRoute):
         return handle_page
 
 
-def build_router(parts: Parts) -> APIRouter:
-    """Return the pages, to be mounted at the root."""
+def build_router(shell: Shell, areas: Sequence[Area], is_closing: Callable[[], bool]) -> APIRouter:
+    """Return the pages, to be mounted at the root. is_closing: whether this server is ending."""
     router = APIRouter(route_class=PageRoute, include_in_schema=False)
-    gate = Gate(parts)
-    shell = Shell(parts, gate)
-    _add_login_routes(router, gate)
+    _add_login_routes(router, shell.gate)
     add_action_route(router, shell)
-    add_live_route(router, shell)
-    for pages in AREAS:
-        pages.add_pages(router, shell, parts)
+    add_live_route(router, shell, is_closing)
+    for add_pages in areas:
+        add_pages(router, shell)
     _add_static(router)
     return router
 

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.navigation import ACTIONS, NAVIGATION, PARTS, Place, offered
 from edgefleet_server.search.model import Hit, HitKind
+from edgefleet_server.search.service import SearchService
 
 _UNDER_THE_BOX: Final = 5
 _PATHS: Final = {HitKind.DEVICE: "/devices/", HitKind.MODEL: "/models/", HitKind.ROLLOUT: "/rollouts/"}
@@ -29,7 +29,7 @@ class Found:
     path: str
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, search: SearchService) -> None:
     """Add the search."""
 
     def look(request: Request, template: str, q: str, each: int) -> Response:
@@ -37,7 +37,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
         def build() -> dict[str, Any]:
             may = (lambda _role: False) if session is None else session.principal.may
-            return {"q": q.strip(), "found": found(parts, q, each, may)}
+            return {"q": q.strip(), "found": found(search, q, each, may)}
 
         return shell.shown(request, template, build)
 
@@ -52,7 +52,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         return look(request, "find_list.html", q, _UNDER_THE_BOX)
 
 
-def found(parts: Parts, text: str, each: int, may: Callable[[Role], bool]) -> list[Found]:
+def found(search: SearchService, text: str, each: int, may: Callable[[Role], bool]) -> list[Found]:
     """Return at most `each` things of every kind that have a text in their name, between the places it names and those it may mean.
 
     may: whether the user has a role; places that the user may not open are left out. Without a text: what can be done.
@@ -61,7 +61,7 @@ def found(parts: Parts, text: str, each: int, may: Callable[[Role], bool]) -> li
     if not wanted:
         return [_offer(one) for one in offered(ACTIONS, "", may)[0]]
     near, far = offered((*NAVIGATION, *ACTIONS, *PARTS), wanted, may)
-    hits = [_found(hit) for hit in parts.search.find(wanted, each)]
+    hits = [_found(hit) for hit in search.find(wanted, each)]
     return [*map(_offer, near[:each]), *hits, *map(_offer, far[:each])]
 
 

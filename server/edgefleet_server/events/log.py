@@ -96,6 +96,43 @@ class EventLog:
             rows = feed_store.events_after(session, what, after_id, until, limit)
             return list(rows), feed_store.count_events(session, what, after_id=after_id, until=until)
 
+    def following(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
+
+        On PostgreSQL an event may come up to 10 s late, never after a later one.
+        """
+        rows, total = self.after(after_id, what, limit + 1)
+        return [event_view(row) for row in rows], total
+
+    def page(
+        self,
+        *,
+        device_id: str | None = None,
+        before: int | None = None,
+        since: datetime | None = None,
+        limit: int,
+        rollout: str | None = None,
+        kinds: Sequence[str] = (),
+    ) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
+        what = EventFilter(device_id, rollout, kinds, since)
+        with self._db.read() as session:
+            rows = feed_store.events_page(session, what, before, limit + 1)
+            return [event_view(row) for row in rows], feed_store.count_events(session, what)
+
+    def oldest(self, what: EventFilter, after: int | None, limit: int) -> tuple[list[EventView], int]:
+        """Return up to `limit` + 1 events after an id, oldest first by the rule of following, and how many there are in all."""
+        with self._db.read() as session:
+            return self.since(after or 0, what, limit + 1), feed_store.count_events(session, what)
+
+    def newest(
+        self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None
+    ) -> list[EventView]:
+        """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
+        with self._db.read() as session:
+            rows = feed_store.events_page(session, EventFilter(device_id, rollout), before, limit)
+            return [event_view(row) for row in rows]
+
     def position(self) -> int:
         """Return an id up to which nothing can appear any more: that of the newest event that is SETTLED old, 0 without one."""
         with self._db.read() as session:

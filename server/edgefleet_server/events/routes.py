@@ -1,18 +1,22 @@
-"""The stream of events. Its own file because it is the one route that is asynchronous: it holds a connection open."""
+"""Operator routes of events: lists, and the stream, which holds a connection open. They only translate."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import StreamingResponse
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
-from edgefleet_server.events.model import EventFilter
+from edgefleet_server.access.dependency import Viewer
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import EventFilter, EventView
 from edgefleet_server.events.stream import EventHub, Form, StreamFilter, stream
 from edgefleet_server.events.types import is_pattern
+from edgefleet_server.web.pagination import EitherWay, ListOf
+from edgefleet_server.web.sparse_fields import ListRoute
+from edgefleet_server.web.strict_types import Moment
 
 MAX_STREAM_S = 900.0
 """A stream ends by then, and its viewer comes back: so a token that was revoked does not look on for long."""
@@ -21,7 +25,7 @@ _FORMS: dict[str, Any] = {
     "description": "events, until `max_s` is over",
     "content": {form.value: {"schema": {"type": "string"}} for form in Form},
 }
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
+AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
 
 
 class BadStreamError(EdgefleetError):
@@ -49,9 +53,47 @@ def _stream_filter(
     return StreamFilter(EventFilter(device, rollout, tuple(_listed(kind))), tuple(types))
 
 
-def add_stream_route(router: APIRouter, parts: Parts) -> None:
-    """Add the route."""
-    hub: EventHub = parts.fleet.stream
+def _event_filter(
+    since: Moment | None = None,
+    rollout: Annotated[str | None, Query(max_length=32)] = None,
+    kind: Annotated[str, Query(max_length=512, description="kinds, separated by commas")] = "",
+    device: Annotated[str | None, Query(max_length=63)] = None,
+) -> EventFilter:
+    return EventFilter(device, rollout, tuple(filter(None, (one.strip() for one in kind.split(",")))), since)
+
+
+Filter = Annotated[EventFilter, Depends(_event_filter)]
+
+
+def build_router(feed: EventLog, check_device: Callable[[str], None]) -> APIRouter:
+    """Return the lists, to be mounted under `/api/v1`. check_device: raises an error unless there is such a device."""
+    router = APIRouter(tags=["fleet"], route_class=ListRoute)
+
+    @router.get("/devices/{device_id}/events", operation_id="list_device_events")
+    def list_device_events(
+        device_id: str, page: EitherWay, _caller: Viewer, since: Moment | None = None
+    ) -> ListOf[EventView]:
+        """List what happened to one device, newest first unless `sort` says otherwise."""
+        check_device(device_id)
+        return _events(feed, EventFilter(device=device_id, since=since), page)
+
+    @router.get("/events", operation_id="list_events")
+    def list_events(page: EitherWay, _caller: Viewer, what: Filter, after_id: AfterId = None) -> ListOf[EventView]:
+        """List what happened in the fleet, newest first unless `sort` says otherwise; with `after_id` what came after that event.
+
+        Following (`after_id` = the last id that was returned, 0 from the beginning) is oldest first, misses nothing, and has no cursor.
+        """
+        if after_id is not None:
+            found, total = feed.following(after_id, what, page.limit)
+            return ListOf(items=found[: page.limit], next_cursor=None, total=total)
+        return _events(feed, what, page)
+
+    return router
+
+
+def build_stream_router(hub: EventHub) -> APIRouter:
+    """Return the stream, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["fleet"], route_class=ListRoute)
 
     @router.get(
         "/events/stream", operation_id="stream_events", response_class=StreamingResponse, responses={200: _FORMS}
@@ -75,6 +117,8 @@ def add_stream_route(router: APIRouter, parts: Parts) -> None:
         first = await anext(body)  # a refusal is an answer, not a broken stream
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": "Accept"}
         return StreamingResponse(_with_first(first, body), media_type=form.value, headers=headers)
+
+    return router
 
 
 def form_of(accept: str) -> Form:
@@ -102,6 +146,22 @@ async def _with_first(first: str, rest: Any) -> Any:
             yield text
     finally:
         await asyncio.shield(rest.aclose())
+
+
+def _events(feed: EventLog, what: EventFilter, page: PageRequest) -> ListOf[EventView]:
+    """Return the body of a list of events."""
+    if page.is_turned:
+        found, total = feed.oldest(what, page.after_number(), page.limit)
+    else:
+        found, total = feed.page(
+            device_id=what.device,
+            before=page.after_number(),
+            since=what.since,
+            limit=page.limit,
+            rollout=what.rollout,
+            kinds=what.kinds,
+        )
+    return ListOf.cut(found, page, total, lambda event: str(event.id))
 
 
 def _listed(text: str) -> list[str]:

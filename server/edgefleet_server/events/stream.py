@@ -7,7 +7,7 @@
 - A viewer keeps at most MAX_WAITING events. One that does not take them in time loses its buffer, not its events: it reads on from
   the database, as if it had come back.
 - The forms differ in nothing but how an event is written: Server-Sent Events, or a JSON object a line (NDJSON).
-Its own file because the feed knows no asyncio. Sources: the HTML standard, section "Server-sent events"; the NDJSON specification,
+The event log itself knows no asyncio. Sources: the HTML standard, section "Server-sent events"; the NDJSON specification,
 which lets a reader pass over an empty line.
 """
 

@@ -1,6 +1,6 @@
 """The public type of an event, as webhooks and streams name it: `edgefleet.rollout.paused`. Pure.
 
-Its own module because feeds are filtered by type, and the reference page (docs/reference/events.md) is held against it.
+Feeds are filtered by type, and the reference page (docs/reference/events.md) is held against it.
 Types are stable: a word of the machines that has no name here yet becomes `….changed` or its own kind, never another's name.
 """
 

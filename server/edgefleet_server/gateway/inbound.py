@@ -41,12 +41,8 @@ Spoken = TypeVar("Spoken", State, Event, Telemetry, Sample, Watched)
 _log = logging.getLogger(__name__)
 
 
-class Fleet(Protocol):
-    """What the inbound side needs of the fleet."""
-
-    def live_among(self, devices: Collection[DeviceId]) -> set[DeviceId]:
-        """Return which of these devices are known and not revoked."""
-        ...
+class Reports(Protocol):
+    """Where the inbound side stores what devices say."""
 
     def take_state(self, device_id: DeviceId, state: State) -> Signed | None:
         """Store a state; return the document that the device lacks."""
@@ -135,11 +131,18 @@ class Inbound:
     """One thread that stores what devices say. `put` is called on the MQTT thread."""
 
     def __init__(
-        self, tenant: TenantId, fleet: Fleet, telemetry: TelemetrySink, answers: Answers, clock: Clock
+        self,
+        tenant: TenantId,
+        live_among: Callable[[Collection[DeviceId]], set[DeviceId]],
+        reports: Reports,
+        telemetry: TelemetrySink,
+        answers: Answers,
+        clock: Clock,
     ) -> None:
-        """Wire the parts; `start` runs the thread."""
+        """Wire the parts; `start` runs the thread. live_among: returns which of some devices are known and not revoked."""
         self._tenant = tenant
-        self._fleet = fleet
+        self._live_among = live_among
+        self._reports = reports
         self._telemetry = telemetry
         self._answers = answers
         self._clock = clock
@@ -228,15 +231,15 @@ class Inbound:
 
     def _store(self, batch: _Batch) -> None:
         named = batch.devices()
-        live = self._fleet.live_among(named)
+        live = self._live_among(named)
         if live != named:
             self.counters.foreign += len(named - live)
             batch.keep(live)
         for device, presence in batch.presences:
-            self._try("presence", partial(self._fleet.take_presence, device, presence))
+            self._try("presence", partial(self._reports.take_presence, device, presence))
         for device, state in batch.states.items():
             self._try("state", partial(self._take_state, device, state))
-        events = self._stored("events", batch.events, self._fleet.take_events)
+        events = self._stored("events", batch.events, self._reports.take_events)
         telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
         samples = self._stored("samples", batch.samples, self._telemetry.ingest_samples)
         self._stored("what is watched", batch.watched, self._telemetry.ingest_watched)
@@ -252,7 +255,7 @@ class Inbound:
         return messages if outcome is _Outcome.STORED else []
 
     def _take_state(self, device: DeviceId, state: State) -> None:
-        document = self._fleet.take_state(device, state)
+        document = self._reports.take_state(device, state)
         if document is not None:
             self._answers.send_desired([document], again=True)
 

@@ -68,10 +68,6 @@ class Sources(Protocol):
         """Return documents signed at or after a moment, of a higher gen than is known of the device."""
         ...
 
-    def hold_envelope(self) -> bytes | None:
-        """Return the hold document."""
-        ...
-
 
 Publish = Callable[[str, bytes, int, bool], bool]
 """topic, payload, QoS, retain -> whether it was taken; blocks while there is no room."""
@@ -81,12 +77,19 @@ class Outbound:
     """One thread that publishes. Thread-safe; the `send_…` methods return at once."""
 
     def __init__(
-        self, topics: Topics, sources: Sources, repo_head: Callable[[], bytes], publish: Publish, clock: Clock
+        self,
+        topics: Topics,
+        sources: Sources,
+        repo_head: Callable[[], bytes],
+        hold: Callable[[], bytes | None],
+        publish: Publish,
+        clock: Clock,
     ) -> None:
-        """Wire the parts; `start` runs the thread."""
+        """Wire the parts; `start` runs the thread. hold: returns the signed hold, None when there never was one."""
         self._topics = topics
         self._sources = sources
         self._repo_head = repo_head
+        self._hold_envelope = hold
         self._publish = publish
         self._clock = clock
         self._queue: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -219,7 +222,7 @@ class Outbound:
         head = self._repo_head()
         if head != self._head and self._publish(self._topics.repo_head(), head, 1, True):
             self._head = head
-        hold = self._sources.hold_envelope()
+        hold = self._hold_envelope()
         if hold is not None and hold != self._hold and self._publish(self._topics.hold(), hold, 1, True):
             self._hold = hold
         if head == self._head and hold in (None, self._hold):

@@ -13,11 +13,11 @@ from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics, parse_uplink
 from edgefleet_server.fleet.desired.model import SignedDesired
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
 from edgefleet_server.gateway.outbound import Outbound
+from edgefleet_server.gateway.ports import GatewayFleet
 from edgefleet_server.gateway.responder import Blobs, Responder
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
@@ -40,7 +40,7 @@ class Gateway:
         self,
         settings: ServerSettings,
         endpoint: BrokerEndpoint,
-        fleet: FleetService,
+        fleet: GatewayFleet,
         telemetry: TelemetryService,
         registry: Blobs,
         signing: SigningService,
@@ -60,21 +60,23 @@ class Gateway:
             LinkHandlers(self._on_message, self._on_up, self._on_down),
             clock,
         )
-        self._outbound = Outbound(self._topics, fleet, signing.repo_head, self._publish_control, clock)
-        self._inbound = Inbound(tenant, fleet, telemetry, self._outbound, clock)
+        self._outbound = Outbound(
+            self._topics, fleet.documents, signing.repo_head, fleet.hold.envelope, self._publish_control, clock
+        )
+        self._inbound = Inbound(tenant, fleet.devices.live_among, fleet.receiver, telemetry, self._outbound, clock)
         self._responder = Responder(
-            self._topics, registry, signing.metadata_file, fleet.offered_to, self._publish_answer, clock
+            self._topics, registry, signing.metadata_file, fleet.documents.offered_to, self._publish_answer, clock
         )
         self._unsubscribe: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Run the threads and begin to connect. Returns at once; presence of all devices becomes unknown."""
-        self._fleet.forget_presence()
-        self._fleet.announce_broker(self._endpoint.host, self._endpoint.port, self._endpoint.mqtt)
+        self._fleet.receiver.forget_presence()
+        self._fleet.addresses.announce_broker(self._endpoint.host, self._endpoint.port, self._endpoint.mqtt)
         self._unsubscribe = [
-            self._fleet.on_desired(self._on_desired),
-            self._fleet.on_hold(self._outbound.send_shared),
-            self._fleet.on_revoked(self._outbound.clear),
+            self._fleet.desired.subscribe(self._on_desired),
+            self._fleet.hold.subscribe(self._outbound.send_shared),
+            self._fleet.revocation.subscribe(self._outbound.clear),
         ]
         self._outbound.start()
         self._inbound.start()

@@ -15,32 +15,68 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.composition.worker_container import ConverterParts, build_converter_parts
+from edgefleet_server.composition.worker_container import build_converter_parts
 from edgefleet_server.conversion.engine import ConversionEngine
 from edgefleet_server.conversion.errors import LeaseLostError, StoppedError
 from edgefleet_server.conversion.model import ClaimedJob, SandboxLimits
 from edgefleet_server.conversion.sandbox import Converter, converter_command
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db.database import Database
 from edgefleet_server.observability import logs
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
-
-if TYPE_CHECKING:
-    from edgefleet_server.composition.container import Parts
+from edgefleet_server.signing.service import SigningService
 
 _log = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.3
 TROUBLE_WAIT_S = 3.0
 
 
+class WorkerParts(Protocol):
+    """What a worker uses."""
+
+    @property
+    def settings(self) -> ServerSettings:
+        """Folders, limits, the command of the child."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """This machine's time."""
+        ...
+
+    @property
+    def db(self) -> Database:
+        """Where jobs and releases are."""
+        ...
+
+    @property
+    def signing(self) -> SigningService:
+        """Signs what was made."""
+        ...
+
+    @property
+    def conversion(self) -> ConversionService:
+        """The queue."""
+        ...
+
+    @property
+    def registry(self) -> RegistryService:
+        """Takes what was made."""
+        ...
+
+
 class Worker:
     """Claims jobs and works on them, one after another."""
 
-    def __init__(self, parts: "ConverterParts | Parts", name: str) -> None:
+    def __init__(self, parts: WorkerParts, name: str) -> None:
         self._parts = parts
         self._name = name
         self._stop = threading.Event()

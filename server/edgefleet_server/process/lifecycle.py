@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import os
+import random
 import socket
 import ssl
 import threading
@@ -25,12 +26,13 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.conversion.sandbox import active_layers
-from edgefleet_server.process.engine_thread import EngineThread
+from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.gc_tuning import collect_seldom, settle
 from edgefleet_server.process.worker_pool import WorkerPool
+from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.webhook_caller import GateCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
-from edgefleet_server.webhook.engine import WebhookSender
+from edgefleet_server.webhook.engine import Draw, WebhookSender
 
 if TYPE_CHECKING:
     from edgefleet_server.gateway.broker.model import BrokerEndpoint
@@ -144,7 +146,7 @@ class Server:
         if ServerRole.GATEWAY in roles:
             self._start_gateway(parts)
         if ServerRole.ENGINE in roles:
-            ticker = EngineThread(parts)
+            ticker = build_engine(parts)
             ticker.start()
             self._stack.callback(ticker.stop)
             parts.health.add("engine", ticker.check)
@@ -232,13 +234,17 @@ class Server:
         self._stack.callback(gateway.stop)
         if choice.kind is not BrokerKind.EXTERNAL and endpoint.host != settings.device_public_host:
             public = settings.device_public_host if settings.public_host else endpoint.host
-            parts.fleet.announce_broker(public, endpoint.port, endpoint.mqtt)
+            parts.fleet.addresses.announce_broker(public, endpoint.port, endpoint.mqtt)
         parts.health.add("broker", gateway.check)
         parts.metrics.watch_gateway(gateway.counters)
 
     def _start_callers(self, parts: Parts) -> None:
         """Start what calls others over HTTP: webhooks, and the gates of rollouts."""
-        for caller in (WebhookSender(parts, self.settings.instance), GateCaller(parts, self.settings.instance)):
+        owner = self.settings.instance
+        for caller in (
+            build_webhook_sender(parts, owner),
+            GateCaller(parts.db, parts.rollout, parts.poster, owner),
+        ):
             caller.start()
             self._stack.callback(caller.stop)
 
@@ -259,7 +265,7 @@ class Server:
         from edgefleet_server.composition.device_app import create_device_app
 
         settings = self.settings
-        parts.fleet.announce_device_port(device_socket.getsockname()[1])
+        parts.fleet.addresses.announce_device_port(device_socket.getsockname()[1])
         api_tls: dict[str, Any] = {}
         if settings.api_tls_cert is not None:
             api_tls = {"ssl_certfile": settings.api_tls_cert, "ssl_keyfile": settings.api_tls_key}
@@ -269,7 +275,12 @@ class Server:
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         }
         api = uvicorn.Config(create_app(parts), proxy_headers=settings.behind_proxy, **_LISTENER, **api_tls)
-        device = uvicorn.Config(create_device_app(parts), proxy_headers=False, **_LISTENER, **device_tls)
+        device = uvicorn.Config(
+            create_device_app(parts.fleet, parts.signing, parts.registry),
+            proxy_headers=False,
+            **_LISTENER,
+            **device_tls,
+        )
         for name, config, listening in (("api", api, api_socket), ("device", device, device_socket)):
             listener = _Listener(name, config, listening)
             self._listeners.append(listener)
@@ -337,6 +348,44 @@ class _Listener:
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(_LISTENER_STOP_S)
+
+
+def build_engine(parts: Parts) -> EngineThread:
+    """Return the engine thread of these parts, not yet started."""
+    fleet = parts.fleet
+    rollouts = RolloutController(parts.db, fleet, parts.rollout, parts.rollout.clock, parts.settings.instance)
+    rollouts.on_lag(parts.metrics.observe_lag)
+    work = EngineWork(
+        before=(
+            ("re-sign metadata", lambda _now: parts.signing.resign_due()),
+            ("re-sign desired documents", fleet.desired.resign_due),
+            ("re-sign the brake", fleet.hold.resign_due),
+        ),
+        hourly=(
+            ("prune telemetry", parts.telemetry.prune),
+            ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
+            ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
+            ("prune alerts", lambda _now: parts.alerts.prune()),
+            ("prune kept answers", lambda _now: parts.access.repeats.prune()),
+        ),
+    )
+    news = (fleet.receiver.news.subscribe, parts.rollout.on_change)
+    return EngineThread(rollouts, work, news, parts.metrics.ticks, parts.clock, parts.settings.engine_tick_s)
+
+
+def build_webhook_sender(parts: Parts, owner: str, *, draw: Draw = random.random) -> WebhookSender:
+    """Return what sends the webhooks of these parts, not yet started. draw: 0 to 1, for the back-off."""
+    return WebhookSender(
+        parts.db,
+        parts.fleet.feed,
+        parts.webhooks,
+        parts.poster,
+        owner,
+        shared=parts.shared,
+        own=parts.clock,
+        timeout_s=parts.settings.webhook_timeout_s,
+        draw=draw,
+    )
 
 
 def ensure_certificate(parts: Parts) -> None:

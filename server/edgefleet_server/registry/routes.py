@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from edgefleet_protocol.digest import Sha256, parse_sha256
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
 from edgefleet_protocol.profile import profile_to_dict
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Publisher, Viewer
+from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.registry import rules
+from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import READ_BYTES
 from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
 from edgefleet_server.registry.schemas import (
@@ -28,6 +28,7 @@ from edgefleet_server.registry.schemas import (
     ReleaseOut,
 )
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.signing.service import SigningService
 from edgefleet_server.web.pagination import ByName, ListOf, paged
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
@@ -38,21 +39,19 @@ _BYTES: dict[int | str, dict[str, Any]] = {
     206: {"description": "the part that `Range` asked for", "content": _BINARY},
     416: {"description": "the range lies outside the blob"},
 }
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 ReleasePage = Annotated[PageRequest, paged("-created_at", "created_at")]
 BundlePage = Annotated[PageRequest, paged("-signed_at", "signed_at")]
-Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
 
 
-def build_router(parts: Parts) -> APIRouter:
+def build_router(registry: RegistryService, signing: SigningService, db: Database) -> APIRouter:
     """Return the registry's routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["registry"], route_class=ListRoute)
-    _add_blob_routes(router, parts.registry)
-    _add_release_routes(router, parts.registry)
-    _add_model_routes(router, parts.registry)
-    _add_bundle_routes(router, parts)
-    _add_alias_routes(router, parts)
-    _add_profile_routes(router, parts.registry)
+    _add_blob_routes(router, registry)
+    _add_release_routes(router, registry)
+    _add_model_routes(router, registry)
+    _add_bundle_routes(router, registry, signing)
+    _add_alias_routes(router, registry.aliases, db)
+    _add_profile_routes(router, registry)
     return router
 
 
@@ -167,9 +166,7 @@ def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:
         return ModelOut.of(registry.model(parse_model_name(name)))
 
 
-def _add_bundle_routes(router: APIRouter, parts: Parts) -> None:
-    registry = parts.registry
-
+def _add_bundle_routes(router: APIRouter, registry: RegistryService, signing: SigningService) -> None:
     @router.get("/bundles", operation_id="list_bundles")
     def list_bundles(
         page: BundlePage, _caller: Viewer, model: str | None = None, profile: str | None = None
@@ -184,12 +181,10 @@ def _add_bundle_routes(router: APIRouter, parts: Parts) -> None:
         """Return one signed bundle from the inside, and how it is signed."""
         bundle = registry.bundle(parse_sha256(sha256))
         manifest, trouble = registry.readable_manifest(bundle)
-        return BundleInsideOut.with_contents(bundle, parts.signing.target(bundle.target), manifest, trouble)
+        return BundleInsideOut.with_contents(bundle, signing.target(bundle.target), manifest, trouble)
 
 
-def _add_alias_routes(router: APIRouter, parts: Parts) -> None:
-    aliases = parts.registry.aliases
-
+def _add_alias_routes(router: APIRouter, aliases: AliasBook, db: Database) -> None:
     @router.get("/models/{name}/aliases", operation_id="list_aliases")
     def list_aliases(name: str, _caller: Viewer) -> ListOf[AliasOut]:
         """List the aliases of a model by name: names of releases that move."""
@@ -219,8 +214,8 @@ def _add_alias_routes(router: APIRouter, parts: Parts) -> None:
     ) -> AliasOut:
         """Let an alias stand for a version, so that `model@alias` means it. What was rolled out does not follow."""
         model = parse_model_name(name)
-        with acting(parts.db, dry_run=dry_run), parts.db.session():
-            expected.check(lambda: _alias_tag(parts, model, alias))
+        with acting(db, dry_run=dry_run), db.session():
+            expected.check(lambda: _alias_tag(aliases, model, alias))
             found, is_new = aliases.set(model, alias, parse_version(wanted.version), caller.name)
         response.status_code = 201 if is_new else 200
         put_tag(response, tag_of(found.model, found.alias, found.version))
@@ -232,14 +227,14 @@ def _add_alias_routes(router: APIRouter, parts: Parts) -> None:
     def remove_alias(name: str, alias: str, expected: IfMatch, dry_run: DryRun, _caller: Publisher) -> Response:
         """Remove an alias; its release stays."""
         model = parse_model_name(name)
-        with acting(parts.db, dry_run=dry_run), parts.db.session():
-            expected.check(lambda: _alias_tag(parts, model, alias))
+        with acting(db, dry_run=dry_run), db.session():
+            expected.check(lambda: _alias_tag(aliases, model, alias))
             aliases.remove(model, alias)
         return Response(status_code=204)
 
 
-def _alias_tag(parts: Parts, model: str, alias: str) -> str:
-    found = parts.registry.aliases.get(model, alias, lock=True)
+def _alias_tag(aliases: AliasBook, model: str, alias: str) -> str:
+    found = aliases.get(model, alias, lock=True)
     return tag_of(found.model, found.alias, found.version)
 
 

@@ -1,6 +1,6 @@
 """Which devices of a stratum each stage of a spec would take, as the planner takes them: by rank, cut, match and mode. Pure.
 
-Its own module because a plan shows it and a finding counts with it. A device that ran the release beside its version counts anew
+A plan shows it and a finding counts with it. A device that ran the release beside its version counts anew
 in the first stage of another mode that reaches it.
 Source: docs/explanation/rollouts.md, "Who is in which stage"; ADR 0035.
 """

@@ -3,50 +3,46 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Operator, Viewer
+from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
 from edgefleet_server.rollout.explanation import DeviceExplanation
 from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SkipIn, SpecIn, UndoIn
+from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.devices import RolloutDevice
-from edgefleet_server.rollout.status.experiments import ExperimentResult, ExperimentView
+from edgefleet_server.rollout.status.experiments import ExperimentReader, ExperimentResult, ExperimentView
 from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
 from edgefleet_server.rollout.status.strategies import StrategyView, strategies, strategy
 from edgefleet_server.web.pagination import ByDevice, ListOf, NewestFirst, paged
 from edgefleet_server.web.preconditions import DryRun, acting, put_location
 from edgefleet_server.web.sparse_fields import ListRoute
 
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 RolloutPage = Annotated[PageRequest, paged("-created_at", "created_at")]
-Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 
 
-def build_router(parts: Parts) -> APIRouter:
+def build_router(rollouts: RolloutService, db: Database) -> APIRouter:
     """Return the rollouts' routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["rollout"], route_class=ListRoute)
-    _add_making(router, parts)
-    _add_reading(router, parts)
-    _add_steering(router, parts)
-    _add_answers(router, parts)
-    _add_experiments(router, parts)
+    _add_making(router, rollouts, db)
+    _add_reading(router, rollouts)
+    _add_steering(router, rollouts, db)
+    _add_answers(router, rollouts, db)
+    _add_experiments(router, rollouts.experiments)
     _add_strategies(router)
     return router
 
 
-def _add_making(router: APIRouter, parts: Parts) -> None:
-    rollouts = parts.rollout
-
+def _add_making(router: APIRouter, rollouts: RolloutService, db: Database) -> None:
     @router.post("/rollouts", operation_id="create_rollout", status_code=201)
     def create_rollout(spec: SpecIn, response: Response, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Start a rollout: a spec, alone or as `{apiVersion, kind, metadata, spec}`."""
-        with acting(parts.db, dry_run=dry_run):
+        with acting(db, dry_run=dry_run):
             made = rollouts.reader.rollout(rollouts.create(spec, caller.name))
         put_location(response, f"/rollouts/{made.id}")
         return made
@@ -57,8 +53,8 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
         return rollouts.plan(spec)
 
 
-def _add_reading(router: APIRouter, parts: Parts) -> None:
-    reader = parts.rollout.reader
+def _add_reading(router: APIRouter, rollouts: RolloutService) -> None:
+    reader = rollouts.reader
 
     @router.get("/rollouts", operation_id="list_rollouts")
     def list_rollouts(
@@ -81,7 +77,7 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
     @router.get("/rollouts/{rollout_id}/plan", operation_id="get_rollout_plan")
     def get_rollout_plan(rollout_id: str, _caller: Viewer) -> PlanView:
         """Say who belongs to which stage, and why."""
-        return parts.rollout.plan_of(rollout_id)
+        return rollouts.plan_of(rollout_id)
 
     @router.get("/rollouts/{rollout_id}/devices", operation_id="list_rollout_devices")
     def list_rollout_devices(
@@ -108,11 +104,9 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
         return ListOf.cut(found, page, reader.count_decisions(rollout_id), lambda one: str(one.id))
 
 
-def _add_steering(router: APIRouter, parts: Parts) -> None:
-    rollouts = parts.rollout
-
+def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> None:
     def steer(rollout_id: str, act: Callable[[], None], *, dry_run: bool) -> RolloutView:
-        with acting(parts.db, dry_run=dry_run):
+        with acting(db, dry_run=dry_run):
             act()
             return rollouts.reader.rollout(rollout_id)
 
@@ -165,27 +159,23 @@ def _add_steering(router: APIRouter, parts: Parts) -> None:
         return rollouts.undo(said.name, caller.name, said.reason, dry_run=asked_dry or said.dry_run)
 
 
-def _add_answers(router: APIRouter, parts: Parts) -> None:
-    rollouts = parts.rollout
-
+def _add_answers(router: APIRouter, rollouts: RolloutService, db: Database) -> None:
     @router.post("/rollouts/{rollout_id}:approve", operation_id="approve_rollout")
     def approve_rollout(rollout_id: str, said: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
         """Let the stages that wait for an approval open; needs the role that their spec names."""
-        with acting(parts.db, dry_run=dry_run):
+        with acting(db, dry_run=dry_run):
             rollouts.approve(rollout_id, caller, said.reason, said.stratum)
             return rollouts.reader.rollout(rollout_id)
 
     @router.post("/rollouts/{rollout_id}:deny", operation_id="deny_rollout")
     def deny_rollout(rollout_id: str, said: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
         """Refuse the stages that wait: what was rolled out there goes back; needs the role that their spec names."""
-        with acting(parts.db, dry_run=dry_run):
+        with acting(db, dry_run=dry_run):
             rollouts.deny(rollout_id, caller, said.reason, said.stratum)
             return rollouts.reader.rollout(rollout_id)
 
 
-def _add_experiments(router: APIRouter, parts: Parts) -> None:
-    reader = parts.rollout.experiments
-
+def _add_experiments(router: APIRouter, reader: ExperimentReader) -> None:
     @router.get("/experiments", operation_id="list_experiments")
     def list_experiments(
         page: RolloutPage, _caller: Viewer, model: Annotated[str | None, Query(max_length=63)] = None

@@ -18,8 +18,8 @@ from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId,
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.access.model import Principal
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.selectors import grammar
 from edgefleet_server.fleet.selectors.count import DeviceSet
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.assignments import UNCOUNTED
 from edgefleet_server.rollout.commands import retry, steer, undo
@@ -35,6 +35,7 @@ from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutSt
 from edgefleet_server.rollout.placement import is_countable
 from edgefleet_server.rollout.planner import approvals
 from edgefleet_server.rollout.planner.bake import plan_regression
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
@@ -62,7 +63,7 @@ class RolloutService:
     def __init__(
         self,
         db: Database,
-        fleet: FleetService,
+        fleet: RolloutFleet,
         registry: RegistryService,
         clock: Clock,
         telemetry: TelemetryService,
@@ -82,7 +83,7 @@ class RolloutService:
         self.experiments = ExperimentReader(db, self.loader, telemetry)
         self._undoer = Undoer(fleet, registry, self.loader)
         self._wakers: list[Callable[[], None]] = []
-        fleet.add_group_guard(self._uses_group)
+        fleet.groups.add_guard(self._uses_group)
 
     def on_change(self, waker: Callable[[], None]) -> None:
         """Call `waker` when a rollout was made or steered: the engine looks at once."""
@@ -139,7 +140,7 @@ class RolloutService:
     def _check(self, spec: Spec, salt: str) -> None:
         """Raise LintError for what cannot work, and what the registry raises for a release that is unknown."""
         for selector in selectors_in(spec):
-            self._fleet.pin_groups(selector)
+            self._fleet.groups.pin(selector)
         if spec.shape.rollback_to not in (PREVIOUS, NO_WAY_BACK):
             self.loader.bundles(ReleaseRef.parse(spec.shape.rollback_to))
         findings = self._findings(spec, salt)
@@ -155,7 +156,7 @@ class RolloutService:
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""
         unpinned = f"{spec.selector},!{PIN_LABEL}" if spec.selector else f"!{PIN_LABEL}"
-        return list(overlaps(session, self._fleet, ref.model, spec.selector, DeviceSet(unpinned)))
+        return list(overlaps(session, self._fleet.offers, ref.model, spec.selector, DeviceSet(unpinned)))
 
     def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
@@ -199,7 +200,7 @@ class RolloutService:
             before = RolloutState(row.state)
             row.state, row.reason = step_rollout(before, event).value, reason
             events.append(event_of(row, "rollout", before.value, row.state, by, reason=reason))
-        self._fleet.add_events(events)
+        self._fleet.feed.add(events)
         self.carrier.counted.note(session, events)
         return row
 
@@ -210,7 +211,7 @@ class RolloutService:
         made = plan(spec, salt, members, bundles, with_power=with_power)
         if has_pace(spec):
             wanted = {one.device for one in members if not one.pinned}
-            devices = [one for one in self._fleet.population(spec.selector) if one.id in wanted]
+            devices = [one for one in self._fleet.devices.population(spec.selector) if one.id in wanted]
             made = with_findings(made, pace_findings(spec, devices, self.clock.now()))
         return self._with_cost(made, spec, members, bundles) if with_cost else made
 
@@ -331,7 +332,7 @@ class RolloutService:
         with self._db.session() as session:
             row = store_rollouts.rollout(session, rollout_id)
             crowd = DeviceSet(ids=assignments.named_in(session, row.id, mine))
-            for other in overlaps(session, self._fleet, row.model, row.selector, crowd):
+            for other in overlaps(session, self._fleet.offers, row.model, row.selector, crowd):
                 raise in_the_way(other)
 
     def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undo.UndoView:
@@ -427,7 +428,10 @@ class RolloutService:
     def _uses_group(self, group: str) -> str | None:
         with self._db.read() as session:
             for row in store_rollouts.active(session):
-                if any(group in self._fleet.groups_in(selector) for selector in selectors_in(parse_spec(row.spec))):
+                if any(
+                    group in grammar.parse_selector(selector).groups()
+                    for selector in selectors_in(parse_spec(row.spec))
+                ):
                     return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
         return None
 

@@ -2,20 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Viewer
 from edgefleet_server.search.model import Hit
-from edgefleet_server.search.service import EACH
+from edgefleet_server.search.service import EACH, SearchService
 from edgefleet_server.web.pagination import ListOf
 from edgefleet_server.web.sparse_fields import ListRoute
 
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
-
-def build_router(parts: Parts) -> APIRouter:
+def build_router(search: SearchService) -> APIRouter:
     """Return the route, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["search"], route_class=ListRoute)
 
@@ -26,7 +22,7 @@ def build_router(parts: Parts) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=50, description="of each kind")] = EACH,
     ) -> ListOf[Hit]:
         """Find devices, groups, models, releases and rollouts by a part of their names; the best of each kind first."""
-        found = parts.search.find(q, limit)
+        found = search.find(q, limit)
         return ListOf.whole(found)
 
     return router

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.model import Hit, HitKind
@@ -23,9 +23,9 @@ _PATHS: Final = {
 class SearchService:
     """Finds things by a part of their names."""
 
-    def __init__(self, fleet: FleetService, registry: RegistryService, rollouts: RolloutService) -> None:
+    def __init__(self, devices: InventorySearch, registry: RegistryService, rollouts: RolloutService) -> None:
         """Wire the features."""
-        self._fleet = fleet
+        self._devices = devices
         self._registry = registry
         self._rollouts = rollouts
 
@@ -35,9 +35,9 @@ class SearchService:
         return list(self._all(wanted, limit)) if wanted else []
 
     def _all(self, text: str, limit: int) -> Iterator[Hit]:
-        for device in self._fleet.finder.devices(text, limit):
+        for device in self._devices.devices(text, limit):
             yield _hit(HitKind.DEVICE, device.id, f"{device.status}, {device.profile}")
-        for group in self._fleet.finder.groups(text, limit):
+        for group in self._devices.groups(text, limit):
             yield _hit(HitKind.GROUP, group.name, group.selector or "every device")
         models, releases = self._registry.find(text, limit)
         for model in models:

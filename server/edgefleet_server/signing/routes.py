@@ -1,25 +1,19 @@
 """Routes of keys and certificates. They only translate, and read: keys are made and changed where they lie."""
 
-from typing import Annotated
+from fastapi import APIRouter
 
-from fastapi import APIRouter, Depends
-
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Viewer
 from edgefleet_server.db.keyset import rest_of
 from edgefleet_server.signing.schemas import TrustOut
+from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import RoleView
 from edgefleet_server.web.pagination import ByName, ListOf
 from edgefleet_server.web.sparse_fields import ListRoute
 
-Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 
-
-def build_router(parts: Parts) -> APIRouter:
+def build_router(signing: SigningService) -> APIRouter:
     """Return the routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["signing"], route_class=ListRoute)
-    signing = parts.signing
 
     @router.get("/keys", operation_id="list_keys")
     def list_keys(page: ByName, _caller: Viewer) -> ListOf[RoleView]:

@@ -15,7 +15,9 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Task
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
+from edgefleet_server.fleet.desired.documents import DesiredBook
+from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.errors import CaptureUnknownError, NoCaptureKeyError
 from edgefleet_server.telemetry.model import CaptureFetch, CaptureView
@@ -28,16 +30,20 @@ KEPT: Final = timedelta(days=30)
 class CaptureService:
     """Fetches and gives out captured records. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock, fleet: FleetService) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, devices: FleetReader, key: CaptureKeyBook, desired: DesiredBook
+    ) -> None:
         """Wire the parts."""
         self._db = db
         self._clock = clock
-        self._fleet = fleet
+        self._devices = devices
+        self._key = key
+        self._desired = desired
 
     def ask(self, device_id: str, *, model: str, reason: str, limit: int, by: str) -> CaptureFetch:
         """Ask a device for its newest records. Raises DeviceUnknownError, DeviceRevokedError, NoCaptureKeyError."""
-        self._fleet.reader.check(device_id)
-        if self._fleet.capture_key() is None:
+        self._devices.check(device_id)
+        if self._key.key() is None:
             raise NoCaptureKeyError(
                 "No device captures anything: the tenant has no capture key.",
                 next_step="Make one: `edgectl capture-key new --out capture.key`.",
@@ -57,7 +63,7 @@ class CaptureService:
         with self._db.session() as session:
             session.add(row)
             session.flush()
-            self._fleet.add_task(DeviceId(device_id), Task(id=row.id, kind="capture", until=row.until, args=args))
+            self._desired.add_task(DeviceId(device_id), Task(id=row.id, kind="capture", until=row.until, args=args))
             return _fetch(row, now)
 
     def fetch(self, device_id: str, fetch_id: str) -> CaptureFetch:
@@ -72,7 +78,7 @@ class CaptureService:
         self, device_id: str, fetch_id: str | None, after: str | None, limit: int
     ) -> tuple[list[CaptureView], int]:
         """Return records of a device, of one fetch or of all, in order of id, and how many there are."""
-        self._fleet.reader.check(device_id)
+        self._devices.check(device_id)
         with self._db.read() as session:
             rows, total = store.captures_page(session, device_id, fetch_id, after, limit)
             return [_view(row) for row in rows], total

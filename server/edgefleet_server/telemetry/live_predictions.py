@@ -12,8 +12,9 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import PredictionLine
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.live_view import LIFE
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import PredictionsView, WatchView
 from edgefleet_server.telemetry.rules import prediction_view
@@ -22,27 +23,28 @@ from edgefleet_server.telemetry.rules import prediction_view
 class LivePredictions:
     """Begins a watch and gives out what is seen. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock, fleet: FleetService) -> None:
+    def __init__(self, db: Database, clock: Clock, devices: FleetReader, desired: DesiredBook) -> None:
         """Wire the parts."""
         self._db = db
         self._clock = clock
-        self._fleet = fleet
+        self._devices = devices
+        self._desired = desired
 
     def begin(self, device_id: str) -> WatchView:
         """Watch a device from now on. Raises DeviceUnknownError, DeviceRevokedError."""
-        self._fleet.reader.check(device_id)
-        until = self._fleet.desired.watch(DeviceId(device_id))
-        return WatchView(device_id, until, self._fleet.reader.device(device_id).status.value)
+        self._devices.check(device_id)
+        until = self._desired.watch(DeviceId(device_id))
+        return WatchView(device_id, until, self._devices.device(device_id).status.value)
 
     def look(self, device_id: str, after_id: int, model: str) -> PredictionsView:
         """Return what came after a message, of one model or of all (""); a watch that is in force goes on.
 
         Raises DeviceUnknownError, DeviceRevokedError.
         """
-        self._fleet.reader.check(device_id)
-        until = self._fleet.desired.watched_until(DeviceId(device_id))
+        self._devices.check(device_id)
+        until = self._desired.watched_until(DeviceId(device_id))
         if until is not None and until - self._clock.now() < LIFE / 2:
-            until = self._fleet.desired.watch(DeviceId(device_id))
+            until = self._desired.watch(DeviceId(device_id))
         with self._db.read() as session:
             rows = store.watched_after(session, device_id, after_id)
             items = [

@@ -7,37 +7,10 @@ from typing import Any, Final
 
 from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap
 from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.fleet.inventory.telemetry_views import AgreementView
 
 RETENTION: Final = timedelta(days=30)
 """How long windows are kept."""
-
-
-@dataclass(frozen=True)
-class AgreementView:
-    """Figures of shadows, of one window or of many. What each means is said at `ShadowView`, which the API shows."""
-
-    offered: int
-    dropped: int
-    compared: int
-    failed: int
-    judged: int
-    agreed: int
-    agreement: float | None
-    delta_p50: float | None
-    delta_p95: float | None
-    overlap: float | None
-    active_p95_ms: float | None
-
-
-@dataclass(frozen=True)
-class ShadowView(AgreementView):
-    """How a candidate compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged.
-
-    Deltas are of scores, within 19 %; overlap is the mean intersection over union of boxes. kept: disagreements on the device now.
-    """
-
-    active_p50_ms: float | None
-    kept: int
 
 
 def agreement_of(figures: ShadowFigures) -> AgreementView:
@@ -59,35 +32,6 @@ def agreement_of(figures: ShadowFigures) -> AgreementView:
     )
 
 
-@dataclass(frozen=True)
-class WindowView:
-    """One window of one model. Latencies are milliseconds, within 1 %; None when nothing was counted.
-
-    joules_per_answer: of a measurement, None where the board cannot tell.
-    """
-
-    model: str
-    lane: str
-    version: str
-    sha256: str
-    t0: datetime
-    length_s: int
-    received_at: datetime
-    n: int
-    errors: int
-    timeouts: int
-    nonfinite: int
-    crashes: int
-    latency_p50_ms: float | None
-    latency_p95_ms: float | None
-    latency_p99_ms: float | None
-    classes: Sequence[int]
-    worker_rss_bytes: int
-    worker_cpu_s: float
-    shadow: ShadowView | None = None
-    joules_per_answer: float | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class PeriodWindow:
     """One window as it adds up with others: counts, the packed latency sketch, counts by class. joules_per_answer: -1 = not reported."""
@@ -105,18 +49,6 @@ class PeriodWindow:
     classes: Sequence[int]
     joules_per_answer: float
     shadow: ShadowFigures | None
-
-
-@dataclass(frozen=True)
-class Latest:
-    """The newest message of a device: its own figures, and the newest window of each model and lane."""
-
-    at: datetime
-    received_at: datetime
-    system: Mapping[str, Any]
-    queue_bytes: int
-    dropped: int
-    windows: Sequence[WindowView]
 
 
 @dataclass(frozen=True)

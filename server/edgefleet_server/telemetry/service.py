@@ -18,14 +18,12 @@ from edgefleet_protocol.comparison import ShadowFigures, check_shadow
 from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.inventory.telemetry_views import Latest, ShadowView, WindowView
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import (
     RETENTION,
     Figures,
-    Latest,
     PeriodWindow,
-    ShadowView,
-    WindowView,
     agreement_of,
 )
 from edgefleet_server.telemetry.rules import watched_row

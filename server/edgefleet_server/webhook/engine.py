@@ -19,12 +19,14 @@ from typing import Final
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.composition.container import Parts
-from edgefleet_server.outbound.http_post import Posted
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.outbound.http_post import HttpPoster, Posted
 from edgefleet_server.webhook import rules, store
 from edgefleet_server.webhook.model import DeliveryState, Outcome, Parcel, Receiver
-from edgefleet_server.webhook.service import MAX_WEBHOOKS
+from edgefleet_server.webhook.service import MAX_WEBHOOKS, WebhookService
 
 POLL_S: Final = 1.0
 STOP_WAIT_S: Final = 3.0
@@ -37,15 +39,28 @@ _log = logging.getLogger(__name__)
 class WebhookSender:
     """Sends for one process. `owner` is unique among the processes that share the database. draw: 0 to 1, for the back-off."""
 
-    def __init__(self, parts: Parts, owner: str, *, draw: Draw = random.random) -> None:
-        self._db = parts.db
-        self._feed = parts.fleet.feed
-        self._service = parts.webhooks
-        self._poster = parts.poster
-        self._clock = parts.shared
-        self._own = parts.clock
+    def __init__(  # noqa: PLR0913  # two clocks, and what it sends with
+        self,
+        db: Database,
+        feed: EventLog,
+        service: WebhookService,
+        poster: HttpPoster,
+        owner: str,
+        *,
+        shared: Clock,
+        own: Clock,
+        timeout_s: float,
+        draw: Draw = random.random,
+    ) -> None:
+        """Wire the parts. shared: the time that all processes of the database go by; own: this machine's."""
+        self._db = db
+        self._feed = feed
+        self._service = service
+        self._poster = poster
+        self._clock = shared
+        self._own = own
         self._owner = owner
-        self._timeout_s = parts.settings.webhook_timeout_s
+        self._timeout_s = timeout_s
         self._draw = draw
         self._lock = threading.Lock()
         self._busy: set[str] = set()

@@ -2,35 +2,31 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
-from edgefleet_server.access.dependency import require
-from edgefleet_server.access.model import Principal, Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.dependency import Admin, Operator
+from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest, rest_of
 from edgefleet_server.web.pagination import ListOf, NewestFirst, paged
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
 from edgefleet_server.webhook.schemas import NewSecretOut, RotateIn, WebhookIn
+from edgefleet_server.webhook.service import WebhookService
 
-Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
-Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 WebhookPage = Annotated[PageRequest, paged("created_at", "-created_at")]
 Delivery = Annotated[int, Path(ge=1, lt=2**63)]
 
 
-def build_router(parts: Parts) -> APIRouter:
+def build_router(webhooks: WebhookService, db: Database) -> APIRouter:
     """Return the webhooks' routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["webhook"], route_class=ListRoute)
-    _add_making(router, parts)
-    _add_deliveries(router, parts)
+    _add_making(router, webhooks, db)
+    _add_deliveries(router, webhooks)
     return router
 
 
-def _add_making(router: APIRouter, parts: Parts) -> None:
-    webhooks = parts.webhooks
-
+def _add_making(router: APIRouter, webhooks: WebhookService, db: Database) -> None:
     @router.post("/webhooks", operation_id="create_webhook", status_code=201)
     def create_webhook(wanted: WebhookIn, response: Response, caller: Admin) -> NewSecretOut:
         """Send events to a URL from now on; the secret that signs them is in this answer and nowhere else."""
@@ -55,7 +51,7 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
     @router.delete("/webhooks/{webhook_id}", operation_id="delete_webhook", status_code=204, response_class=Response)
     def delete_webhook(webhook_id: str, expected: IfMatch, dry_run: DryRun, _caller: Admin) -> Response:
         """Remove a webhook and its log; nothing more is sent to it."""
-        with acting(parts.db, dry_run=dry_run), parts.db.session():
+        with acting(db, dry_run=dry_run), db.session():
             expected.check(lambda: _tag(webhooks.webhook(webhook_id)))
             webhooks.delete(webhook_id)
         return Response(status_code=204)
@@ -73,9 +69,7 @@ def _add_making(router: APIRouter, parts: Parts) -> None:
         return made
 
 
-def _add_deliveries(router: APIRouter, parts: Parts) -> None:
-    webhooks = parts.webhooks
-
+def _add_deliveries(router: APIRouter, webhooks: WebhookService) -> None:
     @router.get("/webhooks/{webhook_id}/deliveries", operation_id="list_webhook_deliveries")
     def list_webhook_deliveries(
         webhook_id: str, page: NewestFirst, _caller: Operator, state: Annotated[DeliveryState | None, Query()] = None

@@ -6,19 +6,9 @@ from collections.abc import Iterator
 import pytest
 from fastapi.routing import APIRoute
 
-from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of
-from edgefleet_server.alerting import routes as alerting_routes
-from edgefleet_server.composition import prometheus_sd
-from edgefleet_server.conversion import routes as conversion_routes
-from edgefleet_server.fleet import routes as fleet_routes
-from edgefleet_server.registry import routes as registry_routes
-from edgefleet_server.rollout import routes as rollout_routes
-from edgefleet_server.search import routes as search_routes
-from edgefleet_server.signing import routes as signing_routes
-from edgefleet_server.telemetry import routes as telemetry_routes
-from edgefleet_server.webhook import routes as webhook_routes
+from edgefleet_server.composition.api_app import api_routers
 from tests.support.servers import ApiHouse
 
 METHODS = ("get", "put", "post", "patch", "delete", "head")
@@ -39,11 +29,8 @@ def test_every_route_is_in_the_table_and_every_row_is_a_route(house: ApiHouse) -
 
 def test_every_route_declares_the_role_that_the_table_gives_it(house: ApiHouse) -> None:
     declared: dict[tuple[str, str], set[Role]] = {}
-    for feature in (
-        access_routes, registry_routes, conversion_routes, fleet_routes, telemetry_routes, rollout_routes, webhook_routes,
-        alerting_routes, search_routes, signing_routes, prometheus_sd,
-    ):  # fmt: skip
-        for route in feature.build_router(house.parts).routes:
+    for router in api_routers(house.parts):
+        for route in router.routes:
             assert isinstance(route, APIRoute)
             needed = [dependency.call for dependency in route.dependant.dependencies]
             roles = {call.required_role for call in needed if call is not None and hasattr(call, "required_role")}

@@ -46,11 +46,11 @@ class Device:
     def connect(self, *, on: bool = True) -> None:
         """Appear, or go."""
         presence = Presence(on=on, conn_id="c1", boot_id="b1", ts=0)
-        self.fleet.parts.fleet.take_presence(self.id, presence)
+        self.fleet.parts.fleet.receiver.take_presence(self.id, presence)
 
     def desired(self) -> Desired:
         """Return the device's newest document."""
-        signed = self.fleet.parts.fleet.desired_of(self.id)
+        signed = self.fleet.parts.fleet.documents.of_device(self.id)
         assert signed is not None
         return decode_desired(base64.b64decode(json.loads(signed.envelope)["payload"]))
 
@@ -86,7 +86,7 @@ class Device:
         state = State(
             device=self.id, gen=gen, boot_id="b1", seq=self.seq, ts=0, models=models, agent_version="0.1.0", **told
         )
-        self.fleet.parts.fleet.take_state(self.id, state)
+        self.fleet.parts.fleet.receiver.take_state(self.id, state)
 
     def event(self, phase: Phase, target: str, **told: Any) -> None:
         """Send one event."""
@@ -95,7 +95,7 @@ class Device:
             device=self.id, boot_id="b1", seq=self.seq, ts=ts, kind=EventKind.PHASE, model="digits", target=target,
             phase=phase, **told,
         )  # fmt: skip
-        self.fleet.parts.fleet.take_events([event])
+        self.fleet.parts.fleet.receiver.take_events([event])
 
     def measure(self) -> None:
         """Send one telemetry window."""
@@ -162,8 +162,10 @@ class Fleet:
 
     def device(self, name: str, profile: str = ORT, labels: Mapping[str, str] | None = None) -> Device:
         """Enrol a device and connect it."""
-        claim = self.parts.fleet.create_claims(labels=labels, profile=profile, name_prefix=name, created_by="test")
-        enrolled = self.parts.fleet.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
+        claim = self.parts.fleet.enrolment.create_claims(
+            labels=labels, profile=profile, name_prefix=name, created_by="test"
+        )
+        enrolled = self.parts.fleet.enrolment.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
         device = Device(self, enrolled.device_id)
         device.connect()
         self.by_id[device.id] = device
@@ -220,7 +222,9 @@ def staged(fleet: Fleet) -> tuple[str, str]:
     devices = [
         fleet.device(f"cam{n}", ORT if n < 6 else LITERT, {"site": "hall" if n % 2 else "yard"}) for n in range(9)
     ]
-    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann"
+    )
     for device in devices:
         fleet.tick(seconds=3)
         device.report(Phase.COMMITTED)

@@ -125,7 +125,7 @@ def stocked(fleet: Fleet) -> None:
     devices = [fleet.device(f"cam{n}") for n in range(3)]
     for number, device in enumerate(devices):
         ref = "digits@1.0.0" if number == 0 else "digits@1.1.0"
-        fleet.parts.fleet.deploy(ReleaseRef.parse(ref), device=device.id)
+        fleet.parts.fleet.deployer.deploy(ReleaseRef.parse(ref), device=device.id)
         device.report(Phase.COMMITTED)
         measured(fleet, device, ref, p50_ms=4.0 if number == 0 else 3.0, errors=8 if number == 0 else 0)
     fleet.house.clock.turn(minutes=1)  # what was learnt when they were published is not kept longer

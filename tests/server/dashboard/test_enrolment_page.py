@@ -29,13 +29,13 @@ CHROMIUM = binary()
 def crowd(fleet: Fleet, count: int = 1, **facts: Any) -> list[str]:
     """Let devices wait; return their fingerprints."""
     order: dict[str, Any] = {"approval": True, "uses": 100, "labels": {"site": "lab"}, "created_by": "ann"}
-    claims = fleet.parts.fleet.create_claims(count=1 + count // 100, **order)
+    claims = fleet.parts.fleet.enrolment.create_claims(count=1 + count // 100, **order)
     found = []
     for number in range(count):
         made = claims[number // 100]
         told = {**FACTS, "hostname": f"cam-{number:02}", "board": "Raspberry Pi 4", **facts}
         with pytest.raises(ApprovalPendingError) as caught:
-            fleet.parts.fleet.enroll(made.token, KeyedDevice().csr(), told)
+            fleet.parts.fleet.enrolment.enroll(made.token, KeyedDevice().csr(), told)
         found.append(caught.value.waiting.fingerprint)
         fleet.house.clock.turn(seconds=1)
     return found
@@ -78,7 +78,7 @@ def test_ticked_ones_are_let_in_and_others_wait_on(fleet: Fleet) -> None:
     assert [one in shown for one in waiting] == [False, False, False, True, True]
     let_in = text_of(page.get("/enrolment?state=approved").text)
     assert all(one in let_in for one in waiting[:3])
-    assert len(fleet.parts.fleet.select("site=lab")) == 3
+    assert len(fleet.parts.fleet.devices.select("site=lab")) == 3
     row = fleet.house.client(Role.ADMIN).get("/api/v1/audit").json()["items"][0]
     assert (row["action"], row["status"]) == ("approve_pending_devices", 200)
 
@@ -108,7 +108,7 @@ def test_a_viewer_s_form_does_nothing(fleet: Fleet) -> None:
     assert (
         send(signed_in(fleet, Role.VIEWER), "approve_pending_devices", {"body.ids": [fingerprint]}).status_code == 403
     )
-    assert fleet.parts.fleet.select("") == []
+    assert fleet.parts.fleet.devices.select("") == []
 
 
 def test_a_new_token_is_shown_once_with_its_line_and_a_picture(fleet: Fleet) -> None:
@@ -123,7 +123,7 @@ def test_a_new_token_is_shown_once_with_its_line_and_a_picture(fleet: Fleet) -> 
     assert "style=" not in answer.text
     assert "fingerprint" in answer.text
     with pytest.raises(ApprovalPendingError):
-        fleet.parts.fleet.enroll(token[1], KeyedDevice().csr(), FACTS)
+        fleet.parts.fleet.enrolment.enroll(token[1], KeyedDevice().csr(), FACTS)
     listed = page.get("/enrolment").text
     assert token[1] not in listed
     told = text_of(listed)
@@ -133,7 +133,7 @@ def test_a_new_token_is_shown_once_with_its_line_and_a_picture(fleet: Fleet) -> 
 
 def test_a_token_is_revoked_from_its_row(fleet: Fleet) -> None:
     [fingerprint] = crowd(fleet)
-    claim = fleet.parts.fleet.claims(None, 1)[0][0].id
+    claim = fleet.parts.fleet.enroller.claims(None, 1)[0][0].id
     page = signed_in(fleet, Role.OPERATOR)
     assert "Revoke…" in page.get("/enrolment").text
     send(page, "revoke_enrollment", {"path.claim_id": claim, "said": "gone"})
@@ -205,5 +205,5 @@ def test_fifty_are_let_in_by_keyboard_alone(fleet: Fleet, tmp_path: Path) -> Non
         page.get_by_text("49 of 49 devices let in.").wait_for()
         assert page.locator("input[name='body.ids']").count() == 1
         assert problems == []
-    assert len(fleet.parts.fleet.select("site=lab")) == 49
+    assert len(fleet.parts.fleet.devices.select("site=lab")) == 49
     assert fleet.parts.fleet.approvals.approve(Choice(selector=""), "ann").matched == 1

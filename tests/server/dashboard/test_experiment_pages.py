@@ -26,7 +26,9 @@ def trying(fleet: Fleet, stage: dict[str, Any], **spec: Any) -> tuple[str, list[
     for version in ("1.0.0", "1.1.0"):
         fleet.release(f"digits@{version}", ORT)
     devices = [fleet.device(f"cam{n}") for n in range(3)]
-    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann"
+    )
     for device in devices:
         device.report(Phase.COMMITTED)
     rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=[stage, REST], **spec)
@@ -139,7 +141,9 @@ def test_a_quality_gate_shows_value_bounds_and_threshold(fleet: Fleet) -> None:
     for version in ("1.0.0", "1.1.0"):
         fleet.release(f"digits@{version}", ORT)
     devices = [fleet.device(f"cam{n}") for n in range(20)]
-    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann"
+    )
     for device in devices:
         device.report(Phase.COMMITTED)
     quality = {"control": "none", "metrics": [{"name": "latency_p95_ms", "max": 50}]}

@@ -204,11 +204,11 @@ def test_columns_sort_by_links_that_keep_the_search(story: Story) -> None:
 def test_devices_come_in_pages_of_fifty_both_ways(fleet: Fleet) -> None:
     from tests.server.fleet.house import FACTS, KeyedDevice
 
-    claim = fleet.parts.fleet.create_claims(
+    claim = fleet.parts.fleet.enrolment.create_claims(
         uses=120, profile=ORT, name_prefix="d", labels={"row": "a"}, created_by="test"
     )
     for _ in range(2 * PAGE_DEVICES + 3):
-        fleet.parts.fleet.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
+        fleet.parts.fleet.enrolment.enroll(claim[0].token, KeyedDevice().csr(), FACTS)
     browser, path, pages = fleet.browser(Role.VIEWER), "/devices?selector=row%3Da&sort=-last_seen", list[list[str]]()
     while path:
         page = browser.get(path).text
@@ -251,7 +251,7 @@ def test_a_release_is_given_to_many_after_saying_how_many_and_which(fleet: Fleet
 
 def test_ticked_devices_go_before_the_search(fleet: Fleet) -> None:
     ids = [fleet.device(f"cam{n}").id for n in range(4)]
-    fleet.parts.fleet.revoke(ids[3])
+    fleet.parts.fleet.revocation.revoke(ids[3])
     browser = fleet.browser(Role.OPERATOR)
     ticked = browser.get(
         "/fleet/bulk", params={"do": "restart", "selector": "", "device": [ids[0], ids[2], ids[3]]}
@@ -353,7 +353,7 @@ def test_a_device_goes_back_to_what_its_other_slot_holds(fleet: Fleet) -> None:
     fleet.release("digits@1.1.0", ORT)
     device = fleet.device("one")
     for ref in ("digits@1.0.0", "digits@1.1.0"):
-        fleet.parts.fleet.deploy(ReleaseRef.parse(ref), device=device.id, by="ann")
+        fleet.parts.fleet.deployer.deploy(ReleaseRef.parse(ref), device=device.id, by="ann")
         for phase in (Phase.DOWNLOADING, Phase.PROBATION):
             device.report(phase)
     follow(fleet, [])
@@ -385,7 +385,7 @@ def test_history_goes_back_in_pages(fleet: Fleet) -> None:
     device = fleet.device("one")
     for _ in range(25):
         fleet.parts.fleet.tasks.create(device.id, TaskOrder("diag", {}), "ann") if _ < 3 else None
-        fleet.parts.fleet.add_events([_event(device.id)])
+        fleet.parts.fleet.feed.add([_event(device.id)])
     browser = fleet.browser(Role.VIEWER)
     page = browser.get(f"/devices/{device.id}").text
     older = html.unescape(re.findall(r'<a rel="next" href="([^"]+)">older', page)[0])

@@ -118,7 +118,7 @@ def test_a_device_shows_wanted_and_reported_slots_figures_and_events(story: tupl
 
 def test_a_device_that_does_not_run_what_it_should_says_why(story: tuple[Fleet, str, str]) -> None:
     fleet = story[0]
-    away = next(one.id for one in fleet.parts.fleet.select("status=offline"))
+    away = next(one.id for one in fleet.parts.fleet.devices.select("status=offline"))
     told = part_of(fleet.browser(Role.VIEWER).get(f"/devices/{away}").text, "head")
     assert "digits@1.1.0 is wanted, digits@1.0.0 runs: it is offline and was last seen" in told
     assert "it learns of the wish when it connects." in told
@@ -151,7 +151,9 @@ def test_what_is_not_there_is_a_page_with_a_way_back(empty_fleet: Fleet, path: s
 def test_what_devices_say_is_shown_as_text(fleet: Fleet) -> None:
     fleet.release("digits@1.0.0", ORT)
     device = fleet.device("odd", ORT, {"a": "b"})
-    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by=HOSTILE)
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by=HOSTILE
+    )
     device.report(Phase.FAILED, error_class=ErrorClass.LOAD, reason=HOSTILE, error_code=HOSTILE)
     document = device.desired()
     device.say(document.gen, [], refused_gen=document.gen + 1, refused_code=HOSTILE, refused_reason=HOSTILE)
@@ -185,7 +187,9 @@ def test_a_device_that_goes_silent_after_its_switch_is_lost_with_its_reason(flee
     fleet.release("digits@1.0.0", ORT)
     fleet.release("digits@1.1.0", ORT)
     devices = [fleet.device(f"cam{n}") for n in range(4)]
-    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann"
+    )
     follow(fleet, devices)
     rollout = fleet.rollout(
         release="digits@1.1.0", selector="", stages=STAGES, device={"verify_deadline": "2m"}, on_fail="pause"

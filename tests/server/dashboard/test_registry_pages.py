@@ -197,7 +197,7 @@ def test_the_capture_key_is_set_and_removed_by_forms(fleet: Fleet) -> None:
     assert KEY in part_of(browser.get("/bundles").text, "capture-key")
     answer = do(browser, "remove_capture_key", next="/bundles", confirm_word="remove", confirm="remove")
     assert answer.status_code == 303  # type: ignore[attr-defined]
-    assert fleet.parts.fleet.capture_key() is None
+    assert fleet.parts.fleet.sampling.key() is None
     assert "/do/set_capture_key" not in fleet.browser(Role.VIEWER).get("/bundles").text
 
 

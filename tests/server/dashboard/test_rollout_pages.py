@@ -34,7 +34,9 @@ def small(fleet: Fleet, count: int = 4) -> list[Device]:
     for version in ("1.0.0", "1.1.0"):
         fleet.release(f"digits@{version}", ORT)
     devices = [fleet.device(f"cam{n}", labels={"site": "hall"}) for n in range(count)]
-    fleet.parts.fleet.deploy(ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann")
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann"
+    )
     for device in devices:
         device.report(Phase.COMMITTED)
     return devices

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.preferences import THEME_COOKIE, ZONE_COOKIE
 from edgefleet_server.events.model import NewEvent
-from edgefleet_server.webhook.engine import WebhookSender
+from edgefleet_server.process.lifecycle import build_webhook_sender
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.test_acting import do
 from tests.server.dashboard.test_login_pages import assert_headers
@@ -163,7 +163,7 @@ def test_a_webhook_is_made_tested_sent_again_rotated_and_deleted_by_forms(callin
 
 def sent(fleet: Fleet) -> None:
     """Let a sender do what is due, and wait for it."""
-    sender = WebhookSender(fleet.parts, "main", draw=lambda: 0.0)
+    sender = build_webhook_sender(fleet.parts, "main", draw=lambda: 0.0)
     try:
         sender.tick()
         while sender._busy:

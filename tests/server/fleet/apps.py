@@ -37,12 +37,12 @@ def parts_of(house: House) -> Parts:
         telemetry=house.telemetry,
         costs=house.costs,
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
-        captures=CaptureService(house.db, house.clock, house.fleet),
+        captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
-        watching=LivePredictions(house.db, house.clock, house.fleet),
-        search=SearchService(house.fleet, house.registry, rollout),
+        watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
+        search=SearchService(house.fleet.finder, house.registry, rollout),
         metrics=Metrics(),
         health=Health(),
     )
@@ -66,4 +66,5 @@ class Operators:
 
 def device_client(house: House) -> TestClient:
     """Return a client of the device listener's app."""
-    return TestClient(create_device_app(parts_of(house)), base_url="https://server.test/device/v1")
+    app = create_device_app(house.fleet, house.signing, house.registry)
+    return TestClient(app, base_url="https://server.test/device/v1")

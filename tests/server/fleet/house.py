@@ -16,8 +16,8 @@ from cryptography.x509.oid import NameOID
 from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
+from edgefleet_server.composition.fleet_container import build_fleet
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.registry.blobs import open_blob_store
@@ -101,9 +101,9 @@ class House:
             open_blob_store(self.settings),
             clock,
             jobs=self.jobs,
-            fleet_profiles=lambda: self.fleet.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
+            fleet_profiles=lambda: self.fleet.reader.profiles_in_use(),  # noqa: PLW0108  # fleet does not exist yet
         )
-        self.fleet = FleetService(self.db, self.signing, self.registry, clock, self.settings)
+        self.fleet = build_fleet(self.db, self.signing, self.registry, clock, self.settings)
         self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.telemetry = TelemetryService(self.db, clock)
@@ -164,7 +164,9 @@ class House:
     def device(self, facts: Mapping[str, Any] = FACTS, **claim: Any) -> "KeyedDevice":
         """Enrol a device with a claim of its own."""
         device = KeyedDevice()
-        device.enrolment = self.fleet.enroll(self.fleet.create_claims(**claim)[0].token, device.csr(), facts)
+        device.enrolment = self.fleet.enrolment.enroll(
+            self.fleet.enrolment.create_claims(**claim)[0].token, device.csr(), facts
+        )
         return device
 
 

@@ -37,14 +37,14 @@ ALL = Choice(selector="")
 
 def claim(house: House, **order: Any) -> NewClaim:
     """Return a claim token whose devices wait."""
-    made: NewClaim = house.fleet.create_claims(**{"approval": True, "uses": 100, **order})[0]
+    made: NewClaim = house.fleet.enrolment.create_claims(**{"approval": True, "uses": 100, **order})[0]
     return made
 
 
 def asks(house: House, token: str, device: KeyedDevice, *, is_waiting: bool = False, **facts: Any) -> Waiting:
     """Let a device ask, and return what it is told while it waits."""
     with pytest.raises(ApprovalPendingError) as caught:
-        house.fleet.enroll(token, device.csr(), {**FACTS, **facts}, is_waiting=is_waiting)
+        house.fleet.enrolment.enroll(token, device.csr(), {**FACTS, **facts}, is_waiting=is_waiting)
     return caught.value.waiting
 
 
@@ -55,7 +55,7 @@ def listed(house: House, state: PendingState = PendingState.PENDING, **more: Any
 
 def kinds(house: House) -> list[str]:
     """Return the kinds of all events, oldest first."""
-    return [one.kind for one in house.fleet.reader.events(before=None, since=None, limit=500)[0]][::-1]
+    return [one.kind for one in house.fleet.feed.page(before=None, since=None, limit=500)[0]][::-1]
 
 
 def test_a_key_waits_and_is_let_in(any_house: House) -> None:
@@ -63,24 +63,24 @@ def test_a_key_waits_and_is_let_in(any_house: House) -> None:
     made = claim(house, labels={"site": "north"}, uses=1)
     told = asks(house, made.token, device, hostname="cam-7")
     assert told.fingerprint == device.fingerprint()
-    assert house.fleet.select("") == []
+    assert house.fleet.devices.select("") == []
     [view] = house.fleet.approvals.page(PageRequest(10), state=PendingState.PENDING)[0]
     assert (view.id, view.profile, view.labels, view.claim) == (told.fingerprint, PROFILE, {"site": "north"}, made.id)
     assert (view.facts["hostname"], view.device) == ("cam-7", "")
     done = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "ann")
     assert [one.state for one in done.done] == [PendingState.APPROVED]
-    device.enrolment = house.fleet.enroll(made.token, device.csr(), FACTS, is_waiting=True)
+    device.enrolment = house.fleet.enrolment.enroll(made.token, device.csr(), FACTS, is_waiting=True)
     assert device.id == done.done[0].device
-    assert house.fleet.authenticate(device.token(house.clock.now())).id == device.id
-    assert house.fleet.desired_of(device.id) is not None
+    assert house.fleet.authenticator.authenticate(device.token(house.clock.now())).id == device.id
+    assert house.fleet.documents.of_device(device.id) is not None
     assert house.fleet.reader.device(device.id).labels == {"site": "north"}
     assert kinds(house) == ["pending", "enrolled", "approved"]
-    waited = house.fleet.reader.events(before=None, since=None, limit=10, kinds=["pending"])[0][0]
+    waited = house.fleet.feed.page(before=None, since=None, limit=10, kinds=["pending"])[0][0]
     assert (waited.type, waited.device) == ("edgefleet.device.pending", "")
     assert waited.detail["fingerprint"] == told.fingerprint
     again = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "bob")
     assert (again.done, again.skipped) == (done.done, [])
-    assert len(house.fleet.select("")) == 1
+    assert len(house.fleet.devices.select("")) == 1
     [view] = house.fleet.approvals.page(PageRequest(10), state=PendingState.APPROVED)[0]
     assert (view.decided_by, view.device) == ("ann", device.id)
 
@@ -92,9 +92,9 @@ def test_who_waits_gets_nothing(house: House) -> None:
     assert answer.status_code == 202
     assert answer.headers["retry-after"] == "2"
     assert set(answer.json()) == {"state", "fingerprint", "expires_at", "retry_s"}
-    assert house.fleet.select("") == []
-    assert house.fleet.all_desired() == []
-    device.enrolment = type("Guess", (), {"device_id": "d-guess", "server_id": house.fleet.server_id})
+    assert house.fleet.devices.select("") == []
+    assert house.fleet.documents.all_desired() == []
+    device.enrolment = type("Guess", (), {"device_id": "d-guess", "server_id": house.fleet.addresses.server_id})
     bearer = {"authorization": f"Bearer {device.token(house.clock.now())}"}
     for path in ("desired", "tuf/timestamp.json", f"blobs/{sha256_hex(b'bundle')}"):
         assert device_client(house).get(path, headers=bearer).status_code == 401
@@ -148,7 +148,7 @@ def test_fifty_are_let_in_at_once_by_selector(any_house: House) -> None:
     assert (done.matched, {one.id for one in done.done}, done.skipped) == (50, north, [])
     assert len({one.device for one in done.done}) == 50
     assert listed(house) == [south]
-    assert len(house.fleet.select("site=north")) == 50
+    assert len(house.fleet.devices.select("site=north")) == 50
 
 
 def test_two_operators_at_once_make_each_device_once(any_house: House) -> None:
@@ -157,8 +157,8 @@ def test_two_operators_at_once_make_each_device_once(any_house: House) -> None:
         asks(house, made.token, KeyedDevice())
     with ThreadPoolExecutor(4) as pool:
         told = list(pool.map(lambda n: house.fleet.approvals.approve(ALL, f"op-{n}"), range(4)))
-    assert len(house.fleet.select("")) == 12
-    assert house.fleet.claims(None, 10)[0][0].uses_left == 88
+    assert len(house.fleet.devices.select("")) == 12
+    assert house.fleet.enroller.claims(None, 10)[0][0].uses_left == 88
     by_key: dict[str, set[str]] = {}
     for one in (one for decisions in told for one in decisions.done):
         by_key.setdefault(one.id, set()).add(one.device)
@@ -170,13 +170,13 @@ def test_uses_count_when_devices_are_let_in(house: House) -> None:
     first, second = KeyedDevice(), KeyedDevice()
     for one in (first, second):
         asks(house, made.token, one)
-    assert house.fleet.claims(None, 10)[0][0].uses_left == 1
+    assert house.fleet.enroller.claims(None, 10)[0][0].uses_left == 1
     done = house.fleet.approvals.approve(ALL, "ann")
     assert (len(done.done), len(done.skipped)) == (1, 1)
     assert "used 1 of 1 times" in done.skipped[0].reason
     assert listed(house) == [done.skipped[0].id]
     with pytest.raises(ClaimUsedUpError):
-        house.fleet.enroll(made.token, KeyedDevice().csr(), FACTS)
+        house.fleet.enrolment.enroll(made.token, KeyedDevice().csr(), FACTS)
 
 
 def test_a_rejection_is_final_for_the_key_whatever_it_shows(house: House) -> None:
@@ -184,19 +184,19 @@ def test_a_rejection_is_final_for_the_key_whatever_it_shows(house: House) -> Non
     told = asks(house, made.token, device)
     done = house.fleet.approvals.reject(Choice(ids=[told.fingerprint.upper().replace("-", "")]), "ann", "not ours")
     assert [one.id for one in done.done] == [told.fingerprint]
-    for token in (made.token, claim(house).token, house.fleet.create_claims()[0].token):
+    for token in (made.token, claim(house).token, house.fleet.enrolment.create_claims()[0].token):
         with pytest.raises(KeyRejectedError, match="not ours"):
-            house.fleet.enroll(token, device.csr(), FACTS)
+            house.fleet.enrolment.enroll(token, device.csr(), FACTS)
     again = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "bob")
     assert "final" in again.skipped[0].reason
     assert house.fleet.approvals.reject(Choice(ids=[told.fingerprint]), "bob").skipped == []
     house.clock.turn(days=400)
-    house.fleet.prune_events(house.clock.now())
+    house.fleet.approvals.prune(house.clock.now())
     assert listed(house, PendingState.REJECTED) == [told.fingerprint]
     assert kinds(house) == ["pending", "rejected"]
-    refused = house.fleet.reader.events(before=None, since=None, limit=10, kinds=["rejected"])[0][0]
+    refused = house.fleet.feed.page(before=None, since=None, limit=10, kinds=["rejected"])[0][0]
     assert (refused.type, refused.detail["by"]) == ("edgefleet.device.rejected", "ann")
-    assert house.fleet.select("") == []
+    assert house.fleet.devices.select("") == []
 
 
 def test_who_was_let_in_cannot_be_rejected_but_revoked(house: House) -> None:
@@ -216,10 +216,10 @@ def test_who_is_not_decided_about_in_time_is_told_and_may_ask_anew(house: House)
     [skipped] = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "ann").skipped
     assert "gave up" in skipped.reason
     with pytest.raises(ApprovalExpiredError):
-        house.fleet.enroll(made.token, device.csr(), FACTS, is_waiting=True)
+        house.fleet.enrolment.enroll(made.token, device.csr(), FACTS, is_waiting=True)
     assert asks(house, made.token, device).expires_at == house.clock.now() + dt.timedelta(hours=72)
     house.clock.turn(days=3, seconds=(KEPT + dt.timedelta(days=1)).total_seconds())
-    house.fleet.prune_events(house.clock.now())
+    house.fleet.approvals.prune(house.clock.now())
     assert listed(house, PendingState.EXPIRED) == []
 
 
@@ -228,9 +228,9 @@ def test_a_token_that_expires_meanwhile_does_not_end_the_wait(house: House) -> N
     asks(house, made.token, device)
     house.clock.turn(hours=2)
     with pytest.raises(ClaimExpiredError):
-        house.fleet.enroll(made.token, KeyedDevice().csr(), FACTS)
+        house.fleet.enrolment.enroll(made.token, KeyedDevice().csr(), FACTS)
     house.fleet.approvals.approve(ALL, "ann")
-    assert house.fleet.enroll(made.token, device.csr(), FACTS, is_waiting=True)
+    assert house.fleet.enrolment.enroll(made.token, device.csr(), FACTS, is_waiting=True)
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_a_leaked_token_fills_its_own_room_and_no_other(narrow: House) -> None:
 
     def flood(_: int) -> bool:
         try:
-            house.fleet.enroll(leaked.token, KeyedDevice().csr(), FACTS)
+            house.fleet.enrolment.enroll(leaked.token, KeyedDevice().csr(), FACTS)
         except ApprovalPendingError:
             return True
         except TooManyPendingError:
@@ -256,13 +256,13 @@ def test_a_leaked_token_fills_its_own_room_and_no_other(narrow: House) -> None:
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(flood, range(12))) == 3
     assert asks(house, other.token, KeyedDevice())
-    views = {one.id: one for one in house.fleet.claims(None, 10)[0]}
+    views = {one.id: one for one in house.fleet.enroller.claims(None, 10)[0]}
     assert (views[leaked.id].pending, views[leaked.id].uses_left, views[other.id].pending) == (3, 100, 1)
     house.fleet.enroller.revoke_claim(leaked.id)
     house.fleet.enroller.revoke_claim(leaked.id)
     assert len(listed(house)) == 1
     with pytest.raises(ClaimExpiredError):
-        house.fleet.enroll(leaked.token, KeyedDevice().csr(), FACTS)
+        house.fleet.enrolment.enroll(leaked.token, KeyedDevice().csr(), FACTS)
     with pytest.raises(ClaimUnknownError):
         house.fleet.enroller.revoke_claim("none")
 
@@ -278,12 +278,14 @@ def test_the_same_key_has_one_row_however_often_it_asks_at_once(any_house: House
 def test_a_key_that_waits_may_come_in_with_a_token_that_needs_no_approval(house: House) -> None:
     device, made = KeyedDevice(), claim(house)
     told = asks(house, made.token, device)
-    enrolled = house.fleet.enroll(house.fleet.create_claims()[0].token, device.csr(), FACTS)
+    enrolled = house.fleet.enrolment.enroll(house.fleet.enrolment.create_claims()[0].token, device.csr(), FACTS)
     assert listed(house) == []
     [known] = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "ann").done
     assert known.device == enrolled.device_id
-    assert house.fleet.enroll(made.token, device.csr(), FACTS, is_waiting=True).device_id == enrolled.device_id
-    assert len(house.fleet.select("")) == 1
+    assert (
+        house.fleet.enrolment.enroll(made.token, device.csr(), FACTS, is_waiting=True).device_id == enrolled.device_id
+    )
+    assert len(house.fleet.devices.select("")) == 1
 
 
 def test_a_key_with_two_tokens_waits_once_and_gets_one_device(house: House) -> None:
@@ -292,14 +294,14 @@ def test_a_key_with_two_tokens_waits_once_and_gets_one_device(house: House) -> N
         assert {asks(house, token, device).fingerprint for token in tokens} == {device.fingerprint()}
     assert kinds(house) == ["pending"]
     [done] = house.fleet.approvals.approve(ALL, "ann").done
-    assert {house.fleet.enroll(token, device.csr(), FACTS, is_waiting=True).device_id for token in tokens} == {
-        done.device
-    }
-    assert len(house.fleet.select("")) == 1
-    house.fleet.revoke(done.device)
+    assert {
+        house.fleet.enrolment.enroll(token, device.csr(), FACTS, is_waiting=True).device_id for token in tokens
+    } == {done.device}
+    assert len(house.fleet.devices.select("")) == 1
+    house.fleet.revocation.revoke(done.device)
     for token in tokens:
         with pytest.raises(DeviceRevokedError):
-            house.fleet.enroll(token, device.csr(), FACTS)
+            house.fleet.enrolment.enroll(token, device.csr(), FACTS)
 
 
 def test_a_key_whose_token_is_used_up_moves_to_a_new_one(house: House) -> None:
@@ -311,23 +313,23 @@ def test_a_key_whose_token_is_used_up_moves_to_a_new_one(house: House) -> None:
     asks(house, new.token, second)
     assert listed(house, claim=new.id) == [second.fingerprint()]
     assert len(house.fleet.approvals.approve(ALL, "ann").done) == 1
-    assert house.fleet.enroll(new.token, second.csr(), FACTS)
+    assert house.fleet.enrolment.enroll(new.token, second.csr(), FACTS)
 
 
 def test_what_cannot_be_a_device_never_waits(house: House) -> None:
     made = claim(house)
     with pytest.raises(NoProfileError):
-        house.fleet.enroll(made.token, KeyedDevice().csr(), {**FACTS, "arch": "s390x"})
+        house.fleet.enrolment.enroll(made.token, KeyedDevice().csr(), {**FACTS, "arch": "s390x"})
     with pytest.raises(BadClaimError):
-        house.fleet.enroll("efc1.e30", KeyedDevice().csr(), FACTS)
+        house.fleet.enrolment.enroll("efc1.e30", KeyedDevice().csr(), FACTS)
     assert listed(house) == []
 
 
 def test_the_setting_is_the_default_and_the_token_wins(tmp_path: Path) -> None:
     house = House(f"sqlite:///{tmp_path / 'a.db'}", tmp_path / "a", TurnedClock(), enrol_approval=True)
-    assert [one.approval for one in house.fleet.create_claims()] == [True]
-    made = house.fleet.create_claims(approval=False)[0]
-    assert house.fleet.enroll(made.token, KeyedDevice().csr(), FACTS)
+    assert [one.approval for one in house.fleet.enrolment.create_claims()] == [True]
+    made = house.fleet.enrolment.create_claims(approval=False)[0]
+    assert house.fleet.enrolment.enroll(made.token, KeyedDevice().csr(), FACTS)
     assert "approval" not in claim_body(made.token)
     house.db.dispose()
 

@@ -46,17 +46,17 @@ def two_releases(house: House) -> House:
     house.device()
     first = house.release("digits@1.0.0", bundles={PROFILE: b"old"})
     house.release("digits@1.1.0", bundles={PROFILE: b"new"})
-    house.fleet.deploy(first, selector="")
+    house.fleet.deployer.deploy(first, selector="")
     return house
 
 
 def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
     fleet = two_releases.fleet
     new = ReleaseRef.parse("digits@1.1.0")
-    first = fleet.deploy(new, selector="", beside=CandidateOrder("split", 10))
-    again = fleet.deploy(new, selector="", beside=CandidateOrder("split", 10))
+    first = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("split", 10))
+    again = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("split", 10))
     assert [one.gen for one in first.set] == [one.gen for one in again.set]
-    more = fleet.deploy(new, selector="", beside=CandidateOrder("split", 30))
+    more = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("split", 30))
     assert more.set[0].gen == first.set[0].gen + 1
     view = fleet.reader.device(more.set[0].device).desired.models[0]
     assert view.release == "digits@1.0.0"
@@ -65,21 +65,21 @@ def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
     assert view.candidate.salt == salt_of("digits@1.1.0")
     offered = {blob.sha256 for blob in fleet.desired.offered_to(more.set[0].device)}
     assert view.candidate.sha256 in offered
-    kinds = [event.detail.get("mode") for event in fleet.reader.events(limit=9)[0] if event.kind == "desired"]
+    kinds = [event.detail.get("mode") for event in fleet.feed.page(limit=9)[0] if event.kind == "desired"]
     assert kinds[:2] == ["split", "split"]
 
 
 def test_a_dry_run_changes_nothing_and_another_active_version_ends_it(two_releases: House) -> None:
     fleet = two_releases.fleet
     new = ReleaseRef.parse("digits@1.1.0")
-    told = fleet.deploy(new, selector="", dry_run=True, beside=CandidateOrder("shadow"))
+    told = fleet.deployer.deploy(new, selector="", dry_run=True, beside=CandidateOrder("shadow"))
     device = told.set[0].device
     assert fleet.reader.device(device).desired.models[0].candidate is None
-    fleet.deploy(new, selector="", beside=CandidateOrder("shadow"))
-    fleet.deploy(new, selector="")
+    fleet.deployer.deploy(new, selector="", beside=CandidateOrder("shadow"))
+    fleet.deployer.deploy(new, selector="")
     model = fleet.reader.device(device).desired.models[0]
     assert (model.release, model.candidate) == ("digits@1.1.0", None)
-    skipped = fleet.deploy(new, selector="", beside=CandidateOrder("shadow")).skipped
+    skipped = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("shadow")).skipped
     assert [one.reason for one in skipped] == ["it is the active version there"]
 
 
@@ -102,11 +102,15 @@ def test_a_measurement_needs_nothing_active_and_takes_no_shadow_s_place() -> Non
 
 def test_a_rollout_that_offers_the_same_version_again_leaves_the_candidate(two_releases: House) -> None:
     fleet = two_releases.fleet
-    device = fleet.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=CandidateOrder("shadow")).set[0].device
-    before = fleet.wants([device], DIGITS)[device].active
+    device = (
+        fleet.deployer.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=CandidateOrder("shadow"))
+        .set[0]
+        .device
+    )
+    before = fleet.offers.wants([device], DIGITS)[device].active
     assert before is not None
-    fleet.set_models([ModelChange(device, DIGITS, msgspec.structs.replace(before, attempt=2, rollout="r-1"))])
+    fleet.desired.set_models([ModelChange(device, DIGITS, msgspec.structs.replace(before, attempt=2, rollout="r-1"))])
     assert fleet.reader.device(device).desired.models[0].candidate is not None
     other = msgspec.structs.replace(before, sha256="0" * 64)
-    fleet.set_models([ModelChange(device, DIGITS, other)])
+    fleet.desired.set_models([ModelChange(device, DIGITS, other)])
     assert fleet.reader.device(device).desired.models[0].candidate is None

@@ -62,6 +62,6 @@ def test_numbers_are_those_of_matching_each_device(house: House) -> None:
         found = house.fleet.offers.count_matching(selector, ["env"])
         told = Counter({(one.profile, one.values): one.devices for one in found})
         assert told or selector == "env>3", selector
-        assert told == Counter((one.profile, (one.labels.get("env"),)) for one in house.fleet.population(selector)), (
-            selector
-        )
+        assert told == Counter(
+            (one.profile, (one.labels.get("env"),)) for one in house.fleet.devices.population(selector)
+        ), selector

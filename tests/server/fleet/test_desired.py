@@ -39,7 +39,7 @@ def house(any_house: House) -> House:
 
 def document_of(house: House, device: str) -> Desired:
     """Return a device's document after checking its signature."""
-    signed = house.fleet.desired_of(device)  # type: ignore[arg-type]
+    signed = house.fleet.documents.of_device(device)  # type: ignore[arg-type]
     assert signed is not None
     return decode_desired(verify_envelope(signed.envelope, DESIRED_TYPE, [house.signing.director_key()]))
 
@@ -54,7 +54,7 @@ def state(device: str, *, gen: int, seq: int = 1, boot: str = "b1", models: Sequ
 def test_deploy_reaches_exactly_the_matching_devices(house: House) -> None:
     prod, dev = house.device(labels={"env": "prod"}), house.device(labels={"env": "dev"})
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    done = house.fleet.deploy(ref, selector="env=prod", by="ann")
+    done = house.fleet.deployer.deploy(ref, selector="env=prod", by="ann")
     assert (done.matched, [one.device for one in done.set], done.skipped) == (1, [prod.id], [])
     active = document_of(house, prod.id).models["digits"].active
     bundle = house.registry.bundle_for(ref, PROFILE)
@@ -68,7 +68,7 @@ def test_a_device_without_a_bundle_is_listed_with_reason_and_next_step(house: Ho
     plain = house.device()
     converting, foreign = house.device(profile=OTHER), house.device(profile="raspberry-pi-4-ort")
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"}, profiles=[OTHER])
-    done = house.fleet.deploy(ref, selector="")
+    done = house.fleet.deployer.deploy(ref, selector="")
     assert [one.device for one in done.set] == [plain.id]
     reasons = {one.device: one for one in done.skipped}
     assert "still being made" in reasons[converting.id].reason
@@ -79,7 +79,7 @@ def test_a_device_without_a_bundle_is_listed_with_reason_and_next_step(house: Ho
 def test_dry_run_changes_nothing(house: House) -> None:
     device = house.device()
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    done = house.fleet.deploy(ref, selector="", dry_run=True)
+    done = house.fleet.deployer.deploy(ref, selector="", dry_run=True)
     assert [one.device for one in done.set] == [device.id]
     assert document_of(house, device.id).gen == 1
 
@@ -87,10 +87,10 @@ def test_dry_run_changes_nothing(house: House) -> None:
 def test_deploying_again_signs_nothing(house: House) -> None:
     device = house.device()
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    house.fleet.deploy(ref, selector="")
-    house.fleet.deploy(ref, selector="")
+    house.fleet.deployer.deploy(ref, selector="")
+    house.fleet.deployer.deploy(ref, selector="")
     assert document_of(house, device.id).gen == 2
-    events = house.fleet.reader.events(device_id=device.id, before=None, since=None, limit=10)[0]
+    events = house.fleet.feed.page(device_id=device.id, before=None, since=None, limit=10)[0]
     assert [event.kind for event in events] == ["desired", "enrolled"]
 
 
@@ -98,44 +98,44 @@ def test_of_what_was_signed_only_news_is_read(house: House) -> None:
     house.release("m@1", bundles={PROFILE: b"1"})
     house.release("m@2", bundles={PROFILE: b"2"})
     devices = [house.device() for _ in range(3)]
-    house.fleet.deploy(ReleaseRef.parse("m@1"), selector="", by="ann")
+    house.fleet.deployer.deploy(ReleaseRef.parse("m@1"), selector="", by="ann")
     since = house.clock.now()
-    all_three = house.fleet.desired_changed_since(since, {})
+    all_three = house.fleet.documents.desired_changed_since(since, {})
     assert {one.device for one in all_three} == {device.id for device in devices}
     known = {one.device: one.gen for one in all_three}
-    assert house.fleet.desired_changed_since(since, known) == []
-    house.fleet.deploy(ReleaseRef.parse("m@2"), selector=f"id={devices[0].id}", by="ann")
-    (news,) = house.fleet.desired_changed_since(since, known)
+    assert house.fleet.documents.desired_changed_since(since, known) == []
+    house.fleet.deployer.deploy(ReleaseRef.parse("m@2"), selector=f"id={devices[0].id}", by="ann")
+    (news,) = house.fleet.documents.desired_changed_since(since, known)
     assert (news.device, news.gen) == (devices[0].id, known[devices[0].id] + 1)
     house.clock.turn(seconds=1)
-    assert house.fleet.desired_changed_since(house.clock.now(), {}) == []
+    assert house.fleet.documents.desired_changed_since(house.clock.now(), {}) == []
 
 
 def test_another_model_stays(house: House) -> None:
     device = house.device()
     for name in ("digits@1.0.0", "faces@2.0.0"):
-        house.fleet.deploy(house.release(name, bundles={PROFILE: name.encode()}), device=device.id)
+        house.fleet.deployer.deploy(house.release(name, bundles={PROFILE: name.encode()}), device=device.id)
     assert set(document_of(house, device.id).models) == {"digits", "faces"}
 
 
 def test_what_cannot_be_deployed_is_refused(house: House) -> None:
     device = house.device()
     with pytest.raises(ReleaseUnknownError):
-        house.fleet.deploy(ReleaseRef.parse("digits@9"), selector="")
+        house.fleet.deployer.deploy(ReleaseRef.parse("digits@9"), selector="")
     ref = house.release("digits@1.0.0", bundles={}, profiles=[PROFILE])
     with pytest.raises(NothingToDeployError):
-        house.fleet.deploy(ref, selector="")
+        house.fleet.deployer.deploy(ref, selector="")
     house.bundle(ref.model, ref.version, PROFILE, b"bundle")  # type: ignore[arg-type]
     with pytest.raises(NothingToDeployError):
-        house.fleet.deploy(ref)
+        house.fleet.deployer.deploy(ref)
     with pytest.raises(BadSelectorError):
-        house.fleet.deploy(ref, selector="a b")
+        house.fleet.deployer.deploy(ref, selector="a b")
     with pytest.raises(DeviceUnknownError):
-        house.fleet.deploy(ref, device="d-none")
-    house.fleet.revoke(device.id)
+        house.fleet.deployer.deploy(ref, device="d-none")
+    house.fleet.revocation.revoke(device.id)
     with pytest.raises(DeviceRevokedError):
-        house.fleet.deploy(ref, device=device.id)
-    assert house.fleet.deploy(ref, selector="").matched == 0
+        house.fleet.deployer.deploy(ref, device=device.id)
+    assert house.fleet.deployer.deploy(ref, selector="").matched == 0
 
 
 def test_a_device_that_is_revoked_while_a_deployment_runs_gets_no_document(house: House) -> None:
@@ -151,16 +151,16 @@ def test_a_device_that_is_revoked_while_a_deployment_runs_gets_no_document(house
     def revoke(_connection: object) -> None:
         if steps == ["matched"]:  # between the look at the fleet and the transaction that writes
             steps.append("revoked")
-            other.fleet.revoke(revoked.id)
+            other.fleet.revocation.revoke(revoked.id)
 
     event.listen(house.db.engine, "after_cursor_execute", note)
     event.listen(house.db.engine, "engine_connect", revoke)
-    done = house.fleet.deploy(ref, selector="")
+    done = house.fleet.deployer.deploy(ref, selector="")
     other.db.dispose()
     assert steps[:2] == ["matched", "revoked"]
     assert ([one.device for one in done.set], [one.device for one in done.skipped]) == ([live.id], [revoked.id])
     assert "revoked" in done.skipped[0].reason
-    assert house.fleet.desired_of(revoked.id) is None
+    assert house.fleet.documents.of_device(revoked.id) is None
     with house.db.read() as session:
         assert desired_store.desired_row(session, revoked.id) is None
 
@@ -170,18 +170,18 @@ def test_listeners_hear_after_the_commit_and_not_of_a_rollback(house: House) -> 
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
     heard: list[SignedDesired] = []
 
-    stop = house.fleet.on_desired(heard.extend)
+    stop = house.fleet.desired.subscribe(heard.extend)
 
     def deploy_and_fail() -> None:
         with house.db.session():
-            house.fleet.deploy(ref, selector="")
+            house.fleet.deployer.deploy(ref, selector="")
             raise RuntimeError("the caller fails")
 
     with pytest.raises(RuntimeError, match="the caller fails"):
         deploy_and_fail()
     assert heard == []
     assert document_of(house, device.id).gen == 1
-    house.fleet.deploy(ref, selector="")
+    house.fleet.deployer.deploy(ref, selector="")
     assert [(one.device, one.gen) for one in heard] == [(device.id, 2)]
     stop()
     house.fleet.desired.resign(device.id)
@@ -190,13 +190,13 @@ def test_listeners_hear_after_the_commit_and_not_of_a_rollback(house: House) -> 
 
 def test_documents_are_signed_again_at_half_life(house: House) -> None:
     device = house.device()
-    assert house.fleet.resign_due(house.clock.now()) == 0
+    assert house.fleet.desired.resign_due(house.clock.now()) == 0
     house.clock.turn(days=4)
-    assert house.fleet.resign_due(house.clock.now()) == 1
+    assert house.fleet.desired.resign_due(house.clock.now()) == 1
     document = document_of(house, device.id)
     assert document.gen == 2
     assert document.expires - house.clock.now() > dt.timedelta(days=6)
-    assert house.fleet.resign_due(house.clock.now()) == 0
+    assert house.fleet.desired.resign_due(house.clock.now()) == 0
 
 
 def test_a_device_is_locked_before_its_document(house: House) -> None:
@@ -215,8 +215,8 @@ def test_a_device_is_locked_before_its_document(house: House) -> None:
     for act in (
         lambda: house.fleet.desired.set_active({device.id: wish}),
         lambda: house.fleet.desired.resign(device.id),
-        lambda: house.fleet.set_models([ModelChange(device.id, wish.model, wish.active)]),
-        lambda: house.fleet.revoke(device.id),
+        lambda: house.fleet.desired.set_models([ModelChange(device.id, wish.model, wish.active)]),
+        lambda: house.fleet.revocation.revoke(device.id),
     ):
         seen.clear()
         act()
@@ -225,11 +225,11 @@ def test_a_device_is_locked_before_its_document(house: House) -> None:
 
 def test_a_restored_database_is_heard_again(house: House) -> None:
     device = house.device()
-    answer = house.fleet.take_state(device.id, state(device.id, gen=50))
+    answer = house.fleet.receiver.take_state(device.id, state(device.id, gen=50))
     assert answer is not None
     assert answer.gen == 51
     assert document_of(house, device.id).gen == 51
-    assert house.fleet.take_state(device.id, state(device.id, gen=51, seq=2)) is None
+    assert house.fleet.receiver.take_state(device.id, state(device.id, gen=51, seq=2)) is None
 
 
 @pytest.mark.parametrize("gen", [2, 1], ids=["knows another one", "never heard that it accepted ours"])
@@ -238,18 +238,18 @@ def test_a_document_that_the_device_refuses_as_known_is_signed_above_it(house: H
     device = house.device()
     house.fleet.desired.resign(device.id)
     said = msgspec.structs.replace(state(device.id, gen=gen), refused_gen=2, refused_code="verify.old_generation")
-    answer = house.fleet.take_state(device.id, said)
+    answer = house.fleet.receiver.take_state(device.id, said)
     assert answer is not None
     assert answer.gen == 3
-    assert house.fleet.take_state(device.id, msgspec.structs.replace(said, gen=3, seq=2)) is None
+    assert house.fleet.receiver.take_state(device.id, msgspec.structs.replace(said, gen=3, seq=2)) is None
     older = msgspec.structs.replace(state(device.id, gen=3, seq=3), refused_gen=2, refused_code="verify.old_generation")
-    assert house.fleet.take_state(device.id, older) is None, "an older one that came late says nothing"
+    assert house.fleet.receiver.take_state(device.id, older) is None, "an older one that came late says nothing"
 
 
 def test_a_device_that_lacks_the_newest_document_gets_it(house: House) -> None:
     device = house.device()
     house.fleet.desired.resign(device.id)
-    answer = house.fleet.take_state(device.id, state(device.id, gen=1))
+    answer = house.fleet.receiver.take_state(device.id, state(device.id, gen=1))
     assert answer is not None
     assert answer.gen == 2
 
@@ -258,9 +258,9 @@ def test_a_document_that_the_device_refused_is_not_sent_in_circles(house: House)
     device = house.device()
     house.fleet.desired.resign(device.id)
     refusing = msgspec.structs.replace(state(device.id, gen=1), refused_gen=2, refused_code="verify.expired")
-    assert house.fleet.take_state(device.id, refusing) is None
+    assert house.fleet.receiver.take_state(device.id, refusing) is None
     house.fleet.desired.resign(device.id)
-    answer = house.fleet.take_state(device.id, msgspec.structs.replace(refusing, seq=2))
+    answer = house.fleet.receiver.take_state(device.id, msgspec.structs.replace(refusing, seq=2))
     assert answer is not None
     assert answer.gen == 3
 
@@ -275,7 +275,7 @@ def test_gen_only_rises_whatever_is_reported(house: House, steps: list[str | int
             house.fleet.desired.resign(device.id)
         else:
             seq += 1
-            house.fleet.take_state(device.id, state(device.id, gen=int(step), seq=seq))
+            house.fleet.receiver.take_state(device.id, state(device.id, gen=int(step), seq=seq))
             assert document_of(house, device.id).gen == (int(step) + 1 if int(step) > last else last)
         now = document_of(house, device.id).gen
         assert now > last if step == "sign" else now >= last
@@ -291,23 +291,23 @@ def test_reported_models_become_facts(house: House) -> None:
         active_sha256="a" * 64,
         serving=True,
     )
-    house.fleet.take_state(device.id, state(device.id, gen=1, models=[running]))
-    assert [one.id for one in house.fleet.select("model.digits=1.1.0,free_mb>699")] == [device.id]
+    house.fleet.receiver.take_state(device.id, state(device.id, gen=1, models=[running]))
+    assert [one.id for one in house.fleet.devices.select("model.digits=1.1.0,free_mb>699")] == [device.id]
     [model] = house.fleet.reader.device(device.id).models
     assert (model.release, model.phase, model.state, model.serving) == ("digits@1.1.0", "committed", "healthy", True)
     assert house.fleet.reader.summary().models[0].devices == 1
-    house.fleet.take_state(device.id, state(device.id, gen=1, seq=2))
-    assert house.fleet.select("model.digits") == []
+    house.fleet.receiver.take_state(device.id, state(device.id, gen=1, seq=2))
+    assert house.fleet.devices.select("model.digits") == []
 
 
 def test_an_old_state_of_the_same_boot_changes_nothing(house: House) -> None:
     device = house.device()
     failed = ModelState(model="digits", phase=Phase.FAILED, error_class=ErrorClass.GOLDEN, error_code="golden.mismatch")
-    house.fleet.take_state(device.id, state(device.id, gen=1, seq=5, models=[failed]))
-    house.fleet.take_state(device.id, state(device.id, gen=1, seq=4))
+    house.fleet.receiver.take_state(device.id, state(device.id, gen=1, seq=5, models=[failed]))
+    house.fleet.receiver.take_state(device.id, state(device.id, gen=1, seq=4))
     [model] = house.fleet.reader.device(device.id).models
     assert (model.state, model.error_class, model.error_code) == ("failed", "golden", "golden.mismatch")
-    house.fleet.take_state(device.id, state(device.id, gen=1, seq=1, boot="b2"))
+    house.fleet.receiver.take_state(device.id, state(device.id, gen=1, seq=1, boot="b2"))
     assert house.fleet.reader.device(device.id).models == []
 
 
@@ -315,14 +315,14 @@ def test_a_stale_off_is_ignored(house: House) -> None:
     device = house.device()
 
     def say(on: bool, conn: str) -> DeviceStatus:
-        house.fleet.take_presence(device.id, Presence(on=on, conn_id=conn, boot_id="b", ts=0))
+        house.fleet.receiver.take_presence(device.id, Presence(on=on, conn_id=conn, boot_id="b", ts=0))
         return house.fleet.reader.device(device.id).status
 
     assert say(True, "c1") is DeviceStatus.ONLINE
     assert say(True, "c2") is DeviceStatus.ONLINE
     assert say(False, "c1") is DeviceStatus.ONLINE
     assert say(False, "c2") is DeviceStatus.OFFLINE
-    house.fleet.forget_presence()
+    house.fleet.receiver.forget_presence()
     assert house.fleet.reader.device(device.id).status is DeviceStatus.UNKNOWN
 
 
@@ -332,26 +332,26 @@ def test_events_count_once(house: House) -> None:
         Event(device=device.id, boot_id="b", seq=i, ts=1_764_000_000_000 + i, kind=EventKind.CRASH, model="digits")
         for i in range(3)
     ]
-    assert house.fleet.take_events(events) == 3
-    assert house.fleet.take_events([*events, events[0]]) == 0
-    found, total = house.fleet.reader.events(device_id=device.id, before=None, since=None, limit=2)
+    assert house.fleet.receiver.take_events(events) == 3
+    assert house.fleet.receiver.take_events([*events, events[0]]) == 0
+    found, total = house.fleet.feed.page(device_id=device.id, before=None, since=None, limit=2)
     assert (len(found), total) == (3, 4)
-    rest, _ = house.fleet.reader.events(device_id=device.id, before=found[1].id, since=None, limit=10)
+    rest, _ = house.fleet.feed.page(device_id=device.id, before=found[1].id, since=None, limit=10)
     assert [event.kind for event in rest] == ["crash", "enrolled"]
 
 
 def test_labels_and_profile_can_be_changed(house: House) -> None:
     device = house.device(labels={"env": "dev", "site": "north"})
-    house.fleet.update(device.id, {"env": "prod", "site": None}, OTHER)
+    house.fleet.edits.update(device.id, {"env": "prod", "site": None}, OTHER)
     view = house.fleet.reader.device(device.id)
     assert (view.labels, view.profile) == ({"env": "prod"}, OTHER)
-    assert house.fleet.profiles_in_use() == [OTHER]
+    assert house.fleet.reader.profiles_in_use() == [OTHER]
     with pytest.raises(BadLabelError):
-        house.fleet.update(device.id, {"id": "x"}, None)
+        house.fleet.edits.update(device.id, {"id": "x"}, None)
     with pytest.raises(ProfileUnknownError):
-        house.fleet.update(device.id, {}, "none-such")
+        house.fleet.edits.update(device.id, {}, "none-such")
     with pytest.raises(DeviceUnknownError):
-        house.fleet.update("d-none", {}, None)
+        house.fleet.edits.update("d-none", {}, None)
 
 
 def test_devices_are_listed_in_pages(house: House) -> None:
@@ -370,7 +370,7 @@ def test_a_page_costs_as_many_queries_as_one_device(house: House, selector: str)
     running = ModelState(model="digits", phase=Phase.COMMITTED, active_target=f"digits/1.0.0/{PROFILE}.bundle")
     for _ in range(3):
         device = house.device()
-        house.fleet.take_state(device.id, state(device.id, gen=1, models=[running]))
+        house.fleet.receiver.take_state(device.id, state(device.id, gen=1, models=[running]))
     sent: list[int] = []
     event.listen(house.db.engine, "before_cursor_execute", lambda *_: sent.append(1))
     costs = []
@@ -385,9 +385,9 @@ def test_a_page_costs_as_many_queries_as_one_device(house: House, selector: str)
 def test_devices_of_a_release(house: House) -> None:
     wanted, running = house.device(), house.device({**FACTS})
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    house.fleet.deploy(ref, device=wanted.id)
+    house.fleet.deployer.deploy(ref, device=wanted.id)
     active = ModelState(model="digits", phase=Phase.COMMITTED, active_target=f"digits/1.0.0/{PROFILE}.bundle")
-    house.fleet.take_state(running.id, state(running.id, gen=1, models=[active]))
+    house.fleet.receiver.take_state(running.id, state(running.id, gen=1, models=[active]))
     found = {one.device: one for one in house.fleet.reader.release_devices(ref)}
     assert (found[wanted.id].wanted, found[wanted.id].active, found[wanted.id].state) == (True, False, "offered")
     assert (found[running.id].wanted, found[running.id].active, found[running.id].state) == (False, True, "healthy")
@@ -397,10 +397,10 @@ def test_devices_of_a_release(house: House) -> None:
 def test_offers_are_what_the_document_names(house: House) -> None:
     device = house.device()
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    assert house.fleet.offered_to(device.id) == []
-    house.fleet.deploy(ref, selector="")
+    assert house.fleet.documents.offered_to(device.id) == []
+    house.fleet.deployer.deploy(ref, selector="")
     bundle = house.registry.bundle_for(ref, PROFILE)
     assert bundle is not None
-    assert {blob.sha256 for blob in house.fleet.offered_to(device.id)} == {bundle.sha256, bundle.leaves}
-    house.fleet.revoke(device.id)
-    assert house.fleet.offered_to(device.id) == []
+    assert {blob.sha256 for blob in house.fleet.documents.offered_to(device.id)} == {bundle.sha256, bundle.leaves}
+    house.fleet.revocation.revoke(device.id)
+    assert house.fleet.documents.offered_to(device.id) == []

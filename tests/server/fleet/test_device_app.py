@@ -25,7 +25,7 @@ def enroll(client: TestClient, house: House) -> KeyedDevice:
     """Enrol over HTTP."""
     device = KeyedDevice()
     body = {
-        "token": house.fleet.create_claims()[0].token,
+        "token": house.fleet.enrolment.create_claims()[0].token,
         "csr": device.csr("d-evil").decode(),
         "facts": FACTS,
         "nonce": "n-1",
@@ -45,7 +45,7 @@ def enroll(client: TestClient, house: House) -> KeyedDevice:
 
 
 def test_enrolment_answer_holds_all_that_a_device_needs(client: TestClient, house: House) -> None:
-    house.fleet.announce_broker("127.0.0.1", 8883, "5")
+    house.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
     device = enroll(client, house)
     body = device.enrolment.body
     assert {"device_id", "tenant", "cert", "ca", "root_chain", "profile", "broker", "url", "server_id", "nonce"} == set(
@@ -61,7 +61,7 @@ def test_bundle_metadata_and_document_over_https(client: TestClient, house: Hous
     device = enroll(client, house)
     data = os.urandom(100_000)
     ref = house.release("digits@1.0.0", bundles={PROFILE: data})
-    house.fleet.deploy(ref, selector="")
+    house.fleet.deployer.deploy(ref, selector="")
     bundle = house.registry.bundle_for(ref, PROFILE)
     assert bundle is not None
     whole = client.get(f"blobs/{bundle.sha256}", headers=bearer(house, device))
@@ -72,7 +72,7 @@ def test_bundle_metadata_and_document_over_https(client: TestClient, house: Hous
     assert client.get("tuf/timestamp.json", headers=bearer(house, device)).content == house.signing.metadata_file(
         "timestamp.json"
     )
-    document = house.fleet.desired_of(device.id)
+    document = house.fleet.documents.of_device(device.id)
     assert document is not None
     assert client.get("desired", headers=bearer(house, device)).content == document.envelope
 
@@ -97,7 +97,7 @@ def test_without_a_device_token_nothing_is_served(client: TestClient, path: str)
 def test_a_blob_of_another_device_is_forbidden(client: TestClient, house: House) -> None:
     mine, other = enroll(client, house), enroll(client, house)
     ref = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    house.fleet.deploy(ref, device=other.id)
+    house.fleet.deployer.deploy(ref, device=other.id)
     bundle = house.registry.bundle_for(ref, PROFILE)
     assert bundle is not None
     answer = client.get(f"blobs/{bundle.sha256}", headers=bearer(house, mine))
@@ -106,7 +106,7 @@ def test_a_blob_of_another_device_is_forbidden(client: TestClient, house: House)
 
 def test_refused_enrolments_have_their_own_codes(client: TestClient, house: House) -> None:
     csr = KeyedDevice().csr().decode()
-    claim = house.fleet.create_claims()[0].token
+    claim = house.fleet.enrolment.create_claims()[0].token
 
     def refused(**body: object) -> tuple[int, str]:
         answer = client.post("enroll", json={"token": claim, "csr": csr, "facts": FACTS, **body})
@@ -120,6 +120,6 @@ def test_refused_enrolments_have_their_own_codes(client: TestClient, house: Hous
     assert client.post("enroll", json={"token": claim, "csr": csr, "facts": FACTS}).status_code == 200
     assert refused(csr=KeyedDevice().csr().decode()) == (409, "enroll.token_used_up")
     house.clock.turn(days=2)
-    old = house.fleet.create_claims()[0].token
+    old = house.fleet.enrolment.create_claims()[0].token
     house.clock.turn(days=2)
     assert refused(token=old) == (401, "enroll.token_expired")

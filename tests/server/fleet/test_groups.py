@@ -38,7 +38,7 @@ def house(any_house: House) -> House:
 
 def selected(house: House, selector: str) -> set[str]:
     """Return the devices that a selector matches."""
-    return {one.id for one in house.fleet.population(selector)}
+    return {one.id for one in house.fleet.devices.population(selector)}
 
 
 def test_a_group_is_a_selector_with_a_name(house: House) -> None:
@@ -66,17 +66,17 @@ def test_a_group_is_a_selector_with_a_name(house: House) -> None:
         assert selected(house, selector) == expected, selector
     assert house.fleet.reader.device(both).groups == ["edge", "prod"]
     assert house.fleet.reader.device(plain).groups == []
-    assert [one.groups for one in house.fleet.select(f"id={both},group=edge")] == [{"edge"}]
-    house.fleet.update(prod, {"env": None}, None)
+    assert [one.groups for one in house.fleet.devices.select(f"id={both},group=edge")] == [{"edge"}]
+    house.fleet.edits.update(prod, {"env": None}, None)
     assert selected(house, "group=prod") == {both}
-    house.fleet.revoke(both)
+    house.fleet.revocation.revoke(both)
     assert house.fleet.groups.get("prod").devices == 0
 
 
 def test_a_group_may_ask_for_what_runs(house: House) -> None:
     device, other = house.device().id, house.device().id
     running = ModelState(model="digits", phase=Phase.COMMITTED, active_target=f"digits/1.1.0/{PROFILE}.bundle")
-    house.fleet.take_state(device, State(device=device, gen=1, boot_id="b", seq=1, ts=0, models=[running]))
+    house.fleet.receiver.take_state(device, State(device=device, gen=1, boot_id="b", seq=1, ts=0, models=[running]))
     assert house.fleet.groups.create("new", "model.digits=1.1.0", "ann").devices == 1
     assert selected(house, "group=new") == {device}
     assert selected(house, "group!=new") == {other}
@@ -87,8 +87,8 @@ def test_deploying_to_a_group(house: House) -> None:
     inside, outside = house.device(labels={"env": "prod"}).id, house.device().id
     house.fleet.groups.create("prod", "env=prod", "ann")
     release = house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    assert [one.device for one in house.fleet.deploy(release, selector="group=prod").set] == [inside]
-    assert [one.device for one in house.fleet.deploy(release, selector="!group").set] == [outside]
+    assert [one.device for one in house.fleet.deployer.deploy(release, selector="group=prod").set] == [inside]
+    assert [one.device for one in house.fleet.deployer.deploy(release, selector="!group").set] == [outside]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_deploying_to_a_group(house: House) -> None:
 def test_an_unknown_group_is_refused_and_the_known_are_named(house: House, selector: str) -> None:
     house.fleet.groups.create("prod", "", "ann")
     with pytest.raises(BadSelectorError, match=r"there are: prod\.") as caught:
-        house.fleet.select(selector)
+        house.fleet.devices.select(selector)
     assert caught.value.next_step
     with pytest.raises(BadSelectorError):
-        house.fleet.pin_groups(selector)
+        house.fleet.groups.pin(selector)
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "A", "a_b", "a.b", "a" * 64, "a b", "ä"])
@@ -132,7 +132,7 @@ def test_a_group_is_made_once_and_removed(house: House) -> None:
 def test_a_guard_keeps_a_group(house: House) -> None:
     house.fleet.groups.create("prod", "", "ann")
     house.fleet.groups.create("free", "", "ann")
-    house.fleet.add_group_guard(lambda name: "rollout r-1 names it" if name == "prod" else None)
+    house.fleet.groups.add_guard(lambda name: "rollout r-1 names it" if name == "prod" else None)
     with pytest.raises(GroupInUseError, match="rollout r-1 names it"):
         house.fleet.groups.delete("prod")
     assert house.fleet.groups.get("prod").name == "prod"
@@ -145,7 +145,7 @@ def test_a_group_gets_another_selector_unless_something_names_it(client: TestCli
     changed = client.patch("groups/prod", json={"selector": " env = prod "})
     assert (changed.status_code, changed.json()["selector"], changed.json()["devices"]) == (200, "env=prod", 1)
     assert changed.json()["created_by"] == "ann"
-    house.fleet.add_group_guard(lambda _name: "rollout r-1 names it")
+    house.fleet.groups.add_guard(lambda _name: "rollout r-1 names it")
     assert client.patch("groups/prod", json={"selector": "env=prod"}).status_code == 200, "nothing changes"
     refused = client.patch("groups/prod", json={"selector": "env=test"})
     assert (refused.status_code, refused.json()["code"]) == (409, "group.in_use")
@@ -156,9 +156,9 @@ def test_a_group_is_not_removed_while_something_that_names_it_is_made(house: Hou
     house.fleet.groups.create("prod", "", "ann")
 
     def named_by(_name: str) -> str | None:
-        return "rollout r-1 names it" if house.fleet.reader.events(rollout="r-1", limit=1)[0] else None
+        return "rollout r-1 names it" if house.fleet.feed.page(rollout="r-1", limit=1)[0] else None
 
-    house.fleet.add_group_guard(named_by)
+    house.fleet.groups.add_guard(named_by)
     refused: list[FleetError] = []
 
     def delete() -> None:
@@ -169,12 +169,12 @@ def test_a_group_is_not_removed_while_something_that_names_it_is_made(house: Hou
 
     other = threading.Thread(target=delete)
     with house.db.session():
-        house.fleet.pin_groups("group=prod,env!=dev")
-        house.fleet.add_events([NewEvent("rollout", rollout="r-1")])
+        house.fleet.groups.pin("group=prod,env!=dev")
+        house.fleet.feed.add([NewEvent("rollout", rollout="r-1")])
         other.start()
     other.join(60)
     assert [error.code for error in refused] == ["group.in_use"]
-    house.fleet.pin_groups("env=prod")
+    house.fleet.groups.pin("env=prod")
 
 
 def test_groups_named_by_a_selector() -> None:
@@ -257,7 +257,7 @@ def client(any_house: House) -> TestClient:
 def test_groups_over_the_api(client: TestClient, house: House) -> None:
     device = house.device(labels={"env": "prod"}).id
     gone = house.device(labels={"env": "prod"}).id
-    house.fleet.revoke(gone)
+    house.fleet.revocation.revoke(gone)
     made = client.post("groups", json={"name": "prod", "selector": "env=prod"})
     assert made.status_code == 201
     body: dict[str, Any] = made.json()
@@ -279,7 +279,7 @@ def test_groups_over_the_api(client: TestClient, house: House) -> None:
     assert members["items"][0]["groups"] == ["all", "prod"]
     shown = client.get("devices", params={"selector": "group=prod,status!=revoked"}).json()
     assert shown["items"] == members["items"]
-    house.fleet.add_group_guard(lambda name: "rollout r-1 names it" if name == "all" else None)
+    house.fleet.groups.add_guard(lambda name: "rollout r-1 names it" if name == "all" else None)
     refused = client.delete("groups/all")
     assert (refused.status_code, refused.json()["code"]) == (409, "group.in_use")
     assert "rollout r-1 names it" in refused.json()["detail"]

@@ -25,16 +25,16 @@ def told(device: Any, seq: int) -> Event:
 
 def followed(house: House, after_id: int = 0, **what: Any) -> list[int]:
     """Return the ids that come after one."""
-    return [one.id for one in house.fleet.reader.events_after(after_id, EventFilter(**what), 500)[0]]
+    return [one.id for one in house.fleet.feed.following(after_id, EventFilter(**what), 500)[0]]
 
 
 def test_events_of_the_server_are_one_statement_and_need_no_device(house: House) -> None:
     rows = [NewEvent("stage", rollout="r-1", detail={"n": i}) for i in range(3)]
     rows.append(NewEvent("assignment", "d-a", "digits", "r-1", {"from": "offered", "to": "acked"}))
-    ids = house.fleet.add_events(rows)
+    ids = house.fleet.feed.add(rows)
     assert ids == sorted(ids)
-    assert house.fleet.add_events([]) == []
-    found, total = house.fleet.reader.events_after(0, EventFilter(), 10)
+    assert house.fleet.feed.add([]) == []
+    found, total = house.fleet.feed.following(0, EventFilter(), 10)
     assert ([one.id for one in found], total) == (ids, 4)
     assert [one.detail.get("n") for one in found[:3]] == [0, 1, 2]
     last = found[3]
@@ -45,16 +45,16 @@ def test_events_of_the_server_are_one_statement_and_need_no_device(house: House)
 def test_they_go_with_the_callers_transaction(house: House) -> None:
     def fail() -> None:
         with house.db.session():
-            house.fleet.add_events([NewEvent("rollout", rollout="r-1")])
+            house.fleet.feed.add([NewEvent("rollout", rollout="r-1")])
             raise RuntimeError("the caller fails")
 
     with pytest.raises(RuntimeError, match="the caller fails"):
         fail()
-    assert house.fleet.reader.events(limit=10) == ([], 0)
+    assert house.fleet.feed.page(limit=10) == ([], 0)
 
 
 def test_filters_hold_together(house: House) -> None:
-    house.fleet.add_events(
+    house.fleet.feed.add(
         [
             NewEvent("stage", rollout="r-1"),
             NewEvent("assignment", "d-a", rollout="r-1"),
@@ -72,7 +72,7 @@ def test_filters_hold_together(house: House) -> None:
     ):
         assert [one - first for one in followed(house, **what)] == expected, what
         old = EventFilter(**what)
-        newest, total = house.fleet.reader.events(
+        newest, total = house.fleet.feed.page(
             device_id=old.device, since=old.since, rollout=old.rollout, kinds=old.kinds, limit=10
         )
         assert [one.id - first for one in reversed(newest)] == expected
@@ -80,8 +80,8 @@ def test_filters_hold_together(house: House) -> None:
 
 
 def test_following_goes_on_where_it_stopped(house: House) -> None:
-    ids = house.fleet.add_events([NewEvent("stage") for _ in range(5)])
-    found, total = house.fleet.reader.events_after(ids[0], EventFilter(), 2)
+    ids = house.fleet.feed.add([NewEvent("stage") for _ in range(5)])
+    found, total = house.fleet.feed.following(ids[0], EventFilter(), 2)
     assert ([one.id for one in found], total) == (ids[1:4], 4)  # one more than the page
     assert followed(house, ids[-1]) == []
     assert followed(house, ids[-1] + 1000) == []
@@ -97,21 +97,21 @@ def other_writer(house: House) -> tuple[Database, EventLog]:
 
 def test_following_waits_for_a_transaction_with_a_lower_id(house: House) -> None:
     db, other = other_writer(house)
-    [first] = house.fleet.add_events([NewEvent("stage")])
+    [first] = house.fleet.feed.add([NewEvent("stage")])
     with db.session():
         [slow] = other.add([NewEvent("rollout")])
-        fast = house.fleet.add_events([NewEvent("stage"), NewEvent("stage")])
+        fast = house.fleet.feed.add([NewEvent("stage"), NewEvent("stage")])
         assert slow < fast[0]
         assert followed(house) == [first]
         assert followed(house, first) == []
-        assert [one.id for one in house.fleet.reader.events(limit=10)[0]] == [*fast[::-1], first]
+        assert [one.id for one in house.fleet.feed.page(limit=10)[0]] == [*fast[::-1], first]
     assert followed(house, first) == [slow, *fast]
     db.dispose()
 
 
 def test_an_id_that_never_comes_is_not_waited_for_long(house: House) -> None:
     db, other = other_writer(house)
-    [first] = house.fleet.add_events([NewEvent("stage")])
+    [first] = house.fleet.feed.add([NewEvent("stage")])
 
     def fail() -> None:
         with db.session():
@@ -120,12 +120,12 @@ def test_an_id_that_never_comes_is_not_waited_for_long(house: House) -> None:
 
     with pytest.raises(RuntimeError, match="it fails"):
         fail()
-    [second] = house.fleet.add_events([NewEvent("stage")])
+    [second] = house.fleet.feed.add([NewEvent("stage")])
     assert second > first + 1
     assert followed(house) == [first]
     house.clock.turn(seconds=11)
     assert followed(house) == [first, second]
-    [third] = house.fleet.add_events([NewEvent("stage")])
+    [third] = house.fleet.feed.add([NewEvent("stage")])
     assert followed(house) == [first, second, third]
     assert followed(house, second, kinds=("rollout",)) == []
     db.dispose()
@@ -133,22 +133,22 @@ def test_an_id_that_never_comes_is_not_waited_for_long(house: House) -> None:
 
 def test_an_event_that_a_device_tells_again_makes_no_gap(house: House) -> None:
     device = house.device().id
-    house.fleet.take_events([told(device, 1), told(device, 2)])
-    house.fleet.take_events([told(device, 1), told(device, 2), told(device, 3), told(device, 3)])
+    house.fleet.receiver.take_events([told(device, 1), told(device, 2)])
+    house.fleet.receiver.take_events([told(device, 1), told(device, 2), told(device, 3), told(device, 3)])
     ids = followed(house)
     assert ids == list(range(ids[0], ids[0] + 4))
 
 
 def test_old_events_of_devices_go_and_those_of_the_server_stay(house: House) -> None:
     device = house.device().id
-    house.fleet.take_events([told(device, 1), told(device, 2)])
-    house.fleet.add_events([NewEvent("stage", rollout="r-1")])
+    house.fleet.receiver.take_events([told(device, 1), told(device, 2)])
+    house.fleet.feed.add([NewEvent("stage", rollout="r-1")])
     house.clock.turn(days=91)
-    house.fleet.take_events([told(device, 3)])
-    assert house.fleet.prune_events(house.clock.now()) == 2
-    kept = [one.kind for one in house.fleet.reader.events(limit=10)[0]]
+    house.fleet.receiver.take_events([told(device, 3)])
+    assert house.fleet.feed.prune(house.clock.now()) == 2
+    kept = [one.kind for one in house.fleet.feed.page(limit=10)[0]]
     assert kept == ["crash", "stage", "enrolled"]
     house.clock.turn(days=91)
     newest = followed(house)[-1]
-    assert house.fleet.prune_events(house.clock.now()) == 0  # the newest stays, so that its id never comes again
-    assert house.fleet.add_events([NewEvent("stage")])[0] > newest
+    assert house.fleet.feed.prune(house.clock.now()) == 0  # the newest stays, so that its id never comes again
+    assert house.fleet.feed.add([NewEvent("stage")])[0] > newest

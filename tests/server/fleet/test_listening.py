@@ -23,7 +23,7 @@ class Reporter:
         self.id: DeviceId = house.device().id
         self.told = 0
         self.seq = 0
-        self.stop = house.fleet.on_reports(self._count)
+        self.stop = house.fleet.receiver.news.subscribe(self._count)
 
     def _count(self) -> None:
         self.told += 1
@@ -35,13 +35,13 @@ class Reporter:
         said = ModelState(model="digits", **{"phase": Phase.DOWNLOADING, **model})
         before = self.told
         state = State(device=self.id, gen=gen, boot_id="b", seq=self.seq, ts=self.seq, models=[said])
-        self.house.fleet.take_state(self.id, state)
+        self.house.fleet.receiver.take_state(self.id, state)
         return self.told > before
 
     def rings_for_presence(self, on: bool, conn_id: str = "c") -> bool:
         """Come or go; return whether listeners were told."""
         before = self.told
-        self.house.fleet.take_presence(self.id, Presence(on=on, conn_id=conn_id, boot_id="b", ts=0))
+        self.house.fleet.receiver.take_presence(self.id, Presence(on=on, conn_id=conn_id, boot_id="b", ts=0))
         return self.told > before
 
 
@@ -69,9 +69,9 @@ def test_presence_is_told_when_it_changes(house: House) -> None:
 
 def test_a_revocation_is_told(house: House) -> None:
     reporter = Reporter(house)
-    house.fleet.revoke(reporter.id)
+    house.fleet.revocation.revoke(reporter.id)
     assert reporter.told == 1
-    house.fleet.revoke(reporter.id)
+    house.fleet.revocation.revoke(reporter.id)
     assert (reporter.told, reporter.rings()) == (1, False)
 
 

@@ -48,7 +48,7 @@ def ref(name: str = "digits", version: str = "1.1.0", **rules: Any) -> Ref:
 
 def document_of(house: House, device: DeviceId) -> Desired:
     """Return a device's document after checking its signature."""
-    signed = house.fleet.desired_of(device)
+    signed = house.fleet.documents.of_device(device)
     assert signed is not None
     return decode_desired(verify_envelope(signed.envelope, DESIRED_TYPE, [house.signing.director_key()]))
 
@@ -69,34 +69,34 @@ def statements(house: House, act: Callable[[], object]) -> int:
 def test_a_batch_signs_one_document_a_device(house: House) -> None:
     a, b = sorted(house.device().id for _ in range(2))
     heard: list[list[SignedDesired]] = []
-    house.fleet.on_desired(lambda documents: heard.append(list(documents)))
+    house.fleet.desired.subscribe(lambda documents: heard.append(list(documents)))
     wish = ref(rollout="r-1", attempt=2, deadlines=Deadlines(download_s=1, apply_s=2, verify_s=3))
-    signed = house.fleet.set_models(
+    signed = house.fleet.desired.set_models(
         [ModelChange(b, DIGITS, wish), ModelChange(a, DIGITS, wish), ModelChange(a, FACES, ref("faces"))]
     )
     assert [(one.device, one.gen) for one in signed] == [(a, 2), (b, 2)]
     assert heard == [signed]
     assert set(document_of(house, a).models) == {"digits", "faces"}
     assert document_of(house, b).models["digits"].active == wish
-    assert house.fleet.set_models([]) == []
+    assert house.fleet.desired.set_models([]) == []
 
 
 def test_a_model_can_be_dropped_and_telemetry_be_kept(house: House) -> None:
     device = house.device().id
     live = TelemetryRequest(profile="live")
-    house.fleet.set_models([ModelChange(device, DIGITS, ref(), live), ModelChange(device, FACES, ref("faces"))])
-    house.fleet.set_models([ModelChange(device, DIGITS, None)])
+    house.fleet.desired.set_models([ModelChange(device, DIGITS, ref(), live), ModelChange(device, FACES, ref("faces"))])
+    house.fleet.desired.set_models([ModelChange(device, DIGITS, None)])
     document = document_of(house, device)
     assert (set(document.models), document.telemetry) == ({"faces"}, live)
-    house.fleet.set_models([ModelChange(device, ModelName("none"), None, TelemetryRequest())])
+    house.fleet.desired.set_models([ModelChange(device, ModelName("none"), None, TelemetryRequest())])
     document = document_of(house, device)
     assert (set(document.models), document.telemetry, document.gen) == ({"faces"}, TelemetryRequest(), 4)
 
 
 def test_another_attempt_is_a_new_document(house: House) -> None:
     device = house.device().id
-    house.fleet.set_models([ModelChange(device, DIGITS, ref(attempt=1))])
-    house.fleet.set_models([ModelChange(device, DIGITS, ref(attempt=2))])
+    house.fleet.desired.set_models([ModelChange(device, DIGITS, ref(attempt=1))])
+    house.fleet.desired.set_models([ModelChange(device, DIGITS, ref(attempt=2))])
     active = document_of(house, device).models["digits"].active
     assert active is not None
     assert active.attempt == 2
@@ -106,10 +106,10 @@ def test_another_attempt_is_a_new_document(house: House) -> None:
 
 def test_unknown_and_revoked_devices_are_left_out(house: House) -> None:
     live, revoked = house.device().id, house.device().id
-    house.fleet.revoke(revoked)
+    house.fleet.revocation.revoke(revoked)
     changes = [ModelChange(one, DIGITS, ref()) for one in (DeviceId("d-none"), revoked, live)]
-    assert [one.device for one in house.fleet.set_models(changes)] == [live]
-    assert house.fleet.desired_of(revoked) is None
+    assert [one.device for one in house.fleet.desired.set_models(changes)] == [live]
+    assert house.fleet.documents.of_device(revoked) is None
     with house.db.read() as session:
         assert desired_store.desired_row(session, revoked) is None
 
@@ -117,11 +117,11 @@ def test_unknown_and_revoked_devices_are_left_out(house: House) -> None:
 def test_nothing_of_a_failed_transaction_is_said(house: House) -> None:
     device = house.device().id
     heard: list[SignedDesired] = []
-    house.fleet.on_desired(heard.extend)
+    house.fleet.desired.subscribe(heard.extend)
 
     def fail() -> None:
         with house.db.session():
-            house.fleet.set_models([ModelChange(device, DIGITS, ref())])
+            house.fleet.desired.set_models([ModelChange(device, DIGITS, ref())])
             raise RuntimeError("the caller fails")
 
     with pytest.raises(RuntimeError, match="the caller fails"):
@@ -135,16 +135,16 @@ def test_a_document_is_signed_above_what_the_device_reported(house: House) -> No
         row = store.device(session, device)
         assert row is not None
         row.reported_gen = 40
-    assert [one.gen for one in house.fleet.set_models([ModelChange(device, DIGITS, ref())])] == [41]
+    assert [one.gen for one in house.fleet.desired.set_models([ModelChange(device, DIGITS, ref())])] == [41]
 
 
 def test_many_devices_cost_as_many_statements_as_one(house: House) -> None:
     ids = [house.device().id for _ in range(12)]
-    house.fleet.take_state(ids[0], State(device=ids[0], gen=1, boot_id="b", seq=1, ts=0, models=[]))
+    house.fleet.receiver.take_state(ids[0], State(device=ids[0], gen=1, boot_id="b", seq=1, ts=0, models=[]))
     for act in (
-        lambda some: house.fleet.set_models([ModelChange(one, DIGITS, ref()) for one in some]),
-        lambda some: house.fleet.wants(some, DIGITS),
-        lambda some: house.fleet.reports_of(some, DIGITS),
+        lambda some: house.fleet.desired.set_models([ModelChange(one, DIGITS, ref()) for one in some]),
+        lambda some: house.fleet.offers.wants(some, DIGITS),
+        lambda some: house.fleet.offers.reports_of(some, DIGITS),
         lambda some: house.fleet.offers.told(some, DIGITS),
     ):
         costs = [statements(house, lambda act=act, n=n: act(ids[:n])) for n in (1, 12)]  # type: ignore[misc]
@@ -158,7 +158,7 @@ def test_two_batches_at_once_do_not_wait_for_each_other_forever(house: House) ->
     def change(order: list[DeviceId]) -> None:
         try:
             for _ in range(5):
-                house.fleet.set_models([ModelChange(one, DIGITS, ref()) for one in order])
+                house.fleet.desired.set_models([ModelChange(one, DIGITS, ref()) for one in order])
         except BaseException as error:  # noqa: BLE001  # shown by the test
             failed.append(error)
 
@@ -178,22 +178,22 @@ def test_writers_of_every_kind_at_once_do_not_wait_for_each_other_forever(house:
 
     def roll(n: int) -> None:
         with house.db.session():
-            house.fleet.set_hold([f"r-{n % 2}"], [])
-            house.fleet.set_models([ModelChange(one, DIGITS, ref(attempt=n + 1)) for one in reversed(ids)])
-            house.fleet.add_events([NewEvent("assignment", one, DIGITS, "r-1") for one in ids])
+            house.fleet.hold.set([f"r-{n % 2}"], [])
+            house.fleet.desired.set_models([ModelChange(one, DIGITS, ref(attempt=n + 1)) for one in reversed(ids)])
+            house.fleet.feed.add([NewEvent("assignment", one, DIGITS, "r-1") for one in ids])
 
     def report(n: int) -> None:
         for one in ids:
-            house.fleet.take_state(one, State(device=one, gen=n, boot_id="b", seq=n, ts=0, models=[]))
-            house.fleet.take_presence(one, Presence(on=n % 2 == 0, conn_id=f"c{n}", boot_id="b", ts=0))
+            house.fleet.receiver.take_state(one, State(device=one, gen=n, boot_id="b", seq=n, ts=0, models=[]))
+            house.fleet.receiver.take_presence(one, Presence(on=n % 2 == 0, conn_id=f"c{n}", boot_id="b", ts=0))
 
     acts: list[Callable[[int], object]] = [
         roll,
         report,
-        lambda _n: house.fleet.deploy(release, selector="env=prod"),
-        lambda _n: house.fleet.resign_due(START + dt.timedelta(days=6)),
-        lambda _n: house.fleet.forget_presence(),
-        lambda n: house.fleet.update(ids[n], {"n": str(n)}, None),
+        lambda _n: house.fleet.deployer.deploy(release, selector="env=prod"),
+        lambda _n: house.fleet.desired.resign_due(START + dt.timedelta(days=6)),
+        lambda _n: house.fleet.receiver.forget_presence(),
+        lambda n: house.fleet.edits.update(ids[n], {"n": str(n)}, None),
         lambda n: house.fleet.sampling.set(f"{n + 1:064x}", "test"),
     ]
 
@@ -210,7 +210,7 @@ def test_writers_of_every_kind_at_once_do_not_wait_for_each_other_forever(house:
     for thread in threads:
         thread.join(120)
     assert failed == []
-    house.fleet.resign_due(START)
+    house.fleet.desired.resign_due(START)
     for one in ids:
         assert document_of(house, one).capture == CaptureRequest(key=f"{6:064x}"), (
             "no batch signed an older key for good"
@@ -223,10 +223,10 @@ def test_writers_of_every_kind_at_once_do_not_wait_for_each_other_forever(house:
 
 def test_wants_say_what_documents_name(house: House) -> None:
     with_model, without, revoked = house.device().id, house.device().id, house.device().id
-    house.fleet.set_models([ModelChange(with_model, DIGITS, ref(rollout="r-1"))])
-    house.fleet.revoke(revoked)
+    house.fleet.desired.set_models([ModelChange(with_model, DIGITS, ref(rollout="r-1"))])
+    house.fleet.revocation.revoke(revoked)
     asked = [with_model, without, revoked, DeviceId("d-none")]
-    assert house.fleet.wants(asked, DIGITS) == {
+    assert house.fleet.offers.wants(asked, DIGITS) == {
         with_model: WantedRef(ref(rollout="r-1"), 2),
         without: WantedRef(None, 1),
     }
@@ -234,7 +234,7 @@ def test_wants_say_what_documents_name(house: House) -> None:
 
 def test_reports_say_what_devices_said(house: House) -> None:
     busy, silent, revoked = house.device().id, house.device().id, house.device().id
-    house.fleet.take_presence(busy, Presence(on=True, conn_id="c", boot_id="b", ts=0))
+    house.fleet.receiver.take_presence(busy, Presence(on=True, conn_id="c", boot_id="b", ts=0))
     failed = ModelState(
         model="digits",
         phase=Phase.FAILED,
@@ -261,9 +261,9 @@ def test_reports_say_what_devices_said(house: House) -> None:
         refused_code="verify.expired",
         refused_reason="late",
     )
-    house.fleet.take_state(busy, state)
-    house.fleet.revoke(revoked)
-    found = house.fleet.reports_of([busy, silent, revoked, DeviceId("d-none")], DIGITS)
+    house.fleet.receiver.take_state(busy, state)
+    house.fleet.revocation.revoke(revoked)
+    found = house.fleet.offers.reports_of([busy, silent, revoked, DeviceId("d-none")], DIGITS)
     assert found[busy] == ModelReport(
         device=busy,
         profile=ProfileName(PROFILE),
@@ -290,10 +290,10 @@ def test_reports_say_what_devices_said(house: House) -> None:
     assert found[silent] == ModelReport(silent, ProfileName(PROFILE), DeviceStatus.UNKNOWN, None, 0)
     assert (found[revoked].is_revoked, found[revoked].status) == (True, DeviceStatus.REVOKED)
     assert set(found) == {busy, silent, revoked}
-    wants = house.fleet.wants([busy, silent, revoked], DIGITS)
+    wants = house.fleet.offers.wants([busy, silent, revoked], DIGITS)
     together = house.fleet.offers.told([busy, silent, revoked, DeviceId("d-none")], DIGITS)
     assert together == {device: (said, wants.get(device)) for device, said in found.items()}
-    other = house.fleet.reports_of([busy], FACES)[busy]
+    other = house.fleet.offers.reports_of([busy], FACES)[busy]
     assert (other.has_report, other.phase, other.refused_gen, other.reported_gen) == (False, None, 9, 1)
 
 

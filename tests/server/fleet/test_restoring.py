@@ -11,12 +11,12 @@ from tests.server.fleet.house import House, KeyedDevice
 def says(house: House, device: KeyedDevice, seen: Seen, seq: int = 1) -> None:
     """Let a device report what it has seen."""
     state = State(device=device.id, gen=1, boot_id="b", seq=seq, ts=0, models=[])
-    house.fleet.take_state(device.id, msgspec.structs.replace(state, seen=seen))
+    house.fleet.receiver.take_state(device.id, msgspec.structs.replace(state, seen=seen))
 
 
 def told(house: House) -> list[dict[str, object]]:
     """Return the details of the events, oldest first."""
-    return [dict(event.detail) for event in house.fleet.reader.events(limit=100, kinds=[KIND])[0][::-1]]
+    return [dict(event.detail) for event in house.fleet.feed.page(limit=100, kinds=[KIND])[0][::-1]]
 
 
 def now_s(house: House) -> int:
@@ -41,7 +41,7 @@ def test_a_refusal_for_it_is_shown_though_no_document_was_read(house: House) -> 
     device = house.device()
     state = State(device=device.id, gen=1, boot_id="b", seq=1, ts=0, models=[], seen=Seen(version=7))
     said = msgspec.structs.replace(state, refused_code="tuf.rollback", refused_reason="older")
-    house.fleet.take_state(device.id, said)
+    house.fleet.receiver.take_state(device.id, said)
     assert house.fleet.reader.device(device.id).refused == Refusal(0, "tuf.rollback", "older")
 
 
@@ -49,14 +49,14 @@ def test_a_document_that_rests_after_deaths_of_the_child_is_shown_though_it_was_
     device = house.device()
     state = State(device=device.id, gen=1, boot_id="b", seq=1, ts=0, models=[])
     said = msgspec.structs.replace(state, refused_code=CHILD_DIED_CODE, refused_reason="tried again at noon")
-    house.fleet.take_state(device.id, said)
+    house.fleet.receiver.take_state(device.id, said)
     assert house.fleet.reader.device(device.id).refused == Refusal(0, CHILD_DIED_CODE, "tried again at noon")
 
 
 def test_a_report_without_it_signs_nothing(house: House) -> None:
     device = house.device()
     before = house.signing.metadata_file("timestamp.json")
-    house.fleet.take_state(device.id, State(device=device.id, gen=1, boot_id="b", seq=1, ts=0, models=[]))
+    house.fleet.receiver.take_state(device.id, State(device=device.id, gen=1, boot_id="b", seq=1, ts=0, models=[]))
     says(house, device, Seen(), seq=2)
     assert house.signing.metadata_file("timestamp.json") == before
     assert told(house) == []

@@ -10,9 +10,8 @@ from fastapi.testclient import TestClient
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.rules import POLICY
+from edgefleet_server.composition.api_app import fleet_routers, telemetry_routers
 from edgefleet_server.events.model import NewEvent
-from edgefleet_server.fleet.routes import build_router
-from edgefleet_server.telemetry.routes import build_router as build_telemetry_router
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice
 
@@ -34,7 +33,7 @@ def enrolled(client: TestClient, house: House, **body: Any) -> KeyedDevice:
     answer = client.post("enrollments", json=body)
     assert answer.status_code == 201, answer.text
     device = KeyedDevice()
-    device.enrolment = house.fleet.enroll(answer.json()["tokens"][0]["token"], device.csr(), FACTS)
+    device.enrolment = house.fleet.enrolment.enroll(answer.json()["tokens"][0]["token"], device.csr(), FACTS)
     return device
 
 
@@ -83,8 +82,8 @@ def test_a_time_without_a_zone_is_refused_with_its_place(client: TestClient, hou
 
 def test_events_can_be_filtered_and_followed(client: TestClient, house: House) -> None:
     device = house.device().id
-    house.fleet.add_events([NewEvent("stage", rollout="r-1"), NewEvent("assignment", device, "digits", "r-1")])
-    house.fleet.add_events([NewEvent("assignment", "d-b", "digits", "r-2", {"to": "acked"})])
+    house.fleet.feed.add([NewEvent("stage", rollout="r-1"), NewEvent("assignment", device, "digits", "r-1")])
+    house.fleet.feed.add([NewEvent("assignment", "d-b", "digits", "r-2", {"to": "acked"})])
 
     def kinds(**params: Any) -> list[str]:
         answer = client.get("events", params=params)
@@ -156,7 +155,8 @@ def test_refusals_say_what_and_what_next(
 def test_every_route_wants_exactly_the_role_of_the_policy(operators: Operators, house: House) -> None:
     device = house.device()
     seen = 0
-    routes = build_router(operators.parts).routes + build_telemetry_router(operators.parts).routes
+    routers = (*fleet_routers(operators.parts), *telemetry_routers(operators.parts))
+    routes = [route for router in routers for route in router.routes]
     for route in routes:
         assert isinstance(route, APIRoute)
         for method in route.methods or ():

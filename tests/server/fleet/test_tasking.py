@@ -29,7 +29,7 @@ from tests.server.fleet.house import House, KeyedDevice
 
 def document(house: House, device: KeyedDevice) -> Desired:
     """Return what the device's newest signed document says."""
-    signed = house.fleet.desired_of(device.id)
+    signed = house.fleet.documents.of_device(device.id)
     assert signed is not None
     return decode_desired(base64.b64decode(json.loads(signed.envelope)["payload"]))
 
@@ -38,7 +38,7 @@ def told(house: House, device: KeyedDevice, task: TaskView, state: str, seq: int
     """Let the device tell how far it is."""
     detail = {"task": task.id, "task_kind": task.kind, "state": state}
     event = Event(device=device.id, boot_id="b", seq=seq, ts=0, kind=EventKind.TASK, detail=detail, **fields)
-    house.fleet.take_events([event])
+    house.fleet.receiver.take_events([event])
 
 
 def test_from_wish_to_result(any_house: House) -> None:
@@ -98,7 +98,7 @@ def test_a_task_whose_time_is_over_is_named_no_more(house: House) -> None:
 def test_models_and_tasks_stay_apart_in_the_document(house: House) -> None:
     device, tasks = house.device(), house.fleet.tasks
     ref = house.release("digits@1.0.0", bundles={"generic-x86_64-ort": b"bundle"})
-    house.fleet.deploy(ref, selector="")
+    house.fleet.deployer.deploy(ref, selector="")
     first = tasks.create(device.id, TaskOrder("diag", {}), "ada")
     second = tasks.create(device.id, TaskOrder("logs", {}), "ada")
     assert list(document(house, device).models) == ["digits"]
@@ -106,7 +106,7 @@ def test_models_and_tasks_stay_apart_in_the_document(house: House) -> None:
     told(house, device, first, "failed", 1, code="agent.disk", reason="no room")
     assert tasks.task(device.id, first.id).reason == "no room"
     ref = house.release("digits@1.1.0", bundles={"generic-x86_64-ort": b"another"})
-    house.fleet.deploy(ref, selector="")
+    house.fleet.deployer.deploy(ref, selector="")
     assert [t.id for t in document(house, device).tasks] == [second.id]
 
 
@@ -126,7 +126,7 @@ def test_what_is_refused(house: House) -> None:
         tasks.take_result(other.id, made[0].id, b"another device's task")
     told(house, other, made[0], "done", 1)
     assert tasks.task(device.id, made[0].id).state is TaskState.QUEUED, "another device's word counts for nothing"
-    house.fleet.revoke(other.id)
+    house.fleet.revocation.revoke(other.id)
     with pytest.raises(DeviceRevokedError):
         tasks.create(other.id, TaskOrder("diag", {}), "ada")
 
@@ -163,7 +163,7 @@ def test_many_are_asked_at_once_and_who_cannot_be_is_named(any_house: House, mon
     house = any_house
     inside = [house.device(labels={"site": "hall"}) for _ in range(3)]
     outside, gone = house.device(labels={"site": "yard"}), house.device(labels={"site": "hall"})
-    house.fleet.revoke(gone.id)
+    house.fleet.revocation.revoke(gone.id)
     for _ in range(MAX_OPEN):
         house.fleet.tasks.create(inside[0].id, TaskOrder("diag", {}), "ada")
     client = Operators(house).as_role(Role.OPERATOR)

@@ -68,7 +68,7 @@ def test_everything_is_said_also_when_the_database_was_away_at_the_connect(monke
         said.append(topic)
         return True
 
-    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, publish, SystemClock())
     outbound.start()
     outbound.send_everything()
     eventually(lambda: TOPICS.desired(ONE) in said, "the document")
@@ -89,7 +89,7 @@ def test_a_look_that_takes_long_and_finds_nothing_is_seldom(monkeypatch: pytest.
             return [Document(ONE, len(looks), b"document")] if finds else []
 
     database = Slow()
-    outbound = Outbound(TOPICS, database, lambda: database.head, lambda *_: True, SystemClock())
+    outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, lambda *_: True, SystemClock())
     outbound.start()
     outbound.send_everything()
     eventually(lambda: len(looks) == 3, "three looks")
@@ -122,7 +122,7 @@ def test_a_look_passes_over_what_waits_its_turn_and_finds_what_could_not_be_sent
 
     database = Watched()
     database.documents = [Document(ONE, 3, b"document 3")]
-    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, publish, SystemClock())
     outbound.start()
     outbound.send_everything()
     eventually(lambda: outbound._is_up, "the connect")
@@ -145,7 +145,7 @@ def test_what_is_in_the_queue_is_known_to_the_look(monkeypatch: pytest.MonkeyPat
         sent.append(topic)
         return True
 
-    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, publish, SystemClock())
     outbound._is_up = True
     outbound.send_desired(database.documents)  # the thread does not run yet: it waits its turn
     outbound._look_for_changes()
@@ -166,7 +166,7 @@ def test_the_head_goes_before_a_document_of_another_process(monkeypatch: pytest.
         said.append((topic, payload))
         return True
 
-    outbound = Outbound(TOPICS, other, lambda: other.head, publish, SystemClock())
+    outbound = Outbound(TOPICS, other, lambda: other.head, other.hold_envelope, publish, SystemClock())
     outbound.start()
     outbound.send_everything()
     eventually(lambda: said, "the first head")
@@ -189,7 +189,7 @@ def test_a_brake_goes_out_without_any_document_and_once(monkeypatch: pytest.Monk
         said.append((topic, payload))
         return True
 
-    outbound = Outbound(TOPICS, database, lambda: database.head, publish, SystemClock())
+    outbound = Outbound(TOPICS, database, lambda: database.head, database.hold_envelope, publish, SystemClock())
     outbound.start()
     outbound.send_everything()
     eventually(lambda: said, "the first head")

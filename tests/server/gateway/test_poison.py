@@ -43,7 +43,14 @@ class Ingest:
         self.good, self.evil = house.device(), house.device()
         self.topics = Topics(house.settings.tenant)  # type: ignore[arg-type]
         self.acks = Acks()
-        self.inbound = Inbound(self.topics.tenant, house.fleet, house.telemetry, self.acks, house.clock)
+        self.inbound = Inbound(
+            self.topics.tenant,
+            house.fleet.devices.live_among,
+            house.fleet.receiver,
+            house.telemetry,
+            self.acks,
+            house.clock,
+        )
 
     def take(self, *messages: tuple[str, bytes]) -> None:
         """Store messages as one batch."""

@@ -24,9 +24,9 @@ from edgefleet_protocol.messages import (
     decode,
 )
 from edgefleet_protocol.verify import verify_envelope
+from edgefleet_server.composition.fleet_container import build_fleet
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.gateway import mqtt
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import Site
@@ -55,7 +55,7 @@ def test_a_device_learns_of_a_deployment_and_pulls_the_bundle(site: Site) -> Non
     )
     assert (first.device, first.gen, first.models) == (device.id, 1, {})
 
-    done = site.house.fleet.deploy(ref, selector="")
+    done = site.house.fleet.deployer.deploy(ref, selector="")
 
     assert [one.device for one in done.set] == [device.id]
     raw = there.desired.get(timeout=WAIT_S)
@@ -78,7 +78,7 @@ def test_a_device_learns_of_a_deployment_and_pulls_the_bundle(site: Site) -> Non
 def test_a_device_gets_no_blob_that_its_document_does_not_name(site: Site) -> None:
     mine, other = site.house.device(), site.house.device()
     ref = site.house.release("digits@1.0.0", bundles={PROFILE: b"secret" * 1000})
-    site.house.fleet.deploy(ref, device=other.id)
+    site.house.fleet.deployer.deploy(ref, device=other.id)
     bundle = site.house.registry.bundle_for(ref, PROFILE)
     assert bundle is not None
     there = site.connect(mine)
@@ -115,7 +115,9 @@ def test_reports_are_stored_and_acknowledged_once(site: Site) -> None:
     reader = site.house.fleet.reader
     assert eventually(lambda: reader.device(device.id).status is DeviceStatus.ONLINE)
     assert eventually(lambda: [model.release for model in reader.device(device.id).models] == ["digits@1.0.0"])
-    assert [event.kind for event in reader.events(device_id=device.id, before=None, since=None, limit=9)[0]] == [
+    assert [
+        event.kind for event in site.house.fleet.feed.page(device_id=device.id, before=None, since=None, limit=9)[0]
+    ] == [
         "boot",
         "enrolled",
     ]
@@ -145,16 +147,16 @@ def test_bad_messages_are_counted_and_harm_nobody(site: Site) -> None:
     there.say(topics.event(mine.id), Event(device=mine.id, boot_id="b", seq=2, ts=1, kind=EventKind.BOOT))
     assert there.acks.get(timeout=WAIT_S).events == [2]
     assert site.gateway.counters()["messages_bad"] >= 17
-    assert [
-        e.kind for e in site.house.fleet.reader.events(device_id=other.id, before=None, since=None, limit=9)[0]
-    ] == ["enrolled"]
+    assert [e.kind for e in site.house.fleet.feed.page(device_id=other.id, before=None, since=None, limit=9)[0]] == [
+        "enrolled"
+    ]
     assert there.meta("timestamp.json") == site.house.signing.metadata_file("timestamp.json")
 
 
 def test_the_brake_goes_out_at_once_and_before_documents(site: Site) -> None:
     early = site.connect(site.house.device())
     keys = [site.house.signing.director_key()]
-    site.house.fleet.set_hold(["r-1"], [])
+    site.house.fleet.hold.set(["r-1"], [])
     assert early.holds.get(timeout=WAIT_S)
     # Only now: one who subscribes while a message is retained may be given it twice, as MQTT allows.
     device = site.house.device()
@@ -166,8 +168,8 @@ def test_the_brake_goes_out_at_once_and_before_documents(site: Site) -> None:
     there.order.clear()
     active = Ref(target=f"digits/1.0.0/{PROFILE}.bundle", sha256="a" * 64, length=1)
     with site.house.db.session():
-        site.house.fleet.set_hold(["r-1", "r-2"], [])
-        site.house.fleet.set_models([ModelChange(device.id, ModelName("digits"), active)])
+        site.house.fleet.hold.set(["r-1", "r-2"], [])
+        site.house.fleet.desired.set_models([ModelChange(device.id, ModelName("digits"), active)])
     envelope, repeated = next_document(there, 2)
     assert decode_desired(verify_envelope(envelope, DESIRED_TYPE, keys)).gen == 2
     second = decode_hold(verify_envelope(there.holds.get(timeout=WAIT_S), HOLD_TYPE, keys))
@@ -184,7 +186,7 @@ def test_a_revoked_device_is_not_heard_and_its_document_is_gone(site: Site) -> N
     device = site.house.device()
     there = site.connect(device)
     assert there.desired.get(timeout=WAIT_S)
-    site.house.fleet.revoke(device.id)
+    site.house.fleet.revocation.revoke(device.id)
     # The document may arrive a second time before (retained, and as answer to the connect): only the last one counts.
     while there.desired.get(timeout=WAIT_S) != b"":
         pass
@@ -196,7 +198,7 @@ def test_a_revoked_device_is_not_heard_and_its_document_is_gone(site: Site) -> N
 def test_everything_retained_is_published_again_after_the_broker_lost_it(site: Site) -> None:
     devices = [site.house.device() for _ in range(3)]
     ref = site.house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    site.house.fleet.deploy(ref, selector="")
+    site.house.fleet.deployer.deploy(ref, selector="")
     before = site.gateway.counters()["connects"]
     pid = site.broker.status().pid
     assert pid is not None
@@ -247,7 +249,7 @@ def test_what_another_process_signed_is_published_too(site: Site) -> None:
     device = site.house.device()
     there = site.connect(device)
     assert gen_of(there.desired.get(timeout=WAIT_S)) == 1
-    other = FleetService(site.house.db, site.house.signing, site.house.registry, site.house.clock, site.house.settings)
+    other = build_fleet(site.house.db, site.house.signing, site.house.registry, site.house.clock, site.house.settings)
     other.desired.resign(device.id)
     assert reaches(there, 2)
 
@@ -257,13 +259,13 @@ def test_the_head_arrives_before_a_document_that_needs_it(site: Site) -> None:
     there = site.connect(device)
     assert there.desired.get(timeout=WAIT_S)
     assert there.heads.get(timeout=WAIT_S)
-    repeated = site.house.fleet.desired_of(device.id)
+    repeated = site.house.fleet.documents.of_device(device.id)
     assert repeated is not None
     site.gateway._outbound.send_desired(
         [repeated], again=True
     )  # as MQTT allows for who subscribes while it is retained
     ref = site.house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
-    site.house.fleet.deploy(ref, selector="")
+    site.house.fleet.deployer.deploy(ref, selector="")
     assert reaches(there, 2)
     heads = [there.heads.get_nowait() for _ in range(there.heads.qsize())]
     assert heads
@@ -274,7 +276,7 @@ def test_many_devices_pull_at_once(site: Site) -> None:
     data = os.urandom(3_000_000)
     ref = site.house.release("digits@1.0.0", bundles={PROFILE: data})
     there = [site.connect(site.house.device()) for _ in range(4)]
-    site.house.fleet.deploy(ref, selector="")
+    site.house.fleet.deployer.deploy(ref, selector="")
     bundle = site.house.registry.bundle_for(ref, PROFILE)
     assert bundle is not None
     with ThreadPoolExecutor(4) as pool:

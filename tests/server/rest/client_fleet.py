@@ -40,10 +40,10 @@ def client_fleet(folder: Path) -> tuple[Fleet, str]:
     good, _ = staged(fleet)
     fleet.release("seeds@1.0.0", ORT)
     fleet.release("leaves@1.0.0", ORT)
-    claim = fleet.parts.fleet.create_claims(approval=True, uses=5, created_by="test")[0]
+    claim = fleet.parts.fleet.enrolment.create_claims(approval=True, uses=5, created_by="test")[0]
     for _ in range(2):
         try:
-            fleet.parts.fleet.enroll(claim.token, KeyedDevice().csr(), FACTS)
+            fleet.parts.fleet.enrolment.enroll(claim.token, KeyedDevice().csr(), FACTS)
         except ApprovalPendingError:
             continue
         raise AssertionError("a claim that needs approval let a device in")

@@ -23,8 +23,8 @@ def admin(house: ApiHouse) -> Any:
 def enrolled(house: ApiHouse, **claim: Any) -> str:
     """Enrol a device and return its id."""
     device = KeyedDevice()
-    token = house.parts.fleet.create_claims(**claim)[0].token
-    return str(house.parts.fleet.enroll(token, device.csr(), FACTS).device_id)
+    token = house.parts.fleet.enrolment.create_claims(**claim)[0].token
+    return str(house.parts.fleet.enrolment.enroll(token, device.csr(), FACTS).device_id)
 
 
 # ---- If-Match
@@ -51,7 +51,7 @@ def test_reports_of_a_device_do_not_change_its_tag(house: ApiHouse, admin: Any) 
 
     device = enrolled(house)
     seen = admin.get(f"/api/v1/devices/{device}").headers["etag"]
-    house.parts.fleet.take_presence(DeviceId(device), Presence(on=True, conn_id="c", boot_id="b", ts=0))
+    house.parts.fleet.receiver.take_presence(DeviceId(device), Presence(on=True, conn_id="c", boot_id="b", ts=0))
     answer = admin.get(f"/api/v1/devices/{device}")
     assert (answer.json()["status"], answer.headers["etag"]) == ("online", seen)
 
@@ -100,7 +100,7 @@ def test_what_is_removed_is_removed_as_it_was_seen(tmp_path: Path) -> None:
     hook = admin.post("/api/v1/webhooks", json={"url": "http://127.0.0.1:9/x"}).json()["webhook"]["id"]
     receiver = admin.post("/api/v1/alert-receivers", json={"name": "am"}).json()["receiver"]["id"]
     token = admin.post("/api/v1/tokens", json={"name": "ci", "roles": ["viewer"]}).json()["id"]
-    claim = house.parts.fleet.create_claims()[0].id
+    claim = house.parts.fleet.enrolment.create_claims()[0].id
     key = admin.put("/api/v1/capture-key", json={"public_key": "09" + "0" * 62})
     assert key.headers["etag"] == admin.get("/api/v1/capture-key").headers["etag"]
     for path in (
@@ -153,7 +153,7 @@ def test_a_dry_run_answers_and_refuses_alike_and_writes_nothing(house: ApiHouse,
     assert admin.get("/api/v1/groups").json()["total"] == 0
     actions = {row["action"] for row in admin.get("/api/v1/audit").json()["items"]}
     assert actions == {"update_device (dry run)", "revoke_device (dry run)", "create_group (dry run)"}
-    assert house.parts.fleet.desired_of(device) is not None  # type: ignore[arg-type]
+    assert house.parts.fleet.documents.of_device(device) is not None  # type: ignore[arg-type]
 
 
 def test_devices_are_labelled_by_selector(any_house: ApiHouse) -> None:

@@ -209,12 +209,12 @@ def test_devices_are_sorted_on_each_database(any_house: ApiHouse) -> None:
     ids = []
     for number in range(5):
         device = KeyedDevice()
-        token = any_house.parts.fleet.create_claims()[0].token
-        ids.append(str(any_house.parts.fleet.enroll(token, device.csr(), FACTS).device_id))
+        token = any_house.parts.fleet.enrolment.create_claims()[0].token
+        ids.append(str(any_house.parts.fleet.enrolment.enroll(token, device.csr(), FACTS).device_id))
         if number % 2 == 0:
             any_house.clock.turn(seconds=1)
             presence = Presence(on=True, conn_id="c", boot_id="b", ts=0)
-            any_house.parts.fleet.take_presence(DeviceId(ids[-1]), presence)
+            any_house.parts.fleet.receiver.take_presence(DeviceId(ids[-1]), presence)
     up, pages = walk(client, "/api/v1/devices", sort="last_seen")
     assert ([one["id"] for one in up[2:]], pages) == (ids[::2], 3)
     assert [one["id"] for one in up[:2]] == sorted(ids[1::2])

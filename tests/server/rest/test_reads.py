@@ -72,7 +72,11 @@ def test_a_bundle_tells_what_is_in_it_and_how_it_is_signed(shop: Fleet) -> None:
     assert one["signature"]["length"] == one["bundle_bytes"]
     assert "model.onnx" in one["manifest"]["members"]
     assert (one["manifest"]["model"], one["trouble"]) == ("digits", "")
-    page = RegistryViews(shop.parts).bundle(listed["sha256"])
+    parts, fleet = shop.parts, shop.parts.fleet
+    views = RegistryViews(
+        parts.registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons
+    )
+    page = views.bundle(listed["sha256"])
     assert page.target is not None
     assert datetime.fromisoformat(one["signature"]["expires"]) == page.target.expires
 

@@ -263,9 +263,9 @@ class World:
 
     def enrol(self, count: int, profile: str = PROFILE, **labels: str) -> list[SimDevice]:
         """Enrol devices; they are online and run nothing."""
-        claim = self.fleet.create_claims(uses=count, profile=profile, labels=labels)[0]
+        claim = self.fleet.enrolment.create_claims(uses=count, profile=profile, labels=labels)[0]
         key = self.house.signing.director_key()
-        made = [self.fleet.enroll(claim.token, KeyedDevice().csr(), FACTS) for _ in range(count)]
+        made = [self.fleet.enrolment.enroll(claim.token, KeyedDevice().csr(), FACTS) for _ in range(count)]
         fresh = [SimDevice(one.device_id, key) for one in made]
         self.devices |= {one.id: one for one in fresh}
         for one in fresh:
@@ -274,12 +274,12 @@ class World:
 
     def presence(self, device: SimDevice, *, on: bool) -> None:
         """Say that a device is there, or not."""
-        self.fleet.take_presence(device.id, Presence(on=on, conn_id="c", boot_id="b", ts=0))
+        self.fleet.receiver.take_presence(device.id, Presence(on=on, conn_id="c", boot_id="b", ts=0))
 
     def settle(self, version: str, *profiles: str) -> ReleaseRef:
         """Publish a release, deploy it everywhere and let every device install it."""
         ref = self.release(version, *profiles)
-        self.fleet.deploy(ref, selector="")
+        self.fleet.deployer.deploy(ref, selector="")
         for _ in range(len(INSTALL) + 2):
             self.step()
         assert {one.running for one in self.devices.values()} == {version}
@@ -293,13 +293,13 @@ class World:
 
     def step(self, devices: Iterable[SimDevice] | None = None) -> None:
         """Let every device that is there take its documents, do one step and report."""
-        hold = self.fleet.hold_envelope()
+        hold = self.fleet.hold.envelope()
         for device in list(self.devices.values() if devices is None else devices):
             if not device.speaks:
                 continue
             if hold is not None:
                 device.take_hold(hold)
-            signed = self.fleet.desired_of(device.id)
+            signed = self.fleet.documents.of_device(device.id)
             if signed is None:
                 continue
             if signed.gen > (device.gens[-1] if device.gens else 0):
@@ -311,7 +311,7 @@ class World:
 
     def report(self, device: SimDevice) -> None:
         """Hand in one report; a document that the server answers with is taken."""
-        answer = self.fleet.take_state(device.id, device.state())
+        answer = self.fleet.receiver.take_state(device.id, device.state())
         if answer is not None:
             device.take_desired(answer.envelope)
 
@@ -366,7 +366,7 @@ class World:
 
     def events(self, rollout: str) -> list[Mapping[str, Any]]:
         """Return the details of a rollout's events, oldest first, each with its kind and device."""
-        rows, _ = self.fleet.reader.events(rollout=rollout, limit=100_000)
+        rows, _ = self.fleet.feed.page(rollout=rollout, limit=100_000)
         return [{"kind": row.kind, "device": row.device, "id": row.id, **row.detail} for row in reversed(rows)]
 
     def exposed(self, rollout: str) -> list[SimDevice]:
@@ -375,7 +375,7 @@ class World:
 
     def wants(self, device: SimDevice) -> str:
         """Return the version that a device's document asks for, "" for none."""
-        signed = self.fleet.desired_of(device.id)
+        signed = self.fleet.documents.of_device(device.id)
         assert signed is not None
         payload = verify_envelope(signed.envelope, DESIRED_TYPE, [self.house.signing.director_key()])
         wish = decode_desired(payload).models.get(MODEL)

@@ -163,7 +163,7 @@ def _some_go_on(world: World, rollouts: list[str], chance: random.Random) -> Non
         world.presence(gone, on=False)
     for one in busy:
         if one.speaks and chance.random() < 0.8:
-            signed = world.fleet.desired_of(one.id)
+            signed = world.fleet.documents.of_device(one.id)
             if signed is not None and signed.gen > one.gen:
                 one.take_desired(signed.envelope)
             for _ in range(chance.choice((1, 3, 5))):

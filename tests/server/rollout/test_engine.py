@@ -73,7 +73,7 @@ def test_a_bad_release_stops_at_the_canary_and_goes_back_without_a_download(any_
     assert {one.reason for one in world.members(rollout).values() if one.state == "rolled_back"} >= {
         "it crashed in its trial"
     }
-    assert world.fleet.hold_rollouts() == [rollout]
+    assert world.fleet.hold.rollouts() == [rollout]
 
 
 def test_one_stratum_may_fail_alone(any_world: World) -> None:
@@ -166,11 +166,11 @@ def test_a_deployment_over_a_rollout_wins(any_world: World) -> None:
     newer = world.release("2.0.0")
     rollout = world.create(stages=stages("100%", soak="10m"))
     world.tick()
-    world.fleet.deploy(newer, device=devices[0].id)
+    world.fleet.deployer.deploy(newer, device=devices[0].id)
     world.go_until(lambda: world.member(rollout, devices[0]).state == "superseded")
     world.go_until(lambda: devices[1].running == "1.1.0")
     world.go(2)
-    world.fleet.deploy(newer, device=devices[1].id)
+    world.fleet.deployer.deploy(newer, device=devices[1].id)
     world.go_until(lambda: world.member(rollout, devices[1]).state == "superseded")
     assert "another release was set" in world.member(rollout, devices[1]).reason
     world.service.abort(rollout, "ann", "no more", rollback=True)
@@ -194,7 +194,7 @@ def test_two_engines_tick_every_due_rollout_once(any_world: World) -> None:
     assert sum(done) == len(rollouts)
     assert {row_of(world, one).fence for one in rollouts} == {1}
     assert all(world.states(one) == {"offered": 2} for one in rollouts)
-    assert {one.gen for one in world.fleet.all_desired()} == {2}, "the empty document and the offer"
+    assert {one.gen for one in world.fleet.documents.all_desired()} == {2}, "the empty document and the offer"
 
 
 def test_engines_that_race_for_one_rollout_leave_one_chain_of_events(any_world: World) -> None:
@@ -247,10 +247,10 @@ def test_a_tick_whose_fence_was_lost_writes_nothing(any_world: World) -> None:
         ((_, fence),) = claim(session, "slow", world.clock.now())
     world.clock.turn(seconds=LEASE.total_seconds())
     assert world.replica("fast").tick() == 1
-    before = (row_of(world, rollout), world.events(rollout), world.fleet.all_desired())
+    before = (row_of(world, rollout), world.events(rollout), world.fleet.documents.all_desired())
     world.clock.turn(minutes=1)
     late(world, rollout, fence)
-    assert (row_of(world, rollout), world.events(rollout), world.fleet.all_desired()) == before
+    assert (row_of(world, rollout), world.events(rollout), world.fleet.documents.all_desired()) == before
 
 
 def test_a_command_between_claim_and_tick_wins(any_world: World) -> None:

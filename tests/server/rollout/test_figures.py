@@ -14,7 +14,7 @@ from edgefleet_protocol.messages import Phase
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.observability.metrics import Metrics
-from edgefleet_server.process.engine_thread import EngineThread
+from edgefleet_server.process.lifecycle import build_engine
 from tests.server.rollout.fleet_sim import Habit, World, make_world, stages
 
 
@@ -31,7 +31,7 @@ def parts(world: World) -> Iterator[Parts]:
     """The parts of a process on the world's database; its engine ticks the world."""
     found = build_parts(world.house.settings, world.clock, is_turned=True)
     world.service = found.rollout
-    world.engine = EngineThread(found)._rollouts
+    world.engine = build_engine(found)._rollouts
     yield found
     found.db.dispose()
 

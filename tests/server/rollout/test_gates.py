@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -45,7 +44,7 @@ class Gates:
         self.got = got
         self.says: Answer = 403
         poster = HttpPoster(parse_networks(LOOPBACK), SystemClock())
-        self.caller = GateCaller(replace(parts_of(world.house), poster=poster), "main")
+        self.caller = GateCaller(world.house.db, parts_of(world.house).rollout, poster, "main")
 
     def start(self, *gates: dict[str, Any], soak: str = "0s", **fields: Any) -> str:
         """Start a rollout with two stages, of which the second has these gates."""

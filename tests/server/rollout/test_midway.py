@@ -57,7 +57,7 @@ def test_a_device_that_waits_for_its_offer_may_get_another_profile(world: World)
     rollout = world.create(stages=stages("100%", soak="10s"))
     world.go(1)
     world.service.pause(rollout, "ann", "wait")
-    world.fleet.update(devices[0].id, {}, SMALL)
+    world.fleet.edits.update(devices[0].id, {}, SMALL)
     world.service.resume(rollout, "ann", "go on")
     world.go_until_state(rollout, "finished", rounds=100)
     assert world.member(rollout, devices[0]).reason == f"its profile is {SMALL} now"
@@ -92,7 +92,7 @@ def test_a_rollback_goes_to_what_a_person_deployed_during_a_pause(world: World) 
     world.go(1)
     world.service.pause(rollout, "ann", "a hotfix comes first")
     world.go(2)
-    world.fleet.deploy(fix, selector="")
+    world.fleet.deployer.deploy(fix, selector="")
     world.go_until(lambda: {one.running for one in devices} == {"1.0.5"})
     world.service.resume(rollout, "ann", "")
     world.go_until(lambda: {one.running for one in devices} == {"1.1.0"})
@@ -115,7 +115,7 @@ def test_what_a_person_deploys_between_look_and_write_is_not_overwritten(
 
     def look_too_early(session: Session, row: Rollout) -> Snapshot:
         found = look(session, row)
-        world.fleet.deploy(newer, device=device.id)
+        world.fleet.deployer.deploy(newer, device=device.id)
         return found
 
     world.service.abort(rollout, "ann", "no more", rollback=True)
@@ -132,7 +132,7 @@ def test_a_failed_stratum_does_not_brake_the_way_back_of_another_rollout(any_wor
     world = any_world
     failing, well = world.enrol(3, site="a"), world.enrol(2, site="b")
     world.settle("1.0.0")
-    world.fleet.deploy(world.release("1.1.0"), selector="site=b")
+    world.fleet.deployer.deploy(world.release("1.1.0"), selector="site=b")
     world.go_until(lambda: {one.running for one in well} == {"1.1.0"})
     world.release("1.2.0")
     failing[0].habits["1.1.0"] = Habit(silent_at=Phase.PROBATION)  # never confirms: the first rollout stays open
@@ -140,7 +140,7 @@ def test_a_failed_stratum_does_not_brake_the_way_back_of_another_rollout(any_wor
         one.habits["1.1.0"] = Habit(fails_at=Phase.COMMITTED)
     first = world.create(selector="site=a", stages=stages("100%", soak="1h"))
     world.go_until_state(first, "rolling_back")
-    assert len(world.fleet.hold_digests()) == 1
+    assert len(world.fleet.hold.digests()) == 1
     second = world.create("digits@1.2.0", selector="site=b", stages=stages("100%", soak="1h"))
     world.go_until(lambda: {one.running for one in well} == {"1.2.0"})
     world.service.abort(second, "ann", "bad", rollback=True)
@@ -172,7 +172,7 @@ def test_a_revoked_device_of_a_rollout_that_goes_back_is_called_so(world: World)
     world.release("1.1.0")
     rollout = world.create(stages=stages("100%", soak="1h"))
     world.go_until(lambda: world.states(rollout) == {"healthy": 4})
-    world.fleet.revoke(device.id)
+    world.fleet.revocation.revoke(device.id)
     del world.devices[device.id]
     world.service.abort(rollout, "ann", "bad", rollback=True)
     world.go_until_state(rollout, "rolled_back")
@@ -199,7 +199,7 @@ def test_an_abort_does_not_claim_that_a_device_on_its_way_back_keeps_the_release
 def restart(world: World, **after: Any) -> None:
     """Let the server be away for a while and start again: nobody has called yet when its engine looks for the first time."""
     world.clock.turn(**after)
-    world.fleet.forget_presence()
+    world.fleet.receiver.forget_presence()
     world.engine = world.replica("main")
     world.tick()
 

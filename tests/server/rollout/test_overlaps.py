@@ -39,8 +39,8 @@ def test_no_device_is_read_to_see_who_is_in_the_way(ready: World, monkeypatch: p
 
 def test_a_pinned_device_is_in_nobodys_way(ready: World) -> None:
     ready.create(selector="site=berlin", stages=ALL)
-    for device, labels in ((one.id, one.labels) for one in ready.fleet.population("site=berlin")):
-        ready.fleet.update(device, {**labels, "edgefleet/pinned": "rig"}, None)
+    for device, labels in ((one.id, one.labels) for one in ready.fleet.devices.population("site=berlin")):
+        ready.fleet.edits.update(device, {**labels, "edgefleet/pinned": "rig"}, None)
     ready.create(f"{MODEL}@1.2.0", stages=ALL)
 
 
@@ -55,7 +55,7 @@ def test_a_device_that_takes_part_is_in_the_way_whatever_it_is_labelled_since(re
     ready.create(selector="site=berlin", stages=ALL)
     ready.tick()
     device = next(iter(ready.devices))
-    ready.fleet.update(device, {"site": "oslo"}, None)
+    ready.fleet.edits.update(device, {"site": "oslo"}, None)
     with pytest.raises(ActiveExistsError, match=device):
         ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
 
@@ -71,11 +71,11 @@ def test_each_of_many_that_are_apart_is_named_by_what_it_shares(any_world: World
         world.release(version)
     made = {site: world.create(selector=f"site={site}", stages=ALL) for site in sites}
     world.tick()
-    moved = [world.fleet.population(f"site={site}")[0].id for site in sites[1:4]]
+    moved = [world.fleet.devices.population(f"site={site}")[0].id for site in sites[1:4]]
     for device in moved:
-        world.fleet.update(device, {"site": "new"}, None)
+        world.fleet.edits.update(device, {"site": "new"}, None)
     with world.house.db.session() as session:
-        found = list(overlap.overlaps(session, world.fleet, MODEL, "site=new", DeviceSet("site=new")))
+        found = list(overlap.overlaps(session, world.fleet.offers, MODEL, "site=new", DeviceSet("site=new")))
     told = {one.other.id: (one.devices, one.first) for one in found}
     assert told == {made[site]: (1, device) for site, device in zip(sites[1:4], moved, strict=True)}
 
@@ -102,7 +102,7 @@ def test_making_one_of_many_takes_as_many_statements_as_making_the_first(ready: 
 def test_a_snapshot_has_its_devices_whatever_they_are_labelled_since(ready: World) -> None:
     ready.create(selector="site=berlin", stages=ALL, membership="snapshot")
     device = next(iter(ready.devices))
-    ready.fleet.update(device, {"site": "oslo"}, None)
+    ready.fleet.edits.update(device, {"site": "oslo"}, None)
     with pytest.raises(ActiveExistsError, match=device):
         ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)
 

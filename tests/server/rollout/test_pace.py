@@ -240,12 +240,12 @@ def test_outside_of_its_window_a_device_is_not_offered_and_says_when_it_will_be(
 def test_a_device_without_a_time_zone_says_what_to_do(world: World) -> None:
     device = settled(world, 1, tz="UTC")[0]
     rollout = world.create(stages=stages("100%"), windows=[{"cron": "* * * * *", "duration": "1h"}])
-    world.fleet.update(device.id, {"tz": None}, None)
+    world.fleet.edits.update(device.id, {"tz": None}, None)
     world.go(2)
     told = world.member(rollout, device)
     assert "it has no label tz" in told.waits_for
     assert f"edgectl device label {device.id} tz=" in told.moves
-    world.fleet.update(device.id, {"tz": "Asia/Kolkata"}, None)
+    world.fleet.edits.update(device.id, {"tz": "Asia/Kolkata"}, None)
     world.go_until_state(rollout, "finished")
 
 
@@ -332,7 +332,7 @@ def test_a_rollback_is_held_by_nothing(any_world: World) -> None:
     world.service.abort(rollout, "ann", "bad news", rollback=True)
     world.tick()
     assert {world.wants(one) for one in devices} == {"1.0.0"}, "all at once, outside of the window"
-    gens = {one.id: world.fleet.desired_of(one.id) for one in devices}
+    gens = {one.id: world.fleet.documents.of_device(one.id) for one in devices}
     assert all(gens.values())
     assert world.clock.now() == before
     assert len(order) == 6

@@ -63,7 +63,7 @@ def test_portions_are_transactions_of_their_own_and_leave_one_event_a_transition
     any_world.enrol(10)
     any_world.settle("1.0.0")
     any_world.release("1.1.0")
-    any_world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
+    any_world.house.fleet.desired.subscribe(lambda documents: signed.append(len(documents)))
     rollout = any_world.create(stages=ALL)
     any_world.tick()
     assert (signed[0], sorted(signed)) == (4, [2, 4, 4])
@@ -81,7 +81,7 @@ def test_what_is_left_of_a_plan_is_dropped_when_the_rollout_was_steered(
     world.release("1.1.0")
     rollout = world.create(stages=ALL)
     signed: list[int] = []
-    world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
+    world.house.fleet.desired.subscribe(lambda documents: signed.append(len(documents)))
     ask = world.house.fleet.offers.failed_since
     monkeypatch.setattr(world.house.fleet.offers, "failed_since", lambda model, since: steer(ask(model, since)))
 
@@ -113,7 +113,7 @@ def test_what_is_left_of_a_plan_waits_for_the_next_look_when_a_device_fails(
     world.settle("1.0.0")
     world.release("1.1.0")
     signed: list[int] = []
-    world.house.fleet.on_desired(lambda documents: signed.append(len(documents)))
+    world.house.fleet.desired.subscribe(lambda documents: signed.append(len(documents)))
     rollout = world.create(stages=ALL)
     ask = world.house.fleet.offers.failed_since
 

@@ -38,7 +38,7 @@ def ready(world: World, count: int = 6, **labels: str) -> list[SimDevice]:
 
 def candidate_of(world: World, device: SimDevice) -> tuple[str, str]:
     """Return version and mode of the candidate that a device's document names."""
-    signed = world.fleet.desired_of(device.id)
+    signed = world.fleet.documents.of_device(device.id)
     assert signed is not None
     model = decode_desired(verify_envelope(signed.envelope, DESIRED_TYPE, [world.house.signing.director_key()])).models[
         MODEL
@@ -113,7 +113,7 @@ def test_a_stage_takes_only_devices_that_match(any_world: World) -> None:
 def test_a_pinned_device_is_left_alone_and_shown_with_its_reason(any_world: World) -> None:
     world = any_world
     devices = ready(world)
-    world.fleet.update(devices[0].id, {PIN_LABEL: "calibration-rig"}, None)
+    world.fleet.edits.update(devices[0].id, {PIN_LABEL: "calibration-rig"}, None)
     client = client_of(world)
     plan = client.post(f"{HOST}/rollouts:plan", json=spec_of()).json()
     assert [(one["device"], one["reason"]) for one in plan["excluded"]] == [(devices[0].id, "pinned: calibration-rig")]
@@ -132,7 +132,7 @@ def test_a_snapshot_takes_in_nobody_who_comes_later(any_world: World) -> None:
     world.go_until_state(rollout, "finished", seconds=5)
     assert late.id not in world.members(rollout)
     assert late.running == ""
-    world.house.fleet.revoke(late.id)
+    world.house.fleet.revocation.revoke(late.id)
 
 
 def test_strata_by_label_are_judged_alone(any_world: World) -> None:

@@ -121,7 +121,7 @@ def test_who_is_away_has_no_span_and_the_way_back_has_none() -> None:
 
 def document_of(world: World, device: SimDevice) -> SignedDesired:
     """Return a device's document."""
-    signed = world.fleet.desired_of(device.id)
+    signed = world.fleet.documents.of_device(device.id)
     assert signed is not None
     return signed
 
@@ -171,7 +171,7 @@ def test_a_device_that_waits_is_told_with_its_own_words(world: World) -> None:
     said = device.state()
     told = "waits until 2026-11-25 12:09:00Z before it asks for the bundle"
     model = msgspec.structs.replace(said.models[0], error_code=SPREAD_CODE, reason=told)
-    world.fleet.take_state(device.id, msgspec.structs.replace(said, gen=gen, models=[model]))
+    world.fleet.receiver.take_state(device.id, msgspec.structs.replace(said, gen=gen, models=[model]))
     world.tick()
     one = world.member(rollout, device)
     assert (one.state, one.waits_for, one.moves) == ("acked", told, "time: then it asks for the bundle")
@@ -188,7 +188,7 @@ def test_a_device_that_waits_is_told_with_its_own_words(world: World) -> None:
 def test_who_never_begins_is_lost_at_the_deadline_that_was_written(world: World) -> None:
     """The wait is part of `download_deadline`: it does not end later for it."""
     rollout, device, gen = offered(world)
-    world.fleet.take_state(device.id, msgspec.structs.replace(device.state(), gen=gen))
+    world.fleet.receiver.take_state(device.id, msgspec.structs.replace(device.state(), gen=gen))
     world.tick()
     for _ in range(71):
         world.house.clock.turn(seconds=50)

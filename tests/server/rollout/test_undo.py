@@ -125,7 +125,7 @@ def test_a_device_that_only_ever_had_one_release_is_named_and_stays(world: World
     (fresh,) = world.enrol(1, site="b")
     world.release("1.1.0")
     world.go_until_state(world.create(selector="site=a"), "finished")
-    world.fleet.deploy(ReleaseRef.parse(f"{MODEL}@1.1.0"), device=fresh.id)
+    world.fleet.deployer.deploy(ReleaseRef.parse(f"{MODEL}@1.1.0"), device=fresh.id)
     world.go(12)
     made = undo(world)
     assert [(one.device, one.reason) for one in made.left] == [(fresh.id, NOTHING_OLDER)]

@@ -51,7 +51,8 @@ def sample(device: str, task: str, record: str, *, left: int = 0, seq: int = 1, 
 def asked(any_house: House) -> tuple[House, CaptureService, str, str]:
     """A house, its capture service, a device, and a fetch of three records."""
     any_house.fleet.sampling.set(KEY, "test")
-    captures = CaptureService(any_house.db, any_house.clock, any_house.fleet)
+    fleet = any_house.fleet
+    captures = CaptureService(any_house.db, any_house.clock, fleet.reader, fleet.sampling, fleet.desired)
     device = any_house.device().id
     return any_house, captures, device, captures.ask(device, model="", reason="", limit=3, by="ann").id
 
@@ -77,7 +78,9 @@ def test_a_fetch_leaves_the_document_when_its_device_says_that_it_is_over(asked:
 
     def told(by: str, state: str, seq: int) -> list[str]:
         detail = {"task": fetch, "task_kind": "capture", "state": state}
-        house.fleet.take_events([Event(device=by, boot_id="b", seq=seq, ts=0, kind=EventKind.TASK, detail=detail)])
+        house.fleet.receiver.take_events(
+            [Event(device=by, boot_id="b", seq=seq, ts=0, kind=EventKind.TASK, detail=detail)]
+        )
         house.fleet.desired.resign(DeviceId(device))
         return [task.id for task in desired_of(house, device).tasks]
 
@@ -142,7 +145,7 @@ def test_records_go_after_their_time(asked: Any) -> None:
 
 
 def test_without_a_key_nothing_can_be_asked_for(house: House) -> None:
-    captures = CaptureService(house.db, house.clock, house.fleet)
+    captures = CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired)
     device = house.device().id
     with pytest.raises(NoCaptureKeyError):
         captures.ask(device, model="", reason="", limit=1, by="ann")
@@ -159,12 +162,12 @@ def test_a_new_key_reaches_every_document_and_a_removed_one_leaves_them(house: H
     before = desired_of(house, device)
     assert before.capture is msgspec.UNSET
     house.fleet.sampling.set(KEY, "test")
-    assert house.fleet.resign_due(house.clock.now()) == 1
+    assert house.fleet.desired.resign_due(house.clock.now()) == 1
     after = desired_of(house, device)
     assert (after.capture.key, after.gen > before.gen) == (KEY, True)
     house.fleet.sampling.remove()
     house.fleet.sampling.remove()
-    assert house.fleet.resign_due(house.clock.now()) == 1
+    assert house.fleet.desired.resign_due(house.clock.now()) == 1
     assert desired_of(house, device).capture is msgspec.UNSET
 
 

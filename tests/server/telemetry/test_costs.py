@@ -137,7 +137,7 @@ def test_only_devices_that_have_the_profile_are_heard(house: House) -> None:
     gone = str(house.device(profile=ProfileName(PROFILE)).id)
     for device in (stranger, gone, "d-unknown"):
         trial.report(device, digest, factor=50)
-    house.fleet.revoke(gone)
+    house.fleet.revocation.revoke(gone)
     release = house.registry.release(ReleaseRef.parse("model@1.0.0"))
     assert house.costs.performance(release.bundles)[0].observed is None
     trial.report(str(house.device(profile=ProfileName(PROFILE)).id), digest)

@@ -85,7 +85,7 @@ def shown(device: str, seq: int, *traces: str, **fields: Any) -> Watched:
 def test_looking_renews_a_watch_and_nobody_has_to_end_it(any_house: House) -> None:
     house = any_house
     device = house.device().id
-    watching = LivePredictions(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired)
     first = watching.begin(device)
     gen, wish = wish_of(house, device)
     assert (wish.profile, wish.predictions_until) == ("live", first.until)
@@ -118,7 +118,7 @@ def test_a_rollout_does_not_end_a_watch(house: House) -> None:
 def test_what_is_shown_comes_once_in_order_and_by_model(any_house: House) -> None:
     house = any_house
     device, other = house.device().id, house.device().id
-    watching = LivePredictions(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired)
     messages = [shown(device, 1, "t1", "t2"), shown(device, 2, "t3", model="words"), shown(other, 1, "x")]
     assert house.telemetry.ingest_watched([*messages, messages[0]]) == 4
     first = watching.look(device, 0, "")
@@ -136,7 +136,7 @@ def test_what_is_shown_comes_once_in_order_and_by_model(any_house: House) -> Non
 def test_it_is_bounded_and_goes_after_minutes_and_ids_never_come_again(any_house: House) -> None:
     house = any_house
     device, other = house.device().id, house.device().id
-    watching = LivePredictions(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired)
     house.telemetry.ingest_watched([shown(other, 1, "x")])
     house.telemetry.ingest_watched([shown(device, seq, f"t{seq}") for seq in range(KEPT_WATCHED + 9)])
     found = watching.look(device, 0, "")
@@ -165,7 +165,7 @@ def test_what_is_no_line_is_left_out_and_text_is_cleaned(any_house: House) -> No
     too_many = Watched(device=device, boot_id="b", seq=2, ts=0, lines=[good] * 50)
     no_number = Watched(device=device, boot_id="b", seq=-1, ts=0, seen=-4)
     assert house.telemetry.ingest_watched([message, too_many, no_number]) == 1
-    (item,) = LivePredictions(house.db, house.clock, house.fleet).look(device, 0, "").items
+    (item,) = LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired).look(device, 0, "").items
     assert (len(item.trace_id), "\0" in item.trace_id, len(item.labels)) == (64, False, 3)
 
 
@@ -188,10 +188,10 @@ def test_who_may_watch_what(house: House) -> None:
 
 
 def test_unknown_and_revoked_devices_cannot_be_watched(house: House) -> None:
-    watching = LivePredictions(house.db, house.clock, house.fleet)
+    watching = LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired)
     with pytest.raises(DeviceUnknownError):
         watching.begin("d-none")
     device = house.device().id
-    house.fleet.revoke(DeviceId(device))
+    house.fleet.revocation.revoke(DeviceId(device))
     with pytest.raises(DeviceRevokedError):
         watching.begin(device)

@@ -15,6 +15,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
+from edgefleet_server.process.lifecycle import build_webhook_sender
 from edgefleet_server.webhook.engine import WebhookSender
 from edgefleet_server.webhook.model import NewSecret
 from tests.server.webhook.independent import hmac_sha256, is_signed
@@ -49,7 +50,7 @@ def webhook(house: ApiHouse, url: str, *types: str) -> NewSecret:
 @contextmanager
 def lanes(house: ApiHouse, owner: str = "main") -> Iterator["Ticker"]:
     """A sender that is ticked by hand, and ended."""
-    sender = WebhookSender(house.parts, owner, draw=lambda: 0.0)
+    sender = build_webhook_sender(house.parts, owner, draw=lambda: 0.0)
     try:
         yield Ticker(sender)
     finally:
@@ -136,7 +137,10 @@ def test_device_and_enrolment_events_go_out_too_and_duplicates_do_not(house: Api
     crash = Event(device="d-1", boot_id="b", seq=1, ts=0, kind=EventKind.CRASH, model="digits")
     with receiving() as receiver, lanes(house) as sender:
         webhook(house, receiver.url)
-        assert [house.parts.fleet.take_events([crash, crash]), house.parts.fleet.take_events([crash])] == [1, 0]
+        assert [
+            house.parts.fleet.receiver.take_events([crash, crash]),
+            house.parts.fleet.receiver.take_events([crash]),
+        ] == [1, 0]
         sender.tick()
         assert [one.json["type"] for one in receiver.got] == ["edgefleet.device.crash"]
 
@@ -261,7 +265,7 @@ def test_a_slow_receiver_does_not_delay_another(house: ApiHouse) -> None:
     with receiving(answer) as slow, receiving() as quick:
         webhook(house, slow.url)
         webhook(house, quick.url)
-        sender = WebhookSender(house.parts, "main")
+        sender = build_webhook_sender(house.parts, "main")
         sender.start()
         try:
             happen(house, "r-1", "r-2")

@@ -18,7 +18,7 @@ from edgefleet_server.access.errors import AccessError, BadIdempotencyKeyError
 from edgefleet_server.access.idempotency.answers import Asked, KeptAnswer
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX, is_own_token_path
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.service import AccessService
 from edgefleet_server.web import problems
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -33,10 +33,10 @@ _KEPT_HEADERS: Final = frozenset({b"content-type", b"location", b"etag"})
 class Idempotency:
     """Does a request with a key once."""
 
-    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+    def __init__(self, app: ASGIApp, access: AccessService) -> None:
         """Wrap `app`."""
         self._app = app
-        self._parts = parts
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it as before."""
@@ -50,7 +50,7 @@ class Idempotency:
             return
         token = request.headers.get("authorization", "").partition(" ")[2].strip()
         try:
-            principal = await run_in_threadpool(self._parts.access.authenticate, token)
+            principal = await run_in_threadpool(self._access.authenticate, token)
         except AccessError:
             await self._app(scope, receive, send)
             return
@@ -59,7 +59,7 @@ class Idempotency:
                 raise BadIdempotencyKeyError(f"{key[:80]!r} cannot be an Idempotency-Key")
             body = await _body(receive)
             asked = Asked(principal.id, token, key, _digest(scope, body))
-            known = await run_in_threadpool(self._parts.access.repeats.begin, asked)
+            known = await run_in_threadpool(self._access.repeats.begin, asked)
         except EdgefleetError as error:
             await problems.domain_problem(request, error)(scope, receive, send)
             return
@@ -86,7 +86,7 @@ class Idempotency:
         async def hold(message: Message) -> None:
             held.append(message)
 
-        repeats = self._parts.access.repeats
+        repeats = self._access.repeats
         try:
             await self._app(scope, receive_again, hold)
         except BaseException:

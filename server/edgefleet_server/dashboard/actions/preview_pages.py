@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from edgefleet_server.composition.container import Parts
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.actions.routes import Action
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import check_key, check_origin
@@ -19,7 +19,7 @@ from edgefleet_server.dashboard.operations.command_preview import command_lines
 _MOST_NEEDS: Final = 100
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, clock: Clock) -> None:
     """Add the lines."""
 
     @router.post("/command/{operation_id}", operation_id="show_command")
@@ -32,5 +32,5 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         check_key(session, form)
         operations = shell.operations(request)
         needs = form.fields.get("needs", ())[:_MOST_NEEDS]
-        lines = command_lines(operations, operation_id, form.fields, needs, parts.clock.now(), form["asks"])
+        lines = command_lines(operations, operation_id, form.fields, needs, clock.now(), form["asks"])
         return render.render("command_lines.html", lines=lines)

@@ -7,11 +7,11 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.audit.views import BadTimeError, moment_in
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.rows import event_line
 from edgefleet_server.db.keyset import PageRequest, cut_page, decode_cursor
+from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.types import DEVICE
 
 PAGE_EVENTS: Final = 50
@@ -42,7 +42,7 @@ def _event_query(device: Text = "", rollout: Text = "", kind: Text = "", since: 
     return EventQuery(device.strip(), rollout.strip(), kind, since)
 
 
-def add_event_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_event_pages(router: APIRouter, shell: Shell, feed: EventLog) -> None:
     @router.get("/events", operation_id="show_events")
     def show_events(
         request: Request, wish: Annotated[EventQuery, Depends(_event_query)], cursor: Cursor = None
@@ -56,7 +56,7 @@ def add_event_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
             except BadTimeError as error:
                 chosen, wrong, since = EventQuery(), error, None
             asked = PageRequest(PAGE_EVENTS, None if cursor is None or wrong is not None else decode_cursor(cursor))
-            found, total = parts.fleet.reader.events(
+            found, total = feed.page(
                 device_id=chosen.device or None,
                 rollout=chosen.rollout or None,
                 kinds=[chosen.kind] if chosen.kind else (),

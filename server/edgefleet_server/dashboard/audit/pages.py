@@ -6,14 +6,16 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.service import AccessService
 from edgefleet_server.dashboard.audit.events import Cursor, Text, add_event_pages
 from edgefleet_server.dashboard.audit.views import AuditQuery, BadTimeError, audit_page, exported
 from edgefleet_server.dashboard.core import render as pages
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.db.keyset import decode_cursor
+from edgefleet_server.events.log import EventLog
 
 SIGN_INS: Final = ("login_by_link", "login_by_token", "logout")
 """Actions of the audit trail that are no operations of the API."""
@@ -29,14 +31,14 @@ def _audit_query(
     return AuditQuery(actor, action, target, since, until)
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, access: AccessService, feed: EventLog, clock: Clock) -> None:
     """Add the pages."""
-    _add_audit(router, shell, parts)
-    _add_export(router, shell, parts)
-    add_event_pages(router, shell, parts)
+    _add_audit(router, shell, access)
+    _add_export(router, shell, access, clock)
+    add_event_pages(router, shell, feed)
 
 
-def _add_audit(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_audit(router: APIRouter, shell: Shell, access: AccessService) -> None:
     @router.get("/audit", operation_id="show_audit")
     def show_audit(
         request: Request, wish: Annotated[AuditQuery, Depends(_audit_query)], cursor: Cursor = None
@@ -47,10 +49,10 @@ def _add_audit(router: APIRouter, shell: Shell, parts: Parts) -> None:
             after = None if cursor is None else decode_cursor(cursor)
             chosen, wrong = wish, None
             try:
-                found = audit_page(parts.access, chosen, after)
+                found = audit_page(access, chosen, after)
             except BadTimeError as error:
                 chosen, wrong = AuditQuery(), error
-                found = audit_page(parts.access, chosen, None)
+                found = audit_page(access, chosen, None)
             query = urlencode(chosen.query())
             changing = [one.id for one in shell.operations(request) if one.is_changing]
             return {
@@ -67,7 +69,7 @@ def _add_audit(router: APIRouter, shell: Shell, parts: Parts) -> None:
         return shell.shown(request, "audit/list.html", build, tab="audit", role=Role.ADMIN)
 
 
-def _add_export(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_export(router: APIRouter, shell: Shell, access: AccessService, clock: Clock) -> None:
     @router.get("/audit/export", operation_id="export_audit")
     def export_audit(
         request: Request,
@@ -80,6 +82,6 @@ def _add_export(router: APIRouter, shell: Shell, parts: Parts) -> None:
             return to_login(request)
         shell.check_role(session, Role.ADMIN)
         ending, kind = ("csv", "text/csv") if form == "csv" else ("jsonl", "application/x-ndjson")
-        named = f'attachment; filename="audit-{parts.clock.now():%Y-%m-%d}.{ending}"'
+        named = f'attachment; filename="audit-{clock.now():%Y-%m-%d}.{ending}"'
         headers = {**pages.HEADERS, "content-disposition": named}
-        return StreamingResponse(exported(parts.access, wish.filter(), form), media_type=kind, headers=headers)
+        return StreamingResponse(exported(access, wish.filter(), form), media_type=kind, headers=headers)

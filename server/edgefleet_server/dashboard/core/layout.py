@@ -1,7 +1,7 @@
 """What all pages share: the session, the layout, and the sentence about the last action.
 
-A page module adds its routes by `add_pages`; `routes.py` lists these modules. A page only writes a form; `actions` does what the form
-asks for.
+A page module has `add_pages(router, shell, …)`, which takes the services it uses; the composition lists the areas. What can be changed
+from pages is in `actions`; a page only makes the form.
 """
 
 import base64
@@ -12,9 +12,9 @@ from typing import Any, Final
 from fastapi import Request
 from fastapi.responses import Response
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.errors import ForbiddenError
 from edgefleet_server.access.model import BrowserSession, Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.login import Gate, address_of, to_login
 from edgefleet_server.dashboard.core.navigation import NAVIGATION
@@ -28,9 +28,9 @@ SAID_COOKIE: Final = "edgefleet_said"
 class Shell:
     """Renders pages for the user who is signed in."""
 
-    def __init__(self, parts: Parts, gate: Gate) -> None:
+    def __init__(self, gate: Gate, clock: Clock) -> None:
         """Wire the parts."""
-        self.parts = parts
+        self._clock = clock
         self.gate = gate
         self._operations: Operations | None = None
 
@@ -78,7 +78,7 @@ class Shell:
         """Return a page for a session."""
         sentence = _said(request)
         operations = self.operations(request)
-        now = self.parts.clock.now()
+        now = self._clock.now()
         answer = render.render(
             template,
             status,

@@ -18,7 +18,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.errors import AccessError, ForgedFormError, LoginRefusedError
 from edgefleet_server.access.logins import SESSION_LIFE
 from edgefleet_server.access.model import BrowserSession, NewSession, Principal
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.service import AccessService
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import Form, check_origin
 from edgefleet_server.web import problems
@@ -34,10 +34,10 @@ _SEE_OTHER: Final = 303
 class Gate:
     """Finds the session of a browser; signs in and out."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, access: AccessService, *, behind_proxy: bool) -> None:
         """Wire the services."""
-        self._access = parts.access
-        self._behind_proxy = parts.settings.behind_proxy
+        self._access = access
+        self._behind_proxy = behind_proxy
 
     def session_of(self, request: Request) -> BrowserSession | None:
         """Return the session of a request, None without a valid one."""

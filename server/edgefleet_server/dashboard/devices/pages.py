@@ -6,18 +6,17 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.devices.views import DevicePages
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
+from edgefleet_server.fleet.desired.tasks import TaskBook
 
 _TYPES = {"application/gzip": "tgz", "text/plain": "txt"}
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskBook) -> None:
     """Add the pages."""
-    reader = DevicePages(parts)
 
     @router.get("/devices/{device_id}", operation_id="show_device")
     def show_device(
@@ -47,7 +46,7 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         session = shell.gate.session_of(request)
         if session is None or not session.principal.may(Role.OPERATOR):
             return to_login(request)
-        media_type, data = parts.fleet.tasks.result(device_id, task_id)
+        media_type, data = tasks.result(device_id, task_id)
         ending = _TYPES.get(media_type.partition(";")[0], "bin")
         headers = {
             "content-disposition": f'attachment; filename="{task_id}.{ending}"',

@@ -4,16 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.labels import PIN_LABEL
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
 from edgefleet_server.dashboard.devices.charts import CHART_POINTS, DEFAULT_SPAN, SPANS, Chart, charts
 from edgefleet_server.db.keyset import encode_cursor
+from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.desired.model import TaskState, TaskView
+from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import TaskResultMissingError
-from edgefleet_server.fleet.inventory.views import DeviceView, release_of
+from edgefleet_server.fleet.inventory.telemetry_views import Latest
+from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, release_of
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.explanation import DeviceExplanation, ModelExplanation, explain
-from edgefleet_server.telemetry.model import Latest, PredictionsView
+from edgefleet_server.telemetry.live_predictions import LivePredictions
+from edgefleet_server.telemetry.model import PredictionsView
+from edgefleet_server.telemetry.service import TelemetryService
 
 PAGE_EVENTS: Final = 20
 
@@ -87,24 +93,38 @@ class DevicePage:
 class DevicePages:
     """Builds pages. Thread-safe; calls block."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(
+        self,
+        devices: FleetReader,
+        feed: EventLog,
+        tasks: TaskBook,
+        telemetry: TelemetryService,
+        watching: LivePredictions,
+        registry: RegistryService,
+        clock: Clock,
+    ) -> None:
         """Wire the services."""
-        self._parts = parts
+        self._devices = devices
+        self._feed = feed
+        self._tasks = tasks
+        self._telemetry = telemetry
+        self._watching = watching
+        self._registry = registry
+        self._clock = clock
 
     def device(self, device_id: str, span: str, before: int | None, *, may_act: bool) -> DevicePage:
         """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError."""
-        parts = self._parts
-        device = parts.fleet.reader.device(device_id)
+        device = self._devices.device(device_id)
         span = span if span in SPANS else DEFAULT_SPAN
-        now = parts.clock.now()
-        series = parts.telemetry.series.of_device(device_id, now - SPANS[span], now, CHART_POINTS)
-        tasks = parts.fleet.tasks.tasks(device_id)
+        now = self._clock.now()
+        series = self._telemetry.series.of_device(device_id, now - SPANS[span], now, CHART_POINTS)
+        tasks = self._tasks.tasks(device_id)
         events, more = self._events(device_id, before)
         return DevicePage(
             device=device,
             line=device_line(device),
             differences=differences(explain(device, {}, now)),
-            telemetry=parts.telemetry.latest(device_id),
+            telemetry=self._telemetry.latest(device_id),
             span=span,
             spans=list(SPANS),
             charts=charts(series),
@@ -114,17 +134,17 @@ class DevicePages:
             rollback_targets=rollback_targets(device),
             pinned=(device.labels[PIN_LABEL] or "by hand") if PIN_LABEL in device.labels else None,
             releases=self._releases(device) if may_act else (),
-            profiles=sorted(one.name for one in parts.registry.profiles()) if may_act else (),
+            profiles=sorted(one.name for one in self._registry.profiles()) if may_act else (),
             events=events,
             older=more,
         )
 
     def predictions(self, device_id: str) -> PredictionsView:
         """Return what a watched device answered last. Raises DeviceUnknownError."""
-        return self._parts.watching.look(device_id, 0, "")
+        return self._watching.look(device_id, 0, "")
 
     def _events(self, device_id: str, before: int | None) -> tuple[list[EventLine], str]:
-        found = self._parts.fleet.reader.newest_events(limit=PAGE_EVENTS + 1, device_id=device_id, before=before)
+        found = self._feed.newest(limit=PAGE_EVENTS + 1, device_id=device_id, before=before)
         shown = found[:PAGE_EVENTS]
         return [event_line(one) for one in shown], encode_cursor(str(shown[-1].id)) if len(found) > PAGE_EVENTS else ""
 
@@ -133,7 +153,7 @@ class DevicePages:
         if newest is None or not newest.result_bytes:
             return None
         try:
-            _type, data = self._parts.fleet.tasks.result(device_id, newest.id)
+            _type, data = self._tasks.result(device_id, newest.id)
         except TaskResultMissingError:  # results are kept for some days, tasks for longer
             return None
         lines = data.decode("utf-8", "replace").splitlines()
@@ -141,5 +161,5 @@ class DevicePages:
 
     def _releases(self, device: DeviceView) -> list[str]:
         """Return the releases that have a bundle for the device's profile, newest first."""
-        bundles = self._parts.registry.newest_bundles(device.profile, MOST_RELEASES)
+        bundles = self._registry.newest_bundles(device.profile, MOST_RELEASES)
         return list(dict.fromkeys(str(one.ref) for one in bundles))

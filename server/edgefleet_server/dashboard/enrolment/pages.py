@@ -9,17 +9,19 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from edgefleet_server.composition.container import Parts
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.enrolment.pending import PendingState
 from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.registry.service import RegistryService
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
-    """Add the page."""
-    reader = EnrolmentReader(parts.fleet.approvals, parts.fleet.enroller)
+def add_pages(
+    router: APIRouter, shell: Shell, reader: EnrolmentReader, registry: RegistryService, clock: Clock, *, waits: bool
+) -> None:
+    """Add the page. waits: whether devices wait for an operator unless their claim token says otherwise."""
 
     @router.get("/enrolment", operation_id="show_enrolment")
     def show_enrolment(
@@ -34,10 +36,10 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
             after = None if cursor is None else decode_cursor(cursor)
             values = {"selector": selector, "is_first": cursor is None, "wrong_selector": None, "state": state}
             values |= {
-                "profiles": [profile.name for profile in parts.registry.profiles()],
-                "approval": parts.settings.enrol_approval,
+                "profiles": [profile.name for profile in registry.profiles()],
+                "approval": waits,
             }
-            now = parts.clock.now()
+            now = clock.now()
             try:
                 return values | {"page": reader.page(state, selector, after, now)}
             except BadSelectorError as error:

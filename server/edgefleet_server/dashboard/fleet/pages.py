@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
@@ -21,9 +20,8 @@ Cursor = Annotated[str | None, Query(max_length=512)]
 Ids = Annotated[list[str] | None, Query(max_length=200)]
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
     """Add the pages."""
-    reader = FleetPages(parts)
 
     @router.get("/", operation_id="show_overview")
     def show_overview(request: Request) -> Response:

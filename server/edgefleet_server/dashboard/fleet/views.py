@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.model import AlertDeed
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.rows import (
     ACTIVE,
     DeviceLine,
@@ -18,9 +19,13 @@ from edgefleet_server.dashboard.core.rows import (
 )
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
 from edgefleet_server.db.keyset import PageRequest, decode_cursor, encode_cursor
-from edgefleet_server.fleet.inventory.listing import DeviceQuery, Facets, Order, Place, Trouble
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.fleet.inventory.groups import GroupBook
+from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Facets, Order, Place, Trouble
 from edgefleet_server.fleet.model import Group
+from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.telemetry.series import Trend
+from edgefleet_server.telemetry.service import TelemetryService
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 10
@@ -131,33 +136,44 @@ class Bulk:
 class FleetPages:
     """Builds pages. Thread-safe; calls block."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(
+        self,
+        lists: DeviceLister,
+        groups: GroupBook,
+        feed: EventLog,
+        telemetry: TelemetryService,
+        rollouts: RolloutReader,
+        alerts: AlertService,
+        clock: Clock,
+    ) -> None:
         """Wire the services."""
-        self._fleet = parts.fleet
-        self._telemetry = parts.telemetry
-        self._rollouts = parts.rollout.reader
-        self._alerts = parts.alerts
-        self._clock = parts.clock
+        self._lists = lists
+        self._groups = groups
+        self._feed = feed
+        self._telemetry = telemetry
+        self._rollouts = rollouts
+        self._alerts = alerts
+        self._clock = clock
 
     def overview(self) -> Overview:
         """Return the first page."""
-        facets = self._fleet.lists.facets()
+        facets = self._lists.facets()
         active, count = self._rollouts.page(PageRequest(PAGE_ROLLOUTS), states=ACTIVE)
         recent = active or self._rollouts.rollouts(limit=3)
         since = self._clock.now() - ALERTS_AGE
         return Overview(
             facets=facets,
             models=_shares(facets),
-            troubled=self._fleet.lists.troubled(SHOWN_TROUBLED),
+            troubled=self._lists.troubled(SHOWN_TROUBLED),
             rollouts=[rollout_line(one) for one in recent[:PAGE_ROLLOUTS]],
             active_rollouts=count,
             alerts=[one for one in self._alerts.deeds(limit=SHOWN_ALERTS) if one.at >= since],
-            events=[event_line(one) for one in self._fleet.reader.newest_events(limit=PAGE_EVENTS)],
+            events=[event_line(one) for one in self._feed.newest(limit=PAGE_EVENTS)],
         )
 
     def devices(self, search: Search, after: str | None, before: str | None) -> FleetPage:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""
-        lists = self._fleet.lists
+        lists = self._lists
         query = DeviceQuery(
             selector=search.selector,
             text=search.text,
@@ -190,7 +206,7 @@ class FleetPages:
 
         A search by text is written down as ids, because selectors cannot say it; more than MAX_IDS are not taken.
         """
-        lists = self._fleet.lists
+        lists = self._lists
         if ids:
             selector = ids_selector(list(dict.fromkeys(ids))[:MAX_IDS])
         elif search.text:
@@ -206,16 +222,14 @@ class FleetPages:
 
     def groups(self, after: str | None) -> tuple[list[Group], int, str]:
         """Return a page of groups, how many there are, and the cursor of the next page ("" = none)."""
-        found, total = self._fleet.groups.page(after, PAGE_GROUPS + 1)
+        found, total = self._groups.page(after, PAGE_GROUPS + 1)
         shown = found[:PAGE_GROUPS]
         return shown, total, encode_cursor(shown[-1].name) if len(found) > PAGE_GROUPS else ""
 
     def group(self, name: str) -> tuple[Group, list[DeviceLine]]:
         """Return a group and its first live members. Raises GroupUnknownError."""
-        group = self._fleet.groups.get(name)
-        members = self._fleet.lists.page(
-            DeviceQuery(selector=self._fleet.groups.members_selector(name), limit=PAGE_DEVICES)
-        )
+        group = self._groups.get(name)
+        members = self._lists.page(DeviceQuery(selector=self._groups.members_selector(name), limit=PAGE_DEVICES))
         return group, [device_line(one) for one in members.devices]
 
 

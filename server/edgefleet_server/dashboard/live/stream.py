@@ -25,9 +25,9 @@ MAX_VIEWERS: Final = 1000
 _HEADERS: Final = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-def add_live_route(router: APIRouter, shell: Shell) -> None:
-    """Add the stream."""
-    hub = LiveHub(lambda: shell.parts.fleet.stream.is_closing)
+def add_live_route(router: APIRouter, shell: Shell, is_closing: Callable[[], bool]) -> None:
+    """Add the stream. is_closing: whether this server is ending."""
+    hub = LiveHub(is_closing)
 
     @router.get("/live", operation_id="stream_page")
     async def stream_page(request: Request, page: str = Query(max_length=700)) -> Response:
@@ -35,7 +35,7 @@ def add_live_route(router: APIRouter, shell: Shell) -> None:
         session = await asyncio.to_thread(shell.gate.session_of, request)
         if session is None:
             return Response(status_code=401, headers=_HEADERS)
-        if hub.viewers >= MAX_VIEWERS or shell.parts.fleet.stream.is_closing:
+        if hub.viewers >= MAX_VIEWERS or is_closing():
             return Response(status_code=503, headers=_HEADERS | {"retry-after": "10"})
         address = own_page(page)
         viewer = Viewer(session, request.scope)

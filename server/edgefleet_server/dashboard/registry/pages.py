@@ -1,14 +1,15 @@
 """Pages of models, versions, bundles, keys and profiles."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.conversion.reports import page_of, report_of
 from edgefleet_server.conversion.routes import PAGE_HEADERS
 from edgefleet_server.dashboard.core.layout import Shell
@@ -16,6 +17,11 @@ from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
 from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
+from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
+from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.costs import CostService
 
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
@@ -30,13 +36,24 @@ Cursor = Annotated[str | None, Query(max_length=256)]
 Version = Annotated[str, Query(max_length=63)]
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+@dataclass(frozen=True, slots=True)
+class KeySources:
+    """What the page of keys and bundles shows."""
+
+    registry: RegistryService
+    signing: SigningService
+    capture_key: CaptureKeyBook
+    clock: Clock
+
+
+def add_pages(
+    router: APIRouter, shell: Shell, views: RegistryViews, keys: KeySources, costs: CostService, devices: FleetReader
+) -> None:
     """Add the pages."""
-    views = RegistryViews(parts)
     _add_model_pages(router, shell, views)
-    _add_report(router, shell, parts)
-    _add_bundle_pages(router, shell, parts, views)
-    _add_profile_pages(router, shell, parts)
+    _add_report(router, shell, keys.registry)
+    _add_bundle_pages(router, shell, keys, views)
+    _add_profile_pages(router, shell, keys.registry, costs, devices)
 
 
 def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> None:
@@ -86,28 +103,28 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
         return shell.shown(request, "registry/release.html", build, tab="models")
 
 
-def _add_report(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_report(router: APIRouter, shell: Shell, registry: RegistryService) -> None:
     @router.get("/models/{name}/{version}/report", operation_id="show_release_report")
     def show_report(request: Request, name: str, version: str) -> Response:
         """Show the conversion report, as the API gives it: a page of its own with a policy of its own."""
         session = shell.gate.session_of(request)
         if session is None or not session.principal.may(Role.VIEWER):
             return to_login(request)
-        report = report_of(parts.registry, ReleaseRef.parse(f"{name}@{version}"))
+        report = report_of(registry, ReleaseRef.parse(f"{name}@{version}"))
         return HTMLResponse(page_of(report), headers=PAGE_HEADERS)
 
 
-def _add_bundle_pages(router: APIRouter, shell: Shell, parts: Parts, views: RegistryViews) -> None:
+def _add_bundle_pages(router: APIRouter, shell: Shell, keys: KeySources, views: RegistryViews) -> None:
     @router.get("/bundles", operation_id="show_bundles")
     def show_bundles(request: Request, cursor: Cursor = None) -> Response:
         """Show keys and roles, certificates, the capture key and the signed bundles."""
 
         def build() -> dict[str, Any]:
             return {
-                "trust": parts.signing.trust(),
-                "soon": parts.clock.now() + SOON,
-                "capture_key": parts.fleet.capture_key(),
-                "bundles": parts.registry.bundles(PageRequest(PAGE_ROWS, _after(cursor))),
+                "trust": keys.signing.trust(),
+                "soon": keys.clock.now() + SOON,
+                "capture_key": keys.capture_key.key(),
+                "bundles": keys.registry.bundles(PageRequest(PAGE_ROWS, _after(cursor))),
                 "is_first": cursor is None,
             }
 
@@ -124,17 +141,27 @@ def _add_bundle_pages(router: APIRouter, shell: Shell, parts: Parts, views: Regi
         )
 
 
-def _add_profile_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_profile_pages(
+    router: APIRouter, shell: Shell, registry: RegistryService, costs: CostService, devices: FleetReader
+) -> None:
     @router.get("/profiles", operation_id="show_profiles")
     def show_profiles(request: Request) -> Response:
         """Show the hardware profiles, those that devices have first."""
-        return shell.shown(request, "registry/profiles.html", lambda: {"lines": profile_lines(parts)}, tab="profiles")
+        return shell.shown(
+            request,
+            "registry/profiles.html",
+            lambda: {"lines": profile_lines(registry, costs, devices)},
+            tab="profiles",
+        )
 
     @router.get("/profiles/{name}", operation_id="show_profile")
     def show_profile(request: Request, name: str) -> Response:
         """Show one profile: facts with their evidence, devices, what predictions rest on."""
         return shell.shown(
-            request, "registry/profile.html", lambda: {"page": profile_page(parts, name)}, tab="profiles"
+            request,
+            "registry/profile.html",
+            lambda: {"page": profile_page(registry, costs, devices, name)},
+            tab="profiles",
         )
 
 

@@ -9,8 +9,10 @@ from edgefleet_profiles.findings import evidence_for
 from edgefleet_profiles.pages import facts
 from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_protocol.profile import Evidence, HardwareProfile
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.registry.model import BundleView
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.model import CostState
 
 SHOWN_BUNDLES: Final = 10
@@ -48,31 +50,31 @@ class ProfilePage:
     bundles: Sequence[BundleView]
 
 
-def profile_lines(parts: Parts) -> list[ProfileLine]:
+def profile_lines(registry: RegistryService, costs: CostService, devices: FleetReader) -> list[ProfileLine]:
     """Return all profiles, those that devices have first, each group by name."""
-    devices = parts.fleet.reader.summary().profiles
+    counts = devices.summary().profiles
     lines = [
         ProfileLine(
             profile=one,
             is_shipped=one.name in edgefleet_profiles.names(),
-            devices=devices.get(one.name, 0),
-            cost=parts.costs.state(one) if devices.get(one.name) else None,
+            devices=counts.get(one.name, 0),
+            cost=costs.state(one) if counts.get(one.name) else None,
         )
-        for one in parts.registry.profiles()
+        for one in registry.profiles()
     ]
     return sorted(lines, key=lambda line: (-line.devices, line.profile.name))
 
 
-def profile_page(parts: Parts, name: str) -> ProfilePage:
+def profile_page(registry: RegistryService, costs: CostService, devices: FleetReader, name: str) -> ProfilePage:
     """Return one profile. Raises ProfileUnknownError, BadIdError."""
-    profile = parts.registry.profile(parse_profile_name(name))
+    profile = registry.profile(parse_profile_name(name))
     return ProfilePage(
         profile=profile,
         proved=" and ".join(f"{one.name} {one.version}" for one in (profile.runtime, *profile.also_verified_on)),
-        devices=parts.fleet.reader.summary().profiles.get(profile.name, 0),
-        cost=parts.costs.state(profile),
+        devices=devices.summary().profiles.get(profile.name, 0),
+        cost=costs.state(profile),
         facts=[_fact(profile, key, value) for key, value in facts(profile)],
-        bundles=parts.registry.newest_bundles(profile.name, SHOWN_BUNDLES),
+        bundles=registry.newest_bundles(profile.name, SHOWN_BUNDLES),
     )
 
 

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.forms import Form, check_key, check_origin
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.operations import internal_client
 from edgefleet_server.dashboard.operations.catalog import Call
+from edgefleet_server.registry.service import RegistryService
 
 UPLOADS: Final = "/do/put_blob/"
 FORM_KEY_HEADER: Final = "x-form-key"
@@ -28,7 +28,7 @@ DATA: Final = (
 )
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, registry: RegistryService) -> None:
     """Add the page and the upload behind it."""
 
     @router.get("/publish", operation_id="show_publish")
@@ -36,8 +36,8 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
         """Show the form that publishes a model."""
 
         def build() -> dict[str, object]:
-            profiles = [one.name for one in parts.registry.profiles()]
-            return {"data": DATA, "profiles": profiles, "max_bytes": parts.registry.max_blob_bytes, "is_still": True}
+            profiles = [one.name for one in registry.profiles()]
+            return {"data": DATA, "profiles": profiles, "max_bytes": registry.max_blob_bytes, "is_still": True}
 
         return shell.shown(request, "registry/publish.html", build, tab="models", role=Role.PUBLISHER)
 

@@ -13,17 +13,18 @@ from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.conversion.reports import load_report
 from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lines
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.fleet.inventory.listing import DeviceQuery
-from edgefleet_server.fleet.inventory.views import DeviceView, Summary
+from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery
+from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, Summary
 from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseView, SourceView
-from edgefleet_server.rollout.status.reader import RolloutView
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout.status.reader import RolloutReader, RolloutView
+from edgefleet_server.signing.service import SigningService
 from edgefleet_server.signing.trust import TargetView
 from edgefleet_server.telemetry.bundle_metrics import BundleLine, bundle_line
-from edgefleet_server.telemetry.release_comparison import ProfilePair
+from edgefleet_server.telemetry.release_comparison import Comparisons, ProfilePair
 
 PAGE_ROWS: Final = 50
 SHOWN_ROLLOUTS: Final = 10
@@ -137,22 +138,35 @@ class BundlePage:
 class RegistryViews:
     """Reads what the pages show. Thread-safe; calls block."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(
+        self,
+        registry: RegistryService,
+        signing: SigningService,
+        devices: FleetReader,
+        lists: DeviceLister,
+        rollouts: RolloutReader,
+        comparisons: Comparisons,
+    ) -> None:
         """Wire the services."""
-        self._parts = parts
+        self._registry = registry
+        self._signing = signing
+        self._devices = devices
+        self._lists = lists
+        self._rollouts = rollouts
+        self._comparisons = comparisons
         self._lock = threading.Lock()
         self._facts: OrderedDict[str, ReportFacts] = OrderedDict()
 
     def models(self, after: str | None) -> ModelsPage:
         """Return one page of models by name."""
-        found = self._parts.registry.models(PageRequest(PAGE_ROWS, after))
-        counts = _versions_running(self._parts.fleet.reader.summary())
+        found = self._registry.models(PageRequest(PAGE_ROWS, after))
+        counts = _versions_running(self._devices.summary())
         lines = []
         for model in found.items:
             running = counts.get(model.name, {})
             newest = None
             if model.latest is not None:
-                newest = self._line(self._parts.registry.release(ReleaseRef.parse(model.latest)), running)
+                newest = self._line(self._registry.release(ReleaseRef.parse(model.latest)), running)
             most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
             lines.append(ModelLine(model, newest, most_first, sum(running.values())))
         return ModelsPage(lines, found.total, found.next_cursor)
@@ -160,11 +174,11 @@ class RegistryViews:
     def model(self, name: str, after: str | None) -> ModelPage:
         """Return one model with a page of its versions, newest first. Raises ModelUnknownError, BadIdError."""
         parsed = parse_model_name(name)
-        model = self._parts.registry.model(parsed)
-        releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, after), parsed)
-        running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
+        model = self._registry.model(parsed)
+        releases = self._registry.releases(PageRequest(PAGE_ROWS, after), parsed)
+        running = _versions_running(self._devices.summary()).get(name, {})
         shown = {str(one.ref.version) for one in releases.items}
-        rollouts, _total = self._parts.rollout.reader.page(PageRequest(SHOWN_ROLLOUTS), model=name)
+        rollouts, _total = self._rollouts.page(PageRequest(SHOWN_ROLLOUTS), model=name)
         return ModelPage(
             model=model,
             versions=[self._line(one, running) for one in releases.items],
@@ -177,15 +191,15 @@ class RegistryViews:
 
     def release(self, name: str, version: str) -> ReleasePage:
         """Return one release. Raises ReleaseUnknownError, BadIdError."""
-        registry, fleet = self._parts.registry, self._parts.fleet
+        registry = self._registry
         release = registry.release(ReleaseRef.parse(f"{name}@{version}"))
-        summary = fleet.reader.summary()
+        summary = self._devices.summary()
         states: dict[str, int] = {}
         for one in summary.models:
             if (one.model, one.version) == (name, version):
                 states[one.state] = states.get(one.state, 0) + one.devices
-        devices = fleet.lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
-        rollouts, _count = self._parts.rollout.reader.page(PageRequest(PAGE_ROWS), model=name)
+        devices = self._lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
+        rollouts, _count = self._rollouts.page(PageRequest(PAGE_ROWS), model=name)
         reports = [job.report for job in release.jobs if job.report]
         return ReleasePage(
             line=self._line(release, _versions_running(summary).get(name, {})),
@@ -194,7 +208,7 @@ class RegistryViews:
             manifest=next(
                 (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
             ),
-            bundles=self._parts.comparisons.lines(release.bundles),
+            bundles=self._comparisons.lines(release.bundles),
             other=self._other(name, version),
             states=sorted(states.items()),
             devices=devices,
@@ -205,27 +219,27 @@ class RegistryViews:
 
     def compare(self, name: str, before: str, after: str) -> ComparePage:
         """Return two versions side by side; with one of them empty, what can be chosen. Raises ModelUnknownError, ReleaseUnknownError."""
-        model = self._parts.registry.model(parse_model_name(name))
+        model = self._registry.model(parse_model_name(name))
         versions = self._versions(name)
         if not before or not after:
             return ComparePage(model, versions, None, None, ())
-        a, b = (self._parts.registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
-        running = _versions_running(self._parts.fleet.reader.summary()).get(name, {})
-        pairs = self._parts.comparisons.pairs(a, b)
+        a, b = (self._registry.release(ReleaseRef.parse(f"{name}@{one}")) for one in (before, after))
+        running = _versions_running(self._devices.summary()).get(name, {})
+        pairs = self._comparisons.pairs(a, b)
         return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
     def bundle(self, sha256: str) -> BundlePage:
         """Return one bundle by its digest. Raises BundleUnknownError, BadDigestError."""
-        bundle = self._parts.registry.bundle(parse_sha256(sha256))
-        manifest, trouble = self._parts.registry.readable_manifest(bundle)
-        return BundlePage(bundle, manifest, trouble, self._parts.signing.target(bundle.target))
+        bundle = self._registry.bundle(parse_sha256(sha256))
+        manifest, trouble = self._registry.readable_manifest(bundle)
+        return BundlePage(bundle, manifest, trouble, self._signing.target(bundle.target))
 
     def _versions(self, name: str) -> list[str]:
-        releases = self._parts.registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
+        releases = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
         return [str(one.ref.version) for one in releases.items]
 
     def _other(self, name: str, version: str) -> str:
-        page = self._parts.registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
+        page = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
         usable = [str(one.ref.version) for one in page.items if one.bundles or str(one.ref.version) == version]
         here = usable.index(version) if version in usable else len(usable)
         return next(iter([*usable[here + 1 :], *usable[:here]]), "")
@@ -250,7 +264,7 @@ class RegistryViews:
         if known is not None:
             return known
         try:
-            made = facts_of(load_report(self._parts.registry, digest) or {})
+            made = facts_of(load_report(self._registry, digest) or {})
         except EdgefleetError:
             return None
         with self._lock:

@@ -7,16 +7,17 @@ from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.registry.service import RegistryService
 
 TAB: Final = "alerts"
 SHOWN_DEEDS: Final = 50
 _MODELS: Final = 200
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, alerts: AlertService, registry: RegistryService) -> None:
     """Add the page."""
 
     @router.get("/alerts", operation_id="show_alerts")
@@ -25,12 +26,12 @@ def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
         def build() -> dict[str, Any]:
             return {
-                "receivers": parts.alerts.receivers(),
-                "deeds": parts.alerts.deeds(limit=SHOWN_DEEDS),
+                "receivers": alerts.receivers(),
+                "deeds": alerts.deeds(limit=SHOWN_DEEDS),
                 "actions": [
                     (one.value, "rolls back" if one is AlertAction.ROLLBACK else "pauses") for one in AlertAction
                 ],
-                "models": [one.name for one in parts.registry.models(PageRequest(_MODELS)).items],
+                "models": [one.name for one in registry.models(PageRequest(_MODELS)).items],
             }
 
         return shell.shown(request, "alerts/list.html", build, tab=TAB, role=Role.OPERATOR)

@@ -5,17 +5,15 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.rollouts.views import RolloutPages, metric_picture
+from edgefleet_server.rollout.status.experiments import ExperimentReader
 
 TAB: Final = "experiments"
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, reader: ExperimentReader, pages: RolloutPages) -> None:
     """Add the pages."""
-    reader = parts.rollout.experiments
-    pages = RolloutPages(parts.rollout, parts.fleet.reader)
 
     @router.get("/experiments", operation_id="show_experiments")
     def show_experiments(request: Request, model: Annotated[str, Query(max_length=63)] = "") -> Response:

@@ -9,14 +9,15 @@ from fastapi.responses import Response
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.rows import ACTIVE
 from edgefleet_server.dashboard.rollouts.draft import EVERY, MAX_YAML_CHARS, OWN, STEPS, Draft, read_draft
 from edgefleet_server.dashboard.rollouts.views import PERSON_STATES, DeviceFilter, RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.model import RolloutState
+from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.model import Membership, Mode, OnFail, Promote, Supersede
 
 TAB: Final = "rollouts"
@@ -28,23 +29,29 @@ _MODELS: Final = 200
 _Text = Annotated[str, Query(max_length=200)]
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(
+    router: APIRouter,
+    shell: Shell,
+    pages: RolloutPages,
+    new_pages: NewRolloutPages,
+    rollouts: RolloutService,
+    registry: RegistryService,
+) -> None:
     """Add the pages."""
-    pages = RolloutPages(parts.rollout, parts.fleet.reader)
-    _add_list(router, shell, parts, pages)
-    _add_new(router, shell, NewRolloutPages(parts))
-    _add_undo(router, shell, parts)
+    _add_list(router, shell, registry, pages)
+    _add_new(router, shell, new_pages)
+    _add_undo(router, shell, registry, rollouts)
     _add_show(router, shell, pages)  # its address is the widest: the others are asked first
 
 
-def _add_list(router: APIRouter, shell: Shell, parts: Parts, pages: RolloutPages) -> None:
+def _add_list(router: APIRouter, shell: Shell, registry: RegistryService, pages: RolloutPages) -> None:
     @router.get("/rollouts", operation_id="show_rollouts")
     def show_rollouts(request: Request, state: _Text = "", model: _Text = "", cursor: str | None = None) -> Response:
         """Show rollouts, newest first: where each stands, why, and what would move it."""
 
         def build() -> dict[str, Any]:
             after = None if cursor is None else decode_cursor(cursor)
-            models = [one.name for one in parts.registry.models(PageRequest(_MODELS)).items]
+            models = [one.name for one in registry.models(PageRequest(_MODELS)).items]
             return {
                 "page": pages.page(_states(state), model, after),
                 "waiting": pages.waiting(),
@@ -154,18 +161,18 @@ def _add_show(router: APIRouter, shell: Shell, pages: RolloutPages) -> None:
         return shell.shown(request, "rollouts/show.html", build, tab=TAB)
 
 
-def _add_undo(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_undo(router: APIRouter, shell: Shell, registry: RegistryService, rollouts: RolloutService) -> None:
     @router.get("/rollouts/undo", operation_id="show_undo")
     def show_undo(request: Request, name: Annotated[str, Query(max_length=127)] = "") -> Response:
         """Show what an undo of a model (or of one release of it) would do: which devices go back to what, and what it costs."""
 
         def build() -> dict[str, Any]:
-            models = [one.name for one in parts.registry.models(PageRequest(_MODELS)).items]
+            models = [one.name for one in registry.models(PageRequest(_MODELS)).items]
             values: dict[str, Any] = {"name": name, "models": models, "undo": None, "refused": None}
             if not name:
                 return values
             try:
-                return values | {"undo": parts.rollout.undo(name, "", "", dry_run=True)}
+                return values | {"undo": rollouts.undo(name, "", "", dry_run=True)}
             except EdgefleetError as error:
                 return values | {"refused": error}
 

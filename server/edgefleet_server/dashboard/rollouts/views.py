@@ -9,7 +9,7 @@ from edgefleet_server.dashboard.core.rows import ACTIVE, Bar, EventLine, StageLi
 from edgefleet_server.dashboard.rollouts.draft import OWN, command_of, strategy_of, yaml_of
 from edgefleet_server.dashboard.rollouts.gauges import Interval, evidence_share, interval
 from edgefleet_server.db.keyset import PageRequest, cut_page
-from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.events.log import EventLog
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.status.blockers import WaitView
@@ -186,11 +186,11 @@ class RolloutPage:
 class RolloutPages:
     """Builds the pages of rollouts. Thread-safe; calls block."""
 
-    def __init__(self, rollouts: RolloutService, fleet: FleetReader) -> None:
+    def __init__(self, rollouts: RolloutService, feed: EventLog) -> None:
         """Wire the services."""
         self._rollouts = rollouts
         self._reader = rollouts.reader
-        self._fleet = fleet
+        self._feed = feed
 
     def page(self, states: Sequence[str], model: str, after: str | None) -> RolloutList:
         """Return rollouts in these states (none: in any), of a model ("": of all), after the one with this id."""
@@ -246,7 +246,7 @@ class RolloutPages:
         return failure_groups(found), total > len(found)
 
     def _events(self, rollout_id: str) -> list[EventLine]:
-        found, _total = self._fleet.events(rollout=rollout_id, limit=TIMELINE_EVENTS)
+        found, _total = self._feed.page(rollout=rollout_id, limit=TIMELINE_EVENTS)
         return [event_line(one) for one in found[:TIMELINE_EVENTS]]
 
 

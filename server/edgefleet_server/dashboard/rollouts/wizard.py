@@ -9,11 +9,13 @@ from typing import Any, Final
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.rollouts.draft import EVERY, Draft, command_of, document_of, yaml_of
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.model import ReleaseState, ReleaseView
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.lint.preview import ExcludedDevice, PlanView
+from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.strategies import StrategyView, strategies
 
 MAX_RELEASES: Final = 30
@@ -91,11 +93,11 @@ class Planned:
 class NewRolloutPages:
     """Builds the steps. Thread-safe; calls block."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, devices: DeviceSelector, registry: RegistryService, rollouts: RolloutService) -> None:
         """Wire the services."""
-        self._fleet = parts.fleet
-        self._registry = parts.registry
-        self._rollouts = parts.rollout
+        self._devices = devices
+        self._registry = registry
+        self._rollouts = rollouts
 
     def releases(self, model: str) -> tuple[list[ReleaseLine], list[str]]:
         """Return the newest releases (of a model, "" = of all) and the names of the models."""
@@ -109,7 +111,7 @@ class NewRolloutPages:
             return None
         profiles = self._profiles_of(draft["release"])
         try:
-            found = self._fleet.population("" if draft["who"] == EVERY else draft["selector"])
+            found = self._devices.population("" if draft["who"] == EVERY else draft["selector"])
         except EdgefleetError as error:
             return Matching(wrong=error)
         counts = Counter(str(one.profile) for one in found)

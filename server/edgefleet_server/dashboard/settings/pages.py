@@ -6,28 +6,28 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect
 from edgefleet_server.dashboard.core.preferences import remember
-from edgefleet_server.dashboard.settings.views import server_facts, tokens_page
+from edgefleet_server.dashboard.settings.views import SettingsPages
 from edgefleet_server.dashboard.settings.webhooks import Choice, Cursor, add_webhook_pages
 from edgefleet_server.db.keyset import decode_cursor
+from edgefleet_server.webhook.service import WebhookService
 
 
-def add_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_pages(router: APIRouter, shell: Shell, pages: SettingsPages, webhooks: WebhookService) -> None:
     """Add the pages."""
-    _add_server(router, shell, parts)
+    _add_server(router, shell, pages)
     _add_preferences(router, shell)
-    _add_tokens(router, shell, parts)
-    add_webhook_pages(router, shell, parts)
+    _add_tokens(router, shell, pages)
+    add_webhook_pages(router, shell, webhooks)
 
 
-def _add_server(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_server(router: APIRouter, shell: Shell, pages: SettingsPages) -> None:
     @router.get("/settings", operation_id="show_settings")
     def show_settings(request: Request) -> Response:
         """Show who is signed in, whether the server is ready, and what it is."""
-        return shell.shown(request, "settings/server.html", lambda: {"server": server_facts(parts)}, tab="settings")
+        return shell.shown(request, "settings/server.html", lambda: {"server": pages.server()}, tab="settings")
 
 
 def _add_preferences(router: APIRouter, shell: Shell) -> None:
@@ -44,7 +44,7 @@ def _add_preferences(router: APIRouter, shell: Shell) -> None:
         return answer
 
 
-def _add_tokens(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def _add_tokens(router: APIRouter, shell: Shell, pages: SettingsPages) -> None:
     @router.get("/settings/tokens", operation_id="show_tokens")
     def show_tokens(request: Request, cursor: Cursor = None) -> Response:
         """Show tokens without their secrets, with the form that makes one."""
@@ -53,6 +53,6 @@ def _add_tokens(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
         def build() -> dict[str, Any]:
             after = None if cursor is None else decode_cursor(cursor)
-            return {"page": tokens_page(parts, own_id, after), "is_first": cursor is None}
+            return {"page": pages.tokens(own_id, after), "is_first": cursor is None}
 
         return shell.shown(request, "settings/tokens.html", build, tab="settings", role=Role.ADMIN)

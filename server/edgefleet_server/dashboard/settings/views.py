@@ -7,10 +7,15 @@ from importlib.metadata import version
 from typing import Final
 from urllib.parse import urlsplit
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.model import TokenView
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.observability.health import CheckResult
+from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
+from edgefleet_server.observability.health import CheckResult, Health
+from edgefleet_server.settings import ServerSettings
 
 PAGE_ROWS: Final = 50
 
@@ -45,36 +50,57 @@ class TokensPage:
     ends: Sequence[tuple[str, str]]
 
 
-def server_facts(parts: Parts) -> ServerFacts:
-    """Return what this server is. Runs the readiness checks."""
-    settings = parts.settings
-    scheme = urlsplit(settings.blob_url).scheme if settings.blob_url else ""
-    is_local = scheme in ("", "file")
-    facts = [
-        ("Version", version("edgefleet")),
-        ("Tenant", settings.tenant),
-        ("This process", f"{settings.instance}: {', '.join(settings.roles)}"),
-        ("Database", "SQLite" if parts.db.is_sqlite else "PostgreSQL"),
-        ("Blobs", "a local folder" if is_local else f"an object store ({scheme})"),
-        ("Broker", settings.broker if "@" not in settings.broker else "an external broker"),
-        ("Devices reach it at", parts.fleet.device_url),
-        (
-            "TLS for this page",
-            "by this server" if settings.api_tls_cert else "none" if not settings.behind_proxy else "by a proxy",
-        ),
-        ("Largest upload", f"{settings.max_blob_bytes // (1024 * 1024)} MiB"),
-        ("Pickles", "are read (in the sandbox)" if settings.allow_pickle else "are refused"),
-    ]
-    return ServerFacts(facts, parts.health.run(), parts.conversion.counts())
+class SettingsPages:
+    """Builds the pages. Thread-safe; calls block."""
 
+    def __init__(
+        self,
+        settings: ServerSettings,
+        db: Database,
+        addresses: ServerAddresses,
+        health: Health,
+        conversion: ConversionService,
+        access: AccessService,
+        clock: Clock,
+    ) -> None:
+        """Wire the services."""
+        self._settings = settings
+        self._db = db
+        self._addresses = addresses
+        self._health = health
+        self._conversion = conversion
+        self._access = access
+        self._clock = clock
 
-def tokens_page(parts: Parts, own_id: str, after: str | None) -> TokensPage:
-    """Return one page of tokens."""
-    now = parts.clock.now()
-    found = parts.access.tokens(PageRequest(PAGE_ROWS, after))
-    lines = [TokenLine(one, _state(one, now), one.id == own_id) for one in found.items]
-    ends = [(f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}", label) for label, days in LIFETIMES]
-    return TokensPage(lines, found.total, found.next_cursor, ends)
+    def server(self) -> ServerFacts:
+        """Return what this server is. Runs the readiness checks."""
+        settings = self._settings
+        scheme = urlsplit(settings.blob_url).scheme if settings.blob_url else ""
+        is_local = scheme in ("", "file")
+        facts = [
+            ("Version", version("edgefleet")),
+            ("Tenant", settings.tenant),
+            ("This process", f"{settings.instance}: {', '.join(settings.roles)}"),
+            ("Database", "SQLite" if self._db.is_sqlite else "PostgreSQL"),
+            ("Blobs", "a local folder" if is_local else f"an object store ({scheme})"),
+            ("Broker", settings.broker if "@" not in settings.broker else "an external broker"),
+            ("Devices reach it at", self._addresses.device_url),
+            (
+                "TLS for this page",
+                "by this server" if settings.api_tls_cert else "none" if not settings.behind_proxy else "by a proxy",
+            ),
+            ("Largest upload", f"{settings.max_blob_bytes // (1024 * 1024)} MiB"),
+            ("Pickles", "are read (in the sandbox)" if settings.allow_pickle else "are refused"),
+        ]
+        return ServerFacts(facts, self._health.run(), self._conversion.counts())
+
+    def tokens(self, own_id: str, after: str | None) -> TokensPage:
+        """Return one page of tokens."""
+        now = self._clock.now()
+        found = self._access.tokens(PageRequest(PAGE_ROWS, after))
+        lines = [TokenLine(one, _state(one, now), one.id == own_id) for one in found.items]
+        ends = [(f"{now + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}", label) for label, days in LIFETIMES]
+        return TokensPage(lines, found.total, found.next_cursor, ends)
 
 
 def _state(token: TokenView, now: datetime) -> str:

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.settings.views import PAGE_ROWS
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, decode_cursor
 from edgefleet_server.events.types import all_types
 from edgefleet_server.webhook.model import DeliveryState, DeliveryView, WebhookView
+from edgefleet_server.webhook.service import WebhookService
 
 Cursor = Annotated[str | None, Query(max_length=256)]
 
@@ -21,13 +21,13 @@ Choice = Annotated[str, Query(max_length=16)]
 Delivery = Annotated[int, Path(ge=1, lt=2**63)]
 
 
-def add_webhook_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
+def add_webhook_pages(router: APIRouter, shell: Shell, webhooks: WebhookService) -> None:
     @router.get("/settings/webhooks", operation_id="show_webhooks")
     def show_webhooks(request: Request) -> Response:
         """Show webhooks: where they go, what waits, what is dead."""
 
         def build() -> dict[str, Any]:
-            return {"webhooks": parts.webhooks.webhooks(), "known_types": all_types()}
+            return {"webhooks": webhooks.webhooks(), "known_types": all_types()}
 
         return shell.shown(request, "settings/webhooks.html", build, tab="settings", role=Role.OPERATOR)
 
@@ -37,7 +37,7 @@ def add_webhook_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
         def build() -> dict[str, Any]:
             return {
-                "page": webhook_page(parts, webhook_id, state, cursor), "state": state, "is_first": cursor is None,
+                "page": webhook_page(webhooks, webhook_id, state, cursor), "state": state, "is_first": cursor is None,
             }  # fmt: skip
 
         return shell.shown(request, "settings/webhook.html", build, tab="settings", role=Role.OPERATOR)
@@ -48,8 +48,8 @@ def add_webhook_pages(router: APIRouter, shell: Shell, parts: Parts) -> None:
 
         def build() -> dict[str, Any]:
             return {
-                "webhook": parts.webhooks.webhook(webhook_id),
-                "delivery": parts.webhooks.delivery(webhook_id, delivery_id),
+                "webhook": webhooks.webhook(webhook_id),
+                "delivery": webhooks.delivery(webhook_id, delivery_id),
             }
 
         return shell.shown(request, "settings/delivery.html", build, tab="settings", role=Role.OPERATOR)
@@ -63,12 +63,10 @@ class WebhookPage:
     deliveries: Page[DeliveryView]
 
 
-def webhook_page(parts: Parts, webhook_id: str, state: str, cursor: str | None) -> WebhookPage:
+def webhook_page(webhooks: WebhookService, webhook_id: str, state: str, cursor: str | None) -> WebhookPage:
     """Return one webhook with its deliveries. state: of deliveries, "" = all. Raises WebhookUnknownError, BadCursorError."""
     wanted = PageRequest(PAGE_ROWS, None if cursor is None else decode_cursor(cursor))
     chosen = state if state in tuple(DeliveryState) else None
-    found, total = parts.webhooks.deliveries(
-        webhook_id, state=chosen, before=wanted.after_number(), limit=PAGE_ROWS + 1
-    )
+    found, total = webhooks.deliveries(webhook_id, state=chosen, before=wanted.after_number(), limit=PAGE_ROWS + 1)
     page = cut_page(found, wanted, total, lambda one: str(one.id))
-    return WebhookPage(parts.webhooks.webhook(webhook_id), page)
+    return WebhookPage(webhooks.webhook(webhook_id), page)

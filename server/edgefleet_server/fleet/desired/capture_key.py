@@ -1,6 +1,6 @@
 """The tenant's capture key: the public half, named in every device's document (ADR 0030).
 
-Its own file because documents read it and operators set it. A change makes every document due for signing: the engine signs them
+Operators set it, documents read it. A change makes every document due for signing: the engine signs them
 again in batches, so that a fleet hears of it within a minute or so, and no call blocks for a fleet. It changes while every device is
 locked: a caller that has locked one may read it at any time until the transaction ends.
 """

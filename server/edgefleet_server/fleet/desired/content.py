@@ -1,6 +1,6 @@
 """What documents say, apart from whom they are for and their number. Pure.
 
-Its own file because a rollout tells thousands of devices the same: what a document says after some changes is worked out once for all whose
+A rollout tells thousands of devices the same: what a document says after some changes is worked out once for all whose
 document said the same before (`Contents`), and only the rest of it is made for each.
 """
 

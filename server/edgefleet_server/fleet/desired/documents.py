@@ -1,6 +1,6 @@
 """Desired documents: what each device should run, signed again whenever it changes and at half of its life.
 
-Its own file because the service would grow beyond a page. Rules:
+Rules:
 - Every signing raises `gen` to max(stored, last reported) + 1, so that a server restored from an old backup is heard.
 - A document is written and signed in one transaction; listeners hear of it after the commit, never before.
 """

@@ -1,6 +1,6 @@
 """The hold: one signed document for the whole tenant, naming rollouts and digests that no device may go on with.
 
-Its own file because it is no device's document: it is one row, has its own sequence and reaches devices before any of theirs.
+It is no device's document: it is one row, has its own sequence and reaches devices before any of theirs.
 Rules:
 - A new hold is signed when its content differs or half of its life is over, and only then.
 - `seq` rises with every signing and is never below the unix time in seconds: a server restored from an old backup is heard,

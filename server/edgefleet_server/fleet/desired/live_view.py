@@ -1,6 +1,6 @@
 """That somebody watches a device, in the telemetry request of its document (ADR 0044). Pure.
 
-Its own file because documents keep it and telemetry asks for it. Rules:
+Documents keep it, telemetry asks for it. Rules:
 1. A watch lasts LIFE and is renewed once half of it is over while somebody looks; nobody has to end it.
 2. It asks for `live` windows too, and never shortens what a rollout asked for. A rollout's request never ends a watch.
 """

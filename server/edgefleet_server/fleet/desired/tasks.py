@@ -1,6 +1,6 @@
 """Tasks: what one device is asked to do once (`diag`, `logs`, `restart`), how far it is, and what it sent.
 
-Its own file because tasks have a life of their own, apart from the documents that carry them. Rules:
+Tasks outlive the documents that carry them. Rules:
 1. A task stands in the device's signed document until it is over; the device does each id once.
 2. Its progress comes from the device's events, and goes forward only: a late or repeated event changes nothing.
 3. A result ends a task that has one; it is bounded, taken from the task's own device only, and kept for KEPT.

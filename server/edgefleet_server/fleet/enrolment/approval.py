@@ -1,6 +1,6 @@
 """An operator's word about keys that wait: who waits, letting in, rejecting.
 
-Its own file because enrolment is what devices ask, and this is what operators answer. Rules:
+Enrolment is what devices ask; this is what operators answer. Rules:
 1. Letting in takes one use of the claim and makes the device of the request that proved possession of the key. The next time the
    device asks it gets its certificate.
 2. Many are decided about in one call, in transactions of BATCH keys. Each has its own result: done, or why not.

@@ -1,6 +1,6 @@
 """Device tokens: ES256 JWTs that a device signs with its own key, once for each HTTPS request.
 
-Its own file because it is the only place that reads JWTs. Claims: `sub` device id, `aud` server id, `exp` at most five
+Only this module reads JWTs. Claims: `sub` device id, `aud` server id, `exp` at most five
 minutes ahead, `jti` used once. Our `Clock` decides what time it is, not PyJWT.
 
 The replay cache is memory of this process, bounded: a token lives five minutes at most, and every route behind it is
@@ -15,9 +15,15 @@ from typing import Any, Final
 
 import jwt
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import DeviceId, parse_device_id
-from edgefleet_server.fleet.errors import BadDeviceTokenError
+from edgefleet_protocol.ids import DeviceId, ProfileName, parse_device_id
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
+from edgefleet_server.fleet.enrolment.enrolment import Enroller
+from edgefleet_server.fleet.enrolment.model import DeviceIdentity
+from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError
 
 MAX_LIFE_S: Final = 300
 LEEWAY_S: Final = 60
@@ -50,6 +56,42 @@ class ReplayCache:
                 return False
             self._seen[device, jti] = until_s
             return True
+
+
+class DeviceAuthenticator:
+    """Knows the device behind a token. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, enroller: Enroller, addresses: ServerAddresses, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._enroller = enroller
+        self._addresses = addresses
+        self._clock = clock
+        self._replays = ReplayCache()
+
+    def authenticate(self, token: str) -> DeviceIdentity:
+        """Return the device that signed a bearer token. Raises BadDeviceTokenError, DeviceRevokedError."""
+        device_id = claimed_device(token)
+        now = self._clock.now()
+        with self._db.read() as session:
+            row = store.device(session, device_id)
+            if row is None:
+                raise BadDeviceTokenError("The device token is refused: its device is not known here.")
+            if row.revoked_at is not None:
+                raise DeviceRevokedError(
+                    f"The device {device_id} was revoked.", next_step="Enrol with a new claim token."
+                )
+            profile, old_key, new_key = ProfileName(row.profile), row.public_key, row.next_public_key
+
+        def use(jti: str, until_s: float) -> bool:
+            return self._replays.use(device_id, jti, until_s, now.timestamp())
+
+        if new_key is not None and is_signed_by(token, new_key):
+            check_token(token, new_key, self._addresses.server_id, now, use)
+            self._enroller.promote_key(device_id, new_key)
+            return DeviceIdentity(device_id, profile, new_key)
+        check_token(token, old_key, self._addresses.server_id, now, use)
+        return DeviceIdentity(device_id, profile, old_key)
 
 
 def claimed_device(token: str) -> DeviceId:

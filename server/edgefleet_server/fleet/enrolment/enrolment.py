@@ -1,6 +1,6 @@
 """Claim tokens and enrolment: how a machine becomes a device.
 
-Its own file because the service would grow beyond a page. Rules:
+Rules:
 - A claim's secret has 256 bits; only its SHA-256 is stored; it is compared in constant time.
 - One use is taken atomically; the same key asking again with the same claim gets the same device and costs no use.
 - The id is the server's choice, never the device's. The CSR's subject is not even looked at.

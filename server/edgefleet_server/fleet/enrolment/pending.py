@@ -1,6 +1,6 @@
 """Keys that wait to be let in: how one begins to wait, and what it is answered while it does.
 
-Its own file because who waits is no device yet, and enrolment is about devices. Rules:
+A key that waits is no device yet. Rules:
 1. A key that asks with a claim of `approval` waits: it gets no certificate, no id, no topic and no document, and hears of nothing.
 2. It is named by its fingerprint, which the device computes and shows by itself: the operator compares the two.
 3. Asking again is free: the same key has one row, and a poll only reads, but once a minute.

@@ -1,4 +1,4 @@
-"""Groups: selectors with a name. Its own file because they have a life of their own: made, counted, guarded, removed.
+"""Groups: selectors with a name. They are made, counted, guarded and removed.
 
 Rules:
 1. A group's selector may not use `group`: membership never recurses.

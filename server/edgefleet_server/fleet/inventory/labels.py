@@ -1,6 +1,6 @@
 """What people change of devices: labels and profile, of one or of all that a selector matches. Thread-safe; calls block.
 
-Its own file because it only writes what people decide; what devices say is in `reports`.
+What devices say of themselves is in `reported`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""SQL that reads devices for lists, counts the fleet and finds who is in trouble. Its own file because `store` would grow beyond its bound.
+"""SQL that reads devices for lists, counts the fleet and finds who is in trouble.
 
 What a list shows is read as plain rows of the columns that are shown, without documents and keys that nobody looks at (ADR 0061).
 """

@@ -1,7 +1,6 @@
 """What operators see of the fleet: read-only, joined from the fleet's tables.
 
-Its own file because reading for people and changing documents have nothing in common but the tables. The dataclasses are
-the bodies of the routes: their fields are public and never renamed.
+The dataclasses are the bodies of the routes: their fields are public and never renamed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,17 +17,14 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
 from edgefleet_protocol.messages import CHILD_DIED_CODE
 from edgefleet_server.db.database import Database
-from edgefleet_server.events import store
-from edgefleet_server.events.log import EventLog, event_view
-from edgefleet_server.events.model import EventFilter, EventView
 from edgefleet_server.fleet import store as fleet_store
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.inventory import store as inventory_store
+from edgefleet_server.fleet.inventory.telemetry_views import Latest
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.reported import store as reported_store
 from edgefleet_server.fleet.selectors import grammar, resolve
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
-from edgefleet_server.telemetry.model import Latest
 
 KEPT_TARGETS: Final = 4096
 """Paths of bundles whose releases are kept: many devices of one list run the same few."""
@@ -172,10 +168,9 @@ class Summary:
 class FleetReader:
     """Reads views. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, feed: EventLog) -> None:
-        """Wire the parts."""
+    def __init__(self, db: Database) -> None:
+        """Read from `db`."""
         self._db = db
-        self._feed = feed
 
     def device(self, device_id: str) -> DeviceView:
         """Return one device. Raises DeviceUnknownError."""
@@ -193,16 +188,10 @@ class FleetReader:
         with self._db.read() as session:
             return {one.id: one.profile for one in fleet_store.devices_by_id(session, ids) if one.revoked_at is None}
 
-    def select(self, selector: str) -> list[DeviceFacts]:
-        """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
-        parsed = grammar.parse_selector(selector)
+    def profiles_in_use(self) -> list[ProfileName]:
+        """Return the profiles of the devices that are not revoked."""
         with self._db.read() as session:
-            return list(resolve.matching(session, parsed))
-
-    def labels_of(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mapping[str, str]]:
-        """Return the labels of each of these devices; unknown devices are left out."""
-        with self._db.read() as session:
-            return dict(resolve.labels_of(session, device_ids))
+            return [ProfileName(name) for name in inventory_store.profiles_in_use(session)]
 
     def release_devices(self, ref: ReleaseRef) -> list[ReleaseDevice]:
         """Return the devices that run a release or should, in order of id."""
@@ -215,43 +204,6 @@ class FleetReader:
                 _release_device(row, states.get(row.id), wanted=row.id in wanted, active=row.id in active)
                 for row in fleet_store.devices_by_id(session, sorted(wanted | active))
             ]
-
-    def events(
-        self,
-        *,
-        device_id: str | None = None,
-        before: int | None = None,
-        since: datetime | None = None,
-        limit: int,
-        rollout: str | None = None,
-        kinds: Sequence[str] = (),
-    ) -> tuple[list[EventView], int]:
-        """Return up to `limit` + 1 events before an id, newest first, and how many there are."""
-        what = EventFilter(device_id, rollout, kinds, since)
-        with self._db.read() as session:
-            rows = store.events_page(session, what, before, limit + 1)
-            return [event_view(row) for row in rows], store.count_events(session, what)
-
-    def oldest_events(self, what: EventFilter, after: int | None, limit: int) -> tuple[list[EventView], int]:
-        """Return up to `limit` + 1 events after an id, oldest first by the rule of following, and how many there are in all."""
-        with self._db.read() as session:
-            return self._feed.since(after or 0, what, limit + 1), store.count_events(session, what)
-
-    def newest_events(
-        self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None
-    ) -> list[EventView]:
-        """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
-        with self._db.read() as session:
-            rows = store.events_page(session, EventFilter(device_id, rollout), before, limit)
-            return [event_view(row) for row in rows]
-
-    def events_after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[EventView], int]:
-        """Return up to `limit` + 1 events after an id, oldest first, and how many there are; following so loses none.
-
-        The rule is in `events.log`: on PostgreSQL an event may come up to 10 s late, never after a later one.
-        """
-        rows, total = self._feed.after(after_id, what, limit + 1)
-        return [event_view(row) for row in rows], total
 
     def summary(self) -> Summary:
         """Return the fleet in numbers."""

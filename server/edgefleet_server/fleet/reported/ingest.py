@@ -1,4 +1,4 @@
-"""What devices say: state, presence, events. Its own file because the service would grow beyond a page.
+"""What devices say: state, presence, events.
 
 Rules:
 - A report is taken once: state by (boot, seq), events by (device, boot, seq). Duplicates change nothing.

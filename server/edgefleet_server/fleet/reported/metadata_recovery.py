@@ -1,6 +1,6 @@
 """What a device says of a restored server: it has seen more of the repository than is here, so the repository is signed again.
 
-Its own file because it is the only thing that devices say which makes the server sign for all of them.
+Nothing else that a device says makes the server sign for all of them.
 Rules:
 - It is done at the word of any device, since nothing else knows: a database says nothing of what was written after its copy.
 - It may be wrong: a device to which somebody replays old metadata says the same. Then nothing is lost but a signing of all roles.

@@ -1,6 +1,6 @@
 """What rollouts ask of many devices at once: which bundle their documents name, and what they say of one model.
 
-Its own file because it reads for a machine, a thousand devices in few statements, and trusts nothing that a device said:
+It reads for a machine, a thousand devices in few statements, and trusts nothing that a device said:
 a report that cannot be read is no report.
 """
 

@@ -1,6 +1,6 @@
 """How many devices a selector matches, counted by the database: for who needs numbers and no names.
 
-Its own file because it reads no device; which ones match, `sql` says. Devices that were revoked are never counted.
+It reads no device; which ones match, `sql` says. Devices that were revoked are never counted.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which devices a selector matches, groups included. Its own file because views, groups and rollouts all ask it.
+"""Which devices a selector matches, groups included. Views, groups and rollouts all ask it.
 
 A group is a named selector, so membership is computed, never stored. Only groups that the selector asks for are looked at:
 those it names, or all when it asks whether a device is in any. The database finds the devices (`sql`); `grammar` says the

@@ -1,6 +1,6 @@
 """What a decision about a cell rests on, counted from the assignments. Pure.
 
-Its own module because planner, explanation and tests count with it. Accepted failures count nowhere; exposed means that the
+Planner, explanation and tests count with it. Accepted failures count nowhere; exposed means that the
 device took up its document, whatever became of it then. A device counts once: who failed and is tried again on a person's word stays
 a failure, of the class that weighs most, and is nothing else beside that.
 """

@@ -1,6 +1,6 @@
 """How the quality gate joins the verdict on a cell: what it adds to `rules.decide`. Pure.
 
-Its own module because `rules` is about devices that fail and this about devices that get worse. In that order:
+`decide` is about devices that fail, this about devices that get worse. In that order:
 1. The evidence against the release is the weighted mean of that of installation and that of the metrics: one error probability for
    all. What installation shows alone has to be a sixth stronger for it (`abort_at`).
 2. A stage that would pass is held while one metric does not pass; whatever else holds a stage is told first.

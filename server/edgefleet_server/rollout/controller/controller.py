@@ -16,11 +16,11 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.controller.workqueue import IdleCheck, WorkQueue, lateness
 from edgefleet_server.rollout.execution.batches import BatchExecutor, Ending, Tick, portions, write_claim
 from edgefleet_server.rollout.execution.executor import BRAKE_LIFE
 from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.store import claims, rollouts, throttle
 
@@ -32,13 +32,13 @@ TURN_S: Final = 1.0
 class RolloutController:
     """Ticks rollouts for one process. `owner` is unique among the processes that share the database."""
 
-    def __init__(self, db: Database, fleet: FleetService, service: RolloutService, clock: Clock, owner: str) -> None:
+    def __init__(self, db: Database, fleet: RolloutFleet, service: RolloutService, clock: Clock, owner: str) -> None:
         self._db = db
         self._fleet = fleet
         self._service = service
         self._clock = clock
         self._owner = owner
-        self._crew = BatchExecutor(db, fleet, service.carrier, clock)
+        self._crew = BatchExecutor(db, fleet.offers, service.carrier, clock)
         self._glancer = IdleCheck(service.loader, clock)
         self._lag_listeners: list[Callable[[float, bool], None]] = []
         self._has_more = False
@@ -157,7 +157,7 @@ class RolloutController:
     def _is_brake_right(self, session: Session) -> bool:
         """Whether the brake names what it should: not rollouts that ended long ago, nor less than two processes wrote at the same time."""
         wanted = rollouts.braked(session, self._clock.now() - BRAKE_LIFE), rollouts.failed_digests(session)
-        return wanted == (self._fleet.hold_rollouts(), self._fleet.hold_digests())
+        return wanted == (self._fleet.hold.rollouts(), self._fleet.hold.digests())
 
 
 def _log_taken_over(rollout_id: str, fence: int) -> None:

@@ -1,6 +1,6 @@
 """Asks the webhook gates of running rollouts, and writes down what they say. Any number of processes may run it.
 
-Its own module because it calls others over HTTP: never inside a tick, whose transaction must not wait for them. A tick says in the
+A tick never calls others over HTTP: its transaction must not wait for them. A tick says in the
 cell's code what it waits for; that is when a gate is asked; the next tick finds the answer among its facts. Which gates are asked when,
 and what an answer means, is in `analysis.webhook_gates`.
 """
@@ -14,8 +14,10 @@ import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.db.database import Database
+from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.rollout.model import Answered
+from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.model import WebhookGate
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.store import webhook_gates
@@ -32,11 +34,11 @@ _log = logging.getLogger(__name__)
 class GateCaller:
     """Asks gates for one process."""
 
-    def __init__(self, parts: Parts, owner: str) -> None:
-        self._db = parts.db
-        self._rollouts = parts.rollout
-        self._poster = parts.poster
-        self._clock = parts.rollout.clock
+    def __init__(self, db: Database, rollouts: RolloutService, poster: HttpPoster, owner: str) -> None:
+        self._db = db
+        self._rollouts = rollouts
+        self._poster = poster
+        self._clock = rollouts.clock
         self._owner = owner
         self._free = threading.Semaphore(AT_ONCE)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gate")

@@ -22,7 +22,7 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
@@ -117,10 +117,10 @@ class Ending(Enum):
 class BatchExecutor:
     """Writes portions."""
 
-    def __init__(self, db: Database, fleet: FleetService, carrier: Executor, clock: Clock) -> None:
+    def __init__(self, db: Database, reports: ReportedStateReader, carrier: Executor, clock: Clock) -> None:
         """Wire the parts."""
         self._db = db
-        self._fleet = fleet
+        self._reports = reports
         self._carrier = carrier
         self._clock = clock
 
@@ -154,7 +154,7 @@ class BatchExecutor:
 
     def _write(self, tick: Tick, effects: Sequence[Effect]) -> Ending:
         """Write one portion."""
-        if any(device in tick.known for device in self._fleet.offers.failed_since(tick.model, tick.now)):
+        if any(device in tick.known for device in self._reports.failed_since(tick.model, tick.now)):
             return Ending.DROPPED
         with self._db.session() as session:
             row = claims.share_fence(session, tick.rollout_id, tick.fence)

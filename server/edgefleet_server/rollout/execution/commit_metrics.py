@@ -1,6 +1,6 @@
 """How much was written for rollouts, told once it is committed: for the figures at `/metrics`.
 
-Its own file because two places write transitions, the carrier and the making of a rollout. A transaction that is rolled back, a dry run
+Two places write transitions: the executor, and the making of a rollout. A transaction that is rolled back, a dry run
 for one, is never told.
 """
 

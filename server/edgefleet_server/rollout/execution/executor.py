@@ -1,6 +1,6 @@
 """Carries a plan out: rows, documents, brake and events, all in the caller's one transaction.
 
-Its own module because the engine and a person's commands act alike. Rules:
+The controller and a person's commands use it alike. Rules:
 - Each transition leaves exactly one event row, in the same transaction as the change itself.
 - The brake is signed before documents, and every document at most once: of several wishes of one plan the last one counts.
 - Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
@@ -21,7 +21,6 @@ from edgefleet_protocol.rollout_states import is_final
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.candidate import salt_of
 from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.model import Advance, Decision, KeepWaiting, Pause, RollBack
 from edgefleet_server.rollout.effects import (
@@ -45,6 +44,7 @@ from edgefleet_server.rollout.effects import (
 )
 from edgefleet_server.rollout.execution.commit_metrics import CommittedCounts, Document
 from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode, StageShape
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES
@@ -83,7 +83,7 @@ class _Outcome:
 class Executor:
     """Carries out plans."""
 
-    def __init__(self, fleet: FleetService, loader: SnapshotLoader) -> None:
+    def __init__(self, fleet: RolloutFleet, loader: SnapshotLoader) -> None:
         self._fleet = fleet
         self._loader = loader
         self.counted = CommittedCounts()
@@ -153,13 +153,13 @@ class Executor:
         changed = [one for device, one in sorted(outcome.assignments.items()) if device not in outcome.new]
         store_assignments.save_assignments(session, row.id, new, changed)
         throttle.save(session, row.id, outcome.pace)
-        self._fleet.add_events(outcome.events)
+        self._fleet.feed.add(outcome.events)
         self.counted.note(session, outcome.events, signed)
         known.update(outcome.assignments)
 
     def set_brake(self, session: Session, now: datetime) -> bool:
         """Make the brake name every stopped rollout, and the bundles of stopped strata; return whether it was signed."""
-        return self._fleet.set_hold(rollouts.braked(session, now - BRAKE_LIFE), rollouts.failed_digests(session))
+        return self._fleet.hold.set(rollouts.braked(session, now - BRAKE_LIFE), rollouts.failed_digests(session))
 
     def _sign(
         self,
@@ -185,7 +185,7 @@ class Executor:
                 changes.append(offers[place](device))
             else:
                 changes.append(_giving_back(row, snapshot, one, wish))
-        gens = {signed.device: signed.gen for signed in self._fleet.set_models(changes)} if changes else {}
+        gens = {signed.device: signed.gen for signed in self._fleet.desired.set_models(changes)} if changes else {}
         for device, wish in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
             if isinstance(wish, Offer):

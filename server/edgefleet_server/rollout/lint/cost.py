@@ -1,6 +1,6 @@
 """What a rollout costs the network: the bytes that its devices have to download. Pure.
 
-Its own module because plan and undo count alike. A device that holds the bundle in one of its two slots, as its last report says,
+Plan and undo count with it. A device that holds the bundle in one of its two slots, as its last report says,
 downloads nothing; of one that never reported the whole bundle is counted. Blocks that a device has of an aborted download, and
 what is sent twice over a bad link, are not known here.
 """

@@ -1,6 +1,6 @@
 """What is wrong with a spec's pace, seen with the devices that there are. Pure. Codes are stable.
 
-Its own module because `preview` is about stages and strata; `service` puts both together.
+`service` puts it together with what `preview` finds of stages and strata.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """Reads what the planner needs to know of one rollout, in the caller's transaction.
 
-Its own module because the engine and a person's commands load alike.
+The controller and a person's commands load by it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,6 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef,
 from edgefleet_server.fleet.desired.model import WantedRef
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.model import (
     Answers,
@@ -26,6 +25,7 @@ from edgefleet_server.rollout.model import (
     RolloutState,
     Snapshot,
 )
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.cache import CachedReports, SnapshotCache
 from edgefleet_server.rollout.preparation.overlap import queued_behind
 from edgefleet_server.rollout.preparation.population import by_stratum, members_of
@@ -46,7 +46,7 @@ _NOBODY: Final[tuple[Member, ...]] = ()
 class SnapshotLoader:
     """Makes snapshots."""
 
-    def __init__(self, fleet: FleetService, registry: RegistryService, clock: Clock) -> None:
+    def __init__(self, fleet: RolloutFleet, registry: RegistryService, clock: Clock) -> None:
         self._fleet = fleet
         self._registry = registry
         self.memory = SnapshotCache(clock)
@@ -65,7 +65,7 @@ class SnapshotLoader:
             id=RolloutId(row.id),
             state=state,
             spec=spec,
-            pace=throttle.pace_facts(session, self._fleet, row.id, spec, assignments),
+            pace=throttle.pace_facts(session, self._fleet.devices, row.id, spec, assignments),
             salt=row.salt,
             bundles=by_stratum(bundles, members, assignments),
             members=members,
@@ -75,7 +75,7 @@ class SnapshotLoader:
             answers=_answers(session, row.id, spec),
             code=row.code,
             reason=row.reason,
-            behind=queued_behind(session, self._fleet, row, spec) if state is RolloutState.VALIDATING else (),
+            behind=queued_behind(session, self._fleet.offers, row, spec) if state is RolloutState.VALIDATING else (),
             way_back=by_stratum(self.way_back(spec), members, assignments),
             measured=() if spec.quality is None else measurements.measured(session, row.id),
         )
@@ -172,7 +172,7 @@ class SnapshotLoader:
         would go back to what its other slot holds; when that is unknown, to the release itself: nothing older is known.
         """
         slots = self._fleet.offers.slots_of(devices, model)
-        wants = self._fleet.wants(devices, model)
+        wants = self._fleet.offers.wants(devices, model)
         digests = {digest for both in slots.values() for digest in both if digest}
         known = self._registry.bundles_by_digest(sorted(digests)) if digests else {}
         found: dict[DeviceId, Bundle] = {}

@@ -1,6 +1,6 @@
 """Takes what devices showed for the quality gate: each device's values once, a fixed time after its switch, in the tick's transaction.
 
-Its own module because it reads telemetry and writes rows, while the planner only looks at them. Rules:
+It reads telemetry and writes rows; the planner only looks at them. Rules:
 - A device is due when its period after the switch is over, once in each mode: as a candidate, and as what serves; in stages
   whose values are evidence there or later (`is_measured`). It is taken when it and its control device have answers enough.
 - Its control device is one of the same stratum that was not offered the release until now, was no control device in this mode

@@ -1,6 +1,6 @@
 """How rollouts of one model meet: which of them want the same device, and what `supersede` of the newer one says.
 
-Its own module because both a new rollout (`service`) and one that waits its turn (`loader`) ask. Reads only.
+A new rollout (`service`) and one that waits its turn (`loader`) ask it. Reads only.
 Source: docs/reference/rollout-spec.md; ADR 0035.
 """
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.fleet.selectors.count import NOTHING_SHARED, DeviceSet
 from edgefleet_server.fleet.selectors.grammar import GROUP, Selector, parse_selector
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.errors import ActiveExistsError
 from edgefleet_server.rollout.model import RolloutState, StageState
 from edgefleet_server.rollout.spec.model import Membership, Spec
@@ -30,19 +30,21 @@ class Overlap:
     first: DeviceId
 
 
-def overlaps(session: Session, fleet: FleetService, model: str, selector: str, mine: DeviceSet) -> Iterator[Overlap]:
+def overlaps(
+    session: Session, reports: ReportedStateReader, model: str, selector: str, mine: DeviceSet
+) -> Iterator[Overlap]:
     """Yield the open rollouts of a model that want one of these devices, which `selector` matches, oldest first."""
     others = rollouts.active(session, model)
     asked = parse_selector(selector)
     apart = {other.id for other in others if _are_apart(asked, other)}
     # what was assigned by another selector may match this one by now: asked of all of these at once
-    strays = fleet.offers.count_shared_each(mine, assignments.assigned_to_each(session, sorted(apart))) if apart else {}
+    strays = reports.count_shared_each(mine, assignments.assigned_to_each(session, sorted(apart))) if apart else {}
     for other in others:
         if other.id in apart:
             shared = strays.get(other.id, NOTHING_SHARED)
         else:
             theirs = (DeviceSet(ids=assignments.assigned_to(other.id)), _crowd_of(parse_spec(other.spec), other.id))
-            shared = fleet.offers.count_shared(mine, theirs)
+            shared = reports.count_shared(mine, theirs)
         if shared.devices:
             yield Overlap(other, shared.devices, shared.first)
 
@@ -63,13 +65,13 @@ def _are_apart(mine: Selector, other: Rollout) -> bool:
     return any(a is not None and b is not None and not a & b for a, b in pairs)
 
 
-def queued_behind(session: Session, fleet: FleetService, row: Rollout, spec: Spec) -> tuple[str, ...]:
+def queued_behind(session: Session, reports: ReportedStateReader, row: Rollout, spec: Spec) -> tuple[str, ...]:
     """Return the open rollouts that want one of its devices and have begun, or are queued since before this one was made.
 
     What has begun goes first whatever the clocks of two servers say: nothing newer begins while this one is queued.
     """
     mine = _crowd_of(spec, row.id)
-    found = (one.other for one in overlaps(session, fleet, row.model, spec.selector, mine))
+    found = (one.other for one in overlaps(session, reports, row.model, spec.selector, mine))
     mine_at = (row.created_at, row.id)
     return tuple(one.id for one in found if one.state != RolloutState.VALIDATING or (one.created_at, one.id) < mine_at)
 

@@ -13,18 +13,18 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.model import Assignment, Bundle, Member
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.spec.model import NO_VALUE, PROFILE, RUNTIME, Mode, Spec, profile_of
 
 _NOWHERE: Final[frozenset[int]] = frozenset()
 
 
 def members_of(
-    fleet: FleetService, spec: Spec, bundles: Mapping[ProfileName, Bundle], frozen: Collection[str] | None
+    fleet: RolloutFleet, spec: Spec, bundles: Mapping[ProfileName, Bundle], frozen: Collection[str] | None
 ) -> tuple[Member, ...]:
     """Return the members of a rollout. bundles: of its release, by profile; frozen: ids of a snapshot, None when dynamic."""
-    everybody = fleet.population(spec.selector if frozen is None else "")
+    everybody = fleet.devices.population(spec.selector if frozen is None else "")
     found = [one for one in everybody if frozen is None or one.id in frozen]
     barred = _barred(fleet, spec, found, bundles)
     return tuple(
@@ -43,7 +43,7 @@ def labels_in(keys: Sequence[str]) -> list[str]:
     return [key for key in keys if key not in (PROFILE, RUNTIME)]
 
 
-def counted(fleet: FleetService, spec: Spec) -> tuple[dict[ProfileName, int], int]:
+def counted(fleet: RolloutFleet, spec: Spec) -> tuple[dict[ProfileName, int], int]:
     """Return how many devices each stratum of a spec has now, and how many are pinned."""
     keys = labels_in(spec.shape.strata)
     everybody = fleet.offers.count_matching(spec.selector, keys)
@@ -80,12 +80,12 @@ def selectors_in(spec: Spec) -> Iterator[str]:
 
 
 def _barred(
-    fleet: FleetService, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
+    fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
 ) -> dict[DeviceId, frozenset[int]]:
     stages: dict[DeviceId, set[int]] = {}
     ids = [one.id for one in found]
     matching = {
-        match: {one.id for one in fleet.population(match)}
+        match: {one.id for one in fleet.devices.population(match)}
         for match in {stage.shape.match for stage in spec.stages if stage.shape.match}
     }
     beside = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is not Mode.ACTIVE]
@@ -101,10 +101,10 @@ def _barred(
 
 
 def _without_another(
-    fleet: FleetService, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
+    fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
 ) -> Iterator[DeviceId]:
     """Yield the devices beside whose active version the release cannot run: there is none, or it is the release itself."""
-    wants = fleet.wants([one.id for one in found], ModelName(ReleaseRef.parse(spec.release).model))
+    wants = fleet.offers.wants([one.id for one in found], ModelName(ReleaseRef.parse(spec.release).model))
     for one in found:
         want = wants.get(one.id)
         active = want.active if want is not None else None

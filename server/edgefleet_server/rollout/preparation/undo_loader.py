@@ -1,6 +1,6 @@
 """Undoes a model: every device goes back to what it ran before. Looks, and carries out what `commands.undo` chose.
 
-Its own module because an undo steers several rollouts in one transaction. An undo reopens the rollouts that brought the release
+An undo steers several rollouts in one transaction. An undo reopens the rollouts that brought the release
 (`finished` → `regressed` → `rolling_back`), ends open ones with a rollback, and makes a new one for devices that no rollout has.
 """
 
@@ -11,11 +11,11 @@ from sqlmodel import Session
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.commands.undo import DeviceVersion, Known, Undo, Way, undo
 from edgefleet_server.rollout.errors import NothingToUndoError
 from edgefleet_server.rollout.model import Bundle, RolloutState
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import NO_WAY_BACK
 from edgefleet_server.rollout.spec.parser import parse_spec
@@ -29,7 +29,7 @@ MAX_ROLLOUTS: Final = 200
 class Undoer:
     """Reads what an undo has to know."""
 
-    def __init__(self, fleet: FleetService, registry: RegistryService, loader: SnapshotLoader) -> None:
+    def __init__(self, fleet: RolloutFleet, registry: RegistryService, loader: SnapshotLoader) -> None:
         self._fleet = fleet
         self._registry = registry
         self._loader = loader
@@ -45,10 +45,10 @@ class Undoer:
         return found
 
     def _standings(self, model: ModelName) -> list[DeviceVersion]:
-        members = self._fleet.population("")
-        wants = self._fleet.wants([one.id for one in members], model)
+        members = self._fleet.devices.population("")
+        wants = self._fleet.offers.wants([one.id for one in members], model)
         named = [one for one in members if (want := wants.get(one.id)) is not None and want.active is not None]
-        said = self._fleet.reports_of([one.id for one in named], model)
+        said = self._fleet.offers.reports_of([one.id for one in named], model)
         digests = {one.previous_sha256 for one in said.values() if one.previous_sha256}
         bundles = self._registry.bundles_by_digest(sorted(digests))
         found = []

@@ -1,6 +1,6 @@
 """What people see of the devices of a rollout. The names of the fields are public: never renamed.
 
-Its own module because `views` is about rollouts: a page of devices costs what its lines cost.
+A page of devices costs what its lines cost.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_protocol.messages import SPREAD_CODE
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.rollout.model import Assignment, Wait
 from edgefleet_server.rollout.spec.model import profile_of
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
@@ -54,13 +54,17 @@ class RolloutDevice:
 
 
 def device_lines(
-    fleet: FleetService, model: ModelName, standing: RolloutSummary, names: Sequence[str], chosen: Sequence[Assignment]
+    reports: ReportedStateReader,
+    model: ModelName,
+    standing: RolloutSummary,
+    names: Sequence[str],
+    chosen: Sequence[Assignment],
 ) -> list[RolloutDevice]:
     """Return what people see of these devices. names: of the stages."""
     is_open = standing.snapshot.state in ROLLOUT_ACTIVE
     waits = device_waits(standing.snapshot, standing.now, standing.lots, chosen) if is_open else {}
     ids: list[DeviceId] = [one.device for one in chosen]
-    said = fleet.reports_of(ids, model)
+    said = reports.reports_of(ids, model)
     found = []
     for one in chosen:
         report, wait = said.get(one.device), waits.get(one.device)

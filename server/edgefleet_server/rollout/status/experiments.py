@@ -1,6 +1,6 @@
 """Reads experiments for people: rollouts with stages in which the release runs beside what serves, and what it showed there.
 
-Its own module because `views` shows how a rollout stands, and this what a trial measured. Nothing here writes.
+`reader` shows how a rollout stands, this what a trial measured. Nothing here writes.
 """
 
 from collections.abc import Sequence

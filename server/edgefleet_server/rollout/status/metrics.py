@@ -1,6 +1,6 @@
 """What people see of the quality gate: each metric's value against its threshold, and what it lies between. Pure.
 
-Its own module because `views` shows cells and this the metrics of one.
+`reader` shows stages, this the metrics of one.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,6 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote
@@ -26,6 +25,7 @@ from edgefleet_server.rollout.analysis.quality_gate import abort_level
 from edgefleet_server.rollout.assignments import is_exposed, is_failure
 from edgefleet_server.rollout.explanation import DeviceExplanation, Place, explain
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Strength, Wait
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stage_text
@@ -196,7 +196,7 @@ class DecisionView:
 class RolloutReader:
     """Reads rollouts for people."""
 
-    def __init__(self, db: Database, fleet: FleetService, clock: Clock, loader: SnapshotLoader) -> None:
+    def __init__(self, db: Database, fleet: RolloutFleet, clock: Clock, loader: SnapshotLoader) -> None:
         self._db = db
         self._clock = clock
         self._fleet = fleet
@@ -359,7 +359,7 @@ class RolloutReader:
         stages = None if stage is None else [at for at, name in enumerate(names) if stage in (name, str(at))]
         found, total = summary.device_page(session, snapshot.id, page, state=state, stages=stages, device=device)
         model = ReleaseRef.parse(snapshot.spec.release).model
-        return device_lines(self._fleet, model, standing, names, found), total
+        return device_lines(self._fleet.offers, model, standing, names, found), total
 
 
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})

@@ -13,10 +13,10 @@ from sqlmodel import Session
 
 from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.fleet.service import FleetService
 from edgefleet_server.rollout.assignments import UNCOUNTED, is_exposed, is_failure
 from edgefleet_server.rollout.model import NO_PACE_FACTS, Lot, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.documents import batch_for
+from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.preparation.population import by_stratum
 from edgefleet_server.rollout.spec.model import NO_PACING, Spec
@@ -47,7 +47,7 @@ def has_pace(spec: Spec) -> bool:
 class SummaryReader:
     """Reads how rollouts stand."""
 
-    def __init__(self, fleet: FleetService, loader: SnapshotLoader) -> None:
+    def __init__(self, fleet: RolloutFleet, loader: SnapshotLoader) -> None:
         self._fleet = fleet
         self._loader = loader
 
@@ -75,7 +75,7 @@ class SummaryReader:
             assignments=(),
             reports=reports,
             reason=row.reason,
-            pace=throttle.pace_facts(session, self._fleet, row.id, spec, waiting) if is_open else NO_PACE_FACTS,
+            pace=throttle.pace_facts(session, self._fleet.devices, row.id, spec, waiting) if is_open else NO_PACE_FACTS,
             measured=() if spec.quality is None else measurements.measured(session, row.id),
         )
         return RolloutSummary(snapshot, lots, now)

@@ -1,6 +1,6 @@
 """The pace's SQL and what the planner needs of it. Every function works in the caller's session and never commits.
 
-Its own module because `store` is about rollouts, and leases are of all of them. Rules:
+Leases are of all rollouts. Rules:
 - Who is about to take leases locks the line's row first and counts then; the lock lasts until its transaction ends. So ticks of
   rollouts with limits go one after the other, and what they count is what is committed. READ COMMITTED is enough for that.
 - Ending a lease needs no lock: it only makes room.
@@ -14,7 +14,7 @@ from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, RolloutId
 from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
-from edgefleet_server.fleet.service import FleetService
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseEnded, LeaseTaken, PaceEffect, RampWindowUpdated
 from edgefleet_server.rollout.model import WAITING, Assignment, Lease, PaceFacts, RampWindow, Whereabouts
 from edgefleet_server.rollout.spec.model import Spec
@@ -26,7 +26,7 @@ _LEASE: Final[Table] = DownloadLease.__table__  # type: ignore[attr-defined]
 
 def pace_facts(
     session: Session,
-    fleet: FleetService,
+    devices: DeviceSelector,
     rollout_id: str,
     spec: Spec,
     assignments: Sequence[Assignment],
@@ -44,7 +44,7 @@ def pace_facts(
         line_until=session.execute(select(col(DownloadLine.booked_until))).scalar() if has_limits else None,
         where={
             device: Whereabouts(labels.get(SITE_LABEL, ""), labels.get(TZ_LABEL, ""))
-            for device, labels in (fleet.reader.labels_of(asked).items() if asked else ())
+            for device, labels in (devices.labels_of(asked).items() if asked else ())
         },
     )
 

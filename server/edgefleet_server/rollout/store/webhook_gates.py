@@ -1,4 +1,4 @@
-"""SQL of webhook gates. Its own file because `store` is a page long already. Every function works in the caller's session."""
+"""SQL of webhook gates. Every function works in the caller's session."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,0 +1,82 @@
+"""The pages of the dashboard with the services that each area uses."""
+
+from functools import partial
+
+from fastapi import APIRouter
+
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.dashboard import search_pages
+from edgefleet_server.dashboard.actions import preview_pages
+from edgefleet_server.dashboard.audit import pages as audit_pages
+from edgefleet_server.dashboard.core.layout import Shell
+from edgefleet_server.dashboard.core.login import Gate
+from edgefleet_server.dashboard.devices import pages as devices_pages
+from edgefleet_server.dashboard.devices.views import DevicePages
+from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
+from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
+from edgefleet_server.dashboard.fleet import pages as fleet_pages
+from edgefleet_server.dashboard.fleet.views import FleetPages
+from edgefleet_server.dashboard.registry import pages as registry_pages
+from edgefleet_server.dashboard.registry import publish_page
+from edgefleet_server.dashboard.registry.views import RegistryViews
+from edgefleet_server.dashboard.rollouts import alerts, experiments
+from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
+from edgefleet_server.dashboard.rollouts.views import RolloutPages
+from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
+from edgefleet_server.dashboard.routes import Area, build_router
+from edgefleet_server.dashboard.settings import pages as settings_pages
+from edgefleet_server.dashboard.settings.views import SettingsPages
+
+
+def dashboard_router(parts: Parts) -> APIRouter:
+    """Return the pages, to be mounted at the root."""
+    shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock)
+    stream = parts.fleet.stream
+    return build_router(shell, [*_operating(parts), *_looking_up(parts)], lambda: stream.is_closing)
+
+
+def _operating(parts: Parts) -> list[Area]:
+    """Return the areas of devices and rollouts."""
+    fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
+    shown = RolloutPages(rollouts, fleet.feed)
+    overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, parts.alerts, clock)
+    device = DevicePages(fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, clock)
+    waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
+    return [
+        partial(fleet_pages.add_pages, reader=overview),
+        partial(devices_pages.add_pages, reader=device, tasks=fleet.tasks),
+        partial(
+            enrolment_pages.add_pages,
+            reader=waiting,
+            registry=registry,
+            clock=clock,
+            waits=parts.settings.enrol_approval,
+        ),
+        partial(
+            rollouts_pages.add_pages,
+            pages=shown,
+            new_pages=NewRolloutPages(fleet.devices, registry, rollouts),
+            rollouts=rollouts,
+            registry=registry,
+        ),
+        partial(experiments.add_pages, reader=rollouts.experiments, pages=shown),
+        partial(alerts.add_pages, alerts=parts.alerts, registry=registry),
+    ]
+
+
+def _looking_up(parts: Parts) -> list[Area]:
+    """Return the areas of models, the trail, settings and the search."""
+    fleet, registry, clock = parts.fleet, parts.registry, parts.clock
+    views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
+    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, clock)
+    settings = SettingsPages(
+        parts.settings, parts.db, fleet.addresses, parts.health, parts.conversion, parts.access, clock
+    )
+    return [
+        partial(publish_page.add_pages, registry=registry),
+        partial(registry_pages.add_pages, views=views, keys=keys, costs=parts.costs, devices=fleet.reader),
+        partial(audit_pages.add_pages, access=parts.access, feed=fleet.feed, clock=clock),
+        partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
+        partial(search_pages.add_pages, search=parts.search),
+        partial(preview_pages.add_pages, clock=clock),
+    ]

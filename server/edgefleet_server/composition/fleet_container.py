@@ -1,0 +1,126 @@
+"""The parts of the fleet feature, wired on one database. A record: who needs a part is given that part."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.stream import EventHub
+from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
+from edgefleet_server.fleet.desired.deploy import Deployer
+from edgefleet_server.fleet.desired.documents import DesiredBook
+from edgefleet_server.fleet.desired.hold import HoldDocument
+from edgefleet_server.fleet.desired.reader import DesiredReader
+from edgefleet_server.fleet.desired.tasks import TaskBook
+from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
+from edgefleet_server.fleet.enrolment.approval import ApprovalBook
+from edgefleet_server.fleet.enrolment.device_token import DeviceAuthenticator
+from edgefleet_server.fleet.enrolment.enrolment import Enroller
+from edgefleet_server.fleet.enrolment.pending import PendingEnrolments
+from edgefleet_server.fleet.enrolment.revocation import Revocation
+from edgefleet_server.fleet.enrolment.service import EnrolmentService
+from edgefleet_server.fleet.inventory.groups import GroupBook
+from edgefleet_server.fleet.inventory.labels import DeviceEdits
+from edgefleet_server.fleet.inventory.listing import DeviceLister
+from edgefleet_server.fleet.inventory.search import InventorySearch
+from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.reported.ingest import ReportBook
+from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
+from edgefleet_server.fleet.reported.reader import ReportedStateReader
+from edgefleet_server.fleet.reported.receiver import ReportReceiver
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
+from edgefleet_server.registry.model import BundleView, ReleaseView
+from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.service import SigningService
+
+
+class Registry(Protocol):
+    """What the fleet needs of the registry."""
+
+    def release(self, ref: ReleaseRef) -> ReleaseView:
+        """Return a release. Raises an error when there is none."""
+        ...
+
+    def profile(self, name: str) -> HardwareProfile:
+        """Return a hardware profile. Raises an error when there is none."""
+        ...
+
+    def bundles_by_digest(self, digests: Sequence[str]) -> Mapping[Sha256, BundleView]:
+        """Return signed bundles by the digests that are known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Every part of the fleet. All are thread-safe; calls block; every write joins the caller's transaction."""
+
+    feed: EventLog
+    stream: EventHub
+    devices: DeviceSelector
+    reader: FleetReader
+    lists: DeviceLister
+    finder: InventorySearch
+    edits: DeviceEdits
+    groups: GroupBook
+    sampling: CaptureKeyBook
+    desired: DesiredBook
+    documents: DesiredReader
+    deployer: Deployer
+    hold: HoldDocument
+    tasks: TaskBook
+    offers: ReportedStateReader
+    receiver: ReportReceiver
+    addresses: ServerAddresses
+    enroller: Enroller
+    enrolment: EnrolmentService
+    authenticator: DeviceAuthenticator
+    approvals: ApprovalBook
+    revocation: Revocation
+
+
+def build_fleet(
+    db: Database,
+    signing: SigningService,
+    registry: Registry,
+    clock: Clock,
+    settings: ServerSettings,
+    shared: Clock | None = None,
+) -> Fleet:
+    """Wire the parts. Touches nothing. shared: the clock that all processes of the database go by, where it is another one."""
+    feed = EventLog(db, shared or clock)
+    desired = DesiredBook(db, signing, clock)
+    enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), clock)
+    devices, lists = DeviceSelector(db), DeviceLister(db, clock)
+    reports = ReportBook(db, feed, shared or clock)
+    reports.news.subscribe(lists.forget)
+    tasks = TaskBook(db, desired, feed, clock)
+    addresses = ServerAddresses(settings, signing)
+    return Fleet(
+        feed=feed,
+        stream=EventHub(feed),
+        devices=devices,
+        reader=FleetReader(db),
+        lists=lists,
+        finder=InventorySearch(db),
+        edits=DeviceEdits(db, feed, registry.profile),
+        groups=GroupBook(db, clock),
+        sampling=CaptureKeyBook(db, clock),
+        desired=desired,
+        documents=DesiredReader(db, registry, devices, desired),
+        deployer=Deployer(db, registry, devices, desired, feed),
+        hold=HoldDocument(db, signing, clock),
+        tasks=tasks,
+        offers=ReportedStateReader(db),
+        receiver=ReportReceiver(db, reports, desired, tasks, MetadataRecovery(db, signing, feed, clock)),
+        addresses=addresses,
+        enroller=enroller,
+        enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings),
+        authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
+        approvals=ApprovalBook(db, enroller, feed, clock),
+        revocation=Revocation(db, signing, feed, reports.news, clock),
+    )

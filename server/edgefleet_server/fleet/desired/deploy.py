@@ -1,0 +1,148 @@
+"""Deploying at once, without a rollout: every matching device gets a release, all in one transaction.
+
+Devices whose profile has no bundle of the release are listed with why, and what to do.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.fleet import store
+from edgefleet_server.fleet.desired.candidate import candidate_events, candidate_requests
+from edgefleet_server.fleet.desired.documents import DesiredBook
+from edgefleet_server.fleet.desired.model import ActiveRequest, Assigned, CandidateOrder, Deployment, Skipped
+from edgefleet_server.fleet.errors import DeviceRevokedError, NothingToDeployError
+from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
+from edgefleet_server.registry.model import BundleView, ReleaseView
+
+
+class Releases(Protocol):
+    """What a deployment needs of the registry."""
+
+    def release(self, ref: ReleaseRef) -> ReleaseView:
+        """Return a release. Raises an error when there is none."""
+        ...
+
+
+class Deployer:
+    """Makes releases the active ones. Thread-safe; calls block."""
+
+    def __init__(
+        self, db: Database, releases: Releases, devices: DeviceSelector, desired: DesiredBook, feed: EventLog
+    ) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._registry = releases
+        self._devices = devices
+        self._desired = desired
+        self._feed = feed
+
+    def deploy(
+        self,
+        ref: ReleaseRef,
+        *,
+        selector: str | None = None,
+        device: str | None = None,
+        dry_run: bool = False,
+        by: str = "",
+        beside: CandidateOrder | None = None,
+    ) -> Deployment:
+        """Make a release the active one on every matching device whose profile has a bundle of it, or run it beside that.
+
+        All in one transaction. Raises BadSelectorError, DeviceUnknownError, DeviceRevokedError, NothingToDeployError, and
+        what the registry raises for an unknown release.
+        """
+        release = self._registry.release(ref)
+        ref, bundles = release.ref, {bundle.profile: bundle for bundle in release.bundles}
+        if not bundles:
+            raise NothingToDeployError(
+                f"{ref} has no signed bundle (its state is {release.state}).",
+                next_step=f"See why with `edgectl release show {ref}`.",
+            )
+        matched = self._matched(selector, device)
+        able = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
+        why_not: dict[DeviceId, str] = {}
+        if dry_run:
+            gens = dict.fromkeys(able, 0)
+        elif beside is None:
+            gens = self._assign(able, by)
+        else:
+            gens, why_not = self._assign_beside(able, beside, by)
+        done: list[Assigned] = []
+        skipped: list[Skipped] = []
+        for one in matched:
+            bundle = able.get(one.id)
+            if bundle is None:
+                skipped.append(_without_bundle(release, one))
+            elif one.id in gens:
+                done.append(Assigned(one.id, one.profile, gens[one.id], bundle.target))
+            elif one.id in why_not:
+                skipped.append(Skipped(one.id, one.profile, why_not[one.id], "See `edgectl device show`."))
+            else:
+                skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
+        return Deployment(str(ref), len(matched), done, skipped)
+
+    def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
+        if device is not None:
+            with self._db.read() as session:
+                if store.known_device(session, device).revoked_at is not None:
+                    raise DeviceRevokedError(f"The device {device} was revoked.", next_step="Choose a live device.")
+            return self._devices.select(f"id={device}")
+        if selector is None:
+            raise NothingToDeployError(
+                "Neither a selector nor a device was given.", next_step="Name devices: --to 'env=prod' or --device ID."
+            )
+        return self._devices.population(selector)
+
+    def _assign(self, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
+        """Write these devices' documents, all in one transaction; return their gens. A device revoked meanwhile has none."""
+        wishes = {
+            device: ActiveRequest(
+                bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
+            )
+            for device, bundle in bundles.items()
+        }
+        with self._db.session():
+            written = self._desired.set_active(wishes)
+            self._feed.add(
+                [
+                    NewEvent(
+                        "desired",
+                        device,
+                        bundles[device].ref.model,
+                        detail={"release": str(bundles[device].ref), "gen": signed.gen, "by": by},
+                    )
+                    for device, (signed, is_new) in written.items()
+                    if is_new
+                ]
+            )
+        return {device: signed.gen for device, (signed, _) in written.items()}
+
+    def _assign_beside(
+        self, bundles: Mapping[DeviceId, BundleView], beside: CandidateOrder, by: str
+    ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
+        """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
+        with self._db.session():
+            written = self._desired.set_candidates(candidate_requests(bundles, beside))
+            self._feed.add(candidate_events(written, bundles, beside, by))
+        gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
+        return gens, {device: done for device, done in written.items() if isinstance(done, str)}
+
+
+def _without_bundle(release: ReleaseView, one: DeviceFacts) -> Skipped:
+    job = next((job for job in release.jobs if job.profile == one.profile), None)
+    if job is None:
+        reason = f"{release.ref} was not built for profile {one.profile}"
+        step = f"Publish it again with --profile {one.profile}."
+    elif job.state in ("queued", "running"):
+        reason = f"the bundle for profile {one.profile} is still being made ({job.state}, {job.pct:.0f} %)"
+        step = "Deploy again when it is ready."
+    else:
+        reason = job.reason or f"the conversion for profile {one.profile} {job.state}"
+        step = job.next_step or f"See `edgectl release show {release.ref}`."
+    return Skipped(one.id, one.profile, reason, step)

@@ -1,0 +1,50 @@
+"""What rollouts use of the fleet: its devices, what they report, what they should run, the hold, groups and the event log."""
+
+from typing import Protocol
+
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.fleet.desired.documents import DesiredBook
+from edgefleet_server.fleet.desired.hold import HoldDocument
+from edgefleet_server.fleet.inventory.groups import GroupBook
+from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.reported.reader import ReportedStateReader
+from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
+
+
+class RolloutFleet(Protocol):
+    """Parts of the fleet."""
+
+    @property
+    def devices(self) -> DeviceSelector:
+        """Which devices a selector matches."""
+        ...
+
+    @property
+    def offers(self) -> ReportedStateReader:
+        """What many devices report and should run."""
+        ...
+
+    @property
+    def desired(self) -> DesiredBook:
+        """Writes desired documents."""
+        ...
+
+    @property
+    def hold(self) -> HoldDocument:
+        """Writes the signed hold."""
+        ...
+
+    @property
+    def groups(self) -> GroupBook:
+        """Named selectors."""
+        ...
+
+    @property
+    def feed(self) -> EventLog:
+        """Where events are stored."""
+        ...
+
+    @property
+    def reader(self) -> FleetReader:
+        """Devices as people see them."""
+        ...
