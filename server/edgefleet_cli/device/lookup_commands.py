@@ -2,6 +2,8 @@
 rollouts, and see what one answers, live.
 """
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +17,7 @@ from edgefleet_cli.render.format import pairs, text
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.reply import Page, Reply
 
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
