@@ -6,6 +6,7 @@ and `edgectl convert` start it as a process of its own.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -13,9 +14,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
+GARBAGE_AFTER = 50_000
+"""Objects until garbage is looked for: a start makes tens of thousands that all live on, and looking through them finds nothing."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run `edgectl` and exit with the code of `edgefleet_cli.core.errors`."""
+    gc.set_threshold(GARBAGE_AFTER, 10, 10)
     arguments = sys.argv[1:] if argv is None else argv
     if arguments == ["--version"]:
         from edgefleet_cli.core.version import own_version

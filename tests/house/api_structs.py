@@ -18,8 +18,8 @@ from tests.house.tree import ROOT
 DOCUMENT = ROOT / "docs" / "reference" / "openapi.json"
 FOLDER = ROOT / "server" / "edgefleet_cli" / "core" / "api"
 MODULES = {
-    "telemetry": "figures that devices measure, of devices, releases and profiles",
-    "device": "devices and what they report",
+    "device": "devices, what they report and measure",
+    "cost": "what bundles cost on devices, predicted and observed",
     "task": "tasks of devices",
     "capture": "captured inputs and predictions",
     "enrollment": "claims, and devices that wait for an approval",
@@ -37,7 +37,7 @@ MODULES = {
 """What the answers of a module are about. One that several need is in the first of them, so that imports go one way."""
 
 PLACES = {
-    "/devices/{device_id}/telemetry": "telemetry",
+    "/devices/{device_id}/telemetry": "device",
     "/devices/{device_id}/captures": "capture",
     "/devices/{device_id}/captures:fetch": "capture",
     "/devices/{device_id}/predictions": "capture",
@@ -54,10 +54,10 @@ PLACES = {
     "/search": "fleet",
     "/blobs": "bundle",
     "/bundles": "bundle",
-    "/releases/{ref}/performance": "telemetry",
+    "/releases/{ref}/performance": "cost",
     "/releases": "release",
     "/models": "model",
-    "/profiles": "telemetry",
+    "/profiles": "cost",
     "/rollouts": "rollout",
     "/rollouts:plan": "rollout",
     "/rollouts:undo": "rollout",

@@ -89,4 +89,4 @@ def test_a_command_imports_the_structs_that_it_reads_alone() -> None:
     script = "import sys\nfrom edgefleet_cli.core.api import device\nsys.stdout.write(' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     loaded = {name for name in done.stdout.split() if name.startswith("edgefleet_cli.core.api.")}
-    assert loaded == {"edgefleet_cli.core.api.device", "edgefleet_cli.core.api.telemetry"}
+    assert loaded == {"edgefleet_cli.core.api.device"}

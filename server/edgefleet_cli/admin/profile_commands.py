@@ -9,7 +9,7 @@ import typer
 from msgspec import Struct
 
 from edgefleet_cli.core import completion
-from edgefleet_cli.core.api.telemetry import CostState
+from edgefleet_cli.core.api.cost import CostState
 from edgefleet_cli.core.reply import Page, Reply, reply_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.render import EXAMPLES, cost_fields

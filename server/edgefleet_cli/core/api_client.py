@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from msgspec import Struct, field
-
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
-from edgefleet_cli.core.reply import Document, Page, Reply, struct_of
+from edgefleet_cli.core.reply import Document, Page, Reply
 
 # Without its own command line, which httpx then says is not installed: that would load rich.progress and pygments at each start.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
@@ -28,37 +26,6 @@ KEEP_IDLE_S = 2.0
 """Idle connections are given up well before the server closes them (5 s), else a request can meet a closing one."""
 
 T = TypeVar("T")
-
-
-class _Place(Struct, frozen=True):
-    """What a page of a list says besides: where the next one begins, and how many items there are in all."""
-
-    items: list[dict[str, Any]] = field(default_factory=list)
-    next_cursor: str | None = None
-    total: int | None = None
-
-
-class _Wrong(Struct, frozen=True):
-    """A field that the server refuses, or a finding that forbids something."""
-
-    message: str = ""
-    level: str = ""
-    where: str | list[str | int] | None = None
-    path: str | list[str | int] | None = None
-    stage: str | int | None = None
-    stratum: str | None = None
-
-
-class _Problem(Struct, frozen=True):
-    """A problem document. errors: of fields; findings: of a rollout's lint."""
-
-    title: str = ""
-    code: str = ""
-    detail: str = ""
-    next: str = ""
-    request_id: str = ""
-    errors: list[_Wrong] | None = None
-    findings: list[_Wrong] | None = None
 
 
 class ApiClient:
@@ -158,11 +125,10 @@ class ApiClient:
         total: int | None = None
         while True:
             size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(items))
-            page = self._get(path, {"limit": size, "cursor": cursor, **params})
-            place = struct_of(page, _Place)
-            items.extend(place.items)
-            total = total if place.total is None else place.total
-            cursor = place.next_cursor
+            page = self.page(path, kind, limit=size, cursor=cursor, **params)
+            items.extend(reply.raw for reply in page.replies)
+            total = page.raw.get("total", total)
+            cursor = page.next_cursor
             if not cursor or (limit is not None and len(items) >= limit):
                 break
         return Page({"items": items, "next_cursor": cursor, "total": len(items) if total is None else total}, kind)
@@ -173,7 +139,7 @@ class ApiClient:
         while True:
             page = self.page(path, kind, limit=size, cursor=cursor, **params)
             yield from page.replies
-            cursor = struct_of(page.raw, _Place).next_cursor
+            cursor = page.next_cursor
             if not cursor:
                 return
 
@@ -244,11 +210,9 @@ class ApiClient:
         )
 
     def _problem(self, response: httpx.Response) -> ApiError | BadAnswerError:
-        try:
-            found = response.json()
-            problem = struct_of(found, _Problem) if {"title", "code"} & set(found) else None
-        except (ValueError, TypeError, BadAnswerError):
-            problem = None
+        from edgefleet_cli.core.problem import problem_of
+
+        problem = problem_of(response.content)
         if problem is None:
             return BadAnswerError(
                 f"unexpected answer {response.status_code} from {response.request.url}",
@@ -262,7 +226,7 @@ class ApiClient:
             status=response.status_code,
             code=problem.code,
             request_id=problem.request_id,
-            why=_fields(problem) or f"{kind} ({problem.code})",
+            why=problem.fields() or f"{kind} ({problem.code})",
             next_step=problem.next or _next_by_status(response.status_code),
         )
 
@@ -305,22 +269,6 @@ def verification(server: str, ca_file: str | None) -> Any:
         raise ServerUnreachableError(
             f"cannot use the CA file {ca_file}", why=str(error), next_step="give the server's CA with `--ca FILE`"
         ) from error
-
-
-def _fields(problem: _Problem) -> str:
-    """Return `place: message` for each field that the server names, or each finding that forbids something."""
-    named = [*(problem.errors or ()), *(problem.findings or ())]
-    told = [(_place(entry), entry.message) for entry in named if entry.level != "warning"]
-    return "; ".join(": ".join(word for word in words if word) for words in told)
-
-
-def _place(entry: _Wrong) -> str:
-    """Return where an entry points: a field by name, a finding by stage and stratum."""
-    path = entry.where or entry.path or ""
-    if path:
-        return ".".join(map(str, path)) if isinstance(path, list) else path
-    stage = f"stages[{entry.stage}]" if isinstance(entry.stage, int) else entry.stage
-    return "/".join(word for word in (stage, entry.stratum) if word)
 
 
 def _next_by_status(status: int) -> str:

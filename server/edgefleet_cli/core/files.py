@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,8 @@ from edgefleet_cli.core.errors import UnreadableFileError
 
 def write_private(path: Path, content: str | bytes) -> None:
     """Write a file that only its owner can read; it appears whole or not at all. Raises OSError."""
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".edgectl-")  # mkstemp makes it 0600
     with os.fdopen(handle, "wb") as file:
         file.write(content if isinstance(content, bytes) else content.encode())

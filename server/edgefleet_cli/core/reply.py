@@ -52,6 +52,11 @@ class Page(Generic[T_co]):
         self.raw = raw
         self.replies: Sequence[Reply[T_co]] = [Reply(item, kind) for item in raw.get("items") or []]
 
+    @property
+    def next_cursor(self) -> str | None:
+        """Return where the next page begins, None after the last."""
+        return self.raw.get("next_cursor")
+
     @staticmethod
     def of(replies: Iterable[Reply[T]]) -> Page[T]:
         """Return a page that holds these objects and is the only one."""

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.device import Device as KnownDevice
-from edgefleet_cli.core.api.device import ReportedModel
+from edgefleet_cli.core.api.device import ReportedModel, Window
 from edgefleet_cli.core.api.enrollment import ClaimTokens
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
-from edgefleet_cli.core.api.telemetry import Window
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import CliError

@@ -18,7 +18,6 @@ from edgefleet_cli.device.render import device_sheet, errors_of
 from edgefleet_cli.device.tasks.bulk_commands import add_many_command
 from edgefleet_cli.device.tasks.commands import add_task_commands
 from edgefleet_cli.device.telemetry.commands import add_metrics_command
-from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
@@ -91,6 +90,7 @@ def events(
     """List what happened on a device, newest first."""
     from edgefleet_cli.core.api.fleet import Event
     from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.fleet.render import EVENTS
 
     session = Session.of(ctx)
     session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", Event, limit=limit), EVENTS)

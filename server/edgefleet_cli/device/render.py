@@ -12,8 +12,7 @@ from edgefleet_cli.render.format import age, error_text, milliseconds, pairs, si
 from edgefleet_cli.render.output import Column, Output, Sheet
 
 if TYPE_CHECKING:
-    from edgefleet_cli.core.api.device import Device, Latest, ReportedCandidate
-    from edgefleet_cli.core.api.telemetry import Shadow, Window
+    from edgefleet_cli.core.api.device import Device, Latest, ReportedCandidate, Shadow, Window
 
 
 def device_sheet(now: datetime) -> Sheet[Device]:

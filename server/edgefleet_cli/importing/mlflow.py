@@ -14,8 +14,10 @@ from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
+from msgspec import Struct
 
 from edgefleet_cli.core.errors import CliError, UsageError
+from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.importing.addresses import MlflowAddress, S3Address
 from edgefleet_cli.importing.downloads import TIMEOUT, Downloader
 from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, HostileNameError, ImportFailedError, place_for
@@ -50,6 +52,39 @@ class ModelVersion:
     version: str
     run_id: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Tag(Struct, frozen=True):
+    key: Any = None
+    value: Any = None
+
+
+class _Tagged(Struct, frozen=True):
+    """What versions and runs have in common here."""
+
+    run_id: str | None = None
+    tags: tuple[_Tag, ...] | None = None
+
+    def named(self) -> dict[str, str]:
+        """Return the tags by their names."""
+        return {str(tag.key): str(tag.value) for tag in self.tags or ()}
+
+
+class _File(Struct, frozen=True):
+    """A file or folder that the server lists. file_size: bytes, also as text."""
+
+    path: str = ""
+    is_dir: bool = False
+    file_size: int | str | None = None
+
+
+class _Listing(Struct, frozen=True):
+    files: tuple[_File, ...] | None = None
+
+
+class _Problem(Struct, frozen=True):
+    error_code: Any = None
+    message: Any = None
 
 
 class Registry:
@@ -88,16 +123,15 @@ class Registry:
         else:
             answer = self._call("GET", "model-versions/get", name=address.name, version=address.version)
         found = _object(answer, "model_version")
-        tags = {str(tag.get("key")): str(tag.get("value")) for tag in found.get("tags") or []}
-        return ModelVersion(address.name, _text(found, "version"), str(found.get("run_id") or ""), tags)
+        tagged = struct_of(found, _Tagged)
+        return ModelVersion(address.name, _text(found, "version"), tagged.run_id or "", tagged.named())
 
     def lineage(self, model: ModelVersion, address: MlflowAddress) -> dict[str, str]:
         """Return where a version came from: its run, and the commit that the run was made from."""
         commit = ""
         if model.run_id:
             run = _object(_object(self._call("GET", "runs/get", run_id=model.run_id), "run"), "data")
-            tags = {tag.get("key"): str(tag.get("value")) for tag in run.get("tags") or []}
-            commit = tags.get("mlflow.source.git.commit", "")
+            commit = struct_of(run, _Tagged).named().get("mlflow.source.git.commit", "")
         told = {
             "uri": f"mlflow:/{model.name}/{model.version}", "registry": "mlflow", "registry_model": model.name,
             "version": model.version, "alias": address.alias, "run_id": model.run_id, "git_commit": commit,
@@ -152,17 +186,17 @@ class Registry:
                 f"the folders of this model are more than {_MAX_DEPTH} deep", why=below[:120], next_step="log it again"
             )
         here = f"{root}/{below}" if below else root
-        for entry in self._get(_ARTIFACTS, {"path": here}).get("files") or []:
-            name = str(entry.get("path") or "").removeprefix(f"{here}/")
+        for entry in struct_of(self._get(_ARTIFACTS, {"path": here}), _Listing).files or ():
+            name = entry.path.removeprefix(f"{here}/")
             if name.startswith(".") and name.strip(".") and "/" not in name:
                 continue  # hidden files are no part of a model, here as in a folder
             inner = f"{below}/{name}" if below else name
             place = place_for(into, inner)
-            if entry.get("is_dir"):
+            if entry.is_dir:
                 self._walk(root, inner, into, depth + 1)
                 continue
             self._ways.budget.take_file()
-            self._ways.budget.announce(int(entry.get("file_size") or 0))
+            self._ways.budget.announce(int(entry.file_size or 0))
             url = f"{self.url}{_ARTIFACTS}/{quote(f'{root}/{inner}')}"
             Downloader(self._http, self._ways.clock, self._ways.tell, self._headers).fetch(
                 url, place, self._ways.budget
@@ -194,7 +228,8 @@ class Registry:
         raise self._problem(response, answer if isinstance(answer, dict) else {})
 
     def _problem(self, response: httpx.Response, answer: Answer) -> CliError:
-        code, told = str(answer.get("error_code") or ""), " ".join(str(answer.get("message") or "").split())[:300]
+        problem = struct_of(answer, _Problem)
+        code, told = str(problem.error_code or ""), " ".join(str(problem.message or "").split())[:300]
         if code == "RESOURCE_DOES_NOT_EXIST":
             return NotInRegistryError(
                 told or "the registry has no such model",

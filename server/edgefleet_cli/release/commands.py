@@ -65,7 +65,7 @@ def show(ctx: typer.Context, ref: Ref) -> None:
 @app.command("performance")
 def performance(ctx: typer.Context, ref: Ref) -> None:
     """Compare what was predicted of a release, with its error, with what devices reported."""
-    from edgefleet_cli.core.api.telemetry import Performance
+    from edgefleet_cli.core.api.cost import Performance
     from edgefleet_cli.core.api_client import part
 
     session = Session.of(ctx)

@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 
-from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.api.device import Device, Window
 from edgefleet_cli.core.api.release import Deployment, Release, Skipped
-from edgefleet_cli.core.api.telemetry import Window
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.render.format import milliseconds, predicted, size, text

@@ -9,8 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.api.cost import CostExample, CostState, Performance
 from edgefleet_cli.core.api.release import Release
-from edgefleet_cli.core.api.telemetry import CostExample, CostState, Performance
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
@@ -90,7 +90,7 @@ BUNDLES: Sheet[Bundle] = Sheet(
         ),
         Column("predicted memory", lambda b: predicted(b.predicted, "memory_bytes", size), wide=True, right=True),
         Column("host p95", lambda b: milliseconds(_latency(b.latency_ms, "p95")), wide=True, right=True),
-        Column("bundle", lambda b: size(b.bundle_bytes), wide=True, right=True),
+        Column("bundle", lambda b: size(b.bundle_bytes or None), wide=True, right=True),
         Column("peak memory", lambda b: size(b.peak_rss_bytes), wide=True, right=True),
         Column("verdict", lambda b: text(b.verdict)),
         Column("sha256", lambda b: text(b.sha256)[:12], wide=True, keep=True),

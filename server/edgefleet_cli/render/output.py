@@ -187,7 +187,7 @@ class Output:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
         for column in shown:
             table.add_column(
-                column.header.upper(),
+                Text(column.header.upper()),
                 justify="right" if column.right else "left",
                 no_wrap=column.keep,
                 overflow="fold",

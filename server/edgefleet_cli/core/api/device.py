@@ -1,4 +1,4 @@
-"""Answers of the API: devices and what they report.
+"""Answers of the API: devices, what they report and measure.
 
 Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
 """
@@ -6,8 +6,6 @@ Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; 
 from typing import Any
 
 from msgspec import Struct, field
-
-from edgefleet_cli.core.api.telemetry import Window
 
 
 class DesiredCandidate(Struct, frozen=True):
@@ -101,6 +99,49 @@ class Refusal(Struct, frozen=True):
     code: str = ""
     gen: int = 0
     reason: str = ""
+
+
+class Shadow(Struct, frozen=True):
+    """How a candidate compares with what serves, on the same inputs. agreement: agreed ÷ judged, None where nothing was judged."""
+
+    active_p50_ms: float | None = None
+    active_p95_ms: float | None = None
+    agreed: int = 0
+    agreement: float | None = None
+    compared: int = 0
+    delta_p50: float | None = None
+    delta_p95: float | None = None
+    dropped: int = 0
+    failed: int = 0
+    judged: int = 0
+    kept: int = 0
+    offered: int = 0
+    overlap: float | None = None
+
+
+class Window(Struct, frozen=True):
+    """One window of one model. Latencies are milliseconds, within 1 %; None when nothing was counted."""
+
+    classes: tuple[int, ...] = ()
+    crashes: int = 0
+    errors: int = 0
+    joules_per_answer: float | None = None
+    lane: str = ""
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    latency_p99_ms: float | None = None
+    length_s: int = 0
+    model: str = ""
+    n: int = 0
+    nonfinite: int = 0
+    received_at: str = ""
+    sha256: str = ""
+    shadow: Shadow | None = None
+    t0: str = ""
+    timeouts: int = 0
+    version: str = ""
+    worker_cpu_s: float = 0.0
+    worker_rss_bytes: int = 0
 
 
 class Latest(Struct, frozen=True):

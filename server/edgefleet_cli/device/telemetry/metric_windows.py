@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
-from edgefleet_cli.core.api.telemetry import Window
+from edgefleet_cli.core.api.device import Window
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.reply import Page, Reply
 from edgefleet_cli.device.telemetry.trends import WIDTH

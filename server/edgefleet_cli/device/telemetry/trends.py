@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from edgefleet_cli.core.api.telemetry import Window
+from edgefleet_cli.core.api.device import Window
 from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.render.format import milliseconds, text
