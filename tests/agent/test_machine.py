@@ -250,6 +250,13 @@ def test_what_went_back_is_held_against_the_wish_that_brought_it(wish: Wanted | 
     assert [(one.sha256, one.attempt) for one in after.quarantine] == [("b" * 64, 2)]
 
 
+def test_going_back_from_nothing_holds_nothing_against_anybody() -> None:
+    record = on_probation(active=None, wanted=wanted("c", gen=4), phase=Phase.FAILED)
+    after = machine.rolled_back(record, ErrorClass.CRASH, "c", "r", now_s=NOW)
+    assert (after.phase, after.active, after.quarantine) == (Phase.ROLLED_BACK, record.previous, [])
+    assert (after.wanted, after.gen) == (wanted("c", gen=4), 4)
+
+
 def test_a_digest_that_fails_again_has_one_entry_and_the_others_keep_theirs() -> None:
     record = serving()
     for digest, reason in (("b", "first"), ("c", "other"), ("b", "second")):

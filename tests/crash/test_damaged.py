@@ -1,8 +1,9 @@
-"""What an agent does at its start about slots whose bytes are not what they were, and that it says so."""
+"""What an agent makes of what is in its slots: bytes that are not what they were, at its start, and a bundle that is wanted next."""
 
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edgefleet_agent.clock import SystemClock
@@ -14,7 +15,7 @@ from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import BUNDLE_FILE, INFO_FILE, Slots
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.messages import EventKind, Phase
-from tests.agent.records import LIMITS
+from tests.agent.records import LIMITS, wanted
 from tests.crash.states import PlayedIntake, PlayedServing, Silent
 
 BUNDLES = {"A": b"version 1", "B": b"version 2"}
@@ -58,3 +59,24 @@ def test_a_rotten_slot_is_found_at_the_start_and_told(tmp_path: Path, rotten: st
     assert [ref.slot for ref in serving.refs.values()] == list(serves)
     # at once: the next install, which may begin in the same moment, writes its own state over this one
     assert reporter.told == ([(EventKind.PHASE, "slot.damaged")] if "B" in rotten else [])
+
+
+@pytest.mark.parametrize(("in_slot", "waits"), [("", True), ("another", True), ("the wanted one", False)])
+def test_a_bundle_that_is_in_the_idle_slot_already_waits_for_no_turn_to_download(
+    tmp_path: Path, in_slot: str, waits: bool
+) -> None:
+    active = filled(tmp_path, "B")
+    idle = filled(tmp_path, "A") if in_slot else None
+    Journal(tmp_path).write(ModelRecord(model="digits", phase=Phase.COMMITTED, active=active))
+    slots = Slots(tmp_path)
+    serving, intake = PlayedServing(slots), PlayedIntake(tmp_path, {})
+    parts = (Journal(tmp_path), slots, intake, serving, Silent(), LIMITS)
+    clock = SystemClock()
+    runner = Runner(*parts, lambda: Room(-1, -1, 0, 0, {}), clock)  # type: ignore[arg-type]
+    serving.runner = intake.runner = runner
+    runner.recover()
+    sha256 = idle.sha256 if idle is not None and in_slot == "the wanted one" else "c" * 64
+    start_s = int(clock.now().timestamp()) + 300
+    wish = msgspec.structs.replace(wanted("c", gen=3), sha256=sha256, start_within_s=600, start_s=start_s)
+    runner._wanted = {"digits": wish}
+    assert runner.waits_until_s("digits") == (start_s if waits else 0)

@@ -73,7 +73,9 @@ NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_protocol.comparison": _in("protocol", "test_comparison.py"),
     "edgefleet_protocol.profile": _in("protocol") + _in("profiles"),
     "edgefleet_protocol.manifest": _in("protocol") + _in("runtime"),
-    "edgefleet_agent.install": _in("agent", *_INSTALL, "test_install_child.py", "test_going_back.py"),
+    "edgefleet_agent.install": _in("agent", *_INSTALL)
+    + _in("crash", "test_damaged.py")
+    + _in("agent", "test_install_child.py", "test_going_back.py"),
     "edgefleet_agent.install.machine": _in("agent", *_RECORDS),
     "edgefleet_agent.install.probation.trial": _in("agent", *_RECORDS),
     "edgefleet_agent.install.desired_diff": _in("agent", *_RECORDS),

@@ -37,9 +37,9 @@ def nothing() -> str:
 '''
 
 
-def changes(path: str = "server/edgefleet_server/box.py") -> list[mutants.Mutant]:
+def changes(path: Path = Path("server", "edgefleet_server", "box.py")) -> list[mutants.Mutant]:
     """Return the mutants of the source above."""
-    return mutants.mutants_of(Path(path), SOURCE)
+    return mutants.mutants_of(path, SOURCE)
 
 
 def test_comparisons_booleans_and_returns_are_changed_and_nothing_else() -> None:
@@ -71,7 +71,10 @@ def test_the_same_mutants_are_drawn_when_their_module_has_moved() -> None:
     def drawn(of: Sequence[mutants.Mutant], seed: int) -> list[str]:
         return [f"{one.function} {one.old} {one.text}" for one in mutants.drawn(of, 4, seed)]
 
-    moved = [replace(one, path=Path("server/edgefleet_server/other/thing.py"), line=one.line + 9) for one in changes()]
+    moved = [
+        replace(one, path=Path("server", "edgefleet_server", "other", "thing.py"), line=one.line + 9)
+        for one in changes()
+    ]
     assert drawn(changes(), 7) == drawn(moved, 7)
     assert drawn(changes(), 7) != drawn(changes(), 8)
 
@@ -92,7 +95,7 @@ def test_a_mutant_that_a_test_sees_is_killed_and_the_copy_is_as_before(tmp_path:
     (tmp_path / file).write_bytes(SOURCE)
     load = f"import runpy\nBox = runpy.run_path({str(tmp_path / file)!r})['Box']\n"
     test.write_text(f"{load}def test_box():\n    assert not Box().fits(5, 4)\n")
-    killed, other = changes(str(file))[5], changes(str(file))[8]
+    killed, other = changes(file)[5], changes(file)[8]
     assert mutants.passes(tmp_path, mutants.tests_of("edgefleet_protocol.verify"))
     assert mutants.is_killed(tmp_path, killed, 60.0)
     assert not mutants.is_killed(tmp_path, other, 60.0)

@@ -84,6 +84,67 @@ def said(decision: Decision) -> tuple[type, str]:
     return type(decision), decision.code
 
 
+JOULES = QualityMetric(Metric.JOULES_PER_INFERENCE, Bound.MAX, 2.0, OnBreach.FAIL)
+NONFINITE = QualityMetric(Metric.NONFINITE_RATE, Bound.MAX, 0.02, OnBreach.FAIL)
+ALL_KNOWN = Span(100.0, 110.0, 50.0, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "span", "control", "value"),
+    [
+        (AGREEMENT, Span(after=0.98), Control.PREVIOUS, 0.02),
+        (AGREEMENT, Span(before=0.98), Control.PREVIOUS, None),
+        (JOULES, Span(after=3.0), Control.PREVIOUS, math.log(1.5)),
+        (JOULES, Span(after=0.0), Control.PREVIOUS, -analysis_metrics.ROOM_OF_MAX),
+        (JOULES, Span(before=3.0), Control.PREVIOUS, None),
+        (NONFINITE, Span(after=0.01), Control.PREVIOUS, 0.01),
+        (NONFINITE, Span(before=0.01), Control.PREVIOUS, None),
+        (ERRORS, Span(0.01, 0.03), Control.PREVIOUS, 0.02),
+        (ERRORS, Span(0.0, 0.0), Control.PREVIOUS, 0.0),
+        (LATENCY, ALL_KNOWN, Control.PREVIOUS, math.log(1.1)),
+        (LATENCY, ALL_KNOWN, Control.HOLDOUT, math.log(1.1) - math.log(1.2)),
+        (LATENCY, Span(100.0, 110.0, 50.0), Control.HOLDOUT, None),
+        (LATENCY, Span(100.0, 110.0, None, 60.0), Control.HOLDOUT, None),
+        (LATENCY, Span(100.0, 110.0), Control.PREVIOUS, math.log(1.1)),
+        (LATENCY, Span(None, 110.0, 50.0, 60.0), Control.HOLDOUT, None),
+        (LATENCY, Span(100.0, None, 50.0, 60.0), Control.HOLDOUT, None),
+        (LATENCY, Span(0.0, 110.0), Control.PREVIOUS, None),
+        (LATENCY, Span(100.0, 0.0), Control.PREVIOUS, None),
+    ],
+)
+def test_the_value_of_a_device_is_what_changed_or_unknown(
+    metric: QualityMetric, span: Span, control: Control, value: float | None
+) -> None:
+    found = analysis_metrics.value_of(metric, span, control)
+    assert found == (value if value is None else pytest.approx(value))
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "at"),
+    [
+        (AGREEMENT, 0.0, 0.12, 0.03),
+        (QualityMetric(Metric.SHADOW_AGREEMENT, Bound.MIN, 0.6, OnBreach.FAIL), 0.0, 1.0, 0.4),
+        (NONFINITE, 0.0, 0.08, 0.02),
+        (QualityMetric(Metric.NONFINITE_RATE, Bound.MAX, 0.5, OnBreach.FAIL), 0.0, 1.0, 0.5),
+        (ERRORS, -0.008, 0.008, 0.002),
+        (LATENCY, -4 * math.log(1.1), 4 * math.log(1.1), math.log(1.1)),
+    ],
+)
+def test_values_are_counted_in_twenty_bins_a_margin(metric: QualityMetric, low: float, high: float, at: float) -> None:
+    scale = analysis_metrics.scale_of(metric)
+    assert (scale.low, scale.high, scale.at, scale.step) == pytest.approx(
+        (low, high, at, at / analysis_metrics.BINS_A_MARGIN)
+    )
+
+
+@pytest.mark.parametrize("value", [0.5, 2.0])
+def test_a_time_or_an_energy_is_counted_from_half_its_bound_to_twice(value: float) -> None:
+    metric = QualityMetric(Metric.JOULES_PER_INFERENCE, Bound.MAX, value, OnBreach.FAIL)
+    scale = analysis_metrics.scale_of(metric)
+    room = math.log(2)
+    assert (scale.low, scale.high, scale.at, scale.step) == pytest.approx((-room, room, 0.0, room / 80))
+
+
 def test_a_release_that_is_as_fast_as_before_passes_and_says_how_sure_that_is() -> None:
     chance = random.Random(1)
     facts = facts_of(gate(LATENCY), [device(i, slower(math.exp(chance.gauss(0, 0.05)))) for i in range(90)])

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgefleet_server.rollout.analysis import decide as analysis_decide
-from edgefleet_server.rollout.analysis import promotion_rule
+from edgefleet_server.rollout.analysis import promotion_rule, replay
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.analysis.model import (
@@ -429,6 +429,30 @@ def test_what_cannot_be_calculated_is_null_in_the_figures(given_facts: Facts, kn
     figures = decide(given_facts).figures
     evidence = {"e_abort", "abort_at", "pooled_e_abort", "e_promote", "promote_at"}
     assert {name for name in evidence if figures[name] is not None} == known
+
+
+@pytest.mark.parametrize("half", [{"stage_members": 100}, {"stage_tried": 0}])
+def test_a_stage_of_which_only_half_is_known_counts_its_stratum(half: dict[str, int]) -> None:
+    assert decide(large(healthy=200, **half)).code == analysis_decide.EVIDENCE
+    assert decide(large(healthy=200, offered=100, **half)).code == analysis_decide.STAGE_UNTRIED
+
+
+def test_evidence_is_a_figure_as_it_is() -> None:
+    figures = decide(large(healthy=72, failures={"slow": 1})).figures
+    assert figures["e_promote"] == pytest.approx(math.exp(log_e_promote(1, 73, GATE.promote_below)))
+    assert figures["e_abort"] == pytest.approx(math.exp(log_e_abort(1, 73, GATE.max_failure)))
+    assert figures["promote_at"] == pytest.approx(20)
+
+
+def test_classes_without_a_failure_are_not_named() -> None:
+    counted = msgspec.structs.replace(facts(healthy=7, failures={"disk": 2}), failures={"slow": 0, "disk": 2})
+    assert decide(counted).reason.startswith("2 of 9 devices failed (disk ×2): ")
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
+def test_stored_facts_are_decided_again_the_same_way(case: tuple[str, Facts, type[Any], str, str]) -> None:
+    again = recompute(msgspec.json.encode(replay.stored(case[1])))
+    assert same(outcome_of(again), outcome_of(decide(case[1])))
 
 
 def test_the_share_out_of_reach_is_a_figure_where_anybody_was_reached_for() -> None:
