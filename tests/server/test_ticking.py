@@ -1,6 +1,7 @@
 """The engine's ticks: each is counted, and silence makes the server not ready."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -44,7 +45,13 @@ def test_a_tick_removes_old_events_of_devices_and_those_who_waited_in_vain(house
     claim = fleet.enrolment.create_claims(approval=True)[0]
     with pytest.raises(ApprovalPendingError):
         fleet.enrolment.enroll(claim.token, KeyedDevice().csr(), FACTS)
-    crash = {"device": DeviceId("d-1"), "boot_id": "b", "ts": 0, "kind": EventKind.CRASH, "model": "digits"}
+    crash: dict[str, Any] = {
+        "device": DeviceId("d-1"),
+        "boot_id": "b",
+        "ts": 0,
+        "kind": EventKind.CRASH,
+        "model": "digits",
+    }
     fleet.receiver.take_events([Event(seq=seq, **crash) for seq in (1, 2)])
     ticker = build_engine(house.parts)
     assert fleet.approvals.page(PageRequest(9), state=PendingState.PENDING)[1] == 1
