@@ -46,7 +46,7 @@ def test_a_class_that_is_not_listed_ends_it(error_class: ErrorClass) -> None:
 def test_permanent_classes_are_never_tried_again_whatever_the_spec_says(error_class: ErrorClass) -> None:
     everything = Retries(20, TERMS.least, TERMS.most, tuple(ErrorClass))
     assert not may_retry(0, error_class, "", everything)
-    assert sequel(assigned(), failed(error_class), DIGEST, everything) is None, "`hearing` ends these"
+    assert sequel(assigned(), failed(error_class), DIGEST, everything) is None, "`observe` ends these"
 
 
 def test_what_the_device_put_into_quarantine_is_not_tried_again() -> None:
