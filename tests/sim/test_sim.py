@@ -181,11 +181,11 @@ def test_an_offer_beyond_the_cut_is_noticed() -> None:
     world = World(Scenario(seed=1))
     plan = plan_tick(world.rows.snapshot(), world.now)
     world.rows.carry(
-        replace(plan, effects=tuple(e for e in plan.effects if type(e).__name__.startswith("Cell"))), "x", world.now
+        replace(plan, effects=tuple(e for e in plan.effects if type(e).__name__.startswith("StageRun"))), "x", world.now
     )
     for key, cell in world.rows.cells.items():
         world.rows.cells[key] = replace(cell, cut=0)
-    offers = tuple(e for e in plan.effects if not type(e).__name__.startswith("Cell"))
+    offers = tuple(e for e in plan.effects if not type(e).__name__.startswith("StageRun"))
     with pytest.raises(checks.BrokenPromiseError, match="beyond the cut"):
         checks.check_plan(world.rows, replace(plan, effects=offers), world.devices, world.now)
 
