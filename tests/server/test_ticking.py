@@ -1,11 +1,17 @@
 """The engine's ticks: each is counted, and silence makes the server not ready."""
 
 import threading
+from typing import Any
 
 import pytest
 
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import Event, EventKind
+from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError, PendingState
 from edgefleet_server.process.engine_thread import EngineStuckError
 from edgefleet_server.process.lifecycle import build_engine
+from tests.server.fleet.house import FACTS, KeyedDevice
 from tests.support.servers import ApiHouse
 
 
@@ -32,6 +38,28 @@ def test_an_engine_that_is_silent_or_never_ticked_is_not_ready(house: ApiHouse) 
     house.clock.turn(seconds=61)
     with pytest.raises(EngineStuckError, match="last ticked at"):
         ticker.check()
+
+
+def test_a_tick_removes_old_events_of_devices_and_those_who_waited_in_vain(house: ApiHouse) -> None:
+    fleet = house.parts.fleet
+    claim = fleet.enrolment.create_claims(approval=True)[0]
+    with pytest.raises(ApprovalPendingError):
+        fleet.enrolment.enroll(claim.token, KeyedDevice().csr(), FACTS)
+    crash: dict[str, Any] = {
+        "device": DeviceId("d-1"),
+        "boot_id": "b",
+        "ts": 0,
+        "kind": EventKind.CRASH,
+        "model": "digits",
+    }
+    fleet.receiver.take_events([Event(seq=seq, **crash) for seq in (1, 2)])
+    ticker = build_engine(house.parts)
+    assert fleet.approvals.page(PageRequest(9), state=PendingState.PENDING)[1] == 1
+    house.clock.turn(days=91)
+    fleet.receiver.take_events([Event(seq=3, **crash)])
+    ticker.tick()
+    assert fleet.approvals.page(PageRequest(9), state=PendingState.EXPIRED)[1] == 0
+    assert [one.kind for one in fleet.feed.page(limit=9)[0]] == ["crash", "pending"]
 
 
 class _Behind:

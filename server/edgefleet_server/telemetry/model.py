@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.fleet.inventory.telemetry_views import AgreementView
+from edgefleet_server.telemetry_views import AgreementView
 
 RETENTION: Final = timedelta(days=30)
 """How long windows are kept."""

@@ -14,7 +14,6 @@ from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_server.access.dependency import Operator, Viewer
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.db.keyset import PageRequest, cut_page
-from edgefleet_server.fleet.inventory.telemetry_views import WindowView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
@@ -30,6 +29,7 @@ from edgefleet_server.telemetry.model import (
 from edgefleet_server.telemetry.release_comparison import Comparison, Comparisons
 from edgefleet_server.telemetry.schemas import CaptureFetchIn, CaptureOut
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry_views import WindowView
 from edgefleet_server.web import problems
 from edgefleet_server.web.pagination import ById, ListOf, paged
 from edgefleet_server.web.preconditions import put_location

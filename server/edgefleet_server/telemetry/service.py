@@ -18,7 +18,6 @@ from edgefleet_protocol.comparison import ShadowFigures, check_shadow
 from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet.inventory.telemetry_views import Latest, ShadowView, WindowView
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import (
     RETENTION,
@@ -29,6 +28,7 @@ from edgefleet_server.telemetry.model import (
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
+from edgefleet_server.telemetry_views import Latest, ShadowView, WindowView
 
 KEPT_WATCHED: Final = 64
 WATCHED_FOR: Final = timedelta(minutes=10)

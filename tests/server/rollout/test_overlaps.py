@@ -31,7 +31,7 @@ def ready(world: World) -> World:
 
 def test_no_device_is_read_to_see_who_is_in_the_way(ready: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ready.create(selector="site=berlin", stages=ALL)
-    monkeypatch.setattr(ready.fleet, "population", None)
+    monkeypatch.setattr(ready.fleet.devices, "population", None)
     with pytest.raises(ActiveExistsError, match="shares 2 devices"):
         ready.create(f"{MODEL}@1.2.0", stages=ALL)
     ready.create(f"{MODEL}@1.2.0", selector="site=oslo", stages=ALL)

@@ -11,10 +11,10 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest, encode_cursor, rest_of
 from edgefleet_server.fleet.inventory.labels import DeviceEdits, LabelChange
 from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Order, Place
-from edgefleet_server.fleet.inventory.telemetry_views import Latest
 from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, ReleaseDevice, Summary
 from edgefleet_server.fleet.schemas import DeviceIn, LabelsIn
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.telemetry_views import Latest
 from edgefleet_server.web.pagination import ByDevice, ListOf, paged
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute

@@ -20,11 +20,11 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as fleet_store
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.inventory import store as inventory_store
-from edgefleet_server.fleet.inventory.telemetry_views import Latest
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.reported import store as reported_store
 from edgefleet_server.fleet.selectors import grammar, resolve
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
+from edgefleet_server.telemetry_views import Latest
 
 KEPT_TARGETS: Final = 4096
 """Paths of bundles whose releases are kept: many devices of one list run the same few."""

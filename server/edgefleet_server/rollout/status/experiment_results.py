@@ -17,13 +17,13 @@ from typing import Final
 from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.fleet.inventory.telemetry_views import AgreementView
 from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Counts, Facts
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, Mode, OnBreach, QualityGate, QualityMetric, Spec
 from edgefleet_server.rollout.status.metrics import MetricView, metric_views
 from edgefleet_server.telemetry.model import PeriodWindow, agreement_of
+from edgefleet_server.telemetry_views import AgreementView
 
 ACTIVE: Final = "active"
 CANDIDATE: Final = "candidate"

@@ -1,4 +1,7 @@
-"""The newest figures of a device as its view shows them. The telemetry feature fills them in; fields are public and never renamed. Pure."""
+"""The newest figures of a device, as its view and the routes of telemetry show them: below the fleet and telemetry, so that both use them.
+
+Fields are public and never renamed. Pure.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
