@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -162,6 +164,15 @@ def test_text_that_no_encoding_holds_is_refused(field: str) -> None:
     told = errors_of(document)
     assert [where for where, _ in told] == [f"$.{field}"]
     json.dumps(told, ensure_ascii=False).encode()
+
+
+# ---- what does without pydantic
+
+
+def test_the_planner_is_imported_without_pydantic() -> None:
+    """The explorer and the simulations of the tests start many processes that read no document."""
+    code = "import sys, edgefleet_server.rollout.planner.tick; sys.exit('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- the schema for editors

@@ -32,6 +32,7 @@ from edgefleet_server.rollout.spec.fields import (
     in_words,
     named,
 )
+from edgefleet_server.rollout.spec.gates import GatesIn, check_quality
 from edgefleet_server.rollout.spec.mistakes import read, told
 from edgefleet_server.rollout.spec.model import (
     NO_PACING,
@@ -59,7 +60,7 @@ from edgefleet_server.rollout.spec.pacing import (
     dump_retries,
     dump_start_within,
 )
-from edgefleet_server.rollout.spec.quality import GatesIn, check_quality, dump_judges, dump_quality, judges_text
+from edgefleet_server.rollout.spec.quality import dump_judges, dump_quality, judges_text
 from edgefleet_server.rollout.spec.stages import MAX_STAGES, RolloutStageIn, check_stages, size_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES, with_promote
 from edgefleet_server.rollout.spec.targeting import (
