@@ -7,6 +7,8 @@ Rules:
 4. `assignment_of` is the only map from what a device says to what the server calls it; it is total.
 """
 
+from __future__ import annotations
+
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 

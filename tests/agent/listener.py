@@ -6,13 +6,12 @@ import json
 import socket
 import threading
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 
-from edgefleet_server.composition.container import Parts
-from edgefleet_server.composition.device_app import create_device_app
 from tests.server.fleet.house import House
+from tests.support.apps import shared_device_app
 
 
 class Listener:
@@ -25,7 +24,7 @@ class Listener:
         self.port = self._socket.getsockname()[1]
         signing = self.house.signing
         parts = SimpleNamespace(fleet=self.house.fleet, signing=signing, registry=self.house.registry)
-        device_app = create_device_app(cast("Parts", parts))
+        device_app = shared_device_app(parts)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             self.asked.append(scope.get("path", ""))

@@ -101,6 +101,7 @@ SOAKS: dict[str, Soak] = {
     "rest-fuzz": Soak(
         "tests.server.rest.fuzzing", 100, "a random request of schemathesis to each operation of the API", 1
     ),
+    "floods": Soak("tests.house.sampling", 1, "every case of each test of which one commit runs a part"),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

@@ -4,6 +4,8 @@ One JSON file, readable by its owner only, written whole and renamed into place.
 `$XDG_CONFIG_HOME/edgefleet/edgectl.json` (or the platform's counterpart), or where `EDGECTL_CONFIG` says.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from dataclasses import asdict, dataclass, field

@@ -6,6 +6,8 @@ An error is always told in three lines: what failed, why, and what to do next. E
 6 conflict, 7 rollout failed, went back or finished in part, 8 timed out waiting, 130 interrupted.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 

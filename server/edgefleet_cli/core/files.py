@@ -1,5 +1,7 @@
 """Files that are there whole or not at all, and files that only their owner may read."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Iterator

@@ -1,5 +1,7 @@
 """The kinds that files may declare: how each is listed, found, compared, made, changed and removed through the API."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

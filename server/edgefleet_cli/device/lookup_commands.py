@@ -2,6 +2,8 @@
 rollouts, and see what one answers, live.
 """
 
+from __future__ import annotations
+
 from typing import Annotated, Any
 
 import typer

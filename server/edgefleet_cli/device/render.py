@@ -2,6 +2,8 @@
 the device and of each model.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any

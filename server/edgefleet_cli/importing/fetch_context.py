@@ -4,6 +4,8 @@ Names of files come from a server that we do not trust: each is checked before i
 the folder of this one import. Bytes are counted while they come.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from collections.abc import Callable, Mapping

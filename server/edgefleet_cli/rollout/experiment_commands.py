@@ -1,5 +1,7 @@
 """`edgectl experiment`: releases that run, or ran, as candidates next to the active version, and what they showed there."""
 
+from __future__ import annotations
+
 from typing import Annotated, Any
 
 import typer

@@ -19,7 +19,7 @@ from edgefleet_server.search import routes as search_routes
 from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.webhook import routes as webhook_routes
-from tests.support.servers import ApiHouse
+from tests.support.servers import ApiClient, ApiHouse
 
 METHODS = ("get", "put", "post", "patch", "delete", "head")
 
@@ -93,8 +93,9 @@ def test_a_route_that_is_not_in_the_table_is_refused_to_admins_too(house: ApiHou
     def forgotten() -> str:
         return "leak"
 
-    house.app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize)])
-    answer = house.client(Role.ADMIN).get("/api/v1/forgotten")
+    app = house.own_app()
+    app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize)])
+    answer = ApiClient(app, house.token(Role.ADMIN)).get("/api/v1/forgotten")
     assert answer.status_code == 403
     assert "policy table" in answer.json()["next"]
 

@@ -5,6 +5,8 @@ Accepted: a file with one of `MODEL_SUFFIXES`, a folder (model and external data
 converter, not here.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,5 +1,7 @@
 """`edgectl deploy`: set a release on devices, all at once or stage by stage."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from typing import Annotated, Any
 

@@ -1,5 +1,7 @@
 """How a deployment is shown: which devices get the release, how each ended, and which were skipped and why."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from edgefleet_cli.core.session import Session

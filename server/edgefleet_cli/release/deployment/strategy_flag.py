@@ -1,5 +1,7 @@
 """`--strategy` of `deploy` and `publish`: the names it takes, and the rollout that each stands for."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from edgefleet_cli.core.errors import UsageError
