@@ -5,12 +5,13 @@ import base64
 import json
 import socket
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import uvicorn
 
-from edgefleet_server.composition.device_app import create_device_app
 from tests.server.fleet.house import House
+from tests.support.apps import shared_device_app
 
 
 class Listener:
@@ -22,7 +23,8 @@ class Listener:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         signing = self.house.signing
-        device_app = create_device_app(self.house.fleet, signing, self.house.registry)
+        parts = SimpleNamespace(fleet=self.house.fleet, signing=signing, registry=self.house.registry)
+        device_app = shared_device_app(parts)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             self.asked.append(scope.get("path", ""))

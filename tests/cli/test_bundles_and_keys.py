@@ -54,7 +54,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, str]
     """A server with two versions, one of them refused for a profile, and devices that report."""
     made = Fleet(tmp_path_factory.mktemp("shop") / "server")
     stocked(made)
-    with served(made.house.app) as url:
+    with served(made.house.own_app()) as url:
         yield made, url
     made.close()
 
@@ -235,7 +235,7 @@ def test_an_experiment_is_shown_by_mode_and_stratum(
     fleet = Fleet(tmp_path / "server")
     rollout, devices = trying(fleet, SHADOW)
     monkeypatch.setenv("COLUMNS", "80")
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         there = ("--server", url, "--token", fleet.house.token(Role.VIEWER))
         assert "0 devices told of it" in edgectl("experiment", "show", rollout, *there).out
         tell(fleet, devices, shadow=FIGURES)

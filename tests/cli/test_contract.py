@@ -164,7 +164,7 @@ class Served:
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server without anything."""
     fleet = Fleet(tmp_path_factory.mktemp("empty") / "server")
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
         made.names = {"BUNDLE": "0" * 64}
         yield made
@@ -187,7 +187,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     admin = fleet.house.client(Role.ADMIN)
     assert admin.post(f"/api/v1/devices/{device}/tasks", json={"kind": "diag"}).status_code == 201
     assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
         made.names = {
             "GOOD": good,
@@ -212,7 +212,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
         made.names = {
             "GOOD": str(trial),

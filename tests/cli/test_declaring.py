@@ -39,7 +39,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     made.release("digits@1.0.0", ORT)
     for name in ("cam1", "cam2", "cam3"):
         made.device(name, labels={"site": "berlin"})
-    with served(made.house.app) as url:
+    with served(made.house.own_app()) as url:
         monkeypatch.setenv("EDGECTL_SERVER", url)
         monkeypatch.setenv("EDGECTL_TOKEN", made.house.token(Role.ADMIN))
         yield made

@@ -12,7 +12,6 @@ import joblib
 import numpy as np
 import onnx
 import pytest
-import skops.io
 from onnx import helper
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
@@ -57,6 +56,13 @@ def fitted(name: str, y: Array = Y) -> Any:
     return ESTIMATORS[name].fit(X, y)
 
 
+def dump_skops(estimator: Any, path: Path) -> None:
+    """Write a skops file. The import takes 2 s: only a process that runs these tests pays for it, not each that collects them."""
+    import skops.io
+
+    skops.io.dump(estimator, path)
+
+
 def answers(model: bytes) -> list[Array]:
     return list(load("ort", model).run({"x": X.astype(np.float32)}).values())
 
@@ -64,7 +70,7 @@ def answers(model: bytes) -> list[Array]:
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str) -> None:
     estimator = fitted(name)
-    skops.io.dump(estimator, tmp_path / "model.skops")
+    dump_skops(estimator, tmp_path / "model.skops")
     assert kind_of(tmp_path / "model.skops") == "skops"
     data, facts = skops_to_onnx(tmp_path / "model.skops")
     got, wanted = answers(data)[0], estimator.predict(X)
@@ -78,7 +84,7 @@ def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str) -> Non
 
 def test_class_names_leave_the_graph_and_are_told(tmp_path: Path) -> None:
     estimator = fitted("forest", NAMES[Y])
-    skops.io.dump(estimator, tmp_path / "model.skops")
+    dump_skops(estimator, tmp_path / "model.skops")
     data, facts = skops_to_onnx(tmp_path / "model.skops")
     assert facts["labels"] == list(NAMES)
     model = onnx.load_model_from_string(data)
@@ -87,14 +93,14 @@ def test_class_names_leave_the_graph_and_are_told(tmp_path: Path) -> None:
 
 
 def test_a_type_outside_the_allow_list_is_named_and_never_built(tmp_path: Path) -> None:
-    skops.io.dump(make_pipeline(FunctionTransformer(twice), Ridge()).fit(X, Y), tmp_path / "model.skops")
+    dump_skops(make_pipeline(FunctionTransformer(twice), Ridge()).fit(X, Y), tmp_path / "model.skops")
     with pytest.raises(errors.UntrustedTypeError, match=r"test_importers\.twice") as caught:
         skops_to_onnx(tmp_path / "model.skops")
     assert caught.value.code == "convert.untrusted_type"
 
 
 def test_an_estimator_that_was_never_fitted_is_no_model(tmp_path: Path) -> None:
-    skops.io.dump(LogisticRegression(), tmp_path / "model.skops")
+    dump_skops(LogisticRegression(), tmp_path / "model.skops")
     with pytest.raises(errors.InvalidModelError, match="no fitted scikit-learn estimator"):
         skops_to_onnx(tmp_path / "model.skops")
 
@@ -143,7 +149,7 @@ def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_skops_model_goes_the_whole_way(tmp_path: Path) -> None:
-    skops.io.dump(fitted("logistic regression"), tmp_path / "model.skops")
+    dump_skops(fitted("logistic regression"), tmp_path / "model.skops")
     report, _ = run(tmp_path / "model.skops", tmp_path / "out", precision="fp32")
     (bundle,) = report.bundles
     assert bundle.metric.value == 1.0

@@ -56,7 +56,7 @@ def _trial(place: Path, chromium: Browser, folder: Path) -> None:
 
 
 def _look(fleet: Fleet, chromium: Browser, folder: Path, pages: Mapping[str, str]) -> None:
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         context = chromium.new_context(viewport={"width": 1280, "height": 860})
         page = context.new_page()
         page.goto(url + link_of(fleet, Role.OPERATOR))

@@ -17,19 +17,20 @@ KINDS = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgres))
 @pytest.fixture(params=KINDS)
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database that is new, once for each kind; on PostgreSQL it has the newest schema already."""
-    with _database(request.param, tmp_path, is_empty=False) as url:
+    with new_database(request.param, tmp_path, is_empty=False) as url:
         yield url
 
 
 @pytest.fixture(params=KINDS)
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database without a table, once for each kind."""
-    with _database(request.param, tmp_path, is_empty=True) as url:
+    with new_database(request.param, tmp_path, is_empty=True) as url:
         yield url
 
 
 @contextmanager
-def _database(kind: str, folder: Path, *, is_empty: bool) -> Iterator[str]:
+def new_database(kind: str, folder: Path, *, is_empty: bool) -> Iterator[str]:
+    """Yield the URL of a database of a kind; skips a test where PostgreSQL is not installed."""
     if kind != "sqlite" and binaries() is None:
         pytest.skip("PostgreSQL is not installed")
     with databases.new(kind, folder / "test.db", is_empty=is_empty) as url:

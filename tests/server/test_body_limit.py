@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access.model import Role
-from edgefleet_server.composition.device_app import create_device_app
 from edgefleet_server.web.body_limit import API_BODY_BYTES, DEVICE_BODY_BYTES
+from tests.support.apps import shared_device_app
 from tests.support.servers import ApiHouse
 
 CHUNK = b"a" * 65_536
@@ -29,7 +29,7 @@ class Endless:
 @pytest.mark.parametrize("announced", [True, False], ids=["announced", "chunked"])
 def test_a_stranger_cannot_fill_the_memory(house: ApiHouse, announced: bool) -> None:
     api = TestClient(house.app)
-    device = TestClient(create_device_app(house.parts.fleet, house.parts.signing, house.parts.registry))
+    device = TestClient(shared_device_app(house.parts))
     for client, path, limit in (
         (api, "/api/v1/releases", API_BODY_BYTES),
         (device, "/device/v1/enroll", DEVICE_BODY_BYTES),

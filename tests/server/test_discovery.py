@@ -72,7 +72,7 @@ def test_it_needs_a_token_and_does_not_grow_with_the_fleet(house: ApiHouse) -> N
 def found_by_prometheus(house: ApiHouse, folder: Path) -> Iterator[tuple[str, Path]]:
     """Serve a house; yield its address and a configuration of Prometheus that discovers it."""
     (folder / "token").write_text(house.token(Role.VIEWER))
-    with served(house.app) as url:
+    with served(house.own_app()) as url:
         config = folder / "prometheus.yml"
         config.write_text(CONFIG.format(url=url, token=folder / "token"))
         yield url, config

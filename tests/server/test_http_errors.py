@@ -12,7 +12,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.device_app import create_device_app
 from edgefleet_server.web.problems import PROBLEM_TYPE, STATUS, status_of
-from tests.support.servers import ApiHouse
+from tests.support.servers import ApiClient, ApiHouse
 
 KEYS = {"type", "title", "status", "detail", "code", "request_id", "next", "errors"}
 
@@ -45,11 +45,13 @@ def test_unknown_routes_wrong_methods_and_bad_fields_are_problems(house: ApiHous
 
 
 def test_a_bug_answers_without_its_details(house: ApiHouse) -> None:
-    @house.app.get("/broken")
+    app = house.own_app()
+
+    @app.get("/broken")
     def broken() -> None:
         raise KeyError("secret detail")
 
-    body = check(house.client(Role.ADMIN).get("/broken"), 500, "internal")
+    body = check(ApiClient(app, house.token(Role.ADMIN)).get("/broken"), 500, "internal")
     assert "secret detail" not in str(body)
 
 
@@ -78,7 +80,10 @@ def test_a_failing_database_is_a_matter_of_trying_again_on_both_listeners(house:
     def broken() -> None:
         raise OperationalError("SELECT secret", {}, Exception("gone"))
 
-    for app in (house.app, create_device_app(house.parts.fleet, house.parts.signing, house.parts.registry)):
+    for app in (
+        house.own_app(),
+        create_device_app(house.parts.fleet, house.parts.signing, house.parts.registry),
+    ):
         app.get("/broken")(broken)
         answer = TestClient(app, raise_server_exceptions=False).get("/broken")
         assert (answer.status_code, answer.json()["code"]) == (503, "server.database_unavailable")

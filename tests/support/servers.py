@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access.model import Role
@@ -25,6 +26,7 @@ from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.settings import load_settings
 from tests.support import databases
+from tests.support.apps import AppOf, shared_app
 
 PROFILE = "generic-x86_64-ort"
 
@@ -60,8 +62,12 @@ class ApiHouse:
         self.parts.signing.init()
 
     @cached_property
-    def app(self) -> FastAPI:
-        """The API app: made when it is asked for, since that takes longer than all else here."""
+    def app(self) -> AppOf:
+        """The API app, which all tests of the process share: nothing is added to it, and no stream is read from it."""
+        return shared_app(self.parts)
+
+    def own_app(self) -> FastAPI:
+        """Return a new API app, for tests that add to it or serve it on a socket."""
         return create_app(self.parts)
 
     def token(self, *roles: Role, expires_at: datetime | None = None) -> str:
@@ -84,7 +90,7 @@ class ApiHouse:
 class ApiClient:
     """Sends requests through the whole ASGI app, synchronously; server errors come back as responses, as over HTTP."""
 
-    def __init__(self, app: FastAPI, token: str | None) -> None:
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
         from fastapi.testclient import TestClient
 
         self._client = TestClient(app, raise_server_exceptions=False)

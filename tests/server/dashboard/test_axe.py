@@ -74,7 +74,7 @@ def chromium() -> Iterator[Browser]:
 def opened(folder: Path, chromium: Browser) -> Iterator[tuple[Fleet, Windows]]:
     """Serve an empty fleet, with windows to look at it."""
     fleet = Fleet(folder / "server")
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         windows = Windows(fleet, url, chromium)
         yield fleet, windows
         windows.close()

@@ -48,7 +48,7 @@ class Visitor:
 def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     """A served fleet and a browser that came in by a link."""
     fleet = Fleet(tmp_path_factory.mktemp("visited") / "server")
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.own_app()) as url, browser() as chromium:
         visitor = Visitor(fleet, url, chromium)
         yield visitor
         visitor.page.goto("about:blank")  # ends its stream: a context with an open one may be slow to close

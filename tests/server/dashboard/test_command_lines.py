@@ -196,7 +196,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     fleet.release("other@1.0.0", ORT)
     for name in ("cam1", "cam2", "cam3"):
         fleet.device(name, labels={"site": "berlin", "old": "yes"})
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         yield Desk(fleet, url)
     fleet.close()
 
@@ -314,7 +314,7 @@ def test_lines_are_for_who_is_signed_in_and_for_our_own_forms(desk: Desk) -> Non
 
 @pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 def test_the_lines_follow_what_is_typed(desk: Desk) -> None:
-    with served(desk.fleet.house.app) as url, browser() as chromium:
+    with served(desk.fleet.house.own_app()) as url, browser() as chromium:
         page = chromium.new_page()
         page.goto(url + link_of(desk.fleet, Role.ADMIN))
         page.click("form button")

@@ -184,7 +184,7 @@ def test_a_picture_holds_its_text_or_is_left_out() -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_fifty_are_let_in_by_keyboard_alone(fleet: Fleet, tmp_path: Path) -> None:
     crowd(fleet, 50)
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.own_app()) as url, browser() as chromium:
         page = chromium.new_page()
         problems: list[str] = []
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)

@@ -40,7 +40,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     fleet = Fleet(tmp_path_factory.mktemp("fleet-visit") / "server")
     _good, bad = staged(fleet)
     cookie = fleet.browser(Role.OPERATOR).cookies[COOKIE]
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.own_app()) as url, browser() as chromium:
         context = chromium.new_context(viewport={"width": 1280, "height": 900})
         context.add_cookies([{"name": COOKIE, "value": cookie, "url": url}])
         yield Visit(fleet, url, bad, context)

@@ -36,7 +36,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Devi
     """A served fleet with one device."""
     fleet = Fleet(tmp_path_factory.mktemp("live") / "server")
     device = fleet.device("camera")
-    with served(fleet.house.app) as url:
+    with served(fleet.house.own_app()) as url:
         yield fleet, device, url
     fleet.close()
 

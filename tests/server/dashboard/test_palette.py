@@ -86,7 +86,7 @@ def test_what_is_called_so_comes_before_what_may_be_meant(fleet: Fleet) -> None:
 @pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 def test_the_palette_by_keyboard_alone(fleet: Fleet) -> None:
     fleet.device("cam1")
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.own_app()) as url, browser() as chromium:
         windows = Windows(fleet, url, chromium)
         page = windows.desk
         with in_peace(page):

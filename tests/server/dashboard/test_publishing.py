@@ -46,7 +46,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
 def test_a_model_is_published_with_a_browser(fleet: Fleet, model: Path) -> None:
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.own_app()) as url, browser() as chromium:
         page = chromium.new_page()
         page.goto(url + link_of(fleet, Role.PUBLISHER))
         page.click("form button")

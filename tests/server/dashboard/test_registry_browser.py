@@ -58,7 +58,7 @@ def visitor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     fleet.parts.fleet.sampling.set(sha256_hex(b"key"), "ann")
     for name in ("database", "keys", "broker"):
         fleet.parts.health.add(name, lambda: "it answers")
-    with served(fleet.house.app) as url, browser() as chromium:
+    with served(fleet.house.own_app()) as url, browser() as chromium:
         windows = Windows(fleet, url, chromium)
         yield Visitor(fleet, windows)
         windows.close()

@@ -31,7 +31,7 @@ FOCUSED = """() => {
 @pytest.fixture
 def visited(fleet: Fleet, tmp_path: Path) -> Iterator[tuple[Fleet, str, Browser]]:
     """A served fleet and a browser."""
-    with served(fleet.house.app) as url, chromium() as made:
+    with served(fleet.house.own_app()) as url, chromium() as made:
         yield fleet, url, made
 
 

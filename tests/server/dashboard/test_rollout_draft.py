@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags
@@ -170,6 +170,7 @@ FIELDS = st.sampled_from([*TEXTS, *(f"stage.{one}" for one in STAGE_FIELDS), "ed
 
 
 @given(st.lists(st.tuples(FIELDS, st.text(max_size=12)), max_size=40))
+@example([("drop", "²")])
 def test_no_address_breaks_the_form(pairs: list[tuple[str, str]]) -> None:
     draft = read_draft(pairs)
     assert len(draft.stages) <= 32

@@ -86,7 +86,7 @@ class Desk:
 def desk(fleet: Fleet) -> Iterator[Desk]:
     """Serve an empty fleet to a window."""
     cookie = fleet.browser(Role.OPERATOR).cookies[COOKIE]
-    app = Counted(fleet.house.app)
+    app = Counted(fleet.house.own_app())
     with served(app) as url, window() as context:
         context.add_cookies([{"name": COOKIE, "value": cookie, "url": url}])
         yield Desk(fleet, app, url, context)

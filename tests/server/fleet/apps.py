@@ -7,9 +7,7 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
-from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts
-from edgefleet_server.composition.device_app import create_device_app
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.metrics import Metrics
 from edgefleet_server.rollout.service import RolloutService
@@ -18,6 +16,7 @@ from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from tests.server.fleet.house import House
+from tests.support.apps import shared_app, shared_device_app
 
 
 def parts_of(house: House) -> Parts:
@@ -53,7 +52,7 @@ class Operators:
 
     def __init__(self, house: House) -> None:
         self.parts = parts_of(house)
-        self.app = create_app(self.parts)
+        self.app = shared_app(self.parts)
 
     def as_role(self, role: Role | None) -> TestClient:
         """Return a client with a fresh token."""
@@ -66,5 +65,4 @@ class Operators:
 
 def device_client(house: House) -> TestClient:
     """Return a client of the device listener's app."""
-    app = create_device_app(house.fleet, house.signing, house.registry)
-    return TestClient(app, base_url="https://server.test/device/v1")
+    return TestClient(shared_device_app(parts_of(house)), base_url="https://server.test/device/v1")

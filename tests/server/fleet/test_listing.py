@@ -15,8 +15,10 @@ from edgefleet_server.fleet.inventory import listing, query_plan
 from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
+from tests.server.conftest import KINDS, new_database
 from tests.server.fleet.house import START, TurnedClock
 from tests.server.fleet.test_conditions import add_device
+from tests.support import databases
 
 STATUSES = list(DeviceStatus)
 
@@ -34,9 +36,8 @@ def facts(number: int) -> DeviceFacts:
     )
 
 
-@pytest.fixture
-def lister(db: Database) -> DeviceLister:
-    """Twenty-three devices; every fifth was never seen, and two were seen at the same moment."""
+def filled(db: Database) -> DeviceLister:
+    """Return a list of twenty-three devices; every fifth was never seen, and two were seen at the same moment."""
     with db.session() as session:
         for number in range(23):
             add_device(session, facts(number))
@@ -45,6 +46,22 @@ def lister(db: Database) -> DeviceLister:
             own = col(FleetDevice.id) == f"d-{number:02}"
             session.execute(update(FleetDevice).where(own).values(last_seen=seen))
     return DeviceLister(db, TurnedClock())
+
+
+@pytest.fixture
+def lister(db: Database) -> DeviceLister:
+    """The devices, for a test that changes them."""
+    return filled(db)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceLister]:
+    """The devices, for all tests that only read."""
+    with new_database(request.param, tmp_path_factory.mktemp("list"), is_empty=False) as url:
+        db = Database(url)
+        databases.upgrade(db)
+        yield filled(db)
+        db.dispose()
 
 
 def forwards(lister: DeviceLister, order: Order, *, descending: bool) -> Iterator[list[str]]:
@@ -68,11 +85,11 @@ def forwards(lister: DeviceLister, order: Order, *, descending: bool) -> Iterato
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("order", Order)
-def test_every_order_is_walked_whole_and_back(lister: DeviceLister, order: Order, descending: bool) -> None:
-    pages = list(forwards(lister, order, descending=descending))
+def test_every_order_is_walked_whole_and_back(read: DeviceLister, order: Order, descending: bool) -> None:
+    pages = list(forwards(read, order, descending=descending))
     ids = [one for page in pages for one in page]
     assert [len(page) for page in pages] == [4, 4, 4, 4, 4, 3]
-    found = {one.id: one for one in lister.page(DeviceQuery(limit=100)).devices}
+    found = {one.id: one for one in read.page(DeviceQuery(limit=100)).devices}
     keys = {
         Order.ID: lambda one: (one.id,),
         Order.PROFILE: lambda one: (one.profile, one.id),
@@ -90,7 +107,7 @@ def test_every_order_is_walked_whole_and_back(lister: DeviceLister, order: Order
     ("selector", "word"), [("site=hall,id!=d-03", ""), ("id!=d-03", "hal"), ("profile!=p9,id!=d-03", "hall")]
 )
 def test_a_search_is_walked_whole_whichever_way_it_is_found(
-    lister: DeviceLister, monkeypatch: pytest.MonkeyPatch, selector: str, word: str, sort: str, many: int, near: int
+    read: DeviceLister, monkeypatch: pytest.MonkeyPatch, selector: str, word: str, sort: str, many: int, near: int
 ) -> None:  # fmt: skip
     monkeypatch.setattr(listing, "NEAR", near)
     monkeypatch.setattr(query_plan, "MANY", many)
@@ -99,12 +116,12 @@ def test_a_search_is_walked_whole_whichever_way_it_is_found(
     after: Place | None = None
     for _ in range(9):
         query = DeviceQuery(selector=selector, text=word, order=order, descending=descending, after=after, limit=3)
-        page = lister.page(query)
+        page = read.page(query)
         ids += [one.id for one in page.devices]
         after = page.next
         if after is None:
             break
-    everybody = lister.page(DeviceQuery(order=order, descending=descending, limit=100)).devices
+    everybody = read.page(DeviceQuery(order=order, descending=descending, limit=100)).devices
     assert ids == [one.id for one in everybody if one.labels["site"] == "hall" and one.id != "d-03"]
 
 

@@ -59,7 +59,7 @@ def run(folder: Path, n: int, seed: int, *, only: Sequence[str] = (), phases: st
         config = folder / "schemathesis.toml"
         config.write_text(_config(names))
         token = fleet.house.token(Role.ADMIN)
-        with served(fleet.house.app) as url:
+        with served(fleet.house.own_app()) as url:
             command = [
                 str(Path(sys.executable).with_name("schemathesis")), "--no-color", "--config-file", str(config),
                 "run", f"{url}/openapi.json",

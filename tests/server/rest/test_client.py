@@ -39,7 +39,7 @@ def test_a_generated_client_passes_the_suite(tmp_path: Path) -> None:
     (tmp_path / "client").rename(tmp_path / "edgefleet_client")
     fleet, good = client_fleet(tmp_path / "server")
     try:
-        with served(fleet.house.app) as url, Answering(fleet):
+        with served(fleet.house.own_app()) as url, Answering(fleet):
             done = subprocess.run(
                 [venv / "bin/python", "-m", SUITE, url, fleet.house.token(Role.ADMIN), good],
                 cwd=tmp_path, env={"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True, check=False,

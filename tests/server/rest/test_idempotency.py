@@ -8,7 +8,7 @@ from sqlmodel import select
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.tables import RepeatRow, TokenRow
-from tests.support.servers import ApiHouse
+from tests.support.servers import ApiClient, ApiHouse
 
 GROUP = {"name": "berlin", "selector": "site=berlin"}
 
@@ -123,9 +123,10 @@ def test_two_at_once_do_it_once(any_house: ApiHouse) -> None:
 
 
 def test_a_request_that_was_cut_off_is_not_done_again_unseen(house: ApiHouse) -> None:
-    client = house.client(Role.ADMIN)
+    app = house.own_app()
+    client = ApiClient(app, house.token(Role.ADMIN))
 
-    @house.app.post("/api/v1/broken", operation_id="break_it")
+    @app.post("/api/v1/broken", operation_id="break_it")
     def broken() -> None:
         raise KeyError
 

@@ -13,10 +13,10 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.access.tables import AuditRow
 from edgefleet_server.alerting import rules
 from edgefleet_server.alerting.errors import BadMatcherError, BadPayloadError
-from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts
 from tests.server.fleet.apps import parts_of
 from tests.server.rollout.fleet_sim import World, stages
+from tests.support.apps import shared_app
 
 
 def alert(
@@ -56,7 +56,7 @@ class Monitor:
     def __init__(self, world: World) -> None:
         self.world = world
         self.parts: Parts = parts_of(world.house)
-        self.http = TestClient(create_app(self.parts), base_url="http://server.test", raise_server_exceptions=False)
+        self.http = TestClient(shared_app(self.parts), base_url="http://server.test", raise_server_exceptions=False)
         token = self.parts.access.create_token("ann", [Role.ADMIN], by="test").token
         self.admin = {"authorization": f"Bearer {token}"}
 

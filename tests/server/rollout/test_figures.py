@@ -11,11 +11,11 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Phase
-from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.observability.metrics import Metrics
 from edgefleet_server.process.lifecycle import build_engine
 from tests.server.rollout.fleet_sim import Habit, World, make_world, stages
+from tests.support.apps import shared_app
 
 
 @pytest.fixture
@@ -101,6 +101,6 @@ def test_rollouts_are_told_by_state(world: World, parts: Parts) -> None:
     world.settle("1.0.0")
     world.release("1.1.0")
     world.create(stages=stages("100%"))
-    text = TestClient(create_app(parts)).get("/metrics").text
+    text = TestClient(shared_app(parts)).get("/metrics").text
     assert 'edgefleet_rollouts{state="running"} 1.0' in text
     assert 'edgefleet_rollouts{state="paused"} 0.0' in text

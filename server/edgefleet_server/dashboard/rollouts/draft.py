@@ -120,7 +120,7 @@ def read_draft(pairs: Sequence[tuple[str, str]]) -> Draft:
         texts["strategy"], stages = OWN, list(stages_of(asked["edit"]))
     elif texts.get("strategy") == OWN and not stages:
         stages = list(stages_of("canary"))
-    if asked["drop"].isdigit() and int(asked["drop"]) < len(stages) > 1:
+    if asked["drop"].isdecimal() and int(asked["drop"]) < len(stages) > 1:
         del stages[int(asked["drop"])]
     if asked["add"] and len(stages) < MAX_STAGES:
         stages.insert(max(0, len(stages) - 1), _between(stages))

@@ -1,0 +1,117 @@
+"""pytest plugin that a whole `./dev test` loads: of floods of alike cases, each commit runs one part.
+
+- A flood says one thing of very many cases. Its cases are split into a fixed number of parts, and the number of commits up to this one
+  chooses the part: so many commits in a row run every case. In a shallow clone the commit's hash chooses.
+- The number is printed; `EDGEFLEET_SAMPLE=NUMBER ./dev test` repeats a run, and `EDGEFLEET_SAMPLE=all` leaves nothing out.
+- `./dev test ARGS` and pytest itself run every case, and so does `./dev soak floods`.
+- A page of the docs that the last commit or the working tree changed is run in any case.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.house.tree import ROOT
+
+ENVIRONMENT: Final = "EDGEFLEET_SAMPLE"
+ALL: Final = "all"
+FLOODS: Final[Mapping[str, int]] = {
+    "tests/cli/test_contract.py::test_a_server_with_a_fleet": 3,
+    "tests/cli/test_contract.py::test_an_empty_server": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_convolutions": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_pads": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_pools": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_resizes": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_slices": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_transposed_convolutions": 3,
+    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 3,
+    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 2,
+    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 2,
+    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 2,
+    "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 5,
+}
+"""Number of parts, by test."""
+
+
+def pytest_report_header() -> str:
+    """Say which part is run."""
+    wanted = number()
+    if wanted is None:
+        return "floods: every case"
+    return (
+        f"floods: part {wanted} of each ({ENVIRONMENT}={wanted}; every case: {ENVIRONMENT}={ALL} or ./dev soak floods)"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases of other parts."""
+    wanted = number()
+    if wanted is None:
+        return
+    cases: dict[str, list[str]] = defaultdict(list)
+    for item in items:
+        cases[_test_of(item.nodeid)].append(item.nodeid)
+    chosen = {one for test, ids in cases.items() for one in part(ids, FLOODS.get(test, 1), wanted)}
+    out = [item for item in items if item.nodeid not in chosen and not _is_changed_page(item)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        left_out = set(out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def part(cases: list[str], parts: int, wanted: int) -> list[str]:
+    """Return the cases of one part: each is in one of `parts` successive numbers, and parts differ by one case at most."""
+    mixed = sorted(cases, key=lambda one: (zlib.crc32(one.encode()), one))
+    return mixed[wanted % parts :: parts]
+
+
+@cache
+def number() -> int | None:
+    """Return the number of this run, None for every case: from the environment, else from git; 0 without either."""
+    given = os.environ.get(ENVIRONMENT, "")
+    if given:
+        return None if given == ALL else int(given)
+    if _git("rev-parse", "--is-shallow-repository") == "true":
+        return int(_git("rev-parse", "HEAD")[:8] or "0", 16)
+    return int(_git("rev-list", "--count", "HEAD") or "0")
+
+
+@cache
+def changed_files() -> frozenset[Path]:
+    """Return the files that the last commit or the working tree changed, relative to the root."""
+    return frozenset(Path(line) for line in _git("diff", "--name-only", "HEAD~1").splitlines())
+
+
+def main(n: int, seed: int) -> dict[str, Any]:
+    """Run every case of every flood `n` times: `./dev soak floods`. The cases are fixed, so the seed chooses nothing."""
+    del seed
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *FLOODS]
+    codes = [subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode for _ in range(n)]
+    return {"ok": not any(codes), "exit_codes": codes, "floods": len(FLOODS)}
+
+
+def _test_of(nodeid: str) -> str:
+    return nodeid.partition("[")[0]
+
+
+def _is_changed_page(item: pytest.Item) -> bool:
+    found = getattr(item, "callspec", None)
+    return found is not None and found.params.get("page") in changed_files()
+
+
+def _git(*arguments: str) -> str:
+    try:
+        ran = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return ran.stdout.strip() if ran.returncode == 0 else ""

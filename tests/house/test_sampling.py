@@ -1,0 +1,57 @@
+"""What is left out of a run comes in one of the next."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from tests.house import sampling
+from tests.house.sampling import ENVIRONMENT, FLOODS, part
+from tests.house.tree import ROOT
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 23, 100])
+@pytest.mark.parametrize("parts", sorted({1, *FLOODS.values()}))
+@pytest.mark.parametrize("first", [0, 7, 0xFFFF_FFFF])
+def test_as_many_commits_in_a_row_as_there_are_parts_run_every_case_once(count: int, parts: int, first: int) -> None:
+    cases = [f"test[{number}]" for number in range(count)]
+    found = [part(cases, parts, first + step) for step in range(parts)]
+    assert sorted(case for one in found for case in one) == sorted(cases)
+    sizes = sorted(map(len, found))
+    assert sizes[-1] - sizes[0] <= 1
+
+
+def test_the_part_of_a_case_does_not_depend_on_the_order() -> None:
+    cases = [f"test[{number}]" for number in range(30)]
+    assert part(cases, 3, 1) == part(cases[::-1], 3, 1)
+    assert any(int(b[5:-1]) - int(a[5:-1]) != 3 for a, b in pairwise(part(cases, 3, 1))), (
+        "neighbours are not always apart"
+    )
+
+
+def test_every_flood_is_a_test_that_has_cases() -> None:
+    for flood in FLOODS:
+        file, _, name = flood.partition("::")
+        before, found, _ = (ROOT / file).read_text("utf-8").partition(f"def {name}(")
+        assert found, flood
+        assert "@pytest.mark.parametrize(" in before.rpartition("\n\n\n")[2], flood
+
+
+def test_the_number_is_the_environments_or_gits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, wanted in (("17", 17), ("all", None)):
+        sampling.number.cache_clear()
+        monkeypatch.setenv(ENVIRONMENT, given)
+        assert sampling.number() == wanted
+    said = {"--is-shallow-repository": "false", "--count": "41", "HEAD": "0123456789abcdef"}
+    monkeypatch.delenv(ENVIRONMENT)
+    monkeypatch.setattr(sampling, "_git", lambda *words: said[words[1]])
+    sampling.number.cache_clear()
+    assert sampling.number() == 41
+    said["--is-shallow-repository"] = "true"
+    sampling.number.cache_clear()
+    assert sampling.number() == 0x01234567
+    monkeypatch.setattr(sampling, "_git", lambda *words: "")
+    sampling.number.cache_clear()
+    assert sampling.number() == 0
+    sampling.number.cache_clear()

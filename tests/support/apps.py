@@ -1,0 +1,148 @@
+"""The apps of a server, made once a process and shared by all tests: making one, and its first answers, take 0.4 s of processor time.
+
+A shared app is the real one of `create_app` or `create_device_app`. It was made with stand-ins for the parts, which find those of the
+caller at each request: a context variable holds them, as every task and thread that serves a request has a copy of its context.
+What the app reads of the settings while it is made is fixed in it; for other values another app is made.
+
+An app that is changed, or that keeps something of its own while it serves (streams), is made for the test: `create_app`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.container import Parts
+from edgefleet_server.composition.device_app import create_device_app
+
+_parts: ContextVar[Any] = ContextVar("parts")
+Create = Callable[[Parts], FastAPI]
+
+
+class AppOf:
+    """An ASGI app: the shared one, with these parts."""
+
+    def __init__(self, create: Create, parts: Any) -> None:
+        self._parts = parts
+        self._app = _shared(create, parts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request from these parts."""
+        before = _parts.set(self._parts)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            _parts.reset(before)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document."""
+        return self._app.openapi()
+
+
+def shared_app(parts: Parts) -> AppOf:
+    """Return the API app with these parts."""
+    return AppOf(create_app, parts)
+
+
+def shared_device_app(parts: Any) -> AppOf:
+    """Return the app of the device listener with these parts, or with the three that it uses."""
+    return AppOf(_device_app, parts)
+
+
+def _device_app(parts: Parts) -> FastAPI:
+    return create_device_app(parts.fleet, parts.signing, parts.registry)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An app, and what it read of the settings while it was made."""
+
+    app: FastAPI
+    settings: Mapping[str, Any]
+
+
+_made: dict[Create, list[_Made]] = {}
+
+
+def _shared(create: Create, parts: Any) -> FastAPI:
+    known = _made.setdefault(create, [])
+    for one in known:
+        if all(getattr(parts.settings, name) == value for name, value in one.settings.items()):
+            return one.app
+    stand_in = _Parts(parts)
+    made = _Made(create(cast("Parts", stand_in)), stand_in.finish())
+    known.append(made)
+    return made.app
+
+
+class _Parts:
+    """Stands for the parts: while an app is made every part is a stand-in too, but for the settings."""
+
+    def __init__(self, first: Any) -> None:
+        self._first = first
+        self._settings: _Settings | None = None
+
+    def finish(self) -> Mapping[str, Any]:
+        """Be the parts of the request from now on; return what was read of the settings until now."""
+        settings, self._first, self._settings = self._settings, None, None
+        return {} if settings is None else settings.finish()
+
+    def __getattr__(self, name: str) -> Any:
+        if self._first is None:
+            return getattr(_parts.get(), name)
+        if name != "settings":
+            return _Part(self, (name,))
+        self._settings = self._settings or _Settings(self._first.settings)
+        return self._settings
+
+
+class _Settings:
+    """Settings that note what is read of them, for as long as an app is made."""
+
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
+        self._read: dict[str, Any] = {}
+
+    def finish(self) -> Mapping[str, Any]:
+        """Return what was read, and refuse to be read again."""
+        self._settings = None
+        return self._read
+
+    def __getattr__(self, name: str) -> Any:
+        if self._settings is None:
+            raise TypeError(f"an app keeps the settings of one test and reads {name} from them: tests cannot share it")
+        self._read[name] = getattr(self._settings, name)
+        return self._read[name]
+
+
+class _Part:
+    """Stands for a part, or for what it holds, that an app keeps: found by its path at each use. Raises TypeError when an app that is
+    being made calls it or asks whether it is true: that would be kept of one test for all others."""
+
+    def __init__(self, parts: _Parts, path: tuple[str, ...]) -> None:
+        self._of, self._path = parts, path
+
+    def _found(self) -> Any:
+        if self._of._first is not None:
+            raise TypeError(f"an app that is being made uses {'.'.join(self._path)}: tests cannot share it")
+        found: Any = _parts.get()
+        for name in self._path:
+            found = getattr(found, name)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if self._of._first is not None:
+            return _Part(self._of, (*self._path, name))
+        return getattr(self._found(), name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._found()(*args, **kwargs)
+
+    def __bool__(self) -> bool:
+        return bool(self._found())
