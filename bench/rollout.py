@@ -38,9 +38,9 @@ from edgefleet_protocol.messages import ModelState, Phase, State  # noqa: E402
 from edgefleet_server.fleet.desired.model import ModelChange  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDevice  # noqa: E402
 from edgefleet_server.rollout.analysis import decide  # noqa: E402
-from edgefleet_server.rollout.analysis.failure_ratio import _log_e  # noqa: E402
 from edgefleet_server.rollout.analysis.model import Counts, Facts, Rule  # noqa: E402
 from edgefleet_server.rollout.controller.controller import RolloutController  # noqa: E402
+from edgefleet_server.rollout.failure_ratio import _log_e  # noqa: E402
 from edgefleet_server.rollout.service import RolloutService  # noqa: E402
 
 NAIVE_DEVICES = 200

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from edgefleet_server.rollout.analysis import failure_ratio
+from edgefleet_server.rollout import failure_ratio
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.model import Counts, Facts, Rule
 

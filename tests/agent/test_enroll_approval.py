@@ -20,7 +20,7 @@ from edgefleet_agent.identity.store import load_identity
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.enrolment.approval import Choice
-from edgefleet_server.fleet.enrolment.pending import PendingState
+from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from tests.agent.field import eventually
 from tests.agent.listener import Listener
 from tests.server.fleet.house import House

@@ -48,11 +48,11 @@ _DECISIONS: Final = _in("server/rollout", *_RULES)
 NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_server.rollout.analysis.decide": _DECISIONS,
     "edgefleet_server.rollout.analysis.webhook_gates": _in("server/rollout", "test_gates.py", *_RULES),
-    "edgefleet_server.rollout.analysis.failure_ratio": _in(
+    "edgefleet_server.rollout.failure_ratio": _in(
         "server/rollout", "test_evidence.py", "test_sequences.py", "test_power.py"
     )
     + _DECISIONS,
-    "edgefleet_server.rollout.analysis.bounded_mean": _in(
+    "edgefleet_server.rollout.bounded_mean": _in(
         "server/rollout", "test_sequences.py", "test_quality.py", "test_measures.py"
     ),
     "edgefleet_server.rollout.analysis.metrics": _in(
@@ -60,12 +60,12 @@ NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "edgefleet_server.rollout.spec.model": _in("server/rollout", "test_quality.py", "test_measures.py", *_RULES),
     "edgefleet_server.rollout.analysis.quality_gate": _in("server/rollout", "test_quality.py", *_RULES),
-    "edgefleet_server.rollout.lint.quality": _in(
+    "edgefleet_server.rollout.lint.quality_findings": _in(
         "server/rollout", "test_quality.py", "test_form_and_the_rest.py", "test_judging.py"
     ),
     "edgefleet_server.rollout.spec.quality": _in("server/rollout", "test_quality.py", "test_spec.py"),
     "edgefleet_server.rollout.store.measurements": _in("server/rollout", "test_measuring.py"),
-    "edgefleet_server.rollout.status.metrics": _in("server/rollout", "test_quality.py"),
+    "edgefleet_server.rollout.status.metric_views": _in("server/rollout", "test_quality.py"),
     "edgefleet_protocol": _in("protocol"),
     "edgefleet_protocol.verify": _in("protocol", "test_verify.py"),
     "edgefleet_protocol.bundle": _in("protocol", "test_bundle.py"),

@@ -22,7 +22,7 @@ from edgefleet_agent.settings import AgentSettings
 from edgefleet_server import settings as server_settings
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import POLICY
-from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.spec.parser import RolloutDocumentIn, RolloutSpecIn
 from edgefleet_server.settings import ServerSettings
 from tests.house.tree import ROOT

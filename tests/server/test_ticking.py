@@ -8,7 +8,7 @@ import pytest
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, EventKind
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError, PendingState
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingState
 from edgefleet_server.process.engine_thread import EngineStuckError
 from edgefleet_server.process.lifecycle import build_engine
 from tests.server.fleet.house import FACTS, KeyedDevice

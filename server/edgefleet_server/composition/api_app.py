@@ -40,7 +40,7 @@ from edgefleet_server.fleet.desired import routes as desired_routes
 from edgefleet_server.fleet.enrolment import routes as enrolment_routes
 from edgefleet_server.fleet.inventory import group_routes
 from edgefleet_server.fleet.inventory import routes as inventory_routes
-from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes

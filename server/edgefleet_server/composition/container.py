@@ -10,7 +10,7 @@ from edgefleet_server.composition.worker_container import build_first_parts
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.observability.health import Health
-from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.registry.service import RegistryService

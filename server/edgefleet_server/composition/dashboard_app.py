@@ -19,7 +19,7 @@ from edgefleet_server.dashboard.fleet.views import FleetPages
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry import publish_page
 from edgefleet_server.dashboard.registry.views import RegistryViews
-from edgefleet_server.dashboard.rollouts import alerts, experiments
+from edgefleet_server.dashboard.rollouts import alert_pages, experiment_pages
 from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
 from edgefleet_server.dashboard.rollouts.views import RolloutPages
 from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
@@ -59,8 +59,8 @@ def _operating(parts: Parts) -> list[Area]:
             rollouts=rollouts,
             registry=registry,
         ),
-        partial(experiments.add_pages, reader=rollouts.experiments, pages=shown),
-        partial(alerts.add_pages, alerts=parts.alerts, registry=registry),
+        partial(experiment_pages.add_pages, reader=rollouts.experiments, pages=shown),
+        partial(alert_pages.add_pages, alerts=parts.alerts, registry=registry),
     ]
 
 

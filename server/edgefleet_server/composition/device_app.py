@@ -20,7 +20,7 @@ from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.fleet.desired.tasks import MAX_RESULT_BYTES, TaskBook
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity, Enrolment
-from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.schemas import EnrollIn, RenewIn
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
 from edgefleet_server.fleet.errors import BadDeviceTokenError, TaskResultTooLargeError

@@ -21,12 +21,12 @@ from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook
 from edgefleet_server.fleet.enrolment.device_token import DeviceAuthenticator
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
-from edgefleet_server.fleet.enrolment.pending import PendingEnrolments
+from edgefleet_server.fleet.enrolment.pending_devices import PendingEnrolments
 from edgefleet_server.fleet.enrolment.revocation import Revocation
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
+from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.labels import DeviceEdits
-from edgefleet_server.fleet.inventory.listing import DeviceLister
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.reported.ingest import ReportBook

@@ -16,7 +16,7 @@ from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import Form, form_of
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate, own_page
-from edgefleet_server.dashboard.live.stream import add_live_route
+from edgefleet_server.dashboard.live.page_stream import add_live_route
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.web import problems
 

@@ -11,14 +11,14 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
-from edgefleet_server.rollout.explanation import DeviceExplanation
 from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SkipIn, SpecIn, UndoIn
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.experiments import ExperimentReader, ExperimentResult, ExperimentView
+from edgefleet_server.rollout.status.explanation import DeviceExplanation
 from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
-from edgefleet_server.rollout.status.strategies import StrategyView, strategies, strategy
+from edgefleet_server.rollout.status.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.web.pagination import ByDevice, ListOf, NewestFirst, paged
 from edgefleet_server.web.preconditions import DryRun, acting, put_location
 from edgefleet_server.web.sparse_fields import ListRoute

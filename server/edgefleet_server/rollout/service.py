@@ -29,8 +29,8 @@ from edgefleet_server.rollout.errors import IllegalStateError, LintError, Reason
 from edgefleet_server.rollout.execution.executor import Executor, event_of
 from edgefleet_server.rollout.lint.cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, lint
-from edgefleet_server.rollout.lint.pacing import pace_findings
 from edgefleet_server.rollout.lint.preview import PlanView, plan, with_findings
+from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import is_countable
 from edgefleet_server.rollout.planner import approvals
@@ -41,9 +41,9 @@ from edgefleet_server.rollout.preparation.metric_collector import MetricCollecto
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.preparation.population import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
+from edgefleet_server.rollout.spec.aliases import with_versions
 from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PREVIOUS, WATCH, Membership, Spec, Supersede
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
-from edgefleet_server.rollout.spec.resolve import with_versions
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError, RolloutEvent, step_rollout
 from edgefleet_server.rollout.status.experiments import ExperimentReader
 from edgefleet_server.rollout.status.reader import FailureReader, RolloutFinder, RolloutReader

@@ -14,7 +14,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.actions.outcomes import outcome
 from edgefleet_server.dashboard.core.qr_code import MAX_CHARS, qr
 from edgefleet_server.fleet.enrolment.approval import Choice
-from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from tests.server.dashboard.fleet import Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_acting import key_of, signed_in

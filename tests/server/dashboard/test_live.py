@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.login import COOKIE
 from edgefleet_server.dashboard.core.render import LIVE_PARTS_KEY
-from edgefleet_server.dashboard.live.stream import as_swap
+from edgefleet_server.dashboard.live.page_stream import as_swap
 from tests.server.dashboard.fleet import ORT, STAGES, Device, Fleet
 from tests.server.dashboard.live_elements import live_elements
 from tests.server.dashboard.serving import served

@@ -9,7 +9,7 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.observability.health import Health
-from edgefleet_server.observability.metrics import Metrics
+from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService

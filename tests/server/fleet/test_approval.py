@@ -15,7 +15,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.enrolment.approval import KEPT, Choice
 from edgefleet_server.fleet.enrolment.model import NewClaim
-from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError, PendingState, Waiting
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingState, Waiting
 from edgefleet_server.fleet.errors import (
     ApprovalExpiredError,
     BadChoiceError,

@@ -23,7 +23,7 @@ from edgefleet_server.fleet.errors import (
     DeviceUnknownError,
     NothingToDeployError,
 )
-from edgefleet_server.fleet.inventory.listing import DeviceQuery, Place
+from edgefleet_server.fleet.inventory.device_list import DeviceQuery, Place
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.registry.errors import ProfileUnknownError, ReleaseUnknownError
 from tests.server.fleet.house import FACTS, PROFILE, House

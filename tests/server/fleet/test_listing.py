@@ -11,8 +11,8 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import BadCursorError
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.fleet.inventory import listing, query_plan
-from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
+from edgefleet_server.fleet.inventory import device_list, query_plan
+from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, _Count
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.tables import FleetDevice
 from tests.server.conftest import KINDS, new_database
@@ -109,7 +109,7 @@ def test_every_order_is_walked_whole_and_back(read: DeviceLister, order: Order, 
 def test_a_search_is_walked_whole_whichever_way_it_is_found(
     read: DeviceLister, monkeypatch: pytest.MonkeyPatch, selector: str, word: str, sort: str, many: int, near: int
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(listing, "NEAR", near)
+    monkeypatch.setattr(device_list, "NEAR", near)
     monkeypatch.setattr(query_plan, "MANY", many)
     order, descending = Order(sort.removeprefix("-")), sort.startswith("-")
     ids: list[str] = []
@@ -135,7 +135,7 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
     assert lister.count("site=hall") == sum(
         n % 2 == 1 and STATUSES[n % 4] is not DeviceStatus.REVOKED for n in range(23)
     )
-    monkeypatch.setattr(listing, "MOST_COUNTED", 5)
+    monkeypatch.setattr(device_list, "MOST_COUNTED", 5)
     capped = lister.page(DeviceQuery(text="d-"))
     assert (capped.total, capped.is_capped) == (5, True)
     nobody = lister.page(DeviceQuery(text="nobody"))
@@ -147,7 +147,7 @@ def test_a_search_narrows_and_is_counted(lister: DeviceLister, monkeypatch: pyte
 def test_what_is_more_than_can_be_told_is_not_counted_at_each_page(
     db: Database, lister: DeviceLister, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "MOST_COUNTED", 5)
+    monkeypatch.setattr(device_list, "MOST_COUNTED", 5)
     query = DeviceQuery(text="d-", limit=3)
     assert lister.page(query).is_capped
     with db.session() as session:

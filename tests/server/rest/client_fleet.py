@@ -15,7 +15,7 @@ from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.desired import Ref, Task
 from edgefleet_protocol.messages import PredictionLine, Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from tests.server.dashboard.fleet import ORT, Device, Fleet, staged
 from tests.server.dashboard.shelf import REPORT, shelve
 from tests.server.fleet.house import FACTS, KeyedDevice

@@ -25,9 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.analysis.bounded_mean import FRACTIONS
 from edgefleet_server.rollout.analysis.decide import decide
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.analysis.metrics import (
     CLIPPED_CAP_PCT,
     INSTALL_WEIGHT,
@@ -36,6 +34,8 @@ from edgefleet_server.rollout.analysis.metrics import (
     scale_of,
 )
 from edgefleet_server.rollout.analysis.model import Advance, Counts, Decision, Facts, RollBack, Rule
+from edgefleet_server.rollout.bounded_mean import FRACTIONS
+from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.spec.model import Bound, Metric, OnBreach, QualityGate, QualityMetric
 

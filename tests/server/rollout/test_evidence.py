@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.analysis.failure_ratio import (
+from edgefleet_server.rollout.failure_ratio import (
     CELLS,
     _log_e,
     clean_needed,

@@ -9,8 +9,8 @@ import pytest
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.inventory.views import DesiredModel, DesiredView, DeviceView, Refusal, ReportedModel
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.rollout.explanation import Place, explain
 from edgefleet_server.rollout.status.devices import RolloutDevice
+from edgefleet_server.rollout.status.explanation import Place, explain
 from tests.server.rollout.fleet_sim import World, stages
 from tests.server.rollout.test_routes import HOST, client_of
 

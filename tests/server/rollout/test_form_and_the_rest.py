@@ -13,7 +13,7 @@ from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.commands.undo import KEEPS
 from edgefleet_server.rollout.lint.findings import Finding
 from edgefleet_server.rollout.lint.preview import plan
-from edgefleet_server.rollout.lint.quality import OUT_OF_REACH, comparable
+from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH, comparable
 from edgefleet_server.rollout.model import Assignment, DeviceQuality, Member, Snapshot, Span, StageRun, StageState
 from edgefleet_server.rollout.placement import CountedStratum
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector

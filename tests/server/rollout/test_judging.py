@@ -20,7 +20,7 @@ from edgefleet_server.rollout.bucketing import cut_of, rank
 from edgefleet_server.rollout.effects import DecisionMade
 from edgefleet_server.rollout.lint.findings import lint
 from edgefleet_server.rollout.lint.preview import plan
-from edgefleet_server.rollout.lint.quality import flaws
+from edgefleet_server.rollout.lint.quality_findings import flaws
 from edgefleet_server.rollout.model import Assignment, DeviceQuality, Member, Snapshot, Span, StageRun, StageState
 from edgefleet_server.rollout.placement import is_countable
 from edgefleet_server.rollout.planner.tick import plan_tick

@@ -12,7 +12,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.lint.pacing import pace_findings, time_to_offer
+from edgefleet_server.rollout.lint.rate_findings import pace_findings, time_to_offer
 from edgefleet_server.rollout.spec.model import CountAs, Limits, Offline, Pacing, Rate, Retries, Window
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
 

@@ -16,12 +16,12 @@ from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Advance, Counts, Decision, Facts, KeepWaiting, Pause, RollBack, Rule
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, stored
-from edgefleet_server.rollout.lint.quality import comparable, devices_needed, out_of_reach
+from edgefleet_server.rollout.lint.quality_findings import comparable, devices_needed, out_of_reach
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.placement import CountedStratum
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, OnBreach, OnFail, QualityGate, QualityMetric
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
-from edgefleet_server.rollout.status.metrics import metric_views
+from edgefleet_server.rollout.status.metric_views import metric_views
 from tests.server.rollout.test_spec import errors_of
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)

@@ -10,7 +10,6 @@ import pytest
 from edgefleet_server.rollout.analysis import decide as analysis_decide
 from edgefleet_server.rollout.analysis import promotion_rule, replay
 from edgefleet_server.rollout.analysis.decide import decide
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.analysis.model import (
     SMALL_STRATUM,
     Advance,
@@ -24,6 +23,7 @@ from edgefleet_server.rollout.analysis.model import (
 )
 from edgefleet_server.rollout.analysis.promotion_rule import rule_for
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
+from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.model import Strength, VerdictKind
 from edgefleet_server.rollout.spec.model import InstallGate, OnFail, Promote
 

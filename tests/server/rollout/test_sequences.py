@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.analysis.bounded_mean import (
+from edgefleet_server.rollout.bounded_mean import (
     FRACTIONS,
     bin_of,
     bounds,
@@ -18,7 +18,7 @@ from edgefleet_server.rollout.analysis.bounded_mean import (
     log_e_above,
     log_e_below,
 )
-from edgefleet_server.rollout.analysis.failure_ratio import threshold
+from edgefleet_server.rollout.failure_ratio import threshold
 
 UNHURRIED = settings(deadline=None)  # a busy machine is no failure
 LOW, HIGH, AT, STEP = -4.0, 4.0, 1.0, 0.05

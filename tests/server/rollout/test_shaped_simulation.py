@@ -15,7 +15,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.effects import Plan, RolloutTransitioned, StageRunTransitioned
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.lint.preview import plan
-from edgefleet_server.rollout.lint.quality import OUT_OF_REACH
+from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState
 from edgefleet_server.rollout.planner.completion import LOOK_AGAIN
 from edgefleet_server.rollout.planner.tick import plan_tick

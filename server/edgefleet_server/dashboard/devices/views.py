@@ -15,7 +15,7 @@ from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, release_of
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout.explanation import DeviceExplanation, ModelExplanation, explain
+from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation, explain
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.model import PredictionsView
 from edgefleet_server.telemetry.service import TelemetryService

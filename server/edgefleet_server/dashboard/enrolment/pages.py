@@ -13,7 +13,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.db.keyset import decode_cursor
-from edgefleet_server.fleet.enrolment.pending import PendingState
+from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.registry.service import RegistryService
 

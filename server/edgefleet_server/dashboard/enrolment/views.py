@@ -9,7 +9,7 @@ from edgefleet_server.db.keyset import PageRequest, cut_page
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook, PendingView, place_of
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import ClaimView
-from edgefleet_server.fleet.enrolment.pending import PendingState
+from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 
 PER_PAGE: Final = 100
 

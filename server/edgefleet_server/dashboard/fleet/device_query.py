@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.fleet.inventory.listing import Order
+from edgefleet_server.fleet.inventory.device_list import Order
 from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Selector, parse_selector
 
 PATH: Final = "/devices"

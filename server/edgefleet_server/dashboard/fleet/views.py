@@ -20,8 +20,8 @@ from edgefleet_server.dashboard.core.rows import (
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
 from edgefleet_server.db.keyset import PageRequest, decode_cursor, encode_cursor
 from edgefleet_server.events.log import EventLog
+from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, Trouble
 from edgefleet_server.fleet.inventory.groups import GroupBook
-from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Facets, Order, Place, Trouble
 from edgefleet_server.fleet.model import Group
 from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.telemetry.series import Trend

@@ -16,7 +16,7 @@ from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
 from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lines
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery
+from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery
 from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, Summary
 from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseView, SourceView
 from edgefleet_server.registry.service import RegistryService

@@ -16,7 +16,7 @@ from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND
 from edgefleet_server.rollout.spec.stages import MAX_STAGES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
-from edgefleet_server.rollout.status.strategies import strategy
+from edgefleet_server.rollout.status.strategy_views import strategy
 
 OWN: Final = "own"
 """The strategy of a rollout with stages of its own."""

@@ -14,7 +14,7 @@ from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
 from edgefleet_server.rollout.status.blockers import WaitView
 from edgefleet_server.rollout.status.devices import RolloutDevice
-from edgefleet_server.rollout.status.metrics import MetricView
+from edgefleet_server.rollout.status.metric_views import MetricView
 from edgefleet_server.rollout.status.model import ApprovalView
 from edgefleet_server.rollout.status.reader import DecisionView, FailedDevice, RolloutView, StageView, StratumView
 

@@ -16,7 +16,7 @@ from edgefleet_server.registry.model import ReleaseState, ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.lint.preview import ExcludedDevice, PlanView
 from edgefleet_server.rollout.service import RolloutService
-from edgefleet_server.rollout.status.strategies import StrategyView, strategies
+from edgefleet_server.rollout.status.strategy_views import StrategyView, strategies
 
 MAX_RELEASES: Final = 30
 SHOWN_DEVICES: Final = 10

@@ -10,7 +10,7 @@ from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect
 from edgefleet_server.dashboard.core.preferences import remember
 from edgefleet_server.dashboard.settings.views import SettingsPages
-from edgefleet_server.dashboard.settings.webhooks import Choice, Cursor, add_webhook_pages
+from edgefleet_server.dashboard.settings.webhook_pages import Choice, Cursor, add_webhook_pages
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.webhook.service import WebhookService
 

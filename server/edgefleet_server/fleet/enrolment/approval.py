@@ -23,7 +23,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.enrolment import store as enrolment_store
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
-from edgefleet_server.fleet.enrolment.pending import PendingState, state_of
+from edgefleet_server.fleet.enrolment.pending_devices import PendingState, state_of
 from edgefleet_server.fleet.errors import BadChoiceError, ClaimUsedUpError
 from edgefleet_server.fleet.selectors import grammar, resolve
 from edgefleet_server.fleet.tables import FleetPending

@@ -34,7 +34,7 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.enrolment import store as enrolment_store
 from edgefleet_server.fleet.enrolment.model import BrokerAddress, ClaimOrder, ClaimView, DeviceIdentity, NewClaim
-from edgefleet_server.fleet.enrolment.pending import ApprovalPendingError, PendingEnrolments, Waiting
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingEnrolments, Waiting
 from edgefleet_server.fleet.errors import (
     BadClaimError,
     BadFactsError,

@@ -11,7 +11,7 @@ from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook, Choice, Decisions, PendingView, place_of
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import ClaimView
-from edgefleet_server.fleet.enrolment.pending import PendingState
+from edgefleet_server.fleet.enrolment.pending_devices import PendingState
 from edgefleet_server.fleet.enrolment.schemas import ClaimTokensOut, EnrollmentIn, PendingChoiceIn, RejectIn
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
 from edgefleet_server.web.pagination import ById, ListOf, paged

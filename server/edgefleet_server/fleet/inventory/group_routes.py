@@ -4,8 +4,8 @@ from fastapi import APIRouter, Response
 
 from edgefleet_server.access.dependency import Operator, Viewer
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.inventory.groups import GroupBook
-from edgefleet_server.fleet.inventory.listing import DeviceLister
 from edgefleet_server.fleet.inventory.routes import DevicePage, devices_page
 from edgefleet_server.fleet.inventory.views import DeviceView
 from edgefleet_server.fleet.model import Group

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Response
 from edgefleet_server.access.dependency import Operator, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest, encode_cursor, rest_of
+from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Order, Place
 from edgefleet_server.fleet.inventory.labels import DeviceEdits, LabelChange
-from edgefleet_server.fleet.inventory.listing import DeviceLister, DeviceQuery, Order, Place
 from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, ReleaseDevice, Summary
 from edgefleet_server.fleet.schemas import DeviceIn, LabelsIn
 from edgefleet_server.registry.service import RegistryService

@@ -23,7 +23,6 @@ from typing import Final, assert_never
 import msgspec
 
 from edgefleet_server.rollout.analysis import quality_gate
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote, threshold, upper_bound
 from edgefleet_server.rollout.analysis.model import (
     SMALL_STRATUM,
     Advance,
@@ -38,6 +37,7 @@ from edgefleet_server.rollout.analysis.model import (
 )
 from edgefleet_server.rollout.analysis.promotion_rule import FEW_EXPOSED
 from edgefleet_server.rollout.analysis.webhook_gates import asked_back_by_gate, held_by_gate
+from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold, upper_bound
 from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Strength
 from edgefleet_server.rollout.spec.model import OnFail
 

@@ -12,8 +12,8 @@ Source: ADR 0051.
 from typing import Final
 
 from edgefleet_server.rollout.analysis import quality_gate
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort
 from edgefleet_server.rollout.analysis.model import Facts
+from edgefleet_server.rollout.failure_ratio import log_e_abort
 
 DOUBT: Final = "doubt"
 LEAST: Final = 2

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from edgefleet_server.rollout.analysis.bounded_mean import bin_of, bounds, log_average, log_e_above, log_e_below
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort
 from edgefleet_server.rollout.analysis.model import DriftFacts, MetricFacts, QualityFacts, QualityVerdict
+from edgefleet_server.rollout.bounded_mean import bin_of, bounds, log_average, log_e_above, log_e_below
+from edgefleet_server.rollout.failure_ratio import log_e_abort
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, OnBreach, QualityGate, QualityMetric
 

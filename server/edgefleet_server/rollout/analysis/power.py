@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, threshold
 from edgefleet_server.rollout.analysis.model import SMALL_STRATUM
 from edgefleet_server.rollout.analysis.promotion_rule import FEW_EXPOSED, devices_needed, rule_in
+from edgefleet_server.rollout.failure_ratio import log_e_abort, threshold
 from edgefleet_server.rollout.spec.model import InstallGate, Spec
 
 BAD_PCT: Final = (10, 20, 50, 100)

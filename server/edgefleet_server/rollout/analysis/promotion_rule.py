@@ -3,8 +3,8 @@
 import math
 from typing import Final, assert_never
 
-from edgefleet_server.rollout.analysis.failure_ratio import clean_needed
 from edgefleet_server.rollout.analysis.model import Rule
+from edgefleet_server.rollout.failure_ratio import clean_needed
 from edgefleet_server.rollout.spec.model import InstallGate, Promote, Spec
 
 FEW_EXPOSED: Final = 10

@@ -11,10 +11,10 @@ import sys
 from typing import Final
 
 from edgefleet_server.rollout.analysis import metrics as analysis_metrics
-from edgefleet_server.rollout.analysis.bounded_mean import log_average
-from edgefleet_server.rollout.analysis.failure_ratio import threshold
 from edgefleet_server.rollout.analysis.metrics import INSTALL_WEIGHT, MetricVerdicts
 from edgefleet_server.rollout.analysis.model import Advance, DriftFacts, Facts, Figures, KeepWaiting, RollBack
+from edgefleet_server.rollout.bounded_mean import log_average
+from edgefleet_server.rollout.failure_ratio import threshold
 from edgefleet_server.rollout.spec.model import OnBreach, Spec
 
 _LOG_MAX: Final = math.log(sys.float_info.max)

@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from edgefleet_protocol.ids import ProfileName
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_promote, threshold
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rule_for, rule_in, stands_in
-from edgefleet_server.rollout.lint.quality import OUT_OF_REACH, flaws, lasting, out_of_reach
+from edgefleet_server.rollout.failure_ratio import log_e_promote, threshold
+from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH, flaws, lasting, out_of_reach
 from edgefleet_server.rollout.model import Bundle
 from edgefleet_server.rollout.placement import Placed, count_places
 from edgefleet_server.rollout.spec.model import InstallGate, Mode, OnFail, Spec, duration_text, profile_of

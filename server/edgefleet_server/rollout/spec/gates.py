@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
-from edgefleet_server.rollout.analysis.failure_ratio import clean_needed
+from edgefleet_server.rollout.failure_ratio import clean_needed
 from edgefleet_server.rollout.spec.fields import (
     SPOILT,
     Advice,

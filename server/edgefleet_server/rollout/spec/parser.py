@@ -49,7 +49,8 @@ from edgefleet_server.rollout.spec.model import (
     Supersede,
     duration_text,
 )
-from edgefleet_server.rollout.spec.pacing import (
+from edgefleet_server.rollout.spec.quality import dump_judges, dump_quality, judges_text
+from edgefleet_server.rollout.spec.rate_limits import (
     MAX_WINDOWS,
     DeviceTermsIn,
     LimitsIn,
@@ -60,7 +61,6 @@ from edgefleet_server.rollout.spec.pacing import (
     dump_retries,
     dump_start_within,
 )
-from edgefleet_server.rollout.spec.quality import dump_judges, dump_quality, judges_text
 from edgefleet_server.rollout.spec.stages import MAX_STAGES, RolloutStageIn, check_stages, size_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES, with_promote
 from edgefleet_server.rollout.spec.targeting import (

@@ -28,8 +28,8 @@ from edgefleet_server.rollout.spec.fields import (
 )
 from edgefleet_server.rollout.spec.gates import Judges, check_judges
 from edgefleet_server.rollout.spec.model import Mode, Promote, Size, StageGate, StageShape, StageSpec
-from edgefleet_server.rollout.spec.pacing import RateIn
 from edgefleet_server.rollout.spec.quality import ALL
+from edgefleet_server.rollout.spec.rate_limits import RateIn
 from edgefleet_server.rollout.spec.targeting import AskedApproval, selector_flaw
 from edgefleet_server.rollout.spec.webhooks import Webhooks
 

@@ -21,7 +21,7 @@ from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Counts, Facts
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, Mode, OnBreach, QualityGate, QualityMetric, Spec
-from edgefleet_server.rollout.status.metrics import MetricView, metric_views
+from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
 from edgefleet_server.telemetry.model import PeriodWindow, agreement_of
 from edgefleet_server.telemetry_views import AgreementView
 

@@ -20,10 +20,9 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote
 from edgefleet_server.rollout.analysis.quality_gate import abort_level
 from edgefleet_server.rollout.assignments import is_exposed, is_failure
-from edgefleet_server.rollout.explanation import DeviceExplanation, Place, explain
+from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Strength, Wait
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
@@ -39,7 +38,8 @@ from edgefleet_server.rollout.status.blockers import (
     stage_waits,
 )
 from edgefleet_server.rollout.status.devices import RolloutDevice, device_lines
-from edgefleet_server.rollout.status.metrics import MetricView, metric_views
+from edgefleet_server.rollout.status.explanation import DeviceExplanation, Place, explain
+from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
 from edgefleet_server.rollout.status.model import ApprovalView, approval_view
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
 from edgefleet_server.rollout.store import assignments, rollouts, summary

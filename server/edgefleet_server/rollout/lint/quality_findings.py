@@ -8,10 +8,10 @@ from datetime import timedelta
 from itertools import islice
 from typing import Final, Literal
 
-from edgefleet_server.rollout.analysis.bounded_mean import clean_needed
 from edgefleet_server.rollout.analysis.device_metrics import MIN_BLOCKS
-from edgefleet_server.rollout.analysis.failure_ratio import threshold
 from edgefleet_server.rollout.analysis.metrics import scale_of
+from edgefleet_server.rollout.bounded_mean import clean_needed
+from edgefleet_server.rollout.failure_ratio import threshold
 from edgefleet_server.rollout.placement import Placed
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, QualityGate, QualityMetric, Spec, duration_text
 from edgefleet_server.rollout.spec.quality import COMPARED, gate_in, is_asked
