@@ -37,7 +37,7 @@ def nothing() -> str:
 '''
 
 
-def changes(path: Path = Path("server", "edgefleet_server", "box.py")) -> list[mutants.Mutant]:  # noqa: B008
+def changes(path: Path = Path("server", "edgefleet_server", "box.py")) -> list[mutants.Mutant]:
     """Return the mutants of the source above."""
     return mutants.mutants_of(path, SOURCE)
 
