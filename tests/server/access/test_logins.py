@@ -9,7 +9,7 @@ from sqlmodel import select
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError, TooManyLoginsError
 from edgefleet_server.access.login_limits import MAX_FAILURES, LoginLimiter
 from edgefleet_server.access.logins import MAX_LINKS, LoginBook
-from edgefleet_server.access.model import NewToken, Role
+from edgefleet_server.access.model import NewToken, Role, SignedIn, is_in_force
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow
 from edgefleet_server.db.database import Database
@@ -126,6 +126,47 @@ def test_revoking_a_token_ends_its_links_and_sessions_and_no_others(db: Database
     other.logins.session_of(kept)
     with db.read() as session:
         assert session.get(SessionRow, cookie.partition("_")[0]) is None
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("ends", "revoked", "is_valid"),
+    [
+        (None, None, True),
+        (HOUR, None, True),
+        (timedelta(0), None, False),
+        (-HOUR, None, False),
+        (None, -HOUR, False),
+        (HOUR, -HOUR, False),
+        (-HOUR, -HOUR, False),
+    ],
+)
+def test_a_session_holds_while_it_and_its_token_hold(
+    ends: timedelta | None, revoked: timedelta | None, is_valid: bool
+) -> None:
+    now = HandClock().now()
+    token_ends = None if ends is None else now + ends
+    revoked_at = None if revoked is None else now + revoked
+    assert is_in_force(token_ends, revoked_at, now) == is_valid
+    found = SignedIn("s", "", now + HOUR, "t", "ann", [], token_ends, revoked_at)
+    assert found.is_valid(now) == is_valid
+    assert not found.is_valid(now + HOUR)
+
+
+def test_no_session_is_opened_for_a_token_that_was_revoked_or_ended_since(db: Database) -> None:
+    door = Door(db, lasts=HOUR)
+    principal = door.access.authenticate(door.made.token)
+    assert door.logins.open_session(principal).session.principal == principal
+    door.clock.turn(hours=1)
+    with pytest.raises(LoginRefusedError, match="not valid any more"):
+        door.logins.open_session(principal)
+    other = Door(db)
+    principal = other.access.authenticate(other.made.token)
+    other.access.revoke_token(principal.id)
+    with pytest.raises(LoginRefusedError, match="not valid any more"):
+        other.logins.open_session(principal)
 
 
 def test_a_session_does_not_outlive_its_token(db: Database) -> None:

@@ -14,7 +14,17 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.rollout.analysis import metrics as analysis_metrics
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.metrics import quality_facts
-from edgefleet_server.rollout.analysis.model import Advance, Counts, Decision, Facts, KeepWaiting, Pause, RollBack, Rule
+from edgefleet_server.rollout.analysis.model import (
+    Advance,
+    Counts,
+    Decision,
+    Facts,
+    KeepWaiting,
+    MetricFacts,
+    Pause,
+    RollBack,
+    Rule,
+)
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, stored
 from edgefleet_server.rollout.lint.quality_findings import comparable, devices_needed, out_of_reach
 from edgefleet_server.rollout.model import DeviceQuality, Span
@@ -135,6 +145,34 @@ def test_values_are_counted_in_twenty_bins_a_margin(metric: QualityMetric, low: 
     assert (scale.low, scale.high, scale.at, scale.step) == pytest.approx(
         (low, high, at, at / analysis_metrics.BINS_A_MARGIN)
     )
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        (LATENCY, math.log(1.042), "+4.2 %"),
+        (LATENCY, math.log(0.9), "-10 %"),
+        (ERRORS, 0.0012, "+0.0012"),
+        (AGREEMENT, 0.03, "0.97"),
+        (NONFINITE, 0.0012, "0.0012"),
+        (JOULES, math.log(1.5), "3"),
+        (JOULES, 0.0, "2"),
+    ],
+)
+def test_a_value_is_told_in_the_unit_of_its_bound(metric: QualityMetric, value: float, words: str) -> None:
+    scale = analysis_metrics.scale_of(metric)
+    one = MetricFacts(
+        name=metric.name,
+        bound=metric.bound,
+        value=metric.value,
+        on_breach=metric.on_breach,
+        low=scale.low,
+        high=scale.high,
+        at=scale.at,
+        step=scale.step,
+        bins=[],
+    )
+    assert analysis_metrics.told(one, value) == words
 
 
 @pytest.mark.parametrize("value", [0.5, 2.0])
