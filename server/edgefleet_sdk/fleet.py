@@ -13,6 +13,7 @@ from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import explained
 from edgefleet_cli.core.options import resolve
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.flat_rows import device_row, frame, rollout_row
 from edgefleet_cli.importing.release_names import pinned
 from edgefleet_cli.importing.resolver import resolved
 from edgefleet_cli.release.conversion.conversion_options import ImportFlags, Precision, make_request
@@ -22,16 +23,7 @@ from edgefleet_cli.release.render import is_over
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
 from edgefleet_sdk.model_export import save_model, write_samples
-from edgefleet_sdk.notebook_answers import (
-    Answer,
-    deployed,
-    device_explained,
-    device_row,
-    frame,
-    published,
-    rolled_out,
-    rollout_row,
-)
+from edgefleet_sdk.notebook_answers import Answer, deployed, device_explained, published, rolled_out
 
 T = TypeVar("T")
 

@@ -11,9 +11,10 @@ import pytest
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import CliError, UsageError
 from edgefleet_cli.core.reply import Reply
+from edgefleet_cli.flat_rows import frame
 from edgefleet_sdk import Fleet
 from edgefleet_sdk.model_export import save_model, write_samples
-from edgefleet_sdk.notebook_answers import Answer, frame, published
+from edgefleet_sdk.notebook_answers import Answer, published
 from tests.cli.conftest import Server
 from tests.cli.fleet_stub import Stub, page, rollout
 from tests.converters.graphs import classifier

@@ -56,7 +56,7 @@ def _convert(session: Session, request: flags.ModelRequest, folder: Path) -> int
     if session.out.is_for_eyes:
         _show(session, result.value)
     else:
-        session.out.rows(result.raw, result.value.bundles, BUNDLES)
+        session.out.rows(result.raw, result.value.made(), BUNDLES)
     return EXIT_FAILED if result.value.refused or not result.value.bundles else EXIT_OK
 
 
@@ -64,13 +64,13 @@ def _show(session: Session, result: Conversion) -> None:
     file = Path(result.report_path)
     report = struct_of(json.loads(file.read_text(encoding="utf-8")), Report) if file.is_file() else Report()
     show_candidates(session.out, report)
-    show_result(session.out, Release(bundles=result.bundles, refused=result.refused))
+    show_result(session.out, Release(bundles=result.made(), refused=result.refused))
     judged_on = report.data.judged_on
     if judged_on == "random input only":
         session.out.note("judged on random input only; --calibration, and --eval with labels, judge by your own data")
     elif judged_on:
         session.out.note(f"judged on {judged_on}")
-    bundles = result.bundles
+    bundles = result.made()
     if bundles:
         folder = _short(Path(bundles[0].path).parent)
         session.out.note(f"{len(bundles)} bundle{'s' if len(bundles) != 1 else ''} in {folder}")

@@ -50,10 +50,15 @@ class MadeBundle(Bundle, frozen=True):
 class Conversion(Struct, frozen=True):
     """What a conversion came to."""
 
-    bundles: tuple[MadeBundle, ...] = ()
+    bundles: tuple[dict[str, Any], ...] = ()
     refused: tuple[Refused, ...] = ()
     report_path: str = ""
     report_html_path: str = ""
+
+    def made(self) -> tuple[MadeBundle, ...]:
+        """Return the bundles; what only a server knows of one, such as when it was signed, is null in a conversion's result."""
+        known = [{key: value for key, value in one.items() if value is not None} for one in self.bundles]
+        return tuple(struct_of(one, MadeBundle) for one in known)
 
 
 class _Message(Struct, frozen=True):
