@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgefleet_cli.core.api.device import Window
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.device.telemetry.metric_windows import metric_rows
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_server.access.model import Role

@@ -12,7 +12,7 @@ import pytest
 
 from edgefleet_cli.core.api.capture import SealedCapture
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.reply import Reply
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.device.captures.capture_files import make_key, open_folder, read_key, save
 from edgefleet_protocol.hpke import SealedError, about_record, key_id, new_key, public_of, seal
 from tests.cli.conftest import Edgectl

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgefleet_cli.core.api.device import Device
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.deployment.deployer import DONE, SERVING, DeviceOutcome, exit_code, judge
 
 _REF = "digits@1.1.0"

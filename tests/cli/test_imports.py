@@ -37,7 +37,7 @@ def test_building_the_whole_command_tree_imports_nothing_heavy() -> None:
 
 def test_one_command_is_made_alone_and_asks_the_server_without_the_rest_of_httpx() -> None:
     made = "from edgefleet_cli.tree import build\nassert list(build('device').commands) == ['device']\n"
-    loaded = _modules_after(made + "import edgefleet_cli.core.api_client")
+    loaded = _modules_after(made + "import edgefleet_cli.core.transport.api_client")
     assert "httpx" in loaded
     assert not loaded & {"rich.progress", "pygments", "click", "numpy"}
     assert "edgefleet_cli.rollout.commands" not in loaded

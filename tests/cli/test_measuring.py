@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgefleet_cli.core.api.device import Window
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.device_measurement import energy, figures_of
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Stub, page

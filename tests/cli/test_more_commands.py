@@ -16,7 +16,7 @@ from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.contexts import Context, load_contexts
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.options import time_of
-from edgefleet_cli.core.reply import Reply
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.device.device_filters import DeviceListFilter
 from edgefleet_cli.render.sparkline import bar, spark, thinned
 from tests.cli.conftest import Edgectl

@@ -15,7 +15,7 @@ import yaml
 from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import Page, Reply, struct_of
+from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
 from edgefleet_cli.release.render import BUNDLES, exit_code, failures, show_result
 from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, fitting

@@ -9,7 +9,7 @@ import pytest
 
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.render import show_result
 from edgefleet_cli.render.format import milliseconds, predicted, size
 from edgefleet_cli.render.output import Output

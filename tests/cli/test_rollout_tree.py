@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from edgefleet_cli.core.api.rollout import Metric, Rollout
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.rollout.stage_tree import live_view, metric_text, rollout_tree
 from tests.cli.fleet_stub import NOON, cell, counts, rollout, stage
 

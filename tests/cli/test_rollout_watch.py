@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from edgefleet_cli.core.api.rollout import Rollout
-from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.errors import ServerUnreachableError
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import Reply, struct_of
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.reply import Reply, struct_of
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.rollout.client import AWAY_S, POLL_S, Rollouts
 from edgefleet_cli.rollout.render import exit_code

@@ -10,7 +10,7 @@ import pytest
 
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import CliError, UsageError
-from edgefleet_cli.core.reply import Reply
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.flat_rows import frame
 from edgefleet_sdk import Fleet
 from edgefleet_sdk.model_export import save_model, write_samples

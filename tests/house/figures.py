@@ -11,7 +11,6 @@ import json
 import re
 import sys
 import tempfile
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -20,33 +19,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from tests.house.test_layout import MAX_MODULES, ROLES, contracts, dotted
 from tests.house.tree import PACKAGES, ROOT, python_sources, tracked
 
-MAX_MODULES: Final = 15
-MIN_MODULES: Final = 3
-MAX_NESTING: Final = 4
-ROLE_NAMES: Final = frozenset(
-    {"routes", "schemas", "service", "store", "tables", "model", "errors", "rules", "ports",
-     "commands", "client", "render", "pages", "views"}
-)  # fmt: skip
-"""Base names that mean the same in every package, and so may occur in several."""
 _FROM_OUTSIDE: Final = re.compile(r"(fleet|agent|security|converters|ecosystem|aesthetics)\.md §|[Dd]esign README")
 _DISTRIBUTIONS: Final = {"agent": ("agent/",), "server": ("server/", "converters/", "firmware-profiles/")}
-
-
-def name_of(path: Path) -> str:
-    """Return the dotted name of a module of the packages."""
-    parts = path.with_suffix("").parts[1:]
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @cache
 def modules() -> Mapping[str, Path]:
     """Return every module of the packages without `__init__` and migrations, by its dotted name."""
     return {
-        name_of(path): path
-        for path in python_sources()
-        if path.name != "__init__.py" and "migrations" not in path.parts
+        dotted(path): path for path in python_sources() if path.name != "__init__.py" and "migrations" not in path.parts
     }
 
 
@@ -71,7 +55,7 @@ def shared_base_names() -> dict[str, list[str]]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, path in modules().items():
         part = next(one for one, prefixes in _DISTRIBUTIONS.items() if str(path).startswith(prefixes))
-        if path.stem not in ROLE_NAMES and path.stem != "__main__":
+        if path.stem not in ROLES and path.stem != "__main__":
             found[part, path.stem].append(name)
     return {f"{part}: {stem}": sorted(names) for (part, stem), names in sorted(found.items()) if len(names) > 1}
 
@@ -161,14 +145,6 @@ def own_inheritance(root: str) -> list[str]:
     )
 
 
-def contracts() -> list[dict[str, Any]]:
-    """Return the import contracts of pyproject.toml."""
-    found: list[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"][
-        "contracts"
-    ]
-    return found
-
-
 def lines_of(*prefixes: str) -> int:
     """Count the lines of tracked Python files below these folders."""
     return sum(
@@ -200,7 +176,7 @@ def _traced_tick() -> dict[str, int]:
     def look(frame: FrameType, event: str, argument: object) -> None:
         file = frame.f_code.co_filename
         if event == "call" and file.startswith(str(ROOT)) and any(f"/{package}/" in file for package in PACKAGES):
-            name = name_of(Path(file).relative_to(ROOT))
+            name = dotted(Path(file).relative_to(ROOT))
             if not entered or entered[-1] != name:
                 entered.append(name)
 

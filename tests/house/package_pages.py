@@ -10,7 +10,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from tests.house.figures import docstring, name_of
+from tests.house.figures import docstring
+from tests.house.test_layout import dotted
 from tests.house.tree import PACKAGES, ROOT, python_sources
 
 FOLDER = Path("docs/reference/packages")
@@ -37,7 +38,7 @@ def page(root: str) -> str:
     parts = [_HEAD.format(folder=FOLDER, name=Path(root).name)]
     for folder in sorted(rooms):
         if folder != Path(root):
-            parts.append(f"## `{name_of(folder / '__init__.py').partition('.')[2]}`\n")
+            parts.append(f"## `{dotted(folder / '__init__.py').partition('.')[2]}`\n")
         parts.append(f"{docstring(folder / '__init__.py')}\n" if folder / "__init__.py" in rooms[folder] else "")
         rows = [path for path in rooms[folder] if path.name != "__init__.py"]
         if rows:

@@ -14,7 +14,7 @@ import pytest
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.errors import BadAnswerError
-from edgefleet_cli.core.reply import Page, Reply, struct_of
+from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
 from tests.house.api_structs import DOCUMENT, FOLDER, MODULES, Writer, module_of, modules
 
 

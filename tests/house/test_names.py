@@ -219,7 +219,7 @@ def test_steps_of_the_sandbox_take_what_they_are_called_with() -> None:
 
 def test_commands_of_edgectl_are_where_its_tree_says() -> None:
     for module in cli_tree._GROUPS.values():
-        assert resolves(f"edgefleet_cli.commands.{module}", "app"), module
+        assert resolves(f"edgefleet_cli.{module}", "app"), module
     for place in cli_tree._COMMANDS.values():
         module, _, function = place.partition(":")
         assert resolves(f"edgefleet_cli.{module}", function), place

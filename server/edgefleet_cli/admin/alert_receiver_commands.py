@@ -72,7 +72,7 @@ def delete(
     ctx: typer.Context, receiver_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.receivers)]
 ) -> None:
     """Make a receiver's URL useless at once."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.confirm(f"Delete alert receiver {receiver_id}?")

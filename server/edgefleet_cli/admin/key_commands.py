@@ -58,7 +58,7 @@ def show(
 ) -> None:
     """Show one role, its key ids in full."""
     from edgefleet_cli.core.api.key import Role
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.out.one(session.api.get(f"/keys/{part(role)}", Role), KEYS, lambda one: _show(session, one))

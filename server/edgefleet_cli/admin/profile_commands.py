@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.api.cost import CostState
-from edgefleet_cli.core.reply import Page, Reply, reply_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Page, Reply, reply_of
 from edgefleet_cli.release.render import EXAMPLES, cost_fields
 from edgefleet_cli.render.format import flat_fields, text
 from edgefleet_cli.render.output import Column, Sheet
@@ -102,7 +102,7 @@ def show(
     shipped: Shipped = False,
 ) -> None:
     """Show a profile with all its facts; `-o yaml` gives a file for `publish --profile FILE`."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     profile = Reply(_shipped_one(name), Profile) if shipped else session.api.get(f"/profiles/{part(name)}", Profile)
@@ -120,7 +120,7 @@ def cost(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.profiles)]
 ) -> None:
     """Show what the cost model of a profile rests on: models that devices reported on, and how far off it is."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     state = session.api.get(f"/profiles/{part(name)}/cost", CostState)

@@ -19,9 +19,9 @@ from msgspec import Struct
 
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import BadAnswerError, CliError, UsageError
-from edgefleet_cli.core.reply import reply_of, struct_of
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import child_flags, python_module, require
+from edgefleet_cli.core.transport.reply import reply_of, struct_of
 from edgefleet_cli.render.output import Column, Sheet
 
 READY_S: Final = 90.0
@@ -165,7 +165,7 @@ def _repeat(session: Session, done: subprocess.CompletedProcess[bytes]) -> int:
 def _started(session: Session, folder: Path, flags: list[str], ca_file: str | None) -> Running:
     """Start a server and wait until it is ready. ca_file: of the CA of the certificate that its settings may name."""
     if ca_file is not None:
-        from edgefleet_cli.core.api_client import verification
+        from edgefleet_cli.core.transport.api_client import verification
 
         verification("https://", ca_file)  # one that cannot be read is told of before anything runs
     (folder / "run").mkdir(mode=0o700, exist_ok=True)
@@ -227,7 +227,7 @@ def _is_alive(pid: int) -> bool:
 def _is_ready(url: str, ca_file: str | None) -> bool:
     import httpx
 
-    from edgefleet_cli.core.api_client import verification
+    from edgefleet_cli.core.transport.api_client import verification
 
     try:
         return httpx.get(f"{url}/readyz", timeout=2.0, verify=verification(url, ca_file)).is_success

@@ -15,7 +15,7 @@ from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.webhook import Attempt, Delivery, NewSecret, Secret, Webhook
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
 app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed CloudEvents.", no_args_is_help=True)
 
@@ -189,7 +189,7 @@ def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
 
 
 def _path(webhook_id: str) -> str:
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     return f"/webhooks/{part(webhook_id)}"
 

@@ -117,7 +117,7 @@ def selectors(incomplete: str) -> list[str]:
 
 def deliveries(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the deliveries of the webhook that stands before."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     webhook = ctx.params.get("webhook_id")
     path = f"/webhooks/{part(str(webhook))}/deliveries"
@@ -126,7 +126,7 @@ def deliveries(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def aliases(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the aliases of the model that stands before."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     model = ctx.params.get("model")
     path = f"/models/{part(str(model))}/aliases"

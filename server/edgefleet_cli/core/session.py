@@ -14,7 +14,7 @@ from edgefleet_cli.core.options import META_KEY, GlobalOptions, resolve
 from edgefleet_cli.render.output import Output
 
 if TYPE_CHECKING:
-    from edgefleet_cli.core.api_client import ApiClient
+    from edgefleet_cli.core.transport.api_client import ApiClient
 
 _SESSION_KEY = "edgefleet_cli.core.session"
 
@@ -82,7 +82,7 @@ class Session:
     @cached_property
     def api(self) -> ApiClient:
         """Return the client of the chosen server."""
-        from edgefleet_cli.core.api_client import ApiClient
+        from edgefleet_cli.core.transport.api_client import ApiClient
 
         timeout_s = self.options.timeout_s
         return ApiClient(

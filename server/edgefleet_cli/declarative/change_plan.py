@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.errors import EXIT_CONFLICT, EXIT_NOT_FOUND, CliError, UsageError
 from edgefleet_cli.core.files import write_private
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.declarative.document import Document, Spec
 from edgefleet_cli.declarative.resource_kinds import KINDS, Found, Made
 from edgefleet_cli.render.output import Column, Sheet

@@ -197,7 +197,7 @@ def get(
     ] = None,
 ) -> None:
     """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
     from edgefleet_cli.declarative.resource_kinds import KINDS
 
     session = Session.of(ctx)

@@ -13,8 +13,8 @@ from edgefleet_cli.core.api.fleet import Group
 from edgefleet_cli.core.api.model import Alias, Model
 from edgefleet_cli.core.api.rollout import Plan, Rollout
 from edgefleet_cli.core.api.webhook import NewSecret, Webhook
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.errors import ApiError
+from edgefleet_cli.core.transport.api_client import ApiClient, part
 from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form, Spec
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.clock import SystemClock
-from edgefleet_cli.core.reply import Document
+from edgefleet_cli.core.transport.reply import Document
 from edgefleet_cli.demo.narration import Say
 from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.rollout.client import Rollouts

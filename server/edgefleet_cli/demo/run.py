@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.contexts import Context, ContextFile
 from edgefleet_cli.core.errors import EXIT_OK, CliError, UsageError
 from edgefleet_cli.core.files import write_private
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import Document
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import python_module, require
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.reply import Document
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, find_example
 from edgefleet_cli.demo.feed import Feed
 from edgefleet_cli.demo.narration import tell

@@ -11,10 +11,10 @@ from edgefleet_cli.core.api.device import ReportedModel, Window
 from edgefleet_cli.core.api.enrollment import ClaimTokens
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import CliError
-from edgefleet_cli.core.reply import Document, Reply
+from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.demo import demo_devices, demo_rollouts
 from edgefleet_cli.demo.demo_devices import Device
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, Images

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgefleet_cli.core.api.enrollment import Claim as KnownClaim
     from edgefleet_cli.core.api.enrollment import Pending
-    from edgefleet_cli.core.reply import Document
+    from edgefleet_cli.core.transport.reply import Document
 MAX_SHOWN = 10
 AT_ONCE = 500
 
@@ -224,7 +224,7 @@ def revoke_claim(
     ],
 ) -> None:
     """Make a claim token worthless, for example one that leaked. Devices that are in stay; who waits with it waits no longer."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.confirm(f"Revoke the claim token {claim}? Nobody can enrol with it any more.")

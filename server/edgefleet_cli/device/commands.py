@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgefleet_cli.core.api.device import Device
     from edgefleet_cli.core.api.enrollment import NewClaim
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
 app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
@@ -39,7 +39,7 @@ add_metrics_command(app)
 def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Show a device: what it runs, what it should run, its health."""
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     device = session.api.get(f"/devices/{part(device_id)}", Device)
@@ -89,7 +89,7 @@ def events(
 ) -> None:
     """List what happened on a device, newest first."""
     from edgefleet_cli.core.api.fleet import Event
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.fleet.render import EVENTS
 
     session = Session.of(ctx)
@@ -104,8 +104,8 @@ def measure(
 ) -> None:
     """Run a release on a device on its golden inputs, without deploying it, and tell latency, memory and energy. Exit 1 if not."""
     from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.api_client import part
-    from edgefleet_cli.core.reply import reply_of
+    from edgefleet_cli.core.transport.api_client import part
+    from edgefleet_cli.core.transport.reply import reply_of
     from edgefleet_cli.release.device_measurement import DEFAULT_WAIT_S, MEASURED, Measurer, show_measured
 
     session = Session.of(ctx)
@@ -141,7 +141,7 @@ def label(
 ) -> None:
     """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     if selector is not None:
@@ -169,7 +169,7 @@ def set_profile(
 ) -> None:
     """Set the hardware profile of a device by hand, over the one the server chose."""
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     device = session.api.patch(f"/devices/{part(device_id)}", {"profile": profile}, Device)
@@ -208,7 +208,7 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
 @app.command("decommission")
 def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Revoke a device's identity: the server neither hears nor serves it any more; it must be enrolled again."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.confirm(f"Revoke {device_id}? It keeps running its models, and the server no longer hears it.")

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from edgefleet_cli.core.api_client import PAGE_SIZE
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.transport.api_client import PAGE_SIZE
 from edgefleet_cli.render.format import until_s
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
 STATUSES = ("online", "offline", "unknown", "revoked")
 _NEVER = float("inf")

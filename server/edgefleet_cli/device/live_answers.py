@@ -10,12 +10,12 @@ from functools import partial
 
 from edgefleet_cli.core.api.capture import Prediction, Predictions
 from edgefleet_cli.core.api.device import Watch
-from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import DeviceNotShownError
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import Reply, struct_of
-from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.api_client import part
+from edgefleet_cli.core.transport.reply import Reply, struct_of
+from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import milliseconds, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
 

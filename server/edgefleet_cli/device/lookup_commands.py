@@ -17,7 +17,7 @@ from edgefleet_cli.render.format import pairs, text
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.reply import Page, Reply
+    from edgefleet_cli.core.transport.reply import Page, Reply
 
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
@@ -56,7 +56,7 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
 ) -> None:
     """List devices; with --watch until Ctrl-C (or --timeout: exit 8)."""
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.reply import Page
+    from edgefleet_cli.core.transport.reply import Page
     from edgefleet_cli.device.device_filters import DeviceListFilter
 
     session = Session.of(ctx)
@@ -81,7 +81,7 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
 def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Say why a device does not run what it should, and what would move it. Exit 1 when something is not as it should be."""
     from edgefleet_cli.core.api.device import DeviceExplanation
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.device_explain import WHY
 
     session = Session.of(ctx)
@@ -132,7 +132,7 @@ def unpin(ctx: typer.Context, device_id: DeviceArgument) -> None:
 
 def _label(session: Session, device_id: str, labels: dict[str, str | None]) -> Reply[Device]:
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     return session.api.patch(f"/devices/{part(device_id)}", {"labels": labels}, Device)
 

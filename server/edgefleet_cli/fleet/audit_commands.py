@@ -46,7 +46,7 @@ def list_entries(
 ) -> None:
     """List who changed what, newest first; `-o csv` for a spreadsheet."""
     from edgefleet_cli.core.api.access import Audit
-    from edgefleet_cli.core.reply import Page
+    from edgefleet_cli.core.transport.reply import Page
 
     session = Session.of(ctx)
     begin = None if since is None else time_of(since, session.clock.now())

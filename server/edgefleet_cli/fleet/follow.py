@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, Final
 
 from edgefleet_cli.core.api.fleet import Event
-from edgefleet_cli.core.api_client import ApiClient
 from edgefleet_cli.core.clock import SystemClock
-from edgefleet_cli.core.reply import Reply
-from edgefleet_cli.core.server_retry import ServerRetry
-from edgefleet_cli.core.sse import events_of
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.server_retry import ServerRetry
+from edgefleet_cli.core.transport.sse import events_of
 from edgefleet_cli.fleet.render import EVENTS, what
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Output, visible

@@ -62,7 +62,7 @@ def change(
 ) -> None:
     """Give a group another selector; refused while an open rollout names it."""
     from edgefleet_cli.core.api.fleet import Group
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     group = session.api.patch(f"/groups/{part(name)}", {"selector": selector}, Group)
@@ -82,7 +82,7 @@ def list_groups(ctx: typer.Context) -> None:
 def show(ctx: typer.Context, name: Name) -> None:
     """Show a group."""
     from edgefleet_cli.core.api.fleet import Group
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.out.one(session.api.get(f"/groups/{part(name)}", Group), SHEET, lambda entry: _show(session, entry))
@@ -96,7 +96,7 @@ def _show(session: Session, group: Group) -> None:
 def members(ctx: typer.Context, name: Name) -> None:
     """List the devices that are in a group now."""
     from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.render import device_sheet
 
     session = Session.of(ctx)
@@ -107,7 +107,7 @@ def members(ctx: typer.Context, name: Name) -> None:
 @app.command("delete")
 def delete(ctx: typer.Context, name: Name) -> None:
     """Forget a group; its devices stay as they are."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.confirm(f"Delete the group {name}? Selectors that name it are refused then.")

@@ -15,7 +15,7 @@ def top(ctx: typer.Context) -> None:
 
     Without a terminal it shows them once, as text or with -o json as one object.
     """
-    from edgefleet_cli.core.server_retry import ServerRetry
+    from edgefleet_cli.core.transport.server_retry import ServerRetry
     from edgefleet_cli.fleet.top_screen import EVERY_S, Top, drawn
 
     session = Session.of(ctx)

@@ -13,9 +13,9 @@ from msgspec import Struct
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.fleet import Event, FleetSummary
 from edgefleet_cli.core.api.rollout import Rollout
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.errors import ApiError
-from edgefleet_cli.core.reply import Document, Page, Reply, reply_of
+from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.reply import Document, Page, Reply, reply_of
 from edgefleet_cli.device.render import errors_of
 from edgefleet_cli.device.telemetry.trends import trends, windows_of
 from edgefleet_cli.fleet.render import EVENTS

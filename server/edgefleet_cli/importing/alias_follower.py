@@ -27,7 +27,6 @@ import platformdirs
 
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.api.rollout import Rollout
-from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import (
     EXIT_CONFLICT,
     ApiError,
@@ -38,8 +37,9 @@ from edgefleet_cli.core.errors import (
     UsageError,
 )
 from edgefleet_cli.core.files import write_whole
-from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.api_client import part
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.importing.addresses import MlflowAddress, parse_address
 from edgefleet_cli.importing.mlflow import Registry, RegistryUnreachableError
 from edgefleet_cli.importing.resolver import fetch_context_of, resolved

@@ -12,8 +12,8 @@ from msgspec import Struct
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.options import parse_duration_s
-from edgefleet_cli.core.reply import Page
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
@@ -158,7 +158,7 @@ def write_back(
     """Tell the registry how the rollout of a version of it stands: tags edge.rollout and, once finished, edge.deployed."""
     from edgefleet_cli.core.api.release import Release
     from edgefleet_cli.core.api.rollout import Rollout
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.importing.write_back import tags_of, tell_registry
 
     session = Session.of(ctx)

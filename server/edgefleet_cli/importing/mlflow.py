@@ -17,7 +17,7 @@ import httpx
 from msgspec import Struct
 
 from edgefleet_cli.core.errors import CliError, UsageError
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.importing.addresses import MlflowAddress, S3Address
 from edgefleet_cli.importing.downloads import TIMEOUT, Downloader
 from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, HostileNameError, ImportFailedError, place_for

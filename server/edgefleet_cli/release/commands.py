@@ -55,7 +55,7 @@ def list_releases(
 def show(ctx: typer.Context, ref: Ref) -> None:
     """Show a release: its bundles, what was refused and why."""
     from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     release = session.api.get(f"/releases/{part(ref)}", Release)
@@ -66,7 +66,7 @@ def show(ctx: typer.Context, ref: Ref) -> None:
 def performance(ctx: typer.Context, ref: Ref) -> None:
     """Compare what was predicted of a release, with its error, with what devices reported."""
     from edgefleet_cli.core.api.cost import Performance
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     page = session.api.page(f"/releases/{part(ref)}/performance", Performance)
@@ -80,7 +80,7 @@ def performance(ctx: typer.Context, ref: Ref) -> None:
 def devices(ctx: typer.Context, ref: Ref) -> None:
     """List the devices that have or want a release."""
     from edgefleet_cli.core.api.release import ReleaseDevice
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.out.items(session.api.pages(f"/releases/{part(ref)}/devices", ReleaseDevice), DEVICES)
@@ -93,8 +93,8 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
 ) -> None:
     """Write the conversion report of a release as an HTML page and print where; -o json prints its figures instead."""
-    from edgefleet_cli.core.api_client import part
     from edgefleet_cli.core.files import write_whole
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     path = f"/releases/{part(ref)}/report"
@@ -110,7 +110,7 @@ def report(
 def cancel(ctx: typer.Context, ref: Ref) -> None:
     """End the conversions of a release that wait or run; bundles that are signed stay."""
     from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     release = session.api.post(f"/releases/{part(ref)}:cancel", {}, Release)

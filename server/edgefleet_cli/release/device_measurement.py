@@ -11,8 +11,8 @@ import msgspec
 
 from edgefleet_cli.core.api.device import Device, Window
 from edgefleet_cli.core.api.release import Deployment, Release, Skipped
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.transport.api_client import ApiClient, part
 from edgefleet_cli.render.format import milliseconds, predicted, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.progress import board

@@ -66,7 +66,7 @@ def show(
     """Show a model and its releases."""
     from edgefleet_cli.core.api.model import Model
     from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     model = session.api.get(f"/models/{part(name)}", Model)
@@ -94,7 +94,7 @@ def compare(
 ) -> None:
     """Compare two versions of a model, profile by profile: what got better, what got worse."""
     from edgefleet_cli.core.api.model import Comparison
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.release.version_comparison import CHANGES, rows_of, show_comparison
 
     model, at, old = before.partition("@")
@@ -135,7 +135,7 @@ def pull(
 
 
 def _alias_path(model: str, alias: str = "") -> str:
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     path = f"/models/{part(model)}/aliases"
     return f"{path}/{part(alias)}" if alias else path

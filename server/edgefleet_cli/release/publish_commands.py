@@ -125,7 +125,7 @@ def _publish(
     session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool, measure_on: list[str]
 ) -> Release:
     from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.reply import Reply, reply_of
+    from edgefleet_cli.core.transport.reply import Reply, reply_of
     from edgefleet_cli.release.publisher import DEFAULT_WAIT_S, Publisher
 
     publisher = Publisher(session.api, session.out, session.clock)

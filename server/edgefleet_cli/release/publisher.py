@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgefleet_cli.core.api.release import Release
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import WaitTimeoutError
-from edgefleet_cli.core.reply import Document, Reply
+from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, read_source
 from edgefleet_cli.release.render import is_over

@@ -1,4 +1,4 @@
-"""`--watch`: a list that is shown anew as it changes. On a terminal it is redrawn, else each new or changed item is one record."""
+"""`--watch`: a list that is shown again as it changes. On a terminal it is redrawn; otherwise each new or changed item is one record."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import Document, Page
-from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Document, Page
+from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.output import Output, Sheet
 
 T = TypeVar("T")

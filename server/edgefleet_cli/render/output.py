@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgefleet_cli.core.options import Color, Format
-from edgefleet_cli.core.reply import Document, Page, Reply
+from edgefleet_cli.core.transport.reply import Document, Page, Reply
 from edgefleet_protocol.errors import EdgefleetError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgefleet_cli.core.api.rollout import Plan, Rollout, RolloutDevice
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.reply import Document, Reply
-from edgefleet_cli.core.server_retry import ServerRetry
+from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.output import Output, visible
 from edgefleet_cli.rollout.render import (
     BAD_DEVICE_STATES,

@@ -16,7 +16,7 @@ app = typer.Typer(help="Rollouts: a release goes out stage by stage and is judge
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
-    from edgefleet_cli.core.reply import Document, Page
+    from edgefleet_cli.core.transport.reply import Document, Page
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)]
 File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
@@ -252,8 +252,8 @@ def explain(
 ) -> None:
     """Show why a rollout is where it is: decisions, their evidence made up anew (exit 1 if one differs), what it waits for."""
     from edgefleet_cli.core.api.rollout import Decision, Rollout, RolloutDevice
-    from edgefleet_cli.core.api_client import part
     from edgefleet_cli.core.options import Format
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.rollout import explain as rollout_explain
 
     session = Session.of(ctx)
@@ -283,7 +283,7 @@ def devices(
 ) -> None:
     """List the devices of a rollout, with state and reason."""
     from edgefleet_cli.core.api.rollout import RolloutDevice
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.rollout.render import device_sheet
 
     session = Session.of(ctx)

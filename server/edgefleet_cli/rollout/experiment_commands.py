@@ -44,7 +44,7 @@ def show(
 ) -> None:
     """Show what a release did beside what serves: agreement, both versions' figures, and what each difference lies between."""
     from edgefleet_cli.core.api.experiment import ExperimentResult
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     found = session.api.get(f"/experiments/{part(rollout_id)}", ExperimentResult)

@@ -11,9 +11,9 @@ import typer
 from msgspec import Struct
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, CliError, UsageError
-from edgefleet_cli.core.reply import Document, Reply
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import python_module, require
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import duration, text
 from edgefleet_cli.render.output import Column, Sheet
 

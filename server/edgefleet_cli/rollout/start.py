@@ -22,7 +22,7 @@ from edgefleet_cli.rollout.render import (
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.rollout import Plan, Rollout
-    from edgefleet_cli.core.reply import Document, Reply
+    from edgefleet_cli.core.transport.reply import Document, Reply
 
 
 def rollouts_of(session: Session) -> Rollouts:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from edgefleet_cli.core.api.rollout import Strategy
-from edgefleet_cli.core.api_client import part
-from edgefleet_cli.core.reply import Document
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.api_client import part
+from edgefleet_cli.core.transport.reply import Document
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 

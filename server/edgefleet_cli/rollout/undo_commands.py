@@ -15,7 +15,7 @@ from edgefleet_cli.rollout.render import exit_code
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.rollout import Undo, UndoMove
-    from edgefleet_cli.core.reply import Document, Reply
+    from edgefleet_cli.core.transport.reply import Document, Reply
 
 MOVES: Sheet[UndoMove] = Sheet(
     "devices to take back",

@@ -41,12 +41,14 @@ from edgefleet_server.rollout.preparation.metric_collector import MetricCollecto
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.preparation.population import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
-from edgefleet_server.rollout.spec.aliases import with_versions
 from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PREVIOUS, WATCH, Membership, Spec, Supersede
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.spec.release_names import with_versions
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError, RolloutEvent, step_rollout
 from edgefleet_server.rollout.status.experiments import ExperimentReader
-from edgefleet_server.rollout.status.reader import FailureReader, RolloutFinder, RolloutReader
+from edgefleet_server.rollout.status.failures import FailureReader
+from edgefleet_server.rollout.status.finder import RolloutFinder
+from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.rollout.status.summary import has_pace
 from edgefleet_server.rollout.store import assignments
 from edgefleet_server.rollout.store import rollouts as store_rollouts

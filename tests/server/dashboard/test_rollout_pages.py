@@ -13,7 +13,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.rollouts.views import failure_groups
-from edgefleet_server.rollout.status.reader import FailedDevice
+from edgefleet_server.rollout.status.failures import FailedDevice
 from tests.server.dashboard.fleet import LITERT, ORT, STAGES, Device, Fleet, follow, staged
 from tests.server.dashboard.forms_of import form, forms, send
 from tests.server.dashboard.test_pages import part_of, text_of

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from edgefleet_cli.core.sse import events_of
+from edgefleet_cli.core.transport.sse import events_of
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app

@@ -9,7 +9,7 @@ import pytest
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_server.rollout.effects import Offer
 from edgefleet_server.rollout.model import Member, RolloutState, Snapshot
-from edgefleet_server.rollout.planner.documents import BATCH, BATCH_SHARE, HUGE
+from edgefleet_server.rollout.planner.document_state import BATCH, BATCH_SHARE, HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.explored import START

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from edgefleet_server.rollout.analysis.failure_ratio import log_e_abort, log_e_promote
 
 from edgefleet_server.rollout.analysis import decide as analysis_decide
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.model import Counts, Facts, Pause, Rule
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
+from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
 from tests.server.rollout.test_rules import CASES, GATE, facts, large
 
 

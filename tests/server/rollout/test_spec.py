@@ -28,7 +28,7 @@ from edgefleet_server.rollout.spec.model import (
     duration_text,
 )
 from edgefleet_server.rollout.spec.parser import dump_document, dump_spec, parse_spec
-from edgefleet_server.rollout.spec.stages import size_text
+from edgefleet_server.rollout.spec.stage_fields import size_text
 from tests.house.pages import blocks
 from tests.house.tree import ROOT
 from tests.server.rollout.corpus import accepted, refused

@@ -17,7 +17,7 @@ from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.fleet.desired.model import SignedDesired
 from edgefleet_server.rollout.effects import Effect, Offer, Revert
 from edgefleet_server.rollout.model import Assignment
-from edgefleet_server.rollout.planner.documents import HUGE
+from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.throttle.jitter import PER_S, RECENT, SMALL, spread_offers, within_s

@@ -23,7 +23,7 @@ from edgefleet_server.rollout.model import (
     VerdictKind,
 )
 from edgefleet_server.rollout.planner.bake import LOOK_AT_HUGE
-from edgefleet_server.rollout.planner.documents import HUGE
+from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.model import WATCH, Bound, Metric, OnBreach, OnFail, QualityGate, QualityMetric
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole

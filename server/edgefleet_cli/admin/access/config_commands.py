@@ -10,8 +10,8 @@ import typer
 from msgspec import Struct
 
 from edgefleet_cli.core.options import META_KEY
-from edgefleet_cli.core.reply import reply_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 

@@ -12,8 +12,8 @@ from edgefleet_cli.admin.access.login_commands import server_url
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.reply import reply_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 

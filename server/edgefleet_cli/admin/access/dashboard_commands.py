@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.core.api.access import LoginLink
-from edgefleet_cli.core.reply import Reply
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 

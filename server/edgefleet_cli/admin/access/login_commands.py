@@ -18,7 +18,7 @@ from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.access import WhoAmI
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
 WHOAMI: Sheet[WhoAmI] = Sheet(
     "identities",
@@ -41,7 +41,7 @@ def login(
 ) -> None:
     """Check a token at a server and save both as the current context."""
     from edgefleet_cli.core.api.access import WhoAmI
-    from edgefleet_cli.core.api_client import ApiClient
+    from edgefleet_cli.core.transport.api_client import ApiClient
 
     session = Session.of(ctx)
     server = server_url(url)

@@ -53,7 +53,7 @@ def create(
 ) -> None:
     """Make a token and print it; this is the only time it is shown."""
     from edgefleet_cli.core.api.access import NewToken, Token
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
     session = Session.of(ctx)
     body: dict[str, object] = {"name": name, "roles": role}
@@ -72,7 +72,7 @@ def revoke(
     ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)]
 ) -> None:
     """Make a token useless at once."""
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     session.confirm(f"Revoke token {token_id}?")

@@ -19,8 +19,8 @@ from msgspec import Struct, field
 
 from edgefleet_cli.core.api.access import WhoAmI
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, CliError
-from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.core.version import own_version
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
@@ -150,7 +150,7 @@ def _talk(session: Session, server: str) -> Iterator[Finding]:
     """Ask the server itself: is it there, is it ready, who am I, which version, what time is it."""
     import httpx
 
-    from edgefleet_cli.core.api_client import verification
+    from edgefleet_cli.core.transport.api_client import verification
 
     try:
         trust = verification(server, session.ca_file)

@@ -14,7 +14,7 @@ def doctor(ctx: typer.Context) -> None:
     The server's own side is `edgectl server check`, a device's `edge-agent doctor`.
     """
     from edgefleet_cli.admin.installation.doctor import FAIL, FINDINGS, examine
-    from edgefleet_cli.core.reply import reply_of
+    from edgefleet_cli.core.transport.reply import reply_of
 
     session = Session.of(ctx)
     found = list(examine(session))

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core.reply import Page
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.release.conversion.tool_environments import Tool, manage, tools_folder
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 
 class Event(Struct, frozen=True):
-    """One event. type: its public name, see `event_types`."""
+    """One event. type: its public name, see `events.types`."""
 
     at: str = ""
     detail: dict[str, Any] = field(default_factory=dict)

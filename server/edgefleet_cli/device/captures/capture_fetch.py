@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.errors import UsageError, WaitTimeoutError
-from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import moment, size, text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.capture import Capture, CaptureFetch
-    from edgefleet_cli.core.reply import Document
+    from edgefleet_cli.core.transport.reply import Document
 
 POLL_S = 0.5
 
@@ -46,7 +46,7 @@ def fetch_records(
 ) -> None:
     """Fetch, save and show the records of one device. Raises WaitTimeoutError when the device does not answer in time."""
     from edgefleet_cli.core.api.capture import Capture, CaptureFetch, SealedCapture
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.captures.capture_files import read_key, save
 
     if key is not None and out is None:

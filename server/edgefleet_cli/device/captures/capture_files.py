@@ -21,7 +21,7 @@ from edgefleet_cli.core.files import write_private
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.capture import SealedCapture
-    from edgefleet_cli.core.reply import Document, Reply
+    from edgefleet_cli.core.transport.reply import Document, Reply
 
 MAX_PLAIN_BYTES = 64 * 1024 * 1024
 _RECORD = re.compile(r"[0-9a-z]{1,32}")

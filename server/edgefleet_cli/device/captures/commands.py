@@ -35,7 +35,7 @@ def new(
 ) -> None:
     """Make a key pair here; devices that consent seal to it as soon as they hear of it."""
     from edgefleet_cli.core.api.capture import CaptureKey
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
     from edgefleet_cli.device.captures.capture_files import make_key
 
     session = Session.of(ctx)

@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 from edgefleet_cli.core.api.task import Task
-from edgefleet_cli.core.api_client import part
 from edgefleet_cli.core.errors import EXIT_TIMEOUT, CliError, UsageError
-from edgefleet_cli.core.reply import Document, Reply
-from edgefleet_cli.core.server_retry import ServerRetry
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.api_client import part
+from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import age, moment, size, text
 from edgefleet_cli.render.output import Column, Sheet
 

@@ -31,7 +31,7 @@ def diag(
 ) -> None:
     """Let a device send its diagnosis: an archive of at most 1 MB, without secrets."""
     from edgefleet_cli.core.api.task import Task
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
     from edgefleet_cli.device.tasks.client import ask, result, save, task_sheet
 
     session = Session.of(ctx)
@@ -53,7 +53,7 @@ def logs(
 ) -> None:
     """Show the last log lines of a device: the agent's, its workers' and its install children's, without secrets."""
     from edgefleet_cli.core.api.task import Task
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
     from edgefleet_cli.device.tasks.client import ask, result, task_sheet
     from edgefleet_cli.render.output import visible
 
@@ -93,7 +93,7 @@ def restart(
 def tasks(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """List what a device was asked to do, newest first, and how far it is."""
     from edgefleet_cli.core.api.task import Task
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.tasks.client import task_sheet
 
     session = Session.of(ctx)

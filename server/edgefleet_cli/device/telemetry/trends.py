@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from edgefleet_cli.core.api.device import Window
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.errors import ApiError
+from edgefleet_cli.core.transport.api_client import ApiClient, part
 from edgefleet_cli.render.format import milliseconds, text
 from edgefleet_cli.render.output import Column
 from edgefleet_cli.render.sparkline import spark, thinned

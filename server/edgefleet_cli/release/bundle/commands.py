@@ -24,7 +24,7 @@ from edgefleet_cli.render.format import until_s
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.bundle import Signature
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
 app = typer.Typer(help="Bundles: a release built and signed for one profile.", no_args_is_help=True)
 
@@ -58,7 +58,7 @@ def list_bundles(
 def show(ctx: typer.Context, sha256: Digest) -> None:
     """Show a bundle of the server: how it is signed, what is in it."""
     from edgefleet_cli.core.api.bundle import BundleInside
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     found = session.api.get(f"/bundles/{part(sha256)}", BundleInside)
@@ -82,7 +82,7 @@ def verify(ctx: typer.Context, file: File) -> None:
     The signature is looked up where the file claims to come from; a device checks it by the keys that it trusts itself.
     """
     session = Session.of(ctx)
-    from edgefleet_cli.core.reply import reply_of
+    from edgefleet_cli.core.transport.reply import reply_of
 
     found = _inspected(file).value
     signature = _signature(session, found.sha256)
@@ -108,7 +108,7 @@ def _inspected(file: Path) -> Reply[Inspected]:
     """Return what `edge-agent bundle inspect` tells of a file. Raises UnreadableFileError, BundleError, ManifestError."""
     from edgefleet_agent.diagnostics.bundles import inspect as inspect_file
     from edgefleet_cli.core.errors import UnreadableFileError
-    from edgefleet_cli.core.reply import Reply
+    from edgefleet_cli.core.transport.reply import Reply
 
     try:
         return Reply(inspect_file(file), Inspected)

@@ -11,8 +11,8 @@ from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import EXIT_CONFLICT, CliError, UsageError
 from edgefleet_cli.core.files import whole_file
-from edgefleet_cli.core.reply import Reply, reply_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.render.progress import download_bar
@@ -60,7 +60,7 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
 
     Raises UsageError, FileInTheWayError, WrongBytesError, UnreadableFileError, ApiError.
     """
-    from edgefleet_cli.core.api_client import part
+    from edgefleet_cli.core.transport.api_client import part
 
     release = session.api.get(f"/releases/{part(ref)}", Release).value
     bundle = _chosen(release, profile)

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from edgefleet_cli.core.api.bundle import Bundle, BundleInside, Signature
 from edgefleet_cli.core.errors import CliError
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import metric, milliseconds, moment, size, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
 

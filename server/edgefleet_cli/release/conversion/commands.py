@@ -10,8 +10,8 @@ import typer
 
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.core.reply import struct_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.conversion.local_conversion import Conversion
 from edgefleet_cli.release.render import BUNDLES, Report, show_candidates, show_result

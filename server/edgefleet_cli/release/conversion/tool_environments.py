@@ -12,8 +12,8 @@ import platformdirs
 from msgspec import Struct
 
 from edgefleet_cli.core.errors import CliError
-from edgefleet_cli.core.reply import Page, struct_of
 from edgefleet_cli.core.subprocesses import python_module
+from edgefleet_cli.core.transport.reply import Page, struct_of
 
 
 class Tool(Struct, frozen=True):

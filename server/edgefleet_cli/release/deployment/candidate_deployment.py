@@ -11,7 +11,7 @@ from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.release import Assigned
-    from edgefleet_cli.core.reply import Document
+    from edgefleet_cli.core.transport.reply import Document
 
 SET: Sheet[Assigned] = Sheet(
     "devices",

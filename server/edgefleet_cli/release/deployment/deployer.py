@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.release import Deployment
-from edgefleet_cli.core.api_client import ApiClient, part
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
-from edgefleet_cli.core.reply import Document, Reply
+from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import error_text
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board

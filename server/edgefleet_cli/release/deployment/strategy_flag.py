@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from edgefleet_cli.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgefleet_cli.core.reply import Document
+    from edgefleet_cli.core.transport.reply import Document
 
 
 ALL = "all"

@@ -14,7 +14,7 @@ import yaml
 
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND
-from edgefleet_server.rollout.spec.stages import MAX_STAGES
+from edgefleet_server.rollout.spec.stage_fields import MAX_STAGES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from edgefleet_server.rollout.status.strategy_views import strategy
 

@@ -25,7 +25,7 @@ from edgefleet_server.rollout.assignments import class_of, standing_class, stand
 from edgefleet_server.rollout.effects import Plan, Revert
 from edgefleet_server.rollout.model import LOST, Assignment, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.planner.documents import asks_for_release, mode_of
+from edgefleet_server.rollout.planner.document_state import asks_for_release, mode_of
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import AssignmentEvent, IllegalTransitionError, RolloutEvent, moved

@@ -13,7 +13,7 @@ from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import RolloutState, Snapshot, StageState, Strength, VerdictKind
 from edgefleet_server.rollout.planner import approvals, completion, intake, recall, transitions
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.planner.documents import needs_rollback
+from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.spec.model import OnFail
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,

@@ -21,7 +21,7 @@ from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import FULL_CUT, Assignment, Bundle, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner import transitions
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.planner.documents import needs_rollback
+from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.planner.stages import OPENED
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,

@@ -23,7 +23,7 @@ from edgefleet_protocol.messages import HELD_CODE, QUARANTINED_CODES, TRANSIENT,
 from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import StepReport
 from edgefleet_server.rollout.model import Assignment, Report
-from edgefleet_server.rollout.planner import documents, recall
+from edgefleet_server.rollout.planner import document_state, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.spec.model import Mode, Retries
 from edgefleet_server.rollout.state_machines import UNSWITCHED, AssignmentEvent, moved
@@ -84,9 +84,9 @@ def follow_up(plan: PlanBuilder) -> StepReport | None:
 
 def _follow_up(plan: PlanBuilder, a: Assignment, retries: Retries) -> None:
     report = plan.snapshot.reports.get(a.device)
-    if documents.mode_of(plan.snapshot, a.stage) is not Mode.ACTIVE:
+    if document_state.mode_of(plan.snapshot, a.stage) is not Mode.ACTIVE:
         return  # a candidate that waits or is suspended has not failed: the device tries by itself
-    outcome = sequel(a, report, documents.digest_of(plan.snapshot, a.stratum), retries)
+    outcome = sequel(a, report, document_state.digest_of(plan.snapshot, a.stratum), retries)
     if outcome is None:
         return
     assert report is not None

@@ -17,7 +17,7 @@ from edgefleet_server.rollout.effects import DecisionMade, Plan, StepReport
 from edgefleet_server.rollout.model import RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.completion import LOOK_FOR_LATE
-from edgefleet_server.rollout.planner.documents import HUGE
+from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.spec.model import WATCH, OnFail
 from edgefleet_server.rollout.state_machines import RolloutEvent
 

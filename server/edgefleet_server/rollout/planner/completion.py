@@ -9,7 +9,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
 from edgefleet_server.rollout.model import RolloutState, StageState, Wait
-from edgefleet_server.rollout.planner import documents, intake, recall
+from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.rollback import NOT_BACK, is_rolled_back
 from edgefleet_server.rollout.state_machines import IN_FLIGHT, ROLLOUT_ACTIVE, RolloutEvent
@@ -55,7 +55,7 @@ def finish(plan: PlanBuilder) -> StepReport | None:
         return None  # a person let the last stage pass before its devices had their offers: these go out while it runs
     reverted = {track.stratum for track in tracks if is_rolled_back(plan, track)}
     owed = [a for a in plan.assignments.values() if a.stratum in reverted]
-    if any(documents.needs_rollback(a) for a in owed):
+    if any(document_state.needs_rollback(a) for a in owed):
         return None
     failed = [track for track in tracks if track.has_failed]
     passed = [track for track in tracks if not track.has_failed and _has_passed(track)]

@@ -18,7 +18,7 @@ from edgefleet_server.rollout.effects import StepReport
 from edgefleet_server.rollout.model import Assignment, Member, StageRun, StageState
 from edgefleet_server.rollout.planner import recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
-from edgefleet_server.rollout.planner.documents import mode_of
+from edgefleet_server.rollout.planner.document_state import mode_of
 from edgefleet_server.rollout.spec.model import profile_of
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES, IN_FLIGHT, UNSWITCHED, AssignmentEvent, moved
 

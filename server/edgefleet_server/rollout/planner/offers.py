@@ -28,7 +28,7 @@ from edgefleet_server.rollout.effects import (
     StepReport,
 )
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, StageRun, Wait
-from edgefleet_server.rollout.planner import approvals, documents, intake, transitions
+from edgefleet_server.rollout.planner import approvals, document_state, intake, transitions
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.rollback import batch_of, is_rolled_back
 from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, AssignmentEvent, moved
@@ -65,7 +65,7 @@ def _is_failure(effect: object) -> bool:
 
 def make(plan: PlanBuilder) -> StepReport | None:
     """Offer the release in every stratum; only after all were judged: a verdict of this pass stops offers of this pass."""
-    left = documents.batch_for(max(len(plan.snapshot.members), len(plan.snapshot.assignments)))
+    left = document_state.batch_for(max(len(plan.snapshot.members), len(plan.snapshot.assignments)))
     offered, blocked = 0, list[Blocked]()
     for stratum in [track.stratum for track in plan.tracks()]:
         run = plan.track(stratum).offering
@@ -141,7 +141,7 @@ def _offer_to(plan: PlanBuilder, a: Assignment) -> None:
         plan.now,
         attempt=a.attempt + 1,
         offered_at=plan.now,
-        deadline=plan.now + documents.time_to_answer(plan.snapshot, a),
+        deadline=plan.now + document_state.time_to_answer(plan.snapshot, a),
         reason="",
         error_class="",
         retry_at=None,
@@ -162,7 +162,7 @@ def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> StepReport:
     for stratum, run in offering.items():
         if run is not None and run.state in CELL_OPEN:
             plan.failing_early[stratum] = doubt(facts_of_lots(plan.snapshot, run, lots, plan.now))
-    most, offered = documents.batch_for(sum(n for _, n in lots)), 0
+    most, offered = document_state.batch_for(sum(n for _, n in lots)), 0
     found: dict[DeviceId, Wait] = {}
     for a in _queue(plan, waiting):
         run = offering.get(a.stratum)
@@ -189,7 +189,7 @@ def make_to_absent(plan: PlanBuilder) -> StepReport | None:
         return None
     reverted = {track.stratum for track in plan.tracks() if is_rolled_back(plan, track)}
     away = [a for a in plan.assignments.values() if a.state is _S.UNREACHABLE and a.stratum not in reverted]
-    todo = [a for a in away if not a.back_gen and documents.is_untouched(plan.snapshot, a)]
+    todo = [a for a in away if not a.back_gen and document_state.is_untouched(plan.snapshot, a)]
     batch = batch_of(plan)
     plan.is_cut_short |= len(todo) > batch
     for a in todo[:batch]:
@@ -209,7 +209,7 @@ def end_leases(plan: PlanBuilder) -> StepReport | None:
     ended = []
     for lease in plan.snapshot.pace.leases:
         a = plan.assignments.get(lease.device)
-        digest = documents.digest_of(plan.snapshot, a.stratum) if a is not None else ""
+        digest = document_state.digest_of(plan.snapshot, a.stratum) if a is not None else ""
         report = plan.snapshot.reports.get(lease.device)
         if lease.device not in taken and not leases.holds(a, report, digest, plan.now):
             ended.append(LeaseEnded(lease.device))

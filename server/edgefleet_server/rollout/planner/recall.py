@@ -15,7 +15,7 @@ from typing import Final
 from edgefleet_protocol.messages import TRANSIENT, AssignmentState
 from edgefleet_server.rollout.effects import Revert, StepReport
 from edgefleet_server.rollout.model import OFFLINE, WAITING, Assignment, RolloutState
-from edgefleet_server.rollout.planner import documents
+from edgefleet_server.rollout.planner import document_state
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.observe import DEAF
 from edgefleet_server.rollout.spec.model import CountAs
@@ -37,14 +37,14 @@ def waiting_again(a: Assignment, now: datetime, reason: str) -> Assignment:
 
 def stop_offer(plan: PlanBuilder, a: Assignment) -> None:
     """Take an offer's document back, so that the device does not go on by itself."""
-    if documents.asks_for_release(plan.snapshot, a, plan.withdrawn):
-        is_candidate = documents.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
+    if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
+        is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
         plan.emit(Revert(a.device, is_rollback=False, is_beside=is_candidate))
 
 
 def end_candidate(plan: PlanBuilder, a: Assignment) -> None:
     """End the candidate of a device that the rollout leaves without having made the release the active version."""
-    if documents.asks_for_candidate(plan.snapshot, a, plan.withdrawn):
+    if document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn):
         plan.emit(Revert(a.device, is_rollback=False, is_beside=True))
 
 
@@ -54,9 +54,9 @@ def withdraw(plan: PlanBuilder, reason: str) -> int:
     for a in list(plan.assignments.values()):
         if a.state not in UNSWITCHED or a.back_gen:
             continue
-        if documents.asks_for_release(plan.snapshot, a, plan.withdrawn):
+        if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
             plan.move_assignment(a, waiting_again(a, plan.now, reason))
-            is_candidate = documents.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
+            is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
             plan.emit(Revert(a.device, is_rollback=False, is_beside=is_candidate))
             plan.withdrawn.add(a.device)
     return len(plan.withdrawn) - before
@@ -124,7 +124,7 @@ def offers(plan: PlanBuilder) -> StepReport | None:
     failed = {track.stratum for track in plan.tracks() if track.has_failed}
     for a in list(plan.assignments.values()):
         if a.state is _S.OFFERED and not a.back_gen:
-            if documents.asks_for_release(plan.snapshot, a, plan.withdrawn):
+            if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
                 _recall(plan, a)
         elif a.state is _S.UNREACHABLE and a.stratum not in failed and _is_back(plan, a):
             reason = "was away and is back: waits for its offer"
@@ -158,6 +158,6 @@ def _recall(plan: PlanBuilder, a: Assignment) -> None:
 def _is_back(plan: PlanBuilder, a: Assignment) -> bool:
     report = plan.snapshot.reports.get(a.device)
     is_there = report is not None and report.is_online and not report.is_revoked
-    if not is_there or a.back_gen or documents.asks_as_its_stage_does(plan.snapshot, a, plan.withdrawn):
+    if not is_there or a.back_gen or document_state.asks_as_its_stage_does(plan.snapshot, a, plan.withdrawn):
         return False
-    return documents.time_to_answer(plan.snapshot, a) > timedelta()
+    return document_state.time_to_answer(plan.snapshot, a) > timedelta()

@@ -10,7 +10,7 @@ from typing import Final
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.effects import Revert, StepReport
 from edgefleet_server.rollout.model import Assignment, RolloutState
-from edgefleet_server.rollout.planner import documents, recall
+from edgefleet_server.rollout.planner import document_state, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
 from edgefleet_server.rollout.spec.model import NO_WAY_BACK
@@ -35,7 +35,7 @@ def is_rolled_back(plan: PlanBuilder, track: StratumTrack) -> bool:
 
 def batch_of(plan: PlanBuilder) -> int:
     """Return how many documents this pass may sign."""
-    return documents.batch_for(max(len(plan.snapshot.members), len(plan.assignments)))
+    return document_state.batch_for(max(len(plan.snapshot.members), len(plan.assignments)))
 
 
 def revert(plan: PlanBuilder) -> StepReport | None:
@@ -46,14 +46,14 @@ def revert(plan: PlanBuilder) -> StepReport | None:
     for a in list(plan.assignments.values()):
         if a.stratum in failed and a.state is _S.ELIGIBLE:
             _end_waiting(plan, a)
-    todo = [a for a in plan.assignments.values() if a.stratum in failed and documents.needs_rollback(a)]
+    todo = [a for a in plan.assignments.values() if a.stratum in failed and document_state.needs_rollback(a)]
     todo.sort(key=lambda a: (a.exposed_at or a.offered_at or plan.now, a.device), reverse=True)
     most = BACK_FACTOR * batch_of(plan)
     plan.is_cut_short |= len(todo) > most
     for a in todo[:most]:
         _revert(plan, a)
     for a in [a for a in plan.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
-        if a.back_gen and documents.is_still_on_it(plan.snapshot, a, plan.withdrawn):
+        if a.back_gen and document_state.is_still_on_it(plan.snapshot, a, plan.withdrawn):
             # it took the release up all the same: it must be heard to be back
             plan.update_assignment(a.but(back_done_at=None))
     _name_overdue(plan)
@@ -63,10 +63,10 @@ def revert(plan: PlanBuilder) -> StepReport | None:
 def _end_waiting(plan: PlanBuilder, a: Assignment) -> None:
     """End a device's wait for an offer in a stratum that failed; one that may run the release goes back like any other."""
     exposed_at = a.exposed_at or plan.now
-    if a.gen and documents.asks_for_candidate(plan.snapshot, a, plan.withdrawn):
+    if a.gen and document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn):
         # it went on to a stage of another mode, or waits for its next try: its candidate ends below
         plan.move_assignment(a, moved(a, _E.ACK, plan.now, exposed_at=exposed_at))
-    elif documents.may_have_switched(plan.snapshot, a, plan.withdrawn):
+    elif document_state.may_have_switched(plan.snapshot, a, plan.withdrawn):
         # what it goes back to stands in its document since the offer was withdrawn
         late = moved(a, _E.ACK, plan.now, exposed_at=exposed_at, back_gen=a.gen + 1, back_at=plan.now)
         plan.move_assignment(a, late)
@@ -77,11 +77,11 @@ def _end_waiting(plan: PlanBuilder, a: Assignment) -> None:
 
 
 def _revert(plan: PlanBuilder, a: Assignment) -> None:
-    if not documents.asks_for_release(plan.snapshot, a, plan.withdrawn):
+    if not document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
         if a.state not in IN_FLIGHT:  # those are superseded when their pass observes it
             _note_overwritten(plan, a)
         return
-    is_candidate = documents.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
+    is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
     to = None if is_candidate or a.state in UNSWITCHED else plan.snapshot.way_back.get(a.stratum)
     if reason := "" if is_candidate or to is not None else _why_kept(plan, a):
         if reason is not _KEPT or a.state not in IN_FLIGHT:  # what is on its way may end first, since it stays
@@ -89,7 +89,7 @@ def _revert(plan: PlanBuilder, a: Assignment) -> None:
             plan.update_assignment(kept)
         return
     plan.emit(Revert(a.device, is_rollback=True, is_beside=is_candidate, to=to))
-    is_unmoved = a.state in (_S.OFFERED, _S.UNREACHABLE) and not documents.may_be_on_it(plan.snapshot, a)
+    is_unmoved = a.state in (_S.OFFERED, _S.UNREACHABLE) and not document_state.may_be_on_it(plan.snapshot, a)
     after = a.but(back_at=plan.now)
     if is_unmoved and a.state is _S.OFFERED:
         reason = "its stratum was stopped before it took up its document"
@@ -103,7 +103,7 @@ def _revert(plan: PlanBuilder, a: Assignment) -> None:
 
 def _note_overwritten(plan: PlanBuilder, a: Assignment) -> None:
     """Note that a device's document names another release; one that runs ours still must be heard to be back like any other."""
-    is_on_it = documents.is_still_on_it(plan.snapshot, a, plan.withdrawn)
+    is_on_it = document_state.is_still_on_it(plan.snapshot, a, plan.withdrawn)
     done = a.but(back_gen=a.gen + 1, back_at=plan.now, back_done_at=None if is_on_it else plan.now)
     report = plan.snapshot.reports.get(a.device)
     is_gone = report is not None and report.is_revoked
@@ -113,7 +113,7 @@ def _note_overwritten(plan: PlanBuilder, a: Assignment) -> None:
 
 def _why_kept(plan: PlanBuilder, a: Assignment) -> str:
     """Return why a device keeps the release although it is taken back, "" when it goes back."""
-    if a.previous is not None and a.previous.sha256 == documents.digest_of(plan.snapshot, a.stratum):
+    if a.previous is not None and a.previous.sha256 == document_state.digest_of(plan.snapshot, a.stratum):
         return "it ran this very release before, and nothing older is known"
     runs_it = a.state in (_S.APPLYING, _S.VERIFYING, _S.HEALTHY, _S.LOST)
     return _KEPT if runs_it and plan.snapshot.spec.shape.rollback_to == NO_WAY_BACK else ""

@@ -22,7 +22,7 @@ from edgefleet_server.rollout.assignments import OUTSIDE, soak_end
 from edgefleet_server.rollout.bucketing import cut_of, shares
 from edgefleet_server.rollout.effects import Blocked, DecisionMade, StageRunTransitioned, StepReport
 from edgefleet_server.rollout.model import StageRun, StageState, VerdictKind, Wait
-from edgefleet_server.rollout.planner import approvals, documents, intake, transitions
+from edgefleet_server.rollout.planner import approvals, document_state, intake, transitions
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.spec.model import OnFail
 from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, StageEvent
@@ -122,9 +122,9 @@ def _share(plan: PlanBuilder, run: StageRun) -> int:
 
 def _is_empty(plan: PlanBuilder, run: StageRun, cutoff: int) -> bool:
     """Whether the stage would look at no device of its stratum, neither at new ones nor at those of earlier stages."""
-    mode = documents.mode_of(plan.snapshot, run.stage)
+    mode = document_state.mode_of(plan.snapshot, run.stage)
     has_some = any(
-        a.stratum == run.stratum and a.state not in OUTSIDE and documents.mode_of(plan.snapshot, a.stage) is mode
+        a.stratum == run.stratum and a.state not in OUTSIDE and document_state.mode_of(plan.snapshot, a.stage) is mode
         for a in plan.assignments.values()
     )
     return not has_some and not any(bucket < cutoff for bucket in intake.reach_of(plan, run).values())

@@ -6,7 +6,7 @@ A rollout that waits for an approval runs again as soon as anything of it moves.
 from dataclasses import replace
 
 from edgefleet_server.rollout.model import RolloutState, StageRun, VerdictKind
-from edgefleet_server.rollout.planner import documents, intake, recall
+from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.approvals import APPROVED
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.state_machines import RolloutEvent, StageEvent
@@ -37,7 +37,7 @@ def fail(plan: PlanBuilder, run: StageRun, code: str, message: str) -> None:
 def fail_unopened(plan: PlanBuilder, run: StageRun, code: str, message: str) -> None:
     """Fail a stage that waits: nothing was offered in it, and what the stages before it offered is taken back."""
     cutoff = intake.cutoff_before(plan, plan.track(run.stratum), run.stage)  # it reaches nobody new
-    digest = documents.digest_of(plan.snapshot, run.stratum)
+    digest = document_state.digest_of(plan.snapshot, run.stratum)
     opened = replace(run, cut=cutoff, code=code, reason=message, opened_at=plan.now, digest=digest)
     fail(plan, move_stage_run(plan, opened, StageEvent.OPEN), code, message)
 

@@ -61,7 +61,7 @@ from edgefleet_server.rollout.spec.rate_limits import (
     dump_retries,
     dump_start_within,
 )
-from edgefleet_server.rollout.spec.stages import MAX_STAGES, RolloutStageIn, check_stages, size_text
+from edgefleet_server.rollout.spec.stage_fields import MAX_STAGES, RolloutStageIn, check_stages, size_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES, with_promote
 from edgefleet_server.rollout.spec.targeting import (
     Release,

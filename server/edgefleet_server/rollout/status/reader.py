@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import func, or_, select
-from sqlmodel import Session, col
+from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.analysis import replay
@@ -23,7 +23,7 @@ from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.quality_gate import abort_level
 from edgefleet_server.rollout.assignments import is_exposed, is_failure
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
-from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Strength, Wait
+from edgefleet_server.rollout.model import StageRun, StageState, Strength, Wait
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode
@@ -42,7 +42,7 @@ from edgefleet_server.rollout.status.explanation import DeviceExplanation, Place
 from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
 from edgefleet_server.rollout.status.model import ApprovalView, approval_view
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
-from edgefleet_server.rollout.store import assignments, rollouts, summary
+from edgefleet_server.rollout.store import rollouts, summary
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
 
 MAX_STAGE_DEVICES: Final = 100
@@ -471,54 +471,3 @@ def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
         recomputed=recomputed,
         agrees=agrees,
     )
-
-
-@dataclass(frozen=True)
-class FailedDevice:
-    """A device on which the release failed, as it stands, in the sense of `facts.stands_failed`."""
-
-    device: str
-    state: str
-    error_class: str
-    reason: str
-
-
-class FailureReader:
-    """Reads failures. Thread-safe; calls block."""
-
-    def __init__(self, db: Database) -> None:
-        self._db = db
-
-    def failed(self, rollout_id: str, *, limit: int) -> tuple[list[FailedDevice], int]:
-        """Return the first devices on which a rollout's release failed, in order of id, and how many there are."""
-        with self._db.read() as session:
-            rows = assignments.failed(session, rollout_id, limit)
-            return [FailedDevice(*row) for row in rows], assignments.count_failed(session, rollout_id)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundRollout:
-    """A rollout that was found."""
-
-    id: str
-    release: str
-    state: str
-
-
-class RolloutFinder:
-    """Finds rollouts. Thread-safe; calls block."""
-
-    def __init__(self, db: Database) -> None:
-        """Wire the database."""
-        self._db = db
-
-    def rollouts(self, text: str, limit: int) -> list[FoundRollout]:
-        """Return up to `limit` rollouts that have a text (lower case) in their id, name or release."""
-        release = col(Rollout.model) + "@" + col(Rollout.version)
-        named = (
-            func.lower(one).contains(text, autoescape=True) for one in (col(Rollout.id), col(Rollout.name), release)
-        )
-        statement = select(col(Rollout.id), release, col(Rollout.state)).where(or_(*named))
-        newest = statement.order_by(col(Rollout.created_at).desc(), col(Rollout.id)).limit(limit)
-        with self._db.read() as session:
-            return [FoundRollout(*row) for row in session.execute(newest)]

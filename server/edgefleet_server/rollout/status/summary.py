@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.assignments import UNCOUNTED, is_exposed, is_failure
 from edgefleet_server.rollout.model import NO_PACE_FACTS, Lot, Member, RolloutState, Snapshot
-from edgefleet_server.rollout.planner.documents import batch_for
+from edgefleet_server.rollout.planner.document_state import batch_for
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.preparation.population import by_stratum

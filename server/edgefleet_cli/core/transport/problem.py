@@ -7,7 +7,7 @@ import json
 from msgspec import Struct
 
 from edgefleet_cli.core.errors import BadAnswerError
-from edgefleet_cli.core.reply import struct_of
+from edgefleet_cli.core.transport.reply import struct_of
 
 
 class Wrong(Struct, frozen=True):

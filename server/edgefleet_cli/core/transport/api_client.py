@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
-from edgefleet_cli.core.reply import Document, Page, Reply
+from edgefleet_cli.core.transport.reply import Document, Page, Reply
 
 # Without its own command line, which httpx then says is not installed: that would load rich.progress and pygments at each start.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
@@ -210,7 +210,7 @@ class ApiClient:
         )
 
     def _problem(self, response: httpx.Response) -> ApiError | BadAnswerError:
-        from edgefleet_cli.core.problem import problem_of
+        from edgefleet_cli.core.transport.problem import problem_of
 
         problem = problem_of(response.content)
         if problem is None:

@@ -1,0 +1,1 @@
+"""Requests to the server's API and their answers: the client, replies, problems, retries and event streams."""
