@@ -42,7 +42,7 @@ class ThrottleRows:
     line_until: datetime | None = None
 
     def facts(self, spec: Spec, assignments: Mapping[DeviceId, Assignment]) -> PaceFacts:
-        """Return what the server would load, as `pace_store.pace_facts` does."""
+        """Return what the server would load, as `store.throttle.pace_facts` does."""
         if not is_paced(spec):
             return NO_PACE_FACTS
         asked = (one.device for one in assignments.values() if one.state in WAITING) if spec.pacing.recalls else ()

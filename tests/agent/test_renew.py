@@ -154,7 +154,7 @@ def test_a_power_cut_in_the_take_over_is_made_good_by_the_next_start(
         count[0] += 1
         real(path, data, mode=mode)
 
-    monkeypatch.setattr("edgefleet_agent.core.durable.write_file", cut)
+    monkeypatch.setattr("edgefleet_agent.identity.takeover.write_file", cut)
     if done < 3:
         with pytest.raises(OSError, match="power cut"):
             takeover.take_over(folder)

@@ -11,7 +11,7 @@ import pytest
 from tests.converters.test_tool_sources import answers_as_wanted, converted, environment
 from tests.house.tree import ROOT
 
-SAVING = ROOT / "server" / "edgefleet_sdk" / "saving.py"
+SAVING = ROOT / "server" / "edgefleet_sdk" / "model_export.py"
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 LOAD = """

@@ -3,7 +3,7 @@
 * The answer of the child is checked again from the bytes of its bundle (names, digest, profile, runtime, every member) before
   anything is stored. Blobs are stored first; then target, bundle, job and release state change in one transaction.
 * The first thing that a child says is a digest of what converts there, before it reads a byte of the model. When a job with the
-  same content ended well, or was refused for good, under that digest, the child is ended and its result taken over (`reuse`).
+  same content ended well, or was refused for good, under that digest, the child is ended and its result taken over (`bundle_reuse`).
 """
 
 import hashlib

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EventView:
-    """One event. type: its public name, see `events.types`."""
+    """One event. type: its public name, see docs/reference/events.md."""
 
     id: int
     device: str

@@ -3,8 +3,18 @@
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_server.rollout.model import _S, GUARD_CLASSES, LOST, OFFLINE, SMALL_CLASSES, Assignment, Snapshot
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.model import (
+    GUARD_CLASSES,
+    LOST,
+    OFFLINE,
+    SMALL_CLASSES,
+    Assignment,
+    Snapshot,
+)
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES, FAILED_STATES
+
+_S: Final = AssignmentState
 
 _NOT_YET: Final = timedelta(seconds=1)
 

@@ -149,8 +149,6 @@ class Wait:
 
 NO_PACE_FACTS: Final = PaceFacts()
 
-_S: Final = AssignmentState
-
 LOST: Final = "lost"
 """The key of devices that fell silent, in `Facts.failures`."""
 

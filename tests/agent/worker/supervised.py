@@ -1,4 +1,4 @@
-"""The agent's own supervision of workers (`ModelServing` in its loop) over slots on a disk, without a server or a broker."""
+"""The agent's own supervision of workers (`Supervisor` in its loop) over slots on a disk, without a server or a broker."""
 
 from __future__ import annotations
 

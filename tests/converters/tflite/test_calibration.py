@@ -90,7 +90,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         loads.append(adapter)
         return load(adapter, data)
 
-    monkeypatch.setattr("edgefleet_runtime.port.load", counted)
+    monkeypatch.setattr("edgefleet_converters.tflite.quantize.ranges.load", counted)
     return loads
 
 

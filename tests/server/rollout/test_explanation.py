@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.inventory.views import DesiredModel, DesiredView, DeviceView, Refusal, ReportedModel
@@ -134,3 +135,24 @@ def test_the_route_says_what_stands_between_document_and_report(world: World) ->
     assert (row["rollout"], row["wanted"], row["is_settled"]) == (rollout, "digits@1.1.0", False)
     assert f"in {rollout} it is healthy" in row["why"]
     assert viewer.get(f"{HOST}/devices/nobody/explain").status_code == 404
+
+
+def test_of_two_rollouts_that_are_not_settled_the_newest_is_named_also_when_it_regressed(world: World) -> None:
+    world.enrol(2)
+    world.settle("1.0.0")
+    made = []
+    for version in ("1.1.0", "1.2.0"):
+        world.release(version)
+        made.append(world.create(f"digits@{version}", stages=stages("100%")))
+        world.go_until_state(made[-1], "finished")
+    first = next(iter(world.devices))
+    with world.house.db.session() as session:
+        for rollout, state in zip(made, ("paused", "regressed"), strict=True):
+            session.execute(text("UPDATE rollout SET state = :state WHERE id = :id"), {"state": state, "id": rollout})
+        session.commit()
+    (row,) = client_of(world, Role.VIEWER).get(f"{HOST}/devices/{first}/explain").json()["items"]
+    assert row["rollout"] == made[1]
+    assert f"in {made[1]}, which turned out bad after it had finished, it is healthy" in row["why"]
+    with world.house.db.session() as session:
+        session.execute(text("UPDATE rollout SET state = 'finished'"))
+        session.commit()

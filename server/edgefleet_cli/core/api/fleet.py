@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 
 class Event(Struct, frozen=True):
-    """One event. type: its public name, see `events.types`."""
+    """One event. type: its public name, see docs/reference/events.md."""
 
     at: str = ""
     detail: dict[str, Any] = field(default_factory=dict)

@@ -223,7 +223,7 @@ class FleetReader:
 
 
 def device_views(session: Session, rows: Sequence[Any]) -> list[DeviceView]:
-    """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `list_store.shown_devices`."""
+    """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `store.shown_devices`."""
     states, groups = inventory_store.shown_states(session, [row.id for row in rows]), resolve.all_groups(session)
     return [_device_view(row, states.get(row.id, ()), groups) for row in rows]
 

@@ -9,17 +9,20 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import repeat
-from typing import TypeVar
+from typing import Final, TypeVar
 
+from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts
 from edgefleet_server.rollout.analysis.promotion_rule import rule_in
 from edgefleet_server.rollout.analysis.quality_gate import has_failing_metrics
 from edgefleet_server.rollout.analysis.webhook_gates import facts_of_gates
 from edgefleet_server.rollout.assignments import OUTSIDE, UNCOUNTED, class_of, is_exposed, is_failure, is_gone, soak_end
-from edgefleet_server.rollout.model import _S, Assignment, Lot, Snapshot, StageRun, Strength
+from edgefleet_server.rollout.model import Assignment, Lot, Snapshot, StageRun, Strength
 from edgefleet_server.rollout.spec.quality import gate_in
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES
+
+_S: Final = AssignmentState
 
 _Key = TypeVar("_Key")
 

@@ -3,7 +3,7 @@
 Nothing rests on it: whatever is not surely what the database holds is read anew.
 - Assignments are written under the fence alone, and every claim and every command raises it by one. Who wrote them last with fence n
   and holds n + 1 now knows that nobody wrote in between.
-- Reports have marks (`OfferReader.marks`); only those whose mark differs are read.
+- Reports have marks (`ReportedStateReader.marks`); only those whose mark differs are read.
 - Members are matched anew when nine times the time has passed that matching took, so that matching takes a tenth of the time at most.
 - The snapshot of a look that found nothing to do stays right in all that is written under the fence, while the fence is the same.
 
