@@ -139,7 +139,10 @@ def test_no_broker_outlives_its_server(number: signal.Signals, own_site: Site) -
 
 
 def test_launcher_without_kernel_help_ends_the_program_with_its_parent() -> None:
-    inner = "import sys; from edgefleet_server.gateway.broker import parent_watch as pw; sys.exit(pw.watch(int(sys.argv[1]), ['sleep', '600']))"
+    inner = (
+        "import sys; from edgefleet_server.gateway.broker import parent_watch\n"
+        "sys.exit(parent_watch.watch(int(sys.argv[1]), ['sleep', '600']))"
+    )
     outer = (
         "import os, subprocess, sys, time\n"
         f"p = subprocess.Popen([sys.executable, '-c', {inner!r}, str(os.getpid())])\n"
