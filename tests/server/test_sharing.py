@@ -51,15 +51,19 @@ def test_an_app_that_uses_a_part_while_it_is_made_cannot_be_shared(house: ApiHou
         parts.access.create_token("x", [Role.VIEWER], by="test")
         return FastAPI()
 
-    def keeps(parts: Parts) -> FastAPI:
-        app, settings = FastAPI(), parts.settings
-        app.get("/tenant")(lambda: settings.tenant)
-        return app
-
     with pytest.raises(TypeError, match=r"uses access\.create_token"):
         AppOf(calls, house.parts)
-    with pytest.raises(TypeError, match="keeps the settings"):
-        TestClient(cast("Any", AppOf(keeps, house.parts))).get("/tenant")
+
+
+def test_settings_that_an_app_keeps_are_those_of_each_request(house: ApiHouse, other: ApiHouse) -> None:
+    def keeps(parts: Parts) -> FastAPI:
+        app, settings = FastAPI(), parts.settings
+        app.get("/data")(lambda: str(settings.data_dir))
+        return app
+
+    told = [TestClient(cast("Any", AppOf(keeps, one.parts))).get("/data").json() for one in (house, other)]
+    assert told == [str(house.parts.settings.data_dir), str(other.parts.settings.data_dir)]
+    assert told[0] != told[1]
 
 
 @pytest.mark.postgres

@@ -103,20 +103,20 @@ class _Parts:
 
 
 class _Settings:
-    """Settings that note what is read of them, for as long as an app is made."""
+    """Settings that note what is read of them while an app is made; afterwards they are those of the request."""
 
     def __init__(self, settings: Any) -> None:
         self._settings = settings
         self._read: dict[str, Any] = {}
 
     def finish(self) -> Mapping[str, Any]:
-        """Return what was read, and refuse to be read again."""
+        """Be the settings of the request from now on; return what was read until now."""
         self._settings = None
         return self._read
 
     def __getattr__(self, name: str) -> Any:
         if self._settings is None:
-            raise TypeError(f"an app keeps the settings of one test and reads {name} from them: tests cannot share it")
+            return getattr(_parts.get().settings, name)
         self._read[name] = getattr(self._settings, name)
         return self._read[name]
 

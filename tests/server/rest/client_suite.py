@@ -102,15 +102,15 @@ def steering(call: Caller, old: str) -> None:
     """Plan, make and steer a rollout; look at what it and an older one decided."""
     models = call.models
     document = {"release": "seeds@1.0.0", "selector": "", "stages": [{"name": "all", "size": {"percent": 100}}]}
-    status, plan = call("rollout", "plan_rollout", body=models.PlanRolloutSpec.from_dict(document))
+    status, plan = call("rollout", "plan_rollout", body=models.RolloutSpecIn.from_dict(document))
     assert (status, plan.ok) == (200, True)
-    spec = models.CreateRolloutSpec.from_dict(document)
+    spec = models.RolloutSpecIn.from_dict(document)
     status, tried = call("rollout", "create_rollout", body=spec, dry_run=True)
     assert (status, tried.release) == (201, "seeds@1.0.0")
     status, made = call("rollout", "create_rollout", body=spec)
     assert (status, made.release) == (201, "seeds@1.0.0")
     status, refused = call(
-        "rollout", "create_rollout", body=models.CreateRolloutSpec.from_dict({"release": "seeds@1.0.0"})
+        "rollout", "create_rollout", body=models.RolloutSpecIn.from_dict({"release": "seeds", "selector": ""})
     )
     assert (status, refused.code) == (422, "rollout.bad_spec")
     said = models.CommandIn(reason="for the suite")
