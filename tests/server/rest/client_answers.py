@@ -184,7 +184,7 @@ def looking_after(call: Caller, url: str) -> None:
 
 def _begin(call: Caller, release: str, selector: str, *stages: dict[str, Any]) -> str:
     spec = {"release": release, "selector": selector, "stages": list(stages)}
-    status, made = call("rollout", "create_rollout", body=call.models.CreateRolloutSpec.from_dict(spec))
+    status, made = call("rollout", "create_rollout", body=call.models.RolloutSpecIn.from_dict(spec))
     assert status == 201, made
     assert made.release == release
     return str(made.id)
