@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.house.figures import docstring
 from tests.house.test_layout import dotted
-from tests.house.tree import PACKAGES, ROOT, python_sources
+from tests.house.tree import PACKAGES, tracked
 
 FOLDER = Path("docs/reference/packages")
 ROOTS = (*PACKAGES, "server/edgefleet_sdk")
@@ -29,8 +29,7 @@ def first_sentence(text: str) -> str:
 
 def page(root: str) -> str:
     """Return the page of one root package."""
-    sources = sorted(path for path in python_sources() if str(path).startswith(f"{root}/"))
-    sources += sorted((ROOT / root).glob("*.py")) if not sources else []
+    sources = sorted(path for path in tracked() if path.suffix == ".py" and str(path).startswith(f"{root}/"))
     rooms: dict[Path, list[Path]] = defaultdict(list)
     for path in sources:
         if "migrations" not in path.parts:
