@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from edgefleet_cli.core.api.fleet import Event
@@ -192,11 +193,22 @@ def test_a_type_is_asked_of_the_stream_and_only_with_it(edgectl: Edgectl, fleet:
     assert edgectl("events", "--type", "edgefleet.rollout.*").code == 2
 
 
+def _streamed(text: str, media_type: str = "text/event-stream; charset=utf-8") -> list[dict[str, Any]]:
+    return list(events_of(httpx.Response(200, headers={"content-type": media_type}, text=text)))
+
+
 def test_an_event_that_breaks_off_is_none_and_what_is_no_object_is_refused() -> None:
-    assert list(events_of(["id: 1", 'data: {"id": 1}', "", ": hello", "", 'data: {"id": 2}'])) == [{"id": 1}]
-    assert list(events_of(['data:{"a":', "data: 1}", "", ""])) == [{"a": 1}]
-    with pytest.raises(BadAnswerError):
-        list(events_of(["data: [1]", ""]))
+    assert _streamed('id: 1\ndata: {"id": 1}\n\n: hello\n\ndata: {"id": 2}') == [{"id": 1}]
+    assert _streamed('data:{"a":\ndata: 1}\n\n\n') == [{"a": 1}]
+    with pytest.raises(BadAnswerError) as raised:
+        _streamed("data: [1]\n\n")
+    assert raised.value.why == "expected a JSON object, got '[1]'"
+
+
+def test_a_page_in_the_place_of_a_stream_is_refused() -> None:
+    with pytest.raises(BadAnswerError) as raised:
+        _streamed("<html>\n\n", "text/html")
+    assert raised.value.why == "expected text/event-stream, got 'text/html'"
 
 
 def test_ctrl_c_exits_130(fleet: Stub) -> None:

@@ -13,7 +13,6 @@ from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.core.transport.server_retry import ServerRetry
-from edgefleet_cli.core.transport.sse import events_of
 from edgefleet_cli.fleet.render import EVENTS, what
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Output, visible
@@ -40,7 +39,7 @@ class Follower:
         self._api = api
         self._clock = clock
         self._filters = {name: value for name, value in filters.items() if name != "type"}
-        self._wishes = {name: value for name, value in filters.items() if name != "since"}
+        self._stream_filters = {name: value for name, value in filters.items() if name != "since"}
         self._since = datetime.fromisoformat(filters["since"]) if filters.get("since") else None
         self._patience = ServerRetry(out.note, clock)
         self._seen: set[int] = set()
@@ -55,7 +54,7 @@ class Follower:
         items = self._api.pages("/events", Event, limit=limit, **self._filters).replies
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
         numbers = {item.value.id for item in items}
-        if self._wishes.get("type"):
+        if self._stream_filters.get("type"):
             self._after_id = min(numbers) - 1 if numbers and self._since else max(numbers, default=0)
         else:
             self._seen = numbers
@@ -94,14 +93,14 @@ class Follower:
                 yield item
 
     def _stream(self, left_s: float) -> Iterator[Reply[Event]]:
-        lines = self._api.stream(
+        events = self._api.stream(
             "/events/stream",
             wait_s=min(SILENT_S, left_s + AGAIN_S),
             after_id=self._after_id,
             max_s=round(min(left_s, LONGEST_S), 3),
-            **self._wishes,
+            **self._stream_filters,
         )
-        return (Reply(one, Event) for one in events_of(lines))
+        return (Reply(one, Event) for one in events)
 
 
 def event_line(event: Event) -> str:

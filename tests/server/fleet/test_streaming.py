@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from httpx_sse import EventSource
 
-from edgefleet_cli.core.transport.sse import events_of
 from edgefleet_server.access.model import Role
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app
@@ -73,9 +73,9 @@ class Streams:
             assert answer.status_code == 200, answer.read()
             assert answer.headers["content-type"].startswith("text/event-stream")
             assert answer.headers["cache-control"] == "no-store"
-            lines = answer.iter_lines()
-            assert next(lines).startswith("retry:")  # from here on the hub feeds it
-            yield events_of(lines)
+            events = EventSource(answer).iter_sse()
+            assert next(events).retry == 2000  # from here on the hub feeds it
+            yield (json.loads(one.data) for one in events if one.data)
 
 
 @pytest.fixture

@@ -92,14 +92,16 @@ class ApiClient:
         """Delete what is at `path`."""
         self._send("DELETE", path)
 
-    def stream(self, path: str, *, wait_s: float, **params: Any) -> Iterator[str]:
-        """Yield the lines of a stream until it ends. wait_s: so long nothing may come before the server counts as away.
+    def stream(self, path: str, *, wait_s: float, **params: Any) -> Iterator[dict[str, Any]]:
+        """Yield the events of a stream until it ends. wait_s: so long nothing may come before the server counts as away.
 
-        Raises ServerUnreachableError, also when the stream breaks off, and ApiError.
+        Raises ServerUnreachableError, also when the stream breaks off, ApiError, and BadAnswerError for what is no stream of JSON objects.
         """
+        from edgefleet_cli.core.transport.sse import events_of
+
         limits = httpx.Timeout(self._http.timeout.connect, read=wait_s)
         with self._streamed(path, "text/event-stream", params=_present(params), timeout=limits) as response:
-            yield from response.iter_lines()
+            yield from events_of(response)
 
     def blob(self, sha256: str) -> Iterator[bytes]:
         """Yield the bytes of a blob as they come; nobody but the caller checks them. Raises ServerUnreachableError, ApiError."""
