@@ -22,10 +22,10 @@ from edgefleet_converters.report import (
     RefusedRow,
     with_front,
 )
+from edgefleet_converters.report_html.number_format import MAX_TEXT, shown
 from edgefleet_converters.report_html.page import render
 from edgefleet_converters.report_html.plots import accuracy_plot, layer_rows
 from edgefleet_converters.report_html.style import sheet_source
-from edgefleet_converters.report_html.tags import MAX_TEXT, shown
 from edgefleet_protocol.manifest import RuntimeProof
 
 HOSTILE = (

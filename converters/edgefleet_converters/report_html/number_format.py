@@ -1,9 +1,11 @@
-"""Figures of a report as short text. Pure; None and what is no finite number is a dash."""
+"""Figures and names of a report as short text. Pure; None and what is no finite number is a dash."""
 
 import math
 from typing import Any, Final
 
 NONE: Final = "–"
+MAX_TEXT: Final = 400
+"""Characters of one text that are shown; a tensor's name can be megabytes long."""
 _UNITS: Final = ("B", "kB", "MB", "GB")
 
 
@@ -58,3 +60,11 @@ def plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def shown(text: str) -> str:
+    """Return `text` cut to MAX_TEXT, control and direction characters as escapes: they must not reorder what stands around them."""
+    cut = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…"
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from markupsafe import Markup, escape
+
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow
-from edgefleet_converters.report_html.number_format import number, size
-from edgefleet_converters.report_html.tags import Markup, element, join
+from edgefleet_converters.report_html.number_format import number, shown, size
 
 WIDTH: Final = 420
 HEIGHT: Final = 270
@@ -62,35 +63,10 @@ def accuracy_plot(
     ]
     parts.extend(_symbol(*entry) for entry in drawn)
     parts.extend(_labels([(mark.label, x, y) for mark, x, y, _ in drawn]))
-    return element(
+    return _element(
         "svg", *parts, class_="plot", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
         aria_label=f"{metrics[0].name} against size of {len(marks)} models",
     )  # fmt: skip
-
-
-def keys() -> Markup:
-    """Return what the symbols of the plot mean."""
-    samples = [
-        (
-            element("circle", class_="dot front", cx=8, cy=7, r=4.5),
-            "on the front: none is better in loss, bytes and time",
-        ),
-        (element("circle", class_="dot", cx=8, cy=7, r=4.5), "passed"),
-        (_cross(8, 7), "rejected"),
-        (element("rect", class_="square", x=4, y=3, width=8, height=8), "the source"),
-        (element("circle", class_="ring", cx=8, cy=7, r=6), "taken"),
-    ]
-    return element(
-        "p",
-        (
-            join(
-                element("span", element("svg", drawing, class_="key", viewBox="0 0 16 14", aria_hidden="true"), text),
-                " ",
-            )
-            for drawing, text in samples
-        ),
-        class_="keys soft",
-    )
 
 
 def layer_rows(layers: Sequence[LayerRow]) -> tuple[list[tuple[LayerRow, Markup]], int]:
@@ -105,8 +81,8 @@ def layer_rows(layers: Sequence[LayerRow]) -> tuple[list[tuple[LayerRow, Markup]
 def bar(value: float, most: float, *, kept: bool = False) -> Markup:
     """Return a horizontal bar as long as `value` is of `most`."""
     share = 100.0 * value / most if most > 0 else 0.0
-    return element(
-        "svg", element("rect", x=0, y=0, width=max(0.4, min(100.0, share)), height=8), class_="bar kept" if kept else "bar",
+    return _element(
+        "svg", _element("rect", x=0, y=0, width=max(0.4, min(100.0, share)), height=8), class_="bar kept" if kept else "bar",
         viewBox="0 0 100 8", preserveAspectRatio="none", aria_hidden="true",
     )  # fmt: skip
 
@@ -172,43 +148,43 @@ def _axes(across: _Scale, up: _Scale, sign: float, name: str) -> Markup:
     parts = []
     for tick in ticks:
         y = up.at(tick)
-        parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=y, y2=y))
-        parts.append(element("text", f"{sign * tick + 0.0:.{digits}f}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
+        parts.append(_element("line", class_="axis", x1=_LEFT, x2=right, y1=y, y2=y))
+        parts.append(_element("text", f"{sign * tick + 0.0:.{digits}f}", x=_LEFT - 6, y=y + 4, text_anchor="end"))
     for tick in across.ticks(4):
         x = across.at(tick)
-        parts.append(element("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 4))
-        parts.append(element("text", size(tick), x=x, y=bottom + 17, text_anchor="middle"))
-    parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom))
-    parts.append(element("text", "bytes of the model", x=right, y=HEIGHT - 8, text_anchor="end"))
+        parts.append(_element("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 4))
+        parts.append(_element("text", size(tick), x=x, y=bottom + 17, text_anchor="middle"))
+    parts.append(_element("line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom))
+    parts.append(_element("text", "bytes of the model", x=right, y=HEIGHT - 8, text_anchor="end"))
     direction = "up is better" if sign > 0 else "an error: up is smaller, and better"
-    parts.append(element("text", f"{name} ({direction})", x=4, y=11))
-    return join(parts)
+    parts.append(_element("text", f"{name} ({direction})", x=4, y=11))
+    return _join(*parts)
 
 
 def _limit_line(y: float) -> Markup:
     right = WIDTH - _RIGHT
-    return join(
-        element("line", class_="limit", x1=_LEFT, x2=right, y1=y, y2=y),
-        element("text", "allowed loss", class_="limit-text", x=right, y=y + 13, text_anchor="end"),
+    return _join(
+        _element("line", class_="limit", x1=_LEFT, x2=right, y1=y, y2=y),
+        _element("text", "allowed loss", class_="limit-text", x=right, y=y + 13, text_anchor="end"),
     )
 
 
 def _symbol(mark: Mark, x: float, y: float, is_below: bool) -> Markup:
-    title = element("title", mark.title)
+    title = _element("title", mark.title)
     if mark.kind == "square":
-        drawing = element("rect", class_="square", x=x - 4, y=y - 4, width=8, height=8)
+        drawing = _element("rect", class_="square", x=x - 4, y=y - 4, width=8, height=8)
     elif is_below:
-        drawing = element("path", class_="cross", d=f"M{x:.2f} {y - 12:.2f}v9m-4 -4l4 4l4 -4")
+        drawing = _element("path", class_="cross", d=f"M{x:.2f} {y - 12:.2f}v9m-4 -4l4 4l4 -4")
     elif mark.kind == "cross":
         drawing = _cross(x, y)
     else:
-        drawing = element("circle", class_="dot front" if mark.front else "dot", cx=x, cy=y, r=4.5)
-    ring = element("circle", class_="ring", cx=x, cy=y, r=8.0) if mark.taken else Markup()
-    return element("g", title, ring, drawing)
+        drawing = _element("circle", class_="dot front" if mark.front else "dot", cx=x, cy=y, r=4.5)
+    ring = _element("circle", class_="ring", cx=x, cy=y, r=8.0) if mark.taken else Markup()
+    return _element("g", title, ring, drawing)
 
 
 def _cross(x: float, y: float) -> Markup:
-    return element("path", class_="cross", d=f"M{x - 4:.2f} {y - 4:.2f}l8 8m0 -8l-8 8")
+    return _element("path", class_="cross", d=f"M{x - 4:.2f} {y - 4:.2f}l8 8m0 -8l-8 8")
 
 
 def _labels(points: Sequence[tuple[str, float, float]]) -> list[Markup]:
@@ -227,9 +203,27 @@ def _labels(points: Sequence[tuple[str, float, float]]) -> list[Markup]:
         ]
         box = next((box for box in inside if not any(_overlap(box, other) for other in taken)), boxes[0])
         taken.append(box)
-        written.append(element("text", label, class_="label", x=box[0], y=box[3]))
+        written.append(_element("text", label, class_="label", x=box[0], y=box[3]))
     return written
 
 
 def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _element(tag: str, *children: str, **attributes: str | float) -> Markup:
+    """Return an SVG element. A trailing `_` of an attribute's name is dropped, other `_` become `-`; a str child is text."""
+    names = (name.removesuffix("_").replace("_", "-") for name in attributes)
+    written = [
+        Markup(' {}="{}"').format(name, shown(_number(value)))
+        for name, value in zip(names, attributes.values(), strict=True)
+    ]
+    return Markup("<{0}{1}>{2}</{0}>").format(tag, _join(*written), _join(*children))  # format escapes
+
+
+def _join(*children: str) -> Markup:
+    return Markup("").join(child if isinstance(child, Markup) else escape(shown(child)) for child in children)
+
+
+def _number(value: str | float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
