@@ -67,7 +67,7 @@ _ROLES = """
 
 <!-- made by `python -m tests.house.reference` from the code; edit the code -->
 
-"yes": a token with this role alone may call these routes. [What they do](rest.md) is told there.
+"yes": a token with this role alone may call these routes. [What they do](rest.md).
 
 | of | routes | {roles} |
 | --- | --- | {lines} |
