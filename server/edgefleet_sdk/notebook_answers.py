@@ -67,7 +67,7 @@ def rolled_out(reply: Reply[Rollout]) -> Answer:
 
 def device_explained(reply: Reply[DeviceExplanation]) -> Answer:
     """Return why a device does not run what it should: one row a model, one remark for each that lags."""
-    told = reply.value
-    notes = [f"{one.model}: {one.why}" for one in told.items if not one.is_settled]
-    title = f"{told.device} {'lags' if notes else 'runs as it should'}"
-    return Answer(reply.raw, title, reply.raw.get("items") or [], (WHY.columns, told.items), notes)
+    explanation = reply.value
+    notes = [f"{one.model}: {one.why}" for one in explanation.items if not one.is_settled]
+    title = f"{explanation.device} {'lags' if notes else 'runs as it should'}"
+    return Answer(reply.raw, title, reply.raw.get("items") or [], (WHY.columns, explanation.items), notes)

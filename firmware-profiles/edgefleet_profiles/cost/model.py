@@ -100,11 +100,11 @@ def fit_profile(profile: str, examples: Sequence[Example]) -> CostModel:
     rows = [_latency_row(one.subject) for one in used]
     p50, p95 = ([float(getattr(one.observation, name)) for one in used] for name in QUANTITIES[:2])
     held = [(one.subject, one.observation.memory_bytes) for one in used]
-    told = [(_memory_row(subject), float(held_bytes)) for subject, held_bytes in held if held_bytes is not None]
+    known = [(_memory_row(subject), float(held_bytes)) for subject, held_bytes in held if held_bytes is not None]
     median = fit(rows, p50)
     made = (
         median, None if median is None else fit_after(median, rows, p50, p95),
-        fit([row for row, _ in told], [held_bytes for _, held_bytes in told]),
+        fit([row for row, _ in known], [held_bytes for _, held_bytes in known]),
     )  # fmt: skip
     fits = {name: one for name, one in zip(QUANTITIES, made, strict=True) if one is not None}
     return CostModel(profile, len(used), max((one.observation.devices for one in used), default=0), fits)

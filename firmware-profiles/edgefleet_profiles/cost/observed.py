@@ -76,15 +76,15 @@ def _memory(window: DeviceWindow) -> float | None:
 
 
 def _of_device(windows: Iterable[DeviceWindow], read: Callable[[DeviceWindow], float | None]) -> float | None:
-    told = [value for window in windows if (value := read(window)) is not None]
-    return median(told) if told else None
+    known = [value for window in windows if (value := read(window)) is not None]
+    return median(known) if known else None
 
 
 def _agreed(figures: Sequence[float | None]) -> float | None:
     """Return the median over devices, None when not more than half of them are near it."""
-    told = [math.log(figure) for figure in figures if figure is not None]
-    if not told:
+    known = [math.log(figure) for figure in figures if figure is not None]
+    if not known:
         return None
-    middle = median(told)
-    near = sum(abs(one - middle) <= math.log(AGREEMENT) for one in told)
-    return math.exp(middle) if 2 * near > len(told) else None
+    middle = median(known)
+    near = sum(abs(one - middle) <= math.log(AGREEMENT) for one in known)
+    return math.exp(middle) if 2 * near > len(known) else None

@@ -327,9 +327,9 @@ def _compare(spec: JobSpec, manifest: Manifest, report: Mapping[str, Any], sha25
         "precision": (report.get("precision"), manifest.precision),
         "bytes": (report.get("bytes"), model_bytes),
     }
-    for name, (said, expected) in facts.items():
-        if said != expected:
-            raise BadAnswerError(f"the converter's bundle says {name} {said!r}, expected {expected!r}")
+    for name, (actual, expected) in facts.items():
+        if actual != expected:
+            raise BadAnswerError(f"the converter's bundle says {name} {actual!r}, expected {expected!r}")
 
 
 def _digests(file: BinaryIO) -> tuple[bytes, Sha256, int]:

@@ -71,7 +71,7 @@ class EventLog:
             self._tell(plain)
             return ids
 
-    def add_told(self, rows: Sequence[dict[str, Any]]) -> int:
+    def add_reported(self, rows: Sequence[dict[str, Any]]) -> int:
         """Store what devices reported, each event once, in the caller's transaction; return how many were new."""
         with self._db.session() as session:
             new = feed_store.add_events(session, rows)

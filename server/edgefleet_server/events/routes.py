@@ -100,7 +100,7 @@ def build_stream_router(hub: EventHub) -> APIRouter:
     )
     async def stream_events(
         _caller: Viewer,
-        wish: Annotated[StreamFilter, Depends(_stream_filter)],
+        chosen: Annotated[StreamFilter, Depends(_stream_filter)],
         after_id: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
         max_s: Annotated[float, Query(ge=0, le=MAX_STREAM_S)] = MAX_STREAM_S,
         last_event_id: Annotated[str, Header(max_length=40)] = "",
@@ -113,7 +113,7 @@ def build_stream_router(hub: EventHub) -> APIRouter:
         does. Ends after `max_s` seconds; come back with the last id.
         """
         form = form_of(accept)
-        body = stream(hub, wish, _number(last_event_id, after_id), max_s, form)
+        body = stream(hub, chosen, _number(last_event_id, after_id), max_s, form)
         first = await anext(body)  # a refusal is an answer, not a broken stream
         headers = {"cache-control": "no-store", "x-accel-buffering": "no", "vary": "Accept"}
         return StreamingResponse(_with_first(first, body), media_type=form.value, headers=headers)

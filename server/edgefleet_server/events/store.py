@@ -34,18 +34,18 @@ def add_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[st
         rows = _without_known(session, rows)
     if not rows:
         return []
-    said = {
+    by_key = {
         (row["device_id"], row["boot_id"], row["seq"]): row for row in reversed(rows)
     }  # of two the first one counts
     insert_all = insert_into(session, FleetEvent).values(list(rows)).on_conflict_do_nothing()
     found = session.execute(insert_all.returning(col(FleetEvent.id), *_EVENT_KEY))
-    return sorted(({**said[tuple(key)], "id": int(one)} for one, *key in found), key=lambda row: row["id"])
+    return sorted(({**by_key[tuple(key)], "id": int(one)} for one, *key in found), key=lambda row: row["id"])
 
 
 def _without_known(session: Session, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    said = {(row["device_id"], row["boot_id"], row["seq"]): row for row in rows}
-    known = {tuple(found) for found in session.execute(select(*_EVENT_KEY).where(tuple_(*_EVENT_KEY).in_(said)))}
-    return [row for one, row in said.items() if one not in known]
+    by_key = {(row["device_id"], row["boot_id"], row["seq"]): row for row in rows}
+    known = {tuple(found) for found in session.execute(select(*_EVENT_KEY).where(tuple_(*_EVENT_KEY).in_(by_key)))}
+    return [row for one, row in by_key.items() if one not in known]
 
 
 def add_server_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[int]:

@@ -105,8 +105,8 @@ class Frame:
 class Viewer:
     """One stream's buffer. Only its event loop touches it; `push` is called there."""
 
-    def __init__(self, wish: StreamFilter, since: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.wish = wish
+    def __init__(self, chosen: StreamFilter, since: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.chosen = chosen
         self.since = since
         """The hub's position when the viewer came: later events are pushed."""
         self.loop = loop
@@ -167,7 +167,7 @@ class EventHub:
         for viewer in viewers:
             _in_loop(viewer, viewer.end)
 
-    def join(self, wish: StreamFilter, loop: asyncio.AbstractEventLoop) -> Viewer:
+    def join(self, chosen: StreamFilter, loop: asyncio.AbstractEventLoop) -> Viewer:
         """Begin to feed a viewer. Asks the database when it is the first one. Raises StreamUnavailableError."""
         with self._lock:
             if self._closing.is_set() or len(self._viewers) >= MAX_VIEWERS:
@@ -177,7 +177,7 @@ class EventHub:
                 )
             if self._position is None:
                 self._position = self._newest()
-            viewer = Viewer(wish, self._position, loop)
+            viewer = Viewer(chosen, self._position, loop)
             self._viewers.add(viewer)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="event-hub", daemon=True)
@@ -197,11 +197,11 @@ class EventHub:
             viewer.is_behind = False
             return viewer.since
 
-    def missed(self, wish: StreamFilter, after_id: int, until: int) -> tuple[list[Frame], int | None]:
+    def missed(self, chosen: StreamFilter, after_id: int, until: int) -> tuple[list[Frame], int | None]:
         """Return what a viewer missed after an id and not after `until`, a page of it, and where the next page begins."""
-        page = self._feed.since(after_id, EventFilter(wish.what.device, wish.what.rollout, wish.what.kinds), PAGE)
+        page = self._feed.since(after_id, EventFilter(chosen.what.device, chosen.what.rollout, chosen.what.kinds), PAGE)
         found = [event for event in page if event.id <= until]
-        frames = [Frame.of(event) for event in found if wish.takes(event)]
+        frames = [Frame.of(event) for event in found if chosen.takes(event)]
         return frames, found[-1].id if found and len(page) == PAGE else None
 
     def _newest(self) -> int:
@@ -237,18 +237,18 @@ class EventHub:
                 self._position = page[-1].id
                 viewers = list(self._viewers)
                 for viewer in viewers:
-                    wanted = [one for event, one in frames if viewer.wish.takes(event)]
+                    wanted = [one for event, one in frames if viewer.chosen.takes(event)]
                     if wanted:
                         _in_loop(viewer, viewer.push, wanted)
         return len(page)
 
 
 async def stream(
-    hub: EventHub, wish: StreamFilter, after_id: int | None, max_s: float, form: Form
+    hub: EventHub, chosen: StreamFilter, after_id: int | None, max_s: float, form: Form
 ) -> AsyncIterator[str]:
     """Yield a stream for at most `max_s` seconds: what came after an id (None: from now on), then what is new."""
     loop = asyncio.get_running_loop()
-    viewer = await asyncio.to_thread(hub.join, wish, loop)
+    viewer = await asyncio.to_thread(hub.join, chosen, loop)
     try:
         yield form.opening
         end_s = loop.time() + max_s
@@ -256,7 +256,7 @@ async def stream(
         is_reading = sent < until
         while loop.time() < end_s and not viewer.is_over:
             if is_reading:
-                frames, then = await asyncio.to_thread(hub.missed, wish, sent, until)
+                frames, then = await asyncio.to_thread(hub.missed, chosen, sent, until)
                 for one in frames:
                     yield one.text(form)
                 is_reading, sent = then is not None, until if then is None else then

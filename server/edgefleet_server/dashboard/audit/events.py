@@ -45,14 +45,14 @@ def _event_query(device: Text = "", rollout: Text = "", kind: Text = "", since: 
 def add_event_pages(router: APIRouter, shell: Shell, feed: EventLog) -> None:
     @router.get("/events", operation_id="show_events")
     def show_events(
-        request: Request, wish: Annotated[EventQuery, Depends(_event_query)], cursor: Cursor = None
+        request: Request, query: Annotated[EventQuery, Depends(_event_query)], cursor: Cursor = None
     ) -> Response:
         """Show what happened in the fleet, newest first."""
 
         def build() -> dict[str, Any]:
-            chosen, wrong = wish, None
+            chosen, wrong = query, None
             try:
-                since = moment_in(wish.since)
+                since = moment_in(query.since)
             except BadTimeError as error:
                 chosen, wrong, since = EventQuery(), error, None
             asked = PageRequest(PAGE_EVENTS, None if cursor is None or wrong is not None else decode_cursor(cursor))
@@ -65,17 +65,17 @@ def add_event_pages(router: APIRouter, shell: Shell, feed: EventLog) -> None:
                 limit=PAGE_EVENTS,
             )
             cut = cut_page(found, asked, total, lambda one: str(one.id))
-            query = urlencode(chosen.query())
+            text = urlencode(chosen.query())
             return {
                 "lines": [event_line(one) for one in cut.items],
                 "total": total,
                 "next_cursor": cut.next_cursor,
                 "is_first": asked.after is None,
-                "is_filtered": bool(query),
-                "wish": wish,
+                "is_filtered": bool(text),
+                "query": query,
                 "wrong": wrong,
                 "kinds": KINDS,
-                "address": f"/events?{query}" if query else "/events",
+                "address": f"/events?{text}" if text else "/events",
             }
 
         return shell.shown(request, "events/list.html", build, tab="events")

@@ -41,28 +41,28 @@ def add_pages(router: APIRouter, shell: Shell, access: AccessService, feed: Even
 def _add_audit(router: APIRouter, shell: Shell, access: AccessService) -> None:
     @router.get("/audit", operation_id="show_audit")
     def show_audit(
-        request: Request, wish: Annotated[AuditQuery, Depends(_audit_query)], cursor: Cursor = None
+        request: Request, query: Annotated[AuditQuery, Depends(_audit_query)], cursor: Cursor = None
     ) -> Response:
         """Show who changed what, of all or of what is chosen."""
 
         def build() -> dict[str, Any]:
             after = None if cursor is None else decode_cursor(cursor)
-            chosen, wrong = wish, None
+            chosen, wrong = query, None
             try:
                 found = audit_page(access, chosen, after)
             except BadTimeError as error:
                 chosen, wrong = AuditQuery(), error
                 found = audit_page(access, chosen, None)
-            query = urlencode(chosen.query())
+            text = urlencode(chosen.query())
             changing = [one.id for one in shell.operations(request) if one.is_changing]
             return {
                 "page": found,
-                "wish": wish,
+                "query": query,
                 "wrong": wrong,
                 "is_first": cursor is None or wrong is not None,
                 "known_actions": sorted([*changing, *SIGN_INS]),
-                "address": f"/audit?{query}" if query else "/audit",
-                "export_query": f"{query}&" if query else "",
+                "address": f"/audit?{text}" if text else "/audit",
+                "export_query": f"{text}&" if text else "",
                 "api_fields": {f"query.{name}": text for name, text in chosen.api_query().items()},
             }
 
@@ -73,7 +73,7 @@ def _add_export(router: APIRouter, shell: Shell, access: AccessService, clock: C
     @router.get("/audit/export", operation_id="export_audit")
     def export_audit(
         request: Request,
-        wish: Annotated[AuditQuery, Depends(_audit_query)],
+        query: Annotated[AuditQuery, Depends(_audit_query)],
         form: Annotated[str, Query(pattern="^(csv|json)$")] = "csv",
     ) -> Response:
         """Return the chosen rows as a file."""
@@ -84,4 +84,4 @@ def _add_export(router: APIRouter, shell: Shell, access: AccessService, clock: C
         ending, kind = ("csv", "text/csv") if form == "csv" else ("jsonl", "application/x-ndjson")
         named = f'attachment; filename="audit-{clock.now():%Y-%m-%d}.{ending}"'
         headers = {**pages.HEADERS, "content-disposition": named}
-        return StreamingResponse(exported(access, wish.filter(), form), media_type=kind, headers=headers)
+        return StreamingResponse(exported(access, query.filter(), form), media_type=kind, headers=headers)

@@ -78,9 +78,9 @@ def moment_in(text: str) -> datetime | None:
         ) from error
 
 
-def audit_page(access: AccessService, wish: AuditQuery, after: str | None) -> Page[AuditEntry]:
+def audit_page(access: AccessService, query: AuditQuery, after: str | None) -> Page[AuditEntry]:
     """Return one page, newest first. Raises BadTimeError, BadCursorError."""
-    return access.audit(PageRequest(PAGE_ROWS, after), wish.filter())
+    return access.audit(PageRequest(PAGE_ROWS, after), query.filter())
 
 
 def exported(access: AccessService, what: AuditFilter, form: str) -> Iterator[str]:

@@ -47,9 +47,9 @@ class Log:
     lines: int
 
 
-def differences(told: DeviceExplanation) -> list[str]:
+def differences(answer: DeviceExplanation) -> list[str]:
     """Return why a device does not run what it should, one sentence a model; nothing when it does."""
-    return [f"{_apart(one)}: {one.why}." for one in told.items if not one.is_settled and (one.wanted or one.running)]
+    return [f"{_apart(one)}: {one.why}." for one in answer.items if not one.is_settled and (one.wanted or one.running)]
 
 
 def _apart(one: ModelExplanation) -> str:

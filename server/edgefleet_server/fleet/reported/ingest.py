@@ -90,7 +90,7 @@ class ReportBook:
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""
         now = self._clock.now()
-        return self._feed.add_told([_event_row(event, now) for event in events])
+        return self._feed.add_reported([_event_row(event, now) for event in events])
 
     def _store_state(self, session: Session, device: FleetDevice, state: State) -> None:
         device.boot_id = state.boot_id[:64]
