@@ -10,7 +10,6 @@ import logging
 import os
 import queue
 import secrets
-import signal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from edgefleet_agent.connection.mqtt import Connected, Disconnected, MqttLink, R
 from edgefleet_agent.connection.outbox import Kind
 from edgefleet_agent.connection.sender import Downloads, OutboxSender, Sources, topic_chooser
 from edgefleet_agent.control_socket import Control, obey
+from edgefleet_agent.core.code_files import CodeFiles
 from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.core.logfile import Capture, LogFile
 from edgefleet_agent.core.loop import Loop, Timer, guarded
@@ -84,6 +84,7 @@ class Daemon:
         self._device = DeviceId(identity.device)
         self._boot_id = secrets.token_hex(8)
         self._lock = agent_parts.lock_state(self._paths.lock)
+        self._code = CodeFiles()
         self._loop = Loop(self._clock)
         self._renewal = RenewalTimer(
             self._loop,
@@ -112,7 +113,9 @@ class Daemon:
             self._captures,
             self._candidates,
         )
-        self._intake = Intake(self._loop, state, self._device, settings, self, self, self._first_req_id())
+        # block request ids rise over restarts if a device asks less than once a second on average
+        first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
+        self._intake = Intake(self._loop, state, self._device, settings, self, self, first_req_id)
         self._reports = Reports(
             self._device, self._boot_id, self._clock, self._outbox, self._report_soon, self._candidates.states
         )
@@ -129,7 +132,6 @@ class Daemon:
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
         self._state_timer_set = False
         self._state_waits = False
-        self._stops_asked = 0
         self._is_leaving = False
         self._starts_again = False
         self._tick_timer: Timer | None = None
@@ -151,10 +153,6 @@ class Daemon:
         context = (self._loop, self._paths, self._slots, self._intake, self._settings, self._clock)
         deps = (self._runner, self._serving, self._reports, self._room, self._captures)
         return agent_parts.candidates(*context, *deps)
-
-    def _first_req_id(self) -> int:
-        """Return where block request ids begin: they rise over restarts if a device asks less than once a second on average."""
-        return int(self._clock.now().timestamp()) & 0x7FFFFFFF
 
     def _install_runner(self) -> Runner:
         limits = agent_parts.limits(self._settings)
@@ -184,7 +182,8 @@ class Daemon:
         self._log = Capture(LogFile(self._paths.log))
         self._loop.watch(self._log.fileno(), self._log.read)
         self._loop.on_wake(self._woken)
-        self._handle_signals()
+        self._loop.look_first(self._look_at_code)
+        self._loop.count_stops()
         self._reports.boot()
         desired = self._known_desired()
         self._runner.recover()
@@ -202,7 +201,7 @@ class Daemon:
             self._loop.run()
         finally:
             self._close()
-        return self._starts_again
+        return self._starts_again and not self._loop.stops_asked
 
     def _close(self) -> None:
         self._link.stop(encode(self._reports.presence(on=False)))
@@ -221,19 +220,10 @@ class Daemon:
         self._log.close()
         os.close(self._lock)
 
-    def _handle_signals(self) -> None:
-        signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: self._asked_to_stop())
-
-    def _asked_to_stop(self) -> None:
-        """In the signal handler: only note it, the loop is woken by the signal. Asked a second time, it ends at once."""
-        self._stops_asked += 1
-
     def _woken(self) -> None:
-        if self._stops_asked > 1:
+        if self._loop.stops_asked > 1:
             self._loop.stop()
-        elif self._stops_asked and not self._is_leaving:
+        elif self._loop.stops_asked and not self._is_leaving:
             self._leave()
         self._drain_inbox()
 
@@ -255,6 +245,15 @@ class Daemon:
     def _restart(self) -> None:
         self._starts_again = True
         self._leave()
+
+    def _look_at_code(self) -> bool:
+        """Before each round of the loop: begin nothing with files that are not ours, and judge nothing that comes of them."""
+        if self._is_leaving or not self._code.are_replaced():
+            return False
+        self._code.wait(lambda: self._loop.stops_asked > 0)
+        self._candidates.close()
+        self._restart()
+        return True
 
     def _is_live(self) -> bool:
         return os.statvfs(self._paths.root).f_bsize > 0 and self._outbox.is_live()

@@ -133,7 +133,9 @@ def started_agent(**environment: str) -> Iterator["Agent"]:
 
 
 class Agent:
-    """One agent process on one state folder; may be killed and started again."""
+    """One agent process on one state folder; may be killed and started again. python: what runs it."""
+
+    python = DEVICE_PYTHON
 
     def __init__(self, site: Site, state: Path, device: KeyedDevice | None = None, **environment: str) -> None:
         self.site = site
@@ -157,7 +159,7 @@ class Agent:
                 [
                     *LIFE_LINE,
                     str(os.getpid()),
-                    DEVICE_PYTHON,
+                    self.python,
                     "-m",
                     "edgefleet_agent",
                     "run",
@@ -246,7 +248,7 @@ class Agent:
     def command(self, *arguments: str, state: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `edge-agent` on the agent's state folder. state: False for a command that needs none."""
         return subprocess.run(
-            [DEVICE_PYTHON, "-m", "edgefleet_agent", *arguments, *(["--state", str(self.state)] if state else [])],
+            [self.python, "-m", "edgefleet_agent", *arguments, *(["--state", str(self.state)] if state else [])],
             env=dict(self.environment),
             check=False,
             capture_output=True,

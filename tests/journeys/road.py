@@ -25,7 +25,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.clock import SystemClock
 from tests.agent.field import QUICK, Agent, eventually
 from tests.server.fleet.house import PROFILE, House
-from tests.support.device_python import DEVICE_PYTHON, PATIENCE
+from tests.support.device_python import PATIENCE
 from tests.support.servers import ServerProcess, init_server, server_process
 
 PATIENCE_S = 90.0 * PATIENCE
@@ -115,7 +115,7 @@ class Traveller(Agent):
         self.process = None
         flags = [flag for key, value in (labels or {}).items() for flag in ("--label", f"{key}={value}")]
         claim = road.edgectl("device", "enroll", "--profile", profile, *flags, *self.CLAIM)["tokens"][0]["token"]
-        command = [DEVICE_PYTHON, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
+        command = [self.python, "-m", "edgefleet_agent", "enroll", "-", "--state", str(self.state), "-o", "json"]
         asking = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -4,9 +4,11 @@ import heapq
 import itertools
 import logging
 import selectors
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 
 from edgefleet_protocol.clock import Clock
 
@@ -36,24 +38,34 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._running = False
+        self.stops_asked = 0
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
         self._on_wake: Callback = _nothing
+        self._look: Callable[[], bool] = _nothing_changed
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
 
     def monotonic_s(self) -> float:
         """Return the loop's time."""
         return self._clock.monotonic_s()
 
-    @property
-    def wake_fd(self) -> int:
-        """Descriptor for `signal.set_wakeup_fd`."""
-        return self._wake_write.fileno()
+    def count_stops(self) -> None:
+        """From now on SIGTERM and SIGINT only wake the loop and are counted in `stops_asked`."""
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked_to_stop)
+
+    def _asked_to_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.stops_asked += 1
 
     def on_wake(self, callback: Callback) -> None:
         """Run `callback` in the loop whenever `wake` was called."""
         self._on_wake = callback
+
+    def look_first(self, look: Callable[[], bool]) -> None:
+        """Call `look` before each round of callbacks. True: it changed what is watched, so the round begins again."""
+        self._look = look
 
     def wake(self) -> None:
         """Make the loop look around. Safe from any thread and from signal handlers."""
@@ -90,7 +102,10 @@ class Loop:
         """Run until `stop`."""
         self._running = True
         while self._running:
-            for key, mask in self._selector.select(self._timeout_s()):
+            ready = self._selector.select(self._timeout_s())
+            if self._look():
+                continue
+            for key, mask in ready:
                 if isinstance(key.data, tuple):
                     on_read, on_write = key.data
                     if mask & selectors.EVENT_WRITE:
@@ -145,3 +160,7 @@ def guarded(callback: Callback) -> None:
 
 def _nothing() -> None:
     return
+
+
+def _nothing_changed() -> bool:
+    return False
