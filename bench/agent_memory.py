@@ -2,7 +2,7 @@
 
 Goals: agentd RSS ≤ 36 MB and private ≤ 24 MB; with one LiteRT worker ≤ 75 MB, with one onnxruntime worker ≤ 95 MB,
 model excluded; idle ≤ 0.1 % of a processor; from exec to connected and ready ≤ 400 ms. Prints one JSON object with the machine's facts, and
-what agentd imports: how many modules, and which packages beside the standard library. A page that other processes share (libcrypto,
+what agentd imports: how many modules, and which packages outside the standard library. A page that other processes share (libcrypto,
 libpython) counts in RSS and not in private; of two processes together the proportional size (PSS) tells what they take, the sum of RSS
 counts twice what they share.
 """

@@ -1,4 +1,4 @@
-"""Start-up time of `edgectl`: wall clock of whole commands, beside what Python alone and its libraries cost on the same machine.
+"""Start-up time of `edgectl`: wall clock of whole commands, compared with what Python alone and its libraries cost on the same machine.
 
 Goal: `--version` within 150 ms, `device list` within 350 ms, at the 95th percentile. `kubectl` and `gh` take
 some 50 to 100 ms for the same on a common machine: they are compiled. Prints one JSON object; the list is asked of a server in a

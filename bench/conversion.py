@@ -1,4 +1,4 @@
-"""Conversion time: one model through the whole pipeline, beside onnxruntime's own `quantize_static` in the same run.
+"""Conversion time: one model through the whole pipeline, compared with onnxruntime's own `quantize_static` in the same run.
 
 Prints one JSON object: wall seconds, peak memory of the steps, seconds by stage, the ratio to the bare quantizer, machine
 facts. The pipeline does far more than the quantizer (checks, folding, gate, golden vectors, bundle), so the ratio says what

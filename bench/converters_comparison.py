@@ -1,4 +1,4 @@
-"""edgefleet beside onnx2tf, ai-edge-quantizer and onnxruntime's default recipes, on real models: one table, and JSON.
+"""edgefleet compared with onnx2tf, ai-edge-quantizer and onnxruntime's default recipes, on real models: one table, and JSON.
 
 For each model, on samples that nothing was tuned on:
 

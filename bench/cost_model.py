@@ -4,7 +4,7 @@ A server process, and one agent process a profile. Each model is published, want
 reported enough; the server fits its cost model to those reports. Printed as one JSON object: of each model what was predicted when
 it was published (from those before it) and what was observed, the error when it is left out of the fit, medians, and how often the
 stated interval held. Goal: median left-out error of the p50 at most 25 %. `arena`: the size that the converter measures for
-TFLite Micro, beside the smallest that the wheel's interpreter runs in, tried in steps of 16 bytes; goal within 5 %.
+TFLite Micro, compared with the smallest that the wheel's interpreter runs in, tried in steps of 16 bytes; goal within 5 %.
 
     python bench/cost_model.py [NAME…] [--profile generic-x86_64-ort]… [--skip-arena]
 
@@ -244,7 +244,7 @@ def _row(road: Road, agent: Traveller, profile: str, name: str, folder: Path) ->
 
 
 def arenas() -> Json:
-    """Return the arena that the converter measures, beside the smallest that the wheel runs in, in steps of 16 bytes."""
+    """Return the arena that the converter measures, and the smallest that the wheel runs in, in steps of 16 bytes."""
     rows = {}
     for wheel in WAKE_WORDS:
         model = real_model(wheel).read_bytes()

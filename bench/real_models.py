@@ -1,4 +1,4 @@
-"""Real models made small: what the pipeline offers, beside onnxruntime's default quantizers on the same data.
+"""Real models made small: what the pipeline offers, compared with onnxruntime's default quantizers on the same data.
 
 Models and pictures come out of public packages (`tests.support.real_models`, downloaded once); other inputs are made here
 (`tests.support.real_data`). For each model: the chosen candidate with bytes and the metric that the goal names, measured on data
@@ -167,7 +167,7 @@ def _here(name: str) -> HardwareProfile:
 
 
 def _figures(case: Case, made: bytes, runs: int, *, runtime: str = "ort") -> dict[str, float]:
-    """Return bytes, the case's own figures and the latency beside the source, on samples that nothing was tuned on.
+    """Return bytes, the case's own figures and the latency as a ratio to the source, on samples that nothing was tuned on.
 
     runtime: of the made file; the source is run in onnxruntime.
     """

@@ -109,7 +109,7 @@ class Control:
 
 
 class _Caller:
-    """One connection and what it said so far."""
+    """One connection and what was read from it so far."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection

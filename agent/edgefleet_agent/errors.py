@@ -38,13 +38,13 @@ class PinMismatchError(EdgefleetError):
 
 
 class EnrollRefusedError(EdgefleetError):
-    """The server answered and said no."""
+    """The server answered and refused."""
 
     code = "enroll.refused"
 
 
 class EnrollRejectedError(EnrollRefusedError):
-    """An operator said no to this device's key."""
+    """An operator rejected this device's key."""
 
     code = "enroll.rejected"
     default_next_step = (

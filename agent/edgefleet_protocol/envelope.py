@@ -14,7 +14,7 @@ MAX_ENVELOPE_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One signature over the envelope's signed form, with the id of the key that is said to have made it."""
+    """One signature over the envelope's signed form, with the id of the key that it names as its own."""
 
     keyid: str
     sig: bytes

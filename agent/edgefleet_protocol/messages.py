@@ -126,7 +126,7 @@ def assignment_of(phase: Phase) -> AssignmentState:
 
 
 class EventKind(StrEnum):
-    """What an event tells. Stored and public: never renamed."""
+    """The kinds of events. Stored and public: never renamed."""
 
     PHASE = "phase"
     CRASH = "crash"

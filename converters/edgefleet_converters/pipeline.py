@@ -366,7 +366,7 @@ class _Conversion:
     def _report_of(
         self, profile: HardwareProfile, chosen: Chosen, prepared: _Prepared, fp32_bytes: int
     ) -> dict[str, Any]:
-        """Return what the manifest tells of metric and parity: only facts that are the same on every run."""
+        """Return what the manifest holds of metric and parity: only facts that are the same on every run."""
         evaluation = prepared.evaluation
         return {
             "candidate": chosen.spec.id,
@@ -413,7 +413,7 @@ class _Conversion:
 
 
 def board_facts(profile: HardwareProfile, chosen: Chosen) -> dict[str, Any]:
-    """Return what a bundle tells of its board: backend and predicted mapping of an accelerator, delegates (or execution
+    """Return what a bundle holds of its board: backend and predicted mapping of an accelerator, delegates (or execution
     providers) that the board has, arena of TFLite Micro.
     """
     facts: dict[str, Any] = {"delegates": profile.delegates} if profile.delegates else {}

@@ -1,4 +1,4 @@
-"""What a conversion tells: one row a candidate, one a bundle, one a refusal; `report.json` holds them all.
+"""What a conversion reports: one row a candidate, one a bundle, one a refusal; `report.json` holds them all.
 
 Latency and peak memory are measured on this host and differ between runs; they stand here and never in a bundle, whose
 bytes must be the same on every run.

@@ -17,7 +17,7 @@ NEEDS_EVIDENCE: Final = (
     "backend", "opset_max", "ir_max", "operator_set", "tflite_op_allowlist", "tensor_dtypes", "rank_max", "quant",
     "max_model_bytes", "max_arena_bytes", "thermal", "match.board",
 )  # fmt: skip
-"""Keys that state facts about a board. The others name the profile or are a choice of whoever writes it."""
+"""Keys that state facts about a board. The others name the profile or are a choice of its author."""
 
 
 @dataclass(frozen=True)

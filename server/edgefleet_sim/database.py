@@ -1,4 +1,4 @@
-"""The server's rows in memory: what the database holds of one rollout, its documents, its brake and its event log.
+"""The server's rows in memory: what the database holds of one rollout, its documents, its hold and its event log.
 
 A plan is carried out whole or not at all, under the fence of who claimed the rollout: the rules of `rollout.store.claim`,
 `hold_fence` and `rollout.execution.executor`. Every transition leaves one event. Nothing is sent from here.

@@ -1,6 +1,6 @@
 """One simulated device: the shipped `desired_diff` decides, the shipped `machine` keeps its record; what hardware does is drawn.
 
-Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the brake. All else begins again.
+Kept over a crash is what agentd keeps on disk: the record, the newest document it accepted, the hold. All else begins again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgefleet_server.rollout.model import Bundle, Report
 from edgefleet_sim.candidate import Candidate, SimCandidate, Surroundings
 
 BEAT_S: Final = 900.0
-"""A device tells its whole state at least so often (the `normal` telemetry window)."""
+"""A device reports its whole state at least so often (the `normal` telemetry window)."""
 SLOW: Final = (1.05, 1.6)
 """How many times its limit a phase takes on a slow device, from and to."""
 BEFORE_SWITCH: Final = (ErrorClass.GOLDEN, ErrorClass.LOAD, ErrorClass.SIGNATURE, ErrorClass.INTERNAL)
@@ -50,7 +50,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The brake: what must not be switched to."""
+    """The hold: what must not be switched to."""
 
     seq: int = 0
     rollouts: frozenset[str] = frozenset()
@@ -199,7 +199,7 @@ class SimDevice:
             self._send(air)
 
     def take_hold(self, air: Air, hold: Hold) -> None:
-        """Take the brake."""
+        """Take the hold document."""
         if self.is_up and hold.seq > self.hold.seq:
             self.hold = hold
             self._look(air)

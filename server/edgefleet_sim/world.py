@@ -122,7 +122,7 @@ class World:
         heapq.heappush(self._events, (self._now + timedelta(seconds=delay_s), self._order, act))
 
     def say(self, device: DeviceId, said: Said) -> None:
-        """Send a report to the server; what is lost is said again."""
+        """Send a report to the server; what is lost is sent again."""
         lost = self.scenario.loss and self.chance.random() < self.scenario.loss
         if lost:
             self.counts["lost"] += 1
@@ -137,7 +137,7 @@ class World:
         self._publish_hold(device)
 
     def gone(self, device: DeviceId) -> None:
-        """The broker tells the server after a while that the connection broke."""
+        """The broker reports to the server after a while that the connection broke."""
         self.at(self.chance.uniform(1, 90), lambda: self._presence(device))
 
     def note(self, line: str) -> None:

@@ -20,7 +20,7 @@ EXTRA = {"postprocess.json": TOP_K, "labels.txt": b"a\nb\nc\n"}
 def beside(site: Site, version: str, mode: Any, share_pct: int = 0) -> Any:
     """Run a published version beside the active one everywhere."""
     return site.house.fleet.deployer.deploy(
-        ReleaseRef.parse(f"digits@{version}"), selector="", beside=CandidateOrder(mode, share_pct)
+        ReleaseRef.parse(f"digits@{version}"), selector="", order=CandidateOrder(mode, share_pct)
     )
 
 

@@ -1,6 +1,6 @@
 """What `edge-agent doctor` makes of what it saw: facts in, findings out. Pure.
 
-1. BAD: something does not work, or soon will not; exit 1. WARN: it works with less room than it should. OK: said too, so that one
+1. BAD: something does not work, or soon will not; exit 1. WARN: it works with less room than it should. OK: listed too, so that one
    sees what was looked at. SKIPPED: it could not be looked at, with the reason; no evidence is never OK.
 2. Each finding that is not OK says what to do next.
 """

@@ -1,4 +1,4 @@
-"""Who tells the server what happens to installs, as the runner sees it."""
+"""What the runner reports installs to."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from edgefleet_protocol.messages import EventKind
 
 
 class Reporter(Protocol):
-    """Who tells the server."""
+    """Reports installs to the server."""
 
     def changed(self) -> None:
         """The state is another one; a report is due soon."""

@@ -1,4 +1,4 @@
-"""What the device tells the server: state (whole, retained), events and telemetry (through the outbox), presence.
+"""What the device reports to the server: state (whole, retained), events and telemetry (through the outbox), presence.
 
 1. Sequence numbers are per boot of agentd and kind; a report sent twice counts once.
 2. A refused document is named in the state until a newer one is accepted; of one that rests, also when it is tried again.

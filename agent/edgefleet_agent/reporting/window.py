@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Cpu(Protocol):
-    """A worker's CPU seconds as it said last."""
+    """A worker's CPU seconds as it reported them last."""
 
     cpu_s: float
 

@@ -11,7 +11,7 @@ class Owner(Protocol):
     """Who decides what the workers' words mean. Called in the loop."""
 
     def on_trial_message(self, model: str, message: ToAgentd) -> None:
-        """A worker on trial said something."""
+        """A worker on trial sent a message."""
         ...
 
     def on_trial_exit(self, model: str, how: str, failed: Failed | None) -> None:

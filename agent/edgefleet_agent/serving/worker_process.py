@@ -75,7 +75,7 @@ class CandidateStart:
 
 
 class Worker:
-    """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it said last.
+    """One worker process. `state` is "starting", "ready", "serving" or "draining". cpu_s: as it reported last.
 
     is_brief: it does one thing (`candidate`) and ends.
     """

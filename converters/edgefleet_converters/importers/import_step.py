@@ -11,7 +11,7 @@ from edgefleet_converters.importers.tool_process import TOOL_OF, tool_to_onnx
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model, kind, tools: path|None, allow_pickle, out}. Writes ONNX to `out`.
 
-    Returns what the import tells about itself: `{kind, versions, compared, …}`.
+    Returns what the import reports about itself: `{kind, versions, compared, …}`.
     """
     source, kind = Path(args["model"]), str(args["kind"])
     if kind in TOOL_OF:

@@ -63,7 +63,7 @@ def check_values(model: onnx.ModelProto, limits: OnnxLimits) -> None:
     try:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError, RuntimeError):
-        graph = model.graph  # what is wrong with the shapes is said by the runtime, with the node
+        graph = model.graph  # the runtime reports what is wrong with the shapes, with the node
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim if dim.dim_value > 0]
         if math.prod(dims) > limits.value_elements:

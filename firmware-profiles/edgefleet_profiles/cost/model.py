@@ -76,7 +76,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class CostModel:
-    """The fits of one profile. fits: by name in QUANTITIES, only those that could be made; devices: most that told of one model."""
+    """The fits of one profile. fits: by name in QUANTITIES, only those that could be made; devices: the most that reported one model."""
 
     profile: str
     models: int
@@ -94,7 +94,7 @@ class CostModel:
 def fit_profile(profile: str, examples: Sequence[Example]) -> CostModel:
     """Return the cost model of a profile. examples: newest first; only the first MAX_MODELS that differ count.
 
-    Models that do exactly the same (a model trained anew) are one example: leaving out one of two copies would show no error.
+    Models that do exactly the same (a model trained again) are one example: leaving out one of two copies would show no error.
     """
     used = distinct(examples)
     rows = [_latency_row(one.subject) for one in used]

@@ -1,4 +1,4 @@
-"""The API app: routes of all features under `/api/v1`, health and figures beside them.
+"""The API app: routes of all features under `/api/v1`, health and figures.
 
 One middleware gives every request an id, times it, counts it, and writes an audit row for every request that could change
 something, whatever the answer was. Authorisation runs before every route of `/api/v1` (`access/dependency.py`).

@@ -1,6 +1,6 @@
 """The parts of a conversion worker, and the first ones of a whole server: database, keys, conversions, registry.
 
-A worker is a process beside every server. It imports only these, and so starts in two thirds of the processor time of all parts.
+A worker is a process next to each server. It imports only these, and so starts in two thirds of the processor time of all parts.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -166,7 +166,7 @@ class ConversionEngine:
         self._take_answer(job, folder, answer)
 
     def _recent_tools(self) -> object:
-        """Return what the last child said it was made of, None when that is too long ago to be still so."""
+        """Return what the last child reported it was made of, None when that is too long ago to be still so."""
         tools, at_s = self._tools
         return tools if self._clock.monotonic_s() - at_s < _TOOLS_TRUSTED_S else None
 

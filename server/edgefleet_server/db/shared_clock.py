@@ -40,7 +40,7 @@ def shared_clock(db: Database, own: Clock) -> Clock:
 
 @dataclass(frozen=True, slots=True)
 class _Anchor:
-    """One answer: the database's time, and what the own clocks said in that moment."""
+    """One answer: the database's time, and what the own clocks showed in that moment."""
 
     time: datetime
     own: datetime

@@ -126,7 +126,7 @@ class Outbound:
         self._queue.put(self._publish_shared)
 
     def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
-        """Publish documents; `again` also those published before, because the device said it lacks them."""
+        """Publish documents; `again` also those published before, because the device reported that it lacks them."""
         if self._queue.qsize() < MAX_WAITING:
             with self._lock:
                 self._queued.update((one.device, one.gen) for one in documents)

@@ -68,7 +68,7 @@ def check_source_path(path: str) -> None:
 def check_metric(metric: str | None, allowed: Collection[str]) -> None:
     """Refuse a metric that names code (`pkg.mod:func`) unless the server's operator allowed it. Raises BadMetricError.
 
-    Any function that is installed beside the converter could be named, so a publisher may not choose freely.
+    Any function that is installed with the converter could be named, so a publisher may not choose freely.
     """
     if metric is not None and ":" in metric and metric not in allowed:
         raise BadMetricError(

@@ -200,7 +200,7 @@ class RegistryService:
                 aliases.check_version(session, publication.ref)
             else:
                 self._refuse_difference(stored, row)
-                stored.lineage = stored.lineage or row.lineage  # who published first has said where it came from
+                stored.lineage = stored.lineage or row.lineage  # the first publication has named its origin
             self._queue_missing(publication, chosen, is_new=is_new)
             self._refresh_state(session, stored)
             return self._view(session, [stored])[0], is_new

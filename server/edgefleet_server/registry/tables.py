@@ -82,7 +82,7 @@ class BundleRow(SQLModel, table=True):
 
 
 class ProfileRow(SQLModel, table=True):
-    """A hardware profile that came with a publication, beside those that edgefleet ships."""
+    """A hardware profile that came with a publication, in addition to those that edgefleet ships."""
 
     __tablename__ = "profiles"
 

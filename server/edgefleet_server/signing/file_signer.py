@@ -1,11 +1,11 @@
 """Private keys in files: made once, mode 0600, each read when it is first needed.
 
 The file name is not one of the usual feature names because it is one implementation of "something that signs"; a KMS
-or PKCS#11 signer will stand beside it with the same `signer(role)`.
+or PKCS#11 signer will stand next to it with the same `signer(role)`.
 
 Rules:
 - Existing key files are never overwritten.
-- `root.pem` is encrypted. Its passphrase is written beside it in `root.passphrase`, so that a first start works
+- `root.pem` is encrypted. Its passphrase is written next to it in `root.passphrase`, so that a first start works
   without a ceremony; `README.txt` in the folder says plainly that this protects nothing until both leave the machine.
 """
 

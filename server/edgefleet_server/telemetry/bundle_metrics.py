@@ -103,7 +103,7 @@ def figure_in(tree: Any, *path: str) -> float | None:
 
 
 def metric_in(report: Mapping[str, Any]) -> Metric | None:
-    """Return the metric of a bundle's report, None when it tells none."""
+    """Return the metric of a bundle's report, None when it has none."""
     metric = report.get("metric")
     value = figure_in(report, "metric", "value")
     if not isinstance(metric, Mapping) or value is None:

@@ -53,10 +53,10 @@ def two_releases(house: House) -> House:
 def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
     fleet = two_releases.fleet
     new = ReleaseRef.parse("digits@1.1.0")
-    first = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("split", 10))
-    again = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("split", 10))
+    first = fleet.deployer.deploy(new, selector="", order=CandidateOrder("split", 10))
+    again = fleet.deployer.deploy(new, selector="", order=CandidateOrder("split", 10))
     assert [one.gen for one in first.set] == [one.gen for one in again.set]
-    more = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("split", 30))
+    more = fleet.deployer.deploy(new, selector="", order=CandidateOrder("split", 30))
     assert more.set[0].gen == first.set[0].gen + 1
     view = fleet.reader.device(more.set[0].device).desired.models[0]
     assert view.release == "digits@1.0.0"
@@ -72,14 +72,14 @@ def test_deploying_beside_signs_once_and_is_seen(two_releases: House) -> None:
 def test_a_dry_run_changes_nothing_and_another_active_version_ends_it(two_releases: House) -> None:
     fleet = two_releases.fleet
     new = ReleaseRef.parse("digits@1.1.0")
-    told = fleet.deployer.deploy(new, selector="", dry_run=True, beside=CandidateOrder("shadow"))
+    told = fleet.deployer.deploy(new, selector="", dry_run=True, order=CandidateOrder("shadow"))
     device = told.set[0].device
     assert fleet.reader.device(device).desired.models[0].candidate is None
-    fleet.deployer.deploy(new, selector="", beside=CandidateOrder("shadow"))
+    fleet.deployer.deploy(new, selector="", order=CandidateOrder("shadow"))
     fleet.deployer.deploy(new, selector="")
     model = fleet.reader.device(device).desired.models[0]
     assert (model.release, model.candidate) == ("digits@1.1.0", None)
-    skipped = fleet.deployer.deploy(new, selector="", beside=CandidateOrder("shadow")).skipped
+    skipped = fleet.deployer.deploy(new, selector="", order=CandidateOrder("shadow")).skipped
     assert [one.reason for one in skipped] == ["it is the active version there"]
 
 
@@ -103,7 +103,7 @@ def test_a_measurement_needs_nothing_active_and_takes_no_shadow_s_place() -> Non
 def test_a_rollout_that_offers_the_same_version_again_leaves_the_candidate(two_releases: House) -> None:
     fleet = two_releases.fleet
     device = (
-        fleet.deployer.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", beside=CandidateOrder("shadow"))
+        fleet.deployer.deploy(ReleaseRef.parse("digits@1.1.0"), selector="", order=CandidateOrder("shadow"))
         .set[0]
         .device
     )

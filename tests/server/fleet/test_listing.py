@@ -183,7 +183,7 @@ def test_a_total_is_counted_again_after_nine_times_what_counting_took(db: Databa
 
 def test_counting_a_large_fleet_has_a_share_of_the_time_only() -> None:
     facets = Facets({}, {}, (), (), 0)
-    quick, slow = _Count(facets, 100.0, 0.0, told=7), _Count(facets, 100.0, 0.5, told=7)
+    quick, slow = _Count(facets, 100.0, 0.0, reports=7), _Count(facets, 100.0, 0.5, reports=7)
     bounds = ((quick, 7, 0.99, 1.0), (quick, 8, None, 0.0), (slow, 7, 4.49, 4.51), (slow, 8, 4.49, 4.51))
     for kept, told, fresh_s, stale_s in bounds:
         assert fresh_s is None or kept.is_fresh(100.0 + fresh_s, told)

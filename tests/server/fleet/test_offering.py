@@ -145,7 +145,7 @@ def test_many_devices_cost_as_many_statements_as_one(house: House) -> None:
         lambda some: house.fleet.desired.set_models([ModelChange(one, DIGITS, ref()) for one in some]),
         lambda some: house.fleet.offers.wants(some, DIGITS),
         lambda some: house.fleet.offers.reports_of(some, DIGITS),
-        lambda some: house.fleet.offers.told(some, DIGITS),
+        lambda some: house.fleet.offers.model_reports(some, DIGITS),
     ):
         costs = [statements(house, lambda act=act, n=n: act(ids[:n])) for n in (1, 12)]  # type: ignore[misc]
         assert costs[0] == costs[1] <= 4, costs
@@ -291,7 +291,7 @@ def test_reports_say_what_devices_said(house: House) -> None:
     assert (found[revoked].is_revoked, found[revoked].status) == (True, DeviceStatus.REVOKED)
     assert set(found) == {busy, silent, revoked}
     wants = house.fleet.offers.wants([busy, silent, revoked], DIGITS)
-    together = house.fleet.offers.told([busy, silent, revoked, DeviceId("d-none")], DIGITS)
+    together = house.fleet.offers.model_reports([busy, silent, revoked, DeviceId("d-none")], DIGITS)
     assert together == {device: (said, wants.get(device)) for device, said in found.items()}
     other = house.fleet.offers.reports_of([busy], FACES)[busy]
     assert (other.has_report, other.phase, other.refused_gen, other.reported_gen) == (False, None, 9, 1)

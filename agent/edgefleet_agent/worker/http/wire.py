@@ -146,7 +146,7 @@ def decode_request(
 
 
 def _floats_only(head: bytes | memoryview, specs: Sequence[TensorSpec]) -> _FloatRequest | None:
-    """Return the request when it is one of flat lists of numbers for floating inputs; whatever is wrong with it is said elsewhere."""
+    """Return the request when it is one of flat lists of numbers for floating inputs; another reader reports what is wrong with it."""
     if all(spec.dtype in _FLOATS for spec in specs):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return _float_request_decoder.decode(head)

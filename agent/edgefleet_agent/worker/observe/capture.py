@@ -100,7 +100,7 @@ class Capture:
         self._about: Callable[[str, str, str], bytes] = hpke.about_record
         self._seal: Callable[[bytes, bytes, bytes], bytes] = hpke.seal
         self._key_id = hpke.key_id(rules.key)
-        self._seal(rules.key, b"", b"")  # a bad key is said now and not at the first record
+        self._seal(rules.key, b"", b"")  # a bad key is reported now and not at the first record
         self._chance = chance or random.SystemRandom()
         self._clock = SystemClock()
         self._lock = threading.Lock()

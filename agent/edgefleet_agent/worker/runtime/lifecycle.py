@@ -1,6 +1,6 @@
 """The life of a worker: load, prove, wait, serve, drain.
 
-1. Before the event loop: `Start` → limits → load → warm up → golden vectors → `Ready`. Whatever fails is said as `Failed`, exit 1.
+1. Before the event loop: `Start` → limits → load → warm up → golden vectors → `Ready`. A failure is reported as `Failed`, exit 1.
    Golden vectors are run at the priority at which the model will serve, or their latencies would say nothing.
 2. A thread watches the control socket from the first moment: when agentd is gone, the process ends, even inside native code.
 3. Drain: pending connections of its own socket are still taken, idle connections get `idle_grace_s` to bring a last request,

@@ -118,7 +118,7 @@ class Worst:
             self.save()
 
     def save(self) -> None:
-        """Write the file if something changed. A full disk is said and leaves the old file."""
+        """Write the file if something changed. A full disk is logged and leaves the old file."""
         if self._path is None or not self._is_dirty:
             return
         self._saved_s, self._is_dirty = self._clock.monotonic_s(), False

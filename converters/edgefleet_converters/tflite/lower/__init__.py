@@ -1,1 +1,1 @@
-"""Lowerings: how each ONNX operator is said with TFLite operators, one small family a file."""
+"""Lowerings: how each ONNX operator is written with TFLite operators, one small family a file."""

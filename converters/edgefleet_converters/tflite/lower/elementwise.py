@@ -23,7 +23,7 @@ def binary_of(code: str) -> Lowering:
 
 
 def _old_broadcast(b: Builder, n: Node) -> Tensor:
-    """Return the second input; before opset 7 `axis` said where it stands in the first one's shape."""
+    """Return the second input; before opset 7 `axis` gave its place in the first one's shape."""
     x, y = n.input(0), n.input(1)
     if n.get("broadcast") and "axis" in n.attributes:
         axis = int(n.get("axis")) % max(1, x.rank)

@@ -31,7 +31,7 @@ def samples_of(model: ModelRuntime, samples: Mapping[str, Array]) -> Iterable[Ma
 
 
 class Calibrator:
-    """What one set of samples tells of graphs. Blocks while a model runs; raises ModelLoadError, RunError, InputError."""
+    """What one set of samples shows of graphs. Blocks while a model runs; raises ModelLoadError, RunError, InputError."""
 
     def __init__(self, samples: Mapping[str, Array], adapter: str, folder: Path | None = None) -> None:
         """samples: by input name, first axis = samples. folder: what was seen of these samples is kept there; None = nowhere."""

@@ -3,7 +3,7 @@
 free: each input and the result has a scale of its own. same: all float inputs are stored with the result's scale, since the
 kernel only moves or compares stored numbers. weighted: int8 weights, symmetric and one scale a channel, with an int32 bias.
 An operator that is not listed stays float32. Rows were kept only where the answers of the file were right when it was run
-(`bench/onnx_to_tflite_int8.py`, and `test_int8_kernels.py` for rows that it does not reach); the known traps are said next to them.
+(`bench/onnx_to_tflite_int8.py`, and `test_int8_kernels.py` for rows that it does not reach); comments next to them name the known traps.
 Sources: TFLite 8-bit quantization specification; the kernels' own checks of types and scales.
 """
 

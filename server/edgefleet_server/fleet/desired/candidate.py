@@ -32,7 +32,7 @@ class CandidateRequest:
 
     model: ModelName
     ref: Ref
-    beside: CandidateOrder
+    order: CandidateOrder
 
 
 def salt_of(release: str, given: str = "") -> str:
@@ -40,56 +40,56 @@ def salt_of(release: str, given: str = "") -> str:
     return given or hashlib.sha256(b"split\0" + release.encode()).hexdigest()[:16]
 
 
-def with_candidate(models: Mapping[str, ModelDesired], wish: CandidateRequest) -> dict[str, ModelDesired] | str:
+def with_candidate(models: Mapping[str, ModelDesired], request: CandidateRequest) -> dict[str, ModelDesired] | str:
     """Return the document's models with the request carried out, or why that cannot be; the same models when nothing changes."""
-    known = models.get(wish.model)
-    if wish.beside.mode == "measure":
-        return _with_measurement(models, wish, known)
-    if wish.beside.mode == "end" and known is not None and known.active is None:
-        return {model: desired for model, desired in models.items() if model != wish.model}
+    known = models.get(request.model)
+    if request.order.mode == "measure":
+        return _with_measurement(models, request, known)
+    if request.order.mode == "end" and known is not None and known.active is None:
+        return {model: desired for model, desired in models.items() if model != request.model}
     if known is None or known.active is None:
-        return f"no version of {wish.model} is active there"
-    ref, beside = wish.ref, wish.beside
+        return f"no version of {request.model} is active there"
+    ref, order = request.ref, request.order
     has_it = known.candidate is not None and known.candidate.sha256 == ref.sha256
-    if beside.mode == "end":
+    if order.mode == "end":
         if not has_it:
             return "it does not run beside the active version there"
-        return {**models, wish.model: ModelDesired(active=known.active)}
+        return {**models, request.model: ModelDesired(active=known.active)}
     if known.active.sha256 == ref.sha256:
         return "it is the active version there"
     candidate = known.candidate if has_it else ref
     after = msgspec.structs.replace(
-        known, candidate=candidate, mode=beside.mode, share_pct=beside.share_pct, salt=beside.salt
+        known, candidate=candidate, mode=order.mode, share_pct=order.share_pct, salt=order.salt
     )
-    return {**models, wish.model: after}
+    return {**models, request.model: after}
 
 
 def _with_measurement(
-    models: Mapping[str, ModelDesired], wish: CandidateRequest, known: ModelDesired | None
+    models: Mapping[str, ModelDesired], request: CandidateRequest, known: ModelDesired | None
 ) -> dict[str, ModelDesired] | str:
     before = known.candidate if known is not None else None
     if known is not None and known.mode in ("shadow", "split"):
         return f"a {known.mode} of another release runs there; end that first"
-    attempt = before.attempt + 1 if before is not None and before.sha256 == wish.ref.sha256 else 1
-    ref = msgspec.structs.replace(wish.ref, attempt=attempt)
+    attempt = before.attempt + 1 if before is not None and before.sha256 == request.ref.sha256 else 1
+    ref = msgspec.structs.replace(request.ref, attempt=attempt)
     active = known.active if known is not None else None
-    return {**models, wish.model: ModelDesired(active=active, candidate=ref, mode="measure")}
+    return {**models, request.model: ModelDesired(active=active, candidate=ref, mode="measure")}
 
 
 def candidate_requests(
-    bundles: Mapping[DeviceId, BundleView], beside: CandidateOrder
+    bundles: Mapping[DeviceId, BundleView], order: CandidateOrder
 ) -> dict[DeviceId, CandidateRequest]:
     """Return what each device's document is to say."""
-    wishes = {}
+    requests = {}
     for device, bundle in bundles.items():
         ref = Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
-        salt = salt_of(str(bundle.ref), beside.salt) if beside.mode == "split" else ""
-        wishes[device] = CandidateRequest(bundle.ref.model, ref, replace(beside, salt=salt))
-    return wishes
+        salt = salt_of(str(bundle.ref), order.salt) if order.mode == "split" else ""
+        requests[device] = CandidateRequest(bundle.ref.model, ref, replace(order, salt=salt))
+    return requests
 
 
 def candidate_events(
-    written: Mapping[DeviceId, Written], bundles: Mapping[DeviceId, BundleView], beside: CandidateOrder, by: str
+    written: Mapping[DeviceId, Written], bundles: Mapping[DeviceId, BundleView], order: CandidateOrder, by: str
 ) -> list[NewEvent]:
     """Return one event for each document that was signed again."""
     events = []
@@ -97,6 +97,6 @@ def candidate_events(
         if isinstance(done, str) or not done[1]:
             continue
         ref = bundles[device].ref
-        detail = {"release": str(ref), "gen": done[0].gen, "by": by, "mode": beside.mode, "share_pct": beside.share_pct}
+        detail = {"release": str(ref), "gen": done[0].gen, "by": by, "mode": order.mode, "share_pct": order.share_pct}
         events.append(NewEvent("desired", device, ref.model, detail=detail))
     return events

@@ -90,8 +90,8 @@ def capture_request(session: Session) -> CaptureRequest | None:
     if _CAPTURE_REQUEST not in session.info:
         row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW)
         remember_key(session, None if row is None else row.public_key)
-    wish: CaptureRequest | None = session.info[_CAPTURE_REQUEST]
-    return wish
+    request: CaptureRequest | None = session.info[_CAPTURE_REQUEST]
+    return request
 
 
 def remember_key(session: Session, public_key: str | None) -> None:

@@ -1,6 +1,6 @@
 """What documents say, apart from whom they are for and their number. Pure.
 
-A rollout tells thousands of devices the same: what a document says after some changes is worked out once for all whose
+A rollout sends thousands of devices the same: what a document says after some changes is worked out once for all whose
 document said the same before (`Contents`), and only the rest of it is made for each.
 """
 
@@ -45,7 +45,7 @@ _TASKS: Final = msgspec.json.Decoder(list[Task])
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a document says, signed at a moment. columns: that of its row which all who are told the same share."""
+    """What a document says, signed at a moment. columns: what its row has in common with the rows of all devices that get the same."""
 
     models: dict[str, ModelDesired]
     telemetry: TelemetryRequest
@@ -83,11 +83,11 @@ class Contents:
 
     def after(self, before: Texts | None, changes: Sequence[ModelChange]) -> Content | None:
         """Return what a document says after a device's changes; None where nothing is left to change (`ModelChange.over`)."""
-        key = (before, *((one.model, one.active, one.telemetry, one.over, one.beside) for one in changes))
+        key = (before, *((one.model, one.active, one.telemetry, one.over, one.order) for one in changes))
         if key not in self._known:
             parts = NOTHING if before is None else _read(before)
-            wished = [change for change in changes if is_still_so(parts.models, change)]
-            self._known[key] = content_of(parts, self._now, *changed(parts, wished)) if wished else None
+            valid = [change for change in changes if is_still_so(parts.models, change)]
+            self._known[key] = content_of(parts, self._now, *changed(parts, valid)) if valid else None
         return self._known[key]
 
 
@@ -99,15 +99,15 @@ def changed(parts: DocumentParts, changes: Sequence[ModelChange]) -> tuple[dict[
     """Return the models and the telemetry request after changes."""
     models, telemetry = dict(parts.models), parts.telemetry
     for change in changes:
-        if change.beside is not None:
-            beside = _with_candidate(models, change)
-            models = models if isinstance(beside, str) else beside
+        if change.order is not None:
+            order = _with_candidate(models, change)
+            models = models if isinstance(order, str) else order
         elif change.active is None:
             models.pop(change.model, None)
         else:
             known = models.get(change.model)
             is_same = known is not None and known.active is not None and known.active.sha256 == change.active.sha256
-            # what is tried beside a version goes on while that version is only offered again
+            # a candidate goes on while that version is only offered again
             candidate = known if is_same and known is not None else ModelDesired(active=None)
             models[change.model] = msgspec.structs.replace(candidate, active=change.active)
         telemetry = change.telemetry or telemetry
@@ -116,7 +116,7 @@ def changed(parts: DocumentParts, changes: Sequence[ModelChange]) -> tuple[dict[
 
 def is_still_so(models: Mapping[str, ModelDesired], change: ModelChange) -> bool:
     """Return whether a document, now that it is locked, names what the change is to replace or to run beside."""
-    if change.beside is not None:
+    if change.order is not None:
         return not isinstance(_with_candidate(models, change), str)
     named = models.get(change.model)
     return change.over is None or (
@@ -126,5 +126,5 @@ def is_still_so(models: Mapping[str, ModelDesired], change: ModelChange) -> bool
 
 def _with_candidate(models: Mapping[str, ModelDesired], change: ModelChange) -> dict[str, ModelDesired] | str:
     assert change.active is not None, "a candidate has a bundle"
-    assert change.beside is not None, "asked for changes of candidates only"
-    return with_candidate(models, CandidateRequest(change.model, change.active, change.beside))
+    assert change.order is not None, "asked for changes of candidates only"
+    return with_candidate(models, CandidateRequest(change.model, change.active, change.order))

@@ -50,9 +50,9 @@ class Deployer:
         device: str | None = None,
         dry_run: bool = False,
         by: str = "",
-        beside: CandidateOrder | None = None,
+        order: CandidateOrder | None = None,
     ) -> Deployment:
-        """Make a release the active one on every matching device whose profile has a bundle of it, or run it beside that.
+        """Make a release the active one on every matching device whose profile has a bundle of it, or run it as a candidate.
 
         All in one transaction. Raises BadSelectorError, DeviceUnknownError, DeviceRevokedError, NothingToDeployError, and
         what the registry raises for an unknown release.
@@ -69,10 +69,10 @@ class Deployer:
         why_not: dict[DeviceId, str] = {}
         if dry_run:
             gens = dict.fromkeys(able, 0)
-        elif beside is None:
+        elif order is None:
             gens = self._assign(able, by)
         else:
-            gens, why_not = self._assign_beside(able, beside, by)
+            gens, why_not = self._assign_candidate(able, order, by)
         done: list[Assigned] = []
         skipped: list[Skipped] = []
         for one in matched:
@@ -101,14 +101,14 @@ class Deployer:
 
     def _assign(self, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
         """Write these devices' documents, all in one transaction; return their gens. A device revoked meanwhile has none."""
-        wishes = {
+        requests = {
             device: ActiveRequest(
                 bundle.ref.model, Ref(target=bundle.target, sha256=bundle.sha256, length=bundle.length)
             )
             for device, bundle in bundles.items()
         }
         with self._db.session():
-            written = self._desired.set_active(wishes)
+            written = self._desired.set_active(requests)
             self._feed.add(
                 [
                     NewEvent(
@@ -123,13 +123,13 @@ class Deployer:
             )
         return {device: signed.gen for device, (signed, _) in written.items()}
 
-    def _assign_beside(
-        self, bundles: Mapping[DeviceId, BundleView], beside: CandidateOrder, by: str
+    def _assign_candidate(
+        self, bundles: Mapping[DeviceId, BundleView], order: CandidateOrder, by: str
     ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
         """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
         with self._db.session():
-            written = self._desired.set_candidates(candidate_requests(bundles, beside))
-            self._feed.add(candidate_events(written, bundles, beside, by))
+            written = self._desired.set_candidates(candidate_requests(bundles, order))
+            self._feed.add(candidate_events(written, bundles, order, by))
         gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}
         return gens, {device: done for device, done in written.items() if isinstance(done, str)}
 

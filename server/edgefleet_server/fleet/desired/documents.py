@@ -71,39 +71,39 @@ class DesiredBook:
             known = desired_store.desired_of(session, device_id)
             return known if known is not None else self._write(session, _locked(session, device_id))
 
-    def set_active(self, wishes: Mapping[DeviceId, ActiveRequest]) -> dict[DeviceId, tuple[SignedDesired, bool]]:
+    def set_active(self, requests: Mapping[DeviceId, ActiveRequest]) -> dict[DeviceId, tuple[SignedDesired, bool]]:
         """Make each requested bundle the active one of its model; return each document, and whether that changed and signed it again.
 
         Unknown and revoked devices are left out. Many are locked in batches: give them in the order that the database has.
         """
         done: dict[DeviceId, tuple[SignedDesired, bool]] = {}
-        ids = list(wishes)
+        ids = list(requests)
         with self._db.session() as session:
             for start in range(0, len(ids), LOCK_BATCH):
                 for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
-                    done[held.device] = self._set_one(session, held, wishes[held.device])
+                    done[held.device] = self._set_one(session, held, requests[held.device])
         return done
 
-    def _set_one(self, session: Session, held: "_Held", wish: ActiveRequest) -> tuple[SignedDesired, bool]:
+    def _set_one(self, session: Session, held: "_Held", request: ActiveRequest) -> tuple[SignedDesired, bool]:
         models = _models(held.row)
-        before = models.get(wish.model)
-        if held.row is not None and before is not None and _is_same(before, wish.active):
+        before = models.get(request.model)
+        if held.row is not None and before is not None and _is_same(before, request.active):
             return SignedDesired(held.device, held.row.gen, held.row.envelope), False
-        models[wish.model] = ModelDesired(active=wish.active)
+        models[request.model] = ModelDesired(active=request.active)
         return self._write(session, held, models), True
 
-    def set_candidates(self, wishes: Mapping[DeviceId, CandidateRequest]) -> dict[DeviceId, Written]:
+    def set_candidates(self, requests: Mapping[DeviceId, CandidateRequest]) -> dict[DeviceId, Written]:
         """Run each requested bundle as a candidate, or end that; return each document and whether it is new, or why not.
 
         Unknown and revoked devices are left out. Devices are locked as in `set_active`.
         """
         done: dict[DeviceId, Written] = {}
-        ids = list(wishes)
+        ids = list(requests)
         with self._db.session() as session:
             for start in range(0, len(ids), LOCK_BATCH):
                 for held in _locked_live(session, ids[start : start + LOCK_BATCH]):
                     models = _models(held.row)
-                    after = with_candidate(models, wishes[held.device])
+                    after = with_candidate(models, requests[held.device])
                     if isinstance(after, str):
                         done[held.device] = after
                     elif after == models and held.row is not None:
@@ -161,11 +161,11 @@ class DesiredBook:
         """
         with self._db.session() as session:
             held = _locked(session, device_id)
-            wish, now = _telemetry(held.row), self._clock.now()
-            if is_renewal_due(wish, now):
-                wish = watched(wish, now)
-                self._write(session, held, telemetry=wish)
-            until = watched_until(wish, now)
+            request, now = _telemetry(held.row), self._clock.now()
+            if is_renewal_due(request, now):
+                request = watched(request, now)
+                self._write(session, held, telemetry=request)
+            until = watched_until(request, now)
             assert until is not None
             return until
 

@@ -16,31 +16,31 @@ from edgefleet_protocol.desired import TelemetryRequest
 LIFE: Final = timedelta(minutes=5)
 
 
-def watched_until(wish: TelemetryRequest, now: datetime) -> datetime | None:
+def watched_until(request: TelemetryRequest, now: datetime) -> datetime | None:
     """Return until when somebody watches; None when nobody does."""
-    until = wish.predictions_until
+    until = request.predictions_until
     return None if until is UNSET or until <= now else until
 
 
-def is_renewal_due(wish: TelemetryRequest, now: datetime) -> bool:
+def is_renewal_due(request: TelemetryRequest, now: datetime) -> bool:
     """Say whether the document has to be signed again for somebody who looks now."""
-    until = watched_until(wish, now)
+    until = watched_until(request, now)
     return until is None or until - now < LIFE / 2
 
 
-def watched(wish: TelemetryRequest, now: datetime) -> TelemetryRequest:
+def watched(request: TelemetryRequest, now: datetime) -> TelemetryRequest:
     """Return the request with a watch from now on."""
     until = (now + LIFE).replace(microsecond=0)
-    is_live = wish.profile == "live" and (wish.until is None or wish.until >= until)
+    is_live = request.profile == "live" and (request.until is None or request.until >= until)
     if is_live:
-        return msgspec.structs.replace(wish, predictions_until=until)
+        return msgspec.structs.replace(request, predictions_until=until)
     return TelemetryRequest(profile="live", until=until, predictions_until=until)
 
 
-def still_watched(wish: TelemetryRequest, before: TelemetryRequest, now: datetime) -> TelemetryRequest:
+def still_watched(request: TelemetryRequest, before: TelemetryRequest, now: datetime) -> TelemetryRequest:
     """Return `wish`, which replaces `before`, with the watch that is in force; one that is over is left out."""
     until = watched_until(before, now) or UNSET
-    chosen = wish.predictions_until if wish.predictions_until is not UNSET else until
+    chosen = request.predictions_until if request.predictions_until is not UNSET else until
     if chosen is not UNSET and chosen <= now:
         chosen = UNSET
-    return msgspec.structs.replace(wish, predictions_until=chosen)
+    return msgspec.structs.replace(request, predictions_until=chosen)

@@ -93,7 +93,7 @@ class ModelChange:
     active: Ref | None
     telemetry: TelemetryRequest | None = None
     over: Sha256 | None = None
-    beside: "CandidateOrder | None" = None
+    order: "CandidateOrder | None" = None
 
 
 @dataclass(frozen=True)

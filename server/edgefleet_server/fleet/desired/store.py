@@ -108,8 +108,8 @@ def desired_changed_since(session: Session, since: datetime, known: Mapping[Devi
     table: Table = FleetDesired.__table__  # type: ignore[attr-defined]
     # one text of all: there may be all of a fleet, and a row of each takes twice as long to read
     pair = table.c.device_id + "=" + cast(table.c.gen, String)
-    told = session.scalar(select(func.aggregate_strings(pair, " ")).where(table.c.changed_at >= since)) or ""
-    pairs = (one.partition("=") for one in told.split())
+    text = session.scalar(select(func.aggregate_strings(pair, " ")).where(table.c.changed_at >= since)) or ""
+    pairs = (one.partition("=") for one in text.split())
     news = [device for device, _, gen in pairs if int(gen) > known.get(DeviceId(device), 0)]
     for start in range(0, len(news), IN_CHUNK):
         chosen = bulk.among(session, col(FleetDesired.device_id), sorted(news)[start : start + IN_CHUNK])

@@ -49,7 +49,7 @@ _ARGS: Final[Mapping[str, frozenset[str]]] = {
     "logs": frozenset({"lines", "contains"}),
     "restart": frozenset({"what", "model"}),
 }
-_TOLD: Final = (
+_COPIED: Final = (
     *("id", "kind", "args", "code", "reason", "created_at", "created_by", "until", "changed_at"),
     *("result_type", "result_bytes", "result_sha256"),
 )
@@ -184,13 +184,13 @@ class TaskBook:
 
     def hear(self, events: Sequence[Event]) -> None:
         """Take what devices tell of their tasks, in the caller's transaction."""
-        told = [event for event in events if event.kind is EventKind.TASK]
-        if not told:
+        reported = [event for event in events if event.kind is EventKind.TASK]
+        if not reported:
             return
         now = self._clock.now()
         over: dict[str, set[str]] = {}
         with self._db.session() as session:
-            for event in told:
+            for event in reported:
                 task_id, word = str(event.detail.get("task", ""))[:32], str(event.detail.get("state"))
                 row = desired_store.task(session, task_id, lock=True)
                 if word not in _ORDER or (row is not None and row.device_id != event.device):
@@ -231,5 +231,5 @@ def _is_open(row: FleetTask, now: datetime) -> bool:
 def _view(row: FleetTask, now: datetime, gen: int = 0) -> TaskView:
     ended = _ORDER[row.state] >= _END
     state = TaskState(row.state) if ended or row.until > now else TaskState.EXPIRED
-    fields: dict[str, Any] = {name: getattr(row, name) for name in _TOLD}
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _COPIED}
     return TaskView(device=row.device_id, state=state, gen=gen, **fields)

@@ -88,7 +88,7 @@ class PendingEnrolments:
         if row is None or row.key_sha256 != key_sha256 or row.claim_id != claim.id:
             return None
         is_waiting = state_of(row, now) is PendingState.PENDING and now - row.heard_at < HEARD_RESOLUTION
-        return _told(row, now) if is_waiting else None
+        return _waiting(row, now) if is_waiting else None
 
     def find(self, session: Session, claim: FleetClaim, key_sha256: Sha256, *, is_waiting: bool) -> Waiting | None:
         """Return the answer to a key that waits, None when it does not or has to begin again. is_waiting: it believes to wait.
@@ -120,7 +120,7 @@ class PendingEnrolments:
         if state is not PendingState.PENDING:
             return None
         row.heard_at = now
-        return _told(row, now)
+        return _waiting(row, now)
 
     @staticmethod
     def _is_good(session: Session, claim_id: str, now: datetime) -> bool:
@@ -165,7 +165,7 @@ class PendingEnrolments:
         session.flush()
         detail = {"fingerprint": row.id, "claim": claim.id, "profile": profile, "hostname": facts.get("hostname", "")}
         self._feed.add([NewEvent("pending", detail=detail)])
-        return _told(row, now)
+        return _waiting(row, now)
 
     def settle(self, session: Session, claim: FleetClaim, key_sha256: Sha256, device_id: str) -> None:
         """Let a key wait no more that got in another way: with this claim, which needs no approval."""
@@ -175,6 +175,6 @@ class PendingEnrolments:
             row.claim_id = claim.id
 
 
-def _told(row: FleetPending, now: datetime) -> Waiting:
+def _waiting(row: FleetPending, now: datetime) -> Waiting:
     waited_s = (now - row.asked_at).total_seconds()
     return Waiting(row.id, row.expires_at, int(min(RETRY_MOST_S, max(RETRY_LEAST_S, waited_s * RETRY_SHARE))))

@@ -50,7 +50,7 @@ class EnrollIn(BaseModel):
     facts: dict[str, Any] = {}
     nonce: str = Field(default="", max_length=128)
     waiting: bool = False
-    """The device was told before that it has to wait: it asks how that stands, and not anew."""
+    """The device was answered before that it has to wait: this asks for the state of that request, it is no new one."""
 
 
 class RenewIn(BaseModel):

@@ -121,15 +121,15 @@ class _Count(Generic[_Value]):
     value: _Value
     at_s: float
     cost_s: float
-    told: int
+    reports: int
 
     def rests(self, now_s: float) -> bool:
         """Whether it is not to be counted again yet in any case."""
         return 0 <= now_s - self.at_s < self.cost_s * (1 / SHARE - 1)
 
-    def is_fresh(self, now_s: float, told: int) -> bool:
+    def is_fresh(self, now_s: float, reports: int) -> bool:
         """Whether it need not be counted again."""
-        return self.rests(now_s) or (self.told == told and 0 <= now_s - self.at_s < FACETS_AGE_S)
+        return self.rests(now_s) or (self.reports == reports and 0 <= now_s - self.at_s < FACETS_AGE_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class DeviceLister:
         self._lock = threading.Lock()
         self._count: _Count[Facets] | None = None
         self._totals: dict[tuple[str, str], _Count[int]] = {}
-        self._told = 0
+        self._reports = 0
 
     def page(self, query: DeviceQuery) -> DeviceList:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""
@@ -194,15 +194,15 @@ class DeviceLister:
 
     def forget(self) -> None:
         """Count again when asked next: a device reported something. Called in the thread that committed it; waits for nothing."""
-        self._told += 1
+        self._reports += 1
 
     def facets(self) -> Facets:
         """Return what the fleet can be narrowed to."""
         with self._lock:  # a caller that comes while it is counted waits for that count instead of counting, too
-            kept, now_s, told = self._count, self._clock.monotonic_s(), self._told
-            if kept is None or not kept.is_fresh(now_s, told):
+            kept, now_s, reports = self._count, self._clock.monotonic_s(), self._reports
+            if kept is None or not kept.is_fresh(now_s, reports):
                 facets, at_s = self._counted(), self._clock.monotonic_s()
-                kept = self._count = _Count(facets, at_s, at_s - now_s, told)
+                kept = self._count = _Count(facets, at_s, at_s - now_s, reports)
             return kept.value
 
     def troubled(self, limit: int) -> list[Trouble]:
@@ -221,12 +221,12 @@ class DeviceLister:
     def _total(self, session: Session, found: QueryPlan, query: DeviceQuery) -> int:
         """Return how many devices a search finds, up to one more than MOST_COUNTED."""
         key, now_s = (query.selector, query.text), self._clock.monotonic_s()
-        kept, told = self._totals.get(key), self._told
-        if kept is None or not (kept.is_fresh(now_s, told) if kept.value > MOST_COUNTED else kept.rests(now_s)):
+        kept, reports = self._totals.get(key), self._reports
+        if kept is None or not (kept.is_fresh(now_s, reports) if kept.value > MOST_COUNTED else kept.rests(now_s)):
             total, at_s = query_plan.count(session, found, most=MOST_COUNTED + 1), self._clock.monotonic_s()
             if len(self._totals) >= MOST_TOTALS:
                 self._totals = {}
-            kept = self._totals[key] = _Count(total, at_s, at_s - now_s, told)
+            kept = self._totals[key] = _Count(total, at_s, at_s - now_s, reports)
         return kept.value
 
     def _counted(self) -> Facets:
@@ -328,6 +328,8 @@ def _value(key: str, column: Any) -> Any:
 
 
 def _trouble(row: FleetModelState, reported: Any) -> Trouble:
-    said: Mapping[str, Any] = next((one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {})
-    reason = str(said.get("reason") or said.get("error_code") or "")
+    report: Mapping[str, Any] = next(
+        (one for one in (reported or {}).get("models", ()) if one["model"] == row.model), {}
+    )
+    reason = str(report.get("reason") or report.get("error_code") or "")
     return Trouble(row.device_id, row.model, row.assignment, row.error_class or "", reason, row.changed_at)

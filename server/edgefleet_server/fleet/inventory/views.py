@@ -242,7 +242,7 @@ def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, grammar.S
         if refused_gen or reported.get("seen") or refused_code == CHILD_DIED_CODE
         else None
     )
-    said = {model["model"]: model for model in reported.get("models", [])}
+    reported_model = {model["model"]: model for model in reported.get("models", [])}
     return DeviceView(
         id=row.id,
         profile=row.profile,
@@ -258,7 +258,7 @@ def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, grammar.S
         desired=_desired_view(row),
         reported_gen=row.reported_gen,
         refused=refused,
-        models=[_reported_model(state, said.get(state.model, {})) for state in states],
+        models=[_reported_model(state, reported_model.get(state.model, {})) for state in states],
         groups=sorted(resolve.groups_of(_facts(row, status, states), groups)) if groups else (),
     )
 
@@ -282,24 +282,27 @@ def _desired_candidate(model: ModelDesired) -> DesiredCandidate | None:
     return DesiredCandidate(release, ref.target, ref.sha256, model.mode, model.share_pct, model.salt)
 
 
-def _reported_candidate(said: Any) -> ReportedCandidate | None:
+def _reported_candidate(reported_model: Any) -> ReportedCandidate | None:
     """Return what a stored report (any JSON value) says of a candidate."""
-    if not isinstance(said, dict):
+    if not isinstance(reported_model, dict):
         return None
     try:
-        return _candidate_from(said)
+        return _candidate_from(reported_model)
     except (TypeError, ValueError):
         return None
 
 
-def _candidate_from(said: Mapping[str, Any]) -> ReportedCandidate:
-    texts = {name: str(said.get(name) or "")[:1000] for name in ("target", "sha256", "mode", "state", "code", "reason")}
+def _candidate_from(reported_model: Mapping[str, Any]) -> ReportedCandidate:
+    texts = {
+        name: str(reported_model.get(name) or "")[:1000]
+        for name in ("target", "sha256", "mode", "state", "code", "reason")
+    }
     return ReportedCandidate(
-        release=release_of(texts["target"]) or "", share_pct=int(said.get("share_pct") or 0), **texts
+        release=release_of(texts["target"]) or "", share_pct=int(reported_model.get("share_pct") or 0), **texts
     )
 
 
-def _reported_model(state: Any, said: Mapping[str, Any]) -> ReportedModel:
+def _reported_model(state: Any, reported_model: Mapping[str, Any]) -> ReportedModel:
     return ReportedModel(
         model=state.model,
         release=f"{state.model}@{state.version}" if state.version else None,
@@ -308,15 +311,15 @@ def _reported_model(state: Any, said: Mapping[str, Any]) -> ReportedModel:
         phase=state.phase,
         state=state.assignment,
         error_class=state.error_class,
-        error_code=str(said.get("error_code", "")),
-        reason=str(said.get("reason", "")),
-        wanted_sha256=str(said.get("wanted_sha256", "")),
-        previous_target=str(said.get("previous_target", "")),
-        progress_pct=int(said.get("progress_pct") or 0),
-        slot=str(said.get("slot", "")),
-        serving=bool(said.get("serving")),
+        error_code=str(reported_model.get("error_code", "")),
+        reason=str(reported_model.get("reason", "")),
+        wanted_sha256=str(reported_model.get("wanted_sha256", "")),
+        previous_target=str(reported_model.get("previous_target", "")),
+        progress_pct=int(reported_model.get("progress_pct") or 0),
+        slot=str(reported_model.get("slot", "")),
+        serving=bool(reported_model.get("serving")),
         changed_at=state.changed_at,
-        candidate=_reported_candidate(said.get("candidate")),
+        candidate=_reported_candidate(reported_model.get("candidate")),
     )
 
 

@@ -53,7 +53,7 @@ class ReportBook:
         self._feed = feed
         self._clock = clock
         self.news = CommitSignal()
-        """Rung when a report said something new of a model, of a document or of presence."""
+        """Set when a report has something new of a model, of a document or of presence."""
 
     def take_state(self, device_id: DeviceId, state: State) -> Answer:
         """Store a state; return what to do about the device's document. Unknown and revoked devices get nothing."""
@@ -98,7 +98,7 @@ class ReportBook:
         device.reported_gen = max(0, min(state.gen, 2**62))
         plain: dict[str, Any] = msgspec.to_builtins(_named(state))
         before, device.reported = device.reported, plain if len(json.dumps(plain)) <= MAX_REPORT_BYTES else None
-        if _told(before) != _told(device.reported):
+        if _compared(before) != _compared(device.reported):
             self.news.ring(session)
         free = state.facts.get("disk_free_bytes")
         if isinstance(free, int) and 0 <= free < 2**62:
@@ -134,7 +134,7 @@ def _knows_another(state: State, gen: int) -> bool:
     return state.refused_gen == gen and state.refused_code == OldGenerationError.code
 
 
-def _told(reported: dict[str, Any] | None) -> Any:
+def _compared(reported: dict[str, Any] | None) -> Any:
     """Return what of a report somebody may wait for: all of documents and models but how far a download is."""
     if reported is None:
         return None

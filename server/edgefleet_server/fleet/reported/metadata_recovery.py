@@ -45,7 +45,9 @@ class MetadataRecovery:
     def take(self, device: DeviceId, seen: Seen) -> bool:
         """Sign again what a device has seen more of than is here; return whether anything was. Failures to sign are logged."""
         known = VersionsSeen(seen.version, dict(sorted(seen.roles.items())[:MAX_SEEN_ROLES]))
-        if not self._signing.is_outrun(known):  # a whole fleet tells the same at once, and writers wait for each other
+        if not self._signing.is_outrun(
+            known
+        ):  # a whole fleet reports the same at once, and writers wait for each other
             return False
         now = self._clock.now()
         turns = [at for at in self._turns.get(device, []) if now - at < TURNS_WITHIN]

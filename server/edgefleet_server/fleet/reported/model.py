@@ -21,7 +21,7 @@ class SaidCandidate(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What a device says of one model, and of itself. Digests and texts are empty where it said nothing.
+    """What a device reports of one model, and of itself. Digests and texts are empty where it reported nothing.
 
     `has_report`: there is a readable report that names the model; else `phase` is None and the fields from
     `active_target` to `serving` are empty. `reported_gen` and the `refused_…` fields are of the device.

@@ -34,7 +34,7 @@ from edgefleet_server.fleet.selectors.count import (
 MAX_TEXT: Final = 1000
 
 
-class _Said(msgspec.Struct, frozen=True, kw_only=True):
+class _ModelState(msgspec.Struct, frozen=True, kw_only=True):
     """One model of a stored report. Fields that it lacks are those of `messages.ModelState`."""
 
     model: str
@@ -114,7 +114,9 @@ class ReportedStateReader:
                 for row in reported_store.reported(session, device_ids)
             }
 
-    def told(self, device_ids: Sequence[DeviceId], model: str) -> dict[DeviceId, tuple[ModelReport, WantedRef | None]]:
+    def model_reports(
+        self, device_ids: Sequence[DeviceId], model: str
+    ) -> dict[DeviceId, tuple[ModelReport, WantedRef | None]]:
         """Return what `reports_of` and `wants` do of each of these devices, read together."""
         with self._db.read() as session:
             return {
@@ -128,13 +130,13 @@ class ReportedStateReader:
 
 def slots_in(reported: Any, model: str) -> tuple[str, str]:
     """Return the digests of a model's active and other slot as a stored report (any JSON value) has them, "" for none."""
-    said = _said(reported, model)
-    return ("", "") if said is None else (said.active_sha256[:MAX_TEXT], said.previous_sha256[:MAX_TEXT])
+    state = _model_state(reported, model)
+    return ("", "") if state is None else (state.active_sha256[:MAX_TEXT], state.previous_sha256[:MAX_TEXT])
 
 
 def report_of(row: Any, model: str, reported: Any) -> ModelReport:
     """Return what a device row and its stored report (any JSON value) say of a model."""
-    said, refused = _said(reported, model), _converted(reported, _Refused) or _Refused()
+    state, refused = _model_state(reported, model), _converted(reported, _Refused) or _Refused()
     revoked_at: datetime | None = row.revoked_at
     device: dict[str, Any] = {
         "device": DeviceId(row.id),
@@ -147,21 +149,21 @@ def report_of(row: Any, model: str, reported: Any) -> ModelReport:
         "refused_reason": refused.refused_reason[:MAX_TEXT],
         "is_revoked": revoked_at is not None,
     }
-    if said is None:
+    if state is None:
         return ModelReport(**device)
-    fields: dict[str, Any] = msgspec.structs.asdict(said)
+    fields: dict[str, Any] = msgspec.structs.asdict(state)
     del fields["model"]
     texts = {name: value[:MAX_TEXT] for name, value in fields.items() if type(value) is str}
     return ModelReport(**device, **fields | texts, has_report=True)
 
 
-def _said(reported: Any, model: str) -> _Said | None:
+def _model_state(reported: Any, model: str) -> _ModelState | None:
     """Return the readable entry of a model; of several the last one, as the table of model states keeps it."""
     models = reported.get("models") if isinstance(reported, dict) else None
     if not isinstance(models, list):
         return None
     entries = [entry for entry in models if isinstance(entry, dict) and entry.get("model") == model]
-    return _converted(entries[-1], _Said) if entries else None
+    return _converted(entries[-1], _ModelState) if entries else None
 
 
 def _converted(value: Any, kind: type[Any]) -> Any:

@@ -29,7 +29,7 @@ Mark = tuple[object, ...]
 def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mark]]:
     """Yield a mark for each of these devices that is known."""
     device = _DEVICE.c
-    said = (
+    reported_columns = (
         device.boot_id,
         device.state_seq,
         device.reported_gen,
@@ -37,14 +37,14 @@ def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[De
         device.last_seen,
         device.revoked_at,
     )
-    for row in _with_documents(session, device_ids, *said, _DESIRED.c.gen):
+    for row in _with_documents(session, device_ids, *reported_columns, _DESIRED.c.gen):
         yield DeviceId(row[0]), tuple(row[1:])
 
 
 def reported_with_documents(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[Any]:
     """Yield what `store.reported` does of these devices, with gen and models of their documents (None: there is none)."""
     device, desired = _DEVICE.c, _DESIRED.c
-    said = (
+    reported_columns = (
         device.profile,
         device.is_online,
         device.last_seen,
@@ -52,7 +52,7 @@ def reported_with_documents(session: Session, device_ids: Sequence[DeviceId]) ->
         device.reported_gen,
         device.reported,
     )
-    yield from _with_documents(session, device_ids, *said, desired.gen, desired.models)
+    yield from _with_documents(session, device_ids, *reported_columns, desired.gen, desired.models)
 
 
 def _with_documents(session: Session, device_ids: Sequence[DeviceId], *columns: Any) -> Iterator[Any]:

@@ -158,7 +158,7 @@ def _start(binary: str, config: BrokerConfig, port: int) -> BrokerChild:
 
 
 def _is_notable(line: str) -> bool:
-    if "OpenSSL Error" in line:  # also said of every device that vanishes without a goodbye
+    if "OpenSSL Error" in line:  # also logged of every device that vanishes without a goodbye
         return "certificate" in line
     return "Error" in line or "Warning" in line
 

@@ -1,7 +1,7 @@
 """Ties the life of a foreign broker program to the life of the server that started it (our own embedded one watches its stdin).
 
 `python -m edgefleet_server.gateway.broker.parent_watch PARENT_PID PROGRAM [ARG …]` becomes PROGRAM. On Linux the kernel then kills
-it when the starting thread ends, for whatever reason, `kill -9` included. Elsewhere a small process stays beside it,
+it when the starting thread ends, for whatever reason, `kill -9` included. Elsewhere a small process watches,
 notices the parent's end within half a second, and stops it.
 """
 
@@ -50,7 +50,7 @@ def watch(parent_pid: int, command: list[str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Become the program, or stay beside it where the kernel cannot help."""
+    """Become the program, or watch it where the kernel cannot help."""
     parent_pid, command = int(arguments[0]), arguments[1:]
     if die_with_parent(parent_pid):
         os.execv(command[0], command)  # noqa: S606 - the point of this module; argument list, no shell

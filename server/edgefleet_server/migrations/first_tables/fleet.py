@@ -1,4 +1,4 @@
-"""Devices, and what is said to and by them: their tables as of step 1001."""
+"""Devices, their documents and reports: the tables as of step 1001."""
 
 import sqlalchemy as sa
 from alembic import op

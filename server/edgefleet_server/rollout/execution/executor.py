@@ -225,7 +225,7 @@ class Executor:
 def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Revert) -> ModelChange:
     model, mine = ModelName(row.model), snapshot.bundles[one.stratum]
     if wish.is_beside:
-        return ModelChange(one.device, model, _ref(mine), TelemetryRequest(), beside=CandidateOrder("end"))
+        return ModelChange(one.device, model, _ref(mine), TelemetryRequest(), order=CandidateOrder("end"))
     bundle = wish.to or one.previous
     before = None if bundle is None else _ref(bundle)
     return ModelChange(one.device, model, before, TelemetryRequest(), over=mine.sha256)
@@ -254,11 +254,11 @@ def _offering(
         ref = msgspec.structs.replace(ref, start_within_s=wish.start_within_s)
     watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
-    telemetry, beside = TelemetryRequest(profile="live", until=until), _beside(row, shape)
-    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, beside=beside)
+    telemetry, order = TelemetryRequest(profile="live", until=until), _order(row, shape)
+    return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, order=order)
 
 
-def _beside(row: Rollout, shape: StageShape) -> CandidateOrder | None:
+def _order(row: Rollout, shape: StageShape) -> CandidateOrder | None:
     """Return how a stage's devices run the release beside the active version, None where it becomes that."""
     match shape.mode:
         case Mode.ACTIVE:

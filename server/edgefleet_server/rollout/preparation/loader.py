@@ -160,7 +160,7 @@ class SnapshotLoader:
 
     def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
         """Return what devices say of a model."""
-        told = self._fleet.offers.told(devices, model)
+        told = self._fleet.offers.model_reports(devices, model)
         return {device: _report(said, want) for device, (said, want) in told.items()}
 
     def running(
