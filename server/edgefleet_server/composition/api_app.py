@@ -204,8 +204,8 @@ def _limit_headers(request: Request) -> list[tuple[bytes, bytes]]:
     allowance = getattr(request.state, "allowance", None)
     if not isinstance(allowance, Allowance):
         return []
-    told = {"limit": allowance.limit, "remaining": allowance.remaining, "reset": allowance.reset_s}
-    return [(f"ratelimit-{name}".encode(), str(value).encode()) for name, value in told.items()]
+    numbers = {"limit": allowance.limit, "remaining": allowance.remaining, "reset": allowance.reset_s}
+    return [(f"ratelimit-{name}".encode(), str(value).encode()) for name, value in numbers.items()]
 
 
 async def _audit(access: AccessService, request: Request, operation: str, status: int, request_id: str) -> None:

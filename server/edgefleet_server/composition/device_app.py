@@ -95,8 +95,8 @@ def _add_identity_routes(
         try:
             made = enrolment.enroll(*asked, is_waiting=wanted.waiting)
         except ApprovalPendingError as error:
-            told = {"state": "pending", **jsonable_encoder(error.waiting)}
-            return JSONResponse(told, 202, headers={"retry-after": str(error.waiting.retry_s)})
+            body = {"state": "pending", **jsonable_encoder(error.waiting)}
+            return JSONResponse(body, 202, headers={"retry-after": str(error.waiting.retry_s)})
         return replace(made, nonce=wanted.nonce)
 
     @app.post(f"{PREFIX}/renew")

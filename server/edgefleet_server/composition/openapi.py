@@ -125,8 +125,8 @@ def _describe_one(method: str, path: str, operation: Json) -> None:
         )
     for code, response in responses.items():
         if "$ref" not in response:
-            told = _HEADERS if has_own_token else {**_HEADERS, **_LIMIT_HEADERS}
-            response["headers"] = {**_references(told), **response.get("headers", {})}
+            headers = _HEADERS if has_own_token else {**_HEADERS, **_LIMIT_HEADERS}
+            response["headers"] = {**_references(headers), **response.get("headers", {})}
         if int(code) in _HAS_NO_BODY:
             response.pop("content", None)
     operation["responses"] = dict(sorted(responses.items()))
@@ -150,11 +150,11 @@ def _refusals(method: str, path: str, operation: Json, *, has_own_token: bool) -
 
 
 def _problem_response(status: int) -> Json:
-    told = _HEADERS | _LIMIT_HEADERS | (_RETRY_AFTER if status in (429, 503) else {})
+    headers = _HEADERS | _LIMIT_HEADERS | (_RETRY_AFTER if status in (429, 503) else {})
     return {
         "description": HTTPStatus(status).phrase,
         "content": {PROBLEM_TYPE: {"schema": _PROBLEM_REF}},
-        "headers": _references(told),
+        "headers": _references(headers),
     }
 
 

@@ -52,13 +52,15 @@ class ListOf(BaseModel, Generic[T]):
 
 def paged(*orders: str) -> Any:
     """Return the dependency of a list that has these orders, the usual one first: its `limit`, `cursor` and `sort`, parsed."""
-    told = f"The order of the list, `-` for downwards; with `cursor` the same as before. One of: {', '.join(orders)}."
+    description = (
+        f"The order of the list, `-` for downwards; with `cursor` the same as before. One of: {', '.join(orders)}."
+    )
 
     def page_request(
         request: Request,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
         cursor: Annotated[str | None, Query()] = None,
-        sort: Annotated[str, Query(description=told, json_schema_extra={"enum": list(orders)})] = orders[0],
+        sort: Annotated[str, Query(description=description, json_schema_extra={"enum": list(orders)})] = orders[0],
     ) -> PageRequest:
         if sort not in orders:
             raise BadSortError(

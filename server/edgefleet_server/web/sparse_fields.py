@@ -59,15 +59,19 @@ def _names_of(answer: type[BaseModel]) -> tuple[str, ...]:
 
 def _wish(names: Sequence[str]) -> Any:
     """Return the dependency that reads `fields` of a list whose items have these names; () = any, looked at with the items."""
-    told = "Only these fields of each item, separated by commas" + (f"; of: {', '.join(names)}." if names else ".")
+    description = "Only these fields of each item, separated by commas" + (
+        f"; of: {', '.join(names)}." if names else "."
+    )
 
-    def wish(request: Request, fields: Annotated[str, Query(max_length=1024, description=told)] = "") -> None:
+    def read_fields(
+        request: Request, fields: Annotated[str, Query(max_length=1024, description=description)] = ""
+    ) -> None:
         wanted = tuple(dict.fromkeys(filter(None, (one.strip() for one in fields.split(",")))))
         if names:
             _check(wanted, names)
         request.state.fields = wanted
 
-    return Depends(wish)
+    return Depends(read_fields)
 
 
 def _check(wanted: Sequence[str], names: Sequence[str]) -> None:

@@ -7,8 +7,7 @@ import pytest
 from sqlmodel import select
 
 from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError, TooManyLoginsError
-from edgefleet_server.access.login_limits import MAX_FAILURES, LoginLimiter
-from edgefleet_server.access.logins import MAX_LINKS, LoginBook
+from edgefleet_server.access.logins import MAX_FAILURES, MAX_LINKS, LoginBook, LoginLimiter
 from edgefleet_server.access.model import NewToken, Role, SignedIn, is_in_force
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow

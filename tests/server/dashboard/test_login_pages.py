@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from edgefleet_server.access.login_limits import MAX_FAILURES
+from edgefleet_server.access.logins import MAX_FAILURES
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.forms import MAX_FORM_BYTES
 from edgefleet_server.dashboard.core.login import COOKIE, SECURE_COOKIE

@@ -80,10 +80,6 @@ class Search:
         wanted = [] if self.has(key, value) else [Requirement(key, Operator.EQUALS, (value,))]
         return replace(self, selector=str(Selector((*kept, *wanted))))
 
-    def with_requirement(self, text: str) -> str:
-        """Return the selector with one requirement more, for what is done to all that match."""
-        return f"{self.selector},{text}" if self.selector else text
-
 
 def ids_selector(ids: Sequence[str]) -> str:
     """Return the selector of these devices."""

@@ -48,16 +48,16 @@ class InventorySearch:
     def devices(self, text: str, limit: int) -> list[FoundDevice]:
         """Return up to `limit` devices: those whose id begins with a text (lower case), has it, or whose labels have it."""
         device_id = col(FleetDevice.id)
-        ways: list[Any] = [
+        conditions: list[Any] = [
             (device_id >= text) & (device_id < text + _AFTER_ALL),
             device_id.contains(text, autoescape=True),
         ]
         if len(text) >= _LABEL_CHARS:
-            ways.append(func.lower(cast(col(FleetDevice.labels), Text)).contains(text, autoescape=True))
+            conditions.append(func.lower(cast(col(FleetDevice.labels), Text)).contains(text, autoescape=True))
         found: dict[str, FoundDevice] = {}
         with self._db.read() as session:
-            for way in ways:
-                for one in _devices(session, way, limit + len(found)):
+            for condition in conditions:
+                for one in _devices(session, condition, limit + len(found)):
                     found.setdefault(one.id, one)
                 if len(found) >= limit:
                     break
@@ -71,8 +71,8 @@ class InventorySearch:
             return [FoundGroup(*row) for row in session.execute(statement.order_by(name).limit(limit))]
 
 
-def _devices(session: Session, way: Any, limit: int) -> Iterator[FoundDevice]:
+def _devices(session: Session, condition: Any, limit: int) -> Iterator[FoundDevice]:
     columns = (FleetDevice.id, FleetDevice.profile, FleetDevice.is_online, FleetDevice.revoked_at)
-    statement = select(*(col(one) for one in columns)).where(way).order_by(col(FleetDevice.id)).limit(limit)
+    statement = select(*(col(one) for one in columns)).where(condition).order_by(col(FleetDevice.id)).limit(limit)
     for device_id, profile, is_online, revoked_at in session.execute(statement):
         yield FoundDevice(DeviceId(device_id), profile, store.status_of(is_online, revoked_at))
