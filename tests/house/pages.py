@@ -2,6 +2,7 @@
 
 A shell block is fenced as `sh`. A comment on the line above it may say how it is treated:
 - `<!-- not run: REASON -->`: it needs another machine, a person, or is what runs the test itself.
+- `<!-- run by: TEST -->`: that test runs it, because it needs more than a folder; the test names the page.
 - `<!-- background until: COMMAND -->`: it keeps running; the page goes on when COMMAND succeeds, and it is ended with the page.
 A page may say `<!-- needs: server -->`: a server is started for it and `edgectl` is logged in as admin. Its data folder is there already,
 a copy of one that was made once: what `edgectl server init` does is run by the pages that are about it.
@@ -17,7 +18,8 @@ from pathlib import Path
 from tests.house.tree import ROOT, tracked
 
 _FENCE = re.compile(r"^```(\S*)\s*$")
-_MARKER = re.compile(r"^<!-- (not run|background until): (.+) -->$")
+_MARKER = re.compile(r"^<!-- (not run|run by|background until): (.+) -->$")
+_KINDS = {"not run": "skip", "run by": "elsewhere", "background until": "background"}
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _INLINE_CODE = re.compile(r"`[^`]*`")
 SHELL_WORDS = {"sh", "bash", "shell", "console", "zsh"}
@@ -27,7 +29,7 @@ READY_PAUSE_S = 0.2
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. kind: run, skip or background; note: the reason, or the command that says it is ready."""
+    """One fenced block. kind: run, skip, elsewhere or background; note: the reason, the test, or the command that says it is ready."""
 
     page: Path
     line: int
@@ -62,7 +64,7 @@ def blocks(page: Path) -> list[Block]:
             opened, marker = None, ("run", "")
         elif opened is None and line.strip():
             match = _MARKER.match(line)
-            marker = ("run", "") if match is None else ({"not run": "skip"}.get(match[1], "background"), match[2])
+            marker = ("run", "") if match is None else (_KINDS[match[1]], match[2])
     assert opened is None, f"{page}: a block that is not closed"
     return found
 
@@ -140,7 +142,7 @@ def script(page: Path) -> str:
     if needs_server(page):
         parts += [*_background(SERVER_SETUP), LOGIN]
     for block in shell_blocks(page):
-        if block.kind == "skip":
+        if block.kind in ("skip", "elsewhere"):
             continue
         parts.append(f"echo '+ {page}:{block.line}' >&2")
         parts += _background(block) if block.kind == "background" else [block.text]

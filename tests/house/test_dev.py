@@ -48,7 +48,7 @@ def copy_of_the_tree(to: Path) -> Path:
 def test_help_names_every_command() -> None:
     done = dev()
     assert done.returncode == 0
-    for command in ("demo", "test", "lint", "bench", "soak", "run"):
+    for command in ("demo", "test", "lint", "bench", "house", "soak", "release", "run"):
         assert f"\n  {command} " in done.stdout
 
 
