@@ -129,4 +129,5 @@ def sbom_of(wheel: Path, epoch: int) -> str:
     vendored = list(_vendored(wheel))
     bom.components.update(vendored)
     bom.register_dependency(own, vendored)
-    return JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
+    text: str = JsonV1Dot6(bom).output_as_string(indent=2)
+    return f"{text}\n"
