@@ -69,7 +69,7 @@ def main() -> int:
 def _pipeline(args: argparse.Namespace) -> dict[str, Any]:
     """Convert in a process of its own, as the server does, and return its figures; memory is that of its largest step."""
     import edgefleet_profiles
-    from edgefleet_protocol.profile import profile_to_dict
+    from edgefleet_profiles.profile import profile_to_dict
 
     with tempfile.TemporaryDirectory() as folder:
         request = {

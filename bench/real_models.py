@@ -49,7 +49,7 @@ from edgefleet_converters.request import ConversionRequest, DataFiles, Options  
 from edgefleet_profiles import load as load_profile  # noqa: E402
 from edgefleet_protocol.bundle import open_bundle  # noqa: E402
 from edgefleet_protocol.manifest import TensorSpec  # noqa: E402
-from edgefleet_protocol.profile import HardwareProfile  # noqa: E402
+from edgefleet_profiles.profile import HardwareProfile  # noqa: E402
 from edgefleet_runtime.golden import slice_sample  # noqa: E402
 from edgefleet_runtime.port import ModelRuntime  # noqa: E402
 from edgefleet_runtime.port import load as load_model  # noqa: E402

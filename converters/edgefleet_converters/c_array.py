@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from edgefleet_converters.job_steps import ModelFile
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 _BYTES_A_LINE: Final = 20
 _ODD_METHODS: Final = {

@@ -23,7 +23,7 @@ from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
 from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 CandidateListener = Callable[[CandidateRow], None]
 _Found = tuple[CandidateSpec, ModelFile, Passed, int]

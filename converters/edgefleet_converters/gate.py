@@ -29,7 +29,7 @@ from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, compara
 from edgefleet_converters.report import MetricRow
 from edgefleet_converters.request import Options
 from edgefleet_protocol.manifest import RuntimeProof
-from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime
+from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime
 
 Array = npt.NDArray[Any]
 

@@ -55,7 +55,7 @@ from edgefleet_converters.tflite.quantize.candidate_recipe import tflite_recipe
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_runtime.port import is_batched
 
 Event = dict[str, Any]

@@ -9,7 +9,7 @@ import msgspec
 from edgefleet_converters.errors import BadRequestError
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_model_name, parse_version
-from edgefleet_protocol.profile import HardwareProfile, profile_from_dict
+from edgefleet_profiles.profile import HardwareProfile, profile_from_dict
 
 WantedPrecision = Literal[
     "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights"

@@ -2,7 +2,7 @@
 
 `names()` lists them, `load(name)` reads one, `load_file(path)` reads a user's own, `most_specific(facts)` picks one for a
 device, `operator_limits(profile)` says which TFLite operators it takes. The schema is
-`edgefleet_protocol.profile.HardwareProfile`.
+`edgefleet_profiles.profile.HardwareProfile`.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from edgefleet_profiles.match import DeviceFacts, most_specific_of
 from edgefleet_profiles.operator_sets import operator_limits
 from edgefleet_profiles.yaml_lines import line_of
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.profile import COMPARE, HardwareProfile, ProfileError, profile_from_dict
+from edgefleet_profiles.profile import COMPARE, HardwareProfile, ProfileError, profile_from_dict
 
 __all__ = [
     "DeviceFacts",

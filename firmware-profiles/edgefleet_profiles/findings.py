@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgefleet_protocol.profile import RETIRED, Evidence, HardwareProfile
+from edgefleet_profiles.profile import RETIRED, Evidence, HardwareProfile
 
 NEEDS_EVIDENCE: Final = (
     "cpu", "features", "runtime", "ram_mb", "free_ram_budget_mb", "storage_mb", "glibc_min", "python", "delegates",

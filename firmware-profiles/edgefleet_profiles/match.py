@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edgefleet_protocol.profile import HardwareProfile, version_of
+from edgefleet_profiles.profile import HardwareProfile, version_of
 
 RUNTIME_ORDER: Final = ("ort", "litert", "tflite", "tflm", "rknn", "hailort")
 _SPELLINGS: Final[Mapping[str, str]] = {

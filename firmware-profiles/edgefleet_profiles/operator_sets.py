@@ -10,7 +10,7 @@ from importlib import resources
 
 import yaml
 
-from edgefleet_protocol.profile import HardwareProfile, OperatorLimit, ProfileError
+from edgefleet_profiles.profile import HardwareProfile, OperatorLimit, ProfileError
 
 _FOLDER = "operators"
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from edgefleet_profiles import load, names
 from edgefleet_profiles.findings import evidence_for
-from edgefleet_protocol.profile import Evidence, HardwareProfile, Thermal, profile_schema, profile_to_dict
+from edgefleet_profiles.profile import Evidence, HardwareProfile, Thermal, profile_schema, profile_to_dict
 
 NOTE: Final = (
     "<!-- written by `python -m edgefleet_profiles.pages docs/reference`; change the profile, not this page -->"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import edgefleet_profiles
-from edgefleet_protocol.profile import profile_schema
+from edgefleet_profiles.profile import profile_schema
 from tests.cli.conftest import Edgectl
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from onnx import helper
 
 import edgefleet_profiles
-from edgefleet_protocol.profile import profile_to_dict
+from edgefleet_profiles.profile import profile_to_dict
 from tests.converters.graphs import classifier, samples, save
 from tests.converters.hostile import CRAFTED, OUTSIDE, Maker, Upload, skops_file
 from tests.converters.tflite_graphs import classifier as tflite_classifier

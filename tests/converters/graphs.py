@@ -16,7 +16,7 @@ import edgefleet_profiles
 from edgefleet_converters.pipeline import convert
 from edgefleet_converters.report import ConversionReport
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 Array = npt.NDArray[Any]
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import edgefleet_profiles
-from edgefleet_protocol.profile import HardwareProfile, OperatorLimit, ProfileRuntime, QuantRules
+from edgefleet_profiles.profile import HardwareProfile, OperatorLimit, ProfileRuntime, QuantRules
 from tests.converters.graphs import changed, classifier, model_of
 from tests.converters.int8_graphs import GELU, LOGISTIC, RELU, chain, dense, tensor
 from tests.converters.tflite_graphs import code, operator, pack

@@ -19,7 +19,7 @@ from edgefleet_converters import pipeline
 from edgefleet_converters.job_steps import JobSteps, ModelFile
 from edgefleet_converters.report import ConversionReport
 from edgefleet_converters.sandbox import Limits, Sandbox
-from edgefleet_protocol.profile import HardwareProfile, ProfileRuntime
+from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime
 from tests.converters.graphs import changed, classifier, model_of, run, samples, save
 
 Array = npt.NDArray[Any]

@@ -25,7 +25,7 @@ from edgefleet_converters.tflite.load import read_facts
 from edgefleet_profiles.findings import findings
 from edgefleet_profiles.match import DeviceFacts, fits
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_protocol.profile import (
+from edgefleet_profiles.profile import (
     INFORMATION_ONLY,
     Backend,
     HardwareProfile,

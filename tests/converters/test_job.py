@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import edgefleet_profiles
-from edgefleet_protocol.profile import profile_to_dict
+from edgefleet_profiles.profile import profile_to_dict
 from tests.converters.crash_models import crashing_at_load, never_ending
 from tests.converters.graphs import classifier, samples, save
 

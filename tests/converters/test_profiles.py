@@ -16,7 +16,7 @@ from edgefleet_profiles.findings import findings
 from edgefleet_profiles.match import DeviceFacts, fits, most_specific_of, python_fits
 from edgefleet_profiles.pages import files
 from edgefleet_profiles.yaml_lines import line_of
-from edgefleet_protocol.profile import ProfileError, profile_from_dict, profile_to_dict
+from edgefleet_profiles.profile import ProfileError, profile_from_dict, profile_to_dict
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "reference"
 

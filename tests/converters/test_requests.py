@@ -11,7 +11,7 @@ import edgefleet_profiles
 from edgefleet_converters import errors
 from edgefleet_converters.recipe import FP32, Recipe, default_recipe, load_recipe
 from edgefleet_converters.request import parse_request
-from edgefleet_protocol.profile import profile_to_dict
+from edgefleet_profiles.profile import profile_to_dict
 
 GOOD: dict[str, Any] = {
     "v": 1, "model": "digits", "version": "1.0.0", "source": {"path": "m.onnx"},

@@ -23,7 +23,7 @@ from edgefleet_profiles.cost.model import (
 )
 from edgefleet_profiles.cost.observed import DeviceWindow, Observation, is_loaded, observe
 from edgefleet_profiles.cost.regression import FULL_FIT, LEAST_ERROR, LEVEL, REACH, fit
-from edgefleet_protocol.profile import HardwareProfile, Thermal
+from edgefleet_profiles.profile import HardwareProfile, Thermal
 from tests.profiles.intervals import PI, trials
 from tests.profiles.simulated import example, model_work, subject
 

@@ -6,7 +6,7 @@ A prediction by the compiler's published list of operators (`backend.mapped_oper
 from collections.abc import Mapping
 from typing import Any
 
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 
 def predicted_mapping(profile: HardwareProfile, facts: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
 """Size and memory against a profile's budgets. Pure. A budget of 0 means no limit."""
 
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 _MIB = 1024 * 1024
 SLOTS = 2

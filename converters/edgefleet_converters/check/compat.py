@@ -14,7 +14,7 @@ from edgefleet_converters.errors import (
     PrecisionError,
 )
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 
 def check_format(profile: HardwareProfile, source_format: str) -> None:

@@ -14,7 +14,7 @@ from edgefleet_converters.errors import (
     UnsupportedOperatorError,
 )
 from edgefleet_profiles.operator_sets import operator_limits
-from edgefleet_protocol.profile import HardwareProfile, OperatorLimit
+from edgefleet_profiles.profile import HardwareProfile, OperatorLimit
 
 Node = Mapping[str, Any]
 

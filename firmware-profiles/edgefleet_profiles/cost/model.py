@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from edgefleet_profiles.cost.observed import Observation
 from edgefleet_profiles.cost.regression import FULL_FIT, LEVEL, REACH, Fit, Row, fit, fit_after
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 MIN_MODELS: Final = 2
 MAX_MODELS: Final = 48

@@ -156,7 +156,7 @@ def schema(ctx: typer.Context) -> None:
     """Print the JSON schema of profile files, for editors and other programs."""
     import json
 
-    from edgefleet_protocol.profile import profile_schema
+    from edgefleet_profiles.profile import profile_schema
 
     session = Session.of(ctx)
     document = profile_schema()
@@ -171,6 +171,6 @@ def _shipped() -> Page[Profile]:
 
 def _shipped_one(name: str) -> dict[str, Any]:
     from edgefleet_profiles import load
-    from edgefleet_protocol.profile import profile_to_dict
+    from edgefleet_profiles.profile import profile_to_dict
 
     return profile_to_dict(load(name))

@@ -14,7 +14,7 @@ import pytest
 from onnx import helper
 
 from edgefleet_protocol.bundle import open_bundle
-from edgefleet_protocol.profile import HardwareProfile, QuantRules
+from edgefleet_profiles.profile import HardwareProfile, QuantRules
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
 from edgefleet_runtime.quantization import quantize_array, real_values

@@ -6,7 +6,7 @@ import msgspec
 
 from edgefleet_converters.check.compat import edge_dtype
 from edgefleet_converters.recipe import FP32, CandidateSpec, Recipe
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 
 WEIGHTED: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
 

@@ -237,7 +237,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     for given in profiles or []:
         if given.endswith((".yaml", ".yml", ".json")) or "/" in given:
             from edgefleet_profiles import load_file
-            from edgefleet_protocol.profile import profile_to_dict
+            from edgefleet_profiles.profile import profile_to_dict
 
             from_files.append(profile_to_dict(load_file(Path(given))))
         else:

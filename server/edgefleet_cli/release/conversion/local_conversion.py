@@ -215,7 +215,7 @@ def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Reply[Conversion] | 
 
 def _profiles(request: ModelRequest, out: Output) -> list[dict[str, Any]]:
     from edgefleet_profiles import load
-    from edgefleet_protocol.profile import profile_to_dict
+    from edgefleet_profiles.profile import profile_to_dict
 
     names = request.profiles
     if names is None:

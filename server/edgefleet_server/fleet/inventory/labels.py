@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.profile import HardwareProfile
+from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
