@@ -47,9 +47,9 @@ from edgefleet_converters.pipeline import convert  # noqa: E402
 from edgefleet_converters.report import ConversionReport  # noqa: E402
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options  # noqa: E402
 from edgefleet_profiles import load as load_profile  # noqa: E402
+from edgefleet_profiles.profile import HardwareProfile  # noqa: E402
 from edgefleet_protocol.bundle import open_bundle  # noqa: E402
 from edgefleet_protocol.manifest import TensorSpec  # noqa: E402
-from edgefleet_profiles.profile import HardwareProfile  # noqa: E402
 from edgefleet_runtime.golden import slice_sample  # noqa: E402
 from edgefleet_runtime.port import ModelRuntime  # noqa: E402
 from edgefleet_runtime.port import load as load_model  # noqa: E402

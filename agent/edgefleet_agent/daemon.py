@@ -18,7 +18,7 @@ from edgefleet_agent import __version__
 from edgefleet_agent.captures.service import CaptureDeps, CaptureRecorder
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.composition import agent_parts
-from edgefleet_agent.composition.late import late
+from edgefleet_agent.composition.agent_parts import late, public_listeners, url_of
 from edgefleet_agent.composition.lazy_candidates import LazyCandidates
 from edgefleet_agent.connection.metered import look
 from edgefleet_agent.connection.mqtt import Connected, Disconnected, MqttLink, Received
@@ -47,7 +47,6 @@ from edgefleet_agent.reporting.device_facts import runtimes
 from edgefleet_agent.reporting.reports import Reports
 from edgefleet_agent.reporting.schedule import Ticker
 from edgefleet_agent.reporting.status import model_rows, write_status
-from edgefleet_agent.serving.listeners import public_listeners, url_of
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.tasks.task_runner import TaskDeps, TaskRunner

@@ -28,8 +28,8 @@ from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, comparable, refuse_nonfinite
 from edgefleet_converters.report import MetricRow
 from edgefleet_converters.request import Options
-from edgefleet_protocol.manifest import RuntimeProof
 from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime
+from edgefleet_protocol.manifest import RuntimeProof
 
 Array = npt.NDArray[Any]
 

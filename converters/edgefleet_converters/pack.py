@@ -15,10 +15,10 @@ from edgefleet_converters.errors import GoldenError
 from edgefleet_converters.evaluation import MIN_GOLDEN, Evaluation
 from edgefleet_converters.job_steps import Answers, ModelFile, comparable
 from edgefleet_converters.recipe import Recipe
+from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.bundle import open_bundle, write_bundle
 from edgefleet_protocol.manifest import Manifest, OperatorSet, RuntimeProof, TensorSpec, Tolerance
 from edgefleet_protocol.manifest import Recipe as RecipeRecord
-from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_runtime.golden import dump_golden
 from edgefleet_runtime.quantization import stored_values
 

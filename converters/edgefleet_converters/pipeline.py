@@ -52,10 +52,10 @@ from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.sidefiles import read_preprocess, read_side_files
 from edgefleet_converters.source import FoundSource
 from edgefleet_converters.tflite.quantize.candidate_recipe import tflite_recipe
+from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_runtime.port import is_batched
 
 Event = dict[str, Any]

@@ -12,8 +12,8 @@ import msgspec
 import yaml
 
 from edgefleet_converters.errors import RecipeError
-from edgefleet_protocol.digest import sha256_hex
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.digest import sha256_hex
 
 Precision = Literal["fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights"]
 """fp32, fp16, int8 (weights and activations), dynamic (activations ranged at run time) are as old as the format; then weights

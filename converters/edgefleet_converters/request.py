@@ -7,9 +7,9 @@ from typing import Any, Literal
 import msgspec
 
 from edgefleet_converters.errors import BadRequestError
+from edgefleet_profiles.profile import HardwareProfile, profile_from_dict
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_model_name, parse_version
-from edgefleet_profiles.profile import HardwareProfile, profile_from_dict
 
 WantedPrecision = Literal[
     "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights"

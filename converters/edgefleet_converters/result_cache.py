@@ -20,8 +20,8 @@ import edgefleet_protocol
 import edgefleet_runtime
 from edgefleet_converters.report import ConversionReport
 from edgefleet_converters.request import ConversionRequest
-from edgefleet_protocol.digest import sha256_hex
 from edgefleet_profiles.profile import profile_to_dict
+from edgefleet_protocol.digest import sha256_hex
 
 _TOOLS: Final = (
     "numpy", "onnx", "onnxruntime", "ai-edge-litert", "tflite-runtime", "tflite-micro", "flatbuffers", "scikit-learn", "skl2onnx",

@@ -16,9 +16,9 @@ import yaml
 
 from edgefleet_profiles.match import DeviceFacts, most_specific_of
 from edgefleet_profiles.operator_sets import operator_limits
+from edgefleet_profiles.profile import COMPARE, HardwareProfile, ProfileError, profile_from_dict
 from edgefleet_profiles.yaml_lines import line_of
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_profiles.profile import COMPARE, HardwareProfile, ProfileError, profile_from_dict
 
 __all__ = [
     "DeviceFacts",

@@ -24,7 +24,6 @@ from edgefleet_converters.report import CandidateRow, ProfileReport
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_profiles.findings import findings
 from edgefleet_profiles.match import DeviceFacts, fits
-from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_profiles.profile import (
     INFORMATION_ONLY,
     Backend,
@@ -37,6 +36,7 @@ from edgefleet_profiles.profile import (
     profile_from_dict,
     profile_to_dict,
 )
+from edgefleet_protocol.manifest import TensorSpec
 from tests.converters.graphs import changed
 from tests.converters.int8_graphs import LOGISTIC, RELU, chain, dense
 from tests.converters.planted import relu_onnx

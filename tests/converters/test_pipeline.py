@@ -14,8 +14,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgefleet_converters import errors
-from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime, QuantRules
+from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
 from tests.converters.crash_models import answering_nan, crashing_at_load

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_runtime.golden import check_golden, compare, load_golden, slice_sample
 from edgefleet_runtime.port import load
 from tests.converters.graphs import changed, run, samples

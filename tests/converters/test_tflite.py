@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from edgefleet_converters import errors
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, DTYPES
-from edgefleet_protocol.bundle import open_bundle
 from edgefleet_profiles.profile import OperatorLimit
+from edgefleet_protocol.bundle import open_bundle
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import available, load
 from tests.converters.graphs import changed, run, samples

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_profiles.profile import ProfileError, profile_from_dict
 from edgefleet_protocol import ids
 from edgefleet_protocol.digest import folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadIdError
-from edgefleet_profiles.profile import ProfileError, profile_from_dict
 from edgefleet_protocol.sketch import LatencySketch
 
 

@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.manifest import TensorSpec
-from edgefleet_runtime.boxes import corners, overlap, suppressed
 from edgefleet_runtime.port import Array, RunError
-from edgefleet_runtime.postprocess import PostprocessError, Postprocessor, build_postprocessor, parse_postprocess
+from edgefleet_runtime.postprocess import (
+    PostprocessError,
+    Postprocessor,
+    build_postprocessor,
+    corners,
+    overlap,
+    parse_postprocess,
+    suppressed,
+)
 
 LABELS = ("cat", "dog")
 # two cats on top of each other, one dog in the same place, one faint cat

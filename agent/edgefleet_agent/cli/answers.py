@@ -8,6 +8,15 @@ from typing import Any
 
 from edgefleet_agent.client import InferenceError, Model, media_type_of
 
+EXIT_OK = 0
+
+EXIT_SOME_FAILED = 1
+
+EXIT_USAGE = 2
+
+EXIT_UNREACHABLE = 3
+
+
 _MAX_TEXT = 100
 
 

@@ -13,8 +13,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.cli.answers import ask_file, complain, print_result
-from edgefleet_agent.cli.exit_codes import EXIT_OK, EXIT_SOME_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+from edgefleet_agent.cli.answers import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    ask_file,
+    complain,
+    print_result,
+)
 from edgefleet_agent.client import InferenceUnreachableError, Model, media_type_of
 
 

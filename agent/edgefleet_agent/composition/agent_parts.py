@@ -1,19 +1,22 @@
 """Settings → what the parts of agentd are given. `daemon` shows only what happens."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
 from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
 from edgefleet_agent.connection.sender import OutboxSender, Sources
 from edgefleet_agent.core.cgroup import delegated
 from edgefleet_agent.core.loop import Loop
-from edgefleet_agent.errors import AgentRunningError, StateFileError
+from edgefleet_agent.core.systemd import given_sockets
+from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.probation.memory_leak import Memory
@@ -25,6 +28,8 @@ from edgefleet_agent.serving.memory_restart import MemoryRestarter
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.serving.worker_process import WorkerOptions
 from edgefleet_agent.settings import AgentSettings
+from edgefleet_agent.worker.control.launch import listen_tcp, listen_unix
+from edgefleet_protocol.clock import Clock
 
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.controller import CandidateController
@@ -175,3 +180,45 @@ def candidates(*parts: Any) -> "CandidateController":
     from edgefleet_agent.composition.candidate_parts import candidates as made
 
     return made(*parts)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def late(find: Callable[[], Callable[P, R]]) -> Callable[P, R]:
+    """Return a function that does what `find()` returns, which is asked for at each call: `late(lambda: self._link.recycle)`."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return find()(*args, **kwargs)
+
+    return call
+
+
+PORT_WAIT_S = 5.0
+
+
+def public_listeners(settings: AgentSettings, unix_path: Path, clock: Clock) -> list[socket.socket]:
+    """Return the TCP listener and the unix one, in this order. Raises PortTakenError, OSError."""
+    given = [one for one in given_sockets() if one.family != socket.AF_UNIX]
+    tcp = given[0] if given else _own_tcp(settings.infer_host, settings.infer_port, clock)
+    return [tcp, listen_unix(unix_path)]
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return where an open TCP listener answers."""
+    address = listener.getsockname()
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _own_tcp(host: str, port: int, clock: Clock) -> socket.socket:
+    """Return a listener of our own. After a kill of agentd an old worker may hold the port for a moment longer."""
+    give_up = clock.monotonic_s() + PORT_WAIT_S
+    while True:
+        try:
+            return listen_tcp(host, port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or clock.monotonic_s() > give_up:
+                raise PortTakenError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+        time.sleep(0.1)

@@ -80,7 +80,7 @@ def _self_test(args: argparse.Namespace) -> int:
 
 
 def _logs(args: argparse.Namespace) -> int:
-    from edgefleet_agent.diagnostics.log_tail import logs, logs_text
+    from edgefleet_agent.diagnostics.diag import logs, logs_text
 
     found = logs(args.state, lines=args.lines, contains=args.contains)
     _print(args, found, lambda: logs_text(found))

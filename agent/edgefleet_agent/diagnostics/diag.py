@@ -16,15 +16,16 @@ import msgspec
 
 from edgefleet_agent import __version__
 from edgefleet_agent.core.durable import read_record
+from edgefleet_agent.core.logfile import tail
 from edgefleet_agent.diagnostics.device import Device, as_json, look, plain
 from edgefleet_agent.diagnostics.doctor import doctor, doctor_json
-from edgefleet_agent.diagnostics.log_tail import logs
 from edgefleet_agent.diagnostics.models import models
 from edgefleet_agent.diagnostics.queue import queue
 from edgefleet_agent.diagnostics.redact import redact, redact_value
 from edgefleet_agent.errors import DiagTooBigError
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.records import DesiredOk, HoldOk
+from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import SystemReader
 from edgefleet_agent.reporting.device_facts import facts
 from edgefleet_agent.settings import AgentSettings
@@ -108,3 +109,20 @@ def _pack(members: dict[str, str]) -> bytes:
             info.mode = 0o644
             tar.addfile(info, io.BytesIO(data))
     return gzip.compress(plain_tar.getvalue(), 6, mtime=0)
+
+
+MAX_BYTES = 256 * 1024
+
+
+def logs(state: Path, *, lines: int, contains: str = "", max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Return `{"lines": [...], "left_out": n}`: the newest, oldest first, those with a text only. Raises OSError."""
+    # redacted as one text: a private key goes over several lines
+    found = redact("\n".join(tail(StatePaths(state).log, max_bytes))).splitlines()
+    matching = [line for line in found if contains in line]
+    kept = matching[-lines:] if lines else matching
+    return {"lines": kept, "left_out": len(matching) - len(kept)}
+
+
+def logs_text(found: dict[str, Any]) -> str:
+    """Return the lines as they are."""
+    return "\n".join(found["lines"]) or "no line yet: this agent has not run since it keeps its log on the disk"

@@ -12,8 +12,7 @@ from typing import Any
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.core.logs import set_up_logging
-from edgefleet_agent.diagnostics.diag import diag
-from edgefleet_agent.diagnostics.log_tail import logs, logs_text
+from edgefleet_agent.diagnostics.diag import diag, logs, logs_text
 from edgefleet_agent.enrolment.renew import device_token
 from edgefleet_agent.enrolment.server_api import ask, load_key, problem_of, verifying_context
 from edgefleet_agent.errors import ServerUnreachableError, StateFileError, TaskRefusedError

@@ -14,8 +14,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgefleet_agent.cli.answers import ask, ask_file, complain, print_result
-from edgefleet_agent.cli.exit_codes import EXIT_OK, EXIT_SOME_FAILED, EXIT_UNREACHABLE, EXIT_USAGE
+from edgefleet_agent.cli.answers import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    ask,
+    ask_file,
+    complain,
+    print_result,
+)
 from edgefleet_agent.client import InferenceUnreachableError, Model, media_type_of
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.inputs.batch import Batch

@@ -12,13 +12,30 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import Protocol
 
 from edgefleet_agent.install import machine
 from edgefleet_agent.install.journal import Journal
-from edgefleet_agent.install.ports import Reporter
-from edgefleet_agent.install.records import ModelRecord
+from edgefleet_agent.install.records import ModelRecord, Quarantine
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import EventKind
+
+
+class Reporter(Protocol):
+    """Reports installs to the server."""
+
+    def changed(self) -> None:
+        """The state is another one; a report is due soon."""
+        ...
+
+    def event(self, kind: EventKind, record: ModelRecord, *, code: str = "", reason: str = "") -> None:
+        """Something happened once to a model."""
+        ...
+
+    def quarantined(self, record: ModelRecord, entry: Quarantine) -> None:
+        """A digest will not be tried again by itself."""
+        ...
+
 
 FIGURES_EVERY_S = 5
 FIGURES_SETTLED_S = 3_600

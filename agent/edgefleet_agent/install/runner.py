@@ -19,11 +19,10 @@ from edgefleet_agent.install.desired_diff import is_early
 from edgefleet_agent.install.intake import Intake, Job
 from edgefleet_agent.install.journal import Journal
 from edgefleet_agent.install.machine import InstallEvent
-from edgefleet_agent.install.ports import Reporter
 from edgefleet_agent.install.preflight import Room, Strategy, Unfit, check_disk, check_fit
 from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.probation.monitor import ProbationMonitor
-from edgefleet_agent.install.record_cache import RecordCache
+from edgefleet_agent.install.record_cache import RecordCache, Reporter
 from edgefleet_agent.install.records import DesiredOk, HoldOk, ModelRecord, Refusal, SlotInfo, SlotRef, Wanted
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress

@@ -13,8 +13,8 @@ from edgefleet_converters.errors import (
     OpsetTooNewError,
     PrecisionError,
 )
-from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.manifest import TensorSpec
 
 
 def check_format(profile: HardwareProfile, source_format: str) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.stream import EventHub

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from sqlmodel import Session
 
 import edgefleet_profiles
+from edgefleet_profiles.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ProfileName
-from edgefleet_profiles.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.errors import ProfileDiffersError, ProfileUnknownError

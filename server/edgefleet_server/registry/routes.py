@@ -7,9 +7,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from edgefleet_profiles.profile import profile_to_dict
 from edgefleet_protocol.digest import Sha256, parse_sha256
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
-from edgefleet_profiles.profile import profile_to_dict
 from edgefleet_server.access.dependency import Publisher, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest

@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from sqlmodel import Session
 
+from edgefleet_profiles.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import Manifest
-from edgefleet_profiles.profile import HardwareProfile, profile_from_dict, profile_to_dict
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_server.registry import aliases, blobs, rules, store

@@ -27,8 +27,8 @@ from edgefleet_profiles.cost.model import (
 )
 from edgefleet_profiles.cost.observed import MIN_ANSWERS, DeviceWindow, Observation, observe
 from edgefleet_profiles.cost.regression import LEVEL
-from edgefleet_protocol.clock import Clock
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.telemetry import store

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from edgefleet_agent.core.logfile import LogFile, tail
-from edgefleet_agent.diagnostics.log_tail import logs
+from edgefleet_agent.diagnostics.diag import logs
 from edgefleet_agent.paths import StatePaths
 
 CHILDREN = """

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.worker.control.protocol import Predictions, Seen, Start, ToAgentd
-from edgefleet_agent.worker.observe.answer_log import AnswerLog
-from edgefleet_agent.worker.observe.live_answers import LABEL_CHARS, LiveAnswers
+from edgefleet_agent.worker.observe.answer_log import LABEL_CHARS, AnswerLog, LiveAnswers
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import Array
 from edgefleet_runtime.postprocess import GLANCE_VALUES, build_postprocessor, parse_postprocess

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from edgefleet_protocol.bundle import open_bundle
 from edgefleet_profiles.profile import HardwareProfile, QuantRules
+from edgefleet_protocol.bundle import open_bundle
 from edgefleet_runtime.golden import check_golden, load_golden
 from edgefleet_runtime.port import load
 from edgefleet_runtime.quantization import quantize_array, real_values

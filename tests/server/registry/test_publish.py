@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgefleet_profiles
+from edgefleet_profiles.profile import profile_to_dict
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_profiles.profile import profile_to_dict
 from edgefleet_server.access.model import Role
 from edgefleet_server.registry.errors import BadSourceError
 from edgefleet_server.registry.model import SourceFile

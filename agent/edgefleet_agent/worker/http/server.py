@@ -4,20 +4,38 @@
 2. A connection begins plain: requests in the one form that `plain_request` reads never meet h11 (ADR 0026). From the first other one on,
    the connection is h11's to its end: between two requests there is no state that could be lost.
 3. Limits: 64 KiB of headers, `max_body_bytes`, 10 s for a head, 60 s for a body, 75 s idle. Breaking one is answered, then closed.
-4. What comes over TCP from a web page of another origin is refused (`origin_check`).
+4. The loopback port is for programs of this machine, not for web pages that its browser shows. A page can send a POST to 127.0.0.1
+   (then it names itself in `Origin`), and can have its own host name resolve to 127.0.0.1 so that it may read answers too (then that
+   name is in `Host`). Neither is let in. The unix socket is out of reach of pages.
 5. While draining, every answer says `Connection: close`; an idle connection is closed by `close_if_idle`.
 """
 
 import asyncio
 import logging
+import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import h11
 import msgspec
 
-from edgefleet_agent.worker.http.origin_check import refusal_of
 from edgefleet_agent.worker.http.plain_request import END, Head, read_head
+
+_PORT = rb"(:[0-9]{1,5})?"
+_LOCALHOST = rb"([A-Za-z0-9-]+\.)*localhost"
+_HOST = re.compile(rb"([0-9.]+|\[[0-9A-Fa-f:.]+\]|" + _LOCALHOST + rb")" + _PORT)
+_ORIGIN = re.compile(rb"https?://(127\.[0-9.]+|\[::1\]|" + _LOCALHOST + rb")" + _PORT)
+
+
+def refusal_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return why a request that came over TCP is refused, or None. headers: names in lower case."""
+    for name, value in headers:
+        if name == b"host" and not _HOST.fullmatch(value):
+            return "This port answers to an address or to localhost, not to another host name; or use the unix socket."
+        if name == b"origin" and not _ORIGIN.fullmatch(value):
+            return "This port does not answer web pages of other origins."
+    return None
+
 
 _log = logging.getLogger(__name__)
 

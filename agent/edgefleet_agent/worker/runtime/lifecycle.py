@@ -46,9 +46,8 @@ from edgefleet_agent.worker.control.protocol import (
 from edgefleet_agent.worker.control.start_priority import gently
 from edgefleet_agent.worker.http.api import Api
 from edgefleet_agent.worker.http.server import HttpServer
-from edgefleet_agent.worker.observe.answer_log import AnswerLog
+from edgefleet_agent.worker.observe.answer_log import AnswerLog, LiveAnswers
 from edgefleet_agent.worker.observe.benchmark import measure
-from edgefleet_agent.worker.observe.live_answers import LiveAnswers
 from edgefleet_agent.worker.routing.proxy import WorkerProxy
 from edgefleet_agent.worker.routing.table import Routes
 from edgefleet_agent.worker.runtime.engine import BusyError, Engine, InlinePolicy

@@ -7,8 +7,8 @@ from typing import Any, Final
 import edgefleet_profiles
 from edgefleet_profiles.findings import evidence_for
 from edgefleet_profiles.pages import facts
-from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_profiles.profile import Evidence, HardwareProfile
+from edgefleet_protocol.ids import parse_profile_name
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.registry.service import RegistryService

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
+from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.enrolment import Enroller, root_documents
 from edgefleet_server.fleet.enrolment.model import ClaimOrder, DeviceIdentity, Enrolment, NewClaim

@@ -10,8 +10,8 @@ from typing import Any, Final
 from sqlalchemy import bindparam, update
 from sqlmodel import Session, col
 
-from edgefleet_protocol.ids import DeviceId
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
