@@ -229,7 +229,7 @@ def _rollback(args: argparse.Namespace) -> int:
 
 
 def _shadow(args: argparse.Namespace) -> int:
-    from edgefleet_agent.cli.shadow import read_shadow, shadow_text
+    from edgefleet_agent.cli.status_text import read_shadow, shadow_text
 
     answer = read_shadow(args.state, args.model)
     _print(args, answer, shadow_text(answer))

@@ -27,7 +27,7 @@ from edgefleet_agent.connection.sender import Downloads, OutboxSender, Sources, 
 from edgefleet_agent.control_socket import Control, obey
 from edgefleet_agent.core.code_files import CodeFiles
 from edgefleet_agent.core.durable import read_record
-from edgefleet_agent.core.logfile import Capture, LogFile
+from edgefleet_agent.core.logs import Capture, LogFile
 from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
 from edgefleet_agent.errors import StateFileError

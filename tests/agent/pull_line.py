@@ -7,8 +7,7 @@ import heapq
 import random
 from dataclasses import dataclass, field
 
-from edgefleet_agent.verifier.block_scheduler import Ask, BlockScheduler
-from edgefleet_agent.verifier.rtt import RoundTrip
+from edgefleet_agent.verifier.block_scheduler import Ask, BlockScheduler, RoundTrip
 from edgefleet_protocol.blocks import LEAF_BYTES, BlockRequest
 from edgefleet_server.gateway.responder import runs_of
 

@@ -4,8 +4,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgefleet_agent.verifier.block_scheduler import PATIENT_WAITS, SHORTEST_S, Ask, BlockScheduler
-from edgefleet_agent.verifier.rtt import LONGEST_S, UNKNOWN_S, RoundTrip
+from edgefleet_agent.verifier.block_scheduler import (
+    LONGEST_S,
+    PATIENT_WAITS,
+    SHORTEST_S,
+    UNKNOWN_S,
+    Ask,
+    BlockScheduler,
+    RoundTrip,
+)
 from edgefleet_protocol.blocks import MAX_CREDIT, MAX_REPEATS
 from tests.agent.pull_line import Line
 

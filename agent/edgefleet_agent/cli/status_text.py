@@ -1,8 +1,15 @@
-"""What `edge-agent status` shows."""
+"""What `edge-agent status` shows, and `edge-agent shadow`: candidates, and the inputs on which they and what serves disagree most."""
 
+from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from edgefleet_agent.core.text_table import cut
+from edgefleet_agent.errors import UnknownModelError
+from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.reporting.status import read_status
+from edgefleet_protocol.ids import parse_model_name
 
 
 def status_text(status: dict[str, Any]) -> str:
@@ -27,3 +34,46 @@ def status_text(status: dict[str, Any]) -> str:
         if model["error_code"]:
             lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
     return "\n".join(lines)
+
+
+def read_shadow(state: Path, model: str = "") -> dict[str, Any]:
+    """Return `{"candidates": [{model, …, kept}]}` of one model, or of all ("").
+
+    Raises NotEnrolledError, AgentNotRunningError, UnknownModelError.
+    """
+    from edgefleet_agent.worker.shadow.disagreements import read_kept  # loads numpy
+
+    status = read_status(state)
+    found = []
+    for one in status["models"]:
+        candidate = one.get("candidate")
+        if candidate is None or model not in ("", one["model"]):
+            continue
+        file = read_kept(StatePaths(state).kept(parse_model_name(one["model"])))
+        is_of_it = file is not None and file.candidate_sha256 == candidate["sha256"]
+        kept = msgspec.to_builtins(file.kept) if file is not None and is_of_it else []
+        found.append({"model": one["model"], "active_target": one["active_target"], **candidate, "kept": kept})
+    if model and not found:
+        raise UnknownModelError(f"no candidate of {model} is on this device")
+    return {"candidates": found}
+
+
+def shadow_text(answer: dict[str, Any]) -> str:
+    """Return it as lines for a person."""
+    lines = []
+    for one in answer["candidates"]:
+        share = f" {one['share_pct']} %" if one["mode"] == "split" else ""
+        lines.append(
+            f"{one['model']}  {one['active_target']}  beside it: {one['mode']}{share} {one['target']}  {one['state']}"
+        )
+        if one["reason"]:
+            lines.append(f"  {one['code']}: {one['reason']}")
+        lines += [
+            f"  {kept['difference']:.3f}  {kept['reason']}  input {kept['input_hash']}  {_answers(kept)}"
+            for kept in one["kept"]
+        ]
+    return "\n".join(lines) or "no candidates on this device"
+
+
+def _answers(kept: dict[str, Any]) -> str:
+    return "  ".join(f"{name}: {str(answer)[:120]}" for name, answer in kept["answers"].items())

@@ -16,7 +16,7 @@ import msgspec
 
 from edgefleet_agent import __version__
 from edgefleet_agent.core.durable import read_record
-from edgefleet_agent.core.logfile import tail
+from edgefleet_agent.core.logs import tail
 from edgefleet_agent.diagnostics.device import Device, as_json, look, plain
 from edgefleet_agent.diagnostics.doctor import doctor, doctor_json
 from edgefleet_agent.diagnostics.models import models

@@ -20,9 +20,8 @@ from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.reporting.collector import cpu_s, rss_bytes
 from edgefleet_agent.reporting.window import Sums
-from edgefleet_agent.serving.model_workers import ModelWorkers, route_of
 from edgefleet_agent.serving.ports import Candidates, Listener, Owner
-from edgefleet_agent.serving.worker_process import Worker, WorkerOptions
+from edgefleet_agent.serving.worker_process import ModelWorkers, Worker, WorkerOptions, route_of
 from edgefleet_agent.worker.control.protocol import (
     CheckGolden,
     Failed,

@@ -18,8 +18,39 @@
 from dataclasses import dataclass, field
 from math import inf
 
-from edgefleet_agent.verifier.rtt import LONGEST_S, RoundTrip
 from edgefleet_protocol.blocks import MAX_CREDIT, MAX_MESSAGE_LEAVES, MAX_REPEATS, MAX_REQUEST_LEAVES
+
+SMOOTHING = 1 / 8
+SPREADING = 1 / 4
+SPREADS = 4
+UNKNOWN_S = 1.0
+"""Before the first answer (RFC 6298, 2.1)."""
+LONGEST_S = 60.0
+"""RFC 6298 (2.5) asks for a bound of a minute or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTrip:
+    """The smoothed round trip and its mean deviation, learnt from answers (RFC 6298, 2); `smoothed_s` is None before the first one.
+
+    No samples of retransmissions have to be left out (Karn's rule): each request has a number of its own, and its answer names it.
+    """
+
+    smoothed_s: float | None = None
+    spread_s: float = 0.0
+
+    def seen(self, sample_s: float) -> "RoundTrip":
+        """Return the estimate with one more answer. sample_s: from the request to its first answer, at least 0."""
+        if self.smoothed_s is None:
+            return RoundTrip(sample_s, sample_s / 2)
+        spread_s = (1 - SPREADING) * self.spread_s + SPREADING * abs(self.smoothed_s - sample_s)
+        return RoundTrip((1 - SMOOTHING) * self.smoothed_s + SMOOTHING * sample_s, spread_s)
+
+    def timeout_s(self, shortest_s: float) -> float:
+        """Return after how long without an answer one is not to be expected any more, from `shortest_s` to a minute."""
+        expected_s = UNKNOWN_S if self.smoothed_s is None else self.smoothed_s + SPREADS * self.spread_s
+        return min(max(expected_s, shortest_s), LONGEST_S)
+
 
 MAX_LEAF_TRIES = 5
 SHORTEST_S = 1.0

@@ -11,7 +11,7 @@ from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.install.records import SlotInfo, Wanted
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Blocks, Fetch, Fetched, FetchProgress, NeedBlocks, Relink, Task
-from edgefleet_agent.verifier.block_scheduler import BlockScheduler
+from edgefleet_agent.verifier.block_scheduler import BlockScheduler, RoundTrip
 from edgefleet_agent.verifier.channel import Channel
 from edgefleet_agent.verifier.errors import (
     BlobGoneError,
@@ -25,7 +25,6 @@ from edgefleet_agent.verifier.errors import (
     TransportError,
 )
 from edgefleet_agent.verifier.metadata_fetcher import MetadataFetcher
-from edgefleet_agent.verifier.rtt import RoundTrip
 from edgefleet_agent.verifier.slot_writer import SlotWriter
 from edgefleet_protocol.blocks import (
     LEAF_HASH_BYTES,

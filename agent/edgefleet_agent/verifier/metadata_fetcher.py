@@ -2,9 +2,9 @@
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.install.verifier_protocol import Blocks, Meta, NeedMeta, Relink, Task
+from edgefleet_agent.verifier.block_scheduler import RoundTrip
 from edgefleet_agent.verifier.channel import Channel
 from edgefleet_agent.verifier.errors import TransportError
-from edgefleet_agent.verifier.rtt import RoundTrip
 
 
 class MetadataFetcher:

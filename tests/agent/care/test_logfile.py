@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgefleet_agent.core.logfile import LogFile, tail
+from edgefleet_agent.core.logs import LogFile, tail
 from edgefleet_agent.diagnostics.diag import logs
 from edgefleet_agent.paths import StatePaths
 
 CHILDREN = """
 import os, subprocess, sys, time
 from pathlib import Path
-from edgefleet_agent.core.logfile import Capture, LogFile
+from edgefleet_agent.core.logs import Capture, LogFile
 from edgefleet_agent.core.logs import set_up_logging
 import logging
 set_up_logging("INFO", "agentd")
