@@ -36,7 +36,8 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = Tr
     durable: False leaves out both fsyncs, for what a power cut may take.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    temporary.unlink(missing_ok=True)  # whatever lies there is not written through: it may be a link
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(fd, "wb") as out:
             out.write(data)

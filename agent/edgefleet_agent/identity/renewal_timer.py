@@ -8,12 +8,11 @@
 
 import contextlib
 import logging
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from edgefleet_agent.core.child_process import ChildProcess
 from edgefleet_agent.core.loop import Loop, Timer
 from edgefleet_agent.errors import IdentityBusyError, StateFileError
 from edgefleet_agent.identity.store import Identity, load_identity, renewal_due_s
@@ -50,8 +49,7 @@ class RenewalTimer:
         self._clock = clock
         self._command = settings.python_command
         self._look_s = settings.renew_look_s
-        self._pid = 0
-        self._pidfd = -1
+        self._child: ChildProcess | None = None
         self._failures = 0
         self._timer: Timer | None = None
         self._chance: Timer | None = None
@@ -108,10 +106,9 @@ class RenewalTimer:
         """End a running child; what it has made so far is complete or not there."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._forget_child()
+        if self._child is not None:
+            self._child.abandon()
+            self._child = None
 
     def _look(self) -> None:
         waiting = self._waiting()
@@ -120,7 +117,7 @@ class RenewalTimer:
             self._seen_next = waiting
             self._reconnect("a renewed identity waits")
         due_in_s = renewal_due_s(self.identity) - self._clock.now().timestamp()
-        if self._pid or waiting is not None:
+        if self._child is not None or waiting is not None:
             self._look_in(self._look_s)
         elif due_in_s > 0:
             self._look_in(min(due_in_s, self._look_s))
@@ -134,21 +131,17 @@ class RenewalTimer:
 
     def _start_child(self) -> None:
         argv = [*(self._command or (sys.executable,)), "-m", MODULE, "--state", str(self._state), "--if-due"]
-        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         try:
-            self._pid = os.posix_spawnp(argv[0], argv, dict(os.environ), file_actions=actions)
+            self._child = ChildProcess(self._loop, argv, self._ended)
         except OSError as error:
             log.warning("renewal not started", extra={"reason": str(error)})
             self._failed()
             return
-        self._pidfd = os.pidfd_open(self._pid)
-        self._loop.watch(self._pidfd, self._ended)
-        log.info("renewal started", extra={"pid": self._pid})
+        log.info("renewal started", extra={"pid": self._child.pid})
 
-    def _ended(self) -> None:
-        _, status = os.waitpid(self._pid, 0)
-        self._forget_child()
-        if os.waitstatus_to_exitcode(status) != 0:
+    def _ended(self, exit_code: int, _output: bytes) -> None:
+        self._child = None
+        if exit_code != 0:
             self._failed()
             return
         self._failures = 0
@@ -159,8 +152,3 @@ class RenewalTimer:
         delay_s = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
         self._failures += 1
         self._look_in(delay_s)
-
-    def _forget_child(self) -> None:
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
-        self._pid, self._pidfd = 0, -1

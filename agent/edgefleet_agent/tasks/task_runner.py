@@ -9,14 +9,13 @@
 
 import json
 import logging
-import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from edgefleet_agent.core.child_process import ChildProcess
 from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.core.loop import Loop, Timer
 from edgefleet_agent.errors import StateFileError
@@ -71,10 +70,9 @@ class TaskRunner:
         self._failures: dict[str, int] = {}
         self._timer: Timer | None = None
         self._deadline: Timer | None = None
-        self._current: TaskRequest | None = None
         self._reported: set[str] = set()
         self._begun: dict[str, TaskRequest] = {}
-        self._pid, self._pidfd, self._words = 0, -1, -1
+        self._child: ChildProcess | None = None
 
     def finish(self, task_id: str, state: str = "done", code: str = "", reason: str = "") -> None:
         """A task that another part does is over."""
@@ -92,9 +90,8 @@ class TaskRunner:
         self._tasks = []
         if self._timer is not None:
             self._timer.cancel()
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
+        if self._child is not None:
+            self._child.abandon()
             self._forget_child()
 
     def _look_in(self, delay_s: float) -> None:
@@ -103,7 +100,7 @@ class TaskRunner:
         self._timer = self._loop.call_later(delay_s, self._look)
 
     def _look(self) -> None:
-        if self._pid:
+        if self._child is not None:
             return
         now_s = int(self._clock.now().timestamp())
         step = next_step(self._tasks, self._done, now_s, self._deps.others, self._begun)
@@ -133,20 +130,15 @@ class TaskRunner:
         self._tell(task, "running", "", "")
         argv = [*self._command, "-m", MODULE, "--state", str(self._state), "--id", task.id, "--kind", task.kind]
         argv += ["--args", json.dumps(task.args)]
-        read, write = os.pipe2(os.O_CLOEXEC)
-        actions = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, write, 1)]
         try:
-            self._pid = os.posix_spawnp(argv[0], argv, dict(os.environ), file_actions=actions)
+            child = ChildProcess(
+                self._loop, argv, lambda code, words: self._ended(task, code, words), output_bytes=_MAX_WORDS
+            )
         except OSError as error:
-            os.close(read)
             self._again(task, "agent.no_child", str(error))
             return
-        finally:
-            os.close(write)
-        self._current, self._words = task, read
-        self._pidfd = os.pidfd_open(self._pid)
-        self._loop.watch(self._pidfd, self._ended)
-        self._deadline = self._loop.call_later(CHILD_S, lambda: os.kill(self._pid, signal.SIGKILL))
+        self._child = child
+        self._deadline = self._loop.call_later(CHILD_S, child.kill)
 
     def _restart(self, task: TaskRequest) -> None:
         if task.args.get("what") == "worker":
@@ -159,12 +151,8 @@ class TaskRunner:
         self._over(task, "done", "", "", look=False)
         self._loop.call_later(SOON_S, self._deps.restart_agent)
 
-    def _ended(self) -> None:
-        task = self._current
-        assert task is not None
-        _, status = os.waitpid(self._pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        words = os.read(self._words, _MAX_WORDS)  # one short line, or nothing
+    def _ended(self, task: TaskRequest, code: int, words: bytes) -> None:
+        """The child is over. words: one short line, or nothing."""
         self._forget_child()
         error_code, reason = _meaning(words, code)
         if code == 0:
@@ -200,10 +188,7 @@ class TaskRunner:
     def _forget_child(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
-        os.close(self._words)
-        self._pid, self._pidfd, self._words, self._current = 0, -1, -1, None
+        self._child = None
 
     def _read(self) -> TasksDone:
         try:

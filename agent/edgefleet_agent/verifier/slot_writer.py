@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgefleet_agent.core.durable import decode_record, encode_record, fsync_dir, read_record, write_record
+from edgefleet_agent.core.durable import decode_record, encode_record, fsync_dir, read_record, write_file, write_record
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.records import SlotInfo
 from edgefleet_agent.install.slots import BITS_FILE, BUNDLE_FILE, INFO_FILE, PART_FILE
@@ -164,11 +164,8 @@ class SlotWriter:
         bits = bytearray(-(-leaf_count(self._length) // 8))
         for leaf in self._have:
             bits[leaf // 8] |= 1 << leaf % 8
-        temporary = self._folder / f".{BITS_FILE}.tmp"
-        temporary.unlink(missing_ok=True)  # whatever lies there is not written through: it may be a link
-        with temporary.open("xb") as file:
-            file.write(encode_record(LeafBits(sha256=self._sha256, length=self._length, bits=bytes(bits))))
-        temporary.replace(self._folder / BITS_FILE)
+        record = LeafBits(sha256=self._sha256, length=self._length, bits=bytes(bits))
+        write_file(self._folder / BITS_FILE, encode_record(record), durable=False)
         self._since_bits = 0
 
 
