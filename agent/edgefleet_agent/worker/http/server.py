@@ -110,7 +110,7 @@ class HttpServer:
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """A plain head that this connection has sent: the next one is most often the same. refusal: of `origin_check`."""
+    """A plain head that this connection has sent: the next one is most often the same. refusal: of `refusal_of`."""
 
     raw: bytes
     head: Head

@@ -3,7 +3,7 @@
 1. No script, no request to anywhere, no form: the Content-Security-Policy allows one style sheet by its hash and nothing else.
 2. What is shown is agentd's own `run/status.json` and the figures of this worker. Everything is escaped, whatever its source.
 3. agentd allows it (`Start.status_page`): on loopback by default, elsewhere only with `status_page = "always"`. Who may use the
-   port from a browser at all is decided before (`origin_check`).
+   port from a browser at all is decided before (`http.server`).
 """
 
 import base64
