@@ -1,6 +1,7 @@
 """For all tests: nothing of the terminal they were started from; files of real processes, and of much work, are `slow` as a whole.
 
-`./dev test --fast` leaves `slow` out and stays below two minutes; `./dev test` and CI run everything.
+`./dev test --fast` leaves `slow` out and stays below two minutes; `./dev test` and CI run everything. Of a property with no number of
+its own it tries fewer examples.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tests.support.device_python import PATIENCE
 ROOT = Path(__file__).parent
 SLOW = (
     "agent/inputs/",
+    "agent/test_beginning.py",
     "agent/test_candidate_way.py",
     "agent/test_candidates.py",
     "agent/test_capture.py",
@@ -26,6 +28,7 @@ SLOW = (
     "agent/test_going_back.py",
     "agent/test_hostile.py",
     "agent/test_install_child.py",
+    "agent/test_intake.py",
     "agent/test_offline.py",
     "agent/test_refusals.py",
     "agent/test_renew.py",
@@ -34,14 +37,18 @@ SLOW = (
     "agent/test_stops.py",
     "agent/test_whole_way.py",
     "agent/test_withdrawing.py",
+    "agent/worker/test_gentle.py",
+    "agent/worker/test_life.py",
     "agent/worker/test_neighbours.py",
     "agent/worker/test_shadow.py",
     "agent/worker/test_supervised.py",
+    "broker/test_access.py",
     "broker/test_delivery.py",
     "broker/test_lifecycle.py",
     "broker/test_links.py",
     "cli/importing/",
     "cli/test_ci_templates.py",
+    "cli/test_contract.py",
     "cli/test_convert.py",
     "cli/test_demo_guard.py",
     "cli/test_events.py",
@@ -79,10 +86,17 @@ SLOW = (
     "server/conversion/test_files.py",
     "server/conversion/test_known.py",
     "server/dashboard/test_browser.py",
+    "server/dashboard/test_command_lines.py",
+    "server/dashboard/test_live.py",
+    "server/fleet/test_listing.py",
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
+    "server/registry/test_blobs.py",
+    "server/rest/test_client.py",
     "server/rest/test_lists.py",
     "server/rest/test_reach.py",
+    "server/rollout/test_admitting.py",
+    "server/rollout/test_any_facts.py",
     "server/rollout/test_benches.py",
     "server/rollout/test_engine.py",
     "server/rollout/test_explorer.py",
@@ -91,9 +105,11 @@ SLOW = (
     "server/rollout/test_montecarlo.py",
     "server/rollout/test_pace_replicas.py",
     "server/rollout/test_routes.py",
+    "server/rollout/test_shaped_simulation.py",
     "server/rollout/test_simulation.py",
     "server/telemetry/test_costs.py",
     "server/test_main.py",
+    "server/webhook/test_killed.py",
     "sim/",
 )
 WITH_A_DATABASE = frozenset({"database_url", "house", "world", "fleet", "empty_fleet", "visitor", "visited", "visit"})
@@ -112,6 +128,17 @@ LONGEST = (
 os.environ.pop("COLUMNS", None)  # a parallel run sets it for its workers; edgectl's tables would be cut to it
 
 
+def is_quick(config: pytest.Config) -> bool:
+    """Return whether a run leaves out what is slow."""
+    return "not slow" in config.option.markexpr
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no slow file in a quick run: each of its processes would import what all of them use."""
+    is_below = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT)
+    return (is_below and is_quick(config) and collection_path.relative_to(ROOT).as_posix().startswith(SLOW)) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of the files and with the fixtures above, and put the longest files first, then the other slow ones."""
     order: dict[Path, int] = {}
@@ -126,10 +153,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Search less often for cycles in what nine thousand collected tests are made of: it takes a twentieth of a run."""
+    """Search for no cycles in what nine thousand collected tests are made of."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def _flush_nothing(fd: Any) -> None:
@@ -137,18 +163,21 @@ def _flush_nothing(fd: Any) -> None:
     os.fstat(fd if isinstance(fd, int) else fd.fileno())
 
 
-def pytest_configure() -> None:
-    """Let properties take their time; wait for no disk; take Ctrl-C again in the background of a script.
-
-    What the tests start would ignore it too.
+def pytest_configure(config: pytest.Config) -> None:
+    """Let properties take their time; wait for no disk; search less often for cycles, which takes a twentieth of a run; take Ctrl-C
+    again in the background of a script: what the tests start would ignore it too.
     """
+    gc.set_threshold(50_000, 20, 50)
     if PATIENCE > 1:
         # the same properties with fewer examples: an emulator takes 20 times as long for each
         settings.register_profile("patient", max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
         settings.load_profile("patient")
     else:
         # the time that an example takes on a shared machine says nothing of what it is an example of
-        settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        examples = 25 if is_quick(config) else 100
+        settings.register_profile(
+            "untimed", max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        )
         settings.load_profile("untimed")
     # what lies on the disk after a power cut is seen by tests/crash, in processes of its own: here it is 5 ms of waiting for each file
     os.fsync = os.fdatasync = _flush_nothing

@@ -13,14 +13,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from sklearn.compose import ColumnTransformer
-from sklearn.datasets import load_iris
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 
 from edgefleet_converters import errors
 from edgefleet_converters.importers.agreement import Samples, check_agreement
@@ -31,7 +23,7 @@ from edgefleet_converters.importers.source_kinds import kind_of
 from edgefleet_runtime.port import load
 from tests.converters.graphs import Array, classifier, model_of, run
 
-X, Y = load_iris(return_X_y=True)
+ESTIMATORS = ("logistic regression", "mlp", "forest", "boosting", "neighbours", "columns")
 NAMES = np.array(["setosa", "versicolor", "virginica"])
 
 
@@ -40,20 +32,12 @@ def twice(x: Array) -> Array:
     return 2 * x
 
 
-ESTIMATORS: dict[str, Any] = {
-    "logistic regression": make_pipeline(StandardScaler(), LogisticRegression()),
-    "mlp": MLPClassifier((8,), max_iter=300, random_state=0),
-    "forest": RandomForestClassifier(20, random_state=0),
-    "boosting": make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5)),
-    "neighbours": KNeighborsClassifier(),
-    "columns": make_pipeline(
-        ColumnTransformer([("a", MinMaxScaler(), [0, 1]), ("b", StandardScaler(), [2, 3])]), Ridge()
-    ),
-}
+@pytest.fixture(scope="module")
+def sk() -> Any:
+    """The estimators, and the irises that they learn from."""
+    from tests.converters import estimators
 
-
-def fitted(name: str, y: Array = Y) -> Any:
-    return ESTIMATORS[name].fit(X, y)
+    return estimators
 
 
 def dump_skops(estimator: Any, path: Path) -> None:
@@ -63,17 +47,17 @@ def dump_skops(estimator: Any, path: Path) -> None:
     skops.io.dump(estimator, path)
 
 
-def answers(model: bytes) -> list[Array]:
-    return list(load("ort", model).run({"x": X.astype(np.float32)}).values())
+def answers(model: bytes, x: Array) -> list[Array]:
+    return list(load("ort", model).run({"x": x.astype(np.float32)}).values())
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str) -> None:
-    estimator = fitted(name)
+def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str, sk: Any) -> None:
+    estimator = sk.fitted(name)
     dump_skops(estimator, tmp_path / "model.skops")
     assert kind_of(tmp_path / "model.skops") == "skops"
     data, facts = skops_to_onnx(tmp_path / "model.skops")
-    got, wanted = answers(data)[0], estimator.predict(X)
+    got, wanted = answers(data, sk.X)[0], estimator.predict(sk.X)
     if wanted.dtype.kind == "i":
         assert (np.ravel(got) == wanted).all()
     else:
@@ -82,25 +66,25 @@ def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str) -> Non
     assert set(facts["versions"]) == {"scikit-learn", "skl2onnx"}
 
 
-def test_class_names_leave_the_graph_and_are_told(tmp_path: Path) -> None:
-    estimator = fitted("forest", NAMES[Y])
+def test_class_names_leave_the_graph_and_are_told(tmp_path: Path, sk: Any) -> None:
+    estimator = sk.fitted("forest", NAMES[sk.Y])
     dump_skops(estimator, tmp_path / "model.skops")
     data, facts = skops_to_onnx(tmp_path / "model.skops")
     assert facts["labels"] == list(NAMES)
     model = onnx.load_model_from_string(data)
     assert [value.name for value in model.graph.output] == ["probabilities"]
-    assert (NAMES[answers(data)[0].argmax(axis=1)] == estimator.predict(X)).all()
+    assert (NAMES[answers(data, sk.X)[0].argmax(axis=1)] == estimator.predict(sk.X)).all()
 
 
-def test_a_type_outside_the_allow_list_is_named_and_never_built(tmp_path: Path) -> None:
-    dump_skops(make_pipeline(FunctionTransformer(twice), Ridge()).fit(X, Y), tmp_path / "model.skops")
+def test_a_type_outside_the_allow_list_is_named_and_never_built(tmp_path: Path, sk: Any) -> None:
+    dump_skops(sk.fitted_with(twice), tmp_path / "model.skops")
     with pytest.raises(errors.UntrustedTypeError, match=r"test_importers\.twice") as caught:
         skops_to_onnx(tmp_path / "model.skops")
     assert caught.value.code == "convert.untrusted_type"
 
 
-def test_an_estimator_that_was_never_fitted_is_no_model(tmp_path: Path) -> None:
-    dump_skops(LogisticRegression(), tmp_path / "model.skops")
+def test_an_estimator_that_was_never_fitted_is_no_model(tmp_path: Path, sk: Any) -> None:
+    dump_skops(sk.LogisticRegression(), tmp_path / "model.skops")
     with pytest.raises(errors.InvalidModelError, match="no fitted scikit-learn estimator"):
         skops_to_onnx(tmp_path / "model.skops")
 
@@ -128,16 +112,16 @@ def test_a_pickle_is_told_by_its_bytes_and_not_read(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("compress", [0, 3])
-def test_an_allowed_joblib_file_answers_as_the_estimator(tmp_path: Path, compress: int) -> None:
-    estimator = fitted("logistic regression")
+def test_an_allowed_joblib_file_answers_as_the_estimator(tmp_path: Path, compress: int, sk: Any) -> None:
+    estimator = sk.fitted("logistic regression")
     joblib.dump(estimator, tmp_path / "model.joblib", compress=compress)
     assert kind_of(tmp_path / "model.joblib") == "pickle"
     data, _ = pickle_to_onnx(tmp_path / "model.joblib")
-    assert (answers(data)[0] == estimator.predict(X)).all()
+    assert (answers(data, sk.X)[0] == estimator.predict(sk.X)).all()
 
 
-def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path) -> None:
-    data = pickle.dumps(fitted("logistic regression"))
+def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path, sk: Any) -> None:
+    data = pickle.dumps(sk.fitted("logistic regression"))
     import sklearn
 
     version = sklearn.__version__.encode()
@@ -148,8 +132,8 @@ def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_skops_model_goes_the_whole_way(tmp_path: Path) -> None:
-    dump_skops(fitted("logistic regression"), tmp_path / "model.skops")
+def test_a_skops_model_goes_the_whole_way(tmp_path: Path, sk: Any) -> None:
+    dump_skops(sk.fitted("logistic regression"), tmp_path / "model.skops")
     report, _ = run(tmp_path / "model.skops", tmp_path / "out", precision="fp32")
     (bundle,) = report.bundles
     assert bundle.metric.value == 1.0

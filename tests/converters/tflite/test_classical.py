@@ -1,4 +1,7 @@
-"""Classical models of scikit-learn, said with ai.onnx.ml: the compiled labels are all those of onnxruntime."""
+"""Classical models of scikit-learn, said with ai.onnx.ml: the compiled labels are all those of onnxruntime.
+
+The import of scikit-learn takes 2 s: only the tests that use it pay for it, not each process that collects them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,6 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from sklearn.datasets import load_digits, load_iris
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
-from sklearn.linear_model import LogisticRegression
 
 from edgefleet_converters.tflite.runtimes import RUNTIMES
 from tests.converters.tflite.models import compiled_in, in_onnxruntime
@@ -85,6 +85,9 @@ def both(rows: int, classes: int) -> list[tuple[str, int, list[int]]]:
 
 
 def test_a_scaler_and_a_logistic_regression() -> None:
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
     x, y = load_iris(return_X_y=True)
     x = x.astype(np.float32)
     mean, deviation = x.mean(0), x.std(0)
@@ -99,6 +102,9 @@ def test_a_scaler_and_a_logistic_regression() -> None:
 
 
 def test_a_random_forest_of_100_trees() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import RandomForestClassifier
+
     x, y = load_digits(return_X_y=True)
     x = x.astype(np.float32)
     fitted = RandomForestClassifier(100, random_state=0).fit(x[:1200], y[:1200])
@@ -118,6 +124,9 @@ def test_a_random_forest_of_100_trees() -> None:
 
 
 def test_gradient_boosting_of_two_classes_with_one_score() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import GradientBoostingClassifier
+
     x, y = load_digits(n_class=2, return_X_y=True)
     x = x.astype(np.float32)
     fitted = GradientBoostingClassifier(n_estimators=30, random_state=0).fit(x, y)
@@ -129,6 +138,9 @@ def test_gradient_boosting_of_two_classes_with_one_score() -> None:
 
 
 def test_a_forest_that_gives_numbers() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.ensemble import RandomForestRegressor
+
     x, y = load_digits(return_X_y=True)
     x = x.astype(np.float32)[:400]
     fitted = RandomForestRegressor(20, random_state=0).fit(x, y[:400])
