@@ -3,6 +3,7 @@
 - A flood says one thing of very many cases. Its cases are split into a fixed number of parts, and the number of commits up to this one
   chooses the part: so many commits in a row run every case. In a shallow clone the commit's hash chooses.
 - The number is printed; `EDGEFLEET_SAMPLE=NUMBER ./dev test` repeats a run, and `EDGEFLEET_SAMPLE=all` leaves nothing out.
+- The PostgreSQL cases of tests whose SQL is the same for both databases are a flood too: on SQLite each of them runs every time.
 - `./dev test ARGS` and pytest itself run every case, and so does `./dev soak floods`.
 - A page of the docs that the last commit or the working tree changed is run in any case.
 """
@@ -28,19 +29,52 @@ ALL: Final = "all"
 FLOODS: Final[Mapping[str, int]] = {
     "tests/cli/test_contract.py::test_a_server_with_a_fleet": 3,
     "tests/cli/test_contract.py::test_an_empty_server": 3,
+    "tests/cli/test_rollout_commands.py::test_every_command_has_every_format_and_its_tables_fit": 3,
+    "tests/cli/test_sdk_tools.py::test_an_object_of_a_framework_answers_as_it_did": 2,
+    "tests/cli/test_server_commands.py::test_every_list_has_every_format": 3,
+    "tests/converters/test_planted_faults.py::test_a_planted_fault_is_refused_by_name": 3,
+    "tests/converters/test_silent_wrong.py::test_a_planted_fault_is_refused_for_its_reason": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_broadcasting_of_any_rank": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_convolutions": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_pads": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_pools": 3,
+    "tests/converters/tflite/test_against_onnxruntime.py::test_reductions": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_resizes": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_slices": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_transposed_convolutions": 3,
-    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 3,
-    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 2,
-    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 2,
-    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 2,
+    "tests/converters/tflite/test_quantize.py::test_activations_may_have_16_bits_in_litert": 3,
+    "tests/converters/tflite/test_quantize.py::test_an_operator_answers_within_two_steps": 3,
+    "tests/house/test_docs.py::test_shell_blocks_run": 3,
+    "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 5,
+    "tests/server/conversion/test_files.py::test_a_real_conversion_gives_the_same_bundles_as_without_the_rules": 3,
+    "tests/server/dashboard/test_axe.py::test_every_page_fits_a_phone": 4,
+    "tests/server/dashboard/test_axe.py::test_every_page_is_there_without_scripts": 4,
+    "tests/server/dashboard/test_axe.py::test_no_page_shuts_anybody_out": 4,
+    "tests/server/fleet/test_listing.py::test_a_search_is_walked_whole_whichever_way_it_is_found": 3,
+    "tests/server/rest/test_lists.py::test_each_order_is_walked_whole_and_the_other_way_round": 3,
+    "tests/server/rollout/test_simulation.py::test_every_spec_of_the_corpus_ends_with_a_reason": 3,
     "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 5,
 }
 """Number of parts, by test."""
+SAME_SQL: Final = (
+    "tests/server/access/test_logins.py",
+    "tests/server/access/test_tokens.py",
+    "tests/server/conversion/test_known.py",
+    "tests/server/fleet/test_approval.py",
+    "tests/server/fleet/test_groups.py",
+    "tests/server/fleet/test_holding.py",
+    "tests/server/fleet/test_offering.py",
+    "tests/server/registry/test_publish.py",
+    "tests/server/rollout/test_form_and_the_rest.py",
+    "tests/server/rollout/test_overlaps.py",
+    "tests/server/rollout/test_portions.py",
+    "tests/server/rollout/test_shape_routes.py",
+    "tests/server/signing/test_trust.py",
+    "tests/server/telemetry/test_captures.py",
+    "tests/server/webhook/test_sending.py",
+)
+"""Files of which no statement is written for one database; locks, bulk writes, searches and the feed are tested elsewhere, on both."""
+TWIN_PARTS: Final = 3
 
 
 def pytest_report_header() -> str:
@@ -60,13 +94,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     cases: dict[str, list[str]] = defaultdict(list)
     for item in items:
-        cases[_test_of(item.nodeid)].append(item.nodeid)
-    chosen = {one for test, ids in cases.items() for one in part(ids, FLOODS.get(test, 1), wanted)}
+        cases[flood_of(item)].append(item.nodeid)
+    chosen = {one for flood, ids in cases.items() for one in part(ids, parts_of(flood), wanted)}
     out = [item for item in items if item.nodeid not in chosen and not _is_changed_page(item)]
     if out:
         config.hook.pytest_deselected(items=out)
         left_out = set(out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def flood_of(item: pytest.Item) -> str:
+    """Return the test of a case; for the PostgreSQL cases of a file with the same SQL, the file."""
+    file, _, _ = item.nodeid.partition("::")
+    is_twin = file in SAME_SQL and item.get_closest_marker("postgres") is not None
+    return file if is_twin else item.nodeid.partition("[")[0]
+
+
+def parts_of(flood: str) -> int:
+    """Return in how many parts the cases of a flood run, 1 for what is none."""
+    return TWIN_PARTS if flood in SAME_SQL else FLOODS.get(flood, 1)
 
 
 def part(cases: list[str], parts: int, wanted: int) -> list[str]:
@@ -95,13 +141,10 @@ def changed_files() -> frozenset[Path]:
 def main(n: int, seed: int) -> dict[str, Any]:
     """Run every case of every flood `n` times: `./dev soak floods`. The cases are fixed, so the seed chooses nothing."""
     del seed
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *FLOODS]
-    codes = [subprocess.run(command, cwd=ROOT, stdout=sys.stderr, check=False).returncode for _ in range(n)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
+    runs = ([*command, *FLOODS], [*command, "-m", "postgres", *SAME_SQL])
+    codes = [subprocess.run(run, cwd=ROOT, stdout=sys.stderr, check=False).returncode for _ in range(n) for run in runs]
     return {"ok": not any(codes), "exit_codes": codes, "floods": len(FLOODS)}
-
-
-def _test_of(nodeid: str) -> str:
-    return nodeid.partition("[")[0]
 
 
 def _is_changed_page(item: pytest.Item) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.house import sampling
-from tests.house.sampling import ENVIRONMENT, FLOODS, part
+from tests.house.sampling import ENVIRONMENT, FLOODS, SAME_SQL, TWIN_PARTS, flood_of, part, parts_of
 from tests.house.tree import ROOT
 
 
@@ -36,6 +38,25 @@ def test_every_flood_is_a_test_that_has_cases() -> None:
         before, found, _ = (ROOT / file).read_text("utf-8").partition(f"def {name}(")
         assert found, flood
         assert "@pytest.mark.parametrize(" in before.rpartition("\n\n\n")[2], flood
+
+
+def test_the_postgresql_cases_of_a_file_with_the_same_sql_are_one_flood() -> None:
+    def item(nodeid: str, *, is_postgres: bool) -> Any:
+        return SimpleNamespace(
+            nodeid=nodeid, get_closest_marker=lambda _: pytest.mark.postgres if is_postgres else None
+        )
+
+    for file in SAME_SQL:
+        assert (ROOT / file).is_file()
+    file = SAME_SQL[0]
+    assert flood_of(item(f"{file}::test_a[postgresql]", is_postgres=True)) == file
+    assert parts_of(file) == TWIN_PARTS
+    assert flood_of(item(f"{file}::test_a[sqlite]", is_postgres=False)) == f"{file}::test_a"
+    assert (
+        flood_of(item("tests/server/test_db.py::test_a[postgresql]", is_postgres=True))
+        == "tests/server/test_db.py::test_a"
+    )
+    assert parts_of(f"{file}::test_a") == parts_of("tests/server/test_db.py::test_a") == 1
 
 
 def test_the_number_is_the_environments_or_gits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from tests.support.device_python import PATIENCE
 from tests.support.servers import ServerProcess, init_server, server_process
 
 PATIENCE_S = 90.0 * PATIENCE
-ASK_AGAIN_S = 0.1
+ASK_AGAIN_S = 0.25
 """Between two questions to the server, which costs processor time that devices need."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,11 +12,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from edgefleet_protocol.digest import Sha256, sha256_hex
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.container import Parts
 from tests.server.conftest import new_database
 from tests.support.apps import AppOf
-from tests.support.servers import ApiClient, ApiHouse
+from tests.support.databases import NOON
+from tests.support.servers import ApiClient, ApiHouse, HandClock
 
 
 @pytest.fixture
@@ -36,6 +39,22 @@ def test_one_app_serves_each_server_from_its_own_parts(house: ApiHouse, other: A
         assert [one["name"] for one in told] == [name]
     token = house.token(Role.VIEWER)
     assert ApiClient(other.app, token).get("/api/v1/groups").status_code == 401
+
+
+def test_servers_of_the_same_moment_share_keys_and_no_row(house: ApiHouse, other: ApiHouse, tmp_path: Path) -> None:
+    later = ApiHouse(tmp_path / "later", clock=HandClock(NOON + timedelta(seconds=1)))
+    one, two, three = (made.parts.signing for made in (house, other, later))
+    assert one.root_chain() == two.root_chain() != three.root_chain()
+    for signing, digest in ((one, house.put(b"one")), (two, other.put(b"two"))):
+        assert signing.add_target("digits/1.0.0/p.bundle", 3, Sha256(digest), {})
+    targets = [signing.target("digits/1.0.0/p.bundle") for signing in (one, two, three)]
+    assert [target and target.sha256 for target in targets] == [sha256_hex(b"one"), sha256_hex(b"two"), None]
+    modes = [
+        {path.name: path.stat().st_mode for path in made.settings.keys_dir.rglob("*")} for made in (house, other, later)
+    ]
+    assert modes[0] == modes[1] == modes[2], "keys are as private in a copy"
+    assert other.settings.keys_dir.stat().st_mode == later.settings.keys_dir.stat().st_mode
+    later.close()
 
 
 def test_what_an_app_keeps_of_the_settings_makes_it_another_app(house: ApiHouse, tmp_path: Path) -> None:

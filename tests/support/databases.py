@@ -1,15 +1,19 @@
-"""Databases at the newest schema, copied from one that took all its steps: taking them anew costs 0.15 s of processor time.
+"""Databases at the newest schema, copied from one that took all its steps, which costs 0.15 s of processor time; and on SQLite servers
+that have just begun, with their keys and first metadata.
 
-One database of each kind is made for each process of a run. How the steps are taken is tested on databases that are not copies.
+One of each kind is made for each process of a run. How the steps are taken is tested on databases that are not copies, and how keys are
+made by the tests of signing, whose clocks stand at other times.
 """
 
 from __future__ import annotations
 
 import atexit
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -19,15 +23,56 @@ from psycopg import sql
 
 from edgefleet_server import migrations
 from edgefleet_server.db.database import Database
+from edgefleet_server.signing.service import SigningService
 from tests.support.postgres import PostgresServer, shared_server
+
+NOON: Final = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+"""Where the clocks of tests stand at first."""
 
 
 def upgrade(db: Database) -> None:
     """Bring a database to the newest schema: a file of SQLite that is not there yet becomes a copy."""
-    name = db.engine.url.database if db.engine.dialect.name == "sqlite" else None
-    if name is not None and not Path(name).exists():
-        shutil.copyfile(_sqlite(), name)
+    file = _new_file(db)
+    if file is not None:
+        shutil.copyfile(_sqlite(), file)
     migrations.upgrade(db)
+
+
+def begin(db: Database, signing: SigningService, keys: Path, now: datetime) -> None:
+    """Bring a database to the newest schema and, where the folder of keys is not there yet, make a new server's keys and metadata.
+
+    Servers on new files of SQLite that begin at `NOON` are copies of the first one: they have the same keys.
+    """
+    file = _new_file(db)
+    if file is None or keys.exists() or now != NOON:
+        upgrade(db)
+        if not keys.exists():
+            signing.init()
+        return
+    first = _begun()
+    if not first.exists():
+        upgrade(db)
+        signing.init()
+        shutil.copytree(keys, first / "keys")
+        with closing(sqlite3.connect(file)) as source:
+            source.execute("VACUUM INTO ?", [str(first / "server.db")])
+        return
+    shutil.copyfile(first / "server.db", file)
+    shutil.copytree(first / "keys", keys)
+
+
+def _new_file(db: Database) -> Path | None:
+    """Return the file of SQLite that a database will be in, None when it is there or on PostgreSQL."""
+    name = db.engine.url.database if db.engine.dialect.name == "sqlite" else None
+    return None if name is None or Path(name).exists() else Path(name)
+
+
+@cache
+def _begun() -> Path:
+    """Return where the first server of this process is kept."""
+    folder = tempfile.mkdtemp(prefix="ef-begun-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder, "first")
 
 
 @contextmanager

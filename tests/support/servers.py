@@ -58,8 +58,7 @@ class ApiHouse:
         self.settings = load_settings(folder, database_url=url, **settings)
         self.settings.run_dir.mkdir(parents=True, exist_ok=True)
         self.parts: Parts = build_parts(self.settings, self.clock, is_turned=not isinstance(self.clock, SystemClock))
-        databases.upgrade(self.parts.db)
-        self.parts.signing.init()
+        databases.begin(self.parts.db, self.parts.signing, self.settings.keys_dir, self.clock.now())
 
     @cached_property
     def app(self) -> AppOf:

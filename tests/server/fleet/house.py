@@ -91,10 +91,8 @@ class House:
         self.folder = folder
         self.settings: ServerSettings = load_settings(folder, database_url=url, device_port=8443, **settings)
         self.db = Database(url)
-        databases.upgrade(self.db)
         self.signing = SigningService(self.db, folder / "keys", clock)
-        if not (folder / "keys").exists():
-            self.signing.init()
+        databases.begin(self.db, self.signing, folder / "keys", clock.now())
         self.jobs = NoJobs()
         self.registry = RegistryService(
             self.db,
