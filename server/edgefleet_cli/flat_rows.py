@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgefleet_cli.core import api
 from edgefleet_cli.rollout.render import counts_text
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api.rollout import Rollout
 
-
-def device_row(device: Device) -> dict[str, Any]:
+def device_row(device: api.device.Device) -> dict[str, Any]:
     """Return one device, flat: releases that it runs and that are wanted of it, a column for each label."""
-    plain = {name: getattr(device, name) for name in ("id", "status", "profile", "arch", "last_seen", "free_mb")}
+    plain: dict[str, Any] = {
+        "id": device.id, "status": device.status, "profile": device.profile, "arch": device.arch, "last_seen": device.last_seen,
+        "free_mb": device.free_mb,
+    }  # fmt: skip
     for name, models in (("running", device.models), ("wanted", device.desired.models)):
         plain[name] = ", ".join(one.release for one in models if one.release)
     return plain | {f"label.{name}": value for name, value in device.labels.items()}
 
 
-def rollout_row(rollout: Rollout) -> dict[str, Any]:
+def rollout_row(rollout: api.rollout.Rollout) -> dict[str, Any]:
     """Return one rollout, flat."""
-    names = ("id", "release", "state", "stage", "reason", "selector", "created_at", "finished_at")
-    return {**{name: getattr(rollout, name) for name in names}, "devices": counts_text(rollout.counts)}
+    return {
+        "id": rollout.id, "release": rollout.release, "state": rollout.state, "stage": rollout.stage, "reason": rollout.reason,
+        "selector": rollout.selector, "created_at": rollout.created_at, "finished_at": rollout.finished_at,
+        "devices": counts_text(rollout.counts),
+    }  # fmt: skip
 
 
 def frame(rows: Iterable[dict[str, Any]]) -> Any:

@@ -59,7 +59,7 @@ _COMMANDS: Final = {
     "get": "declarative.commands:get",
     "export": "declarative.commands:export",
     "delete": "declarative.commands:delete",
-    "doctor": "admin.installation.doctor_commands:doctor",
+    "doctor": "admin.installation.system_commands:doctor",
     "version": "admin.installation.system_commands:version",
     "completion": "admin.installation.system_commands:completion",
 }

@@ -12,7 +12,7 @@ from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.errors import explained
 from edgefleet_cli.core.options import resolve
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.api_client import part
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.flat_rows import device_row, frame, rollout_row
 from edgefleet_cli.importing.release_names import pinned
 from edgefleet_cli.importing.resolver import resolved

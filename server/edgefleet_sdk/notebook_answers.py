@@ -8,7 +8,7 @@ from edgefleet_cli.core.api.release import Deployment, Release
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.transport.reply import Reply
-from edgefleet_cli.device.device_explain import WHY
+from edgefleet_cli.device.render import WHY
 from edgefleet_cli.release.deployment.deployer import DeviceOutcome
 from edgefleet_cli.release.deployment.render import OUTCOME, SET
 from edgefleet_cli.release.render import BUNDLES, failures

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.release.deployment.strategy_flag import ALL, STRATEGIES
+from edgefleet_cli.rollout.spec import ALL, STRATEGIES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES as SERVERS_STRATEGIES
 from tests.cli.conftest import Edgectl
 

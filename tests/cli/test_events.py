@@ -15,8 +15,9 @@ import pytest
 from edgefleet_cli.core.api.fleet import Event
 from edgefleet_cli.core.errors import BadAnswerError
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.transport.api_client import PAGE_SIZE, ApiClient
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import struct_of
+from edgefleet_cli.core.transport.request import PAGE_SIZE
 from edgefleet_cli.core.transport.sse import events_of
 from edgefleet_cli.fleet.follow import Follower, event_line
 from edgefleet_cli.fleet.render import what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgefleet_cli.core.api.rollout import RolloutDevice, Stage
 from edgefleet_cli.core.transport.reply import struct_of
-from edgefleet_cli.rollout.blocker_text import MOST_WAITS, device_wait, stage_lines
+from edgefleet_cli.rollout.render import MOST_WAITS, device_wait, stage_lines
 
 WAIT = {
     "code": "rate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import subprocess
@@ -11,11 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from edgefleet_cli.core.api.device import Device
+from edgefleet_cli.core.api.device import Device, DeviceIn
+from edgefleet_cli.core.api.release import DeployIn
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.errors import BadAnswerError
+from edgefleet_cli.core.structs import Body
 from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
-from tests.house.api_structs import DOCUMENT, FOLDER, MODULES, Writer, module_of, modules
+from tests.house.api_structs import CLI, DOCUMENT, FOLDER, MODULES, Writer, module_of, modules
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def document() -> dict[str, Any]:
 
 def test_the_modules_are_what_the_document_makes() -> None:
     made = modules()
-    assert {path.name for path in FOLDER.glob("*.py")} == {"__init__.py", *made}
+    assert {path.name for path in FOLDER.glob("*.py")} == set(made)
     for name, text in made.items():
         assert (FOLDER / name).read_text("utf-8") == text, "run `./dev run python -m tests.house.api_structs`"
 
@@ -76,13 +79,47 @@ def test_an_answer_of_another_kind_is_refused_with_its_place() -> None:
     assert struct_of({"id": "\ud800"}, Device).id == "\ud800"
 
 
-def test_every_struct_is_frozen_and_can_be_made_of_nothing() -> None:
+def test_every_struct_is_frozen_and_an_answer_can_be_made_of_nothing() -> None:
     for module in MODULES:
         namespace = vars(__import__(f"edgefleet_cli.core.api.{module}", fromlist=["_"]))
         for one in namespace.values():
             if isinstance(one, type) and issubclass(one, msgspec.Struct) and one is not msgspec.Struct:
                 assert one.__struct_config__.frozen
-                assert msgspec.convert({}, one) == one()
+                if not issubclass(one, Body):
+                    assert msgspec.convert({}, one) == one()
+
+
+def test_a_body_holds_what_was_given_and_nothing_else() -> None:
+    assert json.loads(msgspec.json.encode(DeviceIn())) == {}
+    assert json.loads(msgspec.json.encode(DeployIn(selector=None, dry_run=False))) == {
+        "selector": None,
+        "dry_run": False,
+    }
+    with pytest.raises(msgspec.ValidationError, match="unknown field `colour`"):
+        msgspec.convert({"labels": {}, "colour": "red"}, DeviceIn)
+
+
+def test_no_command_sends_a_mapping() -> None:
+    found = []
+    for file in CLI.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in {"post", "put", "patch"}
+            ):
+                found += [f"{file}:{node.lineno}" for one in node.args if isinstance(one, ast.Dict | ast.DictComp)]
+    assert found == []
+
+
+def test_what_no_command_names_is_left_out(document: dict[str, Any]) -> None:
+    kept = Writer(document, dict.fromkeys(MODULES, frozenset()) | {"fleet": frozenset({"Group", "name"})}).module(
+        "fleet"
+    )
+    assert kept.split("\n\n\n")[1:] == ['class Group(Struct, frozen=True):\n    name: str = ""\n']
+    assert "selector: str" in Writer(document).module("fleet")
+    bodies = Writer(document, dict.fromkeys(MODULES, frozenset()) | {"fleet": frozenset({"GroupIn"})}).module("fleet")
+    assert bodies.endswith("(Body, frozen=True, kw_only=True):\n    name: str\n    selector: str\n")
 
 
 def test_a_command_imports_the_structs_that_it_reads_alone() -> None:

@@ -140,28 +140,52 @@ def test_pages_keep_to_the_usual_words() -> None:
     assert found == []
 
 
-BEFORE_THE_MOVE: set[str] = set()
-"""Folders that get the name that stands in the glossary with the move to the new layout."""
-
-
 @pytest.mark.parametrize(
-    "root",
+    ("root", "heading"),
     [
-        "server/edgefleet_server",
-        "server/edgefleet_server/rollout",
-        "server/edgefleet_server/fleet",
-        "agent/edgefleet_agent",
+        ("server/edgefleet_server", "Server"),
+        ("server/edgefleet_server/rollout", "Server"),
+        ("server/edgefleet_server/fleet", "Server"),
+        ("agent/edgefleet_agent", "Agent"),
+        ("agent/edgefleet_runtime", "Agent"),
+        ("server/edgefleet_cli", "CLI"),
+        *((f"server/edgefleet_cli/{name}", "CLI") for name in ("admin", "core", "device", "release")),
+        ("converters/edgefleet_converters", "Converters"),
+        ("converters/edgefleet_converters/onnx", "Converters"),
+        ("converters/edgefleet_converters/tflite", "Converters"),
     ],
 )
-def test_every_package_is_in_the_glossary(root: str) -> None:
+def test_every_package_is_in_the_table_of_its_part(root: str, heading: str) -> None:
+    """A sub-package is named in the row of its package. A part without packages of its own has none to name."""
     depth = len(Path(root).parts)
     packages = {
         path.parts[depth]
         for path in python_sources()
         if path.is_relative_to(root) and path.name == "__init__.py" and len(path.parts) == depth + 2
     }
-    glossary = (ROOT / "docs" / "glossary.md").read_text()
-    assert [name for name in sorted(packages - BEFORE_THE_MOVE) if f"**{name}**" not in glossary] == []
+    table = (ROOT / "docs" / "glossary.md").read_text().partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+    row = (
+        table if depth == 2 else next(row for row in table.splitlines() if row.startswith(f"| **{Path(root).name}** |"))
+    )
+    assert [name for name in sorted(packages) if f"**{name}**" not in row] == []
+
+
+def test_what_contributing_names_is_there() -> None:
+    named = re.findall(r"`([^`\n]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    paths = {name for name in named if "/" in name and " " not in name and not name.startswith(("./", "bench/NAME"))}
+    assert [path for path in sorted(paths) if not [*ROOT.glob(path), *ROOT.glob(f"*/*/{path}")]] == []
+    modules = {word for name in named for word in name.split() if word.startswith("tests.")}
+    assert [name for name in sorted(modules) if not (ROOT / f"{name.replace('.', '/')}.py").is_file()] == []
+    verbs = {name.split()[1] for name in named if name.startswith("./dev ")}
+    usage = (ROOT / "dev").read_text().partition("usage: ./dev")[2].partition("TEXT")[0]
+    assert [verb for verb in sorted(verbs) if f"\n  {verb} " not in usage] == []
+
+
+def test_every_package_that_several_parts_use_is_in_the_glossary() -> None:
+    table = (ROOT / "docs" / "glossary.md").read_text().partition("\n### What several of them use\n")[2]
+    parts = {"edgefleet_server", "edgefleet_agent", "edgefleet_cli", "edgefleet_converters"}
+    shared = {path.parts[1] for path in python_sources() if path.name == "__init__.py" and len(path.parts) == 3} - parts
+    assert [name for name in sorted(shared) if f"**{name}**" not in table] == []
 
 
 def test_files_stay_short() -> None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.alert import Receiver
-
 app = typer.Typer(help="Alertmanager pauses or rolls back rollouts.", no_args_is_help=True)
 
-SHEET: Sheet[Receiver] = Sheet(
+SHEET: Sheet[api.alert.Receiver] = Sheet(
     "alert receivers",
     [
         Column("id", lambda r: text(r.id), keep=True),
@@ -48,11 +46,9 @@ def create(
 
     Alerts with the label edgefleet_rollout (id or name) need no --match.
     """
-    from edgefleet_cli.core.api.alert import NewReceiver
-
     session = Session.of(ctx)
-    body = {"name": name, "action": action, "matchers": match or [], "model": model}
-    made = session.api.post("/alert-receivers", body, NewReceiver)
+    body = api.alert.ReceiverIn(name=name, action=action, matchers=tuple(match or ()), model=model)
+    made = session.api.post("/alert-receivers", body, api.alert.NewReceiver)
     session.out.document(made.raw, lambda: session.out.line(f"{session.server}{made.value.url_path}"))
     if session.out.is_for_eyes:
         session.out.note("keep this URL now and keep it secret: who has it can stop rollouts; it is not shown again")
@@ -61,10 +57,8 @@ def create(
 @app.command("list")
 def list_receivers(ctx: typer.Context) -> None:
     """List receivers; their URLs are not kept anywhere."""
-    from edgefleet_cli.core.api.alert import Receiver
-
     session = Session.of(ctx)
-    session.out.items(session.api.page("/alert-receivers", Receiver), SHEET)
+    session.out.items(session.api.page("/alert-receivers", api.alert.Receiver), SHEET)
 
 
 @app.command("delete")
@@ -72,8 +66,6 @@ def delete(
     ctx: typer.Context, receiver_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.receivers)]
 ) -> None:
     """Make a receiver's URL useless at once."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     session.confirm(f"Delete alert receiver {receiver_id}?")
     session.api.delete(f"/alert-receivers/{part(receiver_id)}")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.key import Certificates, Role, Trust
-
 app = typer.Typer(help="Signing keys: which role signs what, by which keys, and until when.", no_args_is_help=True)
-
 _SHOWN_KEY = 12
 
-KEYS: Sheet[Role] = Sheet(
+KEYS: Sheet[api.key.Role] = Sheet(
     "roles; `edgectl server init` makes them",
     [
         Column("role", lambda r: text(r.name), keep=True),
@@ -33,7 +30,7 @@ KEYS: Sheet[Role] = Sheet(
     ],
     lambda r: text(r.name),
 )
-_CERTIFICATES: list[Column[Certificates]] = [
+_CERTIFICATES: list[Column[api.key.Certificates]] = [
     Column("certificates of", lambda c: text(c.kind), keep=True),
     Column("valid", lambda c: text(c.valid), right=True),
     Column("first ends", lambda c: moment(c.next_end)),
@@ -45,10 +42,8 @@ _CERTIFICATES: list[Column[Certificates]] = [
 @app.command("list")
 def list_keys(ctx: typer.Context) -> None:
     """List the roles of the trust repository: which keys may sign each, and until when it is valid."""
-    from edgefleet_cli.core.api.key import Role
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/keys", Role), KEYS)
+    session.out.items(session.api.pages("/keys", api.key.Role), KEYS)
 
 
 @app.command("show")
@@ -57,14 +52,11 @@ def show(
     role: Annotated[str, typer.Argument(metavar="ROLE", help="e.g. root, m.digits.", autocompletion=completion.keys)],
 ) -> None:
     """Show one role, its key ids in full."""
-    from edgefleet_cli.core.api.key import Role
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    session.out.one(session.api.get(f"/keys/{part(role)}", Role), KEYS, lambda one: _show(session, one))
+    session.out.one(session.api.get(f"/keys/{part(role)}", api.key.Role), KEYS, lambda one: _show(session, one))
 
 
-def _show(session: Session, role: Role) -> None:
+def _show(session: Session, role: api.key.Role) -> None:
     session.out.fields(
         [
             ("role", text(role.name)),
@@ -83,14 +75,12 @@ def _show(session: Session, role: Role) -> None:
 @app.command("trust")
 def trust(ctx: typer.Context) -> None:
     """Show the CA of the devices, the certificates that it issued, and whether the root key lies on the server."""
-    from edgefleet_cli.core.api.key import Trust
-
     session = Session.of(ctx)
-    found = session.api.get("/trust", Trust)
+    found = session.api.get("/trust", api.key.Trust)
     session.out.facts(found.raw, lambda: _show_trust(session, found.value))
 
 
-def _show_trust(session: Session, found: Trust) -> None:
+def _show_trust(session: Session, found: api.key.Trust) -> None:
     authority = found.authority
     session.out.fields(
         [

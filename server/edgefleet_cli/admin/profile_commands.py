@@ -8,16 +8,15 @@ from typing import Annotated, Any
 import typer
 from msgspec import Struct
 
-from edgefleet_cli.core import completion
-from edgefleet_cli.core.api.cost import CostState
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Page, Reply, reply_of
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.render import EXAMPLES, cost_fields
 from edgefleet_cli.render.format import flat_fields, text
 from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Hardware profiles: what a board with a runtime can take.", no_args_is_help=True)
-
 Shipped = Annotated[bool, typer.Option("--shipped", help="Those that this edgectl brings, without a server.")]
 
 
@@ -102,15 +101,13 @@ def show(
     shipped: Shipped = False,
 ) -> None:
     """Show a profile with all its facts; `-o yaml` gives a file for `publish --profile FILE`."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     profile = Reply(_shipped_one(name), Profile) if shipped else session.api.get(f"/profiles/{part(name)}", Profile)
 
     def for_eyes(_: Profile) -> None:
         session.out.fields(flat_fields(profile.raw))
         if not shipped:
-            session.out.fields(cost_fields(session.api.get(f"/profiles/{part(name)}/cost", CostState).value))
+            session.out.fields(cost_fields(session.api.get(f"/profiles/{part(name)}/cost", api.cost.CostState).value))
 
     session.out.one(profile, SHEET, for_eyes)
 
@@ -120,10 +117,8 @@ def cost(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.profiles)]
 ) -> None:
     """Show what the cost model of a profile rests on: models that devices reported on, and how far off it is."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    state = session.api.get(f"/profiles/{part(name)}/cost", CostState)
+    state = session.api.get(f"/profiles/{part(name)}/cost", api.cost.CostState)
     if session.out.is_for_eyes:
         session.out.fields(cost_fields(state.value))
     session.out.rows(state.raw, state.value.examples, EXAMPLES)
@@ -145,8 +140,8 @@ def validate(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="F
         Finding(found.key, line_of(source, found.key), found.message, found.next_step)
         for found in findings(profile, yaml.safe_load(source))
     ]
-    told = [reply_of(row).raw for row in rows]
-    document = {"file": str(file), "name": profile.name, "ok": True, "findings": told}
+    documents = [reply_of(row).raw for row in rows]
+    document = {"file": str(file), "name": profile.name, "ok": True, "findings": documents}
     session.out.rows(document, rows, FINDINGS)
     session.out.note(f"{profile.name} is a valid profile")
 

@@ -106,8 +106,7 @@ def up(
 
 
 def down(
-    ctx: typer.Context,
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")],
+    ctx: typer.Context, data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
 ) -> None:
     """Stop the server of DIR, in order. Devices go on with what they have."""
     session = Session.of(ctx)
@@ -167,7 +166,7 @@ def _started(session: Session, folder: Path, flags: list[str], ca_file: str | No
     if ca_file is not None:
         from edgefleet_cli.core.transport.api_client import verification
 
-        verification("https://", ca_file)  # one that cannot be read is told of before anything runs
+        verification("https://", ca_file)  # one that cannot be read is refused before anything runs
     (folder / "run").mkdir(mode=0o700, exist_ok=True)
     with (folder / "run" / _LOG).open("ab") as log:
         process = subprocess.Popen(
@@ -210,10 +209,10 @@ def _log_in(session: Session, folder: Path, url: str, name: str, known: Context 
 def _running(folder: Path) -> Running | None:
     """Return what the running server of a folder says of itself, None when none runs."""
     try:
-        said = struct_of(json.loads((folder / "run" / "server.json").read_text("utf-8")), Running)
+        running = struct_of(json.loads((folder / "run" / "server.json").read_text("utf-8")), Running)
     except (OSError, ValueError, BadAnswerError):
         return None
-    return said if _is_alive(said.pid) else None
+    return running if _is_alive(running.pid) else None
 
 
 def _is_alive(pid: int) -> bool:
@@ -240,5 +239,5 @@ def _last_words(log: Path) -> str:
         lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    said = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return (said or lines or ["it wrote nothing"])[-1]
+    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return (errors or lines or ["it wrote nothing"])[-1]

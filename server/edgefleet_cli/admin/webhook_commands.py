@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import CliError, UsageError
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.webhook import Attempt, Delivery, NewSecret, Secret, Webhook
-    from edgefleet_cli.core.transport.reply import Reply
-
 app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed CloudEvents.", no_args_is_help=True)
-
 WebhookId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.webhooks)]
 DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1, autocompletion=completion.deliveries)]
 
 
-def state_of(webhook: Webhook) -> str:
+def state_of(webhook: api.webhook.Webhook) -> str:
     """Return how a webhook stands, in a word or two."""
     if not webhook.is_enabled:
         return "off"
@@ -31,7 +28,7 @@ def state_of(webhook: Webhook) -> str:
     return f"held until {moment(held)}" if held else "on"
 
 
-SHEET: Sheet[Webhook] = Sheet(
+SHEET: Sheet[api.webhook.Webhook] = Sheet(
     "webhooks",
     [
         Column("id", lambda w: text(w.id), keep=True),
@@ -45,7 +42,7 @@ SHEET: Sheet[Webhook] = Sheet(
     ],
     lambda w: text(w.id),
 )
-DELIVERIES: Sheet[Delivery] = Sheet(
+DELIVERIES: Sheet[api.webhook.Delivery] = Sheet(
     "deliveries",
     [
         Column("id", lambda d: text(d.id), right=True, keep=True),
@@ -80,29 +77,26 @@ def create(
     name: Annotated[str, typer.Option("--name", help="What or whom it is for.")] = "",
 ) -> None:
     """Send events to a URL from now on, and print the secret that signs them; this is the only time it is shown."""
-    from edgefleet_cli.core.api.webhook import NewSecret
-
     session = Session.of(ctx)
-    types = [one.strip() for given in events or [] for one in given.split(",") if one.strip()]
-    _show_secret(session, session.api.post("/webhooks", {"url": url, "types": types, "name": name}, NewSecret))
+    types = tuple(one.strip() for given in events or [] for one in given.split(",") if one.strip())
+    _show_secret(
+        session,
+        session.api.post("/webhooks", api.webhook.WebhookIn(url=url, types=types, name=name), api.webhook.NewSecret),
+    )
 
 
 @app.command("list")
 def list_webhooks(ctx: typer.Context) -> None:
     """List webhooks: where they go, what waits, what is dead."""
-    from edgefleet_cli.core.api.webhook import Webhook
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/webhooks", Webhook), SHEET)
+    session.out.items(session.api.pages("/webhooks", api.webhook.Webhook), SHEET)
 
 
 @app.command("show")
 def show(ctx: typer.Context, webhook_id: WebhookId) -> None:
     """Show one webhook."""
-    from edgefleet_cli.core.api.webhook import Webhook
-
     session = Session.of(ctx)
-    session.out.one(session.api.get(_path(webhook_id), Webhook), SHEET, lambda found: _show(session, found))
+    session.out.one(session.api.get(_path(webhook_id), api.webhook.Webhook), SHEET, lambda found: _show(session, found))
 
 
 @app.command("delete")
@@ -123,11 +117,9 @@ def rotate(
     ] = "24h",
 ) -> None:
     """Make a new secret and print it; this is the only time it is shown."""
-    from edgefleet_cli.core.api.webhook import NewSecret
-
     session = Session.of(ctx)
-    body = {"overlap_s": int(parse_duration_s(overlap))}
-    _show_secret(session, session.api.post(f"{_path(webhook_id)}:rotate", body, NewSecret))
+    body = api.webhook.RotateIn(overlap_s=int(parse_duration_s(overlap)))
+    _show_secret(session, session.api.post(f"{_path(webhook_id)}:rotate", body, api.webhook.NewSecret))
 
 
 @app.command("deliveries")
@@ -141,44 +133,38 @@ def deliveries(
     ] = None,
 ) -> None:
     """List what was or will be sent to a webhook, newest first."""
-    from edgefleet_cli.core.api.webhook import Delivery
-
     session = Session.of(ctx)
     if delivery is None:
         path = f"{_path(webhook_id)}/deliveries"
-        session.out.items(session.api.pages(path, Delivery, limit=limit, state=state), DELIVERIES)
+        session.out.items(session.api.pages(path, api.webhook.Delivery, limit=limit, state=state), DELIVERIES)
         return
     if state is not None:
         raise UsageError(
             "--state is for the list", why="--delivery names one delivery", next_step="leave one of them out"
         )
-    found = session.api.get(f"{_path(webhook_id)}/deliveries/{delivery}", Delivery)
+    found = session.api.get(f"{_path(webhook_id)}/deliveries/{delivery}", api.webhook.Delivery)
     session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
 
 
 @app.command("redeliver")
 def redeliver(ctx: typer.Context, webhook_id: WebhookId, delivery: DeliveryId) -> None:
     """Send a delivery again at once, with the same message id."""
-    from edgefleet_cli.core.api.webhook import Delivery
-
     session = Session.of(ctx)
-    made = session.api.post(f"{_path(webhook_id)}/deliveries/{delivery}:redeliver", {}, Delivery)
+    made = session.api.post(f"{_path(webhook_id)}/deliveries/{delivery}:redeliver", NOTHING, api.webhook.Delivery)
     session.out.one(made, DELIVERIES, lambda one: _show_delivery(session, one))
 
 
 @app.command("test")
 def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
     """Send a message of type edgefleet.ping, and wait for what the receiver says to it."""
-    from edgefleet_cli.core.api.webhook import Delivery
-
     session = Session.of(ctx)
-    made = session.api.post(f"{_path(webhook_id)}:ping", {}, Delivery)
+    made = session.api.post(f"{_path(webhook_id)}:ping", NOTHING, api.webhook.Delivery)
     end_s = session.clock.monotonic_s() + (session.options.timeout_s or _TEST_S)
     path = f"{_path(webhook_id)}/deliveries/{made.value.id}"
-    found = session.api.get(path, Delivery)
+    found = session.api.get(path, api.webhook.Delivery)
     while not found.value.attempts and session.clock.monotonic_s() < end_s:
         session.clock.sleep(_LOOK_S)
-        found = session.api.get(path, Delivery)
+        found = session.api.get(path, api.webhook.Delivery)
     session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
     if found.value.state != "delivered":
         raise CliError(
@@ -189,18 +175,16 @@ def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
 
 
 def _path(webhook_id: str) -> str:
-    from edgefleet_cli.core.transport.api_client import part
-
     return f"/webhooks/{part(webhook_id)}"
 
 
-def _show_secret(session: Session, made: Reply[NewSecret]) -> None:
+def _show_secret(session: Session, made: Reply[api.webhook.NewSecret]) -> None:
     session.out.document(made.raw, lambda: session.out.line(made.value.secret))
     if session.out.is_for_eyes:
         session.out.note(f"webhook {made.value.webhook.id}: keep its secret now, it is not shown again")
 
 
-def _show(session: Session, webhook: Webhook) -> None:
+def _show(session: Session, webhook: api.webhook.Webhook) -> None:
     session.out.fields(
         [
             ("id", text(webhook.id)),
@@ -217,13 +201,13 @@ def _show(session: Session, webhook: Webhook) -> None:
     )
 
 
-def _ends(secret: Secret) -> str:
+def _ends(secret: api.webhook.Secret) -> str:
     ends = secret.expires_at
-    told = f"made {moment(secret.created_at)}"
-    return f"{told}, signs until {moment(ends)}" if ends else told
+    shown = f"made {moment(secret.created_at)}"
+    return f"{shown}, signs until {moment(ends)}" if ends else shown
 
 
-def _show_delivery(session: Session, delivery: Delivery) -> None:
+def _show_delivery(session: Session, delivery: api.webhook.Delivery) -> None:
     session.out.fields(
         [
             ("delivery", text(delivery.id)),
@@ -239,7 +223,7 @@ def _show_delivery(session: Session, delivery: Delivery) -> None:
         session.out.table(delivery.attempts, _TRIES)
 
 
-_TRIES: list[Column[Attempt]] = [
+_TRIES: list[Column[api.webhook.Attempt]] = [
     Column("at", lambda a: moment(a.at), keep=True),
     Column("ms", lambda a: text(a.took_ms), right=True),
     Column("status", lambda a: text(a.status)),

@@ -1,6 +1,6 @@
 """Completion of names that the server knows. Silent and quick: a shell must not hang or print errors for a TAB.
 
-What the server said is kept for a minute in a file of the cache folder (`$XDG_CACHE_HOME/edgefleet/completion`, readable by its owner
+What the server answered is kept for a minute in a file of the cache folder (`$XDG_CACHE_HOME/edgefleet/completion`, readable by its owner
 only), one for each server, token and list: the second TAB asks nobody. The file's name is a digest, no secret is in it.
 """
 
@@ -17,6 +17,7 @@ import typer
 from edgefleet_cli.core.files import write_private
 from edgefleet_cli.core.options import resolve
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_protocol.errors import EdgefleetError
 
 TIMEOUT_S = 2.0
@@ -61,7 +62,7 @@ def _names(
         if 0 <= now_s - float(kept["at"]) < FRESH_S:
             return [str(name) for name in kept["names"]]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none, or none that can be read: then it is made anew
+        pass  # none, or none that can be read: then it is made again
     found = [reply.raw.get(key) for reply in session.api.pages(path, dict, limit=_LIMIT, fields=key, **filters).replies]
     names = list(dict.fromkeys(name for value in found if value for name in of(value)))
     try:
@@ -97,7 +98,6 @@ experiments = names_of("/experiments", "id")
 strategies = names_of("/rollout-strategies", "name")
 claims = names_of("/enrollments", "id")
 receivers = names_of("/alert-receivers", "id")
-
 _STATES = ("online", "offline", "unknown", "revoked")
 
 
@@ -117,8 +117,6 @@ def selectors(incomplete: str) -> list[str]:
 
 def deliveries(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the deliveries of the webhook that stands before."""
-    from edgefleet_cli.core.transport.api_client import part
-
     webhook = ctx.params.get("webhook_id")
     path = f"/webhooks/{part(str(webhook))}/deliveries"
     return _offered(incomplete, lambda session: _names(session, path, "id")) if webhook else []
@@ -126,8 +124,6 @@ def deliveries(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def aliases(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the aliases of the model that stands before."""
-    from edgefleet_cli.core.transport.api_client import part
-
     model = ctx.params.get("model")
     path = f"/models/{part(str(model))}/aliases"
     return _offered(incomplete, lambda session: _names(session, path, "alias")) if model else []

@@ -1,6 +1,6 @@
 """What can go wrong in `edgectl`, and the exit code of each.
 
-An error is always told in three lines: what failed, why, and what to do next. Exit codes are part of the interface:
+An error is always three lines: what failed, why, and what to do next. Exit codes are part of the interface:
 
 0 done, 1 failed, 2 wrong usage, 3 cancelled or declined, 4 not logged in or not allowed, 5 not found,
 6 conflict, 7 rollout failed, went back or finished in part, 8 timed out waiting, 130 interrupted.
@@ -14,23 +14,14 @@ from contextlib import contextmanager
 from edgefleet_protocol.errors import EdgefleetError
 
 EXIT_OK = 0
-
 EXIT_FAILED = 1
-
 EXIT_USAGE = 2
-
 EXIT_CANCELLED = 3
-
 EXIT_AUTH = 4
-
 EXIT_NOT_FOUND = 5
-
 EXIT_CONFLICT = 6
-
 EXIT_ROLLOUT_FAILED = 7
-
 EXIT_TIMEOUT = 8
-
 EXIT_INTERRUPTED = 130
 
 _EXIT_BY_STATUS = {
@@ -55,7 +46,7 @@ def exit_code_of(error: EdgefleetError) -> int:
 
 
 class CliError(EdgefleetError):
-    """A failure that ends the command: `message` says what, `why` the cause, `next_step` the way out."""
+    """A failure that ends the command: `message` says what, `why` the cause, `next_step` what to do."""
 
     code = "cli.failed"
     exit_code = EXIT_FAILED
@@ -87,7 +78,7 @@ class NotLoggedInError(CliError):
 
 
 class NotYetError(CliError):
-    """A known wish that this version cannot fulfil."""
+    """A known request that this version cannot fulfil."""
 
     code = "cli.not_yet"
     exit_code = EXIT_USAGE
@@ -136,13 +127,13 @@ class ApiError(CliError):
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Add why and the next step to a refusal as notes: whoever calls us from Python sees only its traceback."""
+    """Add why and the next step to a refusal as notes: a caller in Python sees only its traceback."""
     try:
         yield
     except EdgefleetError as error:
-        for word, told in (("why", error.why if isinstance(error, CliError) else ""), ("next", error.next_step)):
-            if told:
-                error.add_note(f"{word}: {told}")
+        for word, text in (("why", error.why if isinstance(error, CliError) else ""), ("next", error.next_step)):
+            if text:
+                error.add_note(f"{word}: {text}")
         raise
 
 

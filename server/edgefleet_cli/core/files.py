@@ -22,7 +22,7 @@ def write_private(path: Path, content: str | bytes) -> None:
 
 
 def write_whole(file: Path, data: bytes) -> None:
-    """Write `data` into `file`, through a temporary file beside it. Raises UnreadableFileError."""
+    """Write `data` into `file`, through a temporary file next to it. Raises UnreadableFileError."""
     with whole_file(file, "--out", replace=True) as sink:
         sink.write(data)
 

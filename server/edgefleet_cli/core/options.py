@@ -20,10 +20,8 @@ import typer
 from edgefleet_cli.core.errors import UsageError
 
 E = TypeVar("E", bound=StrEnum)
-
 META_KEY = "edgefleet_cli.globals"
 PANEL = "Global options"
-
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
@@ -139,7 +137,7 @@ def _attach(command: Any, params: list[Any], *, is_root: bool) -> None:
     children = getattr(command, "commands", {})
     for param in params:
         if not taken & set(param.opts):
-            own = copy.copy(param)  # making an option anew for each command costs a fifth of the start
+            own = copy.copy(param)  # making an option again for each command costs a fifth of the start
             own.hidden = bool(children) and not is_root
             command.params.append(own)
     for child in children.values():
@@ -150,22 +148,22 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     """Return the options from flags, then `EDGECTL_*`. Raises UsageError for a bad value in the environment."""
     env = os.environ if environ is None else environ
 
-    def said(name: str) -> Any:
+    def setting(name: str) -> Any:
         return given.get(name) or env.get(f"EDGECTL_{name.upper()}") or None
 
     options = GlobalOptions(
-        context=said("context"),
-        server=said("server"),
-        token=said("token"),
-        output=_choice(Format, said("output"), "EDGECTL_OUTPUT", Format.TABLE),
-        color=_choice(Color, said("color"), "EDGECTL_COLOR", Color.AUTO),
-        no_input=bool(said("no_input")),
+        context=setting("context"),
+        server=setting("server"),
+        token=setting("token"),
+        output=_choice(Format, setting("output"), "EDGECTL_OUTPUT", Format.TABLE),
+        color=_choice(Color, setting("color"), "EDGECTL_COLOR", Color.AUTO),
+        no_input=bool(setting("no_input")),
         yes=bool(given.get("yes")),
         quiet=bool(given.get("quiet")),
         verbose=bool(given.get("verbose")),
-        debug=bool(said("debug")),
+        debug=bool(setting("debug")),
     )
-    timeout = said("timeout")
+    timeout = setting("timeout")
     return replace(options, timeout_s=parse_duration_s(timeout)) if timeout else options
 
 

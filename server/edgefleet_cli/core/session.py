@@ -39,7 +39,7 @@ class Session:
 
     @cached_property
     def out(self) -> Output:
-        """Return the output in the wished format."""
+        """Return the output in the format that was asked for."""
         return Output(self.options.output, color=self.options.color, quiet=self.options.quiet)
 
     @cached_property
@@ -95,7 +95,7 @@ class Session:
         return not self.options.no_input and sys.stdin.isatty() and sys.stderr.isatty()
 
     def confirm(self, question: str) -> None:
-        """Ask before something that cannot be taken back. Raises DeclinedError without a clear yes."""
+        """Ask before something that cannot be undone. Raises DeclinedError without a clear yes."""
         if self.options.yes:
             return
         if not self.may_ask:

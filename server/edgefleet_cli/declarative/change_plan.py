@@ -1,4 +1,4 @@
-"""What has to be done so that a server has what documents say, told first and then carried out.
+"""What has to be done so that a server has what documents say, listed first and then carried out.
 
 Applying twice changes nothing the second time. What was made by hand, or by another token, is never removed: pruning takes only
 what the caller's own token made (ADR 0049).
@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgefleet_cli.core.errors import EXIT_CONFLICT, EXIT_NOT_FOUND, CliError, UsageError
 from edgefleet_cli.core.files import write_private
-from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.declarative.document import Document, Spec
 from edgefleet_cli.declarative.resource_kinds import KINDS, Found, Made
 from edgefleet_cli.render.output import Column, Sheet
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.transport.api_client import ApiClient
 
 
 class Action(StrEnum):
@@ -66,14 +69,14 @@ class Step:
     document: Document
     before: Found | None = None
     after: Spec | None = None
-    told: str = ""
+    detail: str = ""
     is_done: bool = False
     rollout: str = ""
 
     def as_json(self) -> dict[str, str]:
         """Return it as `apply -o json` prints it."""
         action = _DONE[self.action] if self.is_done else self.action.value
-        return {"kind": self.document.kind, "name": self.document.name, "action": action, "detail": self.told}
+        return {"kind": self.document.kind, "name": self.document.name, "action": action, "detail": self.detail}
 
     @property
     def is_work(self) -> bool:
@@ -103,12 +106,12 @@ def _step(api: ApiClient, document: Document) -> Step:
     kind = KINDS[document.kind]
     found = kind.find(api, document)
     if found is None:
-        return Step(Action.CREATE, document, told="" if kind.can_create else kind.why_fixed)
+        return Step(Action.CREATE, document, detail="" if kind.can_create else kind.why_fixed)
     wanted = kind.normal(api, document)
     if wanted == found.document.spec:
         return Step(Action.NONE, document, found, wanted)
-    told = ", ".join(key for key in _changed(found.document.spec, wanted))
-    return Step(Action.CHANGE if kind.can_change else Action.REPLACE, document, found, wanted, told)
+    detail = ", ".join(key for key in _changed(found.document.spec, wanted))
+    return Step(Action.CHANGE if kind.can_change else Action.REPLACE, document, found, wanted, detail)
 
 
 def _changed(before: Spec, after: Spec) -> Iterator[str]:
@@ -119,7 +122,7 @@ def prune_steps(api: ApiClient, documents: Iterable[Document], owner: str) -> li
     """Return the removal of each object that the token called `owner` made and no document declares; the last made kind first."""
     declared = {(one.kind, one.name) for one in documents}
     return [
-        Step(Action.DELETE, found.document, found, told=f"made by {owner}, in no file")
+        Step(Action.DELETE, found.document, found, detail=f"made by {owner}, in no file")
         for kind in reversed(list(KINDS.values()))
         if kind.can_prune
         for found in kind.objects(api)
@@ -134,11 +137,11 @@ def delete_steps(api: ApiClient, documents: Iterable[Document]) -> list[Step]:
         kind = KINDS[document.kind]
         found = kind.find(api, document)
         if found is None:
-            steps.append(Step(Action.NONE, document, told="there is none"))
+            steps.append(Step(Action.NONE, document, detail="there is none"))
         elif kind.can_delete:
             steps.append(Step(Action.DELETE, document, found))
         else:
-            steps.append(Step(Action.KEEP, document, found, told=_KEPT[kind.name]))
+            steps.append(Step(Action.KEEP, document, found, detail=_KEPT[kind.name]))
     return steps
 
 
@@ -160,7 +163,7 @@ def check(steps: Iterable[Step], *, may_replace: bool, secrets: Path | None) -> 
             )
         if step.action is Action.REPLACE and not (kind.can_replace and may_replace):
             raise FixedObjectError(
-                f"{step.document.title} is there, and differs in {step.told}",
+                f"{step.document.title} is there, and differs in {step.detail}",
                 why=kind.why_fixed,
                 next_step="add --replace to have it made anew" if kind.can_replace else "see `edgectl diff -f FILE`",
             )
@@ -172,19 +175,19 @@ def check(steps: Iterable[Step], *, may_replace: bool, secrets: Path | None) -> 
             )
 
 
-def carry_out(api: ApiClient, steps: Iterable[Step], secrets: Path | None, tell: Callable[[str], None]) -> list[Step]:
-    """Do what the steps say, one after the other; `tell` hears each that is done, so that one that fails does not hide them."""
+def carry_out(api: ApiClient, steps: Iterable[Step], secrets: Path | None, note: Callable[[str], None]) -> list[Step]:
+    """Do what the steps say, one after the other; `note` is called with each that is done, so that one that fails does not hide them."""
     done = []
     for step in steps:
-        done.append(_carry_out(api, step, secrets, tell))
+        done.append(_carry_out(api, step, secrets, note))
         if step.is_work:
-            tell(f"{_DONE[step.action]} {step.document.title}")
+            note(f"{_DONE[step.action]} {step.document.title}")
     return done
 
 
-def _carry_out(api: ApiClient, step: Step, secrets: Path | None, tell: Callable[[str], None]) -> Step:
+def _carry_out(api: ApiClient, step: Step, secrets: Path | None, note: Callable[[str], None]) -> Step:
     kind, before = KINDS[step.document.kind], step.before
-    told, rollout = step.told, ""
+    detail, rollout = step.detail, ""
     if step.action in {Action.DELETE, Action.REPLACE}:
         assert before is not None
         kind.delete(api, before)
@@ -194,14 +197,14 @@ def _carry_out(api: ApiClient, step: Step, secrets: Path | None, tell: Callable[
         kind.change(api, before, step.after)
     if step.action in {Action.CREATE, Action.REPLACE}:
         made = kind.create(api, step.document)
-        told, rollout = "; ".join(word for word in (told, made.told) if word), made.rollout
+        detail, rollout = "; ".join(word for word in (detail, made.detail) if word), made.rollout
         if made.secret and secrets is not None:
-            tell(f"wrote {_keep(made, step.document, secrets)}")
-    return replace(step, told=told, is_done=True, rollout=rollout)
+            note(f"wrote {_keep(made, step.document, secrets)}")
+    return replace(step, detail=detail, is_done=True, rollout=rollout)
 
 
 def _keep(made: Made, document: Document, folder: Path) -> Path:
-    """Write what is told once into a file for its owner's eyes only. Raises UsageError."""
+    """Write what the server sends once into a file for its owner's eyes only. Raises UsageError."""
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in document.name).lstrip(".") or "unnamed"
     file = folder / f"{safe}{made.ending}"
     try:

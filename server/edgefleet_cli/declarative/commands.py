@@ -7,11 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CliError, UsageError, exit_code_of
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.declarative import change_plan
+from edgefleet_cli.declarative.document import API_VERSION, LIST, Document, read_documents
+from edgefleet_cli.declarative.document_files import read_values
+from edgefleet_cli.declarative.resource_kinds import FORMS, KINDS
+from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.rollout.render import exit_code, state_text
+from edgefleet_cli.rollout.start import rollouts_of
 from edgefleet_protocol.errors import EdgefleetError
 
 Files = Annotated[
@@ -22,7 +30,7 @@ _EXPORTED = ("Group", "Device", "Webhook", "AlertReceiver", "Alias")
 
 
 class DiffFailedError(CliError):
-    """A difference could not be told. Its exit code is never 1, which says that there is one."""
+    """A difference could not be found. Its exit code is never 1, which says that there is one."""
 
     code = "cli.diff_failed"
     exit_code = EXIT_USAGE
@@ -50,8 +58,6 @@ def apply(
 
     Everything is read and compared before the first change is made.
     """
-    from edgefleet_cli.declarative import change_plan
-
     session = Session.of(ctx)
     documents = _read(files)
     steps = change_plan.steps_for(session.api, documents)
@@ -62,18 +68,15 @@ def apply(
         _confirm(session, steps)
         steps = change_plan.carry_out(session.api, steps, secrets, session.out.note)
     ends, code = _wait(session, steps) if wait else ({}, EXIT_OK)
-    rows = [{**step.as_json(), "detail": ends.get(step.rollout) or step.told} for step in steps]
+    rows = [{**step.as_json(), "detail": ends.get(step.rollout) or step.detail} for step in steps]
     session.out.rows({"dry_run": dry_run, "items": rows}, rows, change_plan.STEPS)
     work = sum(step.is_work for step in steps)
     session.out.note(f"{work} of {len(steps)} {'would change' if dry_run else 'changed'}")
     raise typer.Exit(code)
 
 
-def _wait(session: Session, steps: list[Any]) -> tuple[dict[str, str], int]:
+def _wait(session: Session, steps: list[change_plan.Step]) -> tuple[dict[str, str], int]:
     """Wait for the rollouts that were started; return how each ended, and the exit code of the worst."""
-    from edgefleet_cli.rollout.render import exit_code, state_text
-    from edgefleet_cli.rollout.start import rollouts_of
-
     rollouts, ends, code = rollouts_of(session), {}, EXIT_OK
     for name in [step.rollout for step in steps if step.rollout]:
         rollout = rollouts.await_end(rollouts.get(name), wait_s=session.options.timeout_s).value
@@ -82,43 +85,32 @@ def _wait(session: Session, steps: list[Any]) -> tuple[dict[str, str], int]:
     return ends, code
 
 
-def _read(files: list[str]) -> list[Any]:
-    from edgefleet_cli.declarative.document import read_documents
-    from edgefleet_cli.declarative.document_files import read_values
-    from edgefleet_cli.declarative.resource_kinds import FORMS
-
-    return list(read_documents(read_values(files), FORMS))
+def _read(files: list[str]) -> list[Document]:
+    return read_documents(read_values(files), FORMS)
 
 
-def _prune(session: Session, documents: list[Any]) -> list[Any]:
-    from edgefleet_cli.core.api.access import WhoAmI
-    from edgefleet_cli.declarative import change_plan
-
+def _prune(session: Session, documents: list[Document]) -> list[change_plan.Step]:
     if not documents:
         raise UsageError(
             "there is no document, and --prune would remove everything that this token made",
             why="the files are empty",
             next_step="name the right files, or remove objects with `edgectl delete -f`",
         )
-    owner = session.api.get("/whoami", WhoAmI).value.name
-    return list(change_plan.prune_steps(session.api, documents, owner))
+    owner = session.api.get("/whoami", api.access.WhoAmI).value.name
+    return change_plan.prune_steps(session.api, documents, owner)
 
 
-def _confirm(session: Session, steps: list[Any]) -> None:
-    from edgefleet_cli.declarative.change_plan import Action
-
-    gone = [one.document.title for one in steps if one.action is Action.DELETE]
-    anew = [one.document.title for one in steps if one.action is Action.REPLACE]
-    told = [f"delete {', '.join(gone)}" if gone else "", f"make {', '.join(anew)} anew" if anew else ""]
-    question = " and ".join(word for word in told if word)
+def _confirm(session: Session, steps: list[change_plan.Step]) -> None:
+    deleted = [one.document.title for one in steps if one.action is change_plan.Action.DELETE]
+    replaced = [one.document.title for one in steps if one.action is change_plan.Action.REPLACE]
+    words = [f"delete {', '.join(deleted)}" if deleted else "", f"make {', '.join(replaced)} anew" if replaced else ""]
+    question = " and ".join(word for word in words if word)
     if question:
         session.confirm(f"{question[0].upper()}{question[1:]}?")
 
 
 def diff(ctx: typer.Context, files: Files) -> None:
     """Show how the fleet differs from files. Exit 0 the same, 1 they differ, more: it could not be told."""
-    from edgefleet_cli.declarative import change_plan
-
     session = Session.of(ctx)
     try:
         steps = change_plan.steps_for(session.api, _read(files))
@@ -145,8 +137,6 @@ def delete(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
 ) -> None:
     """Remove what files declare; devices and rollouts stay, with the reason."""
-    from edgefleet_cli.declarative import change_plan
-
     session = Session.of(ctx)
     steps = change_plan.delete_steps(session.api, _read(files))
     if not dry_run:
@@ -169,17 +159,15 @@ DOCUMENTS: Sheet[dict[str, Any]] = Sheet(
 
 def _in_short(spec: dict[str, Any]) -> str:
     """Return a spec in one line, without what is nested deep."""
-    from edgefleet_cli.render.format import pairs, text
-
-    told = []
+    words = []
     for key, value in spec.items():
         if isinstance(value, dict) and all(not isinstance(one, dict | list) for one in value.values()):
-            told.append(f"{key}: {pairs(value)}" if value else "")
+            words.append(f"{key}: {pairs(value)}" if value else "")
         elif isinstance(value, list) and all(isinstance(one, str) for one in value):
-            told.append(f"{key}: {', '.join(value)}" if value else "")
+            words.append(f"{key}: {', '.join(value)}" if value else "")
         elif not isinstance(value, dict | list):
-            told.append(f"{key}: {text(value)}")
-    return "; ".join(word for word in told if word) or "-"
+            words.append(f"{key}: {text(value)}")
+    return "; ".join(word for word in words if word) or "-"
 
 
 def get(
@@ -197,21 +185,15 @@ def get(
     ] = None,
 ) -> None:
     """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
-    from edgefleet_cli.core.transport.reply import Reply
-    from edgefleet_cli.declarative.resource_kinds import KINDS
-
     session = Session.of(ctx)
     found = _kind(kind)
     if name is None:
         _write(session, [one.document for one in KINDS[found].objects(session.api) if one.document.name])
         return
-    from edgefleet_cli.declarative.document import Document
 
     one = KINDS[found].find(session.api, Document(found, name, {}))
     if one is None:
-        from edgefleet_cli.declarative.change_plan import NotDeclarableError
-
-        raise NotDeclarableError(
+        raise change_plan.NotDeclarableError(
             f"there is no {found} {name!r}",
             why="the server knows none of that name",
             next_step=f"`edgectl get {found.lower()}` lists all",
@@ -221,8 +203,6 @@ def get(
 
 
 def _kind(given: str) -> str:
-    from edgefleet_cli.declarative.resource_kinds import KINDS
-
     wanted = given.lower().replace("-", "").replace("_", "")
     found = next((name for name in KINDS if wanted in {name.lower(), f"{name.lower()}s", f"{name.lower()}es"}), None)
     if found is None:
@@ -242,8 +222,6 @@ def export(
     ] = None,
 ) -> None:
     """Print what is there as one file for `apply -f`: YAML, or with -o json a List. No secrets are in it."""
-    from edgefleet_cli.declarative.resource_kinds import KINDS
-
     session = Session.of(ctx)
     chosen = [_kind(one) for one in kinds] if kinds else list(_EXPORTED)
     found = [one for name in chosen for one in KINDS[name].objects(session.api)]
@@ -253,17 +231,13 @@ def export(
     _write(session, [one.document for one in found if one.document.name], default=Format.YAML)
 
 
-def _write(session: Session, documents: list[Any], default: Format = Format.TABLE) -> None:
+def _write(session: Session, documents: list[Document], default: Format = Format.TABLE) -> None:
     """Write documents: as rows, or whole as `apply` takes them."""
-    from edgefleet_cli.declarative.document import API_VERSION, LIST
-
     out = session.out
     form = default if out.form is Format.TABLE else out.form
     entries = [one.as_json() for one in documents]
     if form is Format.YAML and documents:
-        from edgefleet_cli.declarative.change_plan import as_yaml
-
-        out.line(as_yaml(documents).rstrip("\n"))
+        out.line(change_plan.as_yaml(documents).rstrip("\n"))
     elif form is Format.YAML and out.form is Format.TABLE:
         out.note("nothing to export")
     else:

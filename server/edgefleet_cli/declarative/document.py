@@ -21,7 +21,7 @@ _KEYS = ("apiVersion", "kind", "metadata", "spec")
 
 
 class DocumentError(UsageError):
-    """A file holds a document that cannot be meant; all mistakes are told at once."""
+    """A file holds a document that cannot be meant; all mistakes are reported at once."""
 
     code = "cli.document"
 
@@ -108,7 +108,7 @@ def _flat(origin: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _read(origin: str, value: Any, forms: Mapping[str, Form]) -> Document | list[str]:
     if not isinstance(value, dict):
         return [f"{origin}: expected a document with apiVersion, kind, metadata and spec, got {type(value).__name__}"]
-    wrong = [f"{origin}: {told}" for told in _unknown(value, _KEYS)]
+    wrong = [f"{origin}: {mistake}" for mistake in _unknown(value, _KEYS)]
     if value.get("apiVersion") != API_VERSION:
         wrong.append(f"{origin}: apiVersion is {value.get('apiVersion')!r}, expected {API_VERSION}")
     kind = value.get("kind")
@@ -122,7 +122,7 @@ def _read(origin: str, value: Any, forms: Mapping[str, Form]) -> Document | list
     if not isinstance(spec, dict):
         return [*wrong, f"{origin}: spec must hold fields"]
     cleaned, mistakes = _spec(spec, forms[str(kind)])
-    wrong += [f"{origin}: {told}" for told in mistakes]
+    wrong += [f"{origin}: {mistake}" for mistake in mistakes]
     return wrong or Document(str(kind), str(name), cleaned, origin)
 
 
@@ -130,7 +130,7 @@ def _spec(spec: Spec, form: Form) -> tuple[Spec, list[str]]:
     """Return a spec with whole numbers in the place of texts written out, and what is wrong with it."""
     if form.is_free:
         return spec, []
-    wrong = [f"spec.{told}" for told in _unknown(spec, form.fields)]
+    wrong = [f"spec.{mistake}" for mistake in _unknown(spec, form.fields)]
     wrong += [f"spec.{name} is missing" for name in form.required if spec.get(name) is None]
     cleaned: Spec = {}
     for name in form.fields:
@@ -139,16 +139,16 @@ def _spec(spec: Spec, form: Form) -> tuple[Spec, list[str]]:
             continue
         if name in form.texts:
             is_right, cleaned[name] = isinstance(value, str), value
-            told = "a text"
+            expected = "a text"
         elif name in form.lists:
             is_right = isinstance(value, list) and all(isinstance(one, str) for one in value)
-            cleaned[name], told = value, "a list of texts"
+            cleaned[name], expected = value, "a list of texts"
         else:
             cleaned[name] = {str(key): _label(one) for key, one in value.items()} if isinstance(value, dict) else value
             is_right = isinstance(value, dict) and all(isinstance(one, str) for one in cleaned[name].values())
-            told = "names with texts; write yes, no, true and false in quotes"
+            expected = "names with texts; write yes, no, true and false in quotes"
         if not is_right:
-            wrong.append(f"spec.{name} must be {told}")
+            wrong.append(f"spec.{name} must be {expected}")
     return cleaned, wrong
 
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from edgefleet_cli.core.api.alert import NewReceiver, Receiver
-from edgefleet_cli.core.api.device import Device
-from edgefleet_cli.core.api.fleet import Group
-from edgefleet_cli.core.api.model import Alias, Model
-from edgefleet_cli.core.api.rollout import Plan, Rollout
-from edgefleet_cli.core.api.webhook import NewSecret, Webhook
+from edgefleet_cli.core import api as structs
 from edgefleet_cli.core.errors import ApiError
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.structs import UNSET, convert
+from edgefleet_cli.core.transport.request import part, written
 from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form, Spec
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from edgefleet_cli.core.transport.api_client import ApiClient
 
+T = TypeVar("T")
 _NOT_FOUND = 404
 
 
@@ -33,12 +31,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Made:
-    """What came of making an object. secret: what the server tells this once, "" for nothing; ending: of the file it belongs in.
+    """What came of making an object. secret: what the server sends this once, "" for nothing; ending: of the file it belongs in.
 
     rollout: id of a rollout that has begun.
     """
 
-    told: str = ""
+    detail: str = ""
     secret: str = ""
     ending: str = ""
     rollout: str = ""
@@ -46,9 +44,9 @@ class Made:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind. can_change: another spec changes the object; else it would have to be made anew, or never changes.
+    """One kind. can_change: another spec changes the object; else it would have to be made again, or never changes.
 
-    can_prune: what this identity made and no file declares may be removed. has_secret: making one tells something once.
+    can_prune: what this identity made and no file declares may be removed. has_secret: making one sends something once.
     """
 
     name: str
@@ -102,25 +100,25 @@ class Groups(Kind):
     form: Form = field(default=Form(texts=("selector",), required=("selector",)))
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/groups", Group):
+        for one in api.pages("/groups", structs.fleet.Group):
             yield self._found(one)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
-        one = _get(api, f"/groups/{part(document.name)}", Group)
+        one = _get(api, f"/groups/{part(document.name)}", structs.fleet.Group)
         return None if one is None else self._found(one)
 
-    def _found(self, one: Group) -> Found:
+    def _found(self, one: structs.fleet.Group) -> Found:
         return Found(Document(self.name, one.name, {"selector": one.selector}), one.name, one.created_by)
 
     def normal(self, api: ApiClient, document: Document) -> Spec:
         return {"selector": plain_selector(document.spec["selector"])}
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/groups", {"name": document.name, **document.spec}, Group).value
+        made = api.post("/groups", _body(document, structs.fleet.GroupIn), structs.fleet.Group).value
         return Made(f"{made.devices} devices now")
 
     def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
-        api.patch(f"/groups/{part(found.id)}", wanted, Group)
+        api.patch(f"/groups/{part(found.id)}", convert(wanted, structs.fleet.GroupChangeIn), structs.fleet.Group)
 
     def delete(self, api: ApiClient, found: Found) -> None:
         api.delete(f"/groups/{part(found.id)}")
@@ -138,14 +136,14 @@ class Devices(Kind):
     why_fixed: str = "a device enrols itself; see `edgectl device enroll`"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/devices", Device, selector="status!=revoked"):
+        for one in api.pages("/devices", structs.device.Device, selector="status!=revoked"):
             yield self._found(one)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
-        one = _get(api, f"/devices/{part(document.name)}", Device)
+        one = _get(api, f"/devices/{part(document.name)}", structs.device.Device)
         return None if one is None else self._found(one)
 
-    def _found(self, one: Device) -> Found:
+    def _found(self, one: structs.device.Device) -> Found:
         spec = {"profile": one.profile, "labels": dict(sorted(one.labels.items()))}
         return Found(Document(self.name, one.id, spec), one.id)
 
@@ -159,15 +157,14 @@ class Devices(Kind):
     def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
         before = found.document.spec
         gone: dict[str, str | None] = {key: None for key in before["labels"] if key not in wanted["labels"]}
-        body: dict[str, object] = {"labels": {**gone, **wanted["labels"]}}
-        if wanted["profile"] != before["profile"]:
-            body["profile"] = wanted["profile"]
-        api.patch(f"/devices/{part(found.id)}", body, Device)
+        profile = wanted["profile"] if wanted["profile"] != before["profile"] else UNSET
+        body = structs.device.DeviceIn(labels={**gone, **wanted["labels"]}, profile=profile)
+        api.patch(f"/devices/{part(found.id)}", body, structs.device.Device)
 
 
 @dataclass(frozen=True)
 class Webhooks(Kind):
-    """Where events are sent. The secret that signs them is told when one is made."""
+    """Where events are sent. The secret that signs them is sent when one is made."""
 
     name: str = "Webhook"
     form: Form = field(default=Form(texts=("url",), lists=("types",), required=("url",)))
@@ -177,7 +174,7 @@ class Webhooks(Kind):
     why_fixed: str = "a webhook cannot be changed; made anew it gets a new secret, and its log is gone"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/webhooks", Webhook):
+        for one in api.pages("/webhooks", structs.webhook.Webhook):
             spec = {"url": one.url, "types": list(one.types)}
             yield Found(Document(self.name, one.name, spec), one.id, one.created_by)
 
@@ -185,7 +182,7 @@ class Webhooks(Kind):
         return {"url": document.spec["url"], "types": sorted(set(document.spec.get("types") or []))}
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/webhooks", {"name": document.name, **document.spec}, NewSecret).value
+        made = api.post("/webhooks", _body(document, structs.webhook.WebhookIn), structs.webhook.NewSecret).value
         return Made(made.webhook.id, made.secret, ".secret")
 
     def delete(self, api: ApiClient, found: Found) -> None:
@@ -194,7 +191,7 @@ class Webhooks(Kind):
 
 @dataclass(frozen=True)
 class AlertReceivers(Kind):
-    """Where a monitoring system may pause or roll back. The URL for it is told when one is made."""
+    """Where a monitoring system may pause or roll back. The URL for it is sent when one is made."""
 
     name: str = "AlertReceiver"
     form: Form = field(default=Form(texts=("action", "model"), lists=("matchers",)))
@@ -204,7 +201,7 @@ class AlertReceivers(Kind):
     why_fixed: str = "an alert receiver cannot be changed; made anew it gets a new URL"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for one in api.pages("/alert-receivers", Receiver):
+        for one in api.pages("/alert-receivers", structs.alert.Receiver):
             spec = {"action": one.action, "matchers": list(one.matchers), "model": one.model}
             document = Document(self.name, one.name, {key: value for key, value in spec.items() if value})
             yield Found(document, one.id, one.created_by)
@@ -214,7 +211,7 @@ class AlertReceivers(Kind):
         return {key: spec[key] for key in ("action", "matchers", "model") if spec.get(key)}
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/alert-receivers", {"name": document.name, **document.spec}, NewReceiver).value
+        made = api.post("/alert-receivers", _body(document, structs.alert.ReceiverIn), structs.alert.NewReceiver).value
         return Made(made.receiver.id, f"{api.server}{made.url_path}", ".url")
 
     def delete(self, api: ApiClient, found: Found) -> None:
@@ -223,29 +220,29 @@ class AlertReceivers(Kind):
 
 @dataclass(frozen=True)
 class Aliases(Kind):
-    """Names of releases that move, written `model@alias`. What was rolled out does not follow one that is set anew."""
+    """Names of releases that move, written `model@alias`. What was rolled out does not follow one that is set again."""
 
     name: str = "Alias"
     form: Form = field(default=Form(texts=("version",), required=("version",)))
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
-        for model in api.each("/models", Model):
+        for model in api.each("/models", structs.model.Model):
             for one in _aliases_of(api, model.value.name):
                 document = Document(self.name, f"{one.model}@{one.alias}", {"version": one.version})
                 yield Found(document, document.name, one.set_by)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
-        one = _get(api, _alias_path(document.name), Alias)
+        one = _get(api, _alias_path(document.name), structs.model.Alias)
         if one is None:
             return None
         return Found(Document(self.name, document.name, {"version": one.version}), document.name)
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        api.put(_alias_path(document.name), document.spec, Alias)
+        api.put(_alias_path(document.name), convert(document.spec, structs.model.AliasIn), structs.model.Alias)
         return Made()
 
     def change(self, api: ApiClient, found: Found, wanted: Spec) -> None:
-        api.put(_alias_path(found.id), wanted, Alias)
+        api.put(_alias_path(found.id), convert(wanted, structs.model.AliasIn), structs.model.Alias)
 
     def delete(self, api: ApiClient, found: Found) -> None:
         api.delete(_alias_path(found.id))
@@ -277,26 +274,30 @@ class Rollouts(Kind):
         yield from self._listed(api, None)
 
     def _listed(self, api: ApiClient, model: str | None) -> Iterator[Found]:
-        for one in api.pages("/rollouts", Rollout, model=model):
+        for one in api.pages("/rollouts", structs.rollout.Rollout, model=model):
             yield self._found(one)
 
-    def _found(self, one: Rollout) -> Found:
+    def _found(self, one: structs.rollout.Rollout) -> Found:
         return Found(Document(self.name, one.name or one.id, one.spec), one.id, one.created_by)
 
     def find(self, api: ApiClient, document: Document) -> Found | None:
         """Return the newest rollout with the name, or the one with that id."""
-        one = _get(api, f"/rollouts/{part(document.name)}", Rollout)
+        one = _get(api, f"/rollouts/{part(document.name)}", structs.rollout.Rollout)
         if one is not None:
             return self._found(one)
         model = str(document.spec.get("release") or "").partition("@")[0] or None
         return next((one for one in self._listed(api, model) if one.document.name == document.name), None)
 
     def normal(self, api: ApiClient, document: Document) -> Spec:
-        return api.post("/rollouts:plan", document.as_json(), Plan).value.spec
+        return api.post("/rollouts:plan", written(document.as_json()), structs.rollout.Plan).value.spec
 
     def create(self, api: ApiClient, document: Document) -> Made:
-        made = api.post("/rollouts", document.as_json(), Rollout).value
+        made = api.post("/rollouts", written(document.as_json()), structs.rollout.Rollout).value
         return Made(f"`edgectl rollout watch {made.id}`", rollout=made.id)
+
+
+def _body(document: Document, kind: type[T]) -> T:
+    return convert({"name": document.name, **document.spec}, kind)
 
 
 def _get(api: ApiClient, path: str, kind: type[T]) -> T | None:
@@ -308,9 +309,9 @@ def _get(api: ApiClient, path: str, kind: type[T]) -> T | None:
         return None
 
 
-def _aliases_of(api: ApiClient, model: str) -> list[Alias]:
+def _aliases_of(api: ApiClient, model: str) -> list[structs.model.Alias]:
     try:
-        return list(api.page(f"/models/{part(model)}/aliases", Alias))
+        return list(api.page(f"/models/{part(model)}/aliases", structs.model.Alias))
     except ApiError as error:
         if error.status != _NOT_FOUND:
             raise
@@ -323,17 +324,15 @@ KINDS: Mapping[str, Kind] = {
 """In the order in which they are applied: what others name comes first."""
 
 FORMS: Mapping[str, Form] = {name: kind.form for name, kind in KINDS.items()}
-
 _TOKEN = re.compile(r"\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
-
 _WORDS = frozenset({"in", "notin"})
 
 
 def plain_selector(text: str) -> str:
     """Return a selector as the server writes it: `site=berlin,ring in (a,b)`."""
     words = ["=" if word == "==" else word for word in _TOKEN.findall(text)]
-    told = ""
+    selector = ""
     for at, word in enumerate(words):
         is_operator = word in _WORDS and at > 0 and words[at + 1 : at + 2] == ["("]
-        told += f" {word} " if is_operator else word
-    return told
+        selector += f" {word} " if is_operator else word
+    return selector

@@ -26,5 +26,5 @@ def demo(
     """Start a server and N devices here, publish, deploy, measure, and refuse bad models. Ctrl-C removes it all."""
     from edgefleet_cli.demo.run import DemoRequest, run_demo
 
-    wish = DemoRequest(devices=devices, data=data, once=once, port=port, broker=broker, examples=examples)
-    raise typer.Exit(run_demo(Session.of(ctx), wish))
+    request = DemoRequest(devices=devices, data=data, once=once, port=port, broker=broker, examples=examples)
+    raise typer.Exit(run_demo(Session.of(ctx), request))

@@ -1,4 +1,4 @@
-"""The rollouts of the demo: what it asks for, and what it tells of them."""
+"""The rollouts of the demo: what it asks for, and what it shows of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.transport.reply import Document
-from edgefleet_cli.demo.narration import Say
+from edgefleet_cli.demo.narration import Note
 from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import counts_text, is_final
@@ -41,15 +41,15 @@ def profiles_for(count: int, profiles: tuple[str, ...]) -> list[str]:
 
 
 def follow(
-    rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: Rollout, wait_s: float, say: Say
+    rollouts: Rollouts, clock: SystemClock, home: ProcessGroup, rollout: Rollout, wait_s: float, note: Note
 ) -> Rollout:
-    """Return a rollout when it is over, or as it stands after `wait_s`; meanwhile `say` how it goes.
+    """Return a rollout when it is over, or as it stands after `wait_s`; meanwhile `note` gets a line on how it goes.
 
     Raises ChildError when a process has died.
     """
     deadline_s = clock.monotonic_s() + wait_s
     while not is_final(rollout) and clock.monotonic_s() < deadline_s:
-        say(progress(rollout))
+        note(progress(rollout))
         clock.sleep(_POLL_S)
         home.check()
         rollout = rollouts.get(rollout.id).value
@@ -63,7 +63,7 @@ def progress(rollout: Rollout) -> str:
     return f"{rollout.release} {rollout.state}{stage}: {counts_text(rollout.counts)}"
 
 
-def told(rollout: Rollout) -> Document:
+def document_of(rollout: Rollout) -> Document:
     """Return a rollout as the demo's summary holds it."""
     return {
         "id": rollout.id,

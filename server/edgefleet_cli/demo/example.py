@@ -79,7 +79,7 @@ class Example:
 
 
 def find_example(given: Path | None) -> Example:
-    """Return the example's folder: `given`, else beside the sources, else below the working directory."""
+    """Return the example's folder: `given`, else next to the sources, else below the working directory."""
     sources = Path(__file__).resolve().parents[3] / "examples" / MODEL
     candidates = [given] if given is not None else [sources, Path.cwd() / "examples" / MODEL]
     for folder in candidates:

@@ -12,11 +12,10 @@ STEPS = 6
 MAX_WIDTH = 100
 _MIN_WIDTH = 40
 _INDENT = " " * 4
+Note = Callable[[str], None]
 
-Say = Callable[[str], None]
 
-
-def tell(out: Output, number: int, title: str, *details: str) -> None:
+def show_step(out: Output, number: int, title: str, *details: str) -> None:
     """Write one step: what was done, then what came of it, each in lines that fit the terminal."""
     width = max(_MIN_WIDTH, min(out.remarks.width - 1, MAX_WIDTH))
     for line in lines(number, title, details, width):
@@ -25,10 +24,10 @@ def tell(out: Output, number: int, title: str, *details: str) -> None:
 
 def lines(number: int, title: str, details: tuple[str, ...], width: int) -> list[str]:
     """Return the lines of one step, none longer than `width` unless a single word is."""
-    told = _wrapped(title, width, f"{number}/{STEPS} ", _INDENT)
+    wrapped = _wrapped(title, width, f"{number}/{STEPS} ", _INDENT)
     for detail in details:
-        told += _wrapped(detail, width, _INDENT, _INDENT + "  ")
-    return told
+        wrapped += _wrapped(detail, width, _INDENT, _INDENT + "  ")
+    return wrapped
 
 
 def _wrapped(text: str, width: int, first: str, later: str) -> list[str]:
@@ -38,7 +37,7 @@ def _wrapped(text: str, width: int, first: str, later: str) -> list[str]:
 
 
 @contextmanager
-def passing(out: Output) -> Iterator[Say]:
+def passing(out: Output) -> Iterator[Note]:
     """Yield a function that shows one line about now; it is gone afterwards, and elsewhere than on a terminal never shown."""
     if out.quiet or not out.remarks.is_terminal:
         yield lambda _: None
@@ -46,4 +45,4 @@ def passing(out: Output) -> Iterator[Say]:
     from rich.text import Text
 
     with out.remarks.status("") as status:
-        yield lambda told: status.update(Text(visible(told), overflow="ellipsis", no_wrap=True))
+        yield lambda message: status.update(Text(visible(message), overflow="ellipsis", no_wrap=True))

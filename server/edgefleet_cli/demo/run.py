@@ -23,7 +23,7 @@ from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, find_example
 from edgefleet_cli.demo.feed import Feed
-from edgefleet_cli.demo.narration import tell
+from edgefleet_cli.demo.narration import show_step
 from edgefleet_cli.demo.processes import ChildError, ProcessGroup, read_json
 from edgefleet_cli.demo.story import Story, summary
 
@@ -53,17 +53,17 @@ class ServerAddress:
     ca_file: Path
 
 
-def run_demo(session: Session, wish: DemoRequest) -> int:
+def run_demo(session: Session, request: DemoRequest) -> int:
     """Run the demo and return its exit code. Leaves no process, and no file outside its data folder."""
     for package in ("fastapi", "onnx", "numpy"):
         require(package, "all")
-    example = find_example(wish.examples)
-    folder, is_temporary = _data_folder(wish.data)
+    example = find_example(request.examples)
+    folder, is_temporary = _data_folder(request.data)
     with _stoppable(), ProcessGroup(folder / "logs", session.clock) as home:
         if is_temporary:
             home.remove_at_end(folder)
         try:
-            _run(session, wish, home, folder, example)
+            _run(session, request, home, folder, example)
         except CliError as error:
             if is_temporary:
                 home.keep(folder)
@@ -76,16 +76,16 @@ def run_demo(session: Session, wish: DemoRequest) -> int:
     return EXIT_OK
 
 
-def _run(session: Session, wish: DemoRequest, home: ProcessGroup, folder: Path, example: Example) -> None:
+def _run(session: Session, request: DemoRequest, home: ProcessGroup, folder: Path, example: Example) -> None:
     began_s = session.clock.monotonic_s()
-    address = _start_server(session, wish, home, folder / "server")
+    address = _start_server(session, request, home, folder / "server")
     with ApiClient(address.url, address.token, request_timeout_s=60.0) as api:
         story = Story(api, home, session.out, session.clock, example, demo_profiles())
         _step(session, 1, [f"server at {address.url}", _broker_text(folder / "server")])
         images = example.evaluation(), example.unseen()
         first, second = GOOD
         story.queue(first)
-        _step(session, 2, story.enrol_devices(wish.devices, folder / "devices"))
+        _step(session, 2, story.enrol_devices(request.devices, folder / "devices"))
         built = story.publish(first)
         story.queue(second)
         _step(session, 3, [story.deploy(first), *built, *story.measure(*images)])
@@ -98,12 +98,12 @@ def _run(session: Session, wish: DemoRequest, home: ProcessGroup, folder: Path, 
             story.publish(ANSWERS_NAN)
             _step(session, 5, [*story.catch_bad(), _feed_line(feed)])
         _step(session, 6, [story.refuse_bad(), *_refusal_lines(story)])
-        told = summary(story, session.clock.monotonic_s() - began_s)
-    if not wish.once:
+        outcome = summary(story, session.clock.monotonic_s() - began_s)
+    if not request.once:
         write_private(folder / "demo.json", json.dumps(_demo_json(address, story), indent=2) + "\n")
-    _print(session, told)
-    if not wish.once:
-        _stay(session, home, folder, address, story, is_temporary=wish.data is None)
+    _print(session, outcome)
+    if not request.once:
+        _stay(session, home, folder, address, story, is_temporary=request.data is None)
 
 
 def demo_profiles() -> tuple[str, str]:
@@ -118,14 +118,14 @@ def demo_profiles() -> tuple[str, str]:
     return f"generic-{arch}-ort", f"generic-{arch}-ort-small"
 
 
-def _start_server(session: Session, wish: DemoRequest, home: ProcessGroup, data: Path) -> ServerAddress:
+def _start_server(session: Session, request: DemoRequest, home: ProcessGroup, data: Path) -> ServerAddress:
     edgectl = python_module("edgefleet_cli.main", "server")
     init = home.start("server-init", [*edgectl, "init", str(data)])
     home.wait([init], _INIT_S)
     init.log.unlink()  # it shows the admin token, and logs are what people send to others
-    flags = ["--data", str(data), "--port", str(wish.port), "--device-port", "0"]
-    if wish.broker is not None:
-        flags += ["--broker", wish.broker]
+    flags = ["--data", str(data), "--port", str(request.port), "--device-port", "0"]
+    if request.broker is not None:
+        flags += ["--broker", request.broker]
     server = home.start("server", [*edgectl, "start", *flags])
     token = (data / "admin.token").read_text(encoding="ascii").strip()
     deadline_s = session.clock.monotonic_s() + _READY_S
@@ -142,11 +142,11 @@ def _start_server(session: Session, wish: DemoRequest, home: ProcessGroup, data:
     return ServerAddress(str(found["api_url"]), token, data / "keys" / "device-ca.crt")
 
 
-def _print(session: Session, told: Document) -> None:
+def _print(session: Session, outcome: Document) -> None:
     if session.options.output is Format.TABLE:
-        session.out.note(f"done in {told['elapsed_s']:.0f} s")
+        session.out.note(f"done in {outcome['elapsed_s']:.0f} s")
     else:
-        session.out.document(told, lambda: None)
+        session.out.document(outcome, lambda: None)
 
 
 def _stay(
@@ -193,20 +193,20 @@ def _next_commands(edgectl: str, bad_rollout: str) -> list[str]:
 
 def _edgectl_command() -> str:
     """Return what to type for `edgectl` in a terminal that knows nothing of this installation's environment."""
-    beside = Path(sys.executable).with_name("edgectl")
-    if not beside.exists():
+    sibling = Path(sys.executable).with_name("edgectl")
+    if not sibling.exists():
         return f"{sys.executable} -m edgefleet_cli.main"
     if sys.prefix == sys.base_prefix:
         return "edgectl"
-    here = os.path.relpath(beside)
-    return str(beside) if here.startswith("..") else here
+    here = os.path.relpath(sibling)
+    return str(sibling) if here.startswith("..") else here
 
 
-def _step(session: Session, number: int, told: list[str]) -> None:
-    title, *details = told
+def _step(session: Session, number: int, lines: list[str]) -> None:
+    title, *details = lines
     if session.options.verbose:
         details.append(f"at {session.clock.now():%H:%M:%S}")
-    tell(session.out, number, title, *details)
+    show_step(session.out, number, title, *details)
 
 
 def _refusal_lines(story: Story) -> list[str]:
@@ -214,11 +214,11 @@ def _refusal_lines(story: Story) -> list[str]:
     profiles: dict[tuple[str, str], set[str]] = {}
     for entry in story.refusals():
         profiles.setdefault((entry["version"], entry["reason"]), set()).add(entry["profile"])
-    told = []
+    lines = []
     for (version, reason), names in profiles.items():
         where = "every profile" if names == set(story.profiles) else ", ".join(sorted(names))
-        told.append(f"{MODEL}@{version} for {where}: {reason}")
-    return told
+        lines.append(f"{MODEL}@{version} for {where}: {reason}")
+    return lines
 
 
 def _feed_line(feed: Feed) -> str:

@@ -1,4 +1,4 @@
-"""What the demo does, step by step, and the figures it gathers on the way. Each step returns the lines that tell of it."""
+"""What the demo does, step by step, and the figures it gathers on the way. Each step returns its lines of text."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.device import Device as KnownDevice
 from edgefleet_cli.core.api.device import ReportedModel, Window
-from edgefleet_cli.core.api.enrollment import ClaimTokens
+from edgefleet_cli.core.api.enrollment import ClaimTokens, EnrollmentIn
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import CliError
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.demo import demo_devices, demo_rollouts
 from edgefleet_cli.demo.demo_devices import Device
 from edgefleet_cli.demo.example import ANSWERS_NAN, GOOD, MODEL, REFUSED, Example, Images
@@ -43,7 +44,7 @@ class StoryError(CliError):
 
 @dataclass
 class Story:
-    """One telling. `releases` are the API's answers by version; `accuracy` is by version and profile, `devices` by id."""
+    """One run of the demo. `releases` are the API's answers by version; `accuracy` is by version and profile, `devices` by id."""
 
     api: ApiClient
     home: ProcessGroup
@@ -58,22 +59,22 @@ class Story:
     accuracy: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def enrol_devices(self, count: int, folder: Path) -> list[str]:
-        """Start `count` agents on the demo's profiles; return what to say about it."""
+        """Start `count` agents on the demo's profiles; return its lines."""
         wanted = [
             Device(f"device-{index:02}", profile, folder / f"{index:02}")
             for index, profile in enumerate(demo_rollouts.profiles_for(count, self.profiles), 1)
         ]
         tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}
         environment = demo_devices.agent_environment(self.home, folder.parent)
-        with passing(self._quiet) as say:
-            say(f"enrolling {count} devices")
+        with passing(self._quiet) as note:
+            note(f"enrolling {count} devices")
             demo_devices.enrol(self.home, wanted, [tokens[device.profile].pop() for device in wanted], environment)
             self.devices = demo_devices.start(self.home, self.clock, wanted, environment)
         counts = (f"{self._count(profile)} of profile {profile}" for profile in self._profiles_in_use())
         return [f"{self._all_devices()} enrolled by claim token, connected over mTLS", ", ".join(counts)]
 
     def publish(self, version: str) -> list[str]:
-        """Finish publishing a good version; return what to say about it. Raises StoryError when a profile is refused."""
+        """Finish publishing a good version; return its lines. Raises StoryError when a profile is refused."""
         release = self._convert(version)
         if release.state != "ready":
             reasons = "; ".join(f"{entry.profile}: {entry.reason}" for entry in failures(release))
@@ -85,7 +86,7 @@ class Story:
         ]
 
     def deploy(self, version: str) -> str:
-        """Deploy a version everywhere and wait; return what to say about it."""
+        """Deploy a version everywhere and wait; return its lines."""
         deployer = Deployer(self.api, self._quiet, self.clock)
         ref = f"{MODEL}@{version}"
         answer = deployer.deploy(ref, selector="").value
@@ -99,7 +100,7 @@ class Story:
         return f"{ref} published, and deployed to {self._all_devices()} at once"
 
     def roll_out(self, version: str) -> list[str]:
-        """Roll a good version out in stages and wait; return what to say about it."""
+        """Roll a good version out in stages and wait; return its lines."""
         rollout = self._roll(version)
         if rollout.state != "finished" or rollout.is_partial:
             raise StoryError(f"{MODEL}@{version} was not promoted", why=f"{rollout.state}: {rollout.reason}")
@@ -112,7 +113,7 @@ class Story:
         ]
 
     def catch_bad(self) -> list[str]:
-        """Roll the release out that is bad only on what devices see; return what to say. Raises StoryError if it spreads."""
+        """Roll the release out that is bad only on what devices see; return its lines. Raises StoryError if it spreads."""
         rollout = self._roll(ANSWERS_NAN)
         ref, back = f"{MODEL}@{ANSWERS_NAN}", f"{MODEL}@{self.running}"
         if rollout.state != "rolled_back":
@@ -135,19 +136,19 @@ class Story:
 
     def _roll(self, version: str) -> Rollout:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
-        begun = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}")).value
-        with passing(self._quiet) as say:
-            self.rollouts[version] = demo_rollouts.follow(rollouts, self.clock, self.home, begun, _ROLLOUT_S, say)
+        started = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}")).value
+        with passing(self._quiet) as note:
+            self.rollouts[version] = demo_rollouts.follow(rollouts, self.clock, self.home, started, _ROLLOUT_S, note)
         return self.rollouts[version]
 
     def measure(self, judged: Images, unseen: Images) -> list[str]:
-        """Measure the running version on the devices; return what to say about it. Raises StoryError.
+        """Measure the running version on the devices; return its lines. Raises StoryError.
 
         judged: the converter's evaluation images, on which device and converter must agree; unseen: images for devices only.
         """
         version = self.running
-        with passing(self._quiet) as say:
-            say(f"asking every device for {len(judged) + len(unseen)} images")
+        with passing(self._quiet) as note:
+            note(f"asking every device for {len(judged) + len(unseen)} images")
             shares = demo_devices.measure(self.devices, judged)
             new = _mean(list(demo_devices.measure(self.devices, unseen).values()))
         self.accuracy[version] = {
@@ -155,11 +156,11 @@ class Story:
             for profile in self._profiles_in_use()
         }
         self._compare(version)
-        told = [
+        shown = [
             f"accuracy on {profile}: {share:.1%} on the devices, {_accuracy(self._bundle(version, profile)):.1%} in the converter"
             for profile, share in self.accuracy[version].items()
         ]
-        return [*told, f"accuracy on {len(unseen)} images that nobody had seen: {new:.1%}"]
+        return [*shown, f"accuracy on {len(unseen)} images that nobody had seen: {new:.1%}"]
 
     def health(self) -> str:
         """Wait until every device has reported figures of the running version; return their sum in one line."""
@@ -210,7 +211,7 @@ class Story:
         return [window for window in page if window.version == self.running and window.n]
 
     def refuse_bad(self) -> str:
-        """Finish publishing two bad files; return what to say about their refusal. Raises StoryError if one gets through."""
+        """Finish publishing two bad files; return a line on their refusal. Raises StoryError if one gets through."""
         for version in REFUSED:
             release = self._convert(version)
             if release.bundles:
@@ -246,7 +247,7 @@ class Story:
         count = sum(device.profile == profile for device in wanted)
         if count == 0:
             return []
-        body = {"count": count, "ttl_s": 3600, "labels": {"demo": "yes"}, "profile": profile}
+        body = EnrollmentIn(count=count, ttl_s=3600, labels={"demo": "yes"}, profile=profile)
         return [entry.token for entry in self.api.post("/enrollments", body, ClaimTokens).value.tokens]
 
     def _bundle(self, version: str, profile: str) -> Bundle:
@@ -285,7 +286,7 @@ def summary(story: Story, elapsed_s: float) -> Document:
             for bundle in story.releases[version].value.bundles
         ],
         "refused": story.refusals(),
-        "rollouts": [demo_rollouts.told(rollout) for rollout in story.rollouts.values()],
+        "rollouts": [demo_rollouts.document_of(rollout) for rollout in story.rollouts.values()],
         "accuracy_on_devices": story.accuracy,
         "bad_release": {
             "version": ANSWERS_NAN,

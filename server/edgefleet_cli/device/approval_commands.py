@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import age, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgefleet_cli.core.api.enrollment import Claim as KnownClaim
-    from edgefleet_cli.core.api.enrollment import Pending
-    from edgefleet_cli.core.transport.reply import Document
 MAX_SHOWN = 10
 AT_ONCE = 500
 
@@ -51,10 +49,10 @@ def add_approval_commands(app: typer.Typer) -> None:
     app.command("revoke-claim")(revoke_claim)
 
 
-def pending_sheet(now: datetime) -> Sheet[Pending]:
+def pending_sheet(now: datetime) -> Sheet[api.enrollment.Pending]:
     """Return how waiting devices are listed; ages are counted from `now`."""
 
-    def fact(name: str) -> Callable[[Pending], str]:
+    def fact(name: str) -> Callable[[api.enrollment.Pending], str]:
         return lambda d: text(d.facts.get(name))
 
     return Sheet(
@@ -100,7 +98,7 @@ DECISIONS: Sheet[DecisionRow] = Sheet(
     lambda d: text(d.device or d.fingerprint),
 )
 
-CLAIMS: Sheet[KnownClaim] = Sheet(
+CLAIMS: Sheet[api.enrollment.Claim] = Sheet(
     "claim tokens; make one with `edgectl device enroll`",
     [
         Column("id", lambda c: text(c.id), keep=True),
@@ -124,10 +122,10 @@ def pending(
     state: Annotated[str, typer.Option("--state", help="pending, approved, rejected or expired.")] = "pending",
 ) -> None:
     """List devices that wait to be let in. Compare each fingerprint with what the device itself shows."""
-    from edgefleet_cli.core.api.enrollment import Pending
-
     session = Session.of(ctx)
-    page = session.api.pages("/enrollments/pending", Pending, selector=selector, claim=claim, state=state)
+    page = session.api.pages(
+        "/enrollments/pending", api.enrollment.Pending, selector=selector, claim=claim, state=state
+    )
     session.out.items(page, pending_sheet(session.clock.now()))
 
 
@@ -141,7 +139,7 @@ def approve(
     """Let waiting devices in, by fingerprint, selector or all. Exit 1 when some could not be."""
     session = Session.of(ctx)
     ids = _chosen(session, fingerprints or [], selector, claim, every, "Let in")
-    _decide(session, "approve", ids, {})
+    _decide(session, "approve", ids)
 
 
 def reject(
@@ -155,15 +153,15 @@ def reject(
     """Refuse waiting devices, which is final for their keys. Exit 1 when some could not be."""
     session = Session.of(ctx)
     ids = _chosen(session, fingerprints or [], selector, claim, every, "Reject for good")
-    _decide(session, "reject", ids, {"reason": reason} if reason else {})
+    _decide(session, "reject", ids, reason)
 
 
 def _chosen(
     session: Session, ids: list[str], selector: str | None, claim: str | None, every: bool, verb: str
 ) -> list[str]:
     """Return the fingerprints that are meant; what was not named one by one is shown and asked about."""
-    ways = bool(ids) + (selector is not None) + (every or (claim is not None and selector is None and not ids))
-    if ways != 1 or (ids and claim is not None):
+    choices = bool(ids) + (selector is not None) + (every or (claim is not None and selector is None and not ids))
+    if choices != 1 or (ids and claim is not None):
         raise UsageError(
             "say which devices",
             why="expected fingerprints, -l SELECTOR, --claim ID or --all",
@@ -171,9 +169,8 @@ def _chosen(
         )
     if ids:
         return ids
-    from edgefleet_cli.core.api.enrollment import Pending
 
-    found = list(session.api.pages("/enrollments/pending", Pending, selector=selector, claim=claim))
+    found = list(session.api.pages("/enrollments/pending", api.enrollment.Pending, selector=selector, claim=claim))
     if found and not session.options.yes:
         for one in found[:MAX_SHOWN]:
             hostname = text(one.facts.get("hostname"))
@@ -184,12 +181,16 @@ def _chosen(
     return [one.id for one in found]
 
 
-def _decide(session: Session, verb: str, ids: list[str], more: Document) -> None:
-    from edgefleet_cli.core.api.enrollment import Decisions
+def _decide(session: Session, verb: str, ids: list[str], reason: str = "") -> None:
+    from edgefleet_cli.core.structs import UNSET
 
     path = f"/enrollments/pending:{verb}"
     parts = [
-        session.api.post(path, {"ids": ids[start : start + AT_ONCE], **more}, Decisions)
+        session.api.post(
+            path,
+            api.enrollment.RejectIn(ids=tuple(ids[start : start + AT_ONCE]), reason=reason or UNSET),
+            api.enrollment.Decisions,
+        )
         for start in range(0, len(ids), AT_ONCE)
     ]
     matched = sum(part.value.matched for part in parts)
@@ -212,9 +213,8 @@ def _decide(session: Session, verb: str, ids: list[str], more: Document) -> None
 def claims(ctx: typer.Context) -> None:
     """List claim tokens: what is left of each, and how many devices wait with it. Their secrets are shown once, when made."""
     session = Session.of(ctx)
-    from edgefleet_cli.core.api.enrollment import Claim as KnownClaim
 
-    session.out.items(session.api.pages("/enrollments", KnownClaim), CLAIMS)
+    session.out.items(session.api.pages("/enrollments", api.enrollment.Claim), CLAIMS)
 
 
 def revoke_claim(
@@ -224,8 +224,6 @@ def revoke_claim(
     ],
 ) -> None:
     """Make a claim token worthless, for example one that leaked. Devices that are in stay; who waits with it waits no longer."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     session.confirm(f"Revoke the claim token {claim}? Nobody can enrol with it any more.")
     session.api.delete(f"/enrollments/{part(claim)}")

@@ -7,26 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.files import write_private
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply, reply_of
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.device.approval_commands import add_approval_commands
 from edgefleet_cli.device.lookup_commands import add_look_commands, add_watch_command
 from edgefleet_cli.device.render import device_sheet, errors_of
 from edgefleet_cli.device.tasks.bulk_commands import add_many_command
 from edgefleet_cli.device.tasks.commands import add_task_commands
 from edgefleet_cli.device.telemetry.commands import add_metrics_command
-from edgefleet_cli.render.format import moment, pairs, text
+from edgefleet_cli.render.format import counted, moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.api.enrollment import NewClaim
-    from edgefleet_cli.core.transport.reply import Reply
 
 app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
@@ -38,16 +36,13 @@ add_metrics_command(app)
 @app.command("show")
 def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Show a device: what it runs, what it should run, its health."""
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    device = session.api.get(f"/devices/{part(device_id)}", Device)
+    device = session.api.get(f"/devices/{part(device_id)}", api.device.Device)
     sheet = device_sheet(session.clock.now())
     session.out.one(device, sheet, lambda _: _show(session, device, sheet))
 
 
-def _show(session: Session, reply: Reply[Device], sheet: Sheet[Device]) -> None:
+def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.device.Device]) -> None:
     """Write a device; of its models all that it reports, also what this edgectl knows no word for."""
     out, device = session.out, reply.value
     out.fields(
@@ -88,12 +83,10 @@ def events(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
 ) -> None:
     """List what happened on a device, newest first."""
-    from edgefleet_cli.core.api.fleet import Event
-    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.fleet.render import EVENTS
 
     session = Session.of(ctx)
-    session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", Event, limit=limit), EVENTS)
+    session.out.items(session.api.pages(f"/devices/{part(device_id)}/events", api.fleet.Event, limit=limit), EVENTS)
 
 
 @app.command("measure")
@@ -103,13 +96,10 @@ def measure(
     ref: Annotated[str, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)],
 ) -> None:
     """Run a release on a device on its golden inputs, without deploying it, and tell latency, memory and energy. Exit 1 if not."""
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.transport.api_client import part
-    from edgefleet_cli.core.transport.reply import reply_of
     from edgefleet_cli.release.device_measurement import DEFAULT_WAIT_S, MEASURED, Measurer, show_measured
 
     session = Session.of(ctx)
-    release = session.api.get(f"/releases/{part(ref)}", Release).value
+    release = session.api.get(f"/releases/{part(ref)}", api.release.Release).value
     measurer = Measurer(session.api, session.out, session.clock)
     row = measurer.measure(release, device_id, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
     session.out.one(reply_of(row), MEASURED, lambda entry: show_measured(session.out, [entry]))
@@ -140,14 +130,9 @@ def label(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
 ) -> None:
     """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     if selector is not None:
-        from edgefleet_cli.device.bulk_labels import label_many
-
-        label_many(session, selector, parse_labels(words, removals=True), dry_run=dry_run)
+        _label_many(session, selector, parse_labels(words, removals=True), dry_run=dry_run)
         return
     if dry_run or len(words) < 2:
         raise UsageError(
@@ -156,7 +141,8 @@ def label(
             next_step="`edgectl device label ID site=berlin old-`, or `edgectl device label -l site=lab ring=1`",
         )
     device_id, *changes = words
-    device = session.api.patch(f"/devices/{part(device_id)}", {"labels": parse_labels(changes, removals=True)}, Device)
+    body = api.device.DeviceIn(labels=parse_labels(changes, removals=True))
+    device = session.api.patch(f"/devices/{part(device_id)}", body, api.device.Device)
     sheet = device_sheet(session.clock.now())
     session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.labels)}"))
 
@@ -168,11 +154,8 @@ def set_profile(
     profile: Annotated[str, typer.Argument(metavar="PROFILE", autocompletion=completion.profiles)],
 ) -> None:
     """Set the hardware profile of a device by hand, over the one the server chose."""
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    device = session.api.patch(f"/devices/{part(device_id)}", {"profile": profile}, Device)
+    device = session.api.patch(f"/devices/{part(device_id)}", api.device.DeviceIn(profile=profile), api.device.Device)
     sheet = device_sheet(session.clock.now())
     session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: profile {entry.profile}"))
 
@@ -197,7 +180,7 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
     fetch_records(
         Session.of(ctx),
         device_id,
-        wanted={"model": model, "reason": reason, "limit": limit},
+        wanted=api.capture.CaptureFetchIn(model=model, reason=reason, limit=limit),
         fetch_id=fetch,
         out=out,
         key=key,
@@ -208,8 +191,6 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
 @app.command("decommission")
 def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Revoke a device's identity: the server neither hears nor serves it any more; it must be enrolled again."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     session.confirm(f"Revoke {device_id}? It keeps running its models, and the server no longer hears it.")
     session.api.delete(f"/devices/{part(device_id)}")
@@ -236,18 +217,19 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write one 0600 file a token.")] = None,
 ) -> None:
     """Make claim tokens; a device enrols itself with one and needs nothing else."""
-    from edgefleet_cli.core.api.enrollment import ClaimTokens
+    from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
-    body = {
-        "count": count,
-        "uses": uses,
-        "ttl_s": int(parse_duration_s(ttl)),
-        "labels": parse_labels(labels or [], removals=False),
-        "profile": profile,
-        "name_prefix": name_prefix,
-    } | ({} if approval is None else {"approval": approval})
-    made = session.api.post("/enrollments", body, ClaimTokens)
+    body = api.enrollment.EnrollmentIn(
+        count=count,
+        uses=uses,
+        ttl_s=int(parse_duration_s(ttl)),
+        labels={key: value for key, value in parse_labels(labels or [], removals=False).items() if value is not None},
+        profile=profile,
+        name_prefix=name_prefix,
+        approval=UNSET if approval is None else approval,
+    )
+    made = session.api.post("/enrollments", body, api.enrollment.ClaimTokens)
     tokens = made.value.tokens
     if out is not None:
         _write_tokens(tokens, out)
@@ -258,7 +240,7 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
         session.out.rows(made.raw, tokens, CLAIMS)
 
 
-CLAIMS: Sheet[NewClaim] = Sheet(
+CLAIMS: Sheet[api.enrollment.NewClaim] = Sheet(
     "claim tokens",
     [
         Column("id", lambda t: text(t.id), keep=True),
@@ -269,7 +251,7 @@ CLAIMS: Sheet[NewClaim] = Sheet(
 )
 
 
-def _show_tokens(session: Session, tokens: Sequence[NewClaim], out: Path | None) -> None:
+def _show_tokens(session: Session, tokens: Sequence[api.enrollment.NewClaim], out: Path | None) -> None:
     for entry in tokens:
         if out is None:
             session.out.line(entry.token)
@@ -283,7 +265,7 @@ def _show_tokens(session: Session, tokens: Sequence[NewClaim], out: Path | None)
         session.out.note("  edgectl device pending")
 
 
-def _write_tokens(tokens: Sequence[NewClaim], folder: Path) -> None:
+def _write_tokens(tokens: Sequence[api.enrollment.NewClaim], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for entry in tokens:
@@ -308,6 +290,32 @@ def parse_labels(changes: list[str], *, removals: bool) -> dict[str, str | None]
             raise UsageError(f"{change!r} is not a label", why=f"expected {allowed}", next_step="e.g. site=berlin")
     return labels
 
+
+def _label_many(session: Session, selector: str, labels: dict[str, str | None], *, dry_run: bool) -> None:
+    """Set (None: remove) labels on every device that a selector matches, after saying how many those are."""
+    shown = pairs({key: "-" if value is None else value for key, value in labels.items()})
+
+    def ask(is_dry: bool) -> Reply[api.device.LabelChange]:
+        body = api.device.LabelsIn(selector=selector, labels=labels, dry_run=is_dry)
+        return session.api.post("/devices:label", body, api.device.LabelChange)
+
+    answer = ask(True)
+    if not dry_run and answer.value.changed:
+        session.confirm(
+            f"Label {counted(answer.value.changed, 'device')} of {answer.value.matched} that match with {shown}?"
+        )
+        answer = ask(False)
+    change = answer.value
+    session.out.rows(answer.raw, change.sample, LABELLED)
+    named = len(change.sample)
+    left = f"; {change.changed - named} more are not named" if change.changed > named else ""
+    verb = "would be" if change.dry_run else "are"
+    session.out.note(
+        f"{counted(change.changed, 'device')} of {change.matched} that match {verb} labelled {shown}{left}"
+    )
+
+
+LABELLED: Sheet[str] = Sheet("devices that change", [Column("device", text, keep=True)], text)
 
 add_approval_commands(app)
 add_task_commands(app)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import UsageError
-from edgefleet_cli.core.transport.api_client import PAGE_SIZE
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import PAGE_SIZE
 from edgefleet_cli.render.format import until_s
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.reply import Reply
 
 STATUSES = ("online", "offline", "unknown", "revoked")
 _NEVER = float("inf")
@@ -71,7 +69,7 @@ class DeviceListFilter:
             words.append(f"model.{model}={version}" if at else f"model.{model}")
         return ",".join(words) or None
 
-    def chosen(self, devices: Iterable[Reply[Device]], now: datetime) -> list[Reply[Device]]:
+    def chosen(self, devices: Iterable[Reply[api.device.Device]], now: datetime) -> list[Reply[api.device.Device]]:
         """Return the devices that are shown, in order."""
         found = [one for one in devices if _wants(one.value, self.desired) and _is_stale(one.value, self.stale_s, now)]
         if self.sort:
@@ -81,27 +79,27 @@ class DeviceListFilter:
         return found[: self.limit]
 
 
-def _wants(device: Device, release: str) -> bool:
+def _wants(device: api.device.Device, release: str) -> bool:
     if not release:
         return True
     names = [model.release for model in device.desired.models]
     return any(name == release or name.partition("@")[0] == release for name in names)
 
 
-def _is_stale(device: Device, stale_s: float | None, now: datetime) -> bool:
+def _is_stale(device: api.device.Device, stale_s: float | None, now: datetime) -> bool:
     return stale_s is None or _unseen_s(device, now) >= stale_s
 
 
-def _unseen_s(device: Device, now: datetime) -> float:
+def _unseen_s(device: api.device.Device, now: datetime) -> float:
     ahead_s = until_s(device.last_seen, now)
     return _NEVER if ahead_s is None else -ahead_s
 
 
-def _status(device: Device, _now: datetime) -> int:
+def _status(device: api.device.Device, _now: datetime) -> int:
     return STATUSES.index(device.status) if device.status in STATUSES else len(STATUSES)
 
 
-SORT_KEYS: dict[str, Callable[[Device, datetime], Any]] = {
+SORT_KEYS: dict[str, Callable[[api.device.Device, datetime], Any]] = {
     "id": lambda device, _now: device.id,
     "profile": lambda device, _now: device.profile,
     "status": _status,

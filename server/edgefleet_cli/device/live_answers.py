@@ -13,8 +13,8 @@ from edgefleet_cli.core.api.device import Watch
 from edgefleet_cli.core.errors import DeviceNotShownError
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.api_client import part
 from edgefleet_cli.core.transport.reply import Reply, struct_of
+from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import milliseconds, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
@@ -29,12 +29,12 @@ _WHY = {
 
 
 def answer_text(line: Prediction) -> str:
-    """Return what a model said, for a table: its best labels with their scores, or its first numbers."""
+    """Return what a model answered, for a table: its best labels with their scores, or its first numbers."""
     if line.hidden:
         return "(kept on the device)"
     named = zip(line.labels, line.scores, strict=False)
-    told = ", ".join(f"{label} {_score(score)}".strip() for label, score in named)
-    return f"{told} (not finite)".strip() if line.nonfinite else told or "-"
+    shown = ", ".join(f"{label} {_score(score)}".strip() for label, score in named)
+    return f"{shown} (not finite)".strip() if line.nonfinite else shown or "-"
 
 
 def _score(score: float | None) -> str:
@@ -62,7 +62,7 @@ class LiveAnswers:
         self._api = session.api
         self._clock = session.clock
         self._note = session.out.note
-        self._patience = ServerRetry(session.out.note, session.clock)
+        self._retry = ServerRetry(session.out.note, session.clock)
         self._path = f"/devices/{part(device_id)}"
         self._device = device_id
         self._model = model
@@ -80,32 +80,28 @@ class LiveAnswers:
             self._note(f"{self._device} is {asked.status}: it shows nothing before it connects")
         yield self._ask(0.0)[1]
         while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
-            asked_again = self._patience.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)
+            asked_again = self._retry.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)
             if asked_again is None:
                 continue
             answer, lines = asked_again
             if answer.until is None:
-                self._patience.ask(self._watch, until_s=deadline_s)
-            self._heed(answer.state)
+                self._retry.ask(self._watch, until_s=deadline_s)
+            self._note_state(answer.state)
             yield lines
 
     def _watch(self) -> Watch:
-        return self._api.post(f"{self._path}:watch", {}, Watch).value
+        return self._api.post(f"{self._path}:watch", NOTHING, Watch).value
 
     def _ask(self, wait_s: float) -> tuple[Predictions, list[Reply[Prediction]]]:
         """Return what the server says of the watch, and each new line."""
         page = self._api.page(
-            f"{self._path}/predictions",
-            Prediction,
-            after_id=self._after_id,
-            model=self._model or None,
-            wait_s=wait_s,
+            f"{self._path}/predictions", Prediction, after_id=self._after_id, model=self._model or None, wait_s=wait_s
         )
         answer = struct_of(page.raw, Predictions)
         self._after_id = answer.last_id
         return answer, list(page.replies)
 
-    def _heed(self, state: str) -> None:
+    def _note_state(self, state: str) -> None:
         if state in _WHY:
             raise DeviceNotShownError(
                 f"{self._device} shows nothing", why=_WHY[state], next_step="see its own log: edge-agent predictions"
@@ -117,10 +113,10 @@ class LiveAnswers:
 
 def watch_device(session: Session, device_id: str, *, model: str, limit: int | None) -> bool:
     """Show what a device answers until `limit` lines were shown (True) or the time is up (False)."""
-    onlooker = LiveAnswers(session, device_id, model)
+    live = LiveAnswers(session, device_id, model)
     left = math.inf if limit is None else limit
     with _screen(session.out) as show:
-        for lines in onlooker.follow(wait_s=session.options.timeout_s):
+        for lines in live.follow(wait_s=session.options.timeout_s):
             new = lines if left == math.inf else lines[: int(left)]
             left -= len(new)
             show(new)
@@ -131,7 +127,7 @@ def watch_device(session: Session, device_id: str, *, model: str, limit: int | N
 
 @contextmanager
 def _screen(out: Output) -> Iterator[Callable[[list[Reply[Prediction]]], None]]:
-    """Yield what shows lines: a table that is drawn anew on a terminal, else one record a line."""
+    """Yield what shows lines: a table that is redrawn on a terminal, else one record a line."""
     if not out.is_live:
         yield _records(out)
         return

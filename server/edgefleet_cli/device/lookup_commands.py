@@ -4,21 +4,21 @@ rollouts, and see what one answers, live.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.device.render import device_sheet
+from edgefleet_cli.core.transport.reply import Page, Reply
+from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.device.device_filters import DeviceListFilter
+from edgefleet_cli.device.render import WHY, device_sheet
 from edgefleet_cli.render.format import pairs, text
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.reply import Page, Reply
-
+from edgefleet_cli.render.live_list import watch_list
+from edgefleet_protocol.labels import PIN_LABEL
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
@@ -55,24 +55,20 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it as it changes.")] = False,
 ) -> None:
     """List devices; with --watch until Ctrl-C (or --timeout: exit 8)."""
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.reply import Page
-    from edgefleet_cli.device.device_filters import DeviceListFilter
-
     session = Session.of(ctx)
     stale_s = None if stale is None else parse_duration_s(stale)
     choice = DeviceListFilter(selector, status, running, desired, stale_s, sort, limit)
     wanted = choice.server_selector()
 
-    def ask() -> Page[Device]:
+    def ask() -> Page[api.device.Device]:
         if not choice.is_looked_at_here:
-            return session.api.pages("/devices", Device, selector=wanted, sort=choice.server_sort(), limit=limit)
-        found = session.api.pages("/devices", Device, selector=wanted)
+            return session.api.pages(
+                "/devices", api.device.Device, selector=wanted, sort=choice.server_sort(), limit=limit
+            )
+        found = session.api.pages("/devices", api.device.Device, selector=wanted)
         return Page.of(choice.chosen(found.replies, session.clock.now()))
 
     if watch:
-        from edgefleet_cli.render.live_list import watch_list
-
         watch_list(session, ask, lambda: device_sheet(session.clock.now()))
         raise typer.Exit(EXIT_TIMEOUT)
     session.out.items(ask(), device_sheet(session.clock.now()))
@@ -80,17 +76,15 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
 
 def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Say why a device does not run what it should, and what would move it. Exit 1 when something is not as it should be."""
-    from edgefleet_cli.core.api.device import DeviceExplanation
-    from edgefleet_cli.core.transport.api_client import part
-    from edgefleet_cli.device.device_explain import WHY
-
     session = Session.of(ctx)
-    reply = session.api.get(f"/devices/{part(device_id)}/explain", DeviceExplanation)
-    told = reply.value
-    session.out.rows(reply.raw, told.items, WHY)
-    if told.pinned:
-        session.out.note(f"pinned: {told.pinned}; no rollout takes it along (`edgectl device unpin {device_id}`)")
-    raise typer.Exit(EXIT_OK if all(one.is_settled for one in told.items) else EXIT_FAILED)
+    reply = session.api.get(f"/devices/{part(device_id)}/explain", api.device.DeviceExplanation)
+    explanation = reply.value
+    session.out.rows(reply.raw, explanation.items, WHY)
+    if explanation.pinned:
+        session.out.note(
+            f"pinned: {explanation.pinned}; no rollout takes it along (`edgectl device unpin {device_id}`)"
+        )
+    raise typer.Exit(EXIT_OK if all(one.is_settled for one in explanation.items) else EXIT_FAILED)
 
 
 def pin(
@@ -103,8 +97,6 @@ def pin(
     reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, as the value of a label.")] = "by-hand",
 ) -> None:
     """Keep a device out of rollouts from now on, at what it runs or at RELEASE. A rollout that has begun with it goes on."""
-    from edgefleet_protocol.labels import PIN_LABEL
-
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: reason})
     if ref is not None:
@@ -116,25 +108,20 @@ def pin(
         if not answer.value.set:
             session.out.note(f"{device_id} is pinned, and does not get {ref}")
             raise typer.Exit(EXIT_FAILED)
-    told = f"{device_id} is pinned" + (f" at {ref}" if ref else "") + f": {reason}"
-    session.out.one(device, device_sheet(session.clock.now()), lambda _: session.out.note(told))
+    message = f"{device_id} is pinned" + (f" at {ref}" if ref else "") + f": {reason}"
+    session.out.one(device, device_sheet(session.clock.now()), lambda _: session.out.note(message))
 
 
 def unpin(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """Let a device take part in rollouts again, from the next one on."""
-    from edgefleet_protocol.labels import PIN_LABEL
-
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: None})
     sheet = device_sheet(session.clock.now())
     session.out.one(device, sheet, lambda one: session.out.note(f"{text(one.id)}: {pairs(one.labels)}"))
 
 
-def _label(session: Session, device_id: str, labels: dict[str, str | None]) -> Reply[Device]:
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.api_client import part
-
-    return session.api.patch(f"/devices/{part(device_id)}", {"labels": labels}, Device)
+def _label(session: Session, device_id: str, labels: dict[str, str | None]) -> Reply[api.device.Device]:
+    return session.api.patch(f"/devices/{part(device_id)}", api.device.DeviceIn(labels=labels), api.device.Device)
 
 
 def add_watch_command(app: typer.Typer) -> None:

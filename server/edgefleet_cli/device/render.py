@@ -6,16 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgefleet_cli.core import api
 from edgefleet_cli.render.format import age, error_text, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.device import Device, Latest, ReportedCandidate, Shadow, Window
 
-
-def device_sheet(now: datetime) -> Sheet[Device]:
+def device_sheet(now: datetime) -> Sheet[api.device.Device]:
     """Return how devices are listed; ages are counted from `now`."""
     return Sheet(
         "devices; enrol one with `edgectl device enroll`",
@@ -37,18 +35,18 @@ def device_sheet(now: datetime) -> Sheet[Device]:
     )
 
 
-def _models(device: Device) -> str:
+def _models(device: api.device.Device) -> str:
     shown = []
     for model in device.models:
         running = model.release or f"{model.model} -"
         phase = model.phase
-        beside = _beside(model.candidate)
-        shown.append((running if phase == "committed" else f"{running} ({phase})") + beside)
+        candidate = _candidate_text(model.candidate)
+        shown.append((running if phase == "committed" else f"{running} ({phase})") + candidate)
     return ", ".join(shown) or "-"
 
 
-def _beside(candidate: ReportedCandidate | None) -> str:
-    """Return what runs beside a model's active version, for its line."""
+def _candidate_text(candidate: api.device.ReportedCandidate | None) -> str:
+    """Return what runs next to a model's active version, for its line."""
     if not candidate:
         return ""
     share = f" {candidate.share_pct} %" if candidate.mode == "split" else ""
@@ -56,19 +54,19 @@ def _beside(candidate: ReportedCandidate | None) -> str:
     return f" + {candidate.mode}{share} {candidate.release}" + ("" if state == "running" else f" ({state})")
 
 
-def _desired(device: Device) -> str:
+def _desired(device: api.device.Device) -> str:
     return ", ".join(model.release for model in device.desired.models) or "-"
 
 
-def errors_of(device: Device) -> str:
+def errors_of(device: api.device.Device) -> str:
     """Return what a device refused and what went wrong with its models, `-` when nothing did."""
     refused = device.refused
     found = [f"{refused.code}: {refused.reason}"] if refused is not None else []
-    found += [told for model in device.models if (told := error_text(model.error_class, model.reason))]
+    found += [message for model in device.models if (message := error_text(model.error_class, model.reason))]
     return "; ".join(found) or "-"
 
 
-WINDOWS: list[Column[Window]] = [
+WINDOWS: list[Column[api.device.Window]] = [
     Column("model", lambda w: f"{w.model}@{w.version}", keep=True),
     Column("lane", lambda w: text(w.lane)),
     Column("window", lambda w: f"{w.length_s} s", right=True),
@@ -81,7 +79,7 @@ WINDOWS: list[Column[Window]] = [
     Column("memory", lambda w: size(w.worker_rss_bytes), right=True),
 ]
 
-SHADOWS: list[Column[tuple[Window, Shadow]]] = [
+SHADOWS: list[Column[tuple[api.device.Window, api.device.Shadow]]] = [
     Column("shadow", lambda w: f"{w[0].model}@{w[0].version}", keep=True),
     Column("compared", lambda w: text(w[1].compared), right=True),
     Column("agreement", lambda w: _ratio(w[1].agreement), right=True),
@@ -100,7 +98,7 @@ def _ratio(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def show_health(out: Output, telemetry: Latest, now: datetime) -> None:
+def show_health(out: Output, telemetry: api.device.Latest, now: datetime) -> None:
     """Write the newest figures."""
     out.heading(f"Health, {age(telemetry.received_at, now)} ago")
     out.fields(_system(telemetry.system))
@@ -130,3 +128,17 @@ def _system(system: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("temperature", "" if heat is None else f"{heat:.0f} °C"),
         *((name, size(system.get(key))) for name, key in sizes),
     ]
+
+
+WHY: Sheet[api.device.ModelExplanation] = Sheet(
+    "models on this device",
+    [
+        Column("model", lambda w: text(w.model), keep=True),
+        Column("should run", lambda w: text(w.wanted)),
+        Column("runs", lambda w: text(w.running)),
+        Column("why", lambda w: text(w.why)),
+        Column("next", lambda w: text(w.next)),
+        Column("rollout", lambda w: text(w.rollout), wide=True),
+    ],
+    lambda w: text(w.model),
+)

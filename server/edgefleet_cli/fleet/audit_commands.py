@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.options import time_of
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.access import Audit
-
 app = typer.Typer(help="The audit trail: who changed what, when, and what came of it.", no_args_is_help=True)
 
-SHEET: Sheet[Audit] = Sheet(
+SHEET: Sheet[api.access.Audit] = Sheet(
     "entries of the audit trail",
     [
         Column("id", lambda a: text(a.id), wide=True, right=True),
@@ -45,12 +44,11 @@ def list_entries(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
 ) -> None:
     """List who changed what, newest first; `-o csv` for a spreadsheet."""
-    from edgefleet_cli.core.api.access import Audit
-    from edgefleet_cli.core.transport.reply import Page
-
     session = Session.of(ctx)
     begin = None if since is None else time_of(since, session.clock.now())
-    found = takewhile(lambda one: begin is None or _at(one.value) >= begin, session.api.each("/audit", Audit))
+    found = takewhile(
+        lambda one: begin is None or _at(one.value) >= begin, session.api.each("/audit", api.access.Audit)
+    )
     chosen = (
         one
         for one in found
@@ -59,5 +57,5 @@ def list_entries(
     session.out.items(Page.of(islice(chosen, limit)), SHEET)
 
 
-def _at(entry: Audit) -> datetime:
+def _at(entry: api.access.Audit) -> datetime:
     return datetime.fromisoformat(entry.at)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_TIMEOUT, UsageError
 from edgefleet_cli.core.options import time_of
 from edgefleet_cli.core.session import Session
@@ -14,11 +14,7 @@ from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.output import Column
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.fleet import FleetSummary, ModelCount
-
 app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
-
 LAST = 50
 
 
@@ -59,9 +55,8 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
                 why="the list of what happened is chosen by --kind",
                 next_step="add -f, or use --kind",
             )
-        from edgefleet_cli.core.api.fleet import Event
 
-        session.out.items(session.api.pages("/events", Event, limit=limit or LAST, **filters), EVENTS)
+        session.out.items(session.api.pages("/events", api.fleet.Event, limit=limit or LAST, **filters), EVENTS)
         return
     from edgefleet_cli.fleet.follow import Follower, show_line
 
@@ -80,14 +75,12 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
 @app.command("summary")
 def summary(ctx: typer.Context) -> None:
     """Show counts of devices by status, profile and model version."""
-    from edgefleet_cli.core.api.fleet import FleetSummary
-
     session = Session.of(ctx)
-    figures = session.api.get("/fleet/summary", FleetSummary)
+    figures = session.api.get("/fleet/summary", api.fleet.FleetSummary)
     session.out.facts(figures.raw, lambda: _show(session, figures.value))
 
 
-MODELS: list[Column[ModelCount]] = [
+MODELS: list[Column[api.fleet.ModelCount]] = [
     Column("model", lambda m: text(m.model)),
     Column("version", lambda m: text(m.version)),
     Column("state", lambda m: text(m.state)),
@@ -95,13 +88,9 @@ MODELS: list[Column[ModelCount]] = [
 ]
 
 
-def _show(session: Session, figures: FleetSummary) -> None:
+def _show(session: Session, figures: api.fleet.FleetSummary) -> None:
     session.out.fields(
-        [
-            ("devices", text(figures.devices)),
-            ("status", pairs(figures.status)),
-            ("profiles", pairs(figures.profiles)),
-        ]
+        [("devices", text(figures.devices)), ("status", pairs(figures.status)), ("profiles", pairs(figures.profiles))]
     )
     if figures.models:
         session.out.heading("Models")

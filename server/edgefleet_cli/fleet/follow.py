@@ -20,7 +20,7 @@ from edgefleet_cli.render.output import Output, visible
 AGAIN_S = 1.0
 """After a stream has ended so long is waited before the next one."""
 SILENT_S = 45.0
-"""The server says something every 15 s; after so long without a word it counts as away."""
+"""The server sends something every 15 s; after so long without a line it counts as away."""
 LONGEST_S = 900.0
 LATE_IDS = 1000
 """An event may be committed after this many later ones (10 s of a busy server), and is not missed all the same."""
@@ -31,7 +31,7 @@ _END: Final = Reply({}, Event)
 class Follower:
     """Yields events. `filters` are those of the API: `rollout`, `kind`, `device`, `type`, and `since`, a time in RFC 3339.
 
-    The list of the last events may hold one whose forerunner is not committed yet; what the stream tells after an id never does. So
+    The list of the last events may hold one whose forerunner is not committed yet; what the stream sends after an id never does. So
     following begins before the last events, goes by the stream only, and what was seen already is left out.
     """
 
@@ -41,7 +41,7 @@ class Follower:
         self._filters = {name: value for name, value in filters.items() if name != "type"}
         self._stream_filters = {name: value for name, value in filters.items() if name != "since"}
         self._since = datetime.fromisoformat(filters["since"]) if filters.get("since") else None
-        self._patience = ServerRetry(out.note, clock)
+        self._retry = ServerRetry(out.note, clock)
         self._seen: set[int] = set()
         self._after_id = 0
 
@@ -70,16 +70,16 @@ class Follower:
         return max(0, newest[0].id - LATE_IDS) if newest else 0
 
     def _is_wanted(self, event: Event) -> bool:
-        told = event.received_at
-        return self._since is None or not told or datetime.fromisoformat(told) >= self._since
+        received_at = event.received_at
+        return self._since is None or not received_at or datetime.fromisoformat(received_at) >= self._since
 
     def _new_ones(self, deadline_s: float) -> Iterator[Reply[Event]]:
-        """Yield what the stream tells; when it ends or the server is away, another one goes on from there."""
+        """Yield what the stream sends; when it ends or the server is away, another one goes on from there."""
         stream: Iterator[Reply[Event]] | None = None
         while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             if stream is None:
                 stream = self._stream(left_s)
-            item = self._patience.ask(partial(next, stream, _END), until_s=deadline_s)
+            item = self._retry.ask(partial(next, stream, _END), until_s=deadline_s)
             if item is None or item is _END:
                 if item is _END:
                     self._clock.sleep(min(AGAIN_S, max(0.0, deadline_s - self._clock.monotonic_s())))

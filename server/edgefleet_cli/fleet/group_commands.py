@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.fleet import Group
 
 app = typer.Typer(help="Groups: saved selectors, for `group=NAME` in any selector.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
 
-SHEET: Sheet[Group] = Sheet(
+SHEET: Sheet[api.fleet.Group] = Sheet(
     "groups; save one with `edgectl group create NAME -l SELECTOR`",
     [
         Column("name", lambda g: text(g.name), keep=True),
@@ -42,11 +40,9 @@ def create(
     ],
 ) -> None:
     """Save a selector under a name."""
-    from edgefleet_cli.core.api.fleet import Group
-
     session = Session.of(ctx)
-    group = session.api.post("/groups", {"name": name, "selector": selector}, Group)
-    session.out.one(group, SHEET, lambda entry: _show(session, entry))
+    group = session.api.post("/groups", api.fleet.GroupIn(name=name, selector=selector), api.fleet.Group)
+    session.out.one(group, SHEET)
 
 
 @app.command("change")
@@ -61,54 +57,38 @@ def change(
     ],
 ) -> None:
     """Give a group another selector; refused while an open rollout names it."""
-    from edgefleet_cli.core.api.fleet import Group
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    group = session.api.patch(f"/groups/{part(name)}", {"selector": selector}, Group)
-    session.out.one(group, SHEET, lambda entry: _show(session, entry))
+    group = session.api.patch(f"/groups/{part(name)}", api.fleet.GroupChangeIn(selector=selector), api.fleet.Group)
+    session.out.one(group, SHEET)
 
 
 @app.command("list")
 def list_groups(ctx: typer.Context) -> None:
     """List groups with how many devices each has now."""
-    from edgefleet_cli.core.api.fleet import Group
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/groups", Group), SHEET)
+    session.out.items(session.api.pages("/groups", api.fleet.Group), SHEET)
 
 
 @app.command("show")
 def show(ctx: typer.Context, name: Name) -> None:
     """Show a group."""
-    from edgefleet_cli.core.api.fleet import Group
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    session.out.one(session.api.get(f"/groups/{part(name)}", Group), SHEET, lambda entry: _show(session, entry))
-
-
-def _show(session: Session, group: Group) -> None:
-    session.out.fields((column.header, column.cell(group)) for column in SHEET.columns)
+    session.out.one(session.api.get(f"/groups/{part(name)}", api.fleet.Group), SHEET)
 
 
 @app.command("members")
 def members(ctx: typer.Context, name: Name) -> None:
     """List the devices that are in a group now."""
-    from edgefleet_cli.core.api.device import Device
-    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.render import device_sheet
 
     session = Session.of(ctx)
-    page = session.api.pages(f"/groups/{part(name)}/members", Device)
+    page = session.api.pages(f"/groups/{part(name)}/members", api.device.Device)
     session.out.items(page, device_sheet(session.clock.now()))
 
 
 @app.command("delete")
 def delete(ctx: typer.Context, name: Name) -> None:
     """Forget a group; its devices stay as they are."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     session.confirm(f"Delete the group {name}? Selectors that name it are refused then.")
     session.api.delete(f"/groups/{part(name)}")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET, Struct
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.fleet import Event
 
 _TRANSITIONS = frozenset({"rollout", "stage", "assignment"})
 
@@ -31,7 +29,7 @@ class Detail(Struct, frozen=True, rename={"origin": "from"}):
     code: Any = None
 
 
-def what(event: Event) -> str:
+def what(event: api.fleet.Event) -> str:
     """Return an event in a few words; what is left out is in `-o wide` and `-o json`."""
     detail = struct_of(event.detail, Detail)
     return _transition(detail) if event.kind in _TRANSITIONS and detail.to is not UNSET else _report(detail)
@@ -40,10 +38,10 @@ def what(event: Event) -> str:
 def _transition(detail: Detail) -> str:
     """Return `canary/generic-x86_64-ort soaking → passed by engine: 4 of 4 healthy`."""
     place = "/".join(text(part) for part in (detail.stage, detail.stratum) if part not in {None, ""})
-    told = f"{detail.origin} → {detail.to}" if detail.origin else f"→ {detail.to}"
+    shown = f"{detail.origin} → {detail.to}" if detail.origin else f"→ {detail.to}"
     if detail.to == "regressed":
-        told += " (it had finished, and turned out bad)"
-    words = [place, told, f"by {detail.actor}" if detail.actor else ""]
+        shown += " (it had finished, and turned out bad)"
+    words = [place, shown, f"by {detail.actor}" if detail.actor else ""]
     reasons = [str(part) for part in (detail.error_class, detail.reason) if part]
     return ": ".join([" ".join(word for word in words if word), *reasons])
 
@@ -52,11 +50,11 @@ def _report(detail: Detail) -> str:
     """Return release, phase, error and reason of what a device reported."""
     target = str(detail.target or "")
     release = "@".join(target.split("/")[:2]) if target.count("/") == 2 else ""
-    told = " ".join(str(word) for word in (release, detail.phase, detail.error_class, detail.code) if word)
-    return f"{told}: {detail.reason}" if told and detail.reason else str(detail.reason or told or "-")
+    shown = " ".join(str(word) for word in (release, detail.phase, detail.error_class, detail.code) if word)
+    return f"{shown}: {detail.reason}" if shown and detail.reason else str(detail.reason or shown or "-")
 
 
-EVENTS: Sheet[Event] = Sheet(
+EVENTS: Sheet[api.fleet.Event] = Sheet(
     "events",
     [
         Column("at", lambda e: moment(e.at), keep=True),

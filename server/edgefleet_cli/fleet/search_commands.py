@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.fleet import Hit
 
 _SHOW = {
     "device": "edgectl device show",
@@ -20,7 +18,7 @@ _SHOW = {
     "rollout": "edgectl rollout show",
     "group": "edgectl group show",
 }
-SHEET: Sheet[Hit] = Sheet(
+SHEET: Sheet[api.fleet.Hit] = Sheet(
     "things of that name",
     [
         Column("kind", lambda f: text(f.kind), keep=True),
@@ -38,7 +36,5 @@ def search(
     limit: Annotated[int | None, typer.Option("--limit", min=1, max=50, help="At most this many of each kind.")] = None,
 ) -> None:
     """Find devices, models, releases, rollouts and groups by a part of their name."""
-    from edgefleet_cli.core.api.fleet import Hit
-
     session = Session.of(ctx)
-    session.out.items(session.api.page("/search", Hit, q=words, limit=limit), SHEET)
+    session.out.items(session.api.page("/search", api.fleet.Hit, q=words, limit=limit), SHEET)

@@ -29,7 +29,7 @@ def top(ctx: typer.Context) -> None:
 
     wait_s = session.options.timeout_s
     deadline_s = math.inf if wait_s is None else clock.monotonic_s() + wait_s
-    patience = ServerRetry(out.note, clock)
+    retry = ServerRetry(out.note, clock)
     with Live(console=out.data, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             live.update(drawn(out, seen, clock.now()), refresh=True)
@@ -37,5 +37,5 @@ def top(ctx: typer.Context) -> None:
             if left_s <= 0:
                 break
             clock.sleep(min(EVERY_S, left_s))
-            seen = patience.ask(lambda: look.look(clock.now()), until_s=deadline_s) or seen
+            seen = retry.ask(lambda: look.look(clock.now()), until_s=deadline_s) or seen
     raise typer.Exit(EXIT_TIMEOUT)

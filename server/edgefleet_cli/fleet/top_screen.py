@@ -14,8 +14,9 @@ from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.fleet import Event, FleetSummary
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.errors import ApiError
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document, Page, Reply, reply_of
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.device.render import errors_of
 from edgefleet_cli.device.telemetry.trends import trends, windows_of
 from edgefleet_cli.fleet.render import EVENTS
@@ -44,7 +45,7 @@ _ROLLOUTS: tuple[Column[Rollout], ...] = (
 
 
 class DeviceRow(Struct, frozen=True, omit_defaults=True):
-    """One device and, where it has told figures, one of its models."""
+    """One device and, where it has reported figures, one of its models."""
 
     id: str
     status: str

@@ -25,7 +25,7 @@ _STAGES = frozenset({"none", "staging", "production", "archived", "latest"})
 
 @dataclass(frozen=True)
 class MlflowAddress:
-    """A model of a registry, by alias, by version, or by the version that an alias stood for when it was asked ("" = not said)."""
+    """A model of a registry, by alias, by version, or by the version that an alias stood for when it was asked ("" = not given)."""
 
     name: str
     alias: str = ""
@@ -42,7 +42,7 @@ class MlflowAddress:
 
 @dataclass(frozen=True)
 class HttpAddress:
-    """A file by HTTP. sha256: what it must have, "" when nobody said. `url` has no fragment and may hold secrets."""
+    """A file by HTTP. sha256: what it must have, "" when it is not given. `url` has no fragment and may hold secrets."""
 
     url: str
     sha256: str = ""

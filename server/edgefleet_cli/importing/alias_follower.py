@@ -3,13 +3,13 @@
 What was seen is kept in a file, so that a restart repeats nothing and an operator's own rollout is never overruled: only a
 *change* of the alias acts. Without the file, a version counts as seen when the server has a rollout of it to these devices.
 
-1. Ask the registry. The same version as last time: nothing to do but to tell it of a rollout that ended.
+1. Ask the registry. The same version as last time: nothing to do but to report a rollout that ended to it.
 2. Another one: publish it (the server knows it again if it did that before), start the rollout, remember both.
-3. Refused by the gate, or a rollout that cannot start: told, tagged, remembered. The next change of the alias goes on.
-4. Registry or server away: told once, asked again, later each time.
+3. Refused by the gate, or a rollout that cannot start: reported, tagged, remembered. The next change of the alias goes on.
+4. Registry or server away: reported once, asked again, later each time.
 
 One program at a time works with a file of what was seen (`alone`): two that look at once would both find the alias moved. The lock is
-a file beside it, since that file itself is replaced with each write; the system lets go of it whatever ends the program.
+a file next to it, since that file itself is replaced with each write; the system lets go of it whatever ends the program.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from edgefleet_cli.core.errors import (
 )
 from edgefleet_cli.core.files import write_whole
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.api_client import part
 from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.importing.addresses import MlflowAddress, parse_address
 from edgefleet_cli.importing.mlflow import Registry, RegistryUnreachableError
 from edgefleet_cli.importing.resolver import fetch_context_of, resolved
-from edgefleet_cli.importing.write_back import ROLLOUT_TAG, tags_of, tell_of_release, tell_registry
+from edgefleet_cli.importing.write_back import ROLLOUT_TAG, report_release, report_to_registry, tags_of
 from edgefleet_cli.release.conversion.conversion_options import make_request
 from edgefleet_cli.release.publisher import DEFAULT_WAIT_S, Publisher
 from edgefleet_cli.release.render import failures, is_over
@@ -69,7 +69,7 @@ class FollowOptions:
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen last. rollout: the id of the last one that was started; is_settled: its end was told to the registry."""
+    """What was seen last. rollout: the id of the last one that was started; is_settled: its end was reported to the registry."""
 
     version: str = ""
     rollout: str = ""
@@ -108,13 +108,13 @@ class FollowedError(CliError):
 @contextmanager
 def alone(file: Path) -> Iterator[None]:
     """Be the only one to work with a file of what was seen, while the block runs. Raises FollowedError, UnreadableFileError."""
-    beside = file.with_name(f"{file.name}.lock")
+    lock_file = file.with_name(f"{file.name}.lock")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = beside.open("a", encoding="utf-8")
+        lock = lock_file.open("a", encoding="utf-8")
     except OSError as error:
         raise UnreadableFileError(
-            f"cannot write {beside}", why=error.strerror or str(error), next_step="give another --state"
+            f"cannot write {lock_file}", why=error.strerror or str(error), next_step="give another --state"
         ) from error
     with lock:
         try:
@@ -168,7 +168,7 @@ class AliasFollower:
         if not release.bundles:
             reasons = "; ".join(f"{one.profile}: {one.reason}" for one in failures(release))
             return self._refused(release, replace(seen, version=version), f"no bundle was signed: {reasons}")
-        tell_of_release(self._session, release, self._following.mlflow_url)
+        report_release(self._session, release, self._following.mlflow_url)
         try:
             rollout = self._rollout_of(version, seen) or self._rollouts.create(self._document(release.ref)).value
         except ApiError as error:
@@ -176,12 +176,12 @@ class AliasFollower:
                 raise
             return self._refused(release, replace(seen, version=version), f"{error.message}: {error.why}")
         self._keep(Seen(version, rollout.id))
-        tell_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
+        report_to_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
         self._session.out.note(f"rollout {rollout.id} of {release.ref} is {rollout.state}")
         return True
 
     def _document(self, ref: str) -> Document:
-        """Return the rollout of a release: it waits for one that is under way to the same devices, whoever began that."""
+        """Return the rollout of a release: it waits for one that is under way to the same devices, no matter which command began that."""
         wanted = self._following
         document = from_flags(replace(wanted.rollout, release=ref, selector=wanted.selector))
         spec = {**document["spec"], "supersede": wanted.supersede}
@@ -241,12 +241,12 @@ class AliasFollower:
         if is_final(rollout):
             release = self._session.api.get(f"/releases/{part(rollout.release)}", Release).value
             self._session.out.note(f"rollout {seen.rollout} of {rollout.release} is {rollout.state}")
-            tell_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
+            report_to_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
             self._keep(replace(seen, is_settled=True))
 
     def _refused(self, release: Release, seen: Seen, why: str) -> bool:
         self._session.out.note(f"{release.ref} is not rolled out: {why}")
-        tell_registry(self._session, release, {ROLLOUT_TAG: f"refused: {why}"[:500]}, self._following.mlflow_url)
+        report_to_registry(self._session, release, {ROLLOUT_TAG: f"refused: {why}"[:500]}, self._following.mlflow_url)
         self._keep(seen)
         return False
 

@@ -1,4 +1,4 @@
-"""`edgectl import`: models that live in a registry: look, follow an alias, tell the registry what became of a release."""
+"""`edgectl import`: models that live in a registry: look, follow an alias, report to the registry what became of a release."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Page
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
 
 app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, write back.", no_args_is_help=True)
-
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS, or mlflow:/NAME/VERSION.")]
 To = Annotated[
     str,
@@ -140,9 +140,9 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
 
 
 def _rollout(strategy: str | None, stages: str | None, soak: str | None) -> RolloutFlags:
-    """Return how each version goes out, canary when nothing is said. Raises UsageError before anything is followed."""
-    is_said = strategy is not None or stages is not None or soak is not None
-    rollout = RolloutFlags("", "", stages=stages, soak=soak, strategy=strategy if is_said else "canary")
+    """Return how each version goes out, canary when nothing is given. Raises UsageError before anything is followed."""
+    is_given = strategy is not None or stages is not None or soak is not None
+    rollout = RolloutFlags("", "", stages=stages, soak=soak, strategy=strategy if is_given else "canary")
     from_flags(rollout)
     return rollout
 
@@ -156,20 +156,17 @@ def write_back(
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
     """Tell the registry how the rollout of a version of it stands: tags edge.rollout and, once finished, edge.deployed."""
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.api.rollout import Rollout
-    from edgefleet_cli.core.transport.api_client import part
-    from edgefleet_cli.importing.write_back import tags_of, tell_registry
+    from edgefleet_cli.importing.write_back import report_to_registry, tags_of
 
     session = Session.of(ctx)
-    rollout = session.api.get(f"/rollouts/{part(rollout_id)}", Rollout).value
-    release = session.api.get(f"/releases/{part(rollout.release)}", Release).value
+    rollout = session.api.get(f"/rollouts/{part(rollout_id)}", api.rollout.Rollout).value
+    release = session.api.get(f"/releases/{part(rollout.release)}", api.release.Release).value
     if release.lineage.get("registry") != "mlflow":
         raise UsageError(
             f"{rollout.release} comes from no registry",
             why="it was published from a file or another address",
             next_step="`edgectl release show` tells where it came from",
         )
-    if not tell_registry(session, release, tags_of(rollout), mlflow_url):
+    if not report_to_registry(session, release, tags_of(rollout), mlflow_url):
         raise typer.Exit(EXIT_FAILED)
     session.out.note(f"told: {', '.join(f'{key}={value}' for key, value in tags_of(rollout).items())}")

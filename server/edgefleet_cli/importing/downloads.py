@@ -23,28 +23,28 @@ _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(?:\d{1,19}|\*)")
 
 
 class _AgainError(Exception):
-    """What came cannot be used; the next try begins anew."""
+    """What came cannot be used; the next try begins from the start."""
 
 
 @dataclass
 class Downloader:
-    """Downloads with one HTTP client. tell: hears of each try that failed. headers: sent to the first host only."""
+    """Downloads with one HTTP client. note: called for each try that failed. headers: sent to the first host only."""
 
     http: httpx.Client
     clock: SystemClock
-    tell: Callable[[str], None]
+    note: Callable[[str], None]
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def fetch(self, url: str, file: Path, budget: Budget) -> Mapping[str, str]:
         """Write what is at `url` into `file` and return the headers of the last answer.
 
-        What of `file` is there already is kept when `FILE.etag` beside it says which version it belongs to and the server still
+        What of `file` is there already is kept when `FILE.etag` next to it says which version it belongs to and the server still
         has that one. Raises ImportFailedError, ImportTooLargeError.
         """
         counted = 0
         for attempt in range(1, TRIES + 1):
             try:
-                with self._opened(url, _wish(file)) as response:
+                with self._opened(url, _range_headers(file)) as response:
                     start = _start(response, file)
                     _remember(file, response)
                     budget.take(start - counted)
@@ -58,24 +58,26 @@ class Downloader:
                     _note(file).unlink(missing_ok=True)
                     return dict(response.headers)
             except (httpx.TransportError, _AgainError) as error:
-                told = str(error) or type(error).__name__
+                cause = str(error) or type(error).__name__
                 if attempt == TRIES:
                     raise ImportFailedError(
                         f"the download from {_host(url)} broke off {TRIES} times",
-                        why=told,
+                        why=cause,
                         next_step="run the same command again; what came is kept where the server lets a download go on",
                     ) from error
-                self.tell(f"the download from {_host(url)} broke off after {counted} bytes ({told}); trying again")
+                self.note(f"the download from {_host(url)} broke off after {counted} bytes ({cause}); trying again")
                 self.clock.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
         raise AssertionError("every try returns or raises")
 
     @contextlib.contextmanager
-    def _opened(self, url: str, wish: Mapping[str, str]) -> Iterator[httpx.Response]:
+    def _opened(self, url: str, range_headers: Mapping[str, str]) -> Iterator[httpx.Response]:
         """Yield the answer behind redirects. Raises ImportFailedError for a refusal, _AgainError for one that may pass."""
         here = url
         for _ in range(MAX_REDIRECTS + 1):
             own = self.headers if _host(here) == _host(url) else {}
-            with self.http.stream("GET", here, headers={"accept-encoding": "identity", **own, **wish}) as response:
+            with self.http.stream(
+                "GET", here, headers={"accept-encoding": "identity", **own, **range_headers}
+            ) as response:
                 if response.has_redirect_location:
                     here = _behind(here, response.headers["location"])
                     continue
@@ -122,7 +124,7 @@ def _behind(url: str, location: str) -> str:
     return target
 
 
-def _wish(file: Path) -> dict[str, str]:
+def _range_headers(file: Path) -> dict[str, str]:
     """Return the headers that ask for the rest of a file that is there in part."""
     try:
         have, etag = file.stat().st_size, _note(file).read_text(encoding="utf-8")

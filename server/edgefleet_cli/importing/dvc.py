@@ -24,13 +24,13 @@ class DvcMissingError(CliError):
     code = "cli.missing_part"
 
 
-def fetch_dvc(address: DvcAddress, folder: Path, ways: FetchContext) -> Fetched:
+def fetch_dvc(address: DvcAddress, folder: Path, context: FetchContext) -> Fetched:
     """Return the file or folder that DVC tracks. Raises DvcMissingError, ImportFailedError."""
     place = place_for(folder, address.path.rstrip("/").rpartition("/")[2])
     rev = ["--rev", address.rev] if address.rev else []
-    command = [*_program(ways), "get", *rev, "--out", str(place), "--", address.repo, address.path]
-    ways.tell(f"dvc get {address}")
-    environment = {**ways.environ, "DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0"}
+    command = [*_program(context), "get", *rev, "--out", str(place), "--", address.repo, address.path]
+    context.note(f"dvc get {address}")
+    environment = {**context.environ, "DVC_NO_ANALYTICS": "1", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=WAIT_S, check=False, env=environment,
@@ -47,13 +47,13 @@ def fetch_dvc(address: DvcAddress, folder: Path, ways: FetchContext) -> Fetched:
             why=" ".join(lines[-2:])[:400],
             next_step=f"run by hand: dvc get {' '.join([*rev, address.repo, address.path])}",
         )
-    check_plain(place, ways)
+    check_plain(place, context)
     commit = commit_of(address.repo, address.rev)
-    told = {"uri": str(address), "dvc_path": address.path, "dvc_rev": address.rev or commit, "git_commit": commit}
-    return Fetched(place, {key: value[:500] for key, value in told.items() if value})
+    facts = {"uri": str(address), "dvc_path": address.path, "dvc_rev": address.rev or commit, "git_commit": commit}
+    return Fetched(place, {key: value[:500] for key, value in facts.items() if value})
 
 
-def check_plain(place: Path, ways: FetchContext) -> None:
+def check_plain(place: Path, context: FetchContext) -> None:
     """Count what came, and refuse links: one could lead to any file of this machine. Raises ImportFailedError."""
     entries = [place, *(Path(root) / name for root, folders, files in os.walk(place) for name in (*folders, *files))]
     for entry in entries:
@@ -62,12 +62,12 @@ def check_plain(place: Path, ways: FetchContext) -> None:
                 f"{entry.name} is a link", why="links are not followed", next_step="track the file itself with DVC"
             )
         if entry.is_file():
-            ways.budget.take_file()
-            ways.budget.take(entry.stat().st_size)
+            context.budget.take_file()
+            context.budget.take(entry.stat().st_size)
 
 
-def _program(ways: FetchContext) -> list[str]:
-    named = ways.environ.get(PROGRAM)
+def _program(context: FetchContext) -> list[str]:
+    named = context.environ.get(PROGRAM)
     found = named or shutil.which("dvc")
     if found:
         return [found]

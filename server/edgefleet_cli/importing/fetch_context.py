@@ -17,11 +17,8 @@ from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import CliError, UsageError
 
 MAX_FILES: Final = 2000
-
 DEFAULT_MAX_BYTES: Final = 4 * 1024**3
-
 LIMIT_VARIABLE: Final = "EDGECTL_IMPORT_MAX_BYTES"
-
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,127}")
 """As the server takes the files of a source."""
 
@@ -132,6 +129,6 @@ class FetchContext:
 
     budget: Budget
     clock: SystemClock
-    tell: Callable[[str], None]
+    note: Callable[[str], None]
     environ: Mapping[str, str]
     mlflow_url: str = ""

@@ -15,7 +15,7 @@ from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, WrongDi
 from edgefleet_cli.release.conversion.model_files import MODEL_SUFFIXES, describe
 
 
-def fetch_http(address: HttpAddress, folder: Path, ways: FetchContext) -> Fetched:
+def fetch_http(address: HttpAddress, folder: Path, context: FetchContext) -> Fetched:
     """Return the file at an address, in `folder`.
 
     It is kept in the user's cache while it comes, so that the same command goes on where the last one broke off. Certificates:
@@ -32,7 +32,7 @@ def fetch_http(address: HttpAddress, folder: Path, ways: FetchContext) -> Fetche
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     part = cache / f"{hashlib.sha256(f'{address.url}#{address.sha256}'.encode()).hexdigest()[:32]}.part"
     with httpx.Client(timeout=TIMEOUT) as http:
-        headers = Downloader(http, ways.clock, ways.tell).fetch(address.url, part, ways.budget)
+        headers = Downloader(http, context.clock, context.note).fetch(address.url, part, context.budget)
     part.replace(place)
     came = describe(place, place.name).sha256
     if address.sha256 and came != address.sha256:
@@ -41,5 +41,5 @@ def fetch_http(address: HttpAddress, folder: Path, ways: FetchContext) -> Fetche
             why=f"its sha256 is {came}, the address says {address.sha256}",
             next_step="find out who changed it; nothing was published",
         )
-    told = {"etag": headers.get("etag"), "last_modified": headers.get("last-modified"), "sha256": came}
-    return Fetched(place, {"uri": str(address)} | {key: value[:500] for key, value in told.items() if value})
+    facts = {"etag": headers.get("etag"), "last_modified": headers.get("last-modified"), "sha256": came}
+    return Fetched(place, {"uri": str(address)} | {key: value[:500] for key, value in facts.items() if value})

@@ -90,10 +90,10 @@ class _Problem(Struct, frozen=True):
 class Registry:
     """A registry at one address. Blocking; use as a context manager."""
 
-    def __init__(self, ways: FetchContext) -> None:
-        env = ways.environ
-        self._ways = ways
-        self.url = (ways.mlflow_url or env.get("MLFLOW_TRACKING_URI") or "").rstrip("/")
+    def __init__(self, context: FetchContext) -> None:
+        env = context.environ
+        self._context = context
+        self.url = (context.mlflow_url or env.get("MLFLOW_TRACKING_URI") or "").rstrip("/")
         if urlsplit(self.url).scheme not in {"http", "https"}:
             raise UsageError(
                 "no MLflow server is named" if not self.url else f"{self.url!r} is no MLflow server",
@@ -132,12 +132,12 @@ class Registry:
         if model.run_id:
             run = _object(_object(self._call("GET", "runs/get", run_id=model.run_id), "run"), "data")
             commit = struct_of(run, _Tagged).named().get("mlflow.source.git.commit", "")
-        told = {
+        facts = {
             "uri": f"mlflow:/{model.name}/{model.version}", "registry": "mlflow", "registry_model": model.name,
             "version": model.version, "alias": address.alias, "run_id": model.run_id, "git_commit": commit,
             "registry_url": self._shown_url(),
         }  # fmt: skip
-        return {key: value[:500] for key, value in told.items() if value}
+        return {key: value[:500] for key, value in facts.items() if value}
 
     def fetch(self, model: ModelVersion, folder: Path) -> Path:
         """Write the files of a version below `folder` and return the folder of the model."""
@@ -171,7 +171,7 @@ class Registry:
         elif parts.scheme == "s3":
             from edgefleet_cli.importing.s3 import fetch_folder
 
-            fetch_folder(S3Address(parts.netloc, f"{parts.path.strip('/')}/"), into, self._ways)
+            fetch_folder(S3Address(parts.netloc, f"{parts.path.strip('/')}/"), into, self._context)
         else:
             raise ImportFailedError(
                 f"the registry keeps this version at {parts.scheme or 'a path'}:, which is not read from here",
@@ -195,11 +195,11 @@ class Registry:
             if entry.is_dir:
                 self._walk(root, inner, into, depth + 1)
                 continue
-            self._ways.budget.take_file()
-            self._ways.budget.announce(int(entry.file_size or 0))
+            self._context.budget.take_file()
+            self._context.budget.announce(int(entry.file_size or 0))
             url = f"{self.url}{_ARTIFACTS}/{quote(f'{root}/{inner}')}"
-            Downloader(self._http, self._ways.clock, self._ways.tell, self._headers).fetch(
-                url, place, self._ways.budget
+            Downloader(self._http, self._context.clock, self._context.note, self._headers).fetch(
+                url, place, self._context.budget
             )
 
     def _call(self, method: str, path: str, **given: str) -> Answer:
@@ -229,26 +229,26 @@ class Registry:
 
     def _problem(self, response: httpx.Response, answer: Answer) -> CliError:
         problem = struct_of(answer, _Problem)
-        code, told = str(problem.error_code or ""), " ".join(str(problem.message or "").split())[:300]
+        code, message = str(problem.error_code or ""), " ".join(str(problem.message or "").split())[:300]
         if code == "RESOURCE_DOES_NOT_EXIST":
             return NotInRegistryError(
-                told or "the registry has no such model",
+                message or "the registry has no such model",
                 why=f"at {self._shown_url()}",
                 next_step="check name, alias and version",
             )
         if response.status_code in {401, 403}:
             return ImportFailedError(
                 f"the MLflow server answers {response.status_code}",
-                why=told or "it wants credentials, or others",
+                why=message or "it wants credentials, or others",
                 next_step="set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
             )
         if response.status_code >= 500:
             return RegistryUnreachableError(
-                f"the MLflow server answers {response.status_code}", why=told or code, next_step="look at its log"
+                f"the MLflow server answers {response.status_code}", why=message or code, next_step="look at its log"
             )
         return ImportFailedError(
             f"the MLflow server answers {response.status_code}",
-            why=told or f"it is not an MLflow server's answer: {response.text[:120]!r}",
+            why=message or f"it is not an MLflow server's answer: {response.text[:120]!r}",
             next_step="check --mlflow-url",
         )
 
@@ -257,9 +257,9 @@ class Registry:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def fetch_mlflow(address: MlflowAddress, folder: Path, ways: FetchContext) -> Fetched:
+def fetch_mlflow(address: MlflowAddress, folder: Path, context: FetchContext) -> Fetched:
     """Return the files that an address stands for now. Raises ImportFailedError."""
-    with Registry(ways) as registry:
+    with Registry(context) as registry:
         model = registry.resolve(address)
         lineage = registry.lineage(model, address)
         return Fetched(registry.fetch(model, folder), lineage)

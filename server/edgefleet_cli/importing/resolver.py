@@ -9,13 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.importing.addresses import (
-    Address,
-    DvcAddress,
-    HttpAddress,
-    MlflowAddress,
-    S3Address,
-)
+from edgefleet_cli.importing.addresses import Address, DvcAddress, HttpAddress, MlflowAddress, S3Address
 from edgefleet_cli.importing.fetch_context import FetchContext, Fetched, ImportFailedError, budget_from
 from edgefleet_cli.release.conversion.model_files import locate
 
@@ -45,25 +39,25 @@ def fetch_context_of(
     return FetchContext(budget_from(env), session.clock, session.out.note, env, mlflow_url or "")
 
 
-def fetch(address: Address, folder: Path, ways: FetchContext) -> Fetched:
+def fetch(address: Address, folder: Path, context: FetchContext) -> Fetched:
     """Fetch what an address stands for into `folder`. Raises ImportFailedError and what the sources raise."""
     try:
         if isinstance(address, MlflowAddress):
             from edgefleet_cli.importing.mlflow import fetch_mlflow
 
-            return fetch_mlflow(address, folder, ways)
+            return fetch_mlflow(address, folder, context)
         if isinstance(address, HttpAddress):
             from edgefleet_cli.importing.http_source import fetch_http
 
-            return fetch_http(address, folder, ways)
+            return fetch_http(address, folder, context)
         if isinstance(address, S3Address):
             from edgefleet_cli.importing.s3 import fetch_s3
 
-            return fetch_s3(address, folder, ways)
+            return fetch_s3(address, folder, context)
         assert isinstance(address, DvcAddress)
         from edgefleet_cli.importing.dvc import fetch_dvc
 
-        return fetch_dvc(address, folder, ways)
+        return fetch_dvc(address, folder, context)
     except OSError as error:  # a full disk, or names of the source that get in each other's way
         raise ImportFailedError(
             f"cannot write what {address} holds",

@@ -25,12 +25,12 @@ _CHUNK = 1024 * 1024
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
-def fetch_s3(address: S3Address, folder: Path, ways: FetchContext) -> Fetched:
+def fetch_s3(address: S3Address, folder: Path, context: FetchContext) -> Fetched:
     """Return an object, or all objects below a prefix. Raises ImportFailedError, UsageError, MissingPartError."""
     if address.is_folder:
         into = folder / (address.key.strip("/").rpartition("/")[2] or address.bucket)
         into.mkdir()
-        fetch_folder(address, into, ways)
+        fetch_folder(address, into, context)
         return Fetched(into, {"uri": str(address)})
     place = place_for(folder, address.key.rpartition("/")[2])
     if place.suffix.lower() not in MODEL_SUFFIXES:
@@ -39,7 +39,7 @@ def fetch_s3(address: S3Address, folder: Path, ways: FetchContext) -> Fetched:
             why=f"expected one of {', '.join(sorted(MODEL_SUFFIXES))}",
             next_step="a folder is written with a slash at its end: s3://BUCKET/FOLDER/",
         )
-    facts = _fetch(_store(address, ways.environ), address.key, place, ways)
+    facts = _fetch(_store(address, context.environ), address.key, place, context)
     came = describe(place, place.name).sha256
     if address.sha256 and came != address.sha256:
         raise WrongDigestError(
@@ -50,9 +50,9 @@ def fetch_s3(address: S3Address, folder: Path, ways: FetchContext) -> Fetched:
     return Fetched(place, {"uri": str(address), "sha256": came, **facts})
 
 
-def fetch_folder(address: S3Address, into: Path, ways: FetchContext) -> None:
+def fetch_folder(address: S3Address, into: Path, context: FetchContext) -> None:
     """Write every object below a prefix into `into`. Raises ImportFailedError."""
-    store, prefix, count = _store(address, ways.environ), address.key, 0
+    store, prefix, count = _store(address, context.environ), address.key, 0
     import obstore
 
     try:
@@ -62,9 +62,9 @@ def fetch_folder(address: S3Address, into: Path, ways: FetchContext) -> None:
                 name = key[len(prefix) :]
                 if not name or not key.startswith(prefix) or any(part.startswith(".") for part in name.split("/")):
                     continue  # the folder's own marker, or hidden
-                ways.budget.take_file()
-                ways.budget.announce(int(entry["size"]))
-                _fetch(store, key, place_for(into, name), ways)
+                context.budget.take_file()
+                context.budget.announce(int(entry["size"]))
+                _fetch(store, key, place_for(into, name), context)
                 count += 1
     except obstore.exceptions.BaseError as error:
         raise _failed(address, error) from error
@@ -74,21 +74,21 @@ def fetch_folder(address: S3Address, into: Path, ways: FetchContext) -> None:
         )
 
 
-def _fetch(store: S3Store, key: str, place: Path, ways: FetchContext) -> dict[str, str]:
+def _fetch(store: S3Store, key: str, place: Path, context: FetchContext) -> dict[str, str]:
     """Write one object and return `{etag, object_version}`. What broke off goes on where it was, while the object is the same."""
     import obstore
 
     etag, version = "", ""
     for attempt in range(1, TRIES + 1):
         have = place.stat().st_size if place.exists() else 0
-        wish: Any = {"range": {"offset": have}, "if_match": etag} if have and etag else {}
+        options: Any = {"range": {"offset": have}, "if_match": etag} if have and etag else {}
         try:
-            answer = obstore.get(store, key, options=wish)
+            answer = obstore.get(store, key, options=options)
             etag, version = str(answer.meta.get("e_tag") or ""), str(answer.meta.get("version") or "")
-            ways.budget.announce(int(answer.meta["size"]) - have)
-            with place.open("ab" if wish else "wb") as sink:
+            context.budget.announce(int(answer.meta["size"]) - have)
+            with place.open("ab" if options else "wb") as sink:
                 for chunk in answer.stream(min_chunk_size=_CHUNK):
-                    ways.budget.take(len(chunk))
+                    context.budget.take(len(chunk))
                     sink.write(chunk)
         except (FileNotFoundError, obstore.exceptions.BaseError) as error:
             if attempt == TRIES or isinstance(error, FileNotFoundError | obstore.exceptions.NotFoundError):
@@ -96,11 +96,11 @@ def _fetch(store: S3Store, key: str, place: Path, ways: FetchContext) -> dict[st
             if not etag or isinstance(error, obstore.exceptions.PreconditionError):
                 place.unlink(missing_ok=True)
                 etag = ""
-            ways.tell(f"{key} broke off ({_line(error)}); trying again")
-            ways.clock.sleep(0.5 * 2 ** (attempt - 1))
+            context.note(f"{key} broke off ({_line(error)}); trying again")
+            context.clock.sleep(0.5 * 2 ** (attempt - 1))
         else:
-            told = {"etag": etag, "object_version": version}
-            return {name: value[:500] for name, value in told.items() if value}
+            facts = {"etag": etag, "object_version": version}
+            return {name: value[:500] for name, value in facts.items() if value}
     raise AssertionError("every try returns or raises")
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import CliError
 from edgefleet_cli.core.session import Session
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.api.rollout import Rollout
 
 RELEASE_TAG: Final = "edge.release"
 """The release that was signed."""
@@ -19,11 +16,13 @@ ROLLOUT_TAG: Final = "edge.rollout"
 """The id of the newest rollout and how it stands: `r-7f3a9c finished`."""
 
 
-def tell_registry(session: Session, release: Release, tags: dict[str, str], mlflow_url: str | None) -> bool:
+def report_to_registry(
+    session: Session, release: api.release.Release, tags: dict[str, str], mlflow_url: str | None
+) -> bool:
     """Set tags of the version that a release came from; return whether they were set.
 
     A release from elsewhere has none. The registry is the one of the command, never one that the release names, so that its
-    credentials go nowhere else. That a registry does not take a tag is told and ends nothing: the release is signed anyhow.
+    credentials go nowhere else. That a registry does not take a tag is reported and ends nothing: the release is signed anyhow.
     """
     lineage = release.lineage
     if lineage.get("registry") != "mlflow" or not lineage.get("registry_model") or not lineage.get("version"):
@@ -41,13 +40,13 @@ def tell_registry(session: Session, release: Release, tags: dict[str, str], mlfl
     return True
 
 
-def tell_of_release(session: Session, release: Release, mlflow_url: str | None) -> bool:
-    """Tell the registry which release was signed of its version; return whether it was told."""
-    return tell_registry(session, release, {RELEASE_TAG: release.ref}, mlflow_url)
+def report_release(session: Session, release: api.release.Release, mlflow_url: str | None) -> bool:
+    """Report to the registry which release was signed of its version; return whether that succeeded."""
+    return report_to_registry(session, release, {RELEASE_TAG: release.ref}, mlflow_url)
 
 
-def tags_of(rollout: Rollout) -> dict[str, str]:
-    """Return what the registry is told of a rollout."""
+def tags_of(rollout: api.rollout.Rollout) -> dict[str, str]:
+    """Return what the registry gets of a rollout."""
     tags = {ROLLOUT_TAG: f"{rollout.id} {rollout.state}"}
     if rollout.state == "finished" and not rollout.is_partial:
         tags[DEPLOYED_TAG] = f"{rollout.release} to {rollout.selector or 'all devices'}"

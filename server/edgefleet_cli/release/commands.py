@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.release.render import PERFORMANCE, RELEASES, show_performance, show_release
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.release import ReleaseDevice
 
 app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
 
@@ -23,7 +21,7 @@ Ref = Annotated[
     str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
 ]
 
-DEVICES: Sheet[ReleaseDevice] = Sheet(
+DEVICES: Sheet[api.release.ReleaseDevice] = Sheet(
     "devices that have or want this release",
     [
         Column("device", lambda d: text(d.device), keep=True),
@@ -45,31 +43,23 @@ def list_releases(
     model: Annotated[str | None, typer.Option("--model", help="Only releases of this model.")] = None,
 ) -> None:
     """List releases, newest first."""
-    from edgefleet_cli.core.api.release import Release
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/releases", Release, model=model), RELEASES)
+    session.out.items(session.api.pages("/releases", api.release.Release, model=model), RELEASES)
 
 
 @app.command("show")
 def show(ctx: typer.Context, ref: Ref) -> None:
     """Show a release: its bundles, what was refused and why."""
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    release = session.api.get(f"/releases/{part(ref)}", Release)
+    release = session.api.get(f"/releases/{part(ref)}", api.release.Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
 
 
 @app.command("performance")
 def performance(ctx: typer.Context, ref: Ref) -> None:
     """Compare what was predicted of a release, with its error, with what devices reported."""
-    from edgefleet_cli.core.api.cost import Performance
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    page = session.api.page(f"/releases/{part(ref)}/performance", Performance)
+    page = session.api.page(f"/releases/{part(ref)}/performance", api.cost.Performance)
     if session.out.is_for_eyes and page.replies:
         show_performance(session.out, list(page))
     else:
@@ -79,11 +69,8 @@ def performance(ctx: typer.Context, ref: Ref) -> None:
 @app.command("devices")
 def devices(ctx: typer.Context, ref: Ref) -> None:
     """List the devices that have or want a release."""
-    from edgefleet_cli.core.api.release import ReleaseDevice
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages(f"/releases/{part(ref)}/devices", ReleaseDevice), DEVICES)
+    session.out.items(session.api.pages(f"/releases/{part(ref)}/devices", api.release.ReleaseDevice), DEVICES)
 
 
 @app.command("report")
@@ -94,7 +81,6 @@ def report(
 ) -> None:
     """Write the conversion report of a release as an HTML page and print where; -o json prints its figures instead."""
     from edgefleet_cli.core.files import write_whole
-    from edgefleet_cli.core.transport.api_client import part
 
     session = Session.of(ctx)
     path = f"/releases/{part(ref)}/report"
@@ -109,9 +95,6 @@ def report(
 @app.command("cancel")
 def cancel(ctx: typer.Context, ref: Ref) -> None:
     """End the conversions of a release that wait or run; bundles that are signed stay."""
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    release = session.api.post(f"/releases/{part(ref)}:cancel", {}, Release)
+    release = session.api.post(f"/releases/{part(ref)}:cancel", NOTHING, api.release.Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))

@@ -10,23 +10,24 @@ from typing import Any
 import msgspec
 
 from edgefleet_cli.core.api.device import Device, Window
-from edgefleet_cli.core.api.release import Deployment, Release, Skipped
+from edgefleet_cli.core.api.release import DeployIn, Deployment, Release, Skipped
 from edgefleet_cli.core.clock import SystemClock
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import milliseconds, predicted, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.render.progress import board
 
 DEFAULT_WAIT_S = 600.0
 FIGURES_S = 60.0
-"""How long the figures may come after the device said that it has measured."""
+"""How long the figures may come after the device reported that it has measured."""
 _POLL_S = 0.5
 _OVER = frozenset({"measured", "failed"})
 _PCT = {"waiting": 5.0, "downloading": 20.0, "measuring": 70.0, "measured": 100.0}
 
 
 class Measured(msgspec.Struct, frozen=True):
-    """What a device measured of a release, beside what was predicted. state: measured, failed, skipped or unfinished."""
+    """What a device measured of a release, with what was predicted. state: measured, failed, skipped or unfinished."""
 
     release: str
     device: str
@@ -68,11 +69,11 @@ class Measurer:
     clock: SystemClock
 
     def measure(self, release: Release, device: str, *, wait_s: float = DEFAULT_WAIT_S) -> Measured:
-        """Return what a device measured of a release, beside what was predicted."""
+        """Return what a device measured of a release, with what was predicted."""
         ref = release.ref
         path = f"/releases/{part(ref)}:deploy"
         before = {window.received_at for window in self._windows(device)}
-        answer = self.api.post(path, {"device": device, "mode": "measure"}, Deployment).value
+        answer = self.api.post(path, DeployIn(device=device, mode="measure"), Deployment).value
         if not answer.set:
             skipped = answer.skipped[0] if answer.skipped else Skipped()
             reason = skipped.reason or "the device gets no bundle of it"
@@ -85,7 +86,7 @@ class Measurer:
             if state == "measured":
                 row = self._with_figures(row, bundle.sha256 if bundle else "", before)
         finally:
-            self.api.post(path, {"device": device, "mode": "end"}, Deployment)
+            self.api.post(path, DeployIn(device=device, mode="end"), Deployment)
         return row
 
     def _follow(self, ref: str, device: str, gen: int, wait_s: float) -> tuple[str, str]:
@@ -97,9 +98,9 @@ class Measurer:
                 found = self.api.get(f"/devices/{part(device)}", Device).value
                 if (refused := _refusal(found, gen)) is not None:
                     return "failed", refused
-                said = next((m.candidate for m in found.models if m.model == model), None)
-                if found.reported_gen >= gen and said:
-                    state, reason = said.state, said.reason
+                candidate = next((m.candidate for m in found.models if m.model == model), None)
+                if found.reported_gen >= gen and candidate:
+                    state, reason = candidate.state, candidate.reason
                 rows.update(device, state, reason, _PCT.get(state))
                 if state in _OVER:
                     return state, reason
@@ -137,7 +138,7 @@ def figures_of(rounds: Sequence[Window]) -> dict[str, float | None]:
 
 
 def show_measured(out: Output, rows: Sequence[Measured]) -> None:
-    """Write what devices measured beside what was predicted, and why there is nothing where there is nothing."""
+    """Write what devices measured next to what was predicted, and why there is nothing where there is nothing."""
     out.heading("Measured on devices")
     out.table(rows, MEASURED.columns)
     for row in rows:
@@ -146,7 +147,7 @@ def show_measured(out: Output, rows: Sequence[Measured]) -> None:
 
 
 def energy(joules: float | None) -> str:
-    """Return the energy of one run; "-" where the board cannot tell."""
+    """Return the energy of one run; "-" where the board does not measure it."""
     if joules is None:
         return "-"
     return f"{joules * 1e3:.2f} mJ" if joules < 1 else f"{joules:.2f} J"

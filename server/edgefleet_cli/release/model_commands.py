@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.render import RELEASES
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.model import Alias as KnownAlias
-    from edgefleet_cli.core.api.model import Model
 
 app = typer.Typer(help="Models: named lines of releases.", no_args_is_help=True)
 aliases = typer.Typer(help="Aliases: names of releases that move, `model@alias`.", no_args_is_help=True)
@@ -25,7 +22,7 @@ app.add_typer(aliases, name="alias")
 Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="e.g. stable.", autocompletion=completion.aliases)]
 
-ALIASES: Sheet[KnownAlias] = Sheet(
+ALIASES: Sheet[api.model.Alias] = Sheet(
     "aliases of this model; set one with `edgectl model alias set MODEL ALIAS VERSION`",
     [
         Column("alias", lambda a: f"{a.model}@{a.alias}", keep=True),
@@ -37,7 +34,7 @@ ALIASES: Sheet[KnownAlias] = Sheet(
 )
 
 
-SHEET: Sheet[Model] = Sheet(
+SHEET: Sheet[api.model.Model] = Sheet(
     "models; publish one with `edgectl publish MODEL --name N --version V`",
     [
         Column("name", lambda m: text(m.name), keep=True),
@@ -53,10 +50,8 @@ SHEET: Sheet[Model] = Sheet(
 @app.command("list")
 def list_models(ctx: typer.Context) -> None:
     """List all models."""
-    from edgefleet_cli.core.api.model import Model
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/models", Model), SHEET)
+    session.out.items(session.api.pages("/models", api.model.Model), SHEET)
 
 
 @app.command("show")
@@ -64,17 +59,13 @@ def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.models)]
 ) -> None:
     """Show a model and its releases."""
-    from edgefleet_cli.core.api.model import Model
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    model = session.api.get(f"/models/{part(name)}", Model)
+    model = session.api.get(f"/models/{part(name)}", api.model.Model)
 
-    def for_eyes(entry: Model) -> None:
+    def for_eyes(entry: api.model.Model) -> None:
         session.out.fields((column.header, column.cell(entry)) for column in SHEET.columns)
         session.out.heading("Releases")
-        session.out.items(session.api.pages("/releases", Release, model=name), RELEASES)
+        session.out.items(session.api.pages("/releases", api.release.Release, model=name), RELEASES)
 
     session.out.one(model, SHEET, for_eyes)
 
@@ -93,8 +84,6 @@ def compare(
     ],
 ) -> None:
     """Compare two versions of a model, profile by profile: what got better, what got worse."""
-    from edgefleet_cli.core.api.model import Comparison
-    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.release.version_comparison import CHANGES, rows_of, show_comparison
 
     model, at, old = before.partition("@")
@@ -106,7 +95,7 @@ def compare(
             next_step="`edgectl model compare digits@1.0.0 digits@1.1.0`",
         )
     session = Session.of(ctx)
-    found = session.api.get(f"/models/{part(model)}/compare", Comparison, a=old, b=new)
+    found = session.api.get(f"/models/{part(model)}/compare", api.model.Comparison, a=old, b=new)
     if session.out.is_for_eyes:
         show_comparison(session.out, found.value)
     else:
@@ -135,8 +124,6 @@ def pull(
 
 
 def _alias_path(model: str, alias: str = "") -> str:
-    from edgefleet_cli.core.transport.api_client import part
-
     path = f"/models/{part(model)}/aliases"
     return f"{path}/{part(alias)}" if alias else path
 
@@ -144,10 +131,8 @@ def _alias_path(model: str, alias: str = "") -> str:
 @aliases.command("list")
 def list_aliases(ctx: typer.Context, model: Name) -> None:
     """List the aliases of a model, and the version that each stands for now."""
-    from edgefleet_cli.core.api.model import Alias as KnownAlias
-
     session = Session.of(ctx)
-    session.out.items(session.api.page(_alias_path(model), KnownAlias), ALIASES)
+    session.out.items(session.api.page(_alias_path(model), api.model.Alias), ALIASES)
 
 
 @aliases.command("set")
@@ -158,10 +143,8 @@ def set_alias(
     version: Annotated[str, typer.Argument(metavar="VERSION", autocompletion=completion.versions)],
 ) -> None:
     """Let an alias stand for a version from now on; what was rolled out by it does not follow."""
-    from edgefleet_cli.core.api.model import Alias as KnownAlias
-
     session = Session.of(ctx)
-    found = session.api.put(_alias_path(model, alias), {"version": version}, KnownAlias)
+    found = session.api.put(_alias_path(model, alias), api.model.AliasIn(version=version), api.model.Alias)
     session.out.one(found, ALIASES, lambda one: session.out.note(f"{model}@{alias} is {text(one.ref)} now"))
 
 

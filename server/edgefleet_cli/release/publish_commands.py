@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.deployment.render import note_skipped
-from edgefleet_cli.release.deployment.strategy_flag import ALL, parse_strategy, strategy_document
 from edgefleet_cli.release.render import RELEASES, exit_code, is_over, show_result
+from edgefleet_cli.rollout.render import next_steps
+from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
+from edgefleet_cli.rollout.start import rollouts_of
 
 if TYPE_CHECKING:
-    from edgefleet_cli.core.api.release import Release
     from edgefleet_cli.release.device_measurement import Measured
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
@@ -63,7 +65,7 @@ def publish(  # noqa: PLR0913 - the flags of the command
 ) -> None:
     """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
     session = Session.of(ctx)
-    way = parse_strategy(strategy)
+    chosen_strategy = parse_strategy(strategy)
     _refuse_early_measurement(no_wait, measure_on)
     origin = Origin(model, name, version, mlflow_url, write_back)
     release = _publish_from(
@@ -73,13 +75,13 @@ def publish(  # noqa: PLR0913 - the flags of the command
         session.out.note(f"queued; follow it with `edgectl release show {release.ref}`")
         raise typer.Exit(0)
     if to is not None and release.bundles:
-        _deploy(session, release.ref, to, way)
+        _deploy(session, release.ref, to, chosen_strategy)
     raise typer.Exit(exit_code(release))
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What is published, and as what. write_back: tell the registry that it comes from."""
+    """What is published, and as what. write_back: report to the registry that it comes from."""
 
     model: str
     name: str | None
@@ -89,18 +91,12 @@ class Origin:
 
 
 def _publish_from(
-    session: Session,
-    origin: Origin,
-    asked: flags.Conversion,
-    *,
-    no_wait: bool,
-    deploys: bool,
-    measure_on: list[str],
-) -> Release:
-    """Fetch the model where it lives elsewhere, publish it, and tell the registry."""
+    session: Session, origin: Origin, asked: flags.Conversion, *, no_wait: bool, deploys: bool, measure_on: list[str]
+) -> api.release.Release:
+    """Fetch the model where it lives elsewhere, publish it, and report to the registry."""
     from edgefleet_cli.importing.release_names import named, pinned
     from edgefleet_cli.importing.resolver import resolved
-    from edgefleet_cli.importing.write_back import tell_of_release
+    from edgefleet_cli.importing.write_back import report_release
 
     address = pinned(session, origin.model, origin.mlflow_url)
     name, version = named(address, origin.name, origin.version)
@@ -108,7 +104,7 @@ def _publish_from(
         request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
     if origin.write_back and release.bundles:
-        tell_of_release(session, release, origin.mlflow_url)
+        report_release(session, release, origin.mlflow_url)
     return release
 
 
@@ -123,9 +119,7 @@ def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> No
 
 def _publish(
     session: Session, request: flags.ModelRequest, *, no_wait: bool, deploys: bool, measure_on: list[str]
-) -> Release:
-    from edgefleet_cli.core.api.release import Release
-    from edgefleet_cli.core.transport.reply import Reply, reply_of
+) -> api.release.Release:
     from edgefleet_cli.release.publisher import DEFAULT_WAIT_S, Publisher
 
     publisher = Publisher(session.api, session.out, session.clock)
@@ -148,19 +142,19 @@ def _publish(
     release, measured = reply.value, []
     if measure_on and release.bundles:
         measured = _measured(session, release, measure_on)
-        reply = Reply({**reply.raw, "measured": [reply_of(row).raw for row in measured]}, Release)
+        reply = Reply({**reply.raw, "measured": [reply_of(row).raw for row in measured]}, api.release.Release)
     session.out.one(reply, RELEASES, lambda entry: _show(session, entry, measured, deploys=deploys))
     return release
 
 
-def _measured(session: Session, release: Release, devices: list[str]) -> list[Measured]:
+def _measured(session: Session, release: api.release.Release, devices: list[str]) -> list[Measured]:
     from edgefleet_cli.release.device_measurement import Measurer
 
     measurer = Measurer(session.api, session.out, session.clock)
     return [measurer.measure(release, device) for device in devices]
 
 
-def _show(session: Session, release: Release, measured: list[Measured], *, deploys: bool) -> None:
+def _show(session: Session, release: api.release.Release, measured: list[Measured], *, deploys: bool) -> None:
     show_result(session.out, release)
     if measured:
         from edgefleet_cli.release.device_measurement import show_measured
@@ -180,9 +174,6 @@ def _show(session: Session, release: Release, measured: list[Measured], *, deplo
 
 def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
     if strategy != ALL:
-        from edgefleet_cli.rollout.render import next_steps
-        from edgefleet_cli.rollout.start import rollouts_of
-
         rollout = rollouts_of(session).create(strategy_document(ref, selector, strategy)).value
         session.out.note(f"rollout {rollout.id} is {rollout.state}; {next_steps(rollout)}")
         return

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core.api.release import DataIn, OptionsIn, Release, ReleaseIn, SourceFileIn, SourceIn
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import WaitTimeoutError
-from edgefleet_cli.core.transport.api_client import ApiClient, part
-from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.structs import UNSET, convert
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, read_source
 from edgefleet_cli.release.render import is_over
@@ -64,17 +66,15 @@ class Publisher:
         return release
 
 
-def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> Document:
-    body: dict[str, object] = {
-        "model": request.name,
-        "version": request.version,
-        "source": {"files": [file.as_json() for file in source.files], "kind": source.kind},
-        "profiles": None if request.profiles is None else list(request.profiles),
-        "data": {kind: data[kind].sha256 if kind in data else None for kind in DATA_KINDS},
-        "options": request.options,
-    }
-    if request.lineage:
-        body["lineage"] = request.lineage
-    if request.profile_files:
-        body["profile_files"] = list(request.profile_files)
-    return body
+def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> ReleaseIn:
+    files = tuple(SourceFileIn(path=file.path, sha256=file.sha256, length=file.length) for file in source.files)
+    return ReleaseIn(
+        model=request.name,
+        version=request.version,
+        source=SourceIn(files=files, kind=source.kind),
+        profiles=request.profiles,
+        data=DataIn(**{kind: data[kind].sha256 if kind in data else None for kind in DATA_KINDS}),
+        options=convert(request.options, OptionsIn),
+        lineage=request.lineage or UNSET,
+        profile_files=request.profile_files or UNSET,
+    )

@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from edgefleet_cli.core.api.bundle import Bundle
-from edgefleet_cli.core.api.cost import CostExample, CostState, Performance
-from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
@@ -72,7 +70,7 @@ class Report(Struct, frozen=True):
     data: JudgedOn = JudgedOn()
 
 
-BUNDLES: Sheet[Bundle] = Sheet(
+BUNDLES: Sheet[api.bundle.Bundle] = Sheet(
     "bundles",
     [
         Column("profile", lambda b: text(b.profile), keep=True),
@@ -82,12 +80,7 @@ BUNDLES: Sheet[Bundle] = Sheet(
         Column("ratio", lambda b: ratio(b.ratio), right=True, spare=1),
         Column("metric", lambda b: metric(b.metric), keep=True),
         Column("host p50", lambda b: milliseconds(_latency(b.latency_ms, "p50")), right=True, spare=4),
-        Column(
-            "predicted p50",
-            lambda b: predicted(b.predicted, "latency_p50_ms", milliseconds),
-            right=True,
-            spare=2,
-        ),
+        Column("predicted p50", lambda b: predicted(b.predicted, "latency_p50_ms", milliseconds), right=True, spare=2),
         Column("predicted memory", lambda b: predicted(b.predicted, "memory_bytes", size), wide=True, right=True),
         Column("host p95", lambda b: milliseconds(_latency(b.latency_ms, "p95")), wide=True, right=True),
         Column("bundle", lambda b: size(b.bundle_bytes or None), wide=True, right=True),
@@ -114,7 +107,7 @@ CANDIDATES: Sheet[Candidate] = Sheet(
     lambda c: text(c.id),
 )
 
-PERFORMANCE: Sheet[Performance] = Sheet(
+PERFORMANCE: Sheet[api.cost.Performance] = Sheet(
     "bundles of this release",
     [
         Column("profile", lambda p: text(p.profile), keep=True),
@@ -130,7 +123,7 @@ PERFORMANCE: Sheet[Performance] = Sheet(
     lambda p: text(p.profile),
 )
 
-EXAMPLES: Sheet[CostExample] = Sheet(
+EXAMPLES: Sheet[api.cost.CostExample] = Sheet(
     "models that devices reported on",
     [
         Column("release", lambda e: text(e.release), keep=True),
@@ -142,7 +135,7 @@ EXAMPLES: Sheet[CostExample] = Sheet(
     lambda e: text(e.release),
 )
 
-RELEASES: Sheet[Release] = Sheet(
+RELEASES: Sheet[api.release.Release] = Sheet(
     "releases",
     [
         Column("release", lambda r: text(r.ref), keep=True),
@@ -157,17 +150,17 @@ RELEASES: Sheet[Release] = Sheet(
 )
 
 
-def is_over(release: Release) -> bool:
+def is_over(release: api.release.Release) -> bool:
     """Tell whether no conversion of this release is waiting or running."""
     return release.state != "converting"
 
 
-def exit_code(release: Release) -> int:
+def exit_code(release: api.release.Release) -> int:
     """Return 0 when every profile got its signed bundle, 1 when some or all were refused."""
     return EXIT_OK if release.state == "ready" else EXIT_FAILED
 
 
-def show_release(out: Output, release: Release) -> None:
+def show_release(out: Output, release: api.release.Release) -> None:
     """Write a release for eyes: state, bundles and refusals as one table, then why each refusal and what to do."""
     out.fields(
         [
@@ -181,14 +174,14 @@ def show_release(out: Output, release: Release) -> None:
     show_result(out, release)
 
 
-def lineage_fields(release: Release) -> list[tuple[str, str]]:
+def lineage_fields(release: api.release.Release) -> list[tuple[str, str]]:
     """Return where a release came from: the address first, the rest by name."""
     lineage = release.lineage
     names = {"uri": "source", "version": "source version"}
     return [(names.get(key, key), lineage[key]) for key in sorted(lineage, key=lambda key: (key != "uri", key))]
 
 
-def show_result(out: Output, release: Release) -> None:
+def show_result(out: Output, release: api.release.Release) -> None:
     """Write the result table of a release."""
     rows = [*release.bundles, *_refused_rows(release)]
     if rows:
@@ -221,20 +214,20 @@ def show_candidates(out: Output, report: Report) -> None:
         out.note("* no other candidate is better in loss, bytes and time")
 
 
-def failures(release: Release) -> list[Failure]:
+def failures(release: api.release.Release) -> list[Failure]:
     """Return the refusals, and the jobs that failed without one."""
     found = [Failure(one.profile, one.code, one.reason, one.next) for one in release.refused]
-    told = {one.profile for one in found}
+    shown = {one.profile for one in found}
     found.extend(
         Failure(job.profile or "all profiles", "conversion.failed", job.message or "the conversion failed", "")
         for job in release.jobs
-        if job.state in {"failed", "refused", "cancelled"} and job.profile not in told
+        if job.state in {"failed", "refused", "cancelled"} and job.profile not in shown
     )
     return found
 
 
-def show_performance(out: Output, rows: Sequence[Performance]) -> None:
-    """Write what was predicted of each bundle beside what devices reported, and what each prediction rests on."""
+def show_performance(out: Output, rows: Sequence[api.cost.Performance]) -> None:
+    """Write what was predicted of each bundle next to what devices reported, and what each prediction rests on."""
     out.table(rows, PERFORMANCE.columns)
     for row in rows:
         estimate = row.predicted or row.current
@@ -243,7 +236,7 @@ def show_performance(out: Output, rows: Sequence[Performance]) -> None:
             out.prose(f"{row.profile}: {estimate['basis']}: {estimate['reason']}{level}")
 
 
-def cost_fields(state: CostState) -> list[tuple[str, str]]:
+def cost_fields(state: api.cost.CostState) -> list[tuple[str, str]]:
     """Return what the cost model of a profile rests on, for eyes."""
     names = {"latency_p50_ms": "p50", "latency_p95_ms": "p95", "memory_bytes": "memory"}
     errors = ", ".join(f"{name} {share(state.error[key])}" for key, name in names.items() if key in state.error)
@@ -254,7 +247,7 @@ def cost_fields(state: CostState) -> list[tuple[str, str]]:
     ]
 
 
-def _foreseen(row: Performance, quantity: str, show: Callable[[Any], str]) -> str:
+def _foreseen(row: api.cost.Performance, quantity: str, show: Callable[[Any], str]) -> str:
     """Return what was predicted at publishing; where that was nothing, what is predicted today, marked so."""
     was, today = row.predicted or {}, row.current or {}
     if not was.get(quantity) and today.get(quantity):
@@ -262,19 +255,19 @@ def _foreseen(row: Performance, quantity: str, show: Callable[[Any], str]) -> st
     return predicted(was or today, quantity, show)
 
 
-def _off(row: Performance, quantity: str) -> str:
-    told = _signed(row.error.get(quantity))
-    return f"{told} (outside)" if row.within.get(quantity) is False else told
+def _off(row: api.cost.Performance, quantity: str) -> str:
+    shown = _signed(row.error.get(quantity))
+    return f"{shown} (outside)" if row.within.get(quantity) is False else shown
 
 
 def _signed(error: float | None) -> str:
     return "-" if error is None else f"{error * 100:+.0f} %"
 
 
-def _refused_rows(release: Release) -> Iterator[Bundle]:
+def _refused_rows(release: api.release.Release) -> Iterator[api.bundle.Bundle]:
     for failure in failures(release):
         verdict = "cancelled" if failure.code == "conversion.cancelled" else "refused"
-        yield Bundle(profile=failure.profile, verdict=verdict)
+        yield api.bundle.Bundle(profile=failure.profile, verdict=verdict)
 
 
 def _score(value: float | None) -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from edgefleet_cli.core import api
 from edgefleet_cli.render.format import milliseconds, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.model import Change, Comparison
-
 _SIGNS = {"good": "▲ ", "bad": "▼ "}
-_FIGURES: list[Column[Change]] = [
+_FIGURES: list[Column[api.model.Change]] = [
     Column("figure", lambda c: text(c.name), keep=True),
     Column("before", lambda c: value_text(c, c.before), right=True),
     Column("after", lambda c: value_text(c, c.after), right=True),
     Column("difference", lambda c: _SIGNS.get(c.tone, "") + text(c.said)),
 ]
-CHANGES: Sheet[tuple[str, Change]] = Sheet(
+CHANGES: Sheet[tuple[str, api.model.Change]] = Sheet(
     "figures: neither version has a bundle",
     [
         Column("profile", lambda c: text(c[0]), keep=True),
@@ -27,7 +23,7 @@ CHANGES: Sheet[tuple[str, Change]] = Sheet(
 )
 
 
-def value_text(change: Change, value: float | str | None) -> str:
+def value_text(change: api.model.Change, value: float | str | None) -> str:
     """Return one side of a comparison in its unit."""
     if value is None or isinstance(value, str):
         return text(value)
@@ -44,12 +40,12 @@ def value_text(change: Change, value: float | str | None) -> str:
             return f"{value:g}"
 
 
-def rows_of(comparison: Comparison) -> list[tuple[str, Change]]:
+def rows_of(comparison: api.model.Comparison) -> list[tuple[str, api.model.Change]]:
     """Return every figure of every profile that both versions have, with the profile."""
     return [(one.profile, change) for one in comparison.profiles for change in one.changes]
 
 
-def show_comparison(out: Output, comparison: Comparison) -> None:
+def show_comparison(out: Output, comparison: api.model.Comparison) -> None:
     """Write a comparison for eyes, a table a profile."""
     out.prose(f"{text(comparison.before.ref)} before, {text(comparison.after.ref)} after; ▲ better, ▼ worse")
     for one in comparison.profiles:

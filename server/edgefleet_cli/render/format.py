@@ -90,7 +90,7 @@ def counted(number: Any, noun: str) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Return a span of time in the largest unit that tells it exactly, else in two: `30s`, `10m`, `1h30m`, `2d`."""
+    """Return a span of time in the largest unit that gives it exactly, else in two: `30s`, `10m`, `1h30m`, `2d`."""
     if not isinstance(seconds, int | float):
         return "-"
     rest, words = max(0, round(seconds)), []

@@ -14,7 +14,6 @@ from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.output import Output, Sheet
 
 T = TypeVar("T")
-
 EVERY_S = 2.0
 
 
@@ -26,7 +25,7 @@ def watch_list(session: Session, ask: Callable[[], Page[T]], sheet: Callable[[],
     clock, wait_s = session.clock, session.options.timeout_s
     deadline_s = math.inf if wait_s is None else clock.monotonic_s() + wait_s
     page = ask()
-    patience = ServerRetry(session.out.note, clock)
+    retry = ServerRetry(session.out.note, clock)
     with _screen(session.out) as show:
         while True:
             show(page, sheet())
@@ -34,7 +33,7 @@ def watch_list(session: Session, ask: Callable[[], Page[T]], sheet: Callable[[],
             if left_s <= 0:
                 return
             clock.sleep(min(EVERY_S, left_s))
-            page = patience.ask(ask, until_s=deadline_s) or page
+            page = retry.ask(ask, until_s=deadline_s) or page
 
 
 @contextmanager

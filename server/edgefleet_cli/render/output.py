@@ -1,4 +1,4 @@
-"""Writing: data to stdout in the wished format, everything else to stderr.
+"""Writing: data to stdout in the format that was asked for, everything else to stderr.
 
 `json` and `yaml` are the API's answer unchanged; `table` and `wide` are for eyes; `name` is one identifier a line;
 `csv` has the columns of `wide`. An empty list is `{"items": []}` in JSON and a remark on stderr as a table.
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
-
 PIPED_WIDTH = 400
 _GAP = 2
 """Spaces between two columns."""
@@ -98,19 +97,21 @@ class Output:
         self.data.print(visible(text), markup=False, highlight=False)
 
     def items(self, page: Page[T], sheet: Sheet[T]) -> None:
-        """Write a list in the wished format."""
+        """Write a list in the format that was asked for."""
         self.rows(page.raw, page, sheet)
 
-    def one(self, reply: Reply[T], sheet: Sheet[T], show: Callable[[T], None]) -> None:
-        """Write one object; `show` writes it for eyes."""
+    def one(self, reply: Reply[T], sheet: Sheet[T], show: Callable[[T], None] | None = None) -> None:
+        """Write one object; `show` writes it for eyes, without it each column is a line."""
         if self.form in {Format.JSON, Format.YAML}:
             self._document(reply.raw)
         elif self.form is Format.NAME:
             self.line(sheet.name(reply.value))
         elif self.form is Format.CSV:
             self._csv([reply.value], sheet.columns)
-        else:
+        elif show is not None:
             show(reply.value)
+        else:
+            self.fields((column.header, column.cell(reply.value)) for column in sheet.columns)
 
     def rows(self, document: Document, entries: Iterable[T], sheet: Sheet[T]) -> None:
         """Write `entries`, the rows of an answer that may be more than a list; JSON and YAML get the whole `document`."""
@@ -151,13 +152,13 @@ class Output:
 
     @property
     def is_live(self) -> bool:
-        """Tell whether stdout is a terminal on which what is shown for eyes can be drawn anew."""
+        """Tell whether stdout is a terminal on which what is shown for eyes can be redrawn."""
         return self.is_for_eyes and sys.stdout.isatty()
 
     def record(self, reply: Reply[T], sheet: Sheet[T], *, is_first: bool = False) -> None:
         """Write one object of a stream at once: a line of JSON, a YAML document, a row of CSV or a name.
 
-        JSON is also what a table becomes: whoever reads a stream of objects from a pipe is a program.
+        JSON is also what a table becomes: what reads a stream of objects from a pipe is a program.
         """
         if self.form is Format.YAML:
             import yaml

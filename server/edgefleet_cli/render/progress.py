@@ -21,7 +21,7 @@ class Board:
         self._out = out
         self._live = live
         self._tasks: dict[str, TaskID] = {}
-        self._said: dict[str, str] = {}
+        self._written: dict[str, str] = {}
 
     def update(self, name: str, stage: str, message: str = "", pct: float | None = None) -> None:
         """Show where `name` stands; `pct` is 0-100 or None when unknown."""
@@ -31,8 +31,8 @@ class Board:
                 task = self._tasks[name] = self._live.add_task(name, total=100, stage=stage)
             shown = f"{stage}  {one_line(message)}" if message and message != stage else stage
             self._live.update(task, completed=None if pct is None else max(0.0, min(100.0, pct)), stage=shown)
-        elif self._said.get(name) != stage:
-            self._said[name] = stage
+        elif self._written.get(name) != stage:
+            self._written[name] = stage
             self._out.note(f"{name}: {stage}")
 
 

@@ -45,8 +45,8 @@ def thinned(values: Sequence[float | None], most: int) -> list[float | None]:
     """Return at most `most` values: the mean of neighbours, so that a short line stands for a long time."""
     if len(values) <= most:
         return list(values)
-    told: list[float | None] = []
+    means: list[float | None] = []
     for at in range(most):
         some = [v for v in values[at * len(values) // most : (at + 1) * len(values) // most] if v is not None]
-        told.append(sum(some) / len(some) if some else None)
-    return told
+        means.append(sum(some) / len(some) if some else None)
+    return means

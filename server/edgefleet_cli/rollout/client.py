@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgefleet_cli.core.api.rollout import Plan, Rollout, RolloutDevice
+from edgefleet_cli.core import api as structs
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.options import Format
-from edgefleet_cli.core.transport.api_client import ApiClient, part
 from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.request import part, written
 from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.output import Output, visible
 from edgefleet_cli.rollout.render import (
@@ -29,6 +29,9 @@ from edgefleet_cli.rollout.render import (
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from edgefleet_cli.core.structs import Body
+    from edgefleet_cli.core.transport.api_client import ApiClient
+
 POLL_S = 0.5
 AWAY_S = 120.0
 """How long a server may be away (restarting) while a rollout is watched; the rollout itself does not mind."""
@@ -39,8 +42,8 @@ _BAD_SHOWN = 20
 class Screen:
     """Where a watched rollout is shown, and where remarks go meanwhile."""
 
-    show: Callable[[Reply[Rollout]], None]
-    tell: Callable[[str], None]
+    show: Callable[[Reply[structs.rollout.Rollout]], None]
+    note: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,60 +54,69 @@ class Rollouts:
     out: Output
     clock: SystemClock
 
-    def create(self, document: Document) -> Reply[Rollout]:
+    def create(self, document: Document) -> Reply[structs.rollout.Rollout]:
         """Start the rollout that a document describes and return it."""
-        return self.api.post("/rollouts", document, Rollout)
+        return self.api.post("/rollouts", written(document), structs.rollout.Rollout)
 
-    def get(self, rollout_id: str) -> Reply[Rollout]:
+    def get(self, rollout_id: str) -> Reply[structs.rollout.Rollout]:
         """Return a rollout."""
-        return self.api.get(f"/rollouts/{part(rollout_id)}", Rollout)
+        return self.api.get(f"/rollouts/{part(rollout_id)}", structs.rollout.Rollout)
 
-    def plan(self, document: Document) -> Reply[Plan]:
+    def plan(self, document: Document) -> Reply[structs.rollout.Plan]:
         """Return what a document would do; nothing is started."""
-        return self.api.post("/rollouts:plan", document, Plan)
+        return self.api.post("/rollouts:plan", written(document), structs.rollout.Plan)
 
-    def plan_of(self, rollout_id: str) -> Reply[Plan]:
+    def plan_of(self, rollout_id: str) -> Reply[structs.rollout.Plan]:
         """Return the plan of a rollout."""
-        return self.api.get(f"/rollouts/{part(rollout_id)}/plan", Plan)
+        return self.api.get(f"/rollouts/{part(rollout_id)}/plan", structs.rollout.Plan)
 
-    def act(self, rollout_id: str, verb: str, **body: Any) -> Reply[Rollout]:
+    def act(self, rollout_id: str, verb: str, body: Body) -> Reply[structs.rollout.Rollout]:
         """Pause, resume, abort or promote a rollout; return it as it then is."""
-        return self.api.post(f"/rollouts/{part(rollout_id)}:{verb}", body, Rollout)
+        return self.api.post(f"/rollouts/{part(rollout_id)}:{verb}", body, structs.rollout.Rollout)
 
-    def watch(self, rollout: Reply[Rollout], *, wait_s: float | None = None) -> Reply[Rollout]:
+    def watch(
+        self, rollout: Reply[structs.rollout.Rollout], *, wait_s: float | None = None
+    ) -> Reply[structs.rollout.Rollout]:
         """Show a rollout at every change until it is over or `wait_s` have passed; return it as it then is.
 
-        A paused rollout is not over: what can be done is told, and watching goes on. Raises what `get` raises, and
+        A paused rollout is not over: what can be done is shown, and watching goes on. Raises what `get` raises, and
         ServerUnreachableError when the server is away for more than AWAY_S.
         """
         with self._screen() as screen:
             return self._follow(rollout, screen, wait_s)
 
-    def await_end(self, rollout: Reply[Rollout], *, wait_s: float | None = None) -> Reply[Rollout]:
+    def await_end(
+        self, rollout: Reply[structs.rollout.Rollout], *, wait_s: float | None = None
+    ) -> Reply[structs.rollout.Rollout]:
         """Wait as `watch` does and write nothing but a remark when the state changes; return the rollout as it then is."""
         return self._follow(rollout, self._remarks(), wait_s)
 
-    def _follow(self, rollout: Reply[Rollout], screen: Screen, wait_s: float | None) -> Reply[Rollout]:
+    def _follow(
+        self, rollout: Reply[structs.rollout.Rollout], screen: Screen, wait_s: float | None
+    ) -> Reply[structs.rollout.Rollout]:
         deadline_s = math.inf if wait_s is None else self.clock.monotonic_s() + wait_s
         question = partial(self.get, rollout.value.id)
-        patience = ServerRetry(screen.tell, self.clock, give_up_s=AWAY_S)
+        retry = ServerRetry(screen.note, self.clock, give_up_s=AWAY_S)
         while True:
             screen.show(rollout)
             left_s = deadline_s - self.clock.monotonic_s()
             if is_final(rollout.value) or left_s <= 0:
                 return rollout
             self.clock.sleep(min(POLL_S, left_s))
-            rollout = patience.ask(question, until_s=deadline_s) or rollout
+            rollout = retry.ask(question, until_s=deadline_s) or rollout
 
-    def bad_devices(self, rollout: Rollout) -> list[RolloutDevice]:
+    def bad_devices(self, rollout: structs.rollout.Rollout) -> list[structs.rollout.RolloutDevice]:
         """Return devices on which the release failed or from which it was taken, at most 20 of each state."""
         if not rollout.counts.failed and not rollout.counts.rolled_back:
             return []
         path = f"/rollouts/{part(rollout.id)}/devices"
-        found = [self.api.pages(path, RolloutDevice, limit=_BAD_SHOWN, state=state) for state in BAD_DEVICE_STATES]
+        found = [
+            self.api.pages(path, structs.rollout.RolloutDevice, limit=_BAD_SHOWN, state=state)
+            for state in BAD_DEVICE_STATES
+        ]
         return [device for devices in found for device in devices]
 
-    def show_bad_devices(self, rollout: Rollout) -> None:
+    def show_bad_devices(self, rollout: structs.rollout.Rollout) -> None:
         """Write the devices of `bad_devices`, if any, with their reasons."""
         devices = self.bad_devices(rollout)
         if devices:
@@ -124,13 +136,13 @@ class Rollouts:
 
     def _remarks(self) -> Screen:
         """Return what shows a rollout by a remark at each change of its state alone."""
-        told = ""
+        last_state = ""
 
-        def show(rollout: Reply[Rollout]) -> None:
-            nonlocal told
-            if rollout.value.state != told:
-                told = rollout.value.state
-                self._tell(rollout.value)
+        def show(rollout: Reply[structs.rollout.Rollout]) -> None:
+            nonlocal last_state
+            if rollout.value.state != last_state:
+                last_state = rollout.value.state
+                self._note(rollout.value)
 
         return Screen(show, self.out.note)
 
@@ -139,7 +151,7 @@ class Rollouts:
         seen: Document = {}
         remarks = self._remarks()
 
-        def show(rollout: Reply[Rollout]) -> None:
+        def show(rollout: Reply[structs.rollout.Rollout]) -> None:
             nonlocal seen
             if seen == rollout.raw:
                 return
@@ -148,7 +160,7 @@ class Rollouts:
             remarks.show(rollout)
             seen = rollout.raw
 
-        return Screen(show, remarks.tell)
+        return Screen(show, remarks.note)
 
     def _drawing(self, live: Live) -> Screen:
         from edgefleet_cli.rollout.stage_tree import live_view
@@ -156,7 +168,7 @@ class Rollouts:
         console = self.out.data
         drawn = ""
 
-        def show(rollout: Reply[Rollout]) -> None:
+        def show(rollout: Reply[structs.rollout.Rollout]) -> None:
             nonlocal drawn
             now = self.clock.now()
             view = live_view(rollout.value, now)
@@ -169,9 +181,9 @@ class Rollouts:
                 live.update(view, refresh=True)
                 drawn = now_drawn
 
-        return Screen(show, lambda told: console.print(visible(told), markup=False))
+        return Screen(show, lambda message: console.print(visible(message), markup=False))
 
-    def _tell(self, rollout: Rollout) -> None:
+    def _note(self, rollout: structs.rollout.Rollout) -> None:
         """Remark on the state, and on what to do where the rollout waits for a person or is over."""
         reason = f": {rollout.reason}" if rollout.reason else ""
         self.out.note(f"{rollout.id} {state_text(rollout)}{reason}")

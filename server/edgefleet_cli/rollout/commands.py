@@ -6,23 +6,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Page
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import counted, text
+from edgefleet_cli.render.live_list import watch_list
+from edgefleet_cli.rollout.render import (
+    FINDINGS,
+    HISTORY,
+    counts_text,
+    device_sheet,
+    exit_code,
+    findings,
+    next_steps,
+    regressed_lines,
+    rollout_sheet,
+    show_head,
+    show_lint,
+    status_line,
+)
 from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags, read_document
+from edgefleet_cli.rollout.start import dry_run, rollouts_of, settle, start, write_plan
+from edgefleet_cli.rollout.start import watch as watch_on
 
 app = typer.Typer(help="Rollouts: a release goes out stage by stage and is judged at each.", no_args_is_help=True)
-
 if TYPE_CHECKING:
-    from edgefleet_cli.core.api.rollout import Rollout, RolloutDevice
-    from edgefleet_cli.core.transport.reply import Document, Page
+    from edgefleet_cli.core.structs import Body
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)]
 File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it is over: exit 0 finished, 7 not, 8 timed out.")]
-
 _REFUSED = frozenset({"rolled_back", "cancelled"})
 
 
@@ -51,8 +67,6 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     wait: Wait = False,
 ) -> None:
     """Start a rollout from a file, or of a RELEASE to the devices of --to."""
-    from edgefleet_cli.rollout.start import dry_run, start
-
     session = Session.of(ctx)
     flags = {
         "--to": to,
@@ -92,9 +106,6 @@ def lint(
     ctx: typer.Context, file: Annotated[str, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")]
 ) -> None:
     """Check a spec against the fleet: what cannot be met, and which rule each stage will use. Exit 1 with an error."""
-    from edgefleet_cli.rollout.render import FINDINGS, findings, show_lint
-    from edgefleet_cli.rollout.start import rollouts_of
-
     session = Session.of(ctx)
     reply = rollouts_of(session).plan(read_document(file))
     plan = reply.value
@@ -138,17 +149,12 @@ def list_rollouts(
     watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
     """List rollouts, newest first; those that finished and turned out bad afterwards are named below."""
-    from edgefleet_cli.core.api.rollout import Rollout
-    from edgefleet_cli.rollout.render import regressed_lines, rollout_sheet
-
     session = Session.of(ctx)
 
-    def ask() -> Page[Rollout]:
-        return session.api.pages("/rollouts", Rollout, state=state, model=model, device=device, limit=limit)
+    def ask() -> Page[api.rollout.Rollout]:
+        return session.api.pages("/rollouts", api.rollout.Rollout, state=state, model=model, device=device, limit=limit)
 
     if watching:
-        from edgefleet_cli.render.live_list import watch_list
-
         watch_list(session, ask, lambda: rollout_sheet(session.clock.now()))
         raise typer.Exit(EXIT_TIMEOUT)
     page = ask()
@@ -164,20 +170,13 @@ def history(
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 20,
 ) -> None:
     """List what was rolled out of a model, newest first: which release, how it ended, how long it took, by whom."""
-    from edgefleet_cli.core.api.rollout import Rollout
-    from edgefleet_cli.rollout.render import HISTORY
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/rollouts", Rollout, model=model, limit=limit), HISTORY)
+    session.out.items(session.api.pages("/rollouts", api.rollout.Rollout, model=model, limit=limit), HISTORY)
 
 
 @app.command("status")
 def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
     """Say in one line how a rollout stands. Exit 0 finished, 7 it ended otherwise, 8 it goes on; with --wait when it is over."""
-    from edgefleet_cli.rollout.render import exit_code, rollout_sheet, status_line
-    from edgefleet_cli.rollout.start import rollouts_of
-    from edgefleet_cli.rollout.start import watch as watch_on
-
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id)
     if wait:
@@ -190,18 +189,13 @@ def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
 @app.command("show")
 def show(ctx: typer.Context, rollout_id: Id) -> None:
     """Show a rollout: its stages, each stratum's state, figures and reason, and where it failed."""
-    from edgefleet_cli.rollout.render import rollout_sheet
-    from edgefleet_cli.rollout.start import rollouts_of
-
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id)
     session.out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show(session, entry))
 
 
-def _show(session: Session, rollout: Rollout) -> None:
-    from edgefleet_cli.rollout.render import next_steps, show_head
+def _show(session: Session, rollout: api.rollout.Rollout) -> None:
     from edgefleet_cli.rollout.stage_tree import rollout_tree
-    from edgefleet_cli.rollout.start import rollouts_of
 
     now = session.clock.now()
     show_head(session.out, rollout, now)
@@ -215,9 +209,6 @@ def _show(session: Session, rollout: Rollout) -> None:
 @app.command("watch")
 def watch(ctx: typer.Context, rollout_id: Id) -> None:
     """Show a rollout at every change until it is over. Exit 0 finished, 7 not (or in part), 8 after --timeout."""
-    from edgefleet_cli.rollout.start import rollouts_of
-    from edgefleet_cli.rollout.start import watch as watch_on
-
     session = Session.of(ctx)
     raise typer.Exit(watch_on(session, rollouts_of(session).get(rollout_id)))
 
@@ -231,8 +222,6 @@ def plan(
     file: File = None,
 ) -> None:
     """Show who gets the release, in which stage and why, and who does not: of a rollout, or of a spec."""
-    from edgefleet_cli.rollout.start import rollouts_of, write_plan
-
     session = Session.of(ctx)
     if (rollout_id is None) == (file is None):
         raise UsageError(
@@ -251,17 +240,15 @@ def explain(
     every: Annotated[bool, typer.Option("--all", help="All decisions, not only the newest of each cell.")] = False,
 ) -> None:
     """Show why a rollout is where it is: decisions, their evidence made up anew (exit 1 if one differs), what it waits for."""
-    from edgefleet_cli.core.api.rollout import Decision, Rollout, RolloutDevice
     from edgefleet_cli.core.options import Format
-    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.rollout import explain as rollout_explain
 
     session = Session.of(ctx)
     path = f"/rollouts/{part(rollout_id)}"
-    page = session.api.pages(f"{path}/decisions", Decision)
+    page = session.api.pages(f"{path}/decisions", api.rollout.Decision)
     if session.out.form is Format.TABLE:
-        rollout = session.api.get(path, Rollout).value
-        devices = session.api.pages(f"{path}/devices", RolloutDevice, limit=rollout_explain.WAITING_LIMIT)
+        rollout = session.api.get(path, api.rollout.Rollout).value
+        devices = session.api.pages(f"{path}/devices", api.rollout.RolloutDevice, limit=rollout_explain.WAITING_LIMIT)
         decisions = rollout_explain.chosen(page, is_all=every)
         rollout_explain.show_explanation(session.out, rollout, decisions, devices, session.clock.now())
     else:
@@ -282,19 +269,13 @@ def devices(
     watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
 ) -> None:
     """List the devices of a rollout, with state and reason."""
-    from edgefleet_cli.core.api.rollout import RolloutDevice
-    from edgefleet_cli.core.transport.api_client import part
-    from edgefleet_cli.rollout.render import device_sheet
-
     session = Session.of(ctx)
     path = f"/rollouts/{part(rollout_id)}/devices"
 
-    def ask() -> Page[RolloutDevice]:
-        return session.api.pages(path, RolloutDevice, limit=limit, state=state, stage=stage)
+    def ask() -> Page[api.rollout.RolloutDevice]:
+        return session.api.pages(path, api.rollout.RolloutDevice, limit=limit, state=state, stage=stage)
 
     if watching:
-        from edgefleet_cli.render.live_list import watch_list
-
         watch_list(session, ask, device_sheet)
         raise typer.Exit(EXIT_TIMEOUT)
     session.out.items(ask(), device_sheet())
@@ -303,13 +284,13 @@ def devices(
 @app.command("pause")
 def pause(ctx: typer.Context, rollout_id: Id, reason: Reason = "") -> None:
     """Stop offering, and brake devices that have not switched yet."""
-    _act(ctx, rollout_id, "pause", {"reason": reason})
+    _act(ctx, rollout_id, "pause", api.rollout.CommandIn(reason=reason))
 
 
 @app.command("resume")
 def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", wait: Wait = False) -> None:
     """Go on with a paused rollout."""
-    _act(ctx, rollout_id, "resume", {"reason": reason}, wait=wait)
+    _act(ctx, rollout_id, "resume", api.rollout.CommandIn(reason=reason), wait=wait)
 
 
 @app.command("promote")
@@ -321,7 +302,7 @@ def promote_stage(
     wait: Wait = False,
 ) -> None:
     """Let the open stage pass on your word instead of on evidence; the reason is kept."""
-    _act(ctx, rollout_id, "promote", {"reason": reason, "stratum": stratum}, wait=wait)
+    _act(ctx, rollout_id, "promote", api.rollout.CommandIn(reason=reason, stratum=stratum), wait=wait)
 
 
 @app.command("skip")
@@ -334,7 +315,7 @@ def skip_stage(
     wait: Wait = False,
 ) -> None:
     """Leave out a stage that has not opened: its devices belong to the next one. The reason is kept."""
-    _act(ctx, rollout_id, "skip", {"stage": stage, "reason": reason, "stratum": stratum}, wait=wait)
+    _act(ctx, rollout_id, "skip", api.rollout.SkipIn(stage=stage, reason=reason, stratum=stratum), wait=wait)
 
 
 @app.command("retry")
@@ -355,7 +336,13 @@ def retry(
     wait: Wait = False,
 ) -> None:
     """Give failed devices another try: network, disk, memory, deadline, lost; --failed: all. The failure stays evidence."""
-    _act(ctx, rollout_id, "retry", {"reason": reason, "failed": failed, "devices": device or []}, wait=wait)
+    _act(
+        ctx,
+        rollout_id,
+        "retry",
+        api.rollout.RetryIn(reason=reason, failed=failed, devices=tuple(device or ())),
+        wait=wait,
+    )
 
 
 @app.command("approve")
@@ -367,7 +354,7 @@ def approve(
     wait: Wait = False,
 ) -> None:
     """Let the stages that wait for an approval open; needs the role that the spec names."""
-    _act(ctx, rollout_id, "approve", {"reason": reason, "stratum": stratum}, wait=wait)
+    _act(ctx, rollout_id, "approve", api.rollout.AnswerIn(reason=reason, stratum=stratum), wait=wait)
 
 
 @app.command("deny")
@@ -379,7 +366,7 @@ def deny(
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
 ) -> None:
     """Refuse the stages that wait for an approval: what the rollout brought there goes back."""
-    _act(ctx, rollout_id, "deny", {"reason": reason, "stratum": stratum}, wait=wait, wanted=_REFUSED)
+    _act(ctx, rollout_id, "deny", api.rollout.AnswerIn(reason=reason, stratum=stratum), wait=wait, wanted=_REFUSED)
 
 
 @app.command("abort")
@@ -391,14 +378,11 @@ def abort(
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
 ) -> None:
     """End a rollout for good. What runs the release keeps it, unless --rollback takes it back."""
-    from edgefleet_cli.rollout.render import counts_text
-    from edgefleet_cli.rollout.start import rollouts_of
-
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id).value
     then = "They go back to what they ran before." if rollback else "They keep it."
     session.confirm(f"Abort {rollout_id} ({text(rollout.release)}; devices: {counts_text(rollout.counts)})? {then}")
-    body = {"reason": reason, "rollback": rollback}
+    body = api.rollout.CommandIn(reason=reason, rollback=rollback)
     _act(ctx, rollout_id, "abort", body, wait=wait, wanted=frozenset({"rolled_back" if rollback else "cancelled"}))
 
 
@@ -406,13 +390,11 @@ def _act(
     ctx: typer.Context,
     rollout_id: str,
     verb: str,
-    body: Document,
+    body: Body,
     *,
     wait: bool = False,
     wanted: frozenset[str] = frozenset(),
 ) -> None:
-    from edgefleet_cli.rollout.start import rollouts_of, settle
-
     session = Session.of(ctx)
-    rollout = rollouts_of(session).act(rollout_id, verb, **body)
+    rollout = rollouts_of(session).act(rollout_id, verb, body)
     raise typer.Exit(settle(session, rollout, wait=wait, wanted=wanted))

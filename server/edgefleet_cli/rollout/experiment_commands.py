@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import counted, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.experiment import Arm, Experiment, ExperimentResult, Trial
-    from edgefleet_cli.core.api.rollout import Metric
-
 
 app = typer.Typer(help="Experiments: rollouts with a stage beside what serves.", no_args_is_help=True)
 
@@ -29,10 +25,10 @@ def list_experiments(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
 ) -> None:
     """List experiments, newest first."""
-    from edgefleet_cli.core.api.experiment import Experiment
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/experiments", Experiment, model=model, limit=limit), EXPERIMENTS)
+    session.out.items(
+        session.api.pages("/experiments", api.experiment.Experiment, model=model, limit=limit), EXPERIMENTS
+    )
 
 
 @app.command("show")
@@ -43,21 +39,18 @@ def show(
     ],
 ) -> None:
     """Show what a release did beside what serves: agreement, both versions' figures, and what each difference lies between."""
-    from edgefleet_cli.core.api.experiment import ExperimentResult
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    found = session.api.get(f"/experiments/{part(rollout_id)}", ExperimentResult)
+    found = session.api.get(f"/experiments/{part(rollout_id)}", api.experiment.ExperimentResult)
     session.out.one(found, EXPERIMENTS, lambda one: show_experiment(session.out, one))
 
 
-def modes_text(experiment: Experiment | ExperimentResult) -> str:
+def modes_text(experiment: api.experiment.Experiment | api.experiment.ExperimentResult) -> str:
     """Return `shadow`, `split 20 %` or both, in their order."""
     share = f" {experiment.share_pct} %"
     return ", ".join(f"{mode}{share if mode == 'split' else ''}" for mode in experiment.modes) or "-"
 
 
-EXPERIMENTS: Sheet[Experiment | ExperimentResult] = Sheet(
+EXPERIMENTS: Sheet[api.experiment.Experiment | api.experiment.ExperimentResult] = Sheet(
     "experiments; begin one with `edgectl deploy REF --to SELECTOR --strategy shadow`",
     [
         Column("id", lambda e: text(e.id), keep=True),
@@ -72,7 +65,7 @@ EXPERIMENTS: Sheet[Experiment | ExperimentResult] = Sheet(
     lambda e: text(e.id),
 )
 
-_ARMS: list[Column[Arm]] = [
+_ARMS: list[Column[api.experiment.Arm]] = [
     Column("who", lambda a: "what serves" if a.lane == "active" else "the release", keep=True),
     Column("devices", lambda a: text(a.devices), right=True),
     Column("answers", lambda a: text(a.answers), right=True),
@@ -82,7 +75,7 @@ _ARMS: list[Column[Arm]] = [
     Column("p95", lambda a: milliseconds(a.latency_p95_ms), right=True),
 ]
 
-_METRICS: list[Column[tuple[Metric, bool]]] = [
+_METRICS: list[Column[tuple[api.rollout.Metric, bool]]] = [
     Column("metric", lambda m: text(m[0].name).replace("_", " "), keep=True),
     Column("verdict", lambda m: text(m[0].verdict) if m[1] else "not asked"),
     Column("value", lambda m: _short(m[0].value), right=True),
@@ -100,7 +93,7 @@ def _short(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def show_experiment(out: Output, experiment: ExperimentResult) -> None:
+def show_experiment(out: Output, experiment: api.experiment.ExperimentResult) -> None:
     """Write one experiment for eyes."""
     out.fields(
         [
@@ -118,13 +111,13 @@ def show_experiment(out: Output, experiment: ExperimentResult) -> None:
         _show_trial(out, trial)
 
 
-def _show_trial(out: Output, trial: Trial) -> None:
+def _show_trial(out: Output, trial: api.experiment.Trial) -> None:
     if not trial.began_at:
         out.prose("not begun: the stage has not opened")
         return
     more = "; more did, these are the first by name" if trial.is_cut else ""
-    told = counted(trial.devices, "device")
-    out.prose(f"{told} told of it since {moment(trial.began_at)}{more}")
+    shown = counted(trial.devices, "device")
+    out.prose(f"{shown} told of it since {moment(trial.began_at)}{more}")
     for result in trial.results:
         out.heading(f"{text(result.stratum)}, {counted(result.devices, 'device')}")
         shadow = result.shadow

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from edgefleet_cli.core import api
 from edgefleet_cli.render.format import moment, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.rollout.render import counts_text, device_reason, is_final, state_text
 from edgefleet_cli.rollout.stage_tree import metric_text
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.rollout import Decision, Rollout, RolloutDevice, Stage, Stratum
 
 WAITING_LIMIT = 2000
 _NAMED = 5
@@ -30,25 +28,25 @@ _WHY = {
 _OPEN_CELLS = frozenset({"exposing", "soaking", "judging", "held"})
 
 
-def agreement(decision: Decision) -> str:
+def agreement(decision: api.rollout.Decision) -> str:
     """Return ✓, ✗ or `other rules`."""
     if decision.agrees:
         return "✓"
     return "other rules" if is_by_other_rules(decision) else "✗"
 
 
-def is_by_other_rules(decision: Decision) -> bool:
+def is_by_other_rules(decision: api.rollout.Decision) -> bool:
     """Return whether other rules made a decision than those that made it again: then another verdict is no contradiction."""
     return decision.recomputed.rule_version not in {0, decision.rule_version}
 
 
 def figures_text(figures: dict[str, Any]) -> str:
     """Return `exposed 4, failed 0, e_abort 0.87`; nested figures and what is unknown are left to `-o json`."""
-    told = [f"{key} {text(value)}" for key, value in figures.items() if not isinstance(value, dict | list | None)]
-    return ", ".join(told) or "-"
+    shown = [f"{key} {text(value)}" for key, value in figures.items() if not isinstance(value, dict | list | None)]
+    return ", ".join(shown) or "-"
 
 
-DECISIONS: Sheet[Decision] = Sheet(
+DECISIONS: Sheet[api.rollout.Decision] = Sheet(
     "decisions yet",
     [
         Column("id", lambda d: text(d.id), wide=True),
@@ -86,12 +84,12 @@ WAITING: tuple[Column[WaitingRow], ...] = (
 )
 
 
-def disagreeing(decisions: Iterable[Decision]) -> list[Decision]:
+def disagreeing(decisions: Iterable[api.rollout.Decision]) -> list[api.rollout.Decision]:
     """Return the decisions that do not follow from their stored evidence by the rules that made them."""
     return [one for one in decisions if not one.agrees and not is_by_other_rules(one)]
 
 
-def chosen(decisions: Iterable[Decision], *, is_all: bool) -> list[Decision]:
+def chosen(decisions: Iterable[api.rollout.Decision], *, is_all: bool) -> list[api.rollout.Decision]:
     """Return the newest decision of each stage and stratum, and every one that disagrees; or all of them.
 
     decisions: newest first, as the API lists them; the order is kept.
@@ -108,10 +106,12 @@ def chosen(decisions: Iterable[Decision], *, is_all: bool) -> list[Decision]:
     return kept
 
 
-def waiting(devices: Iterable[RolloutDevice], rollout: Rollout, now: datetime) -> list[WaitingRow]:
+def waiting(
+    devices: Iterable[api.rollout.RolloutDevice], rollout: api.rollout.Rollout, now: datetime
+) -> list[WaitingRow]:
     """Return rows of texts: devices that the rollout waits for at `now`, by state and reason, most first."""
     stages = {stage.name: stage for stage in rollout.stages}
-    groups: dict[tuple[str, str], list[tuple[RolloutDevice, str]]] = {}
+    groups: dict[tuple[str, str], list[tuple[api.rollout.RolloutDevice, str]]] = {}
     for device in devices:
         stage = stages.get(device.stage)
         why, until = _why(device, stage, now)
@@ -127,7 +127,7 @@ def waiting(devices: Iterable[RolloutDevice], rollout: Rollout, now: datetime) -
     return rows
 
 
-def _why(device: RolloutDevice, stage: Stage | None, now: datetime) -> tuple[str, str]:
+def _why(device: api.rollout.RolloutDevice, stage: api.rollout.Stage | None, now: datetime) -> tuple[str, str]:
     """Return why a rollout waits for a device, and until when at most; empty when it does not."""
     state = device.state
     if state == "healthy":
@@ -135,13 +135,13 @@ def _why(device: RolloutDevice, stage: Stage | None, now: datetime) -> tuple[str
         return ("healthy, but not for as long as its soak", ends) if ends else ("", "")
     if state not in _WHY or (state == "eligible" and not _is_open(device, stage)):
         return "", ""
-    told = device_reason(device)
-    away = "; the device is offline" if device.online == "offline" and "offline" not in told else ""
+    shown = device_reason(device)
+    away = "; the device is offline" if device.online == "offline" and "offline" not in shown else ""
     until = moment(device.deadline) if device.deadline else ""
-    return (told if told != "-" else _WHY[state]) + away, until
+    return (shown if shown != "-" else _WHY[state]) + away, until
 
 
-def _soak_ends(device: RolloutDevice, stage: Stage | None, now: datetime) -> str:
+def _soak_ends(device: api.rollout.RolloutDevice, stage: api.rollout.Stage | None, now: datetime) -> str:
     """Return when the soak of a healthy device ends; empty when it is over."""
     left_s = until_s(device.switched_at, now)
     if stage is None or left_s is None or left_s + stage.soak_s <= 0:
@@ -149,13 +149,17 @@ def _soak_ends(device: RolloutDevice, stage: Stage | None, now: datetime) -> str
     return moment((now + timedelta(seconds=left_s + stage.soak_s)).isoformat())
 
 
-def _is_open(device: RolloutDevice, stage: Stage | None) -> bool:
+def _is_open(device: api.rollout.RolloutDevice, stage: api.rollout.Stage | None) -> bool:
     cells = stage.strata if stage else ()
     return any(cell.state in _OPEN_CELLS and cell.stratum == device.stratum for cell in cells)
 
 
 def show_explanation(
-    out: Output, rollout: Rollout, decisions: Iterable[Decision], devices: Iterable[RolloutDevice], now: datetime
+    out: Output,
+    rollout: api.rollout.Rollout,
+    decisions: Iterable[api.rollout.Decision],
+    devices: Iterable[api.rollout.RolloutDevice],
+    now: datetime,
 ) -> None:
     """Write why the rollout is where it is."""
     out.fields(
@@ -180,13 +184,13 @@ def show_explanation(
         out.table(rows, WAITING)
 
 
-def _cell(rollout: Rollout, stage: str, stratum: str) -> Stratum | None:
+def _cell(rollout: api.rollout.Rollout, stage: str, stratum: str) -> api.rollout.Stratum | None:
     """Return one stratum of one stage, None when the rollout has none such."""
     cells = [cell for one in rollout.stages if one.name == stage for cell in one.strata]
     return next((cell for cell in cells if cell.stratum == stratum), None)
 
 
-def _show_decision(out: Output, decision: Decision, cell: Stratum | None) -> None:
+def _show_decision(out: Output, decision: api.rollout.Decision, cell: api.rollout.Stratum | None) -> None:
     """Write a decision; where its cell stands for another reason now, such as a person's word, that too."""
     moved = f"{text(cell.state)}: {cell.reason}" if cell and cell.reason and cell.reason != decision.reason else ""
     out.fields(
@@ -202,7 +206,7 @@ def _show_decision(out: Output, decision: Decision, cell: Stratum | None) -> Non
     )
 
 
-def _recomputed(decision: Decision) -> str:
+def _recomputed(decision: api.rollout.Decision) -> str:
     again = decision.recomputed
     if decision.agrees:
         return f"{agreement(decision)} the stored evidence gives the same"
@@ -214,5 +218,5 @@ def _recomputed(decision: Decision) -> str:
     ]
     by = f" by the rules of today ({again.rule_version})" if is_by_other_rules(decision) else ""
     verdict = f"{text(again.verdict)}: {text(again.reason)}"
-    told = f"{agreement(decision)}{':' if by else ''} the stored evidence gives{by} {verdict}"
-    return "; ".join([told, *changed])
+    shown = f"{agreement(decision)}{':' if by else ''} the stored evidence gives{by} {verdict}"
+    return "; ".join([shown, *changed])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from edgefleet_cli.core import api
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Output
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.rollout import Plan
 
 BAD_PCT = ("10", "20", "50", "100")
 
@@ -32,7 +30,7 @@ ROWS: tuple[Column[PowerRow], ...] = (
 )
 
 
-def power_rows(plan: Plan) -> list[PowerRow]:
+def power_rows(plan: api.rollout.Plan) -> list[PowerRow]:
     """Return one row of texts a stratum, of devices until a bad release is stopped, then one for each of its stages."""
     rows = []
     for stratum in plan.power:
@@ -44,7 +42,7 @@ def power_rows(plan: Plan) -> list[PowerRow]:
     return rows
 
 
-def show_power(out: Output, plan: Plan) -> None:
+def show_power(out: Output, plan: api.rollout.Plan) -> None:
     """Write what the stages can find out: devices there and needed to pass, and how surely a bad release is stopped there."""
     rows = power_rows(plan)
     if rows:

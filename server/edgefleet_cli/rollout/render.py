@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
 from edgefleet_cli.render.format import age, counted, duration, moment, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
-from edgefleet_cli.rollout.blocker_text import device_wait, wait_lines
 from edgefleet_cli.rollout.power_table import show_power
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.rollout import (
-        Counts,
-        ExcludedDevice,
-        Finding,
-        Plan,
-        PlanCost,
-        PlannedStage,
-        Pooled,
-        Rollout,
-        RolloutDevice,
-        Stage,
-    )
 
 REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
 """States, as the server's lists take them, in which a rollout still has something to say."""
 WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
+MOST_WAITS = 4
 _AFTER_ITS_END = "after it had finished"
 BAD_DEVICE_STATES = ("failed", "lost", "regressed", "rolled_back")
 
 
-def is_final(rollout: Rollout) -> bool:
+def is_final(rollout: api.rollout.Rollout) -> bool:
     """Tell whether nothing more will happen by itself."""
     return rollout.state in ROLLOUT_FINAL
 
 
-def exit_code(rollout: Rollout) -> int:
+def exit_code(rollout: api.rollout.Rollout) -> int:
     """Return 0 for a rollout finished on every stratum, 7 for any other end, 8 when it goes on."""
     if not is_final(rollout):
         return EXIT_TIMEOUT
@@ -49,13 +36,13 @@ def exit_code(rollout: Rollout) -> int:
     return EXIT_OK if is_whole else EXIT_ROLLOUT_FAILED
 
 
-def state_text(rollout: Rollout) -> str:
+def state_text(rollout: api.rollout.Rollout) -> str:
     """Return the state, with what qualifies it."""
     state = text(rollout.state)
     return f"{state}, partial" if rollout.is_partial else state
 
 
-def counts_text(counts: Counts) -> str:
+def counts_text(counts: api.rollout.Counts) -> str:
     """Return counts in words: `4 of 5 healthy, 1 failed`; what is zero is left out."""
     words = [f"{counts.healthy} of {counts.exposed} healthy"] if counts.exposed else []
     others = {
@@ -71,7 +58,7 @@ def counts_text(counts: Counts) -> str:
     return ", ".join(words) or "none exposed"
 
 
-def regressed_lines(rollouts: Iterable[Rollout]) -> list[str]:
+def regressed_lines(rollouts: Iterable[api.rollout.Rollout]) -> list[str]:
     """Return one line for each rollout that finished and turned out bad afterwards, whatever became of it then."""
     return [
         f"{text(one.id)} ({text(one.release)}) regressed after it had finished: {text(one.reason)}"
@@ -80,7 +67,7 @@ def regressed_lines(rollouts: Iterable[Rollout]) -> list[str]:
     ]
 
 
-def rollout_sheet(now: datetime) -> Sheet[Rollout]:
+def rollout_sheet(now: datetime) -> Sheet[api.rollout.Rollout]:
     """Return how rollouts are listed; ages are counted from `now`."""
     return Sheet(
         "rollouts; start one with `edgectl rollout create RELEASE --to SELECTOR`",
@@ -102,14 +89,14 @@ def rollout_sheet(now: datetime) -> Sheet[Rollout]:
     )
 
 
-def _took(rollout: Rollout) -> str:
+def _took(rollout: api.rollout.Rollout) -> str:
     started, finished = rollout.started_at, rollout.finished_at
     if started is None or finished is None:
         return "-"
     return duration((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())
 
 
-HISTORY: Sheet[Rollout] = Sheet(
+HISTORY: Sheet[api.rollout.Rollout] = Sheet(
     "rollouts of this model",
     [
         Column("id", lambda r: text(r.id), keep=True),
@@ -126,7 +113,7 @@ HISTORY: Sheet[Rollout] = Sheet(
 )
 
 
-def status_line(rollout: Rollout) -> str:
+def status_line(rollout: api.rollout.Rollout) -> str:
     """Return `r-7 digits@1.1.0 running, stage canary: 1 of 2 healthy; reason`."""
     stage = f", stage {text(_current_stage(rollout))}" if not is_final(rollout) and rollout.stage else ""
     reason = f"; {rollout.reason}" if rollout.reason else ""
@@ -134,7 +121,7 @@ def status_line(rollout: Rollout) -> str:
     return f"{head}: {counts_text(rollout.counts)}{reason}"
 
 
-def stage_name(stage: str | int | None, stages: Iterable[Stage | PlannedStage]) -> str:
+def stage_name(stage: str | int | None, stages: Iterable[api.rollout.Stage | api.rollout.PlannedStage]) -> str:
     """Return the name of a stage that is given by name or by index into `stages`."""
     if isinstance(stage, int):
         found = next((entry for entry in stages if entry.idx == stage), None)
@@ -142,11 +129,11 @@ def stage_name(stage: str | int | None, stages: Iterable[Stage | PlannedStage]) 
     return text(stage)
 
 
-def _current_stage(rollout: Rollout) -> str:
+def _current_stage(rollout: api.rollout.Rollout) -> str:
     return text(rollout.stage)
 
 
-def device_sheet() -> Sheet[RolloutDevice]:
+def device_sheet() -> Sheet[api.rollout.RolloutDevice]:
     """Return how the devices of a rollout are listed."""
     return Sheet(
         "devices of this rollout",
@@ -175,18 +162,18 @@ def device_sheet() -> Sheet[RolloutDevice]:
     )
 
 
-def device_reason(device: RolloutDevice) -> str:
+def device_reason(device: api.rollout.RolloutDevice) -> str:
     """Return `class: reason` of a device, one of them, or `-`."""
     return ": ".join(word for word in (device.error_class, device.reason) if word) or "-"
 
 
-def _reason_or_wait(device: RolloutDevice) -> str:
+def _reason_or_wait(device: api.rollout.RolloutDevice) -> str:
     """Return the reason of a device, else what it waits for."""
-    told = device_reason(device)
-    return device_wait(device) if told == "-" else told
+    shown = device_reason(device)
+    return device_wait(device) if shown == "-" else shown
 
 
-def show_head(out: Output, rollout: Rollout, now: datetime) -> None:
+def show_head(out: Output, rollout: api.rollout.Rollout, now: datetime) -> None:
     """Write what a rollout is and how it stands."""
     started = rollout.started_at
     out.fields(
@@ -209,14 +196,14 @@ def show_head(out: Output, rollout: Rollout, now: datetime) -> None:
     )
 
 
-def _pooled(pooled: Pooled) -> str:
+def _pooled(pooled: api.rollout.Pooled) -> str:
     if not pooled.exposed:
         return ""
-    told = f"{pooled.failed} of {pooled.exposed} failed"
-    return f"{told}, e {text(pooled.e_abort)} of {text(pooled.abort_at)} to stop all"
+    shown = f"{pooled.failed} of {pooled.exposed} failed"
+    return f"{shown}, e {text(pooled.e_abort)} of {text(pooled.abort_at)} to stop all"
 
 
-def next_steps(rollout: Rollout) -> str:
+def next_steps(rollout: api.rollout.Rollout) -> str:
     """Return what a person can do now, as commands."""
     id_ = text(rollout.id)
     if rollout.state == "paused":
@@ -239,6 +226,38 @@ def next_steps(rollout: Rollout) -> str:
     return ""
 
 
+def wait_lines(waits: Sequence[api.rollout.Wait]) -> list[str]:
+    """Return the waits of a stage or a rollout: one line each, the most frequent first."""
+    shown = [_wait(wait) for wait in waits[:MOST_WAITS]]
+    left = len(waits) - MOST_WAITS
+    return [*shown, f"and {left} more reasons"] if left > 0 else shown
+
+
+def stage_lines(stage: api.rollout.Stage) -> list[str]:
+    """Return the rate of a stage, where something waits in it, and its waits."""
+    rate = [_rate(stage.rate)] if stage.rate is not None and stage.waits else []
+    return rate + wait_lines(stage.waits)
+
+
+def device_wait(device: api.rollout.RolloutDevice) -> str:
+    """Return what a device waits for and when that is; `-` when it waits for nothing."""
+    if not device.waits_for:
+        return "-"
+    until = f" ({moment(device.until)})" if device.until else ""
+    return f"{device.waits_for}{until}"
+
+
+def _wait(wait: api.rollout.Wait) -> str:
+    until = f" at {moment(wait.until)}" if wait.until else ""
+    return f"{text(wait.count)} waiting: {text(wait.reason)}; moved by: {text(wait.moves)}{until}"
+
+
+def _rate(rate: api.rollout.Rate) -> str:
+    shown = f"{text(rate.per_min)} a minute, {text(rate.offered)} offered in this one"
+    then = rate.next_per_min
+    return shown if then == rate.per_min else f"{shown}; then {text(then)}"
+
+
 class PlanRow(NamedTuple):
     """One stage of one stratum of a plan, in words."""
 
@@ -256,7 +275,7 @@ class FindingRow(NamedTuple):
     """A finding, its stage by name."""
 
     stage: str
-    finding: Finding
+    finding: api.rollout.Finding
 
 
 class PlanDeviceRow(NamedTuple):
@@ -306,7 +325,7 @@ PLAN_DEVICES: Sheet[PlanDeviceRow] = Sheet(
     ],
     lambda d: text(d.device),
 )
-EXCLUDED: tuple[Column[ExcludedDevice], ...] = (
+EXCLUDED: tuple[Column[api.rollout.ExcludedDevice], ...] = (
     Column("device", lambda d: text(d.device), keep=True),
     Column("profile", lambda d: text(d.profile)),
     Column("reason", lambda d: text(d.reason)),
@@ -314,7 +333,7 @@ EXCLUDED: tuple[Column[ExcludedDevice], ...] = (
 )
 
 
-def plan_rows(plan: Plan) -> list[PlanRow]:
+def plan_rows(plan: api.rollout.Plan) -> list[PlanRow]:
     """Return one row of texts a stage and stratum."""
     return [
         PlanRow(
@@ -328,25 +347,25 @@ def plan_rows(plan: Plan) -> list[PlanRow]:
     ]
 
 
-def plan_devices(plan: Plan) -> list[PlanDeviceRow]:
+def plan_devices(plan: api.rollout.Plan) -> list[PlanDeviceRow]:
     """Return one row a device, in the order in which they get the release."""
     return list(_plan_devices(plan))
 
 
-def _plan_devices(plan: Plan) -> Iterator[PlanDeviceRow]:
+def _plan_devices(plan: api.rollout.Plan) -> Iterator[PlanDeviceRow]:
     for stage in plan.stages:
         for cell in stage.strata:
             for device in cell.devices:
                 yield PlanDeviceRow(text(stage.name), text(cell.stratum), device.device, device.why)
 
 
-def findings(plan: Plan) -> list[FindingRow]:
+def findings(plan: api.rollout.Plan) -> list[FindingRow]:
     """Return the findings of a plan, errors first, their stages by name."""
     named = [FindingRow(stage_name(entry.stage, plan.stages), entry) for entry in plan.findings]
     return sorted(named, key=lambda row: row.finding.level != "error")
 
 
-def show_short_plan(out: Output, plan: Plan) -> None:
+def show_short_plan(out: Output, plan: api.rollout.Plan) -> None:
     """Write the stages of a plan as one table, and what the lint found."""
     rows = plan_rows(plan)
     if rows:
@@ -356,24 +375,24 @@ def show_short_plan(out: Output, plan: Plan) -> None:
     show_findings(out, plan)
 
 
-def cost_text(cost: PlanCost) -> str:
+def cost_text(cost: api.rollout.PlanCost) -> str:
     """Return what a plan costs: `12.0 MB to download on 40 devices; 2 devices hold it already, 0 bytes`."""
-    told = (
+    shown = (
         f"{size(cost.bytes)} to download on {counted(cost.downloads, 'device')}"
         if cost.downloads
         else "nothing to download"
     )
-    return f"{told}; {counted(cost.kept, 'device')} hold it in a slot already, 0 bytes" if cost.kept else told
+    return f"{shown}; {counted(cost.kept, 'device')} hold it in a slot already, 0 bytes" if cost.kept else shown
 
 
-def show_findings(out: Output, plan: Plan) -> None:
+def show_findings(out: Output, plan: api.rollout.Plan) -> None:
     """Write what the lint found, if anything."""
     if plan.findings:
         out.heading("Findings")
         out.table(findings(plan), FINDINGS.columns)
 
 
-def show_lint(out: Output, plan: Plan) -> None:
+def show_lint(out: Output, plan: api.rollout.Plan) -> None:
     """Write what the lint found, then the rule of every stage and stratum and why it is this one."""
     if plan.findings:
         out.table(findings(plan), FINDINGS.columns)
@@ -384,7 +403,7 @@ def show_lint(out: Output, plan: Plan) -> None:
     show_power(out, plan)
 
 
-def show_plan(out: Output, plan: Plan) -> None:
+def show_plan(out: Output, plan: api.rollout.Plan) -> None:
     """Write who gets the release, in which stage and why, and who does not."""
     out.fields(
         [

@@ -16,17 +16,18 @@ from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import duration, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.rollout.spec import read_document
 
 
 class Problem(Struct, frozen=True):
-    """A promise that a drawn scenario broke. again: the command that tells the same story."""
+    """A promise that a drawn scenario broke. again: the command that repeats it."""
 
     seed: int
     problems: tuple[str, ...]
     again: str
 
 
-class Told(Struct, frozen=True):
+class Answer(Struct, frozen=True):
     """What a simulation says, of one scenario or of many. Each figure is there only where it is known."""
 
     state: str | None = None
@@ -106,17 +107,17 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         "dead": dead,
         "away": away,
     }
-    is_told = story or session.out.is_for_eyes
-    request: dict[str, Any] = {"story": is_told, "shrink": shrink}
+    has_story = story or session.out.is_for_eyes
+    request: dict[str, Any] = {"story": has_story, "shrink": shrink}
     if runs:
         request = {"runs": runs, "seed": seed}
     elif drawn is not None:
         request["drawn"] = drawn
     else:
         request["scenario"] = scenario if whole is None else _scenario(whole)
-    told = run(request)
-    _tell(session, told, is_story=story)
-    raise typer.Exit(EXIT_FAILED if told.value.broken else EXIT_OK)
+    answer = run(request)
+    _show_answer(session, answer, is_story=story)
+    raise typer.Exit(EXIT_FAILED if answer.value.broken else EXIT_OK)
 
 
 def _fleet(devices: int, profiles: int) -> dict[str, int]:
@@ -125,11 +126,11 @@ def _fleet(devices: int, profiles: int) -> dict[str, int]:
     return {name: count for name, count in shares.items() if count}
 
 
-def _tell(session: Session, told: Reply[Told], *, is_story: bool) -> None:
+def _show_answer(session: Session, answer: Reply[Answer], *, is_story: bool) -> None:
     if session.out.is_for_eyes:
-        _show(session, told.value, is_told=is_story)
+        _show(session, answer.value, with_transcript=is_story)
         return
-    session.out.rows(told.raw, (told.value.stages or {}).items(), STAGES)
+    session.out.rows(answer.raw, (answer.value.stages or {}).items(), STAGES)
 
 
 _ONE = frozenset({"story", "shrink"})
@@ -158,8 +159,6 @@ def _refuse_ignored(ctx: typer.Context) -> None:
 
 def _scenario(file: str) -> Document:
     """Return the scenario in a file: alone, or in what `-o json` printed, there the smaller one if there is one."""
-    from edgefleet_cli.rollout.spec import read_document
-
     document = read_document(file)
     for name in ("shrunk", "scenario"):
         if isinstance(document.get(name), dict):
@@ -167,67 +166,66 @@ def _scenario(file: str) -> Document:
     return document
 
 
-def run(request: Document) -> Reply[Told]:
+def run(request: Document) -> Reply[Answer]:
     """Run the simulation as a child process and return its answer. Raises UsageError, SimulationError."""
     require("sqlmodel", "server")
     done = subprocess.run(
         python_module("edgefleet_sim"), input=json.dumps(request).encode(), stdout=subprocess.PIPE, check=False
     )
     try:
-        told = json.loads(done.stdout)
+        answer = json.loads(done.stdout)
     except ValueError:
         raise SimulationError(
             "the simulation ended without an answer",
             why=f"its process ended with code {done.returncode}",
             next_step="run it again with --debug and report what it prints",
         ) from None
-    if "error" in told:
-        error = told["error"]
+    if "error" in answer:
+        error = answer["error"]
         raise UsageError(str(error["message"]), why=str(error["why"]), next_step=str(error["next"]))
-    return Reply(told, Told)
+    return Reply(answer, Answer)
 
 
 def _spec(file: str | None) -> Document:
     """Return the fields of a spec that a file holds, alone or as a whole document."""
     if file is None:
         return {}
-    from edgefleet_cli.rollout.spec import read_document
 
     document = read_document(file)
     inner = document.get("spec")
     return inner if isinstance(inner, dict) else document
 
 
-def _show(session: Session, told: Told, *, is_told: bool) -> None:
+def _show(session: Session, answer: Answer, *, with_transcript: bool) -> None:
     out = session.out
-    if is_told:
-        for line in told.transcript:
+    if with_transcript:
+        for line in answer.transcript:
             out.line(line)
-    pairs = [("state", text(told.state)), ("reason", text(told.reason))] if told.state else []
-    if told.took_s:
-        pairs.append(("virtual time", duration(told.took_s)))
+    pairs = [("state", text(answer.state)), ("reason", text(answer.reason))] if answer.state else []
+    if answer.took_s:
+        pairs.append(("virtual time", duration(answer.took_s)))
     figures = {
-        "runs": told.runs,
-        "ended": told.ended,
-        "devices": told.devices,
-        "stages": told.stages,
-        "exposed": told.exposed,
-        "commits": told.commits,
-        "crashes": told.crashes,
-        "device crashes": told.device_crashes,
+        "runs": answer.runs,
+        "ended": answer.ended,
+        "devices": answer.devices,
+        "stages": answer.stages,
+        "exposed": answer.exposed,
+        "commits": answer.commits,
+        "crashes": answer.crashes,
+        "device crashes": answer.device_crashes,
     }
     for name, value in figures.items():
         if value:
             shown = ", ".join(f"{key} {one}" for key, one in value.items()) if isinstance(value, dict) else text(value)
             pairs.append((name, shown))
     out.fields(pairs)
-    for problem in told.broken:
+    for problem in answer.broken:
         if isinstance(problem, Problem):
             out.note(f"broken: seed {problem.seed}: {'; '.join(problem.problems)}; again: {problem.again}")
         else:
             out.note(f"broken: {problem}")
-    if told.again:
-        out.note(f"again: {told.again}")
-    if told.shrunk_again:
-        out.note(f"smaller, with the same failure: {told.shrunk_again}")
+    if answer.again:
+        out.note(f"again: {answer.again}")
+    if answer.shrunk_again:
+        out.note(f"smaller, with the same failure: {answer.shrunk_again}")
     sys.stdout.flush()

@@ -20,6 +20,9 @@ from edgefleet_cli.core.options import parse_duration_s
 Spec = dict[str, Any]
 """The fields of a rollout's spec, as they are written: what they mean, the server judges."""
 
+ALL = "all"
+STRATEGIES = ("canary", "rolling", "blue-green", "shadow", "ab")
+"""The named strategies of the server: each is a rollout in stages."""
 API_VERSION = "edgefleet/v1"
 KIND = "Rollout"
 _MAX_BYTES = 1_000_000
@@ -150,7 +153,7 @@ def _parse(raw: str, file: str) -> Any:
     try:
         return _as_json_values(json.loads(raw))
     except (ValueError, RecursionError):
-        pass  # then it is YAML, whose parser tells better what is wrong
+        pass  # then it is YAML, whose parser names better what is wrong
     import yaml
 
     try:
@@ -192,3 +195,19 @@ def _whole_seconds(text: str) -> str:
         )
     plain = text.strip()
     return plain if re.fullmatch(r"\d+[smhd]", plain) else f"{int(seconds)}s"
+
+
+def parse_strategy(strategy: str) -> str:
+    """Return the strategy when there is one of that name. Raises UsageError."""
+    if strategy in {ALL, *STRATEGIES}:
+        return strategy
+    raise UsageError(
+        f"there is no strategy {strategy!r}",
+        why=f"{ALL} sets a release at once; {', '.join(STRATEGIES)} are rollouts in stages",
+        next_step="`edgectl rollout strategy` shows them; stages of your own: `edgectl rollout create --stages`, or a spec with -f",
+    )
+
+
+def strategy_document(ref: str, selector: str, strategy: str) -> Spec:
+    """Return the document of a rollout by a named strategy; canary is what the server does without a word."""
+    return from_flags(RolloutFlags(ref, selector, strategy=None if strategy == STRATEGIES[0] else strategy))

@@ -9,18 +9,16 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from edgefleet_cli.core import api
 from edgefleet_cli.render.format import counted, duration, text, until_s
 from edgefleet_cli.render.output import visible
 from edgefleet_cli.render.sparkline import bar
-from edgefleet_cli.rollout.blocker_text import stage_lines
-from edgefleet_cli.rollout.render import WAITS_FOR_A_PERSON, counts_text, next_steps, state_text
+from edgefleet_cli.rollout.render import WAITS_FOR_A_PERSON, counts_text, next_steps, stage_lines, state_text
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
     from rich.tree import Tree
-
-    from edgefleet_cli.core.api.rollout import Counts, Metric, Rollout, Stage, Stratum
 
 _MARKS = {"passed": "✓", "failed": "✗", "held": "‖", "skipped": "–", "pending": "○"}
 _RUNNING_MARK = "●"
@@ -30,13 +28,13 @@ _QUIET_STAGES = frozenset({"passed", "pending", "skipped"})
 _DEFAULT_ALPHA = {"alpha_abort": 0.01, "alpha_promote": 0.05}
 
 
-def rollout_tree(rollout: Rollout, now: datetime, *, is_compact: bool = False) -> Tree:
+def rollout_tree(rollout: api.rollout.Rollout, now: datetime, *, is_compact: bool = False) -> Tree:
     """Return the tree of a rollout at `now`; compact: stages in which nothing goes on are one line."""
     from rich.text import Text
     from rich.tree import Tree
 
-    told = f"{text(rollout.release)}  {state_text(rollout)}  {counts_text(rollout.counts)}"
-    tree = Tree(Text(visible(told), style="bold"), guide_style="dim")
+    shown = f"{text(rollout.release)}  {state_text(rollout)}  {counts_text(rollout.counts)}"
+    tree = Tree(Text(visible(shown), style="bold"), guide_style="dim")
     for stage in rollout.stages:
         branch = tree.add(_stage_label(stage))
         if is_compact and stage.state in _QUIET_STAGES:
@@ -46,14 +44,14 @@ def rollout_tree(rollout: Rollout, now: datetime, *, is_compact: bool = False) -
     return tree
 
 
-def counts_bar(counts: Counts) -> str:
+def counts_bar(counts: api.rollout.Counts) -> str:
     """Return how far devices are as a bar: `█` healthy, `✗` failed, `▒` under way, `·` to come."""
     members = max(counts.members, counts.healthy + counts.failed + counts.pending)
     return bar([("█", counts.healthy), ("✗", counts.failed), ("▒", counts.pending)], members)
 
 
-def live_view(rollout: Rollout, now: datetime, *, is_compact: bool = False) -> Group:
-    """Return what `rollout watch` draws: the tree and, unless that tells it all, why it stands so and what can be done."""
+def live_view(rollout: api.rollout.Rollout, now: datetime, *, is_compact: bool = False) -> Group:
+    """Return what `rollout watch` draws: the tree and, unless that shows it all, why it stands so and what can be done."""
     from rich.console import Group
     from rich.text import Text
 
@@ -66,46 +64,46 @@ def live_view(rollout: Rollout, now: datetime, *, is_compact: bool = False) -> G
     )
 
 
-def _stage_label(stage: Stage) -> Text:
+def _stage_label(stage: api.rollout.Stage) -> Text:
     state = text(stage.state)
     counts = counts_text(stage.counts)
-    told = _line(
+    shown = _line(
         f"{_mark(state)} {text(stage.name)}: {_with_strength(state, stage)}",
         text(stage.size_text),
         f"soak {duration(stage.soak_s)}" if stage.soak_s else "",
         counts if state == "passed" else "",
     )
     picture = "" if state in _QUIET_STAGES else f"{counts_bar(stage.counts)} {counts}"
-    is_told_below = any(cell.reason and cell.reason in stage.reason for cell in stage.strata)
-    return _label([told, picture, "" if is_told_below else stage.reason, *stage_lines(stage)], state)
+    is_shown_below = any(cell.reason and cell.reason in stage.reason for cell in stage.strata)
+    return _label([shown, picture, "" if is_shown_below else stage.reason, *stage_lines(stage)], state)
 
 
-def _cell_label(cell: Stratum, rollout: Rollout, now: datetime) -> Text:
+def _cell_label(cell: api.rollout.Stratum, rollout: api.rollout.Rollout, now: datetime) -> Text:
     state = text(cell.state)
     name = f"{_mark(state)} {text(cell.stratum)}: {_with_strength(state, cell)}"
     if state in _UNOPENED:
-        told = _line(name, counted(cell.population, "device") if cell.population else "", _rule(cell))
-        return _label([told, cell.reason], state)
+        shown = _line(name, counted(cell.population, "device") if cell.population else "", _rule(cell))
+        return _label([shown, cell.reason], state)
     verdict = (cell.verdict or "").replace("_", " ")
     head = _line(name, f"verdict {verdict}" if verdict else "", _soak(cell, now))
     figures = _line(counts_text(cell.counts), _rule(cell), *_e_values(cell, rollout))
     return _label([head, figures, *map(metric_text, cell.quality), _why(cell)], state)
 
 
-def metric_text(metric: Metric) -> str:
+def metric_text(metric: api.rollout.Metric) -> str:
     """Return `hold latency_p95_ms: +3.1 % (-1.2 … +6.9), threshold +10 %, 40 devices, 2 without a value`."""
     unit = f" {metric.unit}" if metric.unit else ""
     ends = [end for end in (metric.low, metric.high) if end is not None]
     between = f" ({' … '.join(map(_short, ends))})" if ends else ""
     value = f"{_short(metric.value)}{unit}{between}" if metric.value is not None else "no value"
-    told = f"{metric.verdict.replace('_', ' ')} {text(metric.name)}: {value}"
+    shown = f"{metric.verdict.replace('_', ' ')} {text(metric.name)}: {value}"
     if metric.name != "drift":
-        told += f", {'at least' if metric.bound == 'min' else 'at most'} {_short(metric.threshold)}{unit}"
+        shown += f", {'at least' if metric.bound == 'min' else 'at most'} {_short(metric.threshold)}{unit}"
     missing = f", {metric.missing} without a value" if metric.missing else ""
-    return f"{told}, {counted(metric.devices, 'device')}{missing}"
+    return f"{shown}, {counted(metric.devices, 'device')}{missing}"
 
 
-def _why(cell: Stratum) -> str:
+def _why(cell: api.rollout.Stratum) -> str:
     """Return reason and bound, whichever of them says what the other does not."""
     reason, bound = cell.reason, cell.bound
     if not bound or bound in reason:
@@ -113,32 +111,32 @@ def _why(cell: Stratum) -> str:
     return bound if reason in bound else f"{reason}; {bound}"
 
 
-def _with_strength(state: str, entry: Stage | Stratum) -> str:
+def _with_strength(state: str, entry: api.rollout.Stage | api.rollout.Stratum) -> str:
     return f"{state} ({entry.strength})" if entry.strength else state
 
 
-def _rule(cell: Stratum) -> str:
+def _rule(cell: api.rollout.Stratum) -> str:
     return f"by {cell.rule}" if cell.rule else ""
 
 
-def _soak(cell: Stratum, now: datetime) -> str:
+def _soak(cell: api.rollout.Stratum, now: datetime) -> str:
     left_s = until_s(cell.soak_until, now)
     is_open = cell.state in {"exposing", "soaking"}
     return f"soak ends in {duration(math.ceil(left_s))}" if is_open and left_s is not None and left_s > 0 else ""
 
 
-def _e_values(cell: Stratum, rollout: Rollout) -> list[str]:
+def _e_values(cell: api.rollout.Stratum, rollout: api.rollout.Rollout) -> list[str]:
     """Return how far the two sequential tests are; the promote test decides only where evidence is the rule."""
-    told = []
+    shown = []
     if cell.e_abort is not None:
         limit = _short(cell.abort_at) if cell.abort_at else _limit(rollout, "alpha_abort")
-        told.append(f"abort e {_short(cell.e_abort)} of {limit}")
+        shown.append(f"abort e {_short(cell.e_abort)} of {limit}")
     if cell.e_promote is not None and cell.rule == "evidence":
-        told.append(f"promote e {_short(cell.e_promote)} of {_limit(rollout, 'alpha_promote')}")
-    return told
+        shown.append(f"promote e {_short(cell.e_promote)} of {_limit(rollout, 'alpha_promote')}")
+    return shown
 
 
-def _limit(rollout: Rollout, alpha: str) -> str:
+def _limit(rollout: api.rollout.Rollout, alpha: str) -> str:
     found: Any = rollout.spec
     for key in ("gates", "install", alpha):
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,12 +1,12 @@
-"""Starting a rollout for a command: plan it, or start it, tell what it will do, and watch it. Used by `rollout create`,
+"""Starting a rollout for a command: plan it, or start it, show what it will do, and watch it. Used by `rollout create`,
 `deploy --strategy canary` and `publish --to`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import text
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import (
@@ -19,10 +19,6 @@ from edgefleet_cli.rollout.render import (
     show_short_plan,
     state_text,
 )
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.rollout import Plan, Rollout
-    from edgefleet_cli.core.transport.reply import Document, Reply
 
 
 def rollouts_of(session: Session) -> Rollouts:
@@ -38,8 +34,8 @@ def dry_run(session: Session, document: Document) -> int:
     return EXIT_OK if plan.value.ok else EXIT_FAILED
 
 
-def write_plan(session: Session, plan: Reply[Plan]) -> None:
-    """Write a plan in the wished format."""
+def write_plan(session: Session, plan: Reply[api.rollout.Plan]) -> None:
+    """Write a plan in the format that was asked for."""
     if session.out.is_for_eyes:
         show_plan(session.out, plan.value)
     else:
@@ -47,7 +43,7 @@ def write_plan(session: Session, plan: Reply[Plan]) -> None:
 
 
 def start(session: Session, document: Document, *, wait: bool) -> int:
-    """Start a rollout and tell its id and plan; with `wait` watch it. Return the exit code."""
+    """Start a rollout and show its id and plan; with `wait` watch it. Return the exit code."""
     rollouts = rollouts_of(session)
     rollout = rollouts.create(document)
     out = session.out
@@ -59,7 +55,7 @@ def start(session: Session, document: Document, *, wait: bool) -> int:
     return EXIT_OK
 
 
-def watch(session: Session, rollout: Reply[Rollout], wanted: frozenset[str] = frozenset()) -> int:
+def watch(session: Session, rollout: Reply[api.rollout.Rollout], wanted: frozenset[str] = frozenset()) -> int:
     """Watch a rollout for as long as `--timeout` says; return 0 (finished, or a `wanted` end), 7 or 8."""
     rollouts = rollouts_of(session)
     try:
@@ -78,14 +74,16 @@ def watch(session: Session, rollout: Reply[Rollout], wanted: frozenset[str] = fr
     return code
 
 
-def _show_start(session: Session, rollout: Rollout) -> None:
+def _show_start(session: Session, rollout: api.rollout.Rollout) -> None:
     rollout_id = text(rollout.id)
     session.out.fields([("rollout", rollout_id), ("release", text(rollout.release)), ("state", state_text(rollout))])
     session.out.line("")
     show_short_plan(session.out, rollouts_of(session).plan_of(rollout_id).value)
 
 
-def settle(session: Session, rollout: Reply[Rollout], *, wait: bool, wanted: frozenset[str] = frozenset()) -> int:
+def settle(
+    session: Session, rollout: Reply[api.rollout.Rollout], *, wait: bool, wanted: frozenset[str] = frozenset()
+) -> int:
     """Write what became of a rollout that was paused, resumed, promoted or aborted; with `wait` watch it on.
 
     wanted: the states in which a wait ends well besides finished, such as those that an abort asks for.
@@ -97,7 +95,7 @@ def settle(session: Session, rollout: Reply[Rollout], *, wait: bool, wanted: fro
     return EXIT_OK
 
 
-def _note_state(session: Session, rollout: Rollout) -> None:
+def _note_state(session: Session, rollout: api.rollout.Rollout) -> None:
     reason = f": {rollout.reason}" if rollout.reason else ""
     session.out.note(f"{text(rollout.id)} is {state_text(rollout)}{reason}")
     if next_steps(rollout):

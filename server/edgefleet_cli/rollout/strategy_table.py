@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgefleet_cli.core.api.rollout import Strategy
+from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.api_client import part
 from edgefleet_cli.core.transport.reply import Document
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-STRATEGIES: Sheet[Strategy] = Sheet(
+STRATEGIES: Sheet[api.rollout.Strategy] = Sheet(
     "strategies",
     [
         Column("strategy", lambda s: text(s.name), keep=True),
@@ -25,9 +25,9 @@ STRATEGIES: Sheet[Strategy] = Sheet(
 def show(session: Session, name: str | None) -> None:
     """Write all strategies, or one of them as the document that it stands for."""
     if name is None:
-        session.out.items(session.api.page("/rollout-strategies", Strategy), STRATEGIES)
+        session.out.items(session.api.page("/rollout-strategies", api.rollout.Strategy), STRATEGIES)
         return
-    one = session.api.get(f"/rollout-strategies/{part(name)}", Strategy).value
+    one = session.api.get(f"/rollout-strategies/{part(name)}", api.rollout.Strategy).value
     session.out.document(one.spec, lambda: _print(session, one.spec))
     session.out.note(f"{text(one.about)}; put in release and selector, then `edgectl rollout create -f FILE`")
 
@@ -38,6 +38,6 @@ def _print(session: Session, spec: Document) -> None:
     session.out.line(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True).rstrip())
 
 
-def _stages(strategy: Strategy) -> list[dict[str, Any]]:
+def _stages(strategy: api.rollout.Strategy) -> list[dict[str, Any]]:
     inner = strategy.spec.get("spec")
     return inner.get("stages") or [] if isinstance(inner, dict) else []

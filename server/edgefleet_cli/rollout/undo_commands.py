@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_OK
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import counted, size, text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.rollout.render import exit_code
+from edgefleet_cli.rollout.start import rollouts_of, watch
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.rollout import Undo, UndoMove
-    from edgefleet_cli.core.transport.reply import Document, Reply
-
-MOVES: Sheet[UndoMove] = Sheet(
+MOVES: Sheet[api.rollout.UndoMove] = Sheet(
     "devices to take back",
     [
         Column("from", lambda m: text(m.runs), keep=True),
@@ -48,18 +46,19 @@ def undo(
     It first shows which devices, from what, to what and at what cost, and asks. While a rollout of the model is open, only that
     one is taken back.
     """
-    from edgefleet_cli.core.api.rollout import Undo
-
     session = Session.of(ctx)
-    body = {"name": name, "reason": reason}
-    plan = session.api.post("/rollouts:undo", {**body, "dry_run": True}, Undo)
+    plan = session.api.post(
+        "/rollouts:undo", api.rollout.UndoIn(name=name, reason=reason, dry_run=True), api.rollout.Undo
+    )
     if dry_run:
         _show(session, plan.raw, plan.value)
         raise typer.Exit(EXIT_OK)
     _show(session, None, plan.value)
-    told = f"{counted(plan.value.devices, 'device')}, {_cost(plan.value)}"
-    session.confirm(f"Undo {name}: {told}?")
-    done = session.api.post("/rollouts:undo", {**body, "dry_run": False}, Undo)
+    effect = f"{counted(plan.value.devices, 'device')}, {_cost(plan.value)}"
+    session.confirm(f"Undo {name}: {effect}?")
+    done = session.api.post(
+        "/rollouts:undo", api.rollout.UndoIn(name=name, reason=reason, dry_run=False), api.rollout.Undo
+    )
     if session.out.is_for_eyes:
         rollouts = done.value.rollouts
         session.out.note(f"{counted(done.value.devices, 'device')} going back in {', '.join(rollouts)}")
@@ -71,7 +70,7 @@ def undo(
     raise typer.Exit(EXIT_OK)
 
 
-def _show(session: Session, answer: Document | None, plan: Undo) -> None:
+def _show(session: Session, answer: Document | None, plan: api.rollout.Undo) -> None:
     """Show a plan: on stdout when it is the answer, else as remarks before the question."""
     if answer is not None:
         session.out.rows(answer, plan.moves, MOVES)
@@ -87,14 +86,12 @@ def _show(session: Session, answer: Document | None, plan: Undo) -> None:
         session.out.note(f"and {len(left) - _LEFT_SHOWN} more stay as they are: -o json names all")
 
 
-def _cost(plan: Undo) -> str:
+def _cost(plan: api.rollout.Undo) -> str:
     return f"{size(plan.bytes)} to download" if plan.bytes else "nothing to download"
 
 
-def _wait(session: Session, done: Reply[Undo]) -> int:
+def _wait(session: Session, done: Reply[api.rollout.Undo]) -> int:
     """Wait until the rollouts that take devices back are over; what a program reads is one answer, with how each ended."""
-    from edgefleet_cli.rollout.start import rollouts_of, watch
-
     code, ended = EXIT_OK, []
     rollouts = rollouts_of(session)
     for rollout_id in done.value.rollouts:

@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
-from edgefleet_cli.core.api.access import LoginLink
+from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import NOTHING
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
 
-class Link(LoginLink, frozen=True):
+class Link(Struct, frozen=True):
     """A link that signs a browser in. url: the whole address."""
 
     url: str = ""
+    expires_at: str = ""
 
 
 LINKS: Sheet[Link] = Sheet(
     "links",
-    [
-        Column("url", lambda link: text(link.url), keep=True),
-        Column("expires", lambda link: moment(link.expires_at)),
-    ],
+    [Column("url", lambda link: text(link.url), keep=True), Column("expires", lambda link: moment(link.expires_at))],
     lambda link: text(link.url),
 )
 
@@ -35,7 +35,7 @@ def dashboard(
 ) -> None:
     """Print a link to the web page that signs a browser in once, within 10 minutes, with your rights."""
     session = Session.of(ctx)
-    link = session.api.post("/login-links", {}, LoginLink)
+    link = session.api.post("/login-links", NOTHING, api.access.LoginLink)
     url = session.server + link.value.url_path
     made = Reply({"url": url, **link.raw}, Link)
     session.out.one(made, LINKS, lambda entry: session.out.line(entry.url))

@@ -13,12 +13,12 @@ import typer
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import NotLoggedInError, UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.api.access import WhoAmI
-    from edgefleet_cli.core.transport.reply import Reply
 
 WHOAMI: Sheet[WhoAmI] = Sheet(
     "identities",

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.access import Token
-
 app = typer.Typer(help="Operator tokens for people and machines.", no_args_is_help=True)
 
-SHEET: Sheet[Token] = Sheet(
+SHEET: Sheet[api.access.Token] = Sheet(
     "tokens",
     [
         Column("id", lambda t: text(t.id), keep=True),
@@ -36,10 +35,8 @@ SHEET: Sheet[Token] = Sheet(
 @app.command("list")
 def list_tokens(ctx: typer.Context) -> None:
     """List tokens; their secrets are not kept anywhere."""
-    from edgefleet_cli.core.api.access import Token
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/tokens", Token), SHEET)
+    session.out.items(session.api.pages("/tokens", api.access.Token), SHEET)
 
 
 @app.command("create")
@@ -52,17 +49,14 @@ def create(
     ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; no end without it.")] = None,
 ) -> None:
     """Make a token and print it; this is the only time it is shown."""
-    from edgefleet_cli.core.api.access import NewToken, Token
-    from edgefleet_cli.core.transport.reply import Reply
+    from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
-    body: dict[str, object] = {"name": name, "roles": role}
-    if ttl is not None:
-        expires_at = session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
-        body["expires_at"] = expires_at.isoformat()
-    reply = session.api.post("/tokens", body, NewToken)
+    end = None if ttl is None else session.clock.now() + timedelta(seconds=parse_duration_s(ttl))
+    body = api.access.TokenIn(name=name, roles=tuple(role), expires_at=UNSET if end is None else end.isoformat())
+    reply = session.api.post("/tokens", body, api.access.NewToken)
     made = reply.value
-    session.out.one(Reply(reply.raw, Token), SHEET, lambda _: session.out.line(made.token))
+    session.out.one(Reply(reply.raw, api.access.Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
         session.out.note(f"token {made.id} with {', '.join(role)}: keep it now, it is not shown again")
 
@@ -72,8 +66,6 @@ def revoke(
     ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)]
 ) -> None:
     """Make a token useless at once."""
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
     session.confirm(f"Revoke token {token_id}?")
     session.api.delete(f"/tokens/{part(token_id)}")

@@ -128,11 +128,11 @@ def _transport(session: Session, server: str) -> Iterator[Finding]:
         return
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
     left = ends - session.clock.now()
-    told = f"trusted, until {moment(ends.isoformat())}"
+    message = f"trusted, until {moment(ends.isoformat())}"
     if left < EXPIRY_WARN:
-        yield Finding("tls", WARN, f"{told}: {left.days} days", "renew the server's certificate")
+        yield Finding("tls", WARN, f"{message}: {left.days} days", "renew the server's certificate")
     else:
-        yield Finding("tls", OK, told)
+        yield Finding("tls", OK, message)
 
 
 def _certificate(host: str, port: int, ca_file: str | None) -> dict[str, object]:
@@ -162,9 +162,9 @@ def _talk(session: Session, server: str) -> Iterator[Finding]:
         try:
             alive = http.get("/healthz")
         except httpx.HTTPError as error:
-            told = f"no answer from {server}: {error or type(error).__name__}"
+            message = f"no answer from {server}: {error or type(error).__name__}"
             yield Finding(
-                "reachable", FAIL, told, "start it with `edgectl server start`, or name another with --server"
+                "reachable", FAIL, message, "start it with `edgectl server start`, or name another with --server"
             )
             return
         took_ms = (session.clock.monotonic_s() - began_s) * 1000
@@ -187,9 +187,9 @@ def _ready(http: httpx.Client) -> Finding:
     if answer.is_success:
         return Finding("ready", OK, f"{', '.join(checks) or 'it'}: in order")
     bad = {name: one for name, one in checks.items() if not one.ok}
-    told = "; ".join(f"{name}: {one.detail}" for name, one in bad.items())
+    message = "; ".join(f"{name}: {one.detail}" for name, one in bad.items())
     advice = "; ".join(one.next for one in bad.values() if one.next)
-    return Finding("ready", FAIL, told or f"/readyz answers {answer.status_code}", advice or "see the server's log")
+    return Finding("ready", FAIL, message or f"/readyz answers {answer.status_code}", advice or "see the server's log")
 
 
 def _skew(answer: httpx.Response, now: datetime) -> Finding:
@@ -199,8 +199,8 @@ def _skew(answer: httpx.Response, now: datetime) -> Finding:
         return Finding("clock", WARN, "the server's answer has no time", "")
     apart_s = abs((now - there).total_seconds())
     if apart_s > SKEW_WARN_S:
-        told = f"the clocks of this machine and of the server are {apart_s:.0f} s apart"
-        return Finding("clock", WARN, told, "let both follow a time server; ages and expiry times are off by that")
+        message = f"the clocks of this machine and of the server are {apart_s:.0f} s apart"
+        return Finding("clock", WARN, message, "let both follow a time server; ages and expiry times are off by that")
     return Finding("clock", OK, f"within {max(1.0, apart_s):.0f} s of the server's")
 
 
@@ -210,8 +210,8 @@ def _version(http: httpx.Client) -> Finding:
     except (ValueError, KeyError, TypeError):
         return Finding("version", WARN, f"edgectl is {own_version()}; the server does not tell its own", "")
     if theirs.split(".")[:2] != own_version().split(".")[:2]:
-        told = f"edgectl is {own_version()}, the server {theirs}"
-        return Finding("version", WARN, told, f"pip install 'edgefleet=={theirs}'")
+        message = f"edgectl is {own_version()}, the server {theirs}"
+        return Finding("version", WARN, message, f"pip install 'edgefleet=={theirs}'")
     return Finding("version", OK, f"edgectl {own_version()}, server {theirs}")
 
 

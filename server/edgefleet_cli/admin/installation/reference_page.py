@@ -83,8 +83,8 @@ def _usage(path: str, command: Any) -> str:
 
 def _called(param: Any) -> str:
     name = (param.metavar or str(param.name)).strip("[]")
-    told = f"{name}…" if param.nargs == -1 else name
-    return told if param.required else f"[{told}]"
+    shown = f"{name}…" if param.nargs == -1 else name
+    return shown if param.required else f"[{shown}]"
 
 
 def _table(params: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""`edgectl version` and `edgectl completion`."""
+"""`edgectl doctor`, `edgectl version` and `edgectl completion`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.core.version import facts
 
 _SHELLS = ("bash", "zsh", "fish")
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Check this side: saved contexts, address, TLS, token, versions, clocks, completion. Exit 1 when something fails.
+
+    The server's own side is `edgectl server check`, a device's `edge-agent doctor`.
+    """
+    from edgefleet_cli.admin.installation.doctor import FAIL, FINDINGS, examine
+
+    session = Session.of(ctx)
+    found = list(examine(session))
+    failed = sum(finding.status == FAIL for finding in found)
+    session.out.rows({"ok": not failed, "items": [reply_of(one).raw for one in found]}, found, FINDINGS)
+    raise typer.Exit(EXIT_FAILED if failed else EXIT_OK)
 
 
 def version(ctx: typer.Context) -> None:
@@ -21,8 +36,7 @@ def version(ctx: typer.Context) -> None:
 
 
 def completion(
-    ctx: typer.Context,
-    shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")] = "bash",
+    ctx: typer.Context, shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")] = "bash"
 ) -> None:
     """Print the completion script of a shell, e.g. `eval "$(edgectl completion bash)"`."""
     from typer._completion_shared import get_completion_script

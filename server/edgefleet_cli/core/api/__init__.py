@@ -1,6 +1,48 @@
-"""Answers of the API as frozen structs, one module a resource, all made from `openapi.json`. Import the module that a command reads."""
+"""What the API takes and answers: frozen structs, one module a resource, loaded when a command first names it."""
 
-from edgefleet_cli.core.imports import without
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-with without("typing_extensions"):  # `typing` has all that the structs need; the other costs a third of loading msgspec
-    import msgspec  # noqa: F401
+if TYPE_CHECKING:
+    from edgefleet_cli.core.api import (
+        access,
+        alert,
+        bundle,
+        capture,
+        cost,
+        device,
+        enrollment,
+        experiment,
+        fleet,
+        key,
+        model,
+        release,
+        rollout,
+        task,
+        webhook,
+    )
+
+__all__ = [
+    "access",
+    "alert",
+    "bundle",
+    "capture",
+    "cost",
+    "device",
+    "enrollment",
+    "experiment",
+    "fleet",
+    "key",
+    "model",
+    "release",
+    "rollout",
+    "task",
+    "webhook",
+]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(name)
+        return import_module(f"{__name__}.{name}")

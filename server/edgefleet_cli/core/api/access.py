@@ -1,14 +1,9 @@
-"""Answers of the API: tokens, their holders and the audit trail.
+"""The API: tokens, their holders and the audit trail. Made by `python -m tests.house.api_structs`."""
 
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
-
-from msgspec import Struct
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
 class Audit(Struct, frozen=True):
-    """One row of the audit trail."""
-
     action: str = ""
     actor: str = ""
     at: str = ""
@@ -19,17 +14,12 @@ class Audit(Struct, frozen=True):
 
 
 class LoginLink(Struct, frozen=True):
-    """A one-time login link: open `url_path` at this server in a browser before `expires_at`."""
-
     expires_at: str = ""
     url_path: str = ""
 
 
 class NewToken(Struct, frozen=True):
-    """A token just made. `token` is shown this once."""
-
     created_at: str = ""
-    created_by: str = ""
     expires_at: str | None = None
     id: str = ""
     last_used_at: str | None = None
@@ -39,11 +29,14 @@ class NewToken(Struct, frozen=True):
     token: str = ""
 
 
-class Token(Struct, frozen=True):
-    """A token without its secret."""
+class TokenIn(Body, frozen=True, kw_only=True):
+    expires_at: str | Unset | None = UNSET
+    name: str
+    roles: tuple[str, ...]
 
+
+class Token(Struct, frozen=True):
     created_at: str = ""
-    created_by: str = ""
     expires_at: str | None = None
     id: str = ""
     last_used_at: str | None = None
@@ -53,8 +46,6 @@ class Token(Struct, frozen=True):
 
 
 class WhoAmI(Struct, frozen=True):
-    """The caller as the server sees it."""
-
     id: str = ""
     name: str = ""
     roles: tuple[str, ...] = ()

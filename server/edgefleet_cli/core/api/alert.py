@@ -1,14 +1,9 @@
-"""Answers of the API: receivers of alerts.
+"""The API: receivers of alerts. Made by `python -m tests.house.api_structs`."""
 
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
-
-from msgspec import Struct
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
 class Receiver(Struct, frozen=True):
-    """An alert receiver as it is shown: all but its token. model: whose rollouts alerts without a rollout's name are about."""
-
     action: str = ""
     created_at: str = ""
     created_by: str = ""
@@ -20,7 +15,12 @@ class Receiver(Struct, frozen=True):
 
 
 class NewReceiver(Struct, frozen=True):
-    """A receiver and the path of its URL, whose last part is the token: in this answer and nowhere else."""
-
     receiver: Receiver = Receiver()
     url_path: str = ""
+
+
+class ReceiverIn(Body, frozen=True, kw_only=True):
+    action: str | Unset = UNSET
+    matchers: tuple[str, ...] | Unset = UNSET
+    model: str | Unset = UNSET
+    name: str

@@ -1,23 +1,11 @@
-"""Answers of the API: blobs and bundles.
-
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
+"""The API: blobs and bundles. Made by `python -m tests.house.api_structs`."""
 
 from typing import Any
 
-from msgspec import Struct
-
-
-class Blob(Struct, frozen=True):
-    """A stored blob."""
-
-    length: int = 0
-    sha256: str = ""
+from edgefleet_cli.core.structs import Struct
 
 
 class Signature(Struct, frozen=True):
-    """How the trust repository names a bundle's path today. state: signed; differs (it names other bytes); missing (it does not)."""
-
     expires: str | None = None
     length: int | None = None
     role: str | None = None
@@ -27,8 +15,6 @@ class Signature(Struct, frozen=True):
 
 
 class BundleInside(Struct, frozen=True):
-    """A signed bundle with its signature and what is in it. leaves: sha256 of its leaf index, itself a blob."""
-
     bundle_bytes: int = 0
     bytes: int | None = None
     fp32_bytes: int | None = None
@@ -52,12 +38,9 @@ class BundleInside(Struct, frozen=True):
     trouble: str = ""
     verdict: str | None = None
     version: str = ""
-    work: dict[str, Any] | None = None
 
 
 class Bundle(Struct, frozen=True):
-    """A signed bundle: what it is, what it was proved on, how well it did. Sizes in bytes."""
-
     bundle_bytes: int = 0
     bytes: int | None = None
     fp32_bytes: int | None = None
@@ -77,4 +60,3 @@ class Bundle(Struct, frozen=True):
     target: str = ""
     verdict: str | None = None
     version: str = ""
-    work: dict[str, Any] | None = None

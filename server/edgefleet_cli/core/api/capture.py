@@ -1,36 +1,35 @@
-"""Answers of the API: captured inputs and predictions.
+"""The API: captured inputs and predictions. Made by `python -m tests.house.api_structs`."""
 
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
-
-from msgspec import Struct
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
 class CaptureFetch(Struct, frozen=True):
-    """A device asked for its captured records. state: asked, done, or expired (it did not answer in time)."""
-
-    asked_at: str = ""
     device: str = ""
     id: str = ""
     limit: int = 0
     model: str = ""
     reason: str = ""
-    received: int = 0
     state: str = ""
     until: str = ""
 
 
-class CaptureKey(Struct, frozen=True):
-    """The key that records are sealed to from now on: 64 hex digits of a raw X25519 public key."""
+class CaptureFetchIn(Body, frozen=True, kw_only=True):
+    limit: int | Unset = UNSET
+    model: str | Unset = UNSET
+    reason: str | Unset = UNSET
 
+
+class CaptureKeyIn(Body, frozen=True, kw_only=True):
+    public_key: str
+
+
+class CaptureKey(Struct, frozen=True):
     public_key: str = ""
     set_at: str = ""
     set_by: str = ""
 
 
 class SealedCapture(Struct, frozen=True):
-    """One record. sealed: base64 of what the device sealed (ADR 0030)."""
-
     bytes: int = 0
     device: str = ""
     fetch: str = ""
@@ -39,17 +38,13 @@ class SealedCapture(Struct, frozen=True):
     label: int = 0
     model: str = ""
     reason: str = ""
-    received_at: str = ""
     sealed: str = ""
     seen: int = 0
-    sha256: str = ""
     taken_at: str = ""
     trace_id: str = ""
 
 
 class Capture(Struct, frozen=True):
-    """What can be told of one captured record without opening it. seen: how many predictions of its reason and class it stands for."""
-
     bytes: int = 0
     device: str = ""
     fetch: str = ""
@@ -58,16 +53,12 @@ class Capture(Struct, frozen=True):
     label: int = 0
     model: str = ""
     reason: str = ""
-    received_at: str = ""
     seen: int = 0
-    sha256: str = ""
     taken_at: str = ""
     trace_id: str = ""
 
 
 class Prediction(Struct, frozen=True):
-    """One answer of a watched device. labels, scores: its best classes, or its first numbers with the label ""."""
-
     at: str = ""
     hidden: bool = False
     labels: tuple[str, ...] = ()
@@ -81,8 +72,6 @@ class Prediction(Struct, frozen=True):
 
 
 class Predictions(Struct, frozen=True):
-    """What a watched device has shown after message `after_id`, oldest first. last_id: to ask from next time."""
-
     items: tuple[Prediction, ...] = ()
     last_id: int = 0
     seen: int = 0

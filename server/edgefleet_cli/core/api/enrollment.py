@@ -1,16 +1,11 @@
-"""Answers of the API: claims, and devices that wait for an approval.
-
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
+"""The API: claims, and devices that wait for an approval. Made by `python -m tests.house.api_structs`."""
 
 from typing import Any
 
-from msgspec import Struct, field
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
 
 class NewClaim(Struct, frozen=True):
-    """A claim token just made; `token` is in this answer and nowhere else. approval: its devices wait for an operator."""
-
     approval: bool = False
     expires_at: str = ""
     id: str = ""
@@ -18,16 +13,11 @@ class NewClaim(Struct, frozen=True):
 
 
 class ClaimTokens(Struct, frozen=True):
-    """New claim tokens."""
-
     tokens: tuple[NewClaim, ...] = ()
 
 
 class Claim(Struct, frozen=True):
-    """A claim token without its secret, the devices it enrolled, and how many keys wait for an operator's word."""
-
     approval: bool = False
-    created_at: str = ""
     created_by: str = ""
     devices: tuple[str, ...] = ()
     expires_at: str = ""
@@ -40,35 +30,36 @@ class Claim(Struct, frozen=True):
 
 
 class Decided(Struct, frozen=True):
-    """A key that was decided about, now or before; device: its id when it was let in."""
-
     device: str = ""
     id: str = ""
     state: str = ""
 
 
 class Undecided(Struct, frozen=True):
-    """A key that could not be decided about, why, and what to do."""
-
     id: str = ""
     next: str = ""
     reason: str = ""
 
 
 class Decisions(Struct, frozen=True):
-    """What became of the keys that were meant."""
-
     done: tuple[Decided, ...] = ()
     matched: int = 0
     skipped: tuple[Undecided, ...] = ()
 
 
-class Pending(Struct, frozen=True):
-    """A key that waits or waited. id: its fingerprint; heard_at: when it last asked; device: what became of it, "" = none."""
+class EnrollmentIn(Body, frozen=True, kw_only=True):
+    approval: bool | Unset | None = UNSET
+    count: int | Unset = UNSET
+    labels: dict[str, str] | Unset = UNSET
+    name_prefix: str | Unset | None = UNSET
+    profile: str | Unset | None = UNSET
+    ttl_s: int | Unset = UNSET
+    uses: int | Unset = UNSET
 
+
+class Pending(Struct, frozen=True):
     asked_at: str = ""
     claim: str = ""
-    decided_at: str | None = None
     decided_by: str = ""
     device: str = ""
     expires_at: str = ""
@@ -80,3 +71,10 @@ class Pending(Struct, frozen=True):
     profile: str = ""
     reason: str = ""
     state: str = ""
+
+
+class RejectIn(Body, frozen=True, kw_only=True):
+    claim: str | Unset | None = UNSET
+    ids: tuple[str, ...] | Unset | None = UNSET
+    reason: str | Unset = UNSET
+    selector: str | Unset | None = UNSET

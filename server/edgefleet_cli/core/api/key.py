@@ -1,23 +1,15 @@
-"""Answers of the API: signing roles, their keys and the certificate authority.
+"""The API: signing roles, their keys and the certificate authority. Made by `python -m tests.house.api_structs`."""
 
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
-
-from msgspec import Struct
+from edgefleet_cli.core.structs import Struct
 
 
 class Authority(Struct, frozen=True):
-    """The device CA. sha256: of its certificate in DER, as a claim token pins it."""
-
     not_after: str = ""
-    not_before: str = ""
     sha256: str = ""
     subject: str = ""
 
 
 class Certificates(Struct, frozen=True):
-    """Certificates of one kind that the device CA issued. next_end: when the first of the valid ones ends."""
-
     ended: int = 0
     kind: str = ""
     next_end: str | None = None
@@ -26,8 +18,6 @@ class Certificates(Struct, frozen=True):
 
 
 class Role(Struct, frozen=True):
-    """One TUF role: its newest file and the keys that may sign it. targets: how many paths it names. resign_at: None = by hand."""
-
     expires: str = ""
     keys: tuple[str, ...] = ()
     name: str = ""
@@ -40,8 +30,6 @@ class Role(Struct, frozen=True):
 
 
 class Trust(Struct, frozen=True):
-    """What devices trust beside the TUF roles. is_root_here: the root key and its passphrase both lie on this server, as in a trial."""
-
     authority: Authority = Authority()
     certificates: tuple[Certificates, ...] = ()
     is_root_here: bool = False

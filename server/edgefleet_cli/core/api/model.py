@@ -1,14 +1,13 @@
-"""Answers of the API: models, their aliases and the comparison of two versions.
+"""The API: models, their aliases and the comparison of two versions. Made by `python -m tests.house.api_structs`."""
 
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
+from edgefleet_cli.core.structs import Body, Struct, field
 
-from msgspec import Struct, field
+
+class AliasIn(Body, frozen=True, kw_only=True):
+    version: str
 
 
 class Alias(Struct, frozen=True):
-    """A name of a release that moves."""
-
     alias: str = ""
     model: str = ""
     ref: str = ""
@@ -18,8 +17,6 @@ class Alias(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """One figure of both versions, None where it is not known. said: the difference in words; tone: whether that is good."""
-
     after: float | str | None = None
     before: float | str | None = None
     figure: str = ""
@@ -31,8 +28,6 @@ class Change(Struct, frozen=True):
 
 
 class ComparedVersion(Struct, frozen=True):
-    """One of the two versions."""
-
     created_at: str = ""
     created_by: str = ""
     ref: str = ""
@@ -41,19 +36,14 @@ class ComparedVersion(Struct, frozen=True):
 
 
 class ProfilePair(Struct, frozen=True):
-    """One profile in both versions. better, worse: how many figures got so."""
-
     better: int = 0
     changes: tuple[Change, ...] = ()
-    lacking: str = ""
     missing: str = ""
     profile: str = ""
     worse: int = 0
 
 
 class Comparison(Struct, frozen=True):
-    """Two versions of a model, profile by profile; no profile when neither has a bundle."""
-
     after: ComparedVersion = ComparedVersion()
     before: ComparedVersion = ComparedVersion()
     model: str = ""
@@ -61,8 +51,6 @@ class Comparison(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """A named line of releases."""
-
     aliases: dict[str, str] = field(default_factory=dict)
     created_at: str = ""
     latest: str | None = None

@@ -1,25 +1,40 @@
-"""Answers of the API: releases and what becomes of their deployment.
+"""The API: releases and what becomes of their deployment. Made by `python -m tests.house.api_structs`."""
 
-Made by `python -m tests.house.api_structs` from `docs/reference/openapi.json`; edit the schemas of the server.
-"""
-
-from msgspec import Struct, field
+from typing import Any
 
 from edgefleet_cli.core.api.bundle import Bundle
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
 
 class Assigned(Struct, frozen=True):
-    """One device whose desired document names the release now; gen 0 in a dry run."""
-
     device: str = ""
     gen: int = 0
     profile: str = ""
     target: str = ""
 
 
-class Skipped(Struct, frozen=True):
-    """One device that matched but cannot run the release, why, and what to do."""
+class DataIn(Body, frozen=True, kw_only=True):
+    calibration: str | Unset | None = UNSET
+    eval: str | Unset | None = UNSET
+    golden: str | Unset | None = UNSET
+    labels: str | Unset | None = UNSET
+    postprocess: str | Unset | None = UNSET
+    preprocess: str | Unset | None = UNSET
+    privacy: str | Unset | None = UNSET
+    recipe: str | Unset | None = UNSET
+    reference: str | Unset | None = UNSET
 
+
+class DeployIn(Body, frozen=True, kw_only=True):
+    device: str | Unset | None = UNSET
+    dry_run: bool | Unset = UNSET
+    mode: str | Unset | None = UNSET
+    salt: str | Unset = UNSET
+    selector: str | Unset | None = UNSET
+    share_pct: int | Unset = UNSET
+
+
+class Skipped(Struct, frozen=True):
     device: str = ""
     next: str = ""
     profile: str = ""
@@ -27,8 +42,6 @@ class Skipped(Struct, frozen=True):
 
 
 class Deployment(Struct, frozen=True):
-    """What a deployment did, or would do when it was a dry run."""
-
     matched: int = 0
     release: str = ""
     set: tuple[Assigned, ...] = ()
@@ -36,8 +49,6 @@ class Deployment(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True):
-    """One conversion job."""
-
     id: str = ""
     message: str = ""
     pct: float = 0.0
@@ -46,9 +57,17 @@ class Job(Struct, frozen=True):
     state: str = ""
 
 
-class Refused(Struct, frozen=True):
-    """A profile for which no bundle is offered, and why."""
+class OptionsIn(Body, frozen=True, kw_only=True):
+    allow_pickle: bool | Unset = UNSET
+    explore: bool | Unset = UNSET
+    max_drop: float | Unset = UNSET
+    metric: str | Unset | None = UNSET
+    precision: str | Unset = UNSET
+    shapes: dict[str, tuple[int, ...]] | Unset = UNSET
+    values: dict[str, float] | Unset = UNSET
 
+
+class Refused(Struct, frozen=True):
     code: str = ""
     next: str = ""
     profile: str = ""
@@ -56,8 +75,6 @@ class Refused(Struct, frozen=True):
 
 
 class ReleaseDevice(Struct, frozen=True):
-    """One device that runs a release or should."""
-
     active: bool = False
     device: str = ""
     error_class: str | None = None
@@ -68,15 +85,34 @@ class ReleaseDevice(Struct, frozen=True):
     wanted: bool = False
 
 
-class Release(Struct, frozen=True):
-    """A release with its bundles, refusals and jobs."""
+class SourceFileIn(Body, frozen=True, kw_only=True):
+    length: int
+    path: str
+    sha256: str
 
+
+class SourceIn(Body, frozen=True, kw_only=True):
+    files: tuple[SourceFileIn, ...]
+    kind: str
+
+
+class ReleaseIn(Body, frozen=True, kw_only=True):
+    data: DataIn | Unset = UNSET
+    lineage: dict[str, str] | Unset = UNSET
+    model: str
+    options: OptionsIn | Unset = UNSET
+    profile_files: tuple[dict[str, Any], ...] | Unset = UNSET
+    profiles: tuple[str, ...] | Unset | None = UNSET
+    source: SourceIn
+    version: str
+
+
+class Release(Struct, frozen=True):
     aliases: tuple[str, ...] = ()
     bundles: tuple[Bundle, ...] = ()
     created_at: str = ""
     created_by: str = ""
     jobs: tuple[Job, ...] = ()
-    labels_available: bool = False
     lineage: dict[str, str] = field(default_factory=dict)
     model: str = ""
     profiles_reason: str = ""

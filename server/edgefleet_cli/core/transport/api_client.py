@@ -6,19 +6,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, NotLoggedInError, ServerUnreachableError
-from edgefleet_cli.core.transport.reply import Document, Page, Reply
+from edgefleet_cli.core.transport.reply import Page, Reply
+from edgefleet_cli.core.transport.request import PAGE_SIZE
 
 # Without its own command line, which httpx then says is not installed: that would load rich.progress and pygments at each start.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import httpx  # noqa: E402
 
+if TYPE_CHECKING:
+    from edgefleet_cli.core.structs import Body
+
 API = "/api/v1"
-PAGE_SIZE = 200
 UPLOAD_CHUNK_BYTES = 256 * 1024
 DOWNLOAD_CHUNK_BYTES = 256 * 1024
 DEFAULT_TIMEOUT_S = 30.0
@@ -76,17 +78,25 @@ class ApiClient:
         """Return what is at `path` as it is: a page, a file."""
         return self._send("GET", path).content
 
-    def post(self, path: str, body: Document, kind: type[T]) -> Reply[T]:
-        """Post a JSON object, return the answer."""
-        return Reply(self._json(self._send("POST", path, json=body)), kind)
+    def post(self, path: str, body: Body | bytes, kind: type[T]) -> Reply[T]:
+        """Post a body, or JSON that is written already (`NOTHING`, `written`); return the answer."""
+        return self._change("POST", path, body, kind)
 
-    def patch(self, path: str, body: Document, kind: type[T]) -> Reply[T]:
-        """Patch with a JSON object, return the answer."""
-        return Reply(self._json(self._send("PATCH", path, json=body)), kind)
+    def patch(self, path: str, body: Body, kind: type[T]) -> Reply[T]:
+        """Change what is at `path`, return the answer."""
+        return self._change("PATCH", path, body, kind)
 
-    def put(self, path: str, body: Document, kind: type[T]) -> Reply[T]:
-        """Put a JSON object, return the answer."""
-        return Reply(self._json(self._send("PUT", path, json=body)), kind)
+    def put(self, path: str, body: Body, kind: type[T]) -> Reply[T]:
+        """Set what is at `path`, return the answer."""
+        return self._change("PUT", path, body, kind)
+
+    def _change(self, method: str, path: str, body: Body | bytes, kind: type[T]) -> Reply[T]:
+        if not isinstance(body, bytes):
+            from msgspec.json import encode
+
+            body = encode(body)
+        headers = {"content-type": "application/json"}
+        return Reply(self._json(self._send(method, path, content=body, headers=headers)), kind)
 
     def delete(self, path: str) -> None:
         """Delete what is at `path`."""
@@ -246,11 +256,6 @@ class ApiClient:
                 next_step="check the address given with --server or in `edgectl context list`",
             )
         return body
-
-
-def part(text: str) -> str:
-    """Return `text` escaped for one segment of a path; `@` and `+` of references stay readable."""
-    return quote(text, safe="@+")
 
 
 def _present(params: dict[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Problem(Struct, frozen=True):
     def fields(self) -> str:
         """Return `place: message` for each field that the server names, or each finding that forbids something."""
         named = [*(self.errors or ()), *(self.findings or ())]
-        told = [(entry.place(), entry.message) for entry in named if entry.level != "warning"]
-        return "; ".join(": ".join(word for word in words if word) for words in told)
+        named_places = [(entry.place(), entry.message) for entry in named if entry.level != "warning"]
+        return "; ".join(": ".join(word for word in words if word) for words in named_places)
 
 
 def problem_of(content: bytes) -> Problem | None:

@@ -13,7 +13,6 @@ from edgefleet_cli.core.errors import BadAnswerError
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
 Document = Mapping[str, Any]
 """A JSON object that is written as it is."""
 

@@ -11,20 +11,19 @@ from edgefleet_cli.core.errors import ApiError, BadAnswerError, ServerUnreachabl
 from edgefleet_cli.render.output import one_line
 
 T = TypeVar("T")
-
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 10.0
 _BUSY = 429
 
 
 class ServerRetry:
-    """Asks, and waits longer after each failure in a row; `tell` hears once that it waits, and once that it is over.
+    """Asks, and waits longer after each failure in a row; `note` is called once when it begins to wait, and once when that is over.
 
     give_up_s: how long a server may be away before its error is raised.
     """
 
-    def __init__(self, tell: Callable[[str], None], clock: SystemClock, *, give_up_s: float = math.inf) -> None:
-        self._tell = tell
+    def __init__(self, note: Callable[[str], None], clock: SystemClock, *, give_up_s: float = math.inf) -> None:
+        self._note = note
         self._clock = clock
         self._give_up_s = give_up_s
         self._away_since_s: float | None = None
@@ -43,7 +42,7 @@ class ServerRetry:
             self._wait(error, until_s)
             return None
         if self._away_since_s is not None:
-            self._tell("the server answers again")
+            self._note("the server answers again")
         self._away_since_s, self._pause_s = None, FIRST_PAUSE_S
         return answer
 
@@ -51,7 +50,7 @@ class ServerRetry:
         now_s = self._clock.monotonic_s()
         if self._away_since_s is None:
             self._away_since_s = now_s
-            self._tell(f"{one_line(error.message)}; trying again")
+            self._note(f"{one_line(error.message)}; trying again")
         if now_s - self._away_since_s >= self._give_up_s:
             raise error
         self._clock.sleep(max(0.0, min(self._pause_s, until_s - now_s)))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import UsageError, WaitTimeoutError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import moment, size, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.capture import Capture, CaptureFetch
-    from edgefleet_cli.core.transport.reply import Document
-
 POLL_S = 0.5
 
-CAPTURES: Sheet[Capture] = Sheet(
+CAPTURES: Sheet[api.capture.Capture] = Sheet(
     "captured records",
     [
         Column("id", lambda c: text(c.id), keep=True),
@@ -38,28 +35,26 @@ def fetch_records(
     session: Session,
     device_id: str,
     *,
-    wanted: Document,
+    wanted: api.capture.CaptureFetchIn,
     fetch_id: str | None,
     out: Path | None,
     key: Path | None,
     wait_s: float,
 ) -> None:
     """Fetch, save and show the records of one device. Raises WaitTimeoutError when the device does not answer in time."""
-    from edgefleet_cli.core.api.capture import Capture, CaptureFetch, SealedCapture
-    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.captures.capture_files import read_key, save
 
     if key is not None and out is None:
         raise UsageError("--key needs --out", why="opened records are files", next_step="give a folder with --out")
-    private_key = read_key(key) if key is not None else None  # a wrong file is said before the device is asked
+    private_key = read_key(key) if key is not None else None  # a wrong file is refused before the device is asked
     base = f"/devices/{part(device_id)}"
     if fetch_id is None:
-        fetch_id = session.api.post(f"{base}/captures:fetch", wanted, CaptureFetch).value.id
+        fetch_id = session.api.post(f"{base}/captures:fetch", wanted, api.capture.CaptureFetch).value.id
     fetch = _waited(session, f"{base}/captures:fetch/{part(fetch_id)}", wait_s)
-    page = session.api.pages(f"{base}/captures", Capture, fetch=fetch.id)
+    page = session.api.pages(f"{base}/captures", api.capture.Capture, fetch=fetch.id)
     files: list[Path] = []
     for entry in page if out is not None else ():
-        record = session.api.get(f"{base}/captures/{part(entry.id)}", SealedCapture)
+        record = session.api.get(f"{base}/captures/{part(entry.id)}", api.capture.SealedCapture)
         assert out is not None
         files += save(record, out, private_key)
     session.out.items(page, CAPTURES)
@@ -69,15 +64,13 @@ def fetch_records(
             session.out.note(f"they are sealed; open them with `edgectl capture-key open {out} --key FILE`")
 
 
-def _waited(session: Session, path: str, wait_s: float) -> CaptureFetch:
+def _waited(session: Session, path: str, wait_s: float) -> api.capture.CaptureFetch:
     """Return the fetch when it is done. Raises WaitTimeoutError."""
-    from edgefleet_cli.core.api.capture import CaptureFetch
-
     until_s = session.clock.monotonic_s() + wait_s
-    patience = ServerRetry(session.out.note, session.clock)
-    fetch: CaptureFetch | None = None
+    retry = ServerRetry(session.out.note, session.clock)
+    fetch: api.capture.CaptureFetch | None = None
     while True:
-        fetch = patience.ask(lambda: session.api.get(path, CaptureFetch).value, until_s=until_s) or fetch
+        fetch = retry.ask(lambda: session.api.get(path, api.capture.CaptureFetch).value, until_s=until_s) or fetch
         if fetch is not None and fetch.state == "done":
             return fetch
         if session.clock.monotonic_s() >= until_s or (fetch is not None and fetch.state == "expired"):

@@ -1,7 +1,7 @@
 """Captured records on the operator's machine: keys, opening, and files that other tools read.
 
 The private key is made and used here and nowhere else (ADR 0030). A record becomes `<id>.json`, and `<id>.npz` when it holds
-arrays; one that nobody opened stays `<id>.sealed` beside its `<id>.json`.
+arrays; one that nobody opened stays `<id>.sealed` next to its `<id>.json`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import re
 import zipfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.files import write_private
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.capture import SealedCapture
-    from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.reply import Document, Reply
 
 MAX_PLAIN_BYTES = 64 * 1024 * 1024
 _RECORD = re.compile(r"[0-9a-z]{1,32}")
@@ -67,7 +65,7 @@ def read_key(path: Path) -> bytes:
     return key.private_bytes_raw()
 
 
-def save(record: Reply[SealedCapture], folder: Path, private_key: bytes | None) -> list[Path]:
+def save(record: Reply[api.capture.SealedCapture], folder: Path, private_key: bytes | None) -> list[Path]:
     """Write one record of the API's answer, opened where there is a key; return the files. Raises SealedError, UsageError."""
     name = record.value.id
     if _RECORD.fullmatch(name) is None:
@@ -122,8 +120,8 @@ def _save_plain(stem: Path, about: Document, plain: Document) -> list[Path]:
     arrays: dict[str, bytes] = {}
     fields = {name: _field(f"in.{name}", value, arrays) for name, value in plain.get("fields", {}).items()}
     outputs = {name: _field(f"out.{name}", value, arrays) for name, value in plain.get("outputs", {}).items()}
-    told = {key: value for key, value in plain.items() if key not in {"v", "fields", "outputs"}}
-    document = {**about, **told, "fields": fields, "outputs": outputs}
+    facts = {key: value for key, value in plain.items() if key not in {"v", "fields", "outputs"}}
+    document = {**about, **facts, "fields": fields, "outputs": outputs}
     written = [_write(stem.with_name(stem.name + ".json"), _json(document))]
     if arrays:
         buffer = io.BytesIO()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.capture import CaptureKey
-
 app = typer.Typer(help="The key that captured records are sealed to.", no_args_is_help=True)
 
-SHEET: Sheet[CaptureKey] = Sheet(
+SHEET: Sheet[api.capture.CaptureKey] = Sheet(
     "capture keys; make one with `edgectl capture-key new --out FILE`",
     [
         Column("public key", lambda k: text(k.public_key), keep=True),
@@ -34,14 +33,14 @@ def new(
     set_it: Annotated[bool, typer.Option("--set/--no-set", help="Tell the server the public key.")] = True,
 ) -> None:
     """Make a key pair here; devices that consent seal to it as soon as they hear of it."""
-    from edgefleet_cli.core.api.capture import CaptureKey
-    from edgefleet_cli.core.transport.reply import Reply
     from edgefleet_cli.device.captures.capture_files import make_key
 
     session = Session.of(ctx)
     public = make_key(out)
-    body = {"public_key": public}
-    made = session.api.put("/capture-key", body, CaptureKey) if set_it else Reply(body, CaptureKey)
+    if set_it:
+        made = session.api.put("/capture-key", api.capture.CaptureKeyIn(public_key=public), api.capture.CaptureKey)
+    else:
+        made = Reply({"public_key": public}, api.capture.CaptureKey)
     session.out.one(made, SHEET, lambda entry: session.out.line(text(entry.public_key)))
     session.out.note(f"the private key is in {out}: without it nobody can open what is captured, the server neither")
 
@@ -51,20 +50,18 @@ def set_key(
     ctx: typer.Context, public_key: Annotated[str, typer.Argument(metavar="HEX", help="64 hex digits.")]
 ) -> None:
     """Seal to this public key from now on."""
-    from edgefleet_cli.core.api.capture import CaptureKey
-
     session = Session.of(ctx)
-    made = session.api.put("/capture-key", {"public_key": public_key}, CaptureKey)
+    made = session.api.put("/capture-key", api.capture.CaptureKeyIn(public_key=public_key), api.capture.CaptureKey)
     session.out.one(made, SHEET, lambda entry: session.out.line(text(entry.public_key)))
 
 
 @app.command("show")
 def show(ctx: typer.Context) -> None:
     """Show the public key that devices seal to."""
-    from edgefleet_cli.core.api.capture import CaptureKey
-
     session = Session.of(ctx)
-    session.out.one(session.api.get("/capture-key", CaptureKey), SHEET, lambda k: session.out.line(text(k.public_key)))
+    session.out.one(
+        session.api.get("/capture-key", api.capture.CaptureKey), SHEET, lambda k: session.out.line(text(k.public_key))
+    )
 
 
 @app.command("remove")

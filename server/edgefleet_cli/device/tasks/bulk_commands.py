@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.task import TasksAsked
 
 
 class Kind(StrEnum):
@@ -24,7 +21,7 @@ class Kind(StrEnum):
     RESTART = "restart"
 
 
-SHEET: Sheet[TasksAsked] = Sheet(
+SHEET: Sheet[api.task.TasksAsked] = Sheet(
     "asked devices",
     [
         Column("task", lambda one: text(one.kind), keep=True),
@@ -57,18 +54,19 @@ def ask(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many devices would be asked.")] = False,
 ) -> None:
     """Ask every live device that a selector matches for its log or diagnosis, or to restart its agent; at most 1,000 at once."""
-    from edgefleet_cli.core.api.task import TasksAsked
+    from msgspec.structs import replace
+
+    from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
-    body = {"kind": kind.value, "selector": selector, "dry_run": True}
-    if kind is Kind.RESTART:
-        body["what"] = "agent"
-    found = session.api.post("/devices:task", body, TasksAsked)
+    what = "agent" if kind is Kind.RESTART else UNSET
+    body = api.task.TasksIn(kind=kind.value, selector=selector, what=what, dry_run=True)
+    found = session.api.post("/devices:task", body, api.task.TasksAsked)
     if not dry_run:
         session.confirm(f"Ask {found.value.matched} devices: {kind.value}?")
-        found = session.api.post("/devices:task", {**body, "dry_run": False}, TasksAsked)
+        found = session.api.post("/devices:task", replace(body, dry_run=False), api.task.TasksAsked)
 
-    def show(done: TasksAsked) -> None:
+    def show(done: api.task.TasksAsked) -> None:
         session.out.fields((column.header, column.cell(done)) for column in SHEET.columns)
         for one in done.skipped:
             session.out.note(f"{one.device}: {one.reason}")

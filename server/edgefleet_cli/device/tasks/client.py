@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from edgefleet_cli.core.api.task import Task
+from edgefleet_cli.core.api.task import Task, TaskIn
 from edgefleet_cli.core.errors import EXIT_TIMEOUT, CliError, UsageError
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.api_client import part
-from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import age, moment, size, text
 from edgefleet_cli.render.output import Column, Sheet
@@ -54,7 +54,7 @@ def _refusal(task: Task) -> str:
     return ": ".join(word for word in (task.code, task.reason) if word)
 
 
-def ask(session: Session, device: str, body: Document, *, wait: bool) -> Reply[Task]:
+def ask(session: Session, device: str, body: TaskIn, *, wait: bool) -> Reply[Task]:
     """Make a task and, with `wait`, follow it to its end; each step is a note. Returns the task as it is then.
 
     Raises TaskFailedError, TaskTimeoutError.
@@ -68,7 +68,7 @@ def ask(session: Session, device: str, body: Document, *, wait: bool) -> Reply[T
 def _follow(session: Session, device: str, reply: Reply[Task]) -> Reply[Task]:
     limit_s = session.options.timeout_s or DEFAULT_WAIT_S
     deadline_s = session.clock.monotonic_s() + limit_s
-    patience = ServerRetry(session.out.note, session.clock)
+    retry = ServerRetry(session.out.note, session.clock)
     task = reply.value
     path = f"/devices/{part(device)}/tasks/{part(task.id)}"
     state = task.state
@@ -83,7 +83,7 @@ def _follow(session: Session, device: str, reply: Reply[Task]) -> Reply[Task]:
                 next_step=f"it stays asked until {moment(task.until)}; see `edgectl device tasks {device}`",
             )
         session.clock.sleep(min(POLL_S, left_s))
-        found = patience.ask(lambda: session.api.get(path, Task), until_s=deadline_s)
+        found = retry.ask(lambda: session.api.get(path, Task), until_s=deadline_s)
         if found is None:
             continue
         reply, task = found, found.value

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply
+from edgefleet_cli.core.transport.request import part
 
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the device (--timeout, by default 120 s).")]
@@ -30,16 +32,14 @@ def diag(
     wait: Wait = True,
 ) -> None:
     """Let a device send its diagnosis: an archive of at most 1 MB, without secrets."""
-    from edgefleet_cli.core.api.task import Task
-    from edgefleet_cli.core.transport.reply import Reply
     from edgefleet_cli.device.tasks.client import ask, result, save, task_sheet
 
     session = Session.of(ctx)
-    task = ask(session, device_id, {"kind": "diag"}, wait=wait)
+    task = ask(session, device_id, api.task.TaskIn(kind="diag"), wait=wait)
     file = out or Path(f"{device_id}-diag.tar.gz")
     if wait:
         save(result(session, device_id, task.value), file)
-        task = Reply({**task.raw, "file": str(file)}, Task)
+        task = Reply({**task.raw, "file": str(file)}, api.task.Task)
     where = f"wrote {file}" if wait else "not waited for"
     session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(where))
 
@@ -52,22 +52,20 @@ def logs(
     wait: Wait = True,
 ) -> None:
     """Show the last log lines of a device: the agent's, its workers' and its install children's, without secrets."""
-    from edgefleet_cli.core.api.task import Task
-    from edgefleet_cli.core.transport.reply import Reply
+    from edgefleet_cli.core.structs import UNSET
     from edgefleet_cli.device.tasks.client import ask, result, task_sheet
     from edgefleet_cli.render.output import visible
 
     session = Session.of(ctx)
-    body = {"kind": "logs", "lines": lines} | ({"contains": contains} if contains else {})
-    task = ask(session, device_id, body, wait=wait)
+    task = ask(session, device_id, api.task.TaskIn(kind="logs", lines=lines, contains=contains or UNSET), wait=wait)
     found = result(session, device_id, task.value).decode("utf-8", "replace").splitlines() if wait else []
 
     def show(_task: object) -> None:
         for line in found:
             session.out.line(visible(line))
 
-    told = Reply({**task.raw, "lines": found}, Task) if wait else task
-    session.out.one(told, task_sheet(session.clock.now()), show)
+    answer = Reply({**task.raw, "lines": found}, api.task.Task) if wait else task
+    session.out.one(answer, task_sheet(session.clock.now()), show)
 
 
 def restart(
@@ -79,12 +77,13 @@ def restart(
     wait: Wait = True,
 ) -> None:
     """Restart the agent of a device, or one model's worker. Requests in flight are finished; a worker's restart refuses none."""
+    from edgefleet_cli.core.structs import UNSET
     from edgefleet_cli.device.tasks.client import ask, task_sheet
 
     session = Session.of(ctx)
     if model == "":
         raise UsageError("--model is empty", why="", next_step="name a model, or leave it out")
-    body = {"kind": "restart", "what": "worker", "model": model} if model else {"kind": "restart", "what": "agent"}
+    body = api.task.TaskIn(kind="restart", what="worker" if model else "agent", model=model or UNSET)
     task = ask(session, device_id, body, wait=wait)
     done = f"{device_id}: {'the worker of ' + model if model else 'the agent'} restarts" if wait else "not waited for"
     session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(done))
@@ -92,10 +91,8 @@ def restart(
 
 def tasks(ctx: typer.Context, device_id: DeviceArgument) -> None:
     """List what a device was asked to do, newest first, and how far it is."""
-    from edgefleet_cli.core.api.task import Task
-    from edgefleet_cli.core.transport.api_client import part
     from edgefleet_cli.device.tasks.client import task_sheet
 
     session = Session.of(ctx)
-    page = session.api.page(f"/devices/{part(device_id)}/tasks", Task)
+    page = session.api.page(f"/devices/{part(device_id)}/tasks", api.task.Task)
     session.out.items(page, task_sheet(session.clock.now()))

@@ -7,8 +7,9 @@ from itertools import takewhile
 from typing import Any, Final, NamedTuple
 
 from edgefleet_cli.core.api.device import Window
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Page, Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.device.telemetry.trends import WIDTH
 from edgefleet_cli.render.format import milliseconds, moment, size, text
 from edgefleet_cli.render.output import Column, Sheet

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from edgefleet_cli.core.api.device import Window
 from edgefleet_cli.core.errors import ApiError
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import milliseconds, text
 from edgefleet_cli.render.output import Column
 from edgefleet_cli.render.sparkline import spark, thinned
@@ -37,7 +38,7 @@ TRENDS: tuple[Column[Trend], ...] = (
 
 
 def windows_of(api: ApiClient, device_id: str, limit: int = WINDOWS) -> list[Window]:
-    """Return a device's newest telemetry windows, newest first; none where the server has none to tell."""
+    """Return a device's newest telemetry windows, newest first; none where the server has none."""
     try:
         return list(api.page(f"/devices/{part(device_id)}/telemetry", Window, limit=limit))
     except ApiError as error:

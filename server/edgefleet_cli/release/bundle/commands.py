@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core import completion
+from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_NOT_FOUND, ApiError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.reply import Reply, reply_of
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.bundle.render import (
     ALL_BUNDLES,
     INSPECTED,
@@ -21,10 +23,6 @@ from edgefleet_cli.release.bundle.render import (
     signature_text,
 )
 from edgefleet_cli.render.format import until_s
-
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.bundle import Signature
-    from edgefleet_cli.core.transport.reply import Reply
 
 app = typer.Typer(help="Bundles: a release built and signed for one profile.", no_args_is_help=True)
 
@@ -48,20 +46,17 @@ def list_bundles(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
 ) -> None:
     """List the signed bundles, newest first."""
-    from edgefleet_cli.core.api.bundle import Bundle
-
     session = Session.of(ctx)
-    session.out.items(session.api.pages("/bundles", Bundle, model=model, profile=profile, limit=limit), ALL_BUNDLES)
+    session.out.items(
+        session.api.pages("/bundles", api.bundle.Bundle, model=model, profile=profile, limit=limit), ALL_BUNDLES
+    )
 
 
 @app.command("show")
 def show(ctx: typer.Context, sha256: Digest) -> None:
     """Show a bundle of the server: how it is signed, what is in it."""
-    from edgefleet_cli.core.api.bundle import BundleInside
-    from edgefleet_cli.core.transport.api_client import part
-
     session = Session.of(ctx)
-    found = session.api.get(f"/bundles/{part(sha256)}", BundleInside)
+    found = session.api.get(f"/bundles/{part(sha256)}", api.bundle.BundleInside)
     session.out.one(found, ALL_BUNDLES, lambda one: show_bundle(session.out, one, session.clock.now()))
 
 
@@ -82,16 +77,15 @@ def verify(ctx: typer.Context, file: File) -> None:
     The signature is looked up where the file claims to come from; a device checks it by the keys that it trusts itself.
     """
     session = Session.of(ctx)
-    from edgefleet_cli.core.transport.reply import reply_of
 
     found = _inspected(file).value
     signature = _signature(session, found.sha256)
     is_valid = signature.state == "signed" and (until_s(signature.expires, session.clock.now()) or 0) > 0
-    told = signature_text(signature, session.clock.now())
+    shown = signature_text(signature, session.clock.now())
     if not is_valid:
         raise NotSignedError(
             f"no device would take {file}",
-            why=told,
+            why=shown,
             next_step="take the bundle from the server: `edgectl model pull REF`, or publish the release anew",
         )
     manifest, members = found.manifest, "as the manifest says"
@@ -100,15 +94,14 @@ def verify(ctx: typer.Context, file: File) -> None:
         signature.state, signature.role, signature.expires,
     )  # fmt: skip
     session.out.one(
-        reply_of(row), VERIFIED, lambda one: session.out.line(f"{file}: every member is as the manifest says; {told}")
+        reply_of(row), VERIFIED, lambda one: session.out.line(f"{file}: every member is as the manifest says; {shown}")
     )
 
 
 def _inspected(file: Path) -> Reply[Inspected]:
-    """Return what `edge-agent bundle inspect` tells of a file. Raises UnreadableFileError, BundleError, ManifestError."""
+    """Return what `edge-agent bundle inspect` shows of a file. Raises UnreadableFileError, BundleError, ManifestError."""
     from edgefleet_agent.diagnostics.bundles import inspect as inspect_file
     from edgefleet_cli.core.errors import UnreadableFileError
-    from edgefleet_cli.core.transport.reply import Reply
 
     try:
         return Reply(inspect_file(file), Inspected)
@@ -118,12 +111,10 @@ def _inspected(file: Path) -> Reply[Inspected]:
         ) from error
 
 
-def _signature(session: Session, sha256: str) -> Signature:
-    from edgefleet_cli.core.api.bundle import BundleInside, Signature
-
+def _signature(session: Session, sha256: str) -> api.bundle.Signature:
     try:
-        return session.api.get(f"/bundles/{sha256}", BundleInside).value.signature
+        return session.api.get(f"/bundles/{sha256}", api.bundle.BundleInside).value.signature
     except ApiError as error:
         if error.exit_code != EXIT_NOT_FOUND:
             raise
-        return Signature(state="missing")
+        return api.bundle.Signature(state="missing")

@@ -13,6 +13,7 @@ from edgefleet_cli.core.errors import EXIT_CONFLICT, CliError, UsageError
 from edgefleet_cli.core.files import whole_file
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.render.progress import download_bar
@@ -60,17 +61,15 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
 
     Raises UsageError, FileInTheWayError, WrongBytesError, UnreadableFileError, ApiError.
     """
-    from edgefleet_cli.core.transport.api_client import part
-
     release = session.api.get(f"/releases/{part(ref)}", Release).value
     bundle = _chosen(release, profile)
     sha256, length = bundle.sha256, bundle.bundle_bytes
     file = folder / f"{bundle.model}-{bundle.version}-{bundle.profile}.bundle"
-    told = (str(file), release.ref, bundle.profile, sha256, length)
+    facts = (str(file), release.ref, bundle.profile, sha256, length)
     if file.exists() and not force:
         if _digest_of(file) == sha256:
             session.out.note(f"{file} is there already, with the same bytes")
-            return reply_of(Pulled(*told, is_new=False))
+            return reply_of(Pulled(*facts, is_new=False))
         raise FileInTheWayError(
             f"{file} is there already", why="its bytes are others", next_step="add --force, or give another --dir"
         )
@@ -86,7 +85,7 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
                 why=f"expected sha256 {sha256[:16]}…, got {digest.hexdigest()[:16]}…",
                 next_step="try again; if it stays so, the server's blob store is damaged: `edgectl server check`",
             )
-    return reply_of(Pulled(*told, is_new=True))
+    return reply_of(Pulled(*facts, is_new=True))
 
 
 def _chosen(release: Release, profile: str | None) -> Bundle:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
-from edgefleet_cli.core.api.bundle import Bundle, BundleInside, Signature
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import CliError
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import metric, milliseconds, moment, size, text, until_s
@@ -59,12 +59,12 @@ class _Member(NamedTuple):
     sha256: str
 
 
-def ref_of(bundle: Bundle | BundleInside | Manifest | Verified) -> str:
+def ref_of(bundle: api.bundle.Bundle | api.bundle.BundleInside | Manifest | Verified) -> str:
     """Return `model@version`."""
     return f"{text(bundle.model)}@{text(bundle.version)}"
 
 
-ALL_BUNDLES: Sheet[Bundle | BundleInside] = Sheet(
+ALL_BUNDLES: Sheet[api.bundle.Bundle | api.bundle.BundleInside] = Sheet(
     "signed bundles; publish a model with `edgectl publish MODEL --name N --version V`",
     [
         Column("release", ref_of, keep=True),
@@ -119,19 +119,19 @@ class NotSignedError(CliError):
     code = "cli.bundle_not_signed"
 
 
-def signature_text(signature: Signature, now: datetime) -> str:
+def signature_text(signature: api.bundle.Signature, now: datetime) -> str:
     """Return how a bundle is signed, in words."""
     state = signature.state
     if state == "missing":
         return "not signed: the trust repository does not name this path"
     if state == "differs":
         return f"differs: the trust repository names other bytes, sha256 {text(signature.sha256)[:16]}"
-    told = f"signed by role {text(signature.role)}, version {text(signature.version)}"
+    shown = f"signed by role {text(signature.role)}, version {text(signature.version)}"
     is_over = (until_s(signature.expires, now) or 0) <= 0
-    return f"{told}, {'which ended' if is_over else 'until'} {moment(signature.expires)}"
+    return f"{shown}, {'which ended' if is_over else 'until'} {moment(signature.expires)}"
 
 
-def show_bundle(out: Output, bundle: BundleInside, now: datetime) -> None:
+def show_bundle(out: Output, bundle: api.bundle.BundleInside, now: datetime) -> None:
     """Write one bundle for eyes: signature, figures, members."""
     out.fields(
         [

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
@@ -64,7 +64,7 @@ def _show(session: Session, result: Conversion) -> None:
     file = Path(result.report_path)
     report = struct_of(json.loads(file.read_text(encoding="utf-8")), Report) if file.is_file() else Report()
     show_candidates(session.out, report)
-    show_result(session.out, Release(bundles=result.made(), refused=result.refused))
+    show_result(session.out, api.release.Release(bundles=result.made(), refused=result.refused))
     judged_on = report.data.judged_on
     if judged_on == "random input only":
         session.out.note("judged on random input only; --calibration, and --eval with labels, judge by your own data")

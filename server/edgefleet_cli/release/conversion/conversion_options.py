@@ -101,7 +101,6 @@ MlflowUrl = Annotated[
     typer.Option("--mlflow-url", metavar="URL", help="The registry of mlflow: addresses; MLFLOW_TRACKING_URI else."),
 ]
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
-
 DEFAULT_VERSION = "dev"
 _VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
 _LENGTH = re.compile(r"[0-9]{1,11}")
@@ -282,17 +281,7 @@ class Conversion:
             name=name,
             version=version,
             profiles=self.profile,
-            data=data_files(
-                self.calibration,
-                self.evaluation,
-                self.golden,
-                self.reference,
-                self.labels,
-                self.preprocess,
-                self.postprocess,
-                self.privacy,
-                self.recipe,
-            ),
+            data=data_files(*(getattr(self, "evaluation" if kind == "eval" else kind) for kind in DATA_KINDS)),
             precision=self.precision,
             metric=self.metric,
             max_drop=self.max_drop,

@@ -36,7 +36,7 @@ DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
 _UNFINISHED = ("*.bundle.part", "report.json.part", "report.html.part")
 _LOG_LINES = 40
 _MEMORY_BYTES = 8 * 1024**3
-"""Address space of the converter, as a server gives it unless told otherwise."""
+"""Address space of the converter, as a server gives it by default."""
 _STOP_S = 5.0
 _STOP_PAUSE_S = 0.02
 
@@ -134,7 +134,7 @@ def sandboxed(job: Document, scratch: Path) -> list[str]:
         "write": [str(scratch), job["out_dir"]],
         "run": [job["tools_dir"]],
     }
-    # Python puts the working folder on the module path, and with that among what the sandbox opens, unless it is told not to.
+    # Python puts the working folder on the module path, and with that among what the sandbox opens, unless a flag forbids it.
     flags = [] if ":" in (job["options"]["metric"] or "") else ["-P"]
     python, *job_module = python_module("edgefleet_converters.job")
     _, *launch_module = python_module("edgefleet_server.conversion.sandbox_entry", json.dumps(plan))

@@ -16,11 +16,8 @@ from urllib.parse import unquote, urlsplit
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 
 MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib"})
-
 _EXPORT_TORCH = "save it with torch.export.save (.pt2) or export it to ONNX, and publish that file"
-
 _EXPORT_KERAS = "save it as .keras or export it to ONNX or TFLite, and publish that file"
-
 _EXPORT = "export it to ONNX and publish that file"
 
 _OTHERS = {

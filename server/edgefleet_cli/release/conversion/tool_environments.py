@@ -17,7 +17,7 @@ from edgefleet_cli.core.transport.reply import Page, struct_of
 
 
 class Tool(Struct, frozen=True):
-    """A tool's environment, as the converters tell of it."""
+    """A tool's environment, as the converters describe it."""
 
     name: str = ""
     state: str = ""
@@ -61,8 +61,8 @@ def manage(action: str, folder: Path, name: str | None = None) -> Page[Tool]:
         answer = json.loads(done.stdout)
     except ValueError:
         answer = {}
-    told = struct_of(answer, _Answer)
-    if told.items is not None:
+    report = struct_of(answer, _Answer)
+    if report.items is not None:
         return Page(answer, Tool)
-    error = told.error or _Trouble(f"`edgectl tool {action}` failed", f"exit code {done.returncode}")
+    error = report.error or _Trouble(f"`edgectl tool {action}` failed", f"exit code {done.returncode}")
     raise ToolError(error.message, why=error.code, next_step=error.next)

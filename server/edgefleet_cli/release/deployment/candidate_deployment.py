@@ -1,19 +1,14 @@
-"""`edgectl deploy --shadow | --split PCT | --end`: a release beside the active version. What the flags mean and what is printed."""
+"""`edgectl deploy --shadow | --split PCT | --end`: a release as a candidate. What the flags mean and what is printed."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-if TYPE_CHECKING:
-    from edgefleet_cli.core.api.release import Assigned
-    from edgefleet_cli.core.transport.reply import Document
-
-SET: Sheet[Assigned] = Sheet(
+SET: Sheet[api.release.Assigned] = Sheet(
     "devices",
     [
         Column("device", lambda d: text(d.device), keep=True),
@@ -30,7 +25,9 @@ _WORDS = {
 }
 
 
-def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, strategy: str) -> Document | None:
+def parse(
+    *, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, strategy: str
+) -> api.release.DeployIn | None:
     """Return the body's mode, share_pct and salt, None without any of the flags. Raises UsageError."""
     chosen = [name for name, is_set in (("--shadow", shadow), ("--split", split is not None), ("--end", end)) if is_set]
     if salt and split is None:
@@ -51,27 +48,29 @@ def parse(*, shadow: bool, split: int | None, salt: str, end: bool, wait: bool, 
             next_step="leave it away, and see `edgectl device show ID`",
         )
     if split is not None:
-        return {"mode": "split", "share_pct": split, "salt": salt}
-    return {"mode": "shadow" if shadow else "end"}
+        return api.release.DeployIn(mode="split", share_pct=split, salt=salt)
+    return api.release.DeployIn(mode="shadow" if shadow else "end")
 
 
-def run(session: Session, ref: str, to: str | None, device: str | None, beside: Document, *, dry_run: bool) -> int:
+def run(
+    session: Session, ref: str, to: str | None, device: str | None, candidate: api.release.DeployIn, *, dry_run: bool
+) -> int:
     """Ask the server, print which devices it concerns; return the exit code."""
     from edgefleet_cli.release.deployment.deployer import Deployer
     from edgefleet_cli.release.deployment.render import note_skipped
 
     deployer = Deployer(session.api, session.out, session.clock)
-    answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run, beside=beside)
+    answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run, candidate=candidate)
     chosen = answer.value.set
     note_skipped(session, answer.value)
     if not chosen:
         if not session.out.is_for_eyes:
             session.out.rows(answer.raw, [], SET)
-        session.out.note(f"no device: {_WORDS[str(beside['mode'])]}")
+        session.out.note(f"no device: {_WORDS[str(candidate.mode)]}")
         return EXIT_OK if dry_run else EXIT_FAILED
     session.out.rows(answer.raw, chosen, SET)
     verb = "would" if dry_run else "now"
     first = chosen[0].device
     watch = "" if dry_run else f": `edgectl device show {first}`"
-    session.out.note(f"{len(chosen)} devices {verb} {_WORDS[str(beside['mode'])]}{watch}")
+    session.out.note(f"{len(chosen)} devices {verb} {_WORDS[str(candidate.mode)]}{watch}")
     return EXIT_OK

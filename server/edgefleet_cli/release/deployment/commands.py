@@ -13,7 +13,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.commands import Ref
 from edgefleet_cli.release.deployment import candidate_deployment
 from edgefleet_cli.release.deployment.render import OUTCOME, SET, note_skipped
-from edgefleet_cli.release.deployment.strategy_flag import ALL, parse_strategy, strategy_document
+from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
 
 
 class Until(StrEnum):
@@ -117,7 +117,7 @@ def _deploy(
 def roll_out(
     session: Session, ref: str, selector: str, strategy: str, *, wait: bool = False, dry_run: bool = False
 ) -> int:
-    """Start (or only plan) a rollout by a named strategy, tell id and watch line; return the exit code."""
+    """Start (or only plan) a rollout by a named strategy, show id and watch line; return the exit code."""
     from edgefleet_cli.rollout import start
 
     document = strategy_document(ref, selector, strategy)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from edgefleet_cli.core.api.device import Device
-from edgefleet_cli.core.api.release import Deployment
+from edgefleet_cli.core.api.release import DeployIn, Deployment
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
-from edgefleet_cli.core.transport.api_client import ApiClient, part
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import error_text
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board
@@ -61,13 +64,13 @@ class Deployer:
         selector: str | None = None,
         device: str | None = None,
         dry_run: bool = False,
-        beside: Document | None = None,
+        candidate: DeployIn | None = None,
     ) -> Reply[Deployment]:
-        """Set the release on the chosen devices (or only tell which, with `dry_run`) and return the answer.
+        """Set the release on the chosen devices (or only say which, with `dry_run`) and return the answer.
 
-        beside: mode, share_pct and salt, to run it beside the active version instead.
+        candidate: mode, share_pct and salt, to run it next to the active version instead.
         """
-        body = {"selector": selector, "device": device, "dry_run": dry_run, **(beside or {})}
+        body = structs.replace(candidate or DeployIn(), selector=selector, device=device, dry_run=dry_run)
         return self.api.post(f"/releases/{part(ref)}:deploy", body, Deployment)
 
     def wait(

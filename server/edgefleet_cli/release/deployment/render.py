@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
-    from edgefleet_cli.core.api.release import Assigned, Deployment
     from edgefleet_cli.release.deployment.deployer import DeviceOutcome
 
 
-SET: Sheet[Assigned] = Sheet(
+SET: Sheet[api.release.Assigned] = Sheet(
     "devices",
     [
         Column("device", lambda d: text(d.device), keep=True),
@@ -36,7 +36,7 @@ OUTCOME: Sheet[DeviceOutcome] = Sheet(
 )
 
 
-def note_skipped(session: Session, answer: Deployment) -> None:
+def note_skipped(session: Session, answer: api.release.Deployment) -> None:
     """Remark on each device that does not get the release, and why."""
     for entry in answer.skipped:
         session.out.note(f"skipped {entry.device} ({entry.profile}): {entry.reason}")
