@@ -52,17 +52,25 @@ def unseal(private_key: bytes, sealed: bytes, about: bytes) -> bytes:
     """Return what was sealed. private_key: raw X25519. Raises SealedError."""
     if len(sealed) < OVERHEAD_BYTES:
         raise SealedError(f"the record is cut off: it has {len(sealed)} bytes", next_step="fetch it again")
-    encapsulated, box = sealed[:KEY_BYTES], sealed[KEY_BYTES:]
     try:
-        secret = X25519PrivateKey.from_private_bytes(private_key)
-        shared = secret.exchange(X25519PublicKey.from_public_bytes(encapsulated))
-        key, nonce = _key_schedule(shared, encapsulated, _raw(secret.public_key()), info_about(about))
-        return ChaCha20Poly1305(key).decrypt(nonce, box, None)
+        return _open(X25519PrivateKey.from_private_bytes(private_key), sealed, info_about(about))
     except (InvalidTag, ValueError) as error:
         raise SealedError(
             "the record does not open with this key: it is for another one, or it was altered",
             next_step="give the private key whose id the record names",
         ) from error
+
+
+def _open(secret: X25519PrivateKey, sealed: bytes, info: bytes) -> bytes:
+    """Return what was sealed, opened by `cryptography` itself where it knows HPKE. Raises InvalidTag, ValueError."""
+    try:
+        from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+    except ImportError:
+        encapsulated, box = sealed[:KEY_BYTES], sealed[KEY_BYTES:]
+        shared = secret.exchange(X25519PublicKey.from_public_bytes(encapsulated))
+        key, nonce = _key_schedule(shared, encapsulated, _raw(secret.public_key()), info)
+        return ChaCha20Poly1305(key).decrypt(nonce, box, None)
+    return Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305).decrypt(sealed, secret, info)
 
 
 def key_id(public_key: bytes) -> str:

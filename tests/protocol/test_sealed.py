@@ -1,5 +1,8 @@
 """A sealed record opens with its private key and nothing else, and another implementation of HPKE reads it."""
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from hypothesis import given, settings
@@ -11,6 +14,15 @@ from edgefleet_protocol.hpke import SealedError, about_record, key_id, new_key, 
 hpke = pytest.importorskip("cryptography.hazmat.primitives.hpke")
 SUITE = hpke.Suite(hpke.KEM.X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 ABOUT = about_record("d-1", "r-1", "a" * 64)
+
+
+@pytest.fixture(params=["library", "ours"], autouse=True)
+def opener(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Open with the library's HPKE, and as on a machine whose `cryptography` has none."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "ours":
+            patch.setitem(sys.modules, "cryptography.hazmat.primitives.hpke", None)
+        yield request.param
 
 
 @given(st.binary(max_size=2_000))
