@@ -116,7 +116,7 @@ def _about_offers(rows: SimDatabase, plan: Plan, state: RolloutState) -> Iterato
     for device in offers:
         one = moved[device]
         newest = max(stage for stage, stratum in cells if stratum == one.stratum and _is_begun(cells[stage, stratum]))
-        if stages[one.stage].shape.mode is not stages[newest].shape.mode:
+        if stages[one.stage].mode is not stages[newest].mode:
             yield f"{device} was offered the release in stage {one.stage}, though stage {newest} has another mode"
         cell = cells[one.stage, one.stratum]
         is_let_through = cell.state is StageState.PASSED
@@ -134,7 +134,7 @@ def _about_pace(rows: SimDatabase, plan: Plan) -> Iterator[str]:
             yield f"stage {effect.minute.stage} offered {effect.minute.offered} in a minute of {effect.minute.per_min}"
         held |= {effect.lease.device} if isinstance(effect, LeaseTaken) else set()
         held -= {effect.device} if isinstance(effect, LeaseEnded) else set()
-    most = rows.spec.pacing.limits.concurrent_downloads
+    most = rows.spec.limits.concurrent_downloads
     if most is not None and len(held) > max(most, len(rows.pace.leases)):
         yield f"{len(held)} downloads may be under way, at most {most} are allowed"
 
@@ -148,10 +148,8 @@ def _about_promotion(
 ) -> Iterator[str]:
     """A stage passes on devices of its own mode that really ran the release for their soak."""
     facts, stages = judged.facts, rows.spec.stages
-    stratum, mode = ProfileName(facts.stratum), stages[facts.stage].shape.mode
-    alike = [
-        one for one in rows.assignments.values() if one.stratum == stratum and stages[one.stage].shape.mode is mode
-    ]
+    stratum, mode = ProfileName(facts.stratum), stages[facts.stage].mode
+    alike = [one for one in rows.assignments.values() if one.stratum == stratum and stages[one.stage].mode is mode]
     ran = sum(_ran_past_soak(rows, one, devices[one.device], now) for one in alike)
     if not 0 < facts.counts.healthy <= ran:
         yield f"stage {facts.stage} of {stratum} passed on {facts.counts.healthy} healthy devices, {ran} really were"
@@ -159,7 +157,7 @@ def _about_promotion(
 
 def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: datetime) -> bool:
     digest, stage = rows.bundles[one.stratum].sha256, rows.spec.stages[one.stage]
-    if stage.shape.mode is Mode.ACTIVE:
+    if stage.mode is Mode.ACTIVE:
         since = device.switched_at.get(digest)
         return digest in device.committed and since is not None and since + stage.soak <= now
     # what a device has not reported yet cannot be known: it may have ended between its last report and the verdict, and of a power
@@ -174,14 +172,14 @@ def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: d
 
 def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
     """Nowhere does the release answer more than its device was ever to let it: nothing in a shadow, in a split its share."""
-    shapes = [stage.shape for stage in rows.spec.stages]
-    if all(shape.mode is Mode.ACTIVE for shape in shapes):
+    stages = rows.spec.stages
+    if all(stage.mode is Mode.ACTIVE for stage in stages):
         return
     for one in rows.assignments.values():
         device, value = devices[one.device], rank(rows.salt, one.device)
         cells = (cell for cell in rows.cells.values() if cell.stratum == one.stratum and value < cell.cut)
-        reached = [shapes[cell.stage] for cell in cells if _is_begun(cell)]
-        most = max((100 if shape.mode is Mode.ACTIVE else shape.share_pct for shape in reached), default=0)
+        reached = [stages[cell.stage] for cell in cells if _is_begun(cell)]
+        most = max((100 if stage.mode is Mode.ACTIVE else stage.share_pct for stage in reached), default=0)
         answers = 100 if device.active == rows.bundles[one.stratum].sha256 else device.candidate_process.share_pct()
         if answers > most:
             yield f"the release answers {answers} % of the requests of {one.device}, at most {most} % may be"

@@ -148,7 +148,7 @@ class SimDatabase:
     def _members(self) -> tuple[Member, ...]:
         """Return who belongs to it; what has nothing else to serve is barred from the stages next to what serves."""
         stages = self.spec.stages
-        barred = frozenset(index for index, stage in enumerate(stages) if stage.shape.mode is not Mode.ACTIVE)
+        barred = frozenset(index for index, stage in enumerate(stages) if stage.mode is not Mode.ACTIVE)
         if not barred:
             return tuple(self.members.values())
         actives = ((one, self.documents[one.device].active) for one in self.members.values())
@@ -246,18 +246,18 @@ class SimDatabase:
 
     def _offering(self, before: Document, gen: int, one: Assignment, within_s: int) -> Document:
         """Return the document of an offer: it makes the release active, or names it next to what is."""
-        limits, shape, bundle = self.spec.device, self.spec.stages[one.stage].shape, self.bundles[one.stratum]
+        limits, stage, bundle = self.spec.device, self.spec.stages[one.stage], self.bundles[one.stratum]
         download_s, apply_s = int(limits.download.total_seconds()), int(limits.apply.total_seconds())
-        if shape.mode is Mode.ACTIVE:
+        if stage.mode is Mode.ACTIVE:
             verify_s = int(limits.verify.total_seconds())
             return Document(
                 gen, bundle, str(ROLLOUT), one.attempt, download_s, apply_s, verify_s, start_within_s=within_s
             )
         known = before.candidate
         attempt = known.attempt if known is not None and known.bundle == bundle else one.attempt
-        salt = salt_of(self.spec.release) if shape.mode is Mode.SPLIT else ""
+        salt = salt_of(self.spec.release) if stage.mode is Mode.SPLIT else ""
         candidate = Candidate(
-            bundle, shape.mode.value, shape.share_pct, salt, str(ROLLOUT), attempt, download_s, apply_s
+            bundle, stage.mode.value, stage.share_pct, salt, str(ROLLOUT), attempt, download_s, apply_s
         )
         return replace(before, gen=gen, candidate=candidate)
 

@@ -43,6 +43,6 @@ def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
 def answers_due(spec: Spec, cells: Iterable[StageRun]) -> Iterator[datetime]:
     """Yield until when each answer that is waited for may come."""
     for cell in approvals.waiting(cells):
-        wanted = spec.stages[cell.stage].shape.approval
+        wanted = spec.stages[cell.stage].approval
         if cell.asked_at is not None and wanted is not None:
             yield cell.asked_at + wanted.timeout

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.rollout.spec.model import PREVIOUS, PROFILE, TZ_DEVICE, Membership, Mode, Spec
+from edgefleet_server.rollout.spec.fields import PREVIOUS, PROFILE
+from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE
+from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
 
 _NO_LABELS = "simulated devices have no labels"
 
@@ -31,20 +33,20 @@ def _beyond(spec: Spec, joiners: int) -> Iterator[str]:
         at = f"$.stages[{index}]"
         if stage.gates:
             yield f"{at}.webhook (no other program answers)"
-        if stage.shape.match:
+        if stage.match:
             yield f"{at}.match ({_NO_LABELS})"
-    if spec.pacing.start_within and any(stage.shape.mode is not Mode.ACTIVE for stage in spec.stages):
+    if spec.device.start_within and any(stage.mode is not Mode.ACTIVE for stage in spec.stages):
         yield "$.device.start_within in stages beside what serves (their devices begin at once)"
-    if spec.quality is not None:
+    if spec.gates.quality is not None:
         yield "$.gates.quality (nothing is measured)"
-    if spec.pacing.limits.per_site is not None:
+    if spec.limits.per_site is not None:
         yield f"$.limits.per_site ({_NO_LABELS})"
-    for index, window in enumerate(spec.pacing.windows):
+    for index, window in enumerate(spec.windows):
         if window.tz == TZ_DEVICE:
             yield f"$.windows[{index}].tz {TZ_DEVICE} ({_NO_LABELS}; UTC or a zone can be played)"
-    if spec.shape.rollback_to != PREVIOUS:
+    if spec.rollback_to != PREVIOUS:
         yield "$.rollback_to (devices go back to what they ran)"
-    if spec.shape.strata != (PROFILE,):
+    if spec.strata != (PROFILE,):
         yield f"$.strata ({_NO_LABELS})"
-    if spec.shape.membership is Membership.SNAPSHOT and joiners:
+    if spec.membership is Membership.SNAPSHOT and joiners:
         yield "$.membership snapshot (devices join later)"

@@ -29,8 +29,7 @@ from edgefleet_server.rollout.throttle import leases
 
 def is_paced(spec: Spec) -> bool:
     """Say whether a spec says how fast, when or how often again."""
-    pacing = spec.pacing
-    return pacing.recalls or pacing.retries is not None or any(stage.rate for stage in spec.stages)
+    return spec.recalls or spec.device.retries is not None or any(stage.rate for stage in spec.stages)
 
 
 @dataclass
@@ -45,7 +44,7 @@ class ThrottleRows:
         """Return what the server would load, as `store.throttle.pace_facts` does."""
         if not is_paced(spec):
             return NO_PACE_FACTS
-        asked = (one.device for one in assignments.values() if one.state in WAITING) if spec.pacing.recalls else ()
+        asked = (one.device for one in assignments.values() if one.state in WAITING) if spec.recalls else ()
         return PaceFacts(
             minutes=tuple(self.minutes[stage] for stage in sorted(self.minutes)),
             leases=tuple(self.leases[device] for device in sorted(self.leases)),
@@ -71,7 +70,7 @@ class ThrottleRows:
 def dues(snapshot: Snapshot, now: datetime) -> Iterator[datetime]:
     """Yield when time alone moves a rollout that keeps a pace: next tries, minutes, windows, offers that nobody takes up."""
     yield from (wait.until for wait in device_waits(snapshot, now).values() if wait.until is not None)
-    if snapshot.spec.pacing.limits.are_set:
+    if snapshot.spec.limits.are_set:
         for one in snapshot.assignments:
             if one.state is AssignmentState.OFFERED and one.offered_at is not None:
                 yield one.offered_at + leases.TAKE_UP

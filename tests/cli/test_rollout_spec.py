@@ -15,7 +15,8 @@ import yaml
 
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, document, from_flags, parse_stages, read_document
-from edgefleet_server.rollout.spec.parser import DEFAULT_STAGES, parse_spec
+from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from tests.cli.fleet_stub import SPEC, rollout
 
 
@@ -48,7 +49,7 @@ def test_every_flag_has_its_place() -> None:
 
 def test_a_soak_alone_keeps_the_stages_of_the_server() -> None:
     made = parse_spec(from_flags(RolloutFlags("digits@1.1.0", "", soak="90")))
-    assert made.stages == tuple(replace(stage, soak=timedelta(seconds=90)) for stage in DEFAULT_STAGES)
+    assert made.stages == tuple(replace(stage, soak=timedelta(seconds=90)) for stage in STRATEGIES["canary"].stages)
 
 
 def test_the_server_understands_every_document_that_flags_make() -> None:

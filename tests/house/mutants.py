@@ -58,12 +58,13 @@ NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_server.rollout.analysis.metrics": _in(
         "server/rollout", "test_quality.py", "test_form_and_the_rest.py", *_RULES
     ),
-    "edgefleet_server.rollout.spec.model": _in("server/rollout", "test_quality.py", "test_measures.py", *_RULES),
+    "edgefleet_server.rollout.spec.model": _in(
+        "server/rollout", "test_quality.py", "test_measures.py", "test_spec.py", *_RULES
+    ),
     "edgefleet_server.rollout.analysis.quality_gate": _in("server/rollout", "test_quality.py", *_RULES),
     "edgefleet_server.rollout.lint.quality_findings": _in(
         "server/rollout", "test_quality.py", "test_form_and_the_rest.py", "test_judging.py"
     ),
-    "edgefleet_server.rollout.spec.quality": _in("server/rollout", "test_quality.py", "test_spec.py"),
     "edgefleet_server.rollout.store.measurements": _in("server/rollout", "test_measuring.py"),
     "edgefleet_server.rollout.status.metric_views": _in("server/rollout", "test_quality.py"),
     "edgefleet_protocol": _in("protocol"),

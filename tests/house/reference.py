@@ -23,7 +23,8 @@ from edgefleet_server import settings as server_settings
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import POLICY
 from edgefleet_server.observability.prometheus import Metrics
-from edgefleet_server.rollout.spec.parser import RolloutDocumentIn, RolloutSpecIn
+from edgefleet_server.rollout.spec.model import Spec
+from edgefleet_server.rollout.spec.parser import Document
 from edgefleet_server.settings import ServerSettings
 from tests.house.tree import ROOT
 
@@ -152,7 +153,7 @@ def _default(value: Any) -> str:
 
 def spec_schema() -> str:
     """Return what an editor needs to know of a rollout's spec."""
-    made = TypeAdapter[Any](RolloutDocumentIn | RolloutSpecIn).json_schema()
+    made = TypeAdapter[Any](Document | Spec).json_schema()
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Spec of a rollout"}
     return json.dumps(head | made, indent=1) + "\n"
 

@@ -20,7 +20,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.rollout.spec.model import (
-    DeviceDeadlines,
+    DeviceTerms,
     Inconclusive,
     InstallGate,
     Metric,
@@ -172,7 +172,7 @@ Answers = Mapping[tuple[int, str], Mapping[int, Answered]]
 """By stage and stratum, by the gate's place: what was last answered."""
 
 __all__ = [
-    "DeviceDeadlines",
+    "DeviceTerms",
     "Inconclusive",
     "InstallGate",
     "OnFail",

@@ -84,8 +84,8 @@ class PlacedStratum:
 
     def reached(self, stage: int) -> int:
         """Return how many devices the stage and those before it have in its mode."""
-        mode = self.spec.stages[stage].shape.mode
-        return sum(self.added(one) for one in range(stage + 1) if self.spec.stages[one].shape.mode is mode)
+        mode = self.spec.stages[stage].mode
+        return sum(self.added(one) for one in range(stage + 1) if self.spec.stages[one].mode is mode)
 
     def added(self, stage: int) -> int:
         """Return how many devices the stage takes."""
@@ -101,7 +101,7 @@ class PlacedStratum:
 
     def why_here(self, stage: int, value: int) -> str:
         """Return why a device of this rank is in a stage."""
-        placed, match = self.stages[stage], self.spec.stages[stage].shape.match
+        placed, match = self.stages[stage], self.spec.stages[stage].match
         place, reached = count_below(placed.reach, value) + 1, count_below(placed.reach, placed.cut)
         among = f" among those of {match}" if match else ""
         return f"number {place} of {placed.population} by rank{among}; the stage reaches number {reached}"
@@ -138,7 +138,7 @@ class CountedStratum:
 
 def is_countable(spec: Spec) -> bool:
     """Return whether sizes alone say how many devices each stage takes: no stage chooses among them or runs beside a version."""
-    return all(not stage.shape.match and stage.shape.mode is Mode.ACTIVE for stage in spec.stages)
+    return all(not stage.match and stage.mode is Mode.ACTIVE for stage in spec.stages)
 
 
 def count_places(spec: Spec, populations: Mapping[ProfileName, int]) -> list[CountedStratum]:
@@ -193,9 +193,10 @@ class _Maker:
     def add(self, index: int, fixed: int | None, total: int | None) -> None:
         """Fix the next stage."""
         stages = self._spec.stages
-        shape = stages[index].shape
         reach = self.reach(index)
-        previous = max((c for c, s in zip(self._cuts, stages, strict=False) if s.shape.match == shape.match), default=0)
+        previous = max(
+            (c for c, s in zip(self._cuts, stages, strict=False) if s.match == stages[index].match), default=0
+        )
         fresh = cut_of(stages[index].size, [value for value, _ in reach], previous, total)
         cut = fresh if fixed is None else max(fixed, previous)
         self._cuts.append(cut)
@@ -210,7 +211,7 @@ class _Maker:
             return False
         stages = self._spec.stages
         before = self._stage_of.get(device)
-        return before is None or stages[before].shape.mode is not stages[index].shape.mode
+        return before is None or stages[before].mode is not stages[index].mode
 
     def made(self) -> PlacedStratum:
         """Return the stratum with all its stages."""

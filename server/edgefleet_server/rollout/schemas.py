@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema
 
-from edgefleet_server.rollout.spec.parser import RolloutDocumentIn, RolloutSpecIn
+from edgefleet_server.rollout.spec.model import Spec
+from edgefleet_server.rollout.spec.parser import Document
 from edgefleet_server.web.strict_types import Flag
 
 
@@ -62,7 +63,7 @@ class _AsSpec:
     """Says in the API's description what `parse_spec` takes."""
 
     def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler(TypeAdapter(RolloutDocumentIn | RolloutSpecIn).core_schema)
+        return handler(TypeAdapter(Document | Spec).core_schema)
 
 
 SpecIn = Annotated[dict[str, Any], _AsSpec()]

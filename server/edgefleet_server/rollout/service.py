@@ -41,9 +41,9 @@ from edgefleet_server.rollout.preparation.metric_collector import MetricCollecto
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.preparation.population import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
-from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PREVIOUS, WATCH, Membership, Spec, Supersede
-from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
-from edgefleet_server.rollout.spec.release_names import with_versions
+from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS
+from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
+from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec, with_versions
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError, RolloutEvent, step_rollout
 from edgefleet_server.rollout.status.experiments import ExperimentReader
 from edgefleet_server.rollout.status.failures import FailureReader
@@ -129,10 +129,10 @@ class RolloutService:
             store_rollouts.lock_making(session, ref.model)
             self._check(spec, salt)
             before = self._older(session, spec, ref)
-            if before and spec.shape.supersede is not Supersede.QUEUE:
+            if before and spec.supersede is not Supersede.QUEUE:
                 raise in_the_way(before[0])
             row = self._insert(session, spec, ref, salt, by, behind=[one.other.id for one in before])
-            if spec.shape.membership is Membership.SNAPSHOT:
+            if spec.membership is Membership.SNAPSHOT:
                 members = self.loader.members(session, spec, None)
                 store_rollouts.freeze_members(session, row.id, [one.device for one in members])
         self.loader.memory.wrote(row.id, row.fence, ())
@@ -143,8 +143,8 @@ class RolloutService:
         """Raise LintError for what cannot work, and what the registry raises for a release that is unknown."""
         for selector in selectors_in(spec):
             self._fleet.groups.pin(selector)
-        if spec.shape.rollback_to not in (PREVIOUS, NO_WAY_BACK):
-            self.loader.bundles(ReleaseRef.parse(spec.shape.rollback_to))
+        if spec.rollback_to not in (PREVIOUS, NO_WAY_BACK):
+            self.loader.bundles(ReleaseRef.parse(spec.rollback_to))
         findings = self._findings(spec, salt)
         if any(finding.level == "error" for finding in findings):
             raise LintError(findings)
@@ -162,7 +162,7 @@ class RolloutService:
 
     def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
-        if spec.shape.supersede is not Supersede.CANCEL_OLDER:
+        if spec.supersede is not Supersede.CANCEL_OLDER:
             return
         with self._db.session() as session:
             self._check(spec, salt)
@@ -307,7 +307,7 @@ class RolloutService:
             if stage not in names:
                 raise IllegalTransitionError(f"its stages are {', '.join(names)}")
             wanted = snapshot.spec.stages[names.index(stage)]
-            if wanted.shape.approval is not None:
+            if wanted.approval is not None:
                 approvals.refuse_unless_approver(wanted, caller)
             made = steer.plan_skip(snapshot, self.clock.now(), said, names.index(stage), stratum)
             if not made.effects:

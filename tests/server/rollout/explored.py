@@ -86,7 +86,7 @@ class Ground:
                 "on_inconclusive": {"after": "3h", "do": fleet.on_fail},
             }
         )
-        self.shapes = [stage.shape for stage in self.spec.stages]
+        self.shapes = self.spec.stages
         self.modes = [shape.mode for shape in self.shapes]
         self.beside = frozenset(index for index, mode in enumerate(self.modes) if mode is not Mode.ACTIVE)
         self.salt = "explored"

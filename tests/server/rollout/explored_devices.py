@@ -28,7 +28,7 @@ def may_say(ground: Ground, node: Node, place: int) -> Iterator[tuple[str, Repor
         active = new.sha256 if further is Phase.PROBATION else said.active_sha256
         yield "further", replace(said, phase=further, active_sha256=active)
         yield "fails", _fault(said, Phase.FAILED, ErrorClass.GOLDEN)
-        if ground.spec.pacing.retries is not None:
+        if ground.spec.device.retries is not None:
             yield "fails for a while", _fault(said, Phase.FAILED, ErrorClass.DISK)
         if said.error_class is None:
             yield "has trouble", _fault(said, said.phase, ErrorClass.DISK)

@@ -240,7 +240,7 @@ class Carrying:
         reaching = next((cell.stage for cell in alike if value < cell.cut), None)
         self._check(reaching == one.stage, f"offered beyond its cut: stage {one.stage}, its rank says {reaching}")
         self._check(not any(cell.state is StageState.FAILED for cell in lane), "offered in a stratum that failed")
-        needs = self.ground.spec.stages[one.stage].shape.approval is not None
+        needs = self.ground.spec.stages[one.stage].approval is not None
         self._check(not needs or lane[one.stage].approved_by != "", "offered before somebody approved it")
 
     def _check_rule(self, judged: DecisionMade) -> None:

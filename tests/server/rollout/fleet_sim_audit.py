@@ -134,7 +134,7 @@ def _about_members(
     for cell in sorted(cells, key=lambda cell: cell.stage):
         cuts[cell.stratum].append(cell.cut)
     known = {one.device: one for one in assignments}
-    is_plain = all(stage.shape.match == "" and stage.shape.mode is Mode.ACTIVE for stage in parse_spec(row.spec).stages)
+    is_plain = all(stage.match == "" and stage.mode is Mode.ACTIVE for stage in parse_spec(row.spec).stages)
     is_over = RolloutState(row.state) in ROLLOUT_FINAL
     for device in session.execute(select(FleetDevice).where(col(FleetDevice.revoked_at).is_(None))).scalars():
         stage = stage_of(rank(row.salt, device.id), cuts.get(device.profile, []))

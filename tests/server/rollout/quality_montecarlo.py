@@ -50,7 +50,7 @@ AT_ABORT: Final = threshold(0.01)
 AT_PROMOTE: Final = threshold(0.05)
 NOW: Final = datetime(2026, 1, 5, tzinfo=UTC)
 GATE: Final = QualityGate(
-    (
+    metrics=(
         QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.10, OnBreach.FAIL),
         QualityMetric(Metric.INFERENCE_ERROR_RATE, Bound.NON_INFERIOR_ABS, 0.002, OnBreach.FAIL),
         QualityMetric(Metric.JOULES_PER_INFERENCE, Bound.NON_INFERIOR_REL, 0.15, OnBreach.FAIL),

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from edgefleet_server.rollout.planner.tick import plan_tick
-from edgefleet_server.rollout.spec.model import PLAIN_STAGE
+from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.corpus import Case, accepted
 from tests.server.rollout.planner_gaps import NOW, gap, passes
@@ -60,7 +60,7 @@ def run_case(case: Case, scenario: Scenario) -> Ended:
     """Run one spec of the corpus on its fleet."""
     assert case.fleet is not None, "accepted specs say their fleet"
     spec = parse_spec(case.document)
-    if any(stage.shape != PLAIN_STAGE for stage in spec.stages):
+    if any((one.match, one.mode, one.approval) != ("", Mode.ACTIVE, None) for one in spec.stages):
         return ShapedWorld(spec, case.fleet.devices, scenario).run()
     return World(spec, case.fleet.devices, scenario, case.fleet.without_bundle).run()
 

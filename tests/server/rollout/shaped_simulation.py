@@ -191,7 +191,7 @@ class ShapedWorld(World):
         self.sites: dict[DeviceId, str] = {}
         self.timeouts = 0
         super().__init__(spec, fleet, scenario)
-        back = spec.shape.rollback_to
+        back = spec.rollback_to
         self.way_back = {name: bundle_of("safe", profile_of(name)) for name in self.bundles} if "@" in back else {}
 
     # ---- the fleet
@@ -215,11 +215,10 @@ class ShapedWorld(World):
 
     def _barred(self, device: DeviceId, *, runs: bool) -> frozenset[int]:
         facts = {"site": self.sites[device]}
-        shapes = [stage.shape for stage in self.spec.stages]
         return frozenset(
             index
-            for index, shape in enumerate(shapes)
-            if not parse_selector(shape.match).matches(facts) or (shape.mode is not Mode.ACTIVE and not runs)
+            for index, stage in enumerate(self.spec.stages)
+            if not parse_selector(stage.match).matches(facts) or (stage.mode is not Mode.ACTIVE and not runs)
         )
 
     # ---- the store
@@ -250,7 +249,7 @@ class ShapedWorld(World):
             member = self.members.get(device_id)
             is_barred = member is not None and one.stage in member.barred
             self._check(not is_barred, f"{device_id} was offered the release in {stage.name}, which bars it")
-            if stage.shape.mode is Mode.ACTIVE:
+            if stage.mode is Mode.ACTIVE:
                 super()._sign(device_id, wish, before)
                 return
             self._check(self.state is RolloutState.RUNNING, "offered while not running")
@@ -291,25 +290,25 @@ class ShapedWorld(World):
         self._failing.clear()
 
     def _check_order(self, stored: StageRun, cell: StageRun) -> None:
-        shapes = [stage.shape for stage in self.spec.stages]
+        stages = self.spec.stages
         if stored.state is StageState.PENDING and cell.state is not StageState.SKIPPED:
             lane = [c for c in self.cells.values() if c.stratum == cell.stratum and c.stage < cell.stage]
             done = all(c.state in (StageState.PASSED, StageState.SKIPPED) for c in lane)
             self._check(done, f"stage {cell.stage} of {cell.stratum} left pending before the one before it passed")
-            same = [c.cut for c in lane if shapes[c.stage].match == shapes[cell.stage].match]
+            same = [c.cut for c in lane if stages[c.stage].match == stages[cell.stage].match]
             self._check(cell.cut >= max(same, default=0), "a cut fell")
             if cell.code in FAILS_UNOPENED:
                 self._failing.add((cell.stage, cell.stratum))
                 return
             self._check(cell.code == OPENED, f"opened with the code {cell.code!r}")
-            asked = shapes[cell.stage].approval
+            asked = stages[cell.stage].approval
             self._check(asked is None or bool(cell.approved_by), "opened without its approval")
         elif stored.state is not StageState.PENDING:
             self._check(stored.cut == cell.cut, "the cut of an open stage changed")
 
     def _ran_past_soak(self, one: Assignment, digest: str) -> bool:
         stage = self.spec.stages[one.stage]
-        if stage.shape.mode is Mode.ACTIVE:
+        if stage.mode is Mode.ACTIVE:
             return super()._ran_past_soak(one, digest)
         device = self.devices[one.device]
         assert isinstance(device, ShapedDevice)
@@ -336,7 +335,7 @@ class ShapedWorld(World):
             self._check(len(left) <= self.scenario.joiners, f"{left} were never asked")
         kept = {d for d, one in self.assignments.items() if one.reason.startswith(NOT_BACK)}
         documents = dict(self.documents)
-        for device in kept if self.spec.shape.rollback_to == "none" else ():
+        for device in kept if self.spec.rollback_to == "none" else ():
             self.documents[device] = replace(documents[device], is_rollout=False)
         super()._check_end()
         self.documents = documents
@@ -362,7 +361,7 @@ class ShapedWorld(World):
         spec, limits = self.spec, self.spec.device
         way = limits.ack + limits.download + limits.apply + 4 * limits.verify
         each = sum((one.soak + way for one in spec.stages), timedelta())
-        asked = sum((one.shape.approval.timeout for one in spec.stages if one.shape.approval), timedelta())
+        asked = sum((one.approval.timeout for one in spec.stages if one.approval), timedelta())
         lanes = len(self.bundles)
         again = 1 + len(self.scenario.person) + self.scenario.pauses
         unclear = spec.on_inconclusive.after * (len(spec.stages) + again)
@@ -390,11 +389,13 @@ class ShapedWorld(World):
 
     def _dues(self) -> Iterator[datetime]:
         yield from super()._dues()
-        if self._telemetry is not None and self.spec.quality is not None:
+        if self._telemetry is not None and self.spec.gates.quality is not None:
             switches = (one.switched_at for one in self.assignments.values())
-            yield from (switched + self.spec.quality.after + LATE for switched in switches if switched is not None)
+            yield from (
+                switched + self.spec.gates.quality.after + LATE for switched in switches if switched is not None
+            )
         for cell in approvals.waiting(self.cells.values()):
-            wanted = self.spec.stages[cell.stage].shape.approval
+            wanted = self.spec.stages[cell.stage].approval
             if cell.asked_at is not None and wanted is not None:
                 yield cell.asked_at + wanted.timeout
 

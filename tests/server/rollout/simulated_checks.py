@@ -61,7 +61,7 @@ class CheckedState(SimulatedState):
 
     def _check_limits(self) -> None:
         """No limit is exceeded, neither by leases nor by what devices really do, and nobody downloads without a lease."""
-        limits = self.spec.pacing.limits
+        limits = self.spec.limits
         if not limits.are_set:
             return
         busy = {device.id for device in self.devices.values() if device.is_downloading} & self.assignments.keys()

@@ -147,7 +147,7 @@ class SimulatedStore(CheckedState):
             is_open = [c.state in CELL_OPEN for c in lane].count(True) == 1
             is_let_through = lane[-1].state is StageState.PASSED and lane[-1].strength is Strength.OVERRIDE
             # who was away when its stage passed joins when it comes back, or finds its document when the rollout ends
-            is_let_through |= lane[-1].state is StageState.PASSED and self.spec.pacing.recalls
+            is_let_through |= lane[-1].state is StageState.PASSED and self.spec.recalls
             self._check(is_open or is_let_through, "offered while not exactly one stage is open")
             gen = self._write(device, self.bundles[one.stratum], one.attempt, is_rollout=True)
             self.assignments[device_id] = one.but(gen=gen or one.gen)

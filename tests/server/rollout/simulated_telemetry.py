@@ -46,7 +46,7 @@ class SimulatedTelemetry:
 
     def take(self, snapshot: Snapshot, now: datetime) -> tuple[DeviceQuality, ...]:
         """Return all values by now."""
-        gate = snapshot.spec.quality
+        gate = snapshot.spec.gates.quality
         if gate is None:
             return ()
         snapshot = replace(snapshot, measured=self.taken)
@@ -61,12 +61,12 @@ class SimulatedTelemetry:
         """Return what a device sent before or after a moment, when it got the release, or somebody that it is compared with."""
         if sum(device.encode()) % 100 < 100 * self._shows.silent:
             return ()
-        assert snapshot.spec.quality is not None
-        after = snapshot.spec.quality.after
+        assert snapshot.spec.gates.quality is not None
+        after = snapshot.spec.gates.quality.after
         one = next((a for a in snapshot.assignments if a.device == device and a.switched_at == began), None)
         mode, digest = None, OLD
         if one is not None:
-            mode, digest = snapshot.spec.stages[one.stage].shape.mode, snapshot.bundles[one.stratum].sha256
+            mode, digest = snapshot.spec.stages[one.stage].mode, snapshot.bundles[one.stratum].sha256
         if not is_later:
             return [self._window(device, began - k * after, after, OLD, None) for k in range(1, BLOCKS + 1)]
         return [self._window(device, began, after, digest, mode)]

@@ -172,13 +172,13 @@ class World(SimulatedStore):
             if one.retry_at is not None:
                 yield one.retry_at
             if one.due_at is not None:
-                yield one.due_at + self.spec.pacing.offline.after
-            if one.state is AssignmentState.OFFERED and one.offered_at is not None and self.spec.pacing.recalls:
+                yield one.due_at + self.spec.offline.after
+            if one.state is AssignmentState.OFFERED and one.offered_at is not None and self.spec.recalls:
                 yield one.offered_at + TAKE_UP
         for minute in self.minutes.values():
             yield room_at(minute)
-        if self.spec.pacing.windows:
-            until = opening(self.spec.pacing.windows, "UTC", self.now).until
+        if self.spec.windows:
+            until = opening(self.spec.windows, "UTC", self.now).until
             if until is not None:
                 yield until
         for cell in self.cells.values():

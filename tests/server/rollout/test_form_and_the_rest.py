@@ -21,6 +21,7 @@ from edgefleet_server.rollout.spec.model import (
     Approval,
     Bound,
     Control,
+    Gates,
     Metric,
     Mode,
     OnBreach,
@@ -28,7 +29,6 @@ from edgefleet_server.rollout.spec.model import (
     QualityGate,
     QualityMetric,
     StageGate,
-    StageShape,
 )
 from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.fleet_sim import MODEL, World, spec_of
@@ -40,7 +40,8 @@ from tests.server.rollout.test_shape_routes import APPROVED, CANARY, REST, SHADO
 if TYPE_CHECKING:
     from edgefleet_server.telemetry.service import TelemetryService
 
-GATE = QualityGate((QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
+GATE = QualityGate(metrics=(QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
+ASKED = Gates(quality=GATE)
 
 
 # ---- quality: what a device shows beside a version is no value of what serves
@@ -50,7 +51,7 @@ def shadowed(measured_in: int) -> Snapshot:
     """A rollout of a shadow and an active stage; its 30 devices serve the release and were measured in this stage only."""
     spec = whole(random.Random(1)).spec
     first, *rest = spec.stages
-    spec = replace(spec, quality=GATE, stages=(replace(first, shape=StageShape(mode=Mode.SHADOW)), *rest))
+    spec = replace(spec, gates=ASKED, stages=(replace(first, mode=Mode.SHADOW), *rest))
     devices = [DeviceId(f"d-{number:02}") for number in range(30)]
     return replace(
         whole(random.Random(1)),
@@ -89,34 +90,37 @@ def test_a_device_is_measured_once_in_each_mode(stage: int, due: int) -> None:
     assert len(list(MetricCollector(cast("TelemetryService", None))._due(shadowed(stage), GATE, NOW))) == due
 
 
-def findings(*shapes: StageShape, count: int = 40, do: OnFail = OnFail.PAUSE) -> list[Finding]:
+BY_WORD = {"approval": Approval()}
+
+
+def findings(*shapes: dict[str, Any], count: int = 40, do: OnFail = OnFail.PAUSE) -> list[Finding]:
     spec = whole(random.Random(1)).spec
     few = replace(spec.stages[0].size, percent=None, count=10, min=0)
     sizes = [few, *(replace(few, percent=100.0 / left, count=None) for left in range(len(shapes) - 1, 0, -1))]
     stages = [
-        replace(spec.stages[0], name=f"s{index}", size=sizes[index], shape=shape) for index, shape in enumerate(shapes)
+        replace(spec.stages[0], name=f"s{index}", size=sizes[index], **shape) for index, shape in enumerate(shapes)
     ]
-    spec = replace(spec, quality=GATE, stages=tuple(stages), on_inconclusive=replace(spec.on_inconclusive, do=do))
+    spec = replace(spec, gates=ASKED, stages=tuple(stages), on_inconclusive=replace(spec.on_inconclusive, do=do))
     members = [Member(DeviceId(f"d-{number}"), STRATUM) for number in range(count)]
     made = plan(spec, "salt", members, {STRATUM: NEW}, with_power=False)
     return [one for one in made.findings if one.code == OUT_OF_REACH]
 
 
 def test_an_approval_makes_a_gate_that_is_out_of_reach_a_warning() -> None:
-    (refused,) = findings(StageShape(), StageShape(), StageShape(approval=Approval()), count=100)
+    (refused,) = findings({}, {}, BY_WORD, count=100)
     assert (refused.level, refused.stage) == ("error", 0)
-    (told,) = findings(StageShape(), StageShape(approval=Approval()), StageShape(), count=100)
+    (told,) = findings({}, BY_WORD, {}, count=100)
     assert (told.level, told.stage) == ("warning", 0)
 
 
 def test_an_approval_excuses_nothing_where_the_stage_goes_back_before_somebody_comes() -> None:
     """Found by drawing rollouts: after 12 hours without a verdict it was rolled back, whatever the devices showed."""
-    (refused,) = findings(StageShape(), StageShape(approval=Approval()), StageShape(), count=100, do=OnFail.ROLLBACK)
+    (refused,) = findings({}, BY_WORD, {}, count=100, do=OnFail.ROLLBACK)
     assert (refused.level, refused.stage) == ("error", 0)
 
 
 def test_an_approval_does_not_excuse_the_stage_that_it_opens() -> None:
-    (told,) = findings(StageShape(), StageShape(approval=Approval()), count=20)
+    (told,) = findings({}, BY_WORD, count=20)
     assert (told.level, told.stage) == ("error", 1)
 
 
@@ -142,12 +146,17 @@ def test_it_matters_who_ran_it_as_a_shadow(serves_at: str, *, is_far: bool) -> N
     """Found by drawing rollouts: the shadows were counted by number, as if they were among those that serve it."""
     spec = whole(random.Random(1)).spec
     twenty = replace(spec.stages[0].size, percent=None, count=20, min=0)
-    shapes = StageShape(mode=Mode.SHADOW, match="site=a"), StageShape(match=serves_at and f"site={serves_at}")
-    first, second = (replace(spec.stages[0], size=twenty, shape=shape) for shape in shapes)
+    plain = replace(spec.stages[0], size=twenty)
+    first, second = (
+        replace(plain, mode=Mode.SHADOW, match="site=a"),
+        replace(plain, match=serves_at and f"site={serves_at}"),
+    )
     rest = replace(spec.stages[-1], judged_by=(StageGate.INSTALL,))
-    spec = replace(spec, quality=GATE, stages=(first, second, rest))
+    spec = replace(spec, gates=ASKED, stages=(first, second, rest))
     barred = {
-        number: frozenset(index for index, shape in enumerate(shapes) if shape.match not in ("", f"site={site}"))
+        number: frozenset(
+            index for index, stage in enumerate((first, second)) if stage.match not in ("", f"site={site}")
+        )
         for site, numbers in SITES.items()
         for number in numbers
     }
@@ -157,7 +166,7 @@ def test_it_matters_who_ran_it_as_a_shadow(serves_at: str, *, is_far: bool) -> N
 
 
 def test_who_ran_it_as_a_shadow_is_nobody_to_compare_with() -> None:
-    (told,) = findings(StageShape(mode=Mode.SHADOW), StageShape(), count=40)
+    (told,) = findings({"mode": Mode.SHADOW}, {}, count=40)
     assert told.stage == 0, "each mode is counted by itself"
 
 
@@ -268,8 +277,8 @@ def test_a_spec_of_all_parts_is_read_as_it_is_written() -> None:
     )
     spec = parse_spec(document)
     assert parse_spec(dump_spec(spec)) == spec
-    assert spec.stages[0].shape.mode is Mode.SHADOW
-    assert spec.pacing.limits.concurrent_downloads == 3
+    assert spec.stages[0].mode is Mode.SHADOW
+    assert spec.limits.concurrent_downloads == 3
 
 
 # ---- rollouts that meet

@@ -14,12 +14,12 @@ from edgefleet_server.rollout.assignments import is_failure
 from edgefleet_server.rollout.effects import AssignmentTransitioned
 from edgefleet_server.rollout.model import Assignment, Report
 from edgefleet_server.rollout.planner.observe import Steps, Terms, observe
-from edgefleet_server.rollout.spec.model import DeviceDeadlines
+from edgefleet_server.rollout.spec.model import DeviceTerms
 from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ASSIGNMENT_TRANSITIONS, CHAIN, FAILED_STATES
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64
-LIMITS = DeviceDeadlines(
+LIMITS = DeviceTerms(
     ack=timedelta(hours=1), download=timedelta(minutes=30), apply=timedelta(minutes=10), verify=timedelta(minutes=20)
 )
 TERMS = Terms(NEW, LIMITS, timedelta(minutes=5))

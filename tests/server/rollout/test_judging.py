@@ -163,9 +163,9 @@ def test_the_stages_of_one_spec_share_one_error_probability() -> None:
 def test_devices_are_measured_where_a_later_stage_of_their_mode_is_judged_by_it() -> None:
     def due(*stages: dict[str, Any]) -> list[int]:
         spec = parse_spec(document(*stages))
-        assert spec.quality is not None
+        assert spec.gates.quality is not None
         found = [standing(spec, index) for index in range(len(stages))]
-        return [len(list(MetricCollector(cast("Any", None))._due(one, spec.quality, NOW))) for one in found]
+        return [len(list(MetricCollector(cast("Any", None))._due(one, spec.gates.quality, NOW))) for one in found]
 
     plain = {"gates": ["install"]}
     assert due({**FEW, **plain}, {**FEW, **plain}, REST) == [80, 80, 200]

@@ -16,7 +16,7 @@ from edgefleet_server.telemetry.model import PeriodWindow
 BEGAN = datetime(2026, 1, 5, 12, tzinfo=UTC)
 OLD, NEW = "1" * 64, "2" * 64
 GATE = QualityGate(
-    (
+    metrics=(
         QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),
         QualityMetric(Metric.INFERENCE_ERROR_RATE, Bound.NON_INFERIOR_ABS, 0.01, OnBreach.FAIL),
         QualityMetric(Metric.NONFINITE_RATE, Bound.MAX, 0.01, OnBreach.FAIL),

@@ -13,7 +13,8 @@ from edgefleet_protocol.messages import ErrorClass
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.lint.rate_findings import pace_findings, time_to_offer
-from edgefleet_server.rollout.spec.model import CountAs, Limits, Offline, Pacing, Rate, Retries, Window
+from edgefleet_server.rollout.spec.maintenance_windows import Window
+from edgefleet_server.rollout.spec.model import CountAs, DeviceTerms, Limits, Offline, Rate, Retries
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
 
 BASE: dict[str, Any] = {"release": "digits@1.1.0", "selector": "demo=yes"}
@@ -35,29 +36,29 @@ def staged(rate: Any) -> dict[str, Any]:
 def test_the_whole_of_it_is_read_and_written_back() -> None:
     spec = parse_spec(yaml.safe_load(WHOLE))
     assert spec.stages[0].rate == Rate(50, 1.5, 2000)
-    assert spec.pacing == Pacing(
-        Limits(500, 5, 200_000_000),
-        (Window("0 1 * * *", timedelta(hours=4), "Europe/Berlin"),),
-        Retries(4, timedelta(minutes=2), timedelta(minutes=90), (ErrorClass.DISK, ErrorClass.MEMORY)),
-        Offline(timedelta(days=3), CountAs.FAILED),
-    )
+    waits = (timedelta(minutes=2), timedelta(minutes=90))
+    assert spec.limits == Limits(500, 5, 200_000_000)
+    assert spec.windows == (Window("0 1 * * *", timedelta(hours=4), "Europe/Berlin"),)
+    assert spec.device == DeviceTerms(retries=Retries(4, waits, (ErrorClass.DISK, ErrorClass.MEMORY)))
+    assert spec.offline == Offline(timedelta(days=3), CountAs.FAILED)
     assert parse_spec(dump_spec(spec)) == spec
 
 
 def test_without_it_all_is_as_it_was_before() -> None:
     spec = parse_spec({**BASE, "device": {"ack_deadline": "7d"}})
-    assert spec.pacing == Pacing(offline=Offline(timedelta(days=7)))
-    assert not spec.pacing.recalls
+    assert (spec.limits, spec.windows, spec.offline) == (Limits(), (), Offline(timedelta(days=7)))
+    assert (spec.device.retries, spec.device.start_within) == (None, None)
+    assert not spec.recalls
     assert {stage.rate for stage in spec.stages} == {None}
     assert parse_spec(dump_spec(spec)) == spec
 
 
 def test_a_span_to_begin_in_is_read_and_written_back_only_where_it_is_told() -> None:
     spec = parse_spec({**BASE, "device": {"start_within": "10m"}})
-    assert spec.pacing.start_within == timedelta(minutes=10)
+    assert spec.device.start_within == timedelta(minutes=10)
     assert parse_spec(dump_spec(spec)) == spec
     assert "start_within" not in dump_spec(parse_spec(BASE))["device"], "an older server reads what this one stores"
-    assert parse_spec({**BASE, "device": {"start_within": 0}}).pacing.start_within == timedelta()
+    assert parse_spec({**BASE, "device": {"start_within": 0}}).device.start_within == timedelta()
 
 
 def test_defaults_of_a_rate() -> None:
@@ -114,7 +115,7 @@ def test_a_mistake_is_told_with_its_place(document: Any, path: str, words: str) 
 def test_the_key_on_is_read_whatever_yaml_made_of_it() -> None:
     for key in ("on", True, "true"):
         document = {**BASE, "device": {"retries": {key: ["disk"]}}}
-        assert parse_spec(document).pacing.retries == Retries(on=(ErrorClass.DISK,))
+        assert parse_spec(document).device.retries == Retries(on=(ErrorClass.DISK,))
 
 
 # ---- lint

@@ -252,13 +252,13 @@ def test_every_device_is_in_exactly_one_stage_and_a_plan_without_error_can_pass(
     view = plan(spec, salt, members_of(fleet), bundles_of(*fleet))
     for index, stratum in enumerate(sorted(fleet)):
         cells = [stage.strata[index] for stage in view.stages]
-        modes = [stage.shape.mode for stage in spec.stages]
+        modes = [stage.mode for stage in spec.stages]
         serving = [cell for cell, mode in zip(cells, modes, strict=True) if mode is Mode.ACTIVE]  # once; beside it, too
         assert sum(cell.new for cell in serving) == fleet[stratum] == cells[-1].cumulative
         assert all(before.cumulative <= after.cumulative for before, after in pairwise(serving))
         if view.ok:
             for cell, stage in zip(cells, spec.stages, strict=True):
-                needed = devices_needed(type_of(cell.rule), fleet[stratum], spec.gate)
+                needed = devices_needed(type_of(cell.rule), fleet[stratum], spec.gates.install)
                 assert cell.cumulative == 0 or cell.cumulative >= needed, (stage.name, stratum)
 
 
@@ -295,7 +295,7 @@ def test_an_example_lints_without_any_finding_for_the_fleets_that_it_is_for(
 @pytest.mark.parametrize("count", [8, 40, 120])
 def test_the_example_with_a_lab_lints_without_any_finding_where_half_of_the_devices_are_in_it(count: int) -> None:
     spec = parse_spec(yaml.safe_load((ROOT / "examples/rollouts/shadow-first.yaml").read_text()))
-    outside = frozenset(index for index, stage in enumerate(spec.stages) if stage.shape.match)
+    outside = frozenset(index for index, stage in enumerate(spec.stages) if stage.match)
     some = [
         dataclasses.replace(one, barred=outside) if place % 2 else one
         for place, one in enumerate(members_of({"rpi5-ort": count}))

@@ -87,7 +87,7 @@ def facts_of(gate: QualityGate, measured: Sequence[DeviceQuality], n: int | None
 
 
 def gate(*metrics: QualityMetric, control: Control = Control.HOLDOUT) -> QualityGate:
-    return QualityGate(metrics, control)
+    return QualityGate(metrics=metrics, control=control)
 
 
 def said(decision: Decision) -> tuple[type, str]:
@@ -367,8 +367,8 @@ def test_a_gate_is_read_and_written_back_whole() -> None:
     assert dump_spec(parsed)["gates"]["quality"] == WHOLE
     assert parse_spec(dump_spec(parsed)) == parsed
     short = parse_spec(spec(metrics=[{"name": "latency_p95_ms", "non_inferior_rel": 0.1}, {"name": "drift"}]))
-    assert short.quality is not None
-    assert [one.on_breach for one in short.quality.metrics] == [OnBreach.FAIL, OnBreach.HOLD]
+    assert short.gates.quality is not None
+    assert [one.on_breach for one in short.gates.quality.metrics] == [OnBreach.FAIL, OnBreach.HOLD]
     assert parse_spec(dump_spec(short)) == short
     assert "quality" not in dump_spec(parse_spec({"release": "digits@1.1.0", "selector": ""}))["gates"]
 

@@ -18,7 +18,7 @@ from edgefleet_server.rollout.state_machines import UNSWITCHED
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 DIGEST = "d" * 64
-TERMS = Retries(3, timedelta(minutes=2), timedelta(hours=1))
+TERMS = Retries(3, (timedelta(minutes=2), timedelta(hours=1)))
 PERMANENT = [one for one in ErrorClass if one not in TRANSIENT]
 
 
@@ -44,13 +44,13 @@ def test_a_class_that_is_not_listed_ends_it(error_class: ErrorClass) -> None:
 
 @pytest.mark.parametrize("error_class", PERMANENT)
 def test_permanent_classes_are_never_tried_again_whatever_the_spec_says(error_class: ErrorClass) -> None:
-    everything = Retries(20, TERMS.least, TERMS.most, tuple(ErrorClass))
+    everything = Retries(20, TERMS.backoff, tuple(ErrorClass))
     assert not may_retry(0, error_class, "", everything)
     assert sequel(assigned(), failed(error_class), DIGEST, everything) is None, "`observe` ends these"
 
 
 def test_what_the_device_put_into_quarantine_is_not_tried_again() -> None:
-    anything = Retries(20, TERMS.least, TERMS.most, tuple(TRANSIENT))
+    anything = Retries(20, TERMS.backoff, tuple(TRANSIENT))
     assert sequel(assigned(), failed(ErrorClass.MEMORY), DIGEST, anything) is RetryOutcome.AGAIN
     assert sequel(assigned(), failed(ErrorClass.MEMORY, "trial.over_declared"), DIGEST, anything) is RetryOutcome.FAIL
 
@@ -81,7 +81,7 @@ def test_without_the_policy_and_after_the_switch_the_device_is_left_to_itself() 
 
 @given(st.integers(1, 3600), st.integers(0, 86_400), st.integers(0, 60), st.text("ab12", min_size=1, max_size=8))
 def test_a_wait_is_between_half_and_all_of_what_doubles(least_s: int, more_s: int, done: int, device: str) -> None:
-    terms = Retries(5, timedelta(seconds=least_s), timedelta(seconds=least_s + more_s))
+    terms = Retries(5, (timedelta(seconds=least_s), timedelta(seconds=least_s + more_s)))
     whole = min(least_s * 2.0**done, least_s + more_s)
     wait_s = backoff(terms, done, "salt", device).total_seconds()
     assert whole / 2 - 1e-3 <= wait_s <= whole + 1e-3

@@ -20,16 +20,7 @@ from edgefleet_server.rollout.lint.preview import plan
 from edgefleet_server.rollout.model import Assignment, Bundle, CandidateReport, Member, Report
 from edgefleet_server.rollout.planner.observe import Terms, as_install, observe
 from edgefleet_server.rollout.preparation.population import pinned_of, stratum_of
-from edgefleet_server.rollout.spec.model import (
-    Approval,
-    DeviceDeadlines,
-    Membership,
-    Mode,
-    SpecShape,
-    StageShape,
-    Supersede,
-    profile_of,
-)
+from edgefleet_server.rollout.spec.model import Approval, DeviceTerms, Membership, Mode, Supersede, profile_of
 from edgefleet_server.rollout.spec.parser import dump_document, parse_spec, stage_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 
@@ -43,30 +34,32 @@ APPROVALS = st.none() | st.builds(Approval, ROLES, SPANS)
 
 
 @st.composite
-def shapes(draw: st.DrawFn) -> StageShape:
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
     mode = draw(st.sampled_from(Mode))
     share = draw(st.integers(1, 99)) if mode is Mode.SPLIT else 0
-    return StageShape(draw(st.sampled_from(["", "site=a", "a in (b,c),!d"])), mode, share, draw(APPROVALS))
+    match = draw(st.sampled_from(["", "site=a", "a in (b,c),!d"]))
+    return {"match": match, "mode": mode, "share_pct": share, "approval": draw(APPROVALS)}
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(
     shapes(),
     APPROVALS,
-    st.builds(
-        SpecShape,
-        st.sampled_from(Membership),
-        st.sampled_from(Supersede),
-        st.sampled_from(["previous", "none", "digits@1.0.0"]),
-        st.sampled_from([("profile",), ("profile", "runtime"), ("profile", "site", "hw.rev")]),
+    st.fixed_dictionaries(
+        {
+            "membership": st.sampled_from(Membership),
+            "supersede": st.sampled_from(Supersede),
+            "rollback_to": st.sampled_from(["previous", "none", "digits@1.0.0"]),
+            "strata": st.sampled_from([("profile",), ("profile", "runtime"), ("profile", "site", "hw.rev")]),
+        }
     ),
 )
 def test_the_normal_form_of_any_form_reads_back_as_the_same_spec(
-    first: StageShape, last: Approval | None, whole: SpecShape
+    first: dict[str, Any], last: Approval | None, whole: dict[str, Any]
 ) -> None:
     plain = parse_spec({**BASE, "stages": [{"name": "one", "size": {"count": 2}}, REST]})
-    stages = (replace(plain.stages[0], shape=first), replace(plain.stages[1], shape=StageShape(approval=last)))
-    spec = replace(plain, stages=stages, shape=whole)
+    stages = (replace(plain.stages[0], **first), replace(plain.stages[1], approval=last))
+    spec = replace(plain, stages=stages, **whole)
     assert parse_spec(json.loads(json.dumps(dump_document(spec)))) == spec
 
 
@@ -78,7 +71,11 @@ def test_a_stored_spec_of_before_reads_as_it_did() -> None:
         for name in ("match", "mode", "approval"):
             del stage[name]
     spec = parse_spec(old)
-    assert (spec.shape, {stage.shape for stage in spec.stages}) == (SpecShape(), {StageShape()})
+    assert spec == parse_spec({**BASE, "stages": [{"name": "one", "size": {"count": 2}}, REST]})
+    assert (spec.membership, spec.supersede) == (Membership.DYNAMIC, Supersede.REJECT)
+    assert (spec.rollback_to, spec.strata) == ("previous", ("profile",))
+    shapes = {(stage.match, stage.mode, stage.share_pct, stage.approval) for stage in spec.stages}
+    assert shapes == {("", Mode.ACTIVE, 0, None)}
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -122,7 +119,7 @@ def offered(state: AssignmentState = AssignmentState.OFFERED) -> Assignment:
     return one.but(deadline=NOW + timedelta(hours=1))
 
 
-TERMS = Terms(DIGEST, DeviceDeadlines(), timedelta(minutes=10), Mode.SHADOW)
+TERMS = Terms(DIGEST, DeviceTerms(), timedelta(minutes=10), Mode.SHADOW)
 A = AssignmentState
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.spec.model import (
-    DeviceDeadlines,
+    DeviceTerms,
     GateKind,
+    Gates,
     Inconclusive,
     InstallGate,
     OnFail,
@@ -25,10 +26,9 @@ from edgefleet_server.rollout.spec.model import (
     Spec,
     StageSpec,
     WebhookGate,
-    duration_text,
 )
-from edgefleet_server.rollout.spec.parser import dump_document, dump_spec, parse_spec
-from edgefleet_server.rollout.spec.stage_fields import size_text
+from edgefleet_server.rollout.spec.parser import dump_document, dump_spec, parse_spec, size_text
+from edgefleet_server.rollout.spec.parts import duration_text
 from tests.house.pages import blocks
 from tests.house.tree import ROOT
 from tests.server.rollout.corpus import accepted, refused
@@ -60,8 +60,8 @@ def test_the_shortest_spec_gets_the_documented_defaults() -> None:
             StageSpec("half", Size(percent=50), timedelta(minutes=10), Promote.AUTO),
             StageSpec("rest", Size(percent=100), timedelta(0), Promote.AUTO),
         ),
-        device=DeviceDeadlines(timedelta(hours=72), timedelta(hours=6), timedelta(minutes=10), timedelta(minutes=30)),
-        gate=InstallGate(0.03, 0.05, 0.01, 0.05),
+        device=DeviceTerms(timedelta(hours=72), timedelta(hours=6), timedelta(minutes=10), timedelta(minutes=30)),
+        gates=Gates(InstallGate(0.03, 0.05, 0.01, 0.05)),
         on_fail=OnFail.ROLLBACK,
         on_inconclusive=Inconclusive(timedelta(hours=48), OnFail.PAUSE),
     )
@@ -278,8 +278,8 @@ def specs(draw: st.DrawFn) -> Spec:
         release=draw(st.sampled_from(["digits@1.1.0", "a@b", "det_x.1@2.0+cpu"])),
         selector=draw(st.sampled_from(["", "a=b", "a in (b,c),!d", "free_mb>500"])),
         stages=stages,
-        device=DeviceDeadlines(draw(POSITIVE), draw(POSITIVE), draw(POSITIVE), draw(POSITIVE)),
-        gate=InstallGate(low, high, draw(st.floats(0.001, 0.5)), draw(st.floats(0.001, 0.5))),
+        device=DeviceTerms(draw(POSITIVE), draw(POSITIVE), draw(POSITIVE), draw(POSITIVE)),
+        gates=Gates(InstallGate(low, high, draw(st.floats(0.001, 0.5)), draw(st.floats(0.001, 0.5)))),
         on_fail=draw(st.sampled_from(OnFail)),
         on_inconclusive=Inconclusive(draw(POSITIVE), draw(st.sampled_from(OnFail))),
         name=draw(st.sampled_from(["", "digits-1-1-0"])),

@@ -25,16 +25,25 @@ from edgefleet_server.rollout.model import (
 from edgefleet_server.rollout.planner.bake import LOOK_AT_HUGE
 from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
-from edgefleet_server.rollout.spec.model import WATCH, Bound, Metric, OnBreach, OnFail, QualityGate, QualityMetric
+from edgefleet_server.rollout.spec.model import (
+    WATCH,
+    Bound,
+    Gates,
+    Metric,
+    OnBreach,
+    OnFail,
+    QualityGate,
+    QualityMetric,
+)
 from tests.server.rollout.planner_gaps import NEW, NOW, OLD, STRATUM, whole
 
-GATE = QualityGate((QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
+GATE = QualityGate(metrics=(QualityMetric(Metric.LATENCY_P95_MS, Bound.NON_INFERIOR_REL, 0.1, OnBreach.FAIL),))
 ENDED = NOW - timedelta(hours=1)
 
 
 def finished(*, failed: int = 0, ratio: float = 1.0, measured: int = 60, taken_at: datetime = NOW) -> Snapshot:
     """A rollout over 60 devices that finished an hour ago; what failed, and how slow it is, was heard since."""
-    spec = replace(whole(random.Random(1)).spec, quality=GATE)
+    spec = replace(whole(random.Random(1)).spec, gates=Gates(quality=GATE))
     devices = [DeviceId(f"d-{number:02}") for number in range(60)]
     assignments = tuple(
         Assignment(
@@ -135,7 +144,7 @@ def test_what_is_missing_or_was_let_pass_by_a_person_reopens_nothing() -> None:
 
 
 def without_gate(snapshot: Snapshot, **changes: Any) -> Snapshot:
-    return replace(snapshot, spec=replace(snapshot.spec, quality=None), **changes)
+    return replace(snapshot, spec=replace(snapshot.spec, gates=Gates()), **changes)
 
 
 def test_without_a_quality_gate_devices_that_fall_back_within_a_day_reopen_it() -> None:

@@ -10,8 +10,7 @@ from cronsim import CronSim
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.spec.maintenance_windows import cron_flaw, next_start, opening, zone
-from edgefleet_server.rollout.spec.model import Window
+from edgefleet_server.rollout.spec.maintenance_windows import Window, cron_flaw, next_start, opening, zone
 
 NIGHT = Window("0 1 * * *", timedelta(hours=4))
 ZONES = (

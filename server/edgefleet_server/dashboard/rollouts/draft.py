@@ -13,8 +13,8 @@ from typing import Any, Final
 import yaml
 
 from edgefleet_server.rollout.errors import BadSpecError
+from edgefleet_server.rollout.spec.model import MAX_STAGES
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND
-from edgefleet_server.rollout.spec.stage_fields import MAX_STAGES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from edgefleet_server.rollout.status.strategy_views import strategy
 

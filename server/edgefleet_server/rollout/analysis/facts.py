@@ -19,7 +19,7 @@ from edgefleet_server.rollout.analysis.quality_gate import has_failing_metrics
 from edgefleet_server.rollout.analysis.webhook_gates import facts_of_gates
 from edgefleet_server.rollout.assignments import OUTSIDE, UNCOUNTED, class_of, is_exposed, is_failure, is_gone, soak_end
 from edgefleet_server.rollout.model import Assignment, Lot, Snapshot, StageRun, Strength
-from edgefleet_server.rollout.spec.quality import gate_in
+from edgefleet_server.rollout.spec.model import gate_in
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 
 _S: Final = AssignmentState
@@ -35,8 +35,8 @@ def facts_of(snapshot: Snapshot, cell: StageRun, assignments: Iterable[Assignmen
 def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: datetime) -> Facts:
     """Return the same of assignments in lots. Where the spec has a quality gate each lot is one device: it is measured by name."""
     spec = snapshot.spec
-    mode = spec.stages[cell.stage].shape.mode  # what runs beside a version says nothing of how it serves
-    stages = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
+    mode = spec.stages[cell.stage].mode  # what runs beside a version says nothing of how it serves
+    stages = {index for index, stage in enumerate(spec.stages) if stage.mode is mode}
     everything = [(a, n, is_failure(a), is_exposed(a)) for a, n in lots if a.stage in stages]
     lane = [one for one in everything if _is_in(cell, one[0]) and not one[0].is_accepted]
     healthy = [(a, n) for a, n, has_failed, _ in lane if a.state is _S.HEALTHY and not has_failed]
@@ -75,10 +75,10 @@ def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: 
         pooled_exposed=sum(n for n, _, is_out in pool if is_out),
         pooled_failed=sum(n for n, has_failed, _ in pool if has_failed),
         rule=rule_in(spec, cell.stage, cell.population, counts.members),
-        max_failure=spec.gate.max_failure,
-        promote_below=spec.gate.promote_below,
-        alpha_abort=spec.gate.alpha_abort,
-        alpha_promote=spec.gate.alpha_promote,
+        max_failure=spec.gates.install.max_failure,
+        promote_below=spec.gates.install.promote_below,
+        alpha_abort=spec.gates.install.alpha_abort,
+        alpha_promote=spec.gates.install.alpha_promote,
         on_fail=spec.on_fail,
         open_for_s=max(0.0, (now - since).total_seconds()),
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),
@@ -114,8 +114,8 @@ def _quality(snapshot: Snapshot, cell: StageRun, lane: Iterable[Assignment]) -> 
         if one.stratum == cell.stratum and one.strength is Strength.OVERRIDE and one.ended_at is not None
     ]
     stages = snapshot.spec.stages
-    mode = stages[cell.stage].shape.mode  # what a device showed beside a version is no value of what serves
-    taken = [one for one in snapshot.measured if one.stratum == cell.stratum and stages[one.stage].shape.mode is mode]
+    mode = stages[cell.stage].mode  # what a device showed beside a version is no value of what serves
+    taken = [one for one in snapshot.measured if one.stratum == cell.stratum and stages[one.stage].mode is mode]
     accepted = {one.device for one in taken if any(one.taken_at <= moment for moment in overrides)}
     expected = [
         (a.device, a.stage)

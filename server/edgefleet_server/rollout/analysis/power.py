@@ -52,7 +52,7 @@ class StratumPower:
 
 def stratum_power(spec: Spec, stratum: str, population: int, reached: tuple[int, ...]) -> StratumPower:
     """Return what the stages can find out in a stratum. reached: devices of each stage and those before it."""
-    gate = spec.gate
+    gate = spec.gates.install
     stages = []
     for stage, devices in zip(range(len(spec.stages)), reached, strict=True):
         rule = rule_in(spec, stage, population, devices)

@@ -38,12 +38,16 @@ def devices_needed(rule: Rule, population: int, gate: InstallGate) -> float:
 
 def rule_in(spec: Spec, stage: int, population: int, members: int) -> Rule:
     """Return the rule that a stage uses in a stratum of `population` devices of which `members` are in it or in stages before."""
-    rule = rule_for(spec.stages[stage].promote, population, spec.gate)
-    if rule is Rule.EVIDENCE and stands_in(spec, stage) and members < devices_needed(rule, population, spec.gate):
+    rule = rule_for(spec.stages[stage].promote, population, spec.gates.install)
+    if (
+        rule is Rule.EVIDENCE
+        and stands_in(spec, stage)
+        and members < devices_needed(rule, population, spec.gates.install)
+    ):
         return Rule.ALL_HEALTHY
     return rule
 
 
 def stands_in(spec: Spec, stage: int) -> bool:
     """Return whether somebody looks at what a stage has shown before the next one opens."""
-    return stage + 1 < len(spec.stages) and spec.stages[stage + 1].shape.approval is not None
+    return stage + 1 < len(spec.stages) and spec.stages[stage + 1].approval is not None

@@ -30,12 +30,12 @@ def abort_at(facts: Facts) -> float | None:
 
 def abort_level(spec: Spec) -> float:
     """Return the same for a spec, as it is shown: 100 at the defaults, 118 beside metrics that may fail a stage."""
-    return math.exp(_level(spec.gate.alpha_abort, has_failing_metrics(spec)))
+    return math.exp(_level(spec.gates.install.alpha_abort, has_failing_metrics(spec)))
 
 
 def has_failing_metrics(spec: Spec) -> bool:
     """Return whether a metric may fail a stage: one error probability is for all stages, also those that it does not judge."""
-    metrics = () if spec.quality is None else spec.quality.metrics
+    metrics = () if spec.gates.quality is None else spec.gates.quality.metrics
     return any(one.on_breach is OnBreach.FAIL for one in metrics)
 
 

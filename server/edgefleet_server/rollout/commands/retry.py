@@ -115,7 +115,7 @@ def _was_asked_to_stop(plan: PlanBuilder, a: Assignment) -> bool:
     """Whether limits took the device's document back when it failed: it names what it ran before."""
     report = plan.snapshot.reports.get(a.device)
     before = "" if a.previous is None else a.previous.sha256
-    return plan.snapshot.spec.pacing.limits.are_set and report is not None and report.wanted_by_server == before
+    return plan.snapshot.spec.limits.are_set and report is not None and report.wanted_by_server == before
 
 
 def _why_no_member(plan: PlanBuilder, a: Assignment) -> str:

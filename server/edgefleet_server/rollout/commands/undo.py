@@ -62,7 +62,7 @@ class DeviceVersion:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """One rollout of the model, with its devices. way_back, keeps: what `rollback_to` says, see `shape.SpecShape`."""
+    """One rollout of the model, with its devices. way_back, keeps: what `rollback_to` of its spec says."""
 
     id: RolloutId
     state: RolloutState

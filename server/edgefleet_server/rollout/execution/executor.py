@@ -46,7 +46,7 @@ from edgefleet_server.rollout.execution.commit_metrics import CommittedCounts, D
 from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
-from edgefleet_server.rollout.spec.model import Mode, StageShape
+from edgefleet_server.rollout.spec.model import Mode, StageSpec
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import rollouts, throttle, webhook_gates
@@ -205,7 +205,7 @@ class Executor:
         offered = {device for device, wish in outcome.documents.items() if isinstance(wish, Offer)}
         # who is new and has the release already was adopted by an undo, which knows where it goes back to
         adopted = {device for device in outcome.new if outcome.assignments[device].state in EXPOSED_STATES}
-        new = outcome.new - adopted if snapshot.spec.pacing.recalls else set()
+        new = outcome.new - adopted if snapshot.spec.recalls else set()
         asked = sorted(new | offered)
         if not asked:
             return {}
@@ -242,7 +242,7 @@ def _offering(
 ) -> Callable[[DeviceId], ModelChange]:
     """Return what makes the change of each device that is offered the release as this one is."""
     spec = snapshot.spec
-    shape = spec.stages[one.stage].shape
+    stage = spec.stages[one.stage]
     limits = spec.device
     deadlines = Deadlines(
         download_s=int(limits.download.total_seconds()),
@@ -252,21 +252,21 @@ def _offering(
     ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
     if wish.start_within_s:
         ref = msgspec.structs.replace(ref, start_within_s=wish.start_within_s)
-    watched = limits.download + limits.apply + limits.verify + spec.stages[one.stage].soak
+    watched = limits.download + limits.apply + limits.verify + stage.soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
-    telemetry, order = TelemetryRequest(profile="live", until=until), _order(row, shape)
+    telemetry, order = TelemetryRequest(profile="live", until=until), _order(row, stage)
     return partial(ModelChange, model=ModelName(row.model), active=ref, telemetry=telemetry, order=order)
 
 
-def _order(row: Rollout, shape: StageShape) -> CandidateOrder | None:
+def _order(row: Rollout, stage: StageSpec) -> CandidateOrder | None:
     """Return how a stage's devices run the release beside the active version, None where it becomes that."""
-    match shape.mode:
+    match stage.mode:
         case Mode.ACTIVE:
             return None
         case Mode.SHADOW:
             return CandidateOrder("shadow")
         case Mode.SPLIT:
-            return CandidateOrder("split", shape.share_pct, salt_of(f"{row.model}@{row.version}"))
+            return CandidateOrder("split", stage.share_pct, salt_of(f"{row.model}@{row.version}"))
 
 
 def _ref(bundle: Bundle, *, rollout: str | None = None, attempt: int = 1, deadlines: Deadlines | None = None) -> Ref:

@@ -12,8 +12,8 @@ from edgefleet_server.rollout.failure_ratio import log_e_promote, threshold
 from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH, flaws, lasting, out_of_reach
 from edgefleet_server.rollout.model import Bundle
 from edgefleet_server.rollout.placement import Placed, count_places
-from edgefleet_server.rollout.spec.model import InstallGate, Mode, OnFail, Spec, duration_text, profile_of
-from edgefleet_server.rollout.spec.quality import gate_in
+from edgefleet_server.rollout.spec.model import InstallGate, Mode, OnFail, Spec, gate_in, profile_of
+from edgefleet_server.rollout.spec.parts import duration_text
 
 SHORT_ACK: Final = timedelta(minutes=1)
 
@@ -109,9 +109,7 @@ def _about_members(
         told = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(counts[name])} left out"
         yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, told, _get_bundle(spec, profile_of(name)))
     if len(counts) > MAX_STRATA:
-        told = (
-            f"{len(counts)} strata ({', '.join(spec.shape.strata)}): each is judged alone, at most {MAX_STRATA} can be"
-        )
+        told = f"{len(counts)} strata ({', '.join(spec.strata)}): each is judged alone, at most {MAX_STRATA} can be"
         yield Finding("error", TOO_MANY_STRATA, None, None, told, "leave out the label that has so many values")
     if not fit:
         told = f"{spec.release} has no bundle for any of the {_devices(sum(counts.values()))} that match"
@@ -129,7 +127,7 @@ def _about_stages(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
         for stratum in strata:
             yield from _about_cell(spec, index, stratum)
         is_needed = index == len(spec.stages) - 1 and spec.stages[index - 1].size.percent != 100  # for joiners
-        is_first = index and spec.stages[index - 1].shape.mode is not stage.shape.mode  # of its mode: all is new then
+        is_first = index and spec.stages[index - 1].mode is not stage.mode  # of its mode: all is new then
         if index and strata and not is_needed and not is_first and not any(one.added(index) for one in strata):
             told = f"stage {stage.name} adds no device in any stratum: it only waits once more"
             yield Finding("warning", STAGE_ADDS_NOTHING, index, None, told, "remove it, or make it larger")
@@ -138,8 +136,8 @@ def _about_stages(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
 def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
     stage, reached, population = spec.stages[index], stratum.reached(index), stratum.population_at(index)
     rule = rule_in(spec, index, population, reached)
-    needed = devices_needed(rule, population, spec.gate)
-    if reached and stands_in(spec, index) and rule is not rule_for(stage.promote, population, spec.gate):
+    needed = devices_needed(rule, population, spec.gates.install)
+    if reached and stands_in(spec, index) and rule is not rule_for(stage.promote, population, spec.gates.install):
         told = (
             f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}, too few for evidence: all must be healthy, and "
             f"the approval of {spec.stages[index + 1].name} stands in for the rest"
@@ -163,7 +161,7 @@ def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
             f"{_need_in_words(rule, needed)}"
         )
         yield Finding("error", STAGE_TOO_SMALL, index, stratum.name, told, _enlarge(rule, needed))
-    elif rule is Rule.EVIDENCE and index < len(spec.stages) - 1 and not _stands_a_failure(reached, spec.gate):
+    elif rule is Rule.EVIDENCE and index < len(spec.stages) - 1 and not _stands_a_failure(reached, spec.gates.install):
         told = (
             f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}: it passes only if not one of them fails"
         )
@@ -173,14 +171,14 @@ def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
 
 
 def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
-    if spec.quality is None:
+    if spec.gates.quality is None:
         return
     for level, code, told, advice in flaws(spec):
         yield Finding(level, code, None, None, told, advice)
     for stratum in strata:
         found = [
             (index, told, advice)
-            for mode in dict.fromkeys(stage.shape.mode for stage in spec.stages)
+            for mode in dict.fromkeys(stage.mode for stage in spec.stages)
             for index, told, advice in _out_of_reach(spec, stratum, mode)
         ]
         found.sort(key=lambda one: (_waits_for_somebody(spec, one[0]), one[0]))
@@ -199,12 +197,12 @@ def _waits_for_somebody(spec: Spec, stage: int) -> bool:
 
 def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
     """Yield the stages of a mode whose own gate cannot be met. Each mode is measured anew; who had the release is no control."""
-    own = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode]
+    own = [index for index, stage in enumerate(spec.stages) if stage.mode is mode]
     gate = next((asked for index in own if (asked := gate_in(spec, index)) is not None), None)
     if gate is None:
         return
     lasts = lasting(spec, gate, stratum, own)
-    for index, told, advice in out_of_reach(gate, spec.gate.alpha_promote, stratum, own, lasts):
+    for index, told, advice in out_of_reach(gate, spec.gates.install.alpha_promote, stratum, own, lasts):
         if gate_in(spec, index) is not None:
             yield index, told, advice
 

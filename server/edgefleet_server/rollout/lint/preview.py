@@ -165,8 +165,8 @@ def _cell_view(spec: Spec, index: int, stratum: PlacedStratum) -> PlannedCell:
         PlannedDevice(device, stratum.why_here(index, value))
         for value, device in stratum.stages[index].devices[:MAX_DEVICES_SHOWN]
     )
-    why = _why_rule(stage, rule, population, spec.gate) if reached else NONE_HERE
-    if rule is not rule_for(stage.promote, population, spec.gate):
+    why = _why_rule(stage, rule, population, spec.gates.install) if reached else NONE_HERE
+    if rule is not rule_for(stage.promote, population, spec.gates.install):
         why = f"{reached} devices are too few for evidence: all must be healthy, and an approval stands in"
     return PlannedCell(stratum.name, rule.value, why, added, reached, devices)
 

@@ -13,8 +13,17 @@ from edgefleet_server.rollout.analysis.metrics import scale_of
 from edgefleet_server.rollout.bounded_mean import clean_needed
 from edgefleet_server.rollout.failure_ratio import threshold
 from edgefleet_server.rollout.placement import Placed
-from edgefleet_server.rollout.spec.model import Bound, Control, Metric, QualityGate, QualityMetric, Spec, duration_text
-from edgefleet_server.rollout.spec.quality import COMPARED, gate_in, is_asked
+from edgefleet_server.rollout.spec.model import (
+    COMPARED,
+    Bound,
+    Control,
+    Metric,
+    QualityGate,
+    QualityMetric,
+    Spec,
+    gate_in,
+)
+from edgefleet_server.rollout.spec.parts import duration_text
 from edgefleet_server.telemetry.model import RETENTION
 
 AGREEMENT_WITHOUT_SHADOW: Final = "agreement_without_shadow"
@@ -38,13 +47,13 @@ Flaw = tuple[Literal["error", "warning"], str, str, str]
 
 def flaws(spec: Spec) -> Iterator[Flaw]:
     """Yield what of the quality gate can never be met."""
-    gate = spec.quality
+    gate = spec.gates.quality
     if gate is None:
         return
     yield from _about_agreement(spec, gate)
     yield from _about_energy(spec)
     yield from _about_kept(gate)
-    if is_asked(spec, Metric.DRIFT):
+    if _is_asked(spec, Metric.DRIFT):
         yield from _about_drift(gate)
     after = spec.on_inconclusive.after
     if after <= gate.after:
@@ -58,7 +67,7 @@ def flaws(spec: Spec) -> Iterator[Flaw]:
 
 def _about_agreement(spec: Spec, gate: QualityGate) -> Iterator[Flaw]:
     asks = any(metric.name is Metric.SHADOW_AGREEMENT for metric in gate.metrics)
-    if asks and not is_asked(spec, Metric.SHADOW_AGREEMENT):
+    if asks and not _is_asked(spec, Metric.SHADOW_AGREEMENT):
         told = "shadow_agreement is asked of shadows, and no stage that the quality gate judges has mode: shadow"
         yield (
             "error",
@@ -70,7 +79,7 @@ def _about_agreement(spec: Spec, gate: QualityGate) -> Iterator[Flaw]:
 
 def _about_energy(spec: Spec) -> Iterator[Flaw]:
     """Energy is in windows of measurements only. What serves shares its board with all else, and answers now and then."""
-    if is_asked(spec, Metric.JOULES_PER_INFERENCE):
+    if _is_asked(spec, Metric.JOULES_PER_INFERENCE):
         told = (
             "joules_per_inference is asked, but devices tell energy of a measurement and not while they serve: none would ever "
             "have a value, and no stage would pass"
@@ -183,3 +192,9 @@ def out_of_reach(
             told,
             "make the stage larger, leave quality out for so few devices (gates: [install]), or promote it by hand",
         )
+
+
+def _is_asked(spec: Spec, name: Metric) -> bool:
+    """Return whether any stage is judged by a metric."""
+    gates = (gate_in(spec, stage) for stage in range(len(spec.stages)))
+    return any(metric.name is name for gate in gates if gate is not None for metric in gate.metrics)

@@ -12,7 +12,9 @@ from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.rollout.lint.findings import Finding
 from edgefleet_server.rollout.model import RampWindow
 from edgefleet_server.rollout.spec import maintenance_windows
-from edgefleet_server.rollout.spec.model import TZ_DEVICE, Rate, Spec, duration_text
+from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE
+from edgefleet_server.rollout.spec.model import Rate, Spec
+from edgefleet_server.rollout.spec.parts import duration_text
 from edgefleet_server.rollout.throttle import ramp
 from edgefleet_server.rollout.throttle.admission import window_text
 
@@ -60,7 +62,7 @@ def time_to_offer(rate: Rate, devices: int) -> timedelta:
 
 
 def _about_zones(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding]:
-    if not spec.pacing.windows or any(one.tz != TZ_DEVICE for one in spec.pacing.windows):
+    if not spec.windows or any(one.tz != TZ_DEVICE for one in spec.windows):
         return
     without = [one.id for one in devices if maintenance_windows.zone(one.labels.get(TZ_LABEL, "")) is None]
     if without:
@@ -71,7 +73,7 @@ def _about_zones(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding
 
 def _about_sites(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding]:
     without = [one.id for one in devices if not one.labels.get(SITE_LABEL)]
-    if spec.pacing.limits.per_site is not None and without:
+    if spec.limits.per_site is not None and without:
         told = f"{len(without)} devices have no label site ({_some(without)}): limits.per_site does not hold for them"
         advice = f"`edgectl device label {without[0]} site=NAME`, or nothing, if they share no line"
         yield Finding("warning", NO_SITE, None, None, told, advice)
@@ -79,7 +81,7 @@ def _about_sites(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding
 
 def _about_windows(spec: Spec, now: datetime) -> Iterator[Finding]:
     after = spec.on_inconclusive.after
-    for window in spec.pacing.windows:
+    for window in spec.windows:
         place = maintenance_windows.zone("UTC" if window.tz == TZ_DEVICE else window.tz)
         assert place is not None, "the spec was parsed"
         first = maintenance_windows.next_start(window.cron, place, now)
@@ -96,7 +98,7 @@ def _about_windows(spec: Spec, now: datetime) -> Iterator[Finding]:
 
 def _about_spread(spec: Spec) -> Iterator[Finding]:
     """Yield what does not go together with `device.start_within`. One that is as long as the deadline is no spec at all."""
-    within = spec.pacing.start_within
+    within = spec.device.start_within
     if not within:
         return
     left = spec.device.download - within
@@ -106,10 +108,10 @@ def _about_spread(spec: Spec) -> Iterator[Finding]:
             f"{duration_text(within)} of {duration_text(spec.device.download)}"
         )
         yield Finding("warning", LONG_SPREAD, None, None, told, "raise device.download_deadline, or lower start_within")
-    if spec.pacing.limits.are_set:
+    if spec.limits.are_set:
         told = f"a device takes its place in the limits when it is offered the release, and waits up to {duration_text(within)} in it"
         yield Finding("warning", SPREAD_HOLDS_PLACES, None, None, told, "remove start_within: limits spread already")
-    if any(window.duration <= within for window in spec.pacing.windows):
+    if any(window.duration <= within for window in spec.windows):
         told = (
             f"devices wait up to {duration_text(within)} after their offer, and then begin when their window has closed"
         )

@@ -17,7 +17,8 @@ from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
 from edgefleet_server.rollout.errors import NotApproverError
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec, duration_text
+from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec
+from edgefleet_server.rollout.spec.parts import duration_text
 from edgefleet_server.rollout.state_machines import RolloutEvent
 
 AWAITING: Final = "awaiting_approval"
@@ -60,7 +61,7 @@ def is_late(run: StageRun, wanted: Approval, now: datetime) -> bool:
 
 def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
     """Raise NotApproverError unless the caller has the role that the stage's approval asks for."""
-    role = (stage.shape.approval or Approval()).role
+    role = (stage.approval or Approval()).role
     if not caller.may(role):
         have = ", ".join(sorted(caller.roles)) or "none"
         raise NotApproverError(
@@ -72,7 +73,7 @@ def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
 def late_reason(spec: Spec, run: StageRun) -> str:
     """Return what is said when nobody answered."""
     stage = spec.stages[run.stage]
-    wanted = stage.shape.approval or Approval()
+    wanted = stage.approval or Approval()
     return (
         f"nobody with the role {wanted.role.value} answered about {stage.name} within {duration_text(wanted.timeout)}"
     )

@@ -63,14 +63,15 @@ def may_retry(done: int, error_class: ErrorClass, error_code: str, retries: Retr
 def backoff(retries: Retries, done: int, salt: str, device: str) -> timedelta:
     """Return how long to wait before the next try, after `done` retries."""
     factor: int = 2 ** min(done, 32)
-    whole = min(retries.most, min(retries.least, retries.most) * factor)
+    least, most = retries.backoff
+    whole = min(most, min(least, most) * factor)
     share = rank(f"{salt} retry {done}", device) / _RANKS
     return whole / 2 + whole / 2 * share
 
 
 def follow_up(plan: PlanBuilder) -> StepReport | None:
     """Say of each device what follows when its try failed or when it is not there: its next try, or its end."""
-    retries, recalls = plan.snapshot.spec.pacing.retries, plan.snapshot.spec.pacing.recalls
+    retries, recalls = plan.snapshot.spec.device.retries, plan.snapshot.spec.recalls
     before = len(plan.effects)
     for a in list(plan.assignments.values()):
         if retries is not None:

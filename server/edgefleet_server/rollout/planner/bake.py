@@ -35,7 +35,7 @@ def plan_regression(snapshot: Snapshot, now: datetime, code: str, reason: str) -
 
 def is_watched(snapshot: Snapshot, now: datetime) -> bool:
     """Return whether a rollout is still looked at after its end."""
-    gate = snapshot.spec.quality
+    gate = snapshot.spec.gates.quality
     ended = max((run.ended_at for run in snapshot.cells if run.ended_at is not None), default=None)
     return ended is not None and now < ended + (WATCH if gate is None else gate.watch)
 

@@ -41,7 +41,7 @@ def digest_of(snapshot: Snapshot, stratum: ProfileName) -> str:
 
 def mode_of(snapshot: Snapshot, stage: int) -> Mode:
     """Return how the release runs in a stage."""
-    return snapshot.spec.stages[stage].shape.mode
+    return snapshot.spec.stages[stage].mode
 
 
 def time_to_answer(snapshot: Snapshot, a: Assignment) -> timedelta:

@@ -74,8 +74,8 @@ def reach_of(plan: PlanBuilder, run: StageRun) -> dict[DeviceId, int]:
 def cutoff_before(plan: PlanBuilder, track: StratumTrack, stage: int) -> int:
     """Return the highest cutoff of the stages that take from the same devices: sizes only grow among those."""
     stages = plan.snapshot.spec.stages
-    match = stages[stage].shape.match
-    return max((run.cut for run in track.runs if stages[run.stage].shape.match == match), default=0)
+    match = stages[stage].match
+    return max((run.cut for run in track.runs if stages[run.stage].match == match), default=0)
 
 
 # ---- steps

@@ -36,7 +36,7 @@ from edgefleet_protocol.verify import OldGenerationError, SignatureError, WrongD
 from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated, StepReport
 from edgefleet_server.rollout.model import LOST, Assignment, Report, Snapshot
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.spec.model import DeviceDeadlines, Mode
+from edgefleet_server.rollout.spec.model import DeviceTerms, Mode
 from edgefleet_server.rollout.state_machines import CELL_OPEN, CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, moved
 
 TAKEN_BACK: Final = "taken back by the server"
@@ -76,7 +76,7 @@ class Terms:
     """What a device is held to. digest: sha256 of the release's bundle for its profile; mode: of its stage."""
 
     digest: str
-    limits: DeviceDeadlines
+    limits: DeviceTerms
     soak: timedelta
     mode: Mode = Mode.ACTIVE
 
@@ -113,7 +113,7 @@ def terms_of(snapshot: Snapshot, a: Assignment) -> Terms:
     """Return what a device is held to: the same for all of its stratum and stage."""
     bundle = snapshot.bundles.get(a.stratum)
     stage = snapshot.spec.stages[a.stage]
-    return Terms(bundle.sha256 if bundle is not None else "", snapshot.spec.device, stage.soak, stage.shape.mode)
+    return Terms(bundle.sha256 if bundle is not None else "", snapshot.spec.device, stage.soak, stage.mode)
 
 
 def observe(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Steps]:
@@ -269,7 +269,7 @@ def _is_on_its_way(report: Report, digest: str) -> bool:
 
 
 def _forward(
-    a: Assignment, target: AssignmentState, report: Report, limits: DeviceDeadlines, now: datetime, steps: Steps
+    a: Assignment, target: AssignmentState, report: Report, limits: DeviceTerms, now: datetime, steps: Steps
 ) -> Assignment:
     if _RANK[target] <= _RANK.get(a.state, 0):
         return _with_trouble(a, report, steps)
@@ -304,7 +304,7 @@ def _with_trouble(a: Assignment, report: Report, steps: Steps) -> Assignment:
     return noted
 
 
-def _deadline(a: Assignment, target: AssignmentState, limits: DeviceDeadlines, now: datetime) -> datetime | None:
+def _deadline(a: Assignment, target: AssignmentState, limits: DeviceTerms, now: datetime) -> datetime | None:
     if target is _S.HEALTHY:
         return None
     if target in (_S.ACKED, _S.DOWNLOADING):
@@ -315,9 +315,7 @@ def _deadline(a: Assignment, target: AssignmentState, limits: DeviceDeadlines, n
     return a.deadline if a.state is _S.APPLYING and a.deadline is not None else now + limits.verify
 
 
-def _take_time(
-    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Steps
-) -> Assignment:
+def _take_time(a: Assignment, report: Report | None, limits: DeviceTerms, now: datetime, steps: Steps) -> Assignment:
     if a.deadline is None or now < a.deadline:
         return a
     if a.state is _S.OFFERED:
@@ -340,7 +338,7 @@ def _take_time(
 
 
 def _take_probation_time(
-    a: Assignment, report: Report | None, limits: DeviceDeadlines, now: datetime, steps: Steps
+    a: Assignment, report: Report | None, limits: DeviceTerms, now: datetime, steps: Steps
 ) -> Assignment:
     assert a.deadline is not None
     began = a.switched_at or a.deadline - limits.verify

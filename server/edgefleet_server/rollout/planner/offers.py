@@ -185,7 +185,7 @@ def _why_none_is_offered(plan: PlanBuilder) -> Wait:
 
 def make_to_absent(plan: PlanBuilder) -> StepReport | None:
     """Write the documents of devices that are away although every stratum has ended: they join when they come back."""
-    if not plan.snapshot.spec.pacing.recalls or not all(track.has_ended for track in plan.tracks()):
+    if not plan.snapshot.spec.recalls or not all(track.has_ended for track in plan.tracks()):
         return None
     reverted = {track.stratum for track in plan.tracks() if is_rolled_back(plan, track)}
     away = [a for a in plan.assignments.values() if a.state is _S.UNREACHABLE and a.stratum not in reverted]

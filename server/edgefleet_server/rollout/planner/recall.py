@@ -89,21 +89,21 @@ def may_be_absent(a: Assignment) -> bool:
 
 def miss_if_absent(plan: PlanBuilder, a: Assignment) -> None:
     """Count a device as away when it is due and not there for too long; take its document back where there are limits."""
-    pacing, report = plan.snapshot.spec.pacing, plan.snapshot.reports.get(a.device)
+    spec, report = plan.snapshot.spec, plan.snapshot.reports.get(a.device)
     is_there = report is not None and report.is_online
-    counts = OFFLINE if pacing.offline.count is CountAs.FAILED else ""
-    is_due = a.state is _S.OFFERED or (a.state is _S.ELIGIBLE and pacing.recalls)
+    counts = OFFLINE if spec.offline.count is CountAs.FAILED else ""
+    is_due = a.state is _S.OFFERED or (a.state is _S.ELIGIBLE and spec.recalls)
     if is_due and not is_there:
         seen = report.last_seen if report is not None else None
         begins = [moment for moment in (a.due_at or a.offered_at or a.entered_at, seen) if moment]
-        if begins and plan.now >= max(begins) + pacing.offline.after:
+        if begins and plan.now >= max(begins) + spec.offline.after:
             reason = f"due, and not heard of since {max(begins):%Y-%m-%d %H:%MZ}"
             away = moved(a, _E.MISS, plan.now, reason=reason, ended_at=plan.now, deadline=None, error_class=counts)
             plan.move_assignment(a, away)
     elif a.state is _S.UNREACHABLE and a.entered_at == plan.now and not a.error_class:  # by its deadline, just now
-        all_of_it = plan.snapshot.spec.device.ack.total_seconds() if is_there else a.unanswered_s
+        all_of_it = spec.device.ack.total_seconds() if is_there else a.unanswered_s
         plan.update_assignment(a.but(error_class="" if is_there else counts, unanswered_s=all_of_it))
-    if pacing.limits.are_set:
+    if spec.limits.are_set:
         _stop_if_out(plan, plan.assignments[a.device])
 
 
@@ -118,7 +118,7 @@ def _stop_if_out(plan: PlanBuilder, a: Assignment) -> None:
 
 def offers(plan: PlanBuilder) -> StepReport | None:
     """Take back offers that were not taken up in time, and let devices that came back wait for an offer."""
-    if not plan.snapshot.spec.pacing.recalls:
+    if not plan.snapshot.spec.recalls:
         return None
     before = len(plan.effects)
     failed = {track.stratum for track in plan.tracks() if track.has_failed}
@@ -136,7 +136,7 @@ def offers(plan: PlanBuilder) -> StepReport | None:
 
 def _recall(plan: PlanBuilder, a: Assignment) -> None:
     out_for = plan.now - (a.offered_at or plan.now)
-    is_late = plan.snapshot.spec.pacing.limits.are_set and out_for >= leases.TAKE_UP
+    is_late = plan.snapshot.spec.limits.are_set and out_for >= leases.TAKE_UP
     if plan.admission.is_in_window(a) and not is_late:
         return
     unanswered_s = a.unanswered_s + out_for.total_seconds()

@@ -13,7 +13,7 @@ from edgefleet_server.rollout.model import Assignment, RolloutState
 from edgefleet_server.rollout.planner import document_state, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
-from edgefleet_server.rollout.spec.model import NO_WAY_BACK
+from edgefleet_server.rollout.spec.fields import NO_WAY_BACK
 from edgefleet_server.rollout.state_machines import IN_FLIGHT, UNSWITCHED, AssignmentEvent, moved
 
 BACK_FACTOR: Final = 10
@@ -116,7 +116,7 @@ def _why_kept(plan: PlanBuilder, a: Assignment) -> str:
     if a.previous is not None and a.previous.sha256 == document_state.digest_of(plan.snapshot, a.stratum):
         return "it ran this very release before, and nothing older is known"
     runs_it = a.state in (_S.APPLYING, _S.VERIFYING, _S.HEALTHY, _S.LOST)
-    return _KEPT if runs_it and plan.snapshot.spec.shape.rollback_to == NO_WAY_BACK else ""
+    return _KEPT if runs_it and plan.snapshot.spec.rollback_to == NO_WAY_BACK else ""
 
 
 def _name_overdue(plan: PlanBuilder) -> None:

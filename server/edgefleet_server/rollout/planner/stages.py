@@ -164,7 +164,7 @@ def _may_still_pass(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bo
 
 def _may_open(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
     """Return whether a stage may open; where it needs an approval, ask for it, and act on silence and on bad news."""
-    wanted = plan.snapshot.spec.stages[run.stage].shape.approval
+    wanted = plan.snapshot.spec.stages[run.stage].approval
     if wanted is None or run.approved_by:
         return True
     if run.asked_at is None:

@@ -29,7 +29,8 @@ from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.cache import CachedReports, SnapshotCache
 from edgefleet_server.rollout.preparation.overlap import queued_behind
 from edgefleet_server.rollout.preparation.population import by_stratum, members_of
-from edgefleet_server.rollout.spec.model import NO_WAY_BACK, PREVIOUS, Membership, Mode, Spec
+from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS
+from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS
 from edgefleet_server.rollout.store import assignments as store_assignments
@@ -77,7 +78,7 @@ class SnapshotLoader:
             reason=row.reason,
             behind=queued_behind(session, self._fleet.offers, row, spec) if state is RolloutState.VALIDATING else (),
             way_back=by_stratum(self.way_back(spec), members, assignments),
-            measured=() if spec.quality is None else measurements.measured(session, row.id),
+            measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
         )
 
     def again(self, session: Session, kept: Sequence[Snapshot]) -> list[Snapshot]:
@@ -116,7 +117,7 @@ class SnapshotLoader:
 
     def way_back(self, spec: Spec) -> dict[ProfileName, Bundle]:
         """Return the bundles of the release that `rollback_to` names, by profile; nothing where it names none."""
-        back = spec.shape.rollback_to
+        back = spec.rollback_to
         return {} if back in (PREVIOUS, NO_WAY_BACK) else self.bundles(ReleaseRef.parse(back))
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
@@ -131,7 +132,7 @@ class SnapshotLoader:
 
         bundles: of its release, by profile; needed for the stages that run it beside a version only.
         """
-        is_fixed = rollout_id is not None and spec.shape.membership is Membership.SNAPSHOT
+        is_fixed = rollout_id is not None and spec.membership is Membership.SNAPSHOT
         frozen = rollouts.frozen_members(session, rollout_id) if is_fixed and rollout_id is not None else None
         return members_of(self._fleet, spec, bundles or {}, frozen)
 
@@ -196,9 +197,9 @@ def can_be_read_again(snapshot: Snapshot) -> bool:
     spec = snapshot.spec
     return (
         snapshot.state is not RolloutState.VALIDATING
-        and spec.quality is None
-        and not spec.pacing.recalls
-        and spec.shape.membership is not Membership.SNAPSHOT
+        and spec.gates.quality is None
+        and not spec.recalls
+        and spec.membership is not Membership.SNAPSHOT
         and len(snapshot.assignments) <= SMALL
         and len(snapshot.members) <= SMALL
     )
@@ -216,7 +217,7 @@ def _answers(session: Session, rollout_id: str, spec: Spec) -> Answers:
 
 def asks_all(spec: Spec) -> bool:
     """Return whether the planner must know what devices say that were not offered anything: whether they are there, or candidates."""
-    return spec.pacing.recalls or any(stage.shape.mode is not Mode.ACTIVE for stage in spec.stages)
+    return spec.recalls or any(stage.mode is not Mode.ACTIVE for stage in spec.stages)
 
 
 def _report(said: ModelReport, want: WantedRef | None) -> Report:

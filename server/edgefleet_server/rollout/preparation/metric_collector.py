@@ -2,7 +2,7 @@
 
 It reads telemetry and writes rows; the planner only looks at them. Rules:
 - A device is due when its period after the switch is over, once in each mode: as a candidate, and as what serves; in stages
-  whose values are evidence there or later (`is_measured`). It is taken when it and its control device have answers enough.
+  whose values are evidence there or later (`_is_measured`). It is taken when it and its control device have answers enough.
 - Its control device is one of the same stratum that was not offered the release until now, was no control device in this mode
   before (each mode is a test of its own), and has data; of those the one that will be offered it last. With nobody left the
   device is taken alone ("unpaired").
@@ -29,8 +29,7 @@ from edgefleet_server.rollout.analysis import device_metrics
 from edgefleet_server.rollout.assignments import is_gone
 from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, DeviceQuality, RolloutState, Snapshot
-from edgefleet_server.rollout.spec.model import Control, Mode, QualityGate
-from edgefleet_server.rollout.spec.quality import is_measured
+from edgefleet_server.rollout.spec.model import Control, Mode, QualityGate, Spec, gate_in
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 from edgefleet_server.rollout.store import measurements
 from edgefleet_server.telemetry.model import PeriodWindow
@@ -79,7 +78,7 @@ class MetricCollector:
 
     def take(self, session: Session, snapshot: Snapshot, model: str, now: datetime) -> Snapshot:
         """Return the snapshot with what was measured by now; what is new is stored."""
-        gate = snapshot.spec.quality
+        gate = snapshot.spec.gates.quality
         if gate is None:
             return snapshot
 
@@ -98,7 +97,7 @@ class MetricCollector:
 
     def values(self, snapshot: Snapshot, look: Look, now: datetime) -> list[DeviceQuality]:
         """Return the values of devices that are due and can be taken now; a part of them where they are many."""
-        gate = snapshot.spec.quality
+        gate = snapshot.spec.gates.quality
         if gate is None or snapshot.state not in _TAKES:
             return []
         looks = windows = 0
@@ -117,7 +116,7 @@ class MetricCollector:
             if looks >= LOOKS or windows >= WINDOWS_AT_ONCE:
                 break
             self._tried[snapshot.id, one.assignment.device] = now
-            lane = one.assignment.stratum, snapshot.spec.stages[one.assignment.stage].shape.mode
+            lane = one.assignment.stratum, snapshot.spec.stages[one.assignment.stage].mode
             if lane not in left:
                 left[lane] = _candidates(snapshot, *lane)
                 alone |= set() if left[lane] else {lane}
@@ -129,9 +128,9 @@ class MetricCollector:
     def _due(self, snapshot: Snapshot, gate: QualityGate, now: datetime) -> Iterator[_Due]:
         """Yield who is due, those first who were not asked in vain, or longest ago: nobody keeps the others waiting for ever."""
         self._tried = {key: at for key, at in self._tried.items() if at + FORGOTTEN > now}
-        modes = [stage.shape.mode for stage in snapshot.spec.stages]
+        modes = [stage.mode for stage in snapshot.spec.stages]
         known = {(one.device, modes[one.stage]) for one in snapshot.measured}
-        asked = {stage for stage in range(len(modes)) if is_measured(snapshot.spec, stage)}
+        asked = {stage for stage in range(len(modes)) if _is_measured(snapshot.spec, stage)}
         fresh = [a for a in snapshot.assignments if a.stage in asked and (a.device, modes[a.stage]) not in known]
         waiting = [a for a in fresh if a.state in EXPOSED_STATES and not a.failed_before]
         tried = {a.device: at for a in waiting if (at := self._tried.get((snapshot.id, a.device))) is not None}
@@ -204,7 +203,7 @@ def _reading(
 def _candidates(snapshot: Snapshot, stratum: ProfileName, mode: Mode) -> list[DeviceId]:
     """Return the devices of a stratum that do not have the release, who gets it last first, without those who served the mode."""
     stages = snapshot.spec.stages
-    used = {one.control for one in snapshot.measured if stages[one.stage].shape.mode is mode}
+    used = {one.control for one in snapshot.measured if stages[one.stage].mode is mode}
     known = {a.device: a for a in snapshot.assignments}
     free = [m.device for m in snapshot.members if m.stratum == stratum and m.device not in used]
     untouched = [d for d in free if d not in known or _is_untouched(known[d])]
@@ -213,3 +212,9 @@ def _candidates(snapshot: Snapshot, stratum: ProfileName, mode: Mode) -> list[De
 
 def _is_untouched(a: Assignment) -> bool:
     return a.state is AssignmentState.ELIGIBLE and not a.gen
+
+
+def _is_measured(spec: Spec, stage: int) -> bool:
+    """Return whether values of a stage's devices are evidence anywhere: in the stage, or in a later one of its mode."""
+    later = range(stage, len(spec.stages))
+    return any(spec.stages[one].mode is spec.stages[stage].mode and gate_in(spec, one) is not None for one in later)

@@ -51,7 +51,7 @@ def overlaps(
 
 def _crowd_of(spec: Spec, rollout_id: str) -> DeviceSet:
     """Return the devices that belong to a rollout."""
-    is_fixed = spec.shape.membership is Membership.SNAPSHOT
+    is_fixed = spec.membership is Membership.SNAPSHOT
     return DeviceSet(ids=rollouts.frozen_in(rollout_id)) if is_fixed else DeviceSet(spec.selector)
 
 

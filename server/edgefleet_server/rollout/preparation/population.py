@@ -15,7 +15,8 @@ from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.rollout.model import Assignment, Bundle, Member
 from edgefleet_server.rollout.ports import RolloutFleet
-from edgefleet_server.rollout.spec.model import NO_VALUE, PROFILE, RUNTIME, Mode, Spec, profile_of
+from edgefleet_server.rollout.spec.fields import PROFILE, RUNTIME
+from edgefleet_server.rollout.spec.model import NO_VALUE, Mode, Spec, profile_of
 
 _NOWHERE: Final[frozenset[int]] = frozenset()
 
@@ -28,7 +29,7 @@ def members_of(
     found = [one for one in everybody if frozen is None or one.id in frozen]
     barred = _barred(fleet, spec, found, bundles)
     return tuple(
-        Member(one.id, stratum_of(spec.shape.strata, one), barred.get(one.id, _NOWHERE), pinned_of(one.labels))
+        Member(one.id, stratum_of(spec.strata, one), barred.get(one.id, _NOWHERE), pinned_of(one.labels))
         for one in found
     )
 
@@ -45,7 +46,7 @@ def labels_in(keys: Sequence[str]) -> list[str]:
 
 def counted(fleet: RolloutFleet, spec: Spec) -> tuple[dict[ProfileName, int], int]:
     """Return how many devices each stratum of a spec has now, and how many are pinned."""
-    keys = labels_in(spec.shape.strata)
+    keys = labels_in(spec.strata)
     everybody = fleet.offers.count_matching(spec.selector, keys)
     pinned = fleet.offers.count_matching(f"{spec.selector},{PIN_LABEL}" if spec.selector else PIN_LABEL, keys)
     counts: Counter[ProfileName] = Counter()
@@ -76,7 +77,7 @@ def by_stratum(
 def selectors_in(spec: Spec) -> Iterator[str]:
     """Yield every selector that a spec has: its own, and those of its stages."""
     yield spec.selector
-    yield from (stage.shape.match for stage in spec.stages if stage.shape.match)
+    yield from (stage.match for stage in spec.stages if stage.match)
 
 
 def _barred(
@@ -86,16 +87,16 @@ def _barred(
     ids = [one.id for one in found]
     matching = {
         match: {one.id for one in fleet.devices.population(match)}
-        for match in {stage.shape.match for stage in spec.stages if stage.shape.match}
+        for match in {stage.match for stage in spec.stages if stage.match}
     }
-    beside = [index for index, stage in enumerate(spec.stages) if stage.shape.mode is not Mode.ACTIVE]
+    beside = [index for index, stage in enumerate(spec.stages) if stage.mode is not Mode.ACTIVE]
     if beside:
         for device in _without_another(fleet, spec, found, bundles):
             stages.setdefault(device, set()).update(beside)
     for index, stage in enumerate(spec.stages):
-        if stage.shape.match:
+        if stage.match:
             for device in ids:
-                if device not in matching[stage.shape.match]:
+                if device not in matching[stage.match]:
                     stages.setdefault(device, set()).add(index)
     return {device: frozenset(some) for device, some in stages.items()}
 

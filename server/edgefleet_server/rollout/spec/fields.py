@@ -1,179 +1,57 @@
-"""Kinds of fields of a spec: what may be written there, how it is read, and what JSON Schema says of it. Pure.
+"""Kinds of fields of a spec: what may be written there, how it is read and written, and what JSON Schema says of it. Pure.
 
 Reading is strict: no text for a number, no number for yes or no. What is wrong is worded here, the same for every field of a kind.
 """
 
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Any, Final
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ValidationError,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.messages import TRANSIENT, ErrorClass
+from edgefleet_server.fleet.selectors.grammar import is_label_key, parse_selector
+from edgefleet_server.outbound.address_policy import parse_target
+from edgefleet_server.rollout.spec.parts import (
+    DURATION_UNITS,
+    ExpectedError,
+    Kind,
+    Mistake,
+    MistakesError,
+    Numbered,
+    duration_text,
+    in_words,
+    shown,
 )
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
-
-from edgefleet_server.rollout.spec.model import DURATION_UNITS, duration_text
-
-T = TypeVar("T")
-Loc = tuple[str | int, ...]
-"""Where something stands: names of fields and numbers in lists."""
-Mistake = tuple[Loc, str]
-"""Where something is wrong, and what."""
 
 MAX_DURATION: Final = timedelta(days=365)
-SHOWN_CHARS: Final = 60
 NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
+PREVIOUS: Final = "previous"
+NO_WAY_BACK: Final = "none"
+NO_APPROVAL: Final = "none"
+PROFILE: Final = "profile"
+RUNTIME: Final = "runtime"
+MAX_STRATUM_KEYS: Final = 3
+MAX_PER_MIN: Final = 3000
+"""The way back is at least ten times as fast; more than the engine writes in a tenth of its time could not keep that."""
+_BITS_RANGE: Final = range(8000, 10**12 + 1)
 
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_SPAN: Final = re.compile(r"([0-9]{1,9}[smhd])\.\.([0-9]{1,9}[smhd])")
+_RATE: Final = re.compile(r"([0-9]{1,9})/min")
+_BITS: Final = re.compile(r"([0-9]{1,9})([kMG]?)bps")
+_SIZES: Final = {"G": 10**9, "M": 10**6, "k": 10**3, "": 1}
+_ELSEWHERE: Final = {
+    "confirm-traffic-increase": "each stage is one increase here: write confirm-rollout in the stage that it leads to",
+    "post-rollout": "it decides nothing: `edgectl webhook create URL --events 'edgefleet.rollout.*'` tells of every end",
+    "event": "it decides nothing: `edgectl webhook create URL --events 'edgefleet.rollout.*'` tells of every event",
+}
+"""Flagger's other kinds, and what has their meaning here."""
+_CLASSES: Final = sorted(one.value for one in TRANSIENT)
 
 
-class _Spoilt:
-    """The type of `SPOILT`."""
-
-
-SPOILT: Final[Any] = _Spoilt()
-"""Stands where a mistake was found already, while the rest of the document is looked at."""
-
-
-def is_whole(part: "Part") -> bool:
-    """Return whether no field of a part is spoilt, nor the part itself."""
-    return part is not SPOILT and SPOILT not in part.__dict__.values()
-
-
-def given(value: T | None, usual: T) -> T:
-    """Return what is written in a field, `usual` where nothing is or it is wrong."""
-    return usual if value is None or value is SPOILT else value
-
-
-class ExpectedError(ValueError):
-    """Something else was expected: the message says what; what is there instead is added to it."""
-
-
-def stop_at(mistakes: Iterable[Mistake]) -> None:
-    """Raise ValidationError when there are any mistakes in a value: all of them, each at its place within it."""
-    found = [
-        InitErrorDetails(type=PydanticCustomError("mistake", "{message}", {"message": message}), loc=loc, input=None)
-        for loc, message in mistakes
-    ]
-    if found:
-        raise ValidationError.from_exception_data("spec", found)
-
-
-def _unless_spoilt(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    return value if value is SPOILT else handler(value)
-
-
-class Part(BaseModel):
-    """An object of a spec. Unknown fields are refused: a misspelt bound must not become a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*", mode="wrap")
-    @classmethod
-    def _pass_spoilt(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-        return value if value is SPOILT else handler(value)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return the schema, with defaults as they would be written; none where it would be an object or depends on others."""
-        found = handler(schema)
-        properties = handler.resolve_ref_schema(found)["properties"]
-        for name, field in cls.model_fields.items():
-            if isinstance(field.default, Part | None):
-                properties[field.alias or name].pop("default", None)
-            elif isinstance(field.default, timedelta):
-                properties[name]["default"] = duration_text(field.default)
-        return found
-
-
-class Checked(Part):
-    """A part whose fields must fit each other. It is looked at again whenever some of them are spoilt."""
-
-    def flaws(self) -> Iterator[Mistake]:
-        """Yield what is wrong, with the place within the part."""
-        raise NotImplementedError
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        stop_at(self.flaws())
-        return self
-
-
-Item = Annotated[T, WrapValidator(_unless_spoilt)]
-"""A part in a list."""
-
-
-class _NotNull:
-    """Takes null out of what may be written: `T | None` in the code only means that the field may be left out."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema = handler(source)
-        assert schema["type"] == "nullable"
-        inner: CoreSchema = schema["schema"]
-        return inner
-
-
-Maybe = Annotated[T | None, _NotNull()]
-"""A field that may be left out, and is None then. It must not be null."""
-
-
-@dataclass(frozen=True, slots=True)
-class Advice:
-    """What to write in a field that must be there and is not."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Read:
-    """A field that a function reads. It raises ExpectedError, ValueError or what `stop_at` raises; schema: in JSON Schema."""
-
-    read: Callable[[Any], Any]
-    schema: Mapping[str, Any]
-
-    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return how such a field is read."""
-        return core_schema.no_info_plain_validator_function(self.read)
-
-    def __get_pydantic_json_schema__(self, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return what may be written there."""
-        return dict(self.schema)
-
-
-@dataclass(frozen=True, slots=True)
-class Items:
-    """`Annotated[list[X], Items("windows", most=16)]`: a list of so many. what: its items, in a message."""
-
-    what: str
-    least: int = 0
-    most: int | None = None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Return how such a list is read."""
-        return core_schema.no_info_before_validator_function(self._checked, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """Return what the list may hold."""
-        bounds = {"minItems": self.least or None, "maxItems": self.most}
-        return handler(schema) | {word: bound for word, bound in bounds.items() if bound is not None}
-
-    def _checked(self, value: Any) -> list[Any]:
-        items = listed(value)
-        if len(items) < self.least or (self.most is not None and len(items) > self.most):
-            span = f"{self.least} to {self.most}" if self.least else f"at most {self.most}"
-            raise ValueError(f"expected {span} {self.what}, got {len(items)}")
-        return items
+# ---- plain values
 
 
 def listed(value: Any) -> list[Any]:
@@ -190,31 +68,58 @@ def text(value: Any) -> str:
     return value
 
 
-TEXT: Final = Read(text, {"type": "string"})
-
-
-def named(pattern: str) -> Read:
-    """Return the kind of a name that matches a pattern as a whole."""
-    compiled = re.compile(pattern)
-
-    def read(value: Any) -> str:
-        if compiled.fullmatch(text(value)) is None:
-            raise ExpectedError(f"a name that matches {pattern}")
-        return str(value)
-
-    return Read(read, {"type": "string", "pattern": f"^{pattern}$"})
-
-
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ExpectedError("true or false")
     return value
 
 
-FLAG: Final = Read(_flag, {"type": "boolean"})
+TEXT: Final = Kind(text, {"type": "string"})
+FLAG: Final = Kind(_flag, {"type": "boolean"})
 
 
-def whole(least: int, most: int) -> Read:
+def items(what: str, least: int = 0, most: int | None = None) -> Kind:
+    """Return the kind of a list of so many; what: its items, in a message."""
+
+    def checked(value: Any) -> list[Numbered]:
+        found = listed(value)
+        if len(found) < least or (most is not None and len(found) > most):
+            span = f"{least} to {most}" if least else f"at most {most}"
+            raise ValueError(f"expected {span} {what}, got {len(found)}")
+        return [one if isinstance(one, Numbered) else Numbered((index,), one) for index, one in enumerate(found)]
+
+    bounds = {"minItems": least or None, "maxItems": most}
+    return Kind(before=checked, schema={word: bound for word, bound in bounds.items() if bound is not None})
+
+
+def matching(pattern: str) -> dict[str, Any]:
+    """Return what JSON Schema says of text that matches a pattern as a whole."""
+    return {"type": "string", "pattern": f"^{pattern}$"}
+
+
+def named(pattern: str) -> Kind:
+    """Return the kind of a name that matches a pattern as a whole."""
+
+    def read(value: Any) -> str:
+        if re.fullmatch(pattern, text(value)) is None:
+            raise ExpectedError(f"a name that matches {pattern}")
+        return str(value)
+
+    return Kind(read, matching(pattern))
+
+
+def constant(value: str, in_message: str) -> Kind:
+    """Return the kind of a field that takes one value."""
+
+    def read(found: Any) -> Any:
+        if found != value:
+            raise ExpectedError(in_message)
+        return found
+
+    return Kind(read, {"const": value})
+
+
+def whole(least: int, most: int) -> Kind:
     """Return the kind of a whole number from `least` to `most`."""
 
     def read(value: Any) -> int:
@@ -222,95 +127,203 @@ def whole(least: int, most: int) -> Read:
             raise ExpectedError(f"a whole number from {least} to {most}")
         return value
 
-    return Read(read, {"type": "integer", "minimum": least, "maximum": most})
+    return Kind(read, {"type": "integer", "minimum": least, "maximum": most})
 
 
-def number(above: float, most: float, *, below: bool = False) -> Read:
+def number(above: float, most: float, *, below: bool = False) -> Kind:
     """Return the kind of a number above `above` and up to `most` (with `below`: less than it)."""
-    limit = f"less than {most:g}" if below else f"at most {most:g}"
-
-    def read(value: Any) -> float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(_narrow(value))
-        if not is_number or not above < value <= most or (below and value == most) or not above < float(value):
-            raise ExpectedError(f"a number greater than {above:g} and {limit}")
-        return float(value)
-
     bound = "exclusiveMaximum" if below else "maximum"
-    return Read(read, {"type": "number", "exclusiveMinimum": above, bound: most})
+    schema = {"type": "number", "exclusiveMinimum": above, bound: most}
+    return Kind(lambda value: read_number(value, above, most, below=below), schema)
 
 
-def duration(*, positive: bool = False) -> Read:
+def read_number(value: Any, above: float, most: float, *, below: bool = False) -> float:
+    """Return a number above `above` and up to `most` (with `below`: less than it). Raises ExpectedError."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # an integer that no float holds is compared as it is, and one that becomes `above` as float is too small
+    if not is_number or not above < value <= most or (below and value == most) or not above < float(value):
+        raise ExpectedError(f"a number greater than {above:g} and {'less than' if below else 'at most'} {most:g}")
+    return float(value)
+
+
+def duration(*, positive: bool = False, most: timedelta = MAX_DURATION) -> Kind:
     """Return the kind of a time: `90s 10m 6h 2d` or whole seconds."""
-    least = 1 if positive else 0
 
     def read(value: Any) -> timedelta:
-        return read_duration(value, positive=positive)
+        span = read_duration(value, positive=positive)
+        if span > most:
+            raise ExpectedError(f"at most {duration_text(most)}")
+        return span
 
-    seconds = {"type": "integer", "minimum": least, "maximum": MAX_DURATION // timedelta(seconds=1)}
-    return Read(read, {"anyOf": [{"type": "string", "pattern": f"^{_DURATION.pattern}$"}, seconds]})
+    seconds = {"type": "integer", "minimum": int(positive), "maximum": MAX_DURATION // timedelta(seconds=1)}
+    return Kind(read, {"anyOf": [matching(_DURATION.pattern), seconds]})
 
 
 def read_duration(value: Any, *, positive: bool) -> timedelta:
     """Return a time as it is written. Raises ExpectedError."""
-    seconds = _seconds(value)
-    if seconds is None:
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value)):
+        value = int(found[1]) * DURATION_UNITS[found[2]]
+    if not isinstance(value, int) or isinstance(value, bool):
         raise ExpectedError("a duration such as 90s, 10m, 6h or 2d, or whole seconds")
-    if not (1 if positive else 0) <= seconds <= MAX_DURATION.total_seconds():
-        least = "at least 1s" if positive else "0s or more"
-        raise ExpectedError(f"{least} and at most {MAX_DURATION.days}d")
-    return timedelta(seconds=seconds)
+    if not int(positive) <= value <= MAX_DURATION.total_seconds():
+        raise ExpectedError(f"{'at least 1s' if positive else '0s or more'} and at most {MAX_DURATION.days}d")
+    return timedelta(seconds=value)
 
 
-def in_words(error: ValueError, value: Any) -> str:
-    """Return what a reader found wrong with a value, as a message."""
-    return f"expected {error}, got {shown(value)}" if isinstance(error, ExpectedError) else str(error)
+# ---- words of the field
 
 
-def shown(value: Any) -> str:
-    """Return a value as an error message shows it."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return str(value).lower()
-        case dict():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-        case _:
-            written = repr(value) if _is_short(value) else f"{type(value).__name__}, a long one"
-            return written if len(written) <= SHOWN_CHARS else f"{written[:SHOWN_CHARS]}…"
-
-
-def place(loc: Loc) -> str:
-    """Return a place in words: `$.stages[1].size`."""
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else _step(step) for step in loc)
-
-
-def _step(name: str) -> str:
-    return f".{name}" if name.isidentifier() and name.isascii() else f"[{name[:SHOWN_CHARS]!r}]"
-
-
-def words(names: Sequence[str], last: str = "and") -> str:
-    """Return names as a list in a sentence: `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
-
-
-def _seconds(value: Any) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    return int(found[1]) * DURATION_UNITS[found[2]] if found is not None else None
-
-
-def _is_short(value: Any) -> bool:
-    # repr of a huge integer raises: Python refuses to write more than 4,300 digits
-    return not isinstance(value, int) or value.bit_length() < 512
-
-
-def _narrow(value: float) -> float:
-    """Return a number as float; an integer that none can hold counts as infinite."""
+def selector_flaw(selector: str) -> str:
+    """Return what is wrong with a selector, "" when nothing is."""
     try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+        parse_selector(selector)
+    except EdgefleetError as error:
+        return f"{error.message} {error.next_step}".strip()
+    return ""
+
+
+def _selector(value: Any) -> str:
+    if flaw := selector_flaw(text(value)):
+        raise ValueError(flaw)
+    return str(value)
+
+
+def _release(value: Any) -> str:
+    try:
+        return str(ReleaseRef.parse(text(value)))
+    except EdgefleetError as error:
+        raise ValueError(f"expected a release as model@version: {error.message}") from error
+
+
+def _way_back(value: Any) -> str:
+    written = text(value)
+    if written in (PREVIOUS, NO_WAY_BACK):
+        return written
+    try:
+        return str(ReleaseRef.parse(written))
+    except EdgefleetError:
+        raise ExpectedError("previous, none or a release as model@version") from None
+
+
+def _url(value: Any) -> str:
+    url = text(value)
+    try:
+        if url:
+            parse_target(url)
+    except EdgefleetError as error:
+        raise ValueError(error.message) from error
+    return url
+
+
+def _per_min(value: Any) -> int:
+    found = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if found is None or not 1 <= int(found[1]) <= MAX_PER_MIN:
+        raise ExpectedError(f"devices a minute from 1/min to {MAX_PER_MIN}/min")
+    return int(found[1])
+
+
+def _bits(value: Any) -> int:
+    found = _BITS.fullmatch(value) if isinstance(value, str) else None
+    bits = int(found[1]) * _SIZES[found[2]] if found is not None else 0
+    if bits not in _BITS_RANGE:
+        raise ExpectedError("bits a second from 8kbps to 1000Gbps, for example 200Mbps")
+    return bits
+
+
+def _bits_text(bits: int | None) -> str | None:
+    if bits is None:
+        return None
+    return next(f"{bits // size}{unit}bps" for unit, size in _SIZES.items() if bits % size == 0)
+
+
+def _backoff(value: Any) -> tuple[timedelta, ...]:
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ExpectedError("the first and the longest wait, for example 2m..1h")
+    mistakes, ends = list[Mistake](), [timedelta(minutes=2), timedelta(hours=1)]
+    for index, end in enumerate(found.groups()):
+        try:
+            ends[index] = read_duration(end, positive=True)
+        except ExpectedError as error:
+            mistakes.append(((), in_words(error, end)))
+    if ends[1] < ends[0]:
+        mistakes.append(((), f"the longest wait is shorter than the first one; write {found[2]}..{found[1]}"))
+    if mistakes:
+        raise MistakesError(mistakes)
+    return tuple(ends)
+
+
+def _classes(value: Any) -> tuple[ErrorClass, ...]:
+    found = listed(value)
+    if wrong := [((index,), _class_flaw(item)) for index, item in enumerate(found) if item not in _CLASSES]:
+        raise MistakesError(wrong)
+    return tuple(dict.fromkeys(ErrorClass(item) for item in found))
+
+
+def _class_flaw(item: Any) -> str:
+    is_permanent = isinstance(item, str) and item in [one.value for one in ErrorClass]
+    why = "is never tried again: it lies in the bundle" if is_permanent else "is no such class"
+    return f"{shown(item)} {why}; expected some of {', '.join(_CLASSES)}"
+
+
+def _strata(value: Any) -> tuple[str, ...]:
+    found = listed(value)
+    text_only = ExpectedError("text")
+    other: list[Mistake] = [
+        ((index,), in_words(text_only, key)) for index, key in enumerate(found) if not isinstance(key, str)
+    ]
+    if wrong := other or list(_strata_flaws(found)):
+        raise MistakesError(wrong)
+    return tuple(found)
+
+
+def _strata_flaws(found: Sequence[str]) -> Iterator[Mistake]:
+    for index, key in enumerate(found):
+        if found.count(key) > 1:
+            yield (index,), f"{key!r} is named twice"
+        elif key not in (PROFILE, RUNTIME) and not is_label_key(key):
+            yield (index,), f"{shown(key)} is no key of a label; expected profile, runtime or keys of labels"
+    labels = [key for key in found if key not in (PROFILE, RUNTIME)]
+    if not found or found[0] != PROFILE:
+        yield (), "the first stratum is profile: each profile has a bundle of its own, so it is judged by itself"
+    elif len(labels) >= MAX_STRATUM_KEYS:
+        most = MAX_STRATUM_KEYS - 1
+        yield (), f"expected at most {most} keys of labels, got {len(labels)}: strata would be too small"
+
+
+def _known_kind(value: Any) -> Any:
+    if isinstance(value, str) and value in _ELSEWHERE:
+        raise ValueError(f"{value} is no gate; {_ELSEWHERE[value]}")
+    return value
+
+
+def one_or_many(value: Any) -> Any:
+    """Return the gates that a field `webhook` writes: one object, or a list of them."""
+    return [Numbered((), value)] if isinstance(value, dict) else value
+
+
+def asked_approval(value: Any) -> Any:
+    """Return what a field `approval` asks for, None for no approval."""
+    if value != NO_APPROVAL and not isinstance(value, dict):
+        raise ExpectedError("none or {role: approver, timeout: 48h}")
+    return None if value == NO_APPROVAL else value
+
+
+def _with_on(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    # YAML 1.1 reads the key `on` as true, and JSON writes that as "true"
+    return {"on" if key is True or key == "true" else key: one for key, one in value.items()}
+
+
+SELECTOR: Final = Kind(_selector, {"type": "string"})
+RELEASE: Final = Kind(_release, {"type": "string", "pattern": "^[^@]+@.+$"})
+WAY_BACK: Final = Kind(_way_back, {"type": "string"})
+URL: Final = Kind(_url, {"type": "string", "format": "uri"})
+PER_MIN: Final = Kind(_per_min, matching(_RATE.pattern), "{}/min".format)
+BITS: Final = Kind(_bits, matching(_BITS.pattern), _bits_text)
+BACKOFF: Final = Kind(_backoff, matching(_SPAN.pattern), "..".join)
+CLASSES: Final = Kind(_classes, {"type": "array", "items": {"enum": _CLASSES}})
+STRATA: Final = Kind(_strata, {"type": "array", "items": {"type": "string"}, "minItems": 1})
+GATE_KIND: Final = Kind(before=_known_kind)
+RETRIES: Final = Kind(before=_with_on)

@@ -14,17 +14,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import Final
+from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from edgefleet_server.rollout.spec.model import TZ_DEVICE, Window
+from edgefleet_server.rollout.spec import fields
+from edgefleet_server.rollout.spec.parts import Advice, ExpectedError, Kind, part, shown
 
+TZ_DEVICE: Final = "device"
+MAX_WINDOW: Final = timedelta(days=7)
 _LOOK_BACK: Final = timedelta(hours=3)
 """The iteration begins so long before what is asked for: a beginning in an hour that comes twice must not matter."""
 _FIELDS: Final = 5
 _SAMPLE: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def _cron(value: Any) -> str:
+    expression = fields.text(value)
+    if flaw := cron_flaw(expression):
+        raise ValueError(f"{shown(value)} is no cron expression: {flaw}")
+    return " ".join(expression.split())
+
+
+def _tz(value: Any) -> str:
+    name = fields.text(value)
+    if name != TZ_DEVICE and zone(name) is None:
+        raise ExpectedError("device, UTC or a time zone such as Europe/Berlin")
+    return name
+
+
+@part("WindowIn")
+class Window:
+    """When devices may be offered the release: from each start that `cron` names, for `duration`, on the clock of `tz`."""
+
+    cron: Annotated[str, Kind(_cron, {"type": "string"}), Advice('write for example "0 1 * * *": each night at one')]
+    duration: Annotated[timedelta, fields.duration(positive=True, most=MAX_WINDOW), Advice("write for example 4h")]
+    tz: Annotated[str, Kind(_tz, {"type": "string"})] = TZ_DEVICE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,181 +1,96 @@
 """Reads a rollout's spec, and writes it back in normal form. Pure.
 
-- Every mistake is told at once, each with its place (`$.stages[1].size.percent`) and what was expected there.
-- Unknown fields are refused: a misspelt bound must not become a default. A field of a later version is unknown, too.
+- Every mistake is listed at once, each with its place (`$.stages[1].size.percent`) and what was expected there: what cannot be read is
+  noted and spoilt, and the rest is looked at all the same.
 - The normal form has every field written out, but for the defaults that depend on others: parsing it gives the same spec.
-Reference: docs/reference/rollout-spec.md; for editors: docs/reference/rollout-spec.schema.json, made of these models.
+Reference: docs/reference/rollout-spec.md; for editors: docs/reference/rollout-spec.schema.json, made of the same classes.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import Field
+from pydantic import TypeAdapter
 
+from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.spec.fields import (
+from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS, constant, named, selector_flaw
+from edgefleet_server.rollout.spec.model import (
+    COMPARED,
+    DEFAULT_MAX,
+    Control,
+    Metric,
+    Mode,
+    Promote,
+    QualityGate,
+    Size,
+    Spec,
+    StageGate,
+    StageSpec,
+)
+from edgefleet_server.rollout.spec.parts import (
+    LATER,
     SPOILT,
     Advice,
     ExpectedError,
-    Item,
-    Items,
     Loc,
-    Maybe,
     Mistake,
-    Part,
-    Read,
-    duration,
+    Notes,
+    fields_of,
     given,
     in_words,
-    named,
+    inside,
+    is_part,
+    is_whole,
+    normal_form,
+    part,
+    place,
+    shown,
 )
-from edgefleet_server.rollout.spec.gates import GatesIn, check_quality
-from edgefleet_server.rollout.spec.mistakes import read, told
-from edgefleet_server.rollout.spec.model import (
-    NO_PACING,
-    Inconclusive,
-    InstallGate,
-    Membership,
-    OnFail,
-    Pacing,
-    Promote,
-    Size,
-    Spec,
-    SpecShape,
-    StageSpec,
-    Supersede,
-    duration_text,
-)
-from edgefleet_server.rollout.spec.quality import dump_judges, dump_quality, judges_text
-from edgefleet_server.rollout.spec.rate_limits import (
-    MAX_WINDOWS,
-    DeviceTermsIn,
-    LimitsIn,
-    OfflineIn,
-    WindowIn,
-    dump_pacing,
-    dump_rate,
-    dump_retries,
-    dump_start_within,
-)
-from edgefleet_server.rollout.spec.stage_fields import MAX_STAGES, RolloutStageIn, check_stages, size_text
-from edgefleet_server.rollout.spec.strategies import STRATEGIES, with_promote
-from edgefleet_server.rollout.spec.targeting import (
-    Release,
-    Selector,
-    Strata,
-    WayBack,
-    dump_spec_shape,
-    dump_stage_shape,
-    shape_text,
-    way_back_flaw,
-)
-from edgefleet_server.rollout.spec.webhooks import dump_gates
+from edgefleet_server.rollout.spec.strategies import STRATEGIES
 
 API_VERSION: Final = "edgefleet/v1"
 KIND: Final = "Rollout"
-DEFAULT_STAGES: Final = STRATEGIES["canary"].stages
+MAX_ERRORS: Final = 100
+DEFAULT_SOAK: Final = timedelta(minutes=10)
 
 _DOCUMENT: Final = ("apiVersion", "kind", "metadata", "spec")
 _TITLE: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-_ONE_STRATEGY: Final = Read(lambda value: value, {"enum": [*STRATEGIES]})
+_MAX_DEPTH: Final = 16
+"""No place in a spec is deeper; what lies below is left as it is."""
+_MAX_ROUNDS: Final = 16
+"""Each round goes at least one level up in a document, so they end long before."""
+_ORDER: Final = {mode: rank for rank, mode in enumerate(Mode)}
+_ADD_ONE: Final = "add a stage {name: rest, size: {percent: 100}}, or narrow the selector"
+_MUST_END: Final = (
+    "the last stage must be `percent: 100`, or the rollout would end with devices that nobody decided about; "
+    + _ADD_ONE
+)
+_STAGE_ORDER: Final = (
+    *("name", "size", "soak", "promote", "webhook", "rate", "gates", "match", "mode", "share_pct", "approval"),
+)
+Usable = Sequence[tuple[int, StageSpec]]
+"""Stages whose size can be read, each with its index."""
 
 
-_INSTALL: Final = InstallGate()
-_NO_VERDICT: Final = Inconclusive()
-
-
-class InconclusiveIn(Part):
-    """What to do when a stage has been open for `after` without a verdict."""
-
-    after: Annotated[timedelta, duration(positive=True)] = _NO_VERDICT.after
-    do: OnFail = _NO_VERDICT.do
-
-    def inconclusive(self) -> Inconclusive:
-        """Return the rule."""
-        return Inconclusive(self.after, self.do)
-
-
-class RolloutSpecIn(Part):
-    """What goes out, to which devices, in which stages and under which bounds. Only `release` and `selector` must be given."""
-
-    release: Annotated[Release, Advice("name the release as model@version")]
-    # Not every device by default: who forgets the selector must not update the whole fleet.
-    selector: Annotated[Selector, Advice("say which devices, for example 'site=lab'; '' means every device")]
-    stages: Maybe[Annotated[list[Item[RolloutStageIn]], Items("stages", 1, MAX_STAGES)]] = None
-    strategy: Annotated[Any, _ONE_STRATEGY] = None
-    device: DeviceTermsIn = DeviceTermsIn()
-    gates: GatesIn = GatesIn()
-    promote: Promote = Promote.AUTO
-    on_fail: OnFail = OnFail.ROLLBACK
-    on_inconclusive: Maybe[InconclusiveIn] = None
-    limits: Maybe[LimitsIn] = None
-    windows: Maybe[Annotated[list[Item[WindowIn]], Items("windows", most=MAX_WINDOWS)]] = None
-    offline: OfflineIn = OfflineIn()
-    membership: Membership = Membership.DYNAMIC
-    supersede: Supersede = Supersede.REJECT
-    rollback_to: WayBack = SpecShape().rollback_to
-    strata: Strata = SpecShape().strata
-
-    def spec(self, name: str) -> Spec:
-        """Return the spec. name: of the rollout."""
-        quality, device, terms = self.gates.quality, self.device.deadlines(), self.device
-        return Spec(
-            release=self.release,
-            selector=self.selector,
-            stages=self._stages(),
-            device=device,
-            gate=_INSTALL if self.gates.install is None else self.gates.install.gate(),
-            on_fail=self.on_fail,
-            on_inconclusive=_NO_VERDICT if self.on_inconclusive is None else self.on_inconclusive.inconclusive(),
-            pacing=Pacing(
-                limits=NO_PACING.limits if self.limits is None else self.limits.limits(),
-                windows=tuple(one.window() for one in self.windows or ()),
-                retries=None if terms.retries is None else terms.retries.retries(),
-                offline=self.offline.offline(device.ack),
-                start_within=terms.start_within,
-            ),
-            name=name,
-            quality=None if quality is None else quality.gate(),
-            shape=SpecShape(self.membership, self.supersede, self.rollback_to, self.strata),
-        )
-
-    def _stages(self) -> tuple[StageSpec, ...]:
-        """Return the stages: those written, else those of the strategy, else those of canary."""
-        if self.stages is None:
-            named = DEFAULT_STAGES if self.strategy is None else STRATEGIES[self.strategy].stages
-            return with_promote(named, self.promote)
-        last = len(self.stages) - 1
-        return tuple(one.stage(index, self.promote, is_last=index == last) for index, one in enumerate(self.stages))
-
-
-def _must_be(expected: str) -> Read:
-    def read(value: Any) -> Any:
-        if value != expected:
-            raise ExpectedError(repr(expected))
-        return value
-
-    return Read(read, {"const": expected})
-
-
-class RolloutMetadataIn(Part):
+@part("RolloutMetadataIn")
+class Metadata:
     """The rollout's name."""
 
-    name: Maybe[Annotated[str, named(_TITLE)]] = None
+    name: Annotated[str, named(_TITLE)] = LATER
 
 
-class RolloutDocumentIn(Part):
+@part("RolloutDocumentIn", names={"api_version": "apiVersion"}, kw_only=True)
+class Document:
     """A spec with its name and version around it, as a file holds it."""
 
-    api_version: Annotated[
-        str, Field(alias="apiVersion"), _must_be(API_VERSION), Advice(f"write apiVersion: {API_VERSION}")
-    ]
-    kind: Annotated[str, _must_be(KIND), Advice(f"write kind: {KIND}")]
-    metadata: RolloutMetadataIn = RolloutMetadataIn()
-    spec: Annotated[RolloutSpecIn, Advice("put the rollout's fields there")]
+    api_version: Annotated[str, constant(API_VERSION, repr(API_VERSION)), Advice(f"write apiVersion: {API_VERSION}")]
+    kind: Annotated[str, constant(KIND, repr(KIND)), Advice(f"write kind: {KIND}")]
+    metadata: Metadata = Metadata()
+    spec: Annotated[Spec, Advice("put the rollout's fields there")]
 
 
 def stored_spec(document: Mapping[str, Any]) -> Spec:
@@ -194,71 +109,92 @@ def parse_spec(document: Any) -> Spec:
     Raises BadSpecError with every mistake that was found.
     """
     if not isinstance(document, dict) or not any(key in document for key in _DOCUMENT):
-        spec, mistakes = read(RolloutSpecIn, document)
-        return _checked(RolloutSpecIn, spec, "", (), mistakes)
-    whole, mistakes = read(RolloutDocumentIn, document)
-    assert whole is not None, "it is an object"
+        spec, mistakes = _read(Spec, document)
+        return _checked(Spec, spec, "", (), mistakes)
+    whole, mistakes = _read(Document, document)
     name = "" if whole.metadata is SPOILT else given(whole.metadata.name, "")
-    spec = None if whole.spec is SPOILT else whole.spec
-    return _checked(RolloutDocumentIn, spec, name, ("spec",), mistakes)
+    return _checked(Document, whole.spec, name, ("spec",), mistakes)
 
 
-def _checked(kind: type[Part], spec: RolloutSpecIn | None, name: str, at: Loc, mistakes: list[Mistake]) -> Spec:
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _read(kind: type, document: Any) -> tuple[Any, list[Mistake]]:
+    """Return a document as a part, and what is wrong with it. What cannot be read is spoilt."""
+    notes = Notes()
+    return _adapter(kind).validate_python(document, context=notes), notes.found
+
+
+def _checked(kind: type, spec: Spec, name: str, at: Loc, mistakes: list[Mistake]) -> Spec:
     """Return what a spec means, once it is looked at as a whole. mistakes: those in its fields, kind: of the document."""
-    if spec is not None:
+    if spec is not SPOILT:
         mistakes += _check(spec, at)
         if not mistakes:
-            return spec.spec(name)
-    raise BadSpecError(errors=told(kind, mistakes))
+            return _filled(spec, name)
+    ordered = sorted(mistakes, key=lambda mistake: [*_ranks(kind, mistake[0])])
+    raise BadSpecError(errors=[{"path": place(loc), "message": message} for loc, message in ordered[:MAX_ERRORS]])
 
 
-def _check(spec: RolloutSpecIn, at: Loc) -> Iterator[Mistake]:
-    """Yield what is wrong with a spec whose fields can be read one by one."""
-    quality = None if spec.gates is SPOILT else spec.gates.quality
-    if quality is not None and quality is not SPOILT:
-        yield from check_quality(quality, (*at, "gates", "quality"))
-    if spec.stages is not None and spec.stages is not SPOILT:
-        yield from check_stages(spec.stages, (*at, "stages"), has_quality=quality is not None)
-    if spec.stages is not None and "strategy" in spec.model_fields_set:
-        yield (*at, "strategy"), "a strategy stands for its stages; remove one of strategy and stages"
-    elif "strategy" in spec.model_fields_set and not (isinstance(spec.strategy, str) and spec.strategy in STRATEGIES):
-        yield (*at, "strategy"), in_words(ExpectedError(f"one of {', '.join(STRATEGIES)}"), spec.strategy)
-    if spec.release is not SPOILT and (flaw := way_back_flaw(given(spec.rollback_to, "previous"), spec.release)):
-        yield (*at, "rollback_to"), flaw
+def _ranks(kind: Any, loc: Loc) -> Iterator[int]:
+    """Yield the key that sorts places in the order of the fields, unknown ones first."""
+    for step in loc:
+        if isinstance(step, int):
+            yield step
+            continue
+        known = fields_of(kind) if kind is not None else {}
+        yield [*known].index(step) + 1 if step in known else 0
+        annotation = known[step].annotation if step in known else None
+        kind = next((one for one in inside(annotation) if isinstance(one, type) and is_part(one)), None)
+
+
+def _filled(spec: Spec, name: str) -> Spec:
+    """Return a spec with the defaults that depend on others."""
+    if spec.stages is LATER:
+        usual = STRATEGIES[given(spec.strategy, "canary")].stages
+        stages = tuple(replace(one, promote=spec.promote) for one in usual)
+    else:
+        last = len(spec.stages) - 1
+        stages = tuple(_filled_stage(one, n, spec.promote, is_last=n == last) for n, one in enumerate(spec.stages))
+    return replace(
+        spec,
+        stages=stages,
+        strategy=LATER,
+        promote=Promote.AUTO,
+        offline=replace(spec.offline, after=given(spec.offline.after, spec.device.ack)),
+        name=name,
+    )
+
+
+def _filled_stage(stage: StageSpec, index: int, promote: Promote, *, is_last: bool) -> StageSpec:
+    rate, judged_by = stage.rate, given(stage.judged_by, tuple(StageGate))
+    return replace(
+        stage,
+        name=_called(stage, index),
+        soak=given(stage.soak, timedelta() if is_last else DEFAULT_SOAK),
+        promote=given(stage.promote, promote),
+        gates=tuple(
+            replace(one, name=given(one.name, f"{one.kind.value}-{n}")) for n, one in enumerate(stage.gates, 1)
+        ),
+        rate=rate and replace(rate, max=given(rate.max, max(rate.start, DEFAULT_MAX))),
+        judged_by=tuple(one for one in StageGate if one in judged_by),
+    )
+
+
+def _called(stage: StageSpec, index: int) -> str:
+    """Return a stage's name, "" when it is not one."""
+    return "" if stage.name is SPOILT else given(stage.name, f"stage-{index + 1}")
+
+
+# ---- what is written
 
 
 def dump_spec(spec: Spec) -> dict[str, Any]:
     """Return the normal form of a spec: what JSON can hold, durations as text. The name is not part of it."""
-    return {
-        "release": spec.release,
-        "selector": spec.selector,
-        "stages": [
-            {
-                "name": stage.name,
-                "size": _dump_size(stage.size),
-                "soak": duration_text(stage.soak),
-                "promote": stage.promote.value,
-                "webhook": dump_gates(stage.gates),
-                "rate": dump_rate(stage.rate),
-                **dump_judges(stage.judged_by),
-                **dump_stage_shape(stage.shape),
-            }
-            for stage in spec.stages
-        ],
-        "device": {f"{one.name}_deadline": duration_text(getattr(spec.device, one.name)) for one in fields(spec.device)}
-        | {"retries": dump_retries(spec.pacing.retries), **dump_start_within(spec.pacing)},
-        "gates": {
-            "install": asdict(spec.gate),
-            **({} if spec.quality is None else {"quality": dump_quality(spec.quality)}),
-        },
-        "on_fail": spec.on_fail.value,
-        "on_inconclusive": {
-            "after": duration_text(spec.on_inconclusive.after),
-            "do": spec.on_inconclusive.do.value,
-        },
-        **dump_pacing(spec.pacing),
-        **dump_spec_shape(spec.shape),
-    }
+    made: dict[str, Any] = normal_form(spec)
+    made["stages"] = [{name: one[name] for name in _STAGE_ORDER if name in one} for one in made["stages"]]
+    return made
 
 
 def dump_document(spec: Spec) -> dict[str, Any]:
@@ -267,16 +203,192 @@ def dump_document(spec: Spec) -> dict[str, Any]:
     return {"apiVersion": API_VERSION, "kind": KIND, **metadata, "spec": dump_spec(spec)}
 
 
+def with_versions(spec: Spec, resolve: Callable[[str], ReleaseRef]) -> Spec:
+    """Return a spec that names versions only: what `name@alias` means is looked up once, so that what goes out is what was approved.
+
+    Raises BadSpecError when the way back turns out to be the release itself.
+    """
+    release, back = str(resolve(spec.release)), spec.rollback_to
+    if back not in (PREVIOUS, NO_WAY_BACK):
+        back = str(resolve(back))
+        if back == release:
+            message = f"{spec.rollback_to} is {release}, the release that goes out; name an earlier one"
+            raise BadSpecError(errors=[{"path": "spec.rollback_to", "message": message}])
+    return replace(spec, release=release, rollback_to=back)
+
+
 def stage_text(stage: StageSpec) -> str:
     """Return whom a stage reaches, and how, in words: `10 %, of tz=EU, as a shadow, without the quality gate`."""
-    parts = (size_text(stage.size), shape_text(stage.shape), judges_text(stage.judged_by))
-    return ", ".join(part for part in parts if part)
+    parts = [size_text(stage.size)]
+    if stage.match:
+        parts.append(f"of {stage.match}")
+    if stage.mode is Mode.SHADOW:
+        parts.append("as a shadow")
+    elif stage.mode is Mode.SPLIT:
+        parts.append(f"for {stage.share_pct} % of the requests")
+    if stage.approval is not None:
+        parts.append(f"once approved ({stage.approval.role.value})")
+    if StageGate.QUALITY not in stage.judged_by:
+        parts.append("without the quality gate")
+    return ", ".join(parts)
 
 
-def _dump_size(size: Size) -> dict[str, Any]:
-    written: dict[str, Any] = {"percent": size.percent} if size.percent is not None else {"count": size.count}
-    if size.min:
-        written["min"] = size.min
-    if size.count_total:
-        written["count_total"] = True
-    return written
+def size_text(size: Size) -> str:
+    """Return a size in words: `50 %, at least 2`, `1 per stratum`, `10 over all strata`."""
+    if size.percent is not None:
+        text = f"{size.percent:.15g} %"
+    else:
+        text = f"{size.count} over all strata" if size.count_total else f"{size.count} per stratum"
+    least = "at least {} per stratum" if size.count_total else "at least {}"
+    return f"{text}, {least.format(size.min)}" if size.min else text
+
+
+# ---- what is wrong with fields that can be read one by one
+
+
+def _check(spec: Spec, at: Loc) -> Iterator[Mistake]:
+    """Yield what is wrong with a spec as a whole. at: where it stands."""
+    quality = None if spec.gates is SPOILT else spec.gates.quality
+    if quality is not None and quality is not SPOILT:
+        yield from _check_quality(quality, (*at, "gates", "quality"))
+    if given(spec.stages, ()):
+        yield from _check_stages(spec.stages, (*at, "stages"), has_quality=quality is not None)
+    if spec.strategy is not LATER and spec.stages is not LATER:
+        yield (*at, "strategy"), "a strategy stands for its stages; remove one of strategy and stages"
+    elif spec.strategy is not LATER and not (isinstance(spec.strategy, str) and spec.strategy in STRATEGIES):
+        yield (*at, "strategy"), in_words(ExpectedError(f"one of {', '.join(STRATEGIES)}"), spec.strategy)
+    if spec.release is not SPOILT and (flaw := _way_back_flaw(given(spec.rollback_to, PREVIOUS), spec.release)):
+        yield (*at, "rollback_to"), flaw
+
+
+def _way_back_flaw(back: str, release: str) -> str:
+    """Return why a release cannot go back to what `rollback_to` names, "" when it can."""
+    if back in (PREVIOUS, NO_WAY_BACK):
+        return ""
+    if ReleaseRef.parse(back).model != ReleaseRef.parse(release).model:
+        return f"{back} is a release of another model than {release}; a device goes back within its model"
+    return f"{back} is the release that goes out; name an earlier one, or write previous" if back == release else ""
+
+
+def _check_quality(gate: QualityGate, at: Loc) -> Iterator[Mistake]:
+    if gate.metrics is SPOILT:
+        return
+    if not gate.metrics:
+        yield (*at, "metrics"), "expected at least one metric; leave `quality` out for none"
+    found: dict[Metric, Loc] = {}
+    for index, metric in enumerate(gate.metrics):
+        if metric is SPOILT:
+            continue
+        here, name = (*at, "metrics", index), metric.name.value
+        is_compared = metric.name is Metric.DRIFT or metric.bound in COMPARED
+        if gate.control is Control.NONE and is_compared:
+            yield here, f"{name} is compared with something here, but control is none; write max, or another control"
+        elif is_whole(metric) and metric.name in found:
+            yield (*here, "name"), f"{name!r} is also the name of {place(found[metric.name])}; once is enough"
+        elif is_whole(metric):
+            found[metric.name] = here
+
+
+def _check_stages(stages: Sequence[StageSpec], at: Loc, *, has_quality: bool) -> Iterator[Mistake]:
+    judges: dict[int, Sequence[Any]] = {}
+    for index, stage in enumerate(stages):
+        if stage is SPOILT:
+            continue
+        yield from _check_shape(stage, (*at, index), is_last=index == len(stages) - 1)
+        flaws = list(_check_judges(stage.judged_by, (*at, index, "gates"), has_quality=has_quality))
+        yield from flaws
+        judges[index] = tuple(StageGate) if flaws else given(stage.judged_by, tuple(StageGate))
+    usable = [(index, stage) for index, stage in enumerate(stages) if stage is not SPOILT and is_whole(stage.size)]
+    yield from _check_names(usable, at)
+    yield from _check_modes(usable, at)
+    yield from _check_growth(usable, at)
+    if usable and usable[-1][0] == len(stages) - 1 and usable[-1][1].size.percent != 100:
+        yield (*at, len(stages) - 1, "size"), _MUST_END
+    if has_quality and usable and not any(StageGate.QUALITY in judges[index] for index, _ in usable):
+        why = "no stage is judged by it; name quality in the gates of a stage, or remove it here"
+        yield (*at[:-1], "gates", "quality"), why
+
+
+def _check_shape(stage: StageSpec, at: Loc, *, is_last: bool) -> Iterator[Mistake]:
+    mode, match = given(stage.mode, Mode.ACTIVE), given(stage.match, "")
+    if stage.share_pct is not SPOILT and (stage.share_pct != 0) != (mode is Mode.SPLIT):
+        missing = "is missing: how many of 100 requests the release answers in mode split, for example 10"
+        yield (*at, "share_pct"), "only a stage of mode split has a share; remove it" if stage.share_pct else missing
+    if match and (flaw := selector_flaw(match)):
+        yield (*at, "match"), flaw
+    if is_last and mode is not Mode.ACTIVE:
+        why = "the last stage must be active, or the rollout would end with a release that serves nowhere"
+        yield (*at, "mode"), why
+    if is_last and match:
+        yield (*at, "match"), f"the last stage takes every device; {_ADD_ONE}"
+    names = [
+        given(one.name, f"{one.kind.value}-{n}") for n, one in enumerate(given(stage.gates, ()), 1) if is_whole(one)
+    ]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield (*at, "webhook"), f"the name {name!r} is given twice; gates of a stage need different names"
+
+
+def _check_judges(judges: Sequence[Any], at: Loc, *, has_quality: bool) -> Iterator[Mistake]:
+    """Yield what is wrong with the gates that a stage names. has_quality: the spec has a quality gate."""
+    if judges is LATER or judges is SPOILT:
+        return
+    flaws: list[Mistake] = []
+    for index, item in enumerate(judges):
+        if item not in [*StageGate]:
+            why = f"expected {' or '.join(StageGate)}, got {shown(item)}; other programs are asked by webhook"
+        elif item == StageGate.QUALITY and not has_quality:
+            why = "this spec has no gates.quality; write there what it asks, or leave quality out here"
+        elif item in judges[:index]:
+            why = f"{item!r} is named twice"
+        else:
+            continue
+        flaws.append(((*at, index), why))
+    if not flaws and StageGate.INSTALL not in judges:
+        why = "install judges every stage: what fails on a device stops it; write [install] or [install, quality]"
+        flaws.append((at, why))
+    yield from flaws
+
+
+def _check_names(usable: Usable, at: Loc) -> Iterator[Mistake]:
+    first: dict[str, int] = {}
+    for index, stage in usable:
+        name = _called(stage, index)
+        if name in first:
+            earlier = place((*at, first[name]))
+            yield (*at, index, "name"), f"{name!r} is also the name of {earlier}; stages need different names"
+        elif name:
+            first[name] = index
+
+
+def _check_modes(usable: Usable, at: Loc) -> Iterator[Mistake]:
+    """Yield where a stage goes back to a mode that takes less of a device: what serves is not made a trial again."""
+    before = Mode.SHADOW
+    for index, stage in usable:
+        mode = given(stage.mode, Mode.ACTIVE)
+        if _ORDER[mode] < _ORDER[before]:
+            why = f"{mode.value} after {before.value}: shadow comes first, then split, then active"
+            yield (*at, index, "mode"), why
+        before = max(before, mode, key=_ORDER.__getitem__)
+
+
+def _check_growth(usable: Usable, at: Loc) -> Iterator[Mistake]:
+    largest: dict[str, Size] = {}  # of each match: stages that take others from different devices do not compare
+    for index, stage in usable:
+        size, match = stage.size, given(stage.match, "")
+        if match in largest and (why := _shrinks(largest[match], size)):
+            yield (*at, index, "size"), why
+        largest[match] = size
+
+
+def _shrinks(before: Size, after: Size) -> str:
+    """Return why a stage can be smaller than the one before it, "" when it cannot by what is written."""
+    is_less = f"{size_text(after)} is less than the {size_text(before)} of the stage before; stages only grow"
+    if before.percent is not None:
+        if after.percent is None:
+            return "a count after a percentage can be smaller than it in a large fleet; write counts first, then percentages"
+        return is_less if after.percent < before.percent else ""
+    if after.count is None or before.count is None:
+        return ""
+    if after.count_total and not before.count_total:
+        return "a count over all strata after a count per stratum can be smaller; write totals first"
+    return is_less if after.count < before.count else ""

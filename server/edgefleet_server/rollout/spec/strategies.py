@@ -5,16 +5,15 @@ Every device keeps its former version in the other slot anyhow, so here blue-gre
 then switch at a word.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.rollout.spec.model import PLAIN_STAGE, Approval, Mode, Promote, Size, StageShape, StageSpec
+from edgefleet_server.rollout.spec.model import Approval, Mode, Promote, Size, StageSpec
 
 _MINUTES: Final = timedelta(minutes=10)
 _WORD: Final = Approval(Role.OPERATOR, timedelta(days=7))
-_SHADOW: Final = StageShape(mode=Mode.SHADOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +25,8 @@ class Strategy:
     stages: tuple[StageSpec, ...]
 
 
-def _stage(name: str, size: Size, soak: timedelta, shape: StageShape = PLAIN_STAGE) -> StageSpec:
-    return StageSpec(name, size, soak, Promote.AUTO, shape=shape)
+def _stage(name: str, size: Size, soak: timedelta, **shape: Any) -> StageSpec:
+    return StageSpec(name, size, soak, Promote.AUTO, **shape)
 
 
 _ALL: Final = Size(percent=100)
@@ -52,27 +51,22 @@ STRATEGIES: Final = {
             "blue-green",
             "runs beside what serves on every device, then all switch at a person's word",
             (
-                _stage("green", _ALL, timedelta(hours=1), _SHADOW),
-                _stage("switch", _ALL, timedelta(), StageShape(approval=_WORD)),
+                _stage("green", _ALL, timedelta(hours=1), mode=Mode.SHADOW),
+                _stage("switch", _ALL, timedelta(), approval=_WORD),
             ),
         ),
         Strategy(
             "shadow",
             "a few devices run it beside what serves and answer nothing; then as canary",
-            (_stage("shadow", _FEW, timedelta(hours=1), _SHADOW), *_CANARY),
+            (_stage("shadow", _FEW, timedelta(hours=1), mode=Mode.SHADOW), *_CANARY),
         ),
         Strategy(
             "ab",
             "some devices let it answer half of the requests for a day; a person chooses, then all",
             (
-                _stage("ab", Size(percent=20, min=2), timedelta(days=1), StageShape(mode=Mode.SPLIT, share_pct=50)),
-                _stage("winner", _ALL, timedelta(), StageShape(approval=_WORD)),
+                _stage("ab", Size(percent=20, min=2), timedelta(days=1), mode=Mode.SPLIT, share_pct=50),
+                _stage("winner", _ALL, timedelta(), approval=_WORD),
             ),
         ),
     )
 }
-
-
-def with_promote(stages: tuple[StageSpec, ...], promote: Promote) -> tuple[StageSpec, ...]:
-    """Return a strategy's stages under the spec's own rule of promotion."""
-    return tuple(replace(one, promote=promote) for one in stages)

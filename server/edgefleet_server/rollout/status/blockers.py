@@ -20,7 +20,7 @@ from edgefleet_server.rollout.planner import approvals, offers
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.completion import CONFIRM, QUEUE
 from edgefleet_server.rollout.planner.offers import PERSON, TURN
-from edgefleet_server.rollout.spec.model import duration_text
+from edgefleet_server.rollout.spec.parts import duration_text
 from edgefleet_server.rollout.state_machines import IN_FLIGHT
 from edgefleet_server.rollout.throttle import ramp
 from edgefleet_server.rollout.throttle.jitter import spans_of
@@ -158,7 +158,7 @@ def _silent_at(snapshot: Snapshot, asked: Sequence[StageRun]) -> datetime | None
     ends = [
         run.asked_at + wanted.timeout
         for run in asked
-        if run.asked_at is not None and (wanted := snapshot.spec.stages[run.stage].shape.approval) is not None
+        if run.asked_at is not None and (wanted := snapshot.spec.stages[run.stage].approval) is not None
     ]
     return min(ends, default=None)
 

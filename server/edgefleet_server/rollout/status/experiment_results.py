@@ -162,8 +162,8 @@ def _metrics(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[Device
         stratum=stratum,
         population=len(measured),
         counts=Counts(members=len(measured), exposed=len(measured)),
-        alpha_abort=spec.gate.alpha_abort,
-        alpha_promote=spec.gate.alpha_promote,
+        alpha_abort=spec.gates.install.alpha_abort,
+        alpha_promote=spec.gates.install.alpha_promote,
         quality=quality_facts(gate, 0, [(one.device, 0) for one in measured], measured),
     )
     return metric_views(facts)
@@ -171,7 +171,7 @@ def _metrics(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[Device
 
 def _asked(spec: Spec) -> dict[Metric, float]:
     """Return the margins of the spec's own gate, of metrics that it bounds as they are bounded here."""
-    metrics = spec.quality.metrics if spec.quality is not None else ()
+    metrics = spec.gates.quality.metrics if spec.gates.quality is not None else ()
     return {one.name: one.value for one in metrics if one.name in USUAL and one.bound is USUAL[one.name][0]}
 
 
@@ -183,8 +183,10 @@ def _gate_of(spec: Spec, mode: Mode) -> QualityGate:
     for name in names:
         bound, value = USUAL[name]
         metrics.append(QualityMetric(name, bound, asked.get(name, value), OnBreach.HOLD))
-    least = spec.quality.min_inferences if spec.quality is not None else QualityGate(()).min_inferences
-    return QualityGate(tuple(metrics), control=Control.PREVIOUS, min_inferences=least)
+    least = (
+        spec.gates.quality.min_inferences if spec.gates.quality is not None else QualityGate(metrics=()).min_inferences
+    )
+    return QualityGate(metrics=tuple(metrics), control=Control.PREVIOUS, min_inferences=least)
 
 
 def _spans(

@@ -115,7 +115,7 @@ class ExperimentReader:
             )
 
     def _trial(self, session: Session, row: Rollout, spec: Spec, mode: Mode) -> TrialView:
-        mine = {index for index, stage in enumerate(spec.stages) if stage.shape.mode is mode}
+        mine = {index for index, stage in enumerate(spec.stages) if stage.mode is mode}
         cells = [one for one in rollouts.cells(session, row.id) if one.stage in mine and one.opened_at is not None]
         hours = {
             name: Hours(min(begins), None if None in ends else max(end for end in ends if end is not None))
@@ -154,7 +154,7 @@ def _profile(stratum: str) -> ProfileName:
 
 def _modes(spec: Spec) -> list[Mode]:
     """Return the modes beside what serves that a spec has, in their order."""
-    found = {stage.shape.mode for stage in spec.stages}
+    found = {stage.mode for stage in spec.stages}
     return [mode for mode in Mode if mode in found and mode is not Mode.ACTIVE]
 
 
@@ -168,7 +168,7 @@ def _view(row: Rollout, spec: Spec) -> ExperimentView:
         reason=row.reason,
         is_open=row.state in ROLLOUT_ACTIVE,
         modes=[one.value for one in _modes(spec)],
-        share_pct=max(stage.shape.share_pct for stage in spec.stages),
+        share_pct=max(stage.share_pct for stage in spec.stages),
         selector=row.selector,
         created_at=row.created_at,
         created_by=row.created_by,

@@ -20,7 +20,7 @@ class ApprovalView:
 
 def approval_view(spec: Spec, cell: StageRun) -> ApprovalView | None:
     """Return the approval of a cell, None when it needs none."""
-    wanted = spec.stages[cell.stage].shape.approval
+    wanted = spec.stages[cell.stage].approval
     if wanted is None:
         return None
     until = None if cell.asked_at is None or cell.approved_by else cell.asked_at + wanted.timeout

@@ -310,9 +310,7 @@ class RolloutReader:
         stages = [
             _stage_view(standing, index, first[index], waits if is_whole else None) for index in range(len(spec.stages))
         ]
-        serving = [
-            lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].shape.mode is Mode.ACTIVE
-        ]
+        serving = [lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE]
         failed = sum(n for a, n in serving if is_failure(a))
         exposed = sum(n for a, n in serving if is_exposed(a))
         return RolloutView(
@@ -336,7 +334,7 @@ class RolloutReader:
             pooled=PooledView(
                 exposed,
                 failed,
-                _number(log_e_abort(failed, exposed, spec.gate.max_failure)),
+                _number(log_e_abort(failed, exposed, spec.gates.install.max_failure)),
                 abort_level(spec),
             ),
             stages=stages,
@@ -397,8 +395,8 @@ def _stage_view(
         strata=strata,
         rate=rate_view(snapshot, index, now),
         waits=stage_waits(snapshot, index, waits, mine) if waits is not None else (),
-        mode=stage.shape.mode.value,
-        match=stage.shape.match,
+        mode=stage.mode.value,
+        match=stage.match,
     )
 
 
@@ -414,11 +412,11 @@ def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
     snapshot, now = standing.snapshot, standing.now
     facts = facts_of_lots(snapshot, cell, standing.lots, cell.ended_at or now)
     stages = snapshot.spec.stages
-    mine = [lot for lot in standing.lots if stages[lot[0].stage].shape.mode is stages[cell.stage].shape.mode]
+    mine = [lot for lot in standing.lots if stages[lot[0].stage].mode is stages[cell.stage].mode]
     lane = [(a, n) for a, n in mine if a.stratum == cell.stratum and a.stage <= cell.stage]
     is_open = cell.opened_at is not None
     counts = facts.counts
-    gate = snapshot.spec.gate
+    gate = snapshot.spec.gates.install
     return StratumView(
         stratum=cell.stratum,
         state=cell.state.value,

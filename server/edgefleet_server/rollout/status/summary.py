@@ -19,7 +19,7 @@ from edgefleet_server.rollout.planner.document_state import batch_for
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.preparation.population import by_stratum
-from edgefleet_server.rollout.spec.model import NO_PACING, Spec
+from edgefleet_server.rollout.spec.model import Limits, Offline, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.store import measurements, rollouts, summary, throttle
@@ -41,7 +41,9 @@ class RolloutSummary:
 
 def has_pace(spec: Spec) -> bool:
     """Return whether it depends on the device when it is offered the release."""
-    return spec.pacing != NO_PACING or any(stage.rate is not None for stage in spec.stages)
+    is_usual = (spec.limits, spec.offline) == (Limits(), Offline()) and not spec.windows
+    has_terms = (spec.device.retries, spec.device.start_within) != (None, None)
+    return not is_usual or has_terms or any(stage.rate is not None for stage in spec.stages)
 
 
 class SummaryReader:
@@ -61,7 +63,7 @@ class SummaryReader:
         if is_offered and (has_pace(spec) or _is_long(lots)):
             lots = summary.each_waiting(session, row.id, lots)
         waiting = [one for one, _ in lots if one.state is _WAITS] if is_offered else []
-        asks = bool(waiting) and spec.pacing.limits.are_set
+        asks = bool(waiting) and spec.limits.are_set
         bundles = self._loader.bundles(ReleaseRef.parse(spec.release)) if asks else {}
         reports = self._loader.reports([one.device for one in waiting], ModelName(row.model)) if asks else {}
         snapshot = Snapshot(
@@ -76,7 +78,7 @@ class SummaryReader:
             reports=reports,
             reason=row.reason,
             pace=throttle.pace_facts(session, self._fleet.devices, row.id, spec, waiting) if is_open else NO_PACE_FACTS,
-            measured=() if spec.quality is None else measurements.measured(session, row.id),
+            measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
         )
         return RolloutSummary(snapshot, lots, now)
 

@@ -35,7 +35,7 @@ def lots(session: Session, rollout_id: str, spec: Spec, cells: Sequence[StageRun
     With a quality gate, each is a lot of its own: devices are measured by name.
     """
     moments = _moments(cells, now)
-    if spec.quality is not None or len(spec.stages) * sum(len(times) for times in moments) > MOST_MOMENTS:
+    if spec.gates.quality is not None or len(spec.stages) * sum(len(times) for times in moments) > MOST_MOMENTS:
         return [(one, 1) for one in assignments.assignments(session, rollout_id)]
     alike = (
         _ROW.stage,

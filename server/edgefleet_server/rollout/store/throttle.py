@@ -32,9 +32,8 @@ def pace_facts(
     assignments: Sequence[Assignment],
 ) -> PaceFacts:
     """Return the pace of a rollout now. Who may take leases has called `lock_line_for` before."""
-    pacing = spec.pacing
-    has_limits = pacing.limits.are_set
-    asked = [one.device for one in assignments if one.state in WAITING] if pacing.recalls else []
+    has_limits = spec.limits.are_set
+    asked = [one.device for one in assignments if one.state in WAITING] if spec.recalls else []
     by_site = _by_site(session) if has_limits else {}
     return PaceFacts(
         minutes=_minutes(session, rollout_id) if any(stage.rate for stage in spec.stages) else (),

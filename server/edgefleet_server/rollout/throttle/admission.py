@@ -14,7 +14,8 @@ from typing import Final
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseTaken, PaceEffect, RampWindowUpdated
 from edgefleet_server.rollout.model import Assignment, Lease, RampWindow, Snapshot, Wait, Whereabouts
 from edgefleet_server.rollout.spec import maintenance_windows
-from edgefleet_server.rollout.spec.model import TZ_DEVICE, Rate, Window
+from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE, Window
+from edgefleet_server.rollout.spec.model import Rate
 from edgefleet_server.rollout.throttle import leases, ramp
 
 # ---- codes: stable
@@ -39,7 +40,7 @@ class AdmissionControl:
         facts = snapshot.pace
         self._snapshot = snapshot
         self._now = now
-        self._pacing = snapshot.spec.pacing
+        self._spec = snapshot.spec
         self.minutes = {one.stage: one for one in facts.minutes}
         self._leased = {one.device for one in facts.leases}
         self._total = facts.total
@@ -71,7 +72,7 @@ class AdmissionControl:
         minute = self.minute(stage)
         if minute is not None and ramp.room(minute, self._now) == 0:
             return True
-        limits = self._pacing.limits
+        limits = self._spec.limits
         is_full = limits.concurrent_downloads is not None and self._total >= limits.concurrent_downloads
         return is_full or not leases.line_is_free(limits, self._line_until, self._now)
 
@@ -86,7 +87,7 @@ class AdmissionControl:
     def _own(self, a: Assignment) -> Wait | None:
         if a.retry_at is not None and a.retry_at > self._now:
             return Wait(RETRY, a.reason or "waits before it is offered again", "time", a.retry_at)
-        if self._pacing.recalls and a.device not in self._snapshot.pace.where:
+        if self._spec.recalls and a.device not in self._snapshot.pace.where:
             return Wait(NEW, "belongs to the rollout since this moment", "the next look, in seconds", self._now)
         stands = self._opening(a)
         if stands.is_unknown:
@@ -94,10 +95,10 @@ class AdmissionControl:
         if not stands.is_open:
             return _closed(stands)
         report = self._snapshot.reports.get(a.device)
-        if self._pacing.limits.are_set and (report is None or not report.is_online):
+        if self._spec.limits.are_set and (report is None or not report.is_online):
             seen = report.last_seen if report is not None else None
             since = f"not heard of since {seen:%Y-%m-%d %H:%MZ}" if seen else "not heard of yet"
-            policy = self._pacing.offline
+            policy = self._spec.offline
             begins = max(moment for moment in (a.due_at, a.entered_at, seen, self._now - policy.after) if moment)
             return Wait(
                 AWAY,
@@ -114,7 +115,7 @@ class AdmissionControl:
                 f"the stage goes at {minute.per_min} devices a minute; {minute.offered} were offered it in this one"
             )
             return Wait(RATE, reason, "time: lower ranks go first", max(ramp.room_at(minute), self._now))
-        limits, site = self._pacing.limits, self._site(a)
+        limits, site = self._spec.limits, self._site(a)
         match leases.full(limits, self._total, self._by_site[site] if site else None):
             case "downloads":
                 reason = f"{self._total} downloads are under way, at most {limits.concurrent_downloads} may be"
@@ -139,7 +140,7 @@ class AdmissionControl:
         if minute is not None:
             self.minutes[stage] = ramp.counted(minute, offered=1)
             effects.append(RampWindowUpdated(self.minutes[stage]))
-        limits = self._pacing.limits
+        limits = self._spec.limits
         if not limits.are_set:
             return effects
         site, bundle = self._site(a), self._snapshot.bundles.get(a.stratum)
@@ -167,7 +168,7 @@ class AdmissionControl:
         tz = self._snapshot.pace.where.get(a.device, _NOWHERE).tz
         found = self._openings.get(tz)
         if found is None:
-            found = self._openings[tz] = maintenance_windows.opening(self._pacing.windows, tz, self._now)
+            found = self._openings[tz] = maintenance_windows.opening(self._spec.windows, tz, self._now)
         return found
 
     def _no_zone(self, a: Assignment) -> Wait:

@@ -34,7 +34,7 @@ def spread_offers(
 ) -> Sequence[Effect]:
     """Return the effects of a tick with the span in each of its offers. assignments: as the tick leaves them."""
     stages = {assignments[effect.device].stage for effect in effects if isinstance(effect, Offer)}
-    has_crowd = bool(stages) and len(assignments) > SMALL and spec.pacing.start_within is None
+    has_crowd = bool(stages) and len(assignments) > SMALL and spec.device.start_within is None
     crowds = _crowds(assignments, now) if has_crowd else {}
     spans = {stage: span for stage in stages if (span := within_s(spec, stage, crowds.get(stage, 0)))}
     if not spans:
@@ -55,13 +55,13 @@ def spans_of(spec: Spec, lots: Iterable[Lot]) -> dict[int, int]:
 
 def within_s(spec: Spec, stage: int, crowd: int) -> int:
     """Return over how many seconds a crowd of a stage begins, 0: at once."""
-    fixed = spec.pacing.start_within
+    fixed = spec.device.start_within
     if fixed is not None:
         return int(fixed.total_seconds())
-    is_spread = spec.stages[stage].rate is not None or spec.pacing.limits.are_set
+    is_spread = spec.stages[stage].rate is not None or spec.limits.are_set
     if is_spread or crowd <= SMALL:
         return 0
-    most = min(spec.device.download, *(window.duration for window in spec.pacing.windows), timedelta.max) / SHARE
+    most = min(spec.device.download, *(window.duration for window in spec.windows), timedelta.max) / SHARE
     return min(ceil(crowd / PER_S), int(most.total_seconds()))
 
 
