@@ -5,6 +5,8 @@ whatever a model's names contain. Every name in a report may have been chosen by
 (`templates/report.html`) escapes all text; only the plots and the style sheet are markup.
 """
 
+import base64
+import hashlib
 from functools import cache
 from typing import Any
 
@@ -23,7 +25,6 @@ from edgefleet_converters.report_html.number_format import (
     size,
 )
 from edgefleet_converters.report_html.plots import accuracy_plot, bar, layer_rows, numbered
-from edgefleet_converters.report_html.style import SHEET, sheet_source
 
 
 def render(report: ConversionReport) -> str:
@@ -41,8 +42,9 @@ def render(report: ConversionReport) -> str:
 
 @cache
 def _template() -> Template:
+    loader = PackageLoader("edgefleet_converters.report_html")
     made = Environment(
-        loader=PackageLoader("edgefleet_converters.report_html"),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Markup) else shown(str(value)),
@@ -51,12 +53,18 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     made.filters |= {one.__name__: one for one in (milliseconds, number, plain, ratio, seconds, size)}
+    sheet, *_ = loader.get_source(made, "report.css")
     functions = (accuracy_plot, bar, layer_rows, numbered)
     made.globals |= {one.__name__: one for one in functions} | {
-        "NONE": NONE, "sheet": SHEET, "sheet_source": sheet_source(), "reason_of": _reason_of, "changed": _changed,
+        "NONE": NONE, "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,
         "pass_text": _pass_text, "runtimes_of": _runtimes_of, "parity_of": _parity_of,
     }  # fmt: skip
     return made.get_template("report.html")
+
+
+def sheet_source(sheet: str) -> str:
+    """Return the Content-Security-Policy source that allows this style sheet and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(sheet.encode()).digest()).decode()}'"
 
 
 def _summary(report: ConversionReport) -> str:
