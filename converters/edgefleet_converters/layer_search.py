@@ -12,13 +12,17 @@ Nothing depends on a clock: `PROBES` bounds the models that rank, `RANKED_RUNS` 
 each whatever the number of layers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Final
+from math import isfinite
+from typing import Any, Final
 
 import msgspec
+import numpy.typing as npt
 
+from edgefleet_converters.check.distance import allowed_loss, distance, magnified
+from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 
@@ -36,6 +40,8 @@ MIN_RANKED_SAMPLES: Final = 4
 MAX_RANKED_SAMPLES: Final = 16
 SEARCH_SAMPLES: Final = 64
 """A search judges its models on at most so many calibration samples."""
+
+_Answers = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,38 @@ class Block:
         """Return the layers, each with its equal part of the harm."""
         n = len(self.names)
         return [Harm(name, self.drop / n, self.distance / n, n) for name in self.names]
+
+
+class Judge:
+    """Holds the answers of a model against those of its source, which need no labels. Answers: by output, first axis = samples."""
+
+    def __init__(self, metric: str | None, source: _Answers, *, n: int, max_drop: float) -> None:
+        """metric: None or a name; a user's own, and one that needs labels, is replaced by agreement. n: how many samples there are.
+        max_drop: how much of the metric the gate will let be lost.
+        """
+        self._metric = metric if metric in METRICS and metric != "top1" else "agreement"
+        self._source, self._n = source, n
+        self._allowed = allowed_loss(self._metric, source, max_drop=max_drop, margin=MARGIN) + 1e-9
+
+    def harm(self, names: tuple[str, ...], got: _Answers | None, count: int) -> Block:
+        """Return what these layers do to the first `count` samples. got: None of a model that does not run, as harmful as can be."""
+        if got is None:
+            return Block(names, 1.0, 1e9)
+        wanted = self._first(count)
+        apart = distance(self._metric, got, wanted)
+        drop = judge(self._metric, got, wanted, {}).drop if isfinite(apart) else 1.0
+        return Block(names, float(drop), min(apart, 1e9))
+
+    def holds(self, got: _Answers, count: int) -> bool | None:
+        """Say whether a model holds with its error `magnified`; None while the first `count` samples do not show it."""
+        wanted = self._first(count)
+        score = judge(self._metric, magnified(self._metric, got, wanted), wanted, {})
+        if is_lost(score, wanted, n=self._n, max_drop=self._allowed):
+            return False
+        return bool(score.drop <= self._allowed) if count == self._n else None
+
+    def _first(self, count: int) -> _Answers:
+        return {name: array[:count] for name, array in self._source.items()}
 
 
 def blocks_of(names: Sequence[str], probes: int = PROBES) -> list[tuple[str, ...]]:

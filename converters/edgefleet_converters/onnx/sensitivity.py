@@ -13,6 +13,7 @@ against the source's own answers, so no labels are needed.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgefleet_converters.check.distance import allowed_loss, distance, magnified
-from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.evaluation import FIRST_SAMPLES
 from edgefleet_converters.layer_search import (
-    MARGIN,
     SEARCH_SAMPLES,
     Block,
     Found,
     Harm,
+    Judge,
     fewest_within,
     fewest_worth,
     most_half,
@@ -67,10 +66,9 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
     inputs = msgspec.convert(args["inputs"], list[TensorSpec])
-    metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     search = Search(
         parse(Path(args["model"]).read_bytes()), Calibration.load(Path(args["calibration"])),
-        Samples(read_arrays(Path(args["samples"])), inputs), spec, metric, float(args["max_drop"]),
+        Samples(read_arrays(Path(args["samples"])), inputs), spec, args["metric"], float(args["max_drop"]),
         int(args["max_bytes"]),
     )  # fmt: skip
     return dict(msgspec.to_builtins(search.run()))
@@ -80,17 +78,17 @@ class Search:
     """One search on one prepared model."""
 
     def __init__(
-        self, model: onnx.ModelProto, calibration: Calibration, samples: Samples, spec: CandidateSpec, metric: str,
-        max_drop: float, max_bytes: int,
+        self, model: onnx.ModelProto, calibration: Calibration, samples: Samples, spec: CandidateSpec,
+        metric: str | None, max_drop: float, max_bytes: int,
     ) -> None:  # fmt: skip
-        """max_drop: how much of the metric the gate will let be lost. max_bytes: of a model that is worth the effort."""
+        """metric, max_drop: as for `Judge`. max_bytes: of a model that is worth the effort."""
         self._model, self._calibration = model, calibration
         self._samples = samples.part(range(min(len(samples), SEARCH_SAMPLES)))
         self._feeds = list(self._samples)
-        self._spec, self._metric, self._max_bytes = spec, metric, max_bytes
+        self._spec, self._max_bytes = spec, max_bytes
         self._outputs = load("ort", serialise(model), threads=1).outputs
-        self._reference = self._answers(model, self._feeds, together=True)
-        self._allowed = allowed_loss(metric, self._reference, max_drop=max_drop, margin=MARGIN) + 1e-9
+        source = self._answers(model, self._feeds, together=True)
+        self._judge = Judge(metric, source, n=len(self._feeds), max_drop=max_drop)
 
     def run(self) -> Found:
         """Return what was found. Raises TransformError when even 16-bit weights alone do not hold."""
@@ -189,33 +187,26 @@ class Search:
         ]  # fmt: skip
 
     def _harm(self, names: tuple[str, ...], model: onnx.ModelProto, count: int) -> Block:
-        """Return what a model does on the first `count` samples; one that does not run is as harmful as can be."""
-        wanted = {key: array[:count] for key, array in self._reference.items()}
-        try:
+        """Return what a model does on the first `count` samples."""
+        got = None
+        with suppress(Exception):  # whatever the runtime says, these are no layers to quantise
             got = self._answers(model, self._feeds[:count])
-        except Exception:  # noqa: BLE001 - whatever the runtime says, these are no layers to quantise
-            return Block(names, 1.0, 1e9)
-        apart = distance(self._metric, got, wanted)
-        drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
-        return Block(names, float(drop), min(apart, 1e9))
+        return self._judge.harm(names, got, count)
 
     def _holds(self, model: onnx.ModelProto) -> bool:
-        """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
+        """Say whether a model holds; the first samples alone may show that it does not."""
         n = len(self._feeds)
         got: dict[str, Array] = {}
         for start, end in ((0, min(FIRST_SAMPLES, n)), (FIRST_SAMPLES, n)):
-            if start >= end:
-                continue
             try:
                 part = self._answers(model, self._feeds[start:end], together=True)
             except Exception:  # noqa: BLE001 - whatever the runtime says, the model is no choice
                 return False
             got = {name: np.concatenate([got[name], array]) if name in got else array for name, array in part.items()}
-            wanted = {name: array[:end] for name, array in self._reference.items()}
-            score = judge(self._metric, magnified(self._metric, got, wanted), wanted, {})
-            if is_lost(score, wanted, n=n, max_drop=self._allowed):
-                return False
-        return bool(score.drop <= self._allowed)
+            verdict = self._judge.holds(got, end)
+            if verdict is not None:
+                return verdict
+        return False
 
     def _answers(
         self, model: onnx.ModelProto, feeds: Sequence[dict[str, Array]], *, together: bool = False

@@ -9,6 +9,7 @@ Two ladders, as for ONNX models, on calibration samples only (`edgefleet_convert
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -18,14 +19,12 @@ import msgspec
 import numpy as np
 import onnx
 
-from edgefleet_converters.check.distance import allowed_loss, distance, magnified
-from edgefleet_converters.check.metrics import METRICS, is_lost, judge
 from edgefleet_converters.layer_search import (
-    MARGIN,
     SEARCH_SAMPLES,
     Block,
     Found,
     Harm,
+    Judge,
     fewest_within,
     fewest_worth,
     most_half,
@@ -60,10 +59,9 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     spec = msgspec.convert(args["spec"], CandidateSpec)
     model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
     graph = compiled_for(model, spec, args["runtime"])
-    metric = args["metric"] if args["metric"] in METRICS and args["metric"] != "top1" else "agreement"
     seen = Path(args["seen"]) if args["seen"] else None
     calibrator = Calibrator(read_arrays(Path(args["samples"])), args["runtime"], seen)
-    search = _Search(graph, calibrator, spec, metric, float(args["max_drop"]), int(args["max_bytes"]))
+    search = _Search(graph, calibrator, spec, args["metric"], float(args["max_drop"]), int(args["max_bytes"]))
     return dict(msgspec.to_builtins(search.run()))
 
 
@@ -77,11 +75,17 @@ class _Search:
     """One search on one compiled graph."""
 
     def __init__(
-        self, graph: Graph, calibrator: Calibrator, spec: CandidateSpec, metric: str, max_drop: float, max_bytes: int
+        self,
+        graph: Graph,
+        calibrator: Calibrator,
+        spec: CandidateSpec,
+        metric: str | None,
+        max_drop: float,
+        max_bytes: int,
     ) -> None:
-        """max_drop: how much of the metric the gate will let be lost. max_bytes: of a model that is worth the effort."""
+        """metric, max_drop: as for `Judge`. max_bytes: of a model that is worth the effort."""
         self._graph, self._spec, self._adapter = graph, spec, calibrator.adapter
-        self._metric, self._max_bytes = metric, max_bytes
+        self._max_bytes = max_bytes
         self._samples = calibrator.samples
         self._ranks: dict[tuple[str, ...], list[Block]] = {}
         self._calibrator = calibrator
@@ -91,8 +95,7 @@ class _Search:
             fitted, self._samples = _every_second(calibrator.samples, 0), _every_second(calibrator.samples, 1)
             self._means = Calibrator(fitted, calibrator.adapter).means(graph)
         self._count = min(SEARCH_SAMPLES, len(next(iter(self._samples.values()))))
-        self._reference = self._answers(graph, self._count)
-        self._allowed = allowed_loss(metric, self._reference, max_drop=max_drop, margin=MARGIN) + 1e-9
+        self._judge = Judge(metric, self._answers(graph, self._count), n=self._count, max_drop=max_drop)
 
     @cached_property
     def _ranges(self) -> Mapping[int, Range]:
@@ -198,31 +201,26 @@ class _Search:
         return static_form(self._graph, spec, self._ranges, self._adapter, self._means)
 
     def _harm(self, names: tuple[str, ...], graph: Graph, count: int) -> Block:
-        """Return what a graph does to the first `count` samples; one that does not run is as harmful as can be."""
-        wanted = {key: array[:count] for key, array in self._reference.items()}
-        try:
+        """Return what a graph does to the first `count` samples."""
+        got = None
+        with suppress(EdgefleetError):
             got = self._answers(graph, count)
-        except EdgefleetError:
-            return Block(names, 1.0, 1e9)
-        apart = distance(self._metric, got, wanted)
-        drop = judge(self._metric, got, wanted, {}).drop if np.isfinite(apart) else 1.0
-        return Block(names, float(drop), min(apart, 1e9))
+        return self._judge.harm(names, got, count)
 
     def _holds(self, graph: Graph) -> bool:
-        """Say whether a model holds with its error `magnified`; the first samples alone may show that it does not."""
+        """Say whether a model holds; the first samples alone may show that it does not."""
         rows = list[Mapping[str, Array]]()
         try:
             model = load(self._adapter, write(graph))
             samples = iter(self._each(model))
             for end in sorted({min(at, self._count) for at in (*_JUDGED_AT, self._count)}):
                 rows += [model.run(sample) for sample in islice(samples, end - len(rows))]
-                wanted = {name: array[:end] for name, array in self._reference.items()}
-                score = judge(self._metric, magnified(self._metric, _joined(model, rows), wanted), wanted, {})
-                if is_lost(score, wanted, n=self._count, max_drop=self._allowed):
-                    return False
+                verdict = self._judge.holds(_joined(model, rows), end)
+                if verdict is not None:
+                    return verdict
         except EdgefleetError:
-            return False
-        return bool(score.drop <= self._allowed)
+            pass
+        return False
 
     def _answers(self, graph: Graph, count: int) -> dict[str, Array]:
         """Return the outputs of the first `count` samples, first axis = samples."""
