@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -20,7 +21,7 @@ from edgefleet_server.rollout.lint.preview import plan
 from edgefleet_server.rollout.model import Assignment, Bundle, CandidateReport, Member, Report
 from edgefleet_server.rollout.planner.observe import Terms, as_install, observe
 from edgefleet_server.rollout.preparation.population import pinned_of, stratum_of
-from edgefleet_server.rollout.spec.model import Approval, DeviceTerms, Membership, Mode, Supersede, profile_of
+from edgefleet_server.rollout.spec.model import Approval, DeviceTerms, Membership, Mode, Spec, Supersede, profile_of
 from edgefleet_server.rollout.spec.parser import dump_document, parse_spec, stage_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 
@@ -76,6 +77,11 @@ def test_a_stored_spec_of_before_reads_as_it_did() -> None:
     assert (spec.rollback_to, spec.strata) == ("previous", ("profile",))
     shapes = {(stage.match, stage.mode, stage.share_pct, stage.approval) for stage in spec.stages}
     assert shapes == {("", Mode.ACTIVE, 0, None)}
+
+
+def test_an_editor_is_offered_every_strategy() -> None:
+    shown = TypeAdapter(Spec).json_schema()["properties"]["strategy"]
+    assert shown["enum"] == list(STRATEGIES)
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))

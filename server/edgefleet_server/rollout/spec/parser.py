@@ -299,9 +299,7 @@ def _check_stages(stages: Sequence[StageSpec], at: Loc, *, has_quality: bool) ->
         yield from flaws
         judges[index] = tuple(StageGate) if flaws else given(stage.judged_by, tuple(StageGate))
     usable = [(index, stage) for index, stage in enumerate(stages) if stage is not SPOILT and is_whole(stage.size)]
-    yield from _check_names(usable, at)
-    yield from _check_modes(usable, at)
-    yield from _check_growth(usable, at)
+    yield from _check_sequence(usable, at)
     if usable and usable[-1][0] == len(stages) - 1 and usable[-1][1].size.percent != 100:
         yield (*at, len(stages) - 1, "size"), _MUST_END
     if has_quality and usable and not any(StageGate.QUALITY in judges[index] for index, _ in usable):
@@ -349,35 +347,24 @@ def _check_judges(judges: Sequence[Any], at: Loc, *, has_quality: bool) -> Itera
     yield from flaws
 
 
-def _check_names(usable: Usable, at: Loc) -> Iterator[Mistake]:
+def _check_sequence(usable: Usable, at: Loc) -> Iterator[Mistake]:
+    """Yield where a stage does not follow from those before it: what serves is not made a trial again, and stages only grow."""
     first: dict[str, int] = {}
-    for index, stage in usable:
-        name = _called(stage, index)
-        if name in first:
-            earlier = place((*at, first[name]))
-            yield (*at, index, "name"), f"{name!r} is also the name of {earlier}; stages need different names"
-        elif name:
-            first[name] = index
-
-
-def _check_modes(usable: Usable, at: Loc) -> Iterator[Mistake]:
-    """Yield where a stage goes back to a mode that takes less of a device: what serves is not made a trial again."""
+    largest: dict[str, Size] = {}  # of each match: stages that take others from different devices do not compare
     before = Mode.SHADOW
     for index, stage in usable:
-        mode = given(stage.mode, Mode.ACTIVE)
+        here, name = (*at, index), _called(stage, index)
+        mode, match = given(stage.mode, Mode.ACTIVE), given(stage.match, "")
+        if name in first:
+            earlier = place((*at, first[name]))
+            yield (*here, "name"), f"{name!r} is also the name of {earlier}; stages need different names"
+        elif name:
+            first[name] = index
         if _ORDER[mode] < _ORDER[before]:
-            why = f"{mode.value} after {before.value}: shadow comes first, then split, then active"
-            yield (*at, index, "mode"), why
-        before = max(before, mode, key=_ORDER.__getitem__)
-
-
-def _check_growth(usable: Usable, at: Loc) -> Iterator[Mistake]:
-    largest: dict[str, Size] = {}  # of each match: stages that take others from different devices do not compare
-    for index, stage in usable:
-        size, match = stage.size, given(stage.match, "")
-        if match in largest and (why := _shrinks(largest[match], size)):
-            yield (*at, index, "size"), why
-        largest[match] = size
+            yield (*here, "mode"), f"{mode} after {before}: shadow comes first, then split, then active"
+        if match in largest and (why := _shrinks(largest[match], stage.size)):
+            yield (*here, "size"), why
+        before, largest[match] = max(before, mode, key=_ORDER.__getitem__), stage.size
 
 
 def _shrinks(before: Size, after: Size) -> str:
