@@ -104,6 +104,7 @@ SOAKS: dict[str, Soak] = {
     "mutants": Soak(
         "tests.house.mutants", 200, "a small fault in code that must not be wrong: do the nearest tests see it?"
     ),
+    "frozen": Soak("tests.frozen.soak", 100, "a frozen version, whose wheels are built again and compared"),
     "floods": Soak("tests.house.sampling", 1, "every case of each test of which one commit runs a part"),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"

@@ -2,12 +2,13 @@
 
 import atexit
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -154,13 +155,18 @@ def _initialised() -> Path:
 
 
 @contextmanager
-def server_process(data: Path, token: str, *flags: str, timeout_s: float = 60.0) -> Iterator[ServerProcess]:
-    """Run the whole server on free ports until the block ends. Its log is DATA/../server.log."""
+def server_process(
+    data: Path, token: str, *flags: str, timeout_s: float = 60.0, environment: Mapping[str, str] | None = None
+) -> Iterator[ServerProcess]:
+    """Run the whole server on free ports until the block ends. Its log is DATA/../server.log. environment: added to ours."""
     arguments: Sequence[str] = ("--data", str(data), "--port", "0", "--device-port", "0", *flags)
     log = data.parent / "server.log"
     with log.open("ab") as sink:
         process = subprocess.Popen(
-            [sys.executable, "-m", "edgefleet_server.main", *arguments], stdout=sink, stderr=sink
+            [sys.executable, "-m", "edgefleet_server.main", *arguments],
+            env={**os.environ, **(environment or {})},
+            stdout=sink,
+            stderr=sink,
         )
     try:
         run_file = data / "run" / "server.json"
