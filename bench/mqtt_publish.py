@@ -18,7 +18,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
 
@@ -37,7 +36,7 @@ from edgefleet_server.gateway.broker.model import BrokerKind
 from edgefleet_server.gateway.mqtt import LinkHandlers
 from edgefleet_server.gateway.quick_client import QuickClient
 
-CLIENTS: Mapping[str, type[paho.Client]] = {"ours": QuickClient, "paho": paho.Client}
+CLIENTS: dict[str, type[paho.Client]] = {"ours": QuickClient, "paho": paho.Client}
 Figures = dict[str, float]
 
 
@@ -61,10 +60,10 @@ def main() -> None:
         finally:
             site.supervisor.stop()
     medians = {name: _medians([one[name] for one in rounds]) for name in CLIENTS}
-    ratios = [{key: one["paho"][key] / one["ours"][key] for key in one["ours"]} for one in rounds]
+    ratios = [{key: one["paho"][key] / max(one["ours"][key], 1e-9) for key in one["ours"]} for one in rounds]
     print(json.dumps({
         "bench": "mqtt_publish", **vars(args), **medians, "ratio": _medians(ratios),
-        "load": [round(one, 1) for one in os.getloadavg()], "cpus": os.cpu_count(),
+        "machine": {"cpus": os.cpu_count(), "load": [round(one, 1) for one in os.getloadavg()]},
     }))  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from bench import cli, fleet_page, live_pages, rest_lists
+from bench import cli, fleet_page, live_pages, mqtt_publish, rest_lists
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.support.browsers import binary
@@ -86,3 +86,13 @@ def test_from_a_device_to_the_pixel(printed: Bench) -> None:
     assert is_figure(told["broker_cores"])
     check_within(told, told["goals"], told["within"])
     assert told["ok"] == all(told["within"].values())
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto binary")
+@pytest.mark.parametrize("signed", [[], ["--signed"]], ids=["sign", "signed"])
+def test_documents_published_by_two_clients(printed: Bench, signed: list[str]) -> None:
+    figures = printed(mqtt_publish, "--documents", "200", "--rounds", "1", "--rate", "0", *signed)
+    for name in (*mqtt_publish.CLIENTS, "ratio"):
+        assert figures[name].keys() == {"wall_s", "per_s", "cpu_us", "broker_cpu_us"}, name
+        assert all(is_figure(value) for value in figures[name].values()), name
