@@ -12,14 +12,7 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, CliError
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply
-from edgefleet_cli.declarative import change_plan
-from edgefleet_cli.declarative.document import API_VERSION, LIST, Document, read_documents
-from edgefleet_cli.declarative.document_files import read_values
-from edgefleet_cli.declarative.resource_kinds import FORMS, KINDS
-from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.output import Column, Sheet
-from edgefleet_cli.rollout.render import exit_code, state_text
-from edgefleet_cli.rollout.start import rollouts_of
 from edgefleet_protocol.errors import EdgefleetError
 
 Files = Annotated[
@@ -58,6 +51,8 @@ def apply(
 
     Everything is read and compared before the first change is made.
     """
+    from edgefleet_cli.declarative import change_plan
+
     session = Session.of(ctx)
     documents = _read(files)
     steps = change_plan.steps_for(session.api, documents)
@@ -75,8 +70,11 @@ def apply(
     raise typer.Exit(code)
 
 
-def _wait(session: Session, steps: list[change_plan.Step]) -> tuple[dict[str, str], int]:
+def _wait(session: Session, steps: list[Any]) -> tuple[dict[str, str], int]:
     """Wait for the rollouts that were started; return how each ended, and the exit code of the worst."""
+    from edgefleet_cli.rollout.render import exit_code, state_text
+    from edgefleet_cli.rollout.start import rollouts_of
+
     rollouts, ends, code = rollouts_of(session), {}, EXIT_OK
     for name in [step.rollout for step in steps if step.rollout]:
         rollout = rollouts.await_end(rollouts.get(name), wait_s=session.options.timeout_s).value
@@ -85,11 +83,17 @@ def _wait(session: Session, steps: list[change_plan.Step]) -> tuple[dict[str, st
     return ends, code
 
 
-def _read(files: list[str]) -> list[Document]:
-    return read_documents(read_values(files), FORMS)
+def _read(files: list[str]) -> list[Any]:
+    from edgefleet_cli.declarative.document import read_documents
+    from edgefleet_cli.declarative.document_files import read_values
+    from edgefleet_cli.declarative.resource_kinds import FORMS
+
+    return list(read_documents(read_values(files), FORMS))
 
 
-def _prune(session: Session, documents: list[Document]) -> list[change_plan.Step]:
+def _prune(session: Session, documents: list[Any]) -> list[Any]:
+    from edgefleet_cli.declarative import change_plan
+
     if not documents:
         raise UsageError(
             "there is no document, and --prune would remove everything that this token made",
@@ -97,12 +101,14 @@ def _prune(session: Session, documents: list[Document]) -> list[change_plan.Step
             next_step="name the right files, or remove objects with `edgectl delete -f`",
         )
     owner = session.api.get("/whoami", api.access.WhoAmI).value.name
-    return change_plan.prune_steps(session.api, documents, owner)
+    return list(change_plan.prune_steps(session.api, documents, owner))
 
 
-def _confirm(session: Session, steps: list[change_plan.Step]) -> None:
-    deleted = [one.document.title for one in steps if one.action is change_plan.Action.DELETE]
-    replaced = [one.document.title for one in steps if one.action is change_plan.Action.REPLACE]
+def _confirm(session: Session, steps: list[Any]) -> None:
+    from edgefleet_cli.declarative.change_plan import Action
+
+    deleted = [one.document.title for one in steps if one.action is Action.DELETE]
+    replaced = [one.document.title for one in steps if one.action is Action.REPLACE]
     words = [f"delete {', '.join(deleted)}" if deleted else "", f"make {', '.join(replaced)} anew" if replaced else ""]
     question = " and ".join(word for word in words if word)
     if question:
@@ -111,6 +117,8 @@ def _confirm(session: Session, steps: list[change_plan.Step]) -> None:
 
 def diff(ctx: typer.Context, files: Files) -> None:
     """Show how the fleet differs from files. Exit 0 the same, 1 they differ, more: it could not be told."""
+    from edgefleet_cli.declarative import change_plan
+
     session = Session.of(ctx)
     try:
         steps = change_plan.steps_for(session.api, _read(files))
@@ -137,6 +145,8 @@ def delete(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
 ) -> None:
     """Remove what files declare; devices and rollouts stay, with the reason."""
+    from edgefleet_cli.declarative import change_plan
+
     session = Session.of(ctx)
     steps = change_plan.delete_steps(session.api, _read(files))
     if not dry_run:
@@ -159,6 +169,8 @@ DOCUMENTS: Sheet[dict[str, Any]] = Sheet(
 
 def _in_short(spec: dict[str, Any]) -> str:
     """Return a spec in one line, without what is nested deep."""
+    from edgefleet_cli.render.format import pairs, text
+
     words = []
     for key, value in spec.items():
         if isinstance(value, dict) and all(not isinstance(one, dict | list) for one in value.values()):
@@ -185,15 +197,20 @@ def get(
     ] = None,
 ) -> None:
     """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
+    from edgefleet_cli.declarative.resource_kinds import KINDS
+
     session = Session.of(ctx)
     found = _kind(kind)
     if name is None:
         _write(session, [one.document for one in KINDS[found].objects(session.api) if one.document.name])
         return
+    from edgefleet_cli.declarative.document import Document
 
     one = KINDS[found].find(session.api, Document(found, name, {}))
     if one is None:
-        raise change_plan.NotDeclarableError(
+        from edgefleet_cli.declarative.change_plan import NotDeclarableError
+
+        raise NotDeclarableError(
             f"there is no {found} {name!r}",
             why="the server knows none of that name",
             next_step=f"`edgectl get {found.lower()}` lists all",
@@ -203,6 +220,8 @@ def get(
 
 
 def _kind(given: str) -> str:
+    from edgefleet_cli.declarative.resource_kinds import KINDS
+
     wanted = given.lower().replace("-", "").replace("_", "")
     found = next((name for name in KINDS if wanted in {name.lower(), f"{name.lower()}s", f"{name.lower()}es"}), None)
     if found is None:
@@ -222,6 +241,8 @@ def export(
     ] = None,
 ) -> None:
     """Print what is there as one file for `apply -f`: YAML, or with -o json a List. No secrets are in it."""
+    from edgefleet_cli.declarative.resource_kinds import KINDS
+
     session = Session.of(ctx)
     chosen = [_kind(one) for one in kinds] if kinds else list(_EXPORTED)
     found = [one for name in chosen for one in KINDS[name].objects(session.api)]
@@ -231,13 +252,17 @@ def export(
     _write(session, [one.document for one in found if one.document.name], default=Format.YAML)
 
 
-def _write(session: Session, documents: list[Document], default: Format = Format.TABLE) -> None:
+def _write(session: Session, documents: list[Any], default: Format = Format.TABLE) -> None:
     """Write documents: as rows, or whole as `apply` takes them."""
+    from edgefleet_cli.declarative.document import API_VERSION, LIST
+
     out = session.out
     form = default if out.form is Format.TABLE else out.form
     entries = [one.as_json() for one in documents]
     if form is Format.YAML and documents:
-        out.line(change_plan.as_yaml(documents).rstrip("\n"))
+        from edgefleet_cli.declarative.change_plan import as_yaml
+
+        out.line(as_yaml(documents).rstrip("\n"))
     elif form is Format.YAML and out.form is Format.TABLE:
         out.note("nothing to export")
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +13,10 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.conversion import conversion_options as flags
-from edgefleet_cli.release.conversion.local_conversion import Conversion
 from edgefleet_cli.release.render import BUNDLES, Report, show_candidates, show_result
+
+if TYPE_CHECKING:
+    from edgefleet_cli.release.conversion.local_conversion import Conversion
 
 Out = Annotated[
     Path | None,
