@@ -67,6 +67,7 @@ SAME_SQL: Final = (
     "tests/server/registry/test_publish.py",
     "tests/server/rollout/test_form_and_the_rest.py",
     "tests/server/rollout/test_overlaps.py",
+    "tests/server/rollout/test_pace.py",
     "tests/server/rollout/test_portions.py",
     "tests/server/rollout/test_shape_routes.py",
     "tests/server/signing/test_trust.py",

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, Ref, decode_desired, decode_hold
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
@@ -79,7 +81,8 @@ class SimDevice:
         self._refused = (0, "", "")
         self._boots = itertools.count(1)
         self._boot_id = "boot-0"
-        self._seq = 0
+        self._seq = self._asked = 0
+        self._last: State | None = None
         self._is_mute = False
 
     # ---- what the server sends
@@ -197,6 +200,15 @@ class SimDevice:
         """Whether the server hears of it."""
         return not self._is_mute and not self.is_away
 
+    def news(self) -> State:
+        """Return the next report; the last one of this method where nothing but its number would differ."""
+        state, last = self.state(), self._last
+        is_next = last is not None and self._seq == self._asked + 1
+        self._asked = self._seq
+        if last is None or not is_next or msgspec.structs.replace(state, seq=last.seq, ts=last.ts) != last:
+            self._last = last = state
+        return last
+
     def state(self) -> State:
         """Return the next report."""
         self._seq += 1
@@ -310,8 +322,11 @@ class World:
                 self.report(device)
 
     def report(self, device: SimDevice) -> None:
-        """Hand in one report; a document that the server answers with is taken."""
-        answer = self.fleet.receiver.take_state(device.id, device.state())
+        """Hand in one report; a document that the server answers with is taken.
+
+        When nothing changed it is the last report once more: the server hears of the device and has nothing to store.
+        """
+        answer = self.fleet.receiver.take_state(device.id, device.news())
         if answer is not None:
             device.take_desired(answer.envelope)
 
