@@ -22,8 +22,8 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     Whereabouts,
 )
+from edgefleet_server.rollout.planner.tick import explain
 from edgefleet_server.rollout.spec.model import Spec
-from edgefleet_server.rollout.status.blockers import device_waits
 from edgefleet_server.rollout.throttle import leases
 
 
@@ -69,7 +69,11 @@ class ThrottleRows:
 
 def dues(snapshot: Snapshot, now: datetime) -> Iterator[datetime]:
     """Yield when time alone moves a rollout that keeps a pace: next tries, minutes, windows, offers that nobody takes up."""
-    yield from (wait.until for wait in device_waits(snapshot, now).values() if wait.until is not None)
+    yield from (
+        wait.until
+        for wait in explain(snapshot, now, [(a, 1) for a in snapshot.assignments]).waits.values()
+        if wait.until is not None
+    )
     if snapshot.spec.limits.are_set:
         for one in snapshot.assignments:
             if one.state is AssignmentState.OFFERED and one.offered_at is not None:

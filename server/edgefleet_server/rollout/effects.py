@@ -155,19 +155,20 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """What a step held up. stratum, stage: where, "" and None: the whole rollout; devices: how many of it, 0: a stage, no device."""
+    """What a step held up. stratum, stage: where, "" and None: everywhere; count: of devices, or of stage runs in `state`."""
 
     wait: Wait
     stratum: str = ""
     stage: int | None = None
-    devices: int = 0
+    count: int = 1
+    state: StageState | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
     """What one step of a pass did, and what held the rest of it. step: module and function; did: in words, "" = nothing.
 
-    waits: devices that the step passed over, in the order in which it asked; filled only where a pass is made to explain itself.
+    waits: what holds each device, in the order in which they were asked; filled only by `planner.tick.explain`.
     """
 
     step: str

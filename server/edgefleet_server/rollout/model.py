@@ -338,6 +338,11 @@ class StageRun:
     approved_by: str = ""
     intake: int = 0
 
+    @property
+    def counts_from(self) -> datetime | None:
+        """From when the time counts that the stage may go without a verdict; None: it is not open yet."""
+        return self.resumed_at or self.opened_at
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

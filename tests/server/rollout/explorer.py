@@ -34,9 +34,9 @@ from typing import Any, Final
 from edgefleet_server.rollout.commands import retry
 from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import RolloutState, Snapshot
-from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.planner.tick import explain, plan_tick
 from edgefleet_server.rollout.state_machines import IllegalTransitionError
-from edgefleet_server.rollout.status.blockers import device_waits, rollout_waits
+from edgefleet_server.rollout.status.blockers import rollout_waits
 from edgefleet_sim import operator
 from tests.server.rollout.explored import HOUR, Document, Fleet, Ground, Node
 from tests.server.rollout.explored_devices import may_say
@@ -164,7 +164,7 @@ class Explorer(Ground):
         snapshot = self.snapshot(node)
         ticked = plan_tick(snapshot, node.now)
         if not ticked.effects:
-            self._tells_what_moves_it(snapshot, node)
+            self._tells_what_moves_it(snapshot, node, ticked)
         yield "tick", self.carry(node, "tick", ticked)
         yield "an hour", replace(node, now=node.now + HOUR)
         for command in commands:
@@ -180,9 +180,17 @@ class Explorer(Ground):
                 over = Document(node.documents[place].gen + 1, self.other[place])
                 yield "deployed over", replace(node, documents=_with(node.documents, place, over))
 
-    def _tells_what_moves_it(self, snapshot: Snapshot, node: Node) -> None:
-        """A rollout in which a look changes nothing is over, or says what it waits for and what would move it."""
-        waits = rollout_waits(snapshot, device_waits(snapshot, node.now), [(a, 1) for a in snapshot.assignments])
+    def _tells_what_moves_it(self, snapshot: Snapshot, node: Node, ticked: Plan) -> None:
+        """A rollout in which a look changes nothing is over, or says what it waits for and what would move it: what the look reports."""
+        lots = [(a, 1) for a in snapshot.assignments]
+        shown = explain(snapshot, node.now, lots)
+        reported = {report.step: report.blocked for report in ticked.report}
+        if reported.get("blockers.report", ()) != shown.blocked:
+            raise BrokenInvariantError(f"{self.fleet.name}: shown is {shown.blocked}, reported {reported}\n{node}")
+        held = {blocked.wait.code for blocked in reported.get("offers.make", ())}
+        if not held <= {wait.code for wait in shown.waits.values()}:
+            raise BrokenInvariantError(f"{self.fleet.name}: devices are held by {held}, shown is {shown.waits}\n{node}")
+        waits = rollout_waits(shown, snapshot.state, lots)
         if not (waits or node.state in OVER) or not all(one.reason and one.moves for one in waits):
             raise BrokenInvariantError(f"{self.fleet.name}: nothing says what it waits for: {waits}\n{node}")
 

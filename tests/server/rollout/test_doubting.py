@@ -14,9 +14,8 @@ from edgefleet_server.rollout.analysis.early_failure import DOUBT, LEAST, doubt
 from edgefleet_server.rollout.analysis.model import Counts, Facts, RollBack, Rule
 from edgefleet_server.rollout.effects import Offer, RolloutTransitioned
 from edgefleet_server.rollout.model import Assignment, Member, RolloutState, Snapshot, StageRun, StageState
-from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.planner.tick import explain, plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.status.blockers import device_waits
 from tests.server.rollout.explored import START
 from tests.server.rollout.simulated_devices import bundle_of
 
@@ -54,7 +53,7 @@ def test_two_failures_before_anybody_is_well_let_offers_rest_and_stop_nothing() 
     snapshot = snapshot_of(failed=2, healthy=0, under_way=48)
     effects = plan_tick(snapshot, START).effects
     assert not [effect for effect in effects if isinstance(effect, Offer | RolloutTransitioned)]
-    waits = device_waits(snapshot, START)
+    waits = explain(snapshot, START, [(a, 1) for a in snapshot.assignments]).waits
     told = {waits[one.device].code for one in snapshot.assignments if one.state is S.ELIGIBLE}
     assert told == {DOUBT}
     assert "2 of the first 2 devices" in next(wait.reason for wait in waits.values() if wait.code == DOUBT)
@@ -63,7 +62,8 @@ def test_two_failures_before_anybody_is_well_let_offers_rest_and_stop_nothing() 
 def test_one_failure_or_two_among_many_that_are_well_are_no_doubt() -> None:
     assert offers(snapshot_of(failed=1, healthy=0, under_way=48)) == 100
     assert offers(snapshot_of(failed=2, healthy=30, under_way=18)) == 100
-    waits = device_waits(snapshot_of(failed=2, healthy=30, under_way=18), START)
+    snapshot = snapshot_of(failed=2, healthy=30, under_way=18)
+    waits = explain(snapshot, START, [(a, 1) for a in snapshot.assignments]).waits
     assert DOUBT not in {wait.code for wait in waits.values()}
 
 

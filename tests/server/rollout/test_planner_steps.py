@@ -14,10 +14,9 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.rollout.analysis.early_failure import DOUBT
 from edgefleet_server.rollout.effects import Blocked, Offer, Plan, StepReport
 from edgefleet_server.rollout.model import Member, RolloutState, Snapshot, StageRun, StageState
-from edgefleet_server.rollout.planner import completion, offers
+from edgefleet_server.rollout.planner import blockers, offers
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.planner.tick import STEPS, plan_tick
-from edgefleet_server.rollout.status.blockers import device_waits
+from edgefleet_server.rollout.planner.tick import STEPS, explain, plan_tick
 from edgefleet_server.rollout.throttle.admission import DOWNLOADS, RATE
 from tests.server.rollout import test_doubting as doubting
 from tests.server.rollout.explored import START
@@ -63,21 +62,23 @@ def test_a_step_says_what_held_how_many_devices() -> None:
     plan = plan_tick(waiting(limits={"concurrent_downloads": 3}), NOW)
     assert len(offered(plan)) == 3
     (held,) = report_of(plan, "offers.make").blocked
-    assert (held.wait.code, held.stratum, held.stage, held.devices) == (DOWNLOADS, PROFILE, 0, DEVICES - 3)
+    assert (held.wait.code, held.stratum, held.stage, held.count) == (DOWNLOADS, PROFILE, 0, DEVICES - 3)
 
 
 def test_an_early_failure_holds_all_of_its_stratum() -> None:
     plan = plan_tick(doubting.snapshot_of(failed=2, healthy=0, under_way=48), START)
     (held,) = report_of(plan, "offers.make").blocked
-    assert (held.wait.code, held.devices) == (DOUBT, 100)
+    assert (held.wait.code, held.count) == (DOUBT, 100)
 
 
 def test_a_queued_rollout_says_what_is_before_it() -> None:
-    plan = plan_tick(replace(waiting(), state=RolloutState.VALIDATING, behind=("r-1", "r-2")), NOW)
+    plan = plan_tick(
+        replace(waiting(), state=RolloutState.VALIDATING, behind=("r-1", "r-2"), reason="waits for r-1, r-2"), NOW
+    )
     assert plan.effects == ()
-    (held,) = report_of(plan, "completion.leave_queue").blocked
+    (held,) = report_of(plan, "blockers.report").blocked
     assert isinstance(held, Blocked)
-    assert (held.wait.code, held.wait.reason) == (completion.QUEUE, "waits for r-1, r-2")
+    assert (held.wait.code, held.wait.reason) == (blockers.QUEUE, "waits for r-1, r-2")
 
 
 @settings(deadline=None)
@@ -88,14 +89,14 @@ def test_devices_whose_turn_is_shown_are_those_that_are_offered_the_release(
     limits = {name: n for name, n in (("concurrent_downloads", downloads), ("per_site", per_site)) if n is not None}
     stage = {"name": "all", "size": {"percent": 100}, **({} if start is None else {"rate": {"start": f"{start}/min"}})}
     snapshot = waiting(stages=[stage], **({"limits": limits} if limits else {}))
-    waits = device_waits(snapshot, NOW)
+    waits = explain(snapshot, NOW, [(a, 1) for a in snapshot.assignments]).waits
     assert set(waits) == {a.device for a in snapshot.assignments}
-    assert {device for device, wait in waits.items() if wait.code == offers.TURN} == offered(plan_tick(snapshot, NOW))
+    assert {device for device, wait in waits.items() if wait.code == blockers.TURN} == offered(plan_tick(snapshot, NOW))
 
 
 def test_an_explanation_changes_nothing() -> None:
     snapshot = waiting(stages=[{"name": "all", "size": {"percent": 100}, "rate": {"start": "4/min"}}])
     plan = PlanBuilder(snapshot, NOW)
-    report = offers.explain(plan, [(a, 1) for a in snapshot.assignments])
-    assert {wait.code for wait in report.waits.values()} == {offers.TURN, RATE}
+    waits = offers.explain(plan, [(a, 1) for a in snapshot.assignments])
+    assert {wait.code for wait in waits.values()} == {blockers.TURN, RATE}
     assert tuple(plan.assignments.values()) == snapshot.assignments

@@ -62,7 +62,8 @@ def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: 
         if a.stage == cell.stage and (has_failed or a.state not in OUTSIDE | {_S.UNREACHABLE})
     ]
     pool = [(n, has_failed, is_out) for a, n, has_failed, is_out in everything if not a.is_accepted]
-    since = max(moment for moment in (cell.opened_at, cell.resumed_at, now - timedelta(days=3650)) if moment)
+    longest = now - timedelta(days=3650)
+    since = max(cell.counts_from or longest, longest)
     return Facts(
         stage=cell.stage,
         stratum=cell.stratum,

@@ -13,9 +13,9 @@ from typing import Final
 
 from edgefleet_protocol.ids import RolloutId
 from edgefleet_server.access.model import Principal
-from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
+from edgefleet_server.rollout.effects import Offer, StepReport
 from edgefleet_server.rollout.errors import NotApproverError
-from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, Wait
+from edgefleet_server.rollout.model import RolloutState, StageRun, StageState
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.spec.model import Approval, Spec, StageSpec
 from edgefleet_server.rollout.spec.parts import duration_text
@@ -54,9 +54,15 @@ def unasked(run: StageRun, code: str, reason: str) -> StageRun:
     return replace(run, asked_at=None, code=code, reason=reason)
 
 
+def ends_at(run: StageRun, wanted: Approval) -> datetime | None:
+    """Return when silence is the answer; None: nobody was asked yet."""
+    return None if run.asked_at is None else run.asked_at + wanted.timeout
+
+
 def is_late(run: StageRun, wanted: Approval, now: datetime) -> bool:
     """Return whether nobody answered in time."""
-    return run.asked_at is not None and now >= run.asked_at + wanted.timeout
+    end = ends_at(run, wanted)
+    return end is not None and now >= end
 
 
 def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
@@ -97,5 +103,4 @@ def wait_if_idle(plan: PlanBuilder) -> StepReport | None:
     names = {plan.snapshot.spec.stages[run.stage].name: run.reason for run in asked_for}
     message = "; ".join(f"{name} {reason}" for name, reason in names.items())
     plan.move_rollout(RolloutEvent.ASK_APPROVAL, AWAITING, message)
-    wait = Wait(AWAITING, message, how_to_answer(plan.snapshot.id))
-    return StepReport("approvals.wait_if_idle", blocked=(Blocked(wait),))
+    return StepReport("approvals.wait_if_idle", message)

@@ -8,31 +8,26 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
-from edgefleet_server.rollout.model import RolloutState, StageState, Wait
+from edgefleet_server.rollout.model import RolloutState, StageState
 from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
-from edgefleet_server.rollout.planner.rollback import NOT_BACK, is_rolled_back
+from edgefleet_server.rollout.planner.rollback import NOT_BACK, confirmation, is_rolled_back, owes_confirmation
 from edgefleet_server.rollout.state_machines import IN_FLIGHT, ROLLOUT_ACTIVE, RolloutEvent
 
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
-QUEUE: Final = "queue"
-CONFIRM: Final = "confirm"
 _FINISH: Final = "completion.finish"
 _ENDS: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
 _S: Final = AssignmentState
 
 
-def leave_queue(plan: PlanBuilder) -> StepReport:
+def leave_queue(plan: PlanBuilder) -> StepReport | None:
     """Begin when no older rollout is before this one any more."""
-    behind = plan.snapshot.behind
-    if not behind:
+    is_first = not plan.snapshot.behind
+    if is_first:
         plan.move_rollout(RolloutEvent.START, "started", "no older rollout is before it any more")
     plan.is_cut_short = bool(plan.effects)  # which devices belong to it is looked up once it runs
-    if not behind:
-        return StepReport("completion.leave_queue", "started")
-    wait = Wait(QUEUE, f"waits for {', '.join(behind)}", "the rollouts before it end")
-    return StepReport("completion.leave_queue", blocked=(Blocked(wait),))
+    return StepReport("completion.leave_queue", "started") if is_first else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +56,11 @@ def finish(plan: PlanBuilder) -> StepReport | None:
     passed = [track for track in tracks if not track.has_failed and _has_passed(track)]
     if failed and not passed and plan.state is RolloutState.RUNNING:
         plan.move_rollout(RolloutEvent.ROLL_BACK, *_why(failed))
-    waiting = [a for a in owed if a.back_at is not None and a.back_done_at is None]
-    unconfirmed = sum(not a.reason.startswith(NOT_BACK) for a in waiting)
+    waiting = [a for a in owed if owes_confirmation(a)]
+    unconfirmed = [a for a in waiting if not a.reason.startswith(NOT_BACK)]
     if unconfirmed:
-        wait = Wait(CONFIRM, "devices have not confirmed that they went back", "their reports; else they are named")
-        return StepReport(_FINISH, blocked=(Blocked(wait, devices=unconfirmed),))
+        wait = confirmation(plan.snapshot, unconfirmed[0])
+        return StepReport(_FINISH, blocked=(Blocked(wait, count=len(unconfirmed)),))
     _end(plan, _Ends(failed, passed, [a.device for a in waiting]))
     return StepReport(_FINISH, f"ended: {plan.state}")
 

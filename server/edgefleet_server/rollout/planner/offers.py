@@ -29,20 +29,17 @@ from edgefleet_server.rollout.effects import (
 )
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, StageRun, Wait
 from edgefleet_server.rollout.planner import approvals, document_state, intake, transitions
+from edgefleet_server.rollout.planner.blockers import PERSON, TURN
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.rollback import batch_of, is_rolled_back
 from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, AssignmentEvent, moved
 from edgefleet_server.rollout.throttle import leases
 from edgefleet_server.rollout.throttle.jitter import spread_offers
 
-_EXPLAIN: Final = "offers.explain"
-
 # ---- codes of what holds devices: stable
 
-TURN: Final = "turn"
 STAGE_CLOSED: Final = "stage_closed"
 PAUSED: Final = "paused"
-PERSON: Final = "person"
 
 _STAGE_CLOSED: Final = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
 _S: Final = AssignmentState
@@ -128,8 +125,8 @@ def _by_code(run: StageRun, held: Iterable[tuple[Wait, int]]) -> list[Blocked]:
     """Return what held devices of a stage run, once for each code, in the words of the first."""
     found: dict[str, Blocked] = {}
     for wait, devices in held:
-        known = found.get(wait.code, Blocked(wait, run.stratum, run.stage))
-        found[wait.code] = replace(known, devices=known.devices + devices)
+        known = found.get(wait.code, Blocked(wait, run.stratum, run.stage, 0))
+        found[wait.code] = replace(known, count=known.count + devices)
     return list(found.values())
 
 
@@ -150,14 +147,14 @@ def _offer_to(plan: PlanBuilder, a: Assignment) -> None:
     plan.emit(Offer(a.device))
 
 
-def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> StepReport:
+def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> dict[DeviceId, Wait]:
     """Offer nothing, but say of each device that waits for an offer what holds it: the same asks as in `make`, of the stored devices.
 
     lots: all devices of the rollout, counted. The queue is one of all strata, the device whose turn is next comes first.
     """
     waiting = [a for a in plan.assignments.values() if a.state is _S.ELIGIBLE]
     if plan.state is not RolloutState.RUNNING:
-        return StepReport(_EXPLAIN, waits=dict.fromkeys((a.device for a in waiting), _why_none_is_offered(plan)))
+        return dict.fromkeys((a.device for a in waiting), _why_none_is_offered(plan))
     offering = {track.stratum: track.offering for track in plan.tracks()}
     for stratum, run in offering.items():
         if run is not None and run.state in CELL_OPEN:
@@ -172,7 +169,7 @@ def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> StepReport:
             wait = _turn(plan, f"; a look offers {most} at most" if offered > most else "")
         found[a.device] = wait
     ahead = next((device for device, wait in found.items() if wait.code == TURN), None)
-    return StepReport(_EXPLAIN, waits={one: found[one] for one in sorted(found, key=lambda one: (one != ahead, one))})
+    return {one: found[one] for one in sorted(found, key=lambda one: (one != ahead, one))}
 
 
 def _why_none_is_offered(plan: PlanBuilder) -> Wait:

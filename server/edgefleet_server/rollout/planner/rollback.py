@@ -9,7 +9,7 @@ from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.effects import Revert, StepReport
-from edgefleet_server.rollout.model import Assignment, RolloutState
+from edgefleet_server.rollout.model import Assignment, RolloutState, Snapshot, Wait
 from edgefleet_server.rollout.planner import document_state, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
@@ -19,6 +19,7 @@ from edgefleet_server.rollout.state_machines import IN_FLIGHT, UNSWITCHED, Assig
 BACK_FACTOR: Final = 10
 """A pass takes back so many times as it offers, unless it plans the whole rollout."""
 NOT_BACK: Final = "not confirmed to be back"
+CONFIRM: Final = "confirm"
 _KEPT: Final = "it keeps the release (rollback_to: none)"
 _REVERTS: Final = frozenset(
     {RolloutState.RUNNING, RolloutState.ROLLING_BACK, RolloutState.PAUSED, RolloutState.AWAITING_APPROVAL}
@@ -31,6 +32,17 @@ _E: Final = AssignmentEvent
 def is_rolled_back(plan: PlanBuilder, track: StratumTrack) -> bool:
     """Return whether the release is taken back in a stratum."""
     return track.has_failed or plan.state is RolloutState.ROLLING_BACK
+
+
+def owes_confirmation(a: Assignment) -> bool:
+    """Return whether a device whose document was taken back has not said yet that it went back."""
+    return a.back_at is not None and a.back_done_at is None
+
+
+def confirmation(snapshot: Snapshot, a: Assignment) -> Wait:
+    """Return that the rollback of such a device waits for it, and until when."""
+    until = None if a.back_at is None else a.back_at + snapshot.spec.device.ack
+    return Wait(CONFIRM, "was told to go back and has not confirmed it", "its report; else it is named", until)
 
 
 def batch_of(plan: PlanBuilder) -> int:
@@ -126,8 +138,8 @@ def _name_overdue(plan: PlanBuilder) -> None:
     strata, although the server cut its way short; and no late report moves what is lost.
     """
     for a in list(plan.assignments.values()):
-        if a.back_at is None or a.back_done_at is not None or a.reason.startswith(NOT_BACK):
+        if not owes_confirmation(a) or a.reason.startswith(NOT_BACK):
             continue
-        if plan.now >= a.back_at + plan.snapshot.spec.device.ack:
+        if (until := confirmation(plan.snapshot, a).until) is not None and plan.now >= until:
             reason = f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK
             plan.update_assignment(a.but(reason=reason, deadline=None))

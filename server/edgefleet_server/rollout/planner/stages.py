@@ -20,8 +20,8 @@ from edgefleet_server.rollout.analysis.model import Advance, Facts, KeepWaiting,
 from edgefleet_server.rollout.analysis.webhook_gates import GATE_OPENING, facts_of_gates, waits_to_open
 from edgefleet_server.rollout.assignments import OUTSIDE, soak_end
 from edgefleet_server.rollout.bucketing import cut_of, shares
-from edgefleet_server.rollout.effects import Blocked, DecisionMade, StageRunTransitioned, StepReport
-from edgefleet_server.rollout.model import StageRun, StageState, VerdictKind, Wait
+from edgefleet_server.rollout.effects import DecisionMade, StageRunTransitioned, StepReport
+from edgefleet_server.rollout.model import StageRun, StageState, VerdictKind
 from edgefleet_server.rollout.planner import approvals, document_state, intake, transitions
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.spec.model import OnFail
@@ -54,12 +54,7 @@ def advance(plan: PlanBuilder) -> StepReport | None:
         while plan.state in ROLLOUT_WALKS and _advance(plan, plan.track(stratum)):
             pass
     moves = sum(isinstance(effect, StageRunTransitioned) for effect in plan.effects[before:])
-    blocked = tuple(
-        Blocked(Wait(run.code, run.reason, ""), run.stratum, run.stage)
-        for track in plan.tracks()
-        if (run := track.current) is not None and run.reason
-    )
-    return StepReport("stages.advance", f"{moves} stages moved" if moves else "", blocked) if moves or blocked else None
+    return StepReport("stages.advance", f"{moves} stages moved") if moves else None
 
 
 def _advance(plan: PlanBuilder, track: StratumTrack) -> bool:

@@ -9,16 +9,18 @@ A step looks at the state again where one before it may have changed it. Effects
 out once only, which the fence of the controller ensures.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from edgefleet_server.rollout.effects import Plan, StepReport
-from edgefleet_server.rollout.model import RolloutState, Snapshot
+from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot
 from edgefleet_server.rollout.planner import (
     approvals,
     auto_retry,
     bake,
+    blockers,
     completion,
     intake,
     observe,
@@ -28,6 +30,7 @@ from edgefleet_server.rollout.planner import (
     stages,
 )
 from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
 
 Step = Callable[[PlanBuilder], StepReport | None]
 
@@ -49,16 +52,29 @@ _WALK: Final[tuple[Step, ...]] = (
     completion.finish,
     offers.end_leases,
     offers.add_jitter,
+    blockers.report,
 )
-_OVER: Final[tuple[Step, ...]] = (observe.reports, offers.end_leases)
+_OVER: Final[tuple[Step, ...]] = (observe.reports, offers.end_leases, blockers.report)
 
 STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.DRAFT: _OVER,
-    RolloutState.VALIDATING: (observe.reports, completion.leave_queue),
+    RolloutState.VALIDATING: (observe.reports, completion.leave_queue, blockers.report),
     RolloutState.AWAITING_APPROVAL: _WALK,
     RolloutState.RUNNING: _WALK,
-    RolloutState.PAUSED: (observe.reports, recall.withdraw_while_paused, rollback.revert, offers.end_leases),
-    RolloutState.ROLLING_BACK: (observe.reports, rollback.revert, completion.finish, offers.end_leases),
+    RolloutState.PAUSED: (
+        observe.reports,
+        recall.withdraw_while_paused,
+        rollback.revert,
+        offers.end_leases,
+        blockers.report,
+    ),
+    RolloutState.ROLLING_BACK: (
+        observe.reports,
+        rollback.revert,
+        completion.finish,
+        offers.end_leases,
+        blockers.report,
+    ),
     RolloutState.ROLLED_BACK: _OVER,
     RolloutState.ROLLBACK_INCOMPLETE: _OVER,
     RolloutState.FINISHED: (
@@ -68,7 +84,7 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
         completion.finish,
         offers.end_leases,
     ),
-    RolloutState.REGRESSED: (observe.reports, bake.update_reasons, offers.end_leases),
+    RolloutState.REGRESSED: (observe.reports, bake.update_reasons, offers.end_leases, blockers.report),
     RolloutState.SUPERSEDED: _OVER,
     RolloutState.CANCELLED: _OVER,
 }
@@ -84,3 +100,19 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     if next_at is None and offers.has_leases(plan):
         next_at = now + completion.LOOK_AGAIN
     return plan.build(next_at)
+
+
+def explain(snapshot: Snapshot, now: datetime, lots: Sequence[Lot], shown: Iterable[Assignment] = ()) -> StepReport:
+    """Return what holds a rollout that is stored so, its stages and its devices: asked as in a pass, and nothing is carried out.
+
+    The snapshot needs neither members nor assignments. lots: all of its devices, counted; the one that stands for a lot is asked.
+    shown: others that are asked besides.
+    """
+    asked = {a.device: a for a in (*(a for a, _ in lots), *shown)}
+    plan = PlanBuilder(replace(snapshot, assignments=tuple(asked.values())), now)
+    waits = (
+        offers.explain(plan, lots) | blockers.of_devices_under_way(plan, lots)
+        if snapshot.state in ROLLOUT_ACTIVE
+        else {}
+    )
+    return StepReport("tick.explain", "", (*blockers.of_rollout(plan, lots), *blockers.of_stages(plan)), waits)

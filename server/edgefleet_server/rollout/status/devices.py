@@ -13,9 +13,8 @@ from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.rollout.model import Assignment, Wait
+from edgefleet_server.rollout.planner import tick
 from edgefleet_server.rollout.spec.model import profile_of
-from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
-from edgefleet_server.rollout.status.blockers import device_waits
 from edgefleet_server.rollout.status.summary import RolloutSummary
 
 
@@ -61,8 +60,7 @@ def device_lines(
     chosen: Sequence[Assignment],
 ) -> list[RolloutDevice]:
     """Return what people see of these devices. names: of the stages."""
-    is_open = standing.snapshot.state in ROLLOUT_ACTIVE
-    waits = device_waits(standing.snapshot, standing.now, standing.lots, chosen) if is_open else {}
+    waits = tick.explain(standing.snapshot, standing.now, standing.lots, chosen).waits
     ids: list[DeviceId] = [one.device for one in chosen]
     said = reports.reports_of(ids, model)
     found = []

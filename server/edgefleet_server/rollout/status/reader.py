@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
@@ -22,17 +22,17 @@ from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.quality_gate import abort_level
 from edgefleet_server.rollout.assignments import is_exposed, is_failure
+from edgefleet_server.rollout.effects import StepReport
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
-from edgefleet_server.rollout.model import StageRun, StageState, Strength, Wait
+from edgefleet_server.rollout.model import StageRun, StageState, Strength
+from edgefleet_server.rollout.planner import tick
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stage_text
-from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
 from edgefleet_server.rollout.status.blockers import (
     RateView,
     WaitView,
-    device_waits,
     rate_view,
     rollout_waits,
     stage_waits,
@@ -70,6 +70,7 @@ _WORST_FIRST: Final = (
     StageState.SKIPPED,
 )
 
+_NOT_ASKED: Final = StepReport("")
 _WEAKEST_FIRST: Final = (Strength.OVERRIDE, Strength.WEAK, Strength.EVIDENCE)
 
 
@@ -305,12 +306,12 @@ class RolloutReader:
     def _shown(self, session: Session, row: Rollout, standing: RolloutSummary, *, is_whole: bool) -> RolloutView:
         snapshot, lots, now = standing.snapshot, standing.lots, standing.now
         spec, state = snapshot.spec, snapshot.state
-        waits = device_waits(snapshot, now, lots) if is_whole and state in ROLLOUT_ACTIVE else {}
+        report = tick.explain(snapshot, now, lots) if is_whole else _NOT_ASKED
         first = summary.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
-        stages = [
-            _stage_view(standing, index, first[index], waits if is_whole else None) for index in range(len(spec.stages))
+        stages = [_stage_view(standing, index, first[index], report) for index in range(len(spec.stages))]
+        serving = [
+            lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE
         ]
-        serving = [lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE]
         failed = sum(n for a, n in serving if is_failure(a))
         exposed = sum(n for a, n in serving if is_exposed(a))
         return RolloutView(
@@ -339,7 +340,7 @@ class RolloutReader:
             ),
             stages=stages,
             spec=dump_spec(spec),
-            waits=rollout_waits(snapshot, waits, lots) if is_whole else (),
+            waits=rollout_waits(report, state, lots),
             downloads=len(snapshot.pace.leases),
         )
 
@@ -363,9 +364,7 @@ class RolloutReader:
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
 
 
-def _stage_view(
-    standing: RolloutSummary, index: int, first: Sequence[str], waits: Mapping[DeviceId, Wait] | None
-) -> StageView:
+def _stage_view(standing: RolloutSummary, index: int, first: Sequence[str], report: StepReport) -> StageView:
     snapshot, now = standing.snapshot, standing.now
     stage = snapshot.spec.stages[index]
     cells = [cell for cell in snapshot.cells if cell.stage == index]
@@ -394,7 +393,7 @@ def _stage_view(
         counts=counts_of(snapshot, mine, now),
         strata=strata,
         rate=rate_view(snapshot, index, now),
-        waits=stage_waits(snapshot, index, waits, mine) if waits is not None else (),
+        waits=stage_waits(report, index, mine),
         mode=stage.mode.value,
         match=stage.match,
     )
