@@ -17,7 +17,6 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.model import Advance
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
     DecisionMade,
@@ -31,7 +30,8 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
 )
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
+from edgefleet_server.rollout.placement import rank
+from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,

@@ -1,7 +1,7 @@
 """The server's rows in memory: what the database holds of one rollout, its documents, its hold and its event log.
 
 A plan is carried out whole or not at all, under the fence of who claimed the rollout: the rules of `rollout.store.claim`,
-`hold_fence` and `rollout.execution.executor`. Every transition leaves one event. Nothing is sent from here.
+`hold_fence` and `rollout.controller.executor`. Every transition leaves one event. Nothing is sent from here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_server.fleet.desired.candidate import salt_of
+from edgefleet_server.rollout.controller.executor import BRAKED
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
@@ -30,7 +31,6 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
     StageRunUpdated,
 )
-from edgefleet_server.rollout.execution.executor import BRAKED
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
@@ -43,7 +43,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.spec.model import Mode, Spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, ROLLOUT_WALKS
-from edgefleet_server.rollout.store.claims import LEASE
+from edgefleet_server.rollout.store.rollouts import LEASE
 from edgefleet_sim.candidate import Candidate
 from edgefleet_sim.device import Document, Hold, Said
 from edgefleet_sim.throttle import ThrottleRows

@@ -8,7 +8,7 @@ from datetime import datetime
 from edgefleet_server.rollout.commands import steer, undo
 from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import Snapshot, StageRun, StageState
-from edgefleet_server.rollout.planner import approvals
+from edgefleet_server.rollout.planner import stages
 from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError
 
@@ -31,7 +31,7 @@ def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
         case "undo":
             return undo.plan_reopening(snapshot, now, said)
         case "approve" | "deny":
-            if snapshot.state not in ROLLOUT_WALKS or not approvals.waiting(snapshot.cells):
+            if snapshot.state not in ROLLOUT_WALKS or not stages.awaiting_approval(snapshot.cells):
                 raise IllegalTransitionError("no stage waits for somebody's word")
             if verb == "deny":
                 return steer.plan_denial(snapshot, now, said, None)
@@ -42,7 +42,7 @@ def plan_of(verb: str, snapshot: Snapshot, now: datetime) -> Plan:
 
 def answers_due(spec: Spec, cells: Iterable[StageRun]) -> Iterator[datetime]:
     """Yield until when each answer that is waited for may come."""
-    for cell in approvals.waiting(cells):
+    for cell in stages.awaiting_approval(cells):
         wanted = spec.stages[cell.stage].approval
         if cell.asked_at is not None and wanted is not None:
             yield cell.asked_at + wanted.timeout

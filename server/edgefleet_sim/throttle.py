@@ -11,6 +11,7 @@ from datetime import datetime
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout import admission
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseEnded, LeaseTaken, PaceEffect, RampWindowUpdated
 from edgefleet_server.rollout.model import (
     NO_PACE_FACTS,
@@ -24,7 +25,6 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.planner.tick import explain
 from edgefleet_server.rollout.spec.model import Spec
-from edgefleet_server.rollout.throttle import leases
 
 
 def is_paced(spec: Spec) -> bool:
@@ -77,6 +77,6 @@ def dues(snapshot: Snapshot, now: datetime) -> Iterator[datetime]:
     if snapshot.spec.limits.are_set:
         for one in snapshot.assignments:
             if one.state is AssignmentState.OFFERED and one.offered_at is not None:
-                yield one.offered_at + leases.TAKE_UP
+                yield one.offered_at + admission.TAKE_UP
             if one.device in {lease.device for lease in snapshot.pace.leases}:
-                yield (one.back_at or one.entered_at or now) + leases.SETTLE
+                yield (one.back_at or one.entered_at or now) + admission.SETTLE

@@ -20,16 +20,15 @@ from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
-from edgefleet_server.rollout.analysis.early_failure import doubt
+from edgefleet_server.rollout.analysis.decide import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
-from edgefleet_server.rollout.assignments import soak_end
 from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import Bundle, Member, RolloutState
-from edgefleet_server.rollout.planner import approvals
+from edgefleet_server.rollout.planner.stages import awaiting_approval
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, IllegalTransitionError
-from edgefleet_server.rollout.store.claims import LEASE
+from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, IllegalTransitionError, soak_end
+from edgefleet_server.rollout.store.rollouts import LEASE
 from edgefleet_sim import operator, throttle
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
 from edgefleet_sim.database import SimDatabase
@@ -393,7 +392,7 @@ class World:
 
     def _ask_approver(self) -> None:
         self._is_asked = False
-        if approvals.waiting(self.rows.cells.values()):
+        if awaiting_approval(self.rows.cells.values()):
             self._command(self.scenario.approval)
 
     # ---- running
@@ -436,7 +435,7 @@ class World:
         if self.rows.state is RolloutState.PAUSED and not self._has_asked and not self.scenario.commands:
             self._has_asked = True
             self.at(PERSON_S, self._ask_person)
-        if self.scenario.approval and not self._is_asked and approvals.waiting(self.rows.cells.values()):
+        if self.scenario.approval and not self._is_asked and awaiting_approval(self.rows.cells.values()):
             self._is_asked = True
             self.at(PERSON_S, self._ask_approver)
 

@@ -47,7 +47,7 @@ def _in(folder: str, *names: str) -> tuple[str, ...]:
 _DECISIONS: Final = _in("server/rollout", *_RULES)
 NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_server.rollout.analysis.decide": _DECISIONS,
-    "edgefleet_server.rollout.analysis.webhook_gates": _in("server/rollout", "test_gates.py", *_RULES),
+    "edgefleet_server.rollout.analysis.stage_gates": _in("server/rollout", "test_gates.py", "test_quality.py", *_RULES),
     "edgefleet_server.rollout.failure_ratio": _in(
         "server/rollout", "test_evidence.py", "test_sequences.py", "test_power.py"
     )
@@ -61,7 +61,6 @@ NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_server.rollout.spec.model": _in(
         "server/rollout", "test_quality.py", "test_measures.py", "test_spec.py", *_RULES
     ),
-    "edgefleet_server.rollout.analysis.quality_gate": _in("server/rollout", "test_quality.py", *_RULES),
     "edgefleet_server.rollout.lint.quality_findings": _in(
         "server/rollout", "test_quality.py", "test_form_and_the_rest.py", "test_judging.py"
     ),

@@ -40,11 +40,11 @@ ROLES = {
 }  # fmt: skip
 """Names that mean the same in every package."""
 SHARED_NAMES = {
-    "edgefleet_server": {"assignments", "summary", "webhook_gates"},
+    "edgefleet_server": {"summary"},
     "edgefleet_converters": {"load", "ranges", "sensitivity", "weights"},
 }
 """Other base names that two modules of a distribution share: the same thing seen from two layers."""
-GERUNDS = {"bucketing", "pending_devices", "gc_tuning", "precision_ranking"}
+GERUNDS = {"pending_devices", "gc_tuning", "precision_ranking"}
 """Words of the field, or adjectives."""
 NOT_A_CLAIM = {
     "edgefleet_agent.connection.metered": "says that the rest of it is pure",

@@ -17,7 +17,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.shared_clock import ASK_EVERY_S, DatabaseClock, shared_clock
 from edgefleet_server.process.lifecycle import build_webhook_sender
 from edgefleet_server.rollout.controller.controller import RolloutController
-from edgefleet_server.rollout.store import claims, rollouts
+from edgefleet_server.rollout.store import rollouts as rollout_store
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.webhook import store as webhook_store
 from edgefleet_server.webhook.engine import WebhookSender
@@ -144,10 +144,12 @@ def test_a_replica_whose_clock_is_off_holds_a_rollout_no_longer_than_its_lease(
     assert found.next_eval_at is not None
     assert found.next_eval_at - time_of(house.db) < timedelta(seconds=2) + NEAR, "else nobody looks at it for a minute"
     with house.db.session() as session:  # it claims once more, and dies
-        assert claims.lease(claims.lock_due(session, "off", clock.now(), woken_but=()), "off", clock.now())
+        assert rollout_store.lease(
+            rollout_store.lock_due(session, "off", clock.now(), woken_but=()), "off", clock.now()
+        )
     found = row_of(house, rollout)
     assert found.lease_until is not None
-    assert abs(found.lease_until - time_of(house.db) - claims.LEASE) < NEAR
+    assert abs(found.lease_until - time_of(house.db) - rollout_store.LEASE) < NEAR
     parts.db.dispose()
     house.db.dispose()
 
@@ -179,4 +181,4 @@ def test_a_replica_whose_clock_is_off_holds_no_conversion_and_no_webhook_longer_
 
 def row_of(house: House, rollout: str) -> Rollout:
     with house.db.read() as session:
-        return rollouts.rollout(session, rollout)
+        return rollout_store.rollout(session, rollout)

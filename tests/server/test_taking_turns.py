@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from edgefleet_server.db.fair_lock import FairLock
+from edgefleet_server.db.database import FairLock
 from tests.broker.client import eventually
 
 

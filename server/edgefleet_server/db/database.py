@@ -14,7 +14,9 @@ Rules of the machine:
 """
 
 import json
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -31,7 +33,83 @@ from sqlalchemy.types import TypeDecorator
 from sqlmodel import Session, SQLModel
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.db.fair_lock import FairLock
+
+
+class FairLock:
+    """A lock that goes to the thread that has waited longest, for the writers of one process on SQLite.
+
+    SQLite lets in what asks at the right moment; others ask again after a tenth of a second. An engine that writes one transaction
+    after the other would keep a person's command out until it gives up.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._waiting: deque[threading.Event] = deque()
+        self._is_taken = False
+
+    @contextmanager
+    def mine(self, limit_s: float) -> Iterator[bool]:
+        """Wait for one's turn, at most `limit_s`, and hold it for the block; yield whether it came."""
+        with self._guard:
+            called = threading.Event() if self._is_taken else None
+            self._is_taken = True
+            if called is not None:
+                self._waiting.append(called)
+        has_it = called is None or self._wait(called, limit_s)
+        try:
+            yield has_it
+        finally:
+            if has_it:
+                self._pass_on()
+
+    def _wait(self, called: threading.Event, limit_s: float) -> bool:
+        if called.wait(limit_s):
+            return True
+        with self._guard:
+            if called.is_set():  # called just now
+                return True
+            self._waiting.remove(called)
+            return False
+
+    def _pass_on(self) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._is_taken = False
+
+
+CommitListener = Callable[[], None]
+
+
+class CommitSignal:
+    """Calls its listeners once after each commit of a transaction that rang it; a rollback is silent. Thread-safe.
+
+    Documents, the hold and reports notify others through it. The session is not yet free when they are called: a listener must only
+    hand things on, never use the database.
+    """
+
+    def __init__(self) -> None:
+        """Begin without listeners."""
+        self._listeners: list[CommitListener] = []
+        self._key = f"fleet_bell_{id(self)}"
+
+    def subscribe(self, listener: CommitListener) -> Callable[[], None]:
+        """Call `listener` in the committing thread; return how to stop."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def ring(self, session: Session) -> None:
+        """Call the listeners once this transaction is committed."""
+        if session.info.setdefault(self._key, False):
+            return
+        session.info[self._key] = True
+        event.listen(session, "after_commit", self._call, once=True)
+
+    def _call(self, _session: Session) -> None:
+        for listener in list(self._listeners):
+            listener()
+
 
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 SQLITE_CACHE_KIB = 8 * 1024

@@ -14,8 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.db.commit_signal import CommitSignal
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.events import store as feed_store
 from edgefleet_server.events.model import EventFilter, EventView, NewEvent
 from edgefleet_server.events.tables import FleetEvent

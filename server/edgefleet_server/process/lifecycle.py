@@ -30,7 +30,7 @@ from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.gc_tuning import collect_seldom, settle
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.controller import RolloutController
-from edgefleet_server.rollout.controller.webhook_caller import GateCaller
+from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
 from edgefleet_server.webhook.engine import Draw, WebhookSender
 
@@ -243,7 +243,7 @@ class Server:
         owner = self.settings.instance
         for caller in (
             build_webhook_sender(parts, owner),
-            GateCaller(parts.db, parts.rollout, parts.poster, owner),
+            GateCaller(parts.db, parts.rollout.clock, parts.rollout.wake, parts.poster, owner),
         ):
             caller.start()
             self._stack.callback(caller.stop)

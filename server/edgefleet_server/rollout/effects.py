@@ -1,4 +1,4 @@
-"""What a plan changes: one value for each transition, offer, revert and note. Pure; `execution` carries them out."""
+"""What a plan changes: one value for each transition, offer, revert and note. Pure; `controller.executor` carries them out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -111,7 +111,7 @@ class AssignmentUpdated(msgspec.Struct, frozen=True, gc=False):
 class Offer(msgspec.Struct, frozen=True, gc=False):
     """Write the release into the device's document. The gen of the document becomes the assignment's `gen`.
 
-    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`throttle.jitter`).
+    start_within_s: over how many seconds the devices of the offer begin, 0 = at once (`admission.within_s`).
     """
 
     device: DeviceId

@@ -50,13 +50,13 @@ class LintError(RolloutError):
     default_next_step = "correct what `errors` lists; `edgectl rollout lint` shows it beside the whole plan"
 
     def __init__(self, findings: Iterable[FindingFields], *, next_step: str = "") -> None:
-        told = sorted(findings, key=lambda finding: finding.level != "error")
-        count = sum(finding.level == "error" for finding in told)
-        first = told[0].message if told else "no finding was given"
+        ordered = sorted(findings, key=lambda finding: finding.level != "error")
+        count = sum(finding.level == "error" for finding in ordered)
+        first = ordered[0].message if ordered else "no finding was given"
         super().__init__(f"{count} finding(s) of the lint forbid this rollout; first: {first}", next_step=next_step)
         self.errors: list[dict[str, Any]] = [
             {name: getattr(finding, name) for name in ("level", "code", "stage", "stratum", "message", "next")}
-            for finding in told
+            for finding in ordered
         ]
 
 

@@ -369,5 +369,5 @@ class Snapshot:
     """What was measured of devices so far, for the quality gate."""
     behind: tuple[str, ...] = ()
     """Older rollouts that a queued one waits for."""
-    way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
+    rollback_bundles: Mapping[ProfileName, Bundle] = field(default_factory=dict)
     """Bundles of the release that `rollback_to` names: what a device goes back to instead of what it ran before."""

@@ -111,67 +111,69 @@ def _add_steering(router: APIRouter, rollouts: RolloutService, db: Database) -> 
             return rollouts.reader.rollout(rollout_id)
 
     @router.post("/rollouts/{rollout_id}:pause", operation_id="pause_rollout")
-    def pause_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def pause_rollout(rollout_id: str, command: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Stop offering; what has not begun its switch is stopped on the devices too."""
-        return steer(rollout_id, lambda: rollouts.pause(rollout_id, caller.name, said.reason), dry_run=dry_run)
+        return steer(rollout_id, lambda: rollouts.pause(rollout_id, caller.name, command.reason), dry_run=dry_run)
 
     @router.post("/rollouts/{rollout_id}:resume", operation_id="resume_rollout")
-    def resume_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def resume_rollout(rollout_id: str, command: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Go on after a pause."""
-        return steer(rollout_id, lambda: rollouts.resume(rollout_id, caller.name, said.reason), dry_run=dry_run)
+        return steer(rollout_id, lambda: rollouts.resume(rollout_id, caller.name, command.reason), dry_run=dry_run)
 
     @router.post("/rollouts/{rollout_id}:abort", operation_id="abort_rollout")
-    def abort_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def abort_rollout(rollout_id: str, command: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """End it for good; with `rollback` every device goes back to what it ran before."""
         return steer(
             rollout_id,
-            lambda: rollouts.abort(rollout_id, caller.name, said.reason, rollback=said.rollback),
+            lambda: rollouts.abort(rollout_id, caller.name, command.reason, rollback=command.rollback),
             dry_run=dry_run,
         )
 
     @router.post("/rollouts/{rollout_id}:promote", operation_id="promote_rollout")
-    def promote_rollout(rollout_id: str, said: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def promote_rollout(rollout_id: str, command: CommandIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Let the open stage pass on a person's word, with a reason."""
         return steer(
             rollout_id,
-            lambda: rollouts.promote(rollout_id, caller.name, said.reason, said.stratum),
+            lambda: rollouts.promote(rollout_id, caller.name, command.reason, command.stratum),
             dry_run=dry_run,
         )
 
     @router.post("/rollouts/{rollout_id}:skip", operation_id="skip_rollout_stage")
-    def skip_rollout_stage(rollout_id: str, said: SkipIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def skip_rollout_stage(rollout_id: str, command: SkipIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Leave out a stage that has not opened, with a reason: its devices belong to the next one."""
         return steer(
             rollout_id,
-            lambda: rollouts.skip(rollout_id, caller, said.reason, said.stage, said.stratum),
+            lambda: rollouts.skip(rollout_id, caller, command.reason, command.stage, command.stratum),
             dry_run=dry_run,
         )
 
     @router.post("/rollouts/{rollout_id}:retry", operation_id="retry_rollout")
-    def retry_rollout(rollout_id: str, said: RetryIn, dry_run: DryRun, caller: Operator) -> RolloutView:
+    def retry_rollout(rollout_id: str, command: RetryIn, dry_run: DryRun, caller: Operator) -> RolloutView:
         """Give devices on which the release failed another try. The failure stays evidence; a finished rollout runs again."""
-        choice = Choice(said.failed, tuple(DeviceId(one) for one in said.devices))
-        return steer(rollout_id, lambda: rollouts.retry(rollout_id, caller.name, said.reason, choice), dry_run=dry_run)
+        choice = Choice(command.failed, tuple(DeviceId(one) for one in command.devices))
+        return steer(
+            rollout_id, lambda: rollouts.retry(rollout_id, caller.name, command.reason, choice), dry_run=dry_run
+        )
 
     @router.post("/rollouts:undo", operation_id="undo_model")
-    def undo_model(said: UndoIn, asked_dry: DryRun, caller: Operator) -> UndoView:
+    def undo_model(command: UndoIn, asked_dry: DryRun, caller: Operator) -> UndoView:
         """Take every device of a model back to what it ran before; with `dry_run` only tell what that would do."""
-        return rollouts.undo(said.name, caller.name, said.reason, dry_run=asked_dry or said.dry_run)
+        return rollouts.undo(command.name, caller.name, command.reason, dry_run=asked_dry or command.dry_run)
 
 
 def _add_answers(router: APIRouter, rollouts: RolloutService, db: Database) -> None:
     @router.post("/rollouts/{rollout_id}:approve", operation_id="approve_rollout")
-    def approve_rollout(rollout_id: str, said: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
+    def approve_rollout(rollout_id: str, command: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
         """Let the stages that wait for an approval open; needs the role that their spec names."""
         with acting(db, dry_run=dry_run):
-            rollouts.approve(rollout_id, caller, said.reason, said.stratum)
+            rollouts.approve(rollout_id, caller, command.reason, command.stratum)
             return rollouts.reader.rollout(rollout_id)
 
     @router.post("/rollouts/{rollout_id}:deny", operation_id="deny_rollout")
-    def deny_rollout(rollout_id: str, said: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
+    def deny_rollout(rollout_id: str, command: AnswerIn, dry_run: DryRun, caller: Viewer) -> RolloutView:
         """Refuse the stages that wait: what was rolled out there goes back; needs the role that their spec names."""
         with acting(db, dry_run=dry_run):
-            rollouts.deny(rollout_id, caller, said.reason, said.stratum)
+            rollouts.deny(rollout_id, caller, command.reason, command.stratum)
             return rollouts.reader.rollout(rollout_id)
 
 

@@ -21,30 +21,34 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.selectors import grammar
 from edgefleet_server.fleet.selectors.count import DeviceSet
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout.assignments import UNCOUNTED
 from edgefleet_server.rollout.commands import retry, steer, undo
 from edgefleet_server.rollout.commands.undo import Undo
+from edgefleet_server.rollout.controller.executor import Executor, event_of
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
-from edgefleet_server.rollout.execution.executor import Executor, event_of
 from edgefleet_server.rollout.lint.cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, lint
 from edgefleet_server.rollout.lint.preview import PlanView, plan, with_findings
 from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import is_countable
-from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.bake import plan_regression
+from edgefleet_server.rollout.planner.completion import plan_regression
+from edgefleet_server.rollout.planner.stages import awaiting_approval, refuse_unless_approver
 from edgefleet_server.rollout.ports import RolloutFleet
-from edgefleet_server.rollout.preparation.loader import SnapshotLoader
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
-from edgefleet_server.rollout.preparation.population import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
 from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec, with_versions
-from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, IllegalTransitionError, RolloutEvent, step_rollout
+from edgefleet_server.rollout.state_machines import (
+    ROLLOUT_WALKS,
+    UNCOUNTED,
+    IllegalTransitionError,
+    RolloutEvent,
+    step_rollout,
+)
 from edgefleet_server.rollout.status.experiments import ExperimentReader
 from edgefleet_server.rollout.status.failures import FailureReader
 from edgefleet_server.rollout.status.finder import RolloutFinder
@@ -171,9 +175,9 @@ class RolloutService:
                 if is_going_back(session, one.other):
                     raise in_the_way(one, is_going_back=True)
             ids = [one.other.id for one in older]
-        said = f"superseded by a rollout of {spec.release} that {by} made"
+        message = f"superseded by a rollout of {spec.release} that {by} made"
         for rollout_id in ids:
-            self._steer(rollout_id, by, "supersede", lambda snap: steer.plan_supersede(snap, self.clock.now(), said))
+            self._steer(rollout_id, by, "supersede", lambda snap: steer.plan_supersede(snap, self.clock.now(), message))
 
     def _insert(
         self, session: Session, spec: Spec, ref: ReleaseRef, salt: str, by: str, *, behind: Sequence[str]
@@ -222,8 +226,8 @@ class RolloutService:
     ) -> PlanView:
         """Return a plan that also says what the devices have to download. bundles: of the release, by profile."""
         going = [one for one in members if not one.pinned]
-        said = self.loader.reports([one.device for one in going], ReleaseRef.parse(spec.release).model)
-        held = {device: {one.active_sha256, one.previous_sha256} for device, one in said.items()}
+        message = self.loader.reports([one.device for one in going], ReleaseRef.parse(spec.release).model)
+        held = {device: {one.active_sha256, one.previous_sha256} for device, one in message.items()}
         return replace(made, cost=cost_of(going, by_stratum(bundles, going, ()), held))
 
     # ---- finding
@@ -248,33 +252,33 @@ class RolloutService:
 
     def reopen(self, rollout_id: str, by: str, code: str, reason: str, *, rollback: bool) -> None:
         """Say of a rollout that has finished that its release is bad; with `rollback` take it back too. Raises IllegalStateError."""
-        said, now = _said("reopened", by, reason), self.clock.now
+        message, now = _message("reopened", by, reason), self.clock.now
 
         def make(snapshot: Snapshot) -> Plan:
             if rollback:
-                return undo.plan_reopening(snapshot, now(), said, code)
-            return plan_regression(snapshot, now(), code, said)
+                return undo.plan_reopening(snapshot, now(), message, code)
+            return plan_regression(snapshot, now(), code, message)
 
         self._steer(rollout_id, by, "reopen", make, is_making=True)
 
     def pause(self, rollout_id: str, by: str, reason: str) -> None:
         """Stop offering; devices that have not begun their switch are stopped too. Raises IllegalStateError."""
-        said = _said("paused", by, reason)
-        self._steer(rollout_id, by, "pause", lambda snapshot: steer.plan_pause(snapshot, self.clock.now(), said))
+        message = _message("paused", by, reason)
+        self._steer(rollout_id, by, "pause", lambda snapshot: steer.plan_pause(snapshot, self.clock.now(), message))
 
     def resume(self, rollout_id: str, by: str, reason: str) -> None:
         """Go on after a pause. Raises IllegalStateError."""
-        said = _said("resumed", by, reason)
-        self._steer(rollout_id, by, "resume", lambda snapshot: steer.plan_resume(snapshot, self.clock.now(), said))
+        message = _message("resumed", by, reason)
+        self._steer(rollout_id, by, "resume", lambda snapshot: steer.plan_resume(snapshot, self.clock.now(), message))
 
     def abort(self, rollout_id: str, by: str, reason: str, *, rollback: bool) -> None:
         """End it for good; with `rollback` every device goes back to what it ran before. Raises IllegalStateError."""
-        said = _said("aborted", by, reason)
+        message = _message("aborted", by, reason)
         self._steer(
             rollout_id,
             by,
             "abort",
-            lambda snapshot: steer.plan_abort(snapshot, self.clock.now(), said, rollback=rollback),
+            lambda snapshot: steer.plan_abort(snapshot, self.clock.now(), message, rollback=rollback),
         )
 
     def promote(self, rollout_id: str, by: str, reason: str, stratum: str | None) -> None:
@@ -283,10 +287,10 @@ class RolloutService:
             raise ReasonNeededError(
                 "A stage passes on a person's word only with a reason.", next_step="Give one: --reason 'why'."
             )
-        said = _said("promoted", by, reason)
+        message = _message("promoted", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
-            made = steer.plan_promotion(snapshot, self.clock.now(), said, stratum)
+            made = steer.plan_promotion(snapshot, self.clock.now(), message, stratum)
             if not made.effects:
                 raise IllegalTransitionError("no stage is open")
             return made
@@ -300,7 +304,7 @@ class RolloutService:
         """
         if not reason.strip():
             raise ReasonNeededError("A stage is left out only with a reason.", next_step="Give one: --reason 'why'.")
-        said = _said("left out", caller.name, reason)
+        message = _message("left out", caller.name, reason)
 
         def make(snapshot: Snapshot) -> Plan:
             names = [one.name for one in snapshot.spec.stages]
@@ -308,8 +312,8 @@ class RolloutService:
                 raise IllegalTransitionError(f"its stages are {', '.join(names)}")
             wanted = snapshot.spec.stages[names.index(stage)]
             if wanted.approval is not None:
-                approvals.refuse_unless_approver(wanted, caller)
-            made = steer.plan_skip(snapshot, self.clock.now(), said, names.index(stage), stratum)
+                refuse_unless_approver(wanted, caller)
+            made = steer.plan_skip(snapshot, self.clock.now(), message, names.index(stage), stratum)
             if not made.effects:
                 raise IllegalTransitionError(f"{stage} has opened, or is over")
             return made
@@ -318,10 +322,10 @@ class RolloutService:
 
     def retry(self, rollout_id: str, by: str, reason: str, choice: retry.Choice) -> None:
         """Give devices on which the release failed another try; see `commands.retry`. Raises IllegalStateError, ActiveExistsError."""
-        said = _said("retried", by, reason)
+        message = _message("retried", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
-            made = retry.plan_retry(snapshot, self.clock.now(), said, choice)
+            made = retry.plan_retry(snapshot, self.clock.now(), message, choice)
             if snapshot.state is RolloutState.FINISHED:
                 self._refuse_if_in_the_way(rollout_id, made)
             return made
@@ -344,55 +348,55 @@ class RolloutService:
         """
         only = self._resolve(name) if "@" in name else None
         model = only.model if only is not None else parse_model_name(name)
-        said = _said("undone", by, reason)
+        message = _message("undone", by, reason)
         with self._db.session() as session:
             store_rollouts.lock_making(session, model)
             found = self._undoer.look(session, model, only)
-            rollouts = [] if dry_run else self._carry_undo(session, found, by, said)
+            rollouts = [] if dry_run else self._carry_undo(session, found, by, message)
         if not dry_run:
             self.wake()
         return undo.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
 
-    def _carry_undo(self, session: Session, found: Undo, by: str, said: str) -> list[str]:
+    def _carry_undo(self, session: Session, found: Undo, by: str, message: str) -> list[str]:
         now = self.clock.now()
         done: list[str] = []
-        for rollout_id in steered(found.ways):
+        for rollout_id in steered(found.targets):
             row = store_rollouts.rollout(session, rollout_id, lock=True)
             row.fence += 1
             snapshot = self.loader.snapshot(session, row)
-            self.carrier.carry(session, row, snapshot, undo.plan_reopening(snapshot, now, said), actor=by, now=now)
+            self.carrier.carry(session, row, snapshot, undo.plan_reopening(snapshot, now, message), actor=by, now=now)
             done.append(row.id)
-        for release, ways in undo.adopted(found.ways):
+        for release, targets in undo.adopted(found.targets):
             spec = parse_spec(_undo_spec(release))
             row = self._insert(session, spec, ReleaseRef.parse(release), _new_salt(), by, behind=())
             row.fence += 1  # devices run its release: it is under way, and does not wait with those that begin
             snapshot = self.loader.snapshot(session, row)
-            made = undo.plan_adoption(snapshot, now, said, ways)
+            made = undo.plan_adoption(snapshot, now, message, targets)
             self.carrier.carry(session, row, snapshot, made, actor=by, now=now)
             done.append(row.id)
         return done
 
     def approve(self, rollout_id: str, caller: Principal, reason: str, stratum: str | None) -> None:
         """Let the stages that wait for it open. Raises NotApproverError, IllegalStateError."""
-        said = _said("approved", caller.name, reason)
-        self._answer(rollout_id, caller, "approve", stratum, said)
+        message = _message("approved", caller.name, reason)
+        self._answer(rollout_id, caller, "approve", stratum, message)
 
     def deny(self, rollout_id: str, caller: Principal, reason: str, stratum: str | None) -> None:
         """Refuse the stages that wait; see `control.plan_denial`. Raises NotApproverError, IllegalStateError."""
-        said = _said("denied", caller.name, reason)
-        self._answer(rollout_id, caller, "deny", stratum, said)
+        message = _message("denied", caller.name, reason)
+        self._answer(rollout_id, caller, "deny", stratum, message)
 
-    def _answer(self, rollout_id: str, caller: Principal, verb: str, stratum: str | None, said: str) -> None:
+    def _answer(self, rollout_id: str, caller: Principal, verb: str, stratum: str | None, message: str) -> None:
         def make(snapshot: Snapshot) -> Plan:
-            cells = approvals.waiting(snapshot.cells, stratum)
+            cells = awaiting_approval(snapshot.cells, stratum)
             if not cells or snapshot.state not in ROLLOUT_WALKS:
                 raise IllegalTransitionError("no stage waits for an approval")
             for cell in cells:
-                approvals.refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
+                refuse_unless_approver(snapshot.spec.stages[cell.stage], caller)
             now = self.clock.now()
             if verb == "deny":
-                return steer.plan_denial(snapshot, now, said, stratum)
-            return steer.plan_approval(snapshot, now, caller.name, said, stratum)
+                return steer.plan_denial(snapshot, now, message, stratum)
+            return steer.plan_approval(snapshot, now, caller.name, message, stratum)
 
         self._steer(rollout_id, caller.name, verb, make)
 
@@ -444,7 +448,7 @@ def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
     return Member(one.device, one.stratum, found.barred if found is not None else frozenset())
 
 
-def _said(what: str, by: str, reason: str) -> str:
+def _message(what: str, by: str, reason: str) -> str:
     return f"{what} by {by}: {reason.strip()}" if reason.strip() else f"{what} by {by}"
 
 

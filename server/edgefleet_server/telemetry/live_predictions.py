@@ -12,8 +12,8 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import PredictionLine
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.desired.content import LIFE
 from edgefleet_server.fleet.desired.documents import DesiredBook
-from edgefleet_server.fleet.desired.live_view import LIFE
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.model import PredictionsView, WatchView

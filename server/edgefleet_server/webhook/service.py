@@ -14,8 +14,7 @@ from typing import Final
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.db.commit_signal import CommitSignal
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import EventView
 from edgefleet_server.events.types import PING, is_chosen, is_pattern

@@ -14,7 +14,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.inventory import query_plan
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.selectors import grammar, resolve, sql
+from edgefleet_server.fleet.selectors import device_selector, grammar, sql
 from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetGroup, FleetLabel, FleetModelState
 from tests.server.fleet.house import START
@@ -107,7 +107,7 @@ def matched(selector: Selector) -> set[str]:
     """Return whom the selector matches by the rules, one device after another."""
     groups = {name: grammar.parse_selector(one) for name, one in GROUPS.items()}
     facts = [grammar.facts_of(one) for one in DEVICES]
-    return {one["id"] for one in facts if selector.matches(one, resolve.groups_of(one, groups))}
+    return {one["id"] for one in facts if selector.matches(one, device_selector.groups_of(one, groups))}
 
 
 @given(SELECTORS, st.booleans(), st.sampled_from([0, 10]))
@@ -115,10 +115,10 @@ def matched(selector: Selector) -> set[str]:
 def test_sql_finds_whom_the_rules_match(filled: Database, selector: Selector, by_id: bool, many: int) -> None:
     with filled.read() as session, pytest.MonkeyPatch.context() as patched:
         patched.setattr(query_plan, "MANY", many)
-        found = list(resolve.matching(session, selector))
-        condition = sql.matching(selector, resolve.asked_groups(session, selector))
+        found = list(device_selector.matching(session, selector))
+        condition = sql.matching(selector, device_selector.asked_groups(session, selector))
         counted = store.count_devices(session, condition)
-        probed = query_plan.plan_query(session, selector, resolve.asked_groups(session, selector), by_id=by_id)
+        probed = query_plan.plan_query(session, selector, device_selector.asked_groups(session, selector), by_id=by_id)
         ids = list(session.execute(probed.select(probed.own)).scalars())
         probed_count = query_plan.count(session, probed)
         near = select(col(FleetDevice.id), *probed.columns).subquery()

@@ -20,8 +20,8 @@ from edgefleet_server.fleet.errors import (
     GroupInUseError,
     GroupUnknownError,
 )
+from edgefleet_server.fleet.selectors.device_selector import groups_of
 from edgefleet_server.fleet.selectors.grammar import Operator, Requirement, Selector, parse_selector
-from edgefleet_server.fleet.selectors.resolve import groups_of
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import PROFILE, House
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import Phase
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report, RolloutState, Snapshot, StageRun
+from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Mode, profile_of
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS

@@ -11,8 +11,8 @@ from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.model import Assignment, Report, StageRun, StageState
+from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, CELL_DONE
 from tests.server.rollout.explored import HOUR, Ground, Node
 

@@ -10,8 +10,6 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.model import Advance, KeepWaiting
-from edgefleet_server.rollout.assignments import is_failure
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
@@ -26,7 +24,8 @@ from edgefleet_server.rollout.effects import (
     StageRunUpdated,
 )
 from edgefleet_server.rollout.model import Assignment, Bundle, Report, RolloutState, StageState, Strength
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
+from edgefleet_server.rollout.placement import rank
+from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
@@ -37,6 +36,7 @@ from edgefleet_server.rollout.state_machines import (
     ROLLOUT_TRANSITIONS,
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
+    is_failure,
 )
 from tests.server.rollout.explored import Document, Ground, Node
 

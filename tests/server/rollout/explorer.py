@@ -36,7 +36,7 @@ from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import RolloutState, Snapshot
 from edgefleet_server.rollout.planner.tick import explain, plan_tick
 from edgefleet_server.rollout.state_machines import IllegalTransitionError
-from edgefleet_server.rollout.status.blockers import rollout_waits
+from edgefleet_server.rollout.status.model import rollout_waits
 from edgefleet_sim import operator
 from tests.server.rollout.explored import HOUR, Document, Fleet, Ground, Node
 from tests.server.rollout.explored_devices import may_say

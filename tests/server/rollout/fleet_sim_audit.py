@@ -18,8 +18,8 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.tables import FleetEvent
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
 from edgefleet_server.rollout.analysis import replay
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
+from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.state_machines import (

@@ -21,7 +21,8 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.state_machines import IN_FLIGHT
-from edgefleet_server.rollout.store import assignments, claims, throttle
+from edgefleet_server.rollout.store import assignments, throttle
+from edgefleet_server.rollout.store import rollouts as rollout_store
 from tests.server.fleet.house import House
 from tests.server.rollout import lease_audit
 from tests.server.rollout.fleet_sim import SimDevice, World, make_world, stages
@@ -136,7 +137,9 @@ def _tick_all(engines: list[tuple[RolloutController, Database]], rollouts: list[
         with db.session() as session:
             others = [one for one in rollouts if one != mine]
             owner, now = f"replica of {mine}", world.clock.now()
-            claimed = claims.lease(claims.lock_due(session, owner, now, but=others, woken_but=()), owner, now)
+            claimed = rollout_store.lease(
+                rollout_store.lock_due(session, owner, now, but=others, woken_but=()), owner, now
+            )
         at_once.wait()
         for rollout, fence in claimed:
             engine._attempt(rollout, fence)  # what `tick` does with what it claimed, one after the other

@@ -14,7 +14,6 @@ from typing import Final
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.bucketing import cut_of, rank
 from edgefleet_server.rollout.effects import Plan, StageRunTransitioned
 from edgefleet_server.rollout.model import (
     Assignment,
@@ -26,6 +25,7 @@ from edgefleet_server.rollout.model import (
     StageRun,
     StageState,
 )
+from edgefleet_server.rollout.placement import cut_of, rank
 from edgefleet_server.rollout.spec.model import Promote, Size, Spec, StageSpec
 from edgefleet_server.rollout.state_machines import IN_FLIGHT
 

@@ -18,7 +18,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.fleet.selectors.grammar import parse_selector
-from edgefleet_server.rollout.analysis import decide, metrics, webhook_gates
+from edgefleet_server.rollout.analysis import decide, metrics, stage_gates
 from edgefleet_server.rollout.analysis.device_metrics import LATE
 from edgefleet_server.rollout.commands import steer
 from edgefleet_server.rollout.effects import Offer, Plan, Revert
@@ -34,9 +34,8 @@ from edgefleet_server.rollout.model import (
     StageState,
     Strength,
 )
-from edgefleet_server.rollout.planner import approvals
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
-from edgefleet_server.rollout.planner.stages import NO_CANARY, OPENED
+from edgefleet_server.rollout.planner.completion import NOT_BACK
+from edgefleet_server.rollout.planner.stages import DENIED, NO_CANARY, OPENED, UNANSWERED, awaiting_approval
 from edgefleet_server.rollout.spec.model import Mode, Spec, profile_of
 from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ROLLOUT_WALKS
 from tests.server.rollout.simulated_devices import Document, Kind, Scenario, SimulatedDevice, Surroundings, bundle_of
@@ -46,8 +45,8 @@ from tests.server.rollout.simulation import MAX_TICKS, Ended, World
 
 FAILS_UNOPENED: Final = frozenset(
     {
-        approvals.UNANSWERED,
-        approvals.DENIED,
+        UNANSWERED,
+        DENIED,
         NO_CANARY,
         decide.GUARD_CLASS,
         decide.GUARD_LOST,
@@ -56,7 +55,7 @@ FAILS_UNOPENED: Final = frozenset(
         decide.ABORT_EVIDENCE,
         decide.ABORT_POOLED,
         metrics.QUALITY_BREACH,
-        webhook_gates.GATE_ROLLBACK,
+        stage_gates.GATE_ROLLBACK,
     }
 )
 """The codes with which a stage is opened only to fail in the same plan, offered to nobody: a person said no or nothing, no other
@@ -192,7 +191,9 @@ class ShapedWorld(World):
         self.timeouts = 0
         super().__init__(spec, fleet, scenario)
         back = spec.rollback_to
-        self.way_back = {name: bundle_of("safe", profile_of(name)) for name in self.bundles} if "@" in back else {}
+        self.rollback_bundles = (
+            {name: bundle_of("safe", profile_of(name)) for name in self.bundles} if "@" in back else {}
+        )
 
     # ---- the fleet
 
@@ -227,7 +228,7 @@ class ShapedWorld(World):
         made = super().snapshot()
         is_walking = self.state in ROLLOUT_WALKS
         members = tuple(self.members.values()) if is_walking else ()
-        made = replace(made, members=members, way_back=self.way_back, reason=self.reason)
+        made = replace(made, members=members, rollback_bundles=self.rollback_bundles, reason=self.reason)
         return made if self._telemetry is None else replace(made, measured=self._telemetry.take(made, self.now))
 
     def _report(self, device: DeviceId) -> Report:
@@ -369,7 +370,7 @@ class ShapedWorld(World):
 
     def _ask_people(self) -> None:
         """Let somebody answer, later, whom the rollout has just asked."""
-        is_waiting = bool(approvals.waiting(self.cells.values()))
+        is_waiting = bool(awaiting_approval(self.cells.values()))
         if is_waiting and not self._is_asked:
             self._is_asked = True
             answer = next(self._people, "silence")
@@ -394,7 +395,7 @@ class ShapedWorld(World):
             yield from (
                 switched + self.spec.gates.quality.after + LATE for switched in switches if switched is not None
             )
-        for cell in approvals.waiting(self.cells.values()):
+        for cell in awaiting_approval(self.cells.values()):
             wanted = self.spec.stages[cell.stage].approval
             if cell.asked_at is not None and wanted is not None:
                 yield cell.asked_at + wanted.timeout

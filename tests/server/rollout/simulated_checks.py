@@ -11,9 +11,9 @@ from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.model import Advance, Rule
 from edgefleet_server.rollout.effects import DecisionMade, Plan, Revert
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState
+from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.intake import JOINER_SHARE
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_TRANSITIONS,
     IN_FLIGHT,

@@ -11,8 +11,7 @@ from itertools import count
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.rollout.bucketing import rank
-from edgefleet_server.rollout.execution.executor import BRAKED
+from edgefleet_server.rollout.controller.executor import BRAKED
 from edgefleet_server.rollout.model import (
     Assignment,
     Lease,
@@ -23,6 +22,7 @@ from edgefleet_server.rollout.model import (
     StageRun,
     StageState,
 )
+from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Spec
 from tests.server.rollout.simulated_devices import TICK, Document, Scenario, SimulatedDevice, bundle_of
 

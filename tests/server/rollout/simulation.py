@@ -21,15 +21,13 @@ from typing import Final
 from edgefleet_protocol.ids import ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
-from edgefleet_server.rollout.assignments import soak_end
+from edgefleet_server.rollout.admission import TAKE_UP, room_at
 from edgefleet_server.rollout.commands import steer
 from edgefleet_server.rollout.model import RolloutState, Snapshot, StageRun
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.maintenance_windows import opening
 from edgefleet_server.rollout.spec.model import Spec
-from edgefleet_server.rollout.state_machines import CELL_OPEN
-from edgefleet_server.rollout.throttle.leases import TAKE_UP
-from edgefleet_server.rollout.throttle.ramp import room_at
+from edgefleet_server.rollout.state_machines import CELL_OPEN, soak_end
 from tests.server.rollout.simulated_devices import TICK, Scenario, bundle_of
 from tests.server.rollout.simulated_state import START
 from tests.server.rollout.simulated_store import SimulatedStore

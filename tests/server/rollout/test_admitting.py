@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_server.rollout import admission
+from edgefleet_server.rollout.admission import AdmissionControl
 from edgefleet_server.rollout.effects import BandwidthBooked, LeaseTaken
 from edgefleet_server.rollout.model import (
     Assignment,
@@ -27,8 +29,6 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.spec.model import Limits
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.throttle import leases
-from edgefleet_server.rollout.throttle.admission import AdmissionControl
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 PROFILE = ProfileName("rpi")
@@ -141,13 +141,13 @@ def test_a_line_never_carries_more_than_its_bandwidth(bits: int, looks: list[tup
     began: list[tuple[datetime, int]] = []
     for waited_ms, length in looks:
         now += timedelta(milliseconds=waited_ms)
-        while leases.line_is_free(limits, until, now) and len(began) < 200:
-            until = leases.booked(limits, until, length, now)
+        while admission.line_is_free(limits, until, now) and len(began) < 200:
+            until = admission.booked(limits, until, length, now)
             began.append((now, length))
     largest = max(length for _, length in looks)
     for place, (start, _) in enumerate(began):
         for end, _ in began[place:]:
-            span_s = (end - start + leases.AHEAD).total_seconds()
+            span_s = (end - start + admission.AHEAD).total_seconds()
             sent = sum(length for at, length in began[place:] if at <= end)
             assert sent <= bits * span_s / 8 + largest + 1
 
@@ -196,7 +196,7 @@ def assigned(state: AssignmentState, **fields: Any) -> Assignment:
         (assigned(_S.ELIGIBLE), Report(is_online=True, reported_gen=6), True),
         (assigned(_S.ELIGIBLE), Report(is_online=True, reported_gen=8), False),
         (assigned(_S.ELIGIBLE), Report(is_online=False, reported_gen=7), False),
-        (assigned(_S.ELIGIBLE, entered_at=NOW - leases.SETTLE), Report(is_online=True, reported_gen=7), False),
+        (assigned(_S.ELIGIBLE, entered_at=NOW - admission.SETTLE), Report(is_online=True, reported_gen=7), False),
         (
             assigned(_S.FAILED),
             Report(True, Phase.FAILED, "", "", DIGEST, 1, 7, ErrorClass.GOLDEN, is_online=True),
@@ -215,4 +215,4 @@ def assigned(state: AssignmentState, **fields: Any) -> Assignment:
     ],
 )  # fmt: skip
 def test_until_when_a_lease_is_held(a: Assignment | None, report: Report | None, holds: bool) -> None:
-    assert leases.holds(a, report, DIGEST, NOW) is holds
+    assert admission.holds(a, report, DIGEST, NOW) is holds

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.analysis.decide import decide
-from edgefleet_server.rollout.analysis.early_failure import DOUBT, LEAST, doubt
+from edgefleet_server.rollout.analysis.decide import DOUBT, LEAST_FAILED, decide, doubt
 from edgefleet_server.rollout.analysis.model import Counts, Facts, RollBack, Rule
 from edgefleet_server.rollout.effects import Offer, RolloutTransitioned
 from edgefleet_server.rollout.model import Assignment, Member, RolloutState, Snapshot, StageRun, StageState
@@ -76,5 +75,5 @@ def test_when_nobody_is_under_way_any_more_a_doubt_is_a_verdict(failed: int, hea
         soaking=soaking, pooled_exposed=exposed, pooled_failed=failed, rule=Rule.EVIDENCE,
     )  # fmt: skip
     if doubt(facts):
-        assert failed >= LEAST
+        assert failed >= LEAST_FAILED
         assert isinstance(decide(facts), RollBack)

@@ -9,9 +9,8 @@ from sqlmodel import Session
 
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.rollout.controller.controller import RolloutController
-from edgefleet_server.rollout.store import claims
 from edgefleet_server.rollout.store import rollouts as store_rollouts
-from edgefleet_server.rollout.store.claims import LEASE
+from edgefleet_server.rollout.store.rollouts import CLAIM_BATCH, LEASE, lease, lock_due
 from edgefleet_server.rollout.store.tables import Rollout
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, SMALL, Habit, World, stages
@@ -214,7 +213,7 @@ def test_engines_that_race_for_one_rollout_leave_one_chain_of_events(any_world: 
 
 def claim(session: Session, owner: str, now: datetime) -> list[tuple[str, int]]:
     """Take what is due as a tick does that only then begins to look."""
-    return claims.lease(claims.lock_due(session, owner, now), owner, now)
+    return lease(lock_due(session, owner, now), owner, now)
 
 
 def test_a_lease_of_a_dead_engine_is_taken_over_when_it_has_run_out(any_world: World) -> None:
@@ -289,7 +288,7 @@ def test_a_rollout_that_cannot_be_read_does_not_stop_the_others(world: World, da
 
 
 def test_more_rollouts_than_one_claim_takes_are_all_ticked(world: World) -> None:
-    rollouts = sites(world, *(f"s{index}" for index in range(claims.CLAIM_BATCH + 2)))
+    rollouts = sites(world, *(f"s{index}" for index in range(CLAIM_BATCH + 2)))
     assert world.engine.tick() == len(rollouts)
     assert world.engine.tick() == 0
     world.clock.turn(seconds=2)
@@ -308,11 +307,11 @@ def test_what_has_begun_does_not_wait_for_what_begins(any_world: World) -> None:
         world.clock.turn(seconds=1)
     with world.house.db.session() as session:
         now = world.clock.now()
-        first = [row.id for row in claims.lock_due(session, "main", now)]
+        first = [row.id for row in lock_due(session, "main", now)]
         assert (set(first[:8]) < set(begun), first[8:]) == (True, fresh[:1])
-        second = [row.id for row in claims.lock_due(session, "main", now, but=first)]
+        second = [row.id for row in lock_due(session, "main", now, but=first)]
         assert ({*first[:8], second[0]}, second[1:]) == (set(begun), fresh[1:8])
-        third = claims.lock_due(session, "main", now, but=[*first, *second])
+        third = lock_due(session, "main", now, but=[*first, *second])
         assert [row.id for row in third] == fresh[8:]
     assert world.engine.tick() == 18
     assert all(world.states(one) == {"offered": 1} for one in fresh)
@@ -325,9 +324,9 @@ def test_who_is_woken_before_its_time_waits_for_those_whose_time_has_come(any_wo
     world.enrol(1, site="d")
     fresh = world.create(selector="site=d", stages=stages("100%"))
     with world.house.db.session() as session:
-        woken = [row.id for row in claims.lock_due(session, "main", world.clock.now(), woken_but=())]
+        woken = [row.id for row in lock_due(session, "main", world.clock.now(), woken_but=())]
         assert (woken[0], set(woken[1:])) == (fresh, set(begun))
-        assert [row.id for row in claims.lock_due(session, "main", world.clock.now())] == [fresh]
+        assert [row.id for row in lock_due(session, "main", world.clock.now())] == [fresh]
 
 
 def test_a_tick_that_took_its_turn_leaves_the_rest_of_the_round_to_the_next(
@@ -438,7 +437,7 @@ def test_a_release_that_is_taken_back_by_name_does_not_wait_with_those_that_begi
     world.clock.turn(seconds=1)
     (back,) = world.service.undo(f"{MODEL}@1.0.0", "ann", "bad", dry_run=False).rollouts
     with world.house.db.session() as session:
-        first, *others = [row.id for row in claims.lock_due(session, "main", world.clock.now())]
+        first, *others = [row.id for row in lock_due(session, "main", world.clock.now())]
     assert (first, len(others), set(others) < set(fresh)) == (back, 7, True)
 
 

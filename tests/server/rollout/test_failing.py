@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import insert
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.assignments import stands_failed
 from edgefleet_server.rollout.model import OFFLINE
+from edgefleet_server.rollout.state_machines import stands_failed
 from edgefleet_server.rollout.status.failures import FailureReader
 from edgefleet_server.rollout.store import assignments
 from edgefleet_server.rollout.store.tables import RolloutAssignment

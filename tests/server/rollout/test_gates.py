@@ -24,8 +24,8 @@ from edgefleet_server.rollout.analysis.model import (
     Pause,
     RollBack,
 )
-from edgefleet_server.rollout.analysis.webhook_gates import asks_for_rollback
-from edgefleet_server.rollout.controller.webhook_caller import GateCaller
+from edgefleet_server.rollout.analysis.stage_gates import asks_for_rollback
+from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.spec.model import GateKind, OnFail
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec
@@ -44,7 +44,8 @@ class Gates:
         self.got = got
         self.says: Answer = 403
         poster = HttpPoster(parse_networks(LOOPBACK), SystemClock())
-        self.caller = GateCaller(world.house.db, parts_of(world.house).rollout, poster, "main")
+        rollouts = parts_of(world.house).rollout
+        self.caller = GateCaller(world.house.db, rollouts.clock, rollouts.wake, poster, "main")
 
     def start(self, *gates: dict[str, Any], soak: str = "0s", **fields: Any) -> str:
         """Start a rollout with two stages, of which the second has these gates."""

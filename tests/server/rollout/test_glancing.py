@@ -101,7 +101,7 @@ def test_who_cannot_be_glanced_at_is_looked_at_alone(any_world: World, monkeypat
     world = any_world
     rollout = resting(world)
     with monkeypatch.context() as patch:
-        patch.setattr("edgefleet_server.rollout.controller.workqueue.plan_tick", lambda *_: 1 / 0)
+        patch.setattr("edgefleet_server.rollout.controller.controller.plan_tick", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             look(world)
     fence = row_of(world, rollout).fence

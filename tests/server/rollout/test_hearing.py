@@ -10,12 +10,17 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.assignments import is_failure
 from edgefleet_server.rollout.effects import AssignmentTransitioned
 from edgefleet_server.rollout.model import Assignment, Report
 from edgefleet_server.rollout.planner.observe import Steps, Terms, observe
 from edgefleet_server.rollout.spec.model import DeviceTerms
-from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, ASSIGNMENT_TRANSITIONS, CHAIN, FAILED_STATES
+from edgefleet_server.rollout.state_machines import (
+    ASSIGNMENT_FINAL,
+    ASSIGNMENT_TRANSITIONS,
+    CHAIN,
+    FAILED_STATES,
+    is_failure,
+)
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64

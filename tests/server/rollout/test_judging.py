@@ -16,13 +16,12 @@ from edgefleet_server.rollout.analysis import metrics as analysis_metrics
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Facts
-from edgefleet_server.rollout.bucketing import cut_of, rank
 from edgefleet_server.rollout.effects import DecisionMade
 from edgefleet_server.rollout.lint.findings import lint
 from edgefleet_server.rollout.lint.preview import plan
 from edgefleet_server.rollout.lint.quality_findings import flaws
 from edgefleet_server.rollout.model import Assignment, DeviceQuality, Member, Snapshot, Span, StageRun, StageState
-from edgefleet_server.rollout.placement import is_countable
+from edgefleet_server.rollout.placement import cut_of, is_countable, rank
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.preparation.metric_collector import AT_ONCE, CANDIDATES, LOOKS, MetricCollector
 from edgefleet_server.rollout.spec.model import Metric, Spec, StageGate

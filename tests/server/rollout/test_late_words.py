@@ -21,7 +21,7 @@ from edgefleet_server.rollout.model import (
     StageRun,
     StageState,
 )
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
+from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.tick import plan_tick
 from tests.server.rollout import planner_gaps
 from tests.server.rollout.explored import HOUR, START, Document, Fleet, Node

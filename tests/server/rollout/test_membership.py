@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_server.rollout.bucketing import count_below, cut_of, devices_of, rank, shares
 from edgefleet_server.rollout.model import FULL_CUT
+from edgefleet_server.rollout.placement import count_below, cut_of, devices_of, rank, shares
 from edgefleet_server.rollout.spec.model import Size
 from tests.server.rollout.simulated_state import stage_of
 

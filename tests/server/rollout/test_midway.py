@@ -7,8 +7,8 @@ import pytest
 from sqlmodel import Session
 
 from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Snapshot
+from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.store import rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 from tests.server.fleet.house import PROFILE

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.rollout.analysis.early_failure import DOUBT
+from edgefleet_server.rollout.admission import DOWNLOADS, RATE
+from edgefleet_server.rollout.analysis.decide import DOUBT
 from edgefleet_server.rollout.effects import Blocked, Offer, Plan, StepReport
 from edgefleet_server.rollout.model import Member, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner import blockers, offers
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.tick import STEPS, explain, plan_tick
-from edgefleet_server.rollout.throttle.admission import DOWNLOADS, RATE
 from tests.server.rollout import test_doubting as doubting
 from tests.server.rollout.explored import START
 from tests.server.rollout.test_admitting import NOW, PROFILE, Store, snapshot_of

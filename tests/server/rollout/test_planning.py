@@ -16,14 +16,13 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.analysis.facts import devices_needed
 from edgefleet_server.rollout.analysis.model import Rule
-from edgefleet_server.rollout.analysis.promotion_rule import devices_needed
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.errors import BadSpecError
 from edgefleet_server.rollout.lint.findings import lint
 from edgefleet_server.rollout.lint.preview import MAX_DEVICES_SHOWN, PlanView, plan
 from edgefleet_server.rollout.model import FULL_CUT, Bundle, Member
-from edgefleet_server.rollout.placement import is_countable
+from edgefleet_server.rollout.placement import is_countable, rank
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.house.tree import ROOT

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.rollout.controller.batches import portions
+from edgefleet_server.rollout.controller.executor import Executor
 from edgefleet_server.rollout.effects import AssignmentCreated, AssignmentTransitioned, Offer, Plan, RampWindowUpdated
-from edgefleet_server.rollout.execution.batches import portions
-from edgefleet_server.rollout.execution.executor import Executor
 from edgefleet_server.rollout.planner.tick import plan_tick
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import World, make_world

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgefleet_server.rollout.analysis.facts import rule_in
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.power import BAD_PCT, FOLLOWED, chance_to_stop, devices_to_stop, stratum_power
-from edgefleet_server.rollout.analysis.promotion_rule import rule_in
 from edgefleet_server.rollout.failure_ratio import log_e_abort, threshold
 from edgefleet_server.rollout.spec.model import InstallGate
 from edgefleet_server.rollout.spec.parser import parse_spec

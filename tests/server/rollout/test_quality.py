@@ -172,7 +172,7 @@ def test_a_value_is_told_in_the_unit_of_its_bound(metric: QualityMetric, value: 
         step=scale.step,
         bins=[],
     )
-    assert analysis_metrics.told(one, value) == words
+    assert analysis_metrics.text_of_value(one, value) == words
 
 
 @pytest.mark.parametrize("value", [0.5, 2.0])

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgefleet_server.rollout.admission import MINUTE, counted, minute_at, next_rate, room, room_at
 from edgefleet_server.rollout.model import RampWindow
 from edgefleet_server.rollout.spec.model import Rate
-from edgefleet_server.rollout.throttle.ramp import MINUTE, counted, minute_at, next_rate, room, room_at
 
 START = datetime(2026, 11, 25, tzinfo=UTC)
 RATES = st.builds(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgefleet_server.rollout.preparation import loader as preparation_loader
-from edgefleet_server.rollout.preparation.cache import MOST_KEPT, CachedReports, SnapshotCache
+from edgefleet_server.rollout.preparation.loader import MOST_KEPT, CachedReports, SnapshotCache
 from edgefleet_server.rollout.store import assignments, rollouts
 from tests.server.fleet.house import TurnedClock
 from tests.server.rollout.explored import START
@@ -47,7 +46,7 @@ def test_members_are_good_for_nine_times_what_matching_took() -> None:
 
 
 def test_a_look_finds_what_is_stored_whoever_wrote_it(any_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation_loader, "LARGE", 1)
+    monkeypatch.setattr("edgefleet_server.rollout.preparation.loader.LARGE", 1)
     any_world.enrol(6)
     any_world.settle("1.0.0")
     any_world.release("1.1.0")

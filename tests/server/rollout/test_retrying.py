@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import HELD_CODE, TRANSIENT, AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.model import Assignment, Report
-from edgefleet_server.rollout.planner.auto_retry import RetryOutcome, backoff, may_retry, sequel
+from edgefleet_server.rollout.planner.recall import RetryOutcome, backoff, may_retry, sequel
 from edgefleet_server.rollout.spec.model import Retries
 from edgefleet_server.rollout.state_machines import UNSWITCHED
 

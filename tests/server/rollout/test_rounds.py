@@ -1,6 +1,6 @@
 """One round over the rollouts that are due: who rests in it."""
 
-from edgefleet_server.rollout.controller.workqueue import REST_S, WorkQueue
+from edgefleet_server.rollout.controller.controller import REST_S, WorkQueue
 
 
 def test_who_was_looked_at_rests_a_while() -> None:

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from edgefleet_server.rollout.analysis import decide as analysis_decide
-from edgefleet_server.rollout.analysis import promotion_rule
 from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for
 from edgefleet_server.rollout.analysis.model import (
     SMALL_STRATUM,
     Advance,
@@ -21,7 +21,6 @@ from edgefleet_server.rollout.analysis.model import (
     RollBack,
     Rule,
 )
-from edgefleet_server.rollout.analysis.promotion_rule import rule_for
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold
 from edgefleet_server.rollout.model import Strength, VerdictKind
@@ -432,13 +431,13 @@ def test_the_rule_of_a_stage_follows_the_spec_and_the_size(promote: Promote, pop
 
 def test_a_stricter_gate_needs_a_larger_stratum_for_evidence() -> None:
     strict = InstallGate(promote_below=0.01)
-    assert promotion_rule.devices_needed(Rule.EVIDENCE, 1000, strict) == 377
+    assert devices_needed(Rule.EVIDENCE, 1000, strict) == 377
     assert rule_for(Promote.AUTO, 376, strict) is Rule.ALL_HEALTHY
     assert rule_for(Promote.AUTO, 377, strict) is Rule.EVIDENCE
     impossible = InstallGate(promote_below=1e-9)
-    assert promotion_rule.devices_needed(Rule.EVIDENCE, 10**6, impossible) == math.inf
+    assert devices_needed(Rule.EVIDENCE, 10**6, impossible) == math.inf
     assert rule_for(Promote.AUTO, 10**6, impossible) is Rule.ALL_HEALTHY
-    assert [promotion_rule.devices_needed(Rule.ALL_HEALTHY, n, GATE) for n in (1, 2, 50)] == [1, 2, 2]
+    assert [devices_needed(Rule.ALL_HEALTHY, n, GATE) for n in (1, 2, 50)] == [1, 2, 2]
 
 
 # ---- stored decisions
@@ -496,4 +495,4 @@ def test_facts_that_are_none_are_refused() -> None:
 
 
 def test_small_strata_are_what_the_evidence_cannot_reach() -> None:
-    assert promotion_rule.devices_needed(Rule.EVIDENCE, 10, GATE) == SMALL_STRATUM
+    assert devices_needed(Rule.EVIDENCE, 10, GATE) == SMALL_STRATUM

@@ -17,13 +17,12 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.rollout.analysis import decide
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Advance, Counts, Rule
-from edgefleet_server.rollout.assignments import class_of, is_failure
 from edgefleet_server.rollout.commands.retry import OF_THE_MOMENT, Choice, plan_retry
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Revert, RolloutTransitioned
 from edgefleet_server.rollout.errors import ActiveExistsError, IllegalStateError
 from edgefleet_server.rollout.model import Assignment, Member, Report, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.state_machines import FAILED_STATES, IllegalTransitionError
+from edgefleet_server.rollout.state_machines import FAILED_STATES, IllegalTransitionError, class_of, is_failure
 from edgefleet_server.rollout.store import rollouts
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, World, stages

@@ -276,7 +276,9 @@ def test_a_named_release_is_what_devices_go_back_to() -> None:
     made.run()
     exposed = [one for one in made.assignments.values() if one.state is AssignmentState.ROLLED_BACK and one.switched_at]
     assert exposed
-    assert {made.documents[one.device].active for one in exposed} == {made.way_back[made.by_rank("rpi")[0].stratum]}
+    assert {made.documents[one.device].active for one in exposed} == {
+        made.rollback_bundles[made.by_rank("rpi")[0].stratum]
+    }
 
 
 # ---- the queue

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.model import Assignment, RolloutState, StageState, Strength
-from edgefleet_server.rollout.planner.rollback import NOT_BACK
+from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
 from tests.server.rollout.corpus import Case, accepted

@@ -15,12 +15,12 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import SPREAD_CODE, AssignmentState
 from edgefleet_protocol.verify import verify_envelope
 from edgefleet_server.fleet.desired.model import SignedDesired
+from edgefleet_server.rollout.admission import PER_S, RECENT, SMALL, spread_offers, within_s
 from edgefleet_server.rollout.effects import Effect, Offer, Revert
 from edgefleet_server.rollout.model import Assignment
 from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.throttle.jitter import PER_S, RECENT, SMALL, spread_offers, within_s
 from tests.server.rollout.explored import START
 from tests.server.rollout.fleet_sim import SimDevice, World
 from tests.server.rollout.test_batches import snapshot_of

@@ -22,7 +22,7 @@ from edgefleet_server.rollout.model import (
     Strength,
     VerdictKind,
 )
-from edgefleet_server.rollout.planner.bake import LOOK_AT_HUGE
+from edgefleet_server.rollout.planner.completion import LOOK_AT_HUGE
 from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.model import (

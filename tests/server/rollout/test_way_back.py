@@ -21,8 +21,8 @@ from edgefleet_server.rollout.model import (
     StageState,
     Whereabouts,
 )
+from edgefleet_server.rollout.planner.completion import BACK_FACTOR
 from edgefleet_server.rollout.planner.document_state import BATCH, BATCH_SHARE
-from edgefleet_server.rollout.planner.rollback import BACK_FACTOR
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
 

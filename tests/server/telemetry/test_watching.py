@@ -14,7 +14,7 @@ from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_protocol.messages import PredictionLine, Watched
 from edgefleet_server.access.model import Role
-from edgefleet_server.fleet.desired.live_view import LIFE, is_renewal_due, still_watched, watched, watched_until
+from edgefleet_server.fleet.desired.content import LIFE, is_renewal_due, still_watched, watched, watched_until
 from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.fleet.errors import DeviceRevokedError, DeviceUnknownError
 from edgefleet_server.telemetry.live_predictions import LivePredictions

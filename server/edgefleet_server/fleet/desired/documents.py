@@ -33,8 +33,16 @@ from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.desired.candidate import CandidateRequest, Written, with_candidate
 from edgefleet_server.fleet.desired.capture_key import capture_request, remember_key
-from edgefleet_server.fleet.desired.content import Content, Contents, DocumentParts, Texts, content_of
-from edgefleet_server.fleet.desired.live_view import is_renewal_due, watched, watched_until
+from edgefleet_server.fleet.desired.content import (
+    Content,
+    Contents,
+    DocumentParts,
+    Texts,
+    content_of,
+    is_renewal_due,
+    watched,
+    watched_until,
+)
 from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.tables import FleetDesired

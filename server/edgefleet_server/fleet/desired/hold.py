@@ -18,8 +18,7 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Hold, encode_hold
-from edgefleet_server.db.commit_signal import CommitSignal
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.tables import FleetHold
 from edgefleet_server.signing.service import SigningService

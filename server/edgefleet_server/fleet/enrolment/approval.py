@@ -25,7 +25,7 @@ from edgefleet_server.fleet.enrolment import store as enrolment_store
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.pending_devices import PendingState, state_of
 from edgefleet_server.fleet.errors import BadChoiceError, ClaimUsedUpError
-from edgefleet_server.fleet.selectors import grammar, resolve
+from edgefleet_server.fleet.selectors import device_selector, grammar
 from edgefleet_server.fleet.tables import FleetPending
 
 BATCH: Final = 50
@@ -218,13 +218,13 @@ def _over(row: FleetPending, state: PendingState) -> Undecided | None:
 def _matcher(session: Session, selector: str) -> Callable[[tuple[FleetPending, Mapping[str, str]]], bool]:
     """Return whether a selector matches a key with the labels of its claim. Raises BadSelectorError."""
     parsed = grammar.parse_selector(selector)
-    groups = resolve.asked_groups(session, parsed)
+    groups = device_selector.asked_groups(session, parsed)
 
     def matches(one: tuple[FleetPending, Mapping[str, str]]) -> bool:
         row, labels = one
         facts = {key: value for key, value in labels.items() if not grammar.is_reserved(key)}
         facts |= {"id": row.id, "profile": row.profile, "arch": str(row.facts.get("arch", "")), "status": row.state}
-        return parsed.matches(facts, resolve.groups_of(facts, groups))
+        return parsed.matches(facts, device_selector.groups_of(facts, groups))
 
     return matches
 

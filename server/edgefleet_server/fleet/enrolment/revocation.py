@@ -6,8 +6,7 @@ from sqlalchemy import event
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.db.commit_signal import CommitSignal
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store

@@ -29,7 +29,7 @@ from edgefleet_server.fleet.inventory import store as inventory_store
 from edgefleet_server.fleet.inventory.query_plan import NEAR, QueryPlan
 from edgefleet_server.fleet.inventory.views import DeviceView, device_views
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.fleet.selectors import grammar, resolve, sql
+from edgefleet_server.fleet.selectors import device_selector, grammar, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MOST_COUNTED: Final = query_plan.MANY
@@ -215,7 +215,7 @@ class DeviceLister:
     def _look(
         self, session: Session, selector: grammar.Selector, text: str, *more: ColumnElement[bool], by_id: bool = True
     ) -> QueryPlan:
-        groups = resolve.asked_groups(session, selector)
+        groups = device_selector.asked_groups(session, selector)
         return query_plan.plan_query(session, selector, groups, more, text=text, by_id=by_id)
 
     def _total(self, session: Session, found: QueryPlan, query: DeviceQuery) -> int:

@@ -22,7 +22,7 @@ from edgefleet_server.fleet.errors import (
     GroupUnknownError,
 )
 from edgefleet_server.fleet.model import DeviceStatus, Group
-from edgefleet_server.fleet.selectors import grammar, resolve, sql
+from edgefleet_server.fleet.selectors import device_selector, grammar, sql
 from edgefleet_server.fleet.tables import FleetGroup
 
 Guard = Callable[[str], str | None]
@@ -121,7 +121,7 @@ class GroupBook:
         with self._db.session() as session:
             there = group_store.share_groups(session, names)
             if there != names:
-                resolve.check_known(names, {row.name: row for row in group_store.groups(session)})
+                device_selector.check_known(names, {row.name: row for row in group_store.groups(session)})
 
 
 def _plain_selector(name: str, selector: str) -> grammar.Selector:

@@ -18,7 +18,7 @@ from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.errors import BadLabelError
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.fleet.selectors import grammar, resolve
+from edgefleet_server.fleet.selectors import device_selector, grammar
 from edgefleet_server.fleet.tables import FleetDevice
 
 SAMPLE: Final = 20
@@ -75,12 +75,14 @@ class DeviceEdits:
         parsed = grammar.parse_selector(selector)
         scope = self._db.read() if dry_run else self._db.session()
         with scope as session:
-            matched = [one.id for one in resolve.matching(session, parsed) if one.status is not DeviceStatus.REVOKED]
+            matched = [
+                one.id for one in device_selector.matching(session, parsed) if one.status is not DeviceStatus.REVOKED
+            ]
             if not dry_run and len(matched) <= store.IN_CHUNK:
                 store.lock_live(session, matched)
             elif not dry_run:
                 store.lock_devices(session)
-            changed = list(_changed(resolve.labels_of(session, matched), labels))
+            changed = list(_changed(device_selector.labels_of(session, matched), labels))
             if not dry_run:
                 _write(session, changed)
         return LabelChange(len(matched), len(changed), dry_run, [device for device, _ in changed[:SAMPLE]])

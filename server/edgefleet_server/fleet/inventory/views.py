@@ -22,7 +22,7 @@ from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.inventory import store as inventory_store
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.reported import store as reported_store
-from edgefleet_server.fleet.selectors import grammar, resolve
+from edgefleet_server.fleet.selectors import device_selector, grammar
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 from edgefleet_server.telemetry_views import Latest
 
@@ -224,7 +224,10 @@ class FleetReader:
 
 def device_views(session: Session, rows: Sequence[Any]) -> list[DeviceView]:
     """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `store.shown_devices`."""
-    states, groups = inventory_store.shown_states(session, [row.id for row in rows]), resolve.all_groups(session)
+    states, groups = (
+        inventory_store.shown_states(session, [row.id for row in rows]),
+        device_selector.all_groups(session),
+    )
     return [_device_view(row, states.get(row.id, ()), groups) for row in rows]
 
 
@@ -259,7 +262,7 @@ def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, grammar.S
         reported_gen=row.reported_gen,
         refused=refused,
         models=[_reported_model(state, reported_model.get(state.model, {})) for state in states],
-        groups=sorted(resolve.groups_of(_facts(row, status, states), groups)) if groups else (),
+        groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
     )
 
 

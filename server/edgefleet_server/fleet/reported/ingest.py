@@ -22,8 +22,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, parse_target_path
 from edgefleet_protocol.messages import Event, ModelState, Presence, State, assignment_of
 from edgefleet_protocol.verify import OldGenerationError
-from edgefleet_server.db.commit_signal import CommitSignal
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store

@@ -12,7 +12,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.fleet.selectors import resolve, sql
+from edgefleet_server.fleet.selectors import device_selector, sql
 from edgefleet_server.fleet.selectors.grammar import Selector, parse_selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel
 
@@ -47,7 +47,7 @@ NOTHING_SHARED: Final = Shared(0, DeviceId(""))
 
 def count_matching(session: Session, selector: Selector, labels: Sequence[str] = ()) -> list[DeviceCount]:
     """Return how many devices match, by profile and by the values of `labels`. Raises BadSelectorError for an unknown group."""
-    matches = sql.matching(selector, resolve.asked_groups(session, selector))
+    matches = sql.matching(selector, device_selector.asked_groups(session, selector))
     columns: dict[str, Any] = {key: aliased(FleetLabel) for key in labels}
     keys = [col(FleetDevice.profile), *(row.value for row in columns.values())]
     statement = select(*keys, func.count()).select_from(FleetDevice)
@@ -86,4 +86,4 @@ def _holds(session: Session, crowd: DeviceSet) -> ColumnElement[bool]:
     if crowd.ids is not None:
         return col(FleetDevice.id).in_(crowd.ids)
     selector = parse_selector(crowd.selector)
-    return sql.matching(selector, resolve.asked_groups(session, selector))
+    return sql.matching(selector, device_selector.asked_groups(session, selector))

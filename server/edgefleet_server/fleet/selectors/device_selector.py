@@ -1,12 +1,76 @@
-"""The devices that a selector matches, and which devices are live."""
+"""Which devices a selector matches, groups included, and which are live. Views, groups and rollouts all ask it.
 
-from collections.abc import Collection, Mapping, Sequence
+A group is a named selector, so membership is computed, never stored. Only groups that the selector asks for are looked at:
+those it names, or all when it asks whether a device is in any. The database finds the devices (`sql`); `grammar` says the
+same of one device at hand.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
+from edgefleet_server.fleet import store as group_store
+from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
-from edgefleet_server.fleet.selectors import grammar, resolve
+from edgefleet_server.fleet.selectors import grammar, sql
+from edgefleet_server.fleet.tables import FleetDevice
+
+MAX_NAMED = 20
+
+
+def matching(session: Session, selector: grammar.Selector) -> Iterator[DeviceFacts]:
+    """Yield the devices that a selector matches, in order of id. Raises BadSelectorError for an unknown group."""
+    groups = asked_groups(session, selector)
+    with_models = selector.asks_for_models() or any(group.asks_for_models() for group in groups.values())
+    for device in group_store.facts(session, sql.matching(selector, groups), with_models=with_models):
+        inside = groups_of(grammar.facts_of(device), groups) if groups else frozenset()
+        yield replace(device, groups=inside) if inside else device
+
+
+def labels_of(session: Session, ids: Sequence[DeviceId]) -> Iterator[tuple[DeviceId, Mapping[str, str]]]:
+    """Yield these devices with their labels; unknown ones are left out."""
+    for start in range(0, len(ids), group_store.IN_CHUNK):
+        chosen = col(FleetDevice.id).in_(ids[start : start + group_store.IN_CHUNK])
+        for device, labels in session.execute(select(col(FleetDevice.id), col(FleetDevice.labels)).where(chosen)):
+            yield DeviceId(device), labels
+
+
+def groups_of(facts: Mapping[str, str], groups: Mapping[str, grammar.Selector]) -> frozenset[str]:
+    """Return which of these groups a device with these facts is in."""
+    return frozenset(name for name, selector in groups.items() if selector.matches(facts))
+
+
+def all_groups(session: Session) -> dict[str, grammar.Selector]:
+    """Return every group's selector, by name."""
+    return {row.name: grammar.parse_selector(row.selector) for row in group_store.groups(session)}
+
+
+def asked_groups(session: Session, selector: grammar.Selector) -> dict[str, grammar.Selector]:
+    """Return the groups that a selector asks for. Raises BadSelectorError naming one that is unknown."""
+    if not selector.asks_for_groups():
+        return {}
+    known = all_groups(session)
+    names = selector.groups()
+    check_known(names, known)
+    return known if selector.asks_for_any_group() else {name: known[name] for name in names}
+
+
+def check_known(names: frozenset[str], known: Mapping[str, object]) -> None:
+    """Raise BadSelectorError unless every name is a known group."""
+    unknown = sorted(names - known.keys())
+    if not unknown:
+        return
+    some = ", ".join(sorted(known)[:MAX_NAMED]) or "none"
+    more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
+    raise BadSelectorError(
+        f"The selector names the group {unknown[0]!r}, which does not exist; there are: {some}{more}.",
+        next_step="Make the group with `edgectl group create`, or name one that exists.",
+    )
 
 
 class DeviceSelector:
@@ -20,7 +84,7 @@ class DeviceSelector:
         """Return the devices that a selector matches, in order of id. Raises BadSelectorError."""
         parsed = grammar.parse_selector(selector)
         with self._db.read() as session:
-            return list(resolve.matching(session, parsed))
+            return list(matching(session, parsed))
 
     def population(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, without revoked ones, in order of id. Raises BadSelectorError."""
@@ -34,4 +98,4 @@ class DeviceSelector:
     def labels_of(self, device_ids: Sequence[DeviceId]) -> dict[DeviceId, Mapping[str, str]]:
         """Return the labels of each of these devices; unknown devices are left out."""
         with self._db.read() as session:
-            return dict(resolve.labels_of(session, device_ids))
+            return dict(labels_of(session, device_ids))

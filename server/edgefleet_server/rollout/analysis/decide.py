@@ -12,6 +12,14 @@
    stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
 
 Source: docs/explanation/rollouts.md; ADR 0012, 0014.
+
+Before a verdict, offers may rest (`doubt`, ADR 0051):
+1. The abort test counts a device without an outcome as good, because bad ones speak first: two crashes among fifty canaries under way
+   prove nothing yet. But nothing is lost by offering to nobody else meanwhile.
+2. So the offers of a stratum rest while so many of the devices with an outcome failed that the test would stop a rollout of these alone:
+   two of two at the defaults. Devices under way go on, and nothing is taken back. A device in its soak has an outcome: it is healthy.
+3. It ends by itself. With each device that turns out well the evidence falls; and when nobody is under way any more, those with an
+   outcome are all that are exposed, so that the abort test itself stops the stratum.
 """
 
 import math
@@ -22,7 +30,8 @@ from typing import Final, assert_never
 
 import msgspec
 
-from edgefleet_server.rollout.analysis import quality_gate
+from edgefleet_server.rollout.analysis import stage_gates
+from edgefleet_server.rollout.analysis.facts import FEW_EXPOSED
 from edgefleet_server.rollout.analysis.model import (
     SMALL_STRATUM,
     Advance,
@@ -35,8 +44,7 @@ from edgefleet_server.rollout.analysis.model import (
     RollBack,
     Rule,
 )
-from edgefleet_server.rollout.analysis.promotion_rule import FEW_EXPOSED
-from edgefleet_server.rollout.analysis.webhook_gates import asked_back_by_gate, held_by_gate
+from edgefleet_server.rollout.analysis.stage_gates import asked_back_by_gate, held_by_gate
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold, upper_bound
 from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Strength
 from edgefleet_server.rollout.spec.model import OnFail
@@ -117,11 +125,11 @@ def decide(facts: Facts) -> Decision:
     """Return the verdict on one stage of one stratum. The same facts give the same verdict, reason and figures."""
     flaw = _flaw(facts)
     logs = _Logs.of(facts)
-    judged = quality_gate.judged(facts)
-    figures = {**_figures(facts, logs), **quality_gate.figures_of(judged)}
+    judged = stage_gates.judged(facts)
+    figures = {**_figures(facts, logs), **stage_gates.figures_of(judged)}
     against = (
         _against(facts, logs, figures)
-        or quality_gate.against(facts, judged, logs.abort, figures)
+        or stage_gates.against(facts, judged, logs.abort, figures)
         or asked_back_by_gate(facts, figures)
     )
     if against is not None:
@@ -130,7 +138,7 @@ def decide(facts: Facts) -> Decision:
         return against
     if flaw:
         return _inconclusive(facts, _hold(FACTS_INCONSISTENT, figures, what=flaw))
-    wished = quality_gate.checked(facts, judged, _missing(facts, figures) or _promote(facts, logs, figures))
+    wished = stage_gates.checked(facts, judged, _missing(facts, figures) or _promote(facts, logs, figures))
     verdict = held_by_gate(facts, wished)
     return _inconclusive(facts, verdict) if isinstance(verdict, KeepWaiting) else verdict
 
@@ -164,7 +172,7 @@ class _Logs:
             log_e_promote(counts.exposed - counts.healthy, counts.exposed, facts.promote_below)
             if tests_p1 and is_counted
             else None,
-            quality_gate.abort_at(facts),
+            stage_gates.abort_at(facts),
             threshold(facts.alpha_promote) if 0 < facts.alpha_promote < 1 else None,
         )
 
@@ -234,7 +242,7 @@ def _flaw(facts: Facts) -> str:
         (own is None or tried is None or 0 <= tried <= own, "more devices of this stage tried it than it has"),
         (all(0 < gate < 1 for gate in gates), "a ratio of the gate is not between 0 and 1"),
     )
-    return next((words for holds, words in checks if not holds), "") or quality_gate.flaw_of(facts)
+    return next((words for holds, words in checks if not holds), "") or stage_gates.flaw_of(facts)
 
 
 def _missing(facts: Facts, figures: Figures) -> KeepWaiting | None:
@@ -415,3 +423,25 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.4g} {unit}"
     return f"{seconds:.4g} s"
+
+
+# ---- early failures
+
+
+DOUBT: Final = "doubt"
+LEAST_FAILED: Final = 2
+"""Failures without which nobody is in doubt: one device may be broken itself."""
+
+
+def doubt(facts: Facts) -> str:
+    """Return why nobody else is offered the release in a stratum now, "" when nothing speaks against it."""
+    failed = facts.counts.failed
+    known = failed + facts.counts.healthy + facts.soaking
+    at = stage_gates.abort_at(facts)
+    if failed < LEAST_FAILED or at is None or not 0 < facts.max_failure < 1:
+        return ""
+    if log_e_abort(failed, known, facts.max_failure) < at:
+        return ""
+    return (
+        f"{failed} of the first {known} devices with an outcome failed: nobody else is offered it until more is known"
+    )

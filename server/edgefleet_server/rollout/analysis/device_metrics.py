@@ -120,10 +120,10 @@ def _figures(windows: Sequence[PeriodWindow], shadows: Sequence[PeriodWindow]) -
     if metered:
         joules = math.fsum(one.joules_per_answer * one.n for one in metered)
         figures[Metric.JOULES_PER_INFERENCE] = joules / sum(one.n for one in metered)
-    told = [one.shadow for one in shadows if one.shadow is not None]
-    judged = sum(one.judged for one in told)
+    shadowed = [one.shadow for one in shadows if one.shadow is not None]
+    judged = sum(one.judged for one in shadowed)
     if judged > 0:
-        figures[Metric.SHADOW_AGREEMENT] = min(1.0, sum(one.agreed for one in told) / judged)
+        figures[Metric.SHADOW_AGREEMENT] = min(1.0, sum(one.agreed for one in shadowed) / judged)
     return figures
 
 
@@ -183,8 +183,8 @@ def drift_of(blocks: Sequence[Sequence[int]], now: Sequence[int]) -> float | Non
         return 0.0
     half = 0.5  # half an answer more in each class: no logarithm of nothing
     old = [(base[c] + half) / (total + half * classes) for c in range(classes)]
-    told = [(new[c] + half) / (fresh + half * classes) for c in range(classes)]
-    return math.fsum((b - a) * math.log(b / a) for a, b in zip(old, told, strict=True))
+    shadowed = [(new[c] + half) / (fresh + half * classes) for c in range(classes)]
+    return math.fsum((b - a) * math.log(b / a) for a, b in zip(old, shadowed, strict=True))
 
 
 def _filled(counts: Sequence[int], width: int) -> list[int]:

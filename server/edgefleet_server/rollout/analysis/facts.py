@@ -1,26 +1,80 @@
 """What a decision about a cell rests on, counted from the assignments. Pure.
 
-Planner, explanation and tests count with it. Accepted failures count nowhere; exposed means that the
-device took up its document, whatever became of it then. A device counts once: who failed and is tried again on a person's word stays
-a failure, of the class that weighs most, and is nothing else beside that.
+Planner, explanation and tests count with it; the promotion rule is one of them. Accepted failures count nowhere; exposed means that the
+device took up its document, whatever became of it then. A device counts once: one that failed and is tried again on a person's word stays a
+failure, of the class that weighs most, and is nothing else besides.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import repeat
-from typing import Final, TypeVar
+from typing import Final, TypeVar, assert_never
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis.metrics import quality_facts
-from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts
-from edgefleet_server.rollout.analysis.promotion_rule import rule_in
-from edgefleet_server.rollout.analysis.quality_gate import has_failing_metrics
-from edgefleet_server.rollout.analysis.webhook_gates import facts_of_gates
-from edgefleet_server.rollout.assignments import OUTSIDE, UNCOUNTED, class_of, is_exposed, is_failure, is_gone, soak_end
+from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts, Rule
+from edgefleet_server.rollout.analysis.stage_gates import facts_of_gates, has_failing_metrics
+from edgefleet_server.rollout.failure_ratio import clean_needed
 from edgefleet_server.rollout.model import Assignment, Lot, Snapshot, StageRun, Strength
-from edgefleet_server.rollout.spec.model import gate_in
-from edgefleet_server.rollout.state_machines import EXPOSED_STATES
+from edgefleet_server.rollout.spec.model import InstallGate, Promote, Spec, gate_in
+from edgefleet_server.rollout.state_machines import (
+    EXPOSED_STATES,
+    OUTSIDE,
+    UNCOUNTED,
+    class_of,
+    is_exposed,
+    is_failure,
+    is_gone,
+    soak_end,
+)
+
+FEW_EXPOSED: Final = 10
+
+
+def rule_for(promote: Promote, population: int, gate: InstallGate) -> Rule:
+    """Return the rule that a stage uses in a stratum of `population` devices.
+
+    auto: `all_healthy` where even a stratum without a failure is too small for the evidence of `gate` (73 at its defaults).
+    """
+    match promote:
+        case Promote.ALL_HEALTHY:
+            return Rule.ALL_HEALTHY
+        case Promote.EVIDENCE:
+            return Rule.EVIDENCE
+        case Promote.AUTO:
+            return Rule.EVIDENCE if population >= devices_needed(Rule.EVIDENCE, population, gate) else Rule.ALL_HEALTHY
+        case _:
+            assert_never(promote)
+
+
+def devices_needed(rule: Rule, population: int, gate: InstallGate) -> float:
+    """Return how many healthy devices of a stratum a stage must reach to pass without any failure; infinity: none suffice."""
+    if rule is Rule.ALL_HEALTHY:
+        return min(2, population)
+    try:
+        return clean_needed(gate.promote_below, gate.alpha_promote)
+    except ValueError:
+        return math.inf
+
+
+def rule_in(spec: Spec, stage: int, population: int, members: int) -> Rule:
+    """Return the rule that a stage uses in a stratum of `population` devices of which `members` are in it or in stages before."""
+    rule = rule_for(spec.stages[stage].promote, population, spec.gates.install)
+    if (
+        rule is Rule.EVIDENCE
+        and stands_in(spec, stage)
+        and members < devices_needed(rule, population, spec.gates.install)
+    ):
+        return Rule.ALL_HEALTHY
+    return rule
+
+
+def stands_in(spec: Spec, stage: int) -> bool:
+    """Return whether somebody looks at what a stage has shown before the next one opens."""
+    return stage + 1 < len(spec.stages) and spec.stages[stage + 1].approval is not None
+
 
 _S: Final = AssignmentState
 

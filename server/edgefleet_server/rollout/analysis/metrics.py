@@ -309,9 +309,9 @@ def _judge_metric(facts: QualityFacts, one: MetricFacts, log_abort: float, log_p
     value = math.fsum([count * min(one.high, one.low + (index + 0.5) * one.step) for index, count in bins]) / n
     words = {
         "metric": one.name.value,
-        "low": told(one, low),
-        "high": told(one, high),
-        "threshold": told(one, one.at),
+        "low": text_of_value(one, low),
+        "high": text_of_value(one, high),
+        "threshold": text_of_value(one, one.at),
         **_ways(one),
         "n": n,
         "missing": one.missing,
@@ -386,8 +386,8 @@ def breach_text(one: MetricVerdict, evidence: str, at: str) -> str:
         return f"{one.reason}: evidence {evidence} ({at} suffices) against the release"
     return MESSAGES[QUALITY_BREACH].format(
         metric=one.facts.name.value,
-        value=told(one.facts, one.value),
-        threshold=told(one.facts, one.facts.at),
+        value=text_of_value(one.facts, one.value),
+        threshold=text_of_value(one.facts, one.facts.at),
         n=one.n,
         e=evidence,
         at=at,
@@ -395,7 +395,7 @@ def breach_text(one: MetricVerdict, evidence: str, at: str) -> str:
     )
 
 
-def told(one: MetricFacts, value: float) -> str:
+def text_of_value(one: MetricFacts, value: float) -> str:
     """Return a value of a metric's scale as people read it: +4.2 %, 0.0012, 48.1."""
     shown = shown_value(one, value)
     if one.bound is Bound.NON_INFERIOR_REL:

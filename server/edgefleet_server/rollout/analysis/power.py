@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from edgefleet_server.rollout.analysis.facts import FEW_EXPOSED, devices_needed, rule_in
 from edgefleet_server.rollout.analysis.model import SMALL_STRATUM
-from edgefleet_server.rollout.analysis.promotion_rule import FEW_EXPOSED, devices_needed, rule_in
 from edgefleet_server.rollout.failure_ratio import log_e_abort, threshold
 from edgefleet_server.rollout.spec.model import InstallGate, Spec
 

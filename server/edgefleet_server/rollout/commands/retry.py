@@ -1,6 +1,6 @@
 """A person's retry: which devices that failed may have another try, and what that does. Pure.
 
-When the server tries again by itself is the business of `planner/auto_retry`. Rules:
+When the server tries again by itself is the business of `planner/recall`. Rules:
 1. Only while the rollout runs, is paused or has finished: its release is still the one that is wanted. A finished one runs again until
    the devices that are tried again have an outcome; it takes in nobody new meanwhile.
 2. Only on devices whose stratum was not stopped, that were not taken back, and whose document still names the release (or what they
@@ -21,14 +21,21 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import TRANSIENT, AssignmentState
-from edgefleet_server.rollout.assignments import class_of, standing_class, stands_failed
 from edgefleet_server.rollout.effects import Plan, Revert
 from edgefleet_server.rollout.model import LOST, Assignment, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.document_state import asks_for_release, mode_of
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
 from edgefleet_server.rollout.spec.model import Mode
-from edgefleet_server.rollout.state_machines import AssignmentEvent, IllegalTransitionError, RolloutEvent, moved
+from edgefleet_server.rollout.state_machines import (
+    AssignmentEvent,
+    IllegalTransitionError,
+    RolloutEvent,
+    class_of,
+    moved,
+    standing_class,
+    stands_failed,
+)
 
 OF_THE_MOMENT: Final = frozenset({one.value for one in TRANSIENT} | {LOST})
 """Classes of failures that a retry takes up without `is_every`."""

@@ -8,12 +8,18 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.assignments import is_failure
 from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import RolloutState, Snapshot, StageState, Strength, VerdictKind
-from edgefleet_server.rollout.planner import approvals, completion, intake, recall, transitions
+from edgefleet_server.rollout.planner import completion, intake, recall, stages
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.document_state import needs_rollback
+from edgefleet_server.rollout.planner.stages import (
+    DENIED,
+    awaiting_approval,
+    awaits_approval,
+    with_approval,
+    without_question,
+)
 from edgefleet_server.rollout.spec.model import OnFail
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,
@@ -23,6 +29,7 @@ from edgefleet_server.rollout.state_machines import (
     IllegalTransitionError,
     RolloutEvent,
     StageEvent,
+    is_failure,
     moved,
 )
 
@@ -35,7 +42,7 @@ _WALKS_ON: Final = ROLLOUT_WALKS | {RolloutState.PAUSED}
 def plan_pause(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
     """Return what a person's pause does. Raises IllegalTransitionError unless the rollout runs."""
     plan = PlanBuilder(snapshot, now)
-    transitions.pause(plan, "paused", reason)
+    stages.pause(plan, "paused", reason)
     return plan.build(completion.next_pass(plan))
 
 
@@ -90,8 +97,8 @@ def plan_supersede(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
 def plan_approval(snapshot: Snapshot, now: datetime, by: str, reason: str, stratum: str | None) -> Plan:
     """Return what an approval does: the stages that wait for it (of one stratum, or of all) may open. Empty when none waits."""
     plan = PlanBuilder(snapshot, now)
-    for run in approvals.waiting(plan.stage_runs.values(), stratum):
-        plan.update_stage_run(approvals.approved(run, by, reason))
+    for run in awaiting_approval(plan.stage_runs.values(), stratum):
+        plan.update_stage_run(with_approval(run, by, reason))
     return plan.build(now)
 
 
@@ -107,17 +114,17 @@ def plan_denial(snapshot: Snapshot, now: datetime, reason: str, stratum: str | N
 
 def deny(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
     """Act on a refusal."""
-    runs = approvals.waiting(plan.stage_runs.values(), stratum)
+    runs = awaiting_approval(plan.stage_runs.values(), stratum)
     if runs and not any(a.gen for a in plan.assignments.values()) and len(runs) == len(plan.tracks()):
-        leave(plan, approvals.DENIED, reason, RolloutEvent.CANCEL, _E.CANCEL)
+        leave(plan, DENIED, reason, RolloutEvent.CANCEL, _E.CANCEL)
         return
     for run in runs:
         if plan.snapshot.spec.on_fail is OnFail.PAUSE:
-            plan.update_stage_run(approvals.unasked(run, approvals.DENIED, reason))
+            plan.update_stage_run(without_question(run, DENIED, reason))
         else:
-            transitions.fail_unopened(plan, run, approvals.DENIED, reason)
+            stages.fail_unopened(plan, run, DENIED, reason)
     if runs and plan.snapshot.spec.on_fail is OnFail.PAUSE:
-        transitions.pause(plan, approvals.DENIED, reason)
+        stages.pause(plan, DENIED, reason)
 
 
 def resume(plan: PlanBuilder, reason: str) -> None:
@@ -126,15 +133,15 @@ def resume(plan: PlanBuilder, reason: str) -> None:
     for run in list(plan.stage_runs.values()):
         if run.state is StageState.HELD:
             released = replace(run, resumed_at=plan.now, verdict=None, code="resumed", reason=reason)
-            transitions.move_stage_run(plan, released, StageEvent.RELEASE)
+            stages.move_stage_run(plan, released, StageEvent.RELEASE)
         elif run.state in (StageState.SOAKING, StageState.JUDGING):
-            transitions.move_stage_run(
+            stages.move_stage_run(
                 plan, replace(run, resumed_at=plan.now, code="resumed", reason=reason), StageEvent.UNSETTLED
             )
         elif run.state is StageState.EXPOSING:
             plan.update_stage_run(replace(run, resumed_at=plan.now))  # the pause is no time without a verdict
-        elif approvals.waits(run):
-            plan.update_stage_run(approvals.unasked(run, "resumed", reason))  # nobody was to answer meanwhile
+        elif awaits_approval(run):
+            plan.update_stage_run(without_question(run, "resumed", reason))  # nobody was to answer meanwhile
 
 
 def abort(plan: PlanBuilder, reason: str, *, rollback: bool) -> None:
@@ -144,7 +151,7 @@ def abort(plan: PlanBuilder, reason: str, *, rollback: bool) -> None:
         return
     for run in list(plan.stage_runs.values()):
         if run.state in _STARTED:
-            transitions.fail(plan, run, "aborted", reason)
+            stages.fail(plan, run, "aborted", reason)
     plan.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
 
 
@@ -152,7 +159,7 @@ def leave(plan: PlanBuilder, word: str, reason: str, event: RolloutEvent, outcom
     """End the rollout where it stands: what serves the release keeps it, everything else is withdrawn."""
     for run in list(plan.stage_runs.values()):
         if run.state in _STARTED and run.state is not StageState.HELD:
-            transitions.move_stage_run(plan, replace(run, code=word, reason=reason), StageEvent.HOLD)
+            stages.move_stage_run(plan, replace(run, code=word, reason=reason), StageEvent.HOLD)
     plan.move_rollout(event, word, reason)
     recall.withdraw(plan, reason=f"{word} before its switch")
     _withdraw_from_absent(plan, word, outcome)
@@ -184,8 +191,8 @@ def skip(plan: PlanBuilder, reason: str, stage: int, stratum: str | None) -> Non
     for run in list(plan.stage_runs.values()):
         if run.stage == stage and run.state is StageState.PENDING and stratum in (None, run.stratum):
             left_out = replace(run, code="skipped", reason=reason, strength=Strength.OVERRIDE, ended_at=plan.now)
-            transitions.move_stage_run(plan, left_out, StageEvent.SKIP)
-    has_asked = bool(approvals.waiting(plan.stage_runs.values()))
+            stages.move_stage_run(plan, left_out, StageEvent.SKIP)
+    has_asked = bool(awaiting_approval(plan.stage_runs.values()))
     if plan.state is RolloutState.AWAITING_APPROVAL and not has_asked:
         plan.move_rollout(RolloutEvent.START, "skipped", reason)
 
@@ -209,4 +216,4 @@ def promote(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
             bound="",
             ended_at=plan.now,
         )
-        transitions.move_stage_run(plan, passed, StageEvent.PASS)
+        stages.move_stage_run(plan, passed, StageEvent.PASS)

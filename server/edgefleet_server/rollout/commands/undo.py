@@ -19,7 +19,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import FULL_CUT, Assignment, Bundle, RolloutState, Snapshot, StageRun, StageState
-from edgefleet_server.rollout.planner import transitions
+from edgefleet_server.rollout.planner import stages
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.planner.stages import OPENED
@@ -68,12 +68,12 @@ class Known:
     state: RolloutState
     release: str
     assignments: Mapping[DeviceId, Assignment]
-    way_back: Mapping[ProfileName, Bundle] = field(default_factory=dict)
+    rollback_bundles: Mapping[ProfileName, Bundle] = field(default_factory=dict)
     keeps: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RollbackTarget:
     """One device on its way back. rollout: the one that takes it back; None: none has it, a new one will."""
 
     standing: DeviceVersion
@@ -141,7 +141,7 @@ class UndoView:
 class Undo:
     """The ways back of all devices, newest exposed first, and who is left alone."""
 
-    ways: tuple[Way, ...]
+    targets: tuple[RollbackTarget, ...]
     left: tuple[UndoLeft, ...]
 
 
@@ -156,22 +156,24 @@ def release_of(bundle: Bundle | None) -> str:
 def undo(standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: str = "") -> Undo:
     """Return who goes back to what. rollouts: of the model, newest first. only: the release to undo, "" = by the rules above."""
     open_now = {one.release for one in rollouts if one.state in OPEN}
-    ways: list[Way] = []
+    targets: list[RollbackTarget] = []
     left: list[UndoLeft] = []
     for standing in standings:
         runs = release_of(standing.wanted)
         if runs != only if only else (open_now and runs not in open_now):
             continue
-        found = _way(standing, runs, rollouts)
-        if isinstance(found, Way):
-            ways.append(found)
+        found = _target_of(standing, runs, rollouts)
+        if isinstance(found, RollbackTarget):
+            targets.append(found)
         else:
             left.append(UndoLeft(standing.device, standing.stratum, runs, found))
-    ways.sort(key=lambda way: (way.exposed_at is not None, way.exposed_at, way.standing.device), reverse=True)
-    return Undo(tuple(ways), tuple(sorted(left, key=lambda one: one.device)))
+    targets.sort(
+        key=lambda target: (target.exposed_at is not None, target.exposed_at, target.standing.device), reverse=True
+    )
+    return Undo(tuple(targets), tuple(sorted(left, key=lambda one: one.device)))
 
 
-def _way(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> Way | str:
+def _target_of(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> RollbackTarget | str:
     """Return the way back of a device, or why it has none."""
     taken_back = set[str]()
     for known in rollouts:
@@ -191,42 +193,44 @@ def _way(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> Way |
         is_steered = known.state in OPEN or known.state in _OVER
         if is_steered and known.keeps:
             return KEEPS
-        back = known.way_back.get(standing.stratum, one.previous) if is_steered else one.previous
-        return Way(standing, runs, back, known.id if is_steered else None, one.exposed_at or one.offered_at)
+        back = known.rollback_bundles.get(standing.stratum, one.previous) if is_steered else one.previous
+        return RollbackTarget(standing, runs, back, known.id if is_steered else None, one.exposed_at or one.offered_at)
     other = standing.other
     if other is None or other.sha256 == standing.wanted.sha256 or release_of(other) in taken_back:
         return NOTHING_OLDER
-    return Way(standing, runs, other, None)
+    return RollbackTarget(standing, runs, other, None)
 
 
 def view_of(model: str, found: Undo, *, dry_run: bool, rollouts: Sequence[str] = ()) -> UndoView:
     """Return an undo as people see it."""
     moves: dict[tuple[str, str, str], UndoMove] = {}
-    for way in found.ways:
-        key = (way.runs, release_of(way.back), way.standing.stratum)
+    for target in found.targets:
+        key = (target.runs, release_of(target.back), target.standing.stratum)
         known = moves.get(key) or UndoMove(*key, devices=0, downloads=0, bytes=0)
         moves[key] = replace(
             known,
             devices=known.devices + 1,
-            downloads=known.downloads + (way.bytes > 0),
-            bytes=known.bytes + way.bytes,
+            downloads=known.downloads + (target.bytes > 0),
+            bytes=known.bytes + target.bytes,
         )
     return UndoView(
         model=model,
         dry_run=dry_run,
-        devices=len(found.ways),
+        devices=len(found.targets),
         downloads=sum(move.downloads for move in moves.values()),
         bytes=sum(move.bytes for move in moves.values()),
         moves=tuple(moves[key] for key in sorted(moves)),
-        devices_shown=tuple(_shown(way) for way in found.ways[:MAX_DEVICES_SHOWN]),
+        devices_shown=tuple(_shown(target) for target in found.targets[:MAX_DEVICES_SHOWN]),
         left=found.left,
         rollouts=tuple(rollouts),
     )
 
 
-def _shown(way: Way) -> UndoDevice:
-    source = "nothing" if way.back is None else "download" if way.bytes else "kept slot"
-    return UndoDevice(way.standing.device, way.standing.stratum, way.runs, release_of(way.back), source, way.bytes)
+def _shown(target: RollbackTarget) -> UndoDevice:
+    source = "nothing" if target.back is None else "download" if target.bytes else "kept slot"
+    return UndoDevice(
+        target.standing.device, target.standing.stratum, target.runs, release_of(target.back), source, target.bytes
+    )
 
 
 # ---- what the rollouts do
@@ -239,10 +243,10 @@ def plan_reopening(snapshot: Snapshot, now: datetime, reason: str, code: str = U
     return plan.build(now)
 
 
-def plan_adoption(snapshot: Snapshot, now: datetime, reason: str, ways: Sequence[Way]) -> Plan:
+def plan_adoption(snapshot: Snapshot, now: datetime, reason: str, targets: Sequence[RollbackTarget]) -> Plan:
     """Return what makes a new, running rollout of the release that these devices have, and takes it back at once."""
     plan = PlanBuilder(snapshot, now)
-    adopt(plan, reason, ways)
+    adopt(plan, reason, targets)
     return plan.build(now)
 
 
@@ -251,20 +255,20 @@ def reopen(plan: PlanBuilder, reason: str, code: str = UNDONE) -> None:
     for run in list(plan.stage_runs.values()):
         if plan.state in OPEN and (run.state in CELL_OPEN or run.state is StageState.HELD):
             # straight to the builder: a rollout that waits for an approval does not run again in between
-            plan.move_stage_run(transitions.failed(plan, run, code, reason), StageEvent.FAIL)
+            plan.move_stage_run(stages.failed(plan, run, code, reason), StageEvent.FAIL)
     if plan.state is RolloutState.FINISHED:
         plan.move_rollout(RolloutEvent.REGRESS, code, reason)
     plan.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
 
 
-def adopt(plan: PlanBuilder, reason: str, ways: Sequence[Way]) -> None:
+def adopt(plan: PlanBuilder, reason: str, targets: Sequence[RollbackTarget]) -> None:
     """Note the devices as what they are, and fail the one stage that they are in."""
     if plan.stage_runs or plan.state is not RolloutState.RUNNING:
         raise IllegalTransitionError("only a new rollout adopts devices")
-    for stratum in sorted({way.standing.stratum for way in ways}):
-        _open(plan, stratum, sum(way.standing.stratum == stratum for way in ways))
-    for way in ways:
-        _enroll(plan, way)
+    for stratum in sorted({target.standing.stratum for target in targets}):
+        _open(plan, stratum, sum(target.standing.stratum == stratum for target in targets))
+    for target in targets:
+        _enroll(plan, target)
     reopen(plan, reason)
 
 
@@ -283,16 +287,16 @@ def _open(plan: PlanBuilder, stratum: ProfileName, population: int) -> None:
     plan.move_stage_run(opened, StageEvent.OPEN)
 
 
-def _enroll(plan: PlanBuilder, way: Way) -> None:
-    standing = way.standing
+def _enroll(plan: PlanBuilder, target: RollbackTarget) -> None:
+    standing = target.standing
     fresh = Assignment(
         device=standing.device,
         stage=0,
         stratum=standing.stratum,
         state=AssignmentState.ELIGIBLE,
         gen=standing.gen,
-        previous=way.back,
-        exposed_at=way.exposed_at or plan.now,
+        previous=target.back,
+        exposed_at=target.exposed_at or plan.now,
         entered_at=plan.now,
     )
     plan.create_assignment(fresh)
@@ -302,10 +306,10 @@ def _enroll(plan: PlanBuilder, way: Way) -> None:
     plan.move_assignment(fresh, moved(fresh, event, plan.now, ended_at=ended_at, switched_at=switched_at))
 
 
-def adopted(ways: Iterable[Way]) -> Iterator[tuple[str, list[Way]]]:
+def adopted(targets: Iterable[RollbackTarget]) -> Iterator[tuple[str, list[RollbackTarget]]]:
     """Yield the devices that a new rollout has to take back, by the release that they have."""
-    by_release: dict[str, list[Way]] = {}
-    for way in ways:
-        if way.rollout is None:
-            by_release.setdefault(way.runs, []).append(way)
+    by_release: dict[str, list[RollbackTarget]] = {}
+    for target in targets:
+        if target.rollout is None:
+            by_release.setdefault(target.runs, []).append(target)
     yield from sorted(by_release.items())

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Final, Literal
 
 from edgefleet_protocol.ids import ProfileName
+from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in, stands_in
 from edgefleet_server.rollout.analysis.model import Rule
-from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rule_for, rule_in, stands_in
 from edgefleet_server.rollout.failure_ratio import log_e_promote, threshold
 from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH, flaws, lasting, out_of_reach
 from edgefleet_server.rollout.model import Bundle
@@ -106,31 +106,31 @@ def _about_members(
         yield Finding("error", NOTHING_MATCHED, None, None, what, advice)
         return
     for name in sorted(counts.keys() - set(fit)):
-        told = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(counts[name])} left out"
-        yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, told, _get_bundle(spec, profile_of(name)))
+        message = f"{spec.release} has no bundle for profile {profile_of(name)}: {_devices(counts[name])} left out"
+        yield Finding("warning", STRATUM_WITHOUT_BUNDLE, None, name, message, _get_bundle(spec, profile_of(name)))
     if len(counts) > MAX_STRATA:
-        told = f"{len(counts)} strata ({', '.join(spec.strata)}): each is judged alone, at most {MAX_STRATA} can be"
-        yield Finding("error", TOO_MANY_STRATA, None, None, told, "leave out the label that has so many values")
+        message = f"{len(counts)} strata ({', '.join(spec.strata)}): each is judged alone, at most {MAX_STRATA} can be"
+        yield Finding("error", TOO_MANY_STRATA, None, None, message, "leave out the label that has so many values")
     if not fit:
-        told = f"{spec.release} has no bundle for any of the {_devices(sum(counts.values()))} that match"
+        message = f"{spec.release} has no bundle for any of the {_devices(sum(counts.values()))} that match"
         advice = f"`edgectl release show {spec.release}` tells what was built and what was refused"
-        yield Finding("error", NO_BUNDLE, None, None, told, advice)
+        yield Finding("error", NO_BUNDLE, None, None, message, advice)
 
 
 def _about_stages(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     for stratum in strata:
         if stratum.population == 1:
-            told = f"{stratum.name} has one device: whatever is promoted there rests on it alone"
+            message = f"{stratum.name} has one device: whatever is promoted there rests on it alone"
             advice = "nothing to do if you know; it says so in the decision (strength: weak)"
-            yield Finding("warning", SINGLE_DEVICE, None, stratum.name, told, advice)
+            yield Finding("warning", SINGLE_DEVICE, None, stratum.name, message, advice)
     for index, stage in enumerate(spec.stages):
         for stratum in strata:
             yield from _about_cell(spec, index, stratum)
         is_needed = index == len(spec.stages) - 1 and spec.stages[index - 1].size.percent != 100  # for joiners
         is_first = index and spec.stages[index - 1].mode is not stage.mode  # of its mode: all is new then
         if index and strata and not is_needed and not is_first and not any(one.added(index) for one in strata):
-            told = f"stage {stage.name} adds no device in any stratum: it only waits once more"
-            yield Finding("warning", STAGE_ADDS_NOTHING, index, None, told, "remove it, or make it larger")
+            message = f"stage {stage.name} adds no device in any stratum: it only waits once more"
+            yield Finding("warning", STAGE_ADDS_NOTHING, index, None, message, "remove it, or make it larger")
 
 
 def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
@@ -138,55 +138,55 @@ def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
     rule = rule_in(spec, index, population, reached)
     needed = devices_needed(rule, population, spec.gates.install)
     if reached and stands_in(spec, index) and rule is not rule_for(stage.promote, population, spec.gates.install):
-        told = (
+        message = (
             f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}, too few for evidence: all must be healthy, and "
             f"the approval of {spec.stages[index + 1].name} stands in for the rest"
         )
         yield Finding(
-            "warning", APPROVAL_STANDS_IN, index, stratum.name, told, "who approves should know how little it shows"
+            "warning", APPROVAL_STANDS_IN, index, stratum.name, message, "who approves should know how little it shows"
         )
     if reached == 0:
-        told = f"stage {stage.name} has no device of {stratum.name}: {NONE_HERE}"
-        yield Finding("warning", STAGE_SKIPPED, index, stratum.name, told, "raise the count, or write min: 2")
+        message = f"stage {stage.name} has no device of {stratum.name}: {NONE_HERE}"
+        yield Finding("warning", STAGE_SKIPPED, index, stratum.name, message, "raise the count, or write min: 2")
     elif population < needed:
-        told = (
+        message = (
             f"stage {stage.name} asks for evidence in {stratum.name}: it takes {needed:.0f} devices without a failure, "
             f"and there are {population}"
         )
         advice = "write promote: auto or all_healthy, or raise gates.install.promote_below or alpha_promote"
-        yield Finding("error", STRATUM_TOO_SMALL, index, stratum.name, told, advice)
+        yield Finding("error", STRATUM_TOO_SMALL, index, stratum.name, message, advice)
     elif reached < needed:
-        told = (
+        message = (
             f"stage {stage.name} reaches {reached} of {_devices(population)} of {stratum.name}, and never passes: "
             f"{_need_in_words(rule, needed)}"
         )
-        yield Finding("error", STAGE_TOO_SMALL, index, stratum.name, told, _enlarge(rule, needed))
+        yield Finding("error", STAGE_TOO_SMALL, index, stratum.name, message, _enlarge(rule, needed))
     elif rule is Rule.EVIDENCE and index < len(spec.stages) - 1 and not _stands_a_failure(reached, spec.gates.install):
-        told = (
+        message = (
             f"stage {stage.name} reaches {_devices(reached)} of {stratum.name}: it passes only if not one of them fails"
         )
         yield Finding(
-            "warning", NO_ROOM_FOR_FAILURES, index, stratum.name, told, "make it larger, if that is too strict"
+            "warning", NO_ROOM_FOR_FAILURES, index, stratum.name, message, "make it larger, if that is too strict"
         )
 
 
 def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     if spec.gates.quality is None:
         return
-    for level, code, told, advice in flaws(spec):
-        yield Finding(level, code, None, None, told, advice)
+    for level, code, message, advice in flaws(spec):
+        yield Finding(level, code, None, None, message, advice)
     for stratum in strata:
         found = [
-            (index, told, advice)
+            (index, message, advice)
             for mode in dict.fromkeys(stage.mode for stage in spec.stages)
-            for index, told, advice in _out_of_reach(spec, stratum, mode)
+            for index, message, advice in _out_of_reach(spec, stratum, mode)
         ]
         found.sort(key=lambda one: (_waits_for_somebody(spec, one[0]), one[0]))
-        for index, told, advice in found[:1]:  # the first one that waits for nobody, else the first
+        for index, message, advice in found[:1]:  # the first one that waits for nobody, else the first
             where = f"stage {spec.stages[index].name} of {stratum.name}"
             is_mild = _waits_for_somebody(spec, index)
             yield Finding(
-                "warning" if is_mild else "error", OUT_OF_REACH, index, stratum.name, f"{where}: {told}", advice
+                "warning" if is_mild else "error", OUT_OF_REACH, index, stratum.name, f"{where}: {message}", advice
             )
 
 
@@ -202,9 +202,9 @@ def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int
     if gate is None:
         return
     lasts = lasting(spec, gate, stratum, own)
-    for index, told, advice in out_of_reach(gate, spec.gates.install.alpha_promote, stratum, own, lasts):
+    for index, message, advice in out_of_reach(gate, spec.gates.install.alpha_promote, stratum, own, lasts):
         if gate_in(spec, index) is not None:
-            yield index, told, advice
+            yield index, message, advice
 
 
 def _need_in_words(rule: Rule, needed: float) -> str:
@@ -225,20 +225,20 @@ def _stands_a_failure(reached: int, gate: InstallGate) -> bool:
 def _about_times(spec: Spec) -> Iterator[Finding]:
     first = spec.stages[0]
     if len(spec.stages) > 1 and first.soak < timedelta(seconds=1):
-        told = f"stage {first.name} has no soak: a release that fails after a minute is in the next stage by then"
-        yield Finding("warning", NO_SOAK, 0, None, told, "write a soak that is as long as trouble takes to show")
+        message = f"stage {first.name} has no soak: a release that fails after a minute is in the next stage by then"
+        yield Finding("warning", NO_SOAK, 0, None, message, "write a soak that is as long as trouble takes to show")
     if spec.device.ack < SHORT_ACK:
-        told = f"ack_deadline is {duration_text(spec.device.ack)}: a device that reconnects meanwhile counts as unreachable"
-        yield Finding("warning", SHORT_ACK_DEADLINE, None, None, told, "write at least 1m")
+        message = f"ack_deadline is {duration_text(spec.device.ack)}: a device that reconnects meanwhile counts as unreachable"
+        yield Finding("warning", SHORT_ACK_DEADLINE, None, None, message, "write at least 1m")
     after = spec.on_inconclusive.after
     for index, stage in enumerate(spec.stages):
         if after <= stage.soak:
-            told = (
+            message = (
                 f"stage {stage.name} soaks for {duration_text(stage.soak)}, but after {duration_text(after)} without a verdict "
                 f"on_inconclusive says {spec.on_inconclusive.do.value}"
             )
             advice = "make on_inconclusive.after longer than the soak and the time that the devices need"
-            yield Finding("warning", INCONCLUSIVE_BEFORE_SOAK, index, None, told, advice)
+            yield Finding("warning", INCONCLUSIVE_BEFORE_SOAK, index, None, message, advice)
 
 
 def _devices(count: int) -> str:

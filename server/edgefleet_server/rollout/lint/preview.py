@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.power import StratumPower, stratum_power
-from edgefleet_server.rollout.analysis.promotion_rule import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.lint.cost import NO_COST, PlanCost
 from edgefleet_server.rollout.lint.findings import NONE_HERE, Finding, _findings, _get_bundle
 from edgefleet_server.rollout.model import Bundle, Member

@@ -57,22 +57,22 @@ def flaws(spec: Spec) -> Iterator[Flaw]:
         yield from _about_drift(gate)
     after = spec.on_inconclusive.after
     if after <= gate.after:
-        told = (
+        message = (
             f"no device has a value before it has run the release for {duration_text(gate.after)} (gates.quality.after), but after "
             f"{duration_text(after)} without a verdict on_inconclusive says {spec.on_inconclusive.do.value}"
         )
         advice = "make on_inconclusive.after longer than gates.quality.after and the time that the devices need"
-        yield "error", INCONCLUSIVE_BEFORE_VALUES, told, advice
+        yield "error", INCONCLUSIVE_BEFORE_VALUES, message, advice
 
 
 def _about_agreement(spec: Spec, gate: QualityGate) -> Iterator[Flaw]:
     asks = any(metric.name is Metric.SHADOW_AGREEMENT for metric in gate.metrics)
     if asks and not _is_asked(spec, Metric.SHADOW_AGREEMENT):
-        told = "shadow_agreement is asked of shadows, and no stage that the quality gate judges has mode: shadow"
+        message = "shadow_agreement is asked of shadows, and no stage that the quality gate judges has mode: shadow"
         yield (
             "error",
             AGREEMENT_WITHOUT_SHADOW,
-            told,
+            message,
             "begin with a stage {name: shadow, mode: shadow, …}, or remove the metric",
         )
 
@@ -80,20 +80,20 @@ def _about_agreement(spec: Spec, gate: QualityGate) -> Iterator[Flaw]:
 def _about_energy(spec: Spec) -> Iterator[Flaw]:
     """Energy is in windows of measurements only. What serves shares its board with all else, and answers now and then."""
     if _is_asked(spec, Metric.JOULES_PER_INFERENCE):
-        told = (
+        message = (
             "joules_per_inference is asked, but devices tell energy of a measurement and not while they serve: none would ever "
             "have a value, and no stage would pass"
         )
         advice = "remove the metric; `edgectl device measure` tells the energy of a release on a device before it is rolled out"
-        yield "error", ENERGY_NOT_TOLD, told, advice
+        yield "error", ENERGY_NOT_TOLD, message, advice
 
 
 def _about_kept(gate: QualityGate) -> Iterator[Flaw]:
     """When a value is taken, `after` lies between now and the switch: what is older than windows are kept is gone by then."""
     compares = any(metric.bound in COMPARED for metric in gate.metrics)
     if compares and gate.after >= RETENTION:
-        told = f"windows are kept for {duration_text(RETENTION)}: after {duration_text(gate.after)} nothing is left of the time before"
-        yield "error", BEFORE_NOT_KEPT, told, "write a gates.quality.after of some hours or days"
+        message = f"windows are kept for {duration_text(RETENTION)}: after {duration_text(gate.after)} nothing is left of the time before"
+        yield "error", BEFORE_NOT_KEPT, message, "write a gates.quality.after of some hours or days"
 
 
 def _about_drift(gate: QualityGate) -> Iterator[Flaw]:
@@ -102,7 +102,7 @@ def _about_drift(gate: QualityGate) -> Iterator[Flaw]:
         least, most = MIN_BLOCKS * gate.after, known / MIN_BLOCKS
         unit = timedelta(hours=1) if most >= timedelta(hours=1) else timedelta(minutes=1)
         limit = "" if known == gate.before else f", of which {duration_text(RETENTION)} less `after` are kept"
-        told = (
+        message = (
             f"drift is told from {MIN_BLOCKS} periods of {duration_text(gate.after)} (gates.quality.after) before the switch, and "
             f"before is {duration_text(gate.before)}{limit}: no device would ever have a value"
         )
@@ -112,13 +112,13 @@ def _about_drift(gate: QualityGate) -> Iterator[Flaw]:
             else "write a shorter after"
         )
         shorter = f", or after: {duration_text(most // unit * unit)} or less" if most >= unit else ""
-        yield "error", DRIFT_OUT_OF_REACH, told, advice + shorter
+        yield "error", DRIFT_OUT_OF_REACH, message, advice + shorter
     elif gate.before < MIN_BLOCKS * WINDOW:
-        told = (
+        message = (
             f"drift is told from {MIN_BLOCKS} periods, and before is {duration_text(gate.before)}: devices that send a window each "
             f"{duration_text(WINDOW)}, as they usually do, have fewer"
         )
-        yield "warning", FEW_WINDOWS, told, f"write before: {duration_text(MIN_BLOCKS * WINDOW)} or more"
+        yield "warning", FEW_WINDOWS, message, f"write before: {duration_text(MIN_BLOCKS * WINDOW)} or more"
 
 
 OUT_OF_REACH: Final = "quality_out_of_reach"
@@ -186,10 +186,10 @@ def out_of_reach(
             continue
         needed, metric, counts = max(lacking, key=lambda one: one[0])
         whom = "can be compared with one that has the release later" if counts is not reached else "are in it so far"
-        told = f"{counts[nth]} devices {whom}, but {metric.name.value} takes {needed:.0f} at the least"
+        message = f"{counts[nth]} devices {whom}, but {metric.name.value} takes {needed:.0f} at the least"
         yield (
             own[nth],
-            told,
+            message,
             "make the stage larger, leave quality out for so few devices (gates: [install]), or promote it by hand",
         )
 

@@ -9,14 +9,14 @@ from typing import Final
 
 from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.model import DeviceFacts
+from edgefleet_server.rollout import admission
+from edgefleet_server.rollout.admission import window_text
 from edgefleet_server.rollout.lint.findings import Finding
 from edgefleet_server.rollout.model import RampWindow
 from edgefleet_server.rollout.spec import maintenance_windows
 from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE
 from edgefleet_server.rollout.spec.model import Rate, Spec
 from edgefleet_server.rollout.spec.parts import duration_text
-from edgefleet_server.rollout.throttle import ramp
-from edgefleet_server.rollout.throttle.admission import window_text
 
 NO_TIME_ZONE: Final = "no_time_zone"
 NO_SITE: Final = "no_site"
@@ -41,11 +41,11 @@ def pace_findings(spec: Spec, devices: Sequence[DeviceFacts], now: datetime) -> 
         most = len(devices)
         takes = time_to_offer(stage.rate, most)
         if takes >= spec.on_inconclusive.after:
-            told = (
+            message = (
                 f"at its rate stage {stage.name} takes up to {_words(takes)} to offer the release to {most} devices, but after "
                 f"{duration_text(spec.on_inconclusive.after)} without a verdict on_inconclusive says {spec.on_inconclusive.do}"
             )
-            yield Finding("warning", SLOW_RATE, index, None, told, "raise rate.max or on_inconclusive.after")
+            yield Finding("warning", SLOW_RATE, index, None, message, "raise rate.max or on_inconclusive.after")
 
 
 def time_to_offer(rate: Rate, devices: int) -> timedelta:
@@ -54,11 +54,11 @@ def time_to_offer(rate: Rate, devices: int) -> timedelta:
     while left > per_min:
         left -= per_min
         minutes += 1
-        after = ramp.next_rate(rate, RampWindow(0, _ANY, per_min, offered=1))
+        after = admission.next_rate(rate, RampWindow(0, _ANY, per_min, offered=1))
         if after == per_min:
             break
         per_min = after
-    return ramp.MINUTE * (minutes + left / per_min)
+    return admission.MINUTE * (minutes + left / per_min)
 
 
 def _about_zones(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding]:
@@ -66,17 +66,19 @@ def _about_zones(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding
         return
     without = [one.id for one in devices if maintenance_windows.zone(one.labels.get(TZ_LABEL, "")) is None]
     if without:
-        told = f"{len(without)} devices have no time zone in their label tz ({_some(without)}): no window of theirs ever opens"
+        message = f"{len(without)} devices have no time zone in their label tz ({_some(without)}): no window of theirs ever opens"
         advice = f"`edgectl device label {without[0]} tz=Europe/Berlin`, or write tz: UTC in the window"
-        yield Finding("error", NO_TIME_ZONE, None, None, told, advice)
+        yield Finding("error", NO_TIME_ZONE, None, None, message, advice)
 
 
 def _about_sites(spec: Spec, devices: Sequence[DeviceFacts]) -> Iterator[Finding]:
     without = [one.id for one in devices if not one.labels.get(SITE_LABEL)]
     if spec.limits.per_site is not None and without:
-        told = f"{len(without)} devices have no label site ({_some(without)}): limits.per_site does not hold for them"
+        message = (
+            f"{len(without)} devices have no label site ({_some(without)}): limits.per_site does not hold for them"
+        )
         advice = f"`edgectl device label {without[0]} site=NAME`, or nothing, if they share no line"
-        yield Finding("warning", NO_SITE, None, None, told, advice)
+        yield Finding("warning", NO_SITE, None, None, message, advice)
 
 
 def _about_windows(spec: Spec, now: datetime) -> Iterator[Finding]:
@@ -89,11 +91,11 @@ def _about_windows(spec: Spec, now: datetime) -> Iterator[Finding]:
         if first is None or second is None:
             continue
         if second - first - window.duration >= after:
-            told = (
+            message = (
                 f"{_words(second - first - window.duration)} lie between two windows {window_text(window)}, but after "
                 f"{duration_text(after)} without a verdict on_inconclusive says {spec.on_inconclusive.do}"
             )
-            yield Finding("warning", RARE_WINDOW, None, None, told, "make on_inconclusive.after longer than that")
+            yield Finding("warning", RARE_WINDOW, None, None, message, "make on_inconclusive.after longer than that")
 
 
 def _about_spread(spec: Spec) -> Iterator[Finding]:
@@ -103,20 +105,22 @@ def _about_spread(spec: Spec) -> Iterator[Finding]:
         return
     left = spec.device.download - within
     if left < within:
-        told = (
+        message = (
             f"the last devices to begin have {duration_text(left)} of download_deadline left: start_within takes "
             f"{duration_text(within)} of {duration_text(spec.device.download)}"
         )
-        yield Finding("warning", LONG_SPREAD, None, None, told, "raise device.download_deadline, or lower start_within")
+        yield Finding(
+            "warning", LONG_SPREAD, None, None, message, "raise device.download_deadline, or lower start_within"
+        )
     if spec.limits.are_set:
-        told = f"a device takes its place in the limits when it is offered the release, and waits up to {duration_text(within)} in it"
-        yield Finding("warning", SPREAD_HOLDS_PLACES, None, None, told, "remove start_within: limits spread already")
+        message = f"a device takes its place in the limits when it is offered the release, and waits up to {duration_text(within)} in it"
+        yield Finding("warning", SPREAD_HOLDS_PLACES, None, None, message, "remove start_within: limits spread already")
     if any(window.duration <= within for window in spec.windows):
-        told = (
+        message = (
             f"devices wait up to {duration_text(within)} after their offer, and then begin when their window has closed"
         )
         yield Finding(
-            "warning", SPREAD_BEYOND_WINDOW, None, None, told, "lower start_within, or make the window longer"
+            "warning", SPREAD_BEYOND_WINDOW, None, None, message, "lower start_within, or make the window longer"
         )
 
 

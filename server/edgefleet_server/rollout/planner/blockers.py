@@ -13,14 +13,14 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.assignments import soak_end
+from edgefleet_server.rollout.admission import spans_of
 from edgefleet_server.rollout.effects import Blocked, StepReport
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState, Wait
-from edgefleet_server.rollout.planner import approvals, rollback
+from edgefleet_server.rollout.planner import completion
 from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.planner.stages import answer_due_at, awaiting_approval, how_to_answer
 from edgefleet_server.rollout.spec.parts import duration_text
-from edgefleet_server.rollout.state_machines import IN_FLIGHT
-from edgefleet_server.rollout.throttle.jitter import spans_of
+from edgefleet_server.rollout.state_machines import IN_FLIGHT, soak_end
 
 ACK: Final = "ack"
 DEVICE: Final = "device"
@@ -61,14 +61,14 @@ def of_rollout(plan: PlanBuilder, lots: Iterable[Lot]) -> list[Blocked]:
             moves = f"`edgectl rollout resume {snapshot.id}` goes on, `abort --rollback` takes the release back"
             return [Blocked(Wait(PERSON, snapshot.reason, moves))]
         case RolloutState.AWAITING_APPROVAL:
-            return [_asked_for(snapshot, approvals.waiting(snapshot.cells), snapshot.reason)]
+            return [_asked_for(snapshot, awaiting_approval(snapshot.cells), snapshot.reason)]
         case RolloutState.REGRESSED:
             moves = f"`edgectl rollout abort {snapshot.id} --rollback` takes the release back; without a word it stays"
             return [Blocked(Wait(PERSON, snapshot.reason, moves))]
         case RolloutState.ROLLBACK_INCOMPLETE:
-            missing = sum(n for a, n in lots if rollback.owes_confirmation(a))
+            missing = sum(n for a, n in lots if completion.owes_confirmation(a))
             moves = "each is told as soon as it is there; else a person looks at it"
-            return [Blocked(Wait(rollback.CONFIRM, snapshot.reason, moves), count=max(1, missing))]
+            return [Blocked(Wait(completion.CONFIRM, snapshot.reason, moves), count=max(1, missing))]
         case RolloutState.RUNNING | RolloutState.ROLLING_BACK:
             verdicts = [_verdict_of(snapshot, run) for run in snapshot.cells if run.state in _UNJUDGED]
             return verdicts or [Blocked(_next_pass(snapshot))]
@@ -88,9 +88,9 @@ def _asked_for(snapshot: Snapshot, asked: Sequence[StageRun], reason: str, stage
     ends = [
         end
         for run in asked
-        if (wanted := stages[run.stage].approval) and (end := approvals.ends_at(run, wanted)) is not None
+        if (wanted := stages[run.stage].approval) and (end := answer_due_at(run, wanted)) is not None
     ]
-    wait = Wait(PERSON, reason, approvals.how_to_answer(snapshot.id), min(ends, default=None))
+    wait = Wait(PERSON, reason, how_to_answer(snapshot.id), min(ends, default=None))
     return Blocked(wait, stage=stage, count=len(asked), state=StageState.PENDING)
 
 
@@ -113,7 +113,7 @@ def _of_stage(snapshot: Snapshot, stage: int) -> list[Blocked]:
         moves = f"`edgectl rollout resume {snapshot.id}` or `promote`, or `abort --rollback`"
         wait = Wait(PERSON, held[0].reason, moves)
         found.append(Blocked(wait, stage=stage, count=len(held), state=StageState.HELD))
-    asked = approvals.waiting(runs)
+    asked = awaiting_approval(runs)
     if asked:
         found.append(_asked_for(snapshot, asked, asked[0].reason, stage))
     pending = [run for run in runs if run.state is StageState.PENDING and run not in asked]
@@ -145,8 +145,8 @@ def of_devices_under_way(plan: PlanBuilder, lots: Iterable[Lot]) -> dict[DeviceI
 
 
 def _under_way(snapshot: Snapshot, a: Assignment, now: datetime, spans: Mapping[int, int]) -> Wait | None:
-    if rollback.owes_confirmation(a):
-        return rollback.confirmation(snapshot, a)
+    if completion.owes_confirmation(a):
+        return completion.confirmation(snapshot, a)
     if a.state is _S.OFFERED:
         return Wait(ACK, "has not taken its offer up", "its report; else it is unreachable then", a.deadline)
     if a.state is _S.VERIFYING:

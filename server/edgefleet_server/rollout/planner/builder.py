@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_server.rollout.admission import AdmissionControl
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
@@ -30,7 +31,6 @@ from edgefleet_server.rollout.state_machines import (
     step_rollout,
     step_stage,
 )
-from edgefleet_server.rollout.throttle.admission import AdmissionControl
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,178 @@
-"""When a rollout begins and ends, and when it is looked at next. Pure."""
+"""How a rollout begins and ends: finished, rolled back, or reopened because it turned out bad; and when it is looked at next. Pure.
+
+A rollback writes into every document what the device ran before, newest exposed first:
+- A device that never took up the offer is simply withdrawn.
+- One that does not confirm in time that it went back is named, and stays in the state in which it was last heard.
+- What another release's document replaced meanwhile is never written over.
+
+For a day after its end, or the `watch` of its quality gate, a rollout is looked at once a minute, a huge one every ten: devices that fall
+back by themselves, and values that came late, are evidence as before. The same rules decide; what a person let pass is not turned against
+them (`facts`), and a wait that led nowhere is none of a finished rollout's business. Source: ADR 0058.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.effects import Blocked, Offer, StepReport
-from edgefleet_server.rollout.model import RolloutState, StageState
+from edgefleet_server.rollout.analysis import decide
+from edgefleet_server.rollout.analysis.facts import facts_of
+from edgefleet_server.rollout.analysis.model import Pause, RollBack
+from edgefleet_server.rollout.effects import Blocked, DecisionMade, Offer, Plan, Revert, StepReport
+from edgefleet_server.rollout.model import Assignment, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
-from edgefleet_server.rollout.planner.rollback import NOT_BACK, confirmation, is_rolled_back, owes_confirmation
-from edgefleet_server.rollout.state_machines import IN_FLIGHT, ROLLOUT_ACTIVE, RolloutEvent
+from edgefleet_server.rollout.planner.document_state import HUGE
+from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
+from edgefleet_server.rollout.spec.fields import NO_WAY_BACK
+from edgefleet_server.rollout.spec.model import WATCH, OnFail
+from edgefleet_server.rollout.state_machines import (
+    IN_FLIGHT,
+    ROLLOUT_ACTIVE,
+    UNSWITCHED,
+    AssignmentEvent,
+    RolloutEvent,
+    moved,
+)
+
+# ---- rollback
+
+
+BACK_FACTOR: Final = 10
+"""A pass takes back so many times as it offers, unless it plans the whole rollout."""
+NOT_BACK: Final = "not confirmed to be back"
+CONFIRM: Final = "confirm"
+_KEPT: Final = "it keeps the release (rollback_to: none)"
+_REVERTS: Final = frozenset(
+    {RolloutState.RUNNING, RolloutState.ROLLING_BACK, RolloutState.PAUSED, RolloutState.AWAITING_APPROVAL}
+)
+"""Waiting stops offers, not the rollback of a stratum that failed."""
+_S: Final = AssignmentState
+_E: Final = AssignmentEvent
+
+
+def is_rolled_back(plan: PlanBuilder, track: StratumTrack) -> bool:
+    """Return whether the release is taken back in a stratum."""
+    return track.has_failed or plan.state is RolloutState.ROLLING_BACK
+
+
+def owes_confirmation(a: Assignment) -> bool:
+    """Return whether a device whose document was taken back has not said yet that it went back."""
+    return a.back_at is not None and a.back_done_at is None
+
+
+def confirmation(snapshot: Snapshot, a: Assignment) -> Wait:
+    """Return that the rollback of such a device waits for it, and until when."""
+    until = None if a.back_at is None else a.back_at + snapshot.spec.device.ack
+    return Wait(CONFIRM, "was told to go back and has not confirmed it", "its report; else it is named", until)
+
+
+def batch_of(plan: PlanBuilder) -> int:
+    """Return how many documents this pass may sign."""
+    return document_state.batch_for(max(len(plan.snapshot.members), len(plan.assignments)))
+
+
+def revert(plan: PlanBuilder) -> StepReport | None:
+    """Write the former release back where a stratum failed (or everywhere, when the rollout is rolled back)."""
+    if plan.state not in _REVERTS:
+        return None
+    failed = {track.stratum for track in plan.tracks() if is_rolled_back(plan, track)}
+    for a in list(plan.assignments.values()):
+        if a.stratum in failed and a.state is _S.ELIGIBLE:
+            _end_waiting(plan, a)
+    todo = [a for a in plan.assignments.values() if a.stratum in failed and document_state.needs_rollback(a)]
+    todo.sort(key=lambda a: (a.exposed_at or a.offered_at or plan.now, a.device), reverse=True)
+    most = BACK_FACTOR * batch_of(plan)
+    plan.is_cut_short |= len(todo) > most
+    for a in todo[:most]:
+        _revert(plan, a)
+    for a in [a for a in plan.assignments.values() if a.state is _S.UNREACHABLE and a.back_done_at is not None]:
+        if a.back_gen and document_state.is_still_on_it(plan.snapshot, a, plan.withdrawn):
+            # it took the release up all the same: it must be heard to be back
+            plan.update_assignment(a.but(back_done_at=None))
+    _name_overdue(plan)
+    return StepReport("completion.revert", f"{len(todo[:most])} of {len(todo)} devices reverted") if todo else None
+
+
+def _end_waiting(plan: PlanBuilder, a: Assignment) -> None:
+    """End a device's wait for an offer in a stratum that failed; one that may run the release goes back like any other."""
+    exposed_at = a.exposed_at or plan.now
+    if a.gen and document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn):
+        # it went on to a stage of another mode, or waits for its next try: its candidate ends below
+        plan.move_assignment(a, moved(a, _E.ACK, plan.now, exposed_at=exposed_at))
+    elif document_state.may_have_switched(plan.snapshot, a, plan.withdrawn):
+        # what it goes back to stands in its document since the offer was withdrawn
+        late = moved(a, _E.ACK, plan.now, exposed_at=exposed_at, back_gen=a.gen + 1, back_at=plan.now)
+        plan.move_assignment(a, late)
+    else:
+        recall.end_candidate(plan, a)
+        reason = "its stratum was stopped"
+        plan.move_assignment(a, moved(a, _E.CANCEL, plan.now, reason=reason, ended_at=plan.now))
+
+
+def _revert(plan: PlanBuilder, a: Assignment) -> None:
+    if not document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
+        if a.state not in IN_FLIGHT:  # those are superseded when their pass observes it
+            _note_overwritten(plan, a)
+        return
+    is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
+    to = None if is_candidate or a.state in UNSWITCHED else plan.snapshot.rollback_bundles.get(a.stratum)
+    if reason := "" if is_candidate or to is not None else _why_kept(plan, a):
+        if reason is not _KEPT or a.state not in IN_FLIGHT:  # what is on its way may end first, since it stays
+            kept = a.but(back_gen=max(1, a.gen), back_at=plan.now, reason=f"{NOT_BACK}: {reason}")
+            plan.update_assignment(kept)
+        return
+    plan.emit(Revert(a.device, is_rollback=True, is_beside=is_candidate, to=to))
+    is_unmoved = a.state in (_S.OFFERED, _S.UNREACHABLE) and not document_state.may_be_on_it(plan.snapshot, a)
+    after = a.but(back_at=plan.now)
+    if is_unmoved and a.state is _S.OFFERED:
+        reason = "its stratum was stopped before it took up its document"
+        after = moved(
+            after, _E.CANCEL, plan.now, reason=reason, ended_at=plan.now, back_done_at=plan.now, deadline=None
+        )
+        plan.move_assignment(a, after)
+        return
+    plan.update_assignment(after.but(back_done_at=plan.now) if is_unmoved else after)
+
+
+def _note_overwritten(plan: PlanBuilder, a: Assignment) -> None:
+    """Note that a device's document names another release; one that runs ours still must be heard to be back like any other."""
+    is_on_it = document_state.is_still_on_it(plan.snapshot, a, plan.withdrawn)
+    done = a.but(back_gen=a.gen + 1, back_at=plan.now, back_done_at=None if is_on_it else plan.now)
+    report = plan.snapshot.reports.get(a.device)
+    is_gone = report is not None and report.is_revoked
+    reason = REVOKED if is_gone else "" if is_on_it else OVERWRITTEN
+    plan.update_assignment(done.but(reason=a.reason or reason))
+
+
+def _why_kept(plan: PlanBuilder, a: Assignment) -> str:
+    """Return why a device keeps the release although it is taken back, "" when it goes back."""
+    if a.previous is not None and a.previous.sha256 == document_state.digest_of(plan.snapshot, a.stratum):
+        return "it ran this very release before, and nothing older is known"
+    runs_it = a.state in (_S.APPLYING, _S.VERIFYING, _S.HEALTHY, _S.LOST)
+    return _KEPT if runs_it and plan.snapshot.spec.rollback_to == NO_WAY_BACK else ""
+
+
+def _name_overdue(plan: PlanBuilder) -> None:
+    """Note which devices did not confirm in time that they went back.
+
+    Each stays in the state that it was last heard in. `lost` would be a failure of the release, and count against it in other
+    strata, although the server cut its way short; and no late report moves what is lost.
+    """
+    for a in list(plan.assignments.values()):
+        if not owes_confirmation(a) or a.reason.startswith(NOT_BACK):
+            continue
+        if (until := confirmation(plan.snapshot, a).until) is not None and plan.now >= until:
+            reason = f"{NOT_BACK}: {a.reason}" if a.reason else NOT_BACK
+            plan.update_assignment(a.but(reason=reason, deadline=None))
+
 
 LOOK_AGAIN: Final = timedelta(seconds=2)
 LOOK_FOR_LATE: Final = timedelta(minutes=1)
 _FINISH: Final = "completion.finish"
 _ENDS: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
-_S: Final = AssignmentState
 
 
 def leave_queue(plan: PlanBuilder) -> StepReport | None:
@@ -113,3 +267,80 @@ def next_pass(plan: PlanBuilder) -> datetime | None:
     # those who were away may still come back and take up their document: that is worth a line in the log
     late = any(a.state is _S.UNREACHABLE or a.state in IN_FLIGHT for a in plan.assignments.values())
     return plan.now + LOOK_FOR_LATE if late and plan.state is RolloutState.FINISHED else None
+
+
+# ---- after the end
+
+
+LOOK_AT_HUGE: Final = timedelta(minutes=10)
+"""A look at more than HUGE devices takes seconds of a processor."""
+_LATE: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
+
+
+def plan_regression(snapshot: Snapshot, now: datetime, code: str, reason: str) -> Plan:
+    """Return what makes a finished rollout a regressed one, for a person to decide. Raises IllegalTransitionError in any other state."""
+    plan = PlanBuilder(snapshot, now)
+    plan.move_rollout(RolloutEvent.REGRESS, code, reason)
+    return plan.build(now)
+
+
+def is_watched(snapshot: Snapshot, now: datetime) -> bool:
+    """Return whether a rollout is still looked at after its end."""
+    gate = snapshot.spec.gates.quality
+    ended = max((run.ended_at for run in snapshot.cells if run.ended_at is not None), default=None)
+    return ended is not None and now < ended + (WATCH if gate is None else gate.watch)
+
+
+def reopen_if_bad(plan: PlanBuilder) -> StepReport | None:
+    """Reopen a finished rollout whose evidence has turned against its release; with `on_fail: rollback` take it back at once."""
+    if not is_watched(plan.snapshot, plan.now):
+        return None
+    for run in _last_passed(plan):
+        if _reopens(plan, run):
+            return StepReport("completion.reopen_if_bad", plan.cause[1])
+    return None
+
+
+def _last_passed(plan: PlanBuilder) -> list[StageRun]:
+    """Return the last stage that passed of each stratum that has not failed."""
+    tracks = [track for track in plan.tracks() if not track.has_failed]
+    passed = [[run for run in track.runs if run.state is StageState.PASSED] for track in tracks]
+    return [runs[-1] for runs in passed if runs]
+
+
+def _reopens(plan: PlanBuilder, run: StageRun) -> bool:
+    facts = facts_of(plan.snapshot, run, plan.assignments.values(), plan.now)
+    decision = decide.decide(facts)
+    if not isinstance(decision, RollBack | Pause) or decision.code == decide.INCONCLUSIVE:
+        return False
+    plan.emit(DecisionMade(facts, decision))
+    reason = f"after it had finished, {run.stratum}: {decision.reason}"
+    plan.move_rollout(RolloutEvent.REGRESS, decision.code, reason)
+    if plan.snapshot.spec.on_fail is OnFail.ROLLBACK:
+        plan.move_rollout(RolloutEvent.ROLL_BACK, decision.code, reason)
+    plan.cause = decision.code, reason
+    return True
+
+
+def update_reasons(plan: PlanBuilder) -> StepReport | None:
+    """Say of each stratum of a reopened rollout what its evidence is by now; a new verdict is stored with it."""
+    if not is_watched(plan.snapshot, plan.now):
+        return None
+    changed = []
+    for run in _last_passed(plan):
+        facts = facts_of(plan.snapshot, run, plan.assignments.values(), plan.now)
+        decision = decide.decide(facts)
+        if decision.code == decide.INCONCLUSIVE or (decision.code, decision.reason) == (run.code, run.reason):
+            continue
+        if decision.code != run.code:
+            plan.emit(DecisionMade(facts, decision))
+        plan.update_stage_run(replace(run, code=decision.code, reason=decision.reason))
+        changed.append(run.stratum)
+    return StepReport("completion.update_reasons", f"new evidence in {', '.join(changed)}") if changed else None
+
+
+def next_late_pass(plan: PlanBuilder) -> datetime | None:
+    """Return when a rollout is to be looked at again after its end, None when it is not."""
+    if plan.state not in _LATE or not is_watched(plan.snapshot, plan.now):
+        return None
+    return plan.now + (LOOK_FOR_LATE if len(plan.assignments) <= HUGE else LOOK_AT_HUGE)

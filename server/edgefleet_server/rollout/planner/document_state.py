@@ -16,7 +16,7 @@ from edgefleet_server.rollout.spec.model import Mode
 BATCH: Final = 200
 """Documents that one pass signs for a rollout of up to 2,000 devices: a pass stays short, and the next one follows at once."""
 BATCH_SHARE: Final = 0.1
-"""Of a larger one a pass plans this share, since it looks at every device first; it is carried out in batches (`execution`)."""
+"""Of a larger one a pass plans this share, since it looks at every device first; it is carried out in batches (`controller.batches`)."""
 HUGE: Final = 20_000
 """One with more devices is planned whole, there and back: a pass takes seconds of the processor there (ADR 0060)."""
 

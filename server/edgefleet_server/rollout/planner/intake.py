@@ -12,15 +12,21 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.assignments import OUTSIDE
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import StepReport
 from edgefleet_server.rollout.model import Assignment, Member, StageRun, StageState
+from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.planner import recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.document_state import mode_of
 from edgefleet_server.rollout.spec.model import profile_of
-from edgefleet_server.rollout.state_machines import EXPOSED_STATES, IN_FLIGHT, UNSWITCHED, AssignmentEvent, moved
+from edgefleet_server.rollout.state_machines import (
+    EXPOSED_STATES,
+    IN_FLIGHT,
+    OUTSIDE,
+    UNSWITCHED,
+    AssignmentEvent,
+    moved,
+)
 
 JOINER_SHARE: Final = 0.1
 _S: Final = AssignmentState

@@ -1,8 +1,8 @@
 """Which devices are offered the release in a pass, and which leases of downloads end. Pure.
 
 - Lowest bucket first, in each stratum, and no more than a pass may sign documents for.
-- Nothing is offered in a stratum whose first outcomes are too bad (`analysis/early_failure`).
-- `throttle` says of each device whether its turn has come.
+- Nothing is offered in a stratum whose first outcomes are too bad (`analysis.decide.doubt`).
+- `admission` says of each device whether its turn has come.
 - Before a rollout with limits or windows ends, each device that is still away gets its document: when it comes back, the limits are over.
 - A lease ends when the device cannot be downloading any more, also in a rollout that has ended.
 Source: ADR 0036, ADR 0051, ADR 0064.
@@ -15,10 +15,10 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.analysis.early_failure import DOUBT, doubt
+from edgefleet_server.rollout import admission
+from edgefleet_server.rollout.admission import spread_offers
+from edgefleet_server.rollout.analysis.decide import DOUBT, doubt
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
-from edgefleet_server.rollout.assignments import stands_failed
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
     Blocked,
@@ -28,13 +28,13 @@ from edgefleet_server.rollout.effects import (
     StepReport,
 )
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, StageRun, Wait
-from edgefleet_server.rollout.planner import approvals, document_state, intake, transitions
+from edgefleet_server.rollout.placement import rank
+from edgefleet_server.rollout.planner import document_state, intake, stages
 from edgefleet_server.rollout.planner.blockers import PERSON, TURN
 from edgefleet_server.rollout.planner.builder import PlanBuilder
-from edgefleet_server.rollout.planner.rollback import batch_of, is_rolled_back
-from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, AssignmentEvent, moved
-from edgefleet_server.rollout.throttle import leases
-from edgefleet_server.rollout.throttle.jitter import spread_offers
+from edgefleet_server.rollout.planner.completion import batch_of, is_rolled_back
+from edgefleet_server.rollout.planner.stages import how_to_answer
+from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, AssignmentEvent, moved, stands_failed
 
 # ---- codes of what holds devices: stable
 
@@ -131,7 +131,7 @@ def _by_code(run: StageRun, held: Iterable[tuple[Wait, int]]) -> list[Blocked]:
 
 
 def _offer_to(plan: PlanBuilder, a: Assignment) -> None:
-    transitions.run_again(plan)
+    stages.run_again(plan)
     after = moved(
         a,
         _E.OFFER,
@@ -175,7 +175,7 @@ def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> dict[DeviceId, Wait]:
 def _why_none_is_offered(plan: PlanBuilder) -> Wait:
     """Return what holds all devices of a rollout that does not run."""
     if plan.state is RolloutState.AWAITING_APPROVAL:
-        moves = approvals.how_to_answer(plan.snapshot.id)
+        moves = how_to_answer(plan.snapshot.id)
         return Wait(PERSON, "its next stage waits for an approval", moves)
     return Wait(PAUSED, f"the rollout is {plan.state}", f"`edgectl rollout resume {plan.snapshot.id}`")
 
@@ -208,7 +208,7 @@ def end_leases(plan: PlanBuilder) -> StepReport | None:
         a = plan.assignments.get(lease.device)
         digest = document_state.digest_of(plan.snapshot, a.stratum) if a is not None else ""
         report = plan.snapshot.reports.get(lease.device)
-        if lease.device not in taken and not leases.holds(a, report, digest, plan.now):
+        if lease.device not in taken and not admission.holds(a, report, digest, plan.now):
             ended.append(LeaseEnded(lease.device))
     plan.emit(*ended)
     return StepReport("offers.end_leases", f"{len(ended)} leases ended") if ended else None

@@ -4,28 +4,171 @@
 - An open stage enrolls its devices, settles once all have an outcome, soaks, and is then judged; `analysis/decide` decides.
 - A stage without devices follows the other strata: a stratum without a canary must not run ahead of the canary.
 - A failed stage stops its stratum; a verdict on all strata together stops all of them.
+- A rollout that waits for an approval runs again as soon as anything of it moves.
+- An approval belongs to a stage of a stratum: the person who gives it has seen how that stratum fared. While a stage waits for it, what the
+  devices of the stage before report still stops the release.
+- Silence is no approval: after its timeout the rollout does what `on_inconclusive.do` says.
 Source: ADR 0034.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
+from edgefleet_protocol.ids import RolloutId
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.access.model import Principal
 from edgefleet_server.rollout.analysis import decide
-from edgefleet_server.rollout.analysis.early_failure import doubt
+from edgefleet_server.rollout.analysis.decide import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Advance, Facts, KeepWaiting, Pause, RollBack
-from edgefleet_server.rollout.analysis.webhook_gates import GATE_OPENING, facts_of_gates, waits_to_open
-from edgefleet_server.rollout.assignments import OUTSIDE, soak_end
-from edgefleet_server.rollout.bucketing import cut_of, shares
-from edgefleet_server.rollout.effects import DecisionMade, StageRunTransitioned, StepReport
-from edgefleet_server.rollout.model import StageRun, StageState, VerdictKind
-from edgefleet_server.rollout.planner import approvals, document_state, intake, transitions
+from edgefleet_server.rollout.analysis.stage_gates import GATE_OPENING, facts_of_gates, waits_to_open
+from edgefleet_server.rollout.effects import DecisionMade, Offer, StageRunTransitioned, StepReport
+from edgefleet_server.rollout.errors import NotApproverError
+from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, VerdictKind
+from edgefleet_server.rollout.placement import cut_of, shares
+from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
-from edgefleet_server.rollout.spec.model import OnFail
-from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, StageEvent
+from edgefleet_server.rollout.spec.model import Approval, OnFail, Spec, StageSpec
+from edgefleet_server.rollout.spec.parts import duration_text
+from edgefleet_server.rollout.state_machines import (
+    CELL_OPEN,
+    OUTSIDE,
+    ROLLOUT_WALKS,
+    RolloutEvent,
+    StageEvent,
+    soak_end,
+)
+
+# ---- approvals
+
+
+AWAITING: Final = "awaiting_approval"
+APPROVED: Final = "approved"
+DENIED: Final = "denied"
+UNANSWERED: Final = "approval_timeout"
+
+
+def awaits_approval(run: StageRun) -> bool:
+    """Return whether a stage of a stratum waits for an approval."""
+    return run.state is StageState.PENDING and run.asked_at is not None and not run.approved_by
+
+
+def awaiting_approval(runs: Iterable[StageRun], stratum: str | None = None) -> list[StageRun]:
+    """Return the stage runs that wait, of one stratum or of all."""
+    return [run for run in runs if awaits_approval(run) and stratum in (None, run.stratum)]
+
+
+def with_question(run: StageRun, wanted: Approval, now: datetime) -> StageRun:
+    """Return the stage run with the question asked."""
+    until = (now + wanted.timeout).strftime("%Y-%m-%d %H:%M UTC")
+    reason = f"waits for the word of one with the role {wanted.role.value}, until {until}"
+    return replace(run, asked_at=now, code=AWAITING, reason=reason)
+
+
+def with_approval(run: StageRun, by: str, reason: str) -> StageRun:
+    """Return the stage run with the answer yes."""
+    return replace(run, approved_by=by, code=APPROVED, reason=reason)
+
+
+def without_question(run: StageRun, code: str, reason: str) -> StageRun:
+    """Return the stage run as one that will be asked about again."""
+    return replace(run, asked_at=None, code=code, reason=reason)
+
+
+def answer_due_at(run: StageRun, wanted: Approval) -> datetime | None:
+    """Return when silence is the answer; None: nobody was asked yet."""
+    return None if run.asked_at is None else run.asked_at + wanted.timeout
+
+
+def is_unanswered(run: StageRun, wanted: Approval, now: datetime) -> bool:
+    """Return whether nobody answered in time."""
+    end = answer_due_at(run, wanted)
+    return end is not None and now >= end
+
+
+def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
+    """Raise NotApproverError unless the caller has the role that the stage's approval asks for."""
+    role = (stage.approval or Approval()).role
+    if not caller.may(role):
+        have = ", ".join(sorted(caller.roles)) or "none"
+        raise NotApproverError(
+            f"The stage {stage.name} opens at the word of one with the role {role.value}; {caller.name} has: {have}.",
+            next_step=f"Ask one who has it; an admin makes a token with `edgectl token create --role {role.value}`.",
+        )
+
+
+def unanswered_reason(spec: Spec, run: StageRun) -> str:
+    """Return what is said when nobody answered."""
+    stage = spec.stages[run.stage]
+    wanted = stage.approval or Approval()
+    return (
+        f"nobody with the role {wanted.role.value} answered about {stage.name} within {duration_text(wanted.timeout)}"
+    )
+
+
+def how_to_answer(rollout: RolloutId) -> str:
+    """Return the commands of an answer."""
+    return f"`edgectl rollout approve {rollout}` goes on, `deny` refuses"
+
+
+def wait_if_idle(plan: PlanBuilder) -> StepReport | None:
+    """Say that the rollout waits for an approval when nothing else of it moves."""
+    tracks = [track for track in plan.tracks() if not track.has_ended]
+    runs = [track.current for track in tracks if track.current is not None]
+    asked_for = awaiting_approval(runs)
+    is_idle = all(run.state is StageState.PENDING for run in runs)
+    if not asked_for or not is_idle or plan.state is not RolloutState.RUNNING:
+        return None
+    if any(isinstance(effect, Offer) for effect in plan.effects):
+        return None
+    names = {plan.snapshot.spec.stages[run.stage].name: run.reason for run in asked_for}
+    message = "; ".join(f"{name} {reason}" for name, reason in names.items())
+    plan.move_rollout(RolloutEvent.ASK_APPROVAL, AWAITING, message)
+    return StepReport("stages.wait_if_idle", message)
+
+
+# ---- changes that several steps and commands make
+
+
+def run_again(plan: PlanBuilder) -> None:
+    """Run again where the rollout waits for an approval."""
+    if plan.state is RolloutState.AWAITING_APPROVAL:
+        plan.move_rollout(RolloutEvent.START, APPROVED, "a stage may open, or has ended")
+
+
+def move_stage_run(plan: PlanBuilder, run: StageRun, event: StageEvent) -> StageRun:
+    """Move a stage run of a rollout that runs, or runs again by it. Raises IllegalTransitionError."""
+    run_again(plan)
+    return plan.move_stage_run(run, event)
+
+
+def failed(plan: PlanBuilder, run: StageRun, code: str, message: str) -> StageRun:
+    """Return a stage run with the verdict that it failed, before it moves."""
+    return replace(run, verdict=VerdictKind.ROLL_BACK, code=code, reason=message, ended_at=plan.now)
+
+
+def fail(plan: PlanBuilder, run: StageRun, code: str, message: str) -> None:
+    """Fail a stage run: what was offered in its stratum is taken back."""
+    move_stage_run(plan, failed(plan, run, code, message), StageEvent.FAIL)
+
+
+def fail_unopened(plan: PlanBuilder, run: StageRun, code: str, message: str) -> None:
+    """Fail a stage that waits: nothing was offered in it, and what the stages before it offered is taken back."""
+    cutoff = intake.cutoff_before(plan, plan.track(run.stratum), run.stage)  # it reaches nobody new
+    digest = document_state.digest_of(plan.snapshot, run.stratum)
+    opened = replace(run, cut=cutoff, code=code, reason=message, opened_at=plan.now, digest=digest)
+    fail(plan, move_stage_run(plan, opened, StageEvent.OPEN), code, message)
+
+
+def pause(plan: PlanBuilder, code: str, message: str) -> None:
+    """Stop offering: what is not at its switch yet goes back to waiting."""
+    plan.move_rollout(RolloutEvent.PAUSE, code, message)
+    recall.withdraw(plan, "paused before its switch")
+
 
 OPENED: Final = "opened"
 """The code of a stage that opens. One that is opened only to fail, because it can no longer open, has the code of why it fails."""
@@ -98,7 +241,7 @@ def _open(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> StageRun:
     new = sum(bucket < cutoff and device not in plan.assignments for device, bucket in reach.items())
     expected = intake.count_enrolled(plan, run.stratum) + new
     opened = replace(opened, code=OPENED, reason=reason, intake=expected)
-    return transitions.move_stage_run(plan, opened, StageEvent.OPEN)
+    return move_stage_run(plan, opened, StageEvent.OPEN)
 
 
 def _cutoff(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> int:
@@ -140,15 +283,15 @@ def _follow_the_others(plan: PlanBuilder, opened: StageRun, run: StageRun) -> St
         return plan.stage_runs[run.stratum, run.stage]
     if any(track.has_failed for track in others):
         reason = f"{stage} passed in no stratum, and this one has no device in it"
-        failing = transitions.move_stage_run(plan, replace(opened, code=NO_CANARY, reason=reason), StageEvent.OPEN)
-        transitions.fail(plan, failing, NO_CANARY, reason)
+        failing = move_stage_run(plan, replace(opened, code=NO_CANARY, reason=reason), StageEvent.OPEN)
+        fail(plan, failing, NO_CANARY, reason)
         return plan.stage_runs[run.stratum, run.stage]
     return _skip(plan, opened, f"no device of any stratum belongs to {stage}")
 
 
 def _skip(plan: PlanBuilder, opened: StageRun, reason: str) -> StageRun:
     skipped = replace(opened, code="empty", reason=reason, ended_at=plan.now)
-    return transitions.move_stage_run(plan, skipped, StageEvent.SKIP)
+    return move_stage_run(plan, skipped, StageEvent.SKIP)
 
 
 def _may_still_pass(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
@@ -163,16 +306,16 @@ def _may_open(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
     if wanted is None or run.approved_by:
         return True
     if run.asked_at is None:
-        plan.update_stage_run(approvals.asked(run, wanted, plan.now))
+        plan.update_stage_run(with_question(run, wanted, plan.now))
     elif _is_stopped(plan, track, run):
         return False
-    elif approvals.is_late(run, wanted, plan.now):
-        reason = approvals.late_reason(plan.snapshot.spec, run)
+    elif is_unanswered(run, wanted, plan.now):
+        reason = unanswered_reason(plan.snapshot.spec, run)
         if plan.snapshot.spec.on_inconclusive.do is OnFail.PAUSE:
-            plan.update_stage_run(approvals.unasked(run, approvals.UNANSWERED, reason))
-            transitions.pause(plan, approvals.UNANSWERED, f"{run.stratum}: {reason}")
+            plan.update_stage_run(without_question(run, UNANSWERED, reason))
+            pause(plan, UNANSWERED, f"{run.stratum}: {reason}")
         else:
-            transitions.fail_unopened(plan, run, approvals.UNANSWERED, reason)
+            fail_unopened(plan, run, UNANSWERED, reason)
     return False
 
 
@@ -186,10 +329,10 @@ def _is_stopped(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
     decision = decide.decide(facts)
     match decision:
         case Pause():
-            plan.update_stage_run(approvals.unasked(run, decision.code, decision.reason))
-            transitions.pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
+            plan.update_stage_run(without_question(run, decision.code, decision.reason))
+            pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
         case RollBack():
-            transitions.fail_unopened(plan, run, decision.code, decision.reason)
+            fail_unopened(plan, run, decision.code, decision.reason)
         case _:
             return False
     plan.emit(DecisionMade(facts, decision))
@@ -208,10 +351,10 @@ def _settle(plan: PlanBuilder, run: StageRun) -> StageRun:
         ends = [soak_end(plan.snapshot, a, plan.now) for a in devices if a.state is _S.HEALTHY]
         soak_until = max(ends, default=plan.now)
         settled = replace(run, soak_until=soak_until, code="soaking", reason="every device has answered")
-        run = transitions.move_stage_run(plan, settled, StageEvent.SETTLED)
+        run = move_stage_run(plan, settled, StageEvent.SETTLED)
     if run.state is StageState.SOAKING and run.soak_until is not None and plan.now >= run.soak_until:
         soaked = replace(run, code="judging", reason="the soak is over")
-        run = transitions.move_stage_run(plan, soaked, StageEvent.SOAKED)
+        run = move_stage_run(plan, soaked, StageEvent.SOAKED)
     return run
 
 
@@ -232,11 +375,11 @@ def _judge(plan: PlanBuilder, run: StageRun) -> bool:
         case Pause():
             plan.emit(DecisionMade(facts, decision))
             held = replace(run, verdict=VerdictKind.PAUSE, code=decision.code, reason=decision.reason)
-            transitions.move_stage_run(plan, held, StageEvent.HOLD)
-            transitions.pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
+            move_stage_run(plan, held, StageEvent.HOLD)
+            pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
         case RollBack():
             plan.emit(DecisionMade(facts, decision))
-            transitions.fail(plan, run, decision.code, decision.reason)
+            fail(plan, run, decision.code, decision.reason)
             if decision.pooled:
                 _fail_the_others(plan, run, decision)
     return False
@@ -259,7 +402,7 @@ def _pass(plan: PlanBuilder, run: StageRun, decision: Advance) -> None:
         bound=decision.bound,
         ended_at=plan.now,
     )
-    transitions.move_stage_run(plan, passed, StageEvent.PASS)
+    move_stage_run(plan, passed, StageEvent.PASS)
 
 
 def _keep_waiting(plan: PlanBuilder, run: StageRun, facts: Facts, decision: KeepWaiting) -> None:
@@ -274,7 +417,7 @@ def _fail_the_others(plan: PlanBuilder, cause: StageRun, decision: RollBack) -> 
     for track in plan.tracks():
         current = next((run for run in track.runs if run.state in CELL_OPEN or run.state is StageState.HELD), None)
         if track.stratum != cause.stratum and current is not None:
-            transitions.fail(plan, current, decision.code, f"all strata stop: {decision.reason}")
+            fail(plan, current, decision.code, f"all strata stop: {decision.reason}")
 
 
 def _is_last(plan: PlanBuilder, run: StageRun) -> bool:

@@ -16,20 +16,11 @@ from typing import Final
 
 from edgefleet_server.rollout.effects import Plan, StepReport
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot
-from edgefleet_server.rollout.planner import (
-    approvals,
-    auto_retry,
-    bake,
-    blockers,
-    completion,
-    intake,
-    observe,
-    offers,
-    recall,
-    rollback,
-    stages,
-)
+from edgefleet_server.rollout.planner import blockers, completion, intake, observe, offers, recall, stages
 from edgefleet_server.rollout.planner.builder import PlanBuilder
+from edgefleet_server.rollout.planner.completion import next_late_pass, reopen_if_bad, revert, update_reasons
+from edgefleet_server.rollout.planner.recall import follow_up
+from edgefleet_server.rollout.planner.stages import wait_if_idle
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
 
 Step = Callable[[PlanBuilder], StepReport | None]
@@ -37,7 +28,7 @@ Step = Callable[[PlanBuilder], StepReport | None]
 _WALK: Final[tuple[Step, ...]] = (
     observe.reports,
     recall.extend_due_times,
-    auto_retry.follow_up,
+    follow_up,
     offers.count_failures,
     intake.exclude_pinned,
     stages.create,
@@ -46,9 +37,9 @@ _WALK: Final[tuple[Step, ...]] = (
     stages.advance,
     offers.make,
     offers.make_to_absent,
-    approvals.wait_if_idle,
+    wait_if_idle,
     recall.withdraw_while_paused,
-    rollback.revert,
+    revert,
     completion.finish,
     offers.end_leases,
     offers.add_jitter,
@@ -64,13 +55,13 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.PAUSED: (
         observe.reports,
         recall.withdraw_while_paused,
-        rollback.revert,
+        revert,
         offers.end_leases,
         blockers.report,
     ),
     RolloutState.ROLLING_BACK: (
         observe.reports,
-        rollback.revert,
+        revert,
         completion.finish,
         offers.end_leases,
         blockers.report,
@@ -79,12 +70,12 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.ROLLBACK_INCOMPLETE: _OVER,
     RolloutState.FINISHED: (
         observe.reports,
-        bake.reopen_if_bad,
-        rollback.revert,
+        reopen_if_bad,
+        revert,
         completion.finish,
         offers.end_leases,
     ),
-    RolloutState.REGRESSED: (observe.reports, bake.update_reasons, offers.end_leases, blockers.report),
+    RolloutState.REGRESSED: (observe.reports, update_reasons, offers.end_leases, blockers.report),
     RolloutState.SUPERSEDED: _OVER,
     RolloutState.CANCELLED: _OVER,
 }
@@ -96,7 +87,7 @@ def plan_tick(snapshot: Snapshot, now: datetime) -> Plan:
     plan = PlanBuilder(snapshot, now)
     for step in STEPS[snapshot.state]:
         plan.report(step(plan))
-    next_at = bake.next_pass(plan) or completion.next_pass(plan)
+    next_at = next_late_pass(plan) or completion.next_pass(plan)
     if next_at is None and offers.has_leases(plan):
         next_at = now + completion.LOOK_AGAIN
     return plan.build(next_at)

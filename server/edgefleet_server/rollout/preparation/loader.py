@@ -1,18 +1,34 @@
 """Reads what the planner needs to know of one rollout, in the caller's transaction.
 
-The controller and a person's commands load by it.
+The controller and a person's commands load by it. Which devices a rollout has now, in which strata, and in which stages each may not be:
+- dynamic: what matches the selector now. snapshot: what matched when the rollout was made, whatever the labels are since.
+- A stage with a `match` bars what does not match it; one that runs the release as a candidate bars devices that run none of the model,
+  or this very release already.
+- What costs a query is asked only where the spec needs it.
+
+What this process still knows of rollouts from its last pass is kept (`SnapshotCache`), so that the next one reads only what changed.
+Nothing rests on it: whatever is not surely what the database holds is read again.
+- Assignments are written under the fence alone, and every claim and every command raises it by one. Who wrote them last with fence n
+  and holds n + 1 now knows that nobody wrote in between.
+- Reports have marks (`ReportedStateReader.marks`); only those whose mark differs are read.
+- Members are matched again when nine times the time has passed that matching took, so that matching takes a tenth of the time at most.
+- The snapshot of a look that found nothing to do stays right in all that is written under the fence, while the fence is the same.
+
+Thread-safe: what is kept is never changed, only replaced. Each shelf keeps MOST_KEPT devices at most.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Final
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Generic, TypeVar
 
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef, RolloutId
+from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.fleet.desired.model import WantedRef
-from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.model import (
@@ -26,16 +42,229 @@ from edgefleet_server.rollout.model import (
     Snapshot,
 )
 from edgefleet_server.rollout.ports import RolloutFleet
-from edgefleet_server.rollout.preparation.cache import CachedReports, SnapshotCache
 from edgefleet_server.rollout.preparation.overlap import queued_behind
-from edgefleet_server.rollout.preparation.population import by_stratum, members_of
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS
-from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
+from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS, PROFILE, RUNTIME
+from edgefleet_server.rollout.spec.model import NO_VALUE, Membership, Mode, Spec, profile_of
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import measurements, rollouts, throttle, webhook_gates
 from edgefleet_server.rollout.store.tables import Rollout
+
+# ---- members
+
+
+_NOWHERE: Final[frozenset[int]] = frozenset()
+
+
+def members_of(
+    fleet: RolloutFleet, spec: Spec, bundles: Mapping[ProfileName, Bundle], frozen: Collection[str] | None
+) -> tuple[Member, ...]:
+    """Return the members of a rollout. bundles: of its release, by profile; frozen: ids of a snapshot, None when dynamic."""
+    everybody = fleet.devices.population(spec.selector if frozen is None else "")
+    found = [one for one in everybody if frozen is None or one.id in frozen]
+    barred = _barred(fleet, spec, found, bundles)
+    return tuple(
+        Member(one.id, stratum_of(spec.strata, one), barred.get(one.id, _NOWHERE), pinned_of(one.labels))
+        for one in found
+    )
+
+
+def stratum_of(keys: Sequence[str], device: DeviceFacts) -> ProfileName:
+    """Return a device's stratum: its profile, then each label of the spec's strata (`rpi5-ort/site=berlin`)."""
+    return _stratum(device.profile, {key: device.labels.get(key) for key in labels_in(keys)})
+
+
+def labels_in(keys: Sequence[str]) -> list[str]:
+    """Return the labels among the keys of a spec's strata."""
+    return [key for key in keys if key not in (PROFILE, RUNTIME)]
+
+
+def counted(fleet: RolloutFleet, spec: Spec) -> tuple[dict[ProfileName, int], int]:
+    """Return how many devices each stratum of a spec has now, and how many are pinned."""
+    keys = labels_in(spec.strata)
+    everybody = fleet.offers.count_matching(spec.selector, keys)
+    pinned = fleet.offers.count_matching(f"{spec.selector},{PIN_LABEL}" if spec.selector else PIN_LABEL, keys)
+    counts: Counter[ProfileName] = Counter()
+    for found, sign in ((everybody, 1), (pinned, -1)):
+        for one in found:
+            counts[_stratum(one.profile, dict(zip(keys, one.values, strict=True)))] += sign * one.devices
+    return {name: count for name, count in counts.items() if count}, sum(one.devices for one in pinned)
+
+
+def _stratum(profile: str, labels: Mapping[str, str | None]) -> ProfileName:
+    return ProfileName(profile + "".join(f"/{key}={value or NO_VALUE}" for key, value in labels.items()))
+
+
+def pinned_of(labels: Mapping[str, str]) -> str:
+    """Return why a device takes no part in rollouts, "" when it does."""
+    return "" if PIN_LABEL not in labels else labels[PIN_LABEL] or f"it has the label {PIN_LABEL}"
+
+
+def by_stratum(
+    bundles: Mapping[ProfileName, Bundle], members: Sequence[Member], assignments: Sequence[Assignment]
+) -> dict[ProfileName, Bundle]:
+    """Return the bundles by stratum: by profile, and for strata that are parts of one."""
+    strata = {one.stratum for one in members} | {one.stratum for one in assignments}
+    parts = {name: bundles[ProfileName(profile_of(name))] for name in strata if profile_of(name) in bundles}
+    return {**bundles, **parts}
+
+
+def selectors_in(spec: Spec) -> Iterator[str]:
+    """Yield every selector that a spec has: its own, and those of its stages."""
+    yield spec.selector
+    yield from (stage.match for stage in spec.stages if stage.match)
+
+
+def _barred(
+    fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
+) -> dict[DeviceId, frozenset[int]]:
+    stages: dict[DeviceId, set[int]] = {}
+    ids = [one.id for one in found]
+    matching = {
+        match: {one.id for one in fleet.devices.population(match)}
+        for match in {stage.match for stage in spec.stages if stage.match}
+    }
+    beside = [index for index, stage in enumerate(spec.stages) if stage.mode is not Mode.ACTIVE]
+    if beside:
+        for device in _without_another(fleet, spec, found, bundles):
+            stages.setdefault(device, set()).update(beside)
+    for index, stage in enumerate(spec.stages):
+        if stage.match:
+            for device in ids:
+                if device not in matching[stage.match]:
+                    stages.setdefault(device, set()).add(index)
+    return {device: frozenset(some) for device, some in stages.items()}
+
+
+def _without_another(
+    fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
+) -> Iterator[DeviceId]:
+    """Yield the devices beside whose active version the release cannot run: there is none, or it is the release itself."""
+    wants = fleet.offers.wants([one.id for one in found], ModelName(ReleaseRef.parse(spec.release).model))
+    for one in found:
+        want = wants.get(one.id)
+        active = want.active if want is not None else None
+        mine = bundles.get(one.profile)
+        if active is None or (mine is not None and active.sha256 == mine.sha256):
+            yield one.id
+
+
+MOST_KEPT: Final = 250_000
+PATIENCE: Final = 9
+_Value = TypeVar("_Value")
+Mark = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A rollout's assignments as they were written under a fence, in order of device."""
+
+    fence: int
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedReports:
+    """What devices said, and the marks of that."""
+
+    marks: Mapping[DeviceId, Mark] = field(default_factory=dict)
+    reports: Mapping[DeviceId, Report] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedMembers:
+    """Who matched, and until when (monotonic seconds) that is good enough."""
+
+    until_s: float
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedIdle:
+    """A rollout as a look found it that had nothing to do, and the fence of that look."""
+
+    fence: int
+    snapshot: Snapshot
+
+
+class _Shelf(Generic[_Value]):
+    """Values by rollout, the least used given up first when their sizes together are too much."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[int, _Value]] = OrderedDict()
+
+    def get(self, name: str) -> _Value | None:
+        found = self._kept.get(name)
+        return None if found is None else found[1]
+
+    def drop(self, name: str) -> None:
+        self._kept.pop(name, None)
+
+    def put(self, name: str, size: int, value: _Value) -> None:
+        self._kept.pop(name, None)
+        self._kept[name] = (size, value)
+        while self._kept and sum(size for size, _ in list(self._kept.values())) > MOST_KEPT:
+            self._kept.popitem(last=False)
+
+
+class SnapshotCache:
+    """What is kept of all rollouts of this process."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._written: _Shelf[Written] = _Shelf()
+        self._heard: _Shelf[CachedReports] = _Shelf()
+        self._matched: _Shelf[CachedMembers] = _Shelf()
+        self._rested: _Shelf[CachedIdle] = _Shelf()
+
+    def assignments(self, rollout_id: str, fence: int) -> tuple[Assignment, ...] | None:
+        """Return a rollout's assignments when they are surely those of the database. fence: the one that is held."""
+        found = self._written.get(rollout_id)
+        if found is not None and found.fence + 1 != fence:
+            self._written.drop(rollout_id)  # a later fence must not make it look right again
+            return None
+        return None if found is None else found.assignments
+
+    def wrote(self, rollout_id: str, fence: int, assignments: Sequence[Assignment]) -> None:
+        """Keep what was written, once it is committed."""
+        self._written.put(rollout_id, len(assignments), Written(fence, tuple(assignments)))
+
+    def heard(self, rollout_id: str) -> CachedReports:
+        """Return what is known of devices' reports."""
+        return self._heard.get(rollout_id) or CachedReports()
+
+    def hear(self, rollout_id: str, heard: CachedReports) -> None:
+        """Keep what devices said."""
+        self._heard.put(rollout_id, len(heard.reports), heard)
+
+    def now_s(self) -> float:
+        """Return the monotonic time, in seconds."""
+        return self._clock.monotonic_s()
+
+    def members(self, rollout_id: str) -> tuple[Member, ...] | None:
+        """Return who matched a moment ago, None when that is too long ago."""
+        found = self._matched.get(rollout_id)
+        return found.members if found is not None and self.now_s() < found.until_s else None
+
+    def match(self, rollout_id: str, members: tuple[Member, ...], began_s: float) -> None:
+        """Keep who matched, for a multiple of the time since `began_s`."""
+        now_s = self.now_s()
+        self._matched.put(rollout_id, len(members), CachedMembers(now_s + PATIENCE * (now_s - began_s), members))
+
+    def rest(self, rollout_id: str, fence: int, snapshot: Snapshot) -> None:
+        """Keep a rollout that had nothing to do under a fence, once that is committed."""
+        self._rested.put(rollout_id, 1 + len(snapshot.assignments) + len(snapshot.members), CachedIdle(fence, snapshot))
+
+    def rested(self, rollout_id: str, fence: int) -> Snapshot | None:
+        """Return what was kept under this very fence. fence: of the row, which is locked."""
+        found = self._rested.get(rollout_id)
+        return None if found is None or found.fence != fence else found.snapshot
+
+    def rouse(self, rollout_id: str) -> None:
+        """Forget what was kept: it has something to do, or could not be looked at."""
+        self._rested.drop(rollout_id)
+
 
 LARGE: Final = 2_000
 """Devices from which on it pays to read only what is new."""
@@ -77,7 +306,7 @@ class SnapshotLoader:
             code=row.code,
             reason=row.reason,
             behind=queued_behind(session, self._fleet.offers, row, spec) if state is RolloutState.VALIDATING else (),
-            way_back=by_stratum(self.way_back(spec), members, assignments),
+            rollback_bundles=by_stratum(self.rollback_bundles(spec), members, assignments),
             measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
         )
 
@@ -112,10 +341,10 @@ class SnapshotLoader:
             members=members,
             reports={device: reports[device] for device in asked if device in reports},
             answers=_answers(session, kept.id, spec),
-            way_back=by_stratum(self.way_back(spec), members, kept.assignments),
+            rollback_bundles=by_stratum(self.rollback_bundles(spec), members, kept.assignments),
         )
 
-    def way_back(self, spec: Spec) -> dict[ProfileName, Bundle]:
+    def rollback_bundles(self, spec: Spec) -> dict[ProfileName, Bundle]:
         """Return the bundles of the release that `rollback_to` names, by profile; nothing where it names none."""
         back = spec.rollback_to
         return {} if back in (PREVIOUS, NO_WAY_BACK) else self.bundles(ReleaseRef.parse(back))
@@ -161,8 +390,8 @@ class SnapshotLoader:
 
     def reports(self, devices: Sequence[DeviceId], model: ModelName) -> dict[DeviceId, Report]:
         """Return what devices say of a model."""
-        told = self._fleet.offers.model_reports(devices, model)
-        return {device: _report(said, want) for device, (said, want) in told.items()}
+        reported = self._fleet.offers.model_reports(devices, model)
+        return {device: _report(report, want) for device, (report, want) in reported.items()}
 
     def running(
         self, devices: Sequence[DeviceId], model: ModelName, bad: Mapping[DeviceId, str]
@@ -220,35 +449,35 @@ def asks_all(spec: Spec) -> bool:
     return spec.recalls or any(stage.mode is not Mode.ACTIVE for stage in spec.stages)
 
 
-def _report(said: ModelReport, want: WantedRef | None) -> Report:
+def _report(report: ModelReport, want: WantedRef | None) -> Report:
     return Report(
-        reported_gen=said.reported_gen,
-        phase=said.phase,
-        active_sha256=said.active_sha256,
-        previous_sha256=said.previous_sha256,
-        wanted_sha256=said.wanted_sha256,
-        attempt=said.attempt,
-        gen=said.gen,
-        error_class=said.error_class,
-        error_code=said.error_code,
-        reason=said.reason,
-        refused_gen=said.refused_gen,
-        refused_code=said.refused_code,
-        refused_reason=said.refused_reason,
-        is_revoked=said.is_revoked,
-        is_online=said.status is DeviceStatus.ONLINE,
-        last_seen=said.last_seen,
+        reported_gen=report.reported_gen,
+        phase=report.phase,
+        active_sha256=report.active_sha256,
+        previous_sha256=report.previous_sha256,
+        wanted_sha256=report.wanted_sha256,
+        attempt=report.attempt,
+        gen=report.gen,
+        error_class=report.error_class,
+        error_code=report.error_code,
+        reason=report.reason,
+        refused_gen=report.refused_gen,
+        refused_code=report.refused_code,
+        refused_reason=report.refused_reason,
+        is_revoked=report.is_revoked,
+        is_online=report.status is DeviceStatus.ONLINE,
+        last_seen=report.last_seen,
         wanted_by_server="" if want is None or want.active is None else want.active.sha256,
-        candidate=_candidate(said, want),
+        candidate=_candidate(report, want),
     )
 
 
-def _candidate(said: ModelReport, want: WantedRef | None) -> CandidateReport:
-    told, wanted = said.candidate, want.candidate if want is not None else None
+def _candidate(report: ModelReport, want: WantedRef | None) -> CandidateReport:
+    reported, wanted = report.candidate, want.candidate if want is not None else None
     return CandidateReport(
-        sha256=told.sha256 if told is not None else "",
-        state=told.state if told is not None else "",
-        code=told.code if told is not None else "",
-        reason=told.reason if told is not None else "",
+        sha256=reported.sha256 if reported is not None else "",
+        state=reported.state if reported is not None else "",
+        code=reported.code if reported is not None else "",
+        reason=reported.reason if reported is not None else "",
         wanted_by_server=wanted.sha256 if wanted is not None else "",
     )

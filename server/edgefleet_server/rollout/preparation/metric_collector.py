@@ -26,11 +26,10 @@ from sqlmodel import Session
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis import device_metrics
-from edgefleet_server.rollout.assignments import is_gone
-from edgefleet_server.rollout.bucketing import rank
 from edgefleet_server.rollout.model import Assignment, DeviceQuality, RolloutState, Snapshot
+from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Control, Mode, QualityGate, Spec, gate_in
-from edgefleet_server.rollout.state_machines import EXPOSED_STATES
+from edgefleet_server.rollout.state_machines import EXPOSED_STATES, is_gone
 from edgefleet_server.rollout.store import measurements
 from edgefleet_server.telemetry.model import PeriodWindow
 from edgefleet_server.telemetry.service import TelemetryService

@@ -12,7 +12,7 @@ from sqlmodel import Session
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
 from edgefleet_server.registry.service import RegistryService
-from edgefleet_server.rollout.commands.undo import DeviceVersion, Known, Undo, Way, undo
+from edgefleet_server.rollout.commands.undo import DeviceVersion, Known, RollbackTarget, Undo, undo
 from edgefleet_server.rollout.errors import NothingToUndoError
 from edgefleet_server.rollout.model import Bundle, RolloutState
 from edgefleet_server.rollout.ports import RolloutFleet
@@ -40,7 +40,7 @@ class Undoer:
         rows = rollouts.page(session, states=(), model=model, behind=None, limit=MAX_ROLLOUTS)
         known = [self._known(session, row) for row in rows]
         found = undo(standings, known, "" if only is None else str(only))
-        if not found.ways:
+        if not found.targets:
             raise _nothing(str(only or model), found)
         return found
 
@@ -48,12 +48,12 @@ class Undoer:
         members = self._fleet.devices.population("")
         wants = self._fleet.offers.wants([one.id for one in members], model)
         named = [one for one in members if (want := wants.get(one.id)) is not None and want.active is not None]
-        said = self._fleet.offers.reports_of([one.id for one in named], model)
-        digests = {one.previous_sha256 for one in said.values() if one.previous_sha256}
+        reported = self._fleet.offers.reports_of([one.id for one in named], model)
+        digests = {one.previous_sha256 for one in reported.values() if one.previous_sha256}
         bundles = self._registry.bundles_by_digest(sorted(digests))
         found = []
         for member in named:
-            report, want = said.get(member.id), wants[member.id]
+            report, want = reported.get(member.id), wants[member.id]
             assert want.active is not None, "those without one were left out"
             slots = frozenset[str]() if report is None else frozenset({report.active_sha256, report.previous_sha256})
             other = None if report is None else bundles.get(Sha256(report.previous_sha256))
@@ -77,14 +77,14 @@ class Undoer:
             state=RolloutState(row.state),
             release=f"{row.model}@{row.version}",
             assignments={one.device: one for one in assignments.assignments(session, row.id)},
-            way_back=self._loader.way_back(spec),
+            rollback_bundles=self._loader.rollback_bundles(spec),
             keeps=spec.rollback_to == NO_WAY_BACK,
         )
 
 
-def steered(ways: Sequence[Way]) -> list[RolloutId]:
+def steered(targets: Sequence[RollbackTarget]) -> list[RolloutId]:
     """Return the rollouts that have to take devices back, in order of id."""
-    return sorted({way.rollout for way in ways if way.rollout is not None})
+    return sorted({target.rollout for target in targets if target.rollout is not None})
 
 
 def _nothing(name: str, found: Undo) -> NothingToUndoError:

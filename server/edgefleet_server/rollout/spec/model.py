@@ -438,7 +438,7 @@ class DeviceTerms:
     verify: _Positive = timedelta(minutes=30)
     retries: Annotated[Retries, fields.RETRIES] | None = None  # None: devices try by themselves
     start_within: Annotated[timedelta, fields.duration()] | None = (
-        None  # None: by how many there are (`throttle.jitter`)
+        None  # None: by how many there are (`admission.within_s`)
     )
 
     def flaws(self) -> Iterator[Mistake]:

@@ -62,10 +62,10 @@ def device_lines(
     """Return what people see of these devices. names: of the stages."""
     waits = tick.explain(standing.snapshot, standing.now, standing.lots, chosen).waits
     ids: list[DeviceId] = [one.device for one in chosen]
-    said = reports.reports_of(ids, model)
+    reported = reports.reports_of(ids, model)
     found = []
     for one in chosen:
-        report, wait = said.get(one.device), waits.get(one.device)
+        report, wait = reported.get(one.device), waits.get(one.device)
         parts = report.active_target.split("/") if report is not None else []
         found.append(
             RolloutDevice(

@@ -115,13 +115,13 @@ def _middle(window: PeriodWindow) -> datetime:
 
 
 def _result(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[DeviceId, Pair]) -> StratumResult:
-    told = [one.shadow for _, candidate in pairs.values() for one in candidate if one.shadow is not None]
+    agreed = [one.shadow for _, candidate in pairs.values() for one in candidate if one.shadow is not None]
     return StratumResult(
         stratum=stratum,
         devices=len(pairs),
         active=_arm(ACTIVE, [active for active, _ in pairs.values() if active]),
         candidate=_arm(CANDIDATE, [candidate for _, candidate in pairs.values()]),
-        shadow=agreement_of(merge_shadows(told)) if mode is Mode.SHADOW and told else None,
+        shadow=agreement_of(merge_shadows(agreed)) if mode is Mode.SHADOW and agreed else None,
         metrics=_metrics(spec, mode, stratum, pairs),
         asked=[name.value for name in _asked(spec)],
     )
@@ -194,11 +194,11 @@ def _spans(
 ) -> dict[Metric, Span]:
     new = _arm(CANDIDATE, [candidate])
     if mode is Mode.SHADOW:
-        told = agreement_of(merge_shadows(one.shadow for one in candidate if one.shadow is not None))
-        if told.judged < least:
+        agreed = agreement_of(merge_shadows(one.shadow for one in candidate if one.shadow is not None))
+        if agreed.judged < least:
             return {}
-        latency = Span(before=told.active_p95_ms, after=new.latency_p95_ms)
-        return {Metric.SHADOW_AGREEMENT: Span(after=told.agreement), Metric.LATENCY_P95_MS: latency}
+        latency = Span(before=agreed.active_p95_ms, after=new.latency_p95_ms)
+        return {Metric.SHADOW_AGREEMENT: Span(after=agreed.agreement), Metric.LATENCY_P95_MS: latency}
     old = _arm(ACTIVE, [active])
     if min(old.answers, new.answers) < least:
         return {}

@@ -126,15 +126,15 @@ class ExperimentReader:
         begin = min((one.begin for one in hours.values()), default=None)
         ends = [one.end for one in hours.values()]
         found: list[StratumResult] = []
-        told: list[str] = []
+        devices: list[str] = []
         if begin is not None and self._telemetry is not None:
             strata = {one.device: one.stratum for one in assignments.assignments(session, row.id)}
             bundles = self._loader.bundles(ReleaseRef.parse(spec.release))
             digests = {name: bundles[profile].sha256 for name in hours if (profile := _profile(name)) in bundles}
-            told = self._telemetry.devices_of_lane(
+            devices = self._telemetry.devices_of_lane(
                 sorted(set(digests.values())), experiment_results.CANDIDATE, begin, limit=DEVICES + 1
             )
-            chosen = {DeviceId(one): strata[DeviceId(one)] for one in told[:DEVICES] if one in strata}
+            chosen = {DeviceId(one): strata[DeviceId(one)] for one in devices[:DEVICES] if one in strata}
             windows = self._telemetry.periods(sorted(chosen), row.model, begin, windows=WINDOWS)
             found = experiment_results.results(spec, mode, hours, chosen, digests, windows)
         return TrialView(
@@ -142,8 +142,8 @@ class ExperimentReader:
             stages=[spec.stages[index].name for index in sorted(mine)],
             began_at=begin,
             ended_at=None if not ends or None in ends else max(end for end in ends if end is not None),
-            devices=min(len(told), DEVICES),
-            is_cut=len(told) > DEVICES,
+            devices=min(len(devices), DEVICES),
+            is_cut=len(devices) > DEVICES,
             results=found,
         )
 

@@ -102,15 +102,15 @@ def _refusal(device: DeviceView) -> tuple[str, str] | None:
     refused, gen = device.refused, device.desired.gen
     if refused is None:
         return None
-    said = f"{refused.code}: {refused.reason}"
+    refusal = f"{refused.code}: {refused.reason}"
     if refused.gen >= gen > device.reported_gen:
-        return f"it refused document {refused.gen}: {said}", f"`edgectl device logs {device.id}`"
+        return f"it refused document {refused.gen}: {refusal}", f"`edgectl device logs {device.id}`"
     if refused.code == CHILD_DIED_CODE:
         advice = f"nothing, or make room: `edgectl device logs {device.id}` tells what its memory or disk says"
-        return f"its document waits there: {said}", advice
+        return f"its document waits there: {refusal}", advice
     if not refused.gen:
         advice = "nothing: the server signs it anew by itself; its log says why when it does not"
-        return f"it has seen newer metadata than the server has: {said}", advice
+        return f"it has seen newer metadata than the server has: {refusal}", advice
     return None
 
 
@@ -122,8 +122,8 @@ def _lag(
         return "nothing of it is wanted here yet", ""
     if device.status in {DeviceStatus.OFFLINE, DeviceStatus.UNKNOWN}:
         since = "was never seen" if device.last_seen is None else f"was last seen {_age(device.last_seen, now)} ago"
-        told = f"it is {device.status.value} and {since}; it learns of the wish when it connects"
-        return told, "see the device's network"
+        message = f"it is {device.status.value} and {since}; it learns of the wish when it connects"
+        return message, "see the device's network"
     gen, logs = device.desired.gen, f"`edgectl device logs {device.id}`"
     if device.reported_gen < gen:
         return f"it has not taken up document {gen} yet, only {device.reported_gen}", logs
@@ -148,9 +148,9 @@ def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple
         done = report.progress_pct
         share = f" ({done} %)" if phase == "downloading" and done else ""
         return _UNDER_WAY[phase] + share, f"`edgectl device show {device}`"
-    told = ": ".join(word for word in (report.error_class, report.reason) if word) or f"it says {phase or 'nothing'}"
+    message = ": ".join(word for word in (report.error_class, report.reason) if word) or f"it says {phase or 'nothing'}"
     return (
-        f"{phase.replace('_', ' ')}: {told}",
+        f"{phase.replace('_', ' ')}: {message}",
         f"`edgectl device diag {device}`; a release that failed is not tried again",
     )
 
@@ -158,12 +158,15 @@ def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple
 def _with_place(why: str, next_step: str, place: Place) -> tuple[str, str]:
     """Add what an open rollout says of the device."""
     regressed = ", which turned out bad after it had finished," if place.is_regressed else ""
-    told = [f"in {place.rollout}{regressed} it is {place.device.state}"]
+    message = [f"in {place.rollout}{regressed} it is {place.device.state}"]
     if place.device.waits_for:
-        told.append(f"waits for {place.device.waits_for}")
+        message.append(f"waits for {place.device.waits_for}")
     elif place.device.reason:
-        told.append(place.device.reason)
-    return f"{why}; {', '.join(told)}", place.device.moves or next_step or f"`edgectl rollout explain {place.rollout}`"
+        message.append(place.device.reason)
+    return (
+        f"{why}; {', '.join(message)}",
+        place.device.moves or next_step or f"`edgectl rollout explain {place.rollout}`",
+    )
 
 
 def _age(then: datetime, now: datetime) -> str:

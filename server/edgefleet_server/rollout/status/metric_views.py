@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgefleet_server.rollout.analysis import quality_gate
+from edgefleet_server.rollout.analysis import stage_gates
 from edgefleet_server.rollout.analysis.metrics import shown_value
 from edgefleet_server.rollout.analysis.model import DriftFacts, Facts
 from edgefleet_server.rollout.spec.model import Metric
@@ -45,7 +45,7 @@ _UNITS = {
 
 def metric_views(facts: Facts) -> Sequence[MetricView]:
     """Return what is known of each metric of a cell; nothing without a quality gate."""
-    judged = quality_gate.judged(facts)
+    judged = stage_gates.judged(facts)
     if judged is None:
         return ()
     views = []

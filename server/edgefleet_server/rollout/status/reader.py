@@ -20,8 +20,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
-from edgefleet_server.rollout.analysis.quality_gate import abort_level
-from edgefleet_server.rollout.assignments import is_exposed, is_failure
+from edgefleet_server.rollout.analysis.stage_gates import abort_level
 from edgefleet_server.rollout.effects import StepReport
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
 from edgefleet_server.rollout.model import StageRun, StageState, Strength
@@ -30,17 +29,19 @@ from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stage_text
-from edgefleet_server.rollout.status.blockers import (
+from edgefleet_server.rollout.state_machines import is_exposed, is_failure
+from edgefleet_server.rollout.status.devices import RolloutDevice, device_lines
+from edgefleet_server.rollout.status.explanation import DeviceExplanation, Place, explain
+from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
+from edgefleet_server.rollout.status.model import (
+    ApprovalView,
     RateView,
     WaitView,
+    approval_view,
     rate_view,
     rollout_waits,
     stage_waits,
 )
-from edgefleet_server.rollout.status.devices import RolloutDevice, device_lines
-from edgefleet_server.rollout.status.explanation import DeviceExplanation, Place, explain
-from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
-from edgefleet_server.rollout.status.model import ApprovalView, approval_view
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
 from edgefleet_server.rollout.store import rollouts, summary
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
@@ -309,9 +310,7 @@ class RolloutReader:
         report = tick.explain(snapshot, now, lots) if is_whole else _NOT_ASKED
         first = summary.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
         stages = [_stage_view(standing, index, first[index], report) for index in range(len(spec.stages))]
-        serving = [
-            lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE
-        ]
+        serving = [lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE]
         failed = sum(n for a, n in serving if is_failure(a))
         exposed = sum(n for a, n in serving if is_exposed(a))
         return RolloutView(
@@ -450,8 +449,8 @@ def _number(log: float) -> float:
 def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
     again = replay.outcome_of(replay.recompute(row.evidence))
     recomputed = Recomputed(again.verdict.value, again.code, again.reason, again.figures, replay.RULE_VERSION)
-    told = (again.verdict.value, again.code, again.reason, again.figures)
-    agrees = told == (row.verdict, row.code, row.reason, row.figures)
+    made = (again.verdict.value, again.code, again.reason, again.figures)
+    agrees = made == (row.verdict, row.code, row.reason, row.figures)
     return DecisionView(
         id=row.id or 0,
         at=row.at,

@@ -13,15 +13,13 @@ from sqlmodel import Session
 
 from edgefleet_protocol.ids import ModelName, ReleaseRef, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.assignments import UNCOUNTED, is_exposed, is_failure
 from edgefleet_server.rollout.model import NO_PACE_FACTS, Lot, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.document_state import batch_for
 from edgefleet_server.rollout.ports import RolloutFleet
-from edgefleet_server.rollout.preparation.loader import SnapshotLoader
-from edgefleet_server.rollout.preparation.population import by_stratum
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_stratum
 from edgefleet_server.rollout.spec.model import Limits, Offline, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
-from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE
+from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, UNCOUNTED, is_exposed, is_failure
 from edgefleet_server.rollout.store import measurements, rollouts, summary, throttle
 from edgefleet_server.rollout.store.tables import Rollout
 

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import and_, insert, or_, select, update
 from sqlmodel import Session, col
 
-from edgefleet_server.rollout.analysis.webhook_gates import GATE_CONFIRM, GATE_OPENING
+from edgefleet_server.rollout.analysis.stage_gates import GATE_CONFIRM, GATE_OPENING
 from edgefleet_server.rollout.model import Answered, RolloutState, StageRun, StageState
 from edgefleet_server.rollout.spec.model import OPENING, WHILE_OPEN, GateKind, Spec
 from edgefleet_server.rollout.state_machines import CELL_OPEN

@@ -23,6 +23,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
+from edgefleet_server.rollout.controller.executor import Executor
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
@@ -36,9 +37,8 @@ from edgefleet_server.rollout.effects import (
     RampWindowUpdated,
     Revert,
 )
-from edgefleet_server.rollout.execution.executor import Executor
 from edgefleet_server.rollout.model import Assignment, Snapshot
-from edgefleet_server.rollout.store import claims
+from edgefleet_server.rollout.store import rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 
 PORTION: Final = 1_000
@@ -102,7 +102,7 @@ def write_claim(row: Rollout, tick: Tick, now: datetime) -> None:
     Until then the look's own time stands there, so whoever takes the rollout over looks at once.
     """
     row.next_eval_at = tick.now if tick.todo else tick.plan.next_at
-    row.lease_until = now + claims.LEASE if tick.todo else None
+    row.lease_until = now + rollouts.LEASE if tick.todo else None
 
 
 class Ending(Enum):
@@ -146,7 +146,7 @@ class BatchExecutor:
     def _say(self, tick: Tick) -> bool:
         """Say in the rollout's row what is to come; return whether it is still ours."""
         with self._db.session() as session:
-            row = claims.hold_fence(session, tick.rollout_id, tick.fence)
+            row = rollouts.hold_fence(session, tick.rollout_id, tick.fence)
             if row is None:
                 return False
             write_claim(row, tick, self._clock.now())
@@ -157,7 +157,7 @@ class BatchExecutor:
         if any(device in tick.known for device in self._reports.failed_since(tick.model, tick.now)):
             return Ending.DROPPED
         with self._db.session() as session:
-            row = claims.share_fence(session, tick.rollout_id, tick.fence)
+            row = rollouts.share_fence(session, tick.rollout_id, tick.fence)
             if row is None:
                 return Ending.TAKEN_OVER
             self._carrier.carry_part(session, row, tick.snapshot, effects, tick.known, actor="engine", now=tick.now)

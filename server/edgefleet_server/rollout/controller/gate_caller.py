@@ -2,22 +2,23 @@
 
 A tick never calls others over HTTP: its transaction must not wait for them. A tick says in the
 cell's code what it waits for; that is when a gate is asked; the next tick finds the answer among its facts. Which gates are asked when,
-and what an answer means, is in `analysis.webhook_gates`.
+and what an answer means, is in `analysis.stage_gates`.
 """
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.db.database import Database
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.rollout.model import Answered
-from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.model import WebhookGate
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.store import webhook_gates
@@ -34,11 +35,12 @@ _log = logging.getLogger(__name__)
 class GateCaller:
     """Asks gates for one process."""
 
-    def __init__(self, db: Database, rollouts: RolloutService, poster: HttpPoster, owner: str) -> None:
+    def __init__(self, db: Database, clock: Clock, wake: Callable[[], None], poster: HttpPoster, owner: str) -> None:
+        """Wire the parts. wake: called when an answer is stored, so that the controller looks at once."""
         self._db = db
-        self._rollouts = rollouts
         self._poster = poster
-        self._clock = rollouts.clock
+        self._clock = clock
+        self._wake = wake
         self._owner = owner
         self._free = threading.Semaphore(AT_ONCE)
         self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="gate")
@@ -97,9 +99,9 @@ class GateCaller:
         answer = self._answer(call, gate)
         with self._db.session() as session:
             webhook_gates.note(session, call, answer, self._clock.now() + gate.every)
-        told = {"rollout_id": call.rollout, "gate": gate.name, "status": answer.status, "error": answer.error}
-        _log.info("gate asked", extra=told)
-        self._rollouts.wake()
+        details = {"rollout_id": call.rollout, "gate": gate.name, "status": answer.status, "error": answer.error}
+        _log.info("gate asked", extra=details)
+        self._wake()
 
     def _answer(self, call: DueCall, gate: WebhookGate) -> Answered:
         body = msgspec.json.encode(_question(call, gate, parse_spec(call.spec).stages[call.stage].name))

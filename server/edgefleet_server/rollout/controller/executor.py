@@ -4,15 +4,19 @@ The controller and a person's commands use it alike. Rules:
 - Each transition leaves exactly one event row, in the same transaction as the change itself.
 - The brake is signed before documents, and every document at most once: of several wishes of one plan the last one counts.
 - Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
+- How much was written is counted for `/metrics` once it is committed; a transaction that is rolled back, a dry run for one, never is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy.event import listen
 from sqlmodel import Session
 
 from edgefleet_protocol.desired import Deadlines, Ref, TelemetryRequest
@@ -42,7 +46,6 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
     StageRunUpdated,
 )
-from edgefleet_server.rollout.execution.commit_metrics import CommittedCounts, Document
 from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
@@ -51,6 +54,48 @@ from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import rollouts, throttle, webhook_gates
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
+
+
+class Document(StrEnum):
+    """What a signed document does for a rollout: asks for its release, ends that, or takes a device back."""
+
+    OFFER = "offer"
+    WITHDRAWAL = "withdrawal"
+    ROLLBACK = "rollback"
+
+
+TransitionListener = Callable[[str, str, int], None]
+"""Called with what moved (`rollout`, `stage`, `assignment`), where to, and how many did."""
+DocumentListener = Callable[[str, int], None]
+
+
+class CommittedCounts:
+    """Counts what transactions write, and tells it after each commit."""
+
+    def __init__(self) -> None:
+        self._transitions: list[TransitionListener] = []
+        self._documents: list[DocumentListener] = []
+
+    def subscribe(self, transitions: TransitionListener, documents: DocumentListener) -> None:
+        """Call these, in the committing thread."""
+        self._transitions.append(transitions)
+        self._documents.append(documents)
+
+    def note(self, session: Session, events: Iterable[NewEvent], documents: Iterable[Document] = ()) -> None:
+        """Take down what this transaction writes."""
+        moved = Counter((event.kind, str(event.detail["to"])) for event in events)
+        signed = Counter(documents)
+        if moved or signed:
+            listen(session, "after_commit", lambda _session: self._tell(moved, signed), once=True)
+
+    def _tell(self, moved: Counter[tuple[str, str]], signed: Counter[Document]) -> None:
+        for (kind, to), n in moved.items():
+            for transitions in self._transitions:
+                transitions(kind, to, n)
+        for what, n in signed.items():
+            for documents in self._documents:
+                documents(what.value, n)
+
 
 BRAKE_LIFE: Final = timedelta(days=7)
 """How long a stopped rollout stays named by the brake: as long as a document that offered it may live."""
@@ -142,7 +187,8 @@ class Executor:
             [one for place, one in outcome.cells.items() if place in fresh],
             [one for place, one in outcome.cells.items() if place not in fresh],
         )
-        webhook_gates.prepare(session, row.id, snapshot.spec, outcome.made, now)
+        if any(stage.gates for stage in snapshot.spec.stages):
+            webhook_gates.prepare(session, row.id, snapshot.spec, outcome.made, now)
         if any(
             isinstance(effect, RolloutTransitioned | StageRunTransitioned | AssignmentCreated) for effect in effects
         ):
@@ -176,22 +222,22 @@ class Executor:
         ones = {device: outcome.assignments.get(device) or known[device] for device in outcome.documents}
         offers: dict[tuple[str, int, int, int], Callable[[DeviceId], ModelChange]] = {}
         changes = []
-        for device, wish in outcome.documents.items():
+        for device, order in outcome.documents.items():
             one = ones[device]
-            if isinstance(wish, Offer):  # the same for all of a stratum and stage that are at the same attempt
-                place = one.stratum, one.stage, one.attempt, wish.start_within_s
+            if isinstance(order, Offer):  # the same for all of a stratum and stage that are at the same attempt
+                place = one.stratum, one.stage, one.attempt, order.start_within_s
                 if place not in offers:
-                    offers[place] = _offering(row, snapshot, one, wish, now)
+                    offers[place] = _offering(row, snapshot, one, order, now)
                 changes.append(offers[place](device))
             else:
-                changes.append(_giving_back(row, snapshot, one, wish))
+                changes.append(_giving_back(row, snapshot, one, order))
         gens = {signed.device: signed.gen for signed in self._fleet.desired.set_models(changes)} if changes else {}
-        for device, wish in outcome.documents.items():
+        for device, order in outcome.documents.items():
             one, gen = ones[device], gens.get(device)
-            if isinstance(wish, Offer):
+            if isinstance(order, Offer):
                 ran = previous.get(device, one.previous)
                 outcome.assignments[device] = one.but(gen=gen or one.gen, previous=ran)
-            elif wish.is_rollback:
+            elif order.is_rollback:
                 # who gets no document was taken out of the fleet, or given another release just now: nothing to wait for
                 done_at = one.back_done_at if gen is not None else now
                 outcome.assignments[device] = one.but(back_gen=gen or one.gen + 1, back_done_at=done_at)
@@ -202,7 +248,7 @@ class Executor:
 
         Where an offer may be recalled also of those that are new: a device that stays away may keep what its document asks for.
         """
-        offered = {device for device, wish in outcome.documents.items() if isinstance(wish, Offer)}
+        offered = {device for device, order in outcome.documents.items() if isinstance(order, Offer)}
         # who is new and has the release already was adopted by an undo, which knows where it goes back to
         adopted = {device for device in outcome.new if outcome.assignments[device].state in EXPOSED_STATES}
         new = outcome.new - adopted if snapshot.spec.recalls else set()
@@ -222,23 +268,23 @@ class Executor:
         }
 
 
-def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, wish: Revert) -> ModelChange:
+def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, order: Revert) -> ModelChange:
     model, mine = ModelName(row.model), snapshot.bundles[one.stratum]
-    if wish.is_beside:
+    if order.is_beside:
         return ModelChange(one.device, model, _ref(mine), TelemetryRequest(), order=CandidateOrder("end"))
-    bundle = wish.to or one.previous
+    bundle = order.to or one.previous
     before = None if bundle is None else _ref(bundle)
     return ModelChange(one.device, model, before, TelemetryRequest(), over=mine.sha256)
 
 
-def _document(wish: Offer | Revert) -> Document:
-    if isinstance(wish, Offer):
+def _document(order: Offer | Revert) -> Document:
+    if isinstance(order, Offer):
         return Document.OFFER
-    return Document.ROLLBACK if wish.is_rollback else Document.WITHDRAWAL
+    return Document.ROLLBACK if order.is_rollback else Document.WITHDRAWAL
 
 
 def _offering(
-    row: Rollout, snapshot: Snapshot, one: Assignment, wish: Offer, now: datetime
+    row: Rollout, snapshot: Snapshot, one: Assignment, offer: Offer, now: datetime
 ) -> Callable[[DeviceId], ModelChange]:
     """Return what makes the change of each device that is offered the release as this one is."""
     spec = snapshot.spec
@@ -250,8 +296,8 @@ def _offering(
         verify_s=int(limits.verify.total_seconds()),
     )
     ref = _ref(snapshot.bundles[one.stratum], rollout=row.id, attempt=one.attempt, deadlines=deadlines)
-    if wish.start_within_s:
-        ref = msgspec.structs.replace(ref, start_within_s=wish.start_within_s)
+    if offer.start_within_s:
+        ref = msgspec.structs.replace(ref, start_within_s=offer.start_within_s)
     watched = limits.download + limits.apply + limits.verify + stage.soak
     until = (now + min(watched, LIVE_AT_MOST)).replace(microsecond=0)
     telemetry, order = TelemetryRequest(profile="live", until=until), _order(row, stage)
@@ -318,8 +364,8 @@ def event_of(
     row: Rollout, kind: str, before: str, after: str, actor: str, *, device: str = "", **more: Any
 ) -> NewEvent:
     """Return the event of one transition; what is empty in `more` is left out."""
-    told = {name: value for name, value in more.items() if value not in ("", None)}
-    detail = {"from": before, "to": after, "actor": actor, "release": f"{row.model}@{row.version}", **told}
+    listed = {name: value for name, value in more.items() if value not in ("", None)}
+    detail = {"from": before, "to": after, "actor": actor, "release": f"{row.model}@{row.version}", **listed}
     return NewEvent(kind, device, row.model, row.id, detail)
 
 

@@ -1,1 +1,0 @@
-"""Carries a plan out: batches, transactions, signed documents, events and metrics."""

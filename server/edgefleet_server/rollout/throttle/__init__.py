@@ -1,1 +1,0 @@
-"""How fast a rollout may go: admission of offers, download leases, ramps and start jitter. Pure."""
