@@ -85,14 +85,9 @@ class Daemon:
         self._lock = agent_parts.lock_state(self._paths.lock)
         self._code = CodeFiles()
         self._loop = Loop(self._clock)
+        renewed = late(lambda: self._reports.identity_renewed)
         self._renewal = RenewalTimer(
-            self._loop,
-            state,
-            self._paths.identity,
-            self._clock,
-            settings,
-            late(lambda: self._link.recycle),
-            late(lambda: self._reports.identity_renewed),
+            self._loop, state, self._paths.identity, self._clock, settings, late(lambda: self._link.recycle), renewed
         )
         self._runtimes = runtimes()
         self._system = SystemReader(state)

@@ -1,4 +1,4 @@
-"""SSH signatures of files (`ssh-keygen -Y`): made with a key file, checked against a list of signers. ADR 0071."""
+"""SSH signatures of files (`ssh-keygen -Y`): made with a key file, checked against a list of signers. ADR 0072."""
 
 from __future__ import annotations
 
