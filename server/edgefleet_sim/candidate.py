@@ -1,7 +1,7 @@
 """What a simulated device runs next to what serves: the shipped `candidate.rules` decide, what hardware does is drawn.
 
 Kept over a crash is what agentd keeps on disk: the record of the candidate and its bundle in the idle slot. All else begins again.
-A device here has memory enough for a second worker, is under no pressure, and a candidate that crashes is not started again.
+A candidate that crashes is not started again. A device that is tight lacks the memory for it three times, each time for a while.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ from edgefleet_agent.install import machine
 from edgefleet_agent.install.records import CandidateRequest, ModelRecord, Wanted
 from edgefleet_protocol.messages import CandidatePhase, ErrorClass
 from edgefleet_server.rollout.model import NO_CANDIDATE, Bundle, CandidateReport
+from edgefleet_sim.nature import Nature
 
 AT_START: Final = (ErrorClass.GOLDEN, ErrorClass.LOAD, ErrorClass.SIGNATURE, ErrorClass.INTERNAL)
 """Classes with which a bundle never gets to run; with the others it runs for a while first."""
 FAILS_WITHIN_S: Final = 400.0
+RESTS: Final = 3
+RESTS_S: Final = (60.0, 1_200.0)
+"""How long a tight device has no memory for it, and has it again, from and to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,7 @@ class Surroundings:
 class SimCandidate:
     """One device's candidate. reported: what it reports; since: since when it runs, None while it does not; first: when it first did."""
 
-    def __init__(self, fails: ErrorClass | None, *, is_slow: bool, chance: random.Random) -> None:
+    def __init__(self, nature: Nature, chance: random.Random) -> None:
         self.reported = NO_CANDIDATE
         self.slot = ""
         self.since: datetime | None = None
@@ -61,8 +65,10 @@ class SimCandidate:
         self._candidate: Candidate | None = None
         self._gen = 0
         self._longest = timedelta()
-        self._fails, self._is_slow, self._chance = fails, is_slow, chance
+        self._nature, self._chance = nature, chance
         self._work = 0
+        self.rests = 0
+        self._is_pressed = False
 
     @property
     def is_idle(self) -> bool:
@@ -89,7 +95,8 @@ class SimCandidate:
         self._candidate, self._gen = candidate, gen
         request = None if candidate is None else _request(candidate, gen)
         has_it = candidate is not None and self.slot == candidate.bundle.sha256
-        facts = rules.Facts(around.active, held=around.held, in_slot=has_it, fits="live")
+        pressure = ("memory",) if self._is_pressed else ()
+        facts = rules.Facts(around.active, held=around.held, in_slot=has_it, fits="live", pressure=pressure)
         match rules.decide(request, self._mine, around.record, facts):
             case rules.End():
                 self._stop(around.clock())
@@ -119,13 +126,15 @@ class SimCandidate:
         self._stop(around.clock())
         self.reported = CandidateReport(candidate.bundle.sha256, phase.value)
         work = self._work
-        span_s = limit_s * (self._chance.uniform(1.05, 1.6) if self._is_slow else self._chance.uniform(0.01, 0.12))
+        span_s = limit_s * (
+            self._chance.uniform(1.05, 1.6) if self._nature.is_slow else self._chance.uniform(0.01, 0.12)
+        )
         around.later(span_s, lambda: self._done(candidate, phase, around) if work == self._work else None)
 
     def _done(self, candidate: Candidate, phase: CandidatePhase, around: Surroundings) -> None:
         if phase is CandidatePhase.DOWNLOADING:
             self.slot = candidate.bundle.sha256
-        elif self._fails in AT_START:
+        elif self._nature.fails in AT_START and not self._nature.late_s:
             self._failed(candidate, around)
         else:
             self.reported = CandidateReport(candidate.bundle.sha256, CandidatePhase.RUNNING.value)
@@ -135,21 +144,34 @@ class SimCandidate:
     def _begin(self, candidate: Candidate, around: Surroundings) -> None:
         self.since = around.clock()
         self.first = self.first or self.since
-        if self._fails is not None:
-            work = self._work
-            span_s = self._chance.uniform(1.0, FAILS_WITHIN_S)
+        work = self._work
+        if self._nature.fails is not None:
+            span_s = self._chance.uniform(1.0, self._nature.late_s or FAILS_WITHIN_S)
             around.later(span_s, lambda: self._crash(candidate, around) if work == self._work else None)
+        if self._nature.is_tight and self.rests < RESTS:
+            around.later(self._chance.uniform(*RESTS_S), lambda: self._rest(around) if work == self._work else None)
+
+    def _rest(self, around: Surroundings) -> None:
+        self.rests += 1
+        self._is_pressed = True
+        around.later(self._chance.uniform(*RESTS_S), lambda: self._go_on(around))
+        around.again()
+
+    def _go_on(self, around: Surroundings) -> None:
+        self._is_pressed = False
+        around.again()
 
     def _crash(self, candidate: Candidate, around: Surroundings) -> None:
         self._failed(candidate, around)
         around.again()
 
     def _failed(self, candidate: Candidate, around: Surroundings) -> None:
-        assert self._fails is not None, "something failed"
+        fails = self._nature.fails
+        assert fails is not None, "something failed"
         self._stop(around.clock())
-        reason = f"{self._fails} beside what serves"
+        reason = f"{fails} beside what serves"
         wanted = _request(candidate, self._gen).wanted
-        self._mine = rules.failed(self._mine, wanted, self._fails, f"candidate.{self._fails}", reason)
+        self._mine = rules.failed(self._mine, wanted, fails, f"candidate.{fails}", reason)
 
     def _stop(self, now: datetime) -> None:
         """End what is under way, and what runs."""

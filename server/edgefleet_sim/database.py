@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
+from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
 from edgefleet_server.fleet.desired.candidate import salt_of
+from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.selectors.grammar import Selector, parse_selector
 from edgefleet_server.rollout.controller.executor import BRAKED
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
@@ -40,7 +44,9 @@ from edgefleet_server.rollout.model import (
     Snapshot,
     StageRun,
     StageState,
+    Whereabouts,
 )
+from edgefleet_server.rollout.preparation.loader import pinned_of, stratum_of
 from edgefleet_server.rollout.spec.model import Mode, Spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, ROLLOUT_WALKS
 from edgefleet_server.rollout.store.rollouts import LEASE
@@ -95,6 +101,11 @@ class SimDatabase:
     lease_until: datetime | None = None
     due_at: datetime | None = None
     pace: ThrottleRows = field(default_factory=ThrottleRows)
+    where: dict[DeviceId, Whereabouts] = field(default_factory=dict)
+    rollback_bundles: dict[ProfileName, Bundle] = field(default_factory=dict)
+    revoked: set[DeviceId] = field(default_factory=set)
+    joiners: int = 0
+    """Devices that come after the rollout began: one that comes late may find it over."""
     merged: dict[DeviceId, tuple[Report, Document, Report]] = field(default_factory=dict)
     """The last answer for each device: a tick asks for all of them again."""
     refused: int = 0
@@ -116,16 +127,41 @@ class SimDatabase:
         self.refused += fence != self.fence
         return fence == self.fence
 
+    # ---- who belongs to it
+
+    def enrol(self, device: DeviceId, profile: str, labels: Mapping[str, str]) -> ProfileName:
+        """Take a device in by its labels; return its stratum."""
+        facts = DeviceFacts(device, ProfileName(profile), "", DeviceStatus.ONLINE, labels, None)
+        stratum, shown = stratum_of(self.spec.strata, facts), {**labels, "profile": profile}
+        barred = frozenset(index for index, match in enumerate(self._matches) if not match.matches(shown))
+        self.members[device] = Member(device, stratum, barred, pinned_of(labels))
+        self.where[device] = Whereabouts(labels.get(SITE_LABEL, ""), labels.get(TZ_LABEL, ""))
+        return stratum
+
+    @cached_property
+    def _matches(self) -> list[Selector]:
+        return [parse_selector(stage.match) for stage in self.spec.stages]
+
     # ---- reports
 
     def hear(self, device: DeviceId, said: Said) -> bool:
         """Take a report; an older one of the same boot counts for nothing. Return whether anything is new."""
-        if said.boot < self.seqs.get(device, (0, 0))[0] or (said.boot, said.seq) <= self.seqs.get(device, (0, 0)):
+        if (
+            device in self.revoked
+            or said.boot < self.seqs.get(device, (0, 0))[0]
+            or (said.boot, said.seq) <= self.seqs.get(device, (0, 0))
+        ):
             return False
         self.seqs[device] = (said.boot, said.seq)
         before = self.reports.get(device)
         self.reports[device] = said.report
         return before is None or replace(before, last_seen=None) != replace(said.report, last_seen=None)
+
+    def revoke(self, device: DeviceId) -> None:
+        """Take a device out of the fleet: it gets no document and is not heard any more."""
+        self.revoked.add(device)
+        known = self.reports.get(device, Report())
+        self.reports[device] = replace(known, is_revoked=True, is_online=False)
 
     def snapshot(self) -> Snapshot:
         """Return what the server would load."""
@@ -136,16 +172,17 @@ class SimDatabase:
             spec=self.spec,
             salt=self.salt,
             bundles=self.bundles,
-            members=self._members() if is_running else (),
+            members=self.members_now() if is_running else (),
             cells=tuple(self.cells[key] for key in sorted(self.cells)),
             assignments=tuple(self.assignments[key] for key in sorted(self.assignments)),
             reports={device: self._report(device) for device in self.assignments if device in self.reports},
             code=self.code,
             reason=self.reason,
-            pace=self.pace.facts(self.spec, self.assignments),
+            pace=self.pace.facts(self.spec, self.assignments, self.where),
+            rollback_bundles=self.rollback_bundles,
         )
 
-    def _members(self) -> tuple[Member, ...]:
+    def members_now(self) -> tuple[Member, ...]:
         """Return who belongs to it; what has nothing else to serve is barred from the stages next to what serves."""
         stages = self.spec.stages
         barred = frozenset(index for index, stage in enumerate(stages) if stage.mode is not Mode.ACTIVE)
@@ -153,7 +190,7 @@ class SimDatabase:
             return tuple(self.members.values())
         actives = ((one, self.documents[one.device].active) for one in self.members.values())
         return tuple(
-            replace(one, barred=barred) if active in (None, self.bundles.get(one.stratum)) else one
+            replace(one, barred=one.barred | barred) if active in (None, self.bundles.get(one.stratum)) else one
             for one, active in actives
         )
 
@@ -227,20 +264,25 @@ class SimDatabase:
     def _sign(self, device: DeviceId, change: Offer | Revert, now: datetime) -> None:
         one, before = self.assignments[device], self.documents[device]
         reported = self.reports[device].reported_gen if device in self.reports else 0
-        gen = max(before.gen, reported) + 1
-        if isinstance(change, Offer):
+        gen, mine = max(before.gen, reported) + 1, self.bundles[one.stratum]
+        if isinstance(change, Offer) and device not in self.revoked:
             self.documents[device] = self._offering(before, gen, one, change.start_within_s)
-            self.assignments[device] = one.but(gen=gen)
+            is_first = one.attempt <= 1 and before.active != mine
+            self.assignments[device] = one.but(gen=gen, previous=before.active if is_first else one.previous)
+        if isinstance(change, Offer):
             return
-        if not change.is_beside:
-            self.documents[device] = Document(gen, one.previous)
-        elif before.candidate is None or before.candidate.bundle != self.bundles[one.stratum]:
-            if change.is_rollback:  # nothing to wait for: it was ended there meanwhile
+        named = before.active if not change.is_beside else before.candidate and before.candidate.bundle
+        if device in self.revoked or named != mine:
+            if (
+                change.is_rollback
+            ):  # nothing to wait for: it was taken out of the fleet, or given another release meanwhile
                 done_at = one.back_done_at or now
                 self.assignments[device] = one.but(back_gen=one.gen + 1, back_done_at=done_at)
             return
-        else:
+        if change.is_beside:
             self.documents[device] = replace(before, gen=gen, candidate=None)
+        else:
+            self.documents[device] = Document(gen, change.to or one.previous)
         if change.is_rollback:
             self.assignments[device] = one.but(back_gen=gen)
 

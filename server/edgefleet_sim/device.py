@@ -5,6 +5,7 @@ Kept over a crash is what agentd keeps on disk: the record, the newest document 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,9 +19,8 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass, Phase
 from edgefleet_server.rollout.model import Bundle, Report
 from edgefleet_sim.candidate import Candidate, SimCandidate, Surroundings
+from edgefleet_sim.nature import Nature
 
-BEAT_S: Final = 900.0
-"""A device reports its whole state at least so often (the `normal` telemetry window)."""
 SLOW: Final = (1.05, 1.6)
 """How many times its limit a phase takes on a slow device, from and to."""
 BEFORE_SWITCH: Final = (ErrorClass.GOLDEN, ErrorClass.LOAD, ErrorClass.SIGNATURE, ErrorClass.INTERNAL)
@@ -66,17 +66,6 @@ class Said:
     report: Report
 
 
-@dataclass(frozen=True, slots=True)
-class Nature:
-    """What a device does with the release under test. fails: with this class, None = it is good there."""
-
-    fails: ErrorClass | None = None
-    is_slow: bool = False
-    dies: bool = False
-    away_s: tuple[float, float] = (0.0, 0.0)
-    skew_s: float = 0.0
-
-
 class Air(Protocol):
     """What a device needs of the world."""
 
@@ -107,10 +96,11 @@ class SimDevice:
         self,
         device: DeviceId,
         stratum: ProfileName,
-        old: Bundle,
+        old: Bundle | None,
         under_test: str,
         nature: Nature,
         chance: random.Random,
+        beat_s: float = 900.0,
     ) -> None:
         self.id = device
         self.stratum = stratum
@@ -120,7 +110,8 @@ class SimDevice:
         self.document = Document(0, old)
         self.hold = Hold()
         self.switched_at: dict[str, datetime] = {}
-        self.committed: set[str] = {old.sha256}
+        self.committed: set[str] = set() if old is None else {old.sha256}
+        self.refused_gen = 0
         self.downloads = 0
         self.crashes = 0
         self._under_test = under_test
@@ -130,24 +121,27 @@ class SimDevice:
         self._retries = 0
         self._wanted = self._named(self.document)
         self._noted_start_s = 0
-        self.candidate_process = SimCandidate(nature.fails, is_slow=nature.is_slow, chance=chance)
-        ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
-        self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
+        self._beat_s = beat_s
+        self.candidate_process = SimCandidate(nature, chance)
+        self.record = ModelRecord(model="digits")
+        if old is not None:
+            ref = SlotRef(slot="A", target=old.target, sha256=old.sha256, version="old", proven=True)
+            self.record = ModelRecord(model="digits", phase=Phase.COMMITTED, active=ref)
 
     # ---- being there
 
     def begin(self, air: Air) -> None:
         """Come up as this device does."""
-        start_s, back_s = self.nature.away_s
-        if back_s:
+        for start_s, back_s in self.nature.away_s:
             air.at(start_s, lambda: self._go_away(air))
-            air.at(back_s, lambda: self._come_back(air))
-        air.at(self._chance.uniform(0, BEAT_S), lambda: self._beat(air))
+            if back_s < math.inf:
+                air.at(back_s, lambda: self._come_back(air))
+        air.at(self._chance.uniform(0, self._beat_s), lambda: self._beat(air))
 
     def _beat(self, air: Air) -> None:
         self._send(air)
         if not self.is_dead:
-            air.at(BEAT_S, lambda: self._beat(air))
+            air.at(self._beat_s, lambda: self._beat(air))
 
     def _go_away(self, air: Air) -> None:
         self.is_up = False
@@ -190,7 +184,12 @@ class SimDevice:
 
     def take(self, air: Air, document: Document) -> None:
         """Take a document: only a newer one counts."""
-        if self.is_up and document.gen > self.document.gen:
+        if not self.is_up or document.gen <= max(self.document.gen, self.refused_gen):
+            return
+        if self.nature.refuses and (document.rollout or document.candidate is not None):
+            self.refused_gen = document.gen
+            self._send(air)
+        else:
             self.document = document
             wanted = self._named(document)
             self._wanted = wanted and desired_diff.started(wanted, self._wanted, self.id, self._now_s(air))
@@ -321,7 +320,7 @@ class SimDevice:
         if due_s is not None and now_s >= due_s:
             self._failed(air, ErrorClass.DEADLINE)
             return
-        fault = self.nature.fails if self._is_under_test() else None
+        fault = self.nature.fails if self._is_under_test() and not self.nature.late_s else None
         if record.phase in _DONE:
             if fault in BEFORE_SWITCH and record.phase is Phase.GOLDEN:
                 self._failed(air, fault)
@@ -339,6 +338,8 @@ class SimDevice:
             self.record = machine.proven(record, now_s=now_s)
             self.committed.add(record.active.sha256)
             air.note(f"{self.id} proved {record.active.version}")
+            if self.nature.late_s and record.active.sha256 == self._under_test:
+                air.at(self.nature.late_s, lambda: self._fail_late(air))
             self._look(air)
             self._send(air)
             return
@@ -375,6 +376,11 @@ class SimDevice:
         self._look(air)
         self._send(air)
 
+    def _fail_late(self, air: Air) -> None:
+        """Crash with what was proven long ago, if that still serves and nothing else is being installed."""
+        if self.active == self._under_test and self.record.phase is Phase.COMMITTED and not self.is_dead:
+            self._rolled_back(air, self.nature.fails or ErrorClass.CRASH, self._now_s(air))
+
     def _now_s(self, air: Air) -> int:
         return self._local_s(air.now)
 
@@ -388,6 +394,11 @@ class SimDevice:
         return due_s is not None and now_s <= began_s + SLOW[1] * (due_s - began_s)
 
     # ---- reporting
+
+    @property
+    def is_downloading(self) -> bool:
+        """Whether it fetches the release under test now, whatever the server knows."""
+        return self.is_up and self.record.phase is Phase.DOWNLOADING and self._is_under_test()
 
     @property
     def active(self) -> str:
@@ -419,6 +430,9 @@ class SimDevice:
             error_class=error_class,
             error_code=code,
             reason=reason,
+            refused_gen=self.refused_gen,
+            refused_code="verify.expired" if self.refused_gen else "",
+            refused_reason="its clock is wrong" if self.refused_gen else "",
             is_online=True,
             last_seen=air.now,
             candidate=self.candidate_process.reported,

@@ -1,8 +1,9 @@
-"""What happens in one simulated rollout, as data: the same scenario gives the same story. All chances are 0 to 1, times in seconds."""
+"""What happens in one simulated rollout, and how it ended, as data: one scenario, one story. Chances are 0 to 1, times in seconds."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,10 +15,15 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     devices: by profile. loss, duplicate, reorder: of each message, both ways. replica_crash: of each tick of a replica, before its
     commit or after it; replica_stall: a replica that stops for longer than its lease. device_crash: a day and device. skew_s: each
     device's clock is off by up to this. bad: share of devices on which the release fails, in one of `classes`; slow, dead, away:
-    shares of devices that miss deadlines, that die at the switch, that are not there for a while. joiners: devices that come later.
+    shares of devices that miss deadlines, that die at the switch, that are not there for a while. gone, flaps, tight, refuses, idle,
+    pinned: shares that are never there, whose connection comes and goes, that lack memory for a candidate now and then, that refuse
+    the rollout's documents, that run nothing at the start, that take no part. late: of the bad ones, the share that proves the
+    release before it fails. joiners: devices that come later; leavers: that lose their label or are revoked; redeployed: that
+    somebody gives another version. labels: the values of which each device has one; without: profiles without a bundle.
     person: what they do each time the rollout waits for them, then they abort it with a rollback.
-    approval: what they say each time a stage asks for their word: approve, deny, or "" for nothing.
+    approval: what they say each time a stage asks for their word: approve, deny, or "" for nothing; or a list, and then nothing.
     commands: `[seconds, verb]`, verb of pause, resume, abort, abort_rollback, promote, undo, approve, deny.
+    beat_s: a device reports at least so often. look_s: a report is looked at so much later, with those that came meanwhile.
     """
 
     seed: int = 0
@@ -36,10 +42,49 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     slow: float = 0.0
     dead: float = 0.0
     away: float = 0.0
+    gone: float = 0.0
+    flaps: float = 0.0
+    tight: float = 0.0
+    refuses: float = 0.0
+    idle: float = 0.0
+    pinned: float = 0.0
+    late: float = 0.0
     joiners: int = 0
+    leavers: int = 0
+    redeployed: int = 0
+    labels: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    without: tuple[str, ...] = ()
     person: tuple[str, ...] = ("abort_rollback",)
-    approval: str = "approve"
+    approval: str | tuple[str, ...] = "approve"
     commands: tuple[tuple[float, str], ...] = ()
+    beat_s: float = 900.0
+    look_s: float = 0.0
+
+
+@dataclass
+class Result:
+    """How a simulated rollout ended. failovers_s: how long a rollout waited for another replica after one crashed."""
+
+    state: str
+    reason: str
+    took_s: float
+    ticks: int
+    commits: int
+    refused: int
+    crashes: int
+    device_crashes: int
+    exposed: int
+    devices: dict[str, int]
+    stages: dict[str, str]
+    broken: list[str]
+    failovers_s: list[float] = field(default_factory=list)
+    transcript: list[str] = field(default_factory=list)
+
+    def as_json(self, *, story: bool = False) -> dict[str, Any]:
+        """Return it as `edgectl sim -o json` prints it."""
+        figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "transcript"}
+        figures["failovers_s"] = round(max(self.failovers_s, default=0.0), 1)
+        return figures | ({"transcript": self.transcript} if story else {})
 
 
 STAGES: list[dict[str, Any]] = [

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_server.rollout.spec.fields import PREVIOUS, PROFILE
+from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
+from edgefleet_server.fleet.selectors.grammar import parse_selector
+from edgefleet_server.rollout.preparation.loader import labels_in
 from edgefleet_server.rollout.spec.maintenance_windows import TZ_DEVICE
 from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
-
-_NO_LABELS = "simulated devices have no labels"
+from edgefleet_sim.scenario import Scenario
 
 
 class NotSimulatedError(EdgefleetError):
@@ -18,9 +19,9 @@ class NotSimulatedError(EdgefleetError):
     code = "sim.not_simulated"
 
 
-def check_scope(spec: Spec, *, joiners: int) -> None:
+def check_scope(spec: Spec, scenario: Scenario) -> None:
     """Raise NotSimulatedError naming every field that the simulation does not play."""
-    found = list(_beyond(spec, joiners))
+    found = list(_beyond(spec, scenario))
     if found:
         raise NotSimulatedError(
             f"the simulation does not play {'; '.join(found)}",
@@ -28,25 +29,29 @@ def check_scope(spec: Spec, *, joiners: int) -> None:
         )
 
 
-def _beyond(spec: Spec, joiners: int) -> Iterator[str]:
+def _beyond(spec: Spec, scenario: Scenario) -> Iterator[str]:
     for index, stage in enumerate(spec.stages):
         at = f"$.stages[{index}]"
         if stage.gates:
             yield f"{at}.webhook (no other program answers)"
-        if stage.match:
-            yield f"{at}.match ({_NO_LABELS})"
+        keys = [requirement.key for requirement in parse_selector(stage.match).requirements]
+        yield from _unlabelled(f"{at}.match", keys, scenario)
     if spec.device.start_within and any(stage.mode is not Mode.ACTIVE for stage in spec.stages):
         yield "$.device.start_within in stages beside what serves (their devices begin at once)"
     if spec.gates.quality is not None:
         yield "$.gates.quality (nothing is measured)"
     if spec.limits.per_site is not None:
-        yield f"$.limits.per_site ({_NO_LABELS})"
+        yield from _unlabelled("$.limits.per_site", [SITE_LABEL], scenario)
     for index, window in enumerate(spec.windows):
         if window.tz == TZ_DEVICE:
-            yield f"$.windows[{index}].tz {TZ_DEVICE} ({_NO_LABELS}; UTC or a zone can be played)"
-    if spec.rollback_to != PREVIOUS:
-        yield "$.rollback_to (devices go back to what they ran)"
-    if spec.strata != (PROFILE,):
-        yield f"$.strata ({_NO_LABELS})"
-    if spec.membership is Membership.SNAPSHOT and joiners:
-        yield "$.membership snapshot (devices join later)"
+            yield from _unlabelled(f"$.windows[{index}].tz {TZ_DEVICE}", [TZ_LABEL], scenario)
+    yield from _unlabelled("$.strata", labels_in(spec.strata), scenario)
+    if spec.membership is Membership.SNAPSHOT and (scenario.joiners or scenario.leavers):
+        yield "$.membership snapshot (devices join or leave later)"
+
+
+def _unlabelled(at: str, keys: Sequence[str], scenario: Scenario) -> Iterator[str]:
+    """Yield a field that asks for labels which the devices of the scenario do not have."""
+    missing = [key for key in keys if key not in scenario.labels]
+    if missing:
+        yield f"{at} (the scenario's labels lack {', '.join(missing)})"

@@ -19,6 +19,7 @@ from edgefleet_sim.world import simulate
 MAX_TRIES = 300
 _CHANCES: Final = (
     "loss", "duplicate", "reorder", "replica_crash", "replica_stall", "device_crash", "skew_s", "slow", "dead", "away", "bad",
+    "gone", "flaps", "tight", "refuses", "idle", "pinned", "late",
 )  # fmt: skip
 _CHANGING: Final = re.compile(r"\([^()]*\)|'[^']*'|[\w.-]*\d[\w.-]*")
 _NEEDED: Final = frozenset({"name", "size"})
@@ -80,8 +81,9 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
     yield from _plainer_specs(scenario)
     for fewer in sorted({1, scenario.replicas - 1} - {0, scenario.replicas}):
         yield _with(scenario, replicas=fewer)
-    if scenario.joiners:
-        yield _with(scenario, joiners=0)
+    for name in ("joiners", "leavers", "redeployed"):
+        if getattr(scenario, name):
+            yield _with(scenario, **{name: 0})
     for name in ("commands", "person", "classes"):
         listed = getattr(scenario, name)
         for place in range(len(listed)) if name != "classes" or len(listed) > 1 else ():

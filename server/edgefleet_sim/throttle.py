@@ -1,10 +1,11 @@
 """A rollout's pace in the simulation: minutes, leases and the line, as the database holds them; and when time alone moves it.
 
-The planner's own rules decide who is offered the release. Only this rollout has leases here, and simulated devices have no labels.
+The planner's own rules decide who is offered the release. Only this rollout has leases here.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -40,7 +41,9 @@ class ThrottleRows:
     leases: dict[DeviceId, Lease] = field(default_factory=dict)
     line_until: datetime | None = None
 
-    def facts(self, spec: Spec, assignments: Mapping[DeviceId, Assignment]) -> PaceFacts:
+    def facts(
+        self, spec: Spec, assignments: Mapping[DeviceId, Assignment], where: Mapping[DeviceId, Whereabouts]
+    ) -> PaceFacts:
         """Return what the server would load, as `store.throttle.pace_facts` does."""
         if not is_paced(spec):
             return NO_PACE_FACTS
@@ -49,9 +52,9 @@ class ThrottleRows:
             minutes=tuple(self.minutes[stage] for stage in sorted(self.minutes)),
             leases=tuple(self.leases[device] for device in sorted(self.leases)),
             total=len(self.leases),
-            by_site={"": len(self.leases)},
+            by_site=Counter(lease.site for lease in self.leases.values()),
             line_until=self.line_until,
-            where=dict.fromkeys(asked, Whereabouts()),
+            where={device: where[device] for device in asked},
         )
 
     def carry(self, effect: PaceEffect) -> None:

@@ -9,81 +9,69 @@ or connects again: as the shipped gateway does.
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from itertools import repeat
+from typing import Final
 
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
+from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_protocol.messages import Phase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis.decide import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.effects import Plan
-from edgefleet_server.rollout.model import Bundle, Member, RolloutState
+from edgefleet_server.rollout.model import Bundle, DeviceQuality, RolloutState, Snapshot, StageRun
 from edgefleet_server.rollout.planner.stages import awaiting_approval
 from edgefleet_server.rollout.planner.tick import plan_tick
+from edgefleet_server.rollout.spec.model import profile_of
 from edgefleet_server.rollout.spec.parser import parse_spec
-from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, IllegalTransitionError, soak_end
+from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, IllegalTransitionError
 from edgefleet_server.rollout.store.rollouts import LEASE
-from edgefleet_sim import operator, throttle
+from edgefleet_sim import due_times, nature, operator
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
 from edgefleet_sim.database import SimDatabase
-from edgefleet_sim.device import Nature, Said, SimDevice, silent
-from edgefleet_sim.scenario import Scenario, spec_of
+from edgefleet_sim.device import Document, Said, SimDevice, silent
+from edgefleet_sim.scenario import Result, Scenario, spec_of
 from edgefleet_sim.scope import check_scope
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 TICK_S: Final = 2.0
 LONGEST_LOOK_S: Final = 6 * 3600.0
-LONGEST: Final = timedelta(days=20)
 SETTLING: Final = timedelta(hours=3)
 MAX_TICKS: Final = 20_000
 CRASH_DAYS: Final = 3
 PERSON_S: Final = 120.0
 
-
-@dataclass
-class Result:
-    """How a simulated rollout ended. failovers_s: how long a rollout waited for another replica after one crashed."""
-
-    state: str
-    reason: str
-    took_s: float
-    ticks: int
-    commits: int
-    refused: int
-    crashes: int
-    device_crashes: int
-    exposed: int
-    devices: dict[str, int]
-    stages: dict[str, str]
-    broken: list[str]
-    failovers_s: list[float] = field(default_factory=list)
-    transcript: list[str] = field(default_factory=list)
-
-    def as_json(self, *, story: bool = False) -> dict[str, Any]:
-        """Return it as `edgectl sim -o json` prints it."""
-        figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "transcript"}
-        figures["failovers_s"] = round(max(self.failovers_s, default=0.0), 1)
-        return figures | ({"transcript": self.transcript} if story else {})
+Measure = Callable[[Snapshot, datetime], tuple[DeviceQuality, ...]]
+"""All that was measured of devices by a moment, for the quality gate of a spec."""
 
 
 class World:
-    """One rollout, its fleet and its replicas. `chance` draws everything; nothing else is random. Raises NotSimulatedError."""
+    """One rollout, its fleet and its replicas. `chance` draws everything; nothing else is random.
 
-    def __init__(self, scenario: Scenario) -> None:
+    measure: what the gates of the spec hear; without it a spec that asks for what is not played raises NotSimulatedError.
+    """
+
+    def __init__(self, scenario: Scenario, measure: Measure | None = None) -> None:
         self.scenario = scenario
         self.chance = random.Random(scenario.seed)
         self._now = START
         self.devices: dict[DeviceId, SimDevice] = {}
         spec = parse_spec(spec_of(scenario))
-        check_scope(spec, joiners=scenario.joiners)
-        self.new = {ProfileName(name): bundle_of("2.0.0", name) for name in scenario.devices}
-        self.rows = SimDatabase(spec, f"salt-{scenario.seed}", self.new, due_at=START)
+        if measure is None:
+            check_scope(spec, scenario)
+        self._measure = measure
+        self.new = {
+            ProfileName(name): bundle_of("2.0.0", name) for name in scenario.devices if name not in scenario.without
+        }
+        self.rows = SimDatabase(spec, f"salt-{scenario.seed}", self.new, due_at=START, joiners=scenario.joiners)
         self._bare = replace(self.rows.snapshot(), members=())
         self.story: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -101,12 +89,16 @@ class World:
         self._crashed_at: datetime | None = None
         self._noted = 0
         self._person = list(scenario.person)
+        self._answers = repeat(scenario.approval) if isinstance(scenario.approval, str) else iter(scenario.approval)
         self._has_asked = False
         self._is_asked = False
+        self._silent_about: list[StageRun] = []
         for name, count in scenario.devices.items():
             for _ in range(count):
                 self._join(name)
         self._schedule()
+        again = len(scenario.person) + len(scenario.commands)
+        self._longest = due_times.longest(spec, len(self.new), again)
 
     # ---- what devices need (`device.Air`)
 
@@ -194,37 +186,57 @@ class World:
     # ---- the fleet
 
     def _join(self, profile: str) -> None:
+        scenario, rows = self.scenario, self.rows
         device = DeviceId(f"{profile}-{len(self.devices):05}")
-        stratum, old = ProfileName(profile), bundle_of("1.0.0", profile)
+        labels = {key: self.chance.choice(values) for key, values in sorted(scenario.labels.items())}
+        labels |= {PIN_LABEL: "rig"} if scenario.pinned and self.chance.random() < scenario.pinned else {}
+        stratum = rows.enrol(device, profile, labels)
+        if profile in self.new:
+            self.new.setdefault(stratum, self.new[ProfileName(profile)])
+        if "@" in rows.spec.rollback_to:
+            rows.rollback_bundles[stratum] = bundle_of(rows.spec.rollback_to.split("@")[1], profile)
+        digest = self.new[stratum].sha256 if stratum in self.new else ""
         chance = random.Random(self.chance.getrandbits(64))
-        made = SimDevice(device, stratum, old, self.new[stratum].sha256, self._nature(), chance)
+        natural = nature.drawn(scenario, self.chance)
+        old = None if scenario.idle and self.chance.random() < scenario.idle else bundle_of("1.0.0", profile)
+        made = SimDevice(device, stratum, old, digest, natural, chance, scenario.beat_s)
         self.devices[device] = made
-        self.rows.members[device] = Member(device, stratum)
-        self.rows.documents[device] = made.document
+        rows.documents[device] = made.document
         made.begin(self)
         made.again(self)
 
-    def _nature(self) -> Nature:
-        scenario, chance = self.scenario, self.chance
-        fails = ErrorClass(chance.choice(scenario.classes)) if chance.random() < scenario.bad else None
-        is_away = chance.random() < scenario.away
-        away = (chance.uniform(0, 7200), chance.uniform(7200, 20_000)) if is_away else (0.0, 0.0)
-        skew_s = chance.uniform(-scenario.skew_s, scenario.skew_s)
-        return Nature(fails, chance.random() < scenario.slow, chance.random() < scenario.dead, away, skew_s)
+    def _leave(self) -> None:
+        """A device loses the label by which it belongs, or is revoked."""
+        device = self.devices[self.chance.choice(sorted(self.devices))]
+        self.rows.members.pop(device.id, None)
+        if self.chance.random() < 0.5:
+            device.is_dead, device.is_up = True, False
+            self.rows.revoke(device.id)
+        self._wake()
+
+    def _redeploy(self) -> None:
+        """Somebody gives a device another version."""
+        device = self.chance.choice(sorted(self.devices.keys() - self.rows.revoked))
+        before = self.rows.documents[device]
+        self.rows.documents[device] = Document(
+            before.gen + 1, bundle_of("3.0.0", profile_of(self.devices[device].stratum))
+        )
+        self._publish(device)
+        self._wake()
 
     def _schedule(self) -> None:
         scenario, chance = self.scenario, self.chance
         for device in list(self.devices.values()) if scenario.device_crash else ():
             for _ in range(int(chance.expovariate(1.0 / (scenario.device_crash * CRASH_DAYS)))):
-                self._crash_later(device, chance.uniform(0, CRASH_DAYS * 86_400 / 6))
+                self.at(chance.uniform(0, CRASH_DAYS * 86_400 / 6), partial(device.crash, self))
         for _ in range(scenario.joiners):
             profile = chance.choice(sorted(scenario.devices))
-            self.at(chance.uniform(60, 7200), lambda profile=profile: self._join(profile))  # type: ignore[misc]
+            self.at(chance.uniform(60, 7200), partial(self._join, profile))
+        span_s = due_times.length(self.rows.spec).total_seconds()
+        for act in (self._leave,) * scenario.leavers + (self._redeploy,) * scenario.redeployed:
+            self.at(chance.uniform(0, span_s), act)
         for at_s, verb in scenario.commands:
-            self.at(at_s, lambda verb=verb: self._command(verb))  # type: ignore[misc]
-
-    def _crash_later(self, device: SimDevice, delay_s: float) -> None:
-        self.at(delay_s, lambda: device.crash(self))
+            self.at(at_s, partial(self._command, verb))
 
     # ---- replicas
 
@@ -232,7 +244,7 @@ class World:
         if self.rows.due_at is None:
             return  # it has ended, and nothing can happen any more
         self._patience_s = TICK_S
-        self._look_again(self.chance.uniform(0.05, TICK_S / 2))
+        self._look_again(self.chance.uniform(0.05, TICK_S / 2) + self.scenario.look_s)
 
     def _look_again(self, after_s: float) -> None:
         at = self._now + timedelta(seconds=after_s)
@@ -281,7 +293,7 @@ class World:
         if not self.rows.is_held(fence):
             self._look_again(TICK_S)
             return
-        plan = plan_tick(self.rows.snapshot(), self._now)
+        plan = plan_tick(self._snapshot(), self._now)
         self._carry(plan, "engine", dies=self.chance.random() < self.scenario.replica_crash / 2, name=name)
         self._patience_s = TICK_S if plan.effects else min(self._patience_s * 2, LONGEST_LOOK_S)
         if self._crashed_at is not None:
@@ -291,6 +303,10 @@ class World:
             self._look_again(0.05)
         elif self.rows.state not in ROLLOUT_FINAL or plan.next_at is not None:
             self._look_again(self._until_due())
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self.rows.snapshot()
+        return snapshot if self._measure is None else replace(snapshot, measured=self._measure(snapshot, self._now))
 
     def _carry(self, plan: Plan, by: str, *, dies: bool = False, name: str = "") -> None:
         check_plan(self.rows, plan, self.devices, self._now)
@@ -323,8 +339,8 @@ class World:
     def _note_failure(self, device: DeviceId, said: Said) -> None:
         """Note when the server hears of the second device on which the release failed."""
         report = said.report
-        digest = self.new[self.devices[device].stratum].sha256
-        if report.phase in (Phase.FAILED, Phase.ROLLED_BACK) and report.wanted_sha256 == digest:
+        bundle = self.new.get(self.devices[device].stratum)
+        if report.phase in (Phase.FAILED, Phase.ROLLED_BACK) and bundle and report.wanted_sha256 == bundle.sha256:
             self._failed.add(device)
         if self.second_failure_at is None and len(self._failed) >= 2:
             self.second_failure_at = self._now
@@ -334,49 +350,31 @@ class World:
         """Whether the planner offers the release to nobody else for now."""
         if self.second_failure_at is None:
             return False
-        snapshot, ones = self._bare, tuple(self._ones())
+        snapshot, ones = self._bare, tuple(self.rows.assignments.values())
         return any(
             doubt(facts_of(snapshot, cell, ones, self._now))
             for cell in self.rows.cells.values()
             if cell.state in CELL_OPEN
         )
 
-    def _ones(self) -> Iterator[Any]:
-        return iter(self.rows.assignments.values())
-
     @property
     def exposed(self) -> int:
         """Devices that took the release up, as the server knows."""
-        return sum(one.exposed_at is not None or one.state in EXPOSED_STATES for one in self._ones())
+        ones = self.rows.assignments.values()
+        return sum(one.exposed_at is not None or one.state in EXPOSED_STATES for one in ones)
 
     def _until_due(self) -> float:
         """Return how long nothing changes by time alone; the server looks every two seconds, which changes nothing either."""
-        dues = [due for due in self._dues() if due > self._now]
+        dues = [due for due in due_times.dues(self.rows, self._bare, self._now) if due > self._now]
         nearest = min(dues, default=self._now + timedelta(seconds=LONGEST_LOOK_S))
         return max(TICK_S, min(self._patience_s, (nearest - self._now).total_seconds()))
-
-    def _dues(self) -> Iterator[datetime]:
-        snapshot = self._bare
-        for one in self.rows.assignments.values():
-            if one.deadline is not None:
-                yield one.deadline
-            if one.state is AssignmentState.HEALTHY:
-                yield soak_end(snapshot, one, self._now)
-            if one.back_at is not None:
-                yield one.back_at + self.rows.spec.device.ack
-        for cell in self.rows.cells.values():
-            if cell.state in CELL_OPEN and cell.opened_at is not None:
-                yield (cell.resumed_at or cell.opened_at) + self.rows.spec.on_inconclusive.after
-        yield from operator.answers_due(self.rows.spec, self.rows.cells.values())
-        if throttle.is_paced(self.rows.spec):
-            yield from throttle.dues(self.rows.snapshot(), self._now)
 
     # ---- people
 
     def _command(self, verb: str) -> None:
         """Do what a person asks for; what the state does not allow is refused, as the API does."""
         try:
-            plan = operator.plan_of(verb, self.rows.snapshot(), self._now)
+            plan = operator.plan_of(verb, self._snapshot(), self._now)
         except IllegalTransitionError:
             self.note(f"a person asked to {verb}: refused, it is {self.rows.state}")
             return
@@ -391,9 +389,10 @@ class World:
             self._command(self._person.pop(0) if self._person else "abort_rollback")
 
     def _ask_approver(self) -> None:
-        self._is_asked = False
-        if awaiting_approval(self.rows.cells.values()):
-            self._command(self.scenario.approval)
+        self._is_asked, waiting = False, awaiting_approval(self.rows.cells.values())
+        if word := next(self._answers, "") if waiting else "":
+            self._command(word)
+        self._silent_about = [] if word else waiting
 
     # ---- running
 
@@ -410,18 +409,33 @@ class World:
     def _run(self) -> None:
         while not self._is_over():
             self._next()
-        last_back_s = max((device.nature.away_s[1] for device in self.devices.values()), default=0.0)
-        until = max(self._now, START + timedelta(seconds=last_back_s)) + SETTLING
-        while self._events and min(self._events[0][0], self._look_at or self._events[0][0]) <= until:
+        backs_s = (
+            back_s for device in self.devices.values() for _, back_s in device.nature.away_s if back_s < math.inf
+        )
+        until = max(self._now, START + timedelta(seconds=max(backs_s, default=0.0))) + SETTLING
+        while self._is_busy(until):
             self._next()
             if not self._is_over():  # a person's word brought it back
                 until = max(until, self._now + SETTLING)
 
+    def settle(self, span: timedelta) -> None:
+        """Let time pass, whatever the rollout's state. Raises BrokenPromiseError."""
+        until = self._now + span
+        while self._is_busy(until):
+            self._next()
+        self._now = until
+
+    def _is_busy(self, until: datetime) -> bool:
+        return bool(self._events) and min(self._events[0][0], self._look_at or self._events[0][0]) <= until
+
     def _is_over(self) -> bool:
-        if self._now - START > LONGEST or self.counts["ticks"] > MAX_TICKS:
+        if self._now - START > self._longest or self.counts["ticks"] > MAX_TICKS:
             raise BrokenPromiseError(f"not ended in time: {self.rows.state} ({self.rows.reason})")
-        is_waiting = any(at_s > (self._now - START).total_seconds() for at_s, _ in self.scenario.commands)
-        return self.rows.state in ROLLOUT_FINAL and not is_waiting
+        return self.rows.state in ROLLOUT_FINAL and not self._is_command_due
+
+    @property
+    def _is_command_due(self) -> bool:
+        return any(at_s > (self._now - START).total_seconds() for at_s, _ in self.scenario.commands)
 
     def _next(self) -> None:
         """Let the next thing happen."""
@@ -432,12 +446,14 @@ class World:
             when, _, act = heapq.heappop(self._events)
             self._now = max(self._now, when)
             act()
-        if self.rows.state is RolloutState.PAUSED and not self._has_asked and not self.scenario.commands:
+        if self.rows.state is RolloutState.PAUSED and not self._has_asked and not self._is_command_due:
             self._has_asked = True
             self.at(PERSON_S, self._ask_person)
-        if self.scenario.approval and not self._is_asked and awaiting_approval(self.rows.cells.values()):
-            self._is_asked = True
-            self.at(PERSON_S, self._ask_approver)
+        if self.scenario.approval and not self._is_asked:
+            waiting = awaiting_approval(self.rows.cells.values())
+            if waiting and waiting != self._silent_about:
+                self._is_asked = True
+                self.at(PERSON_S, self._ask_approver)
 
     def _result(self, broken: list[str]) -> Result:
         rows = self.rows
@@ -451,7 +467,7 @@ class World:
             crashes=self.counts["crashes"],
             device_crashes=sum(device.crashes for device in self.devices.values()),
             exposed=self.exposed,
-            devices=dict(sorted(Counter(one.state.value for one in self._ones()).items())),
+            devices=dict(sorted(Counter(one.state.value for one in rows.assignments.values()).items())),
             stages={
                 f"{rows.spec.stages[stage].name}/{stratum}": cell.state.value
                 for (stage, stratum), cell in sorted(rows.cells.items())

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edgefleet_sim.database import SimDatabase
-from edgefleet_sim.scenario import Scenario
+from edgefleet_sim.scenario import Result, Scenario
 from edgefleet_sim.scope import NotSimulatedError
-from edgefleet_sim.world import START, Result, World
+from edgefleet_sim.world import START, World
 
 ONE = [{"name": "all", "size": {"percent": 100}, "soak": "1m"}]
 
@@ -122,7 +122,6 @@ NOT_PLAYED: list[tuple[dict[str, Any], str]] = [
     ({"gates": {"quality": {"metrics": [{"name": "latency_p95_ms", "non_inferior_rel": 0.1}]}}}, "$.gates.quality"),
     ({"limits": {"per_site": 2}}, "$.limits.per_site"),
     ({"windows": [{"cron": "0 3 * * *", "duration": "2h"}]}, "$.windows[0].tz device"),
-    ({"rollback_to": "digits@1.0.0"}, "$.rollback_to"),
     ({"strata": ["profile", "site"]}, "$.strata"),
 ]
 
@@ -132,6 +131,18 @@ def test_what_is_not_played_is_refused_by_its_place(spec: dict[str, Any], named:
     with pytest.raises(NotSimulatedError) as caught:
         World(Scenario(spec={"stages": ONE, **spec}))
     assert named in caught.value.message
+
+
+def test_what_depends_on_labels_is_played_where_the_scenario_has_them() -> None:
+    fields = {
+        "strata": ["profile", "site"],
+        "limits": {"per_site": 1},
+        "windows": [{"cron": "0 3 * * *", "duration": "2h"}],
+    }
+    result, world = played(6, spec=fields, labels={"site": ("a", "b"), "tz": ("Europe/Berlin",)})
+    assert (result.state, result.devices) == ("finished", {"healthy": 6})
+    assert {one.stratum for one in world.rows.assignments.values()} == {"rpi/site=a", "rpi/site=b"}
+    assert {at.hour for at in offers(world.rows)} <= {2, 3}, "three and four o'clock in Berlin"
 
 
 def test_devices_that_join_later_do_not_fit_a_snapshot() -> None:

@@ -18,7 +18,7 @@ from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Mode, profile_of
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS
-from tests.server.rollout.simulated_devices import bundle_of
+from edgefleet_sim.world import bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)

@@ -5,7 +5,7 @@ gap, no doubled and no illegal transition, and end where the table says. It draw
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,24 +24,21 @@ from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
-    ASSIGNMENT_TRANSITIONS,
-    ROLLOUT_TRANSITIONS,
-    STAGE_TRANSITIONS,
 )
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import rollouts
 from edgefleet_server.rollout.store.tables import Rollout
-from tests.server.rollout.simulated_state import stage_of
+from edgefleet_sim.checks import EDGES
 
-EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {
-    "rollout": frozenset((a.value, b.value) for (a, _), b in ROLLOUT_TRANSITIONS.items()),
-    "stage": frozenset((a.value, b.value) for (a, _), b in STAGE_TRANSITIONS.items()),
-    "assignment": frozenset((a.value, b.value) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()),
-}
 INITIAL: Final = {"rollout": "draft", "stage": "pending", "assignment": "eligible"}
 OUTCOME: Final = ASSIGNMENT_FINAL | {AssignmentState.UNREACHABLE}
 
 Chains = dict[tuple[str, Any], list[FleetEvent]]
+
+
+def stage_of(device_rank: int, cuts: Sequence[int]) -> int | None:
+    """Return the index of the stage that a rank belongs to, None when no open stage reaches it. cuts: in order of stage."""
+    return next((index for index, cut in enumerate(cuts) if device_rank < cut), None)
 
 
 def audit(db: Database, rollout_id: str) -> list[str]:

@@ -12,8 +12,8 @@ from edgefleet_server.rollout.model import Member, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.document_state import BATCH, BATCH_SHARE, HUGE
 from edgefleet_server.rollout.planner.tick import plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_sim.world import bundle_of
 from tests.server.rollout.explored import START
-from tests.server.rollout.simulated_devices import bundle_of
 
 RPI = ProfileName("rpi")
 

@@ -15,8 +15,8 @@ from edgefleet_server.rollout.effects import Offer, RolloutTransitioned
 from edgefleet_server.rollout.model import Assignment, Member, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner.tick import explain, plan_tick
 from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_sim.world import bundle_of
 from tests.server.rollout.explored import START
-from tests.server.rollout.simulated_devices import bundle_of
 
 RPI = ProfileName("rpi")
 S = AssignmentState

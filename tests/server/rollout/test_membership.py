@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgefleet_server.rollout.model import FULL_CUT
 from edgefleet_server.rollout.placement import count_below, cut_of, devices_of, rank, shares
 from edgefleet_server.rollout.spec.model import Size
-from tests.server.rollout.simulated_state import stage_of
+from tests.server.rollout.fleet_sim_audit import stage_of
 
 RANKS = st.lists(st.integers(0, 2**64 - 1), max_size=60, unique=True).map(sorted)
 PERCENTS = st.one_of(

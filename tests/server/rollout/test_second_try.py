@@ -24,9 +24,9 @@ from edgefleet_server.rollout.model import Assignment, Member, Report, RolloutSt
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.state_machines import FAILED_STATES, IllegalTransitionError, class_of, is_failure
 from edgefleet_server.rollout.store import rollouts
+from edgefleet_sim.world import bundle_of
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, World, stages
-from tests.server.rollout.simulated_devices import bundle_of
 from tests.server.rollout.test_routes import HOST, client_of
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
