@@ -365,6 +365,8 @@ class World:
 
     def _until_due(self) -> float:
         """Return how long nothing changes by time alone; the server looks every two seconds, which changes nothing either."""
+        if self._patience_s <= TICK_S:  # nothing that is due would be looked at sooner
+            return TICK_S
         dues = [due for due in due_times.dues(self.rows, self._bare, self._now) if due > self._now]
         nearest = min(dues, default=self._now + timedelta(seconds=LONGEST_LOOK_S))
         return max(TICK_S, min(self._patience_s, (nearest - self._now).total_seconds()))
