@@ -17,6 +17,7 @@ from edgefleet_agent.install.desired_diff import spread_reason
 from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass, Phase
+from edgefleet_protocol.verify import ExpiredError
 from edgefleet_server.rollout.model import Bundle, Report
 from edgefleet_sim.candidate import Candidate, SimCandidate, Surroundings
 from edgefleet_sim.nature import Nature
@@ -431,7 +432,7 @@ class SimDevice:
             error_code=code,
             reason=reason,
             refused_gen=self.refused_gen,
-            refused_code="verify.expired" if self.refused_gen else "",
+            refused_code=ExpiredError.code if self.refused_gen else "",
             refused_reason="its clock is wrong" if self.refused_gen else "",
             is_online=True,
             last_seen=air.now,
