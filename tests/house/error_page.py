@@ -12,7 +12,7 @@ import pkgutil
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -128,11 +128,14 @@ def said() -> tuple[dict[str, list[str]], frozenset[str]]:
     for path in python_sources():
         if path.parts[0] in ("tests", "bench", "examples"):
             continue
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        tree = ast.parse((ROOT / path).read_text())
+        constants = {**_constants(), **dict(_named_texts(tree))}  # a module's own name before the same one of another
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and (name := _name(node.func)):
                 made.add(name)
                 for keyword in node.keywords:
-                    if keyword.arg == "next_step" and (text := _text(keyword.value)) and text not in steps[name]:
+                    text = _text(keyword.value, constants) if keyword.arg == "next_step" else ""
+                    if text and text not in steps[name]:
                         steps[name].append(text)
     return steps, frozenset(made)
 
@@ -171,7 +174,7 @@ def page() -> str:
 
 def _line(package: str, row: Row) -> str:
     status = FRAMEWORK_CODES[row.code][0] if row.code in FRAMEWORK_CODES else status_of(row.code)
-    has_status = package in ("edgefleet_server", "edgefleet_protocol") and status is not None
+    has_status = package in ("edgefleet_server", "edgefleet_protocol", "edgefleet_profiles") and status is not None
     cells = (
         f"`{row.code}`",
         str(status) if has_status else "",
@@ -191,15 +194,13 @@ def _name(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def _text(node: Any) -> str:
+def _text(node: Any, constants: Mapping[str, str]) -> str:
     """Return a text as a page shows it, "" when it is made at run time."""
     if isinstance(node, ast.Constant):
         return str(node.value) if isinstance(node.value, str) else ""
     if isinstance(node, ast.JoinedStr):
         return "".join(_piece(one) for one in node.values)
-    if isinstance(node, ast.Name) and isinstance(value := _constants().get(node.id), str):
-        return value
-    return ""
+    return constants.get(node.id, "") if isinstance(node, ast.Name) else ""
 
 
 def _piece(node: Any) -> str:
@@ -211,19 +212,20 @@ def _piece(node: Any) -> str:
 
 @cache
 def _constants() -> dict[str, str]:
-    return dict(_named_texts())
+    return {
+        name: text for path in python_sources() for name, text in _named_texts(ast.parse((ROOT / path).read_text()))
+    }
 
 
-def _named_texts() -> Iterator[tuple[str, str]]:
-    for path in python_sources():
-        for node in ast.parse((ROOT / path).read_text()).body:
-            target, value = None, None
-            if isinstance(node, ast.Assign) and len(node.targets) == 1:
-                target, value = node.targets[0], node.value
-            elif isinstance(node, ast.AnnAssign):
-                target, value = node.target, node.value
-            if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield target.id, value.value
+def _named_texts(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    for node in tree.body:
+        target, value = None, None
+        if isinstance(node, ast.Assign) and len(node.targets) == 1:
+            target, value = node.targets[0], node.value
+        elif isinstance(node, ast.AnnAssign):
+            target, value = node.target, node.value
+        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield target.id, value.value
 
 
 def main() -> None:

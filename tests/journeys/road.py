@@ -169,10 +169,12 @@ class Traveller(Agent):
         answers: list[httpx.Response] = []
 
         def answered() -> bool:
+            if "infer_url" not in self.status():  # an agent that has just been started has not written it yet
+                return False
             answers.append(self.ask_four(name))
             return answers[-1].is_success
 
-        assert eventually(answered, PATIENCE_S), answers[-1].text
+        assert eventually(answered, PATIENCE_S), answers[-1].text if answers else self.log.read_text()[-3000:]
         return str(answers[-1].json()["model_version"])
 
 

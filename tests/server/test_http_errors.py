@@ -72,7 +72,11 @@ def test_every_error_code_of_the_server_has_a_status() -> None:
     process_only = {"server.", "broker.", "conversion.", "gateway."}
     missing = {code for code in ours if status_of(code) is None and not code.startswith(tuple(process_only))}
     assert not missing
-    reachable = {kind.code for kind in kinds if kind.__module__.startswith(("edgefleet_server", "edgefleet_protocol"))}
+    reachable = {
+        kind.code
+        for kind in kinds
+        if kind.__module__.startswith(("edgefleet_server", "edgefleet_protocol", "edgefleet_profiles"))
+    }
     assert set(STATUS) <= reachable, "a row that no error has"
 
 
