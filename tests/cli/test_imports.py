@@ -18,6 +18,7 @@ _HEAVY = (
     "onnx",
     "numpy",
     "httpx",
+    "typing_extensions",
     "pydantic",
     "yaml",
     "rich.live",

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from msgspec import Struct
 
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import Page, Reply, reply_of
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.render import EXAMPLES, cost_fields

@@ -5,50 +5,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import socket
-import subprocess
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from msgspec import Struct
 
-from edgefleet_cli.core.contexts import Context
-from edgefleet_cli.core.errors import BadAnswerError, CliError, UsageError
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.subprocesses import child_flags, python_module, require
-from edgefleet_cli.core.transport.reply import reply_of, struct_of
+from edgefleet_cli.core.subprocesses import child_flags, require
 from edgefleet_cli.render.output import Column, Sheet
 
-READY_S: Final = 90.0
-STOP_S: Final = 30.0
-_POLL_S: Final = 0.1
-_MQTTS: Final = 8883
-_LOG: Final = "server.log"
-_ERROR: Final = "error: "
-_TAIL_BYTES: Final = 4000
-
-
-class Up(Struct, frozen=True):
-    """A server that runs in the background, and the context that was saved for it."""
-
-    url: str
-    pid: int
-    data: str
-    log: str
-    context: str
-
-
-class Running(Struct, frozen=True):
-    """What a running server says of itself in `run/server.json`."""
-
-    api_url: str
-    pid: int
-
+if TYPE_CHECKING:
+    from edgefleet_cli.admin.background_server import Up
 
 UP: Sheet[Up] = Sheet(
     "servers",
@@ -59,12 +26,6 @@ UP: Sheet[Up] = Sheet(
     ],
     lambda one: one.url,
 )
-
-
-class ServerStartError(CliError):
-    """The server did not come up, or did not go down."""
-
-    code = "cli.server_start"
 
 
 def up(
@@ -85,20 +46,27 @@ def up(
     name: Annotated[str, typer.Option("--name", help="Name of the saved context.")] = "local",
 ) -> None:
     """Run a server in the background and log in at it: makes DIR if it is new, waits until all is ready."""
+    from edgefleet_cli.admin import background_server
+    from edgefleet_cli.core.transport.reply import reply_of
+
     require("fastapi", "server")
     session = Session.of(ctx)
     folder = data.resolve()
     if not (folder / "keys").is_dir():
-        _make(session, folder, public_host=public_host, broker=broker)
-    running = _running(folder)
+        background_server.make(session, folder, public_host=public_host, broker=broker)
+    running = background_server.running_server(folder)
     known = session.contexts.contexts.get(name)
     if running is None:
         flags = child_flags(port=port, device_port=device_port, public_host=public_host, broker=broker)
-        running = _started(session, folder, flags, known.ca_file if known else None)
+        running = background_server.started(session, folder, flags, known.ca_file if known else None)
     else:
         session.out.note("it runs already")
-    _log_in(session, folder, running.api_url, name, known)
-    made = reply_of(Up(running.api_url, running.pid, str(folder), str(folder / "run" / _LOG), name))
+    background_server.log_in(session, folder, running.api_url, name, known)
+    made = reply_of(
+        background_server.Up(
+            running.api_url, running.pid, str(folder), str(folder / "run" / background_server.LOG), name
+        )
+    )
     session.out.one(made, UP, lambda _: session.out.fields([(key, str(value)) for key, value in made.raw.items()]))
     session.out.note(
         f"next: `edgectl dashboard` for a browser, `edgectl device enroll` for a device; `edgectl server down --data {data}` stops it"
@@ -109,135 +77,12 @@ def down(
     ctx: typer.Context, data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
 ) -> None:
     """Stop the server of DIR, in order. Devices go on with what they have."""
+    from edgefleet_cli.admin import background_server
+
     session = Session.of(ctx)
-    running = _running(data.resolve())
+    running = background_server.running_server(data.resolve())
     if running is None:
         session.out.note("no server runs on this folder")
         return
-    pid = running.pid
-    os.kill(pid, signal.SIGTERM)
-    end_s = session.clock.monotonic_s() + STOP_S
-    while _is_alive(pid):
-        if session.clock.monotonic_s() > end_s:
-            raise ServerStartError(
-                f"the server (process {pid}) still runs {STOP_S:.0f} s after it was told to stop",
-                why="it may be in the middle of a conversion",
-                next_step=f"look into {data / 'run' / _LOG}, and end process {pid} if need be",
-            )
-        session.clock.sleep(_POLL_S)
+    background_server.stop(session, data, running.pid)
     session.out.note("the server has stopped")
-
-
-def _make(session: Session, folder: Path, *, public_host: str | None, broker: str | None) -> None:
-    flags = child_flags(public_host=public_host, broker=broker)
-    command = python_module("edgefleet_server.process.init", "--data", str(folder), *flags)
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise typer.Exit(_repeat(session, done))
-    session.out.note(done.stderr.decode("utf-8", "replace").strip() or f"made {folder}")
-    _keep_broker_port(folder)
-
-
-def _keep_broker_port(folder: Path) -> None:
-    """Write down a port for the broker: devices that have enrolled must find it there after every start."""
-    port = _MQTTS if _is_free(_MQTTS) else _free_port()
-    with (folder / "server.toml").open("a", encoding="utf-8") as file:
-        file.write(f"broker_port = {port}\n")
-
-
-def _is_free(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-        return True
-    return False
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
-def _repeat(session: Session, done: subprocess.CompletedProcess[bytes]) -> int:
-    session.out.note(done.stderr.decode("utf-8", "replace").strip())
-    return done.returncode
-
-
-def _started(session: Session, folder: Path, flags: list[str], ca_file: str | None) -> Running:
-    """Start a server and wait until it is ready. ca_file: of the CA of the certificate that its settings may name."""
-    if ca_file is not None:
-        from edgefleet_cli.core.transport.api_client import verification
-
-        verification("https://", ca_file)  # one that cannot be read is refused before anything runs
-    (folder / "run").mkdir(mode=0o700, exist_ok=True)
-    with (folder / "run" / _LOG).open("ab") as log:
-        process = subprocess.Popen(
-            python_module("edgefleet_server.main", "--data", str(folder), *flags),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    end_s = session.clock.monotonic_s() + (session.options.timeout_s or READY_S)
-    while process.poll() is None and session.clock.monotonic_s() < end_s:
-        running = _running(folder)
-        if running is not None and running.pid == process.pid and _is_ready(running.api_url, ca_file):
-            return running
-        session.clock.sleep(_POLL_S)
-    if process.poll() is None:
-        process.terminate()
-    raise ServerStartError(
-        "the server did not get ready",
-        why=_last_words(folder / "run" / _LOG),
-        next_step=f"`edgectl server check --data {folder}`",
-    )
-
-
-def _log_in(session: Session, folder: Path, url: str, name: str, known: Context | None) -> None:
-    """Save the context of a running server. known: the one of that name until now; its CA file stays."""
-    token_file = folder / "admin.token"
-    if not token_file.is_file():
-        if known is None or known.server != url:
-            raise UsageError(
-                "the server runs, but its admin token is not in its folder any more",
-                why=f"{token_file} is gone",
-                next_step=f"`edgectl login {url} --token-stdin` with a token of yours",
-            )
-        return
-    token, ca_file = token_file.read_text("utf-8").strip(), known.ca_file if known else None
-    session.contexts.put(Context(name, url, token, ca_file), make_current=True)
-
-
-def _running(folder: Path) -> Running | None:
-    """Return what the running server of a folder says of itself, None when none runs."""
-    try:
-        running = struct_of(json.loads((folder / "run" / "server.json").read_text("utf-8")), Running)
-    except (OSError, ValueError, BadAnswerError):
-        return None
-    return running if _is_alive(running.pid) else None
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0]
-    except (OSError, IndexError):
-        return False
-    return pid > 0 and state != "Z"
-
-
-def _is_ready(url: str, ca_file: str | None) -> bool:
-    import httpx
-
-    from edgefleet_cli.core.transport.api_client import verification
-
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2.0, verify=verification(url, ca_file)).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _last_words(log: Path) -> str:
-    try:
-        lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        lines = []
-    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return (errors or lines or ["it wrote nothing"])[-1]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import UNSET, Struct
-
 from edgefleet_cli.core import api
+from edgefleet_cli.core.structs import UNSET, Struct
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet

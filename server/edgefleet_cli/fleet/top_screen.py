@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
-
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.fleet import Event, FleetSummary
 from edgefleet_cli.core.api.rollout import Rollout
 from edgefleet_cli.core.errors import ApiError
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document, Page, Reply, reply_of
 from edgefleet_cli.core.transport.request import part

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec import Struct
 
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.conversion import conversion_options as flags

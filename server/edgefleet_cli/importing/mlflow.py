@@ -14,9 +14,9 @@ from typing import Any, Final, Self
 from urllib.parse import quote, urlsplit
 
 import httpx
-from msgspec import Struct
 
 from edgefleet_cli.core.errors import CliError, UsageError
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.importing.addresses import MlflowAddress, S3Address
 from edgefleet_cli.importing.downloads import TIMEOUT, Downloader

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
 

@@ -8,10 +8,10 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from msgspec import Struct
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, CliError, UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.render.format import duration, text

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from msgspec import Struct
 
 from edgefleet_cli.core.options import META_KEY
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from msgspec import Struct
 
 from edgefleet_cli.admin.access.login_commands import server_url
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet

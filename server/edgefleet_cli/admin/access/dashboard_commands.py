@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from msgspec import Struct
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.core.transport.request import NOTHING
 from edgefleet_cli.render.format import moment, text

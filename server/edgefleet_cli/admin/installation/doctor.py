@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from msgspec import Struct, field
-
 from edgefleet_cli.core.api.access import WhoAmI
 from edgefleet_cli.core.errors import ApiError, BadAnswerError, CliError
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct, field
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.core.version import own_version
 from edgefleet_cli.render.format import moment, text

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.core.transport.reply import Page
-from edgefleet_cli.release.conversion.tool_environments import Tool, manage, tools_folder
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.transport.reply import Page
+    from edgefleet_cli.release.conversion.tool_environments import Tool
 
 app = typer.Typer(
     help="Tool environments of this machine, for sources that need PyTorch or TensorFlow.", no_args_is_help=True
@@ -54,6 +56,8 @@ SHEET: Sheet[Tool] = Sheet(
 @app.command("list")
 def list_tools(ctx: typer.Context, tools: Tools = None) -> None:
     """List the tools and which of them are installed here."""
+    from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
+
     session = Session.of(ctx)
     found = manage("list", tools_folder(tools))
     session.out.rows({"items": [tool.raw for tool in found.replies]}, found, SHEET)
@@ -62,6 +66,8 @@ def list_tools(ctx: typer.Context, tools: Tools = None) -> None:
 @app.command("install")
 def install(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
     """Make a tool's environment. Downloads packages: about 1 GB for torch, 2 GB for tensorflow."""
+    from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
+
     session = Session.of(ctx)
     _show(session, manage("install", tools_folder(tools), name.value))
 
@@ -69,6 +75,8 @@ def install(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
 @app.command("remove")
 def remove(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
     """Delete a tool's environment."""
+    from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
+
     session = Session.of(ctx)
     folder = tools_folder(tools)
     session.confirm(f"Delete the tool environment {folder / name.value}?")

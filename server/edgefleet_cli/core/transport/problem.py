@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from msgspec import Struct
-
 from edgefleet_cli.core.errors import BadAnswerError
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import struct_of
 
 

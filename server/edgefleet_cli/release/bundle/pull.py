@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from msgspec import Struct
-
 from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.errors import EXIT_CONFLICT, CliError, UsageError
 from edgefleet_cli.core.files import whole_file
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import text

@@ -5,10 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from msgspec import Struct, field
-
 from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.structs import Struct, field
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import metric, milliseconds, moment, size, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet

@@ -19,11 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from msgspec import Struct
-
 from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.release import Refused
 from edgefleet_cli.core.errors import EXIT_INTERRUPTED, CliError, UnreadableFileError
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.reply import Document, Reply, struct_of
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from msgspec import Struct
 
 from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.subprocesses import python_module
 from edgefleet_cli.core.transport.reply import Page, struct_of
 
