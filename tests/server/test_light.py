@@ -20,7 +20,7 @@ FLEET = (
     [
         ("edgefleet_server.process.conversion_worker", (*WEB, *FLEET, "alembic")),
         ("edgefleet_server.process.init", (*WEB, *FLEET, "alembic")),
-        ("edgefleet_server.main", ("alembic",)),
+        ("edgefleet_server.process.lifecycle", ("alembic",)),
     ],
 )
 def test_a_process_starts_without(module: str, heavy: tuple[str, ...]) -> None:

@@ -27,7 +27,7 @@ from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.conversion.sandbox import active_layers
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
-from edgefleet_server.process.gc_tuning import collect_seldom, settle
+from edgefleet_server.process.gc_tuning import settle
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
@@ -132,7 +132,6 @@ class Server:
 
     def start(self) -> None:
         """Start all parts of this process's roles; return when they answer. Raises EdgefleetError."""
-        collect_seldom()
         settings = self.settings
         check_settings(settings)
         settings.run_dir.mkdir(mode=0o700, exist_ok=True)
