@@ -295,7 +295,7 @@ def test_once_with_the_embedded_broker_exits_0_and_leaves_no_file(tmp_path: Path
 
 
 def test_ctrl_c_in_the_middle_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
-    process = _started(tmp_path, 1, "1/6")
+    process = _started(tmp_path, 2, "1/6")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -310,7 +310,7 @@ def test_a_failing_step_says_why_cleans_up_and_keeps_the_logs(tmp_path: Path) ->
     folder = tmp_path / "work"
     folder.mkdir()
     done = subprocess.run(
-        [*_EDGECTL, "demo", "--devices", "1", "--once", "--examples", str(examples)],
+        [*_EDGECTL, "demo", "--devices", "2", "--once", "--examples", str(examples)],
         capture_output=True,
         text=True,
         timeout=_PATIENCE_S,

@@ -15,8 +15,12 @@ from edgefleet_cli.rollout.spec import document
 
 SOAK_S = 2
 """Long enough for a camera's 20 images: the devices of the demo are on probation for 3 s anyway."""
+FEWEST = 2
+"""Devices that the demo takes at least: one alone proves nothing."""
 CANARY = 2
 """Two devices, as fewer prove nothing: one alone may be well by accident."""
+HALVED = 3
+"""The smallest number of devices of which half are two."""
 _POLL_S = 0.2
 
 
@@ -33,10 +37,10 @@ def spec(release: str) -> Document:
 def profiles_for(count: int, profiles: tuple[str, ...]) -> list[str]:
     """Return the profile of each of `count` devices: the profiles in turn.
 
-    A fleet of less than two canaries a profile has one profile only: a stage looks at two devices of a profile at least, so
-    the canary would be all of them.
+    Every stage looks at two devices of a profile at least. So a profile has three or more, of which half are two; a smaller fleet has
+    one profile only.
     """
-    some = profiles if count >= CANARY * len(profiles) else profiles[:1]
+    some = profiles if count >= HALVED * len(profiles) else profiles[:1]
     return [some[index % len(some)] for index in range(count)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ import yaml
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from edgefleet_cli.demo import demo_rollouts
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.rollout.analysis.facts import devices_needed
@@ -289,6 +291,13 @@ def test_an_example_lints_without_any_finding_for_the_fleets_that_it_is_for(
     spec = parse_spec(yaml.safe_load(text))
     for fleet in fleets:
         assert plan(spec, SALT, members_of(fleet), bundles_of(*fleet)).findings == ()
+
+
+@pytest.mark.parametrize("count", range(demo_rollouts.FEWEST, 20))
+def test_the_rollout_of_the_demo_may_run_on_every_number_of_devices_that_the_demo_takes(count: int) -> None:
+    fleet = Counter(demo_rollouts.profiles_for(count, ("rpi5-ort", "rpi5-tflite")))
+    view = plan(parse_spec(demo_rollouts.spec("digits@1.1.0")), SALT, members_of(fleet), bundles_of(*fleet))
+    assert codes(view, "error") == set()
 
 
 @pytest.mark.parametrize("count", [8, 40, 120])
