@@ -33,7 +33,9 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/cli/test_sdk_tools.py::test_an_object_of_a_framework_answers_as_it_did": 2,
     "tests/cli/test_server_commands.py::test_every_list_has_every_format": 3,
     "tests/converters/test_planted_faults.py::test_a_planted_fault_is_refused_by_name": 3,
+    "tests/converters/test_real_models.py": 3,
     "tests/converters/test_silent_wrong.py::test_a_planted_fault_is_refused_for_its_reason": 3,
+    "tests/converters/test_tool_sources.py": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_broadcasting_of_any_rank": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_convolutions": 3,
     "tests/converters/tflite/test_against_onnxruntime.py::test_pads": 3,
@@ -55,7 +57,7 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/server/rollout/test_simulation.py::test_every_spec_of_the_corpus_ends_with_a_reason": 3,
     "tests/sim/test_many.py::test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas": 5,
 }
-"""Number of parts, by test."""
+"""Number of parts, by test, or by file where each test of it says the same of another model."""
 SAME_SQL: Final = (
     "tests/server/access/test_logins.py",
     "tests/server/access/test_tokens.py",
@@ -105,10 +107,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def flood_of(item: pytest.Item) -> str:
-    """Return the test of a case; for the PostgreSQL cases of a file with the same SQL, the file."""
+    """Return the test of a case; the file where a whole one is a flood, and for the PostgreSQL cases of one with the same SQL."""
     file, _, _ = item.nodeid.partition("::")
     is_twin = file in SAME_SQL and item.get_closest_marker("postgres") is not None
-    return file if is_twin else item.nodeid.partition("[")[0]
+    return file if is_twin or file in FLOODS else item.nodeid.partition("[")[0]
 
 
 def parts_of(flood: str) -> int:

@@ -45,7 +45,7 @@ SOAKS: dict[str, Soak] = {
     "swaps": Soak(
         "tests.agent.worker.swaps", 1000, "a version that replaces another at 200 requests/s, with a second model"
     ),
-    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install", 25),
+    "agent-kill": Soak("tests.crash.agent_kill", 200, "F01: kill -9 of an agent at a random moment of an install", 12),
     "kill9-every-point": Soak(
         "tests.crash.points", EACH_POINT, "F02: kill -9 at a write, rename, fsync, unlink … of an update", 3
     ),

@@ -32,9 +32,12 @@ def test_the_part_of_a_case_does_not_depend_on_the_order() -> None:
     )
 
 
-def test_every_flood_is_a_test_that_has_cases() -> None:
+def test_every_flood_is_a_test_that_has_cases_or_a_file_of_tests() -> None:
     for flood in FLOODS:
         file, _, name = flood.partition("::")
+        if not name:
+            assert (ROOT / file).read_text("utf-8").count("\ndef test_") > 1, flood
+            continue
         before, found, _ = (ROOT / file).read_text("utf-8").partition(f"def {name}(")
         assert found, flood
         assert "@pytest.mark.parametrize(" in before.rpartition("\n\n\n")[2], flood
@@ -76,3 +79,9 @@ def test_the_number_is_the_environments_or_gits(monkeypatch: pytest.MonkeyPatch)
     sampling.number.cache_clear()
     assert sampling.number() == 0
     sampling.number.cache_clear()
+
+
+def test_all_tests_of_a_file_that_is_a_flood_are_its_cases() -> None:
+    for file in (flood for flood in FLOODS if "::" not in flood):
+        items = [SimpleNamespace(nodeid=f"{file}::{name}", get_closest_marker=lambda _: None) for name in ("a", "b[1]")]
+        assert {flood_of(item) for item in items} == {file}  # type: ignore[arg-type]  # two things of an item are asked for
