@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -52,6 +51,7 @@ from edgefleet_server.dashboard.core.login import COOKIE  # noqa: E402
 from edgefleet_server.events.tables import FleetEvent  # noqa: E402
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState  # noqa: E402
 from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
+from edgefleet_server.process.lifecycle import listening_socket  # noqa: E402
 from edgefleet_server.settings import load_settings  # noqa: E402
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow  # noqa: E402
 
@@ -378,7 +378,7 @@ def _server(folder: Path) -> Iterator[tuple[str, int]]:
 
 def _serve(folder: Path) -> int:
     parts = build_parts(load_settings(folder), SystemClock())
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listening_socket("127.0.0.1", 0)
     config = uvicorn.Config(create_app(parts), log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     collect_seldom()  # as every server's process does

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from edgefleet_protocol.digest import sha256_hex
+from edgefleet_server.process.lifecycle import listening_socket
 from tests.support.servers import ServerProcess, copy_server, release_body, server_process
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
@@ -176,3 +178,12 @@ def test_check_says_what_would_be_used_and_why(data: Path) -> None:
     assert found["database"] == {"kind": "sqlite", "schema_current": True}
     assert found["keys"] == {"initialised": True}
     assert found["lost_models"] == []
+
+
+def test_the_second_packet_of_an_answer_waits_for_nothing() -> None:
+    with (
+        listening_socket("127.0.0.1", 0) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0

@@ -1,6 +1,5 @@
 """The API app of a fleet, or what stands around it, on a real port, until the block ends."""
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +7,13 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from edgefleet_server.process.lifecycle import listening_socket
+
 
 @contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
     """Serve on a free port of loopback; yield the base URL."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listening_socket("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="pages", daemon=True)
     thread.start()
