@@ -8,7 +8,7 @@ import pytest
 
 from edgefleet_server.rollout.analysis import decide as analysis_decide
 from edgefleet_server.rollout.analysis import replay
-from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.decide import LEAST_FAILED, decide, doubt
 from edgefleet_server.rollout.analysis.model import Counts, Facts, Pause, Rule
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
@@ -125,3 +125,29 @@ def test_a_stage_waits_until_its_time_is_over_and_not_with_a_time_that_is_none()
     for open_for_s, is_over in ((59.9, False), (60.0, True), (math.nan, False)):
         decision = decide(msgspec.structs.replace(waits, open_for_s=open_for_s))
         assert isinstance(decision, Pause) == is_over
+
+
+def early(failed: int, *, healthy: int = 0, under_way: int = 48, **gate: Any) -> Facts:
+    counts = Counts(exposed=failed + healthy + under_way, pending=under_way, healthy=healthy, failed=failed)
+    made = facts(healthy=1, rule=Rule.EVIDENCE, population=2000)
+    return msgspec.structs.replace(made, counts=counts, failures={"slow": failed}, soaking=0, **gate)
+
+
+def test_offers_stop_when_the_first_devices_fail() -> None:
+    assert doubt(early(2)) == (
+        "2 of the first 2 devices with an outcome failed: nobody else is offered it until more is known"
+    )
+    assert "3 of the first 4 devices" in doubt(early(3, healthy=1))
+
+
+@pytest.mark.parametrize(
+    "well",
+    [
+        early(LEAST_FAILED - 1, max_failure=1e-9),
+        early(2, healthy=30),
+        *(early(2, max_failure=at) for at in (-0.5, 0.0, 1.0, 1.5, math.nan)),
+        *(early(2, alpha_abort=at) for at in (0.0, 1.0, math.nan)),
+    ],
+)
+def test_one_failure_or_a_gate_without_a_ratio_stops_no_offer(well: Facts) -> None:
+    assert doubt(well) == ""
