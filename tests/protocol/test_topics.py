@@ -20,6 +20,24 @@ FOREIGN = [
 ]  # fmt: skip
 
 
+def test_every_topic_is_as_the_protocol_writes_it() -> None:
+    """The wire format: brokers' rules and devices in the field hold these strings."""
+    assert {name: getattr(T, name)(D) for name in ("desired", "dn_blk", "dn_meta", "state", "presence", "telemetry")} == {
+        "desired": f"{OWN}/dn/desired", "dn_blk": f"{OWN}/dn/blk", "dn_meta": f"{OWN}/dn/meta", "state": f"{OWN}/up/state",
+        "presence": f"{OWN}/up/pres", "telemetry": f"{OWN}/up/tele",
+    }  # fmt: skip
+    assert {name: getattr(T, name)(D) for name in ("sample", "event", "log", "up_blk", "up_meta")} == {
+        "sample": f"{OWN}/up/cap", "event": f"{OWN}/up/ev", "log": f"{OWN}/up/log", "up_blk": f"{OWN}/up/blk", "up_meta": f"{OWN}/up/meta",
+    }  # fmt: skip
+    assert T.device_subscriptions(D) == (
+        (f"{OWN}/dn/desired", 1),
+        (f"{OWN}/dn/meta", 1),
+        (f"{OWN}/dn/blk", 0),
+        ("ef/1/acme/repo/head", 1),
+        ("ef/1/acme/hold", 1),
+    )
+
+
 def test_device_subscriptions_are_allowed_exact_and_different() -> None:
     filters = [f for f, _ in T.device_subscriptions(D)]
     assert len(set(filters)) == len(filters)
