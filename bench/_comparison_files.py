@@ -61,7 +61,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Made:
-    """A file. told: further figures for its row."""
+    """A file. figures: further ones for its row."""
 
     data: bytes
     format: str

@@ -2,7 +2,7 @@
 
 Goal: `normal` ≤ 70 KB a day, `metered` ≤ 20 KB. Prints one JSON object.
 
-- The proxy counts bytes and pieces in both directions; each piece is one TCP segment or more, so headers are told as at least
+- The proxy counts bytes and pieces in both directions; each piece is one TCP segment or more, so headers are counted as at least
   40 bytes for each, and as many for its acknowledgement. What TLS and MQTT add is counted, not guessed.
 - Two runs of one model without requests: windows of `--window-s`, and none. The difference is what a window costs. Pings are
   counted apart: one goes when nothing else did for `keepalive_s` (1,200 s by default, 3,900 s where `metered = "yes"`),

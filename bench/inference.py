@@ -3,7 +3,7 @@
 A real worker serves a tiny (1 KB of input) and a small (100 KB) model over a unix socket and TCP; the same machine, minute and
 session options give the direct figure. Ratios and differences mean something, absolute figures only on an idle machine. The
 caller speaks raw HTTP over one kept-alive connection, so that what is measured is the worker, not a client library; `client` is
-`edgefleet_agent.client` with all its own cost. Beside them uvicorn with starlette and httptools does the same work over TCP: the same
+`edgefleet_agent.client` with all its own cost. Next to them uvicorn with starlette and httptools does the same work over TCP: the same
 decoder, model and encoder. Each figure is the best of `--rounds` slices, in which all paths take turns, so that what else the machine does
 hits them alike. Times are microseconds.
 """

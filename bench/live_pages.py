@@ -93,7 +93,7 @@ class Words:
 
 
 async def watch(url: str, cookie: str, words: Words, stop: asyncio.Event) -> None:
-    """Read one stream of the overview until told to stop."""
+    """Read one stream of the overview until `stop` is set."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(f"GET /live?page=/ HTTP/1.1\r\nhost: {parts.netloc}\r\ncookie: {COOKIE}={cookie}\r\n\r\n".encode())
@@ -122,7 +122,7 @@ def failure(device: str, seq: int, word: str) -> Event:
 
 
 def chatter(talkers: Sequence[MqttDevice], a_second: float, stop: threading.Event) -> None:
-    """Let devices come and go, so many a second, until told to stop."""
+    """Let devices come and go, so many a second, until `stop` is set."""
     chance = random.Random(1)
     while not stop.wait(1 / a_second):
         one = talkers[chance.randrange(len(talkers))]

@@ -1,7 +1,7 @@
 """Full-integer int8: how many of onnx's backend tests that pass in float32 stay within two steps of the output's scale.
 
 Each test is quantized on its own inputs. Prints one JSON object: for each runtime {within, of, by_outcome} and the same by kind of
-test. `of` counts the tests that pass in float32. Those within are told apart: `int8` computes in int8, `moved` only moves int8
+test. `of` counts the tests that pass in float32. Those within are counted by kind: `int8` computes in int8, `moved` only moves int8
 (reshapes, joins, slices), `float` was left in float32 as a whole (no int8 kernel, a range without end, or values that become
 indices), `integers` has no float32 tensor. `wrong` is further off, `aborted` ended the process.
 

@@ -1,7 +1,7 @@
 """What a shadow costs the version that serves: p99 with and without it, and failures while it is killed again and again.
 
 A real worker answers at a steady rate over one kept-alive connection; a real candidate gets copies. Blocks with and without
-mirroring take turns, so that both see the same machine; the ratio of pooled p99s and the median over pairs of blocks are told, and
+mirroring take turns, so that both see the same machine; the ratio of pooled p99s and the median over pairs of blocks are printed, and
 what the serving worker itself spent of CPU a request, which a busy machine disturbs least. Then the candidate is killed `--kills` times
 under the same load. `noise_p99_pct` compares the blocks without a shadow with each other: no smaller effect can be seen. Goal:
 at most 10 % extra p99, 0 failures.

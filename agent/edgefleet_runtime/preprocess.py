@@ -260,7 +260,7 @@ def from_samples(declared: Preprocess, raw: Mapping[str, Array], specs: Sequence
 def probe(declared: Preprocess, specs: Sequence[TensorSpec]) -> None:
     """Raise PreprocessError when the steps cannot give what the model takes, whatever is sent.
 
-    Told by one made-up sample, where its size does not matter: a table row, or an image that a step brings to a fixed size.
+    Checked with one made-up sample, where its size does not matter: a table row, or an image that a step brings to a fixed size.
     """
     for recipe in declared.inputs:
         if isinstance(recipe, ColumnsInput):

@@ -105,11 +105,11 @@ class ServerSettings(BaseSettings):
     converter_command: tuple[str, ...] | None = None
     """Command of the conversion child; None = this Python with ``-m edgefleet_converters.job``."""
     custom_metrics: tuple[str, ...] = ()
-    """Metrics `pkg.mod:func` that publishers may name; they are installed beside the converter and run in its child."""
+    """Metrics `pkg.mod:func` that publishers may name; they are installed next to the converter and run in its child."""
     allow_pickle: bool = False
     """Publishers may ask for a pickle to be read (in the sandbox). It runs the code in it."""
     tools_dir: Path | None = None
-    """Folder of tool environments (`edgectl tool install --tools`); None = ``<data folder>-tools``, beside it."""
+    """Folder of tool environments (`edgectl tool install --tools`); None = ``<data folder>-tools``, next to it."""
     engine_tick_s: float = Field(default=2.0, gt=0)
     """How often rollouts are looked at when nothing happens."""
     webhook_networks: tuple[str, ...] = ()
@@ -166,13 +166,13 @@ class ServerSettings(BaseSettings):
 
     @property
     def tools_folder(self) -> Path:
-        """The folder of tool environments in force: beside the data folder, so that its backup does not carry them."""
+        """The folder of tool environments in force: next to the data folder, so that its backup does not carry them."""
         own = self.data_dir.absolute()
         return self.tools_dir or own.with_name(f"{own.name}-tools")
 
     @property
     def device_public_host(self) -> str:
-        """The host that devices are told to connect to."""
+        """The host that devices connect to."""
         return self.public_host or self.device_host
 
     @classmethod

@@ -36,7 +36,7 @@ class DeviceWindow:
 
 @dataclass(frozen=True)
 class Observation:
-    """What devices of one profile reported of one model. memory_bytes: of the worker process; None when not told."""
+    """What devices of one profile reported of one model. memory_bytes: of the worker process; None when not reported."""
 
     devices: int
     windows: int

@@ -87,7 +87,7 @@ def _fit(rows: Sequence[Row], y: Sequence[float], *, is_full: bool) -> Fit:
 def fit_after(first: Fit, rows: Sequence[Row], y_first: Sequence[float], y: Sequence[float]) -> Fit:
     """Return the fit of a quantity that goes with one already fitted, as a p95 with its p50: `y ≈ a · first + b`.
 
-    A p95 is too noisy to be told apart by what models do. rows, y_first: what `first` was fitted to, whose second column is 1.
+    A p95 is too noisy to be explained by what models do. rows, y_first: what `first` was fitted to, whose second column is 1.
     """
     pairs = [(value, 1.0) for value in y_first]
 

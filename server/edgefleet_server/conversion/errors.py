@@ -74,6 +74,6 @@ class ReportUnavailableError(ConversionError):
 
 
 class StoppedError(ConversionError):
-    """The worker was told to stop in the middle of a job."""
+    """The worker was asked to stop in the middle of a job."""
 
     code = "conversion.stopped"

@@ -4,7 +4,7 @@
     python -m edgefleet_server.conversion.sandbox_entry --probe
 
 Runs before any untrusted byte is read. Imports only the standard library, and works by `exec`, so that the worker needs no code
-between fork and exec (unsafe beside threads). Layers, each named in `/readyz`: `rlimits`, `no_new_privs`, `dies_with_worker`,
+between fork and exec (unsafe in a process with threads). Layers, each named in `/readyz`: `rlimits`, `no_new_privs`, `dies_with_worker`,
 `no_network` (a network namespace of its own, where the kernel lets us make one), `files` (Landlock: the converter reads its
 installation and its job, writes its job, and opens nothing else of the machine).
 """

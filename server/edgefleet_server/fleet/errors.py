@@ -34,7 +34,7 @@ class BadLabelError(FleetError):
 
 
 class BadClaimError(FleetError):
-    """A claim token is malformed, unknown or its secret is wrong; which of these is not told."""
+    """A claim token is malformed, unknown or its secret is wrong; the answer does not show which."""
 
     code = "enroll.unauthorized"
 

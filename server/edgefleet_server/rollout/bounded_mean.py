@@ -24,7 +24,7 @@ from typing import Final
 FRACTIONS: Final = (0.95, 0.75, 0.55, 0.4, 0.28, 0.2, 0.12, 0.07, 0.03, 0.01)
 """Shares of the greatest bet that cannot ruin: the large ones win where devices agree, the small ones where they scatter."""
 BISECTIONS: Final = 14
-"""A bound is told to 1/16,384 of the range, on its careful side."""
+"""A bound is found to 1/16,384 of the range, on its careful side."""
 
 Bins = tuple[tuple[int, int], ...]
 """(index, devices), in order of index."""

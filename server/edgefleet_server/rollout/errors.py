@@ -97,7 +97,7 @@ class StrategyUnknownError(RolloutError):
 
 
 class NoExperimentError(RolloutError):
-    """The rollout runs its release nowhere beside what serves."""
+    """The rollout runs its release nowhere as a candidate."""
 
     code = "rollout.experiment_unknown"
 

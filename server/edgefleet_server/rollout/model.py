@@ -34,7 +34,7 @@ from edgefleet_server.rollout.spec.model import (
 
 @dataclass(frozen=True, slots=True)
 class CandidateReport:
-    """What a device says of the candidate beside its active version, and which digest its document asks for there ("" = none).
+    """What a device reports of its candidate, and which digest its document asks for there ("" = none).
 
     state, code, reason: as in `messages.CandidateState`.
     """
@@ -67,7 +67,7 @@ class DeviceQuality:
     """What was measured of one device: taken once, then never changed. control: "" = there was no device left to compare with.
 
     drift, control_drift: PSI of the answered classes before and after where the change is beyond chance, 0 where it is not,
-    None where it cannot be told. is_serving: it serves the release; else the release is a shadow there.
+    None where it is unknown. is_serving: it serves the release; else the release is a shadow there.
     """
 
     device: DeviceId

@@ -231,7 +231,7 @@ class CountedStratum:
 
 
 def is_countable(spec: Spec) -> bool:
-    """Return whether sizes alone say how many devices each stage takes: no stage chooses among them or runs beside a version."""
+    """Return whether sizes alone say how many devices each stage takes: no stage chooses among them or runs a candidate."""
     return all(not stage.match and stage.mode is Mode.ACTIVE for stage in spec.stages)
 
 

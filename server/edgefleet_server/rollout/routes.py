@@ -182,13 +182,13 @@ def _add_experiments(router: APIRouter, reader: ExperimentReader) -> None:
     def list_experiments(
         page: RolloutPage, _caller: Viewer, model: Annotated[str | None, Query(max_length=63)] = None
     ) -> ListOf[ExperimentView]:
-        """List rollouts with stages that run the release beside what serves, newest first unless `sort` says otherwise."""
+        """List rollouts with stages that run the release as a candidate, newest first unless `sort` says otherwise."""
         found, total = reader.page(page, model=model)
         return ListOf.cut(found, page, total, lambda one: one.id)
 
     @router.get("/experiments/{rollout_id}", operation_id="get_experiment")
     def get_experiment(rollout_id: str, _caller: Viewer) -> ExperimentResult:
-        """Return what a release showed beside what serves: by mode and stratum, both versions on the same devices."""
+        """Return what a release showed as a candidate: by mode and stratum, both versions on the same devices."""
         return reader.experiment(rollout_id)
 
 

@@ -403,7 +403,7 @@ class RolloutService:
     def _steer(
         self, rollout_id: str, by: str, verb: str, make: Callable[[Snapshot], Plan], *, is_making: bool = False
     ) -> None:
-        """Carry a command out. is_making: it may open the rollout anew, so none of its model may be made meanwhile."""
+        """Carry a command out. is_making: it may open the rollout again, so none of its model may be made meanwhile."""
         with self._db.session() as session:
             if is_making:
                 store_rollouts.lock_making(session, store_rollouts.rollout(session, rollout_id).model)

@@ -139,7 +139,7 @@ ROLLOUT_TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutEvent], RolloutSta
     (_R.ROLLING_BACK, _RE.ROLLBACK_STUCK): _R.ROLLBACK_INCOMPLETE,
     (_R.FINISHED, _RE.REGRESS): _R.REGRESSED,
     (_R.FINISHED, _RE.REOPEN): _R.RUNNING,
-    # taken over by a newer wish, or ended by a person
+    # superseded by a newer rollout, or ended by a person
     **_edges(_ROLLOUT_OPEN, _RE.SUPERSEDE, _R.SUPERSEDED),
     **_edges(_ROLLOUT_OPEN, _RE.CANCEL, _R.CANCELLED),
 }
@@ -252,7 +252,7 @@ ASSIGNMENT_TRANSITIONS: Final[Mapping[tuple[AssignmentState, AssignmentEvent], A
         _A.ROLLED_BACK,
     ),
     **_edges(_UNDECIDED | {_A.HEALTHY}, _AE.SUPERSEDE, _A.SUPERSEDED),
-    # it ran the release beside the active version, and belongs to a stage now in which it is to serve
+    # it ran the release as a candidate, and now belongs to a stage in which the release is to serve
     **_edges((_A.HEALTHY, _A.UNREACHABLE), _AE.GO_ON, _A.ELIGIBLE),
     **_edges(_UNDECIDED, _AE.CANCEL, _A.CANCELLED),
     # what a person does

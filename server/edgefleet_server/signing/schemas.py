@@ -8,7 +8,7 @@ from edgefleet_server.signing.trust import AuthorityView, CertificatesView
 
 @dataclass(frozen=True)
 class TrustOut:
-    """What devices trust beside the TUF roles. is_root_here: the root key and its passphrase both lie on this server, as in a trial."""
+    """What devices trust besides the TUF roles. is_root_here: the root key and its passphrase both lie on this server, as in a trial."""
 
     authority: AuthorityView
     certificates: Sequence[CertificatesView]

@@ -178,7 +178,7 @@ class CaptureFetch:
 
 @dataclass(frozen=True)
 class CaptureView:
-    """What can be told of one captured record without opening it. seen: how many predictions of its reason and class it stands for.
+    """What is known of one captured record without opening it. seen: how many predictions of its reason and class it stands for.
 
     label: class index, -1 = none. key: id of the public key it is sealed to.
     """

@@ -20,7 +20,7 @@ class WebhookIn(BaseModel):
 
 
 class RotateIn(BaseModel):
-    """overlap_s: for so many seconds the secrets of before go on signing beside the new one; 0: they end at once."""
+    """overlap_s: for so many seconds the former secrets go on signing with the new one; 0: they end at once."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -90,7 +90,7 @@ class WebhookService:
             return NewSecret(self._view(session, row, {}), secret)
 
     def rotate(self, webhook_id: str, overlap: timedelta) -> NewSecret:
-        """Make a new secret, returned this once; those of before go on signing beside it for `overlap`. Raises WebhookUnknownError."""
+        """Make a new secret, returned this once; the former ones go on signing with it for `overlap`. Raises WebhookUnknownError."""
         secret = rules.new_secret(secrets.token_bytes(rules.SECRET_BYTES))
         now = self._clock.now()
         with self._db.session() as session:

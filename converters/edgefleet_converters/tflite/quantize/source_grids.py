@@ -43,7 +43,7 @@ _VALID: Final = 1
 
 @dataclass(frozen=True)
 class Sources:
-    """What the source says of constants. grids: `stored.Told.grids`."""
+    """What the source says of constants. grids: `SourceQuantization.grids`."""
 
     grids: Mapping[str, tuple[Grid, ...]]
 

@@ -45,7 +45,7 @@ def watched(request: TelemetryRequest, now: datetime) -> TelemetryRequest:
 
 
 def still_watched(request: TelemetryRequest, before: TelemetryRequest, now: datetime) -> TelemetryRequest:
-    """Return `wish`, which replaces `before`, with the watch that is in force; one that is over is left out."""
+    """Return `request`, which replaces `before`, with the watch that is in force; one that is over is left out."""
     until = watched_until(before, now) or UNSET
     chosen = request.predictions_until if request.predictions_until is not UNSET else until
     if chosen is not UNSET and chosen <= now:
@@ -152,7 +152,7 @@ def changed(parts: DocumentParts, changes: Sequence[ModelChange]) -> tuple[dict[
 
 
 def is_still_so(models: Mapping[str, ModelDesired], change: ModelChange) -> bool:
-    """Return whether a document, now that it is locked, names what the change is to replace or to run beside."""
+    """Return whether a document, now that it is locked, still names what the change replaces, or can take its candidate."""
     if change.order is not None:
         return not isinstance(_with_candidate(models, change), str)
     named = models.get(change.model)

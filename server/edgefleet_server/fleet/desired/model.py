@@ -85,7 +85,7 @@ class ModelChange:
     """One change of one device's document: `active` None drops the model, `telemetry` None keeps what it is.
 
     over: made only where the document still names this digest, since somebody may have written over it meanwhile.
-    beside: `active` is to run beside the active bundle instead, or no longer to; made only where that can be.
+    order: `active` is to run as a candidate instead, or no longer to; made only where that can be.
     """
 
     device: DeviceId

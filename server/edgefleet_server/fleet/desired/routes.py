@@ -36,7 +36,7 @@ def build_deploy_router(deployer: Deployer, registry: RegistryService) -> APIRou
 
     @router.post("/releases/{ref}:deploy", operation_id="deploy_release")
     def deploy_release(ref: str, wanted: DeployIn, asked_dry: DryRun, caller: Operator) -> Deployment:
-        """Make a release active on every matching device whose profile has a bundle, or run it beside; the others are listed."""
+        """Make a release active on every matching device whose profile has a bundle, or run it as a candidate; the others are listed."""
         candidate = None if wanted.mode is None else CandidateOrder(wanted.mode, wanted.share_pct, wanted.salt)
         return deployer.deploy(
             registry.resolve(ref),

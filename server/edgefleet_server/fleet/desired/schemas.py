@@ -13,7 +13,7 @@ from edgefleet_server.web.strict_types import Flag, Whole
 class DeployIn(StrictBody):
     """Where to deploy: a selector ("" = every device) or one device.
 
-    mode: beside the active version as a shadow, or with a share of its requests (split), or `end` that; null makes it active.
+    mode: next to the active version as a shadow, or with a share of its requests (split), or `end` that; null makes it active.
     `measure` runs it on its golden inputs once, whatever is active.
     """
 

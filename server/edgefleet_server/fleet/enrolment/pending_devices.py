@@ -54,7 +54,7 @@ class Waiting:
 
 
 class ApprovalPendingError(FleetError):
-    """An operator has to approve the key first. `waiting` is what the device is told."""
+    """An operator has to approve the key first. `waiting` is the answer to the device."""
 
     code = "enroll.pending"
 

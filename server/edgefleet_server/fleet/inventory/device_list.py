@@ -3,9 +3,9 @@
 Rules:
 1. A page costs what its rows cost, whatever the size of the fleet: each order is walked along an index from where the page begins.
    An order is a row of *segments* (those with a value, those without; one status after another), each walked by itself.
-2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device tells something new, at
-   most FACETS_AGE_S seconds: so old are what other processes were told, and labels. Counting has at most SHARE of one core, also where
-   devices tell something all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
+2. Counting stops at MOST_COUNTED. What narrows the fleet is counted for all devices and kept until a device reports something new,
+   at most FACETS_AGE_S seconds: reports to other processes, and labels, show that late. Counting has at most SHARE of one core, also where
+   devices report all the time: what is counted of a large fleet is kept for as long as that asks for. So is how many devices
    a search finds, for a reader who turns its pages; "more than MOST_COUNTED" as long as what narrows the fleet.
 """
 

@@ -43,7 +43,7 @@ class DesiredModel:
 
 @dataclass(frozen=True)
 class DesiredCandidate:
-    """What a document wants beside the active bundle. mode: shadow, split or measure."""
+    """What a document wants to run next to the active bundle. mode: shadow, split or measure."""
 
     release: str
     target: str

@@ -6,7 +6,7 @@
   whether it sent four windows or sixty.
 - Drift is the calibrated chi-square of ADR 0039: the histogram of answered classes after the switch against
   the one before, divided by a design effect (Rao and Scott, first order) that is learnt from blocks as long as the period after,
-  so that night and day or a slow stream are no drift. Under ten blocks nothing can be told.
+  so that night and day or a slow stream are no drift. With fewer than ten blocks there is no result.
 
 Source: ADR 0038, 0039; Rao and Scott, "The analysis of categorical data from complex sample surveys", JASA 76 (1981); Wilson and
 Hilferty (1931) for the quantile.

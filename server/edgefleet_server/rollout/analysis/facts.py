@@ -89,7 +89,7 @@ def facts_of(snapshot: Snapshot, cell: StageRun, assignments: Iterable[Assignmen
 def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: datetime) -> Facts:
     """Return the same of assignments in lots. Where the spec has a quality gate each lot is one device: it is measured by name."""
     spec = snapshot.spec
-    mode = spec.stages[cell.stage].mode  # what runs beside a version says nothing of how it serves
+    mode = spec.stages[cell.stage].mode  # a candidate shows nothing about how its release serves
     stages = {index for index, stage in enumerate(spec.stages) if stage.mode is mode}
     everything = [(a, n, is_failure(a), is_exposed(a)) for a, n in lots if a.stage in stages]
     lane = [one for one in everything if _is_in(cell, one[0]) and not one[0].is_accepted]
@@ -169,7 +169,7 @@ def _quality(snapshot: Snapshot, cell: StageRun, lane: Iterable[Assignment]) -> 
         if one.stratum == cell.stratum and one.strength is Strength.OVERRIDE and one.ended_at is not None
     ]
     stages = snapshot.spec.stages
-    mode = stages[cell.stage].mode  # what a device showed beside a version is no value of what serves
+    mode = stages[cell.stage].mode  # values of a candidate are no values of a version that serves
     taken = [one for one in snapshot.measured if one.stratum == cell.stratum and stages[one.stage].mode is mode]
     accepted = {one.device for one in taken if any(one.taken_at <= moment for moment in overrides)}
     expected = [

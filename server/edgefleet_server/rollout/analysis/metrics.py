@@ -32,7 +32,7 @@ from edgefleet_server.rollout.spec.model import Bound, Control, Metric, OnBreach
 CLIP_MARGINS: Final = 4.0
 BINS_A_MARGIN: Final = 20
 ROOM_OF_MAX: Final = math.log(2.0)
-"""A time or an energy is told from half its `max` to twice."""
+"""A time or an energy is clipped to the range from half its `max` to twice its `max`."""
 CLIPPED_CAP_PCT: Final = 5
 OWN_DATA_PCT: Final = 80
 """Share of the stage's own devices that must have values."""

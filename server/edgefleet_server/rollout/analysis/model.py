@@ -45,7 +45,7 @@ class MetricFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many devices answer with other classes than before, of those of which it can be told; and of their control devices."""
+    """How many devices answer with other classes than before, of those with enough data to judge; and of their control devices."""
 
     floor: float
     on_breach: OnBreach
@@ -147,7 +147,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     failures: count by error class, `lost` among them (its sum is `counts.failed`). soaking: healthy devices whose soak is
     not over (they are pending). pooled_exposed, pooled_failed: over all strata of the rollout. open_for_s: since the cell
     opened or was last resumed. stage_members: devices of this very stage that are not out of reach (unreachable,
-    incompatible); stage_tried: those of them that are exposed; None: not told, the whole stratum is looked at instead.
+    incompatible); stage_tried: those of them that are exposed; None: unknown, the whole stratum is looked at instead.
     beside_metrics: metrics of the spec may fail a stage, if not this one: the error probability is shared with them here, too.
     """
 

@@ -1,7 +1,7 @@
 """What a stage can find out: how surely a bad release is stopped by the devices there, and how many a promotion needs. Pure.
 
 - The abort test is followed exactly: the chance of every count of failures after each device, without those that were stopped.
-- A release that fails on a share q of the devices is stopped after n of them with the chance that is told; every device has an
+- A release that fails on a share q of the devices is stopped after n of them with the chance that is given; every device has an
   outcome, and no failure is of a class that stops at once, so real stops come no later.
 - An approval of the next stage stands in for evidence that a stage is too small to give: its devices must all be healthy then.
 Source: docs/explanation/rollouts.md, "The two tests"; ADR 0034.

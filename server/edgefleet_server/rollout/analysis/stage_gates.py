@@ -3,7 +3,7 @@
 `decide` is about devices that fail, the quality gate about devices that get worse. In that order:
 1. The evidence against the release is the weighted mean of that of installation and that of the metrics: one error probability for
    all. What installation shows alone has to be a sixth stronger for it (`abort_at`).
-2. A stage that would pass is held while one metric does not pass; whatever else holds a stage is told first.
+2. A stage that would pass is held while one metric does not pass; whatever else holds a stage is named first.
 
 Webhook gates: names and meaning are those of Flagger's webhooks.
 - `confirm-rollout`, `pre-rollout`: the stage opens only when they pass.
@@ -56,7 +56,7 @@ def abort_at(facts: Facts) -> float | None:
 
 
 def abort_level(spec: Spec) -> float:
-    """Return the same for a spec, as it is shown: 100 at the defaults, 118 beside metrics that may fail a stage."""
+    """Return the same for a spec, as it is shown: 100 at the defaults, 118 with metrics that may fail a stage."""
     return math.exp(_level(spec.gates.install.alpha_abort, has_failing_metrics(spec)))
 
 

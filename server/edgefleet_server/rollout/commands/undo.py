@@ -4,7 +4,7 @@ It looks over all rollouts of a model at once. Rules:
 - While a rollout of the model is open, undo means that rollout: who has not got its release yet changes nothing.
 - Else every device goes back to what it ran before the release that its document names now.
 - What a device ran before is what the rollout noted that brought it there; where none did, what its other slot holds. A release
-  that was taken back from the device is no way back.
+  that was taken back from the device is no version to roll back to.
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
 - A rollout that says where its devices go back to (`rollback_to`) takes them there.
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
@@ -74,7 +74,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class RollbackTarget:
-    """One device on its way back. rollout: the one that takes it back; None: none has it, a new one will."""
+    """One device to roll back. rollout: the one that takes it back; None: none has it, a new one will."""
 
     standing: DeviceVersion
     runs: str
@@ -139,7 +139,7 @@ class UndoView:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """The ways back of all devices, newest exposed first, and who is left alone."""
+    """The rollback targets of all devices, newest exposed first, and which devices are left alone."""
 
     targets: tuple[RollbackTarget, ...]
     left: tuple[UndoLeft, ...]
@@ -174,7 +174,7 @@ def undo(standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: st
 
 
 def _target_of(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) -> RollbackTarget | str:
-    """Return the way back of a device, or why it has none."""
+    """Return the rollback target of a device, or why it has none."""
     taken_back = set[str]()
     for known in rollouts:
         one = known.assignments.get(standing.device)

@@ -2,7 +2,7 @@
 
 The controller and a person's commands use it alike. Rules:
 - Each transition leaves exactly one event row, in the same transaction as the change itself.
-- The brake is signed before documents, and every document at most once: of several wishes of one plan the last one counts.
+- The brake is signed before documents, and every document at most once: where a plan changes one several times, the last change counts.
 - Nothing is sent from here: listeners hear after the commit, and what a crash swallowed is found by the outbound's look.
 - How much was written is counted for `/metrics` once it is committed; a transaction that is rolled back, a dry run for one, never is.
 """
@@ -244,7 +244,7 @@ class Executor:
         return [_document(outcome.documents[device]) for device in gens]
 
     def _previous(self, row: Rollout, snapshot: Snapshot, outcome: _Outcome) -> dict[DeviceId, Bundle]:
-        """Return what devices run that are offered the release (anew): what they would be rolled back to.
+        """Return what the devices run that are offered the release, for the first time or again: what they would be rolled back to.
 
         Where an offer may be recalled also of those that are new: a device that stays away may keep what its document asks for.
         """
@@ -261,7 +261,7 @@ class Executor:
             if (bundle := snapshot.bundles.get(outcome.assignments[device].stratum)) is not None
         }
         running = self._loader.running(asked, ModelName(row.model), bad)
-        # where an earlier offer brought the release already, what ran before that is still the way back
+        # where an earlier offer brought the release already, what ran before that is still the version to roll back to
         first = {device for device in asked if device in outcome.new or outcome.assignments[device].attempt <= 1}
         return {
             device: bundle for device, bundle in running.items() if device in first or bundle.sha256 != bad.get(device)
@@ -305,7 +305,7 @@ def _offering(
 
 
 def _order(row: Rollout, stage: StageSpec) -> CandidateOrder | None:
-    """Return how a stage's devices run the release beside the active version, None where it becomes that."""
+    """Return how a stage's devices run the release as a candidate, None where it becomes the active version."""
     match stage.mode:
         case Mode.ACTIVE:
             return None

@@ -196,7 +196,7 @@ def _waits_for_somebody(spec: Spec, stage: int) -> bool:
 
 
 def _out_of_reach(spec: Spec, stratum: Placed, mode: Mode) -> Iterator[tuple[int, str, str]]:
-    """Yield the stages of a mode whose own gate cannot be met. Each mode is measured anew; who had the release is no control."""
+    """Yield the stages of a mode whose own gate cannot be met. Each mode is measured by itself; a device with the release is no control."""
     own = [index for index, stage in enumerate(spec.stages) if stage.mode is mode]
     gate = next((asked for index in own if (asked := gate_in(spec, index)) is not None), None)
     if gate is None:

@@ -148,7 +148,7 @@ def comparable(gate: QualityGate, stratum: Placed, own: Sequence[int], lasts: Co
 
     With a holdout each needs a device of its own that does not have the release by then, from a stage of whichever mode. As it is
     measured (`preparation.metric_collector`): whose stage does not last has its value in a later one that does; taken is who gets the
-    release last, whether that is in a stage soon after or never; and each mode begins anew. Without a holdout all do.
+    release last, whether that is in a stage soon after or never; and each mode is measured by itself. Without a holdout all do.
     """
     if gate.control is not Control.HOLDOUT:
         return [stratum.reached(index) for index in own]
@@ -175,7 +175,7 @@ def out_of_reach(
     needs: list[tuple[QualityMetric, float, list[int]]] = []
     for metric in gate.metrics:
         if metric.name is Metric.DRIFT:
-            # drift of the release is told from that of the world by one pair at the least
+            # it takes at least one pair to distinguish drift that the release causes from any other
             needs.append((metric, 1.0, pairs))
         else:
             counts = reached if metric.bound in (Bound.MIN, Bound.MAX) else pairs

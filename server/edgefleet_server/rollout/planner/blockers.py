@@ -98,7 +98,7 @@ def _asked_for(snapshot: Snapshot, asked: Sequence[StageRun], reason: str, stage
 
 
 def of_stages(plan: PlanBuilder) -> list[Blocked]:
-    """Return what holds stages beside their devices: a person, an approval, the stage before it, its verdict."""
+    """Return what holds stages apart from their devices: a person, an approval, the stage before it, its verdict."""
     snapshot = plan.snapshot
     if snapshot.state not in _STAGES_MOVE:
         return []

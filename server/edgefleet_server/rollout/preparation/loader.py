@@ -140,7 +140,7 @@ def _barred(
 def _without_another(
     fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
 ) -> Iterator[DeviceId]:
-    """Yield the devices beside whose active version the release cannot run: there is none, or it is the release itself."""
+    """Yield the devices that cannot run the release as a candidate: they have no active version, or it is the release itself."""
     wants = fleet.offers.wants([one.id for one in found], ModelName(ReleaseRef.parse(spec.release).model))
     for one in found:
         want = wants.get(one.id)
@@ -311,7 +311,7 @@ class SnapshotLoader:
         )
 
     def again(self, session: Session, kept: Sequence[Snapshot]) -> list[Snapshot]:
-        """Return rollouts as they are now that nobody wrote since: what is not written under their fence is read anew.
+        """Return rollouts as they are now that nobody wrote since: what is not written under their fence is read again.
 
         Bundles and what devices say are read of all at once, members and answers of each.
         The caller has locked their rows. Only for those that `can_be_read_again`.
@@ -359,7 +359,7 @@ class SnapshotLoader:
     ) -> tuple[Member, ...]:
         """Return the devices of a rollout now; of one that is not made yet (None), those that it would have.
 
-        bundles: of its release, by profile; needed for the stages that run it beside a version only.
+        bundles: of its release, by profile; needed for the stages that run it as a candidate only.
         """
         is_fixed = rollout_id is not None and spec.membership is Membership.SNAPSHOT
         frozen = rollouts.frozen_members(session, rollout_id) if is_fixed and rollout_id is not None else None

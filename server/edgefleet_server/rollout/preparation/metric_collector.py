@@ -11,7 +11,7 @@ It reads telemetry and writes rows; the planner only looks at them. Rules:
 - So nobody is measured twice, also not when a finished rollout is reopened. The evidence counts devices, each of them once: two values
   of one device are not two devices that agree, and of looking again until something is found there would be no end. One device
   alone never reopens a rollout: its value has one vote in a test that takes twenty at the least (`quality`, with the defaults). What turns
-  bad on a device after its period is told by the device itself, as a regression (`planner.observe`).
+  bad on a device after its period is reported by the device itself, as a regression (`planner.observe`).
 Source: ADR 0038.
 """
 

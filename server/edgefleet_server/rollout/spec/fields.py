@@ -34,7 +34,7 @@ PROFILE: Final = "profile"
 RUNTIME: Final = "runtime"
 MAX_STRATUM_KEYS: Final = 3
 MAX_PER_MIN: Final = 3000
-"""The way back is at least ten times as fast; more than the engine writes in a tenth of its time could not keep that."""
+"""Rolling back is at least ten times as fast; more than the engine writes in a tenth of its time could not keep that."""
 _BITS_RANGE: Final = range(8000, 10**12 + 1)
 
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")

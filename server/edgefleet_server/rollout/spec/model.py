@@ -61,7 +61,7 @@ class OnFail(StrEnum):
 
 
 class Mode(StrEnum):
-    """How the devices of a stage run the release: as the active version, or beside it (ADR 0032)."""
+    """How the devices of a stage run the release: as the active version, or as a candidate next to it (ADR 0032)."""
 
     SHADOW = "shadow"
     SPLIT = "split"
@@ -488,7 +488,7 @@ class Spec:
 def gate_in(spec: Spec, stage: int) -> QualityGate | None:
     """Return the quality gate as it judges a stage, None where it does not or nothing of it can be asked there.
 
-    How far a shadow agrees is asked of shadows only: what serves has nothing beside it that it could agree with.
+    How far a shadow agrees is asked of shadows only: an active version has nothing to agree with.
     """
     gate, asked = spec.gates.quality, spec.stages[stage]
     if gate is None or StageGate.QUALITY not in asked.judged_by:

@@ -206,7 +206,7 @@ def dump_document(spec: Spec) -> dict[str, Any]:
 def with_versions(spec: Spec, resolve: Callable[[str], ReleaseRef]) -> Spec:
     """Return a spec that names versions only: what `name@alias` means is looked up once, so that what goes out is what was approved.
 
-    Raises BadSpecError when the way back turns out to be the release itself.
+    Raises BadSpecError when the release to roll back to turns out to be the release itself.
     """
     release, back = str(resolve(spec.release)), spec.rollback_to
     if back not in (PREVIOUS, NO_WAY_BACK):

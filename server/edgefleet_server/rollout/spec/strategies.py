@@ -1,7 +1,7 @@
 """Named ways to roll out, each of them stages that anybody could have written: a spec may name one instead of its stages. Pure.
 
 Source: docs/reference/rollout-spec.md; Fowler, "BlueGreenDeployment" and Sato, "CanaryRelease", for what the names mean.
-Every device keeps its former version in the other slot anyhow, so here blue-green means: run it on all devices beside what serves,
+Every device keeps its former version in the other slot anyhow, so here blue-green means: run it on all devices next to the active version,
 then switch at a word.
 """
 

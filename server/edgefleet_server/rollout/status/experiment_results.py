@@ -1,9 +1,9 @@
-"""What a release showed beside what serves: compared with it on the same devices, over the same hours. Pure.
+"""What a release showed as a candidate: compared with the active version on the same devices, over the same hours. Pure.
 
 - shadow: both answered the same inputs, so counts of the comparison add up over windows and devices.
 - split: each answered its share of the requests of a device. The device is the unit: one difference each, whatever its traffic,
   since requests of one device are no independent draws.
-- What a mean of devices lies between is told by the test of the quality gate (`quality`), so it may be looked at as often as one
+- The interval of a mean of devices comes from the test of the quality gate (`quality`), so it may be looked at as often as one
   likes. Margins are those of the spec's gate where it has one, else of `USUAL`, which only say how values are clipped.
 
 Source: ADR 0055.

@@ -1,4 +1,4 @@
-"""Reads experiments for people: rollouts with stages in which the release runs beside what serves, and what it showed there.
+"""Reads experiments for people: rollouts with stages in which the release runs as a candidate, and what it showed there.
 
 `reader` shows how a rollout stands, this what a trial measured. Nothing here writes.
 """
@@ -53,7 +53,7 @@ class ExperimentView:
 
 @dataclass(frozen=True)
 class TrialView:
-    """What one mode of an experiment showed. devices: that told of it; is_cut: more did, and were not looked at."""
+    """What one mode of an experiment showed. devices: that reported on it; is_cut: more did, and were left out."""
 
     mode: str
     stages: Sequence[str]
@@ -153,7 +153,7 @@ def _profile(stratum: str) -> ProfileName:
 
 
 def _modes(spec: Spec) -> list[Mode]:
-    """Return the modes beside what serves that a spec has, in their order."""
+    """Return the candidate modes that a spec has, in their order."""
     found = {stage.mode for stage in spec.stages}
     return [mode for mode in Mode if mode in found and mode is not Mode.ACTIVE]
 

@@ -333,7 +333,7 @@ def _is_open() -> Any:
 
 
 def hold_fence(session: Session, rollout_id: str, fence: int) -> Rollout | None:
-    """Lock a rollout's row for this transaction; return it, read anew, or None when the fence is no longer ours."""
+    """Lock a rollout's row for this transaction; return it, read again, or None when the fence is no longer ours."""
     statement = select(Rollout).where(col(Rollout.id) == rollout_id, col(Rollout.fence) == fence).with_for_update()
     row: Rollout | None = session.execute(statement.execution_options(populate_existing=True)).scalars().first()
     return row

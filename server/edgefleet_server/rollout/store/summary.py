@@ -3,7 +3,7 @@
 A look at a rollout of 100,000 devices so reads some dozens of rows. Devices are in one lot when nothing that is counted of them, and no
 words about what they wait for, can differ but for their names, their reasons and their times:
 - Times matter where they are compared: of a healthy device, whether its soak was over when its stage, or a later one, was judged.
-- A lot is told by the device of it that moves first (of several the first by name), so that what moves next is known of it.
+- The device of a lot that moves first stands for it (of several the first by name), so that it is known what moves next.
 
 Every function works in the caller's session and never commits.
 """
@@ -126,7 +126,7 @@ def _judged_before(spec: Spec, times: Sequence[datetime]) -> ColumnElement[int]:
 
 
 def _moves_at() -> ColumnElement[datetime]:
-    """Return by which time the devices of a lot are told apart: the first one tells when the lot moves."""
+    """Return the time by which the devices of a lot are ordered: the first one shows when the lot moves."""
     return case(
         (_ROW.state == _S.ELIGIBLE.value, _ROW.retry_at),
         (_IS_OWED, _ROW.back_at),
