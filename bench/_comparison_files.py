@@ -65,7 +65,7 @@ class Made:
 
     data: bytes
     format: str
-    told: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
 
 
 def fixed_source(case: Case, path: Path) -> Path:

@@ -114,7 +114,7 @@ def main() -> None:
         }
         figures = {name: timed_ms(command, runs, environment) for name, command in commands.items()}
     within = {name: figures[name]["p95_ms"] <= goal for name, goal in GOALS_MS.items()}
-    told = {
+    result = {
         "bench": "cli",
         "runs": runs,
         "commands": figures,
@@ -123,7 +123,7 @@ def main() -> None:
         "ok": all(within.values()),
         "machine": {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "python": platform.python_version()},
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _compared(case: Case, args: argparse.Namespace) -> Row:
                 ways[f"ai-edge-quantizer {recipe}"] = _quantizer(held, recipe)
         for name, make in ways.items() if args.part != "float" else ():
             _, small[name] = _made(make, ask, judge.small(held))
-        return {"source_bytes": case.model.stat().st_size, "goal": case.told, "float": floats, "small": small}
+        return {"source_bytes": case.model.stat().st_size, "goal": case.goal_text, "float": floats, "small": small}
 
 
 def _float(ask: Ask) -> Made:
@@ -144,7 +144,7 @@ def _made(make: Callable[[Ask], Made], ask: Ask, judge: Callable[[Made], Row]) -
         made = make(ask)
     except Failed as error:
         return None, {"failed": str(error), "seconds": round(time.monotonic() - started_s, 1)}
-    row = {"bytes": len(made.data), "seconds": round(time.monotonic() - started_s, 1), **made.told}
+    row = {"bytes": len(made.data), "seconds": round(time.monotonic() - started_s, 1), **made.figures}
     return made, row | judge(made)
 
 
@@ -283,9 +283,9 @@ def _tell(name: str, model: Row) -> None:
                 continue
             for runtime in ("ort", "litert", "tflite"):
                 if runtime in row:
-                    told = ", ".join(f"{key} {value}" for key, value in row[runtime].items())
+                    figures = ", ".join(f"{key} {value}" for key, value in row[runtime].items())
                     lines.append(
-                        f"  {part:6}{tool:36}{row['seconds']:7.1f} s {row['bytes'] / 1e6:7.3f} MB  {runtime:7}{told}"
+                        f"  {part:6}{tool:36}{row['seconds']:7.1f} s {row['bytes'] / 1e6:7.3f} MB  {runtime:7}{figures}"
                     )
     print("\n".join(lines), file=sys.stderr, flush=True)
 

@@ -163,12 +163,12 @@ def measured(profile: str, names: list[str]) -> Json:
     with tempfile.TemporaryDirectory(prefix="ef-bench-") as folder, road_in(Path(folder)) as road:
         agent = Traveller(road, "device", profile, EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S=WINDOW_S)
         rows = {name: _row(road, agent, profile, name, Path(folder)) for name in names}
-        told = sum("observed" in row for row in rows.values())
+        observed = sum("observed" in row for row in rows.values())
         states: list[Json] = [{}]
 
         def knows_all() -> bool:  # a fit is kept for some seconds
             states[0] = road.edgectl("profile", "cost", profile)
-            return int(states[0]["models"]) >= told
+            return int(states[0]["models"]) >= observed
 
         eventually(knows_all, PATIENCE_S)
         state = states[0]
@@ -231,10 +231,10 @@ def _row(road: Road, agent: Traveller, profile: str, name: str, folder: Path) ->
 
     if not eventually(is_observed, PATIENCE_S):
         return {"refused": "the agent did not report enough", "shown": shown[0]}
-    told = release["bundles"][0]
+    converted = release["bundles"][0]
     predicted = shown[0]["predicted"]
     row = {
-        "host_ms": told["latency_ms"], "host_memory_bytes": told["peak_rss_bytes"], "work": told["work"],
+        "host_ms": converted["latency_ms"], "host_memory_bytes": converted["peak_rss_bytes"], "work": converted["work"],
         "load_1min": load, "basis": predicted["basis"],
         "predicted": {figure: predicted[figure] for figure in FIGURES if predicted[figure]},
         "observed": shown[0]["observed"], "error": shown[0]["error"], "within": shown[0]["within"],
@@ -248,9 +248,9 @@ def arenas() -> Json:
     rows = {}
     for wheel in WAKE_WORDS:
         model = real_model(wheel).read_bytes()
-        told = smallest_arena(model)
-        exact = next(size for size in range(max(16, told - 4 * STEP), told + 16, 16) if runs(model, size))
-        rows[Path(wheel.member).stem] = {"measured": told, "wheel": exact, "error": round(told / exact - 1, 4)}
+        arena = smallest_arena(model)
+        exact = next(size for size in range(max(16, arena - 4 * STEP), arena + 16, 16) if runs(model, size))
+        rows[Path(wheel.member).stem] = {"measured": arena, "wheel": exact, "error": round(arena / exact - 1, 4)}
     return {"worst_error": max(abs(row["error"]) for row in rows.values()), "rows": rows}
 
 

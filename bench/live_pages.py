@@ -166,8 +166,8 @@ def enrolled(parts: Parts, count: int) -> list[KeyedDevice]:
 @contextmanager
 def connected(server: ServerProcess, devices: Sequence[KeyedDevice], folder: Path) -> Iterator[list[MqttDevice]]:
     """Connect devices to the server's broker with their certificates until the block ends."""
-    told = server.run["broker"]
-    endpoint = BrokerEndpoint(BrokerKind(told["kind"]), told["host"], told["port"], "5", folder / "unused")
+    broker = server.run["broker"]
+    endpoint = BrokerEndpoint(BrokerKind(broker["kind"]), broker["host"], broker["port"], "5", folder / "unused")
     folder.mkdir()
     with ExitStack() as stack:
         there = []
@@ -207,8 +207,8 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         page.evaluate(WATCH)
         meter = Meter(server.process.pid)
         threading.Thread(target=chatter, args=(talkers, args.reports, quiet), daemon=True).start()
-        told = story(server.url, cookie, args.viewers, args.events, words, (from_device, from_ingest))
-        loop = threading.Thread(target=lambda: asyncio.run(told))
+        telling = story(server.url, cookie, args.viewers, args.events, words, (from_device, from_ingest))
+        loop = threading.Thread(target=lambda: asyncio.run(telling))
         loop.start()
         while loop.is_alive():
             page.wait_for_timeout(200)

@@ -26,7 +26,7 @@ def outcome(fault: Fault, folder: Path) -> str:
     if report.bundles:
         return "a bundle was offered"
     (refused,) = report.refused
-    named = all(words in refused.reason for words in (fault.key, *fault.told))
+    named = all(words in refused.reason for words in (fault.key, *fault.words))
     return "" if refused.code == fault.code and named else f"{refused.code}: {refused.reason}"
 
 
@@ -36,9 +36,9 @@ def main() -> None:
     missed, refused = {}, {}
     for fault in FAULTS:
         with tempfile.TemporaryDirectory() as folder:
-            told = outcome(fault, Path(folder))
-        if told:
-            missed[fault.name] = told
+            problem = outcome(fault, Path(folder))
+        if problem:
+            missed[fault.name] = problem
     for number, (name, model) in enumerate(CONTROLS):
         with tempfile.TemporaryDirectory() as folder:
             report, _ = run(written(model(), Path(folder)), Path(folder) / "out", [name])

@@ -70,7 +70,7 @@ class Case:
     metric: str | None
     measure: Callable[[Arrays, Arrays, Arrays], dict[str, float]]
     goal: Callable[[dict[str, float]], bool]
-    told: str
+    goal_text: str
     values: dict[str, float] = field(default_factory=dict)
 
 
@@ -112,7 +112,7 @@ def _row(name: str, profile: str, runs: int, *, twice: bool) -> dict[str, Any]:
         request = _request(case, profile, Path(folder))
         report, spent = _converted(request)
         if not report.bundles:
-            return {"goal": case.told, "goal_held": False, "refused": report.refused[0].reason, **spent}
+            return {"goal": case.goal_text, "goal_held": False, "refused": report.refused[0].reason, **spent}
         bundle = report.bundles[0]
         spent["again_s"] = _converted(request)[1]["seconds"]
         if twice:
@@ -124,7 +124,7 @@ def _row(name: str, profile: str, runs: int, *, twice: bool) -> dict[str, Any]:
         figures = _figures(case, made, runs, runtime=bundle.runtime)
         defaults = {name: _default(case, recipe, runs) for name, recipe in DEFAULTS.items()}
     return {
-        "goal": case.told, "goal_held": case.goal(figures), "candidate": bundle.candidate, "precision": bundle.precision,
+        "goal": case.goal_text, "goal_held": case.goal(figures), "candidate": bundle.candidate, "precision": bundle.precision,
         **figures, "source_bytes": case.model.stat().st_size, "gate": {"metric": bundle.metric.name, "drop": bundle.metric.drop},
         **spent, "stages_s": report.profiles[0].stages_s, "onnxruntime_defaults": defaults, "rejected": rejected,
     }  # fmt: skip

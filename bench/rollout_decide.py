@@ -52,11 +52,11 @@ def measure(n: int) -> dict[str, Any]:
     asked = [facts(100 + i, i // 60, i % 40) for i in range(n)]
     failure_ratio._log_e.cache_clear()
     decide(facts(1, 0, 1))  # the tables of a gate are made once
-    told: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name in ("cold", "warm"):
         times = sorted(timed(lambda one=one: decide(one)) for one in asked)  # type: ignore[misc]
-        told[name] = {"median_us": statistics.median(times), "p99_us": times[int(0.99 * (n - 1))]}
-    return told
+        figures[name] = {"median_us": statistics.median(times), "p99_us": times[int(0.99 * (n - 1))]}
+    return figures
 
 
 def main() -> None:

@@ -364,8 +364,8 @@ def _looked_at(url: str, folder: Path, replicas: int, count: int) -> tuple[list[
     They end after as many looks more as three at each, once each had its first one. Raises RuntimeError when that takes `MOST_S`.
     """
     context = multiprocessing.get_context("spawn")
-    told, stop, ready = context.Queue(), context.Event(), context.Barrier(replicas + 1)
-    arguments = [(url, folder, f"bench-{number}", ready, stop, told) for number in range(replicas)]
+    reports, stop, ready = context.Queue(), context.Event(), context.Barrier(replicas + 1)
+    arguments = [(url, folder, f"bench-{number}", ready, stop, reports) for number in range(replicas)]
     engines = [context.Process(target=_replica, args=one, daemon=True) for one in arguments]
     for engine in engines:
         engine.start()
@@ -373,7 +373,7 @@ def _looked_at(url: str, folder: Path, replicas: int, count: int) -> tuple[list[
     looks: list[_Look] = []
     began, cpu_s, begun, more = time.perf_counter(), 0.0, 0, 0
     while begun < count or more < 3 * count:
-        late_s, is_first = told.get(timeout=60)
+        late_s, is_first = reports.get(timeout=60)
         looks.append(_Look(late_s, is_first, time.perf_counter() - began))
         begun, more = begun + is_first, more + (begun == count)
         if looks[-1].at_s > MOST_S:
@@ -382,7 +382,7 @@ def _looked_at(url: str, folder: Path, replicas: int, count: int) -> tuple[list[
     stop.set()
     ended = 0
     while ended < replicas:
-        last = told.get(timeout=60)
+        last = reports.get(timeout=60)
         if isinstance(last, float):
             cpu_s, ended = cpu_s + last, ended + 1
     for engine in engines:
@@ -390,19 +390,19 @@ def _looked_at(url: str, folder: Path, replicas: int, count: int) -> tuple[list[
     return looks, took_s, cpu_s
 
 
-def _replica(url: str, folder: Path, owner: str, ready: Any, stop: Any, told: Any) -> None:
+def _replica(url: str, folder: Path, owner: str, ready: Any, stop: Any, reports: Any) -> None:
     """Be one replica's engine: tell of each look how late it was, and at last the seconds of the processor."""
     collect_seldom()
     house = House(url, folder / "house", SystemClock())
     rollouts = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
     engine = RolloutController(house.db, house.fleet, rollouts, house.clock, owner)
-    engine.on_lag(lambda late_s, is_first: told.put((late_s, is_first)))
+    engine.on_lag(lambda late_s, is_first: reports.put((late_s, is_first)))
     ready.wait(timeout=60)
     cpu = time.process_time()
     while not stop.is_set():
         if not engine.tick():
             time.sleep(0.05)
-    told.put(time.process_time() - cpu)
+    reports.put(time.process_time() - cpu)
     house.db.dispose()
 
 

@@ -43,7 +43,7 @@ from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.intake import JOINER_SHARE
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN
 from edgefleet_server.rollout.planner.stages import DENIED, NO_CANARY, OPENED, UNANSWERED
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
@@ -317,7 +317,7 @@ def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> It
 def problems(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice], now: datetime) -> list[str]:
     """Return what is wrong with a rollout that has ended and settled."""
     found = [*_about_chains(rows), *_about_order(rows), *_about_outcomes(rows), *_about_devices(rows, devices, now)]
-    return [*found, *_about_way_back(rows, devices)]
+    return [*found, *_about_rollback(rows, devices)]
 
 
 def _about_chains(rows: SimDatabase) -> Iterator[str]:
@@ -378,7 +378,7 @@ def _about_outcomes(rows: SimDatabase) -> Iterator[str]:
             yield f"{device} ended {one.state} without a reason"
 
 
-def _about_way_back(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
+def _about_rollback(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> Iterator[str]:
     """Where the release was taken back no document names it and nobody who can be reached runs it, but for those that are named."""
     failed = {cell.stratum for cell in rows.cells.values() if cell.state is StageState.FAILED}
     if rows.state is RolloutState.FINISHED:
@@ -397,7 +397,7 @@ def _about_way_back(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) ->
             continue
         device, document, mine = devices[one.device], rows.documents[one.device], rows.bundles[one.stratum]
         is_named = one.reason.startswith(NOT_BACK)
-        if document.rollout and not (is_named and rows.spec.rollback_to == NO_WAY_BACK):
+        if document.rollout and not (is_named and rows.spec.rollback_to == NO_ROLLBACK):
             yield f"{one.device} ({one.state}) is still told to run the release that was taken back"
         is_named |= one.reason == OVERWRITTEN and document.active not in (None, mine)
         if device.is_up and not device.is_dead and device.active == mine.sha256 and not is_named:

@@ -271,7 +271,7 @@ class SimDatabase:
             self.assignments[device] = one.but(gen=gen, previous=before.active if is_first else one.previous)
         if isinstance(change, Offer):
             return
-        named = before.active if not change.is_beside else before.candidate and before.candidate.bundle
+        named = before.active if not change.is_candidate else before.candidate and before.candidate.bundle
         if device in self.revoked or named != mine:
             if (
                 change.is_rollback
@@ -279,7 +279,7 @@ class SimDatabase:
                 done_at = one.back_done_at or now
                 self.assignments[device] = one.but(back_gen=one.gen + 1, back_done_at=done_at)
             return
-        if change.is_beside:
+        if change.is_candidate:
             self.documents[device] = replace(before, gen=gen, candidate=None)
         else:
             self.documents[device] = Document(gen, change.to or one.previous)

@@ -108,7 +108,7 @@ def spec_of(scenario: Scenario) -> dict[str, Any]:
     return usual | scenario.spec
 
 
-BESIDE: list[list[dict[str, Any]]] = [
+CANDIDATE_STAGES: list[list[dict[str, Any]]] = [
     [{"name": "shadow", "size": {"count": 2}, "mode": "shadow", "soak": "20m"}, *STAGES],
     [
         {"name": "green", "size": {"percent": 100}, "mode": "shadow", "soak": "20m"},
@@ -144,6 +144,6 @@ def drawn(seed: int, *, trouble: float = 0.3) -> Scenario:
         away=chance.choice((0.0, 0.2)),
         joiners=chance.choice((0, 0, 2)),
         person=tuple(chance.choice(("resume", "promote", "abort", "abort_rollback")) for _ in range(2)),
-        spec=chance.choice(({}, {}, {"stages": chance.choice(BESIDE)})),
+        spec=chance.choice(({}, {}, {"stages": chance.choice(CANDIDATE_STAGES)})),
         approval=chance.choice(("approve", "approve", "deny", "")),
     )

@@ -22,14 +22,14 @@ _INT8 = QuantRules(mode="required", act_dtype="int8", weight_dtype="int8", dynam
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. key: the profile key that the refusal must name; told: further words, such as node and operator."""
+    """One fault. key: the profile key that the refusal must name; words: further words, such as node and operator."""
 
     name: str
     key: str
     code: str
     profile: Callable[[], HardwareProfile]
     model: Callable[[], Model]
-    told: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -24,7 +24,7 @@ def test_a_planted_fault_is_refused_by_name(tmp_path: Path, fault: Fault) -> Non
     assert refused.code == fault.code, refused.reason
     assert fault.key in refused.reason
     assert profile.name in refused.reason
-    for words in fault.told:
+    for words in fault.words:
         assert words in refused.reason
     assert refused.next
 

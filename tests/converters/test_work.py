@@ -168,7 +168,7 @@ def test_a_run_that_would_be_told_at_length_is_not_counted(tmp_path: Path, monke
     try:
         assert count_step(args)["work"]["nodes"] == 3
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        monkeypatch.setattr("edgefleet_converters.cost.count_step.MAX_TOLD_BYTES", 500)
+        monkeypatch.setattr("edgefleet_converters.cost.count_step.MAX_ACCOUNT_BYTES", 500)
         with pytest.raises(TransformError, match="counted"):
             count_step(args)
     finally:

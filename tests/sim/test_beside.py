@@ -12,11 +12,11 @@ from edgefleet_server.rollout.model import CandidateReport
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
 from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import SimDevice
-from edgefleet_sim.scenario import BESIDE, Result, Scenario
+from edgefleet_sim.scenario import CANDIDATE_STAGES, Result, Scenario
 from edgefleet_sim.world import World
 
 PATIENT: dict[str, Any] = {"on_inconclusive": {"after": "48h", "do": "rollback"}}
-SHADOW, GREEN, SPLIT = ({"stages": stages} for stages in BESIDE)
+SHADOW, GREEN, SPLIT = ({"stages": stages} for stages in CANDIDATE_STAGES)
 
 
 def played(spec: dict[str, Any], **scenario: Any) -> tuple[Result, World]:

@@ -11,7 +11,7 @@ from edgefleet_converters.sample_data import read_arrays
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.golden import slice_sample
 
-MAX_TOLD_BYTES: Final = 64 * 1024 * 1024
+MAX_ACCOUNT_BYTES: Final = 64 * 1024 * 1024
 """Of the runtime's account of one run: about 70,000 operators."""
 
 
@@ -25,7 +25,7 @@ def count_step(args: dict[str, Any]) -> dict[str, Any]:
 
     # A loop of a million rounds would be written in gigabytes; what is cut off is no JSON, and the model goes without counts.
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    bound = MAX_TOLD_BYTES if hard == resource.RLIM_INFINITY else min(MAX_TOLD_BYTES, hard)
+    bound = MAX_ACCOUNT_BYTES if hard == resource.RLIM_INFINITY else min(MAX_ACCOUNT_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_FSIZE, (bound, hard))
     data = Path(args["model"]).read_bytes()
     try:

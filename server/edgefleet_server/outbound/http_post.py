@@ -69,7 +69,7 @@ class HttpPoster:
             with self._connection(target, addresses, left) as connection:
                 status, retry_after, text = _exchange(connection, target, body, headers, left)
         except (OSError, h11.ProtocolError) as error:
-            raise _told(target, error, timeout_s) from error
+            raise _post_error(target, error, timeout_s) from error
         return Posted(status, retry_after, text, self._clock.monotonic_s() - start_s)
 
     @contextlib.contextmanager
@@ -151,7 +151,7 @@ def _host(target: Target) -> str:
     return host if target.port == PORTS[target.scheme] else f"{host}:{target.port}"
 
 
-def _told(target: Target, error: Exception, timeout_s: float) -> PostError:
+def _post_error(target: Target, error: Exception, timeout_s: float) -> PostError:
     if isinstance(error, TimeoutError):
         what = f"no answer within {timeout_s:g} s"
     elif isinstance(error, ssl.SSLError):

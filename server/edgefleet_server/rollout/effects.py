@@ -121,12 +121,12 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
 class Revert(msgspec.Struct, frozen=True, gc=False):
     """Write what the device ran before into its document. With `is_rollback` the document's gen becomes `back_gen`.
 
-    is_beside: it runs the release as a candidate, which is ended. to: what it gets instead of what it ran before.
+    is_candidate: it runs the release as a candidate, which is ended. to: what it gets instead of what it ran before.
     """
 
     device: DeviceId
     is_rollback: bool
-    is_beside: bool = False
+    is_candidate: bool = False
     to: Bundle | None = None
 
 

@@ -39,7 +39,7 @@ from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_strat
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
 from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec, with_versions
 from edgefleet_server.rollout.state_machines import (
@@ -147,7 +147,7 @@ class RolloutService:
         """Raise LintError for what cannot work, and what the registry raises for a release that is unknown."""
         for selector in selectors_in(spec):
             self._fleet.groups.pin(selector)
-        if spec.rollback_to not in (PREVIOUS, NO_WAY_BACK):
+        if spec.rollback_to not in (PREVIOUS, NO_ROLLBACK):
             self.loader.bundles(ReleaseRef.parse(spec.rollback_to))
         findings = self._findings(spec, salt)
         if any(finding.level == "error" for finding in findings):

@@ -31,7 +31,7 @@ class ListRoute(APIRoute):
         """Add `fields` to what a list takes."""
         answer = endpoint.__annotations__.get("return")
         if isinstance(answer, type) and issubclass(answer, ListOf):
-            options["dependencies"] = [*(options.get("dependencies") or ()), _wish(_names_of(answer))]
+            options["dependencies"] = [*(options.get("dependencies") or ()), _fields_query(_names_of(answer))]
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -57,7 +57,7 @@ def _names_of(answer: type[BaseModel]) -> tuple[str, ...]:
     return tuple(item.model_fields) if isinstance(item, type) and issubclass(item, BaseModel) else ()
 
 
-def _wish(names: Sequence[str]) -> Any:
+def _fields_query(names: Sequence[str]) -> Any:
     """Return the dependency that reads `fields` of a list whose items have these names; () = any, looked at with the items."""
     description = "Only these fields of each item, separated by commas" + (
         f"; of: {', '.join(names)}." if names else "."

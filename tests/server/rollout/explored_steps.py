@@ -206,7 +206,7 @@ class Carrying:
             self._check_share(place, one)
             self.assignments[device] = one.but(gen=gen)
             return
-        if wish.is_beside:
+        if wish.is_candidate:
             self._check(before.candidate == new, "ended beside what it did not begin")
             self.documents[place] = replace(before, gen=gen, candidate=None, share=0)
         else:

@@ -174,7 +174,7 @@ def test_what_must_never_be_in_another_mode_is_noticed() -> None:
     with pytest.raises(BrokenInvariantError, match="still told to run it beside"):
         explorer.carry(told, "abort", Plan((ended,), None))
     with pytest.raises(BrokenInvariantError, match="ended beside what it did not begin"):
-        explorer.carry(node, "tick", Plan((Revert(one.device, is_rollback=True, is_beside=True),), None))
+        explorer.carry(node, "tick", Plan((Revert(one.device, is_rollback=True, is_candidate=True),), None))
 
 
 def test_who_was_out_of_reach_and_turns_out_to_run_it_is_waited_for() -> None:

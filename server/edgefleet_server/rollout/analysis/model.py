@@ -100,8 +100,8 @@ class GateFact(msgspec.Struct, frozen=True, kw_only=True):
         return is_yes and self.age_s is not None and 0 <= self.age_s <= self.fresh_s
 
     @property
-    def told(self) -> str:
-        """What it said, in words."""
+    def answer(self) -> str:
+        """What it answered, in words."""
         if self.age_s is None:
             return "not asked yet"
         what = self.error or f"answered {self.status}"

@@ -242,7 +242,7 @@ def waits_for_confirmation(facts: Iterable[GateFact]) -> str:
 
 def _waits(facts: Iterable[GateFact], kinds: frozenset[GateKind]) -> str:
     waiting = [one for one in facts if one.kind in kinds and not one.passes]
-    return "; ".join(f"gate {one.name} ({one.kind.value}): {one.told}" for one in waiting)
+    return "; ".join(f"gate {one.name} ({one.kind.value}): {one.answer}" for one in waiting)
 
 
 def _quoted(body: str) -> str:

@@ -270,7 +270,7 @@ class Executor:
 
 def _giving_back(row: Rollout, snapshot: Snapshot, one: Assignment, order: Revert) -> ModelChange:
     model, mine = ModelName(row.model), snapshot.bundles[one.stratum]
-    if order.is_beside:
+    if order.is_candidate:
         return ModelChange(one.device, model, _ref(mine), TelemetryRequest(), order=CandidateOrder("end"))
     bundle = order.to or one.previous
     before = None if bundle is None else _ref(bundle)

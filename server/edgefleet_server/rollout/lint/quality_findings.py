@@ -28,7 +28,7 @@ from edgefleet_server.telemetry.model import RETENTION
 
 AGREEMENT_WITHOUT_SHADOW: Final = "agreement_without_shadow"
 
-ENERGY_NOT_TOLD: Final = "energy_not_told"
+ENERGY_NOT_REPORTED: Final = "energy_not_told"
 
 DRIFT_OUT_OF_REACH: Final = "drift_out_of_reach"
 
@@ -85,7 +85,7 @@ def _about_energy(spec: Spec) -> Iterator[Flaw]:
             "have a value, and no stage would pass"
         )
         advice = "remove the metric; `edgectl device measure` tells the energy of a release on a device before it is rolled out"
-        yield "error", ENERGY_NOT_TOLD, message, advice
+        yield "error", ENERGY_NOT_REPORTED, message, advice
 
 
 def _about_kept(gate: QualityGate) -> Iterator[Flaw]:

@@ -26,7 +26,7 @@ from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
 from edgefleet_server.rollout.spec.model import WATCH, OnFail
 from edgefleet_server.rollout.state_machines import (
     IN_FLIGHT,
@@ -124,7 +124,7 @@ def _revert(plan: PlanBuilder, a: Assignment) -> None:
             kept = a.but(back_gen=max(1, a.gen), back_at=plan.now, reason=f"{NOT_BACK}: {reason}")
             plan.update_assignment(kept)
         return
-    plan.emit(Revert(a.device, is_rollback=True, is_beside=is_candidate, to=to))
+    plan.emit(Revert(a.device, is_rollback=True, is_candidate=is_candidate, to=to))
     is_unmoved = a.state in (_S.OFFERED, _S.UNREACHABLE) and not document_state.may_be_on_it(plan.snapshot, a)
     after = a.but(back_at=plan.now)
     if is_unmoved and a.state is _S.OFFERED:
@@ -152,7 +152,7 @@ def _why_kept(plan: PlanBuilder, a: Assignment) -> str:
     if a.previous is not None and a.previous.sha256 == document_state.digest_of(plan.snapshot, a.stratum):
         return "it ran this very release before, and nothing older is known"
     runs_it = a.state in (_S.APPLYING, _S.VERIFYING, _S.HEALTHY, _S.LOST)
-    return _KEPT if runs_it and plan.snapshot.spec.rollback_to == NO_WAY_BACK else ""
+    return _KEPT if runs_it and plan.snapshot.spec.rollback_to == NO_ROLLBACK else ""
 
 
 def _name_overdue(plan: PlanBuilder) -> None:

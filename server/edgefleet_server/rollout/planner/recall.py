@@ -56,13 +56,13 @@ def stop_offer(plan: PlanBuilder, a: Assignment) -> None:
     """Take an offer's document back, so that the device does not go on by itself."""
     if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
         is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
-        plan.emit(Revert(a.device, is_rollback=False, is_beside=is_candidate))
+        plan.emit(Revert(a.device, is_rollback=False, is_candidate=is_candidate))
 
 
 def end_candidate(plan: PlanBuilder, a: Assignment) -> None:
     """End the candidate of a device that the rollout leaves without having made the release the active version."""
     if document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn):
-        plan.emit(Revert(a.device, is_rollback=False, is_beside=True))
+        plan.emit(Revert(a.device, is_rollback=False, is_candidate=True))
 
 
 def withdraw(plan: PlanBuilder, reason: str) -> int:
@@ -74,7 +74,7 @@ def withdraw(plan: PlanBuilder, reason: str) -> int:
         if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
             plan.move_assignment(a, waiting_again(a, plan.now, reason))
             is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
-            plan.emit(Revert(a.device, is_rollback=False, is_beside=is_candidate))
+            plan.emit(Revert(a.device, is_rollback=False, is_candidate=is_candidate))
             plan.withdrawn.add(a.device)
     return len(plan.withdrawn) - before
 

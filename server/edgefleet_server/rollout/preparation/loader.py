@@ -43,7 +43,7 @@ from edgefleet_server.rollout.model import (
 )
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.overlap import queued_behind
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS, PROFILE, RUNTIME
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS, PROFILE, RUNTIME
 from edgefleet_server.rollout.spec.model import NO_VALUE, Membership, Mode, Spec, profile_of
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS
@@ -125,10 +125,10 @@ def _barred(
         match: {one.id for one in fleet.devices.population(match)}
         for match in {stage.match for stage in spec.stages if stage.match}
     }
-    beside = [index for index, stage in enumerate(spec.stages) if stage.mode is not Mode.ACTIVE]
-    if beside:
+    candidate_stages = [index for index, stage in enumerate(spec.stages) if stage.mode is not Mode.ACTIVE]
+    if candidate_stages:
         for device in _without_another(fleet, spec, found, bundles):
-            stages.setdefault(device, set()).update(beside)
+            stages.setdefault(device, set()).update(candidate_stages)
     for index, stage in enumerate(spec.stages):
         if stage.match:
             for device in ids:
@@ -347,7 +347,7 @@ class SnapshotLoader:
     def rollback_bundles(self, spec: Spec) -> dict[ProfileName, Bundle]:
         """Return the bundles of the release that `rollback_to` names, by profile; nothing where it names none."""
         back = spec.rollback_to
-        return {} if back in (PREVIOUS, NO_WAY_BACK) else self.bundles(ReleaseRef.parse(back))
+        return {} if back in (PREVIOUS, NO_ROLLBACK) else self.bundles(ReleaseRef.parse(back))
 
     def bundles(self, ref: ReleaseRef) -> dict[ProfileName, Bundle]:
         """Return the release's signed bundles by profile."""

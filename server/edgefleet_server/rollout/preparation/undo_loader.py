@@ -17,7 +17,7 @@ from edgefleet_server.rollout.errors import NothingToUndoError
 from edgefleet_server.rollout.model import Bundle, RolloutState
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
 from edgefleet_server.rollout.spec.parser import parse_spec
 from edgefleet_server.rollout.store import assignments, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
@@ -78,7 +78,7 @@ class Undoer:
             release=f"{row.model}@{row.version}",
             assignments={one.device: one for one in assignments.assignments(session, row.id)},
             rollback_bundles=self._loader.rollback_bundles(spec),
-            keeps=spec.rollback_to == NO_WAY_BACK,
+            keeps=spec.rollback_to == NO_ROLLBACK,
         )
 
 

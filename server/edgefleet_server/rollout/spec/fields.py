@@ -28,7 +28,7 @@ from edgefleet_server.rollout.spec.parts import (
 MAX_DURATION: Final = timedelta(days=365)
 NAME: Final = "[a-z0-9][a-z0-9-]{0,30}"
 PREVIOUS: Final = "previous"
-NO_WAY_BACK: Final = "none"
+NO_ROLLBACK: Final = "none"
 NO_APPROVAL: Final = "none"
 PROFILE: Final = "profile"
 RUNTIME: Final = "runtime"
@@ -195,9 +195,9 @@ def _release(value: Any) -> str:
         raise ValueError(f"expected a release as model@version: {error.message}") from error
 
 
-def _way_back(value: Any) -> str:
+def _rollback_to(value: Any) -> str:
     written = text(value)
-    if written in (PREVIOUS, NO_WAY_BACK):
+    if written in (PREVIOUS, NO_ROLLBACK):
         return written
     try:
         return str(ReleaseRef.parse(written))
@@ -318,7 +318,7 @@ def _with_on(value: Any) -> Any:
 
 SELECTOR: Final = Kind(_selector, {"type": "string"})
 RELEASE: Final = Kind(_release, {"type": "string", "pattern": "^[^@]+@.+$"})
-WAY_BACK: Final = Kind(_way_back, {"type": "string"})
+ROLLBACK_TO: Final = Kind(_rollback_to, {"type": "string"})
 URL: Final = Kind(_url, {"type": "string", "format": "uri"})
 PER_MIN: Final = Kind(_per_min, matching(_RATE.pattern), "{}/min".format)
 BITS: Final = Kind(_bits, matching(_BITS.pattern), _bits_text)

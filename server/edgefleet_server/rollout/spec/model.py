@@ -475,7 +475,7 @@ class Spec:
     offline: Offline = Offline()
     membership: Membership = Membership.DYNAMIC
     supersede: Supersede = Supersede.REJECT
-    rollback_to: Annotated[str, fields.WAY_BACK] = fields.PREVIOUS  # or `none`, or another release of the model
+    rollback_to: Annotated[str, fields.ROLLBACK_TO] = fields.PREVIOUS  # or `none`, or another release of the model
     strata: Annotated[tuple[str, ...], fields.STRATA] = (fields.PROFILE,)  # then keys of labels
     name: str = ""
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.rollout.errors import BadSpecError
-from edgefleet_server.rollout.spec.fields import NO_WAY_BACK, PREVIOUS, constant, named, selector_flaw
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS, constant, named, selector_flaw
 from edgefleet_server.rollout.spec.model import (
     COMPARED,
     DEFAULT_MAX,
@@ -209,7 +209,7 @@ def with_versions(spec: Spec, resolve: Callable[[str], ReleaseRef]) -> Spec:
     Raises BadSpecError when the release to roll back to turns out to be the release itself.
     """
     release, back = str(resolve(spec.release)), spec.rollback_to
-    if back not in (PREVIOUS, NO_WAY_BACK):
+    if back not in (PREVIOUS, NO_ROLLBACK):
         back = str(resolve(back))
         if back == release:
             message = f"{spec.rollback_to} is {release}, the release that goes out; name an earlier one"
@@ -257,13 +257,13 @@ def _check(spec: Spec, at: Loc) -> Iterator[Mistake]:
         yield (*at, "strategy"), "a strategy stands for its stages; remove one of strategy and stages"
     elif spec.strategy is not LATER and not (isinstance(spec.strategy, str) and spec.strategy in STRATEGIES):
         yield (*at, "strategy"), in_words(ExpectedError(f"one of {', '.join(STRATEGIES)}"), spec.strategy)
-    if spec.release is not SPOILT and (flaw := _way_back_flaw(given(spec.rollback_to, PREVIOUS), spec.release)):
+    if spec.release is not SPOILT and (flaw := _rollback_flaw(given(spec.rollback_to, PREVIOUS), spec.release)):
         yield (*at, "rollback_to"), flaw
 
 
-def _way_back_flaw(back: str, release: str) -> str:
+def _rollback_flaw(back: str, release: str) -> str:
     """Return why a release cannot go back to what `rollback_to` names, "" when it can."""
-    if back in (PREVIOUS, NO_WAY_BACK):
+    if back in (PREVIOUS, NO_ROLLBACK):
         return ""
     if ReleaseRef.parse(back).model != ReleaseRef.parse(release).model:
         return f"{back} is a release of another model than {release}; a device goes back within its model"

@@ -26,7 +26,7 @@ from edgefleet_server.telemetry.service import TelemetryService
 
 SHOWN: Final = 200
 """Newest experiments on one page."""
-BESIDE: Final = tuple(mode.value for mode in Mode if mode is not Mode.ACTIVE)
+CANDIDATE_MODES: Final = tuple(mode.value for mode in Mode if mode is not Mode.ACTIVE)
 """Modes of stages that make a rollout an experiment."""
 DEVICES: Final = 60
 WINDOWS: Final = 240
@@ -91,12 +91,12 @@ class ExperimentReader:
                 session,
                 states=(),
                 model=model,
-                modes=BESIDE,
+                modes=CANDIDATE_MODES,
                 behind=None if last is None else (last.created_at, last.id),
                 limit=wanted.limit + 1,
                 is_oldest_first=wanted.is_turned,
             )
-            total = rollouts.count(session, states=(), model=model, modes=BESIDE)
+            total = rollouts.count(session, states=(), model=model, modes=CANDIDATE_MODES)
             return [_view(row, stored_spec(row.spec)) for row in rows], total
 
     def experiment(self, rollout_id: str) -> ExperimentResult:
