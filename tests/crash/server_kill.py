@@ -9,7 +9,6 @@ returns figures as one JSON-able object, with the seed.
 
 import contextlib
 import random
-import socket
 import ssl
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from edgefleet_server.rollout.status.reader import RolloutView
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice
 from tests.server.rollout.fleet_sim import MODEL, Habit, SimDevice, spec_of
 from tests.server.rollout.fleet_sim_audit import audit
+from tests.support.ports import kept_port
 from tests.support.postgres import binaries, shared_server
 from tests.support.servers import ServerProcess, server_process
 
@@ -131,7 +131,7 @@ class Site:
         )
         self.devices: list[MqttSim] = []
         self.server: ServerProcess | None = None
-        self._port = _free_port()
+        self._port = kept_port()
         self._running = ExitStack()
         self._stopping = threading.Event()
         self._conductor = threading.Thread(target=self._conduct, name="devices", daemon=True)
@@ -336,9 +336,3 @@ def _init(data: Path, url: str) -> str:
     command = [sys.executable, "-m", "edgefleet_server.process.init", "--data", str(data), "--db", url]
     subprocess.run(command, check=True, capture_output=True)
     return (data / "admin.token").read_text(encoding="ascii").strip()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -26,6 +25,7 @@ from edgefleet_server.clock import SystemClock
 from tests.agent.field import QUICK, Agent, eventually
 from tests.server.fleet.house import PROFILE, House
 from tests.support.device_python import PATIENCE
+from tests.support.ports import kept_port
 from tests.support.servers import ServerProcess, init_server, server_process
 
 PATIENCE_S = 90.0 * PATIENCE
@@ -41,7 +41,7 @@ class Road:
         self.data = folder / "data"
         self._token = init_server(self.data)
         self._broker = broker
-        self._ports: tuple[str, ...] = ()
+        self._ports = ("--device-port", str(kept_port()), "--broker-port", str(kept_port()))
         self._stack = ExitStack()
         self.travellers: list[Traveller] = []
         self.server: ServerProcess
@@ -52,8 +52,6 @@ class Road:
         """Start the server, on the ports it had before."""
         flags = ("--broker", self._broker, *self._ports)
         self.server = self._stack.enter_context(server_process(self.data, self._token, *flags))
-        ports = (urlsplit(self.server.run["device_url"]).port, self.server.run["broker"]["port"])
-        self._ports = ("--device-port", str(ports[0]), "--broker-port", str(ports[1]))
 
     def kill(self) -> None:
         """kill -9 of the server."""
