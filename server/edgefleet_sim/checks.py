@@ -54,8 +54,8 @@ from edgefleet_server.rollout.state_machines import (
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
 )
-from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import SimDevice
+from edgefleet_sim.memory_database import SimDatabase
 
 INITIAL: Final = {"rollout": "running", "stage": "pending", "assignment": "eligible"}
 EDGES: Final[Mapping[str, frozenset[tuple[str, str]]]] = {

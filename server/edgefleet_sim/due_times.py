@@ -11,8 +11,8 @@ from edgefleet_server.rollout.analysis.device_metrics import LATE
 from edgefleet_server.rollout.model import Snapshot
 from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.state_machines import CELL_OPEN, soak_end
-from edgefleet_sim import operator, throttle
-from edgefleet_sim.database import SimDatabase
+from edgefleet_sim import leases, operator
+from edgefleet_sim.memory_database import SimDatabase
 
 LONGEST: Final = timedelta(days=3)
 """How long a rollout may take over what its spec says, and again each time that a person steps in."""
@@ -35,8 +35,8 @@ def dues(rows: SimDatabase, bare: Snapshot, now: datetime) -> Iterator[datetime]
         if cell.state in CELL_OPEN and cell.opened_at is not None:
             yield (cell.resumed_at or cell.opened_at) + spec.on_inconclusive.after
     yield from operator.answers_due(spec, rows.cells.values())
-    if throttle.is_paced(spec):
-        yield from throttle.dues(rows.snapshot(), now)
+    if leases.is_paced(spec):
+        yield from leases.dues(rows.snapshot(), now)
 
 
 def length(spec: Spec) -> timedelta:

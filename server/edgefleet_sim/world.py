@@ -36,8 +36,8 @@ from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, I
 from edgefleet_server.rollout.store.rollouts import LEASE
 from edgefleet_sim import due_times, nature, operator
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
-from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import Document, Said, SimDevice, silent
+from edgefleet_sim.memory_database import SimDatabase
 from edgefleet_sim.scenario import Result, Scenario, spec_of
 from edgefleet_sim.scope import check_scope
 

@@ -10,8 +10,8 @@ import pytest
 from edgefleet_protocol.messages import CandidatePhase
 from edgefleet_server.rollout.model import CandidateReport
 from edgefleet_server.rollout.spec.strategies import STRATEGIES
-from edgefleet_sim.database import SimDatabase
 from edgefleet_sim.device import SimDevice
+from edgefleet_sim.memory_database import SimDatabase
 from edgefleet_sim.scenario import CANDIDATE_STAGES, Result, Scenario
 from edgefleet_sim.world import World
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_sim.database import SimDatabase
+from edgefleet_sim.memory_database import SimDatabase
 from edgefleet_sim.scenario import Result, Scenario
 from edgefleet_sim.scope import NotSimulatedError
 from edgefleet_sim.world import START, World

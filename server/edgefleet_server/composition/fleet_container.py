@@ -17,12 +17,12 @@ from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.hold import HoldDocument
 from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.fleet.desired.tasks import TaskBook
-from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook
 from edgefleet_server.fleet.enrolment.device_token import DeviceAuthenticator
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.pending_devices import PendingEnrolments
 from edgefleet_server.fleet.enrolment.revocation import Revocation
+from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
 from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.inventory.groups import GroupBook

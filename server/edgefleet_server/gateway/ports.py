@@ -5,8 +5,8 @@ from typing import Protocol
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.hold import HoldDocument
 from edgefleet_server.fleet.desired.reader import DesiredReader
-from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.revocation import Revocation
+from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.reported.receiver import ReportReceiver
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 

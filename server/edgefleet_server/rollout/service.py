@@ -26,7 +26,7 @@ from edgefleet_server.rollout.commands.undo import Undo
 from edgefleet_server.rollout.controller.executor import Executor, event_of
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
-from edgefleet_server.rollout.lint.cost import cost_of
+from edgefleet_server.rollout.lint.download_cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, lint
 from edgefleet_server.rollout.lint.preview import PlanView, plan, with_findings
 from edgefleet_server.rollout.lint.rate_findings import pace_findings

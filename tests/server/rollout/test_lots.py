@@ -15,7 +15,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.rollout.analysis.facts import facts_of, facts_of_lots
 from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Assignment, StageRun, StageState
-from edgefleet_server.rollout.store import assignments, rollouts, summary
+from edgefleet_server.rollout.store import assignments, device_counts, rollouts
 from tests.server.rollout.fleet_sim import World, make_world, stages
 
 S = AssignmentState
@@ -103,7 +103,7 @@ def test_lots_tell_what_each_device_tells(
     in_lots = reader.rollout(rollout)
     listed = reader.page(PageRequest(5))
     shown, devices, total = reader.rollout_with(rollout, PageRequest(500))
-    monkeypatch.setattr(summary, "MOST_MOMENTS", -1)
+    monkeypatch.setattr(device_counts, "MOST_MOMENTS", -1)
     assert reader.rollout(rollout) == in_lots == shown
     assert reader.page(PageRequest(5)) == listed
     assert reader.device_page(rollout, PageRequest(500)) == (devices, total)
@@ -117,7 +117,7 @@ def test_each_decision_counts_retried_devices_in_lots_as_one_by_one(made: World)
     now = made.clock.now()
     with made.house.db.read() as session:
         snapshot = made.service.loader.snapshot(session, rollouts.rollout(session, rollout))
-        lots = summary.lots(session, rollout, snapshot.spec, snapshot.cells, now)
+        lots = device_counts.lots(session, rollout, snapshot.spec, snapshot.cells, now)
     assert (sum(n for _, n in lots), max(n for _, n in lots) > 1) == (len(snapshot.assignments), True)
     for cell in snapshot.cells:
         one_by_one = facts_of(snapshot, cell, snapshot.assignments, now)

@@ -13,7 +13,7 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
+from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.observability.health import CheckResult, Health
 from edgefleet_server.settings import ServerSettings
 

@@ -20,9 +20,9 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, parse_device_id
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store
-from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity
+from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError
 
 MAX_LIFE_S: Final = 300

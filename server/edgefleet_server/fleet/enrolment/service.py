@@ -10,9 +10,9 @@ from typing import Any
 from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
-from edgefleet_server.fleet.enrolment.addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.enrolment import Enroller, root_documents
 from edgefleet_server.fleet.enrolment.model import ClaimOrder, DeviceIdentity, Enrolment, NewClaim
+from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 

@@ -14,7 +14,7 @@ from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.power import StratumPower, stratum_power
-from edgefleet_server.rollout.lint.cost import NO_COST, PlanCost
+from edgefleet_server.rollout.lint.download_cost import NO_COST, PlanCost
 from edgefleet_server.rollout.lint.findings import NONE_HERE, Finding, _findings, _get_bundle
 from edgefleet_server.rollout.model import Bundle, Member
 from edgefleet_server.rollout.placement import PlacedStratum, place

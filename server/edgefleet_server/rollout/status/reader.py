@@ -43,7 +43,7 @@ from edgefleet_server.rollout.status.model import (
     stage_waits,
 )
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
-from edgefleet_server.rollout.store import rollouts, summary
+from edgefleet_server.rollout.store import device_counts, rollouts
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
 
 MAX_STAGE_DEVICES: Final = 100
@@ -308,7 +308,7 @@ class RolloutReader:
         snapshot, lots, now = standing.snapshot, standing.lots, standing.now
         spec, state = snapshot.spec, snapshot.state
         report = tick.explain(snapshot, now, lots) if is_whole else _NOT_ASKED
-        first = summary.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
+        first = device_counts.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
         stages = [_stage_view(standing, index, first[index], report) for index in range(len(spec.stages))]
         serving = [lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE]
         failed = sum(n for a, n in serving if is_failure(a))
@@ -355,7 +355,7 @@ class RolloutReader:
         snapshot = standing.snapshot
         names = [one.name for one in snapshot.spec.stages]
         stages = None if stage is None else [at for at, name in enumerate(names) if stage in (name, str(at))]
-        found, total = summary.device_page(session, snapshot.id, page, state=state, stages=stages, device=device)
+        found, total = device_counts.device_page(session, snapshot.id, page, state=state, stages=stages, device=device)
         model = ReleaseRef.parse(snapshot.spec.release).model
         return device_lines(self._fleet.offers, model, standing, names, found), total
 

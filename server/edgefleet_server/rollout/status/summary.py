@@ -20,7 +20,7 @@ from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_strat
 from edgefleet_server.rollout.spec.model import Limits, Offline, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, UNCOUNTED, is_exposed, is_failure
-from edgefleet_server.rollout.store import measurements, rollouts, summary, throttle
+from edgefleet_server.rollout.store import device_counts, measurements, rollouts, throttle
 from edgefleet_server.rollout.store.tables import Rollout
 
 _NOBODY: Final[tuple[Member, ...]] = ()
@@ -55,11 +55,11 @@ class SummaryReader:
         """Return a rollout; with `is_whole` also what its devices wait for is in it, while it is open."""
         spec = stored_spec(row.spec)
         cells = tuple(rollouts.cells(session, row.id))
-        lots = summary.lots(session, row.id, spec, cells, now)
+        lots = device_counts.lots(session, row.id, spec, cells, now)
         is_open = is_whole and row.state in ROLLOUT_ACTIVE
         is_offered = is_open and row.state == RolloutState.RUNNING
         if is_offered and (has_pace(spec) or _is_long(lots)):
-            lots = summary.each_waiting(session, row.id, lots)
+            lots = device_counts.each_waiting(session, row.id, lots)
         waiting = [one for one, _ in lots if one.state is _WAITS] if is_offered else []
         asks = bool(waiting) and spec.limits.are_set
         bundles = self._loader.bundles(ReleaseRef.parse(spec.release)) if asks else {}

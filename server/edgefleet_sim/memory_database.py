@@ -52,7 +52,7 @@ from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, ROLLOUT_WALK
 from edgefleet_server.rollout.store.rollouts import LEASE
 from edgefleet_sim.candidate import Candidate
 from edgefleet_sim.device import Document, Hold, Said
-from edgefleet_sim.throttle import ThrottleRows
+from edgefleet_sim.leases import ThrottleRows
 
 ROLLOUT: Final = RolloutId("r-sim")
 NO_HOLD: Final = Hold()
