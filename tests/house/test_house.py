@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.house.figures import shared_base_names
+from tests.house.test_layout import MAX_SHARED_NAMES
 from tests.house.tree import PACKAGES, ROOT, python_sources, text_of, tracked
 
 TOP_LEVEL = {
@@ -215,6 +217,10 @@ def test_every_module_says_what_it_is() -> None:
         if (text := (ROOT / path).read_text()).strip() and ast.get_docstring(ast.parse(text)) is None
     ]
     assert silent == []
+
+
+def test_packages_of_one_distribution_share_few_base_names() -> None:
+    assert len(shared_base_names()) <= MAX_SHARED_NAMES, shared_base_names()
 
 
 def test_every_package_is_typed() -> None:
