@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgefleet_profiles import load, names
-from edgefleet_profiles.missing_evidence import evidence_for
+from edgefleet_profiles.evidence_gaps import evidence_for
 from edgefleet_profiles.profile import Evidence, HardwareProfile, Thermal, profile_schema, profile_to_dict
 
 NOTE: Final = (

@@ -22,8 +22,8 @@ from edgefleet_converters.onnx.load import facts_of
 from edgefleet_converters.recipe import FP32, CandidateSpec, default_recipe
 from edgefleet_converters.report import CandidateRow, ProfileReport
 from edgefleet_converters.tflite.load import read_facts
+from edgefleet_profiles.evidence_gaps import findings
 from edgefleet_profiles.match import DeviceFacts, fits
-from edgefleet_profiles.missing_evidence import findings
 from edgefleet_profiles.profile import (
     INFORMATION_ONLY,
     Backend,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgefleet_profiles
+from edgefleet_profiles.evidence_gaps import findings
 from edgefleet_profiles.match import DeviceFacts, fits, most_specific_of, python_fits
-from edgefleet_profiles.missing_evidence import findings
 from edgefleet_profiles.pages import files
 from edgefleet_profiles.profile import ProfileError, profile_from_dict, profile_to_dict
 from edgefleet_profiles.yaml_lines import line_of

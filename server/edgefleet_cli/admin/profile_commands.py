@@ -130,7 +130,7 @@ def validate(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="F
     import yaml
 
     from edgefleet_profiles import parse, read_file
-    from edgefleet_profiles.missing_evidence import findings
+    from edgefleet_profiles.evidence_gaps import findings
     from edgefleet_profiles.yaml_lines import line_of
 
     session = Session.of(ctx)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import edgefleet_profiles
-from edgefleet_profiles.missing_evidence import evidence_for
+from edgefleet_profiles.evidence_gaps import evidence_for
 from edgefleet_profiles.pages import facts
 from edgefleet_profiles.profile import Evidence, HardwareProfile
 from edgefleet_protocol.ids import parse_profile_name
