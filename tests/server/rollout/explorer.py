@@ -211,7 +211,10 @@ def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Explore small fleets whole, when `n` is a full count, and `n` states of the others together; return what was met."""
+    """Explore small fleets whole, when `n` is a full count, and `n` states of the others together; return what was met.
+
+    Which fleet is done is said on stderr: a full count takes most of an hour.
+    """
     chance = random.Random(seed)
     small = [fleet for fleet in FLEETS if fleet.is_small and n >= FULL]
     others = sorted((fleet for fleet in FLEETS if fleet not in small), key=lambda fleet: len(fleet.strata))
@@ -235,6 +238,7 @@ def explored(fleet: Fleet, n: int, chance: random.Random) -> dict[str, Any]:
         is_all = explorer.explore(n, chance)
     except (BrokenInvariantError, IllegalTransitionError) as error:
         broken = str(error)[:4000]
+    sys.stderr.write(f"{fleet.name}: {len(explorer.seen)} states{', all there are' if is_all else ''}\n")
     return {
         "states": len(explorer.seen),
         "exhausted": is_all,
