@@ -284,7 +284,7 @@ def test_crashes_outside_the_window_are_forgotten() -> None:
 
 
 @pytest.mark.parametrize(("serves", "golden_ok"), [(False, True), (True, False), (False, False)])
-def test_evidence_gaps_never_commits(serves: bool, golden_ok: bool) -> None:
+def test_missing_evidence_never_commits(serves: bool, golden_ok: bool) -> None:
     record = serving(phase=Phase.PROBATION)
     seen = trial.Facts(serving=serves, golden_ok=golden_ok)
     assert trial.judge(record, seen, LIMITS, now_s=NOW + 1_000) == trial.KeepWatching()

@@ -213,7 +213,7 @@ def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:
 def main(n: int, seed: int) -> dict[str, Any]:
     """Explore small fleets whole, when `n` is a full count, and `n` states of the others together; return what was met.
 
-    Which fleet is done is said on stderr: a full count takes most of an hour.
+    Which fleet is done is said on stderr: the small ones whole were not done after half an hour of processor time.
     """
     chance = random.Random(seed)
     small = [fleet for fleet in FLEETS if fleet.is_small and n >= FULL]
