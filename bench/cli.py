@@ -1,6 +1,7 @@
 """Start-up time of `edgectl`: wall clock of whole commands, compared with what Python alone and its libraries cost on the same machine.
 
-Goal: `--version` within 150 ms, `device list` within 350 ms, at the 95th percentile. `kubectl` and `gh` take
+Goal: `--version` within 150 ms and `device list` within 350 ms, at the 95th percentile; `--help` within 200 ms of processor time, at the
+median, so that a busy machine does not decide. `kubectl` and `gh` take
 some 50 to 100 ms for the same on a common machine: they are compiled. Prints one JSON object; the list is asked of a server in a
 process of its own, with 50 devices that stay as they are.
 """
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 GOALS_MS = {"edgectl --version": 150.0, "edgectl device list": 350.0}
+GOALS_CPU_MS = {"edgectl --help": 200.0}
 DEVICES = 50
 
 
@@ -114,11 +116,13 @@ def main() -> None:
         }
         figures = {name: timed_ms(command, runs, environment) for name, command in commands.items()}
     within = {name: figures[name]["p95_ms"] <= goal for name, goal in GOALS_MS.items()}
+    within |= {name: figures[name]["cpu_ms"] <= goal for name, goal in GOALS_CPU_MS.items()}
     result = {
         "bench": "cli",
         "runs": runs,
         "commands": figures,
         "goals_p95_ms": GOALS_MS,
+        "goals_cpu_ms": GOALS_CPU_MS,
         "within": within,
         "ok": all(within.values()),
         "machine": {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "python": platform.python_version()},

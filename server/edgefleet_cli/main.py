@@ -76,9 +76,10 @@ def _invoke(arguments: list[str]) -> int:
 
     from edgefleet_cli.core.errors import EXIT_OK, EXIT_USAGE
     from edgefleet_cli.render.output import write_error
-    from edgefleet_cli.tree import build
+    from edgefleet_cli.tree import build, front_page
 
-    command: Any = build(*_words(arguments))
+    # to make all commands takes as long as everything else that the front page needs
+    command: Any = front_page() if arguments in ([], ["--help"], ["-h"]) else build(*_words(arguments))
     try:
         result = command.main(args=arguments, prog_name="edgectl", standalone_mode=False)
     except typer.Exit as stop:

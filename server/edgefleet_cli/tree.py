@@ -11,6 +11,7 @@ import typer
 
 from edgefleet_cli.core.fast_params import use_fast_params
 from edgefleet_cli.core.options import attach_global_options
+from edgefleet_cli.summaries import SUMMARIES
 
 _HELP = """Ship ML models to edge devices: publish, deploy, watch.
 
@@ -73,6 +74,28 @@ def build(word: str | None = None, below: str | None = None) -> Any:
     Made once a process. To import and make all of it costs more than what a small command does, so a command line that names its words
     first gets those alone. A word that there is none of makes all that its place has, so that a refusal can name what there is.
     """
+    app = _empty_app()
+    is_known = word in _GROUPS or word in _COMMANDS
+    for name, module in _GROUPS.items():
+        if name == word or not is_known:
+            group = _narrowed(import_module(f"edgefleet_cli.{module}").app, below)
+            app.add_typer(group, name=name, short_help=SUMMARIES[name])
+    for name, place in _COMMANDS.items():
+        if name == word or not is_known:
+            module, _, function = place.partition(":")
+            app.command(name, short_help=SUMMARIES[name])(getattr(import_module(f"edgefleet_cli.{module}"), function))
+    return _finished(app)
+
+
+def front_page() -> Any:
+    """Return the click command that `edgectl --help` asks: every name with its summary, and nothing behind it."""
+    app = _empty_app()
+    for name in (*_COMMANDS, *_GROUPS):
+        app.command(name, short_help=SUMMARIES[name])(_nothing)
+    return _finished(app)
+
+
+def _empty_app() -> typer.Typer:
     app = typer.Typer(
         name="edgectl",
         help=_HELP,
@@ -82,18 +105,18 @@ def build(word: str | None = None, below: str | None = None) -> Any:
         context_settings={"help_option_names": ["--help", "-h"]},
     )
     app.callback()(_root)
-    is_known = word in _GROUPS or word in _COMMANDS
-    for name, module in _GROUPS.items():
-        if name == word or not is_known:
-            app.add_typer(_narrowed(import_module(f"edgefleet_cli.{module}").app, below), name=name)
-    for name, place in _COMMANDS.items():
-        if name == word or not is_known:
-            module, _, function = place.partition(":")
-            app.command(name)(getattr(import_module(f"edgefleet_cli.{module}"), function))
+    return app
+
+
+def _finished(app: typer.Typer) -> Any:
     command = typer.main.get_command(app)
     attach_global_options(command)
     use_fast_params(command)
     return command
+
+
+def _nothing() -> None:
+    """Stand for a command on the front page."""
 
 
 def _narrowed(app: typer.Typer, word: str | None) -> typer.Typer:

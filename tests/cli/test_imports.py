@@ -7,6 +7,8 @@ import sys
 from importlib.metadata import version
 
 from edgefleet_cli.core.version import own_version
+from edgefleet_cli.summaries import SUMMARIES
+from edgefleet_cli.tree import build, front_page
 from tests.cli.conftest import Edgectl
 
 _HEAVY = (
@@ -49,6 +51,20 @@ def test_a_command_runs_without_pydantic() -> None:
     loaded = _modules_after(run)
     assert "edgefleet_cli.admin.access.context_commands" in loaded
     assert "pydantic" not in loaded
+
+
+def test_the_front_page_imports_no_command() -> None:
+    run = "from edgefleet_cli.main import run\nassert run(['--help']) == 0\n"
+    loaded = _modules_after(run)
+    assert "edgefleet_cli.tree" in loaded
+    assert not loaded & {"edgefleet_cli.rollout.commands", "edgefleet_cli.core.session", "httpx", "msgspec", "pydantic"}
+
+
+def test_the_front_page_says_of_each_command_what_the_command_says() -> None:
+    whole = build()
+    assert list(front_page().commands) == list(whole.commands)
+    own = {name: " ".join((one.help or "").split("\n\n")[0].split()) for name, one in whole.commands.items()}
+    assert own == SUMMARIES
 
 
 def test_a_word_that_is_no_command_is_refused_with_the_whole_tree(edgectl: Edgectl) -> None:
