@@ -315,10 +315,14 @@ def _check_boxes(name: str, step: Boxes) -> None:
 
 
 def _default(labels: tuple[str, ...], specs: Sequence[TensorSpec]) -> Postprocess:
-    recipes = []
-    for spec in specs:
-        fits = bool(labels) and len(spec.shape) >= 1 and spec.shape[-1] == len(labels)
-        recipes.append(OutputRecipe(name=spec.name, steps=[TopK() if fits else Identity()]))
+    """Return the best labels of outputs that labels fit, then the plain numbers of the others.
+
+    What names classes comes first: by the first output, classes are counted and drift is seen.
+    """
+    named = [s.name for s in specs if bool(labels) and len(s.shape) >= 1 and s.shape[-1] == len(labels)]
+    others = [s.name for s in specs if s.name not in named]
+    recipes = [OutputRecipe(name=name, steps=[TopK()]) for name in named]
+    recipes += [OutputRecipe(name=name, steps=[Identity()]) for name in others]
     return Postprocess(outputs=recipes)
 
 

@@ -3,6 +3,7 @@
 They are checked here so that a device never gets one it cannot use.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +22,12 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 def read_side_files(
-    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
+    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], own_labels: Sequence[str] = ()
 ) -> dict[str, bytes]:
-    """Return the given side files by the name of their bundle member, checked. Raises SideFileError, LabelsError. Reads files."""
+    """Return the given side files by the name of their bundle member, checked. Raises SideFileError, LabelsError. Reads files.
+
+    own_labels: class names that the model itself brings; they count where no labels are given and an output has as many classes.
+    """
     members: dict[str, bytes] = {}
     labels: list[str] = []
     if files.labels:
@@ -38,6 +42,8 @@ def read_side_files(
         if path:
             members[name] = _read(path, name)
     _check_against_runtime(members, inputs, outputs, labels)
+    if not labels and _label_an_output(own_labels, members.get("postprocess.json"), outputs):
+        members["labels.txt"] = ("\n".join(own_labels) + "\n").encode()
     if files.reference and not holds_samples(files.reference):
         members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
     return members
@@ -97,6 +103,19 @@ def _checked_labels(data: bytes, outputs: tuple[TensorSpec, ...]) -> list[str]:
             next_step="give one label for each class, in the order of the output",
         )
     return [line.strip() for line in lines]
+
+
+def _label_an_output(labels: Sequence[str], post: bytes | None, outputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether labels that the model brings can stand in labels.txt and fit one of its outputs and the postprocess.json."""
+    if not any(spec.shape and spec.shape[-1] == len(labels) for spec in outputs):
+        return False
+    if any(not label.strip() or len(label.splitlines()) > 1 for label in labels):
+        return False
+    try:
+        build_postprocessor(parse_postprocess(post) if post is not None else None, tuple(labels), outputs)
+    except EdgefleetError:
+        return False
+    return True
 
 
 def _detector(outputs: tuple[TensorSpec, ...]) -> bool:

@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+from sklearn.svm import SVC
 
 from tests.converters.graphs import Array
 
@@ -25,6 +26,7 @@ def unfitted(name: str) -> Any:
         "mlp": MLPClassifier((8,), max_iter=300, random_state=0),
         "forest": RandomForestClassifier(20, random_state=0),
         "boosting": make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5)),
+        "vectors": SVC(probability=True, random_state=0),
         "neighbours": KNeighborsClassifier(),
         "columns": make_pipeline(
             ColumnTransformer([("a", MinMaxScaler(), [0, 1]), ("b", StandardScaler(), [2, 3])]), Ridge()

@@ -206,6 +206,25 @@ def test_bad_postprocess_declarations_are_refused(steps: list[dict[str, object]]
         _post(*steps)
 
 
+def test_an_output_that_names_classes_comes_first_and_is_counted() -> None:
+    specs = [
+        TensorSpec(name="output_label", dtype="int64", shape=["N"]),
+        TensorSpec(name="output_probability", dtype="float32", shape=["N", 2]),
+    ]
+    processor = postprocess.build_postprocessor(None, ("no", "yes"), specs)
+    outputs = {"output_label": np.array([7]), "output_probability": np.array([[0.25, 0.75]], np.float32)}
+    assert processor.answers(outputs) == [
+        {
+            "output_probability": [
+                {"label": "yes", "index": 1, "score": 0.75},
+                {"label": "no", "index": 0, "score": 0.25},
+            ],
+            "output_label": 7,
+        }
+    ]
+    assert processor.classes(outputs) == [1]
+
+
 def test_labels_must_fit_and_outputs_must_exist() -> None:
     specs = [TensorSpec(name="y", dtype="float32", shape=[1, 3])]
     with pytest.raises(postprocess.PostprocessError, match="2 labels"):

@@ -16,6 +16,7 @@ import onnx
 
 from edgefleet_converters.errors import InvalidModelError, ToolFailedError, ToolMissingError, UntrustedTypeError
 from edgefleet_converters.importers.agreement import Samples, check_agreement
+from edgefleet_converters.onnx.passes.drop_zipmap import keep_outputs
 
 TRUSTED_TYPES: Final = (
     "numpy.dtype",
@@ -139,21 +140,7 @@ def _take_out_text(model: onnx.ModelProto, classes: Any) -> list[str]:
     text = [v for v in model.graph.output if v.type.tensor_type.elem_type == onnx.TensorProto.STRING]
     if not text or len(text) == len(model.graph.output):
         return []
-    kept = [value for value in model.graph.output if value not in text]
-    del model.graph.output[:]
-    model.graph.output.extend(kept)
-    wanted = {value.name for value in kept}
-    nodes = []
-    for node in reversed(model.graph.node):
-        if wanted & set(node.output):
-            wanted |= set(node.input)
-            nodes.append(node)
-    nodes.reverse()
-    stored = [tensor for tensor in model.graph.initializer if tensor.name in wanted]
-    del model.graph.node[:]
-    del model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(stored)
+    keep_outputs(model, [value.name for value in model.graph.output if value not in text])
     return [str(name) for name in np.ravel(classes)] if classes is not None else []
 
 

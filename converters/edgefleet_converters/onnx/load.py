@@ -31,6 +31,7 @@ from edgefleet_converters.onnx.limits import (
     check_values,
     schema_known,
 )
+from edgefleet_converters.onnx.passes.drop_zipmap import drop_zipmap
 from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
 from edgefleet_converters.onnx.protobuf_fields import classify
@@ -41,11 +42,14 @@ DEFAULT_DOMAIN: Final = "ai.onnx"
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, folder: path|None, shapes, values, out}. Writes `out`; returns the facts of `facts_of`."""
+    """Sandbox step. args: {model, folder: path|None, shapes, values, out}. Writes `out`; returns the facts of `facts_of`.
+
+    A model that brings the names of its classes has `labels`, too.
+    """
     folder = Path(args["folder"]) if args["folder"] else None
-    model = read_checked(Path(args["model"]), folder, OnnxLimits())
+    model, labels = drop_zipmap(read_checked(Path(args["model"]), folder, OnnxLimits()))
     model = specialise(model, args["shapes"], args["values"])
-    facts = facts_of(model)
+    facts = facts_of(model) | ({"labels": labels} if labels else {})
     Path(args["out"]).write_bytes(serialise(model))
     return facts
 
@@ -175,7 +179,8 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
         kind = value.type.WhichOneof("value") or "nothing"
         raise InvalidModelError(
             f"{value.name!r} is a {kind}, not a tensor",
-            next_step="export the model with plain tensors (scikit-learn: the option zipmap=False)",
+            next_step="export the model with plain tensors as outputs (of a scikit-learn MultiOutputClassifier: publish each of"
+            " its `estimators_` as a model of its own)",
         )
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
