@@ -1,4 +1,4 @@
-"""`edge-agent`: enroll, renew, run, status, rollback, shadow, predictions, infer, mqtt, and the commands of `care`.
+"""`edge-agent`: enroll, renew, run, stop, status, rollback, shadow, predictions, infer, mqtt, and the commands of `care`.
 
 Errors in three lines (what, why or where, next), exit codes as edgectl's:
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
@@ -14,13 +14,14 @@ from typing import Any
 
 from edgefleet_agent import __version__, errors
 from edgefleet_agent.core.logs import set_up_logging
-from edgefleet_agent.paths import StatePaths, default_state
+from edgefleet_agent.paths import StatePaths, default_state, state_flag
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError
 
 EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.SettingsError: 2,
     errors.ClaimTokenError: 2,
+    errors.FolderRefusedError: 2,
     errors.WhichModelError: 2,
     errors.EnrollRefusedError: 4,
     errors.EnrollRejectedError: 4,
@@ -34,6 +35,7 @@ EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.AgentRunningError: 6,
     errors.IdentityBusyError: 6,
     errors.PortTakenError: 6,
+    errors.ServiceRunsAgentError: 6,
     errors.ServerUnreachableError: 7,
 }
 
@@ -51,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         wrapped = EdgefleetError(
             f"{error.filename or 'the system'}: {error.strerror or error}",
-            next_step="check the --state folder: it must exist and belong to this user",
+            next_step="check the state folder: it must exist and belong to this user",
         )
         return _complain(args, wrapped)
 
@@ -66,6 +68,7 @@ def _run_parser() -> argparse.ArgumentParser:
 
 def _add_run(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     run = sub.add_parser("run", help="run the agent until it is told to stop")
+    run.add_argument("--background", action="store_true", help="start it, wait until it is connected, and let it run")
     run.set_defaults(run=_run)
     return run
 
@@ -88,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     enroll.add_argument("--run", dest="and_run", action="store_true", help="then run the agent in the background")
     enroll.set_defaults(run=_enroll)
     run = _add_run(sub)
+    stop = sub.add_parser("stop", help="stop the running agent, and wait until it has stopped")
+    stop.set_defaults(run=_stop)
     status = sub.add_parser("status", help="what the running agent does")
     status.set_defaults(run=_status)
     renew = sub.add_parser("renew", help="get a certificate for a new key now; the agent does so by itself in time")
@@ -100,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     shadow.add_argument("model", nargs="?", default="", help="which model; all without")
     shadow.set_defaults(run=_shadow)
     predictions = add_predictions_parser(sub)
-    for command in (enroll, run, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
+    for command in (enroll, run, stop, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
         _add_common(command)
     _add_infer(sub)
     _add_mqtt(sub)
@@ -147,13 +152,17 @@ def _enroll(args: argparse.Namespace) -> int:
         "broker": f"{identity.broker_host}:{identity.broker_port}",
         "state": str(args.state),
     }
-    step = f"edge-agent run --state {args.state}"
+    flag = state_flag(args.state)
+    step = f"`edge-agent run{flag}`"
     if args.and_run:
         from edgefleet_agent.cli.daemonize import start
 
         answer["pid"] = start(args.state)
-        step = f"edge-agent status --state {args.state}; `kill {answer['pid']}` stops it"
-    text = f"enrolled as {identity.device} (profile {identity.profile})\nnext: {step}"
+        step = f"`edge-agent status{flag}`; `edge-agent stop{flag}` stops it"
+    text = (
+        f"enrolled as {identity.device} (profile {identity.profile})\n"
+        f"its key and all that it keeps: {args.state.absolute()}\nnext: {step}"
+    )
     _print(args, answer, text)
     return 0
 
@@ -173,6 +182,8 @@ def _renew(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.background:
+        return _run_in_background(args)
     settings = load_settings(StatePaths(args.state).settings)
     set_up_logging(settings.log_level, "agentd")
     gc.collect()  # the parser holds itself
@@ -183,6 +194,24 @@ def _run(args: argparse.Namespace) -> int:
         # in place: the process id stays, so it works the same under systemd and without it
         hand_on()
         os.execv(sys.executable, [sys.executable, "-m", "edgefleet_agent", "run", "--state", str(args.state)])  # noqa: S606
+    return 0
+
+
+def _run_in_background(args: argparse.Namespace) -> int:
+    from edgefleet_agent.cli.daemonize import start
+
+    pid, flag = start(args.state), state_flag(args.state)
+    text = f"the agent runs: process {pid}\nnext: `edge-agent status{flag}`; `edge-agent stop{flag}` stops it"
+    _print(args, {"pid": pid, "state": str(args.state)}, text)
+    return 0
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from edgefleet_agent.cli.daemonize import stop
+
+    done = stop(args.state)
+    text = f"stopped {done['device']}: process {done['pid']} has ended\nnext: `edge-agent run{state_flag(args.state)}` starts it again"
+    _print(args, done, text)
     return 0
 
 

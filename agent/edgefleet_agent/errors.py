@@ -13,7 +13,9 @@ class NotEnrolledError(EdgefleetError):
     """The state folder holds no identity."""
 
     code = "agent.not_enrolled"
-    default_next_step = "run `edge-agent enroll TOKEN --state DIR` with a claim token from `edgectl device enroll`"
+    default_next_step = (
+        "run `edge-agent enroll TOKEN` with a claim token from `edgectl device enroll`, or name the folder with --state"
+    )
 
 
 class AlreadyEnrolledError(EdgefleetError):
@@ -21,6 +23,12 @@ class AlreadyEnrolledError(EdgefleetError):
 
     code = "agent.already_enrolled"
     default_next_step = "use another --state folder, or remove this one to enrol anew"
+
+
+class FolderRefusedError(EdgefleetError):
+    """The folder is no place for a device's private key."""
+
+    code = "agent.folder_refused"
 
 
 class ClaimTokenError(EdgefleetError):
@@ -90,7 +98,19 @@ class AgentNotRunningError(EdgefleetError):
     """No agent works on this state folder."""
 
     code = "agent.not_running"
-    default_next_step = "start it with `edge-agent run --state DIR`"
+    default_next_step = "start it with `edge-agent run`, or name its folder with --state"
+
+
+class AgentStopError(EdgefleetError):
+    """The agent could not be stopped."""
+
+    code = "agent.stop"
+
+
+class ServiceRunsAgentError(EdgefleetError):
+    """The agent is a service: systemd starts and stops it."""
+
+    code = "agent.service"
 
 
 class PortTakenError(EdgefleetError):

@@ -22,16 +22,23 @@ MAX_SOCKET_STEM = 16
 
 
 SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
+"""Of the Debian package and the systemd unit."""
+
+STATE_NAMES = (
+    "agent.toml", "identity", ".identity.new", "pending-key.pem", "tuf", "floor.a", "floor.b", "desired.ok", "hold.ok", "queue",
+    "agent.lock", "logs", "tasks.ok", "predictions", "capture", "capture.salt", "models", "shadow", "run",
+)  # fmt: skip
+"""All that the agent puts into its state folder."""
 
 
-def default_state(environment: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """Return the state folder when none is named: EDGEFLEET_AGENT_STATE; root's, or one that the package made for this user; else
-    the user's own, `$XDG_STATE_HOME/edgefleet-agent` or `~/.local/state/edgefleet-agent` (XDG base directories 0.8).
+def default_state(environment: Mapping[str, str] = os.environ, system: Path = SYSTEM_STATE) -> Path:
+    """Return the state folder when none is named: EDGEFLEET_AGENT_STATE; else that of an installed service, where it exists and this
+    user may write there; else the user's own, `$XDG_STATE_HOME/edgefleet-agent` or `~/.local/state/edgefleet-agent` (ADR 0075).
     """
     if named := environment.get("EDGEFLEET_AGENT_STATE"):
         return Path(named)
-    if (os.geteuid() if uid is None else uid) == 0 or os.access(SYSTEM_STATE, os.W_OK | os.X_OK):
-        return SYSTEM_STATE
+    if os.access(system, os.W_OK | os.X_OK):
+        return system
     home = environment.get("XDG_STATE_HOME", "")
     base = (
         Path(home)
@@ -39,6 +46,11 @@ def default_state(environment: Mapping[str, str] = os.environ, uid: int | None =
         else Path(environment.get("HOME") or "~").expanduser() / ".local" / "state"
     )
     return base / "edgefleet-agent"
+
+
+def state_flag(state: Path) -> str:
+    """Return ` --state DIR` as a command that is suggested needs it: nothing for the default folder."""
+    return "" if state.absolute() == default_state().absolute() else f" --state {state}"
 
 
 @dataclass(frozen=True, slots=True)

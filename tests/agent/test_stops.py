@@ -1,4 +1,4 @@
-"""Stops: SIGTERM lets requests finish, a hold stops an install in the middle of it."""
+"""Stops: `edge-agent stop`, SIGTERM lets requests finish, a hold stops an install in the middle of it."""
 
 import json
 import os
@@ -7,6 +7,10 @@ import socket
 import urllib.parse
 from pathlib import Path
 
+import pytest
+
+from edgefleet_agent import errors
+from edgefleet_agent.cli import daemonize
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.server.gateway.conftest import Site
@@ -87,3 +91,42 @@ def test_a_hold_stops_what_is_not_switched_and_frees_the_way_for_something_else(
     # another digest is not held
     deploy(site, "1.2.0", bundle_bytes(classifier_onnx(3.0), version="1.2.0"))
     agent.wait("committed", "1.2.0")
+
+
+def test_stop_ends_the_agent_of_this_folder_and_nothing_else(site: Site, agent: Agent) -> None:
+    done = agent.command("stop")
+    assert (done.returncode, "there is nothing to stop" in done.stderr) == (5, True)
+    agent.start()
+    assert eventually(lambda: agent.status().get("connected"))
+    again = agent.command("run", "--background")
+    assert (again.returncode, "runs on" in again.stderr) == (6, True)
+
+    done = agent.command("stop", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert agent.process is not None
+    assert json.loads(done.stdout)["pid"] == agent.process.pid
+    assert agent.process.wait(timeout=20) == 0
+
+
+def test_a_process_that_only_has_the_number_is_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "agent.lock").touch()
+    monkeypatch.setattr(daemonize, "read_status", lambda _: {"pid": os.getpid(), "device": "d-1"})
+    with pytest.raises(errors.AgentStopError, match="is not the agent that works on"):
+        daemonize.stop(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("told", "group", "command"),
+    [
+        ("41", "/system.slice/edge-agent.service/agentd", "systemctl stop edge-agent.service"),
+        ("41", "/user.slice/user-1.slice/user@1.service/app.slice/a.service", "systemctl --user stop a.service"),
+        ("7", "/system.slice/ssh.service", ""),  # started by a shell that a service started
+        ("41", "/", ""),
+    ],
+)
+def test_a_service_is_left_to_systemd(tmp_path: Path, told: str, group: str, command: str) -> None:
+    (tmp_path / "41").mkdir()
+    (tmp_path / "41" / "environ").write_bytes(f"A=b\0SYSTEMD_EXEC_PID={told}\0".encode())
+    (tmp_path / "41" / "cgroup").write_text(f"0::{group}\n")
+    assert daemonize.unit_of(41, tmp_path) == command.split()
+    assert daemonize.unit_of(42, tmp_path) == []

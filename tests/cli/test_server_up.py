@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import socket
 import stat
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import psutil
 import pytest
 
+from edgefleet_cli.admin import device_here
+from edgefleet_cli.admin.data_folder import default_data
+from edgefleet_cli.core.errors import ApiError
+from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_server.process.init import main as initialise
 from tests.broker.pki import Authority
 from tests.cli.conftest import Edgectl
@@ -28,10 +34,19 @@ def folder(edgectl: Edgectl, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(edgectl: Edgectl, folder: Path) -> None:
-    ran = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
+def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(
+    edgectl: Edgectl, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEFLEET_SERVER_DATA", str(folder))
+    ran = edgectl("server", "up", *PORTS, "-o", "json")
     assert ran.code == 0, ran.err
     pid = ran.json["pid"]
+    assert Path(ran.json["data"]) == folder
+    assert Path(ran.json["token"]).read_text().strip()
+    assert Path(ran.json["contexts"]).is_file()
+    assert Path(ran.json["log"]).is_file()
+    assert "stop: `edgectl server down`; `edgectl server up` starts it again" in ran.err
+    assert f"remove: stop it, then `rm -r {folder}`" in ran.err
     assert psutil.pid_exists(pid)
     assert edgectl("whoami", "-o", "json").json["roles"] == ["admin"]
     assert edgectl("device", "list", "-o", "json").json["items"] == []
@@ -46,9 +61,10 @@ def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(edgectl: Edgectl
 
     main = psutil.Process(pid)
     family = [main, *main.children(recursive=True)]
-    assert edgectl("server", "down", "--data", folder).code == 0
+    down = edgectl("server", "down")
+    assert (down.code, f"process {pid}" in down.err) == (0, True)
     assert psutil.wait_procs(family, timeout=10)[1] == []
-    assert edgectl("server", "down", "--data", folder).code == 0
+    assert f"no server runs on {folder}" in edgectl("server", "down").err
 
 
 @pytest.mark.slow
@@ -89,3 +105,52 @@ def test_a_taken_port_is_named(edgectl: Edgectl, folder: Path) -> None:
     assert ran.code != 0
     assert str(port) in ran.err
     assert "in use" in ran.err
+
+
+def test_the_folder_without_a_name_is_the_service_s_or_the_user_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
+    system = tmp_path / "system"
+    assert default_data({}, system) == tmp_path / "share" / "edgefleet" / "server"
+    system.mkdir()
+    assert default_data({}, system) == system
+    assert default_data({"EDGEFLEET_SERVER_DATA": "/srv"}, system) == Path("/srv")
+
+
+@pytest.mark.parametrize("command", ["up", "init"])
+def test_no_keys_are_made_among_other_files_or_where_git_would_commit_them(
+    edgectl: Edgectl, tmp_path: Path, command: str
+) -> None:
+    clone = tmp_path / "clone"
+    (clone / "server" / "edgefleet_server").mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", str(clone)], check=True, capture_output=True)
+    (clone / ".gitignore").write_text("/server/\n")
+    ran = edgectl("server", command, "--data", clone / "server")
+    what, why, step = ran.told()
+    assert (ran.code, "holds other files" in what, "edgefleet_server" in why) == (2, True, True)
+    assert "leave --data out" in step
+    what, why, step = edgectl("server", command, "--data", clone / "mine").told()
+    assert "lies in the git work tree" in what
+    assert "git does not ignore it" in why
+    assert f"add /mine/ to {clone / '.gitignore'}" in step
+    assert not (clone / "mine").exists()
+
+
+def test_a_device_of_another_server_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere:
+        def get(self, path: str, kind: type) -> None:
+            raise ApiError("there is no device d-1", status=404, code="fleet.no_device", request_id="")
+
+    answers = iter([(6, {}), (0, {"device": "d-1"})])
+    monkeypatch.setattr(device_here, "_agent", lambda *_, **__: next(answers))
+    with pytest.raises(device_here.DeviceHereError, match="another server: d-1"):
+        device_here.ensure(cast("ApiClient", Elsewhere()))
+
+
+def test_an_agent_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {"error": {"message": "the port is taken", "next": "free it"}}
+    monkeypatch.setattr(device_here, "_agent", lambda *_, **__: (1, refused))
+    with pytest.raises(device_here.DeviceHereError) as caught:
+        device_here.ensure(cast("ApiClient", None))
+    assert (caught.value.why, caught.value.next_step) == ("the port is taken", "free it")

@@ -58,7 +58,7 @@ def home() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ef-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         yield folder
-        run(folder, "edgectl server down --data server || true")
+        run(folder, "edgectl server down || true")
         for process in psutil.process_iter(["cmdline"]):
             if str(folder) in " ".join(process.info["cmdline"] or ()):
                 process.terminate()
@@ -93,7 +93,7 @@ def test_an_own_model_runs_on_an_own_device_and_goes_back(home: Path) -> None:
     run(home, device)
     run(home, publish)
     assert eventually(lambda: serving(home) == ["mine@1.0.0"], 90 * PATIENCE, 0.5)
-    asked = run(home, "echo '[[1, 2, 3, 4, 5, 6]]' | edge-agent infer mine --lines --state device -o json")
+    asked = run(home, "echo '[[1, 2, 3, 4, 5, 6]]' | edge-agent infer mine --lines -o json")
     assert "scores" in asked
     run(home, back)
     assert eventually(lambda: serving(home) == [], 90 * PATIENCE, 0.5)

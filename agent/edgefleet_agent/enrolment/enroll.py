@@ -24,6 +24,7 @@ import msgspec
 
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.core.durable import encode_record, fsync_dir, write_file
+from edgefleet_agent.enrolment.folder_guard import look, refusal
 from edgefleet_agent.enrolment.server_api import (
     Answer,
     ask,
@@ -39,11 +40,12 @@ from edgefleet_agent.errors import (
     ClaimTokenError,
     EnrollRefusedError,
     EnrollRejectedError,
+    FolderRefusedError,
     PinMismatchError,
     ServerUnreachableError,
 )
 from edgefleet_agent.identity.store import CA_FILE, CERT_FILE, KEY_FILE, RECORD_FILE, ROOT_FILE, Identity
-from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.paths import STATE_NAMES, StatePaths, default_state
 from edgefleet_agent.reporting.device_facts import facts
 from edgefleet_protocol.claim import CLAIM_PREFIX, ClaimToken, decode_claim
 from edgefleet_protocol.digest import parse_sha256, sha256_hex
@@ -83,13 +85,14 @@ def enroll(
     """Make this machine a device of the token's server and return its identity. Blocks on network, disk and people.
 
     profile: sent as a request among the facts; the server decides. waits: called with the key's fingerprint when an operator has to
-    approve it first. Raises ClaimTokenError, AlreadyEnrolledError, ServerUnreachableError, PinMismatchError, EnrollRefusedError,
-    EnrollRejectedError, OSError.
+    approve it first. Raises ClaimTokenError, AlreadyEnrolledError, FolderRefusedError, ServerUnreachableError, PinMismatchError,
+    EnrollRefusedError, EnrollRejectedError, OSError.
     """
     token = parse_claim_token(token_text)
     paths = StatePaths(state)
     if paths.identity.exists():
         raise AlreadyEnrolledError(f"{state} already belongs to a device")
+    _check_folder(state)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     ca_pem = _pinned_ca(token)
     key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
@@ -103,6 +106,12 @@ def enroll(
     identity = _identity(answer, token)
     _store(paths, identity, answer.cert, ca_pem, root)
     return identity
+
+
+def _check_folder(state: Path) -> None:
+    found = refusal(look(state, STATE_NAMES), STATE_NAMES, "--state", default_state())
+    if found is not None:
+        raise FolderRefusedError(f"{found.what}; {found.why}", next_step=found.next_step)
 
 
 def _pinned_ca(token: ClaimToken) -> str:

@@ -30,6 +30,11 @@ def read_status(state: Path) -> dict[str, Any]:
     return data
 
 
+def is_running(state: Path) -> bool:
+    """Say whether an agent works on `state`."""
+    return _is_locked(StatePaths(state).lock)
+
+
 def write_status(path: Path, status: Mapping[str, Any]) -> None:
     """Replace the status. Raises OSError."""
     write_file(path, json.dumps(status, indent=1).encode(), mode=0o644, durable=False)

@@ -13,6 +13,7 @@ from typing import Final
 
 import typer
 
+from edgefleet_cli.admin.data_folder import data_flag
 from edgefleet_cli.core.contexts import Context
 from edgefleet_cli.core.errors import BadAnswerError, CliError, UsageError
 from edgefleet_cli.core.session import Session
@@ -30,13 +31,20 @@ _TAIL_BYTES: Final = 4000
 
 
 class Up(Struct, frozen=True):
-    """A server that runs in the background, and the context that was saved for it."""
+    """A server that runs in the background, and the context that was saved for it.
+
+    token: file of the first admin token. contexts: file in which the context is. device, state: of this machine, "" when it is none.
+    """
 
     url: str
     pid: int
     data: str
     log: str
+    token: str
     context: str
+    contexts: str
+    device: str = ""
+    state: str = ""
 
 
 class Running(Struct, frozen=True):
@@ -126,7 +134,7 @@ def started(session: Session, folder: Path, flags: list[str], ca_file: str | Non
     raise ServerStartError(
         "the server did not get ready",
         why=_last_words(folder / "run" / LOG),
-        next_step=f"`edgectl server check --data {folder}`",
+        next_step=f"`edgectl server check{data_flag(folder)}`",
     )
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.admin import server_up_commands
+from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
@@ -20,8 +21,9 @@ app.command("up")(server_up_commands.up)
 app.command("down")(server_up_commands.down)
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
-DataOption = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder; without it the user's own.")
+]
 Host = Annotated[str | None, typer.Option("--host", help="Address of API and UI; loopback unless behind TLS.")]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")]
 DeviceHost = Annotated[str | None, typer.Option("--device-host", help="Address of the device listener.")]
@@ -51,21 +53,23 @@ LogLevel = Annotated[str | None, typer.Option("--log-level", help="DEBUG, INFO, 
 def init(
     ctx: typer.Context,
     folder: DataArgument = None,
-    data: DataOption = None,
+    data: Data = None,
     public_host: PublicHost = None,
     broker: Broker = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")] = None,
     db: Database = None,
 ) -> None:
-    """Make keys, device CA, TUF repository, database and the first admin token in DIR."""
-    chosen = data if folder is None else folder
-    if chosen is None or (folder is not None and data is not None and folder != data):
+    """Make keys, device CA, TUF repository, database and the first admin token in a new or empty folder."""
+    if folder is not None and data is not None and folder != data:
         raise UsageError(
-            "say one data folder",
-            why="keys, database and blobs are made there",
-            next_step="`edgectl server init --data /var/lib/edgefleet`",
+            "two data folders are named",
+            why=f"{folder} and {data}: keys, database and blobs are made in one",
+            next_step="name one of them, or none for the default",
         )
+    chosen = folder or data or default_data()
     require("fastapi", "server")
+    if not holds_server(chosen):
+        check_new(chosen)
     flags = child_flags(public_host=public_host, broker=broker, tenant=tenant, db=db)
     become(python_module("edgefleet_server.process.init", "--data", str(chosen), *flags))
 
@@ -73,7 +77,7 @@ def init(
 @app.command("start")
 def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
-    data: Data,
+    data: Data = None,
     host: Host = None,
     port: Port = None,
     device_host: DeviceHost = None,
@@ -110,15 +114,16 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     )
     if behind_proxy:
         flags.append("--behind-proxy")
-    become(python_module("edgefleet_server.main", "--data", str(data), *flags))
+    become(python_module("edgefleet_server.main", "--data", str(data or default_data()), *flags))
 
 
 @app.command("check")
-def check(ctx: typer.Context, data: Data, broker: Broker = None) -> None:
+def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
     """Check settings, database, broker and keys, and say what would be used and why."""
     require("fastapi", "server")
     session = Session.of(ctx)
-    command = python_module("edgefleet_server.main", "--data", str(data), "--check", *child_flags(broker=broker))
+    folder = str(data or default_data())
+    command = python_module("edgefleet_server.main", "--data", folder, "--check", *child_flags(broker=broker))
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         raise typer.Exit(done.returncode)

@@ -5,17 +5,23 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgefleet_cli.admin.data_folder import check_new, data_flag, default_data, holds_server
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import child_flags, require
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
     from edgefleet_cli.admin.background_server import Up
+
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder; without it the user's own.")
+]
 
 UP: Sheet[Up] = Sheet(
     "servers",
@@ -28,9 +34,9 @@ UP: Sheet[Up] = Sheet(
 )
 
 
-def up(
+def up(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder; made if need be.")],
+    data: Data = None,
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")
     ] = None,
@@ -43,16 +49,20 @@ def up(
     broker: Annotated[
         str | None, typer.Option("--broker", metavar="B", help="auto, embedded, mosquitto or mqtts://host:port.")
     ] = None,
+    with_device: Annotated[
+        bool, typer.Option("--with-device", help="Make this machine a device of it, too, and run the agent.")
+    ] = False,
     name: Annotated[str, typer.Option("--name", help="Name of the saved context.")] = "local",
 ) -> None:
-    """Run a server in the background and log in at it: makes DIR if it is new, waits until all is ready."""
+    """Run a server in the background and log in at it: makes its data folder if need be, waits until all is ready."""
     from edgefleet_cli.admin import background_server
     from edgefleet_cli.core.transport.reply import reply_of
 
     require("fastapi", "server")
     session = Session.of(ctx)
-    folder = data.resolve()
-    if not (folder / "keys").is_dir():
+    folder = (data or default_data()).resolve()
+    if not holds_server(folder):
+        check_new(folder)
         background_server.make(session, folder, public_host=public_host, broker=broker)
     running = background_server.running_server(folder)
     known = session.contexts.contexts.get(name)
@@ -62,27 +72,51 @@ def up(
     else:
         session.out.note("it runs already")
     background_server.log_in(session, folder, running.api_url, name, known)
+    device, state = _device_here(session, name) if with_device else ("", "")
     made = reply_of(
         background_server.Up(
-            running.api_url, running.pid, str(folder), str(folder / "run" / background_server.LOG), name
+            url=running.api_url,
+            pid=running.pid,
+            data=str(folder),
+            log=str(folder / "run" / background_server.LOG),
+            token=str(folder / "admin.token"),
+            context=name,
+            contexts=str(session.contexts.path.absolute()),
+            device=device,
+            state=state,
         )
     )
     session.out.one(made, UP, lambda _: session.out.fields([(key, str(value)) for key, value in made.raw.items()]))
-    session.out.note(
-        f"next: `edgectl dashboard` for a browser, `edgectl device enroll` for a device; `edgectl server down --data {data}` stops it"
-    )
+    _say_what_next(session, folder, state)
 
 
-def down(
-    ctx: typer.Context, data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")]
-) -> None:
-    """Stop the server of DIR, in order. Devices go on with what they have."""
+def _device_here(session: Session, name: str) -> tuple[str, str]:
+    """Return the device that this machine is, and its state folder. Its agent is enrolled and started if need be."""
+    from edgefleet_cli.admin import device_here
+    from edgefleet_cli.core.transport.api_client import ApiClient
+
+    saved = session.contexts.contexts[name]
+    with ApiClient(saved.server, saved.token, ca_file=saved.ca_file) as server:
+        return device_here.ensure(server)
+
+
+def _say_what_next(session: Session, folder: Path, state: str) -> None:
+    flag, agent = data_flag(folder), "`edge-agent stop` and " if state else ""
+    first = "" if state else ", `edgectl device enroll` for a device"
+    session.out.note(f"next: `edgectl dashboard` for a browser{first}")
+    session.out.note(f"stop: {agent}`edgectl server down{flag}`; `edgectl server up{flag}` starts it again")
+    session.out.note(f"remove: stop it, then `rm -r {shlex.join(filter(None, (str(folder), state)))}`")
+
+
+def down(ctx: typer.Context, data: Data = None) -> None:
+    """Stop the server, in order. Devices go on with what they have."""
     from edgefleet_cli.admin import background_server
 
     session = Session.of(ctx)
-    running = background_server.running_server(data.resolve())
+    folder = (data or default_data()).resolve()
+    running = background_server.running_server(folder)
     if running is None:
-        session.out.note("no server runs on this folder")
+        session.out.note(f"no server runs on {folder}")
         return
-    background_server.stop(session, data, running.pid)
-    session.out.note("the server has stopped")
+    background_server.stop(session, folder, running.pid)
+    session.out.note(f"the server (process {running.pid}) has stopped; its data stays in {folder}")
