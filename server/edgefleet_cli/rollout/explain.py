@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from edgefleet_cli.core import api
 from edgefleet_cli.render.format import moment, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
-from edgefleet_cli.rollout.render import counts_text, device_reason, is_final, state_text
+from edgefleet_cli.rollout.render import counts_text, device_reason, is_final, reason_text, state_text
 from edgefleet_cli.rollout.stage_tree import metric_text
 
 WAITING_LIMIT = 2000
@@ -132,7 +132,7 @@ def _why(device: api.rollout.RolloutDevice, stage: api.rollout.Stage | None, now
     state = device.state
     if state == "healthy":
         ends = _soak_ends(device, stage, now)
-        return ("healthy, but not for as long as its soak", ends) if ends else ("", "")
+        return ("healthy and soaking", ends) if ends else ("", "")
     if state not in _WHY or (state == "eligible" and not _is_open(device, stage)):
         return "", ""
     shown = device_reason(device)
@@ -166,7 +166,7 @@ def show_explanation(
         [
             ("rollout", f"{text(rollout.id)}  {text(rollout.release)}"),
             ("state", state_text(rollout)),
-            ("reason", text(rollout.reason)),
+            ("reason", text(reason_text(rollout))),
             ("devices", counts_text(rollout.counts)),
         ]
     )

@@ -39,6 +39,8 @@ def exit_code(rollout: api.rollout.Rollout) -> int:
 def state_text(rollout: api.rollout.Rollout) -> str:
     """Return the state, with what qualifies it."""
     state = text(rollout.state)
+    if rollout.stopped_by:
+        return f"{state} by {rollout.stopped_by}"
     return f"{state}, partial" if rollout.is_partial else state
 
 
@@ -78,7 +80,7 @@ def rollout_sheet(now: datetime) -> Sheet[api.rollout.Rollout]:
             Column("stage", _current_stage),
             Column("devices", lambda r: counts_text(r.counts)),
             Column("age", lambda r: age(r.started_at or r.created_at, now), right=True),
-            Column("reason", lambda r: text(r.reason)),
+            Column("reason", lambda r: text(reason_text(r))),
             Column("name", lambda r: text(r.name), wide=True),
             Column("selector", lambda r: text(r.selector), wide=True),
             Column("started", lambda r: moment(r.started_at), wide=True),
@@ -113,10 +115,16 @@ HISTORY: Sheet[api.rollout.Rollout] = Sheet(
 )
 
 
+def reason_text(rollout: api.rollout.Rollout) -> str:
+    """Return why a rollout stands where it stands; of one that runs, what it does and when it decides next."""
+    next_at = rollout.outlook.next_decision_at if rollout.outlook is not None else None
+    return f"{rollout.reason}, next decision {moment(next_at)}" if next_at else rollout.reason
+
+
 def status_line(rollout: api.rollout.Rollout) -> str:
     """Return `r-7 digits@1.1.0 running, stage canary: 1 of 2 healthy; reason`."""
     stage = f", stage {text(_current_stage(rollout))}" if not is_final(rollout) and rollout.stage else ""
-    reason = f"; {rollout.reason}" if rollout.reason else ""
+    reason = f"; {reason_text(rollout)}" if rollout.reason else ""
     head = f"{text(rollout.id)} {text(rollout.release)} {state_text(rollout)}{stage}"
     return f"{head}: {counts_text(rollout.counts)}{reason}"
 
@@ -145,7 +153,7 @@ def device_sheet() -> Sheet[api.rollout.RolloutDevice]:
             Column("running", lambda d: text(d.running)),
             Column("reason", _reason_or_wait),
             Column("waits for", device_wait, wide=True),
-            Column("moved by", lambda d: text(d.moves), wide=True),
+            Column("next", lambda d: text(d.next), wide=True),
             Column("retries", lambda d: text(d.retries), wide=True, right=True),
             Column("phase", lambda d: text(d.phase), wide=True),
             Column("attempt", lambda d: text(d.attempt), wide=True, right=True),
@@ -183,7 +191,7 @@ def show_head(out: Output, rollout: api.rollout.Rollout, now: datetime) -> None:
             ("release", text(rollout.release)),
             ("selector", text(rollout.selector or "all devices")),
             ("state", state_text(rollout)),
-            ("reason", text(rollout.reason)),
+            ("reason", text(reason_text(rollout))),
             ("brake", "on: devices that have not switched stop" if rollout.is_braked else ""),
             ("devices", counts_text(rollout.counts)),
             ("all strata", _pooled(rollout.pooled)),
@@ -248,8 +256,8 @@ def device_wait(device: api.rollout.RolloutDevice) -> str:
 
 
 def _wait(wait: api.rollout.Wait) -> str:
-    until = f" at {moment(wait.until)}" if wait.until else ""
-    return f"{text(wait.count)} waiting: {text(wait.reason)}; moved by: {text(wait.moves)}{until}"
+    when = f" {wait.at} {moment(wait.until)}" if wait.at and wait.until else ""
+    return f"{wait.text}. Next: {wait.next}{when}" if wait.next else f"{wait.text}{when}"
 
 
 def _rate(rate: api.rollout.Rate) -> str:

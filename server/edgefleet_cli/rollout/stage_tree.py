@@ -13,16 +13,24 @@ from edgefleet_cli.core import api
 from edgefleet_cli.render.format import counted, duration, text, until_s
 from edgefleet_cli.render.output import visible
 from edgefleet_cli.render.sparkline import bar
-from edgefleet_cli.rollout.render import WAITS_FOR_A_PERSON, counts_text, next_steps, stage_lines, state_text
+from edgefleet_cli.rollout.render import (
+    WAITS_FOR_A_PERSON,
+    counts_text,
+    next_steps,
+    reason_text,
+    stage_lines,
+    state_text,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.text import Text
     from rich.tree import Tree
 
-_MARKS = {"passed": "✓", "failed": "✗", "held": "‖", "skipped": "–", "pending": "○"}
+STOPPED = "stopped"
+_MARKS = {"passed": "✓", "failed": "✗", "held": "‖", "skipped": "–", "pending": "○", STOPPED: "‖"}
 _RUNNING_MARK = "●"
-_STYLES = {"passed": "green", "failed": "red", "held": "yellow", "skipped": "dim", "pending": "dim"}
+_STYLES = {"passed": "green", "failed": "red", "held": "yellow", "skipped": "dim", "pending": "dim", STOPPED: "yellow"}
 _UNOPENED = frozenset({"pending", "skipped"})
 _QUIET_STAGES = frozenset({"passed", "pending", "skipped"})
 _DEFAULT_ALPHA = {"alpha_abort": 0.01, "alpha_promote": 0.05}
@@ -55,8 +63,8 @@ def live_view(rollout: api.rollout.Rollout, now: datetime, *, is_compact: bool =
     from rich.console import Group
     from rich.text import Text
 
-    has_more = rollout.reason and rollout.state != "running"
-    words = [f"{text(rollout.id)}: {rollout.reason}" if has_more else ""]
+    has_more = bool(rollout.reason)
+    words = [f"{text(rollout.id)}: {reason_text(rollout)}" if has_more else ""]
     if rollout.state in WAITS_FOR_A_PERSON:
         words.append(f"next: {next_steps(rollout)}")
     return Group(
@@ -65,7 +73,7 @@ def live_view(rollout: api.rollout.Rollout, now: datetime, *, is_compact: bool =
 
 
 def _stage_label(stage: api.rollout.Stage) -> Text:
-    state = text(stage.state)
+    state = _ended_as(stage)
     counts = counts_text(stage.counts)
     shown = _line(
         f"{_mark(state)} {text(stage.name)}: {_with_strength(state, stage)}",
@@ -79,7 +87,7 @@ def _stage_label(stage: api.rollout.Stage) -> Text:
 
 
 def _cell_label(cell: api.rollout.Stratum, rollout: api.rollout.Rollout, now: datetime) -> Text:
-    state = text(cell.state)
+    state = _ended_as(cell)
     name = f"{_mark(state)} {text(cell.stratum)}: {_with_strength(state, cell)}"
     if state in _UNOPENED:
         shown = _line(name, counted(cell.population, "device") if cell.population else "", _rule(cell))
@@ -109,6 +117,12 @@ def _why(cell: api.rollout.Stratum) -> str:
     if not bound or bound in reason:
         return reason
     return bound if reason in bound else f"{reason}; {bound}"
+
+
+def _ended_as(entry: api.rollout.Stage | api.rollout.Stratum) -> str:
+    """Return the state of a stage; one that a person ended without a failure has not failed."""
+    by_hand = entry.stopped_by and entry.state == "failed" and not entry.counts.failed
+    return f"{STOPPED} by {entry.stopped_by}" if by_hand else text(entry.state)
 
 
 def _with_strength(state: str, entry: api.rollout.Stage | api.rollout.Stratum) -> str:
@@ -149,7 +163,7 @@ def _short(value: float) -> str:
 
 
 def _mark(state: str) -> str:
-    return _MARKS.get(state, _RUNNING_MARK)
+    return _MARKS.get(state.partition(" ")[0], _RUNNING_MARK)
 
 
 def _line(*words: str) -> str:
@@ -161,7 +175,7 @@ def _label(lines: list[str], state: str) -> Text:
     from rich.text import Text
 
     first, *others = [visible(" ".join(line.split())) for line in lines if line]
-    label = Text(first, style=_STYLES.get(state, "cyan"))
+    label = Text(first, style=_STYLES.get(state.partition(" ")[0], "cyan"))
     for line in others:
         label.append("\n" + line, style="none")
     return label

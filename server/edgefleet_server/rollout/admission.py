@@ -293,7 +293,7 @@ class AdmissionControl:
         if a.retry_at is not None and a.retry_at > self._now:
             return Wait(RETRY, a.reason or "waits before it is offered again", "time", a.retry_at)
         if self._spec.recalls and a.device not in self._snapshot.pace.where:
-            return Wait(NEW, "belongs to the rollout since this moment", "the next look, in seconds", self._now)
+            return Wait(NEW, "has just joined the rollout", "time: the engine checks every 2 s", self._now)
         stands = self._opening(a)
         if stands.is_unknown:
             return self._no_zone(a)
@@ -308,7 +308,7 @@ class AdmissionControl:
             return Wait(
                 AWAY,
                 f"{since}; with limits, only devices that are there are offered a download",
-                f"it comes back; else it counts as {policy.count} then",
+                f"its return, or it counts as {policy.count}",
                 begins + policy.after,
             )
         return None

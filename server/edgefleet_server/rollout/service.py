@@ -200,7 +200,7 @@ class RolloutService:
         session.add(row)
         session.flush()
         events = []
-        start = [] if behind else [(RolloutEvent.START, "its spec has no error")]
+        start = [] if behind else [(RolloutEvent.START, "started: its spec is valid")]
         waits = f"waits until {', '.join(behind)} has ended" if behind else "created"
         for event, reason in ((RolloutEvent.VALIDATE, waits), *start):
             before = RolloutState(row.state)

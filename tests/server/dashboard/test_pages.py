@@ -121,7 +121,7 @@ def test_a_device_that_does_not_run_what_it_should_says_why(story: tuple[Fleet, 
     away = next(one.id for one in fleet.parts.fleet.devices.select("status=offline"))
     told = part_of(fleet.browser(Role.VIEWER).get(f"/devices/{away}").text, "head")
     assert "digits@1.1.0 is wanted, digits@1.0.0 runs: it is offline and was last seen" in told
-    assert "it learns of the wish when it connects." in told
+    assert "it gets its document when it connects." in told
 
 
 @pytest.mark.parametrize(

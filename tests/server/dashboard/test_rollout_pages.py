@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.core.filters import assignment
 from edgefleet_server.dashboard.rollouts.views import failure_groups
 from edgefleet_server.rollout.status.failures import FailedDevice
 from tests.server.dashboard.fleet import LITERT, ORT, STAGES, Device, Fleet, follow, staged
@@ -55,7 +57,10 @@ def test_the_list_says_where_each_stands_and_what_would_move_it(story: tuple[Fle
     told = part_of(browser.get("/rollouts").text, "rollouts")
     assert told.startswith("2 rollouts, newest first")
     assert told.index(bad) < told.index(good)
-    assert "1 waiting: was told to go back and has not confirmed it. Moved by: its report; else it is named" in told
+    assert (
+        "1 device was told to go back, not confirmed yet. Next: its confirmation, or it is listed as not back at 2026-"
+        in told
+    )
     assert "New rollout" not in browser.get("/rollouts").text
     assert f'href="{NEW}"' in fleet.browser(Role.OPERATOR).get("/rollouts").text
 
@@ -223,6 +228,73 @@ def test_resume_promote_and_abort_do_what_their_button_says(fleet: Fleet) -> Non
     assert state_of(fleet, rollout) == "cancelled"
 
 
+def test_a_running_rollout_says_what_it_does_and_when_it_decides_next(fleet: Fleet) -> None:
+    devices = small(fleet)
+    canary = {**STAGES[0], "soak": "10m"}
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=[canary, *STAGES[1:]])
+    browser, path = fleet.browser(Role.OPERATOR), f"/rollouts/{rollout}"
+
+    def head() -> str:
+        fleet.tick(seconds=2)
+        return part_of(browser.get(path).text, "head")
+
+    assert "running Waiting for the first devices What it waits for" in head()
+    assert "2 devices have not accepted its offer yet. Next: its report, or it counts as unreachable at 2026-" in head()
+    for device in fleet.offered(rollout, devices):
+        device.report(Phase.DOWNLOADING)
+        device.report(Phase.PROBATION)
+    fleet.tick(seconds=2)
+    fleet.tick(minutes=3)
+    told = head()
+    assert "Installing: 0 of 2 healthy, 2 on probation" in told
+    assert (
+        "2 devices are on probation for 3 min: passes after 500 answers or 30 min, unless set otherwise there" in told
+    )
+    for device in fleet.offered(rollout, devices):
+        device.report(Phase.COMMITTED)
+    told = head()
+    soaks = fleet.parts.rollout.reader.rollout(rollout).outlook
+    assert soaks is not None
+    assert (soaks.phase, soaks.healthy, soaks.of, soaks.failed) == ("soaking", 2, 2, 0)
+    assert f"Soaking: 2 of 2 healthy, next decision {soaks.next_decision_at:%Y-%m-%d %H:%M:%S} UTC" in told
+    assert "2 devices are healthy and soaking until 2026-" in told
+    for page in ("/", "/rollouts"):
+        assert "Soaking: 2 of 2 healthy, next decision 2026-" in text_of(browser.get(page).text)
+
+
+def test_a_stage_that_a_person_stopped_is_not_called_failed_and_one_that_passed_is_full(fleet: Fleet) -> None:
+    devices = small(fleet, 8)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    browser, path = fleet.browser(Role.OPERATOR), f"/rollouts/{rollout}"
+    follow(fleet, devices)
+    fleet.tick(seconds=40)
+    follow(fleet, devices)
+    page = browser.get(path).text
+    assert "canary passed 2 per stratum" in part_of(page, "stages")
+    assert "passed: 2 of 2 healthy" in part_of(page, "stages")
+    assert '<rect class="b-healthy" x="0" y="0" width="100.0" height="8"/>' in page.partition('id="stage-0"')[2][:900]
+    send(browser, form(page, "/do/abort_rollout", body__rollback="true"), {"confirm": "digits@1.1.0"})
+    for _ in range(3):
+        follow(fleet, devices)
+    page = browser.get(path).text
+    assert "rolled back by test" in part_of(page, "head")
+    assert "half stopped by test" in part_of(page, "stages")
+    assert '<span class="state bad">' not in page.partition('id="stages"')[2].partition('id="rollout-devices"')[0]
+    for where in ("/", "/rollouts"):
+        assert "half stopped by test" in text_of(browser.get(where).text)
+        assert "failed" not in part_of(browser.get(where).text, "rollouts")
+
+
+def test_a_device_that_ran_it_well_says_what_it_runs_now(story: tuple[Fleet, str, str]) -> None:
+    fleet, good, _bad = story
+    device = next(one for one in fleet.parts.rollout.reader.devices(good) if one.state == "healthy")
+    assert assignment(device, "digits@1.1.0") == "runs it"
+    assert assignment(replace(device, running="digits@1.0.0"), "digits@1.1.0") == "ran it well; runs digits@1.0.0 now"
+    assert assignment(replace(device, running=""), "digits@1.1.0").startswith(
+        "ran it well; runs nothing of this model now"
+    )
+
+
 def test_a_stage_that_has_not_opened_is_left_out_from_the_page(fleet: Fleet) -> None:
     small(fleet)
     sizes = {"first": 50, "second": 75, "last": 100}
@@ -312,7 +384,9 @@ def test_a_denial_needs_a_reason_and_takes_back(fleet: Fleet) -> None:
     assert "denied by test: not on Fridays" in part_of(approver.get(path).text, "stages")
     assert [one.state for one in fleet.parts.rollout.reader.rollout(rollout).stages] == ["passed", "failed"]
     assert {one.is_back for one in fleet.parts.rollout.reader.devices(rollout)} == {False}
-    assert "waiting: was told to go back" in part_of(approver.get(path).text, "head")
+    head = part_of(approver.get(path).text, "head")
+    assert "Rolling back: 2 not confirmed yet" in head
+    assert "2 devices were told to go back, not confirmed yet" in head
 
 
 # ---- one rollout

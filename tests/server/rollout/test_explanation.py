@@ -103,11 +103,15 @@ def test_the_first_thing_that_is_in_the_way_is_told(changes: dict[str, Any], why
 
 def test_what_an_open_rollout_says_comes_after_it() -> None:
     lagging = device({"sha256": OLD}, reported_gen=6, labels={"edgefleet/pinned": "rig"})
-    waiting = replace(LINE, waits_for="its window", moves="the window opens")
+    waiting = replace(LINE, waits_for="its window", moves="the window opens", next="the window opens")
     told = explain(lagging, {"digits": Place("r-1", False, waiting)}, NOON)
     (row,) = told.items
     assert "in r-1 it is eligible, waits for its window" in row.why
     assert (row.next, row.rollout, told.pinned) == ("the window opens", "r-1", "rig")
+    soaking = replace(LINE, state="healthy", waits_for="is healthy and soaking", moves="time")
+    (row,) = explain(lagging, {"digits": Place("r-1", False, soaking)}, NOON).items
+    assert "in r-1 it is healthy, it is healthy and soaking" in row.why
+    assert row.next == "nothing: it goes on by itself"
     bad = Place("r-2", True, replace(LINE, state="healthy"))
     (row,) = explain(device(), {"digits": bad}, NOON).items
     assert row.why == "it runs as it should; in r-2, which turned out bad after it had finished, it is healthy"

@@ -83,6 +83,15 @@ class Metric(Struct, frozen=True):
     verdict: str = ""
 
 
+class Outlook(Struct, frozen=True):
+    failed: int = 0
+    healthy: int = 0
+    next_decision_at: str | None = None
+    of: int = 0
+    phase: str = ""
+    text: str = ""
+
+
 class StratumCost(Struct, frozen=True):
     bytes: int = 0
     downloads: int = 0
@@ -176,6 +185,7 @@ class RetryIn(Body, frozen=True, kw_only=True):
 
 
 class RolloutDevice(Struct, frozen=True):
+    at: str = ""
     attempt: int = 0
     deadline: str | None = None
     device: str = ""
@@ -185,6 +195,7 @@ class RolloutDevice(Struct, frozen=True):
     failed_before: str = ""
     is_joiner: bool = False
     moves: str = ""
+    next: str = ""
     offered_at: str | None = None
     online: str = ""
     phase: str | None = None
@@ -215,16 +226,20 @@ class Stratum(Struct, frozen=True):
     rule: str = ""
     soak_until: str | None = None
     state: str = ""
+    stopped_by: str = ""
     stratum: str = ""
     strength: str | None = None
     verdict: str | None = None
 
 
 class Wait(Struct, frozen=True):
+    at: str = ""
     code: str = ""
     count: int = 0
     moves: str = ""
+    next: str = ""
     reason: str = ""
+    text: str = ""
     until: str | None = None
 
 
@@ -240,6 +255,7 @@ class Stage(Struct, frozen=True):
     size_text: str = ""
     soak_s: float = 0.0
     state: str = ""
+    stopped_by: str = ""
     strata: tuple[Stratum, ...] = ()
     strength: str | None = None
     verdict: str | None = None
@@ -258,6 +274,7 @@ class Rollout(Struct, frozen=True):
     is_partial: bool = False
     model: str = ""
     name: str = ""
+    outlook: Outlook | None = None
     pooled: Pooled = Pooled()
     reason: str = ""
     release: str = ""
@@ -267,6 +284,7 @@ class Rollout(Struct, frozen=True):
     stages: tuple[Stage, ...] = ()
     started_at: str | None = None
     state: str = ""
+    stopped_by: str = ""
     version: str = ""
     waits: tuple[Wait, ...] = ()
 

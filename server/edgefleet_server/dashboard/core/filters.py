@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from edgefleet_server.rollout.status.devices import RolloutDevice
+from edgefleet_server.rollout.status.model import of_device
 
 NOTHING: Final = "–"
 
@@ -161,10 +162,12 @@ def evidence(value: Any) -> str:
     return NOTHING if value in (None, "") else str(value)
 
 
-def assignment(device: RolloutDevice) -> str:
-    """Return what one device of a rollout is doing, in words: its state, what makes it special, and the reason given."""
+def assignment(device: RolloutDevice, release: str) -> str:
+    """Return what one device of a rollout of `release` is doing: its state, what makes it special, and the reason given."""
     is_away = device.online == "offline"
     state = _ASSIGNMENTS.get(device.state, label(device.state))
+    if device.state == "healthy" and device.running != release:
+        state = f"ran it well; runs {device.running or 'nothing of this model'} now"
     if device.state == "offered" and is_away:
         state = "offline; gets the release when it connects"
     notes = [state]
@@ -176,6 +179,12 @@ def assignment(device: RolloutDevice) -> str:
         notes.append("offline now")
     text = "; ".join(notes)
     return f"{text} – {device.reason}" if device.reason else text
+
+
+def wait_text(device: RolloutDevice) -> str:
+    """Return what a device of a rollout waits for, as the beginning of a sentence."""
+    text = of_device(device.waits_for)
+    return text[:1].upper() + text[1:]
 
 
 WIDTH: Final = 72

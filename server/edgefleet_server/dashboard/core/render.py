@@ -58,6 +58,7 @@ def environment() -> Environment:
         filters.figure,
         filters.assignment,
         filters.trend_line,
+        filters.wait_text,
         filters.epoch,
         qr,
     ):

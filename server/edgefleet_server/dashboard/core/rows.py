@@ -7,7 +7,9 @@ from typing import Final
 
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, Refusal, ReportedModel, release_of
-from edgefleet_server.rollout.status.reader import RolloutView, StageView
+from edgefleet_server.rollout.model import StageState
+from edgefleet_server.rollout.status.outlook import OutlookView
+from edgefleet_server.rollout.status.reader import RolloutView, StageView, StratumView
 from edgefleet_server.rollout.status.summary import CountsView
 
 PAGE_DEVICES: Final = 50
@@ -55,7 +57,10 @@ class EventLine:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Devices of a stage or stratum: healthy + failed + pending + taken back = exposed, out of `population`."""
+    """Devices of a stage or stratum: healthy + failed + pending + taken back = exposed, out of `population`.
+
+    has_passed: the stage is over and good, and its bar is full.
+    """
 
     population: int
     exposed: int
@@ -63,13 +68,14 @@ class Bar:
     failed: int
     pending: int
     taken_back: int
+    has_passed: bool = False
 
     @classmethod
-    def of(cls, counts: CountsView, population: int) -> "Bar":
+    def of(cls, counts: CountsView, population: int, *, has_passed: bool = False) -> "Bar":
         """Return the bar of counts. Devices that left the stratum still count as exposed."""
         taken_back = counts.exposed - counts.healthy - counts.failed - counts.pending
-        whole = max(population, counts.exposed)
-        return cls(whole, counts.exposed, counts.healthy, counts.failed, counts.pending, taken_back)
+        whole = counts.exposed if has_passed else max(population, counts.exposed)
+        return cls(whole, counts.exposed, counts.healthy, counts.failed, counts.pending, taken_back, has_passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,13 @@ class StageLine:
     name: str
     state: str
     bar: Bar
+    counts: CountsView
+    stopped_by: str
+
+    @classmethod
+    def of(cls, stage: StageView) -> "StageLine":
+        """Return a stage as a line."""
+        return cls(stage.name, stage.state, bar_of(stage), stage.counts, stage.stopped_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,9 @@ class RolloutLine:
     reason: str
     created_at: datetime
     stages: Sequence[StageLine]
+    counts: CountsView
+    outlook: OutlookView | None
+    stopped_by: str
 
 
 def device_line(device: DeviceView) -> DeviceLine:
@@ -153,7 +169,7 @@ def _trouble(reported: ReportedModel | None) -> str:
 
 def rollout_line(rollout: RolloutView) -> RolloutLine:
     """Return a rollout as a row."""
-    stages = [StageLine(stage.name, stage.state, bar_of(stage)) for stage in rollout.stages]
+    stages = [StageLine.of(stage) for stage in rollout.stages]
     return RolloutLine(
         id=rollout.id,
         name=rollout.name,
@@ -166,11 +182,22 @@ def rollout_line(rollout: RolloutView) -> RolloutLine:
         reason=rollout.reason,
         created_at=rollout.created_at,
         stages=stages,
+        counts=rollout.counts,
+        outlook=rollout.outlook,
+        stopped_by=rollout.stopped_by,
     )
 
 
 def bar_of(stage: StageView) -> Bar:
     """Return the bar over all strata: of a stage and those before it, as its strata count."""
-    bars = [Bar.of(one.counts, one.population) for one in stage.strata]
-    sums = {name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__}
-    return Bar(**sums)
+    has_passed = stage.state == StageState.PASSED
+    bars = [stratum_bar(one, has_passed=has_passed) for one in stage.strata]
+    sums = {name: sum(getattr(bar, name) for bar in bars) for name in Bar.__slots__ if name != "has_passed"}
+    return Bar(**sums, has_passed=has_passed)
+
+
+def stratum_bar(one: StratumView, *, has_passed: bool | None = None) -> Bar:
+    """Return the bar of a stratum: of the devices that its stage is for, once that has opened, and of all that it has before."""
+    counts, is_over = one.counts, one.state == StageState.PASSED if has_passed is None else has_passed
+    mine = counts.members if one.opened_at is not None and counts.members else one.population
+    return Bar.of(counts, mine, has_passed=is_over)

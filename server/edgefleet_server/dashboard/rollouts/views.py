@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edgefleet_server.dashboard.core.rows import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line
+from edgefleet_server.dashboard.core.rows import ACTIVE, Bar, EventLine, StageLine, bar_of, event_line, stratum_bar
 from edgefleet_server.dashboard.rollouts.draft import OWN, command_of, strategy_of, yaml_of
 from edgefleet_server.dashboard.rollouts.gauges import Interval, evidence_share, interval
 from edgefleet_server.db.keyset import PageRequest, cut_page
@@ -255,7 +255,7 @@ class RolloutPages:
 
 def _line(rollout: RolloutView) -> RolloutLine:
     is_active = rollout.state in ACTIVE
-    stages = [StageLine(one.name, one.state, bar_of(one)) for one in rollout.stages]
+    stages = [StageLine.of(one) for one in rollout.stages]
     return RolloutLine(rollout, is_active, stages, rollout.waits if is_active else ())
 
 
@@ -282,7 +282,7 @@ def _cell_line(one: StratumView, gate: Mapping[str, float], answers: Sequence[Ga
     wants_evidence = one.rule == "evidence" and one.e_promote is not None
     return CellLine(
         stratum=one,
-        bar=Bar.of(one.counts, one.population),
+        bar=stratum_bar(one),
         stop=stop,
         promote=_meter(one.e_promote or 0.0, 1 / gate["alpha_promote"]) if wants_evidence else None,
         metrics=[(metric, metric_picture(metric)) for metric in one.quality],

@@ -33,6 +33,7 @@ from edgefleet_server.rollout.state_machines import (
     moved,
 )
 
+ABORTED: Final = "aborted"
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _STARTED: Final = CELL_OPEN | {StageState.HELD}
@@ -147,12 +148,12 @@ def resume(plan: PlanBuilder, reason: str) -> None:
 def abort(plan: PlanBuilder, reason: str, *, rollback: bool) -> None:
     """End the rollout at a person's word."""
     if not rollback:
-        leave(plan, "aborted", reason, RolloutEvent.CANCEL, _E.CANCEL)
+        leave(plan, ABORTED, reason, RolloutEvent.CANCEL, _E.CANCEL)
         return
     for run in list(plan.stage_runs.values()):
         if run.state in _STARTED:
-            stages.fail(plan, run, "aborted", reason)
-    plan.move_rollout(RolloutEvent.ROLL_BACK, "aborted", reason)
+            stages.fail(plan, run, ABORTED, reason)
+    plan.move_rollout(RolloutEvent.ROLL_BACK, ABORTED, reason)
 
 
 def leave(plan: PlanBuilder, word: str, reason: str, event: RolloutEvent, outcome: AssignmentEvent) -> None:

@@ -34,6 +34,13 @@ SPREAD: Final = "spread"
 TURN: Final = "turn"
 
 _S: Final = AssignmentState
+_DOING: Final = {
+    _S.ACKED: "about to download",
+    _S.DOWNLOADING: "downloading the bundle",
+    _S.STAGED: "checking the bundle",
+    _S.PARITY_OK: "warming up the new version",
+    _S.APPLYING: "switching to the new version",
+}
 _REPORT: Final = "blockers.report"
 _UNJUDGED: Final = (StageState.SOAKING, StageState.JUDGING)
 _STAGES_MOVE: Final = frozenset({RolloutState.RUNNING, RolloutState.AWAITING_APPROVAL, RolloutState.PAUSED})
@@ -79,7 +86,7 @@ def of_rollout(plan: PlanBuilder, lots: Iterable[Lot]) -> list[Blocked]:
 def _next_pass(snapshot: Snapshot) -> Wait:
     """Return what a rollout waits for in which nothing waits: the engine opens, judges or ends it when it looks."""
     reason = snapshot.reason or "the engine is about to look at it"
-    return Wait(TURN, reason, "time: the engine looks every 2 s, and when devices that match appear")
+    return Wait(TURN, reason, "time: the engine checks every 2 s, and when matching devices appear")
 
 
 def _asked_for(snapshot: Snapshot, asked: Sequence[StageRun], reason: str, stage: int | None = None) -> Blocked:
@@ -129,7 +136,7 @@ def _verdict_of(snapshot: Snapshot, run: StageRun, stage: int | None = None) -> 
     """Return what a stage waits for whose devices wait for nothing: its verdict."""
     policy = snapshot.spec.on_inconclusive
     until = None if run.counts_from is None else run.counts_from + policy.after
-    moves = f"more devices, or `edgectl rollout promote {snapshot.id} --reason R`; else {policy.do} then"
+    moves = f"more devices, or `edgectl rollout promote {snapshot.id} --reason R`; otherwise {policy.do}"
     wait = Wait(run.code or run.state.value, f"{run.stratum}: {run.reason}", moves, until)
     return Blocked(wait, run.stratum, stage, state=run.state)
 
@@ -148,20 +155,36 @@ def _under_way(snapshot: Snapshot, a: Assignment, now: datetime, spans: Mapping[
     if completion.owes_confirmation(a):
         return completion.confirmation(snapshot, a)
     if a.state is _S.OFFERED:
-        return Wait(ACK, "has not taken its offer up", "its report; else it is unreachable then", a.deadline)
+        return Wait(ACK, "has not accepted its offer yet", "its report, or it counts as unreachable", a.deadline)
     if a.state is _S.VERIFYING:
-        return Wait(PROBATION, "is on probation", "its report; when it falls silent it is lost", a.deadline)
+        return _probation(a, now)
     if a.state is _S.ACKED and not a.error_class and (wait := _spread(a, spans.get(a.stage, 0), now)):
         return wait
     if a.state in IN_FLIGHT:
         trouble = f", {a.error_class}: {a.reason}" if a.error_class else ""
         ends = "failed" if a.error_class else "lost"
-        return Wait(DEVICE, f"is at {a.state}{trouble}", f"its report; else it is {ends} then", a.deadline)
+        return Wait(DEVICE, f"is {_DOING[a.state]}{trouble}", f"its report, or it counts as {ends}", a.deadline)
     if a.state is _S.HEALTHY and (end := soak_end(snapshot, a, now)) > now:
-        return Wait(SOAK, "is healthy and in its soak", "time", end)
+        return Wait(SOAK, "is healthy and soaking", "time", end)
     if a.state is _S.UNREACHABLE:
-        return Wait(RETURN, a.reason or "is out of reach", "it comes back: then it joins")
+        return Wait(RETURN, a.reason or "is out of reach", "its return: then it joins")
     return None
+
+
+def _probation(a: Assignment, now: datetime) -> Wait:
+    """Return what a device on trial waits for. How much is enough is set on the device (`probation_inferences`, `probation_s`)."""
+    since = "" if a.switched_at is None else f" for {_rough(now - a.switched_at)}"
+    reason = f"is on probation{since}: passes after 500 answers or 30 min, unless set otherwise there"
+    return Wait(PROBATION, reason, "its report, or it counts as lost if it goes silent", a.deadline)
+
+
+def _rough(length: timedelta) -> str:
+    """Return a length in its largest whole unit."""
+    seconds = max(0, int(length.total_seconds()))
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def _spread(a: Assignment, within_s: int, now: datetime) -> Wait | None:

@@ -117,8 +117,8 @@ def _admit(plan: PlanBuilder, a: Assignment, run: StageRun) -> Wait | None:
 
 
 def _turn(plan: PlanBuilder, late: str) -> Wait:
-    reason = f"is offered the release at the next look{late}"
-    return Wait(TURN, reason, "time: the engine looks every 2 s", plan.now)
+    reason = f"is offered the release at the next check{late}"
+    return Wait(TURN, reason, "time: the engine checks every 2 s", plan.now)
 
 
 def _by_code(run: StageRun, held: Iterable[tuple[Wait, int]]) -> list[Blocked]:
@@ -166,7 +166,7 @@ def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> dict[DeviceId, Wait]:
         wait = _STAGE_CLOSED if run is None else _failing_early(plan, run) or _admit(plan, a, run)
         if wait is None:
             offered += 1
-            wait = _turn(plan, f"; a look offers {most} at most" if offered > most else "")
+            wait = _turn(plan, f"; one check offers {most} at most" if offered > most else "")
         found[a.device] = wait
     ahead = next((device for device, wait in found.items() if wait.code == TURN), None)
     return {one: found[one] for one in sorted(found, key=lambda one: (one != ahead, one))}

@@ -15,6 +15,7 @@ from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.rollout.model import Assignment, Wait
 from edgefleet_server.rollout.planner import tick
 from edgefleet_server.rollout.spec.model import profile_of
+from edgefleet_server.rollout.status.model import next_of
 from edgefleet_server.rollout.status.summary import RolloutSummary
 
 
@@ -23,7 +24,8 @@ class RolloutDevice:
     """One device of a rollout. running: release that it reports; phase: its own word; reason: why it stands where it stands.
 
     failed_before: class of a failure after which a person had it tried again; it stays evidence whatever `state` is now.
-    waits_for, moves, until: why it does not get on now, what would move it, and when that is, where it is known.
+    waits_for, moves, until: why it does not get on now, what would move it, and when that is, where it is known; next, at: as in
+    `WaitView`.
     """
 
     device: str
@@ -50,6 +52,8 @@ class RolloutDevice:
     waits_for: str = ""
     moves: str = ""
     until: datetime | None = None
+    next: str = ""
+    at: str = ""
 
 
 def device_lines(
@@ -66,6 +70,7 @@ def device_lines(
     found = []
     for one in chosen:
         report, wait = reported.get(one.device), waits.get(one.device)
+        next_step, at = ("", "") if wait is None else next_of(wait.moves)
         parts = report.active_target.split("/") if report is not None else []
         found.append(
             RolloutDevice(
@@ -93,6 +98,8 @@ def device_lines(
                 waits_for=_waits_for(wait, report),
                 moves="" if wait is None else wait.moves,
                 until=None if wait is None else wait.until,
+                next=next_step,
+                at=at,
             )
         )
     return found

@@ -14,6 +14,7 @@ from edgefleet_protocol.messages import CHILD_DIED_CODE, SPREAD_CODE
 from edgefleet_server.fleet.inventory.views import DesiredModel, DeviceView, ReportedModel
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.rollout.status.devices import RolloutDevice
+from edgefleet_server.rollout.status.model import of_device
 
 _COMMITTED: Final = "committed"
 _UNDER_WAY: Final[Mapping[str, str]] = {
@@ -23,7 +24,7 @@ _UNDER_WAY: Final[Mapping[str, str]] = {
     "golden": "it answers the golden inputs",
     "warming": "the new version warms up beside the old one",
     "switching": "it switches to the new version",
-    "probation": "it runs the new version on probation; without traffic that takes its `probation_s`, half an hour unless set",
+    "probation": "it runs the new version on probation, which ends after 500 answers or half an hour, unless set otherwise there",
 }
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
@@ -109,7 +110,7 @@ def _refusal(device: DeviceView) -> tuple[str, str] | None:
         advice = f"nothing, or make room: `edgectl device logs {device.id}` tells what its memory or disk says"
         return f"its document waits there: {refusal}", advice
     if not refused.gen:
-        advice = "nothing: the server signs it anew by itself; its log says why when it does not"
+        advice = "nothing: the server signs it again by itself; its log says why if it does not"
         return f"it has seen newer metadata than the server has: {refusal}", advice
     return None
 
@@ -122,7 +123,7 @@ def _lag(
         return "nothing of it is wanted here yet", ""
     if device.status in {DeviceStatus.OFFLINE, DeviceStatus.UNKNOWN}:
         since = "was never seen" if device.last_seen is None else f"was last seen {_age(device.last_seen, now)} ago"
-        message = f"it is {device.status.value} and {since}; it learns of the wish when it connects"
+        message = f"it is {device.status.value} and {since}; it gets its document when it connects"
         return message, "see the device's network"
     gen, logs = device.desired.gen, f"`edgectl device logs {device.id}`"
     if device.reported_gen < gen:
@@ -160,13 +161,21 @@ def _with_place(why: str, next_step: str, place: Place) -> tuple[str, str]:
     regressed = ", which turned out bad after it had finished," if place.is_regressed else ""
     message = [f"in {place.rollout}{regressed} it is {place.device.state}"]
     if place.device.waits_for:
-        message.append(f"waits for {place.device.waits_for}")
+        waits = of_device(place.device.waits_for)
+        message.append(waits if waits != place.device.waits_for else f"waits for {waits}")
     elif place.device.reason:
         message.append(place.device.reason)
     return (
         f"{why}; {', '.join(message)}",
-        place.device.moves or next_step or f"`edgectl rollout explain {place.rollout}`",
+        _next_of(place.device) or next_step or f"`edgectl rollout explain {place.rollout}`",
     )
+
+
+def _next_of(device: RolloutDevice) -> str:
+    """Return what moves a device of a rollout on."""
+    if device.moves and not device.next:
+        return "nothing: it goes on by itself"
+    return device.next
 
 
 def _age(then: datetime, now: datetime) -> str:

@@ -4,6 +4,7 @@ Waits are the planner's report (`planner.blockers`), counted. A stage and a roll
 with counts, the soonest moment first. The names of the fields are public: never renamed.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +12,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from edgefleet_server.rollout import admission
+from edgefleet_server.rollout.admission import NEW
+from edgefleet_server.rollout.commands.steer import ABORTED
 from edgefleet_server.rollout.effects import Blocked, StepReport
 from edgefleet_server.rollout.model import Lot, RolloutState, Snapshot, StageRun, StageState, Wait
+from edgefleet_server.rollout.planner.blockers import TURN
 from edgefleet_server.rollout.spec.model import Spec
 
 
@@ -36,19 +40,31 @@ def approval_view(spec: Spec, cell: StageRun) -> ApprovalView | None:
     return ApprovalView(wanted.role.value, wanted.timeout.total_seconds(), cell.asked_at, until, cell.approved_by)
 
 
+TIME: Final = "time"
+"""What moves something that only has to wait, the word that `moves` of a wait then begins with."""
+_ABORTED_BY: Final = re.compile(r"\baborted by (.+?)(?:: |; |$)")
+_AT_ONCE: Final = frozenset({TURN, NEW})
+_VERBS: Final = {"is": "are", "has": "have", "was": "were", "waits": "wait"}
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 _DEVICES_MOVE: Final = frozenset({RolloutState.RUNNING, RolloutState.ROLLING_BACK})
 
 
 @dataclass(frozen=True)
 class WaitView:
-    """What some devices wait for. count: how many; reason: of the one that moves first; until: when, where it is known."""
+    """What some devices wait for. count: how many; reason: of the one that moves first; until: when, where it is known.
+
+    text: the same as a sentence without its full stop, with the count. next: what moves it, "" where only time does. at: the word
+    before `until` in a text, "" where the time says nothing to people.
+    """
 
     code: str
     count: int
     reason: str
     moves: str
     until: datetime | None
+    text: str = ""
+    next: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,35 @@ def rollout_waits(report: StepReport, state: RolloutState, lots: Iterable[Lot]) 
 
 def _view(blocked: Blocked) -> WaitView:
     wait = blocked.wait
-    return WaitView(wait.code, blocked.count, wait.reason, wait.moves, wait.until)
+    return _in_words(wait, blocked.count, wait.reason[:1].upper() + wait.reason[1:])
+
+
+def _in_words(wait: Wait, count: int, text: str) -> WaitView:
+    next_step, at = next_of(wait.moves)
+    if wait.code in _AT_ONCE:
+        next_step, at = "", ""
+    return WaitView(
+        wait.code, count, wait.reason, wait.moves, wait.until, text, next_step, at if wait.until is not None else ""
+    )
+
+
+def next_of(moves: str) -> tuple[str, str]:
+    """Return what moves something as people read it, and the word before its time: `time` is no step, it only passes."""
+    return ("", "until") if moves.partition(":")[0] == TIME else (moves, "at")
+
+
+def of_device(reason: str) -> str:
+    """Return what one device waits for as part of a sentence about it: `it is healthy and soaking`."""
+    return f"it {reason}" if reason.partition(" ")[0] in _VERBS else reason
+
+
+def devices_text(reason: str, count: int) -> str:
+    """Return what so many devices wait for: `1 device is healthy and soaking`, `4 devices are healthy and soaking`."""
+    verb, _, rest = reason.partition(" ")
+    noun = "1 device" if count == 1 else f"{count} devices"
+    if verb not in _VERBS:
+        return f"{noun} waiting: {reason}"
+    return f"{noun} {verb if count == 1 else _VERBS[verb]} {rest}"
 
 
 def together(waits: Iterable[tuple[Wait, int]]) -> list[WaitView]:
@@ -96,8 +140,14 @@ def together(waits: Iterable[tuple[Wait, int]]) -> list[WaitView]:
     views = []
     for code, some in groups.items():
         first = min((wait for wait in some if wait.until), key=lambda wait: wait.until or _NEVER, default=some[0])
-        views.append(WaitView(code, devices[code], first.reason, first.moves, first.until))
+        views.append(_in_words(first, devices[code], devices_text(first.reason, devices[code])))
     return sorted(views, key=lambda view: (-view.count, view.code))
+
+
+def stopped_by(code: str, reason: str) -> str:
+    """Return who ended a rollout or a stage by hand, "" where nobody did. The service writes `aborted by NAME: why` as the reason."""
+    found = _ABORTED_BY.search(reason) if code == ABORTED else None
+    return found.group(1) if found is not None else ""
 
 
 def rate_view(snapshot: Snapshot, index: int, now: datetime) -> RateView | None:

@@ -41,7 +41,9 @@ from edgefleet_server.rollout.status.model import (
     rate_view,
     rollout_waits,
     stage_waits,
+    stopped_by,
 )
+from edgefleet_server.rollout.status.outlook import OutlookView, outlook
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
 from edgefleet_server.rollout.store import device_counts, rollouts
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
@@ -109,11 +111,15 @@ class StratumView:
     quality: Sequence[MetricView] = ()
     abort_at: float | None = None
     approval: ApprovalView | None = None
+    stopped_by: str = ""
 
 
 @dataclass(frozen=True)
 class StageView:
-    """One stage over all strata. devices: those that took the release up in it, at most 100."""
+    """One stage over all strata. devices: those that took the release up in it, at most 100.
+
+    stopped_by: who ended it by hand while nothing spoke against the release; "" where it ended by itself.
+    """
 
     idx: int
     name: str
@@ -133,6 +139,7 @@ class StageView:
     waits: Sequence[WaitView] = ()
     mode: str = Mode.ACTIVE.value
     match: str = ""
+    stopped_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,10 @@ class RolloutView:
     stages: Sequence[StageView]
     spec: Mapping[str, Any] = field(default_factory=dict)
     waits: Sequence[WaitView] = ()
+    outlook: OutlookView | None = None
+    """What it does now and when it decides next; null unless it runs. Then `reason` is its text."""
+    stopped_by: str = ""
+    """Who aborted it by hand; "" unless a person did."""
     downloads: int = 0
     """Leases that it holds: downloads that may be under way. 0 in a rollout without limits."""
 
@@ -311,6 +322,7 @@ class RolloutReader:
         first = device_counts.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
         stages = [_stage_view(standing, index, first[index], report) for index in range(len(spec.stages))]
         serving = [lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE]
+        now_does = outlook(snapshot, lots, now)
         failed = sum(n for a, n in serving if is_failure(a))
         exposed = sum(n for a, n in serving if is_exposed(a))
         return RolloutView(
@@ -321,7 +333,7 @@ class RolloutReader:
             version=row.version,
             state=row.state,
             code=row.code,
-            reason=row.reason,
+            reason=row.reason if now_does is None else now_does.text,
             stage=next((one.name for one in stages if one.state not in _PAST), None),
             selector=row.selector,
             is_partial=state is RolloutState.FINISHED and any(one.state == StageState.FAILED for one in stages),
@@ -340,6 +352,8 @@ class RolloutReader:
             stages=stages,
             spec=dump_spec(spec),
             waits=rollout_waits(report, state, lots),
+            outlook=now_does,
+            stopped_by=stopped_by(row.code, row.reason),
             downloads=len(snapshot.pace.leases),
         )
 
@@ -395,6 +409,7 @@ def _stage_view(standing: RolloutSummary, index: int, first: Sequence[str], repo
         waits=stage_waits(report, index, mine),
         mode=stage.mode.value,
         match=stage.match,
+        stopped_by=next((name for one in leading if (name := stopped_by(one.code, one.reason))), ""),
     )
 
 
@@ -438,6 +453,7 @@ def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
         quality=metric_views(facts) if is_open else (),
         abort_at=abort_level(snapshot.spec),
         approval=approval_view(snapshot.spec, cell),
+        stopped_by=stopped_by(cell.code, cell.reason),
     )
 
 

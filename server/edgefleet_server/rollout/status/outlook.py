@@ -1,0 +1,112 @@
+"""What a running rollout does now, and when it decides next: one sentence for people, and the same as numbers. Pure.
+
+The stored reason of a rollout says why it came into its state; while it runs, people want to know what goes on. Devices are counted
+over the stages that are open, in all strata, each with the stages before it, as its gates count them. The names of the fields and the
+phases are public: never renamed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState
+from edgefleet_server.rollout.planner import completion
+from edgefleet_server.rollout.state_machines import OUTSIDE, is_exposed, is_failure
+
+_S: Final = AssignmentState
+_FIRST: Final = "Waiting for the first devices"
+_OPEN: Final = (StageState.EXPOSING, StageState.SOAKING, StageState.JUDGING)
+"""Open stages, the least advanced first: what the slowest stratum does is what the rollout does."""
+
+
+@dataclass(frozen=True)
+class OutlookView:
+    """What a running rollout does. phase: waiting, installing, soaking, judging, opening, rolling_back, finishing.
+
+    of: devices of the open stages; on_probation: of those under way. next_decision_at: when a stage is judged next, null where that
+    depends on reports.
+    """
+
+    phase: str
+    text: str
+    healthy: int = 0
+    failed: int = 0
+    on_probation: int = 0
+    of: int = 0
+    next_decision_at: datetime | None = None
+
+
+def outlook(snapshot: Snapshot, lots: Sequence[Lot], now: datetime) -> OutlookView | None:
+    """Return what a rollout does at `now`, None for one that does not run."""
+    if snapshot.state is not RolloutState.RUNNING:
+        return None
+    runs = [run for run in snapshot.cells if run.state in _OPEN]
+    if not runs:
+        return _between_stages(snapshot.cells, owed=sum(n for a, n in lots if completion.owes_confirmation(a)))
+    mine = [(a, n) for a, n in lots if _is_in(snapshot, a, runs)]
+    healthy = sum(n for a, n in mine if a.state is _S.HEALTHY and not is_failure(a))
+    failed = sum(n for a, n in mine if is_failure(a) and not a.is_accepted)
+    probation = sum(n for a, n in mine if a.state is _S.VERIFYING)
+    of = sum(n for a, n in mine if is_failure(a) or a.state not in OUTSIDE)
+    state = min((run.state for run in runs), key=_OPEN.index)
+    phase, doing = _phase(state, has_begun=any(is_exposed(a) for a, _ in mine))
+    counts = [f"{n} {what}" for n, what in ((failed, "failed"), (probation, "on probation")) if n]
+    text = doing if phase == "waiting" else f"{doing}: {', '.join([f'{healthy} of {of} healthy', *counts])}"
+    return OutlookView(
+        phase=phase,
+        text=text + _verdicts(state, runs),
+        healthy=healthy,
+        failed=failed,
+        on_probation=probation,
+        of=of,
+        next_decision_at=_next_decision(snapshot, runs, now),
+    )
+
+
+def _between_stages(cells: Sequence[StageRun], *, owed: int) -> OutlookView:
+    """Return what a rollout does in which no stage is open. owed: devices that were told to go back and have not confirmed it."""
+    if owed:
+        return OutlookView("rolling_back", f"Rolling back: {owed} not confirmed yet")
+    failed = {run.stratum for run in cells if run.state is StageState.FAILED}
+    pending = [run for run in cells if run.state is StageState.PENDING and run.stratum not in failed]
+    if cells and not pending:
+        return OutlookView("finishing", "Finishing")
+    waits = next((run.reason for run in pending if run.reason), "")
+    if not any(run.opened_at for run in cells):
+        return OutlookView("waiting", f"Waiting to open the first stage: {waits}" if waits else _FIRST)
+    return OutlookView("opening", f"Waiting to open the next stage: {waits}" if waits else "Opening the next stage")
+
+
+def _phase(state: StageState, *, has_begun: bool) -> tuple[str, str]:
+    match state:
+        case StageState.SOAKING:
+            return "soaking", "Soaking"
+        case StageState.JUDGING:
+            return "judging", "Soak over"
+        case _:
+            return ("installing", "Installing") if has_begun else ("waiting", _FIRST)
+
+
+def _verdicts(state: StageState, runs: Sequence[StageRun]) -> str:
+    """Return what keeps stages whose soak is over from their verdict, where one thing does."""
+    reasons = {run.reason for run in runs if run.verdict is not None and run.reason}
+    return f"; {reasons.pop()}" if state is StageState.JUDGING and len(reasons) == 1 else ""
+
+
+def _is_in(snapshot: Snapshot, a: Assignment, runs: Sequence[StageRun]) -> bool:
+    """Whether a device is in a stage that is open in its stratum, or in one of the same mode before it."""
+    stages = snapshot.spec.stages
+    return any(
+        a.stratum == run.stratum and a.stage <= run.stage and stages[a.stage].mode is stages[run.stage].mode
+        for run in runs
+    )
+
+
+def _next_decision(snapshot: Snapshot, runs: Sequence[StageRun], now: datetime) -> datetime | None:
+    """Return when a soak ends next; where none runs, when a stage without a verdict is given up."""
+    soaks = [run.soak_until for run in runs if run.state is StageState.SOAKING and run.soak_until]
+    after = snapshot.spec.on_inconclusive.after
+    judged = [run.counts_from + after for run in runs if run.state is StageState.JUDGING and run.counts_from]
+    return min((at for at in soaks or judged if at > now), default=None)
