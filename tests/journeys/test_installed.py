@@ -107,7 +107,7 @@ def _running(folder: Path) -> list[str]:
 
 def test_every_process_of_the_product_runs_from_the_wheels(machine: Machine) -> None:
     _does_without_a_server(machine)
-    demo = machine.start("edgectl", "demo", "-n", "2", "--data", "demo", "--examples", DIGITS, "--broker", "embedded")
+    demo = machine.start("edgectl", "demo", "-n", "2", "--data", "demo", "--broker", "embedded")
     assert demo.stderr is not None
     told: list[str] = []
     while not any(

@@ -12,7 +12,7 @@ from edgefleet_cli.core.session import Session
 
 def demo(
     ctx: typer.Context,
-    devices: Annotated[int, typer.Option("--devices", "-n", min=2, max=64, help="How many device processes.")] = 8,
+    devices: Annotated[int, typer.Option("--devices", "-n", min=1, max=64, help="How many device processes.")] = 8,
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Keep everything here; a temporary folder else.")
     ] = None,

@@ -15,8 +15,6 @@ from edgefleet_cli.rollout.spec import document
 
 SOAK_S = 2
 """Long enough for a camera's 20 images: the devices of the demo are on probation for 3 s anyway."""
-FEWEST = 2
-"""Devices that the demo takes at least: one alone proves nothing."""
 CANARY = 2
 """Two devices, as fewer prove nothing: one alone may be well by accident."""
 HALVED = 3
@@ -24,13 +22,15 @@ HALVED = 3
 _POLL_S = 0.2
 
 
-def spec(release: str) -> Document:
-    """Return the demo's rollout: two devices of the fleet, then half of each profile, then all."""
-    stages = [
-        {"name": "canary", "size": {"count": CANARY, "count_total": True}, "soak": SOAK_S},
-        {"name": "half", "size": {"percent": 50}, "soak": SOAK_S},
-        {"name": "rest", "size": {"percent": 100}, "soak": SOAK_S},
-    ]
+def spec(release: str, count: int) -> Document:
+    """Return the demo's rollout for `count` devices: two of the fleet, then half of each profile, then all.
+
+    Where half of them are no more than the canary, that stage is left out; one device alone has one stage.
+    """
+    canary = {"name": "canary", "size": {"count": CANARY, "count_total": True}, "soak": SOAK_S}
+    half = {"name": "half", "size": {"percent": 50}, "soak": SOAK_S}
+    rest = {"name": "rest" if count > 1 else "all", "size": {"percent": 100}, "soak": SOAK_S}
+    stages = [*([canary] if count > 1 else []), *([half] if count > 2 * CANARY else []), rest]
     return document({"release": release, "selector": "demo=yes", "stages": stages}, release.replace("@", "-"))
 
 

@@ -79,14 +79,14 @@ class Example:
 
 
 def find_example(given: Path | None) -> Example:
-    """Return the example's folder: `given`, else next to the sources, else below the working directory."""
-    sources = Path(__file__).resolve().parents[3] / "examples" / MODEL
-    candidates = [given] if given is not None else [sources, Path.cwd() / "examples" / MODEL]
+    """Return the example's folder: `given`, else the one of the wheel, else that of the sources. Raises UsageError."""
+    inside, sources = Path(__file__).with_name(MODEL), Path(__file__).resolve().parents[3] / "examples" / MODEL
+    candidates = [given] if given is not None else [inside, sources]
     for folder in candidates:
         if (folder / f"{MODEL}-{GOOD[0]}.onnx").is_file():
             return Example(folder)
     raise UsageError(
         "the digits example is not here",
         why=f"looked in {', '.join(str(folder) for folder in candidates)}",
-        next_step="run the demo in a clone of the repository, or name the folder with --examples DIR",
+        next_step="name the folder of the example with --examples DIR; a clone has it in examples/digits",
     )

@@ -105,12 +105,13 @@ class Story:
         if rollout.state != "finished" or rollout.is_partial:
             raise StoryError(f"{MODEL}@{version} was not promoted", why=f"{rollout.state}: {rollout.reason}")
         self.running = version
-        stages = len(rollout.stages)
-        return [
-            f"{MODEL}@{version} published, and promoted through {stages} stages",
-            "each waits until all its devices are healthy, and tells how bad the release could still be",
-            *demo_rollouts.stage_lines(rollout),
-        ]
+        if len(self.devices) == 1:
+            how = "promoted on the only device"
+            note = "one device has no canary before it: the rollout has one stage, and rests on that device alone"
+        else:
+            how = f"promoted through {len(rollout.stages)} stages"
+            note = "each waits until all its devices are healthy, and tells how bad the release could still be"
+        return [f"{MODEL}@{version} published, and {how}", note, *demo_rollouts.stage_lines(rollout)]
 
     def catch_bad(self) -> list[str]:
         """Roll the release out that is bad only on what devices see; return its lines. Raises StoryError if it spreads."""
@@ -122,8 +123,9 @@ class Story:
         if left:
             raise StoryError(f"not every device is back on {back}", why=", ".join(left))
         tried = len(demo_rollouts.exposed(rollout))
+        where = "the only device" if len(self.devices) == 1 else "the canary"
         return [
-            f"{ref} passed every check on the server, and was stopped on the canary",
+            f"{ref} passed every check on the server, and was stopped on {where}",
             f"{tried} of {self._all_devices()} tried it; images through haze make it answer with no number at all",
             *self._failed_devices(rollout),
             *(f"stopped for {reason}" for reason in demo_rollouts.why_there(rollout)),
@@ -136,7 +138,7 @@ class Story:
 
     def _roll(self, version: str) -> Rollout:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
-        started = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}")).value
+        started = rollouts.create(demo_rollouts.spec(f"{MODEL}@{version}", len(self.devices))).value
         with passing(self._quiet) as note:
             self.rollouts[version] = demo_rollouts.follow(rollouts, self.clock, self.home, started, _ROLLOUT_S, note)
         return self.rollouts[version]
