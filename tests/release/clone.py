@@ -22,12 +22,20 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def dated(changelog: str) -> str:
+    """Return the changelog as the commit of a release has it: what is unreleased gets the heading of the newest version."""
+    heading = next((line for line in changelog.splitlines() if line.startswith("## ") and line != "## Unreleased"), "")
+    return changelog.replace("## Unreleased", heading, 1)
+
+
 def make_clone(folder: Path, paths: Iterable[Path] | None = None) -> Path:
     """Make the clone in a new folder, with one commit that holds all files or only these, and return it."""
     for path in tracked() if paths is None else paths:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, target)
+    changelog = folder / "CHANGELOG.md"
+    changelog.write_text(dated(changelog.read_text()))
     git(folder, "init", "-q", "-b", "main")
     commit(folder, "all")
     return folder

@@ -11,7 +11,7 @@ from tests.release import signature
 from tests.release.__main__ import main
 from tests.release.artefacts import check_same, digests
 from tests.release.checks import check_changelog, check_versions, versions
-from tests.release.clone import commit, git, make_clone
+from tests.release.clone import commit, dated, git, make_clone
 from tests.release.refusal import RefusalError
 
 VERSION = versions(ROOT)["pyproject.toml"]
@@ -47,7 +47,7 @@ def refused(clone: Path, capsys: pytest.CaptureFixture[str], *arguments: str) ->
 
 def test_the_present_tree_may_be_released() -> None:
     check_versions(ROOT, VERSION)
-    check_changelog((ROOT / "CHANGELOG.md").read_text(), VERSION)
+    check_changelog(dated((ROOT / "CHANGELOG.md").read_text()), VERSION)
 
 
 def test_a_change_that_is_not_committed_is_refused(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
