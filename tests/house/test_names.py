@@ -286,6 +286,8 @@ def test_every_package_is_in_one_wheel() -> None:
         for package in project(f"{root}/pyproject.toml")["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]  # type: ignore[index]
     ]
     assert sorted(map(str, wheels)) == sorted(map(str, FOLDERS.values()))
+    target = project("pyproject.toml")["tool"]["hatch"]["build"]["targets"]["wheel"]  # type: ignore[index]
+    assert target["only-include"] == [*target["packages"], "examples/digits"]
 
 
 def test_git_ignores_nothing_that_a_wheel_needs() -> None:
