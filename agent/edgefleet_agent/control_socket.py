@@ -2,7 +2,8 @@
 
 1. Only the agent's own user and root are listened to: mode 0600 in a folder of mode 0700, and the kernel's word on the peer.
 2. At most MAX_CALLERS at a time, MAX_REQUEST_BYTES and CALL_S each; a caller that dawdles holds up nothing.
-3. `{"do": "rollback", "model": NAME or "", "reason": TEXT}` is the one command. A refusal is `{"error": {code, message, next}}`.
+3. `{"do": "rollback", "model": NAME or "", "reason": TEXT}` and `{"do": "flush"}`, which writes the log of answers out, are the commands.
+   A refusal is `{"error": {code, message, next}}`.
 """
 
 import contextlib
@@ -124,8 +125,11 @@ def _is_ours(connection: socket.socket) -> bool:
     return uid in (0, os.geteuid())
 
 
-def obey(runner: Runner, request: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one request and say what came of it. Raises EdgefleetError with the reason why not."""
+def obey(runner: Runner, flush: Callable[[], None], request: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one request and say what came of it. flush: writes the log of answers out. Raises EdgefleetError saying why not."""
+    if request.get("do") == "flush":
+        flush()
+        return {"flushed": True}
     if request.get("do") != "rollback":
         raise ControlError(f"the agent knows no command {request.get('do')!r}")
     model, reason = request.get("model", ""), request.get("reason", "")

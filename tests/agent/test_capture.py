@@ -36,6 +36,8 @@ def test_answers_are_logged_and_without_consent_no_input_is_kept(site: Site, age
     assert agent.comes_to_answer("1.0.0")
     for _ in range(5):
         agent.infer(x=SENT)
+    told = json.loads(agent.command("predictions", "digits", "-n", "5", "-o", "json").stdout)["predictions"]
+    assert len({one["trace_id"] for one in told}) == 5, "a reader gets the answers of a moment ago"
     assert eventually(lambda: records(agent) > 0)
     assert agent.stop() == 0
     check_log(agent)

@@ -32,8 +32,10 @@ def test_the_report_of_a_release_becomes_a_page_here(
     monkeypatch.chdir(tmp_path)
     assert edgectl("publish", model, *FLAGS, "--version", "1.0.0").code == 0
     ran = edgectl("release", "report", "net@1.0.0")
-    assert (ran.code, ran.out) == (0, "net-1.0.0-report.html\n"), ran.err
-    page = (tmp_path / "net-1.0.0-report.html").read_text()
+    file = tmp_path / "cache" / "edgefleet" / "reports" / "net-1.0.0-report.html"
+    assert (ran.code, ran.out) == (0, f"{file}\n"), ran.err
+    assert not list(Path().glob("*.html")), "nothing is left in the folder where it was typed"
+    page = file.read_text()
     assert page.startswith("<!doctype html>")
     assert "net 1.0.0" in page
     figures = edgectl("release", "report", "net@1.0.0", "-o", "json").json

@@ -2,7 +2,8 @@
 
 1. A block is what a worker tells at once: at most a second of answers, compressed. agentd appends blocks to a file, FILES files of
    `cap_bytes` in all; the oldest file goes first.
-2. Nothing is written while nothing is predicted. Blocks wait at most FLUSH_S in memory; a kill of agentd loses those.
+2. Nothing is written while nothing is predicted. Blocks wait at most FLUSH_S in memory, or until a reader
+   asks; a kill of agentd loses those.
 3. At most `daily_bytes` a day are written, because flash wears: what is over that is counted, and the next block that is written
    says how many predictions are missing before it.
 4. A frame is magic, length, CRC-32 and the number of predictions missing; a torn or damaged one is skipped by its reader.

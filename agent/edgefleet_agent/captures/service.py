@@ -33,6 +33,8 @@ DEFAULT_LIMIT = 100
 IN_OUTBOX = 2
 SALT_BYTES = 32
 HOUR_S = 3_600.0
+AT_ONCE_S = 3.0
+"""How long after `write_out` each block is written as it comes: workers tell what they note within a second."""
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class CaptureRecorder:
             paths.predictions, settings.prediction_log_bytes, settings.prediction_log_daily_bytes, now_s
         )
         self._flush_is_due = False
+        self._at_once_until_s = 0.0
         self.store = CaptureStore(
             paths.captures, settings.capture_bytes, settings.capture_days, settings.capture_daily_bytes, now_s
         )
@@ -95,6 +98,11 @@ class CaptureRecorder:
     def close(self) -> None:
         """Write what is pending."""
         self._log.flush()
+
+    def write_out(self) -> None:
+        """Write what is pending for a reader of the log, and what workers are about to tell as soon as it comes."""
+        self._log.flush()
+        self._at_once_until_s = self._clock.monotonic_s() + AT_ONCE_S
 
     def _hourly(self) -> None:
         """Let records go after their days, also when no document comes for months."""
@@ -156,7 +164,8 @@ class CaptureRecorder:
         """Take a message that is for the log or the captures; False for all others."""
         now_s = self._clock.monotonic_s()
         if isinstance(message, Predictions):
-            if self._log.is_on and self._log.add(message.body, message.n, now_s):
+            is_full = self._log.is_on and self._log.add(message.body, message.n, now_s)
+            if is_full or now_s < self._at_once_until_s:
                 self._log.flush()
             elif not self._flush_is_due:
                 self._flush_is_due = True

@@ -10,6 +10,7 @@
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,19 @@ from edgefleet_agent.cli.answers import (
 )
 from edgefleet_agent.client import InferenceUnreachableError, Model, media_type_of
 
+WAIT_LOOK_S = 0.2
+
 
 def run_infer(args: argparse.Namespace) -> int:
     """Ask for each input, print the answers, return the exit status."""
     name, _, version = args.model.partition("@")
+    if args.wait > 0 and not _is_served(args, name, version):
+        complain(
+            f"{args.model} is not served here after {args.wait:.0f} s",
+            "",
+            "`edge-agent status` says what this device runs, `edgectl device explain ID` why it does not run this",
+        )
+        return EXIT_UNREACHABLE
     if args.lines or args.camera or args.move or args.watch:
         from edgefleet_agent.inputs.streams import run_stream
 
@@ -55,6 +65,16 @@ def run_infer(args: argparse.Namespace) -> int:
     elif skipped:
         print(f"{skipped} files skipped: not an image, .csv, .json or .npy", file=sys.stderr)  # noqa: T201
     return EXIT_SOME_FAILED if failed else EXIT_OK
+
+
+def _is_served(args: argparse.Namespace, name: str, version: str) -> bool:
+    end_s = time.monotonic() + args.wait
+    with Model(name, url=args.url, socket=args.socket, version=version or None, timeout_s=args.timeout) as model:
+        while not model.ready():
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(WAIT_LOOK_S)
+    return True
 
 
 def _expand(inputs: list[str], content_type: str | None) -> tuple[list[Path], int, list[Path]]:

@@ -22,6 +22,9 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--socket", help="unix socket of the inference API")
     parser.add_argument("--content-type", help="what the input is, for - and for files without a known suffix")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for one answer (default 30)")
+    parser.add_argument(
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="until the model is served here, at most so long"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--lines", action="store_true", help="each line of standard input is one JSON body; each answer one line"

@@ -1,15 +1,21 @@
-"""`edge-agent predictions`: the prediction log of this device, without asking the running agent. Lines may be ten seconds old."""
+"""`edge-agent predictions`: the prediction log of this device. A running agent is asked first to write out what it still holds."""
 
 import argparse
 import json
 import sys
+import time
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from edgefleet_agent.captures.prediction_log import Prediction, read_predictions, text_of
+from edgefleet_agent.cli.rollback import ask_agent
 from edgefleet_agent.paths import StatePaths
+from edgefleet_agent.reporting.status import read_status
+from edgefleet_protocol.errors import EdgefleetError
 
 
 def add_predictions_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -24,8 +30,13 @@ def add_predictions_parser(sub: "argparse._SubParsersAction[argparse.ArgumentPar
     return parser
 
 
+TELL_S = 1.3
+"""A worker tells the agent of an answer within a second."""
+
+
 def run_predictions(args: argparse.Namespace) -> int:
     """Print the newest predictions. Raises OSError."""
+    _write_out(args.state)
     found: deque[Prediction] = deque(maxlen=args.last or None)
     found.extend(read_predictions(StatePaths(args.state).predictions, model=args.model, trace_id=args.trace))
     if args.output == "json":
@@ -37,3 +48,10 @@ def run_predictions(args: argparse.Namespace) -> int:
         ]
         sys.stdout.write((text_of(list(found), times) if found else "the log holds no such prediction") + "\n")
     return 0
+
+
+def _write_out(state: Path) -> None:
+    """Have the answers of a moment ago in the log, too. Without a running agent there are none."""
+    with suppress(EdgefleetError):
+        ask_agent(str(read_status(state)["control_socket"]), {"do": "flush"})
+        time.sleep(TELL_S)

@@ -36,7 +36,7 @@ def roll_back(state: Path, model: str = "", reason: str = "") -> dict[str, Any]:
     Raises NotEnrolledError, AgentNotRunningError, ControlError, and the refusals of `Runner.go_back`.
     """
     status = read_status(state)
-    answer = _ask(
+    answer = ask_agent(
         str(status["control_socket"]), {"do": "rollback", "model": model, "reason": reason[:MAX_REASON_CHARS]}
     )
     if "error" in answer:
@@ -58,7 +58,8 @@ def rollback_text(answer: dict[str, Any]) -> str:
     )
 
 
-def _ask(path: str, request: dict[str, Any]) -> dict[str, Any]:
+def ask_agent(path: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Return what the running agent answers on its control socket. Raises AgentNotRunningError, ControlError."""
     answer = b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -77,9 +77,11 @@ def devices(ctx: typer.Context, ref: Ref) -> None:
 def report(
     ctx: typer.Context,
     ref: Ref,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page; the user's cache else.")
+    ] = None,
 ) -> None:
-    """Write the conversion report of a release as an HTML page and print where; -o json prints its figures instead."""
+    """Write the conversion report of a release as an HTML page and print its path; -o json prints its figures instead."""
     from edgefleet_cli.core.files import write_whole
 
     session = Session.of(ctx)
@@ -87,9 +89,19 @@ def report(
     if session.out.form in {Format.JSON, Format.YAML}:
         session.out.document(session.api.get(path, dict).raw, lambda: None)
         return
-    file = out or Path(f"{ref.replace('@', '-')}-report.html")
-    write_whole(file, session.api.read(f"{path}.html"))
+    page = session.api.read(f"{path}.html")
+    file = (out or _report_file(ref)).absolute()
+    write_whole(file, page)
     session.out.line(str(file))
+
+
+def _report_file(ref: str) -> Path:
+    """Return where the page lies when nobody says: never in the folder where the command happens to run."""
+    import platformdirs
+
+    folder = Path(platformdirs.user_cache_path("edgefleet")) / "reports"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{ref.replace('@', '-')}-report.html"
 
 
 @app.command("cancel")

@@ -81,3 +81,14 @@ def test_what_cannot_be_asked_is_said(served: Rig, tmp_path: Path, capsys: pytes
     assert _run("digits", str(tmp_path / "a.csv"), "--socket", str(tmp_path / "none.sock")) == 3
     assert "next: look at" in capsys.readouterr().err
     assert _run("ghost", str(tmp_path / "a.csv"), "--url", url) == 1
+
+
+def test_it_waits_for_a_model_and_not_for_ever(
+    served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "1.csv").write_text("a,b,c,d\n9,0,0,0\n")
+    url = f"http://127.0.0.1:{served.port}"
+    assert _run("digits", str(tmp_path / "1.csv"), "--url", url, "--wait", "5") == 0
+    capsys.readouterr()
+    assert _run("other", str(tmp_path / "1.csv"), "--url", url, "--wait", "1") == 3
+    assert "other is not served here after 1 s" in capsys.readouterr().err
