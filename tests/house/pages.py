@@ -4,6 +4,7 @@ A shell block is fenced as `sh`. A comment on the line above it may say how it i
 - `<!-- not run: REASON -->`: it needs another machine, a person, or is what runs the test itself.
 - `<!-- run by: TEST -->`: that test runs it, because it needs more than a folder; the test names the page.
 - `<!-- background until: COMMAND -->`: it keeps running; the page goes on when COMMAND succeeds, and it is ended with the page.
+- `<!-- prints: REGEX -->`: a claim of the page: what the block prints (both streams) has a match, `^` and `$` at lines. It may repeat.
 A page may say `<!-- needs: server -->`: a server is started for it and `edgectl` is logged in as admin. Its data folder is there already,
 a copy of one that was made once: what `edgectl server init` does is run by the pages that are about it.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from tests.house.tree import ROOT, tracked
 
 _FENCE = re.compile(r"^```(\S*)\s*$")
+_CLAIM = re.compile(r"^<!-- prints: (.+) -->$")
 _MARKER = re.compile(r"^<!-- (not run|run by|background until): (.+) -->$")
 _KINDS = {"not run": "skip", "run by": "elsewhere", "background until": "background"}
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -29,7 +31,10 @@ READY_PAUSE_S = 0.2
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. kind: run, skip, elsewhere or background; note: the reason, the test, or the command that says it is ready."""
+    """One fenced block. kind: run, skip, elsewhere or background; note: the reason, the test, or the command that says it is ready.
+
+    prints: patterns of which the output of a block that is run has a match each.
+    """
 
     page: Path
     line: int
@@ -37,6 +42,7 @@ class Block:
     text: str
     kind: str
     note: str
+    prints: tuple[str, ...] = ()
 
 
 def pages() -> list[Path]:
@@ -50,7 +56,7 @@ def blocks(page: Path) -> list[Block]:
     found: list[Block] = []
     lines = (ROOT / page).read_text().splitlines()
     opened: tuple[int, str] | None = None
-    marker = ("run", "")
+    marker, prints = ("run", ""), list[str]()
     for number, line in enumerate(lines, 1):
         fence = _FENCE.match(line)
         if opened is None and fence and fence.group(1):
@@ -60,11 +66,17 @@ def blocks(page: Path) -> list[Block]:
         elif opened is not None and line == "```":
             start, language = opened
             text = "\n".join(lines[start : number - 1])
-            found.append(Block(page, start, language, text, *marker))
-            opened, marker = None, ("run", "")
+            assert marker[0] == "run" or not prints, (
+                f"{page}:{start}: only of a block that is run is it known what it prints"
+            )
+            found.append(Block(page, start, language, text, *marker, tuple(prints)))
+            opened, marker, prints = None, ("run", ""), []
+        elif opened is None and (claim := _CLAIM.match(line)):
+            prints.append(claim[1])
         elif opened is None and line.strip():
             match = _MARKER.match(line)
             marker = ("run", "") if match is None else (_KINDS[match[1]], match[2])
+            prints = []
     assert opened is None, f"{page}: a block that is not closed"
     return found
 
@@ -118,7 +130,10 @@ export EDGECTL_TOKEN=$(cat {SERVER_DATA}/admin.token)"""
 PRELUDE = f"""\
 set -euo pipefail
 pids=()
+page_root=$PWD
+shown=
 finish() {{
+  if [ -n "$shown" ]; then cat "$shown" >&4; fi
   for pid in ${{pids[@]+"${{pids[@]}}"}}; do
     kill -TERM -- "-$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
@@ -145,12 +160,39 @@ def script(page: Path) -> str:
         if block.kind in ("skip", "elsewhere"):
             continue
         parts.append(f"echo '+ {page}:{block.line}' >&2")
-        parts += _background(block) if block.kind == "background" else [block.text]
+        parts += _background(block) if block.kind == "background" else _foreground(block)
     return "\n".join(parts) + "\n"
 
 
+def _foreground(block: Block) -> list[str]:
+    """Return the block; where it makes claims, its output goes into a file first. No subshell: it may set what later blocks use."""
+    if not block.prints:
+        return [block.text]
+    file = f"$page_root/{output_of(block)}"
+    return [
+        f'shown="{file}"; exec 3>&1 4>&2 >"$shown" 2>&1',
+        block.text,
+        'exec 1>&3 2>&4 3>&- 4>&-; cat "$shown"; shown=',
+    ]
+
+
+def output_of(block: Block) -> str:
+    """Return the name of the file with what a block that makes claims printed."""
+    return f".out-{block.line}"
+
+
+def unmet(page: Path, folder: Path) -> list[str]:
+    """Return the claims of a page that did not come true when its script ran in `folder`."""
+    return [
+        f"{page}:{block.line} does not print {claim!r}"
+        for block in shell_blocks(page)
+        for claim in block.prints
+        if not re.search(claim, (folder / output_of(block)).read_text(errors="replace"), re.MULTILINE)
+    ]
+
+
 def _background(block: Block) -> list[str]:
-    log = f".log-{block.line}"
+    log = f'"$page_root/.log-{block.line}"'
     return [
         "set -m",  # its own process group, so that all of it can be ended
         f"( set +m\n{block.text}\n) >{log} 2>&1 &",

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from edgefleet_converters import errors
@@ -35,6 +37,7 @@ from tests.house.pages import (
     pages,
     script,
     shell_blocks,
+    unmet,
 )
 from tests.house.soak import EACH_POINT, SOAKS
 from tests.house.tree import ROOT
@@ -86,7 +89,19 @@ def run_page(page: Path, folder: Path) -> None:
             if shell.poll() is None:
                 os.killpg(shell.pid, signal.SIGTERM)  # its trap ends what the page started; a kill would leave that
                 shell.wait(timeout=60)
+            end_all(folder)
     assert ended == 0, f"{ended}\n{output.read_text(errors='replace')[-6000:]}"
+    wrong = unmet(page, folder)
+    assert not wrong, "\n".join([*wrong, output.read_text(errors="replace")[-6000:]])
+
+
+def end_all(folder: Path) -> None:
+    """End what runs with a folder below this one, as servers and agents in the background do."""
+    left = [one for one in psutil.process_iter(["cmdline"]) if f"{folder}/" in " ".join(one.info["cmdline"] or ())]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(left, timeout=30)
 
 
 @pytest.mark.parametrize("page", [p for p in RUNNABLE if p not in STARTS_A_SERVER], ids=str)
@@ -109,6 +124,19 @@ def test_every_shell_block_is_run_or_says_why_not() -> None:
                 assert f'"{page}"' in (ROOT / block.note).read_text(), f"{block.note} does not run {page}:{block.line}"
     skipped = [b for page in pages() for b in shell_blocks(page) if b.kind == "skip"]
     assert len(skipped) <= 12
+
+
+def test_what_a_page_claims_of_a_block_is_compared_with_what_it_prints(scratch: Path) -> None:
+    page = scratch / "page.md"
+    true = "<!-- prints: ^1 of [0-9]$ -->\n<!-- prints: to stderr -->\n"
+    block = "```sh\none=1\ncd /\necho '1 of 3'; echo to stderr >&2\n```\nThen:\n\n```sh\ntest $one = 1\n```\n"
+    page.write_text(true + block)
+    run_page(page, scratch)
+    (scratch / "examples").unlink()
+    (scratch / "agent").unlink()
+    page.write_text("<!-- prints: ^2 of -->\n" + block)
+    with pytest.raises(AssertionError, match=r"does not print '\^2 of'"):
+        run_page(page, scratch)
 
 
 def test_json_blocks_parse() -> None:

@@ -1,4 +1,4 @@
-"""A stranger with only the README: an own ONNX model on an own device, and back, with the README's own commands, at most four.
+"""A stranger with only the README: an own ONNX model on an own device, asked and taken back, with the README's own commands, at most four.
 
 The blocks are taken from the README as they stand; only the name of the model's file is the stranger's.
 """
@@ -38,15 +38,19 @@ def commands() -> list[str]:
 
 
 def own_model(path: Path) -> None:
-    """Write a small classifier that is in nobody's examples."""
+    """Write a small classifier of pictures that is in nobody's examples."""
     chance = np.random.default_rng(7)
-    weights = numpy_helper.from_array(chance.normal(size=(6, 3)).astype(np.float32), "w")
-    nodes = [helper.make_node("MatMul", ["features", "w"], ["z"]), helper.make_node("Softmax", ["z"], ["scores"])]
+    weights = numpy_helper.from_array(chance.normal(size=(64, 10)).astype(np.float32), "w")
+    nodes = [
+        helper.make_node("Flatten", ["image"], ["features"]),
+        helper.make_node("MatMul", ["features", "w"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["scores"]),
+    ]
     graph = helper.make_graph(
         nodes,
         "own",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, 6])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 3])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 8, 8])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 10])],
         [weights],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
@@ -87,16 +91,17 @@ def test_an_own_model_runs_on_an_own_device_and_goes_back(home: Path) -> None:
     lines = commands()
     assert len(lines) <= MOST
     own_model(home / "mine.onnx")
-    up, device, publish, back = (line.replace(THEIRS, "mine.onnx") for line in lines)
+    (home / "examples").symlink_to(ROOT / "examples")
+    up, publish, ask, back = (line.replace(THEIRS, "mine.onnx") for line in lines)
     assert "mine.onnx" in publish
     run(home, up)
-    run(home, device)
     run(home, publish)
+    assert re.match(r"\S+7\.png: [0-9] [0-9.]+, ", run(home, ask))
     assert eventually(lambda: serving(home) == ["mine@1.0.0"], 90 * PATIENCE, 0.5)
-    asked = run(home, "echo '[[1, 2, 3, 4, 5, 6]]' | edge-agent infer mine --lines -o json")
-    assert "scores" in asked
     run(home, back)
     assert eventually(lambda: serving(home) == [], 90 * PATIENCE, 0.5)
+    assert {path.name for path in home.iterdir() if not path.name.startswith(".")} == {"mine.onnx", "examples"}
+    run(home, "edge-agent stop && edgectl server down")
 
 
 def serving(home: Path) -> list[str]:

@@ -83,9 +83,7 @@ def test_what_cannot_be_asked_is_said(served: Rig, tmp_path: Path, capsys: pytes
     assert _run("ghost", str(tmp_path / "a.csv"), "--url", url) == 1
 
 
-def test_it_waits_for_a_model_and_not_for_ever(
-    served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_waits_for_a_model_and_not_for_ever(served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "1.csv").write_text("a,b,c,d\n9,0,0,0\n")
     url = f"http://127.0.0.1:{served.port}"
     assert _run("digits", str(tmp_path / "1.csv"), "--url", url, "--wait", "5") == 0
