@@ -23,11 +23,32 @@ class Terminal:
         )
         os.close(theirs)
         self._raw = b""
+        self._rows = rows
 
     @property
     def shown(self) -> str:
         """What the terminal has shown so far, without colours and movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self._raw.decode(errors="replace")).replace("\r", "")
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on the terminal in the end, with what has scrolled out of it: movements and erasures are obeyed."""
+        lines, at, column = [""], 0, 0
+        for word in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]", self._raw.decode(errors="replace")):
+            number, kind = re.sub(r"\D", "", word), word[-1]
+            if word == "\n":
+                at += 1
+                lines += [""] * (at + 1 - len(lines))
+            elif word == "\r":
+                column = 0
+            elif not word.startswith("\x1b"):
+                lines[at] = lines[at][:column].ljust(column) + word + lines[at][column + 1 :]
+                column += 1
+            elif kind == "A":
+                at = max(at - int(number or 1), len(lines) - self._rows, 0)
+            elif kind == "K":
+                lines[at] = "" if number == "2" else lines[at][:column]
+        return lines
 
     def read_until(self, words: str) -> None:
         """Read until the terminal has shown `words`."""

@@ -18,7 +18,7 @@ from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
 from edgefleet_cli.release.render import BUNDLES, exit_code, failures, show_result
 from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
-from edgefleet_cli.render.output import Column, Output, Sheet, fitting
+from edgefleet_cli.render.output import Column, Output, Sheet, fitted
 
 _SHEET: Sheet[dict[str, Any]] = Sheet(
     "things", [Column("name", lambda x: x["name"]), Column("note", lambda x: x["note"], wide=True)], lambda x: x["name"]
@@ -140,9 +140,38 @@ def test_a_table_leaves_out_what_is_spare_when_it_is_too_wide() -> None:
         Column("second", lambda e: str(e["b"]), spare=2),
     ]
     entries = [{"name": "n" * 10, "a": "a" * 10, "b": "b" * 10}]
-    assert [c.header for c in fitting(entries, columns, 34)] == ["name", "first", "second"]
-    assert [c.header for c in fitting(entries, columns, 33)] == ["name", "first"]
-    assert [c.header for c in fitting(entries, columns, 5)] == ["name"]
+    assert [c.header for c in fitted(entries, columns, 34)[0]] == ["name", "first", "second"]
+    assert [c.header for c in fitted(entries, columns, 33)[0]] == ["name", "first"]
+    assert [c.header for c in fitted(entries, columns, 5)[0]] == ["name"]
+
+
+def test_a_piped_table_is_100_columns_wide_and_cuts_what_is_longest_unless_wide(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    columns: list[Column[dict[str, str]]] = [
+        Column("id", lambda e: e["id"], keep=True),
+        Column("release", lambda e: e["release"]),
+        Column("reason", lambda e: e["reason"]),
+    ]
+    entry = {"id": "r-" + "7" * 20, "release": "digits@1.1.0", "reason": "3 of 9 failed " * 20 + "\nat last"}
+    Output(Format.TABLE).table([entry], columns)
+    _head, row = capsys.readouterr().out.splitlines()
+    assert 98 <= len(row) <= 100
+    assert row.startswith(entry["id"] + "  digits@1.1.0  3 of 9 failed")
+    assert row.endswith("…")
+    Output(Format.WIDE).table([{**entry, "reason": "3 of 9 failed " * 20}], columns)
+    _head, row = capsys.readouterr().out.splitlines()
+    assert row.count("3 of 9 failed") == 20
+
+
+def test_what_is_no_table_is_not_folded_for_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    Output(Format.TABLE).fields([("url", "https://edge.example/" + "x" * 300)])
+    Output(Format.TABLE).prose("word " * 100)
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_a_cancelled_conversion_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:

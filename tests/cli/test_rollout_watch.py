@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 from typing import Any
 
@@ -135,7 +136,9 @@ def test_other_formats_are_streams_too(fleet: Stub, capsys: pytest.CaptureFixtur
         elif form is Format.NAME:
             assert out == f"{_ID}\n"
         else:
-            assert [json.loads(line)["state"] for line in out.splitlines()] == ["running", "paused", "finished"]
+            assert [re.sub(r"[,:].*", "", line) for line in out.splitlines()] == [
+                f"{_ID} digits@1.1.0 {state}" for state in ("running", "paused", "finished")
+            ]
 
 
 def test_create_wait_is_watch(edgectl: Edgectl, fleet: Stub) -> None:
@@ -175,6 +178,8 @@ def test_a_terminal_gets_a_tree_that_is_drawn_anew(fleet: Stub) -> None:
     assert sum("digits@1.1.0  paused" in line for line in lines) == 1
     assert f"edgectl rollout resume {_ID}" in " ".join(terminal.shown.split())
     assert "digits@1.1.0  rolled_back" in terminal.shown
+    assert terminal.shown.count("digits@1.1.0  rolled_back") == 1, "the last frame is written once"
+    assert not any("digits@1.1.0  running" in line for line in terminal.lines), "earlier ones are drawn over"
     assert "nonfinite: 3 of" in terminal.shown
     assert max(len(line) for line in lines if "├" in line or "│" in line) <= 80
 
@@ -197,6 +202,10 @@ def test_a_small_terminal_gets_a_compact_tree(fleet: Stub) -> None:
     assert "○ rest" in running
     assert "○ generic-x86_64-ort-small" not in running
     assert "○ generic-x86_64-ort-small" in finished
+    assert sum("digits@1.1.0  finished" in line for line in terminal.lines) == 1
+    assert sum("○ rest" in line for line in terminal.lines) == 1
+    assert finished, "it is written once"
+    assert "digits@1.1.0  finished" not in finished
 
 
 def test_ctrl_c_leaves_the_rollout_alone_and_exits_130(fleet: Stub) -> None:

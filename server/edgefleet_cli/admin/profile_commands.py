@@ -80,8 +80,8 @@ FINDINGS: Sheet[Finding] = Sheet(
     [
         Column("line", lambda f: text(f.line), right=True),
         Column("key", lambda f: text(f.key), keep=True),
-        Column("finding", lambda f: text(f.message)),
-        Column("next", lambda f: text(f.next)),
+        Column("finding", lambda f: text(f.message), fold=True),
+        Column("next", lambda f: text(f.next), fold=True),
     ],
     lambda f: text(f.key),
 )

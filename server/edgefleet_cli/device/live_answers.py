@@ -17,7 +17,8 @@ from edgefleet_cli.core.transport.reply import Reply, struct_of
 from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.core.transport.server_retry import ServerRetry
 from edgefleet_cli.render.format import milliseconds, text
-from edgefleet_cli.render.output import Column, Output, Sheet, visible
+from edgefleet_cli.render.frame import frames
+from edgefleet_cli.render.output import Column, Output, Sheet
 
 WAIT_S = 5.0
 """How long the server may hold a question open."""
@@ -47,7 +48,7 @@ PREDICTIONS: Sheet[Prediction] = Sheet(
         Column("time", lambda p: text(p.at)[11:23], keep=True),
         Column("model", lambda p: f"{p.model}@{p.version}"),
         Column("lane", lambda p: text(p.lane), spare=2),
-        Column("answer", answer_text),
+        Column("answer", answer_text, fold=True),
         Column("ms", lambda p: milliseconds(p.latency_ms).removesuffix(" ms"), right=True),
         Column("trace", lambda p: text(p.trace_id), spare=1),
     ],
@@ -131,10 +132,8 @@ def _screen(out: Output) -> Iterator[Callable[[list[Reply[Prediction]]], None]]:
     if not out.is_live:
         yield _records(out)
         return
-    from rich.live import Live
-
     newest: deque[Prediction] = deque(maxlen=max(1, out.data.height - _HEAD_LINES))
-    with Live(console=out.data, auto_refresh=False) as live:
+    with frames(out) as screen:
 
         def show(lines: list[Reply[Prediction]]) -> None:
             newest.extend(line.value for line in lines)
@@ -145,7 +144,7 @@ def _screen(out: Output) -> Iterator[Callable[[list[Reply[Prediction]]], None]]:
                 len(shown) > 1 and len(out.data.render_lines(out.grid(shown, PREDICTIONS.columns))) >= out.data.height
             ):
                 shown.pop(0)  # a long answer takes several lines of the terminal
-            live.update(out.grid(shown, PREDICTIONS.columns), refresh=True)
+            screen.draw(out.grid(shown, PREDICTIONS.columns))
 
         yield show
 
@@ -156,9 +155,7 @@ def _records(out: Output) -> Callable[[list[Reply[Prediction]]], None]:
     def show(lines: list[Reply[Prediction]]) -> None:
         nonlocal is_first
         for line in lines:
-            if out.is_for_eyes:
-                out.line(visible("  ".join(column.cell(line.value) for column in PREDICTIONS.columns)))
-            elif out.form is not Format.NAME or line.value.trace_id:
+            if out.form is not Format.NAME or line.value.trace_id:
                 out.record(line, PREDICTIONS, is_first=is_first)
             is_first = False
 

@@ -1,4 +1,4 @@
-"""`--watch`: a list that is shown again as it changes. On a terminal it is redrawn; otherwise each new or changed item is one record."""
+"""`--watch`: a list that is shown again as it changes. On a terminal it is redrawn; otherwise each new or changed item is one line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Document, Page
 from edgefleet_cli.core.transport.server_retry import ServerRetry
+from edgefleet_cli.render.frame import frames
 from edgefleet_cli.render.output import Output, Sheet
 
 T = TypeVar("T")
@@ -42,16 +43,15 @@ def _screen(out: Output) -> Iterator[Callable[[Page[T], Sheet[T]], None]]:
         yield _records(out)
         return
     from rich.console import Group
-    from rich.live import Live
     from rich.text import Text
 
-    with Live(console=out.data, auto_refresh=False) as live:
+    with frames(out) as screen:
 
         def show(page: Page[T], sheet: Sheet[T]) -> None:
             items = [reply.value for reply in page.replies[: max(1, out.data.height - 3)]]
             left = len(page.replies) - len(items)
             grid = out.grid(items, sheet.columns) if items else Text(f"no {sheet.plural}")
-            live.update(Group(grid, Text(f"and {left} more")) if left else grid, refresh=True)
+            screen.draw(Group(grid, Text(f"and {left} more")) if left else grid)
 
         yield show
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgefleet_cli.core.options import Color, Format
 from edgefleet_cli.core.transport.reply import Document, Page, Reply
+from edgefleet_cli.render.width import GAP, console_width, cut, is_bounded, shares, table_width
 from edgefleet_protocol.errors import EdgefleetError
 
 if TYPE_CHECKING:
@@ -24,33 +25,37 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
-PIPED_WIDTH = 400
-_GAP = 2
-"""Spaces between two columns."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[T_contra]):
     """One column: its header, how to get the cell's text from an item, and where it is shown.
 
-    spare: above 0, the column is left out where the table is too wide for the terminal, the highest number first.
+    spare: above 0, the column is left out where the table is too wide, the highest number first.
+    fold: prose that is read to its end: it goes on in the next line where others are cut.
     """
 
     header: str
     cell: Callable[[T_contra], str]
     wide: bool = False
     right: bool = False
-    keep: bool = False  # never shortened, whatever the width of the terminal
+    keep: bool = False  # never shortened, whatever the width
     spare: int = 0
+    fold: bool = False
+
+    def least(self, needed: int) -> int:
+        """Return the smallest width that a table may give it, where it needs `needed`."""
+        return needed if self.keep or self.right else min(needed, len(self.header))
 
 
 @dataclass(frozen=True)
 class Sheet(Generic[T_contra]):
-    """How items of one kind are shown: what they are called, their columns and their identifier."""
+    """How items of one kind are shown: what they are called, their columns, their identifier, and one in a line of a stream."""
 
     plural: str
     columns: Sequence[Column[T_contra]]
     name: Callable[[T_contra], str]
+    line: Callable[[T_contra], str] | None = None
 
 
 class Output:
@@ -94,7 +99,7 @@ class Output:
 
     def prose(self, text: str) -> None:
         """Write words for eyes to stdout, folded at the width of the terminal."""
-        self.data.print(visible(text), markup=False, highlight=False)
+        self.data.print(visible(text), markup=False, highlight=False, soft_wrap=not is_bounded(sys.stdout))
 
     def items(self, page: Page[T], sheet: Sheet[T]) -> None:
         """Write a list in the format that was asked for."""
@@ -156,11 +161,10 @@ class Output:
         return self.is_for_eyes and sys.stdout.isatty()
 
     def record(self, reply: Reply[T], sheet: Sheet[T], *, is_first: bool = False) -> None:
-        """Write one object of a stream at once: a line of JSON, a YAML document, a row of CSV or a name.
-
-        JSON is also what a table becomes: what reads a stream of objects from a pipe is a program.
-        """
-        if self.form is Format.YAML:
+        """Write one object of a stream at once: a line of text or of JSON, a YAML document, a row of CSV or a name."""
+        if self.form is Format.JSON:
+            sys.stdout.write(_json(reply.raw) + "\n")
+        elif self.form is Format.YAML:
             import yaml
 
             sys.stdout.write("---\n" + yaml.safe_dump(reply.raw, sort_keys=False, allow_unicode=True))
@@ -169,32 +173,47 @@ class Output:
         elif self.form is Format.NAME:
             sys.stdout.write(sheet.name(reply.value) + "\n")
         else:
-            sys.stdout.write(_json(reply.raw) + "\n")
+            sys.stdout.write(self.stream_line(reply.value, sheet) + "\n")
         sys.stdout.flush()
 
+    def stream_line(self, entry: T, sheet: Sheet[T]) -> str:
+        """Return one object of a stream as one line for eyes: without a table around it, and never cut."""
+        shown = (column for column in sheet.columns if not column.wide or self.form is Format.WIDE)
+        line = sheet.line(entry) if sheet.line else "  ".join(column.cell(entry) for column in shown)
+        return visible(" ".join(line.split("\n")))
+
     def table(self, entries: Iterable[T], columns: Sequence[Column[T]]) -> None:
-        """Write a table that fits the terminal."""
-        self.data.print(self.grid(entries, columns))
+        """Write a table that fits."""
+        self.data.print(self.grid(entries, columns), soft_wrap=not is_bounded(sys.stdout))
 
     def grid(self, entries: Iterable[T], columns: Sequence[Column[T]]) -> Table:
-        """Return a table that fits the terminal."""
+        """Return a table that fits: one line a row, unless a column folds; `-o wide` folds all and cuts none."""
         from rich.table import Table
         from rich.text import Text
 
-        shown = [column for column in columns if not column.wide or self.form is Format.WIDE]
+        is_wide = self.form is Format.WIDE
+        shown = [column for column in columns if not column.wide or is_wide]
         entries = list(entries)
-        if self.form is not Format.WIDE:
-            shown = fitting(entries, shown, self.data.width)
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
-        for column in shown:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+        widths = [table_width(self.data.width, self.form)] * len(shown)
+        if not is_wide:
+            shown, widths = fitted(entries, shown, widths[0] if widths else 0)
+        for column, width in zip(shown, widths, strict=True):
             table.add_column(
-                Text(column.header.upper()),
+                Text(cut(column.header.upper(), width)),
                 justify="right" if column.right else "left",
-                no_wrap=column.keep,
+                no_wrap=not (column.fold or is_wide) or column.keep,
                 overflow="fold",
+                max_width=width,
             )
         for entry in entries:
-            table.add_row(*(Text(visible(column.cell(entry))) for column in shown))
+            cells = [visible(column.cell(entry)) for column in shown]
+            table.add_row(
+                *(
+                    Text(cell if column.fold or is_wide else cut(cell, width))
+                    for cell, column, width in zip(cells, shown, widths, strict=True)
+                )
+            )
         return table
 
     def fields(self, pairs: Iterable[tuple[str, str]]) -> None:
@@ -232,20 +251,25 @@ class Output:
             writer.writerow([visible(column.cell(entry)) for column in columns])
 
 
-def fitting(entries: Sequence[T], columns: Sequence[Column[T]], width: int) -> list[Column[T]]:
-    """Return the columns that a table of `width` characters has room for: all but spare ones, as few left out as possible."""
+def fitted(entries: Sequence[T], columns: Sequence[Column[T]], width: int) -> tuple[list[Column[T]], list[int]]:
+    """Return the columns that a table of `width` characters has, and how wide each is: spare ones go first, then the widest shrink."""
     from rich.cells import cell_len
 
     shown = list(columns)
     needed = {
-        column.header: max(cell_len(text) for text in (column.header, *(visible(column.cell(e)) for e in entries)))
+        column.header: max(
+            cell_len(line)
+            for text in (column.header, *(visible(column.cell(e)) for e in entries))
+            for line in text.split("\n")
+        )
         for column in columns
     }
     for column in sorted((c for c in columns if c.spare), key=lambda c: c.spare, reverse=True):
-        if sum(needed[c.header] for c in shown) + _GAP * (len(shown) - 1) <= width:
+        if sum(needed[c.header] for c in shown) + GAP * (len(shown) - 1) <= width:
             break
         shown.remove(column)
-    return shown
+    widths = [needed[c.header] for c in shown]
+    return shown, shares(widths, [c.least(needed[c.header]) for c in shown], width)
 
 
 def _json(document: Document, indent: int | None = None) -> str:
@@ -260,7 +284,7 @@ def _console(color: Color, *, stderr: bool) -> Console:
     wants_color = {Color.ALWAYS: True, Color.NEVER: False, Color.AUTO: None}[color]
     return Console(
         stderr=stderr,
-        width=None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH,
+        width=console_width(stream),
         force_terminal=True if wants_color else None,
         no_color=True if wants_color is False or (wants_color is None and os.environ.get("NO_COLOR")) else None,
         highlight=False,

@@ -15,7 +15,8 @@ from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.core.transport.request import part, written
 from edgefleet_cli.core.transport.server_retry import ServerRetry
-from edgefleet_cli.render.output import Output, visible
+from edgefleet_cli.render.frame import Frames, frames
+from edgefleet_cli.render.output import Output, one_line, visible
 from edgefleet_cli.rollout.render import (
     BAD_DEVICE_STATES,
     WAITS_FOR_A_PERSON,
@@ -24,11 +25,10 @@ from edgefleet_cli.rollout.render import (
     next_steps,
     rollout_sheet,
     state_text,
+    status_line,
 )
 
 if TYPE_CHECKING:
-    from rich.live import Live
-
     from edgefleet_cli.core.structs import Body
     from edgefleet_cli.core.transport.api_client import ApiClient
 
@@ -120,19 +120,17 @@ class Rollouts:
         """Write the devices of `bad_devices`, if any, with their reasons."""
         devices = self.bad_devices(rollout)
         if devices:
-            self.out.heading("Devices on which it failed or was taken back")
+            self.out.heading("Failed and rolled-back devices")
             self.out.table(devices, device_sheet().columns)
 
     @contextmanager
     def _screen(self) -> Iterator[Screen]:
-        """Yield what shows a rollout: redrawn on a terminal, else one record at each change."""
-        if not self.out.is_live:
-            yield self._record()
-            return
-        from rich.live import Live
-
-        with Live(console=self.out.data, auto_refresh=False) as live:
-            yield self._drawing(live)
+        """Yield what shows a rollout: redrawn on a terminal, else a line at each change for eyes, a record for programs."""
+        if self.out.is_live:
+            with frames(self.out) as screen:
+                yield self._drawing(screen)
+        else:
+            yield self._lines() if self.out.is_for_eyes else self._record()
 
     def _remarks(self) -> Screen:
         """Return what shows a rollout by a remark at each change of its state alone."""
@@ -143,6 +141,21 @@ class Rollouts:
             if rollout.value.state != last_state:
                 last_state = rollout.value.state
                 self._note(rollout.value)
+
+        return Screen(show, self.out.note)
+
+    def _lines(self) -> Screen:
+        """Return what shows a rollout as a line of text, when it reads differently than before."""
+        last_line = last_hint = ""
+
+        def show(rollout: Reply[structs.rollout.Rollout]) -> None:
+            nonlocal last_line, last_hint
+            line, hint = status_line(rollout.value), self._hint(rollout.value)
+            if line != last_line:
+                self.out.line(one_line(line))
+            if hint and hint != last_hint:
+                self.out.note(f"next: {hint}")
+            last_line, last_hint = line, hint
 
         return Screen(show, self.out.note)
 
@@ -162,7 +175,7 @@ class Rollouts:
 
         return Screen(show, remarks.note)
 
-    def _drawing(self, live: Live) -> Screen:
+    def _drawing(self, screen: Frames) -> Screen:
         from edgefleet_cli.rollout.stage_tree import live_view
 
         console = self.out.data
@@ -178,7 +191,7 @@ class Rollouts:
                 lines = console.render_lines(view, pad=False)
             now_drawn = "\n".join("".join(segment.text for segment in line) for line in lines)
             if now_drawn != drawn:
-                live.update(view, refresh=True)
+                screen.draw(view, is_last=is_final(rollout.value))
                 drawn = now_drawn
 
         return Screen(show, lambda message: console.print(visible(message), markup=False))
@@ -187,7 +200,9 @@ class Rollouts:
         """Remark on the state, and on what to do where the rollout waits for a person or is over."""
         reason = f": {rollout.reason}" if rollout.reason else ""
         self.out.note(f"{rollout.id} {state_text(rollout)}{reason}")
-        if rollout.state in WAITS_FOR_A_PERSON or is_final(rollout):
-            hint = next_steps(rollout)
-            if hint:
-                self.out.note(f"next: {hint}")
+        if hint := self._hint(rollout):
+            self.out.note(f"next: {hint}")
+
+    @staticmethod
+    def _hint(rollout: structs.rollout.Rollout) -> str:
+        return next_steps(rollout) if rollout.state in WAITS_FOR_A_PERSON or is_final(rollout) else ""

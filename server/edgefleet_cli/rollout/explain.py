@@ -78,9 +78,9 @@ class WaitingRow(NamedTuple):
 WAITING: tuple[Column[WaitingRow], ...] = (
     Column("devices", lambda w: w.devices, right=True),
     Column("state", lambda w: w.state),
-    Column("waits because", lambda w: w.why),
-    Column("which", lambda w: w.which),
-    Column("until", lambda w: w.until),
+    Column("waits because", lambda w: w.why, fold=True),
+    Column("which", lambda w: w.which, fold=True),
+    Column("until", lambda w: w.until, keep=True),
 )
 
 
@@ -170,40 +170,99 @@ def show_explanation(
             ("devices", counts_text(rollout.counts)),
         ]
     )
-    seen: set[tuple[str, str]] = set()
-    for decision in decisions:
-        stage = text(decision.stage)
-        stratum = text(decision.stratum)
-        is_newest = (stage, stratum) not in seen
-        seen.add((stage, stratum))
-        out.heading(f"{stage} / {stratum}")
-        _show_decision(out, decision, _cell(rollout, stage, stratum) if is_newest else None)
+    decisions = list(decisions)
+    if decisions:
+        out.line("")
+        out.table(verdicts(rollout, decisions), VERDICTS)
+    metrics = [
+        (f"{stage.name} / {cell.stratum}", metric_text(metric))
+        for stage in rollout.stages
+        for cell in stage.strata
+        for metric in cell.quality
+    ]
+    if metrics:
+        out.heading("Quality gates")
+        out.fields(metrics)
+    differing = [(f"{one.stage} / {one.stratum}", _recomputed(one)) for one in decisions if not one.agrees]
+    if differing:
+        out.heading("Decisions that the stored evidence does not give")
+        out.fields(differing)
     rows = [] if is_final(rollout) else waiting(devices, rollout, now)
     if rows:
         out.heading("Waiting for")
         out.table(rows, WAITING)
 
 
+class Verdict(NamedTuple):
+    """What was decided on one stage of one stratum, in words; evidence: of each test, and what it must reach."""
+
+    stage: str
+    stratum: str
+    at: str
+    devices: str
+    failed: str
+    evidence: str
+    decision: str
+    agrees: str
+
+
+VERDICTS: tuple[Column[Verdict], ...] = (
+    Column("stage", lambda v: v.stage, keep=True),
+    Column("profile", lambda v: v.stratum),
+    Column("devices", lambda v: v.devices, right=True),
+    Column("failed", lambda v: v.failed, right=True),
+    Column("evidence", lambda v: v.evidence, fold=True),
+    Column("decision", lambda v: v.decision, fold=True),
+    Column("checked", lambda v: v.agrees, keep=True),
+    Column("at", lambda v: v.at, wide=True),
+)
+
+
+def verdicts(rollout: api.rollout.Rollout, decisions: Iterable[api.rollout.Decision]) -> list[Verdict]:
+    """Return one row a decision, newest first; where a cell stands for another reason now, such as a person's word, the newest says it."""
+    rows = []
+    seen: set[tuple[str, str]] = set()
+    for one in decisions:
+        stage, stratum = text(one.stage), text(one.stratum)
+        cell = None if (stage, stratum) in seen else _cell(rollout, stage, stratum)
+        seen.add((stage, stratum))
+        has_moved = cell is not None and cell.reason and cell.reason != one.reason
+        verdict = text(cell.state if has_moved and cell else one.verdict).replace("_", " ")
+        reason = cell.reason if has_moved and cell else one.reason
+        figures = one.figures
+        rows.append(
+            Verdict(
+                stage,
+                stratum,
+                moment(one.at),
+                text(figures.get("exposed")),
+                text(figures.get("failed")),
+                _evidence(one, cell.abort_at if cell else None),
+                f"{verdict}: {reason}" if reason else verdict,
+                agreement(one),
+            )
+        )
+    return rows
+
+
+def _evidence(decision: api.rollout.Decision, abort_at: float | None) -> str:
+    """Return `abort 0.87 of 100, promote 3 of 20`; the promote test decides only where evidence is the rule."""
+    figures = decision.figures
+    tests = [("abort", figures.get("e_abort"), figures.get("abort_at") or abort_at)]
+    if decision.rule == "evidence":
+        tests.append(("promote", figures.get("e_promote"), figures.get("promote_at")))
+    shown = [
+        f"{name} {value:.3g}" + (f" of {threshold:.3g}" if isinstance(threshold, int | float) else "")
+        for name, value, threshold in tests
+        if isinstance(value, int | float)
+    ]
+    return ", ".join(shown) or "-"
+
+
 def _cell(rollout: api.rollout.Rollout, stage: str, stratum: str) -> api.rollout.Stratum | None:
     """Return one stratum of one stage, None when the rollout has none such."""
     cells = [cell for one in rollout.stages if one.name == stage for cell in one.strata]
     return next((cell for cell in cells if cell.stratum == stratum), None)
-
-
-def _show_decision(out: Output, decision: api.rollout.Decision, cell: api.rollout.Stratum | None) -> None:
-    """Write a decision; where its cell stands for another reason now, such as a person's word, that too."""
-    moved = f"{text(cell.state)}: {cell.reason}" if cell and cell.reason and cell.reason != decision.reason else ""
-    out.fields(
-        [
-            ("now", moved),
-            ("verdict", f"{text(decision.verdict)} by {text(decision.rule)} (rules {decision.rule_version})"),
-            ("at", f"{moment(decision.at)} by {text(decision.actor)}"),
-            ("reason", text(decision.reason)),
-            *((metric.name, metric_text(metric)) for metric in (cell.quality if cell else ())),
-            ("figures", figures_text(decision.figures)),
-            ("recomputed", _recomputed(decision)),
-        ]
-    )
 
 
 def _recomputed(decision: api.rollout.Decision) -> str:

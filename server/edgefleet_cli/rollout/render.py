@@ -309,7 +309,7 @@ RULE_ROWS: tuple[Column[PlanRow], ...] = (
     Column("stratum", lambda r: r.stratum),
     Column("total", lambda r: r.cumulative, right=True),
     Column("rule", lambda r: r.rule),
-    Column("why", lambda r: r.why),
+    Column("why", lambda r: r.why, fold=True),
 )
 FINDINGS: Sheet[FindingRow] = Sheet(
     "findings",
@@ -317,8 +317,8 @@ FINDINGS: Sheet[FindingRow] = Sheet(
         Column("level", lambda f: text(f.finding.level), keep=True),
         Column("stage", lambda f: text(f.stage)),
         Column("stratum", lambda f: text(f.finding.stratum)),
-        Column("message", lambda f: text(f.finding.message)),
-        Column("next", lambda f: text(f.finding.next)),
+        Column("message", lambda f: text(f.finding.message), fold=True),
+        Column("next", lambda f: text(f.finding.next), fold=True),
         Column("code", lambda f: text(f.finding.code), wide=True),
     ],
     lambda f: text(f.finding.code),
@@ -336,8 +336,8 @@ PLAN_DEVICES: Sheet[PlanDeviceRow] = Sheet(
 EXCLUDED: tuple[Column[api.rollout.ExcludedDevice], ...] = (
     Column("device", lambda d: text(d.device), keep=True),
     Column("profile", lambda d: text(d.profile)),
-    Column("reason", lambda d: text(d.reason)),
-    Column("next", lambda d: text(d.next)),
+    Column("reason", lambda d: text(d.reason), fold=True),
+    Column("next", lambda d: text(d.next), fold=True),
 )
 
 

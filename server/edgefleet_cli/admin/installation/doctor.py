@@ -61,8 +61,8 @@ FINDINGS: Sheet[Finding] = Sheet(
     [
         Column("check", lambda f: text(f.check), keep=True),
         Column("status", lambda f: text(f.status), keep=True),
-        Column("detail", lambda f: text(f.detail)),
-        Column("next", lambda f: text(f.next)),
+        Column("detail", lambda f: text(f.detail), fold=True),
+        Column("next", lambda f: text(f.next), fold=True),
     ],
     lambda f: text(f.check),
 )

@@ -30,7 +30,7 @@ OUTCOME: Sheet[DeviceOutcome] = Sheet(
         Column("device", lambda d: text(d.device), keep=True),
         Column("profile", lambda d: text(d.profile)),
         Column("state", lambda d: text(d.state)),
-        Column("error", lambda d: text(d.error)),
+        Column("error", lambda d: text(d.error), fold=True),
     ],
     lambda d: text(d.device),
 )
