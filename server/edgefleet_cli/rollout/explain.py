@@ -248,12 +248,12 @@ def verdicts(rollout: api.rollout.Rollout, decisions: Iterable[api.rollout.Decis
 def _evidence(decision: api.rollout.Decision, abort_at: float | None) -> str:
     """Return `abort 0.87 of 100, promote 3 of 20`; the promote test decides only where evidence is the rule."""
     figures = decision.figures
-    tests = [("abort", figures.get("e_abort"), figures.get("abort_at") or abort_at)]
+    both = [("abort", figures.get("e_abort"), figures.get("abort_at") or abort_at)]
     if decision.rule == "evidence":
-        tests.append(("promote", figures.get("e_promote"), figures.get("promote_at")))
+        both.append(("promote", figures.get("e_promote"), figures.get("promote_at")))
     shown = [
         f"{name} {value:.3g}" + (f" of {threshold:.3g}" if isinstance(threshold, int | float) else "")
-        for name, value, threshold in tests
+        for name, value, threshold in both
         if isinstance(value, int | float)
     ]
     return ", ".join(shown) or "-"

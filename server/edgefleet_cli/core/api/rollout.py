@@ -41,6 +41,7 @@ class Decision(Struct, frozen=True):
     agrees: bool = False
     at: str = ""
     code: str = ""
+    evidence: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     id: int = 0
     reason: str = ""
