@@ -222,8 +222,13 @@ def from_arrays(declared: Preprocess, arrays: Mapping[str, Array], specs: Sequen
     }
 
 
-def from_rows(declared: Preprocess, rows: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Return the inputs made from table rows (column -> text or number). Raises BadPayloadError, PreprocessError."""
+def from_rows(
+    declared: Preprocess, rows: Sequence[Mapping[str, Any]], specs: Sequence[TensorSpec], places: Sequence[str] = ()
+) -> dict[str, Array]:
+    """Return the inputs made from table rows (column -> text or number). Raises BadPayloadError, PreprocessError.
+
+    places: where each row stands, as errors name it; `Row 1` … else.
+    """
     if not rows:
         raise BadPayloadError("There is no row to predict on.", next_step="Send at least one row.")
     inputs = {}
@@ -233,7 +238,13 @@ def from_rows(declared: Preprocess, rows: Sequence[Mapping[str, Any]], specs: Se
                 f"This model does not take table rows; it takes {describe(declared, specs)}.",
                 next_step="Send that instead, or publish the model with a preprocess.json for columns.",
             )
-        table = np.array([[_cell(recipe, row, column, i) for column in recipe.columns] for i, row in enumerate(rows)])
+        named = places or [f"Row {i + 1}" for i in range(len(rows))]
+        table = np.array(
+            [
+                [_cell(recipe, row, column, place) for column in recipe.columns]
+                for row, place in zip(rows, named, strict=True)
+            ]
+        )
         inputs[recipe.name] = _made(recipe, table.astype(np.float32), specs)
     return inputs
 
@@ -395,23 +406,23 @@ def _made(recipe: InputRecipe, data: bytes | Array, specs: Sequence[TensorSpec])
         ) from e
 
 
-def _cell(recipe: ColumnsInput, row: Mapping[str, Any], column: str, index: int) -> float:
+def _cell(recipe: ColumnsInput, row: Mapping[str, Any], column: str, place: str) -> float:
     if column not in row:
         raise BadPayloadError(
-            f"Row {index} lacks the column {column}; expected {', '.join(recipe.columns)}.",
+            f"{place} lacks the column {column}; it has {', '.join(map(str, row))}; expected {', '.join(recipe.columns)}.",
             next_step="Send every column; CSV needs a first line with the column names.",
         )
     cell = row[column]
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         if recipe.missing is None:
-            raise BadPayloadError(f"Row {index}: the column {column} is empty, and the model has no value for that.")
+            raise BadPayloadError(f"{place}: the column {column} is empty, and the model has no value for that.")
         return recipe.missing
     words = recipe.categories.get(column)
     if words is not None:
         if str(cell) not in words:
-            raise BadPayloadError(f"Row {index}: {column} must be one of {', '.join(words)}; got {str(cell)[:40]!r}.")
+            raise BadPayloadError(f"{place}: {column} must be one of {', '.join(words)}; got {str(cell)[:40]!r}.")
         return float(words.index(str(cell)))
     try:
         return float(cell)
     except (TypeError, ValueError) as e:
-        raise BadPayloadError(f"Row {index}: {column} must be a number, got {str(cell)[:40]!r}.") from e
+        raise BadPayloadError(f"{place}: {column} must be a number, got {str(cell)[:40]!r}.") from e

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
@@ -263,12 +264,34 @@ def test_predict_rows_from_csv_json_and_npy(rig: Rig) -> None:
         assert (status, words in answer["error"]) == (code, True), answer
 
 
+def test_a_matrix_of_floats_takes_rows_without_a_preprocess_file(rig: Rig, tmp_path: Path) -> None:
+    rig.start(bundle_bytes(classifier_onnx(), extra={"labels.txt": LABELS})).serve()
+    (tmp_path / "plain.csv").write_text("9,0,0,0\n0,0,9,0\n")
+    (tmp_path / "named.csv").write_text("sepal length,sepal width,petal length,petal width\n9,0,0,0\n0,0,9,0\n")
+    lists = [[9, 0, 0, 0], [0, 0, 9, 0]]
+    objects = [dict(zip("abcd", row, strict=True)) for row in lists]
+    with Model("digits", url=f"http://127.0.0.1:{rig.port}") as model:
+        for data in (
+            tmp_path / "plain.csv", tmp_path / "named.csv", lists, objects, {"rows": lists}, {"rows": objects},
+            {"instances": lists}, {"instances": objects}, {"data": lists}, {"inputs": {"x": lists}},
+        ):  # fmt: skip
+            answer = model.predict(data)
+            assert [p["y"][0]["label"] for p in answer["predictions"]] == ["zero", "two"], data
+        assert model.predict([9, 0, 0, 0])["predictions"] == model.predict(objects[0])["predictions"]
+        with pytest.raises(InferenceError, match=r"Line 2, column 3 is empty"):
+            model.predict(b"1,2,3,4\n1,2,,4\n", content_type="text/csv")
+        with pytest.raises(InferenceError, match="There is no row"):
+            model.predict({"rows": []})
+
+
 def test_predict_runs_samples_one_by_one_where_the_model_takes_one(rig: Rig) -> None:
     rig.start(bundle_bytes(big_onnx(3))).serve()
     with Model("digits", url=f"http://127.0.0.1:{rig.port}") as model:
         answer = model.predict(np.array([[1, 2, 3], [4, 5, 6]], np.float32))
         assert [p["y"] for p in answer["predictions"]] == [[2, 3, 4], [5, 6, 7]]
         assert model.predict([[1, 2, 3]])["predictions"] == [{"y": [2, 3, 4]}]
+        rows = model.predict(b"1,2,3\n4,5,6\n", content_type="text/csv")
+        assert [p["y"] for p in rows["predictions"]] == [[2, 3, 4], [5, 6, 7]]
         assert model.predict({"inputs": {"x": [[1, 2, 3]]}})["predictions"] == [{"y": [2, 3, 4]}]
         with pytest.raises(InferenceError, match="0 samples"):
             model.predict(np.zeros((0, 3), np.float32))

@@ -2,16 +2,18 @@
 
 1. The content type says what the body is: image/*, text/csv, application/json, application/octet-stream (a .npy file).
 2. Samples that the model cannot take at once (first dimension 1) are run one after the other.
+3. A model with one matrix of floats takes rows without a preprocess.json (`float_rows`).
 """
 
-import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from edgefleet_agent.worker.http import float_rows
+from edgefleet_agent.worker.http.float_rows import Table
 from edgefleet_agent.worker.http.wire import BadRequestError
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.errors import EdgefleetError
@@ -36,7 +38,7 @@ def decode_samples(served: ServedModel, content_type: str, body: bytes) -> list[
     if media.startswith("image/"):
         return [pre.from_image(declared, body, specs)]
     if media == "text/csv":
-        return _rows(served, _csv_rows(body, declared))
+        return _from_csv(served, body)
     if media == "application/octet-stream":
         return _array_samples(served, _npy(body))
     if media == "application/json":
@@ -55,25 +57,65 @@ def predict(served: ServedModel, samples: list[dict[str, Array]], run: Callable[
     return answers
 
 
+def _from_csv(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
+    """Read CSV rows. Without a first line of names, the declared order holds if the count fits."""
+    declared, specs = served.preprocess, served.runtime.inputs
+    recipes = [r for r in declared.inputs if isinstance(r, pre.ColumnsInput)]
+    names = [column for recipe in recipes for column in recipe.columns]
+    table = float_rows.read_csv(body, names, words=any(recipe.categories for recipe in recipes))
+    spec = float_rows.float_matrix(declared, specs)
+    if spec is not None:
+        return _matrix_samples(served, table, spec)
+    head = table.names or tuple(names)
+    if names and len(table.rows[0]) != len(head):
+        raise BadRequestError(
+            f"A row has {len(table.rows[0])} cells; the model takes the columns {', '.join(names)}.",
+            next_step="Send every column, or a first line that names the columns.",
+        )
+    return _rows(served, [dict(zip(head, row, strict=False)) for row in table.rows], table.places)
+
+
 def _from_json(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
-    """Read {"rows": [{…}]}, a list of objects, one object of columns, {"inputs": {name: values}}, {"data": …} or values."""
+    """Read {"rows": […]} or {"instances": […]} of objects or lists, such a list alone, one object of columns,
+    {"inputs": {name: values}}, {"data": …} or values.
+    """
     declared, specs = served.preprocess, served.runtime.inputs
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BadRequestError(f"The body is not JSON: {e}.") from e
-    if isinstance(value, dict) and isinstance(value.get("rows"), list):
-        return _rows(served, value["rows"])
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return _rows(served, value)
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("rows", "instances") if isinstance(value.get(key), list)), value)
+    if value == []:
+        raise BadRequestError("There is no row to predict on.", next_step="Send at least one row.")
+    spec = float_rows.float_matrix(declared, specs)
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return _rows(served, value) if spec is None else _matrix_samples(served, float_rows.read_rows(value), spec)
+    if spec is not None and isinstance(value, list) and all(isinstance(item, list) for item in value):
+        return _matrix_samples(served, float_rows.read_rows(value), spec)
     if isinstance(value, dict) and isinstance(value.get("inputs"), dict):
         arrays = {name: _array(item, _spec(specs, name)) for name, item in value["inputs"].items()}
         return [pre.from_arrays(declared, arrays, specs)]
     if isinstance(value, dict) and "data" in value:
         value = value["data"]
     elif isinstance(value, dict):
-        return _rows(served, [value])
+        return _rows(served, [value]) if spec is None else _matrix_samples(served, float_rows.read_rows([value]), spec)
     return _array_samples(served, _array(value, specs[0] if len(specs) == 1 else None))
+
+
+def _matrix_samples(served: ServedModel, table: Table, spec: TensorSpec) -> list[dict[str, Array]]:
+    """Return the runs of a table of numbers: all rows at once where the model's first dimension is free, else one by one."""
+    _check_count(len(table.rows))
+    values = float_rows.matrix(table, spec)
+    if len(spec.shape) == 2 and (isinstance(spec.shape[0], str) or spec.shape[0] == len(values)):
+        return [pre.from_array(served.preprocess, values, [spec])]
+    rows = values if len(spec.shape) == 1 else values[:, None, :]
+    return [pre.from_array(served.preprocess, row, [spec]) for row in rows]
+
+
+def _check_count(rows: int) -> None:
+    if rows > MAX_SAMPLES:
+        raise BadRequestError(f"{rows} rows are more than the {MAX_SAMPLES} of one request; send several.")
 
 
 def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
@@ -87,33 +129,14 @@ def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
     return [pre.from_array(declared, array, specs)]
 
 
-def _rows(served: ServedModel, rows: list[Any]) -> list[dict[str, Array]]:
+def _rows(served: ServedModel, rows: list[Any], places: Sequence[str] = ()) -> list[dict[str, Array]]:
+    """Return the runs of table rows by column name. places: where each row stands, for errors."""
     declared, specs = served.preprocess, served.runtime.inputs
-    if len(rows) > MAX_SAMPLES:
-        raise BadRequestError(f"{len(rows)} rows are more than the {MAX_SAMPLES} of one request; send several.")
-    if not all(isinstance(row, Mapping) for row in rows):
-        raise BadRequestError("Each row must be an object of column names and values.")
+    _check_count(len(rows))
+    named = places or [f"Row {i + 1}" for i in range(len(rows))]
     if len(rows) > 1 and any(spec.shape and spec.shape[0] == 1 for spec in specs):
-        return [pre.from_rows(declared, [row], specs) for row in rows]
-    return [pre.from_rows(declared, rows, specs)]
-
-
-def _csv_rows(body: bytes, declared: pre.Preprocess) -> list[dict[str, Any]]:
-    """Return the rows by column name. Without a first line of names, the declared order holds if the count fits."""
-    try:
-        lines = [line for line in csv.reader(io.StringIO(body.decode("utf-8-sig"), newline="")) if any(line)]
-    except (UnicodeDecodeError, csv.Error) as e:
-        raise BadRequestError(f"The body is not CSV in UTF-8: {e}.") from e
-    if not lines:
-        raise BadRequestError("The CSV is empty.", next_step="Send a line of column names and at least one row.")
-    names = [c for r in declared.inputs if isinstance(r, pre.ColumnsInput) for c in r.columns]
-    if names and len(lines[0]) == len(names) and not set(names) & set(lines[0]):
-        head = names
-    else:
-        head, lines = lines[0], lines[1:]
-    if any(len(line) != len(head) for line in lines):
-        raise BadRequestError(f"Every CSV line must have {len(head)} cells, as many as there are columns.")
-    return [dict(zip(head, line, strict=True)) for line in lines]
+        return [pre.from_rows(declared, [row], specs, [place]) for row, place in zip(rows, named, strict=True)]
+    return [pre.from_rows(declared, rows, specs, named)]
 
 
 def _npy(body: bytes) -> Array:
