@@ -281,8 +281,10 @@ class _Conversion:
         inputs, outputs = self._workshop.tensors(model, runtime)
         _refuse_strings(inputs, outputs)
         files = self._request.data
-        own_labels = model.facts.get("imported", model.facts).get("labels") or model.facts.get("labels", [])
-        side_files = read_side_files(files, inputs, outputs, own_labels)
+        brought = {**model.facts, **model.facts.get("imported", {})}
+        side_files = read_side_files(
+            files, inputs, outputs, brought.get("labels", ()), own_columns=brought.get("features", ())
+        )
         for open_size in _OPEN_SIZES:
             reference = None
             evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)

@@ -25,7 +25,7 @@ from edgefleet_protocol.digest import sha256_hex
 
 _TOOLS: Final = (
     "numpy", "onnx", "onnxruntime", "ai-edge-litert", "tflite-runtime", "tflite-micro", "flatbuffers", "scikit-learn", "skl2onnx",
-    "skops",
+    "skops", "joblib",
 )  # fmt: skip
 _CODE: Final = (edgefleet_converters, edgefleet_profiles, edgefleet_protocol, edgefleet_runtime)
 

@@ -22,11 +22,16 @@ _MAX_BYTES: Final = 16 * 1024 * 1024
 
 
 def read_side_files(
-    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], own_labels: Sequence[str] = ()
+    files: DataFiles,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    own_labels: Sequence[str] = (),
+    own_columns: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Return the given side files by the name of their bundle member, checked. Raises SideFileError, LabelsError. Reads files.
 
     own_labels: class names that the model itself brings; they count where no labels are given and an output has as many classes.
+    own_columns: names of the features that it was trained on; they count where no preprocess.json is given.
     """
     members: dict[str, bytes] = {}
     labels: list[str] = []
@@ -41,6 +46,9 @@ def read_side_files(
     ):
         if path:
             members[name] = _read(path, name)
+    if "preprocess.json" not in members and _are_columns(own_columns, inputs):
+        recipe = {"name": inputs[0].name, "from": "columns", "columns": list(own_columns)}
+        members["preprocess.json"] = msgspec.json.encode({"v": 1, "inputs": [recipe]})
     _check_against_runtime(members, inputs, outputs, labels)
     if not labels and _label_an_output(own_labels, members.get("postprocess.json"), outputs):
         members["labels.txt"] = ("\n".join(own_labels) + "\n").encode()
@@ -103,6 +111,13 @@ def _checked_labels(data: bytes, outputs: tuple[TensorSpec, ...]) -> list[str]:
             next_step="give one label for each class, in the order of the output",
         )
     return [line.strip() for line in lines]
+
+
+def _are_columns(names: Sequence[str], inputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether names stand for the columns of the model's one input, [N, features]."""
+    if len(inputs) != 1 or not names or len(set(names)) != len(names):
+        return False
+    return len(inputs[0].shape) == 2 and inputs[0].shape[1] == len(names)
 
 
 def _label_an_output(labels: Sequence[str], post: bytes | None, outputs: tuple[TensorSpec, ...]) -> bool:

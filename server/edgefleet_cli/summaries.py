@@ -42,7 +42,7 @@ SUMMARIES: Final = {
     "token": "Operator tokens for people and machines.",
     "key": "Signing keys: which role signs what, by which keys, and until when.",
     "capture-key": "The key that captured records are sealed to.",
-    "tool": "Tool environments of this machine, for sources that need PyTorch or TensorFlow.",
+    "tool": "Tool environments of this machine, for scikit-learn, PyTorch and Keras models.",
     "webhook": "Webhooks: what happens, sent to other programs as signed CloudEvents.",
     "alert-receiver": "Alertmanager pauses or rolls back rollouts.",
     "fleet": "The fleet as a whole.",

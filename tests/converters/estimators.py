@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
@@ -26,6 +26,7 @@ def unfitted(name: str) -> Any:
         "mlp": MLPClassifier((8,), max_iter=300, random_state=0),
         "forest": RandomForestClassifier(20, random_state=0),
         "boosting": make_pipeline(StandardScaler(), GradientBoostingClassifier(n_estimators=5)),
+        "histograms": HistGradientBoostingClassifier(max_iter=3),
         "vectors": SVC(probability=True, random_state=0),
         "neighbours": KNeighborsClassifier(),
         "columns": make_pipeline(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,19 @@ import pytest
 from onnx import helper
 
 from edgefleet_converters import errors
+from edgefleet_converters.importers import sklearn_model, with_sklearn
 from edgefleet_converters.importers.agreement import Samples, check_agreement
 from edgefleet_converters.importers.archive import checked_members
 from edgefleet_converters.importers.import_step import import_step
-from edgefleet_converters.importers.sklearn_model import pickle_to_onnx, skops_to_onnx
+from edgefleet_converters.importers.sklearn_model import estimator_to_onnx
 from edgefleet_converters.importers.source_kinds import kind_of
+from edgefleet_converters.request import DataFiles
+from edgefleet_converters.sidefiles import read_side_files
+from edgefleet_converters.tools.environment import STAMP
+from edgefleet_converters.tools.table import TOOLS
+from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import load
+from edgefleet_runtime.preprocess import parse_preprocess
 from tests.converters.graphs import Array, classifier, model_of, run
 
 ESTIMATORS = ("logistic regression", "mlp", "forest", "boosting", "neighbours", "columns")
@@ -56,7 +65,7 @@ def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str, sk: An
     estimator = sk.fitted(name)
     dump_skops(estimator, tmp_path / "model.skops")
     assert kind_of(tmp_path / "model.skops") == "skops"
-    data, facts = skops_to_onnx(tmp_path / "model.skops")
+    data, facts = estimator_to_onnx(tmp_path / "model.skops", None)
     got, wanted = answers(data, sk.X)[0], estimator.predict(sk.X)
     if wanted.dtype.kind == "i":
         assert (np.ravel(got) == wanted).all()
@@ -69,7 +78,7 @@ def test_a_skops_file_answers_as_the_estimator(tmp_path: Path, name: str, sk: An
 def test_class_names_leave_the_graph_and_are_told(tmp_path: Path, sk: Any) -> None:
     estimator = sk.fitted("forest", NAMES[sk.Y])
     dump_skops(estimator, tmp_path / "model.skops")
-    data, facts = skops_to_onnx(tmp_path / "model.skops")
+    data, facts = estimator_to_onnx(tmp_path / "model.skops", None)
     assert facts["labels"] == list(NAMES)
     model = onnx.load_model_from_string(data)
     assert [value.name for value in model.graph.output] == ["probabilities"]
@@ -79,14 +88,14 @@ def test_class_names_leave_the_graph_and_are_told(tmp_path: Path, sk: Any) -> No
 def test_a_type_outside_the_allow_list_is_named_and_never_built(tmp_path: Path, sk: Any) -> None:
     dump_skops(sk.fitted_with(twice), tmp_path / "model.skops")
     with pytest.raises(errors.UntrustedTypeError, match=r"test_importers\.twice") as caught:
-        skops_to_onnx(tmp_path / "model.skops")
+        estimator_to_onnx(tmp_path / "model.skops", None)
     assert caught.value.code == "convert.untrusted_type"
 
 
 def test_an_estimator_that_was_never_fitted_is_no_model(tmp_path: Path, sk: Any) -> None:
     dump_skops(sk.LogisticRegression(), tmp_path / "model.skops")
     with pytest.raises(errors.InvalidModelError, match="no fitted scikit-learn estimator"):
-        skops_to_onnx(tmp_path / "model.skops")
+        estimator_to_onnx(tmp_path / "model.skops", None)
 
 
 class Evil:
@@ -107,7 +116,7 @@ def test_a_pickle_is_told_by_its_bytes_and_not_read(tmp_path: Path, name: str) -
     args = {"model": str(path), "kind": "pickle", "tools": None, "allow_pickle": False, "out": str(tmp_path / "out")}
     with pytest.raises(errors.PickleRefusedError, match="run whatever code") as caught:
         import_step(args)
-    assert "--allow-pickle" in caught.value.next_step
+    assert caught.value.next_step == "export the model to ONNX where it was trained, and publish that file"
     assert not (tmp_path / "owned").exists()
 
 
@@ -116,7 +125,7 @@ def test_an_allowed_joblib_file_answers_as_the_estimator(tmp_path: Path, compres
     estimator = sk.fitted("logistic regression")
     joblib.dump(estimator, tmp_path / "model.joblib", compress=compress)
     assert kind_of(tmp_path / "model.joblib") == "pickle"
-    data, _ = pickle_to_onnx(tmp_path / "model.joblib")
+    data, _ = estimator_to_onnx(tmp_path / "model.joblib", None)
     assert (answers(data, sk.X)[0] == estimator.predict(sk.X)).all()
 
 
@@ -128,7 +137,60 @@ def test_a_pickle_of_another_scikit_learn_is_refused(tmp_path: Path, sk: Any) ->
     assert version in data
     (tmp_path / "model.pkl").write_bytes(data.replace(version, b"0" + version[1:]))
     with pytest.raises(errors.InvalidModelError, match="InconsistentVersionWarning"):
-        pickle_to_onnx(tmp_path / "model.pkl")
+        estimator_to_onnx(tmp_path / "model.pkl", None)
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of tools in which `sklearn` is installed, for a Python of ours that has no scikit-learn."""
+    folder = tmp_path / "tools" / "sklearn"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (folder / "bin" / "python").chmod(0o755)
+    (folder / STAMP).write_text(json.dumps({"requirements": list(TOOLS["sklearn"].requirements), "versions": {}}))
+    monkeypatch.setattr(sklearn_model, "PACKAGES", ("sklearn_that_is_not_here",))
+    monkeypatch.chdir(tmp_path)
+    return folder.parent
+
+
+def test_the_tool_reads_what_this_python_cannot(tmp_path: Path, sk: Any, tools: Path) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame(sk.X, columns=["a", "b", "c", "d"])
+    estimator = sk.unfitted("logistic regression").fit(frame, NAMES[sk.Y])
+    dump_skops(estimator, tmp_path / "model.skops")
+    data, facts = estimator_to_onnx(tmp_path / "model.skops", tools)
+    assert (facts["labels"], facts["features"]) == (list(NAMES), ["a", "b", "c", "d"])
+    assert facts["compared"]["agreeing"] >= 0.98 * facts["compared"]["samples"] > 0
+    assert (NAMES[answers(data, sk.X)[0].argmax(axis=1)] == estimator.predict(frame)).all()
+
+
+def test_the_tool_names_types_that_are_not_trusted(tmp_path: Path, sk: Any, tools: Path) -> None:
+    dump_skops(sk.fitted_with(twice), tmp_path / "model.skops")
+    with pytest.raises(errors.UntrustedTypeError, match=r"test_importers\.twice"):
+        estimator_to_onnx(tmp_path / "model.skops", tools)
+
+
+def test_a_missing_tool_is_named_with_its_command(tmp_path: Path, sk: Any, tools: Path) -> None:
+    dump_skops(sk.LogisticRegression(), tmp_path / "model.skops")
+    with pytest.raises(errors.ToolMissingError) as caught:
+        estimator_to_onnx(tmp_path / "model.skops", tmp_path / "none")
+    assert "edgectl tool install sklearn" in caught.value.next_step
+
+
+def test_a_boosting_of_histograms_becomes_onnx(sk: Any) -> None:
+    estimator = sk.fitted("histograms")
+    data, _, arrays = with_sklearn.converted(estimator, "m")
+    assert np.allclose(answers(data, arrays["in.x"])[1], arrays["out.1"], atol=1e-4)
+
+
+def test_the_columns_of_the_training_stand_in_the_bundle() -> None:
+    inputs = (TensorSpec(name="x", dtype="float32", shape=["N", 2]),)
+    made = read_side_files(DataFiles(), inputs, inputs, own_columns=["size", "weight"])
+    (recipe,) = parse_preprocess(made["preprocess.json"]).inputs
+    assert (recipe.name, getattr(recipe, "columns", None)) == ("x", ["size", "weight"])
+    for columns in (["size"], ["size", "size"], []):
+        assert read_side_files(DataFiles(), inputs, inputs, own_columns=columns) == {}
 
 
 @pytest.mark.slow

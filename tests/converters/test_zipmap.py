@@ -13,18 +13,21 @@ import pytest
 from onnx import helper
 
 from edgefleet_converters import errors
+from edgefleet_converters.importers.with_sklearn import whole_numbers
 from edgefleet_converters.onnx.load import import_step
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_runtime.port import load
 from tests.converters.graphs import Array, model_of, run, save
 
-KINDS: dict[str, Callable[[Any, Array], Array]] = {
-    "logistic regression": lambda sk, y: y,
-    "forest": lambda sk, y: np.array(["setosa", "versicolor", "virginica"])[y],
-    "boosting": lambda sk, y: y * 10 + 3,
-    "mlp": lambda sk, y: np.array(["no", "yes"])[(y == 1).astype(int)],
-    "vectors": lambda sk, y: y,
-    "neighbours": lambda sk, y: y == 0,
+NAMES = np.array(["setosa", "versicolor", "virginica"])
+KINDS: dict[str, Callable[[Array], Array]] = {
+    "logistic regression": lambda y: NAMES[y],
+    "forest": lambda y: NAMES[y],
+    "boosting": lambda y: y * 10 + 3,
+    "mlp": lambda y: np.array(["no", "yes"])[(y == 1).astype(int)],
+    "vectors": lambda y: NAMES[y],
+    "neighbours": lambda y: y == 0,
+    "histograms": lambda y: y,
 }
 """Estimator -> the classes that it learns: plain numbers, text, other numbers, two names, truth values."""
 
@@ -41,7 +44,8 @@ def exported(estimator: Any, x: Array) -> onnx.ModelProto:
     """Return what `to_onnx(model, X[:1])` gives, as a user types it."""
     from skl2onnx import to_onnx
 
-    return to_onnx(estimator, x[:1].astype(np.float32))
+    with whole_numbers():
+        return to_onnx(estimator, x[:1].astype(np.float32))
 
 
 def imported(model: onnx.ModelProto, folder: Path) -> tuple[bytes, dict[str, Any]]:
@@ -59,7 +63,7 @@ def imported(model: onnx.ModelProto, folder: Path) -> tuple[bytes, dict[str, Any
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_default_export_answers_as_the_estimator(tmp_path: Path, name: str, sk: Any) -> None:
-    y = KINDS[name](sk, sk.Y)
+    y = KINDS[name](sk.Y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an estimator that has not converged answers all the same
         estimator = sk.fitted(name, y)
@@ -82,7 +86,7 @@ def test_a_default_export_answers_as_the_estimator(tmp_path: Path, name: str, sk
 
 
 def test_the_names_of_the_classes_go_into_the_bundle(tmp_path: Path, sk: Any) -> None:
-    forest = sk.RandomForestClassifier(3, random_state=0).fit(sk.X, KINDS["forest"](sk, sk.Y))
+    forest = sk.RandomForestClassifier(3, random_state=0).fit(sk.X, NAMES[sk.Y])
     model, profiles = save(exported(forest, sk.X), tmp_path), ("generic-x86_64-ort", "generic-x86_64-litert")
     report, _ = run(model, tmp_path / "out", profiles, precision="fp32")
     assert [made.profile for made in report.bundles] == list(profiles)
@@ -95,7 +99,7 @@ def test_the_names_of_the_classes_go_into_the_bundle(tmp_path: Path, sk: Any) ->
 def test_text_is_dropped_where_the_classes_are_known(tmp_path: Path, sk: Any) -> None:
     from skl2onnx import to_onnx
 
-    estimator = sk.fitted("logistic regression", KINDS["forest"](sk, sk.Y))
+    estimator = sk.fitted("logistic regression", NAMES[sk.Y])
     model = to_onnx(estimator, sk.X[:1].astype(np.float32), options={"zipmap": False})
     _, facts = imported(model, tmp_path)
     assert ([one["name"] for one in facts["outputs"]], facts["labels"]) == (

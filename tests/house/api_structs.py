@@ -66,6 +66,7 @@ PLACES = {
     "/bundles": "bundle",
     "/releases/{ref}/performance": "cost",
     "/releases": "release",
+    "/tools": "release",
     "/models": "model",
     "/profiles": "cost",
     "/rollouts": "rollout",

@@ -14,7 +14,7 @@ import yaml
 from edgefleet_converters.errors import NotAModelError
 
 _KNOWN_NAMES: Final = ("model.onnx", "onnx/model.onnx", "model.tflite")
-_SUFFIXES: Final = ((".onnx", ".tflite"), (".skops", ".pt2", ".keras", ".pkl", ".joblib"))
+_SUFFIXES: Final = ((".onnx", ".tflite"), (".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib", ".sav"))
 _HF_WEIGHTS: Final = (".safetensors", ".bin", ".h5", ".msgpack")
 MAX_MLMODEL_BYTES: Final = 256 * 1024
 """An MLmodel file has 1 to 20 kB; the YAML reader takes a second for 256 kB."""

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_converters.errors import PickleRefusedError
-from edgefleet_converters.importers.sklearn_model import pickle_to_onnx, skops_to_onnx
-from edgefleet_converters.importers.tool_process import TOOL_OF, tool_to_onnx
+from edgefleet_converters.importers.sklearn_model import estimator_to_onnx
+from edgefleet_converters.importers.tool_process import tool_to_onnx
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -14,14 +14,13 @@ def import_step(args: dict[str, Any]) -> dict[str, Any]:
     Returns what the import reports about itself: `{kind, versions, compared, …}`.
     """
     source, kind = Path(args["model"]), str(args["kind"])
-    if kind in TOOL_OF:
-        data, facts = tool_to_onnx(kind, source, Path(args["tools"]) if args["tools"] else None)
-    elif kind == "skops":
-        data, facts = skops_to_onnx(source)
+    tools = Path(args["tools"]) if args["tools"] else None
+    if kind == "pickle" and not args["allow_pickle"]:
+        raise refused_pickle(source.name)
+    if kind in ("skops", "pickle"):
+        data, facts = estimator_to_onnx(source, tools)
     else:
-        if not args["allow_pickle"]:
-            raise refused_pickle(source.name)
-        data, facts = pickle_to_onnx(source)
+        data, facts = tool_to_onnx(kind, source, tools)
     Path(args["out"]).write_bytes(data)
     return {"kind": kind, **facts}
 
@@ -30,6 +29,5 @@ def refused_pickle(name: str) -> PickleRefusedError:
     """Return the error for a pickle that was not allowed."""
     return PickleRefusedError(
         f"{name} is a Python pickle: reading it would run whatever code is in it",
-        next_step="save the model with skops.io.dump or export it to ONNX; or, if you made the file yourself, "
-        "`edgectl convert … --allow-pickle`",
+        next_step="export the model to ONNX where it was trained, and publish that file",
     )

@@ -1,6 +1,6 @@
 """The kinds of source, and how a file is recognised as one: by its first bytes and, for a zip, by what it holds.
 
-The name of a file decides nothing, except that a compressed pickle looks like any compressed file.
+The name of a file decides nothing, except that a compressed pickle looks like any compressed file, and an old one like any text.
 """
 
 from pathlib import Path
@@ -18,8 +18,7 @@ _FOREIGN_HINTS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"<", "it is a web page or XML: the download did not give the model"),
     (b"GGUF", "it is a GGUF language model, which is not served: export a model to ONNX"),
 )
-_COMPRESSED: Final = (b"\x78", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00")
-_PICKLE_NAMES: Final = (".pkl", ".pickle", ".joblib")
+_PICKLE_NAMES: Final = (".pkl", ".pickle", ".joblib", ".sav")
 
 
 def format_of(kind: Kind) -> Format:
@@ -43,7 +42,7 @@ def kind_of(path: Path) -> Kind:
         raise TruncatedModelError(f"{path.name} has {len(head)} bytes: it was cut off", next_step="copy the file again")
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
-    if head[0] == 0x80 or (path.suffix.lower() in _PICKLE_NAMES and head.startswith(_COMPRESSED)):
+    if head[0] == 0x80 or path.suffix.lower() in _PICKLE_NAMES:
         return "pickle"
     for start, hint in _FOREIGN_HINTS:
         if head.startswith(start):

@@ -7,16 +7,22 @@ dies with it. Its answers are files in the step's scratch folder; nothing that i
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-from edgefleet_converters.errors import ToolFailedError
-from edgefleet_converters.importers.agreement import Samples, check_agreement
+from edgefleet_converters.errors import ConversionError, ToolFailedError
+from edgefleet_converters.importers.agreement import Array, Samples, check_agreement
 from edgefleet_converters.sample_data import load_arrays
 from edgefleet_converters.tools.environment import needed
 
-TOOL_OF: Final = {"pt2": ("torch", "with_torch.py"), "keras": ("tensorflow", "with_tensorflow.py")}
-"""Kind of source -> its tool and the file next to this one that the tool's Python runs. It is never imported here."""
+TOOL_OF: Final = {
+    "pt2": ("torch", "with_torch.py"),
+    "keras": ("tensorflow", "with_tensorflow.py"),
+    "skops": ("sklearn", "with_sklearn.py"),
+}
+"""Kind of source -> its tool and the file next to this one that the tool's Python runs."""
 MAX_REPORT_BYTES: Final = 64 * 1024
 
 
@@ -24,6 +30,18 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
     """Return the ONNX bytes of a source and `{tool, versions, compared}`. Blocks for seconds to minutes.
 
     kind: a key of TOOL_OF. Raises ToolMissingError, ToolFailedError, ImportDiffersError.
+    """
+    data, result, arrays = run_tool(kind, source, tools)
+    facts: dict[str, Any] = {"tool": TOOL_OF[kind][0], "versions": dict(result.get("versions") or {})}
+    return data, facts | {"compared": _compared(data, arrays, source.name)}
+
+
+def run_tool(
+    kind: str, source: Path, tools: Path | None, errors: Mapping[str, type[ConversionError]] = MappingProxyType({})
+) -> tuple[bytes, dict[str, Any], dict[str, Array]]:
+    """Return the ONNX bytes of a source, what the tool reported, and its samples: `in.<input>`, `out.<position>`.
+
+    errors: what is raised for a kind of refusal that the tool names. Raises ToolMissingError, ToolFailedError.
     """
     name, script = TOOL_OF[kind]
     environment = needed(tools, name, source.name)
@@ -57,14 +75,12 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
         )
     error = result.get("error")
     if isinstance(error, dict):
-        raise ToolFailedError(str(error.get("message"))[:600], next_step=str(error.get("next"))[:300])
-    data = out.read_bytes()
-    facts: dict[str, Any] = {"tool": name, "versions": dict(result.get("versions") or {})}
-    return data, facts | {"compared": _compared(data, answers, source.name)}
+        refusal = errors.get(str(error.get("kind")), ToolFailedError)
+        raise refusal(str(error.get("message"))[:600], next_step=str(error.get("next"))[:300])
+    return out.read_bytes(), result, load_arrays(answers, "tool's")
 
 
-def _compared(model: bytes, answers: Path, name: str) -> dict[str, Any]:
-    arrays = load_arrays(answers, "tool's")
+def _compared(model: bytes, arrays: dict[str, Array], name: str) -> dict[str, Any]:
     inputs = {key.removeprefix("in."): value for key, value in arrays.items() if key.startswith("in.")}
     outputs = [arrays[f"out.{index}"] for index in range(len(arrays) - len(inputs))]
     if not outputs:

@@ -27,6 +27,14 @@ TOOLS: Final[dict[str, Tool]] = {
     tool.name: tool
     for tool in (
         Tool(
+            "sklearn",
+            "scikit-learn .skops and, where it is allowed, pickles to ONNX",
+            ("scikit-learn==1.9.1", "skl2onnx==1.20.0", "skops==0.16.0", "joblib==1.6.0", "onnx==1.23.2"),
+            ((3, 11), (3, 15)),
+            "scikit-learn",
+            "scikit-learn 1.9.1 with skl2onnx 1.20.0 and skops 0.16.0 on Python 3.11",
+        ),
+        Tool(
             "torch",
             "PyTorch .pt2 (torch.export) to ONNX",
             ("torch>=2.9,<3", "onnxscript>=0.5,<1", "onnx>=1.19,<2", "numpy>=1.26"),

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 
-from edgefleet_cli.core.api.release import DataIn, OptionsIn, Release, ReleaseIn, SourceFileIn, SourceIn
+from edgefleet_cli.core.api.release import ConverterTools, DataIn, OptionsIn, Release, ReleaseIn, SourceFileIn, SourceIn
 from edgefleet_cli.core.clock import SystemClock
-from edgefleet_cli.core.errors import WaitTimeoutError
+from edgefleet_cli.core.errors import ApiError, WaitTimeoutError
 from edgefleet_cli.core.structs import UNSET, convert
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
-from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, read_source
+from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, locate, read_source
+from edgefleet_cli.release.conversion.tool_environments import TOOL_OF, refuse_unreadable
 from edgefleet_cli.release.render import is_over
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board, upload_bar
@@ -30,11 +33,26 @@ class Publisher:
     clock: SystemClock
 
     def publish(self, request: ModelRequest) -> Reply[Release]:
-        """Upload what the server lacks and ask for the release; return it as it stands, often still converting."""
+        """Upload what the server lacks and ask for the release; return it as it stands, often still converting.
+
+        Raises UsageError before the upload when the server has no tool that reads the source.
+        """
+        self._check_tools(locate(request.model))
         source = read_source(request.model)
         data = {kind: describe(file, file.name) for kind in DATA_KINDS if (file := request.data.get(kind)) is not None}
         self.upload([*source.files, *data.values()])
         return self.api.post("/releases", _body(request, source, data), Release)
+
+    def _check_tools(self, source: Path) -> None:
+        if source.suffix.lower() not in TOOL_OF:
+            return
+        try:
+            tools = self.api.get("/tools", ConverterTools).value
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:  # an older server tells it after the upload
+                raise
+            return
+        refuse_unreadable(source, tools)
 
     def upload(self, files: list[SourceFile]) -> None:
         """Upload each file whose digest the server does not hold yet."""

@@ -32,6 +32,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/releases/{ref}/devices"): Role.VIEWER,
     ("GET", "/releases/{ref}/report"): Role.VIEWER,
     ("GET", "/releases/{ref}/report.html"): Role.VIEWER,
+    ("GET", "/tools"): Role.PUBLISHER,
     ("POST", "/releases/{ref}:cancel"): Role.PUBLISHER,
     ("GET", "/releases/{ref}/performance"): Role.VIEWER,
     ("POST", "/releases/{ref}:deploy"): Role.OPERATOR,

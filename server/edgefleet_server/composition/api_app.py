@@ -6,6 +6,7 @@ something, whatever the answer was. Authorisation runs before every route of `/a
 
 import logging
 import re
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -34,6 +35,8 @@ from edgefleet_server.composition.container import Parts
 from edgefleet_server.composition.dashboard_app import dashboard_router
 from edgefleet_server.composition.openapi import ApiApp
 from edgefleet_server.conversion import routes as conversion_routes
+from edgefleet_server.conversion.tool_stock import ToolStock
+from edgefleet_server.conversion.tool_stock import look as look_at_tools
 from edgefleet_server.dashboard.registry.publish_page import UPLOADS
 from edgefleet_server.events import routes as event_routes
 from edgefleet_server.fleet.desired import routes as desired_routes
@@ -44,6 +47,7 @@ from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
 from edgefleet_server.search import routes as search_routes
+from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.web import problems
@@ -89,7 +93,9 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         access_routes.build_router(parts.access, parts.db, parts.settings.tenant),
         registry_routes.build_router(parts.registry, parts.signing, parts.db),
         signing_routes.build_router(parts.signing),
-        conversion_routes.build_router(parts.conversion, parts.registry, parts.db),
+        conversion_routes.build_router(
+            parts.conversion, parts.registry, parts.db, partial(_tool_stock, parts.settings)
+        ),
         *fleet_routers(parts),
         *telemetry_routers(parts),
         rollout_routes.build_router(parts.rollout, parts.db),
@@ -98,6 +104,12 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         search_routes.build_router(parts.search),
         prometheus_sd.build_router(parts.settings.tenant),
     ]
+
+
+def _tool_stock(settings: ServerSettings) -> ToolStock:
+    """Return the tools of this process's converters; a command of the operator's own may have others."""
+    converts = ServerRole.CONVERTER in settings.roles and settings.converter_command is None
+    return look_at_tools(settings.tools_folder, converts=converts, reads_pickles=settings.allow_pickle)
 
 
 def fleet_routers(parts: Parts) -> list[APIRouter]:

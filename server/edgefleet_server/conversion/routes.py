@@ -1,6 +1,7 @@
-"""Routes of conversions: the report of a release, and ending what still converts. They only translate."""
+"""Routes of conversions: the report of a release, ending what still converts, the tools there are. They only translate."""
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -9,7 +10,9 @@ from fastapi.responses import HTMLResponse, Response
 from edgefleet_server.access.dependency import Publisher, Viewer
 from edgefleet_server.conversion.errors import NothingToCancelError
 from edgefleet_server.conversion.reports import page_of, report_of
+from edgefleet_server.conversion.schemas import ConverterToolsOut
 from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.conversion.tool_stock import ToolStock
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.schemas import ReleaseOut
 from edgefleet_server.registry.service import RegistryService
@@ -24,8 +27,10 @@ PAGE_HEADERS: Final = {
 }
 
 
-def build_router(conversion: ConversionService, registry: RegistryService, db: Database) -> APIRouter:
-    """Return the routes of conversions, to be mounted under `/api/v1`."""
+def build_router(
+    conversion: ConversionService, registry: RegistryService, db: Database, tool_stock: Callable[[], ToolStock]
+) -> APIRouter:
+    """Return the routes of conversions, to be mounted under `/api/v1`. tool_stock: looks which tools the converters have now."""
     router = APIRouter(tags=["conversion"])
 
     @router.get("/releases/{ref}/report", operation_id="get_release_report", response_model=dict[str, Any])
@@ -54,5 +59,10 @@ def build_router(conversion: ConversionService, registry: RegistryService, db: D
                 )
             registry.refresh_state(wanted)
             return ReleaseOut.of(registry.release(wanted))
+
+    @router.get("/tools", operation_id="get_tools")
+    def get_tools(_caller: Publisher) -> ConverterToolsOut:
+        """Return the tools that read sources of other frameworks here, so that a publisher can ask before the upload."""
+        return ConverterToolsOut.of(tool_stock())
 
     return router

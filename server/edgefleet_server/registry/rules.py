@@ -86,8 +86,7 @@ def check_pickle(wanted: bool, allowed: bool) -> None:
     if wanted and not allowed:
         raise PickleNotAllowedError(
             "this server reads no pickles: a pickle is code, and code is not a publisher's to choose",
-            next_step="save the model with skops.io.dump or export it to ONNX, run `edgectl convert --allow-pickle` locally, or have"
-            " `allow_pickle` set in server.toml",
+            next_step="export the model to ONNX where it was trained, and publish that file",
         )
 
 

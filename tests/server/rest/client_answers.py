@@ -81,6 +81,8 @@ def publishing(call: Caller) -> None:
     status, ended = call("conversion", "cancel_release", "buds@1.0.0")
     assert (status, [job.state for job in ended.jobs]) == (200, ["cancelled"])
     assert call("conversion", "cancel_release", "buds@1.0.0")[1].code == "conversion.over"
+    status, tools = call("conversion", "get_tools")
+    assert (status, "sklearn" in tools.names, tools.reads_pickles) == (200, True, False)
     status, report = call("conversion", "get_release_report", "gauge@1.0.0")
     assert (status, report["model"], report["profiles"][0]["bundle"]["metric"]["value"]) == (200, "gauge", 0.975)
     status, page = call("conversion", "get_release_report_page", "gauge@1.0.0")

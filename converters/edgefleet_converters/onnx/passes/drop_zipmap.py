@@ -17,6 +17,12 @@ from edgefleet_converters.onnx.walk import all_nodes
 ML_DOMAIN: Final = "ai.onnx.ml"
 _NAMES: Final = "classlabels_strings"
 _NUMBERS: Final = ("classlabels_int64s", "classlabels_ints")
+_NUMBERS_OF: Final = {
+    "TreeEnsembleClassifier": "classlabels_int64s",
+    "LinearClassifier": "classlabels_ints",
+    "SVMClassifier": "classlabels_ints",
+}
+"""The attribute for classes that are numbers, by operator."""
 
 
 def drop_zipmap(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[str]]:
@@ -72,10 +78,12 @@ def keep_outputs(model: onnx.ModelProto, names: Collection[str]) -> None:
 
 def _number_classes(node: onnx.NodeProto) -> None:
     """Name the classes 0, 1, … in place of text, in place."""
+    number = _NUMBERS_OF.get(node.op_type)
     for attribute in list(node.attribute):
-        if attribute.name == _NAMES and attribute.strings:
+        if number and attribute.name == _NAMES and attribute.strings:
+            classes = len(attribute.strings)
             node.attribute.remove(attribute)
-            node.attribute.append(helper.make_attribute("classlabels_int64s", range(len(attribute.strings))))
+            node.attribute.append(helper.make_attribute(number, list(range(classes))))
 
 
 def _inner_nodes(node: onnx.NodeProto) -> list[onnx.NodeProto]:

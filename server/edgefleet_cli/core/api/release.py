@@ -13,6 +13,12 @@ class Assigned(Struct, frozen=True):
     target: str = ""
 
 
+class ConverterTools(Struct, frozen=True):
+    folder: str = ""
+    names: tuple[str, ...] | None = None
+    reads_pickles: bool = False
+
+
 class DataIn(Body, frozen=True, kw_only=True):
     calibration: str | Unset | None = UNSET
     eval: str | Unset | None = UNSET

@@ -16,6 +16,7 @@ import typer
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
 from edgefleet_cli.release.conversion.model_files import locate
+from edgefleet_cli.release.conversion.pickled_model import refuse_pickle
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
 
 
@@ -220,8 +221,10 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     reading: ImportFlags = ImportFlags(),
     lineage: dict[str, str] | None = None,
 ) -> ModelRequest:
-    """Return the checked request. Raises BadIdError, ProfileError or UnreadableFileError before anything is sent."""
-    locate(model)
+    """Return the checked request. Raises BadIdError, ProfileError, UsageError or UnreadableFileError before anything is sent."""
+    source = locate(model)
+    if not reading.allow_pickle:
+        refuse_pickle(source)
     parse_model_name(name)
     parse_version(version)
     for kind, file in data.items():

@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.release.conversion.pickled_model import PICKLE_SUFFIXES
 
-MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib"})
+MODEL_SUFFIXES = frozenset({".onnx", ".tflite", ".skops", ".pt2", ".keras", *PICKLE_SUFFIXES})
 _EXPORT_TORCH = "save it with torch.export.save (.pt2) or export it to ONNX, and publish that file"
 _EXPORT_KERAS = "save it as .keras or export it to ONNX or TFLite, and publish that file"
 _EXPORT = "export it to ONNX and publish that file"

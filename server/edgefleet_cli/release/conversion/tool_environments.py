@@ -10,10 +10,15 @@ from typing import Any
 
 import platformdirs
 
-from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.api.release import ConverterTools
+from edgefleet_cli.core.errors import CliError, UsageError
 from edgefleet_cli.core.structs import Struct
 from edgefleet_cli.core.subprocesses import python_module
 from edgefleet_cli.core.transport.reply import Page, struct_of
+from edgefleet_cli.release.conversion.pickled_model import PICKLE_SUFFIXES, refuse_pickle
+
+TOOL_OF = {".skops": "sklearn", ".pt2": "torch", ".keras": "tensorflow"} | dict.fromkeys(PICKLE_SUFFIXES, "sklearn")
+"""The tool that reads a file of this suffix."""
 
 
 class Tool(Struct, frozen=True):
@@ -50,6 +55,21 @@ def tools_folder(given: Path | None = None) -> Path:
         return given.absolute()
     named = os.environ.get("EDGECTL_TOOLS")
     return Path(named).absolute() if named else Path(platformdirs.user_data_path("edgefleet")) / "tools"
+
+
+def refuse_unreadable(source: Path, tools: ConverterTools) -> None:
+    """Raise UsageError when the server has told that it cannot read a file. Asked before the upload."""
+    if not tools.reads_pickles:
+        refuse_pickle(source)
+    needed = TOOL_OF.get(source.suffix.lower())
+    if needed is None or tools.names is None or needed in tools.names:
+        return
+    folder = "" if Path(tools.folder) == tools_folder() else f" --tools {tools.folder}"
+    raise UsageError(
+        f"the server cannot read {source.suffix} files yet",
+        why=f"the tool {needed} is not installed there; nothing was uploaded",
+        next_step=f"on the server's machine: edgectl tool install {needed}{folder}",
+    )
 
 
 def manage(action: str, folder: Path, name: str | None = None) -> Page[Tool]:
