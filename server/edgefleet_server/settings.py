@@ -160,6 +160,11 @@ class ServerSettings(BaseSettings):
         return self.data_dir / "broker"
 
     @property
+    def agent_packages_dir(self) -> Path:
+        """Folder of the agent's packages that the device listener hands out."""
+        return self.data_dir / "agent-packages"
+
+    @property
     def run_dir(self) -> Path:
         """Folder of what only a running server needs (ports, temporary files)."""
         return self.data_dir / "run"

@@ -287,7 +287,12 @@ def test_every_package_is_in_one_wheel() -> None:
     ]
     assert sorted(map(str, wheels)) == sorted(map(str, FOLDERS.values()))
     target = project("pyproject.toml")["tool"]["hatch"]["build"]["targets"]["wheel"]  # type: ignore[index]
-    assert target["only-include"] == [*target["packages"], "examples/digits"]
+    assert target["only-include"] == [
+        *target["packages"],
+        "examples/digits",
+        "deploy/edge-agent.service",
+        "deploy/install-agent.sh",
+    ]
 
 
 def test_git_ignores_nothing_that_a_wheel_needs() -> None:

@@ -235,7 +235,7 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
         _write_tokens(tokens, out)
         session.out.note(f"wrote {len(tokens)} token files to {out}")
     if session.out.is_for_eyes:
-        _show_tokens(session, tokens, out)
+        _show_tokens(session, made.value, out)
     else:
         session.out.rows(made.raw, tokens, CLAIMS)
 
@@ -251,15 +251,22 @@ CLAIMS: Sheet[api.enrollment.NewClaim] = Sheet(
 )
 
 
-def _show_tokens(session: Session, tokens: Sequence[api.enrollment.NewClaim], out: Path | None) -> None:
+def _show_tokens(session: Session, made: api.enrollment.ClaimTokens, out: Path | None) -> None:
+    tokens = made.tokens
     for entry in tokens:
         if out is None:
             session.out.line(entry.token)
     first = f"$(cat {out / (tokens[0].id + '.token')})" if out is not None and tokens else "TOKEN"
     if len(tokens) == 1 and out is None:
         first = tokens[0].token
-    session.out.note("on the device:")
+    session.out.note("on a device that has the agent:")
     session.out.note(f"  edge-agent enroll {first} && edge-agent run")
+    if made.install:
+        session.out.note("on one that does not, as root for a service of the system; without the token it asks for it:")
+        session.out.note(f"  echo {first} | {made.install}")
+    else:
+        session.out.note("to have one line that installs the agent, too: `./dev dist` in a clone, then")
+        session.out.note("  edgectl server agent-packages add dist")
     if any(entry.approval for entry in tokens):
         session.out.note("each device then waits: compare its fingerprint, and let it in")
         session.out.note("  edgectl device pending")

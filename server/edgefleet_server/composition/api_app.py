@@ -119,7 +119,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
         inventory_routes.build_device_router(
             fleet.reader, fleet.lists, fleet.edits, fleet.revocation.revoke, parts.telemetry.latest, db
         ),
-        enrolment_routes.build_router(fleet.enrolment, fleet.enroller, fleet.approvals, db),
+        enrolment_routes.build_router(fleet.enrolment, fleet.enroller, fleet.installer, fleet.approvals, db),
         desired_routes.build_deploy_router(fleet.deployer, registry),
         inventory_routes.build_release_router(fleet.reader, registry),
         event_routes.build_router(fleet.feed, fleet.reader.check),

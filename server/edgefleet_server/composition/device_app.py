@@ -3,7 +3,7 @@
 Routes under `/device/v1`: `ca` (the CA certificate, so that a device can check it against its claim token before it says
 anything), `enroll` (claim token), and with a device token (`fleet/enrolment/device_token.py`): `renew`, `tuf/{file}`, `blobs/{sha256}`
 (Range), `desired`, `tasks/{id}/result`. TUF files are signed and public within the fleet, yet they need a token too: nobody
-else has business here.
+else has business here. Under `/agent/`, for machines that are no devices yet: the agent's packages and what installs them.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.fleet.desired.tasks import MAX_RESULT_BYTES, TaskBook
+from edgefleet_server.fleet.enrolment.agent_installer import SCRIPT, AgentInstaller
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity, Enrolment
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.schemas import EnrollIn, RenewIn
@@ -70,6 +71,7 @@ def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryS
     _add_identity_routes(app, fleet.enrolment, signing, device_of)
     _add_content_routes(app, fleet.documents, signing, registry, device_of)
     _add_task_routes(app, fleet.tasks, device_of)
+    _add_agent_routes(app, fleet.installer)
     return app
 
 
@@ -152,6 +154,29 @@ def _add_task_routes(app: FastAPI, tasks: TaskBook, device_of: DeviceOf) -> None
         """Take what the device has to say to one of its tasks; that ends the task."""
         tasks.take_result(caller.id, task_id, data)
         return Response(status_code=204)
+
+
+def _add_agent_routes(app: FastAPI, installer: AgentInstaller) -> None:
+    headers = {"cache-control": "no-cache"}
+
+    @app.get("/agent/")
+    def get_agent_page() -> Response:
+        """Say what there is, for people."""
+        return Response(installer.page(), media_type="text/plain", headers=headers)
+
+    @app.get(f"/agent/{SCRIPT}")
+    def get_agent_script() -> Response:
+        """Return the installer."""
+        return Response(installer.script(), media_type="text/x-shellscript", headers=headers)
+
+    @app.get("/agent/{name}")
+    def get_agent_package(name: str, known: Annotated[str, Header(alias="if-none-match")] = "") -> Response:
+        """Return a package; 304 for who has it."""
+        package = installer.package(name)
+        tagged = {**headers, "etag": f'"{package.sha256}"'}
+        if known == tagged["etag"]:
+            return Response(status_code=304, headers=tagged)
+        return Response(package.data, media_type="application/octet-stream", headers=tagged)
 
 
 async def _bounded_body(request: Request) -> bytes:

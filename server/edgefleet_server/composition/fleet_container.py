@@ -17,6 +17,8 @@ from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.hold import HoldDocument
 from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.fleet.desired.tasks import TaskBook
+from edgefleet_server.fleet.enrolment.agent_installer import AgentInstaller
+from edgefleet_server.fleet.enrolment.agent_packages import AgentPackages
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook
 from edgefleet_server.fleet.enrolment.device_token import DeviceAuthenticator
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
@@ -78,6 +80,7 @@ class Fleet:
     addresses: ServerAddresses
     enroller: Enroller
     enrolment: EnrolmentService
+    installer: AgentInstaller
     authenticator: DeviceAuthenticator
     approvals: ApprovalBook
     revocation: Revocation
@@ -120,6 +123,7 @@ def build_fleet(
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings),
+        installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
         revocation=Revocation(db, signing, feed, reports.news, clock),

@@ -13,6 +13,7 @@ class NewClaim(Struct, frozen=True):
 
 
 class ClaimTokens(Struct, frozen=True):
+    install: str | None = None
     tokens: tuple[NewClaim, ...] = ()
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from edgefleet_server.access.dependency import Operator, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.fleet.enrolment.agent_installer import AgentInstaller
 from edgefleet_server.fleet.enrolment.approval import ApprovalBook, Choice, Decisions, PendingView, place_of
 from edgefleet_server.fleet.enrolment.enrolment import Enroller
 from edgefleet_server.fleet.enrolment.model import ClaimView
@@ -21,15 +22,19 @@ from edgefleet_server.web.sparse_fields import ListRoute
 PendingPage = Annotated[PageRequest, paged("asked_at")]
 
 
-def build_router(enrolment: EnrolmentService, enroller: Enroller, approvals: ApprovalBook, db: Database) -> APIRouter:
+def build_router(
+    enrolment: EnrolmentService, enroller: Enroller, installer: AgentInstaller, approvals: ApprovalBook, db: Database
+) -> APIRouter:
     """Return the routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["fleet"], route_class=ListRoute)
-    _add_claim_routes(router, enrolment, enroller)
+    _add_claim_routes(router, enrolment, enroller, installer)
     _add_approval_routes(router, enroller, approvals, db)
     return router
 
 
-def _add_claim_routes(router: APIRouter, enrolment: EnrolmentService, enroller: Enroller) -> None:
+def _add_claim_routes(
+    router: APIRouter, enrolment: EnrolmentService, enroller: Enroller, installer: AgentInstaller
+) -> None:
     @router.post("/enrollments", operation_id="create_enrollments", status_code=201)
     def create_enrollments(wanted: EnrollmentIn, caller: Operator) -> ClaimTokensOut:
         """Make claim tokens; their text is in this answer and nowhere else."""
@@ -43,7 +48,7 @@ def _add_claim_routes(router: APIRouter, enrolment: EnrolmentService, enroller: 
             approval=wanted.approval,
             created_by=caller.name,
         )
-        return ClaimTokensOut(tokens=made)
+        return ClaimTokensOut(tokens=made, install=installer.line())
 
     @router.get("/enrollments", operation_id="list_enrollments")
     def list_enrollments(page: ById, _caller: Viewer) -> ListOf[ClaimView]:

@@ -37,9 +37,13 @@ class RejectIn(PendingChoiceIn):
 
 
 class ClaimTokensOut(BaseModel):
-    """New claim tokens."""
+    """New claim tokens, and the line that installs the agent on a machine and enrols it, which reads a token from its standard input.
+
+    install: null as long as the server has no package of the agent.
+    """
 
     tokens: list[NewClaim]
+    install: str | None = None
 
 
 class EnrollIn(BaseModel):

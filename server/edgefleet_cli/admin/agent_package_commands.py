@@ -1,0 +1,97 @@
+"""`edgectl server agent-packages`: the packages of the agent that a server hands out to machines that become its devices."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.render.format import size, text
+from edgefleet_cli.render.output import Column, Sheet
+
+app = typer.Typer(help="The agent's packages that devices install from this server.", no_args_is_help=True)
+
+FOLDER: Final = "agent-packages"
+KINDS: Final = ("edgefleet_agent-*-py3-none-any.whl", "edgefleet-agent_*_all.deb")
+"""Names of the wheel and of the Debian package."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """A package that devices get from now on."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+ADDED: Sheet[Added] = Sheet(
+    "packages",
+    [
+        Column("name", lambda one: text(one.name), keep=True),
+        Column("size", lambda one: size(one.bytes)),
+        Column("sha256", lambda one: text(one.sha256)),
+    ],
+    lambda one: text(one.name),
+)
+
+
+@app.command("add")
+def add(
+    ctx: typer.Context,
+    places: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Packages, or folders that hold them.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")],
+) -> None:
+    """Hand out the agent's wheel and Debian package from now on, in place of those before; also while the server runs."""
+    session = Session.of(ctx)
+    if not (data / "keys").is_dir():
+        raise UsageError(
+            f"{data} is no data folder of a server", why="it has no keys", next_step="make one with `edgectl server up`"
+        )
+    chosen = {kind: _one(places, kind) for kind in KINDS}
+    if not any(chosen.values()):
+        raise UsageError(
+            f"no package of the agent in {', '.join(map(str, places))}",
+            why=f"looked for {' and '.join(KINDS)}",
+            next_step="`./dev dist` in a clone makes them in dist/",
+        )
+    added = [_put(source, data / FOLDER, kind) for kind, source in chosen.items() if source is not None]
+    session.out.rows({"items": [asdict(one) for one in added]}, added, ADDED)
+    session.out.note("next: `edgectl device enroll` prints the line that installs the agent on a machine")
+
+
+def _one(places: list[Path], kind: str) -> Path | None:
+    found = [
+        path
+        for place in places
+        for path in (sorted(place.glob(kind)) if place.is_dir() else [place] if place.match(kind) else [])
+    ]
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} packages of one kind", why=", ".join(map(str, found)), next_step="name the one to hand out"
+        )
+    return found[0] if found else None
+
+
+def _put(source: Path, folder: Path, kind: str) -> Added:
+    """Copy a package, and remove what there was of its kind. Raises UsageError."""
+    try:
+        folder.mkdir(mode=0o755, exist_ok=True)
+        fresh = folder / f".{source.name}.new"
+        shutil.copyfile(source, fresh)
+        fresh.replace(folder / source.name)
+        for old in folder.glob(kind):
+            if old.name != source.name:
+                old.unlink()
+        data = (folder / source.name).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot add {source}", why=str(error), next_step="run this as the user that the server runs as"
+        ) from error
+    return Added(source.name, len(data), hashlib.sha256(data).hexdigest())
