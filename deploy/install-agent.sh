@@ -2,8 +2,8 @@
 # Installs edgefleet's agent on this machine, enrols it and starts it. A server serves this as /agent/install.sh, and writes in front of
 # it what it installs: url, ca, wheel, wheel_sha256, deb, deb_sha256, unit. `edgectl device enroll` prints the line that runs it.
 #
-# - As root: the Debian package where this system has what it depends on, else an environment in /opt/edgefleet; either is a service
-#   where systemd runs. As another user: an environment in ~/.local/share/edgefleet-agent; the agent runs in the background.
+# - As root where systemd runs: a service, from the Debian package where this system has what it depends on, else from an environment
+#   in /opt/edgefleet. As another user, in ~/.local/share/edgefleet-agent, or without systemd: the agent runs in the background.
 # - The claim token is read from standard input, or asked for; it stands in no list of processes.
 # - On a machine that has the agent already it brings the program up to date; an enrolled device stays enrolled.
 # - EDGEFLEET_EXTRAS: the runtime, as extras of the package, default onnx,image. EDGEFLEET_NO_DEB=1: no Debian package.
@@ -78,14 +78,17 @@ with web.urlopen(address, context=ssl.create_default_context(cafile=ca)) as answ
 }
 
 fits_deb() { # fetches it to see; as a condition it does not stop at an error by itself, `fetch` does
-  [ "$(id -u)" = 0 ] && [ -n "$deb" ] && [ -z "${EDGEFLEET_NO_DEB:-}" ] && [ ! -e "$folder" ] || return 1
+  is_service && [ -n "$deb" ] && [ -z "${EDGEFLEET_NO_DEB:-}" ] && [ ! -e "$folder" ] || return 1
   command -v apt-get >/dev/null 2>&1 || return 1
   fetch "$deb" "$deb_sha256"
-  if ! apt-get -s -qq --no-remove --allow-downgrades install "$tmp/$deb" >/dev/null 2>&1; then
-    say "edgefleet: this system lacks what $deb depends on; installing the wheel"
-    return 1
-  fi
+  plan_deb && return 0
+  apt-get -qq update >/dev/null 2>&1 || true  # a new image has no lists yet
+  plan_deb && return 0
+  say "edgefleet: this system lacks what $deb depends on; installing the wheel"
+  return 1
 }
+
+plan_deb() { apt-get -s -qq --no-remove --allow-downgrades install "$tmp/$deb" >/dev/null 2>&1; }
 
 install_deb() {
   say "edgefleet: installing $deb"

@@ -159,6 +159,29 @@ def test_enrolment_tokens_are_printed_or_written_privately(edgectl: Edgectl, adm
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in files)
 
 
+def test_the_agents_packages_are_added_and_a_line_that_installs_them_is_printed(
+    edgectl: Edgectl, admin: Server, tmp_path: Path
+) -> None:
+    add = ("server", "agent-packages", "add", tmp_path, "--data")
+    assert edgectl(*add, tmp_path).told()[0].endswith("is no data folder of a server")
+    assert "./dev dist" in edgectl(*add, admin.data).told()[2]
+    assert "agent-packages add" in edgectl("device", "enroll").err
+    wheel, deb = tmp_path / "edgefleet_agent-0.1.0-py3-none-any.whl", tmp_path / "edgefleet-agent_0.1.0_all.deb"
+    for package in (wheel, deb):
+        package.write_bytes(package.name.encode())
+    assert [one["name"] for one in edgectl(*add, admin.data, "-o", "json").json["items"]] == [wheel.name, deb.name]
+    newer = wheel.rename(tmp_path / wheel.name.replace("0.1.0", "0.2.0"))
+    assert edgectl(*add, admin.data, "-o", "name").out.split() == [newer.name, deb.name]
+    assert {path.name for path in (admin.data / "agent-packages").iterdir()} == {newer.name, deb.name}
+    wheel.touch()
+    assert edgectl(*add, admin.data).told()[0] == "2 packages of one kind"
+    made = edgectl("device", "enroll", "-o", "json").json
+    assert made["install"].endswith("sh install.sh)")
+    assert made["tokens"][0]["token"] not in made["install"]
+    told = edgectl("device", "enroll")
+    assert f"echo {told.out.strip()} | {made['install']}" in told.err
+
+
 def test_publishing_twice_is_the_same_release_and_other_bytes_are_a_conflict(edgectl: Edgectl, admin: Server) -> None:
     flags = (*_DATA, "--profile", _SMALL, "-o", "json")
     one, two = _DIGITS / "digits-1.0.0.onnx", _DIGITS / "digits-1.1.0.onnx"
