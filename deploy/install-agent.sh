@@ -105,9 +105,14 @@ install_wheel() {
   "$folder/bin/python" -m pip install -q --disable-pip-version-check "$tmp/$wheel${extras:+[$extras]}" >&2
   # the same version may have other contents
   [ -n "$is_new" ] || "$folder/bin/python" -m pip install -q --disable-pip-version-check --no-deps --force-reinstall "$tmp/$wheel" >&2
-  mkdir -p "$(dirname -- "$link")"
-  ln -sf "$program" "$link"
-  removal="rm -r $folder $state; rm $link"
+  removal="rm -r $folder $state"
+  if [ ! -e "$link" ] || [ "$(readlink -- "$link")" = "$program" ]; then
+    mkdir -p "$(dirname -- "$link")"
+    ln -sf "$program" "$link"
+    removal="$removal; rm $link"
+  else
+    say "note: $link is another one, and stays"
+  fi
   if [ "$(id -u)" = 0 ]; then add_service; fi
 }
 
@@ -145,15 +150,18 @@ report() {
   say ''
   say "program  $program, $("$program" --version)"
   say "state    $state: the device's key, certificate and models"
+  stopping="$program stop --state $state"
   if is_service; then
     say 'service  edge-agent.service; systemctl status edge-agent'
+    stopping='systemctl stop edge-agent'
   elif [ -n "$is_enrolled" ]; then
-    say "run      an agent that runs takes the new program by itself; $program run --state $state"
+    say "run      an agent that runs takes the new program by itself; $program run --background --state $state"
   else
     say 'run      in the background until this machine stops; as root, where systemd runs, it is a service'
   fi
   say "look     $program status --state $state"
-  say "remove   edgectl device decommission ID on the operator's side; here, with the agent stopped: $removal"
+  say "stop     $stopping"
+  say "remove   stop it, then $removal; the operator: edgectl device decommission ID"
 }
 
 main "$@"

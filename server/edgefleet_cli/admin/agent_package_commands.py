@@ -10,6 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
+from edgefleet_cli.admin.data_folder import default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import size, text
@@ -46,13 +47,18 @@ ADDED: Sheet[Added] = Sheet(
 def add(
     ctx: typer.Context,
     places: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Packages, or folders that hold them.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The server's data folder.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder; without it the user's own.")
+    ] = None,
 ) -> None:
     """Hand out the agent's wheel and Debian package from now on, in place of those before; also while the server runs."""
     session = Session.of(ctx)
-    if not (data / "keys").is_dir():
+    folder = data or default_data()
+    if not holds_server(folder):
         raise UsageError(
-            f"{data} is no data folder of a server", why="it has no keys", next_step="make one with `edgectl server up`"
+            f"{folder} is no data folder of a server",
+            why="it has no keys",
+            next_step="make one with `edgectl server up`",
         )
     chosen = {kind: _one(places, kind) for kind in KINDS}
     if not any(chosen.values()):
@@ -61,7 +67,7 @@ def add(
             why=f"looked for {' and '.join(KINDS)}",
             next_step="`./dev dist` in a clone makes them in dist/",
         )
-    added = [_put(source, data / FOLDER, kind) for kind, source in chosen.items() if source is not None]
+    added = [_put(source, folder / FOLDER, kind) for kind, source in chosen.items() if source is not None]
     session.out.rows({"items": [asdict(one) for one in added]}, added, ADDED)
     session.out.note("next: `edgectl device enroll` prints the line that installs the agent on a machine")
 
