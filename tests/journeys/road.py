@@ -39,7 +39,7 @@ class Road:
     def __init__(self, folder: Path, broker: str) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self._token = init_server(self.data)
+        self.token = init_server(self.data)
         self._broker = broker
         self._ports = ("--device-port", str(kept_port()), "--broker-port", str(kept_port()))
         self._stack = ExitStack()
@@ -51,7 +51,7 @@ class Road:
     def start(self) -> None:
         """Start the server, on the ports it had before."""
         flags = ("--broker", self._broker, *self._ports)
-        self.server = self._stack.enter_context(server_process(self.data, self._token, *flags))
+        self.server = self._stack.enter_context(server_process(self.data, self.token, *flags))
 
     def kill(self) -> None:
         """kill -9 of the server."""
@@ -68,7 +68,7 @@ class Road:
 
     def edgectl(self, *arguments: str | Path, code: int = 0) -> Any:
         """Return what `edgectl … -o json` prints."""
-        reach = ("--server", self.server.url, "--token", self._token, "-o", "json")
+        reach = ("--server", self.server.url, "--token", self.token, "-o", "json")
         out = io.StringIO()
         with redirect_stdout(out):
             ended = run([*map(str, arguments), *reach])

@@ -1,8 +1,6 @@
-"""`pipx install 'edgefleet-agent[onnx]' && edge-agent enroll TOKEN`: no root, no configuration file, a clean environment.
+"""The line that `edgectl device enroll` prints: no root, no configuration file, no agent yet, a user who may write into a home folder only.
 
-First the agent's wheel alone: it starts, it is small, and nothing of the server is there.
-
-pipx is a venv and pip; here those two, with the agent's wheel from this tree, as a user who may write into a home folder only.
+First the agent's wheel alone: it starts, it is small, and nothing of the server is there. Then the same line brings the runtime.
 """
 
 import json
@@ -20,6 +18,7 @@ import pytest
 
 from tests.agent.field import QUICK, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.house.pages import shell_blocks
 from tests.house.tree import ROOT
 from tests.journeys.road import PATIENCE_S, Road
 
@@ -53,9 +52,16 @@ class Home:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.venv = folder / "venv"
+        self.venv = folder / ".local" / "share" / "edgefleet-agent"
         self.state = folder / ".local" / "state" / "edgefleet-agent"
-        self.environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", **QUICK}
+        self.programs = folder / "programs"
+        self.environment = {
+            "HOME": str(folder),
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "LANG": "C.UTF-8",
+            "PIP_CONSTRAINT": str(self.programs / "constraints.txt"),
+            **QUICK,
+        }
         self.user: dict[str, Any] = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []}
         if os.geteuid() != 0:
             self.user = {}
@@ -97,12 +103,17 @@ def home() -> Iterator[Home]:
         folder = Path(name)
         if os.geteuid() == 0:
             os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
-        yield Home(folder)
+        made = Home(folder)
+        made.programs.mkdir()
+        shutil.copy(ROOT / "constraints.txt", made.programs)
+        python = made.programs / "python3"
+        python.write_text(f'#!/bin/sh\nexec {python_for_all(folder)} "$@"\n')
+        python.chmod(0o755)
+        yield made
 
 
 def stands_alone(home: Home, python: Path) -> None:
-    """Check the wheel without an extra: it starts, only numpy is missing, and nothing of the server is there."""
-    assert home.run(python.with_name("edge-agent"), "--version").startswith("edge-agent ")
+    """Check the wheel without an extra: only numpy is missing, and nothing of the server is there."""
     missing = dict(line.split() for line in home.run(python, "-c", IMPORT_ALL).splitlines())
     assert set(missing.values()) <= {"numpy"}
     assert set(missing) <= NEEDS_NUMPY
@@ -110,35 +121,43 @@ def stands_alone(home: Home, python: Path) -> None:
     assert home.run(python, "-c", probe).strip() == "[]"
 
 
-def test_a_user_without_rights_installs_enrols_and_serves(road: Road, home: Home, tmp_path: Path) -> None:
-    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT / "agent"], check=True, timeout=240)
-    (wheel,) = tmp_path.glob("edgefleet_agent-*.whl")
-    assert wheel.stat().st_size <= MAX_WHEEL_BYTES
-    shutil.copy(wheel, home.folder / wheel.name)
-    shutil.copy(ROOT / "constraints.txt", home.folder / "constraints.txt")
-    home.run(python_for_all(home.folder), "-m", "venv", home.venv)
-    python = home.venv / "bin" / "python"
-    pip_install = (
-        python,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "-q",
-        "install",
-        "--no-compile",
-        "-c",
-        "constraints.txt",
+def hand_out(road: Road) -> None:
+    """Build the packages and add them, by the lines of the page."""
+    page = Path("docs/how-to/enrol-a-device.md")
+    (block,) = [block.text for block in shell_blocks(page) if block.kind == "elsewhere"]
+    environment = {
+        **os.environ,
+        "EDGEFLEET_SERVER_DATA": str(road.data),
+        "EDGECTL_SERVER": road.server.url,
+        "EDGECTL_TOKEN": road.token,
+    }
+    done = subprocess.run(
+        ["bash", "-euc", block], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240
     )
-    home.run(*pip_install, home.folder / wheel.name)
-    stands_alone(home, python)
-    home.run(*pip_install, f"{home.folder / wheel.name}[onnx]")
-    edge_agent = home.venv / "bin" / "edge-agent"
+    assert done.returncode == 0, done.stderr
+    assert "sh install.sh)" in done.stderr
+    (wheel,) = (ROOT / "dist").glob("edgefleet_agent-*.whl")
+    assert wheel.stat().st_size <= MAX_WHEEL_BYTES
 
-    claim = road.edgectl("device", "enroll", "--profile", "generic-x86_64-ort")["tokens"][0]["token"]
-    told = json.loads(home.run(edge_agent, "enroll", "-", "-o", "json", stdin=claim))
-    assert told["state"] == str(home.state)
+
+def test_a_user_without_rights_installs_enrols_and_serves(road: Road, home: Home, tmp_path: Path) -> None:
+    hand_out(road)
+    made = road.edgectl("device", "enroll", "--profile", "generic-x86_64-ort")
+    line, claim = made["install"], made["tokens"][0]["token"]
+    pin = line.partition("echo '")[2][:8]
+    with pytest.raises(AssertionError, match=r"ca\.pem: FAILED"):
+        home.run("bash", "-c", f"echo {claim} | {line.replace(pin, pin[::-1])}")
+    assert list(home.folder.iterdir()) == [home.programs]
+
+    home.environment["EDGEFLEET_EXTRAS"] = ""
+    home.run("bash", "-c", f"echo {claim} | {line}")
+    edge_agent = home.folder / ".local" / "bin" / "edge-agent"
     assert home.state.stat().st_mode & 0o777 == 0o700
+    assert [file for file in home.folder.rglob("*") if file.is_file() and claim.encode() in file.read_bytes()] == []
+    home.run(edge_agent, "stop")
+    stands_alone(home, home.venv / "bin" / "python")
+    home.environment["EDGEFLEET_EXTRAS"] = "onnx"
+    home.run("bash", "-c", line)  # the device is enrolled: no token is asked for
     road.release("digits@1.0.0", bundle_bytes(classifier_onnx()))
     with (tmp_path / "agent.log").open("wb") as log:
         agent = subprocess.Popen([edge_agent, "run"], env=home.environment, stderr=log, cwd=home.folder, **home.user)
