@@ -98,6 +98,9 @@ install_deb() {
 }
 
 install_wheel() {
+  if [ -e "$folder/bin/edgectl" ]; then
+    fail "$folder holds edgectl or the server" 'the agent came with it' "$program enroll TOKEN --run"
+  fi
   find_python
   fetch "$wheel" "$wheel_sha256"
   say "edgefleet: installing $wheel into $folder"
