@@ -66,6 +66,7 @@ def create_app(parts: Parts) -> FastAPI:
         title="edgefleet",
         version=version("edgefleet"),
         description="Ship models to devices: publish, deploy, watch. Errors are problem documents with a next step.",
+        docs_url=None,  # a page of the dashboard: one of our own files
         redoc_url=None,
     )
     app.state.access = parts.access

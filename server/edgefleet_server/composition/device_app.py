@@ -30,6 +30,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import DEVICE_BODY_BYTES, BodyLimit
+from edgefleet_server.web.security_headers import GuardedApp
 
 PREFIX = "/device/v1"
 DeviceOf = Callable[[Request], DeviceIdentity]
@@ -55,7 +56,7 @@ class NoDesiredError(EdgefleetError):
 
 def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryService) -> FastAPI:
     """Return the app of the device listener."""
-    app = FastAPI(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
+    app = GuardedApp(title="edgefleet device API", docs_url=None, redoc_url=None, openapi_url=None)
     problems.install(app)
     # a result is read up to its own limit, by a device that has shown who it is
     app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=[("PUT", f"{PREFIX}/tasks/")])

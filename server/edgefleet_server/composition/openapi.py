@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi import FastAPI
-
 from edgefleet_server.access.idempotency.middleware import IDEMPOTENCY_KEY
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, role_of
 from edgefleet_server.web.problems import PROBLEM_TYPE
+from edgefleet_server.web.security_headers import GuardedApp
 
 Json = dict[str, Any]
 
@@ -67,8 +66,8 @@ _LIMIT_HEADERS: Final[Json] = {
 _RETRY_AFTER: Final[Json] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 
 
-class ApiApp(FastAPI):
-    """A FastAPI whose description is completed by `describe`."""
+class ApiApp(GuardedApp):
+    """An app whose description is completed by `describe`."""
 
     _described: Json | None = None
 

@@ -21,8 +21,6 @@ PAGE_HEADERS: Final = {
     # The page's own policy allows exactly its style; this one stands even if the page were not what it should be.
     "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
     "cache-control": "private, no-store",
 }
 

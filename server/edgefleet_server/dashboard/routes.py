@@ -1,7 +1,7 @@
 """The pages: addresses, who may see them, and what a refusal looks like. HTML only, so none of it is in the API's schema."""
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,7 +20,8 @@ from edgefleet_server.dashboard.live.page_stream import add_live_route
 from edgefleet_server.db.database import DatabaseUnavailableError
 from edgefleet_server.web import problems
 
-MAX_SELECTOR_CHARS = 4096
+_API_PAGE_POLICY: Final = f"{render.HEADERS['content-security-policy']}; img-src 'self' data:"
+"""Arrows and other small pictures lie in the style sheet of Swagger UI."""
 Area = Callable[[APIRouter, Shell], None]
 """Adds the pages of an area."""
 Posted = Annotated[Form, Depends(form_of)]
@@ -67,6 +68,7 @@ def build_router(shell: Shell, areas: Sequence[Area], is_closing: Callable[[], b
     for add_pages in areas:
         add_pages(router, shell)
     _add_static(router)
+    _add_api_page(router)
     return router
 
 
@@ -104,11 +106,19 @@ def _add_static(router: APIRouter) -> None:
         headers = {
             "etag": f'"{digest}"',
             "cache-control": "public, max-age=31536000, immutable" if is_exact else "no-cache",
-            "x-content-type-options": "nosniff",
         }
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         return Response(data, media_type=media_type, headers=headers)
+
+
+def _add_api_page(router: APIRouter) -> None:
+    @router.get("/docs", operation_id="show_api")
+    def show_api() -> Response:
+        """Show the API's description of itself, for people. Like the description it is there for everyone."""
+        answer = render.render("api.html")
+        answer.headers["content-security-policy"] = _API_PAGE_POLICY
+        return answer
 
 
 def _refusal(error: EdgefleetError, status: int) -> Response:

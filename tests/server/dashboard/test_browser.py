@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
@@ -136,3 +136,26 @@ def test_signing_out_by_the_button_ends_it(visitor: Visitor) -> None:
     page.goto(visitor.url + "/")
     assert page.url == f"{visitor.url}/login"
     page.context.close()
+
+
+def test_the_api_describes_itself_with_nothing_from_elsewhere(visitor: Visitor) -> None:
+    page = visitor.chromium.new_page()
+    asked: list[str] = []
+
+    def answer(route: Route) -> None:
+        asked.append(route.request.url)
+        if route.request.url.startswith(visitor.url):
+            route.continue_()
+        else:
+            route.abort()
+
+    page.route("**/*", answer)
+    with in_peace(page):
+        page.goto(f"{visitor.url}/docs")
+        page.locator("#operations-tag-rollout").click()
+        operation = page.locator("[id$='-create_rollout']")
+        operation.locator("button.opblock-summary-control").click()
+        expect(operation.get_by_role("button", name="Try it out")).to_be_visible()
+    assert [url for url in asked if not url.startswith(visitor.url)] == []
+    assert f"{visitor.url}/openapi.json" in asked
+    page.close()

@@ -19,11 +19,11 @@ from markupsafe import Markup
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.qr_code import qr
 from edgefleet_server.dashboard.operations.form_state import FormState
+from edgefleet_server.web.security_headers import SECURITY_HEADERS
 
 HEADERS: Final = {
+    **SECURITY_HEADERS,
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
 LIVE_PARTS_KEY: Final = "edgefleet.live_parts"

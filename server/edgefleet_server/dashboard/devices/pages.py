@@ -50,7 +50,6 @@ def add_pages(router: APIRouter, shell: Shell, reader: DevicePages, tasks: TaskB
         ending = _TYPES.get(media_type.partition(";")[0], "bin")
         headers = {
             "content-disposition": f'attachment; filename="{task_id}.{ending}"',
-            "x-content-type-options": "nosniff",
             "cache-control": "no-store",
         }
         return Response(data, media_type=media_type, headers=headers)

@@ -130,6 +130,6 @@ def build_task_router(tasks: TaskBook, devices: DeviceSelector) -> APIRouter:
     def get_result(device_id: str, task_id: str, _caller: Operator) -> Response:
         """Return what the device sent: a gzipped tar for `diag`, text for `logs`."""
         media_type, data = tasks.result(device_id, task_id)
-        return Response(data, media_type=media_type, headers={"X-Content-Type-Options": "nosniff"})
+        return Response(data, media_type=media_type)
 
     return router
