@@ -54,6 +54,7 @@ STATUS: Final[Mapping[str, int]] = {
     "form.bad_field": 422,
     "form.operation_unknown": 404,
     "form.unconfirmed": 422,
+    "form.nothing_selected": 422,
     "form.refused": 422,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,

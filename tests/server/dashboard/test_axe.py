@@ -15,6 +15,8 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.db.keyset import encode_cursor
+from edgefleet_server.fleet.inventory.device_list import Place
 from tests.converters.test_report_html import report
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.looking import Windows, in_peace, violations
@@ -29,7 +31,7 @@ from tests.support.browsers import binary, browser
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]
 
 PAGES = (
-    "/", "/devices", "/devices?selector=status%3Doffline", "/devices/{device}", "/groups", "/groups/berlin", "/enrolment",
+    "/", "/devices", "/devices?selector=status%3Doffline", "/devices?after={second_page}", "/devices/{device}", "/groups", "/groups/berlin", "/enrolment",
     "/models", "/models/digits", "/models/digits/1.1.0", "/models/digits/compare?a=1.0.0&b=1.1.0",
     "/rollouts", "/rollouts/new", "/rollouts/new?release=digits@1.1.0&step=devices&who=all",
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
@@ -39,8 +41,8 @@ PAGES = (
 
 
 OTHERS = (
-    "/experiments/{trial}", "/rollouts/undo", "/rollouts/undo?name=digits", "/publish", "/fleet/bulk?do=label&selector=site%3Dhall",
-    "/fleet/bulk?do=deploy&selector=site%3Dhall", "/fleet/bulk?do=restart&selector=site%3Dhall", "/devices/{device}/predictions",
+    "/experiments/{trial}", "/rollouts/undo", "/rollouts/undo?name=digits", "/publish", "/fleet/bulk?do=label&all=1&selector=site%3Dhall",
+    "/fleet/bulk?do=deploy&all=1&selector=site%3Dhall", "/fleet/bulk?do=restart&all=1&selector=site%3Dhall", "/devices/{device}/predictions",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
@@ -59,7 +61,8 @@ class House:
         good, bad = staged(fleet)
         device = fleet.parts.rollout.reader.devices(bad)[0].device
         fleet.house.client(Role.ADMIN).post("/api/v1/groups", json={"name": "berlin", "selector": "site=hall"})
-        self.names = {"good": good, "bad": bad, "device": device}
+        second_page = encode_cursor(Place(0, "", min(fleet.by_id)).text())
+        self.names = {"good": good, "bad": bad, "device": device, "second_page": second_page}
         self.windows = windows
 
 

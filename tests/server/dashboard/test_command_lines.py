@@ -273,7 +273,7 @@ def test_lines_that_change_a_device_change_it(desk: Desk) -> None:
 def test_lines_for_many_devices_reach_them_all(desk: Desk) -> None:
     for n in range(2):
         typed = {"body.labels": f"round={n}"}
-        line = desk.lines(f"/fleet/bulk?do=label&selector=profile%3D{ORT}", "label_devices", typed)[n]
+        line = desk.lines(f"/fleet/bulk?do=label&all=1&selector=profile%3D{ORT}", "label_devices", typed)[n]
         desk.run(line)
         found = desk.api.get("/api/v1/devices").json()["items"]
         assert [one["labels"]["round"] for one in found] == [str(n)] * 3, line

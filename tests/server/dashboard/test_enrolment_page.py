@@ -98,9 +98,14 @@ def test_a_rejection_says_why_and_who(fleet: Fleet) -> None:
 
 def test_nothing_ticked_is_told(fleet: Fleet) -> None:
     crowd(fleet)
-    answer = send(signed_in(fleet, Role.OPERATOR), "approve_pending_devices", {})
-    assert answer.status_code == 422
-    assert "neither" in answer.text
+    page = signed_in(fleet, Role.OPERATOR)
+    assert '<input type="hidden" name="picks" value="body.ids">' in page.get("/enrolment").text
+    for operation in ("approve_pending_devices", "reject_pending_devices"):
+        answer = send(page, operation, {"picks": "body.ids"})
+        assert answer.status_code == 422
+        assert "Nothing is selected" in answer.text
+        assert '<a href="/enrolment">Back</a>' in answer.text
+    assert fleet.parts.fleet.devices.select("") == []
 
 
 def test_a_viewer_s_form_does_nothing(fleet: Fleet) -> None:

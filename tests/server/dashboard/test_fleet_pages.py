@@ -225,7 +225,7 @@ def test_devices_come_in_pages_of_fifty_both_ways(fleet: Fleet) -> None:
 def test_a_viewer_sees_no_buttons(story: Story) -> None:
     page = story[0].browser(Role.VIEWER).get("/devices").text
     assert "checkbox" not in page
-    assert "Give a release" not in page
+    assert "With selected devices" not in page
     answer = story[0].browser(Role.VIEWER).get("/fleet/bulk?do=deploy")
     assert answer.status_code in (303, 403)
 
@@ -237,7 +237,7 @@ def test_a_release_is_given_to_many_after_saying_how_many_and_which(fleet: Fleet
     fleet.release("digits@1.0.0", ORT)
     devices = [fleet.device(f"cam{n}", ORT, {"site": "hall" if n < 3 else "yard"}) for n in range(5)]
     browser = fleet.browser(Role.OPERATOR)
-    page = browser.get("/fleet/bulk", params={"do": "deploy", "selector": "site=hall"}).text
+    page = browser.get("/fleet/bulk", params={"do": "deploy", "selector": "site=hall", "all": 3}).text
     assert "Give a release to 3 devices" in page
     assert [line.partition("-")[0] for line in rows_of(page)] == ["cam0", "cam1", "cam2"]
     fields = form_of(page, "deploy_release") | {"path.ref": "digits@1.0.0"}
@@ -249,7 +249,7 @@ def test_a_release_is_given_to_many_after_saying_how_many_and_which(fleet: Fleet
     assert ["digits" in one.desired().models for one in devices] == [True, True, True, False, False]
 
 
-def test_ticked_devices_go_before_the_search(fleet: Fleet) -> None:
+def test_only_what_was_selected_is_acted_on(fleet: Fleet) -> None:
     ids = [fleet.device(f"cam{n}").id for n in range(4)]
     fleet.parts.fleet.revocation.revoke(ids[3])
     browser = fleet.browser(Role.OPERATOR)
@@ -257,17 +257,33 @@ def test_ticked_devices_go_before_the_search(fleet: Fleet) -> None:
         "/fleet/bulk", params={"do": "restart", "selector": "", "device": [ids[0], ids[2], ids[3]]}
     ).text
     assert "Restart the agent of 2 devices" in ticked
-    by_word = browser.get("/fleet/bulk", params={"do": "restart", "text": "cam1"}).text
+    by_word = browser.get("/fleet/bulk", params={"do": "restart", "text": "cam1", "all": 1}).text
     assert "Restart the agent of 1 device" in by_word
     assert f"id={ids[1]},status!=revoked" in by_word
-    nobody = browser.get("/fleet/bulk", params={"do": "restart", "text": "none"}).text
+    nobody = browser.get("/fleet/bulk", params={"do": "restart", "text": "none", "all": 1}).text
     assert "No live device matches" in nobody
+    assert "were selected" not in by_word
+    everyone = browser.get("/fleet/bulk", params={"do": "restart", "all": 4, "device": ids[:1]}).text
+    assert "Restart the agent of 3 devices" in everyone
+    assert "4 were selected; it will be done to 3." in everyone
+
+
+@pytest.mark.parametrize("do", ["deploy", "label", "restart"])
+def test_with_nothing_selected_nothing_is_done(fleet: Fleet, do: str) -> None:
+    fleet.device("cam0", ORT, {"site": "hall"})
+    browser = fleet.browser(Role.OPERATOR)
+    assert 'name="all" value="1"' in browser.get("/devices?selector=site%3Dhall").text
+    answer = browser.get("/fleet/bulk", params={"do": do, "selector": "site=hall", "text": ""})
+    assert answer.status_code == 422
+    assert "Nothing is selected" in answer.text
+    assert '<a href="/devices?selector=site%3Dhall">Back</a>' in answer.text
+    assert "<form" not in answer.text
 
 
 def test_many_are_restarted_by_one_form(fleet: Fleet) -> None:
     devices = [fleet.device(f"cam{n}", ORT, {"site": "hall" if n < 2 else "yard"}) for n in range(3)]
     browser = fleet.browser(Role.OPERATOR)
-    page = browser.get("/fleet/bulk", params={"do": "restart", "selector": "site=hall"}).text
+    page = browser.get("/fleet/bulk", params={"do": "restart", "selector": "site=hall", "all": 2}).text
     done = send(browser, "create_tasks", form_of(page, "create_tasks") | {"confirm": "2"})
     assert done.status_code == 303, done.text
     kinds = [[task.kind for task in fleet.parts.fleet.tasks.tasks(one.id)] for one in devices]
@@ -282,7 +298,7 @@ def test_many_are_labelled_by_one_form(fleet: Fleet) -> None:
         fleet.device("cam1", ORT, {"site": "yard"}),
     )
     browser = fleet.browser(Role.OPERATOR)
-    page = browser.get("/fleet/bulk", params={"do": "label", "selector": "site=hall"}).text
+    page = browser.get("/fleet/bulk", params={"do": "label", "selector": "site=hall", "all": 1}).text
     done = send(browser, "label_devices", form_of(page, "label_devices") | {"body.labels": "line=4\nold-"})
     assert done.status_code == 303, done.text
     assert fleet.parts.fleet.reader.device(inside.id).labels == {"site": "hall", "line": "4"}

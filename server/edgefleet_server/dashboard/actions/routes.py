@@ -15,7 +15,7 @@ from fastapi.responses import Response
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.dashboard.actions.outcomes import outcome
-from edgefleet_server.dashboard.core.forms import Form, action_of, check_key, check_origin
+from edgefleet_server.dashboard.core.forms import Form, NothingSelectedError, action_of, check_key, check_origin
 from edgefleet_server.dashboard.core.layout import SAID_COOKIE, Shell
 from edgefleet_server.dashboard.core.login import own_page, redirect, to_login
 from edgefleet_server.dashboard.operations import internal_client
@@ -72,6 +72,8 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
         if not operation.is_changing:
             raise EdgefleetError(f"{operation_id} only reads", next_step="open the page that shows it")
         _check_word(form)
+        if form["picks"] and not form[form["picks"]]:
+            raise NothingSelectedError(own_page(form["next"]))
         call = shell.operations(request).call(operation_id, form.fields)
         answer = await internal_client.ask(request.app, request.scope, session.principal, call)
         if not answer.is_ok:

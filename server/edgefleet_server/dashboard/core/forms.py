@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.errors import ForgedFormError
 from edgefleet_server.access.model import BrowserSession
 
@@ -20,6 +21,17 @@ MAX_FORM_BYTES: Final = 8 * 1024
 MAX_ACTION_BYTES: Final = 512 * 1024
 MAX_ACTION_FIELDS: Final = 2_000
 _MAX_FIELDS: Final = 16
+
+
+class NothingSelectedError(EdgefleetError):
+    """A form that acts on what was selected came without anything. `back`: the page to select on."""
+
+    code = "form.nothing_selected"
+
+    def __init__(self, back: str) -> None:
+        """Say that nothing was done."""
+        super().__init__("Nothing is selected", next_step="Nothing was done. Go back and select at least one.")
+        self.back = back
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.core.forms import NothingSelectedError
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
@@ -55,14 +56,24 @@ def _add_devices(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
 
     @router.get("/fleet/bulk", operation_id="show_bulk")
     def show_bulk(
-        request: Request, do: Short = "", selector: Text = "", text: Short = "", device: Ids = None
+        request: Request,
+        do: Short = "",
+        selector: Text = "",
+        text: Short = "",
+        device: Ids = None,
+        matching: Annotated[int | None, Query(ge=0, alias="all")] = None,
     ) -> Response:
-        """Say how many devices something would be done to, and which, before it is done."""
+        """Say how many devices something would be done to, and which, before it is done.
+
+        matching: how many the page showed when all that match were selected; they go before single ones.
+        """
         search = Search.of(selector=selector, text=text)
 
         def build() -> dict[str, Any]:
-            action = do if do in BULK else BULK[0]
-            return {"page": reader.bulk(search, device or ()), "do": action, "back": search.address()}
+            if matching is None and not device:
+                raise NothingSelectedError(search.address())
+            action, chosen = do if do in BULK else BULK[0], device if matching is None else None
+            return {"page": reader.bulk(search, chosen), "do": action, "back": search.address(), "asked": matching}
 
         return shell.shown(request, "fleet/bulk.html", build, tab="devices", role=Role.OPERATOR)
 

@@ -201,13 +201,13 @@ class FleetPages:
             fleet=fleet,
         )
 
-    def bulk(self, search: Search, ids: Sequence[str]) -> Bulk:
-        """Return the devices that were ticked, else all live ones that match. Raises BadSelectorError.
+    def bulk(self, search: Search, ids: Sequence[str] | None) -> Bulk:
+        """Return the live devices of these ids; None: all that match. Raises BadSelectorError.
 
         A search by text is written down as ids, because selectors cannot say it; more than MAX_IDS are not taken.
         """
         lists = self._lists
-        if ids:
+        if ids is not None:
             selector = ids_selector(list(dict.fromkeys(ids))[:MAX_IDS])
         elif search.text:
             found = lists.page(DeviceQuery(selector=search.selector, text=search.text, limit=MAX_IDS + 1)).devices

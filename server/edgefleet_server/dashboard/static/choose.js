@@ -1,4 +1,5 @@
-// A box that ticks all devices of the page. Without this script each is ticked by itself.
+// Selecting rows: a box that ticks all of a page, and buttons that rest while nothing is ticked.
+// Without this script each box is ticked by itself, and the server says when nothing was.
 "use strict";
 (() => {
   const place = document.getElementById("tick-all");
@@ -23,3 +24,19 @@
   for (const one of boxes) one.addEventListener("change", look);
   look();
 })();
+for (const form of document.querySelectorAll("form[data-picks]")) {
+  const count = form.querySelector("[data-picked]");
+
+  function look() {
+    const all = form.querySelector('input[name="all"]:checked');
+    const picked = form.querySelectorAll(`input[name="${CSS.escape(form.dataset.picks)}"]:checked`).length;
+    for (const button of form.querySelectorAll("button[data-for-picked]")) button.disabled = !all && !picked;
+    const said = all ? "All that match are selected." : picked ? `${picked} selected.` : "None selected.";
+    if (count && count.textContent !== said) count.textContent = said;
+  }
+
+  form.addEventListener("change", look);
+  addEventListener("pageshow", look); // back from the next page, a browser ticks again what was ticked
+  new MutationObserver(look).observe(form, { childList: true, subtree: true }); // live updates take rows away
+  look();
+}
