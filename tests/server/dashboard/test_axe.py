@@ -31,7 +31,8 @@ from tests.support.browsers import binary, browser
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]
 
 PAGES = (
-    "/", "/devices", "/devices?selector=status%3Doffline", "/devices?after={second_page}", "/devices/{device}", "/groups", "/groups/berlin", "/enrolment",
+    "/", "/devices", "/devices?selector=status%3Doffline", "/devices?after={second_page}",
+    "/devices/{device}", "/groups", "/groups/berlin", "/enrolment",
     "/models", "/models/digits", "/models/digits/1.1.0", "/models/digits/compare?a=1.0.0&b=1.1.0",
     "/rollouts", "/rollouts/new", "/rollouts/new?release=digits@1.1.0&step=devices&who=all",
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
@@ -42,7 +43,8 @@ PAGES = (
 
 OTHERS = (
     "/experiments/{trial}", "/rollouts/undo", "/rollouts/undo?name=digits", "/publish", "/fleet/bulk?do=label&all=1&selector=site%3Dhall",
-    "/fleet/bulk?do=deploy&all=1&selector=site%3Dhall", "/fleet/bulk?do=restart&all=1&selector=site%3Dhall", "/devices/{device}/predictions",
+    "/fleet/bulk?do=deploy&all=1&selector=site%3Dhall", "/fleet/bulk?do=restart&all=1&selector=site%3Dhall",
+    "/devices/{device}/predictions",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
