@@ -1,8 +1,10 @@
 """An agent whose end must be noticed soon connects anew, once; a watch of some minutes is not worth a connection."""
 
+import socket
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,11 @@ def test_a_device_that_a_rollout_looks_at_connects_anew_to_be_missed_soon() -> N
         assert connections(agent) == 2
 
 
+def sends_at_once(connection: Any) -> bool:
+    """Return whether a second packet leaves before the first is acknowledged."""
+    return bool(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+
 def test_the_answer_to_a_ping_breaks_a_silence(site: Site, tmp_path: Path) -> None:
     write_identity(site, site.house.device(), tmp_path / "device")
     folder = tmp_path / "device" / "identity"
@@ -51,6 +58,8 @@ def test_the_answer_to_a_ping_breaks_a_silence(site: Site, tmp_path: Path) -> No
     link.start()
     try:
         assert eventually(lambda: link.is_connected)
+        assert link._client is not None
+        assert sends_at_once(link._client.socket())
         time.sleep(6)
         told = link._silence.limits(time.monotonic())
         assert link.is_connected

@@ -63,7 +63,7 @@ async def answered(
     started: list[Any] = []
     bodies = [body]
 
-    async def receive() -> Mapping[str, Any]:
+    async def receive() -> dict[str, Any]:
         if not bodies:
             await asyncio.Event().wait()  # the client stays connected
         return {"type": "http.request", "body": bodies.pop(), "more_body": False}
@@ -90,7 +90,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
     """Yield method and an address of every route of an app."""
     for context in iter_route_contexts(app.routes):
         for method in sorted(context.methods or ()):
-            yield method, context.path_format.replace("{", "").replace("}", "")
+            yield method, (context.path_format or "").replace("{", "").replace("}", "")
 
 
 def is_guarded(headers: Headers) -> bool:

@@ -113,9 +113,14 @@ class Silence:
         }
 
 
-def _bound_silence(_client: paho.Client, _data: Any, sock: Any) -> None:
-    """Let the kernel give up what is not acknowledged for UNHEARD_S."""
+def _prepare_socket(_client: paho.Client, _data: Any, sock: Any) -> None:
+    """Let the kernel give up what is not acknowledged for UNHEARD_S, and send a message that follows an acknowledgement at once.
+
+    An acknowledgement is a packet of its own. Where the message behind it waits until the broker's kernel has confirmed that packet, it
+    leaves 40 ms later.
+    """
     with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNHEARD_S * 1_000)
 
 
@@ -291,7 +296,7 @@ class MqttLink:
             manual_ack=True,
         )
         client.connect_timeout = self._options.connect_timeout_s
-        client.on_socket_open = _bound_silence
+        client.on_socket_open = _prepare_socket
         client.max_inflight_messages_set(MAX_UNACKED + 4)
         client.tls_set_context(self._tls())
         off = Presence(on=False, conn_id=conn_id, boot_id=self._boot_id, ts=self._unix_ms())

@@ -11,6 +11,7 @@ What paho 2.2 does not do by itself, and how it is answered here:
 
 import logging
 import random
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -66,6 +67,11 @@ class _Connection:
         self.early: set[int] = set()
         self.pending_bytes = 0
         self.has_refused = False
+
+
+def _send_at_once(_client: paho.Client, _data: Any, sock: Any) -> None:
+    """Let a document or a block that follows an acknowledgement not wait until that one was confirmed: it would leave 40 ms later."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class MqttLink:
@@ -237,6 +243,7 @@ class MqttLink:
         client.tls_set_context(context)
         # no limit of its own, `_room` is one: paho looks at all messages under way for each that is acknowledged
         client.max_inflight_messages_set(0)
+        client.on_socket_open = _send_at_once
         return client
 
     def _wire(self, connection: _Connection) -> None:

@@ -113,9 +113,14 @@ def _connect(addresses: Sequence[str], port: int, left: _Left) -> socket.socket:
     last: OSError | None = None
     for tried, address in enumerate(addresses):
         try:
-            return socket.create_connection((address, port), timeout=left.now_s() / (len(addresses) - tried))
+            made = socket.create_connection((address, port), timeout=left.now_s() / (len(addresses) - tried))
         except OSError as error:
             last = error
+        else:
+            made.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+            )  # the request follows the end of the TLS handshake at once
+            return made
     assert last is not None, "there is at least one address"
     raise last
 

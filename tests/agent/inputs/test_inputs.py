@@ -367,6 +367,8 @@ def test_requests_over_a_real_broker(device: Rig, broker: int) -> None:
         assert eventually(is_answered)
         while not caller.answers.empty():
             caller.answers.get()
+        connection: Any = served._client.socket()
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "an answer waits for no acknowledgement"
         caller.ask("infer/digits/req", ROW.encode(), "answers/a", b"\x00\x01")
         topic, answer, correlation = caller.answer()
         assert (topic, correlation) == ("answers/a", b"\x00\x01")

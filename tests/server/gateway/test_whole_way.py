@@ -1,9 +1,11 @@
 """Enrol, sign, publish, answer: the gateway on real brokers with a real client."""
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -54,6 +56,10 @@ def test_a_device_learns_of_a_deployment_and_pulls_the_bundle(site: Site) -> Non
         verify_envelope(there.desired.get(timeout=WAIT_S), DESIRED_TYPE, [site.house.signing.director_key()])
     )
     assert (first.device, first.gen, first.models) == (device.id, 1, {})
+    link: Any = site.gateway._link._connection
+    assert link.client.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), (
+        "a block waits for no acknowledgement"
+    )
 
     done = site.house.fleet.deployer.deploy(ref, selector="")
 
