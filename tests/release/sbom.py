@@ -30,7 +30,12 @@ from tests.release.refusal import RefusalError
 FOR_DEVELOPERS = "dev"
 """The extra that no user installs."""
 VENDORED = re.compile(r"(?P<name>[a-z][a-z-]*)-(?P<version>\d+\.\d+\.\d+)\.min\.(?:js|css)")
-NPM = {"htmx": "htmx.org", "hx-sse": "htmx.org", "uplot": "uplot"}
+NPM = {
+    "htmx": "htmx.org",
+    "hx-sse": "htmx.org",
+    "swagger-ui": "swagger-ui-dist",
+    "swagger-ui-bundle": "swagger-ui-dist",
+}
 """Names of vendored files as npm has them."""
 
 

@@ -179,7 +179,7 @@ def violations(page: Page) -> list[str]:
 
 
 def _sticking_out(page: Page) -> list[str]:
-    """Return what is wider than the window; charts are drawn anew a moment after it changed."""
+    """Return what is wider than the window; some parts follow a moment after it changed."""
     for _ in range(100):
         found: list[str] = page.evaluate(_STICKING_OUT)
         if not found:

@@ -1,9 +1,12 @@
 """The fleet's pages in a real browser: from the overview to why a device failed, charts, ticks that stay while news come in."""
 
+import io
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from PIL import Image
 from playwright.sync_api import BrowserContext, Page
 
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
@@ -70,26 +73,78 @@ def test_a_search_leads_to_the_device_by_keyboard_alone(visit: Visit) -> None:
     tab.close()
 
 
-def test_charts_are_drawn_and_drawn_on_when_figures_come(visit: Visit) -> None:
-    measure(visit.fleet, visit.fleet.by_id[visit.failed], 1, ago=120)
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_charts_stay_readable_while_figures_come(visit: Visit, look: Literal["light", "dark"]) -> None:
+    fleet, device = visit.fleet, visit.fleet.by_id[visit.failed]
     tab = visit.page(f"/devices/{visit.failed}")
-    tab.wait_for_selector(".plot canvas")
-    titles = tab.eval_on_selector_all(
-        "figure.chart", "all => all.filter(f => f.querySelector('canvas')).map(f => f.dataset.chart)"
-    )
+    tab.emulate_media(color_scheme=look)
+    for n in range(3):
+        before = _figures(tab)
+        fleet.house.clock.turn(minutes=1)
+        measure(fleet, device, 10 * (1 + (look == "dark")) + n, ago=60)
+        device.connect(on=bool(n % 2))
+        for _ in range(300):
+            if _figures(tab) != before:
+                break
+            tab.wait_for_timeout(100)
+        assert _figures(tab) != before
+    titles = tab.eval_on_selector_all("figure.chart", "all => all.map((one) => one.dataset.chart)")
     assert {"latency-0", "requests-0", "memory", "temperature"} <= set(titles)
-    before = _figures(tab)
-    measure(visit.fleet, visit.fleet.by_id[visit.failed], 2, ago=60)
-    visit.fleet.by_id[visit.failed].connect(on=False)
-    for _ in range(300):
-        if _figures(tab) != before:
-            break
-        tab.wait_for_timeout(100)
-    assert _figures(tab) != before
-    assert tab.locator(".plot canvas").count() == len(titles)
-    visit.fleet.by_id[visit.failed].connect()
+    plot = Image.open(io.BytesIO(tab.locator(".plot").first.screenshot())).convert("RGB")
+    assert_readable(plot)
+    tab.emulate_media(color_scheme="light" if look == "dark" else "dark")
+    assert_readable(Image.open(io.BytesIO(tab.locator(".plot").first.screenshot())).convert("RGB"))
+    device.connect()
     assert visit.problems == []
     tab.close()
+
+
+def test_a_chart_says_the_figures_that_are_pointed_at(visit: Visit) -> None:
+    tab = visit.page(f"/devices/{visit.failed}")
+    figure = tab.locator("figure[data-chart=requests-0]")
+    newest = figure.locator(".legend").inner_text()
+    figure.locator(".area").hover(position={"x": 2, "y": 60})
+    assert figure.locator(".cursor").is_visible()
+    assert figure.locator(".legend b").first.inner_text() == "240"
+    tab.mouse.move(1, 1)
+    assert figure.locator(".legend").inner_text() == newest
+    assert visit.problems == []
+    tab.close()
+
+
+def test_charts_are_whole_without_scripts(visit: Visit) -> None:
+    assert visit.context.browser is not None
+    context = visit.context.browser.new_context(java_script_enabled=False, viewport={"width": 360, "height": 740})
+    context.add_cookies(visit.context.cookies(visit.url))  # type: ignore[arg-type]  # the same cookies, read and written
+    tab = context.new_page()
+    tab.goto(f"{visit.url}/devices/{visit.failed}")
+    assert_readable(Image.open(io.BytesIO(tab.locator(".plot").first.screenshot())).convert("RGB"))
+    context.close()
+
+
+def assert_readable(plot: Image.Image) -> None:
+    """Fail unless the numbers at the left of a chart can be read, and its grid is there and grey."""
+    width, height = plot.size
+    pixels = plot.load()
+    assert pixels is not None
+    ground = Counter(plot.get_flattened_data()).most_common(1)[0][0]
+    numbers = {pixels[x, y] for x in range(46) for y in range(height)}
+    assert max(_contrast(one, ground) for one in numbers) >= 4.5
+    right = range(56, width - 2)
+    rows = [Counter(pixels[x, y] for x in right).most_common(1)[0] for y in range(height - 20)]
+    lines = [color for color, count in rows if color != ground and count > len(right) * 0.6]
+    assert len(lines) >= 2
+    assert all(max(color) - min(color) < 24 for color in lines), "the grid has the colour of a series"
+
+
+def _contrast(one: Any, other: Any) -> float:
+    """Return the contrast of two colours as WCAG defines it."""
+    parts = [
+        [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in color)]
+        for color in (one, other)
+    ]
+    darker, lighter = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in parts)
+    return float((lighter + 0.05) / (darker + 0.05))
 
 
 def test_ticks_stay_while_news_come_in(visit: Visit) -> None:
@@ -127,7 +182,7 @@ def measure(fleet: Fleet, device: Device, seq: int, *, ago: int) -> None:
     """Let a device send one window, begun `ago` seconds before, with figures of its own."""
     sketch = LatencySketch()
     for n in range(50):
-        sketch.add(0.003 + n / 10_000)
+        sketch.add(0.003 * (1 + seq % 5) + n / 10_000)
     ts = int(fleet.house.clock.now().timestamp())
     window = Window(
         t0=ts - ago,

@@ -1,10 +1,11 @@
-"""Charts of one device's telemetry: series as rows of numbers for the browser to draw. Pure."""
+"""Charts of one device's telemetry: series as rows of numbers, and as they are drawn. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from edgefleet_server.dashboard.core.line_chart import Column, Drawing, drawn
 from edgefleet_server.telemetry.series import Line, Series, SystemPoint
 
 CHART_POINTS: Final = 720
@@ -23,8 +24,6 @@ SPANS: Final[Mapping[str, timedelta]] = {
 
 DEFAULT_SPAN: Final = "24h"
 
-Column = Sequence[float | int | None]
-
 
 @dataclass(frozen=True, slots=True)
 class Chart:
@@ -38,8 +37,21 @@ class Chart:
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The chart as the script takes it."""
+        """The figures as the script reads them when somebody points at the chart."""
         return {"id": self.id, "title": self.title, "unit": self.unit, "names": self.names, "data": self.data}
+
+    @property
+    def drawing(self) -> Drawing:
+        """The chart as it is drawn."""
+        return drawn([int(at or 0) for at in self.data[0]], self.data[1:])
+
+    @property
+    def summary(self) -> Iterator[tuple[str, float, float, float]]:
+        """Of each series that has figures: its name, the newest, the least and the largest."""
+        for name, column in zip(self.names, self.data[1:], strict=True):
+            known = [value for value in column if value is not None]
+            if known:
+                yield name, known[-1], min(known), max(known)
 
     @property
     def rows(self) -> Sequence[Column]:

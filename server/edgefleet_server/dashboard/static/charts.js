@@ -1,73 +1,48 @@
-// Draws the charts of a page from the figures in #chart-data, and again when live updates bring new ones.
-// Without this script the same figures stand in the tables below.
+// Says the figures of the moment that is pointed at. The charts themselves are drawn by the server and need no script.
 "use strict";
 (() => {
   const holder = document.getElementById("chart-data");
-  if (!holder || typeof uPlot === "undefined") return;
-  const TONES = ["--chart-1", "--chart-2", "--chart-3"];
-  const DASHES = [[], [6, 3], [2, 3]];
-  const HEIGHT = 170;
-  const drawn = new Map();
-  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const charts = document.getElementById("charts");
+  if (!holder || !charts) return;
+  const written = (value, unit) => (value == null ? "–" : `${value.toLocaleString("en", { maximumSignificantDigits: 4 })}${unit ? ` ${unit}` : ""}`);
+  let known = { text: "", charts: [] };
 
-  const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const written = (value, unit) => (value == null ? "–" : `${value.toLocaleString("en", { maximumFractionDigits: 2 })}${unit ? ` ${unit}` : ""}`);
-
-  function axis(extra) {
-    return { stroke: token("--dim"), grid: { stroke: token("--line"), width: 1 }, ticks: { stroke: token("--line"), width: 1 }, font: "12px system-ui", ...extra };
+  function figuresOf(id) {
+    const text = holder.querySelector("script").textContent;
+    if (text !== known.text) known = { text, charts: JSON.parse(text).charts };
+    return known.charts.find((one) => one.id === id);
   }
 
-  // in UTC, as everywhere on our pages: days where ticks are days apart, else hours and minutes
-  function moments(_plot, ticks, _axis, _space, step) {
-    return ticks.map((one) => (step >= 86400 ? new Date(one * 1000).toISOString().slice(5, 10) : new Date(one * 1000).toISOString().slice(11, 16)));
+  // in UTC, as everywhere on our pages
+  const moment = (ts) => new Date(ts * 1000).toISOString().slice(0, 16).replace("T", " ");
+
+  function say(figure, n) {
+    const { data, unit } = figuresOf(figure.dataset.chart);
+    figure.querySelector(".legend-at").textContent = moment(data[0][n]);
+    figure.querySelectorAll(".legend b").forEach((place, series) => (place.textContent = written(data[series + 1][n], unit)));
   }
 
-  function options(chart, width) {
-    return {
-      width,
-      height: HEIGHT,
-      tzDate: (ts) => uPlot.tzDate(new Date(ts * 1000), "Etc/UTC"),
-      cursor: { y: false },
-      legend: { live: true },
-      scales: { y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] } },
-      axes: [axis({ space: 64, values: moments }), axis({ size: 56, values: (_plot, ticks) => ticks.map((one) => written(one, "")) })],
-      series: [
-        { label: "UTC", value: (_plot, ts) => (ts == null ? "–" : new Date(ts * 1000).toISOString().slice(0, 16).replace("T", " ")) },
-        ...chart.names.map((label, n) => ({
-          label,
-          stroke: token(TONES[n]),
-          dash: DASHES[n],
-          width: 1.5,
-          spanGaps: false,
-          points: { show: chart.data[0].length < 60 },
-          value: (_plot, value) => written(value, chart.unit),
-        })),
-      ],
-    };
-  }
-
-  function draw(isForced) {
-    const data = JSON.parse(holder.querySelector("script").textContent);
-    for (const chart of data.charts) {
-      const place = document.querySelector(`[data-chart="${CSS.escape(chart.id)}"] .plot`);
-      if (!place) continue;
-      const known = drawn.get(chart.id);
-      if (known && !isForced && known.names === chart.names.join()) {
-        known.plot.setData(chart.data);
-        continue;
-      }
-      known?.plot.destroy();
-      drawn.set(chart.id, { names: chart.names.join(), plot: new uPlot(options(chart, place.clientWidth), chart.data, place) });
-    }
-  }
-
-  draw(false);
-  new MutationObserver(() => draw(false)).observe(holder, { childList: true, subtree: true, characterData: true });
-  dark.addEventListener("change", () => draw(true));
-  new ResizeObserver(() => {
-    for (const [id, { plot }] of drawn) {
-      const width = document.querySelector(`[data-chart="${CSS.escape(id)}"] .plot`)?.clientWidth;
-      if (width && width !== plot.width) plot.setSize({ width, height: HEIGHT });
-    }
-  }).observe(document.querySelector(".charts"));
+  charts.addEventListener("pointermove", (event) => {
+    const area = event.target.closest(".area");
+    if (!area) return;
+    const figure = area.closest("figure");
+    const times = figuresOf(figure.dataset.chart).data[0];
+    const box = area.getBoundingClientRect();
+    const span = times.at(-1) - times[0] || 1;
+    const at = times[0] + ((event.clientX - box.left) / box.width) * span;
+    const n = times.reduce((best, one, place) => (Math.abs(one - at) < Math.abs(times[best] - at) ? place : best), 0);
+    const cursor = area.querySelector(".cursor");
+    const x = `${times.length > 1 ? (100 * (times[n] - times[0])) / span : 50}%`;
+    cursor.setAttribute("x1", x);
+    cursor.setAttribute("x2", x);
+    cursor.classList.add("on");
+    say(figure, n);
+  });
+  charts.addEventListener("pointerout", (event) => {
+    const area = event.target.closest(".area");
+    if (!area || area.contains(event.relatedTarget)) return;
+    area.querySelector(".cursor").classList.remove("on");
+    const figure = area.closest("figure");
+    say(figure, figuresOf(figure.dataset.chart).data[0].length - 1);
+  });
 })();
