@@ -96,10 +96,10 @@ def test_points_above_the_scale_are_drawn_at_its_edge_with_one_arrow_for_neighbo
 )
 def test_everything_is_drawn_within_the_chart(columns: list[Column], times: list[int]) -> None:
     made = drawn(sorted(times), columns)
-    for path in made.lines + made.dots:
+    for path in [*made.lines, *made.dots]:
         for point in path.replace("h0", "").replace("M", "L").split("L")[1:]:
             x, y = map(float, point.split())
             assert 0 <= x <= WIDTH
             assert 0 <= y <= HEIGHT
     assert all(0 <= one.at <= HEIGHT for one in made.values)
-    assert all(0 <= one.at <= 100 for one in [*made.times, *made.arrows])
+    assert all(0 <= at <= 100 for at in [*(one.at for one in made.times), *(one.at for one in made.arrows)])
