@@ -1,0 +1,141 @@
+"""What an inference says in JSON around its binary tensors, for callers: made once for arrays of one kind and kept.
+
+A caller sends arrays of the same names, types and shapes again and again, and the answers differ in nothing but their values. So the JSON
+of a request is kept by what its arrays are, and what the JSON of an answer meant by its bytes. `MAX_KEPT` of each; then all are forgotten.
+"""
+
+import json
+import math
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from edgefleet_agent.datatypes import DATATYPES
+
+MAX_KEPT = 64
+MAX_KEPT_BYTES = 4096
+_NUMPY_NAMES = {datatype: name for name, datatype in DATATYPES.items() if name != "string"}
+_FOREIGN_ORDER = ">" if sys.byteorder == "little" else "<"
+
+
+class RequestPlan(NamedTuple):
+    """A request but for its values. head: of HTTP, with the JSON. size: with the tensors. as_is: each array can be sent where it lies."""
+
+    head: bytes
+    size: int
+    as_is: bool
+
+
+class _Place(NamedTuple):
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
+    begin: int
+
+
+class RequestPlans:
+    """The plans of one caller."""
+
+    def __init__(self, http_head: str) -> None:
+        """http_head: of each request; it takes the length of the JSON and that of the body."""
+        self._http_head = http_head
+        self._kept: dict[tuple[object, ...], RequestPlan] = {}
+
+    def plan(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None) -> RequestPlan:
+        """Return the plan for such arrays. outputs: which are wanted, None = all."""
+        key = (
+            *[(name, array.dtype, array.shape) for name, array in inputs.items()],
+            None if outputs is None else tuple(outputs),
+        )
+        plan = self._kept.get(key)
+        if plan is None:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            plan = self._kept[key] = _planned(self._http_head, inputs, outputs)
+        return plan
+
+
+def tensor_bytes(array: Any, *, as_is: bool) -> Any:
+    """Return the values of an array as the binary extension carries them: the array itself where it lies so already."""
+    if as_is and array.flags.c_contiguous:
+        return array
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+class AnswerPlans:
+    """What the JSON of answers meant. Needs numpy."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, list[_Place]] = {}
+
+    def arrays(self, document: bytes, tails: bytearray | memoryview) -> dict[str, Any]:
+        """Return output name -> array. document: the JSON of an answer; tails: the tensors behind it, which the arrays go on using."""
+        import numpy as np
+
+        places = self._kept.get(document)
+        if places is None:
+            found, places = _read(document, tails)
+            if places and len(document) <= MAX_KEPT_BYTES:
+                if len(self._kept) >= MAX_KEPT:
+                    self._kept.clear()
+                self._kept[document] = places
+            return found
+        return {name: np.ndarray(shape, dtype, tails, begin) for name, dtype, shape, begin in places}
+
+
+def _planned(http_head: str, inputs: Mapping[str, Any], outputs: Sequence[str] | None) -> RequestPlan:
+    tensors = [
+        {
+            "name": name,
+            "shape": list(array.shape),
+            "datatype": DATATYPES.get(array.dtype.name, array.dtype.name),
+            "parameters": {"binary_data_size": array.nbytes},
+        }
+        for name, array in inputs.items()
+    ]
+    request: dict[str, Any] = {"inputs": tensors, "parameters": {"binary_data_output": True}}
+    if outputs is not None:
+        request["outputs"] = [{"name": name} for name in outputs]
+    document = json.dumps(request).encode()
+    arrays = inputs.values()
+    as_is = all(a.dtype.kind in "biufc" and a.dtype.byteorder != _FOREIGN_ORDER and a.size for a in arrays)
+    tensor_size = sum(a.nbytes for a in arrays)
+    head = (http_head % (len(document), len(document) + tensor_size)).encode("latin-1") + document
+    return RequestPlan(head, len(head) + tensor_size, as_is and sys.byteorder == "little")
+
+
+def _read(document: bytes, tails: bytearray | memoryview) -> tuple[dict[str, Any], list[_Place]]:
+    """Return the outputs, and where each lies when all are numbers behind the JSON, else no places."""
+    import numpy as np
+
+    found: dict[str, Any] = {}
+    places: list[_Place] = []
+    is_plain, position = True, 0
+    described = json.loads(document)
+    for output in described["outputs"]:
+        name, shape, datatype = output["name"], tuple(output["shape"]), output["datatype"]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            is_plain = False
+            found[name] = np.array(output.get("data", []), dtype=object).reshape(shape)
+            continue
+        if datatype == "BYTES":
+            is_plain = False
+            found[name] = np.array(_strings(tails[position : position + size]), dtype=object).reshape(shape)
+        else:
+            dtype = np.dtype(_NUMPY_NAMES[datatype]).newbyteorder("<")
+            found[name] = np.frombuffer(tails, dtype, math.prod(shape), position).reshape(shape)
+            places.append(_Place(name, dtype, shape, position))
+        position += size
+    # NaN and infinities are counted in the JSON of an answer, an id is its own: such a document does not come twice
+    return found, places if is_plain and "id" not in described else []
+
+
+def _strings(raw: bytearray | memoryview) -> list[str]:
+    values, position = [], 0
+    while position < len(raw):
+        (length,) = struct.unpack_from("<I", raw, position)
+        position += 4 + length
+        values.append(bytes(raw[position - length : position]).decode())
+    return values
