@@ -1,18 +1,26 @@
 """Overhead of the local inference API over a direct onnxruntime call, in one run, as one JSON object.
 
 A real worker serves a tiny (1 KB of input) and a small (100 KB) model over a unix socket and TCP; the same machine, minute and
-session options give the direct figure. Ratios and differences mean something, absolute figures only on an idle machine. The
-caller speaks raw HTTP over one kept-alive connection, so that what is measured is the worker, not a client library; `client` is
-`edgefleet_agent.client` with all its own cost. Next to them uvicorn with starlette and httptools does the same work over TCP: the same
-decoder, model and encoder. Each figure is the best of `--rounds` slices, in which all paths take turns, so that what else the machine does
-hits them alike. Times are microseconds.
+session options give the direct figure. Ratios and differences within a run mean something, absolute figures only on an idle machine. Paths:
+
+- `v2_binary`, `v2_json`, `predict_npy`: raw HTTP over one kept-alive connection, so that the worker is measured and not a client library.
+- `client_unix`, `client_shm`: `edgefleet_agent.client.Model` with all its own cost, over the unix socket and over shared memory.
+- `doorbell`: one byte there and one back between two processes, nothing else. `doorbell_run`: the least that inference over
+  shared memory can cost in Python (`bench/_doorbell.py`). Goals of shared memory are ratios to it: both pay for runtime and doorbell.
+- `http_client_tcp`, `tritonclient_tcp`: what else a user would take: the standard library with the same bytes, and NVIDIA's client.
+- `uvicorn_tcp`: uvicorn with starlette and httptools does the same work: the same decoder, model and encoder.
+
+Each figure is the best of `--rounds` slices, in which all paths take turns, so that what else the machine does hits them alike. `cpu`: of
+the caller and of whoever answers it together, per call, least slice. Times are microseconds.
 """
 
 import argparse
 import contextlib
 import functools
+import http.client
 import io
 import json
+import mmap
 import os
 import platform
 import select
@@ -22,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +42,7 @@ from edgefleet_agent.client import Model
 from edgefleet_agent.worker.control.launch import WorkerLink, listen_tcp, listen_unix, start_worker
 from edgefleet_agent.worker.control.protocol import Drain, Failed, Ready, Serve, Serving, Start
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_runtime.port import load
+from edgefleet_runtime.port import Array, load
 
 SIZES = {"tiny_1kb": 256, "small_100kb": 25_600}
 
@@ -73,6 +82,11 @@ def judged(results: dict[str, Any]) -> dict[str, dict[str, float | bool]]:
         "p99_over_p50_1kb": (tiny["v2_binary_tcp"]["p99"] / tiny["v2_binary_tcp"]["p50"], 3.0),
         "p99_over_p50_100kb": (small["v2_binary_tcp"]["p99"] / small["v2_binary_tcp"]["p50"], 3.0),
         "of_uvicorn_1kb": (tiny["v2_binary_tcp"]["overhead_p50"] / tiny["uvicorn_tcp"]["overhead_p50"], 0.6),
+        "client_1kb_us": (tiny["client_unix"]["overhead_p50"], 60.0),
+        "client_p99_over_p50_1kb": (tiny["client_unix"]["p99"] / tiny["client_unix"]["p50"], 3.0),
+        "client_of_raw_1kb": (tiny["client_unix"]["p50"] / tiny["v2_binary_unix"]["p50"], 1.3),
+        "shm_of_doorbell_run_1kb": (tiny["client_shm"]["p50"] / tiny["doorbell_run"]["p50"], 1.3),
+        "shm_of_doorbell_run_100kb": (small["client_shm"]["p50"] / small["doorbell_run"]["p50"], 1.3),
         "of_uvicorn_100kb": (small["v2_binary_tcp"]["overhead_p50"] / small["uvicorn_tcp"]["overhead_p50"], 0.6),
     }
     return {
@@ -113,16 +127,25 @@ def measure(folder: Path, name: str, size: int, calls: int, rounds: int) -> dict
         "predict_npy": (_npy(name, x), calls),
     }
     with contextlib.ExitStack() as stack:
-        paths: dict[str, tuple[Callable[[], object], int]] = {"direct": (lambda: direct.run({"x": x}), calls)}
+        paths: dict[str, Asked] = {"direct": Asked(lambda: direct.run({"x": x}), calls)}
         for transport, address in (("unix", str(folder / f"{name}.sock")), ("tcp", tcp.getsockname())):
             connection = stack.enter_context(_connected(address))
             for kind, (payload, n) in payloads.items():
-                paths[f"{kind}_{transport}"] = (functools.partial(_call, connection, payload), n)
-        client = stack.enter_context(Model(name, socket=folder / f"{name}.sock"))
-        paths["client_infer_unix"] = (lambda: client.infer({"x": x}), calls)
-        other = stack.enter_context(_connected(stack.enter_context(_uvicorn(folder, name, model))))
-        paths["uvicorn_tcp"] = (functools.partial(_call, other, payloads["v2_binary"][0]), calls)
+                paths[f"{kind}_{transport}"] = Asked(functools.partial(_call, connection, payload), n, link.pid)
+        client = stack.enter_context(Model(name, socket=folder / f"{name}.sock", shm=False))
+        paths["client_unix"] = Asked(lambda: client.infer({"x": x}), calls, link.pid)
+        shared = stack.enter_context(Model(name, socket=folder / f"{name}.sock", shm=True))
+        paths["client_shm"] = Asked(lambda: shared.infer({"x": x}), calls, link.pid)
+        for runs in (False, True):
+            paths["doorbell_run" if runs else "doorbell"] = stack.enter_context(
+                _doorbell(folder, model, x, calls, runs=runs)
+            )
+        paths |= _other_clients(stack, name, tcp.getsockname(), x, calls, link.pid)
+        uvicorn, pid = stack.enter_context(_uvicorn(folder, name, model))
+        other = stack.enter_context(_connected(uvicorn))
+        paths["uvicorn_tcp"] = Asked(functools.partial(_call, other, payloads["v2_binary"][0]), calls, pid)
         figures = _best_of(paths, rounds)
+        assert shared.is_shared
     link.send(Drain(idle_grace_s=0.0))
     link.process.wait(30)
     for each in (tcp, unix, link):
@@ -154,23 +177,109 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _best_of(paths: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, dict[str, float]]:
-    """Return p50 and p99 of the slice with the lowest p50, for each path. Paths: what to call, and how often in a slice."""
-    for call, n in paths.values():
-        for _ in range(min(n, 100)):
-            call()
+@dataclass(frozen=True)
+class Asked:
+    """One way to ask. n: calls in a slice. pid: of the process that answers, None where it is this one."""
+
+    call: Callable[[], object]
+    n: int
+    pid: int | None = None
+
+
+def _best_of(paths: dict[str, Asked], rounds: int) -> dict[str, dict[str, float]]:
+    """Return p50 and p99 of the slice with the lowest p50, and the CPU time of the slice with the least, for each path."""
+    for path in paths.values():
+        for _ in range(min(path.n, 100)):
+            path.call()
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
-        for name, (call, n) in paths.items():
+        for name, path in paths.items():
             samples = []
-            for _ in range(n):
+            cpu = _cpu_us(path.pid)
+            for _ in range(path.n):
                 began = time.perf_counter_ns()
-                call()
+                path.call()
                 samples.append((time.perf_counter_ns() - began) / 1e3)
+            cpu = (_cpu_us(path.pid) - cpu) / path.n
             p50, p99 = (round(float(q), 1) for q in np.percentile(samples, [50, 99]))
+            least = round(min(cpu, best[name]["cpu"]) if name in best else cpu, 1)
             if name not in best or p50 < best[name]["p50"]:
-                best[name] = {"p50": p50, "p99": p99, "n": n}
+                best[name] = {"p50": p50, "p99": p99, "n": path.n}
+            best[name]["cpu"] = least
     return best
+
+
+def _cpu_us(pid: int | None) -> float:
+    """Return the CPU time so far of this process and of another."""
+    other = 0.0
+    if pid is not None:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        other = sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e3
+    return time.process_time_ns() / 1e3 + other
+
+
+@contextlib.contextmanager
+def _doorbell(folder: Path, model: bytes, x: Array, calls: int, *, runs: bool) -> Iterator[Asked]:
+    """Yield what asks `bench._doorbell`."""
+    path = folder / "doorbell.onnx"
+    path.write_bytes(model)
+    ours, theirs = socket.socketpair()
+    region = os.memfd_create("bench")
+    os.ftruncate(region, x.nbytes)
+    arguments = [
+        sys.executable,
+        "-m",
+        "bench._doorbell",
+        str(theirs.fileno()),
+        str(region),
+        str(path),
+        "run" if runs else "echo",
+    ]
+    process = subprocess.Popen(arguments, pass_fds=[theirs.fileno(), region])
+    theirs.close()
+    there = np.frombuffer(mmap.mmap(region, x.nbytes), np.float32).reshape(x.shape)
+    answer = there.reshape(-1)[:10]
+    os.close(region)
+
+    def call() -> object:
+        if runs:
+            there[:] = x
+        ours.send(b"?")
+        ours.recv(1)
+        return answer.copy() if runs else None
+
+    try:
+        yield Asked(call, calls, process.pid)
+    finally:
+        ours.close()
+        process.wait(30)
+
+
+def _other_clients(
+    stack: contextlib.ExitStack, name: str, address: tuple[str, int], x: Array, calls: int, pid: int
+) -> dict[str, Asked]:
+    """Return what a user may have instead of our client."""
+    plain = stack.enter_context(contextlib.closing(http.client.HTTPConnection(*address)))
+    head, _, body = _binary(name, x).partition(b"\r\n\r\n")
+    length = head.rpartition(b": ")[2].decode()
+
+    def by_standard_library() -> bytes:
+        plain.request("POST", f"/v2/models/{name}/infer", body, {"Inference-Header-Content-Length": length})
+        return plain.getresponse().read()
+
+    paths = {"http_client_tcp": Asked(by_standard_library, calls, pid)}
+    with contextlib.suppress(ImportError):
+        import tritonclient.http as triton
+
+        client = stack.enter_context(contextlib.closing(triton.InferenceServerClient(f"{address[0]}:{address[1]}")))
+
+        def by_triton() -> Any:
+            tensor = triton.InferInput("x", list(x.shape), "FP32")
+            tensor.set_data_from_numpy(x)
+            return client.infer(name, [tensor]).as_numpy("y")
+
+        paths["tritonclient_tcp"] = Asked(by_triton, max(10, calls // 10), pid)
+    return paths
 
 
 @contextlib.contextmanager
@@ -183,8 +292,8 @@ def _connected(address: Any) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def _uvicorn(folder: Path, name: str, model: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the address of a uvicorn process that serves the same model by the same path."""
+def _uvicorn(folder: Path, name: str, model: bytes) -> Iterator[tuple[tuple[str, int], int]]:
+    """Yield address and process id of a uvicorn that serves the same model by the same path."""
     path = folder / f"{name}.onnx"
     path.write_bytes(model)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -192,7 +301,7 @@ def _uvicorn(folder: Path, name: str, model: bytes) -> Iterator[tuple[str, int]]
         arguments = [sys.executable, "-m", "bench._uvicorn_app", str(listener.fileno()), name, str(path)]
         process = subprocess.Popen(arguments, pass_fds=[listener.fileno()])
         try:
-            yield address
+            yield address, process.pid
         finally:
             process.terminate()
             process.wait(30)
@@ -225,18 +334,18 @@ def _post(path: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-def _binary(name: str, x: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _binary(name: str, x: Array) -> bytes:
     tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "parameters": {"binary_data_size": x.nbytes}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     return _post(f"/v2/models/{name}/infer", head + x.tobytes(), f"Inference-Header-Content-Length: {len(head)}")
 
 
-def _json(name: str, x: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _json(name: str, x: Array) -> bytes:
     tensor = {"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}
     return _post(f"/v2/models/{name}/infer", json.dumps({"inputs": [tensor]}).encode())
 
 
-def _npy(name: str, x: np.ndarray) -> bytes:  # type: ignore[type-arg]
+def _npy(name: str, x: Array) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, x)
     return _post(f"/v2/models/{name}/predict", buffer.getvalue(), "Content-Type: application/octet-stream")

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from edgefleet_agent.links.http_link import Address, BadAnswerError, Buffer, HttpLink, Reply
+from edgefleet_agent.links.memory_link import MemoryLink
 from edgefleet_agent.links.tensors import AnswerPlans, RequestPlans, tensor_bytes
 from edgefleet_protocol.errors import EdgefleetError
 
@@ -66,8 +67,17 @@ class Model:
         socket: str | Path | None = None,
         version: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        shm: bool | None = None,
     ) -> None:
-        """Name a model; connects on first use. url or socket: where the device listens, else the default port."""
+        """Name a model; connects on first use. url or socket: where the device listens, else the default port.
+
+        shm: pass tensors of `infer` through shared memory where the device offers it; None: whenever there is a socket.
+        Raises ValueError for shm=True without a socket.
+        """
+        if shm and socket is None:
+            raise ValueError(
+                'shared memory needs the unix socket of the device: Model(name, socket="…/run/infer.sock")'
+            )
         self.name = name
         self._path = f"/v2/models/{quote(name, safe='')}"
         if version is not None:
@@ -84,6 +94,11 @@ class Model:
             "Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n"
         )
         self._answers = AnswerPlans()
+        self._memory: MemoryLink | None = None
+        if shm is not False and socket is not None:
+            self._memory = MemoryLink(
+                str(socket), f"{self._path}/infer", f"X-Edgefleet-Timeout-Ms: {patience}\r\n", timeout_s
+            )
         self._turn = threading.Lock()
         self.trace_id: str | None = None
         """Of the last answer; `flag` takes it."""
@@ -99,6 +114,13 @@ class Model:
     def close(self) -> None:
         """Close the connection."""
         self._link.close()
+        if self._memory is not None:
+            self._memory.close()
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether tensors go through shared memory now: after the first `infer`, where the device offers it."""
+        return self._memory is not None and self._memory.is_open
 
     def metadata(self) -> dict[str, Any]:
         """Return name, versions, platform, inputs, outputs and which bundle serves.
@@ -155,7 +177,10 @@ class Model:
         """
         plan = self._requests.plan(inputs, outputs)
         tensors = [tensor_bytes(array, as_is=plan.as_is) for array in inputs.values()]
-        reply = self._exchange([plan.head, *tensors], plan.size)
+        reply = self._through_memory(plan.document, tensors, plan.body_bytes)
+        if reply is None:
+            size = len(plan.head) + plan.body_bytes - len(plan.document)
+            reply = self._exchange([plan.head, *tensors], size)
         if reply.status != 200:
             raise _refusal(reply)
         return self._answers.arrays(reply.document, reply.tails)
@@ -175,6 +200,19 @@ class Model:
             head += f"Content-Length: {len(body)}\r\n"
         raw = f"{head}\r\n".encode("latin-1")
         return self._exchange([raw, body], len(raw) + len(body))
+
+    def _through_memory(self, document: bytes, tensors: list[Any], size: int) -> Reply | None:
+        memory = self._memory
+        if memory is None:
+            return None
+        with self._turn:
+            try:
+                reply = memory.exchange(document, tensors, size)
+            except OSError as e:
+                raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}.") from e
+            if reply is not None:
+                self.trace_id = reply.trace or self.trace_id
+        return reply
 
     def _exchange(self, parts: Sequence[Buffer], size: int) -> Reply:
         with self._turn:

@@ -1,12 +1,14 @@
 """Cheap scan of outputs for NaN and infinities: a model that answers them is broken, whatever its status code says."""
 
 from collections.abc import Iterable
+from math import isfinite
 
 import numpy as np
 
 from edgefleet_runtime.port import Array
 
 _FLOATING = "fc"
+_FEW = 64
 _SMALL = 4096
 
 
@@ -18,6 +20,10 @@ def count_nonfinite(array: Array) -> int:
     """
     if array.dtype.kind not in _FLOATING or array.size == 0:
         return 0
+    if array.size <= _FEW and array.dtype.kind == "f":
+        # without numpy's machinery, which costs more than so few numbers: 9 µs where a caller and the worker share a core
+        values = array.ravel().tolist()
+        return 0 if all(map(isfinite, values)) else sum(not isfinite(value) for value in values)
     if array.size <= _SMALL:
         finite = np.isfinite(array)
         return 0 if finite.all() else int(array.size - np.count_nonzero(finite))

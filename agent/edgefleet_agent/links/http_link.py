@@ -96,7 +96,7 @@ class HttpLink:
 
     def _read(self, connection: socket.socket) -> tuple[Reply, bool]:
         view, data = self._view, self._data
-        filled = _received(connection, view)
+        filled = received(connection, view)
         known = self._known
         if (
             known is not None
@@ -110,7 +110,7 @@ class HttpLink:
         while (end := data.find(_END, 0, filled)) < 0:
             if filled == len(data):
                 raise BadAnswerError(f"its headers are larger than {_BUFFER_BYTES} bytes")
-            filled += _received(connection, view[filled:])
+            filled += received(connection, view[filled:])
         begin = end + len(_END)
         head = _read_head(data, begin)
         size = head.body_bytes
@@ -124,7 +124,7 @@ class HttpLink:
         there = filled - begin
         rest[:there] = view[begin:filled]
         while there < size:
-            there += _received(connection, rest[there:])
+            there += received(connection, rest[there:])
         split -= begin
         return Reply(head.status, head.trace, bytes(rest[:split]), body[split:] if split else body), head.closes
 
@@ -167,7 +167,8 @@ def send_all(connection: socket.socket, parts: Sequence[Buffer], size: int) -> N
         raise TimeoutError("timed out") from e
 
 
-def _received(connection: socket.socket, into: memoryview) -> int:
+def received(connection: socket.socket, into: memoryview) -> int:
+    """Return how many bytes came, one at least. Raises OSError, TimeoutError, ConnectionResetError at the end."""
     try:
         count = connection.recv_into(into)
     except BlockingIOError as e:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edgefleet_agent.datatypes import DATATYPES
+from edgefleet_protocol.memory_frames import ALIGNMENT
 
 MAX_KEPT = 64
 MAX_KEPT_BYTES = 4096
@@ -20,10 +21,14 @@ _FOREIGN_ORDER = ">" if sys.byteorder == "little" else "<"
 
 
 class RequestPlan(NamedTuple):
-    """A request but for its values. head: of HTTP, with the JSON. size: with the tensors. as_is: each array can be sent where it lies."""
+    """A request but for its values. as_is: each array can be sent where it lies.
 
+    document: its JSON, filled up so that the tensors behind it are aligned. head: of HTTP, with the JSON. body_bytes: JSON and tensors.
+    """
+
+    document: bytes
     head: bytes
-    size: int
+    body_bytes: int
     as_is: bool
 
 
@@ -98,11 +103,12 @@ def _planned(http_head: str, inputs: Mapping[str, Any], outputs: Sequence[str] |
     if outputs is not None:
         request["outputs"] = [{"name": name} for name in outputs]
     document = json.dumps(request).encode()
+    document += b" " * (-len(document) % ALIGNMENT)
     arrays = inputs.values()
     as_is = all(a.dtype.kind in "biufc" and a.dtype.byteorder != _FOREIGN_ORDER and a.size for a in arrays)
-    tensor_size = sum(a.nbytes for a in arrays)
-    head = (http_head % (len(document), len(document) + tensor_size)).encode("latin-1") + document
-    return RequestPlan(head, len(head) + tensor_size, as_is and sys.byteorder == "little")
+    body_bytes = len(document) + sum(a.nbytes for a in arrays)
+    head = (http_head % (len(document), body_bytes)).encode("latin-1") + document
+    return RequestPlan(document, head, body_bytes, as_is and sys.byteorder == "little")
 
 
 def _read(document: bytes, tails: bytearray | memoryview) -> tuple[dict[str, Any], list[_Place]]:

@@ -72,7 +72,7 @@ def test_an_answer_is_the_same_in_whatever_pieces_it_comes(tmp_path: Path) -> No
     whole = _answer("abc")
     cuts = (1, 9, 40, whole.find(b"\r\n\r\n") + 2, whole.find(b"{") + 5, len(whole) - 1)
     steps = [_says(whole), _says(_answer("later")), *(_says(whole[:cut], whole[cut:]) for cut in cuts)]
-    with _device(tmp_path / "s", steps) as path, Model("digits", socket=path) as model:
+    with _device(tmp_path / "s", steps) as path, Model("digits", socket=path, shm=False) as model:
         found = [(model.infer({"x": X})["y"].tolist(), model.trace_id) for _ in range(2 + len(cuts))]
         assert found[0] == ([[0.0, 1.0, 2.0]], "abc")
         assert found[1] == ([[0.0, 1.0, 2.0]], "later")
@@ -83,7 +83,7 @@ def test_outputs_stay_what_they_were_when_the_next_answer_comes(tmp_path: Path) 
     other = np.full(3, 7, "<f4").tobytes()
     with (
         _device(tmp_path / "s", [_says(_answer()), _says(_answer(tail=other))]) as path,
-        Model("m", socket=path) as model,
+        Model("m", socket=path, shm=False) as model,
     ):
         first = model.infer({"x": X})["y"]
         assert model.infer({"x": X})["y"].tolist() == [[7.0, 7.0, 7.0]]
@@ -96,7 +96,7 @@ def test_outputs_stay_what_they_were_when_the_next_answer_comes(tmp_path: Path) 
 def test_a_kept_connection_that_ends_is_made_again_and_asked_once_more(tmp_path: Path, last: Step) -> None:
     with (
         _device(tmp_path / "s", [_says(_answer()), last], [_says(_answer("again"))]) as path,
-        Model("m", socket=path) as model,
+        Model("m", socket=path, shm=False) as model,
     ):
         model.infer({"x": X})
         assert model.infer({"x": X})["y"].tolist() == [[0.0, 1.0, 2.0]]
@@ -106,7 +106,7 @@ def test_a_kept_connection_that_ends_is_made_again_and_asked_once_more(tmp_path:
 def test_a_device_that_ends_both_tries_is_named(tmp_path: Path) -> None:
     with (
         _device(tmp_path / "s", [_hangs_up], [_hangs_up]) as path,
-        Model("m", socket=path) as model,
+        Model("m", socket=path, shm=False) as model,
         pytest.raises(InferenceUnreachableError, match="closed the connection"),
     ):
         model.infer({"x": X})
@@ -114,7 +114,10 @@ def test_a_device_that_ends_both_tries_is_named(tmp_path: Path) -> None:
 
 def test_an_answer_that_says_close_is_the_last_of_its_connection(tmp_path: Path) -> None:
     closing = _answer(more="Connection: close\r\n")
-    with _device(tmp_path / "s", [_says(closing)], [_says(_answer())]) as path, Model("m", socket=path) as model:
+    with (
+        _device(tmp_path / "s", [_says(closing)], [_says(_answer())]) as path,
+        Model("m", socket=path, shm=False) as model,
+    ):
         model.infer({"x": X})
         model.infer({"x": X})
 
@@ -125,7 +128,7 @@ def test_an_answer_that_says_close_is_the_last_of_its_connection(tmp_path: Path)
 def test_what_is_no_answer_is_refused(tmp_path: Path, said: bytes) -> None:
     with (
         _device(tmp_path / "s", [_says(said)]) as path,
-        Model("m", socket=path) as model,
+        Model("m", socket=path, shm=False) as model,
         pytest.raises(InferenceUnreachableError, match="cannot be reached"),
     ):
         model.infer({"x": X})
@@ -139,7 +142,7 @@ def test_a_device_that_is_silent_is_waited_for_no_longer_than_asked(tmp_path: Pa
 
     with (
         _device(tmp_path / "s", [waits]) as path,
-        Model("m", socket=path, timeout_s=0.05) as model,
+        Model("m", socket=path, timeout_s=0.05, shm=False) as model,
     ):
         with pytest.raises(InferenceUnreachableError, match="timed out"):
             model.infer({"x": X})

@@ -22,6 +22,7 @@ from edgefleet_agent.worker.control.protocol import LaneRoute
 from edgefleet_agent.worker.http import describe, wire
 from edgefleet_agent.worker.http import predict as predicting
 from edgefleet_agent.worker.http.codec import InferCodec
+from edgefleet_agent.worker.http.model_calls import Call, ModelCalls, QuickAnswer
 from edgefleet_agent.worker.http.server import Request, Response, error_response, json_response
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, AnswerLog
 from edgefleet_agent.worker.routing.proxy import FORWARDED_HEADER, WorkerProxy
@@ -30,11 +31,10 @@ from edgefleet_agent.worker.routing.table import Routes, lane_of_version
 from edgefleet_agent.worker.runtime.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_agent.worker.runtime.stats import WorkerStats
-from edgefleet_agent.worker.shadow.frames import Hello, Sample
-from edgefleet_agent.worker.shadow.mirror import QUEUE, Mirror
+from edgefleet_agent.worker.shadow.frames import Hello
+from edgefleet_agent.worker.shadow.mirror import Mirror
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_runtime.image import BadImageError, ImageSupportMissingError
-from edgefleet_runtime.nonfinite import total_nonfinite
 from edgefleet_runtime.port import Array, InputError, RunError
 from edgefleet_runtime.preprocess import BadPayloadError
 
@@ -75,6 +75,7 @@ class Api:
         self._routes = routes
         self._forwarder = forwarder
         self._mirror = Mirror(asyncio.get_running_loop(), lambda: _hello(served), figures)
+        self._calls = ModelCalls(served, engine, inline, figures, routes, answer_log, self._mirror)
         self._answer_log = answer_log
         self._clock = SystemClock()
         start = served.start
@@ -90,6 +91,8 @@ class Api:
             {"model_name": start.model, "model_version": start.version, "parameters": self._own_parameters},
             served.postprocess.labels,
         )
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._json_bytes = 0
         self._infer_paths = {
             f"/v2/models/{start.model}/infer",
             f"/v2/models/{start.model}/versions/{start.version}/infer",
@@ -97,12 +100,38 @@ class Api:
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         """Return the answer to one request, at once where nothing has to be waited for."""
+        found = self.quick(request)
+        if found is not None:
+            return found if isinstance(found, Response) else _whole(found)
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in self._infer_paths and not self._may_split():
             return self._infer(request)
         if path.startswith("/v2/models/") and path != "/v2/models/stats":
             return self._model_request(request, path)
         return self._server_request(request, path.rstrip("/"))
+
+    def quick(self, request: Request) -> QuickAnswer | Response | None:
+        """Return the answer to a request for this model which came before, an error, or None: `handle` must have it."""
+        if request.target not in self._infer_paths or request.method != "POST" or self._may_split():
+            return None
+        # the reader of plain heads gives the same list for the same head
+        if request.headers is not self._headers:
+            self._headers, self._json_bytes = request.headers, _json_bytes(request)
+        if not self._json_bytes:
+            return None
+        try:
+            return self._calls.quick(self._codec, request.body, self._json_bytes)
+        except EdgefleetError as e:
+            return self._failure(e)
+
+    def home_of(self, target: str) -> str | None:
+        """Return the socket of the worker that serves what `target` names, None when it is this one or nobody."""
+        match = _MODEL_PATH.fullmatch(target)
+        if match is None or unquote(match["model"]) == self._served.start.model:
+            return None
+        route = self._routes.table(fresh=True).models.get(unquote(match["model"]))
+        lane = route.lanes.get("active") if route is not None else None
+        return lane.socket if lane is not None and _is_ready(lane) else None
 
     # ---- the whole device
 
@@ -276,10 +305,10 @@ class Api:
             return self._failure(e)
         finally:
             self._inline.took(time.perf_counter() - began, time.thread_time() - cpu)
-            self._mirror_after(call)
+            self._calls.mirror_after(call)
 
-    def _call(self, request: Request) -> "_Call":
-        return _Call(self._answer_log.trace_of(request.header(TRACE_HEADER)))
+    def _call(self, request: Request) -> Call:
+        return Call(self._answer_log.trace_of(request.header(TRACE_HEADER)))
 
     def _deadline_s(self, request: Request) -> float:
         """Return how long this request may take: as this device allows, or less where its caller gives up sooner."""
@@ -287,21 +316,14 @@ class Api:
         limit_s = self._served.start.run_timeout_s
         return min(limit_s, max(1, int(text)) / 1e3) if text.isdigit() and len(text) < 10 else limit_s
 
-    async def _queued(self, job: "Callable[[_Call], Response]", call: "_Call", deadline_s: float) -> Response:
+    async def _queued(self, job: Callable[[Call], Response], call: Call, deadline_s: float) -> Response:
         try:
             return await self._engine.submit(lambda: job(call), deadline_s)
         except EdgefleetError as e:
             call.is_abandoned = isinstance(e, DeadlineError)
             return self._failure(e)
         finally:
-            self._mirror_after(call)
-
-    def _mirror_after(self, call: "_Call") -> None:
-        """Hand copies to a shadow, if one wants them, once the answer is on its way: in the loop's next round."""
-        if call.answered and self._served.start.lane == "active":
-            route = self._routes.table().models.get(self._served.start.model)
-            if self._mirror.is_wanted(route):
-                asyncio.get_running_loop().call_soon(self._mirror.offer, call.answered)
+            self._calls.mirror_after(call)
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -332,14 +354,14 @@ class Api:
                 self._figures.failed()
                 return error_response(500, sentence)
 
-    def _infer_job(self, body: bytes, header_length: int | None) -> "Callable[[_Call], Response]":
-        def job(call: _Call) -> Response:
+    def _infer_job(self, body: bytes, header_length: int | None) -> Callable[[Call], Response]:
+        def job(call: Call) -> Response:
             began = time.monotonic()
             request = self._codec.decode(body, header_length)
             decoded = time.monotonic()
             if request.timeout_s is not None and decoded - call.since_s > request.timeout_s:
                 raise DeadlineError(f"The request waited longer than its timeout of {request.timeout_s:g} s.")
-            outputs, nonfinite = self._run(call, request.inputs)
+            outputs, nonfinite = self._calls.run(call, request.inputs)
             ran = time.monotonic()
             answer, json_length = self._codec.encode(request, outputs, nonfinite)
             self._figures.spent(began - call.since_s, decoded - began, time.monotonic() - ran)
@@ -351,11 +373,11 @@ class Api:
 
         return job
 
-    def _predict_job(self, request: Request) -> "Callable[[_Call], Response]":
+    def _predict_job(self, request: Request) -> Callable[[Call], Response]:
         start = self._served.start
         content_type = (request.header(b"content-type") or b"").decode("latin-1")
 
-        def job(call: _Call) -> Response:
+        def job(call: Call) -> Response:
             began = time.monotonic()
             samples = predicting.decode_samples(self._served, content_type, request.body)
             self._figures.spent(began - call.since_s, time.monotonic() - began, 0.0)
@@ -363,7 +385,7 @@ class Api:
 
             def run(inputs: dict[str, Array]) -> dict[str, Array]:
                 nonlocal nonfinite
-                outputs, count = self._run(call, inputs)
+                outputs, count = self._calls.run(call, inputs)
                 nonfinite += count
                 return outputs
 
@@ -378,45 +400,25 @@ class Api:
 
         return job
 
-    def _run(self, call: "_Call", inputs: dict[str, Array]) -> tuple[dict[str, Array], int]:
-        """Return the outputs and how many of their values are not finite; counts the inference."""
-        began = time.perf_counter()
-        try:
-            outputs = self._served.runtime.run(inputs)
-        except RunError:
-            if not call.is_abandoned:  # else counted as a timeout already
-                self._figures.failed(time.perf_counter() - began)
-            raise
-        elapsed_s = time.perf_counter() - began
-        nonfinite = total_nonfinite(outputs.values())
-        if call.is_abandoned:
-            return outputs, nonfinite
-        classes = self._served.postprocess.classes(outputs)
-        # what NaN was asked with may be answered with NaN: that says nothing about the model
-        is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
-        self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
-        if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
-            call.answered.append(Sample(inputs, outputs, elapsed_s))
-        self._answer_log.answered(call.trace_id, inputs, outputs, classes, elapsed_s, nonfinite=nonfinite > 0)
-        return outputs, nonfinite
-
     def _parameters(self, nonfinite: int = 0) -> dict[str, Any]:
         return {**self._own_parameters, "nonfinite": nonfinite} if nonfinite else dict(self._own_parameters)
 
 
-class _Call:
-    """One request in the engine. is_abandoned: its caller got a timeout; set by the event loop. answered: what was run for it.
+def _json_bytes(request: Request) -> int:
+    """Return how long the JSON before the tensors is, 0 where the headers want more than an answer."""
+    length = request.header(wire.BINARY_HEADER) or b""
+    is_simple = request.header(b"content-encoding") is None and request.header(TRACE_HEADER) is None
+    return int(length) if is_simple and length.isdigit() else 0
 
-    since_s: when it came.
-    """
 
-    __slots__ = ("answered", "is_abandoned", "since_s", "trace_id")
-
-    def __init__(self, trace_id: str) -> None:
-        self.answered: list[Sample] = []
-        self.is_abandoned = False
-        self.since_s = time.monotonic()
-        self.trace_id = trace_id
+def _whole(answer: QuickAnswer) -> Response:
+    document = answer.document
+    headers = [(b"X-Edgefleet-Trace", answer.trace_id.encode())]
+    if not answer.tensors:
+        return Response(200, document, headers=headers)
+    headers.append((b"Inference-Header-Content-Length", str(len(document)).encode()))
+    tensors = [one if isinstance(one, bytes) else wire.to_binary(one) for one in answer.tensors]
+    return Response(200, b"".join([document, *tensors]), b"application/octet-stream", headers)
 
 
 def _hello(served: ServedModel) -> Hello:

@@ -12,9 +12,11 @@
 
 import asyncio
 import logging
+import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
 
 import h11
 import msgspec
@@ -84,7 +86,32 @@ def error_response(status: int, message: str, *, headers: list[tuple[bytes, byte
 Handler = Callable[[Request], Response | Awaitable[Response]]
 
 
-def _worker_failed() -> Response:
+class Connection(Protocol):
+    """What a server knows of each of its connections."""
+
+    def close_if_idle(self) -> None:
+        """Close unless a request is being read or answered."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        ...
+
+
+class Upgrade(Protocol):
+    """Another protocol that a connection of the unix socket may change to."""
+
+    def is_wanted(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        """Say whether a request asks for it. headers: names in lower case."""
+        ...
+
+    def take(self, request: Request, connection: socket.socket) -> Response | None:
+        """Answer the request on that connection and keep it; or return why not, and leave it alone."""
+        ...
+
+
+def worker_failed() -> Response:
+    """Log the error that is being handled and return what the caller gets."""
     _log.exception("request failed")
     return error_response(500, "The worker failed to answer; see its log.")
 
@@ -96,7 +123,8 @@ class HttpServer:
         self.handler = handler
         self.max_body_bytes = max_body_bytes
         self.draining = False
-        self.connections: set[HttpConnection] = set()
+        self.connections: set[Connection] = set()
+        self.upgrade: Upgrade | None = None
         self.on_close: Callable[[], None] = lambda: None
 
     def connection(self) -> "HttpConnection":
@@ -286,8 +314,23 @@ class HttpConnection(asyncio.Protocol):
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks = []
             method, target = self._request.method.decode("ascii"), self._request.target.decode("ascii")
-            return not self._dispatch(Request(method, target, self._headers, body))
+            request = Request(method, target, self._headers, body)
+            upgrade = self._server.upgrade
+            if upgrade is not None and not self._is_tcp and upgrade.is_wanted(self._headers):
+                return self._change(upgrade, request)
+            return not self._dispatch(request)
         return False
+
+    def _change(self, upgrade: Upgrade, request: Request) -> bool:
+        """Let another protocol have the connection; True when reading stops for now."""
+        assert self._transport is not None
+        connection = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        refusal = upgrade.take(request, connection)
+        if refusal is not None:
+            connection.close()
+            return not self._respond(refusal)
+        self.abort()  # this end of it; the descriptor is the other protocol's now
+        return True
 
     def _wait_for_more(self) -> None:
         assert self._h11 is not None
@@ -304,7 +347,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             answer = self._server.handler(request)
         except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
-            answer = _worker_failed()
+            answer = worker_failed()
         if isinstance(answer, Response):
             return self._respond(answer)
         self._answering = self._loop.create_task(self._wait_for(answer))
@@ -316,7 +359,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             response = await answer
         except Exception:  # noqa: BLE001 - as in _dispatch
-            response = _worker_failed()
+            response = worker_failed()
         finally:
             self._answering = None
         if not self._closed and self._respond(response):

@@ -116,14 +116,26 @@ class InlinePolicy:
         self._allowed = golden_p50_ms <= INLINE_P50_MS
         self._strikes = 0
         self._runs = 0
+        self._watched = 0
 
     def allows(self, body_bytes: int) -> bool:
         """Say whether a request of that size may run inline."""
         return self._allowed and body_bytes <= INLINE_BODY_BYTES
 
+    def allows_unmeasured(self, body_bytes: int) -> bool:
+        """Say whether a request of that size may run inline without a look at the processor's clock: while no run was long lately."""
+        return self._allowed and self._watched == 0 and body_bytes <= INLINE_BODY_BYTES
+
+    def took_unmeasured(self, elapsed_s: float) -> None:
+        """Note how long one took by the clock. After a long one the next INLINE_FORGET are measured."""
+        if elapsed_s * 1e3 > INLINE_LONG_CPU_MS:
+            self._watched = INLINE_FORGET
+            self.took(elapsed_s, 0.0)
+
     def took(self, elapsed_s: float, cpu_s: float) -> None:
         """Note how long one took, by the clock and of the processor."""
         self._runs += 1
+        self._watched = max(0, self._watched - 1)
         if self._runs > INLINE_FORGET:
             self._runs = self._strikes = 0
         if cpu_s * 1e3 > INLINE_LONG_CPU_MS or elapsed_s * 1e3 > INLINE_LONG_MS:

@@ -45,6 +45,7 @@ from edgefleet_agent.worker.control.protocol import (
 )
 from edgefleet_agent.worker.control.start_priority import gently
 from edgefleet_agent.worker.http.api import Api
+from edgefleet_agent.worker.http.memory_server import MemoryServer
 from edgefleet_agent.worker.http.server import HttpServer
 from edgefleet_agent.worker.observe.answer_log import AnswerLog, LiveAnswers
 from edgefleet_agent.worker.observe.benchmark import measure
@@ -214,6 +215,7 @@ class _Worker:
         api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._answer_log)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
+        self._server.upgrade = MemoryServer(self._server, api.home_of, api.quick)
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._read_control)
         loop.add_signal_handler(signal.SIGTERM, self._terminated)
