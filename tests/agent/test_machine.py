@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.machine import InstallEvent
 from edgefleet_agent.install.probation import trial
-from edgefleet_agent.install.records import ModelRecord, Tally, Wanted
+from edgefleet_agent.install.records import ModelRecord, Refusal, Tally, Wanted
+from edgefleet_agent.verifier.errors import TargetUnknownError
 from edgefleet_protocol.messages import OVER_MEMORY_CODE, TRANSIENT, ErrorClass, Phase
 from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
 
@@ -303,3 +304,24 @@ def test_cuts_anywhere_end_in_an_old_or_a_new_version_and_never_in_neither(fates
         assert record.active == (ref("B" if had_one else "A", "b") if new else before.active)
         assert record.previous == (before.active if new else before.previous)
     assert machine.recovered(machine.recovered(record, now_s=NOW), now_s=NOW) == machine.recovered(record, now_s=NOW)
+
+
+@pytest.mark.parametrize(
+    ("record", "digest", "code", "goes_on"),
+    [
+        (serving("a"), "a", machine.TARGET_UNKNOWN_CODE, True),
+        (serving("a"), "b", machine.TARGET_UNKNOWN_CODE, False),
+        (serving("a"), "a", "install.target_mismatch", False),
+        (serving("a", phase=Phase.PROBATION), "a", machine.TARGET_UNKNOWN_CODE, False),
+        (ModelRecord(model="digits"), "a", machine.TARGET_UNKNOWN_CODE, False),
+    ],
+)
+def test_what_serves_goes_on_when_it_was_withdrawn_and_nothing_else_does(
+    record: ModelRecord, digest: str, code: str, goes_on: bool
+) -> None:
+    refusal = Refusal(model="digits", target="digits/1.0.0/p.bundle", sha256=digest * 64, code=code, reason="")
+    assert machine.is_withdrawn(record, refusal) is goes_on
+
+
+def test_the_code_of_an_unknown_target_is_the_verifiers() -> None:
+    assert TargetUnknownError.code == machine.TARGET_UNKNOWN_CODE

@@ -30,7 +30,17 @@ def test_the_report_of_a_release_becomes_a_page_here(
     edgectl: Edgectl, admin: Server, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert edgectl("publish", model, *FLAGS, "--version", "1.0.0").code == 0
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    refused = edgectl("publish", "bad.onnx", *FLAGS, "--version", "1.0.0")
+    assert refused.code == 1
+    assert "nothing was signed, so the version is still free" in refused.err
+    published = edgectl("publish", model, *FLAGS, "--version", "1.0.0")
+    assert published.code == 0, published.err
+    shown = edgectl("release", "show", "net@1.0.0").out
+    assert "earlier attempts, which signed nothing:" in shown
+    assert "1: failed, bad.onnx, " in shown
+    second = edgectl("release", "report", "net@1.0.0", "--attempt", "2")
+    assert second.out.endswith("net-1.0.0-attempt-2-report.html\n"), second.err
     ran = edgectl("release", "report", "net@1.0.0")
     file = tmp_path / "cache" / "edgefleet" / "reports" / "net-1.0.0-report.html"
     assert (ran.code, ran.out) == (0, f"{file}\n"), ran.err
@@ -44,6 +54,19 @@ def test_the_report_of_a_release_becomes_a_page_here(
     assert edgectl("release", "report", "net@1.0.0", "--out", tmp_path / "no" / "x.html").code == 2
     assert edgectl("release", "report", "net@9").code == 5
     assert edgectl("release", "cancel", "net@1.0.0").code == 6
+    withdraw = ("release", "withdraw", "net@1.0.0", "--reason", "wrong labels")
+    asked = edgectl(*withdraw)
+    assert asked.code != 0
+    assert "devices that run it go on" in asked.err
+    withdrawn = edgectl(*withdraw, "--yes")
+    assert withdrawn.code == 0, withdrawn.err
+    assert "withdrawn: wrong labels" in edgectl("release", "list").out
+    assert "wrong labels (" in edgectl("release", "show", "net@1.0.0").out
+    refused = edgectl("deploy", "net@1.0.0", "--to", "")
+    assert (refused.code, "net@1.0.0 was withdrawn: wrong labels" in refused.err) == (6, True)
+    assert edgectl("release", "delete", "net@1.0.0", "--yes").code == 0
+    burned = edgectl("publish", model, *FLAGS, "--version", "1.0.0")
+    assert (burned.code, "never used again" in burned.err) == (6, True)
 
 
 def test_an_interrupted_publish_says_how_to_cancel_and_cancelling_ends_all_processes(

@@ -20,7 +20,7 @@ from enum import StrEnum
 
 import msgspec
 
-from edgefleet_agent.install.records import ModelRecord, Quarantine, SlotRef, Tally, Wanted
+from edgefleet_agent.install.records import ModelRecord, Quarantine, Refusal, SlotRef, Tally, Wanted
 from edgefleet_protocol.messages import OVER_MEMORY_CODE, TRANSIENT, ErrorClass, Phase
 
 MAX_STEPS = 64
@@ -133,6 +133,7 @@ ON_TRIAL = frozenset({Phase.GOLDEN, Phase.WARMING, Phase.SWITCHING})
 """Phases in which a worker runs the version that is not switched to yet."""
 
 WITHDRAWN_CODE = "install.withdrawn"
+TARGET_UNKNOWN_CODE = "install.target_unknown"
 RETRY_DELAYS_S = (30.0, 120.0, 600.0, 3_600.0)
 
 
@@ -452,3 +453,10 @@ def _with_entry(
     entry = Quarantine(sha256=sha256, gen=gen, attempt=attempt, error_class=error_class, code=code, reason=reason)
     others = [q for q in record.quarantine if q.sha256 != sha256]
     return [*others, entry][-MAX_QUARANTINED:]
+
+
+def is_withdrawn(record: ModelRecord, refusal: Refusal) -> bool:
+    """Return whether a refused release is what serves already, and only left the signed repository: it goes on, which is no failure."""
+    if record.phase is not Phase.COMMITTED or record.active is None:
+        return False
+    return record.active.sha256 == refusal.sha256 and refusal.code == TARGET_UNKNOWN_CODE

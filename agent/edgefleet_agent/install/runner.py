@@ -245,6 +245,8 @@ class Runner:
 
     def _note_refusal(self, refusal: Refusal, gen: int) -> None:
         record = self.records.get(refusal.model, ModelRecord(model=refusal.model))
+        if machine.is_withdrawn(record, refusal):
+            return
         if record.phase in machine.INSTALLING:
             self._intake.cancel(refusal.model)
             self._serving.stop_trial(refusal.model)

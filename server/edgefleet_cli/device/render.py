@@ -39,6 +39,7 @@ def _models(device: api.device.Device) -> str:
     shown = []
     for model in device.models:
         running = model.release or f"{model.model} -"
+        running += " (withdrawn)" if model.withdrawn else ""
         phase = model.phase
         candidate = _candidate_text(model.candidate)
         shown.append((running if phase == "committed" else f"{running} ({phase})") + candidate)

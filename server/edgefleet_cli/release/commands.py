@@ -80,6 +80,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page; the user's cache else.")
     ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", metavar="N", min=1, help="The report of an earlier attempt that signed nothing."),
+    ] = None,
 ) -> None:
     """Write the conversion report of a release as an HTML page and print its path; -o json prints its figures instead."""
     from edgefleet_cli.core.files import write_whole
@@ -87,10 +91,10 @@ def report(
     session = Session.of(ctx)
     path = f"/releases/{part(ref)}/report"
     if session.out.form in {Format.JSON, Format.YAML}:
-        session.out.document(session.api.get(path, dict).raw, lambda: None)
+        session.out.document(session.api.get(path, dict, attempt=attempt).raw, lambda: None)
         return
-    page = session.api.read(f"{path}.html")
-    file = (out or _report_file(ref)).absolute()
+    page = session.api.read(f"{path}.html", attempt=attempt)
+    file = (out or _report_file(ref if attempt is None else f"{ref}-attempt-{attempt}")).absolute()
     write_whole(file, page)
     session.out.line(str(file))
 
@@ -102,6 +106,34 @@ def _report_file(ref: str) -> Path:
     folder = Path(platformdirs.user_cache_path("edgefleet")) / "reports"
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{ref.replace('@', '-')}-report.html"
+
+
+@app.command("withdraw")
+def withdraw(
+    ctx: typer.Context,
+    ref: Ref,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why; shown wherever the release is.")],
+) -> None:
+    """Let nobody deploy a release any more. Its open rollouts end; devices that run it go on. This cannot be undone."""
+    session = Session.of(ctx)
+    session.confirm(f"Withdraw {ref} for good? Open rollouts of it end, and devices that run it go on.")
+    body = api.release.RetireIn(reason=reason)
+    release = session.api.post(f"/releases/{part(ref)}:withdraw", body, api.release.Release)
+    session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))
+    session.out.note(f"who runs it: `edgectl release devices {ref}`; roll it back there: `edgectl undo {ref}`")
+
+
+@app.command("delete")
+def delete(
+    ctx: typer.Context,
+    ref: Ref,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why; kept in the event log.")] = "",
+) -> None:
+    """Delete a release that was never deployed. The version of one with a signed bundle is never used again."""
+    session = Session.of(ctx)
+    session.confirm(f"Delete {ref} with its bundles and reports?")
+    session.api.delete(f"/releases/{part(ref)}", reason=reason or None)
+    session.out.note(f"deleted {ref}")
 
 
 @app.command("cancel")

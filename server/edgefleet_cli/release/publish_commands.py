@@ -169,7 +169,9 @@ def _show(session: Session, release: api.release.Release, measured: list[Measure
         count = len(release.bundles)
         session.out.note(f"{release.ref} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed")
     elif release.state in {"failed", "cancelled"}:
-        session.out.note(f"{release.ref} has no bundle: nothing was signed")
+        session.out.note(
+            f"{release.ref} has no bundle: nothing was signed, so the version is still free; publish the mended model under it"
+        )
 
 
 def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:

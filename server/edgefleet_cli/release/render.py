@@ -135,14 +135,21 @@ EXAMPLES: Sheet[api.cost.CostExample] = Sheet(
     lambda e: text(e.release),
 )
 
+
+def release_state(release: api.release.Release) -> str:
+    """Return how a release stands, for eyes: a withdrawn one with its reason."""
+    return text(release.state) if release.withdrawn is None else f"withdrawn: {release.withdrawn.reason}"
+
+
 RELEASES: Sheet[api.release.Release] = Sheet(
     "releases",
     [
         Column("release", lambda r: text(r.ref), keep=True),
-        Column("state", lambda r: text(r.state)),
+        Column("state", release_state),
         Column("bundles", lambda r: ",".join(b.profile for b in r.bundles) or "-"),
         Column("refused", lambda r: ",".join(x.profile for x in r.refused) or "-"),
         Column("created", lambda r: moment(r.created_at)),
+        Column("attempt", lambda r: text(r.attempt), wide=True, right=True),
         Column("by", lambda r: text(r.created_by), wide=True),
         Column("source", lambda r: text(r.source_sha256)[:12], wide=True),
     ],
@@ -166,12 +173,32 @@ def show_release(out: Output, release: api.release.Release) -> None:
         [
             ("release", text(release.ref)),
             ("state", text(release.state)),
+            *_withdrawal(release),
             ("profiles", text(release.profiles_reason)),
             ("created", f"{moment(release.created_at)} by {text(release.created_by)}"),
             *((key.replace("_", " "), text(value)) for key, value in lineage_fields(release)),
         ]
     )
     show_result(out, release)
+    show_attempts(out, release)
+
+
+def _withdrawal(release: api.release.Release) -> list[tuple[str, str]]:
+    gone = release.withdrawn
+    return [] if gone is None else [("withdrawn", f"{visible(gone.reason)} ({moment(gone.at)} by {text(gone.by)})")]
+
+
+def show_attempts(out: Output, release: api.release.Release) -> None:
+    """Write the publications that came before under the same version and signed nothing."""
+    if release.attempts:
+        out.line("earlier attempts, which signed nothing:")
+    for one in release.attempts:
+        sent = ", ".join(file.path for file in one.files[:3]) + (", …" if len(one.files) > 3 else "")
+        out.line(visible(f"  {one.number}: {one.state}, {sent}, {moment(one.created_at)} by {text(one.created_by)}"))
+        for why in one.refused:
+            out.line(visible(f"     {why.profile}: {why.reason} ({why.code})"))
+    if release.attempts:
+        out.note(f"the report of one: `edgectl release report {release.ref} --attempt {release.attempts[0].number}`")
 
 
 def lineage_fields(release: api.release.Release) -> list[tuple[str, str]]:

@@ -100,6 +100,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         *fleet_routers(parts),
         *telemetry_routers(parts),
         rollout_routes.build_router(parts.rollout, parts.db),
+        rollout_routes.build_retirement_router(parts.retirement, parts.registry, parts.db),
         webhook_routes.build_router(parts.webhooks, parts.db),
         alerting_routes.build_router(parts.alerts, parts.db),
         search_routes.build_router(parts.search),

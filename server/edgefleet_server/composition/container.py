@@ -14,6 +14,7 @@ from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout.retirement import ReleaseRetirement
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.settings import ServerSettings
@@ -46,6 +47,7 @@ class Parts:
     captures: CaptureService
     watching: LivePredictions
     rollout: RolloutService
+    retirement: ReleaseRetirement
     poster: HttpPoster
     webhooks: WebhookService
     alerts: AlertService
@@ -91,6 +93,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
         rollout=rollout,
+        retirement=ReleaseRetirement(db, registry, signing, first.conversion, rollout, fleet),
         alerts=AlertService(db, rollout, clock),
         poster=poster,
         webhooks=WebhookService(db, fleet.feed, poster, shared, settings),

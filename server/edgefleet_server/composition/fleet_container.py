@@ -48,6 +48,14 @@ class Registry(Protocol):
         """Return a release. Raises an error when there is none."""
         ...
 
+    def keep_deployable(self, ref: ReleaseRef) -> None:
+        """Let nobody withdraw a release until the caller's transaction ends. Raises an error when it was."""
+        ...
+
+    def withdrawn(self) -> Mapping[str, str]:
+        """Return why releases were withdrawn, by release."""
+        ...
+
     def profile(self, name: str) -> HardwareProfile:
         """Return a hardware profile. Raises an error when there is none."""
         ...
@@ -98,7 +106,7 @@ def build_fleet(
     feed = EventLog(db, shared or clock)
     desired = DesiredBook(db, signing, clock)
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), clock)
-    devices, lists = DeviceSelector(db), DeviceLister(db, clock)
+    devices, lists = DeviceSelector(db), DeviceLister(db, clock, registry.withdrawn)
     reports = ReportBook(db, feed, shared or clock)
     reports.news.subscribe(lists.forget)
     tasks = TaskBook(db, desired, feed, clock)
@@ -107,7 +115,7 @@ def build_fleet(
         feed=feed,
         stream=EventHub(feed),
         devices=devices,
-        reader=FleetReader(db),
+        reader=FleetReader(db, registry.withdrawn),
         lists=lists,
         finder=InventorySearch(db),
         edits=DeviceEdits(db, feed, registry.profile),

@@ -66,13 +66,16 @@ def load_report(registry: RegistryService, sha256: str) -> dict[str, Any] | None
     return document
 
 
-def report_of(registry: RegistryService, ref: ReleaseRef) -> dict[str, Any]:
-    """Return the report of a release: one entry a profile that was converted or refused.
+def report_of(registry: RegistryService, ref: ReleaseRef, attempt: int | None = None) -> dict[str, Any]:
+    """Return the report of a release: one entry a profile that was converted or refused. attempt: of that one, not of the newest.
 
     Raises ReleaseUnknownError, ReportUnknownError, BlobStoreError.
     """
     release = registry.release(ref)
-    found = [document for job in release.jobs if (document := load_report(registry, job.report)) is not None]
+    jobs = release.jobs
+    if attempt not in {None, release.attempt}:
+        jobs = next((one.jobs for one in release.attempts if one.number == attempt), ())
+    found = [document for job in jobs if (document := load_report(registry, job.report)) is not None]
     if not found:
         raise ReportUnknownError(
             f"there is no conversion report of {ref} ({release.state})",

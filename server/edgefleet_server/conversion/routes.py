@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, Response
 
 from edgefleet_server.access.dependency import Publisher, Viewer
@@ -17,6 +17,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.registry.schemas import ReleaseOut
 from edgefleet_server.registry.service import RegistryService
 
+Attempt = Annotated[int | None, Query(ge=1, le=2**31 - 1, description="the report of this attempt, not of the newest")]
 PAGE_HEADERS: Final = {
     # The page's own policy allows exactly its style; this one stands even if the page were not what it should be.
     "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
@@ -32,16 +33,16 @@ def build_router(
     router = APIRouter(tags=["conversion"])
 
     @router.get("/releases/{ref}/report", operation_id="get_release_report", response_model=dict[str, Any])
-    def get_report(ref: str, _caller: Viewer) -> Response:
+    def get_report(ref: str, _caller: Viewer, attempt: Attempt = None) -> Response:
         """Return the conversion report of a release: every candidate of every profile with its figures."""
-        report = report_of(registry, registry.resolve(ref))
+        report = report_of(registry, registry.resolve(ref), attempt)
         # In ASCII: a name may hold half of a surrogate pair, which UTF-8 cannot say.
         return Response(json.dumps(report), media_type="application/json")
 
     @router.get("/releases/{ref}/report.html", operation_id="get_release_report_page", response_class=HTMLResponse)
-    def get_report_page(ref: str, _caller: Viewer) -> Response:
+    def get_report_page(ref: str, _caller: Viewer, attempt: Attempt = None) -> Response:
         """Return the conversion report as one page that needs nothing else."""
-        page = page_of(report_of(registry, registry.resolve(ref)))
+        page = page_of(report_of(registry, registry.resolve(ref), attempt))
         return HTMLResponse(page, headers=PAGE_HEADERS)
 
     @router.post("/releases/{ref}:cancel", operation_id="cancel_release")

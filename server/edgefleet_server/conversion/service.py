@@ -55,6 +55,16 @@ class ConversionService:
         with self._db.session() as session:
             return store.change_in_states(session, ref, (JobState.FAILED, JobState.CANCELLED), values)
 
+    def forget(self, ref: ReleaseRef) -> None:
+        """Remove all jobs of a release: a worker that still has one can change nothing any more."""
+        with self._db.session() as session:
+            store.remove(session, ref)
+
+    def reports(self) -> set[str]:
+        """Return the digests of all reports that jobs name."""
+        with self._db.read() as session:
+            return store.reports(session)
+
     def cancel(self, ref: ReleaseRef, by: str) -> int:
         """End the waiting and running jobs of a release; return how many. A worker notices within a second."""
         values = {

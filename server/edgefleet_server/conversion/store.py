@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, tuple_, update
+from sqlalchemy import and_, delete, func, or_, select, tuple_, update
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col
 
@@ -83,6 +83,16 @@ def change_in_states(session: Session, ref: ReleaseRef, states: Sequence[JobStat
         .execution_options(synchronize_session=False)
     )
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def remove(session: Session, ref: ReleaseRef) -> None:
+    """Remove the jobs of a release."""
+    session.execute(delete(JobRow).where(col(JobRow.model) == ref.model, col(JobRow.version) == ref.version))
+
+
+def reports(session: Session) -> set[str]:
+    """Return the digests of all reports that jobs name."""
+    return set(session.scalars(select(col(JobRow.report)).where(col(JobRow.report) != "")))
 
 
 def count_by_state(session: Session) -> dict[str, int]:

@@ -87,6 +87,11 @@ class EventLog:
         for outbox in self.outboxes if rows else ():
             outbox(views)
 
+    def has_named(self, kind: str, model: str, release: str) -> bool:
+        """Return whether an event of this kind was ever added of a release. What the server adds is never pruned."""
+        with self._db.read() as session:
+            return feed_store.is_told(session, kind, model, release)
+
     def after(self, after_id: int, what: EventFilter, limit: int) -> tuple[list[FleetEvent], int]:
         """Return up to `limit` events after an id, oldest first, and how many of them there are by now."""
         with self._db.read() as session:

@@ -53,6 +53,15 @@ def add_server_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[
     return bulk.insert_counted(session, FleetEvent.__table__, rows)  # type: ignore[attr-defined]
 
 
+def is_told(session: Session, kind: str, model: str, release: str) -> bool:
+    """Return whether an event of this kind names a release of a model."""
+    detail = col(FleetEvent.detail)["release"].as_string()
+    query = select(col(FleetEvent.id)).where(
+        col(FleetEvent.kind) == kind, col(FleetEvent.model) == model, detail == release
+    )
+    return session.execute(query.limit(1)).first() is not None
+
+
 def events_page(session: Session, what: EventFilter, before: int | None, limit: int) -> Sequence[FleetEvent]:
     """Return events, newest first."""
     statement = _chosen(select(FleetEvent), what).order_by(col(FleetEvent.id).desc()).limit(limit)

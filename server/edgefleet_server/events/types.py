@@ -47,6 +47,9 @@ DEVICE: Final = (
 SERVER: Final = ("restored",)
 """What happens to the server itself."""
 
+RELEASE: Final = ("withdrawn", "deleted")
+"""What becomes of a release, by the `to` of an event of kind `release`."""
+
 WAITING: Final = ("pending", "rejected")
 """Kinds that concern a device which has no id yet."""
 
@@ -64,6 +67,8 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
         return f"{PREFIX}.rollout.stage.{STAGE.get(to, 'changed')}"
     if kind == "assignment":
         return f"{PREFIX}.device.update.{to if to in UPDATE else 'changed'}"
+    if kind == "release":
+        return f"{PREFIX}.release.{to if to in RELEASE else 'changed'}"
     return f"{PREFIX}.{'device' if device or kind in WAITING else 'server'}.{kind}"
 
 
@@ -73,6 +78,7 @@ def all_types() -> list[str]:
     device = [*DEVICE, *(f"update.{word}" for word in (*UPDATE, "changed"))]
     named = [f"{PREFIX}.rollout.{word}" for word in rollout] + [f"{PREFIX}.device.{word}" for word in device]
     named += [f"{PREFIX}.server.{word}" for word in SERVER]
+    named += [f"{PREFIX}.release.{word}" for word in (*RELEASE, "changed")]
     return sorted({*named, PING})
 
 

@@ -2,6 +2,7 @@
 
 - An alias belongs to a model and points at one of its releases. What was rolled out does not follow when it moves: whoever takes
   `name@alias` looks it up once.
+- An alias of a release that is withdrawn later stays and is refused wherever it is used; none is set to a withdrawn one.
 - No alias is called like a version of its model, and no version like an alias: `name@x` means one thing.
 """
 
@@ -22,6 +23,7 @@ from edgefleet_server.registry.errors import (
     ModelUnknownError,
     ReleaseUnknownError,
     VersionIsAliasError,
+    withdrawn_error,
 )
 from edgefleet_server.registry.model import AliasView
 from edgefleet_server.registry.tables import AliasRow
@@ -54,7 +56,7 @@ class AliasBook:
     def set(self, model: ModelName, alias: str, version: Version, by: str) -> tuple[AliasView, bool]:
         """Point an alias at a release; return it and whether it is new.
 
-        Raises BadAliasError, AliasIsVersionError, ReleaseUnknownError, ModelUnknownError.
+        Raises BadAliasError, AliasIsVersionError, ReleaseUnknownError, ReleaseWithdrawnError, ModelUnknownError.
         """
         if not _ALIAS.fullmatch(alias):
             raise BadAliasError(
@@ -67,7 +69,10 @@ class AliasBook:
                 raise AliasIsVersionError(
                     f"{model}@{alias} is a version of {model}, so it cannot be an alias", next_step="take another name"
                 )
-            if store.find_release(session, ReleaseRef(model, version)) is None:
+            release = store.lock_shared(session, ReleaseRef(model, version))
+            if release is not None and release.withdrawn_at is not None:
+                raise withdrawn_error(ReleaseRef(model, version), release.withdrawn_reason)
+            if release is None:
                 raise ReleaseUnknownError(
                     f"there is no release {model}@{version}", next_step="`edgectl release list` shows all releases"
                 )

@@ -53,6 +53,10 @@ class BlobStore(Protocol):
         """Return `length` bytes from `start`. Raises BlobUnknownError, BlobStoreError."""
         ...
 
+    def remove(self, sha256: Sha256) -> None:
+        """Remove a blob's bytes; nothing when they are not there. Raises BlobStoreError."""
+        ...
+
 
 class BlobWriter:
     """Takes the bytes of one blob, hashing and counting while they come. A context manager: leaving it without
@@ -128,6 +132,15 @@ class _ObjectBlobs:
             return None
         except (OSError, obstore.exceptions.BaseError) as error:
             raise _store_failed("look up", error) from error
+
+    def remove(self, sha256: Sha256) -> None:
+        """Remove a blob's bytes."""
+        try:
+            obstore.delete(self._store(), _key(sha256))
+        except (FileNotFoundError, obstore.exceptions.NotFoundError):
+            return
+        except (OSError, obstore.exceptions.BaseError) as error:
+            raise _store_failed("remove", error) from error
 
     def read_range(self, sha256: Sha256, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`."""

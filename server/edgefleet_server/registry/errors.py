@@ -2,6 +2,7 @@
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import ReleaseRef
 
 
 class RegistryError(EdgefleetError):
@@ -88,6 +89,36 @@ class ReleaseDiffersError(RegistryError):
     code = "release.exists_different"
 
 
+class ReleaseBusyError(RegistryError):
+    """The version is being converted from something else."""
+
+    code = "release.converting"
+
+
+class ReleaseRemovedError(RegistryError):
+    """The version had a signed bundle and was deleted: it is never used again."""
+
+    code = "release.removed"
+
+
+class ReleaseInUseError(RegistryError):
+    """The release was deployed, or something names it: it cannot be deleted."""
+
+    code = "release.in_use"
+
+
+class ReleaseUnsignedError(RegistryError):
+    """Nothing of the release was signed, so there is nothing to withdraw."""
+
+    code = "release.unsigned"
+
+
+class ReleaseWithdrawnError(RegistryError):
+    """The release was withdrawn."""
+
+    code = "release.withdrawn"
+
+
 class BadSourceError(RegistryError):
     """The list of source files cannot be a model."""
 
@@ -135,3 +166,11 @@ class BundleUnknownError(RegistryError):
 
     code = "bundle.unknown"
     default_next_step = "`edgectl bundle list` shows all"
+
+
+def withdrawn_error(ref: ReleaseRef, reason: str) -> ReleaseWithdrawnError:
+    """Return the refusal of a release that was withdrawn."""
+    return ReleaseWithdrawnError(
+        f"{ref} was withdrawn: {reason}",
+        next_step=f"choose another version: `edgectl release list --model {ref.model}`",
+    )

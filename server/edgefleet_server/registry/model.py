@@ -90,8 +90,31 @@ class JobView:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptView:
+    """A publication that signed nothing, before its version was published with other content. Numbers count from 1."""
+
+    number: int
+    state: ReleaseState
+    source_sha256: Sha256
+    files: tuple[SourceFile, ...]
+    options: Mapping[str, Any]
+    created_at: datetime
+    created_by: str
+    jobs: tuple[JobView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """That a release may not be deployed any more: since when, who said so, and why."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseView:
-    """One release with its bundles and jobs."""
+    """One release with its bundles and jobs. attempt: number of this publication; attempts: those before it, the newest first."""
 
     ref: ReleaseRef
     state: ReleaseState
@@ -104,6 +127,9 @@ class ReleaseView:
     bundles: tuple[BundleView, ...] = ()
     jobs: tuple[JobView, ...] = ()
     aliases: tuple[str, ...] = ()
+    attempt: int = 1
+    attempts: tuple[AttemptView, ...] = ()
+    withdrawn: Withdrawal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Rules of the registry: pure functions over values.
 
 * One version is one source with one set of data and options; asking again is answered, asking for something else refused.
+* A version is taken once a bundle of it was signed. Until then a failed or cancelled attempt gives way to the next one.
 * The digest of a single file is its own; the digest of a folder is that of its sorted list of files.
 * A path of a source file is relative, flat or nested, without `.`/`..`, and never joined to a path by the server as it came.
 * A release is `ready` when every profile got its bundle, `partial` when some did, `failed` when none, `cancelled` when none did and
@@ -10,6 +11,7 @@
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, sha256_hex
@@ -157,6 +159,27 @@ def release_state(job_states: Iterable[str], bundles: int) -> ReleaseState:
     if bundles == 0:
         return ReleaseState.CANCELLED if "cancelled" in states else ReleaseState.FAILED
     return ReleaseState.READY if all(state == "done" for state in states) else ReleaseState.PARTIAL
+
+
+class Outcome(StrEnum):
+    """What becomes of a publication whose version exists: it is the same, the next attempt, or refused for one of three reasons."""
+
+    SAME = "same"
+    NEXT = "next"
+    BUSY = "busy"
+    TAKEN = "taken"
+    WITHDRAWN = "withdrawn"
+
+
+def publish_outcome(state: ReleaseState, bundles: int, *, is_same: bool, is_withdrawn: bool = False) -> Outcome:
+    """Return what becomes of a publication under an existing version. bundles: how many of it are signed; is_same: same identity."""
+    if is_withdrawn:
+        return Outcome.WITHDRAWN
+    if is_same:
+        return Outcome.SAME
+    if bundles:
+        return Outcome.TAKEN
+    return Outcome.BUSY if state is ReleaseState.CONVERTING else Outcome.NEXT
 
 
 def parse_range(header: str | None, size: int) -> tuple[int, int] | None:

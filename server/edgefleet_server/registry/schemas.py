@@ -1,6 +1,7 @@
 """Bodies of the registry's routes. Additive only."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef, parse_model_name, pa
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.registry.model import (
     AliasView,
+    AttemptView,
     BundleView,
     JobView,
     ModelView,
@@ -232,12 +234,59 @@ _REPORT_FIELDS = (
 
 
 class RefusedOut(BaseModel):
-    """A profile for which no bundle is offered, and why."""
+    """A profile for which no bundle is offered, and why. report: sha256 of its conversion report, itself a blob, "" for none."""
 
     profile: ProfileName
     code: str
     reason: str
     next: str
+    report: str = ""
+
+    @classmethod
+    def of_jobs(cls, jobs: Sequence[JobView]) -> "list[RefusedOut]":
+        """Return the bodies of the jobs that ended without a bundle."""
+        return [
+            cls(profile=job.profile, code=job.code, reason=job.reason, next=job.next_step, report=job.report)
+            for job in jobs
+            if job.state in {"refused", "failed", "cancelled"}
+        ]
+
+
+class SourceFileOut(BaseModel):
+    """One file of what was published; its bytes are a blob."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    path: str
+    sha256: str
+    length: int
+
+
+class ReleaseAttemptOut(BaseModel):
+    """A publication that signed nothing, before its version was published with other content."""
+
+    number: int
+    state: str
+    source_sha256: str
+    files: list[SourceFileOut]
+    options: dict[str, Any]
+    created_at: datetime
+    created_by: str
+    refused: list[RefusedOut]
+
+    @classmethod
+    def of(cls, view: AttemptView) -> "ReleaseAttemptOut":
+        """Return the body of an attempt."""
+        return cls(
+            number=view.number,
+            state=view.state,
+            source_sha256=view.source_sha256,
+            files=[SourceFileOut.model_validate(one) for one in view.files],
+            options=dict(view.options),
+            created_at=view.created_at,
+            created_by=view.created_by,
+            refused=RefusedOut.of_jobs(view.jobs),
+        )
 
 
 class JobOut(BaseModel):
@@ -258,8 +307,22 @@ class JobOut(BaseModel):
         return cls.model_validate(view)
 
 
+class WithdrawalOut(BaseModel):
+    """That a release may not be deployed any more."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    at: datetime
+    by: str
+    reason: str
+
+
 class ReleaseOut(BaseModel):
-    """A release with its bundles, refusals and jobs."""
+    """A release with its bundles, refusals and jobs.
+
+    attempt: the number of this publication of its version; attempts: those before it, which signed nothing, the newest first.
+    withdrawn: since when, by whom and why it may not be deployed any more, null when it may.
+    """
 
     ref: str
     model: str
@@ -275,15 +338,13 @@ class ReleaseOut(BaseModel):
     labels_available: bool
     aliases: list[str] = []
     lineage: dict[str, str] = Field(default_factory=dict)
+    attempt: int = 1
+    attempts: list[ReleaseAttemptOut] = []
+    withdrawn: WithdrawalOut | None = None
 
     @classmethod
     def of(cls, view: ReleaseView) -> "ReleaseOut":
         """Return the body of a release."""
-        refused = [
-            RefusedOut(profile=job.profile, code=job.code, reason=job.reason, next=job.next_step)
-            for job in view.jobs
-            if job.state in {"refused", "failed", "cancelled"}
-        ]
         return cls(
             ref=str(view.ref),
             model=view.ref.model,
@@ -294,11 +355,14 @@ class ReleaseOut(BaseModel):
             created_by=view.created_by,
             profiles_reason=view.profiles_reason,
             bundles=[BundleOut.of(bundle) for bundle in view.bundles],
-            refused=refused,
+            refused=RefusedOut.of_jobs(view.jobs),
             jobs=[JobOut.of(job) for job in view.jobs],
             labels_available=view.labels_available,
             aliases=list(view.aliases),
             lineage=dict(view.lineage),
+            attempt=view.attempt,
+            attempts=[ReleaseAttemptOut.of(one) for one in view.attempts],
+            withdrawn=None if view.withdrawn is None else WithdrawalOut.model_validate(view.withdrawn),
         )
 
 

@@ -3,13 +3,15 @@
 * Blob bytes are durable before their row; the row is what makes a blob exist.
 * Publishing is idempotent: the same source, data and options under a version answer with the existing release. New profiles
   add jobs to it; a job that failed for a reason of the machine is queued again; a signed bundle is never replaced.
+* A version is taken once a bundle of it was signed. What failed before that is kept as an attempt, and the next publication
+  under the version starts over. All of that is decided while the release's row is locked.
 * `accept_bundle` joins the caller's transaction, so that bundle, signature, job and release state change together.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sqlmodel import Session
 
@@ -25,19 +27,21 @@ from edgefleet_server.registry import aliases, blobs, rules, store
 from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import BlobStore, BlobWriter
 from edgefleet_server.registry.errors import (
+    BlobStoreError,
     BlobUnknownError,
     BundleUnknownError,
     ModelUnknownError,
+    ReleaseBusyError,
     ReleaseDiffersError,
-    ReleaseUnknownError,
+    ReleaseRemovedError,
     unknown_blob,
+    withdrawn_error,
 )
 from edgefleet_server.registry.manifests import Manifests
 from edgefleet_server.registry.model import (
     AllowedCode,
     BundleView,
     JobSpec,
-    JobView,
     ModelView,
     Publication,
     ReleaseState,
@@ -45,13 +49,17 @@ from edgefleet_server.registry.model import (
     SourceView,
 )
 from edgefleet_server.registry.profiles import Profiles
+from edgefleet_server.registry.rules import Outcome
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
-from edgefleet_server.registry.views import bundle_view, model_view, ref_of, release_view, source_view
+from edgefleet_server.registry.views import attempt_of, bundle_view, model_view, ref_of, release_view, source_view
+from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, unknown_release
 
 DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
+KEPT_ATTEMPTS: Final = 50
+"""Of each version; the oldest go first."""
 
 
-class JobQueue(Protocol):
+class JobQueue(Jobs, Protocol):
     """What the registry needs of the conversion queue. Every call joins the caller's transaction."""
 
     def enqueue(self, spec: JobSpec) -> None:
@@ -60,10 +68,6 @@ class JobQueue(Protocol):
 
     def retry_failed(self, ref: ReleaseRef) -> int:
         """Queue the failed and cancelled (not the refused) jobs of a release again; return how many."""
-        ...
-
-    def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
-        """Return the jobs of releases, in the order in which they were queued."""
         ...
 
 
@@ -87,6 +91,7 @@ class RegistryService:
         self._manifests = Manifests(blob_store.read_range)
         self._profiles = Profiles(db, clock)
         self.aliases = AliasBook(db, clock)
+        self.withdrawals = WithdrawalBook(db, blob_store, clock, jobs)
         self._jobs = jobs
         self._fleet_profiles = fleet_profiles
         self.max_blob_bytes = max_blob_bytes
@@ -117,6 +122,10 @@ class RegistryService:
         sha256 = writer.finish(expected)
         with self._db.session() as session:
             is_new = store.add_blob(session, sha256, writer.length, self._clock.now())
+            if is_new and self._blobs.size(sha256) is None:
+                raise BlobStoreError(
+                    f"blob {sha256} was removed while it was uploaded", next_step="send the file once more"
+                )
         return sha256, is_new
 
     def put_blob_bytes(self, data: bytes) -> Sha256:
@@ -159,11 +168,12 @@ class RegistryService:
     # ---- publishing
 
     def publish(self, publication: Publication, by: str) -> tuple[ReleaseView, bool]:
-        """Create a release and queue its conversions, or answer with the one that exists.
+        """Create a release and queue its conversions, start its next attempt, or answer with the one that exists.
 
-        Returns the release and whether it is new. Raises BadSourceError, BadMetricError, PickleNotAllowedError, BlobUnknownError,
-        BlobLengthError,
-        ProfileUnknownError, ProfileDiffersError, ProfileError, ReleaseDiffersError, VersionIsAliasError.
+        Returns the release and whether it (or the attempt) is new. Raises BadSourceError, BadMetricError, PickleNotAllowedError,
+        BlobUnknownError, BlobLengthError, ProfileUnknownError, ProfileDiffersError, ProfileError, VersionIsAliasError,
+        ReleaseDiffersError when the version is taken, ReleaseBusyError while other content converts under it, ReleaseWithdrawnError,
+        ReleaseRemovedError.
         """
         rules.check_source(publication.kind, publication.files)
         rules.check_metric(publication.options.get("metric"), self._allowed_code.metrics)
@@ -198,23 +208,35 @@ class RegistryService:
             assert stored is not None
             if is_new:
                 aliases.check_version(session, publication.ref)
+                _check_not_removed(session, publication.ref)
             else:
-                self._refuse_difference(stored, row)
-                stored.lineage = stored.lineage or row.lineage  # the first publication has named its origin
+                is_new = self._take_up(session, stored, row)
             self._queue_missing(publication, chosen, is_new=is_new)
             self._refresh_state(session, stored)
             return self._view(session, [stored])[0], is_new
 
-    def _refuse_difference(self, stored: ReleaseRow, wanted: ReleaseRow) -> None:
-        if stored.identity == wanted.identity:
-            return
-        old = {"source": {"sha256": stored.source_sha256}, "data": stored.data, "options": stored.options}
-        new = {"source": {"sha256": wanted.source_sha256}, "data": wanted.data, "options": wanted.options}
-        parts = ", ".join(rules.differences(old, new)) or "the source"
-        raise ReleaseDiffersError(
-            f"{stored.model}@{stored.version} exists and was made of something else (differs in: {parts})",
-            next_step="publish under a new version; a version never changes what it stands for",
-        )
+    def _take_up(self, session: Session, stored: ReleaseRow, wanted: ReleaseRow) -> bool:
+        """Make a publication the next attempt of its version where that is free; return whether it is not the same again."""
+        assert stored.id is not None
+        jobs = self._jobs.jobs_of([ref_of(stored)]).get(ref_of(stored), [])
+        signed = len(store.bundles_of(session, [stored.id])[stored.id])
+        state = rules.release_state((job.state for job in jobs), signed)
+        is_same = stored.identity == wanted.identity
+        is_withdrawn = stored.withdrawn_at is not None
+        outcome = rules.publish_outcome(state, signed, is_same=is_same, is_withdrawn=is_withdrawn)
+        if outcome is Outcome.SAME:
+            stored.lineage = stored.lineage or wanted.lineage  # the first publication has named its origin
+            return False
+        if outcome is not Outcome.NEXT:
+            raise _refusal(outcome, stored, wanted)
+        stored.state = state
+        store.add_attempt(session, attempt_of(stored, jobs), KEPT_ATTEMPTS)
+        self._jobs.forget(ref_of(stored))
+        stored.attempt += 1
+        for name in _OF_AN_ATTEMPT:
+            setattr(stored, name, getattr(wanted, name))
+        session.add(stored)
+        return True
 
     def _queue_missing(self, publication: Publication, chosen: Sequence[HardwareProfile], *, is_new: bool) -> None:
         ref = publication.ref
@@ -250,10 +272,12 @@ class RegistryService:
     def accept_bundle(self, bundle: BundleView) -> None:
         """Record a signed bundle of a release. Its blobs must be stored. Joins the caller's transaction.
 
-        Raises ReleaseUnknownError, BlobUnknownError.
+        Raises ReleaseUnknownError, ReleaseWithdrawnError, BlobUnknownError.
         """
         with self._db.session() as session:
-            release = _release_row(session, bundle.ref)
+            release = _release_row(session, bundle.ref, lock=True)
+            if release.withdrawn_at is not None:
+                raise withdrawn_error(bundle.ref, release.withdrawn_reason)
             for digest in (bundle.sha256, bundle.leaves):
                 if store.blob_length(session, digest) is None:
                     raise BlobUnknownError(f"no blob {digest} is stored for {bundle.target}")
@@ -300,6 +324,17 @@ class RegistryService:
         """Return a release, also by an alias, with its bundles and jobs. Raises ReleaseUnknownError."""
         with self._db.read() as session:
             return self._view(session, [_release_row(session, self.aliases.resolve(ref))])[0]
+
+    def keep_deployable(self, ref: ReleaseRef) -> None:
+        """Let nobody withdraw or delete a release until the caller's transaction ends.
+
+        Raises ReleaseUnknownError, ReleaseWithdrawnError.
+        """
+        self.withdrawals.keep_deployable(ref)
+
+    def withdrawn(self) -> Mapping[str, str]:
+        """Return why releases were withdrawn, by release."""
+        return self.withdrawals.reasons()
 
     def releases(self, page: PageRequest, model: str | None = None) -> Page[ReleaseView]:
         """Return one page of releases, newest first as usual."""
@@ -394,14 +429,54 @@ class RegistryService:
         jobs = self._jobs.jobs_of([ref_of(row) for row in rows])
         bundles = store.bundles_of(session, [row.id for row in rows if row.id is not None])
         named = aliases.by_version(session, [row.model for row in rows])
+        before = store.attempts_of(session, [ref_of(row) for row in rows if row.attempt > 1])
         return [
-            release_view(row, bundles[row.id or 0], jobs.get(ref_of(row), ()), named.get((row.model, row.version), ()))
+            release_view(
+                row,
+                bundles[row.id or 0],
+                jobs.get(ref_of(row), ()),
+                named.get((row.model, row.version), ()),
+                before.get(ref_of(row), ()),
+            )
             for row in rows
         ]
+
+
+def _check_not_removed(session: Session, ref: ReleaseRef) -> None:
+    gone = store.removed_version(session, ref)
+    if gone is not None:
+        raise ReleaseRemovedError(
+            f"{ref} had a signed bundle and was deleted on {gone.removed_at:%Y-%m-%d} by {gone.removed_by}",
+            next_step="publish under a new version: somebody may have a copy of the signed bundle, so this one is never used again",
+        )
+
+
+_OF_AN_ATTEMPT: Final = (
+    "state", "source_sha256", "identity", "source", "data", "options", "profiles_reason", "lineage", "created_at",
+    "created_by",
+)  # fmt: skip
+
+
+def _refusal(outcome: Outcome, stored: ReleaseRow, wanted: ReleaseRow) -> EdgefleetError:
+    ref = ref_of(stored)
+    if outcome is Outcome.WITHDRAWN:
+        return withdrawn_error(ref, stored.withdrawn_reason)
+    if outcome is Outcome.BUSY:
+        return ReleaseBusyError(
+            f"{ref} is being converted from something else",
+            next_step=f"wait until that has ended, or end it with `edgectl release cancel {ref}`",
+        )
+    old = {"source": {"sha256": stored.source_sha256}, "data": stored.data, "options": stored.options}
+    new = {"source": {"sha256": wanted.source_sha256}, "data": wanted.data, "options": wanted.options}
+    parts = ", ".join(rules.differences(old, new)) or "the source"
+    return ReleaseDiffersError(
+        f"{ref} exists with different content (differs in: {parts})",
+        next_step="publish under a new version; a version with a signed bundle never changes what it stands for",
+    )
 
 
 def _release_row(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow:
     row = store.find_release(session, ref, lock=lock)
     if row is None:
-        raise ReleaseUnknownError(f"there is no release {ref}", next_step="`edgectl release list` shows all releases")
+        raise unknown_release(ref)
     return row

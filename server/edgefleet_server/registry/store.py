@@ -1,16 +1,25 @@
 """The only place with SQL of the registry. Every function takes the session of its caller."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, tuple_
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.db.bulk import insert_new
 from edgefleet_server.db.keyset import Page, PageRequest, cut_page, walked
-from edgefleet_server.registry.tables import AliasRow, BlobRow, BundleRow, ModelRow, ProfileRow, ReleaseRow
+from edgefleet_server.registry.tables import (
+    AliasRow,
+    AttemptRow,
+    BlobRow,
+    BundleRow,
+    ModelRow,
+    ProfileRow,
+    ReleaseRow,
+    RemovedVersionRow,
+)
 
 
 def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bool:
@@ -24,8 +33,9 @@ def blob_length(session: Session, sha256: str) -> int | None:
 
 
 def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
-    """Return the lengths of those of `digests` that are recorded."""
-    rows = session.execute(select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.sha256).in_(digests)))
+    """Return the lengths of those of `digests` that are recorded, and keep them from being removed until the transaction ends."""
+    query = select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.sha256).in_(digests))
+    rows = session.execute(query.with_for_update(read=True))
     return {str(sha256): int(length) for sha256, length in rows}
 
 
@@ -45,6 +55,90 @@ def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> Re
 def ensure_release(session: Session, row: ReleaseRow) -> bool:
     """Insert a release unless its name and version exist; return whether this call inserted it."""
     return insert_new(session, ReleaseRow, row.model_dump(exclude={"id"}))
+
+
+def attempts_of(session: Session, refs: Sequence[ReleaseRef]) -> dict[ReleaseRef, list[AttemptRow]]:
+    """Return the attempts that were kept of releases, the newest first."""
+    found: dict[ReleaseRef, list[AttemptRow]] = {ref: [] for ref in refs}
+    pairs = [(ref.model, ref.version) for ref in refs]
+    query = select(AttemptRow).where(tuple_(col(AttemptRow.model), col(AttemptRow.version)).in_(pairs))
+    for row in session.scalars(query.order_by(col(AttemptRow.number).desc())) if refs else ():
+        found[ReleaseRef.parse(f"{row.model}@{row.version}")].append(row)
+    return found
+
+
+def add_attempt(session: Session, row: AttemptRow, most: int) -> None:
+    """Keep an attempt; of each version the newest `most`."""
+    session.add(row)
+    same = (col(AttemptRow.model) == row.model, col(AttemptRow.version) == row.version)
+    session.execute(delete(AttemptRow).where(*same, col(AttemptRow.number) <= row.number - most))
+    session.flush()
+
+
+def removed_version(session: Session, ref: ReleaseRef) -> RemovedVersionRow | None:
+    """Return what is known of a signed version that was deleted."""
+    return session.get(RemovedVersionRow, (ref.model, ref.version))
+
+
+def lock_shared(session: Session, ref: ReleaseRef) -> ReleaseRow | None:
+    """Return the row of a release, read again, and keep others from changing it (PostgreSQL) until the transaction ends."""
+    query = select(ReleaseRow).where(col(ReleaseRow.model) == ref.model, col(ReleaseRow.version) == ref.version)
+    return session.scalars(query.with_for_update(read=True).execution_options(populate_existing=True)).one_or_none()
+
+
+def withdrawn_digests(session: Session, model: str) -> list[str]:
+    """Return the digests of all bundles of a model's withdrawn releases."""
+    query = select(col(BundleRow.sha256)).join(ReleaseRow, col(ReleaseRow.id) == col(BundleRow.release_id))
+    return list(session.scalars(query.where(col(ReleaseRow.model) == model, col(ReleaseRow.withdrawn_at).is_not(None))))
+
+
+def withdrawn_reasons(session: Session) -> dict[str, str]:
+    """Return why releases were withdrawn, by release."""
+    query = select(col(ReleaseRow.model), col(ReleaseRow.version), col(ReleaseRow.withdrawn_reason))
+    rows = session.execute(query.where(col(ReleaseRow.withdrawn_at).is_not(None)))
+    return {f"{model}@{version}": reason for model, version, reason in rows}
+
+
+def remove_release(session: Session, row: ReleaseRow, removed: RemovedVersionRow | None) -> None:
+    """Remove a release with its bundles and attempts, and its model when that was the last one. removed: what stays known of it."""
+    of_it = (col(AttemptRow.model) == row.model, col(AttemptRow.version) == row.version)
+    session.execute(delete(AttemptRow).where(*of_it))
+    session.execute(delete(BundleRow).where(col(BundleRow.release_id) == row.id))
+    session.delete(row)
+    if removed is not None:
+        session.add(removed)
+    session.flush()
+    others = select(func.count()).select_from(ReleaseRow).where(col(ReleaseRow.model) == row.model)
+    if not session.scalar(others):
+        session.execute(delete(ModelRow).where(col(ModelRow.name) == row.model))
+
+
+def blobs_of(session: Session, row: ReleaseRow) -> set[str]:
+    """Return the digests of all blobs that a release and its attempts name, the reports of its present jobs excepted."""
+    of_it = (col(AttemptRow.model) == row.model, col(AttemptRow.version) == row.version)
+    attempts = list(session.scalars(select(AttemptRow).where(*of_it)))
+    named = {digest for _, _, digest, _ in refs_of(session, ReleaseRef.parse(f"{row.model}@{row.version}"))}
+    named |= set(session.scalars(select(col(BundleRow.leaves)).where(col(BundleRow.release_id) == row.id)))
+    for source, data in [(row.source, row.data), *((one.source, one.data) for one in attempts)]:
+        named |= {file["sha256"] for file in source.get("files", ())} | set(data.values())
+    return {*named, *(job["report"] for one in attempts for job in one.jobs)} - {""}
+
+
+def used_blobs(session: Session, reports: Collection[str]) -> set[str]:
+    """Return the digests of all blobs that something names. reports: those that conversion jobs name."""
+    used = {*session.scalars(select(col(BundleRow.sha256))), *session.scalars(select(col(BundleRow.leaves))), *reports}
+    now = select(col(ReleaseRow.source), col(ReleaseRow.data))
+    before = select(col(AttemptRow.source), col(AttemptRow.data))
+    for source, data in (*session.execute(now), *session.execute(before)):
+        used |= {one["sha256"] for one in source.get("files", ())} | set(data.values())
+    for (jobs,) in session.execute(select(col(AttemptRow.jobs))):
+        used |= {job["report"] for job in jobs}
+    return used
+
+
+def remove_blob(session: Session, sha256: str) -> None:
+    """Remove the record of a blob."""
+    session.execute(delete(BlobRow).where(col(BlobRow.sha256) == sha256))
 
 
 def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[BundleRow]]:

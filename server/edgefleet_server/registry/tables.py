@@ -30,7 +30,10 @@ class ModelRow(SQLModel, table=True):
 
 
 class ReleaseRow(SQLModel, table=True):
-    """One version of a model. `identity` is the digest of source, data and options: same identity = same release."""
+    """One version of a model. `identity` is the digest of source, data and options: same identity = same release.
+
+    attempt: how often the version was published with other content, since nothing was signed before; withdrawn_at: None = not.
+    """
 
     __tablename__ = "releases"
     __table_args__ = (UniqueConstraint("model", "version"),)
@@ -48,6 +51,41 @@ class ReleaseRow(SQLModel, table=True):
     lineage: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False, server_default="{}"))
     created_at: datetime = Field(sa_type=UtcDateTime)
     created_by: str = Field(max_length=80)
+    attempt: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    withdrawn_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    withdrawn_by: str = Field(default="", max_length=80, sa_column_kwargs={"server_default": ""})
+    withdrawn_reason: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
+
+
+class AttemptRow(SQLModel, table=True):
+    """A publication that signed nothing, and whose version was then published with other content. `jobs`: how each profile ended."""
+
+    __tablename__ = "release_attempts"
+
+    model: str = Field(primary_key=True, max_length=63)
+    version: str = Field(primary_key=True, max_length=63)
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    state: str = Field(max_length=16)
+    source_sha256: str = Field(max_length=64)
+    source: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    data: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    options: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    lineage: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    jobs: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    created_by: str = Field(max_length=80)
+
+
+class RemovedVersionRow(SQLModel, table=True):
+    """A version that had a signed bundle and was deleted. It is never published again: somebody may have the signed bytes."""
+
+    __tablename__ = "removed_versions"
+
+    model: str = Field(primary_key=True, max_length=63)
+    version: str = Field(primary_key=True, max_length=63)
+    removed_at: datetime = Field(sa_type=UtcDateTime)
+    removed_by: str = Field(max_length=80)
+    reason: str = Field(sa_column=Column(Text, nullable=False))
 
 
 class AliasRow(SQLModel, table=True):

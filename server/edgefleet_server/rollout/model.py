@@ -371,3 +371,5 @@ class Snapshot:
     """Older rollouts that a queued one waits for."""
     rollback_bundles: Mapping[ProfileName, Bundle] = field(default_factory=dict)
     """Bundles of the release that `rollback_to` names: what a device goes back to instead of what it ran before."""
+    withdrawn: frozenset[str] = frozenset()
+    """Digests of bundles of the model's withdrawn releases: no device goes back to them."""

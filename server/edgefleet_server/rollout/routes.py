@@ -5,14 +5,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.access.dependency import Operator, Viewer
+from edgefleet_protocol.ids import DeviceId, ReleaseRef
+from edgefleet_server.access.dependency import Operator, Publisher, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.registry.schemas import ReleaseOut
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.commands.retry import Choice
 from edgefleet_server.rollout.commands.undo import UndoView
 from edgefleet_server.rollout.lint.preview import PlanView
-from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetryIn, SkipIn, SpecIn, UndoIn
+from edgefleet_server.rollout.retirement import ReleaseRetirement
+from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetireIn, RetryIn, SkipIn, SpecIn, UndoIn
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.experiments import ExperimentReader, ExperimentResult, ExperimentView
@@ -35,6 +38,30 @@ def build_router(rollouts: RolloutService, db: Database) -> APIRouter:
     _add_answers(router, rollouts, db)
     _add_experiments(router, rollouts.experiments)
     _add_strategies(router)
+    return router
+
+
+def build_retirement_router(retirement: ReleaseRetirement, registry: RegistryService, db: Database) -> APIRouter:
+    """Return the routes that take releases away, to be mounted under `/api/v1`."""
+    router = APIRouter(tags=["registry"], route_class=ListRoute)
+
+    @router.post("/releases/{ref}:withdraw", operation_id="withdraw_release")
+    def withdraw_release(ref: str, command: RetireIn, dry_run: DryRun, caller: Operator) -> ReleaseOut:
+        """Let nobody deploy a release any more, with a reason. Its open rollouts end; devices that run it go on. It cannot be undone."""
+        with acting(db, dry_run=dry_run):
+            return ReleaseOut.of(retirement.withdraw(registry.resolve(ref), caller.name, command.reason))
+
+    @router.delete("/releases/{ref}", operation_id="delete_release", status_code=204, response_class=Response)
+    def delete_release(
+        ref: str, dry_run: DryRun, caller: Publisher, reason: Annotated[str, Query(max_length=500)] = ""
+    ) -> Response:
+        """Delete a release that was never deployed, with its bundles and reports. The version of a signed one is never used again."""
+        with acting(db, dry_run=dry_run):
+            gone = retirement.delete(ReleaseRef.parse(ref), caller.name, reason)
+        if not dry_run:
+            retirement.drop_bytes(gone)
+        return Response(status_code=204)
+
     return router
 
 

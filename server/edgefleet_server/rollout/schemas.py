@@ -49,6 +49,14 @@ class RetryIn(BaseModel):
     devices: list[str] = Field(default_factory=list, max_length=1000)
 
 
+class RetireIn(BaseModel):
+    """Why a release is withdrawn. It is shown wherever the release is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
 class UndoIn(BaseModel):
     """What to undo: a model's name, or one release of it (`name@version`). dry_run: only tell what it would do."""
 

@@ -80,6 +80,7 @@ class RolloutService:
         self.clock = clock
         """The time that rollouts go by: who ticks them, or writes what a tick reads, goes by it too."""
         self._resolve = registry.resolve
+        self._withdrawals = registry.withdrawals
         self.finder = RolloutFinder(db)
         self.loader = SnapshotLoader(fleet, registry, clock)
         self.measurer = MetricCollector(telemetry)
@@ -99,7 +100,10 @@ class RolloutService:
 
     def plan(self, document: Any) -> PlanView:
         """Return what a spec would do now, with its findings. Raises BadSpecError and what the registry raises."""
-        return self._plan(with_versions(parse_spec(document), self._resolve), _new_salt())
+        spec = with_versions(parse_spec(document), self._resolve)
+        for ref in _releases_in(spec):
+            self._withdrawals.check_deployable(ref)
+        return self._plan(spec, _new_salt())
 
     def plan_of(self, rollout_id: str) -> PlanView:
         """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.
@@ -144,11 +148,11 @@ class RolloutService:
         return RolloutId(row.id)
 
     def _check(self, spec: Spec, salt: str) -> None:
-        """Raise LintError for what cannot work, and what the registry raises for a release that is unknown."""
+        """Raise LintError for what cannot work, and what the registry raises for a release that is unknown or withdrawn."""
         for selector in selectors_in(spec):
             self._fleet.groups.pin(selector)
-        if spec.rollback_to not in (PREVIOUS, NO_ROLLBACK):
-            self.loader.bundles(ReleaseRef.parse(spec.rollback_to))
+        for ref in _releases_in(spec):
+            self._withdrawals.keep_deployable(ref)
         findings = self._findings(spec, salt)
         if any(finding.level == "error" for finding in findings):
             raise LintError(findings)
@@ -325,6 +329,7 @@ class RolloutService:
         message = _message("retried", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
+            self._withdrawals.keep_deployable(ReleaseRef.parse(snapshot.spec.release))
             made = retry.plan_retry(snapshot, self.clock.now(), message, choice)
             if snapshot.state is RolloutState.FINISHED:
                 self._refuse_if_in_the_way(rollout_id, made)
@@ -340,6 +345,18 @@ class RolloutService:
             crowd = DeviceSet(ids=assignments.named_in(session, row.id, mine))
             for other in overlaps(session, self._fleet.offers, row.model, row.selector, crowd):
                 raise in_the_way(other)
+
+    def leave_release(self, ref: ReleaseRef, by: str, reason: str) -> list[RolloutId]:
+        """End the open rollouts of a release that is being withdrawn, in the caller's transaction; return them.
+
+        What has switched stays. One that is rolling back already goes on: it leads away from the release.
+        """
+        with self._db.session() as session:
+            rows = [row for row in store_rollouts.active(session, ref.model) if row.version == ref.version]
+            ids = [RolloutId(row.id) for row in rows if row.state != RolloutState.ROLLING_BACK.value]
+        for one in ids:
+            self._steer(one, by, "withdraw", lambda snap: steer.plan_withdrawal(snap, self.clock.now(), reason))
+        return ids
 
     def undo(self, name: str, by: str, reason: str, *, dry_run: bool) -> undo.UndoView:
         """Take every device of a model (`name`), or of one release (`name@version`), back to what it ran before.
@@ -440,6 +457,12 @@ class RolloutService:
                 ):
                     return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
         return None
+
+
+def _releases_in(spec: Spec) -> list[ReleaseRef]:
+    """Return the releases that a spec names: its own, and the one to go back to."""
+    named = [spec.release] if spec.rollback_to in (PREVIOUS, NO_ROLLBACK) else [spec.release, spec.rollback_to]
+    return [ReleaseRef.parse(one) for one in named]
 
 
 def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:

@@ -9,11 +9,13 @@ Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
   still moves forward; what clients have seen of the lost one is outrun when they tell of it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
-- A target path that is signed never changes its bytes.
+- A target path that is signed never changes its bytes. One that was removed is not signed again: the registry sees to that.
+- A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
+  without the mark it is one that devices knew before this server was restored.
 - Source: TUF specification 1.0.31, sections 4 and 5.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -47,6 +49,7 @@ LIFE: Final[Mapping[str, timedelta]] = {
     "timestamp": timedelta(hours=24),
 }
 KEPT_FOR: Final = timedelta(days=1)
+EMPTIED: Final = "x-edgefleet-emptied"
 
 _NOT_TARGETS: Final = frozenset({"root", "snapshot", "timestamp"})
 _SERIALIZER = JSONSerializer(compact=True)
@@ -123,6 +126,25 @@ class TufRepository:
         self._publish(session, changed, now)
         return True
 
+    def remove_targets(self, session: Session, paths: Sequence[str], now: datetime) -> int:
+        """Sign these paths' model roles without them; return how many there were. Takes its turn in any case."""
+        store.take_turn(session)
+        changed: dict[str, Targets] = {}
+        removed = 0
+        for role in sorted({f"{MODEL_PREFIX}{path.split('/', 1)[0]}" for path in paths}):
+            signed = self._load(session, role)
+            known = [path for path in paths if path in signed.targets]
+            for path in known:
+                del signed.targets[path]
+            if known:
+                removed += len(known)
+                changed[role] = signed
+            if not signed.targets:
+                signed.unrecognized_fields[EMPTIED] = True
+        if changed:
+            self._publish(session, changed, now)
+        return removed
+
     def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
         """Return what must be signed again for a device that has seen more than is here; None when nothing. Signs nothing."""
         snapshot = self._load_any(session, "snapshot").signed
@@ -147,9 +169,15 @@ class TufRepository:
         return plan
 
     def lost_models(self, session: Session) -> list[str]:
-        """Return the models whose role names no bundle, sorted: devices knew them before this server was restored. Reads all roles."""
+        """Return the models whose role names no bundle although none was removed, sorted. Reads all roles.
+
+        Devices knew them before this server was restored.
+        """
         roles = [name for name in store.names(session) if name.startswith(MODEL_PREFIX)]
-        return sorted(name.removeprefix(MODEL_PREFIX) for name in roles if not self._load(session, name).targets)
+        signed = {name.removeprefix(MODEL_PREFIX): self._load(session, name) for name in roles}
+        return sorted(
+            name for name, one in signed.items() if not one.targets and EMPTIED not in one.unrecognized_fields
+        )
 
     def resign_due(self, session: Session, now: datetime, *, force_timestamp: bool) -> bool:
         """Sign again what has passed half of its life; return whether anything was signed.

@@ -113,6 +113,11 @@ class SigningService:
         with self._db.session() as session:
             return self._repository.add_target(session, path, length, sha256, custom, self._clock.now())
 
+    def remove_targets(self, paths: Sequence[str]) -> int:
+        """Let TUF name these bundles no more; return how many it did. Holds the turn to sign until the caller's transaction ends."""
+        with self._db.session() as session:
+            return self._repository.remove_targets(session, paths, self._clock.now())
+
     def is_outrun(self, seen: VersionsSeen) -> bool:
         """Return whether a device has seen more of the repository than is here. Writes nothing."""
         with self._db.read() as session:

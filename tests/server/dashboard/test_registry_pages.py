@@ -4,12 +4,15 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from fastapi.testclient import TestClient
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.registry.views import facts_of
 from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet
+from tests.server.dashboard.forms_of import form, send
 from tests.server.dashboard.shelf import shelve, stocked
 from tests.server.dashboard.test_acting import do
 from tests.server.dashboard.test_login_pages import assert_headers
@@ -38,9 +41,64 @@ def page(fleet: Fleet, path: str, *roles: Role) -> str:
 
 def test_models_name_the_newest_version_its_state_and_where_it_runs(shop: Fleet) -> None:
     told = part_of(page(shop, "/models"), "models")
-    assert "digits 2 versions 1.1.0 1 bundle partial generic-x86_64-litert: refused" in told
+    assert "digits 2 versions 1.1.0 1 bundle 1.1.0 on 2 devices 1.1.0 partial generic-x86_64-litert: refused" in told
     assert "1.1.0 on 2 devices 1.0.0 on 1 device" in told
     assert "60.0 KiB" in told
+
+
+def sent(browser: TestClient, path: str, operation: str, values: dict[str, str]) -> str:
+    """Fill in the form of an operation on a page, send it, and return the page after it as words."""
+    answer = send(browser, form(browser.get(path).text, f"/do/{operation}"), values)
+    return text_of(browser.get(answer.headers["location"]).text if answer.status_code == 303 else answer.text)
+
+
+def test_a_model_that_devices_run_is_never_a_failed_one(fleet: Fleet) -> None:
+    shelve(fleet, "gauge@1.0.0", ORT)
+    device = fleet.device("cam")
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("gauge@1.0.0"), device=device.id)
+    device.report(Phase.COMMITTED, model="gauge")
+    shelve(fleet, "gauge@1.1.0", refuse={ORT: "top1 fell by 0.0412"})
+    page = fleet.browser(Role.PUBLISHER, Role.OPERATOR).get("/models").text
+    assert '<span class="state good">1.0.0 on 1 device</span>' in page
+    assert "1.1.0</a>: nothing was signed, top1 fell by 0.0412" in page
+    assert "state bad" not in page
+    assert "On no device yet." in fleet.browser(Role.PUBLISHER).get("/models/gauge/1.1.0").text
+
+
+def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fleet) -> None:
+    shelve(fleet, "gauge@1.0.0", ORT)
+    device = fleet.device("cam")
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("gauge@1.0.0"), device=device.id)
+    device.report(Phase.COMMITTED, model="gauge")
+    browser = fleet.browser(Role.PUBLISHER, Role.OPERATOR)
+    whole = {"confirm": "gauge@1.0.0"}
+    answer = sent(browser, "/models/gauge/1.0.0", "withdraw_release", {**whole, "body.reason": "it reads zip codes"})
+    assert "Withdrew gauge@1.0.0" in answer
+    for path in ("/models/gauge/1.0.0", "/models/gauge", "/models", f"/devices/{device.id}", "/rollouts/new"):
+        page = browser.get(path).text
+        assert "it reads zip codes" in page, path
+        assert "withdrawn" in page, path
+    assert 'href="/rollouts/new?release=gauge' not in browser.get("/models/gauge/1.0.0").text
+    assert "it was deployed to devices" in sent(browser, "/models/gauge/1.0.0", "delete_release", whole)
+
+
+def test_an_earlier_attempt_is_shown_in_small(fleet: Fleet) -> None:
+    shelve(fleet, "gauge@1.0.0", refuse={ORT: "top1 fell by 0.0412"})
+    page = fleet.browser(Role.VIEWER).get("/models/gauge/1.0.0").text
+    assert "Nothing was signed, so the version is free" in page
+    registry = fleet.parts.registry
+    other = registry.put_blob_bytes(b"mended")
+    profiles = (ProfileName(ORT),)
+    registry.publish(
+        Publication(
+            ReleaseRef.parse("gauge@1.0.0"), "file", (SourceFile("mended.onnx", other, 6),), profiles, (), {}, {}
+        ),
+        "bob",
+    )
+    page = fleet.browser(Role.VIEWER).get("/models/gauge/1.0.0").text
+    assert "1 earlier attempt, which signed nothing" in page
+    assert "1: digits.onnx" in page
+    assert "top1 fell by 0.0412" in page
 
 
 def test_an_empty_registry_names_the_next_command(empty_fleet: Fleet) -> None:

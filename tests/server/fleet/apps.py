@@ -10,6 +10,7 @@ from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
+from edgefleet_server.rollout.retirement import ReleaseRetirement
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService
@@ -33,6 +34,9 @@ def parts_of(house: House) -> Parts:
         conversion=cast("Any", house.jobs),
         fleet=house.fleet,
         rollout=rollout,
+        retirement=ReleaseRetirement(
+            house.db, house.registry, house.signing, cast("Any", house.jobs), rollout, house.fleet
+        ),
         telemetry=house.telemetry,
         costs=house.costs,
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),

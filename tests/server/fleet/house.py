@@ -78,6 +78,13 @@ class NoJobs:
         """Nothing fails here."""
         return 0
 
+    def forget(self, ref: ReleaseRef) -> None:
+        """Do nothing."""
+
+    def reports(self) -> Sequence[str]:
+        """Nothing is reported here."""
+        return ()
+
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
         """Return the noted jobs."""
         return {ref: self.jobs.get(ref, []) for ref in refs}

@@ -19,6 +19,7 @@ from edgefleet_server.registry.errors import BadSourceError
 from edgefleet_server.registry.model import SourceFile
 from edgefleet_server.registry.rules import check_source, check_source_path, release_state, source_digest
 from edgefleet_server.registry.schemas import OptionsIn
+from tests.server.registry.worked import sign
 from tests.support.servers import PROFILE, ApiHouse, release_body
 
 MODEL = b"a model"
@@ -46,6 +47,7 @@ def test_a_version_never_becomes_something_else(any_house: ApiHouse, part: str) 
     any_house.put(MODEL)
     other = any_house.put(b"other")
     publish(any_house, release_body(MODEL))
+    sign(any_house)
     changed = {
         "source": release_body(b"other"),
         "data": release_body(MODEL, data={"labels": other}),
@@ -101,6 +103,7 @@ def test_options_that_came_later_do_not_make_an_old_release_another_one(any_hous
     old = {"precision": "auto", "metric": None, "max_drop": 0.01}
     assert OptionsIn().as_given() == old
     assert publish(any_house, release_body(MODEL, options=old)).status_code == 201
+    sign(any_house)
     empty = old | {"shapes": {}, "values": {}, "allow_pickle": False, "explore": False}
     assert publish(any_house, release_body(MODEL, options=empty)).status_code == 200
     fixed = publish(any_house, release_body(MODEL, options={"shapes": {"x": [1, 4]}, "values": {"sr": 16000}}))

@@ -156,6 +156,8 @@ def _about_gens(session: Session, assignments: list[Assignment]) -> Iterator[str
         newest = gens.get(one.device, 1 << 62)
         if one.attempt and not 0 < one.gen <= newest:
             yield f"{one.device} was offered gen {one.gen}, its document has gen {newest}"
+        if one.reason.endswith("was withdrawn"):
+            continue  # it keeps the release: no document took it back
         if one.back_gen and newest < 1 << 62 and not one.gen < one.back_gen <= newest:
             yield f"{one.device} was taken back by gen {one.back_gen} after gen {one.gen}; its document has {newest}"
 

@@ -72,6 +72,7 @@ class ReportedModel(Struct, frozen=True):
     state: str = ""
     target: str = ""
     wanted_sha256: str = ""
+    withdrawn: str = ""
 
 
 class Refusal(Struct, frozen=True):

@@ -80,6 +80,23 @@ class Refused(Struct, frozen=True):
     reason: str = ""
 
 
+class SourceFile(Struct, frozen=True):
+    length: int = 0
+    path: str = ""
+    sha256: str = ""
+
+
+class ReleaseAttempt(Struct, frozen=True):
+    created_at: str = ""
+    created_by: str = ""
+    files: tuple[SourceFile, ...] = ()
+    number: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    refused: tuple[Refused, ...] = ()
+    source_sha256: str = ""
+    state: str = ""
+
+
 class ReleaseDevice(Struct, frozen=True):
     active: bool = False
     device: str = ""
@@ -113,8 +130,16 @@ class ReleaseIn(Body, frozen=True, kw_only=True):
     version: str
 
 
+class Withdrawal(Struct, frozen=True):
+    at: str = ""
+    by: str = ""
+    reason: str = ""
+
+
 class Release(Struct, frozen=True):
     aliases: tuple[str, ...] = ()
+    attempt: int = 1
+    attempts: tuple[ReleaseAttempt, ...] = ()
     bundles: tuple[Bundle, ...] = ()
     created_at: str = ""
     created_by: str = ""
@@ -127,3 +152,8 @@ class Release(Struct, frozen=True):
     source_sha256: str = ""
     state: str = ""
     version: str = ""
+    withdrawn: Withdrawal | None = None
+
+
+class RetireIn(Body, frozen=True, kw_only=True):
+    reason: str

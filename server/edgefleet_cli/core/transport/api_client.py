@@ -74,9 +74,9 @@ class ApiClient:
     def _get(self, path: str, params: dict[str, Any]) -> dict[str, Any]:
         return self._json(self._send("GET", path, params=_present(params)))
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, /, **params: Any) -> bytes:
         """Return what is at `path` as it is: a page, a file."""
-        return self._send("GET", path).content
+        return self._send("GET", path, params=_present(params)).content
 
     def post(self, path: str, body: Body | bytes, kind: type[T]) -> Reply[T]:
         """Post a body, or JSON that is written already (`NOTHING`, `written`); return the answer."""
@@ -98,9 +98,9 @@ class ApiClient:
         headers = {"content-type": "application/json"}
         return Reply(self._json(self._send(method, path, content=body, headers=headers)), kind)
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, /, **params: Any) -> None:
         """Delete what is at `path`."""
-        self._send("DELETE", path)
+        self._send("DELETE", path, params=_present(params))
 
     def stream(self, path: str, *, wait_s: float, **params: Any) -> Iterator[dict[str, Any]]:
         """Yield the events of a stream until it ends. wait_s: so long nothing may come before the server counts as away.

@@ -16,7 +16,7 @@ from edgefleet_server.events.types import DEVICE
 
 PAGE_EVENTS: Final = 50
 
-KINDS: Final = ("rollout", "stage", "assignment", *DEVICE)
+KINDS: Final = ("rollout", "stage", "assignment", "release", *DEVICE)
 
 Cursor = Annotated[str | None, Query(max_length=256)]
 

@@ -42,6 +42,7 @@ _TONES: Final[Mapping[str, str]] = {
     "partial": "warn",
     "offline": "warn",
     "expired": "warn",
+    "withdrawn": "warn",
     "unreachable": "warn",
     "rolling_back": "bad",
     "rolled_back": "bad",

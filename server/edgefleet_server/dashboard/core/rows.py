@@ -20,13 +20,17 @@ ACTIVE: Final = ("validating", "awaiting_approval", "running", "paused", "rollin
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One model of a device: what runs, what should, and what stands between. Texts are empty where there is nothing."""
+    """One model of a device: what runs, what should, and what stands between. Texts are empty where there is nothing.
+
+    withdrawn: why what runs was withdrawn.
+    """
 
     model: str
     running: str
     wanted: str
     phase: str
     trouble: str
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ def device_line(device: DeviceView) -> DeviceLine:
             wanted=wanted[name].release if name in wanted else "",
             phase=reported[name].phase if name in reported else "",
             trouble=_trouble(reported.get(name)),
+            withdrawn=reported[name].withdrawn if name in reported else "",
         )
         for name in sorted(reported.keys() | wanted.keys())
     ]

@@ -28,6 +28,8 @@ LINES: Final[Mapping[str, str]] = {
         "[ --reference {file.reference}]"
     ),
     "cancel_release": "edgectl release cancel {path.ref}",
+    "withdraw_release": "edgectl release withdraw {path.ref} --reason {body.reason} --yes",
+    "delete_release": "edgectl release delete {path.ref}[ --reason {query.reason}] --yes",
     "create_enrollments": (
         "edgectl device enroll[ --count {body.count}][ --uses {body.uses}][ --ttl {body.ttl_s|seconds}]"
         "[ --approval|--no-approval?{body.approval}][ --profile {body.profile}][ --name-prefix {body.name_prefix}]"

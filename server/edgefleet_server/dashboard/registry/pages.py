@@ -11,7 +11,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.conversion.reports import page_of, report_of
-from edgefleet_server.conversion.routes import PAGE_HEADERS
+from edgefleet_server.conversion.routes import PAGE_HEADERS, Attempt
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
@@ -72,7 +73,7 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
 
         def build() -> dict[str, Any]:
             page = views.model(name, _after(cursor))
-            usable = [str(one.release.ref) for one in page.versions if one.release.bundles]
+            usable = [str(one.release.ref) for one in page.versions if _goes_out(one.release)]
             return {
                 "page": page,
                 "is_first": cursor is None,
@@ -98,19 +99,19 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
         def build() -> dict[str, Any]:
             page = views.release(name, version)
             release = page.line.release
-            return {"page": page, "newest_ref": str(release.ref) if release.bundles else ""}
+            return {"page": page, "newest_ref": str(release.ref) if _goes_out(release) else ""}
 
         return shell.shown(request, "registry/release.html", build, tab="models")
 
 
 def _add_report(router: APIRouter, shell: Shell, registry: RegistryService) -> None:
     @router.get("/models/{name}/{version}/report", operation_id="show_release_report")
-    def show_report(request: Request, name: str, version: str) -> Response:
+    def show_report(request: Request, name: str, version: str, attempt: Attempt = None) -> Response:
         """Show the conversion report, as the API gives it: a page of its own with a policy of its own."""
         session = shell.gate.session_of(request)
         if session is None or not session.principal.may(Role.VIEWER):
             return to_login(request)
-        report = report_of(registry, ReleaseRef.parse(f"{name}@{version}"))
+        report = report_of(registry, ReleaseRef.parse(f"{name}@{version}"), attempt)
         return HTMLResponse(page_of(report), headers=PAGE_HEADERS)
 
 
@@ -163,6 +164,11 @@ def _add_profile_pages(
             lambda: {"page": profile_page(registry, costs, devices, name)},
             tab="profiles",
         )
+
+
+def _goes_out(release: ReleaseView) -> bool:
+    """Return whether a release can be deployed."""
+    return bool(release.bundles) and release.withdrawn is None
 
 
 def _after(cursor: str | None) -> str | None:

@@ -18,7 +18,7 @@ from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lin
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery
 from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, Summary
-from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseView, SourceView
+from edgefleet_server.registry.model import BundleView, JobView, ModelView, ReleaseState, ReleaseView, SourceView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.reader import RolloutReader, RolloutView
 from edgefleet_server.signing.service import SigningService
@@ -51,12 +51,16 @@ class VersionLine:
 
 @dataclass(frozen=True, slots=True)
 class ModelLine:
-    """One model with its newest version, None when it has none."""
+    """One model with its newest version, None when it has none: one with a bundle, where there is one.
+
+    failed: the version that was published last, where nothing of it was signed and another one is shown.
+    """
 
     model: ModelView
     newest: VersionLine | None
     running: Sequence[tuple[str, int]]
     devices: int
+    failed: VersionLine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +168,9 @@ class RegistryViews:
         lines = []
         for model in found.items:
             running = counts.get(model.name, {})
-            newest = None
-            if model.latest is not None:
-                newest = self._line(self._registry.release(ReleaseRef.parse(model.latest)), running)
+            newest, failed = self._newest(model, running)
             most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
-            lines.append(ModelLine(model, newest, most_first, sum(running.values())))
+            lines.append(ModelLine(model, newest, most_first, sum(running.values()), failed))
         return ModelsPage(lines, found.total, found.next_cursor)
 
     def model(self, name: str, after: str | None) -> ModelPage:
@@ -233,6 +235,19 @@ class RegistryViews:
         bundle = self._registry.bundle(parse_sha256(sha256))
         manifest, trouble = self._registry.readable_manifest(bundle)
         return BundlePage(bundle, manifest, trouble, self._signing.target(bundle.target))
+
+    def _newest(self, model: ModelView, running: Mapping[str, int]) -> tuple[VersionLine | None, VersionLine | None]:
+        """Return the version that a model is shown by, and the one that failed since."""
+        if model.latest is None:
+            return None, None
+        last = self._registry.release(ReleaseRef.parse(model.latest))
+        if last.bundles or last.state is ReleaseState.CONVERTING:
+            return self._line(last, running), None
+        page = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(model.name))
+        usable = next((one for one in page.items if one.bundles), None)
+        if usable is None:
+            return self._line(last, running), None
+        return self._line(usable, running), self._line(last, running)
 
     def _versions(self, name: str) -> list[str]:
         releases = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))

@@ -25,13 +25,17 @@ _GOES_OUT: Final = (ReleaseState.READY, ReleaseState.PARTIAL)
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLine:
-    """A release that may go out. profiles: those that it has a bundle for; is_ready: nothing of it is being converted any more."""
+    """A release that may go out. profiles: those that it has a bundle for; is_ready: nothing of it is being converted any more.
+
+    withdrawn: why it may not go out any more.
+    """
 
     ref: str
     state: str
     created_at: datetime
     profiles: Sequence[str]
     is_ready: bool
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,8 @@ def excluded_groups(devices: Sequence[ExcludedDevice]) -> list[ExcludedGroup]:
 
 def _release_line(one: ReleaseView) -> ReleaseLine:
     profiles = sorted(str(bundle.profile) for bundle in one.bundles)
-    return ReleaseLine(str(one.ref), one.state.value, one.created_at, profiles, one.state in _GOES_OUT)
+    withdrawn = "" if one.withdrawn is None else one.withdrawn.reason
+    return ReleaseLine(str(one.ref), one.state.value, one.created_at, profiles, one.state in _GOES_OUT, withdrawn)
 
 
 def _errors(error: EdgefleetError) -> list[Mapping[str, str]]:

@@ -18,6 +18,7 @@ from edgefleet_server.fleet.desired.model import ActiveRequest, Assigned, Candid
 from edgefleet_server.fleet.errors import DeviceRevokedError, NothingToDeployError
 from edgefleet_server.fleet.model import DeviceFacts
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
+from edgefleet_server.registry.errors import withdrawn_error
 from edgefleet_server.registry.model import BundleView, ReleaseView
 
 
@@ -26,6 +27,10 @@ class Releases(Protocol):
 
     def release(self, ref: ReleaseRef) -> ReleaseView:
         """Return a release. Raises an error when there is none."""
+        ...
+
+    def keep_deployable(self, ref: ReleaseRef) -> None:
+        """Let nobody withdraw a release until the caller's transaction ends. Raises an error when it was."""
         ...
 
 
@@ -55,10 +60,13 @@ class Deployer:
         """Make a release the active one on every matching device whose profile has a bundle of it, or run it as a candidate.
 
         All in one transaction. Raises BadSelectorError, DeviceUnknownError, DeviceRevokedError, NothingToDeployError, and
-        what the registry raises for an unknown release.
+        what the registry raises for an unknown or withdrawn release.
         """
         release = self._registry.release(ref)
         ref, bundles = release.ref, {bundle.profile: bundle for bundle in release.bundles}
+        is_ending = order is not None and order.mode == "end"
+        if release.withdrawn is not None and not is_ending:
+            raise withdrawn_error(ref, release.withdrawn.reason)
         if not bundles:
             raise NothingToDeployError(
                 f"{ref} has no signed bundle (its state is {release.state}).",
@@ -70,9 +78,9 @@ class Deployer:
         if dry_run:
             gens = dict.fromkeys(able, 0)
         elif order is None:
-            gens = self._assign(able, by)
+            gens = self._assign(ref, able, by)
         else:
-            gens, why_not = self._assign_candidate(able, order, by)
+            gens, why_not = self._assign_candidate(ref, able, order, by)
         done: list[Assigned] = []
         skipped: list[Skipped] = []
         for one in matched:
@@ -99,7 +107,7 @@ class Deployer:
             )
         return self._devices.population(selector)
 
-    def _assign(self, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
+    def _assign(self, ref: ReleaseRef, bundles: Mapping[DeviceId, BundleView], by: str) -> dict[DeviceId, int]:
         """Write these devices' documents, all in one transaction; return their gens. A device revoked meanwhile has none."""
         requests = {
             device: ActiveRequest(
@@ -108,6 +116,7 @@ class Deployer:
             for device, bundle in bundles.items()
         }
         with self._db.session():
+            self._registry.keep_deployable(ref)
             written = self._desired.set_active(requests)
             self._feed.add(
                 [
@@ -124,10 +133,12 @@ class Deployer:
         return {device: signed.gen for device, (signed, _) in written.items()}
 
     def _assign_candidate(
-        self, bundles: Mapping[DeviceId, BundleView], order: CandidateOrder, by: str
+        self, ref: ReleaseRef, bundles: Mapping[DeviceId, BundleView], order: CandidateOrder, by: str
     ) -> tuple[dict[DeviceId, int], dict[DeviceId, str]]:
         """Write these devices' documents, all in one transaction; return their gens, and why some have none."""
         with self._db.session():
+            if order.mode != "end":
+                self._registry.keep_deployable(ref)
             written = self._desired.set_candidates(candidate_requests(bundles, order))
             self._feed.add(candidate_events(written, bundles, order, by))
         gens = {device: done[0].gen for device, done in written.items() if not isinstance(done, str)}

@@ -27,7 +27,7 @@ from edgefleet_server.fleet import store as group_store
 from edgefleet_server.fleet.inventory import query_plan
 from edgefleet_server.fleet.inventory import store as inventory_store
 from edgefleet_server.fleet.inventory.query_plan import NEAR, QueryPlan
-from edgefleet_server.fleet.inventory.views import DeviceView, device_views
+from edgefleet_server.fleet.inventory.views import DeviceView, Withdrawn, device_views
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.selectors import device_selector, grammar, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
@@ -155,9 +155,10 @@ class _Segment:
 class DeviceLister:
     """Reads lists. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
-        """Wire the parts."""
+    def __init__(self, db: Database, clock: Clock, withdrawn: Withdrawn = dict) -> None:
+        """Wire the parts. withdrawn: returns why releases were withdrawn, by release."""
         self._db = db
+        self._withdrawn = withdrawn
         self._clock = clock
         self._lock = threading.Lock()
         self._count: _Count[Facets] | None = None
@@ -179,7 +180,7 @@ class DeviceLister:
             total = query_plan.count(session, found) if query.is_counted_whole else self._total(session, found, query)
             is_capped = total > MOST_COUNTED and not query.is_counted_whole
             return DeviceList(
-                devices=device_views(session, rows),
+                devices=device_views(session, rows, self._withdrawn()),
                 total=MOST_COUNTED if is_capped else total,
                 is_capped=is_capped,
                 previous=places[0] if places and (has_more if is_back else query.after is not None) else None,

@@ -3,7 +3,7 @@
 The dataclasses are the bodies of the routes: their fields are public and never renamed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -69,7 +69,10 @@ class ReportedCandidate:
 
 @dataclass(frozen=True)
 class ReportedModel:
-    """One model as the device reports it; `state` is the server's word for `phase`."""
+    """One model as the device reports it; `state` is the server's word for `phase`.
+
+    withdrawn: why the release that it runs may not be deployed any more, "" when it may.
+    """
 
     model: str
     release: str | None
@@ -87,6 +90,7 @@ class ReportedModel:
     serving: bool
     changed_at: datetime
     candidate: ReportedCandidate | None = None
+    withdrawn: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,18 +169,22 @@ class Summary:
     models: Sequence[ModelCount]
 
 
+Withdrawn = Callable[[], Mapping[str, str]]
+
+
 class FleetReader:
     """Reads views. Thread-safe; calls block."""
 
-    def __init__(self, db: Database) -> None:
-        """Read from `db`."""
+    def __init__(self, db: Database, withdrawn: Withdrawn = dict) -> None:
+        """Read from `db`. withdrawn: returns why releases were withdrawn, by release."""
         self._db = db
+        self._withdrawn = withdrawn
 
     def device(self, device_id: str) -> DeviceView:
         """Return one device. Raises DeviceUnknownError."""
         with self._db.read() as session:
             known = fleet_store.known_device(session, device_id)
-            return device_views(session, inventory_store.shown_devices(session, [known.id]))[0]
+            return device_views(session, inventory_store.shown_devices(session, [known.id]), self._withdrawn())[0]
 
     def check(self, device_id: str) -> None:
         """Raise DeviceUnknownError unless there is such a device."""
@@ -222,13 +230,16 @@ class FleetReader:
             return Summary(live, status, profiles, models)
 
 
-def device_views(session: Session, rows: Sequence[Any]) -> list[DeviceView]:
-    """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `store.shown_devices`."""
+def device_views(session: Session, rows: Sequence[Any], withdrawn: Mapping[str, str]) -> list[DeviceView]:
+    """Return devices with their documents, reports and groups: as many queries as for one device. rows: as `store.shown_devices`.
+
+    withdrawn: why releases were withdrawn, by release.
+    """
     states, groups = (
         inventory_store.shown_states(session, [row.id for row in rows]),
         device_selector.all_groups(session),
     )
-    return [_device_view(row, states.get(row.id, ()), groups) for row in rows]
+    return [_device_view(row, states.get(row.id, ()), groups, withdrawn) for row in rows]
 
 
 def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, str]:
@@ -237,7 +248,9 @@ def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, s
     return grammar.facts_of(own)
 
 
-def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, grammar.Selector]) -> DeviceView:
+def _device_view(
+    row: Any, states: Sequence[Any], groups: Mapping[str, grammar.Selector], withdrawn: Mapping[str, str]
+) -> DeviceView:
     reported, status = row.reported or {}, fleet_store.status_of(row.is_online, row.revoked_at)
     refused_gen, refused_code = int(reported.get("refused_gen") or 0), str(reported.get("refused_code", ""))
     refused = (
@@ -261,7 +274,7 @@ def _device_view(row: Any, states: Sequence[Any], groups: Mapping[str, grammar.S
         desired=_desired_view(row),
         reported_gen=row.reported_gen,
         refused=refused,
-        models=[_reported_model(state, reported_model.get(state.model, {})) for state in states],
+        models=[_reported_model(state, reported_model.get(state.model, {}), withdrawn) for state in states],
         groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
     )
 
@@ -305,7 +318,7 @@ def _candidate_from(reported_model: Mapping[str, Any]) -> ReportedCandidate:
     )
 
 
-def _reported_model(state: Any, reported_model: Mapping[str, Any]) -> ReportedModel:
+def _reported_model(state: Any, reported_model: Mapping[str, Any], withdrawn: Mapping[str, str]) -> ReportedModel:
     return ReportedModel(
         model=state.model,
         release=f"{state.model}@{state.version}" if state.version else None,
@@ -323,6 +336,7 @@ def _reported_model(state: Any, reported_model: Mapping[str, Any]) -> ReportedMo
         serving=bool(reported_model.get("serving")),
         changed_at=state.changed_at,
         candidate=_reported_candidate(reported_model.get("candidate")),
+        withdrawn=withdrawn.get(f"{state.model}@{state.version}", ""),
     )
 
 

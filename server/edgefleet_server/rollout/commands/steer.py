@@ -34,6 +34,7 @@ from edgefleet_server.rollout.state_machines import (
 )
 
 ABORTED: Final = "aborted"
+WITHDRAWN: Final = "withdrawn"
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
 _STARTED: Final = CELL_OPEN | {StageState.HELD}
@@ -92,6 +93,16 @@ def plan_supersede(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
     """
     plan = PlanBuilder(snapshot, now)
     leave(plan, "superseded", reason, RolloutEvent.SUPERSEDE, _E.SUPERSEDE)
+    return plan.build(now)
+
+
+def plan_withdrawal(snapshot: Snapshot, now: datetime, reason: str) -> Plan:
+    """Return what becomes of an open rollout whose release is withdrawn: what has switched stays, and the rest is taken back.
+
+    Raises IllegalTransitionError when it has ended, or is rolling back already.
+    """
+    plan = PlanBuilder(snapshot, now)
+    leave(plan, WITHDRAWN, reason, RolloutEvent.CANCEL, _E.CANCEL)
     return plan.build(now)
 
 

@@ -10,7 +10,7 @@ It looks over all rollouts of a model at once. Rules:
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -153,8 +153,13 @@ def release_of(bundle: Bundle | None) -> str:
     return f"{name}@{version}"
 
 
-def undo(standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: str = "") -> Undo:
-    """Return who goes back to what. rollouts: of the model, newest first. only: the release to undo, "" = by the rules above."""
+def undo(
+    standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: str = "", withdrawn: Collection[str] = ()
+) -> Undo:
+    """Return who goes back to what. rollouts: of the model, newest first. only: the release to undo, "" = by the rules above.
+
+    withdrawn: digests of bundles to which no device goes back.
+    """
     open_now = {one.release for one in rollouts if one.state in OPEN}
     targets: list[RollbackTarget] = []
     left: list[UndoLeft] = []
@@ -163,6 +168,8 @@ def undo(standings: Iterable[DeviceVersion], rollouts: Sequence[Known], only: st
         if runs != only if only else (open_now and runs not in open_now):
             continue
         found = _target_of(standing, runs, rollouts)
+        if isinstance(found, RollbackTarget) and found.back is not None and found.back.sha256 in withdrawn:
+            found = f"{release_of(found.back)}, to which it would go back, was withdrawn"
         if isinstance(found, RollbackTarget):
             targets.append(found)
         else:

@@ -21,7 +21,7 @@ from edgefleet_server.rollout.analysis import decide
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Pause, RollBack
 from edgefleet_server.rollout.effects import Blocked, DecisionMade, Offer, Plan, Revert, StepReport
-from edgefleet_server.rollout.model import Assignment, RolloutState, Snapshot, StageRun, StageState, Wait
+from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.document_state import HUGE
@@ -44,6 +44,7 @@ BACK_FACTOR: Final = 10
 """A pass takes back so many times as it offers, unless it plans the whole rollout."""
 NOT_BACK: Final = "not confirmed to be back"
 CONFIRM: Final = "confirm"
+_SAME: Final = "it ran this very release before, and nothing older is known"
 _KEPT: Final = "it keeps the release (rollback_to: none)"
 _REVERTS: Final = frozenset(
     {RolloutState.RUNNING, RolloutState.ROLLING_BACK, RolloutState.PAUSED, RolloutState.AWAITING_APPROVAL}
@@ -121,8 +122,8 @@ def _revert(plan: PlanBuilder, a: Assignment) -> None:
         return
     is_candidate = document_state.asks_for_candidate(plan.snapshot, a, plan.withdrawn)
     to = None if is_candidate or a.state in UNSWITCHED else plan.snapshot.rollback_bundles.get(a.stratum)
-    if reason := "" if is_candidate or to is not None else _why_kept(plan, a):
-        if reason is not _KEPT or a.state not in IN_FLIGHT:  # what is on its way may end first, since it stays
+    if reason := "" if is_candidate else _why_kept(plan, a, to):
+        if reason is _SAME or a.state not in IN_FLIGHT:  # what is on its way may end first, since it stays
             kept = a.but(back_gen=max(1, a.gen), back_at=plan.now, reason=f"{NOT_BACK}: {reason}")
             plan.update_assignment(kept)
         return
@@ -149,10 +150,16 @@ def _note_overwritten(plan: PlanBuilder, a: Assignment) -> None:
     plan.update_assignment(done.but(reason=a.reason or reason))
 
 
-def _why_kept(plan: PlanBuilder, a: Assignment) -> str:
-    """Return why a device keeps the release although it is taken back, "" when it goes back."""
+def _why_kept(plan: PlanBuilder, a: Assignment, to: Bundle | None) -> str:
+    """Return why a device keeps the release although it is taken back, "" when it goes back. to: what it gets, None = what it ran."""
+    target = to or a.previous
+    if target is not None and target.sha256 in plan.snapshot.withdrawn and a.state not in UNSWITCHED:
+        model, version, _ = target.target.split("/")
+        return f"{model}@{version}, to which it would go back, was withdrawn"
+    if to is not None:
+        return ""
     if a.previous is not None and a.previous.sha256 == document_state.digest_of(plan.snapshot, a.stratum):
-        return "it ran this very release before, and nothing older is known"
+        return _SAME
     runs_it = a.state in (_S.APPLYING, _S.VERIFYING, _S.HEALTHY, _S.LOST)
     return _KEPT if runs_it and plan.snapshot.spec.rollback_to == NO_ROLLBACK else ""
 

@@ -307,6 +307,7 @@ class SnapshotLoader:
             reason=row.reason,
             behind=queued_behind(session, self._fleet.offers, row, spec) if state is RolloutState.VALIDATING else (),
             rollback_bundles=by_stratum(self.rollback_bundles(spec), members, assignments),
+            withdrawn=self._registry.withdrawals.withdrawn_digests(model),
             measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
         )
 
@@ -322,8 +323,10 @@ class SnapshotLoader:
         for ref, one in zip(refs, kept, strict=True):
             devices[ref.model] += _asked(one.spec, one.assignments)
         reports = {model: self.reports(some, model) for model, some in devices.items()}
+        withdrawn = {model: self._registry.withdrawals.withdrawn_digests(model) for model in devices}
         return [
-            self._again(session, one, bundles[ref], reports[ref.model]) for ref, one in zip(refs, kept, strict=True)
+            self._again(session, one, bundles[ref], reports[ref.model], withdrawn[ref.model])
+            for ref, one in zip(refs, kept, strict=True)
         ]
 
     def _again(
@@ -332,6 +335,7 @@ class SnapshotLoader:
         kept: Snapshot,
         bundles: Mapping[ProfileName, Bundle],
         reports: Mapping[DeviceId, Report],
+        withdrawn: frozenset[str],
     ) -> Snapshot:
         spec, asked = kept.spec, _asked(kept.spec, kept.assignments)
         members = self._members_now(session, spec, kept.id, bundles) if kept.state in ROLLOUT_WALKS else _NOBODY
@@ -342,6 +346,7 @@ class SnapshotLoader:
             reports={device: reports[device] for device in asked if device in reports},
             answers=_answers(session, kept.id, spec),
             rollback_bundles=by_stratum(self.rollback_bundles(spec), members, kept.assignments),
+            withdrawn=withdrawn,
         )
 
     def rollback_bundles(self, spec: Spec) -> dict[ProfileName, Bundle]:

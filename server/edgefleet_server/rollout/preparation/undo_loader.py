@@ -39,7 +39,8 @@ class Undoer:
         standings = self._standings(model)
         rows = rollouts.page(session, states=(), model=model, behind=None, limit=MAX_ROLLOUTS)
         known = [self._known(session, row) for row in rows]
-        found = undo(standings, known, "" if only is None else str(only))
+        withdrawn = self._registry.withdrawals.withdrawn_digests(model)
+        found = undo(standings, known, "" if only is None else str(only), withdrawn)
         if not found.targets:
             raise _nothing(str(only or model), found)
         return found

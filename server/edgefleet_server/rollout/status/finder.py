@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, or_, select
 from sqlmodel import col
 
+from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.db.database import Database
 from edgefleet_server.rollout.store.tables import Rollout
 
@@ -24,6 +25,15 @@ class RolloutFinder:
     def __init__(self, db: Database) -> None:
         """Wire the database."""
         self._db = db
+
+    def naming(self, ref: ReleaseRef) -> list[str]:
+        """Return the ids of all rollouts, whatever became of them, that are of a release or go back to it, the newest first."""
+        goes_back = col(Rollout.spec)["rollback_to"].as_string() == str(ref)
+        query = select(col(Rollout.id)).where(
+            col(Rollout.model) == ref.model, or_(col(Rollout.version) == ref.version, goes_back)
+        )
+        with self._db.read() as session:
+            return list(session.scalars(query.order_by(col(Rollout.created_at).desc(), col(Rollout.id))))
 
     def rollouts(self, text: str, limit: int) -> list[FoundRollout]:
         """Return up to `limit` rollouts that have a text (lower case) in their id, name or release."""

@@ -1,0 +1,130 @@
+"""Releases that are taken away: withdrawn ones stay and are not deployed any more, deleted ones are gone with their bytes.
+
+Thread-safe; calls block; every write joins the caller's transaction. Whether a release may be deleted, and what else must change with
+it, `rollout.retirement` decides, which sees the whole server.
+- A withdrawal is final. The first one counts, and its reason stays.
+- The version of a signed release that was deleted is never used again: a copy of the signed bundle may be anywhere.
+- Bytes go after the rows that named them are gone for good, under the lock of a new row: an upload of the same bytes waits for it,
+  and is refused where it lost them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ModelName, ReleaseRef
+from edgefleet_server.db.database import Database
+from edgefleet_server.registry import store
+from edgefleet_server.registry.blobs import BlobStore
+from edgefleet_server.registry.errors import ReleaseUnknownError, withdrawn_error
+from edgefleet_server.registry.model import JobView
+from edgefleet_server.registry.tables import ReleaseRow, RemovedVersionRow
+
+
+class Jobs(Protocol):
+    """What a removal needs of the conversion queue. Every call joins the caller's transaction."""
+
+    def forget(self, ref: ReleaseRef) -> None:
+        """Remove all jobs of a release: a worker that still has one can change nothing any more."""
+        ...
+
+    def reports(self) -> Collection[str]:
+        """Return the digests of all reports that jobs name."""
+        ...
+
+    def jobs_of(self, refs: Sequence[ReleaseRef]) -> Mapping[ReleaseRef, list[JobView]]:
+        """Return the jobs of releases, in the order in which they were queued."""
+        ...
+
+
+class WithdrawalBook:
+    """Withdraws and removes releases, and says which are withdrawn."""
+
+    def __init__(self, db: Database, blob_store: BlobStore, clock: Clock, jobs: Jobs) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._blobs = blob_store
+        self._clock = clock
+        self._jobs = jobs
+
+    def keep_deployable(self, ref: ReleaseRef) -> None:
+        """Let nobody withdraw or delete a release until the caller's transaction ends.
+
+        Raises ReleaseUnknownError, ReleaseWithdrawnError.
+        """
+        with self._db.session() as session:
+            row = _known(store.lock_shared(session, ref), ref)
+            if row.withdrawn_at is not None:
+                raise withdrawn_error(ref, row.withdrawn_reason)
+
+    def check_deployable(self, ref: ReleaseRef) -> None:
+        """Raise ReleaseUnknownError or ReleaseWithdrawnError for a release that cannot be deployed; it may be withdrawn right after."""
+        with self._db.read() as session:
+            row = _known(store.find_release(session, ref), ref)
+            if row.withdrawn_at is not None:
+                raise withdrawn_error(ref, row.withdrawn_reason)
+
+    def withdrawn_digests(self, model: ModelName) -> frozenset[str]:
+        """Return the digests of all bundles of a model's withdrawn releases."""
+        with self._db.read() as session:
+            return frozenset(store.withdrawn_digests(session, model))
+
+    def reasons(self) -> dict[str, str]:
+        """Return why releases were withdrawn, by release."""
+        with self._db.read() as session:
+            return store.withdrawn_reasons(session)
+
+    def hold(self, ref: ReleaseRef) -> None:
+        """Let nobody deploy or change a release until the caller's transaction ends. Raises ReleaseUnknownError."""
+        with self._db.session() as session:
+            _known(store.find_release(session, ref, lock=True), ref)
+
+    def withdraw(self, ref: ReleaseRef, by: str, reason: str) -> bool:
+        """Note that a release may not be deployed any more; return False when it was withdrawn before. Raises ReleaseUnknownError."""
+        with self._db.session() as session:
+            row = _known(store.find_release(session, ref, lock=True), ref)
+            if row.withdrawn_at is not None:
+                return False
+            row.withdrawn_at, row.withdrawn_by, row.withdrawn_reason = self._clock.now(), by[:80], reason
+            session.add(row)
+            session.flush()
+            return True
+
+    def remove(self, ref: ReleaseRef, by: str, reason: str) -> Sequence[Sha256]:
+        """Remove a release and what is known of it; return the digests of blobs that nothing names any more.
+
+        Hand them to `drop` once that is committed. Raises ReleaseUnknownError.
+        """
+        with self._db.session() as session:
+            row = _known(store.find_release(session, ref, lock=True), ref)
+            named = store.blobs_of(session, row) | {job.report for job in self._jobs.jobs_of([ref]).get(ref, ())}
+            self._jobs.forget(ref)
+            is_signed = bool(store.refs_of(session, ref))
+            removed = RemovedVersionRow(
+                model=ref.model, version=ref.version, removed_at=self._clock.now(), removed_by=by[:80], reason=reason
+            )
+            store.remove_release(session, row, removed if is_signed else None)
+            gone = sorted(named - store.used_blobs(session, self._jobs.reports()) - {""})
+            for sha256 in gone:
+                store.remove_blob(session, sha256)
+            return [Sha256(sha256) for sha256 in gone]
+
+    def drop(self, digests: Sequence[Sha256]) -> None:
+        """Remove the bytes of blobs whose records are gone, unless they were uploaded again. Raises BlobStoreError."""
+        for sha256 in digests:
+            with self._db.session() as session:
+                if store.add_blob(session, sha256, 0, self._clock.now()):
+                    self._blobs.remove(sha256)
+                    store.remove_blob(session, sha256)
+
+
+def unknown_release(ref: ReleaseRef) -> ReleaseUnknownError:
+    """Return the refusal of a release that is not there."""
+    return ReleaseUnknownError(f"there is no release {ref}", next_step="`edgectl release list` shows all releases")
+
+
+def _known(row: ReleaseRow | None, ref: ReleaseRef) -> ReleaseRow:
+    if row is None:
+        raise unknown_release(ref)
+    return row

@@ -1,0 +1,121 @@
+"""Takes releases away: withdraws those that may run somewhere, and deletes those that never ran anywhere.
+
+Thread-safe; calls block. Both are one transaction, and lock in the order of everybody else: the turn to sign, jobs, the making of
+rollouts, the release, rollouts, devices.
+- Withdrawn: TUF names its bundles no more, its conversions end, and its open rollouts end where they stand. Devices that run it go on.
+- Deleted: only when no device ever had a document of it and nothing names it. Fails closed: any trace of use is a refusal.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_server.conversion.service import ConversionService
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.registry.errors import ReleaseBusyError, ReleaseInUseError, ReleaseUnsignedError
+from edgefleet_server.registry.model import ReleaseState, ReleaseView
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.rollout.errors import ReasonNeededError
+from edgefleet_server.rollout.ports import RolloutFleet
+from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.store import rollouts as store_rollouts
+from edgefleet_server.signing.service import SigningService
+
+KIND: Final = "release"
+"""Of the events that it adds."""
+
+
+class ReleaseRetirement:
+    """Withdraws and deletes releases."""
+
+    def __init__(
+        self,
+        db: Database,
+        registry: RegistryService,
+        signing: SigningService,
+        conversion: ConversionService,
+        rollouts: RolloutService,
+        fleet: RolloutFleet,
+    ) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._registry = registry
+        self._signing = signing
+        self._conversion = conversion
+        self._rollouts = rollouts
+        self._fleet = fleet
+
+    def withdraw(self, ref: ReleaseRef, by: str, reason: str) -> ReleaseView:
+        """Withdraw a release; a second time changes nothing. Raises ReasonNeededError, ReleaseUnknownError, ReleaseUnsignedError."""
+        if not reason.strip():
+            raise ReasonNeededError(
+                "A release is withdrawn only with a reason: it is shown wherever the release is.",
+                next_step="Give one: --reason 'why'.",
+            )
+        with self._db.session() as session:
+            self._signing.remove_targets([])  # nothing of the release is signed from here on
+            release = self._registry.release(ref)
+            if release.withdrawn is not None:
+                return release
+            if not release.bundles:
+                raise ReleaseUnsignedError(
+                    f"{ref} has no signed bundle, so no device can have it",
+                    next_step=f"nothing needs to be withdrawn; `edgectl release delete {ref}` removes it",
+                )
+            self._signing.remove_targets([bundle.target for bundle in release.bundles])
+            self._conversion.cancel(ref, by)
+            store_rollouts.lock_making(session, ref.model)
+            self._registry.withdrawals.withdraw(ref, by, reason.strip())
+            self._registry.refresh_state(ref)
+            ended = self._rollouts.leave_release(ref, by, f"{ref} was withdrawn by {by}: {reason.strip()}")
+            self._tell(ref, "withdrawn", by, reason, {"rollouts": list(ended)})
+            return self._registry.release(ref)
+
+    def delete(self, ref: ReleaseRef, by: str, reason: str) -> Sequence[Sha256]:
+        """Delete a release; return the digests of blobs for `drop_bytes`.
+
+        Raises ReleaseUnknownError, ReleaseBusyError, ReleaseInUseError.
+        """
+        with self._db.session() as session:
+            self._signing.remove_targets([])
+            store_rollouts.lock_making(session, ref.model)
+            release = self._registry.release(ref)
+            if release.state is ReleaseState.CONVERTING:
+                raise ReleaseBusyError(
+                    f"{ref} is being converted", next_step=f"end that first: `edgectl release cancel {ref}`"
+                )
+            self._registry.withdrawals.hold(ref)  # who deploys it now waits, and finds nothing
+            if uses := list(self._uses(release)):
+                raise ReleaseInUseError(
+                    f"{ref} cannot be deleted: {'; '.join(uses)}",
+                    next_step=f"withdraw it, so that nobody deploys it any more: `edgectl release withdraw {ref} --reason TEXT`",
+                )
+            self._signing.remove_targets([bundle.target for bundle in release.bundles])
+            gone = self._registry.withdrawals.remove(ref, by, reason.strip())
+            self._tell(ref, "deleted", by, reason, {"signed": bool(release.bundles)})
+            return gone
+
+    def drop_bytes(self, digests: Sequence[Sha256]) -> None:
+        """Remove the bytes of what `delete` returned, once that is committed. Raises BlobStoreError."""
+        self._registry.withdrawals.drop(digests)
+
+    def _uses(self, release: ReleaseView) -> Iterator[str]:
+        """Yield what speaks against deleting a release."""
+        ref = release.ref
+        if release.aliases:
+            yield f"{', '.join(f'{ref.model}@{alias}' for alias in release.aliases)} stands for it"
+        if named := self._rollouts.finder.naming(ref):
+            yield f"{len(named)} rollout{'s' if len(named) > 1 else ''} named it, the newest is {named[0]}"
+        if self._fleet.feed.has_named("desired", ref.model, str(ref)):
+            yield "it was deployed to devices"
+        running = [
+            one for one in self._fleet.reader.summary().models if (one.model, one.version) == (ref.model, ref.version)
+        ]
+        if devices := sum(one.devices for one in running):
+            yield f"{devices} device{'s' if devices > 1 else ''} reported it"
+
+    def _tell(self, ref: ReleaseRef, to: str, by: str, reason: str, more: dict[str, object]) -> None:
+        detail = {"to": to, "release": str(ref), "by": by, "reason": reason.strip(), **more}
+        self._fleet.feed.add([NewEvent(KIND, "", ref.model, detail=detail)])
