@@ -131,7 +131,7 @@ def build_fleet(
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings),
-        installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing),
+        installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing, registry.profile),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
         revocation=Revocation(db, signing, feed, reports.news, clock),

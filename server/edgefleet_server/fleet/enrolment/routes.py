@@ -48,7 +48,7 @@ def _add_claim_routes(
             approval=wanted.approval,
             created_by=caller.name,
         )
-        return ClaimTokensOut(tokens=made, install=installer.line())
+        return ClaimTokensOut(tokens=made, install=installer.line(wanted.profile))
 
     @router.get("/enrollments", operation_id="list_enrollments")
     def list_enrollments(page: ById, _caller: Viewer) -> ListOf[ClaimView]:
