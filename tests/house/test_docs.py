@@ -44,7 +44,11 @@ from tests.house.tree import ROOT
 from tests.support.servers import copy_server
 
 RUNNABLE = [page for page in pages() if any(block.kind in ("run", "background") for block in shell_blocks(page))]
-STARTS_A_SERVER = [p for p in RUNNABLE if needs_server(p) or any(b.kind == "background" for b in shell_blocks(p))]
+STARTS_A_SERVER = [
+    p
+    for p in RUNNABLE
+    if needs_server(p) or any(b.kind == "background" or "edgectl server up" in b.text for b in shell_blocks(p))
+]
 PAGE_S = 240
 OF_PAGES = {
     "EDGEFLEET_AGENT_INFER_PORT": "0",
@@ -68,6 +72,7 @@ def run_page(page: Path, folder: Path) -> None:
         copy_server(folder / SERVER_DATA)
     (folder / "examples").symlink_to(ROOT / "examples")
     (folder / "agent").symlink_to(ROOT / "agent")
+    (folder / ".home").mkdir(exist_ok=True)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("EDGECTL_", "EDGEFLEET_", "XDG_", "PYTEST_"))}
     output = folder / ".output"
@@ -92,6 +97,8 @@ def run_page(page: Path, folder: Path) -> None:
             end_all(folder)
     assert ended == 0, f"{ended}\n{output.read_text(errors='replace')[-6000:]}"
     wrong = unmet(page, folder)
+    made = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {"examples", "agent", page.name}
+    assert not made, f"the page leaves in the clone: {sorted(made)}"
     assert not wrong, "\n".join([*wrong, output.read_text(errors="replace")[-6000:]])
 
 
@@ -137,6 +144,14 @@ def test_what_a_page_claims_of_a_block_is_compared_with_what_it_prints(scratch: 
     page.write_text("<!-- prints: ^2 of -->\n" + block)
     with pytest.raises(AssertionError, match=r"does not print '\^2 of'"):
         run_page(page, scratch)
+
+
+def test_no_loop_of_a_page_runs_for_ever() -> None:
+    endless = re.compile(r"\b(until|while)\b.*; *do\b")
+    for page in pages():
+        for block in shell_blocks(page):
+            for line in block.text.splitlines():
+                assert not endless.search(line) or re.search(r"\btimeout \d", line), f"{page}:{block.line}: {line}"
 
 
 def test_json_blocks_parse() -> None:

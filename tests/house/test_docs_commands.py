@@ -18,6 +18,7 @@ from tests.house.tree import ROOT
 
 COMMAND = re.compile(r"(?:^|(?<=[\s`(\"'|/]))(edgectl|edge-agent)((?: +[^\s`|;&)<>\"]+| +\"[^\"]*\"| +'[^']*')*)")
 OPTION = re.compile(r"^(--[a-z][a-z0-9-]*|-[a-z])(=.*)?$")
+QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 INLINE = re.compile(r"`([^`]+)`")
 FENCED = re.compile(r"(?ms)^```.*?^```[ \t]*$")
 WORD = re.compile(r"^[a-z][a-z-]*$")
@@ -31,8 +32,15 @@ def named(page: Path) -> Iterator[tuple[str, list[str]]]:
     spans = [span for span in INLINE.findall(text) if span.startswith(("edgectl ", "edge-agent "))]
     spans += [block.text.replace("\\\n", " ") for block in blocks(page) if block.language in ("sh", "yaml", "text", "")]
     for span in spans:
-        for program, rest in COMMAND.findall(span):
-            yield program, rest.split()
+        yield from commands(span)
+
+
+def commands(span: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each command of a line of code, also those inside `"$(…)"`: their options are their own."""
+    for program, rest in COMMAND.findall(span):
+        yield program, QUOTED.sub("TEXT", rest).split()
+        for inner in QUOTED.findall(rest):
+            yield from commands(inner[1:])
 
 
 @cache
@@ -112,6 +120,14 @@ def _unknown(known: set[str], words: list[str]) -> str:
 )
 def test_a_wrong_command_is_found(program: str, rest: str, says: str) -> None:
     assert wrong(program, rest.split()) == says
+
+
+def test_a_command_inside_of_another_has_options_of_its_own() -> None:
+    found = list(commands('edge-agent enroll "$(edgectl device enroll --label a=b)" --run'))
+    assert found == [
+        ("edge-agent", ["enroll", "TEXT", "--run"]),
+        ("edgectl", ["device", "enroll", "--label", "a=b"]),
+    ]
 
 
 def test_commands_on_pages_exist_with_their_options() -> None:
