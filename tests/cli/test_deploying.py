@@ -9,6 +9,9 @@ import pytest
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.deployment.deployer import DONE, SERVING, DeviceOutcome, exit_code, judge
+from tests.cli.conftest import Edgectl
+from tests.cli.fleet_stub import Stub
+from tests.cli.terminal import Terminal
 
 _REF = "digits@1.1.0"
 _NEW, _OLD = "b" * 64, "a" * 64
@@ -76,3 +79,43 @@ def test_the_reason_of_a_rollback_is_told() -> None:
 )
 def test_exit_codes_of_waiting(states: list[str], good: frozenset[str], code: int) -> None:
     assert exit_code([DeviceOutcome(f"d-{i}", "p", state) for i, state in enumerate(states)], good) == code
+
+
+OLDER = "4 of 8 devices run digits@1.1.0, which is newer than digits@1.0.0"
+ASK = "POST /releases/digits@1.0.0:deploy"
+SET = {"device": "d-1", "profile": "p", "gen": 8, "target": "digits/1.0.0/p.bundle"}
+
+
+def test_a_script_that_deploys_an_older_release_is_warned_and_goes_on(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says(ASK, {"release": "digits@1.0.0", "matched": 8, "set": [SET], "skipped": [], "warning": OLDER})
+    ran = edgectl("deploy", "digits@1.0.0", "--to", "")
+    assert (ran.code, [body["dry_run"] for body in fleet.bodies(ASK)]) == (0, [True, False])
+    assert f"warning: {OLDER}" in ran.err
+    planned = edgectl("deploy", "digits@1.0.0", "--to", "", "--dry-run")
+    assert planned.err.count(OLDER) == 1
+
+
+def test_a_rollout_of_an_older_release_is_warned_of(edgectl: Edgectl, fleet: Stub) -> None:
+    finding = {
+        "level": "warning",
+        "code": "older_release",
+        "message": OLDER,
+        "next": "",
+        "stage": None,
+        "stratum": None,
+    }
+    fleet.says("POST /rollouts:plan", {"release": "digits@1.0.0", "ok": True, "findings": [finding]})
+    fleet.says("POST /rollouts", {"id": "r-1", "release": "digits@1.0.0", "state": "running"})
+    for command in (("rollout", "create", "digits@1.0.0"), ("deploy", "digits@1.0.0", "--strategy", "canary")):
+        assert f"warning: {OLDER}" in edgectl(*command, "--to", "").err
+    assert len(fleet.bodies("POST /rollouts")) == 2
+
+
+def test_a_person_is_asked_before_an_older_release_goes_out(fleet: Stub) -> None:
+    fleet.says(ASK, {"release": "digits@1.0.0", "matched": 8, "set": [SET], "skipped": [], "warning": OLDER})
+    terminal = Terminal(fleet, "deploy", "digits@1.0.0", "--to", "")
+    terminal.read_until("[y/N]")
+    assert OLDER in terminal.shown.replace("\n", " ").replace("  ", " ")
+    terminal.type("n\n")
+    assert terminal.end() != 0
+    assert [body["dry_run"] for body in fleet.bodies(ASK)] == [True], "nothing was deployed"

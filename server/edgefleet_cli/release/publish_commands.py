@@ -13,10 +13,11 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.deployment.render import note_skipped
+from edgefleet_cli.release.downgrade import ask_or_warn
 from edgefleet_cli.release.render import RELEASES, exit_code, is_over, show_result
 from edgefleet_cli.rollout.render import next_steps
 from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
-from edgefleet_cli.rollout.start import rollouts_of
+from edgefleet_cli.rollout.start import rollouts_of, warn_of_older
 
 if TYPE_CHECKING:
     from edgefleet_cli.release.device_measurement import Measured
@@ -176,12 +177,16 @@ def _show(session: Session, release: api.release.Release, measured: list[Measure
 
 def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
     if strategy != ALL:
-        rollout = rollouts_of(session).create(strategy_document(ref, selector, strategy)).value
+        document = strategy_document(ref, selector, strategy)
+        warn_of_older(session, document)
+        rollout = rollouts_of(session).create(document).value
         session.out.note(f"rollout {rollout.id} is {rollout.state}; {next_steps(rollout)}")
         return
     from edgefleet_cli.release.deployment.deployer import Deployer
 
-    answer = Deployer(session.api, session.out, session.clock).deploy(ref, selector=selector)
+    deployer = Deployer(session.api, session.out, session.clock)
+    ask_or_warn(session, ref, deployer.deploy(ref, selector=selector, dry_run=True).value.warning)
+    answer = deployer.deploy(ref, selector=selector)
     note_skipped(session, answer.value)
     count = len(answer.value.set)
     session.out.note(f"deployed to {count} device{'s' if count != 1 else ''}: `edgectl release devices {ref}`")

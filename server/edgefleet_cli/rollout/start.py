@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from edgefleet_cli.core import api
-from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
+from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, ApiError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Document, Reply
+from edgefleet_cli.release.downgrade import ask_or_warn, warning_in
 from edgefleet_cli.render.format import text
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import (
@@ -45,6 +46,7 @@ def write_plan(session: Session, plan: Reply[api.rollout.Plan]) -> None:
 def start(session: Session, document: Document, *, wait: bool) -> int:
     """Start a rollout and show its id and plan; with `wait` watch it. Return the exit code."""
     rollouts = rollouts_of(session)
+    warn_of_older(session, document)
     rollout = rollouts.create(document)
     out = session.out
     if not wait or out.is_live:
@@ -53,6 +55,15 @@ def start(session: Session, document: Document, *, wait: bool) -> int:
         return watch(session, rollout)
     out.note(next_steps(rollout.value))
     return EXIT_OK
+
+
+def warn_of_older(session: Session, document: Document) -> None:
+    """Ask, or warn where nobody can be asked, before a rollout of an older release than what devices run. Raises DeclinedError."""
+    try:
+        plan = rollouts_of(session).plan(document).value
+    except ApiError:
+        return  # what is wrong is said when it is started
+    ask_or_warn(session, plan.release, warning_in(plan.findings))
 
 
 def watch(session: Session, rollout: Reply[api.rollout.Rollout], wanted: frozenset[str] = frozenset()) -> int:

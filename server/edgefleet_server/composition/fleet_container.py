@@ -48,6 +48,10 @@ class Registry(Protocol):
         """Return a release. Raises an error when there is none."""
         ...
 
+    def downgrade(self, ref: ReleaseRef, running: Mapping[str, int], devices: int) -> str:
+        """Return what to say before a release goes out to devices that run newer ones; "" when none does."""
+        ...
+
     def keep_deployable(self, ref: ReleaseRef) -> None:
         """Let nobody withdraw a release until the caller's transaction ends. Raises an error when it was."""
         ...

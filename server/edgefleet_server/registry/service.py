@@ -51,6 +51,7 @@ from edgefleet_server.registry.model import (
 from edgefleet_server.registry.profiles import Profiles
 from edgefleet_server.registry.rules import Outcome
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
+from edgefleet_server.registry.version_order import downgrade
 from edgefleet_server.registry.views import attempt_of, bundle_view, model_view, ref_of, release_view, source_view
 from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, unknown_release
 
@@ -331,6 +332,12 @@ class RegistryService:
         Raises ReleaseUnknownError, ReleaseWithdrawnError.
         """
         self.withdrawals.keep_deployable(ref)
+
+    def downgrade(self, ref: ReleaseRef, running: Mapping[str, int], devices: int) -> str:
+        """Return what to say before a release goes out to `devices` devices that run newer ones; "" when none does."""
+        with self._db.read() as session:
+            published = store.published_order(session, ref.model, [ref.version, *running])
+        return downgrade(ref, running, devices, published)
 
     def withdrawn(self) -> Mapping[str, str]:
         """Return why releases were withdrawn, by release."""

@@ -92,6 +92,13 @@ def withdrawn_digests(session: Session, model: str) -> list[str]:
     return list(session.scalars(query.where(col(ReleaseRow.model) == model, col(ReleaseRow.withdrawn_at).is_not(None))))
 
 
+def published_order(session: Session, model: str, versions: Collection[str]) -> dict[str, int]:
+    """Return the places of these versions of a model in the order of publication; unknown ones are left out."""
+    query = select(col(ReleaseRow.version), col(ReleaseRow.id))
+    of_it = (col(ReleaseRow.model) == model, col(ReleaseRow.version).in_(versions))
+    return {str(version): int(place) for version, place in session.execute(query.where(*of_it))}
+
+
 def withdrawn_reasons(session: Session) -> dict[str, str]:
     """Return why releases were withdrawn, by release."""
     query = select(col(ReleaseRow.model), col(ReleaseRow.version), col(ReleaseRow.withdrawn_reason))

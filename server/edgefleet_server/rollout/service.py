@@ -28,7 +28,7 @@ from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.lint.download_cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, lint
-from edgefleet_server.rollout.lint.preview import PlanView, plan, with_findings
+from edgefleet_server.rollout.lint.preview import PlanView, older_release, plan, with_findings
 from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import is_countable
@@ -81,6 +81,7 @@ class RolloutService:
         """The time that rollouts go by: who ticks them, or writes what a tick reads, goes by it too."""
         self._resolve = registry.resolve
         self._withdrawals = registry.withdrawals
+        self._downgrade = registry.downgrade
         self.finder = RolloutFinder(db)
         self.loader = SnapshotLoader(fleet, registry, clock)
         self.measurer = MetricCollector(telemetry)
@@ -103,7 +104,10 @@ class RolloutService:
         spec = with_versions(parse_spec(document), self._resolve)
         for ref in _releases_in(spec):
             self._withdrawals.check_deployable(ref)
-        return self._plan(spec, _new_salt())
+        made = self._plan(spec, _new_salt())
+        ref = ReleaseRef.parse(spec.release)
+        running = self._fleet.devices.versions(spec.selector, ref.model)
+        return with_findings(made, older_release(ref, self._downgrade(ref, running, made.matched)))
 
     def plan_of(self, rollout_id: str) -> PlanView:
         """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.

@@ -8,7 +8,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.rollout.commands.undo import NOTHING_OLDER, UndoView
 from edgefleet_server.rollout.errors import NothingToUndoError
 from tests.server.fleet.house import PROFILE
-from tests.server.rollout.fleet_sim import MODEL, SMALL, SimDevice, World, stages
+from tests.server.rollout.fleet_sim import MODEL, SMALL, SimDevice, World, spec_of, stages
 from tests.server.rollout.test_routes import HOST, client_of
 
 
@@ -196,3 +196,22 @@ def test_a_plan_says_what_it_costs_and_a_kept_slot_costs_nothing(world: World) -
     assert (cost.downloads, cost.kept, cost.bytes) == (4, 0, 4 * size)
     back = world.service.plan({"release": f"{MODEL}@1.0.0", "selector": "", "stages": stages("100%")}).cost
     assert (back.downloads, back.kept, back.bytes) == (0, len(devices), 0)
+
+
+def test_an_older_release_than_what_runs_is_warned_of_and_an_undo_is_not(any_world: World) -> None:
+    world = any_world
+    world.enrol(2, site="berlin")
+    world.settle("1.0.0")
+    world.enrol(3)
+    world.settle("1.1.0")
+    older = ReleaseRef.parse(f"{MODEL}@1.0.0")
+    said = f"5 of 5 devices run {MODEL}@1.1.0, which is newer than {older}"
+    assert world.fleet.deployer.deploy(older, selector="", dry_run=True).warning == said
+    here = world.fleet.deployer.deploy(older, selector="site=berlin", dry_run=True).warning
+    assert here == said.replace("5 of 5", "2 of 2")
+    one = world.fleet.deployer.deploy(older, device=next(iter(world.devices)), dry_run=True).warning
+    assert one == said.replace("5 of 5", "1 of 1")
+    assert not world.fleet.deployer.deploy(ReleaseRef.parse(f"{MODEL}@1.1.0"), selector="", dry_run=True).warning
+    (finding,) = [one for one in world.service.plan(spec_of(str(older))).findings if one.code == "older_release"]
+    assert (finding.level, finding.message) == ("warning", said)
+    assert undo(world, dry_run=True).devices == 2

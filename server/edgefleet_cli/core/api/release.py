@@ -52,6 +52,7 @@ class Deployment(Struct, frozen=True):
     release: str = ""
     set: tuple[Assigned, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    warning: str = ""
 
 
 class Job(Struct, frozen=True):

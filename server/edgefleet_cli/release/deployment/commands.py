@@ -13,6 +13,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.commands import Ref
 from edgefleet_cli.release.deployment import candidate_deployment
 from edgefleet_cli.release.deployment.render import OUTCOME, SET, note_skipped
+from edgefleet_cli.release.downgrade import ask_or_warn
 from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
 
 
@@ -89,7 +90,11 @@ def _deploy(
     from edgefleet_cli.release.deployment.deployer import DEFAULT_WAIT_S, DONE, SERVING, Deployer, exit_code
 
     deployer = Deployer(session.api, session.out, session.clock)
+    if not dry_run:
+        ask_or_warn(session, ref, deployer.deploy(ref, selector=to, device=device, dry_run=True).value.warning)
     answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run)
+    if dry_run and answer.value.warning:
+        session.out.note(f"warning: {answer.value.warning}")
     chosen = answer.value.set
     note_skipped(session, answer.value)
     if not chosen:

@@ -29,6 +29,10 @@ class Releases(Protocol):
         """Return a release. Raises an error when there is none."""
         ...
 
+    def downgrade(self, ref: ReleaseRef, running: Mapping[str, int], devices: int) -> str:
+        """Return what to say before a release goes out to devices that run newer ones; "" when none does."""
+        ...
+
     def keep_deployable(self, ref: ReleaseRef) -> None:
         """Let nobody withdraw a release until the caller's transaction ends. Raises an error when it was."""
         ...
@@ -73,6 +77,9 @@ class Deployer:
                 next_step=f"See why with `edgectl release show {ref}`.",
             )
         matched = self._matched(selector, device)
+        chosen = f"id={device}" if device is not None else selector or ""
+        running = self._devices.versions(chosen, ref.model) if order is None else {}
+        warning = self._registry.downgrade(ref, running, len(matched))
         able = {one.id: bundle for one in matched if (bundle := bundles.get(one.profile)) is not None}
         why_not: dict[DeviceId, str] = {}
         if dry_run:
@@ -93,7 +100,7 @@ class Deployer:
                 skipped.append(Skipped(one.id, one.profile, why_not[one.id], "See `edgectl device show`."))
             else:
                 skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
-        return Deployment(str(ref), len(matched), done, skipped)
+        return Deployment(str(ref), len(matched), done, skipped, warning)
 
     def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
         if device is not None:

@@ -47,12 +47,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What a deployment did, or would do when it was a dry run."""
+    """What a deployment did, or would do when it was a dry run. warning: that devices run a newer version, "" when none does."""
 
     release: str
     matched: int
     set: Sequence[Assigned]
     skipped: Sequence[Skipped]
+    warning: str = ""
 
 
 @dataclass(frozen=True)

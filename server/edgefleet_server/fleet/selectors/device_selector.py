@@ -8,7 +8,7 @@ same of one device at hand.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
@@ -18,7 +18,7 @@ from edgefleet_server.fleet import store as group_store
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.fleet.selectors import grammar, sql
-from edgefleet_server.fleet.tables import FleetDevice
+from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
 MAX_NAMED = 20
 
@@ -89,6 +89,21 @@ class DeviceSelector:
     def population(self, selector: str) -> list[DeviceFacts]:
         """Return the devices that a selector matches, without revoked ones, in order of id. Raises BadSelectorError."""
         return [one for one in self.select(selector) if one.status is not DeviceStatus.REVOKED]
+
+    def versions(self, selector: str, model: str) -> dict[str, int]:
+        """Return how many of the live devices that a selector matches run each version of a model. Raises BadSelectorError."""
+        parsed = grammar.parse_selector(selector)
+        with self._db.read() as session:
+            state = col(FleetModelState.version)
+            query = (
+                select(state, func.count())
+                .select_from(FleetModelState)
+                .join(FleetDevice, col(FleetDevice.id) == col(FleetModelState.device_id))
+                .where(sql.is_live(), sql.matching(parsed, asked_groups(session, parsed)))
+                .where(col(FleetModelState.model) == model, state != "")
+                .group_by(state)
+            )
+            return {str(version): int(devices) for version, devices in session.execute(query)}
 
     def live_among(self, devices: Collection[DeviceId]) -> set[DeviceId]:
         """Return which of these devices are known and not revoked."""

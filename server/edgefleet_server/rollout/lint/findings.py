@@ -49,6 +49,8 @@ APPROVAL_STANDS_IN: Final = "approval_stands_in"
 
 TOO_MANY_STRATA: Final = "too_many_strata"
 
+OLDER_RELEASE: Final = "older_release"
+
 MAX_STRATA: Final = 100
 
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.power import StratumPower, stratum_power
 from edgefleet_server.rollout.lint.download_cost import NO_COST, PlanCost
-from edgefleet_server.rollout.lint.findings import NONE_HERE, Finding, _findings, _get_bundle
+from edgefleet_server.rollout.lint.findings import NONE_HERE, OLDER_RELEASE, Finding, _findings, _get_bundle
 from edgefleet_server.rollout.model import Bundle, Member
 from edgefleet_server.rollout.placement import PlacedStratum, place
 from edgefleet_server.rollout.spec.model import InstallGate, Promote, Spec, StageSpec, profile_of
@@ -136,6 +136,13 @@ def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
     """Return a plan with more findings, errors first."""
     found = sorted((*made.findings, *more), key=lambda finding: finding.level)
     return replace(made, findings=tuple(found), ok=all(finding.level != "error" for finding in found))
+
+
+def older_release(ref: ReleaseRef, message: str) -> Iterator[Finding]:
+    """Yield that devices run a newer version than the release that goes out. message: says so, "" where none does."""
+    if message:
+        next_step = f"to roll back to what devices ran before: `edgectl undo {ref.model}`"
+        yield Finding("warning", OLDER_RELEASE, None, None, message, next_step)
 
 
 def _power(spec: Spec, stratum: PlacedStratum) -> StratumPower:
