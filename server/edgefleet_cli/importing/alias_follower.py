@@ -193,7 +193,8 @@ class AliasFollower:
         ref = f"{wanted.name}@{version}"
         publisher = Publisher(session.api, session.out, session.clock)
         reply = self._known(ref)
-        if reply is None:
+        is_free = reply is None or (reply.value.state in {"failed", "cancelled"} and not reply.value.bundles)
+        if reply is None or (is_free and not self._is_of(reply.value, version)):
             address = replace(wanted.address, version=version)
             with resolved(session, str(address), address, wanted.mlflow_url) as source:
                 request = make_request(
@@ -203,14 +204,18 @@ class AliasFollower:
         if not is_over(reply.value):
             reply = publisher.follow(reply, wait_s=session.options.timeout_s or DEFAULT_WAIT_S)
         release = reply.value
-        lineage = release.lineage
-        if (lineage.get("registry_model"), lineage.get("version")) != (wanted.address.name, version):
+        if not self._is_of(release, version):
             raise UsageError(
                 f"{ref} exists and was not made of {wanted.address.name} {version}",
-                why=f"its source is {lineage.get('uri') or 'a file'}",
+                why=f"its source is {release.lineage.get('uri') or 'a file'}",
                 next_step="follow the alias under another --name",
             )
         return release
+
+    def _is_of(self, release: Release, version: str) -> bool:
+        """Tell whether a release was made of this version of the model that is followed."""
+        lineage = release.lineage
+        return (lineage.get("registry_model"), lineage.get("version")) == (self._following.address.name, version)
 
     def _known(self, ref: str) -> Reply[Release] | None:
         try:

@@ -78,6 +78,8 @@ def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fl
         page = browser.get(path).text
         assert "it reads zip codes" in page, path
         assert "withdrawn" in page, path
+    assert "state warn" in browser.get("/models").text
+    assert "No rollout of it; it was withdrawn." in browser.get("/models/gauge/1.0.0").text
     assert 'href="/rollouts/new?release=gauge' not in browser.get("/models/gauge/1.0.0").text
     assert "it was deployed to devices" in sent(browser, "/models/gauge/1.0.0", "delete_release", whole)
 

@@ -65,11 +65,12 @@ class ModelLine:
 
 @dataclass(frozen=True, slots=True)
 class ModelsPage:
-    """The list of models."""
+    """The list of models. withdrawn: why releases were withdrawn, by release."""
 
     lines: Sequence[ModelLine]
     total: int
     next_cursor: str | None
+    withdrawn: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class RegistryViews:
             newest, failed = self._newest(model, running)
             most_first = sorted(running.items(), key=lambda one: (-one[1], one[0]))
             lines.append(ModelLine(model, newest, most_first, sum(running.values()), failed))
-        return ModelsPage(lines, found.total, found.next_cursor)
+        return ModelsPage(lines, found.total, found.next_cursor, self._registry.withdrawn())
 
     def model(self, name: str, after: str | None) -> ModelPage:
         """Return one model with a page of its versions, newest first. Raises ModelUnknownError, BadIdError."""
