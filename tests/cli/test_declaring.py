@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from edgefleet_cli.declarative.resource_kinds import plain_selector
+from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.selectors.grammar import parse_selector
 from tests.cli.conftest import Edgectl
@@ -174,6 +176,17 @@ def test_a_rollout_that_was_started_does_not_change(edgectl: Edgectl, fleet: Fle
     assert "on_fail" in refused.told()[0]
     spelled = {**ROLLOUT, "spec": {**ROLLOUT["spec"], "on_fail": "rollback"}}  # type: ignore[dict-item]
     assert edgectl("diff", "-f", written(tmp_path, spelled)).code == 0, "a default written out is no difference"
+
+
+def test_a_plan_says_that_an_older_release_would_go_out(edgectl: Edgectl, fleet: Fleet, tmp_path: Path) -> None:
+    fleet.release("digits@1.1.0", ORT)
+    device = next(iter(fleet.by_id.values()))
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("digits@1.1.0"), device=device.id)
+    device.report(Phase.COMMITTED)
+    said = "warning: 1 of 3 devices run digits@1.1.0, which is newer than digits@1.0.0"
+    for flags in (("--dry-run",), ()):
+        (one,) = edgectl("apply", "-f", written(tmp_path, ROLLOUT), *flags, "-o", "json").json["items"]
+        assert one["detail"].startswith(said)
 
 
 def test_waiting_for_what_was_started(edgectl: Edgectl, fleet: Fleet, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def _step(api: ApiClient, document: Document) -> Step:
     kind = KINDS[document.kind]
     found = kind.find(api, document)
     if found is None:
-        return Step(Action.CREATE, document, detail="" if kind.can_create else kind.why_fixed)
+        return Step(Action.CREATE, document, detail=kind.warning(api, document) if kind.can_create else kind.why_fixed)
     wanted = kind.normal(api, document)
     if wanted == found.document.spec:
         return Step(Action.NONE, document, found, wanted)

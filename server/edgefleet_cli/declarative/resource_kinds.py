@@ -12,6 +12,7 @@ from edgefleet_cli.core.errors import ApiError
 from edgefleet_cli.core.structs import UNSET, convert
 from edgefleet_cli.core.transport.request import part, written
 from edgefleet_cli.declarative.document import AmbiguousNameError, Document, DocumentError, Form, Spec
+from edgefleet_cli.release.downgrade import warning_in
 
 if TYPE_CHECKING:
     from edgefleet_cli.core.transport.api_client import ApiClient
@@ -73,6 +74,11 @@ class Kind:
                 next_step="delete all but one of them, or give them names of their own",
             )
         return found[0] if found else None
+
+    def warning(self, api: ApiClient, document: Document) -> str:
+        """Return what to say before an object is made, "" for nothing."""
+        del api, document
+        return ""
 
     def normal(self, api: ApiClient, document: Document) -> Spec:
         """Return a document's spec as the server would write it."""
@@ -287,6 +293,14 @@ class Rollouts(Kind):
             return self._found(one)
         model = str(document.spec.get("release") or "").partition("@")[0] or None
         return next((one for one in self._listed(api, model) if one.document.name == document.name), None)
+
+    def warning(self, api: ApiClient, document: Document) -> str:
+        try:
+            plan = api.post("/rollouts:plan", written(document.as_json()), structs.rollout.Plan).value
+        except ApiError:
+            return ""  # it may name a group of the same file, which is not there yet
+        older = warning_in(plan.findings)
+        return f"warning: {older}" if older else ""
 
     def normal(self, api: ApiClient, document: Document) -> Spec:
         return api.post("/rollouts:plan", written(document.as_json()), structs.rollout.Plan).value.spec
