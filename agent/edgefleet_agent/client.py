@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from edgefleet_agent.links.http_link import Address, BadAnswerError, Buffer, HttpLink, Reply
 from edgefleet_agent.links.memory_link import MemoryLink
-from edgefleet_agent.links.tensors import AnswerPlans, RequestPlans, tensor_bytes
+from edgefleet_agent.links.tensors import AnswerPlans, RequestPlans, tensors_of
 from edgefleet_protocol.errors import EdgefleetError
 
 DEFAULT_URL = "http://127.0.0.1:8500"
@@ -176,7 +176,7 @@ class Model:
         Raises InferenceError, InferenceUnreachableError.
         """
         plan = self._requests.plan(inputs, outputs)
-        tensors = [tensor_bytes(array, as_is=plan.as_is) for array in inputs.values()]
+        tensors = tensors_of(inputs, as_is=plan.as_is)
         reply = self._through_memory(plan.document, tensors, plan.body_bytes)
         if reply is None:
             size = len(plan.head) + plan.body_bytes - len(plan.document)

@@ -86,7 +86,11 @@ class HttpLink:
 
     def _exchange(self, connection: socket.socket, parts: Sequence[Buffer], size: int) -> tuple[Reply, bool]:
         try:
-            send_all(connection, parts, size)
+            sent = connection.sendmsg(parts)
+            if sent != size:
+                _send_rest(connection, parts, sent)
+        except BlockingIOError as e:
+            raise TimeoutError("timed out") from e
         except (BrokenPipeError, ConnectionResetError):
             # one that refuses a body may say so and close before all of it was sent
             with contextlib.suppress(OSError, BadAnswerError):
@@ -150,21 +154,15 @@ def connected(address: Address, timeout_s: float) -> socket.socket:
     return connection
 
 
-def send_all(connection: socket.socket, parts: Sequence[Buffer], size: int) -> None:
-    """Send buffers of `size` bytes together, in one call where the kernel takes them. Raises OSError, TimeoutError."""
-    try:
-        sent = connection.sendmsg(parts)
-        if sent == size:
-            return
-        for part in parts:
-            view = memoryview(part).cast("B")
-            if sent >= len(view):
-                sent -= len(view)
-            else:
-                connection.sendall(view[sent:])
-                sent = 0
-    except BlockingIOError as e:
-        raise TimeoutError("timed out") from e
+def _send_rest(connection: socket.socket, parts: Sequence[Buffer], sent: int) -> None:
+    """Send what the kernel did not take in one call. Raises OSError."""
+    for part in parts:
+        view = memoryview(part).cast("B")
+        if sent >= len(view):
+            sent -= len(view)
+        else:
+            connection.sendall(view[sent:])
+            sent = 0
 
 
 def received(connection: socket.socket, into: memoryview) -> int:

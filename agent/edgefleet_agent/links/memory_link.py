@@ -65,21 +65,24 @@ class MemoryLink:
 
         document: its JSON; size: bytes of all. Raises OSError when the worker does not answer in time; then nothing is kept.
         """
-        for _ in range(2):
-            kept = self._capacity > 0
-            if size > self._capacity and not self._opened(size):
-                return None
+        if size <= self._capacity:
             try:
                 return self._exchange(document, tensors, size)
             except TimeoutError:
                 self.close()
                 raise
             except OSError:
-                self.close()
-                if not kept:
-                    return None
-            # a worker that was replaced or ended: its successor may have a region
-        return None
+                self.close()  # a worker that was replaced or ended: its successor may have a region
+        if not self._opened(size):
+            return None
+        try:
+            return self._exchange(document, tensors, size)
+        except TimeoutError:
+            self.close()
+            raise
+        except OSError:
+            self.close()
+            return None
 
     def _exchange(self, document: bytes, tensors: Sequence[Any], size: int) -> Reply:
         connection, region = self._socket, self._region
