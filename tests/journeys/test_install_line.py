@@ -127,6 +127,7 @@ def hand_out(road: Road) -> None:
     (block,) = [block.text for block in shell_blocks(page) if block.kind == "elsewhere"]
     environment = {
         **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "EDGEFLEET_SERVER_DATA": str(road.data),
         "EDGECTL_SERVER": road.server.url,
         "EDGECTL_TOKEN": road.token,
