@@ -79,7 +79,6 @@ with web.urlopen(address, context=ssl.create_default_context(cafile=ca)) as answ
 
 fits_deb() { # fetches it to see; as a condition it does not stop at an error by itself, `fetch` does
   is_service && [ -n "$deb" ] && [ -z "${EDGEFLEET_NO_DEB:-}" ] && [ ! -e "$folder" ] || return 1
-  case $extras in *onnx*) ;; *) return 1 ;; esac  # the one runtime that Debian has
   command -v apt-get >/dev/null 2>&1 || return 1
   fetch "$deb" "$deb_sha256"
   plan_deb && return 0

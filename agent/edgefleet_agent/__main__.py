@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     enroll = sub.add_parser("enroll", help="make this machine a device of a server")
     enroll.add_argument("token", help="claim token (efc1.…), or - to read it from standard input")
     enroll.add_argument("--profile", help="hardware profile to ask for; the server decides")
+    enroll.add_argument("--name", default="", help="display name of this device, for people")
     enroll.add_argument("--run", dest="and_run", action="store_true", help="then run the agent in the background")
     enroll.set_defaults(run=_enroll)
     run = _add_run(sub)
@@ -144,7 +145,7 @@ def _enroll(args: argparse.Namespace) -> int:
         sys.stderr.flush()
 
     token = sys.stdin.readline() if args.token == "-" else args.token  # noqa: S105  # the name of standard input
-    identity = enroll(token, args.state, profile=args.profile, waits=waits)
+    identity = enroll(token, args.state, profile=args.profile, name=args.name, waits=waits)
     answer: dict[str, str | int] = {
         "device": identity.device,
         "profile": identity.profile,

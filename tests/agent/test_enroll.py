@@ -32,13 +32,14 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
 def test_a_claim_token_becomes_an_identity(listener: Listener, tmp_path: Path, capsys: Any) -> None:
     state = tmp_path / "device"
     token = listener.token()
-    status = main(["enroll", token, "--state", str(state), "-o", "json"])
+    status = main(["enroll", token, "--state", str(state), "--name", "Roof 3", "-o", "json"])
     out = capsys.readouterr()
     assert status == 0, out.err
     answer = json.loads(out.out)
     identity = load_identity(state / "identity")
     assert identity.device == answer["device"]
     assert identity.tenant == "acme"
+    assert listener.house.fleet.reader.device(identity.device).display_name == "Roof 3"
     assert (state / "identity" / "key.pem").stat().st_mode & 0o777 == 0o600
     assert not (state / "pending-key.pem").exists()
     assert main(["enroll", token, "--state", str(state)]) == 6

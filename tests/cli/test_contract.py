@@ -127,7 +127,7 @@ ACTS = {
     "device approve", "device ask", "device reject", "device revoke-claim", "import write-back", "server down", "server up",
     "completion", "context add", "context remove", "context use", "convert", "dashboard", "delete", "demo", "deploy",
     "device capture", "device decommission", "device diag", "device enroll", "device label", "device measure", "device pin",
-    "device restart", "device set-profile", "device unpin", "group change", "group create", "group delete",
+    "device rename", "device restart", "device set-profile", "device unpin", "group change", "group create", "group delete",
     "login", "logout", "model alias remove",
     "model alias set", "model pull", "publish",
     "release cancel", "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",

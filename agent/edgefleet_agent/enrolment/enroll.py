@@ -80,13 +80,13 @@ def parse_claim_token(text: str) -> ClaimToken:
 
 
 def enroll(
-    token_text: str, state: Path, *, profile: str | None = None, waits: Callable[[str], object] = str
+    token_text: str, state: Path, *, profile: str | None = None, name: str = "", waits: Callable[[str], object] = str
 ) -> Identity:
     """Make this machine a device of the token's server and return its identity. Blocks on network, disk and people.
 
-    profile: sent as a request among the facts; the server decides. waits: called with the key's fingerprint when an operator has to
-    approve it first. Raises ClaimTokenError, AlreadyEnrolledError, FolderRefusedError, ServerUnreachableError, PinMismatchError,
-    EnrollRefusedError, EnrollRejectedError, OSError.
+    profile: sent as a request among the facts; the server decides. name: for people; a name in the token goes before it.
+    waits: called with the key's fingerprint when an operator has to approve it first. Raises ClaimTokenError, AlreadyEnrolledError,
+    FolderRefusedError, ServerUnreachableError, PinMismatchError, EnrollRefusedError, EnrollRejectedError, OSError.
     """
     token = parse_claim_token(token_text)
     paths = StatePaths(state)
@@ -97,7 +97,7 @@ def enroll(
     ca_pem = _pinned_ca(token)
     key = kept_key(paths.root / PENDING_KEY)  # of an enrolment that was begun here before
     nonce = secrets.token_hex(16)
-    stated = facts() | ({"wanted_profile": profile} if profile else {})
+    stated = facts() | ({"wanted_profile": profile} if profile else {}) | ({"display_name": name} if name else {})
     body = {"token": token_text.strip(), "csr": make_csr(key), "facts": stated, "nonce": nonce}
     answer = _ask(token, ca_pem, body, lambda: waits(key_fingerprint(key)))
     if answer.nonce != nonce:

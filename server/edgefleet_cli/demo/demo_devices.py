@@ -39,6 +39,7 @@ class Device:
     """One device of the demo; `id` and the addresses are known once it runs."""
 
     name: str
+    display_name: str
     profile: str
     state_dir: Path
     id: str = ""
@@ -82,7 +83,9 @@ def enrol(home: ProcessGroup, devices: list[Device], tokens: list[str], environm
     for device, token in zip(devices, tokens, strict=True):
         device.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         # "-": the token comes on standard input, so that it does not show in the list of processes.
-        command = python_module("edgefleet_agent", "enroll", "-", "--state", str(device.state_dir))
+        command = python_module(
+            "edgefleet_agent", "enroll", "-", "--state", str(device.state_dir), "--name", device.display_name
+        )
         running.append(home.start(f"{device.name}-enroll", command, environment, feed=token + "\n"))
     home.wait(running, _ENROL_S)
 

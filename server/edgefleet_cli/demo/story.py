@@ -61,7 +61,7 @@ class Story:
     def enrol_devices(self, count: int, folder: Path) -> list[str]:
         """Start `count` agents on the demo's profiles; return its lines."""
         wanted = [
-            Device(f"device-{index:02}", profile, folder / f"{index:02}")
+            Device(f"device-{index:02}", f"Camera {index}", profile, folder / f"{index:02}")
             for index, profile in enumerate(demo_rollouts.profiles_for(count, self.profiles), 1)
         ]
         tokens = {profile: self._claim_tokens(profile, wanted) for profile in self.profiles}

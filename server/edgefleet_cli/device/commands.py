@@ -147,6 +147,19 @@ def label(
     session.out.one(device, sheet, lambda entry: session.out.note(f"{device_id}: {pairs(entry.labels)}"))
 
 
+@app.command("rename")
+def rename(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Display name; '' removes it.")],
+) -> None:
+    """Set the display name of a device. The id stays as it is, and commands take the id."""
+    session = Session.of(ctx)
+    device = session.api.patch(f"/devices/{part(device_id)}", api.device.DeviceIn(display_name=name), api.device.Device)
+    message = f"{device_id}: " + (f"name {device.value.display_name}" if device.value.display_name else "no name")
+    session.out.one(device, device_sheet(session.clock.now()), lambda _: session.out.note(message))
+
+
 @app.command("set-profile")
 def set_profile(
     ctx: typer.Context,
@@ -211,6 +224,9 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     ] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Label of the devices.")] = None,
     name_prefix: Annotated[str | None, typer.Option("--name-prefix", help="Prefix of the device ids.")] = None,
+    name: Annotated[
+        str, typer.Option("--name", metavar="TEXT", help="Display name of the device; numbered when there are several.")
+    ] = "",
     approval: Annotated[
         bool | None, typer.Option("--approval/--no-approval", help="Devices wait for `device approve`.")
     ] = None,
@@ -227,6 +243,7 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
         labels={key: value for key, value in parse_labels(labels or [], removals=False).items() if value is not None},
         profile=profile,
         name_prefix=name_prefix,
+        display_name=name,
         approval=UNSET if approval is None else approval,
     )
     made = session.api.post("/enrollments", body, api.enrollment.ClaimTokens)

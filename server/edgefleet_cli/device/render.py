@@ -18,6 +18,7 @@ def device_sheet(now: datetime) -> Sheet[api.device.Device]:
     return Sheet(
         "devices; enrol one with `edgectl device enroll`",
         [
+            Column("name", lambda d: text(d.display_name or None)),
             Column("id", lambda d: text(d.id), keep=True),
             Column("profile", lambda d: text(d.profile)),
             Column("status", lambda d: text(d.status)),

@@ -24,6 +24,7 @@ Ref = Annotated[
 DEVICES: Sheet[api.release.ReleaseDevice] = Sheet(
     "devices that have or want this release",
     [
+        Column("name", lambda d: text(d.display_name)),
         Column("device", lambda d: text(d.device), keep=True),
         Column("profile", lambda d: text(d.profile)),
         Column("status", lambda d: text(d.status)),

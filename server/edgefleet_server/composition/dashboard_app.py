@@ -30,7 +30,7 @@ from edgefleet_server.dashboard.settings.views import SettingsPages
 
 def dashboard_router(parts: Parts) -> APIRouter:
     """Return the pages, to be mounted at the root."""
-    shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock)
+    shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock, parts.fleet.names.name_of)
     stream = parts.fleet.stream
     return build_router(shell, [*_operating(parts), *_looking_up(parts)], lambda: stream.is_closing)
 

@@ -158,7 +158,7 @@ def _add_task_routes(app: FastAPI, tasks: TaskBook, device_of: DeviceOf) -> None
 
 
 def _add_agent_routes(app: FastAPI, installer: AgentInstaller) -> None:
-    headers = {"cache-control": "no-cache", "x-content-type-options": "nosniff"}
+    headers = {"cache-control": "no-cache"}
 
     @app.get("/agent/")
     def get_agent_page() -> Response:

@@ -27,6 +27,7 @@ from edgefleet_server.fleet.enrolment.revocation import Revocation
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.fleet.enrolment.service import EnrolmentService
 from edgefleet_server.fleet.inventory.device_list import DeviceLister
+from edgefleet_server.fleet.inventory.display_names import DisplayNames
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.labels import DeviceEdits
 from edgefleet_server.fleet.inventory.search import InventorySearch
@@ -79,6 +80,7 @@ class Fleet:
     reader: FleetReader
     lists: DeviceLister
     finder: InventorySearch
+    names: DisplayNames
     edits: DeviceEdits
     groups: GroupBook
     sampling: CaptureKeyBook
@@ -122,6 +124,7 @@ def build_fleet(
         reader=FleetReader(db, registry.withdrawn),
         lists=lists,
         finder=InventorySearch(db),
+        names=DisplayNames(db),
         edits=DeviceEdits(db, feed, registry.profile),
         groups=GroupBook(db, clock),
         sampling=CaptureKeyBook(db, clock),
@@ -135,7 +138,7 @@ def build_fleet(
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings),
-        installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing, registry.profile),
+        installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
         revocation=Revocation(db, signing, feed, reports.news, clock),

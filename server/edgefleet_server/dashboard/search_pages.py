@@ -77,4 +77,6 @@ def _found(hit: Hit) -> Found:
         path = f"/devices?selector={quote(f'group={hit.id}')}"
     else:
         path = _PATHS[hit.kind] + quote(hit.id)
+    if hit.display_name:
+        return Found(hit.kind.value, hit.display_name, f"{hit.id}, {hit.detail}", path)
     return Found(hit.kind.value, hit.id, hit.detail, path)

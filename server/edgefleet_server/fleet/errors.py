@@ -33,6 +33,12 @@ class BadLabelError(FleetError):
     code = "fleet.bad_label"
 
 
+class BadNameError(FleetError):
+    """A display name is too long or has characters that do not show."""
+
+    code = "fleet.bad_name"
+
+
 class BadClaimError(FleetError):
     """A claim token is malformed, unknown or its secret is wrong; the answer does not show which."""
 

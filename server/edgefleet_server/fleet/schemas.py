@@ -14,10 +14,11 @@ class StrictBody(BaseModel):
 
 
 class DeviceIn(StrictBody):
-    """Changes of one device: labels to set (null removes one), and its profile."""
+    """Changes of one device: labels to set (null removes one), its profile, and its display name ("" removes it)."""
 
     labels: dict[str, Label | None] = {}
     profile: str | None = None
+    display_name: str | None = None
 
 
 class LabelsIn(StrictBody):

@@ -67,10 +67,30 @@ def known_device(session: Session, device_id: str, *, lock: bool = False) -> Fle
     """Return a device row as `device` does. Raises DeviceUnknownError."""
     row = device(session, device_id, lock=lock)
     if row is None:
-        raise DeviceUnknownError(
-            f"There is no device {device_id[:80]!r}.", next_step="`edgectl device list` shows all devices."
-        )
+        raise DeviceUnknownError(f"There is no device {device_id[:80]!r}.", next_step=_next_step(session, device_id))
     return row
+
+
+def display_names(session: Session, ids: Collection[str]) -> dict[str, str]:
+    """Return the display names of these devices, by id; devices without one are left out."""
+    found: dict[str, str] = {}
+    wanted = list(ids)
+    for start in range(0, len(wanted), IN_CHUNK):
+        chosen = select(col(FleetDevice.id), col(FleetDevice.display_name)).where(
+            col(FleetDevice.id).in_(wanted[start : start + IN_CHUNK]), col(FleetDevice.display_name) != ""
+        )
+        found |= {str(device): str(name) for device, name in session.execute(chosen)}
+    return found
+
+
+def _next_step(session: Session, text: str) -> str:
+    named = (
+        select(col(FleetDevice.id)).where(col(FleetDevice.display_name) == text).order_by(col(FleetDevice.id)).limit(3)
+    )
+    ids = [str(one) for one in session.execute(named).scalars()]
+    if not ids:
+        return "`edgectl device list` shows all devices."
+    return f"That is the name of {', '.join(ids)}: use the id, because a device may choose its name."
 
 
 def devices_by_id(session: Session, ids: Sequence[str]) -> Sequence[FleetDevice]:

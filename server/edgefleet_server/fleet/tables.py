@@ -44,6 +44,8 @@ class FleetDevice(SQLModel, table=True):
     reported_gen: int = Field(default=0, sa_type=BigInteger)
     reported: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON, nullable=True))
     free_mb: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
+    display_name: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
+    """What people call it; not unique, and decides nothing. "": it has none."""
 
 
 class FleetLabel(SQLModel, table=True):
@@ -78,6 +80,8 @@ class FleetClaim(SQLModel, table=True):
     created_by: str = Field(max_length=80)
     approval: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     """A key that asks with it waits until an operator approves it."""
+    display_name: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
+    """What its devices are called; "": what they call themselves."""
 
 
 class FleetPending(SQLModel, table=True):

@@ -16,9 +16,13 @@ class HitKind(StrEnum):
 
 @dataclass(frozen=True)
 class Hit:
-    """One thing that was found: its kind, its name in that kind, a few words on it, and its address in this API."""
+    """One thing that was found: its kind, its id in that kind, a few words on it, and its address in this API.
+
+    display_name: of a device that has one.
+    """
 
     kind: HitKind
     id: str
     detail: str
     url: str
+    display_name: str = ""

@@ -36,7 +36,7 @@ class SearchService:
 
     def _all(self, text: str, limit: int) -> Iterator[Hit]:
         for device in self._devices.devices(text, limit):
-            yield _hit(HitKind.DEVICE, device.id, f"{device.status}, {device.profile}")
+            yield _hit(HitKind.DEVICE, device.id, f"{device.status}, {device.profile}", device.display_name)
         for group in self._devices.groups(text, limit):
             yield _hit(HitKind.GROUP, group.name, group.selector or "every device")
         models, releases = self._registry.find(text, limit)
@@ -48,5 +48,5 @@ class SearchService:
             yield _hit(HitKind.ROLLOUT, rollout.id, f"{rollout.release}, {rollout.state}")
 
 
-def _hit(kind: HitKind, name: str, detail: str) -> Hit:
-    return Hit(kind, name, detail, f"/api/v1/{_PATHS[kind]}/{quote(name, safe='@+')}")
+def _hit(kind: HitKind, name: str, detail: str, display_name: str = "") -> Hit:
+    return Hit(kind, name, detail, f"/api/v1/{_PATHS[kind]}/{quote(name, safe='@+')}", display_name)

@@ -219,6 +219,7 @@ CASES = (
          {"name": NASTY + "{n}", "roles": ["operator", "viewer"]}),
     Case("/enrolment", "create_enrollments",
          {"body.uses": "3", "body.ttl_s": "3600", "body.approval": "true", "body.profile": ORT, "body.name_prefix": "hall{n}",
+          "body.display_name": "Hall {n}",
           "body.labels": "site=hall\nline={n}"}, "/enrollments",
          {"uses": 3, "approval": True, "profile": ORT, "labels": {"site": "hall", "line": "{n}"}, "expires_at": "2026-11-25T13:00:00Z"},
          "labels"),
@@ -265,6 +266,10 @@ def test_lines_that_change_a_device_change_it(desk: Desk) -> None:
         desk.run(line)
         labels = desk.api.get(f"/api/v1/devices/{device}").json()["labels"]
         assert labels == {"site": f"hall-{n}", "more": "a", "b": "c"}, line
+    for n in range(2):
+        renamed = {"path.device_id": device, "body.display_name": f"{NASTY} {n}", "asks": "body.display_name"}
+        desk.run(desk.asked("update_device", renamed)[n])
+        assert desk.api.get(f"/api/v1/devices/{device}").json()["display_name"] == f"{NASTY} {n}"
     assert desk.asked("update_device", {"path.device_id": device, "body.profile": ORT, "asks": "body.profile"})[0] == (
         f"edgectl device set-profile {device} {ORT}"
     )

@@ -46,6 +46,7 @@ class DeviceExplanation(Struct, frozen=True):
 
 
 class DeviceIn(Body, frozen=True, kw_only=True):
+    display_name: str | Unset | None = UNSET
     labels: dict[str, str | None] | Unset = UNSET
     profile: str | Unset | None = UNSET
 
@@ -127,6 +128,7 @@ class Device(Struct, frozen=True):
     arch: str = ""
     cert_not_after: str = ""
     desired: Desired = Desired()
+    display_name: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     free_mb: int | None = None
     groups: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ class Claim(Struct, frozen=True):
     approval: bool = False
     created_by: str = ""
     devices: tuple[str, ...] = ()
+    display_name: str = ""
     expires_at: str = ""
     id: str = ""
     labels: dict[str, str] = field(default_factory=dict)
@@ -51,6 +52,7 @@ class Decisions(Struct, frozen=True):
 class EnrollmentIn(Body, frozen=True, kw_only=True):
     approval: bool | Unset | None = UNSET
     count: int | Unset = UNSET
+    display_name: str | Unset = UNSET
     labels: dict[str, str] | Unset = UNSET
     name_prefix: str | Unset | None = UNSET
     profile: str | Unset | None = UNSET

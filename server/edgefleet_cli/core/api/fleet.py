@@ -35,6 +35,7 @@ class GroupIn(Body, frozen=True, kw_only=True):
 
 class Hit(Struct, frozen=True):
     detail: str = ""
+    display_name: str = ""
     id: str = ""
     kind: str = ""
     url: str = ""

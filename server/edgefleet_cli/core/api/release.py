@@ -101,6 +101,7 @@ class ReleaseAttempt(Struct, frozen=True):
 class ReleaseDevice(Struct, frozen=True):
     active: bool = False
     device: str = ""
+    display_name: str = ""
     error_class: str | None = None
     phase: str | None = None
     profile: str = ""

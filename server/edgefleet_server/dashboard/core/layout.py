@@ -28,9 +28,10 @@ SAID_COOKIE: Final = "edgefleet_said"
 class Shell:
     """Renders pages for the user who is signed in."""
 
-    def __init__(self, gate: Gate, clock: Clock) -> None:
-        """Wire the parts."""
+    def __init__(self, gate: Gate, clock: Clock, name_of: Callable[[str], str]) -> None:
+        """Wire the parts. name_of: the display name of a device, "" when it has none."""
         self._clock = clock
+        self._name_of = name_of
         self.gate = gate
         self._operations: Operations | None = None
 
@@ -84,6 +85,7 @@ class Shell:
             status,
             session=session,
             now=now,
+            name_of=self._name_of,
             tab=tab,
             said=sentence,
             here=address_of(request),

@@ -35,9 +35,10 @@ class ModelLine:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLine:
-    """One row of the device table. `trouble` is what concerns the whole device."""
+    """One row of the device table. `trouble` is what concerns the whole device; name: "" when it has none."""
 
     id: str
+    name: str
     profile: str
     status: str
     last_seen: datetime | None
@@ -135,7 +136,9 @@ def device_line(device: DeviceView) -> DeviceLine:
     ]
     refused = device.refused
     trouble = "" if refused is None else f"refused {_document(refused)}: {refused.reason}"
-    return DeviceLine(device.id, device.profile, device.status.value, device.last_seen, models, trouble)
+    return DeviceLine(
+        device.id, device.display_name, device.profile, device.status.value, device.last_seen, models, trouble
+    )
 
 
 def _document(refused: Refusal) -> str:

@@ -32,8 +32,8 @@ LINES: Final[Mapping[str, str]] = {
     "delete_release": "edgectl release delete {path.ref}[ --reason {query.reason}] --yes",
     "create_enrollments": (
         "edgectl device enroll[ --count {body.count}][ --uses {body.uses}][ --ttl {body.ttl_s|seconds}]"
-        "[ --approval|--no-approval?{body.approval}][ --profile {body.profile}][ --name-prefix {body.name_prefix}]"
-        "[ --label {body.labels*}]"
+        "[ --approval|--no-approval?{body.approval}][ --profile {body.profile}][ --name {body.display_name}]"
+        "[ --name-prefix {body.name_prefix}][ --label {body.labels*}]"
     ),
     "revoke_enrollment": "edgectl device revoke-claim {path.claim_id} --yes",
     "approve_pending_devices": "edgectl device approve {body.ids*}",
@@ -75,7 +75,8 @@ LINES: Final[Mapping[str, str]] = {
     "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",
 }
 OF_FIELD: Final[Mapping[tuple[str, str], str]] = {
-    ("update_device", "body.profile"): "edgectl device set-profile {path.device_id} {body.profile}"
+    ("update_device", "body.display_name"): "edgectl device rename {path.device_id} {body.display_name}",
+    ("update_device", "body.profile"): "edgectl device set-profile {path.device_id} {body.profile}",
 }
 """Operations whose forms are several commands: by the field that a form asks for."""
 NEEDS_FILES: Final[Mapping[str, str]] = {

@@ -7,11 +7,9 @@ Source: docs/how-to/enrol-a-device.md.
 """
 
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.fleet.enrolment.agent_packages import AgentPackage, AgentPackages, PackageKind
@@ -19,8 +17,6 @@ from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
 from edgefleet_server.signing.service import SigningService
 
 SCRIPT: Final = "install.sh"
-_EXTRAS: Final = {"litert": "litert,image", "tflite": "tflite,image"}
-"""Of the agent's wheel, by the runtime of a profile; the installer's own are for ONNX Runtime."""
 _ADD: Final = (
     "`./dev dist` in a clone makes the packages; on the server's machine: edgectl server agent-packages add dist"
 )
@@ -35,28 +31,17 @@ class NoAgentPackageError(EdgefleetError):
 class AgentInstaller:
     """Hands out the agent. Thread-safe; calls block."""
 
-    def __init__(
-        self,
-        packages: AgentPackages,
-        addresses: ServerAddresses,
-        signing: SigningService,
-        profile: Callable[[str], HardwareProfile],
-    ) -> None:
-        """Wire the parts. profile: returns a hardware profile or raises."""
-        self._profile = profile
+    def __init__(self, packages: AgentPackages, addresses: ServerAddresses, signing: SigningService) -> None:
+        """Wire the parts."""
         self._packages = packages
         self._addresses = addresses
         self._signing = signing
 
-    def line(self, profile: str | None) -> str | None:
-        """Return what to type on a machine, which reads a claim token from standard input; None without a wheel.
-
-        profile: the one that the token fixes, for whose runtime the line asks. Raises ProfileUnknownError.
-        """
+    def line(self) -> str | None:
+        """Return what to type on a machine, which reads a claim token from standard input; None without a wheel."""
         if self._packages.find(PackageKind.WHEEL) is None:
             return None
-        extras = "" if profile is None else _EXTRAS.get(self._profile(profile).runtime.name, "")
-        return install_line(self._addresses.device_url, sha256_hex(self._signing.ca_pem()), extras)
+        return install_line(self._addresses.device_url, sha256_hex(self._signing.ca_pem()))
 
     def script(self) -> bytes:
         """Return the installer. Raises NoAgentPackageError."""
@@ -85,13 +70,13 @@ class AgentInstaller:
         return "\n".join(["This server hands out edgefleet's agent to machines that become its devices.", *how, ""])
 
 
-def install_line(url: str, ca_sha256: str, extras: str) -> str:
-    """Return the line for a server at `url` whose CA certificate (PEM, as it is served) has this digest. extras: "" for the usual ones."""
+def install_line(url: str, ca_sha256: str) -> str:
+    """Return the line for a server at `url` whose CA certificate (PEM, as it is served) has this digest."""
     steps = (
         f"curl -fsSko ca.pem {url}/device/v1/ca",
         f"echo '{ca_sha256}  ca.pem' | sha256sum -c",
         f"curl -fsSo {SCRIPT} --cacert ca.pem {url}/agent/{SCRIPT}",
-        f"EDGEFLEET_EXTRAS={extras} sh {SCRIPT}" if extras else f"sh {SCRIPT}",
+        f"sh {SCRIPT}",
     )
     return f'(cd "$(mktemp -d)" && {" && ".join(steps)})'
 

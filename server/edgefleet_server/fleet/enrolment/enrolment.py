@@ -32,6 +32,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired.documents import DesiredBook
+from edgefleet_server.fleet.display_name import check_name, numbered, readable
 from edgefleet_server.fleet.enrolment import store as enrolment_store
 from edgefleet_server.fleet.enrolment.model import BrokerAddress, ClaimOrder, ClaimView, DeviceIdentity, NewClaim
 from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError, PendingEnrolments, Waiting
@@ -73,6 +74,7 @@ class Facts(msgspec.Struct, frozen=True):
     glibc: str = ""
     agent_version: str = ""
     hostname: str = ""
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,16 @@ class Enroller:
         self._clock = clock
 
     def create_claims(self, order: ClaimOrder, *, url: str, created_by: str) -> list[NewClaim]:
-        """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadIdError."""
+        """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadNameError, BadIdError."""
         checked = check_labels(order.labels)
+        name = "" if not order.display_name else check_name(order.display_name)
         if order.name_prefix is not None:
             _check_prefix(order.name_prefix)
         now = self._clock.now()
         ca, root = self._signing.ca_sha256(), self._signing.root_sha256()
         made: list[NewClaim] = []
         with self._db.session() as session:
-            for _ in range(order.count):
+            for number in range(1, order.count + 1):
                 claim_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
                 session.add(
                     FleetClaim(
@@ -154,6 +157,7 @@ class Enroller:
                         created_at=now,
                         created_by=created_by,
                         approval=order.approval,
+                        display_name=numbered(name, number, order.count),
                     )
                 )
                 token = encode_claim(ClaimToken(url=url, id=claim_id, secret=secret, ca=ca, root=root))
@@ -188,6 +192,7 @@ class Enroller:
                 devices=devices.get(row.id, []),
                 approval=row.approval,
                 pending=waiting.get(row.id, 0),
+                display_name=row.display_name,
             )
             for row in rows
         ]
@@ -315,6 +320,8 @@ class Enroller:
         issued, public_key = self._signing.issue_device_certificate(csr_pem, device_id)
         cert, now = issued.pem.decode(), self._clock.now()
         plain: dict[str, Any] = msgspec.to_builtins(facts)
+        own_name = plain.pop("display_name")
+        session.refresh(claim, ["uses_left"])  # a use of it was taken by a statement
         session.add(
             FleetDevice(
                 id=device_id,
@@ -325,6 +332,8 @@ class Enroller:
                 facts=plain,
                 enrolled_at=now,
                 cert_not_after=issued.not_after,
+                display_name=numbered(claim.display_name, claim.uses - claim.uses_left, claim.uses)
+                or readable(own_name),
             )
         )
         session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))

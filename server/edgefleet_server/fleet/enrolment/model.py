@@ -22,6 +22,7 @@ class ClaimOrder:
     profile: ProfileName | None = None
     name_prefix: str | None = None
     approval: bool = False
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ClaimView:
     devices: Sequence[str]
     approval: bool
     pending: int
+    display_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,10 @@ def _add_claim_routes(
             profile=wanted.profile,
             name_prefix=wanted.name_prefix,
             approval=wanted.approval,
+            display_name=wanted.display_name,
             created_by=caller.name,
         )
-        return ClaimTokensOut(tokens=made, install=installer.line(wanted.profile))
+        return ClaimTokensOut(tokens=made, install=installer.line())
 
     @router.get("/enrollments", operation_id="list_enrollments")
     def list_enrollments(page: ById, _caller: Viewer) -> ListOf[ClaimView]:
@@ -99,4 +100,6 @@ def _add_approval_routes(router: APIRouter, enroller: Enroller, approvals: Appro
 
 
 def _tag(claim: ClaimView) -> str:
-    return tag_of(claim.id, claim.uses, claim.expires_at, claim.profile, dict(claim.labels), claim.approval)
+    return tag_of(
+        claim.id, claim.uses, claim.expires_at, claim.profile, dict(claim.labels), claim.approval, claim.display_name
+    )

@@ -20,6 +20,8 @@ class EnrollmentIn(StrictBody):
     name_prefix: str | None = Field(default=None, max_length=32)
     approval: bool | None = None
     """Devices wait until an operator approves them; null: as the server's setting `enrol_approval` says."""
+    display_name: str = ""
+    """What people call the device; numbered where it is for several. "": the name that `edge-agent enroll --name` gives, if any."""
 
 
 class PendingChoiceIn(StrictBody):

@@ -45,12 +45,15 @@ class EnrolmentService:
         profile: str | None = None,
         name_prefix: str | None = None,
         approval: bool | None = None,
+        display_name: str = "",
         created_by: str = "",
     ) -> list[NewClaim]:
-        """Make claim tokens. approval: None = as the settings say. Raises BadLabelError, BadIdError, ProfileUnknownError."""
+        """Make claim tokens. approval: None = as the settings say. Raises BadLabelError, BadNameError, BadIdError,
+        ProfileUnknownError.
+        """
         fixed = None if profile is None else ProfileName(self._profile(profile).name)
         waits = self._settings.enrol_approval if approval is None else approval
-        order = ClaimOrder(count, uses, ttl, labels or {}, fixed, name_prefix, waits)
+        order = ClaimOrder(count, uses, ttl, labels or {}, fixed, name_prefix, waits, display_name)
         return self._enroller.create_claims(order, url=self._addresses.device_url, created_by=created_by)
 
     def enroll(self, token: str, csr_pem: bytes, facts: Mapping[str, Any], *, is_waiting: bool = False) -> Enrolment:

@@ -1,4 +1,4 @@
-"""What people change of devices: labels and profile, of one or of all that a selector matches. Thread-safe; calls block.
+"""What people change of devices: labels, profile and display name, of one or of all that a selector matches. Thread-safe; calls block.
 
 What devices say of themselves is in `reported`.
 """
@@ -16,6 +16,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
+from edgefleet_server.fleet.display_name import check_name
 from edgefleet_server.fleet.errors import BadLabelError
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.selectors import device_selector, grammar
@@ -39,7 +40,7 @@ class LabelChange:
 
 
 class DeviceEdits:
-    """Changes labels and profiles. Every write joins the caller's transaction."""
+    """Changes labels, profiles and display names. Every write joins the caller's transaction."""
 
     def __init__(self, db: Database, feed: EventLog, profile: Callable[[str], HardwareProfile]) -> None:
         """Wire the parts. profile: returns a hardware profile or raises."""
@@ -47,11 +48,16 @@ class DeviceEdits:
         self._feed = feed
         self._profile = profile
 
-    def update(self, device_id: str, labels: Changes, profile: str | None) -> None:
-        """Set labels and the profile of one device. Raises DeviceUnknownError, BadLabelError, ProfileUnknownError."""
+    def update(self, device_id: str, labels: Changes, profile: str | None, display_name: str | None = None) -> None:
+        """Set what is given of one device. display_name: "" removes it.
+
+        Raises DeviceUnknownError, BadLabelError, BadNameError, ProfileUnknownError.
+        """
         with self._db.session() as session:
             row = store.known_device(session, device_id, lock=True)
             row.labels = grammar.check_labels(_merged(row.labels, labels))
+            if display_name is not None:
+                row.display_name = check_name(display_name) if display_name else ""
             if profile is not None and profile != row.profile:
                 before, row.profile = row.profile, self._profile(profile).name
                 detail = {"from": before, "to": row.profile}
@@ -65,7 +71,7 @@ class DeviceEdits:
         scope = self._db.session() if lock else self._db.read()
         with scope as session:
             row = store.known_device(session, device_id, lock=lock)
-            return [row.id, row.labels, row.profile, row.revoked_at is not None]
+            return [row.id, row.labels, row.profile, row.revoked_at is not None, row.display_name]
 
     def label(self, selector: str, labels: Changes, *, dry_run: bool) -> LabelChange:
         """Set labels of every live device that a selector matches, all or none. Raises BadSelectorError, BadLabelError."""

@@ -50,7 +50,7 @@ def build_device_router(
 
     @router.get("/devices/{device_id}", operation_id="get_device")
     def get_device(device_id: str, response: Response, _caller: Viewer) -> DeviceView:
-        """Return one device: what it should run, what it reports, its newest figures. The ETag names labels and profile."""
+        """Return one device: what it should run, what it reports, its newest figures. The ETag names what can be set."""
         put_tag(response, tag(device_id))
         return one(device_id)
 
@@ -58,10 +58,10 @@ def build_device_router(
     def update_device(
         device_id: str, wanted: DeviceIn, response: Response, expected: IfMatch, dry_run: DryRun, _caller: Operator
     ) -> DeviceView:
-        """Set labels (null removes one) and the profile."""
+        """Set labels (null removes one), the profile and the display name."""
         with acting(db, dry_run=dry_run), db.session():
             expected.check(lambda: tag(device_id, lock=True))
-            edits.update(device_id, wanted.labels, wanted.profile)
+            edits.update(device_id, wanted.labels, wanted.profile, wanted.display_name)
             put_tag(response, tag(device_id))
             return one(device_id)
 

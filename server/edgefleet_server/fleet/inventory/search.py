@@ -28,6 +28,7 @@ class FoundDevice:
     id: DeviceId
     profile: str
     status: DeviceStatus
+    display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,14 @@ class InventorySearch:
         self._db = db
 
     def devices(self, text: str, limit: int) -> list[FoundDevice]:
-        """Return up to `limit` devices: those whose id begins with a text (lower case), has it, or whose labels have it."""
+        """Return up to `limit` devices: those whose id begins with a text (lower case), whose id or name has it, or whose labels
+        have it.
+        """
         device_id = col(FleetDevice.id)
         conditions: list[Any] = [
             (device_id >= text) & (device_id < text + _AFTER_ALL),
-            device_id.contains(text, autoescape=True),
+            device_id.contains(text, autoescape=True)
+            | func.lower(col(FleetDevice.display_name)).contains(text, autoescape=True),
         ]
         if len(text) >= _LABEL_CHARS:
             conditions.append(func.lower(cast(col(FleetDevice.labels), Text)).contains(text, autoescape=True))
@@ -72,7 +76,13 @@ class InventorySearch:
 
 
 def _devices(session: Session, condition: Any, limit: int) -> Iterator[FoundDevice]:
-    columns = (FleetDevice.id, FleetDevice.profile, FleetDevice.is_online, FleetDevice.revoked_at)
+    columns = (
+        FleetDevice.id,
+        FleetDevice.profile,
+        FleetDevice.is_online,
+        FleetDevice.revoked_at,
+        FleetDevice.display_name,
+    )
     statement = select(*(col(one) for one in columns)).where(condition).order_by(col(FleetDevice.id)).limit(limit)
-    for device_id, profile, is_online, revoked_at in session.execute(statement):
-        yield FoundDevice(DeviceId(device_id), profile, store.status_of(is_online, revoked_at))
+    for device_id, profile, is_online, revoked_at, display_name in session.execute(statement):
+        yield FoundDevice(DeviceId(device_id), profile, store.status_of(is_online, revoked_at), display_name)

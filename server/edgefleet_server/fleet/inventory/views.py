@@ -133,6 +133,7 @@ class DeviceView:
     models: Sequence[ReportedModel]
     groups: Sequence[str] = ()
     telemetry: Latest | None = None
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class ReleaseDevice:
     phase: str | None
     state: str
     error_class: str | None
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,7 @@ def _device_view(
         refused=refused,
         models=[_reported_model(state, reported_model.get(state.model, {}), withdrawn) for state in states],
         groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
+        display_name=row.display_name,
     )
 
 
@@ -350,6 +353,7 @@ def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: 
         phase=None if state is None else state.phase,
         state="offered" if state is None else state.assignment,
         error_class=None if state is None else state.error_class,
+        display_name=row.display_name,
     )
 
 
