@@ -38,6 +38,11 @@ class Soak:
 EACH_POINT = 100_000
 """More than an update has points: each of them."""
 SOAKS: dict[str, Soak] = {
+    "newcomer": Soak(
+        "tests.journeys.newcomer",
+        100,
+        "a page that a newcomer reads, after environment, demo and README on a clean clone",
+    ),
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),

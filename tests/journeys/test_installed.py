@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,8 @@ with Sandbox() as sandbox:
 class Machine:
     """A folder, and the programs of the wheels that are run there."""
 
-    def __init__(self, installed: Installed, wheels: Sequence[Path], folder: Path) -> None:
+    def __init__(self, installed: Installed, folder: Path) -> None:
         self.installed = installed
-        self.wheels = wheels
         self.folder = folder
         self.environment = environment(EDGECTL_CONFIG=str(folder / "edgectl.json"), TMPDIR=str(folder), **QUICK)
 
@@ -87,8 +86,8 @@ class Machine:
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with both wheels, in a folder of a short name: sockets lie below it."""
     folder = tmp_path_factory.mktemp("m")
-    wheels, installed = shared(tmp_path_factory)
-    yield Machine(installed, wheels, folder)
+    _, installed = shared(tmp_path_factory)
+    yield Machine(installed, folder)
     for pid in [int(line.split()[0]) for line in _running(folder)]:
         os.kill(pid, signal.SIGKILL)
 
@@ -149,16 +148,11 @@ def _does_without_a_server(machine: Machine) -> None:
 
 
 def _asks_of_a_server(machine: Machine, demo: Path) -> None:
-    running = json.loads((demo / "server" / "run" / "server.json").read_text())
-    url = running["api_url"]
+    url = json.loads((demo / "server" / "run" / "server.json").read_text())["api_url"]
     token = (demo / "server" / "admin.token").read_text().strip()
     reach = ("--server", url, "--token", token)
     answer = httpx.get(f"{url}/api/v1/releases/digits@1.0.0/report.html", headers={"authorization": f"Bearer {token}"})
     assert "digits" in answer.raise_for_status().text
-    (wheel,) = [path for path in machine.wheels if path.name.startswith("edgefleet_agent-")]
-    machine.edgectl("server", "agent-packages", "add", wheel, "--data", demo / "server")
-    handed_out = httpx.get(f"{running['device_url']}/agent/install.sh", verify=False)
-    assert "ExecStart=/opt/edgefleet/bin/edge-agent" in handed_out.raise_for_status().text
     claim = machine.edgectl("device", "enroll", "--profile", "generic-x86_64-ort", *reach)["tokens"][0]["token"]
     state = machine.folder / "device"
     told = json.loads(machine.run("edge-agent", "enroll", "-", "--run", "--state", state, "-o", "json", stdin=claim))
