@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.outbound import http_post
 from edgefleet_server.outbound.address_policy import (
     BadUrlError,
     Resolve,
@@ -164,6 +165,19 @@ def test_tls_is_checked_against_the_name(tmp_path: Path) -> None:
         for host, trusted in (("hook.example", None), ("other.example", ca)):
             with pytest.raises(PostError, match="TLS failed"):
                 post(host, trusted)
+
+
+def test_a_request_waits_for_no_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(connection: socket.socket, *_asked: object) -> tuple[int, str, str]:
+        seen.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        return 204, "", ""
+
+    monkeypatch.setattr(http_post, "_exchange", look)
+    with receiving() as receiver:
+        HttpPoster(parse_networks(LOOPBACK), SystemClock()).post(receiver.url, b"{}", {}, 10)
+    assert seen == [1]
 
 
 def certificates(folder: Path, name: str) -> tuple[Path, Path, Path]:
