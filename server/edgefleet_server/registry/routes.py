@@ -17,6 +17,7 @@ from edgefleet_server.registry import rules
 from edgefleet_server.registry.aliases import AliasBook
 from edgefleet_server.registry.blobs import READ_BYTES
 from edgefleet_server.registry.errors import BlobTooLargeError, unknown_blob
+from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.schemas import (
     AliasIn,
     AliasOut,
@@ -77,6 +78,12 @@ def blob_response(registry: RegistryService, sha256: Sha256, range_header: str |
     return StreamingResponse(
         body(), status_code=206 if part else 200, headers=headers, media_type="application/octet-stream"
     )
+
+
+def release_tag(release: ReleaseView) -> str:
+    """Return the tag of what a deletion would remove."""
+    bundles = ",".join(bundle.sha256 for bundle in release.bundles)
+    return tag_of(str(release.ref), release.attempt, release.state, bundles, release.withdrawn is not None)
 
 
 def _add_blob_routes(router: APIRouter, registry: RegistryService) -> None:
@@ -149,9 +156,11 @@ def _add_release_routes(router: APIRouter, registry: RegistryService) -> None:
         return ListOf.of(registry.releases(page, None if model is None else parse_model_name(model)), ReleaseOut.of)
 
     @router.get("/releases/{ref}", operation_id="get_release")
-    def get_release(ref: str, _caller: Viewer) -> ReleaseOut:
+    def get_release(ref: str, response: Response, _caller: Viewer) -> ReleaseOut:
         """Return one release, written `model@version` or `model@alias`."""
-        return ReleaseOut.of(registry.release(registry.resolve(ref)))
+        found = registry.release(registry.resolve(ref))
+        put_tag(response, release_tag(found))
+        return ReleaseOut.of(found)
 
 
 def _add_model_routes(router: APIRouter, registry: RegistryService) -> None:

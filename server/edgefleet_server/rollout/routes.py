@@ -9,6 +9,7 @@ from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_server.access.dependency import Operator, Publisher, Viewer
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.registry.routes import release_tag
 from edgefleet_server.registry.schemas import ReleaseOut
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.commands.retry import Choice
@@ -23,7 +24,7 @@ from edgefleet_server.rollout.status.explanation import DeviceExplanation
 from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
 from edgefleet_server.rollout.status.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.web.pagination import ByDevice, ListOf, NewestFirst, paged
-from edgefleet_server.web.preconditions import DryRun, acting, put_location
+from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location
 from edgefleet_server.web.sparse_fields import ListRoute
 
 RolloutPage = Annotated[PageRequest, paged("-created_at", "created_at")]
@@ -53,11 +54,17 @@ def build_retirement_router(retirement: ReleaseRetirement, registry: RegistrySer
 
     @router.delete("/releases/{ref}", operation_id="delete_release", status_code=204, response_class=Response)
     def delete_release(
-        ref: str, dry_run: DryRun, caller: Publisher, reason: Annotated[str, Query(max_length=500)] = ""
+        ref: str,
+        expected: IfMatch,
+        dry_run: DryRun,
+        caller: Publisher,
+        reason: Annotated[str, Query(max_length=500)] = "",
     ) -> Response:
         """Delete a release that was never deployed, with its bundles and reports. The version of a signed one is never used again."""
-        with acting(db, dry_run=dry_run):
-            gone = retirement.delete(ReleaseRef.parse(ref), caller.name, reason)
+        named = ReleaseRef.parse(ref)
+        with acting(db, dry_run=dry_run), db.session():
+            expected.check(lambda: release_tag(registry.release(named)))
+            gone = retirement.delete(named, caller.name, reason)
         if not dry_run:
             retirement.drop_bytes(gone)
         return Response(status_code=204)
