@@ -6,7 +6,7 @@ It holds only facts that are the same on every run, so that the same source, pro
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -123,6 +123,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     licence: str = ""
     members: dict[str, Member] = {}
 
+
+RANDOM_DATA: Final = "random input only"
+"""`parity_on` of a manifest's report, and `data` of its metric, where nothing but random input judged it: it runs, no more is known."""
 
 _ENCODER = msgspec.json.Encoder(order="sorted")
 _DECODER = msgspec.json.Decoder(Manifest)

@@ -30,7 +30,7 @@ from edgefleet_converters.sample_data import (
     without_shared,
 )
 from edgefleet_converters.sidefiles import read_preprocess
-from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_protocol.manifest import RANDOM_DATA, TensorSpec
 
 Array = npt.NDArray[Any]
 
@@ -74,6 +74,15 @@ class Evaluation:
         return {name: array[: self.n] for name, array in self.samples.labels.items()}
 
 
+def need_data(files: DataFiles, metric: str | None) -> None:
+    """Raise DataEmptyError when a metric was asked for and nothing is given to measure it on: random input measures nothing."""
+    if metric is not None and not files.eval and not files.calibration:
+        raise DataEmptyError(
+            f"the metric {metric} was asked for, but there is no data to measure it on",
+            next_step="give --eval (or --calibration), or leave --metric out: the bundle is then marked unproven",
+        )
+
+
 def prepare_evaluation(
     files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], recipe: Recipe, *, open_size: int
 ) -> Evaluation:
@@ -99,7 +108,7 @@ def prepare_evaluation(
         source = "30 % of the calibration data, held back"
     else:
         judging = random_samples(inputs, RANDOM_SAMPLES, seed=seed, open_size=open_size)
-        source = "random input only"
+        source = RANDOM_DATA
     if calibration is not None and calibration.n > recipe.calibration_samples:
         order = np.random.default_rng(seed).permutation(calibration.n)[: recipe.calibration_samples]
         calibration = calibration.take(np.sort(order))

@@ -264,7 +264,10 @@ def refuse_hopeless(workshop: JobSteps, model: ModelFile, runtime: str, judged: 
 def metric_row(score: Score, evaluation: Evaluation) -> MetricRow:
     """Return the score as a row, with 6 significant digits."""
     value, baseline, drop = (float(f"{number:.6g}") for number in (score.value, score.baseline, score.drop))
-    return MetricRow(name=score.name, value=value, baseline=baseline, drop=drop, n=score.n, data=evaluation.source)
+    return MetricRow(
+        name=score.name, value=value, baseline=baseline, drop=drop, n=score.n, data=evaluation.source,
+        is_measured=not evaluation.is_random,
+    )  # fmt: skip
 
 
 def loss_text(score: Score, precision: str, options: Options, where: str) -> str:

@@ -31,18 +31,21 @@ from edgefleet_converters.check.compat import (
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.drift_reference import build_reference
-from edgefleet_converters.evaluation import Evaluation, prepare_evaluation
+from edgefleet_converters.evaluation import Evaluation, need_data, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes, hold_compiled
 from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, refuse_empty, refuse_nonfinite
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
+    PASSED,
+    UNPROVEN,
     BundleRow,
     CandidateRow,
     ConversionReport,
     ProfileReport,
     RefusedRow,
     host_facts,
+    unproven,
 )
 from edgefleet_converters.report_html.page import render
 from edgefleet_converters.request import ConversionRequest
@@ -195,6 +198,8 @@ class _Conversion:
         except errors.ConversionError as error:
             row.refused = RefusedRow(profile=profile.name, code=error.code, reason=error.message, next=error.next_step)
             self._listener({"type": "refused", **msgspec.to_builtins(row.refused)})
+        if row.bundle is not None and not row.bundle.metric.is_measured:
+            row.candidates = unproven(row.candidates)
         row.stages_s = {name: round(value, 3) for name, value in self._workshop.stages_s.items()}
         return row
 
@@ -281,6 +286,7 @@ class _Conversion:
         inputs, outputs = self._workshop.tensors(model, runtime)
         _refuse_strings(inputs, outputs)
         files = self._request.data
+        need_data(files, self._request.options.metric)
         brought = {**model.facts, **model.facts.get("imported", {})}
         side_files = read_side_files(
             files, inputs, outputs, brought.get("labels", ()), own_columns=brought.get("features", ())
@@ -363,7 +369,8 @@ class _Conversion:
             metric=chosen.passed.metric, parity=chosen.passed.parity,
             latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
             runtimes=list(chosen.passed.proofs),
-            verdict="passed" if profile.backend.mode == "serve" else "prepared", path=str(path), work=work,
+            verdict=_verdict(profile, prepared.evaluation), path=str(path), work=work,
+            latency_shapes=_run_shapes(prepared.evaluation, chosen.passed.answers.inputs),
         )  # fmt: skip
 
     def _report_of(
@@ -385,6 +392,8 @@ class _Conversion:
 
     def _candidate_listener(self, profile: HardwareProfile) -> Callable[[CandidateRow], None]:
         def tell(row: CandidateRow) -> None:
+            if row.metric is not None and not row.metric.is_measured:
+                (row,) = unproven([row])
             self._say(profile.name, "gate", f"{row.id}: {row.verdict}" + (f", {row.reason}" if row.reason else ""))
             self._listener(
                 {
@@ -431,6 +440,21 @@ def board_facts(profile: HardwareProfile, chosen: Chosen) -> dict[str, Any]:
     if chosen.measured.arena_bytes:
         facts["arena_bytes"] = chosen.measured.arena_bytes
     return facts
+
+
+def _verdict(profile: HardwareProfile, evaluation: Evaluation) -> str:
+    if profile.backend.mode != "serve":
+        return "prepared"
+    return UNPROVEN if evaluation.is_random else PASSED
+
+
+def _run_shapes(evaluation: Evaluation, inputs: tuple[TensorSpec, ...]) -> dict[str, list[int]]:
+    """Return the shapes of the inputs of a single run, by name: one sample, with its batch dimension where the model has one."""
+    arrays = list(evaluation.samples.arrays.values())
+    return {
+        spec.name: [1, *array.shape[1:]] if is_batched(spec) else list(array.shape[1:])
+        for spec, array in zip(inputs, arrays, strict=False)
+    }
 
 
 def _shown(facts: dict[str, Any]) -> dict[str, Any]:

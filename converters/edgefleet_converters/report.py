@@ -5,16 +5,23 @@ bytes must be the same on every run.
 """
 
 import platform
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from edgefleet_converters.pareto import front
 from edgefleet_protocol.manifest import RuntimeProof
 
+PASSED: Final = "passed"
+UNPROVEN: Final = "unproven"
+"""It ran and followed the source on random input; how accurate it is was not measured."""
 
-class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric's outcome. drop: how much worse than the source; data: where the samples come from."""
+
+class MetricRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A metric's outcome. drop: how much worse than the source; data: where the samples come from.
+
+    is_measured: false where that is random input, so that value and drop say nothing about accuracy.
+    """
 
     name: str
     value: float
@@ -22,10 +29,11 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True):
     drop: float
     n: int
     data: str
+    is_measured: bool = True
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One candidate. verdict: passed, rejected or not_tried; reason says why it was not offered.
+    """One candidate. verdict: passed, unproven, rejected or not_tried; reason says why it was not offered.
 
     Figures of this host, None where it was not measured: latency_ms {p50, p95} of single runs; cold_start_ms from the file
     to the first answer; peak_rss_bytes of a process with this model alone. pareto: no other measured candidate is as good in
@@ -64,6 +72,9 @@ class LayerRow(msgspec.Struct, frozen=True, kw_only=True):
 class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     """One bundle that was written. bytes: the model member; bundle_bytes: the zip; ratio: bytes over fp32_bytes; work: what one
     run does, counted (`cost.work`), empty where it could not be.
+
+    verdict: passed, unproven (nothing but random input judged it), or prepared (its backend is not here). latency_shapes: of the
+    inputs of each run that `latency_ms` was measured with.
     """
 
     model: str
@@ -87,6 +98,7 @@ class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     signed_at: str | None = None
     work: dict[str, Any] = {}
+    latency_shapes: dict[str, list[int]] = {}
 
 
 class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,10 +156,15 @@ def with_front(rows: list[CandidateRow]) -> list[CandidateRow]:
     points = {
         index: (row.metric.drop, float(row.bytes), row.latency_ms["p50"])
         for index, row in enumerate(rows)
-        if row.verdict == "passed" and row.metric is not None and row.bytes is not None and row.latency_ms is not None
+        if row.verdict == PASSED and row.metric is not None and row.bytes is not None and row.latency_ms is not None
     }
     best = dict(zip(points, front(list(points.values())), strict=True))
     return [msgspec.structs.replace(row, pareto=best.get(index, False)) for index, row in enumerate(rows)]
+
+
+def unproven(rows: list[CandidateRow]) -> list[CandidateRow]:
+    """Return the rows of candidates that only random input judged: what held there is unproven."""
+    return [msgspec.structs.replace(row, verdict=UNPROVEN) if row.verdict == PASSED else row for row in rows]
 
 
 def host_facts() -> dict[str, Any]:

@@ -94,6 +94,28 @@ def test_without_data_the_report_says_random_input_only_and_int8_is_refused(
     assert "calibration" in refused.refused[0].next
 
 
+def test_what_only_random_input_judged_is_unproven_and_says_the_shapes_it_was_timed_at(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    report, events = run(tiny["model"], tmp_path / "random", precision="fp32")
+    (bundle,) = report.bundles
+    assert (bundle.verdict, bundle.metric.is_measured) == ("unproven", False)
+    assert {row.verdict for row in report.profiles[0].candidates} == {"unproven"}
+    assert {event["verdict"] for event in events if event["type"] == "candidate"} == {"unproven"}
+    assert bundle.latency_shapes == {"x": [1, *np.load(tiny["eval"])["x"].shape[1:]]}
+    page = (tmp_path / "random" / "report.html").read_text()
+    assert "not measured" in page
+    assert "random input" in page
+    assert "agreement 1" not in page
+    proved, _ = run(tiny["model"], tmp_path / "proved", data=given(tiny, "eval"), precision="fp32")
+    assert (proved.bundles[0].verdict, proved.bundles[0].metric.is_measured) == ("passed", True)
+
+
+def test_a_metric_that_is_asked_for_needs_data(tiny: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(errors.DataEmptyError, match="no data to measure it on"):
+        run(tiny["model"], tmp_path, metric="agreement", precision="fp32")
+
+
 def test_int8_that_loses_more_than_allowed_is_refused_with_figures(tmp_path: Path) -> None:
     digits = Path(__file__).parents[2] / "examples" / "digits"
     data = {"calibration": str(digits / "data/calibration.npz"), "eval": str(digits / "data/eval.npz")}

@@ -25,6 +25,7 @@ from edgefleet_converters.report_html.number_format import (
     size,
 )
 from edgefleet_converters.report_html.plots import accuracy_plot, bar, layer_rows, numbered
+from edgefleet_protocol.manifest import RANDOM_DATA
 
 
 def render(report: ConversionReport) -> str:
@@ -57,7 +58,7 @@ def _template() -> Template:
     functions = (accuracy_plot, bar, layer_rows, numbered)
     made.globals |= {one.__name__: one for one in functions} | {
         "NONE": NONE, "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,
-        "pass_text": _pass_text, "runtimes_of": _runtimes_of, "parity_of": _parity_of,
+        "pass_text": _pass_text, "runtimes_of": _runtimes_of, "parity_of": _parity_of, "shapes_of": _shapes_of,
     }  # fmt: skip
     return made.get_template("report.html")
 
@@ -72,7 +73,8 @@ def _summary(report: ConversionReport) -> str:
     parts = [f"{made} bundle{'s' if made != 1 else ''}", *([f"{refused} refused"] if refused else [])]
     judged = report.data.get("judged_on")
     if judged:
-        parts.append(f"judged on {plain(report.data.get('judging_samples'))} samples ({plain(judged)})")
+        samples = f"{plain(report.data.get('judging_samples'))} samples ({plain(judged)})"
+        parts.append(f"accuracy not measured: {samples}" if judged == RANDOM_DATA else f"judged on {samples}")
     return "Conversion report: " + ", ".join(parts)
 
 
@@ -91,6 +93,10 @@ def _pass_text(entry: dict[str, str]) -> str:
 
 def _runtimes_of(bundle: BundleRow) -> str:
     return ", ".join(f"{proof.name} {proof.version}" for proof in bundle.runtimes)
+
+
+def _shapes_of(bundle: BundleRow) -> str:
+    return ", ".join("×".join(map(str, shape)) for shape in bundle.latency_shapes.values())
 
 
 def _parity_of(bundle: BundleRow) -> str:

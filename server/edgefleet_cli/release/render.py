@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
@@ -33,6 +33,7 @@ class Score(Struct, frozen=True):
     drop: float | None = None
     baseline: float | None = None
     n: int | None = None
+    is_measured: bool = True
 
 
 class Candidate(Struct, frozen=True):
@@ -80,6 +81,7 @@ BUNDLES: Sheet[api.bundle.Bundle] = Sheet(
         Column("ratio", lambda b: ratio(b.ratio), right=True, spare=1),
         Column("metric", lambda b: metric(b.metric), keep=True),
         Column("host p50", lambda b: milliseconds(_latency(b.latency_ms, "p50")), right=True, spare=4),
+        Column("with input", lambda b: _shapes(b.latency_shapes), spare=5),
         Column("predicted p50", lambda b: predicted(b.predicted, "latency_p50_ms", milliseconds), right=True, spare=2),
         Column("predicted memory", lambda b: predicted(b.predicted, "memory_bytes", size), wide=True, right=True),
         Column("host p95", lambda b: milliseconds(_latency(b.latency_ms, "p95")), wide=True, right=True),
@@ -97,8 +99,13 @@ CANDIDATES: Sheet[Candidate] = Sheet(
         Column("candidate", lambda c: text(c.id), keep=True),
         Column("precision", lambda c: text(c.precision), spare=2),
         Column("bytes", lambda c: size(c.bytes), right=True),
-        Column("score", lambda c: _score(c.metric.value if c.metric else None), right=True),
-        Column("loss", lambda c: _score(c.metric.drop if c.metric else None), right=True, spare=1),
+        Column("score", lambda c: _score(c.metric.value if c.metric and c.metric.is_measured else None), right=True),
+        Column(
+            "loss",
+            lambda c: _score(c.metric.drop if c.metric and c.metric.is_measured else None),
+            right=True,
+            spare=1,
+        ),
         Column("p50/p95 ms", lambda c: _pair(_latency(c.latency_ms, "p50"), _latency(c.latency_ms, "p95")), right=True),
         Column("memory", lambda c: size(c.peak_rss_bytes), right=True),
         Column("start", lambda c: milliseconds(c.cold_start_ms), right=True),
@@ -208,11 +215,29 @@ def lineage_fields(release: api.release.Release) -> list[tuple[str, str]]:
     return [(names.get(key, key), lineage[key]) for key in sorted(lineage, key=lambda key: (key != "uri", key))]
 
 
+NOT_MEASURED = (
+    "accuracy was not measured: only random input judged it, which shows that it runs, not that it is right; "
+    "--calibration, and --eval with labels, judge by your own data"
+)
+
+
+def is_unproven(bundles: Sequence[api.bundle.Bundle]) -> bool:
+    """Tell whether the accuracy of a bundle was not measured: nobody gave data to judge it by."""
+    return any((bundle.metric or {}).get("is_measured") is False for bundle in bundles)
+
+
+def _shapes(shapes: Mapping[str, Sequence[int]] | None) -> str:
+    """Return the shapes that the inputs had in the runs that were timed, as `1x3x640x640`."""
+    return ", ".join("x".join(map(str, shape)) for shape in (shapes or {}).values()) or "-"
+
+
 def show_result(out: Output, release: api.release.Release) -> None:
     """Write the result table of a release."""
     rows = [*release.bundles, *_refused_rows(release)]
     if rows:
         out.table(rows, BUNDLES.columns)
+    if is_unproven(release.bundles):
+        out.note(NOT_MEASURED)
     for failure in failures(release):
         code = f" ({failure.code})" if failure.code else ""
         out.line(visible(f"{failure.profile}: {failure.reason}{code}"))
@@ -231,8 +256,9 @@ def show_candidates(out: Output, report: Report) -> None:
         if not rows:
             continue
         judged = next((row.metric for row in rows if row.metric), Score())
-        source = replace(profile.fp32 or Candidate(id="source"), verdict="source", metric=Score(value=judged.baseline))
-        by = f": {judged.name} on {judged.n} samples" if judged.name else ""
+        own = Score(value=judged.baseline, is_measured=judged.is_measured)
+        source = replace(profile.fp32 or Candidate(id="source"), verdict="source", metric=own)
+        by = f": {judged.name} on {judged.n} samples" if judged.name and judged.is_measured else ""
         out.line(visible(f"{text(profile.profile)}{by}"))
         out.table([source, *rows], CANDIDATES.columns)
         out.line("")

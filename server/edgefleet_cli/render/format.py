@@ -61,9 +61,11 @@ def share(error: Any) -> str:
 
 
 def metric(value: Any) -> str:
-    """Return `top1 0.978 (-0.2%)` for a bundle's metric."""
+    """Return `top1 0.978 (-0.2%)` for a bundle's metric; `not measured` where only random input judged it."""
     if not isinstance(value, dict) or not isinstance(value.get("value"), int | float):
         return "-"
+    if value.get("is_measured") is False:
+        return "not measured"
     drop = value.get("drop")
     change = f" ({0.0 - drop * 100:+.1f}%)" if isinstance(drop, int | float) and round(drop, 3) else ""
     return f"{value.get('name', 'metric')} {value['value']:.4f}{change}"

@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, sha256_hex
+from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.registry.errors import (
     BadMetricError,
     BadRangeError,
@@ -25,6 +26,8 @@ from edgefleet_server.registry.errors import (
 )
 from edgefleet_server.registry.model import Publication, ReleaseState, SourceFile
 
+PASSED: Final = "passed"
+UNPROVEN: Final = "unproven"
 MAX_SOURCE_FILES = 4096
 MAX_PATH_CHARS = 255
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,127}")
@@ -203,3 +206,20 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
     if length <= 0 or start >= size:
         raise BadRangeError(f"the range {header!r} lies outside the blob of {size} bytes", next_step="ask inside it")
     return start, length
+
+
+def is_measured(report: Mapping[str, Any]) -> bool:
+    """Say whether a bundle's metric was measured on data that somebody gave; a bundle without a metric has nothing to doubt.
+
+    Bundles of servers before this one say so by the words alone.
+    """
+    metric = report.get("metric")
+    if not isinstance(metric, Mapping):
+        return True
+    return metric.get("is_measured") is not False and metric.get("data") != RANDOM_DATA
+
+
+def verdict_of(report: Mapping[str, Any]) -> str:
+    """Return the verdict on a bundle: `unproven` where it passed and nothing but random input judged it, "" where there is none."""
+    verdict = str(report.get("verdict") or "")
+    return UNPROVEN if verdict == PASSED and not is_measured(report) else verdict

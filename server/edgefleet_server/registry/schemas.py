@@ -23,6 +23,7 @@ from edgefleet_server.registry.model import (
     ReleaseView,
     SourceFile,
 )
+from edgefleet_server.registry.rules import is_measured, verdict_of
 from edgefleet_server.signing.trust import TargetView
 from edgefleet_server.web.strict_types import Flag, Real, Whole
 
@@ -135,7 +136,11 @@ class ReleaseIn(_In):
 
 
 class BundleOut(BaseModel):
-    """A signed bundle: what it is, what it was proved on, how well it did. Sizes in bytes."""
+    """A signed bundle: what it is, what it was proved on, how well it did. Sizes in bytes.
+
+    verdict: passed; unproven (nothing but random input judged it, so `is_measured` is false and `metric` says nothing of its
+    accuracy); prepared (its backend is not on the server). latency_shapes: of the inputs of each run that `latency_ms` is of.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -158,12 +163,17 @@ class BundleOut(BaseModel):
     verdict: str | None = None
     predicted: dict[str, Any] | None = None
     work: dict[str, Any] | None = None
+    latency_shapes: dict[str, list[int]] | None = None
+    is_measured: bool = True
     signed_at: datetime
 
     @classmethod
     def of(cls, view: BundleView) -> "BundleOut":
         """Return the body of a bundle."""
         known = {name: view.report[name] for name in _REPORT_FIELDS if view.report.get(name) is not None}
+        measured = is_measured(view.report)
+        if not measured:
+            known["metric"] = {**known["metric"], "is_measured": False}
         return cls(
             model=view.ref.model,
             version=view.ref.version,
@@ -174,7 +184,8 @@ class BundleOut(BaseModel):
             sha256=view.sha256,
             target=view.target,
             signed_at=view.signed_at,
-            **known,
+            is_measured=measured,
+            **known | ({"verdict": verdict_of(view.report)} if "verdict" in known else {}),
         )
 
 
@@ -229,7 +240,7 @@ class BundleInsideOut(BundleOut):
 
 _REPORT_FIELDS = (
     "bytes", "fp32_bytes", "ratio", "metric", "parity", "latency_ms", "peak_rss_bytes", "runtimes", "verdict",
-    "predicted", "work",
+    "predicted", "work", "latency_shapes",
 )  # fmt: skip
 
 

@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgefleet_server.registry.model import BundleView
+from edgefleet_server.registry.rules import is_measured, verdict_of
 from edgefleet_server.telemetry.model import Figures, Observed, Performance
 
+ALIKE: Final = 0.9
+"""Cosine of an output with the source's, below which nobody calls the bundle as good as the source, whatever its metric says."""
 LOWER_IS_BETTER: Final = frozenset({"mae"})
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """How well a bundle does. drop: how much worse than the source, in the metric's unit; n: samples; data: where they are from."""
+    """How well a bundle does. drop: how much worse than the source, in the metric's unit; n: samples; data: where they are from.
+
+    is_measured: false where that is random input: then the figures say nothing about accuracy.
+    """
 
     name: str
     value: float
@@ -25,6 +31,7 @@ class Metric:
     drop: float | None
     n: int | None
     data: str
+    is_measured: bool = True
 
     @property
     def is_lower_better(self) -> bool:
@@ -47,7 +54,8 @@ class Expected:
 class BundleLine:
     """A row of the bundle table. bytes: the model in the bundle; latencies are milliseconds, memory is bytes, None where unknown.
 
-    host_p50_ms, host_p95_ms, host_memory: of the converting machine. predicted: `latency_p50_ms latency_p95_ms memory_bytes`, as
+    host_p50_ms, host_p95_ms, host_memory: of the converting machine, with inputs of `host_shapes`. likeness: least cosine of an output
+    with the source's, None where it is not known. predicted: `latency_p50_ms latency_p95_ms memory_bytes`, as
     of today where the bundle carries none. prediction: what they rest on, or why there are none. off: by figure, observed against
     predicted. observed: medians over devices; recent: sums over the newest windows.
     """
@@ -61,12 +69,19 @@ class BundleLine:
     host_memory: float | None
     runtimes: str
     verdict: str
+    host_shapes: str
+    likeness: float | None
     predicted: Mapping[str, Expected]
     prediction: str
     observed: Observed | None
     off: Mapping[str, float]
     within: Mapping[str, bool]
     recent: Figures | None
+
+    @property
+    def is_unlike(self) -> bool:
+        """Say whether an output differs from the source's by so much that an equal metric does not make it as good."""
+        return self.likeness is not None and self.likeness < ALIKE
 
 
 def bundle_line(view: BundleView, performance: Performance | None, recent: Figures | None) -> BundleLine:
@@ -84,7 +99,9 @@ def bundle_line(view: BundleView, performance: Performance | None, recent: Figur
         host_p95_ms=figure_in(report, "latency_ms", "p95"),
         host_memory=figure_in(report, "peak_rss_bytes"),
         runtimes=", ".join(_runtime(one) for one in report.get("runtimes") or () if isinstance(one, Mapping)),
-        verdict=str(report.get("verdict") or ""),
+        verdict=verdict_of(report),
+        host_shapes=_shapes(report.get("latency_shapes")),
+        likeness=_likeness(report.get("parity")),
         predicted=_expected(estimate),
         prediction=_prediction(estimate),
         observed=None if performance is None else performance.observed,
@@ -116,7 +133,20 @@ def metric_in(report: Mapping[str, Any]) -> Metric | None:
         drop=figure_in(metric, "drop"),
         n=None if n is None else int(n),
         data=str(metric.get("data") or ""),
+        is_measured=is_measured(report),
     )
+
+
+def _shapes(shapes: object) -> str:
+    """Return shapes as `1×3×640×640`, one an input, "" where there is none."""
+    found = shapes.values() if isinstance(shapes, Mapping) else ()
+    return ", ".join("×".join(str(dim) for dim in shape) for shape in found if isinstance(shape, list))
+
+
+def _likeness(parity: object) -> float | None:
+    outputs = parity.values() if isinstance(parity, Mapping) else ()
+    known = [one for output in outputs if (one := figure_in(output, "cosine")) is not None]
+    return min(known, default=None)
 
 
 def _runtime(runtime: Mapping[str, Any]) -> str:

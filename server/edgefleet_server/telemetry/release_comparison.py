@@ -141,6 +141,12 @@ def _metric(a: BundleLine, b: BundleLine) -> Change | None:
     """Return the change of the accuracy: figures of the same metric, else what each was measured by."""
     if a.metric is None and b.metric is None:
         return None
+    if not all(one is None or one.is_measured for one in (a.metric, b.metric)):
+        before, after = (
+            None if one is None else f"{one.name} {one.value:.4f}" if one.is_measured else "not measured"
+            for one in (a.metric, b.metric)
+        )
+        return Change("metric", "Accuracy", "", before, after, "only random input judged it")
     if a.metric is not None and b.metric is not None and a.metric.name != b.metric.name:
         before, after = (f"{one.name} {one.value:.4f}" for one in (a.metric, b.metric))
         return Change("metric", "Accuracy", "", before, after, "measured by another metric")

@@ -7,11 +7,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import Phase, Telemetry, Window
+from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.registry.views import facts_of
 from edgefleet_server.registry.model import Publication, SourceFile
-from tests.server.dashboard.fleet import LITERT, ORT, Fleet
+from edgefleet_server.registry.schemas import BundleOut
+from tests.server.dashboard.fleet import LITERT, ORT, Fleet, follow
 from tests.server.dashboard.forms_of import form, send
 from tests.server.dashboard.shelf import shelve, stocked
 from tests.server.dashboard.test_acting import do
@@ -281,6 +283,50 @@ def test_the_report_of_a_release_without_one_is_a_page_that_says_so(shop: Fleet)
     answer = shop.browser(Role.VIEWER).get("/models/digits/1.1.0/report")
     assert answer.status_code == 404
     assert "edgectl release show digits@1.1.0" in text_of(answer.text)
+
+
+def test_no_release_looks_better_than_what_is_known_of_it(fleet: Fleet) -> None:
+    random = {"name": "agreement", "value": 1.0, "baseline": 1.0, "drop": 0.0, "n": 100, "data": "random input only"}
+    shelve(fleet, "det@1.0.0", ORT, metric=random, parity={"y": {"cosine": 0.424}}, latency_shapes={"x": [1, 3, 1, 1]})
+    told = part_of(page(fleet, "/models/det/1.0.0"), "bundles")
+    assert "not measured only random input judged it: it runs; whether it is right is not known" in told
+    assert "unproven" in told
+    assert "as good as the source" not in told
+    assert "agreement" not in told
+    assert "with input 1×3×1×1" in told
+    body = BundleOut.of(fleet.parts.registry.release(ReleaseRef.parse("det@1.0.0")).bundles[0])
+    assert (body.verdict, body.is_measured, (body.metric or {})["is_measured"]) == ("unproven", False, False)
+    shelve(fleet, "det@1.1.0", ORT, metric={**random, "data": "evaluation data"}, parity={"y": {"cosine": 0.424}})
+    told = part_of(page(fleet, "/models/det/1.1.0"), "bundles")
+    assert "the same as the source by this metric, but its outputs differ (cosine 0.424)" in told
+    shelve(fleet, "det@1.2.0", refuse={LITERT: "top1 fell"})
+    listed = text_of(fleet.browser(Role.OPERATOR).get("/rollouts/new").text)
+    assert "none: all were refused" in listed
+    assert "none yet" not in listed
+
+
+def test_a_release_says_where_it_ran_and_figures_without_requests_are_no_praise(fleet: Fleet) -> None:
+    shelve(fleet, "digits@1.0.0", ORT)
+    shelve(fleet, "digits@1.1.0", ORT)
+    device = fleet.device("cam")
+    everywhere = [{"name": "all", "size": {"percent": 100}, "soak": "0s"}]
+    first = fleet.rollout(release="digits@1.0.0", selector="", stages=everywhere)
+    assert "On no device yet" in part_of(page(fleet, "/models/digits/1.0.0"), "where")
+    follow(fleet, [device])
+    fleet.rollout(release="digits@1.1.0", selector="", stages=everywhere)
+    follow(fleet, [device])
+    told = part_of(page(fleet, "/models/digits/1.0.0"), "where")
+    assert f"On no device now. {first} brought it to 1 device" in told
+    sha256 = fleet.digests["digits/1.1.0/" + ORT + ".bundle"]
+    window = Window(
+        t0=int(fleet.house.clock.now().timestamp()), length_s=60, model="digits", lane="active", sha256=sha256,
+        version="1.1.0", n=0, errors=0, nonfinite=0, latency=LatencySketch().packed(),
+    )  # fmt: skip
+    message = Telemetry(device=device.id, boot_id="b1", seq=99, ts=window.t0 * 1000, windows=[window])
+    fleet.parts.telemetry.ingest([message])
+    told = part_of(page(fleet, "/models/digits/1.1.0"), "bundles")
+    assert "no requests yet" in told
+    assert "no errors" not in told
 
 
 def test_the_card_tells_where_a_release_came_from(fleet: Fleet) -> None:

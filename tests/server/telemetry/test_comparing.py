@@ -88,6 +88,20 @@ def test_what_is_no_metric_is_left_out(report: dict[str, Any]) -> None:
     assert metric_in(report) is None
 
 
+def test_a_metric_of_random_input_is_not_compared() -> None:
+    by_words = {**metric("agreement", 1.0), "data": "random input only"}
+    by_flag = {**metric("agreement", 1.0), "is_measured": False}
+    for unproven in (by_words, by_flag):
+        found = change(line(metric=unproven), line(metric=metric("agreement", 0.99)), "Accuracy")
+        assert (found.before, found.after, found.tone) == ("not measured", "agreement 0.9900", "plain")
+    shown = line(metric=by_words, verdict="passed", parity={"y": {"cosine": 0.424}, "z": {"cosine": 1.0}})
+    assert (shown.verdict, shown.likeness, shown.is_unlike) == ("unproven", 0.424, True)
+    assert (
+        line(metric=metric("agreement", 1.0), verdict="passed", latency_shapes={"x": [1, 3, 8, 8]}).host_shapes
+        == "1×3×8×8"
+    )
+
+
 def test_a_figure_below_what_is_no_mapping_is_none() -> None:
     assert figure_in({"latency_ms": [1]}, "latency_ms", "p50") is None
 

@@ -13,7 +13,7 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.release.conversion import conversion_options as flags
-from edgefleet_cli.release.render import BUNDLES, Report, show_candidates, show_result
+from edgefleet_cli.release.render import BUNDLES, Report, is_unproven, show_candidates, show_result
 
 if TYPE_CHECKING:
     from edgefleet_cli.release.conversion.local_conversion import Conversion
@@ -68,11 +68,9 @@ def _show(session: Session, result: Conversion) -> None:
     show_candidates(session.out, report)
     show_result(session.out, api.release.Release(bundles=result.made(), refused=result.refused))
     judged_on = report.data.judged_on
-    if judged_on == "random input only":
-        session.out.note("judged on random input only; --calibration, and --eval with labels, judge by your own data")
-    elif judged_on:
-        session.out.note(f"judged on {judged_on}")
     bundles = result.made()
+    if judged_on and not is_unproven(bundles):
+        session.out.note(f"judged on {judged_on}")
     if bundles:
         folder = _short(Path(bundles[0].path).parent)
         session.out.note(f"{len(bundles)} bundle{'s' if len(bundles) != 1 else ''} in {folder}")

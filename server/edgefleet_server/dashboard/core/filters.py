@@ -25,6 +25,7 @@ _TONES: Final[Mapping[str, str]] = {
     "converting": "live",
     "queued": "live",
     "prepared": "warn",
+    "unproven": "warn",
     "refused": "bad",
     "exposing": "live",
     "soaking": "live",

@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.qr_code import qr
 from edgefleet_server.dashboard.operations.form_state import FormState
@@ -64,6 +65,7 @@ def environment() -> Environment:
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url
+    made.globals["random_data"] = RANDOM_DATA
     made.globals["form_state"] = FormState
     return made
 

@@ -103,7 +103,8 @@ class ReportFacts:
 class ReleasePage:
     """One release: what it was made of, what was made of it, and where it runs. states: devices by how they stand with it.
 
-    other: the version to compare it with, "" without one: the newest older one that has a bundle, else the newest.
+    other: the version to compare it with, "" without one: the newest older one that has a bundle, else the newest. last_brought: the
+    newest rollout that brought it to a device, None where none did; seen_on: the most devices that reported figures of a bundle of it.
     """
 
     line: VersionLine
@@ -117,6 +118,8 @@ class ReleasePage:
     rollouts: Sequence[RolloutView]
     has_report: bool
     lineage: Sequence[LineageLine]
+    last_brought: RolloutView | None
+    seen_on: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,9 @@ class RegistryViews:
                 states[one.state] = states.get(one.state, 0) + one.devices
         devices = self._lists.page(DeviceQuery(f"model.{name}={version}", limit=SHOWN_DEVICES)).devices
         rollouts, _count = self._rollouts.page(PageRequest(PAGE_ROWS), model=name)
+        mine = [one for one in rollouts if one.version == version]
         reports = [job.report for job in release.jobs if job.report]
+        bundles = self._comparisons.lines(release.bundles)
         return ReleasePage(
             line=self._line(release, _versions_running(summary).get(name, {})),
             source=registry.source_of(release.ref),
@@ -211,13 +216,15 @@ class RegistryViews:
             manifest=next(
                 (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
             ),
-            bundles=self._comparisons.lines(release.bundles),
+            bundles=bundles,
             other=self._other(name, version),
             states=sorted(states.items()),
             devices=devices,
-            rollouts=[one for one in rollouts if one.version == version][:SHOWN_ROLLOUTS],
+            rollouts=mine[:SHOWN_ROLLOUTS],
             has_report=bool(reports),
             lineage=lineage_lines(release.lineage),
+            last_brought=next((one for one in mine if one.counts.exposed), None),
+            seen_on=max((one.observed.devices for one in bundles if one.observed is not None), default=0),
         )
 
     def compare(self, name: str, before: str, after: str) -> ComparePage:

@@ -12,7 +12,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.dashboard.rollouts.draft import EVERY, Draft, command_of, document_of, yaml_of
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
-from edgefleet_server.registry.model import ReleaseState, ReleaseView
+from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.lint.preview import ExcludedDevice, PlanView
 from edgefleet_server.rollout.service import RolloutService
@@ -20,21 +20,16 @@ from edgefleet_server.rollout.status.strategy_views import StrategyView, strateg
 
 MAX_RELEASES: Final = 30
 SHOWN_DEVICES: Final = 10
-_GOES_OUT: Final = (ReleaseState.READY, ReleaseState.PARTIAL)
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLine:
-    """A release that may go out. profiles: those that it has a bundle for; is_ready: nothing of it is being converted any more.
-
-    withdrawn: why it may not go out any more.
-    """
+    """A release that may go out. profiles: those that it has a bundle for. withdrawn: why it may not go out any more."""
 
     ref: str
     state: str
     created_at: datetime
     profiles: Sequence[str]
-    is_ready: bool
     withdrawn: str = ""
 
 
@@ -181,7 +176,7 @@ def excluded_groups(devices: Sequence[ExcludedDevice]) -> list[ExcludedGroup]:
 def _release_line(one: ReleaseView) -> ReleaseLine:
     profiles = sorted(str(bundle.profile) for bundle in one.bundles)
     withdrawn = "" if one.withdrawn is None else one.withdrawn.reason
-    return ReleaseLine(str(one.ref), one.state.value, one.created_at, profiles, one.state in _GOES_OUT, withdrawn)
+    return ReleaseLine(str(one.ref), one.state.value, one.created_at, profiles, withdrawn)
 
 
 def _errors(error: EdgefleetError) -> list[Mapping[str, str]]:
