@@ -387,10 +387,13 @@ def _window(n: int, p95: float) -> dict[str, Any]:
 
 def test_a_device_shows_how_its_figures_went(edgectl: Edgectl, fleet: Stub) -> None:
     telemetry = {"received_at": "2026-01-03T12:00:00+00:00", "system": {}, "windows": [_window(30, 4.0)]}
-    fleet.says("GET /devices/d-1", device(telemetry=telemetry, facts={}))
+    reason = "its MQTT session is open"
+    fleet.says("GET /devices/d-1", device(telemetry=telemetry, facts={}, status_reason=reason))
     fleet.says("GET /devices/d-1/telemetry", page([_window(30, 4.0), _window(20, 8.0), _window(10, 2.0)]))
     out = edgectl("device", "show", "d-1").out
     assert re.search(r"digits +▁▅█ +30 +▁█▃ +4\.00 ms", out), out
+    assert re.search(r"why online +its MQTT session is open\n", out), out
+    assert "last message" in out
 
 
 def test_top_once_without_a_terminal_and_live_on_one(edgectl: Edgectl, fleet: Stub) -> None:

@@ -110,7 +110,7 @@ def test_deleting_asks_first(edgectl: Edgectl, fleet: Stub) -> None:
 def test_an_alert_receiver_s_url_is_printed_whole(edgectl: Edgectl, fleet: Stub) -> None:
     made = {"receiver": {"id": "abc"}, "url_path": "/api/v1/hooks/alertmanager/efh_abc_x"}
     fleet.says("POST /alert-receivers", (201, made))
-    ran = edgectl("alert-receiver", "create", "--name", "prod", "--match", "severity=critical", "--model", "digits")
+    ran = edgectl("alert-receiver", "create", "prod", "--match", "severity=critical", "--model", "digits")
     assert ran.out == f"{fleet.url}/api/v1/hooks/alertmanager/efh_abc_x\n"
     [body] = fleet.bodies("POST /alert-receivers")
     assert body == {"name": "prod", "action": "pause", "matchers": ["severity=critical"], "model": "digits"}
@@ -124,7 +124,9 @@ def test_a_real_server_refuses_its_own_network_and_has_no_webhook(edgectl: Edgec
     assert edgectl("webhook", "show", "wh-no").code == 5
     made = edgectl("alert-receiver", "create", "--name", "m", "-o", "json").json
     assert edgectl("alert-receiver", "list", "-o", "name").out.split() == [made["receiver"]["id"]]
-    assert edgectl("alert-receiver", "create", "--name", "m", "--match", "a==b").code == 2
+    assert edgectl("alert-receiver", "create", "m", "--match", "a==b").code == 2
+    assert edgectl("alert-receiver", "create").code == 2
+    assert edgectl("alert-receiver", "create", "m", "--name", "n").code == 2
 
 
 @pytest.mark.parametrize("command", ["webhook", "alert-receiver"])

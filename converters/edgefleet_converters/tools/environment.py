@@ -56,7 +56,7 @@ def needed(root: Path | None, name: str, what: str) -> Environment:
     if root is None:
         raise ToolMissingError(
             f"{what} needs the tool environment {name!r}, and this conversion was given no folder of tools",
-            next_step=f"run `edgectl tool install {name}` and convert with `edgectl convert`",
+            next_step=f"run `edgectl tool install {name}` and convert with `edgectl convert MODEL`",
         )
     found = look(root, name)
     if not found.is_usable:

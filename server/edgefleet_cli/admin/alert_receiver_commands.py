@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
@@ -32,7 +33,10 @@ SHEET: Sheet[api.alert.Receiver] = Sheet(
 @app.command("create")
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Option("--name", help="Which monitoring system it is for.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", show_default=False, help="Which monitoring system it is for.")
+    ] = "",
+    old_name: Annotated[str, typer.Option("--name", hidden=True)] = "",
     action: Annotated[str, typer.Option("--action", help="What a firing alert does: pause or rollback.")] = "pause",
     match: Annotated[
         list[str] | None,
@@ -46,8 +50,10 @@ def create(
 
     Alerts with the label edgefleet_rollout (id or name) need no --match.
     """
+    if bool(name) == bool(old_name):
+        raise UsageError("Give one NAME.", next_step="`edgectl alert-receiver create prod`")
     session = Session.of(ctx)
-    body = api.alert.ReceiverIn(name=name, action=action, matchers=tuple(match or ()), model=model)
+    body = api.alert.ReceiverIn(name=name or old_name, action=action, matchers=tuple(match or ()), model=model)
     made = session.api.post("/alert-receivers", body, api.alert.NewReceiver)
     session.out.document(made.raw, lambda: session.out.line(f"{session.server}{made.value.url_path}"))
     if session.out.is_for_eyes:

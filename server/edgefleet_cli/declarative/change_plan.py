@@ -146,8 +146,8 @@ def delete_steps(api: ApiClient, documents: Iterable[Document]) -> list[Step]:
 
 
 _KEPT = {
-    "Device": "`edgectl device decommission` takes a device out of the fleet",
-    "Rollout": "it is what happened; `edgectl rollout abort` ends an open one",
+    "Device": "`edgectl device decommission DEVICE` takes a device out of the fleet",
+    "Rollout": "it is what happened; `edgectl rollout abort ROLLOUT` ends an open one",
 }
 
 
@@ -214,7 +214,7 @@ def _keep(made: Made, document: Document, folder: Path) -> Path:
         raise UsageError(
             f"{document.title} was made, and its secret could not be written to {file}",
             why=str(error),
-            next_step="make another secret with `edgectl webhook rotate`, or delete it and apply again",
+            next_step="make another secret with `edgectl webhook rotate WEBHOOK`, or delete it and apply again",
         ) from error
     return file
 

@@ -98,7 +98,7 @@ def _prune(session: Session, documents: list[Any]) -> list[Any]:
         raise UsageError(
             "there is no document, and --prune would remove everything that this token made",
             why="the files are empty",
-            next_step="name the right files, or remove objects with `edgectl delete -f`",
+            next_step="name the right files, or remove objects with `edgectl delete -f FILE`",
         )
     owner = session.api.get("/whoami", api.access.WhoAmI).value.name
     return list(change_plan.prune_steps(session.api, documents, owner))

@@ -20,7 +20,7 @@ from edgefleet_cli.device.render import device_sheet, errors_of
 from edgefleet_cli.device.tasks.bulk_commands import add_many_command
 from edgefleet_cli.device.tasks.commands import add_task_commands
 from edgefleet_cli.device.telemetry.commands import add_metrics_command
-from edgefleet_cli.render.format import counted, moment, pairs, text
+from edgefleet_cli.render.format import age, counted, moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
@@ -48,7 +48,15 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
     out.fields(
         (column.header, column.cell(device)) for column in sheet.columns if column.header not in {"models", "error"}
     )
-    out.fields([("error", errors_of(device)), ("certificate until", moment(device.cert_not_after))])
+    heard = [at for at in (device.last_seen, device.telemetry and device.telemetry.received_at) if at]
+    out.fields(
+        [
+            ("last message", age(max(heard, default=None), session.clock.now())),
+            (f"why {device.status}", text(device.status_reason)),
+            ("error", errors_of(device)),
+            ("certificate until", moment(device.cert_not_after)),
+        ]
+    )
     if device.facts:
         out.heading("Facts")
         out.fields((key.replace("_", " "), _fact(value)) for key, value in device.facts.items())

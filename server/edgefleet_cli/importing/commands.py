@@ -165,7 +165,7 @@ def write_back(
         raise UsageError(
             f"{rollout.release} comes from no registry",
             why="it was published from a file or another address",
-            next_step="`edgectl release show` tells where it came from",
+            next_step="`edgectl release show NAME@VERSION` tells where it came from",
         )
     if not report_to_registry(session, release, tags_of(rollout), mlflow_url):
         raise typer.Exit(EXIT_FAILED)

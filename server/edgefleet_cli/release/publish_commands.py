@@ -114,7 +114,7 @@ def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> No
         raise UsageError(
             "--measure-on does not go with --no-wait",
             why="there is nothing to measure before the conversion is over",
-            next_step="leave --no-wait away, or run `edgectl device measure` later",
+            next_step="leave --no-wait away, or run `edgectl device measure DEVICE RELEASE` later",
         )
 
 

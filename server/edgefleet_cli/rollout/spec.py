@@ -204,7 +204,7 @@ def parse_strategy(strategy: str) -> str:
     raise UsageError(
         f"there is no strategy {strategy!r}",
         why=f"{ALL} sets a release at once; {', '.join(STRATEGIES)} are rollouts in stages",
-        next_step="`edgectl rollout strategy` shows them; stages of your own: `edgectl rollout create --stages`, or a spec with -f",
+        next_step="`edgectl rollout strategy` shows them; your own: `edgectl rollout create RELEASE --to S --stages STAGES`",
     )
 
 

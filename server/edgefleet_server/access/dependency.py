@@ -37,7 +37,7 @@ def _by_token(request: Request) -> Principal:
     if scheme.lower() != "bearer" or not token.strip():
         raise MissingTokenError(
             "this request carries no operator token",
-            next_step="send `Authorization: Bearer edg_…`; `edgectl login` stores a token",
+            next_step="send `Authorization: Bearer edg_…`; `edgectl login URL` stores a token",
         )
     return access.authenticate(token.strip())
 
@@ -80,5 +80,5 @@ def _check(principal: Principal, role: Role | None) -> None:
         have = ", ".join(sorted(principal.roles)) or "none"
         raise ForbiddenError(
             f"this needs the role {role}; the token {principal.id} ({principal.name}) has: {have}",
-            next_step=f"ask an admin for a token with it: `edgectl token create --role {role}`",
+            next_step=f"ask an admin for a token with it: `edgectl token create --name NAME --role {role}`",
         )

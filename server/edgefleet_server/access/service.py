@@ -32,7 +32,7 @@ from edgefleet_server.db.keyset import Page, PageRequest
 
 USED_RESOLUTION = timedelta(minutes=1)
 _NOBODY_SHA256 = sha256_hex(b"no such token")
-_LOGIN = "ask an admin for a token (`edgectl token create`), then `edgectl login`"
+_LOGIN = "ask an admin for a token (`edgectl token create --name NAME --role ROLE`), then `edgectl login URL`"
 
 
 class AccessService:

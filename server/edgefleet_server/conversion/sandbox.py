@@ -226,7 +226,7 @@ class Child:
             tail = _tail(log)
         return ChildCrashError(
             f"the converter {how} without a result; its last words: {tail or '(none)'}",
-            next_step="run `edgectl convert` on the model to see the whole log; a model that crashes it is not offered",
+            next_step="run `edgectl convert MODEL` to see the whole log; a model that crashes it is not offered",
         )
 
 

@@ -47,7 +47,7 @@ class LintError(RolloutError):
     """The spec can be read, but something in it cannot be met. errors: all findings, the errors among them first."""
 
     code = "rollout.lint"
-    default_next_step = "correct what `errors` lists; `edgectl rollout lint` shows it beside the whole plan"
+    default_next_step = "correct what `errors` lists; `edgectl rollout lint -f FILE` shows it beside the whole plan"
 
     def __init__(self, findings: Iterable[FindingFields], *, next_step: str = "") -> None:
         ordered = sorted(findings, key=lambda finding: finding.level != "error")

@@ -37,7 +37,14 @@ from edgefleet_server.rollout.planner.stages import awaiting_approval, refuse_un
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
-from edgefleet_server.rollout.preparation.overlap import Overlap, in_the_way, is_going_back, overlaps
+from edgefleet_server.rollout.preparation.overlap import (
+    OpenRollout,
+    Overlap,
+    in_the_way,
+    is_going_back,
+    open_rollouts,
+    overlaps,
+)
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
@@ -169,8 +176,11 @@ class RolloutService:
 
     def _older(self, session: Session, spec: Spec, ref: ReleaseRef) -> list[Overlap]:
         """Return the open rollouts of the model that want one of the devices: each would undo the other."""
-        unpinned = f"{spec.selector},!{PIN_LABEL}" if spec.selector else f"!{PIN_LABEL}"
-        return list(overlaps(session, self._fleet.offers, ref.model, spec.selector, DeviceSet(unpinned)))
+        return self._meeting(session, ref.model, spec.selector)
+
+    def _meeting(self, session: Session, model: str, selector: str) -> list[Overlap]:
+        unpinned = f"{selector},!{PIN_LABEL}" if selector else f"!{PIN_LABEL}"
+        return list(overlaps(session, self._fleet.offers, model, selector, DeviceSet(unpinned)))
 
     def _supersede_older(self, spec: Spec, ref: ReleaseRef, salt: str, by: str) -> None:
         """End the rollouts that a new one supersedes, each in a transaction of its own: devices are locked in one order."""
@@ -249,6 +259,11 @@ class RolloutService:
         """Return the open rollouts of a model, oldest first."""
         with self._db.read() as session:
             return [RolloutId(row.id) for row in store_rollouts.active(session, model)]
+
+    def open_on(self, model: str, selector: str) -> list[OpenRollout]:
+        """Return the open rollouts of a model that want a device which matches, oldest first. Raises what selectors raise."""
+        with self._db.read() as session:
+            return open_rollouts(self._meeting(session, model, selector))
 
     def watched(self, *, name: str | None = None, model: str | None = None) -> list[RolloutId]:
         """Return the newest rollout (with this id or name, of this model) that finished within WATCH, [] when there is none."""

@@ -121,7 +121,7 @@ def test_without_scripts_a_line_has_the_forms_own_values_and_names_what_is_to_be
     assert cli == "edgectl device enroll --uses 1 --ttl 86400s --no-approval"
     assert '{"uses": 1, "ttl_s": 86400, "approval": false}' in curl
     cli, curl = lines_in(window.get("/alerts").text, "create_alert_receiver")
-    assert cli == "edgectl alert-receiver create --name NAME --action pause"
+    assert cli == "edgectl alert-receiver create NAME --action pause"
     assert '"name": "NAME"' in curl
     cli, curl = lines_in(window.get("/settings/webhooks").text, "create_webhook")
     assert cli == "edgectl webhook create URL"

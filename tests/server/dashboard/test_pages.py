@@ -110,6 +110,9 @@ def test_a_device_shows_wanted_and_reported_slots_figures_and_events(story: tupl
     assert answer.status_code == 200
     assert "digits digits@1.1.0 digits@1.1.0" in part_of(answer.text, "models")
     assert "digits/1.1.0/generic-x86_64-ort.bundle" in part_of(answer.text, "models")
+    assert "online: its MQTT session is open; it sends its state only when that changes, and figures every" in part_of(
+        answer.text, "head"
+    )
     figures = part_of(answer.text, "figures")
     assert "digits, active 1.1.0" in figures
     assert "1 min 240 1 31 0" in figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def test_the_steps_follow_each_other_and_carry_what_was_written(story: tuple[Fle
     assert 'value="winner"' in own
     longer = send(browser, form(own, NEW), {"downloads": "5"}, "add=stage").text
     assert 'value="stage-1"' in longer
-    fourth = send(browser, form(longer, NEW), {}, "step=review").text
+    fourth = send(browser, form(longer, NEW), {"supersede": "queue"}, "step=review").text
     assert "concurrent_downloads: 5" in fourth
     assert "edgectl rollout create -f -" in fourth
     plan = part_of(fourth, "plan")
@@ -156,7 +157,8 @@ def test_what_cannot_be_started_says_why_and_has_no_button(story: tuple[Fleet, s
     assert "error no device matches" in page("release=digits@1.2.0&selector=site=nowhere")
     assert "this is no YAML" in page("yaml=a: [")
     open_ = text_of(browser.get(f"{NEW}?step=review&release=digits@1.2.0&who=all").text)
-    assert f"Rollout {bad} of this model is open" in open_
+    assert re.search(rf"Rollout {bad} of digits@1\.2\.0 is open and wants \d of these devices", open_)
+    assert "Queue" in open_
 
 
 def test_hostile_text_in_an_address_stays_text(story: tuple[Fleet, str, str]) -> None:
@@ -226,6 +228,45 @@ def test_resume_promote_and_abort_do_what_their_button_says(fleet: Fleet) -> Non
     )
     send(browser, abort, {"confirm": "digits@1.1.0"})
     assert state_of(fleet, rollout) == "cancelled"
+
+
+def conflict_in(page: str) -> str:
+    """Return what a step says of open rollouts that want the same devices."""
+    return text_of(page.partition('id="conflict"')[2].partition("</div>")[0])
+
+
+def test_a_conflict_is_said_in_the_second_step_and_never_loses_the_form(fleet: Fleet) -> None:
+    small(fleet)
+    other = fleet.rollout(release="digits@1.1.0", selector="site=hall", stages=STAGES)
+    browser = fleet.browser(Role.OPERATOR)
+    drafted = "release=digits%401.0.0&selector=site%3Dhall"
+    page = browser.get(f"{NEW}?step=devices&{drafted}").text
+    told = conflict_in(page)
+    assert f"Rollout {other} of digits@1.1.0 is open and wants 4 of these devices." in told
+    links = dict(
+        re.findall(r'<a class="button" href="([^"]+)">(Queue|Stop the other)</a>', page.partition('id="conflict"')[2])
+    )
+    chosen = {name: html.unescape(link) for link, name in links.items()}
+    assert "supersede=queue" in chosen["Queue"]
+    queued = browser.get(chosen["Queue"]).text
+    assert "the new rollout starts when it has ended" in conflict_in(queued)
+    assert 'value="site=hall"' in queued
+    stops = browser.get(chosen["Stop the other"]).text
+    assert "devices that have switched keep its release until they get the new one" in conflict_in(stops)
+    assert "conflict" not in browser.get(f"{NEW}?step=devices&release=digits%401.0.0&selector=site%3Dyard").text
+    review = browser.get(f"{NEW}?step=review&{drafted}").text
+    assert "/do/create_rollout" not in review, "it would be refused"
+    assert "Stop the other" in part_of(review, "plan")
+    ready = browser.get(f"{NEW}?step=review&{drafted}&supersede=queue").text
+    start = form(ready, "/do/create_rollout")
+    fields = dict(start.fields)
+    assert "supersede=queue" in fields["back"]
+    body = fields["body"].replace('"queue"', '"reject"')
+    refused = send(browser, start, {"body": body})
+    assert refused.status_code == 409
+    assert "Back to the form" in refused.text
+    assert html.escape(fields["back"]) in refused.text
+    assert "`" not in text_of(refused.text)
 
 
 def test_a_running_rollout_says_what_it_does_and_when_it_decides_next(fleet: Fleet) -> None:

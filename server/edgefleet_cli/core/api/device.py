@@ -140,6 +140,7 @@ class Device(Struct, frozen=True):
     refused: Refusal | None = None
     reported_gen: int = 0
     status: str = ""
+    status_reason: str = ""
     telemetry: Latest | None = None
 
 

@@ -35,7 +35,7 @@ class TaskTimeoutError(CliError):
 def task_sheet(now: datetime) -> Sheet[Task]:
     """Return how tasks are listed; ages are counted from `now`."""
     return Sheet(
-        "tasks; ask for one with `edgectl device diag|logs|restart ID`",
+        "tasks; ask for one with `edgectl device diag DEVICE`, `logs` or `restart`",
         [
             Column("id", lambda t: text(t.id), keep=True),
             Column("kind", lambda t: text(t.kind)),

@@ -128,7 +128,7 @@ def _local_path(given: str) -> Path:
         raise UsageError(
             f"{given} is no local file",
             why=f"{parts.scheme}: addresses are fetched before",
-            next_step="run `edgectl publish` with this address",
+            next_step="run `edgectl publish ADDRESS`",
         )
     if parts.netloc not in {"", "localhost"}:
         raise UsageError(

@@ -38,17 +38,21 @@ Action = Annotated[Form, Depends(action_of)]
 
 
 class RefusedError(EdgefleetError):
-    """The API refused what a form asked for. `problem_code`: the API's own code; `status`: its HTTP status."""
+    """The API refused what a form asked for. `problem_code`: the API's own code; `status`: its HTTP status.
+
+    back: the page with the form as it was filled in, "" where the form names none.
+    """
 
     code = "form.refused"
 
-    def __init__(self, problem: Mapping[str, Any], status: int) -> None:
+    def __init__(self, problem: Mapping[str, Any], status: int, back: str = "") -> None:
         """Take over a problem document."""
         detail = str(problem.get("detail") or "the server could not do it")
         wrong = "; ".join(_fault(one) for one in problem.get("errors") or ())
         super().__init__(f"{detail} ({wrong})" if wrong else detail, next_step=str(problem.get("next") or "try again"))
         self.problem_code = str(problem.get("code") or "internal")
         self.status = status
+        self.back = back
 
 
 class UnconfirmedError(EdgefleetError):
@@ -77,7 +81,7 @@ def add_action_route(router: APIRouter, shell: Shell) -> None:
         call = shell.operations(request).call(operation_id, form.fields)
         answer = await internal_client.ask(request.app, request.scope, session.principal, call)
         if not answer.is_ok:
-            raise RefusedError(answer.value or {}, answer.status)
+            raise RefusedError(answer.value or {}, answer.status, own_page(form["back"]) if form["back"] else "")
         if operation_id in SHOWN_ONCE or form["show"]:
             values = {"operation": operation, "answer": answer.value, "next": own_page(form["next"])}
             template = ANSWER_PAGES.get(operation_id, "answer.html")

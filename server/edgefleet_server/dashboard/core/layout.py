@@ -63,7 +63,7 @@ class Shell:
             have = ", ".join(sorted(session.principal.roles)) or "none"
             raise ForbiddenError(
                 f"this page needs the role {role}; {session.principal.name} has: {have}",
-                next_step=f"ask an admin for a token with it (`edgectl token create --role {role}`), and sign in with that",
+                next_step=f"ask an admin for a token with it (`edgectl token create --name NAME --role {role}`), and sign in with that",
             )
 
     def page(

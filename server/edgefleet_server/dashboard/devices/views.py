@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
@@ -13,7 +14,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.desired.model import TaskState, TaskView
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.errors import TaskResultMissingError
-from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, release_of
+from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader, release_of
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation, explain
 from edgefleet_server.telemetry.live_predictions import LivePredictions
@@ -88,6 +89,17 @@ class DevicePage:
     profiles: Sequence[str]
     events: Sequence[EventLine]
     older: str
+
+    @property
+    def last_message(self) -> datetime | None:
+        """When it sent anything last: its state, its presence or figures."""
+        known = (self.device.last_seen, None if self.telemetry is None else self.telemetry.received_at)
+        return max((at for at in known if at is not None), default=None)
+
+    @property
+    def status_reason(self) -> str:
+        """What its status rests on."""
+        return STATUS_REASONS[self.device.status]
 
 
 class DevicePages:

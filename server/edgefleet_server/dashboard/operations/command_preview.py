@@ -69,7 +69,7 @@ LINES: Final[Mapping[str, str]] = {
     "ping_webhook": "edgectl webhook test {path.webhook_id}",
     "redeliver_webhook": "edgectl webhook redeliver {path.webhook_id} {path.delivery_id}",
     "create_alert_receiver": (
-        "edgectl alert-receiver create --name {body.name}[ --action {body.action}][ --match {body.matchers*}]"
+        "edgectl alert-receiver create {body.name}[ --action {body.action}][ --match {body.matchers*}]"
         "[ --model {body.model}]"
     ),
     "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",

@@ -87,6 +87,7 @@ def _add_new(router: APIRouter, shell: Shell, pages: NewRolloutPages) -> None:
                 "step": step,
                 "steps": STEPS,
                 "link": _linker(draft),
+                "in_the_way": (),
                 **_step_values(pages, draft, step),
             }
 
@@ -111,7 +112,7 @@ def _step_values(pages: NewRolloutPages, draft: Draft, step: str) -> dict[str, A
         mine = [one for one in releases if one.ref.partition("@")[0] == model]
         return {"releases": [*mine, *(one for one in releases if one not in mine)], "models": models}
     if step == "devices":
-        return {"matching": pages.matching(draft), "every": EVERY}
+        return {"matching": pages.matching(draft), "every": EVERY, "in_the_way": pages.in_the_way(draft)}
     values: dict[str, Any] = {
         "planned": pages.planned(draft),
         "own": OWN,

@@ -15,10 +15,13 @@ from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.lint.preview import ExcludedDevice, PlanView
+from edgefleet_server.rollout.preparation.overlap import OpenRollout
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.spec.model import Supersede
 from edgefleet_server.rollout.status.strategy_views import StrategyView, strategies
 
 MAX_RELEASES: Final = 30
+REJECT: Final = Supersede.REJECT.value
 SHOWN_DEVICES: Final = 10
 
 
@@ -76,7 +79,7 @@ class Planned:
     errors: Sequence[Mapping[str, str]] = ()
     refused: EdgefleetError | None = None
     excluded: Sequence[ExcludedGroup] = ()
-    in_the_way: Sequence[str] = ()
+    in_the_way: Sequence[OpenRollout] = ()
 
     @property
     def body(self) -> str:
@@ -86,7 +89,7 @@ class Planned:
     @property
     def can_start(self) -> bool:
         """Whether the server would start it now."""
-        return self.plan is not None and self.plan.ok
+        return self.plan is not None and self.plan.ok and not self.in_the_way
 
 
 class NewRolloutPages:
@@ -153,12 +156,22 @@ class NewRolloutPages:
         except EdgefleetError:
             return None
 
-    def _in_the_way(self, document: Mapping[str, Any]) -> list[str]:
-        """Return the open rollouts of the model, where the document says nothing of what should become of them."""
+    def in_the_way(self, draft: Draft) -> list[OpenRollout]:
+        """Return the open rollouts that want a device which a draft means, whatever it says should become of them."""
+        return self._meeting(draft["release"], "" if draft["who"] == EVERY else draft["selector"])
+
+    def _in_the_way(self, document: Mapping[str, Any]) -> list[OpenRollout]:
+        """Return the same for a document that says nothing of what should become of them."""
         spec = document["spec"]
-        if spec.get("supersede", "reject") != "reject":
+        if spec.get("supersede", REJECT) != REJECT:
             return []
-        return [str(one) for one in self._rollouts.open_of(ReleaseRef.parse(spec["release"]).model)]
+        return self._meeting(spec["release"], spec.get("selector", ""))
+
+    def _meeting(self, release: str, selector: str) -> list[OpenRollout]:
+        try:
+            return self._rollouts.open_on(release.partition("@")[0].partition(":")[0], selector)
+        except EdgefleetError:
+            return []
 
 
 def excluded_groups(devices: Sequence[ExcludedDevice]) -> list[ExcludedGroup]:

@@ -97,7 +97,7 @@ class Deployer:
             elif one.id in gens:
                 done.append(Assigned(one.id, one.profile, gens[one.id], bundle.target))
             elif one.id in why_not:
-                skipped.append(Skipped(one.id, one.profile, why_not[one.id], "See `edgectl device show`."))
+                skipped.append(Skipped(one.id, one.profile, why_not[one.id], f"See `edgectl device show {one.id}`."))
             else:
                 skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
         return Deployment(str(ref), len(matched), done, skipped, warning)

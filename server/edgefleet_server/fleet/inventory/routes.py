@@ -11,7 +11,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest, encode_cursor, rest_of
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Order, Place
 from edgefleet_server.fleet.inventory.labels import DeviceEdits, LabelChange
-from edgefleet_server.fleet.inventory.views import DeviceView, FleetReader, ReleaseDevice, Summary
+from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader, ReleaseDevice, Summary
 from edgefleet_server.fleet.schemas import DeviceIn, LabelsIn
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.telemetry_views import Latest
@@ -38,7 +38,8 @@ def build_device_router(
         return tag_of(*edits.editable(device_id, lock=lock))
 
     def one(device_id: str) -> DeviceView:
-        return replace(reader.device(device_id), telemetry=latest(device_id))
+        found = reader.device(device_id)
+        return replace(found, telemetry=latest(device_id), status_reason=STATUS_REASONS[found.status])
 
     @router.get("/devices", operation_id="list_devices")
     def list_devices(page: DevicePage, _caller: Viewer, selector: Selector = "") -> ListOf[DeviceView]:

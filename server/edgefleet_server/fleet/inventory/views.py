@@ -114,7 +114,10 @@ class DesiredView:
 
 @dataclass(frozen=True)
 class DeviceView:
-    """One device. `telemetry` (its newest figures) is given for a single device only."""
+    """One device. `telemetry` (its newest figures) and `status_reason` are given for a single device only.
+
+    last_seen: when it connected or sent its state last; figures do not count. status_reason: what `status` rests on, in words.
+    """
 
     id: str
     profile: str
@@ -134,6 +137,19 @@ class DeviceView:
     groups: Sequence[str] = ()
     telemetry: Latest | None = None
     display_name: str = ""
+    status_reason: str = ""
+
+
+STATUS_REASONS: Final[Mapping[DeviceStatus, str]] = {
+    DeviceStatus.ONLINE: (
+        "its MQTT session is open; it sends its state only when that changes, and figures every 15 min "
+        "(every minute while a rollout watches it, every hour on a metered link)"
+    ),
+    DeviceStatus.OFFLINE: "its MQTT session has ended; it gets its document and sends what it kept when it connects",
+    DeviceStatus.UNKNOWN: "it has never connected",
+    DeviceStatus.REVOKED: "it was revoked and can connect no more",
+}
+"""What a status rests on: a device that is online and was seen a while ago is as it should be."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def _about_members(
 ) -> Iterator[Finding]:
     if not counts:
         what = f"no device matches {spec.selector!r}" if spec.selector else "there is no device"
-        advice = "see `edgectl device list`; labels are set with `edgectl device label`"
+        advice = "see `edgectl device list`; labels are set with `edgectl device label DEVICE KEY=VALUE`"
         if pinned:
             what, advice = (
                 f"{_devices(pinned)} would take part, but each is pinned",

@@ -84,7 +84,7 @@ def _about_energy(spec: Spec) -> Iterator[Flaw]:
             "joules_per_inference is asked, but devices tell energy of a measurement and not while they serve: none would ever "
             "have a value, and no stage would pass"
         )
-        advice = "remove the metric; `edgectl device measure` tells the energy of a release on a device before it is rolled out"
+        advice = "remove the metric; `edgectl device measure DEVICE RELEASE` measures the energy before a rollout"
         yield "error", ENERGY_NOT_REPORTED, message, advice
 
 

@@ -97,7 +97,7 @@ def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
         have = ", ".join(sorted(caller.roles)) or "none"
         raise NotApproverError(
             f"The stage {stage.name} opens at the word of one with the role {role.value}; {caller.name} has: {have}.",
-            next_step=f"Ask one who has it; an admin makes a token with `edgectl token create --role {role.value}`.",
+            next_step=f"Ask one who has it; an admin makes a token with `edgectl token create --name NAME --role {role.value}`.",
         )
 
 

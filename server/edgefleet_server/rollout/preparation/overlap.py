@@ -4,7 +4,7 @@ A new rollout (`service`) and one that waits its turn (`loader`) ask it. Reads o
 Source: docs/reference/rollout-spec.md; ADR 0035.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlmodel import Session
@@ -28,6 +28,24 @@ class Overlap:
     other: Rollout
     devices: int
     first: DeviceId
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRollout:
+    """An open rollout that wants devices of another one. devices: how many both want."""
+
+    id: str
+    name: str
+    release: str
+    devices: int
+
+
+def open_rollouts(found: Iterable[Overlap]) -> list[OpenRollout]:
+    """Return overlaps as values that outlive their session."""
+    return [
+        OpenRollout(one.other.id, one.other.name, f"{one.other.model}@{one.other.version}", one.devices)
+        for one in found
+    ]
 
 
 def overlaps(
