@@ -42,7 +42,8 @@ def page(profile: HardwareProfile) -> str:
             NOTE,
             "",
             f"{profile.title}. A publication for it gives {_GIVES[profile.backend.mode]}"
-            + (f", proved in {_proved(profile)}." if profile.backend.mode != "refuse" else "."),
+            + (f", proved in {_proved(profile)}." if profile.backend.mode != "refuse" else ".")
+            + _on_the_cpu(profile),
             "",
             *_backend(profile),
             "| key | value | where it is from |",
@@ -53,6 +54,13 @@ def page(profile: HardwareProfile) -> str:
             "",
         ]
     )
+
+
+def _on_the_cpu(profile: HardwareProfile) -> str:
+    """Return that an accelerator which a profile names is not used, "" where it names none."""
+    if not profile.delegates or profile.backend.mode == "refuse":
+        return ""
+    return f" It runs on the CPU: the agent uses no {', '.join(profile.delegates)}."
 
 
 def index(profiles: Sequence[HardwareProfile]) -> str:

@@ -54,7 +54,7 @@ class ServerSettings(BaseSettings):
     database_url: SecretStr | None = None
     """SQLAlchemy URL; None = SQLite ``edgefleet.db`` in the data folder."""
     blob_url: str | None = None
-    """``s3://…``, ``gs://…``, ``az://…`` or ``file:///…``; None = ``blobs/`` in the data folder."""
+    """``file:///…``, which is tested, or ``s3://…``, ``gs://…`` or ``az://…``, which is not; None = ``blobs/`` in the data folder."""
 
     api_host: str = "127.0.0.1"
     """Address of API and web page; anything but loopback needs TLS files or ``behind_proxy``."""

@@ -41,6 +41,7 @@ class Profile(Struct, frozen=True):
     title: str = ""
     runtime: Runtime | str | None = None
     backend: Backend | None = None
+    delegates: tuple[str, ...] = ()
 
 
 class Finding(Struct, frozen=True):
@@ -63,6 +64,15 @@ def _offer(profile: Profile) -> str:
     return {"prepare": "prepared", "refuse": "refused"}.get(mode, "bundle")
 
 
+def _runs_on(profile: Profile) -> str:
+    """Return what runs its models: the CPU, also where the profile names an accelerator; on a microcontroller no agent runs."""
+    if profile.backend is not None and profile.backend.mode == "refuse":
+        return "-"
+    if isinstance(profile.runtime, Runtime) and profile.runtime.name == "tflm":
+        return "your firmware"
+    return f"CPU, not {', '.join(profile.delegates)}" if profile.delegates else "CPU"
+
+
 SHEET: Sheet[Profile] = Sheet(
     "profiles",
     [
@@ -70,6 +80,7 @@ SHEET: Sheet[Profile] = Sheet(
         Column("arch", lambda p: text(p.arch)),
         Column("runtime", _runtime),
         Column("gives", _offer),
+        Column("runs on", _runs_on),
         Column("title", lambda p: text(p.title)),
     ],
     lambda p: text(p.name),
