@@ -15,8 +15,8 @@ from edgefleet_agent.paths import STATE_NAMES, default_state, state_flag
 from edgefleet_protocol.claim import ClaimToken, encode_claim
 
 OURS = ("keys", "admin.token")
-HERE = Path("/home/a/there")
-DEFAULT = Path("/home/a/default")
+HERE = Path("/srv/a/there")
+DEFAULT = Path("/srv/a/default")
 
 
 def judged(**facts: object) -> Refusal | None:
@@ -49,7 +49,7 @@ def test_a_folder_that_git_would_commit_is_refused(is_ignored: bool | None, says
     found = judged(work_tree=Path("/home/a"), is_ignored=is_ignored)
     assert found is not None
     assert says in found.why
-    assert "add /there/ to /home/a/.gitignore" in found.next_step
+    assert "add /there/ to /srv/a/.gitignore" in found.next_step
 
 
 def test_an_ignored_folder_is_taken() -> None:

@@ -13,7 +13,7 @@ from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from tests.house.tree import ROOT, python_sources
 
 PROTOCOL = Path("agent/edgefleet_protocol")
-_DEVICE_CODE = re.compile(r"(install|trial|candidate|verify)\.[a-z_]+")
+_DEVICE_CODE = re.compile(r"(install|trial|candidate|verify)\.(?!sh$)[a-z_]+")
 """What a device reports as the reason for a phase."""
 
 

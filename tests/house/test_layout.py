@@ -29,7 +29,6 @@ MIN_MODULES = 3
 SMALL_ON_PURPOSE = {
     "server/edgefleet_server/dashboard/enrolment": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/live": "each area of the pages is a folder",
-    "server/edgefleet_server/migrations/versions": "a revision a file",
     "server/edgefleet_server/outbound": "below every feature that calls others",
 }
 MAX_DEPTH = 4
@@ -54,7 +53,7 @@ NOT_A_CLAIM = {
     "edgefleet_server.telemetry.release_comparison": "says that one function of it is pure",
 }
 HEAVY_AGENT = {
-    "cli", "client", "datatypes", "diagnostics", "enrolment", "inputs", "verifier", "worker", "__main__",
+    "cli", "client", "datatypes", "diagnostics", "enrolment", "inputs", "links", "verifier", "worker", "__main__",
 }  # fmt: skip
 """Parts of the agent that agentd does not hold in its own process; of `worker` it holds `control`."""
 OVERRIDING = {

@@ -48,7 +48,7 @@ from edgefleet_server.rollout.preparation.overlap import (
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
-from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec, with_versions
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, with_versions
 from edgefleet_server.rollout.state_machines import (
     ROLLOUT_WALKS,
     UNCOUNTED,
@@ -67,7 +67,6 @@ from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_server.telemetry.service import TelemetryService
 
 SALT_BYTES: Final = 16
-_NAME_CHARS: Final = 63
 
 
 class RolloutService:
@@ -111,7 +110,7 @@ class RolloutService:
         spec = with_versions(parse_spec(document), self._resolve)
         for ref in _releases_in(spec):
             self._withdrawals.check_deployable(ref)
-        made = self._plan(spec, _new_salt())
+        made = self._plan(spec, secrets.token_hex(SALT_BYTES))
         ref = ReleaseRef.parse(spec.release)
         running = self._fleet.devices.versions(spec.selector, ref.model)
         return with_findings(made, older_release(ref, self._downgrade(ref, running, made.matched)))
@@ -142,7 +141,7 @@ class RolloutService:
         """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
         spec = with_versions(parse_spec(document), self._resolve)
         ref = ReleaseRef.parse(spec.release)
-        salt = _new_salt()
+        salt = secrets.token_hex(SALT_BYTES)
         self._supersede_older(spec, ref, salt, by)
         with self._db.session() as session:
             store_rollouts.lock_making(session, ref.model)
@@ -403,8 +402,8 @@ class RolloutService:
             self.carrier.carry(session, row, snapshot, undo.plan_reopening(snapshot, now, message), actor=by, now=now)
             done.append(row.id)
         for release, targets in undo.adopted(found.targets):
-            spec = parse_spec(_undo_spec(release))
-            row = self._insert(session, spec, ReleaseRef.parse(release), _new_salt(), by, behind=())
+            spec = parse_spec(undo.spec_of(release))
+            row = self._insert(session, spec, ReleaseRef.parse(release), secrets.token_hex(SALT_BYTES), by, behind=())
             row.fence += 1  # devices run its release: it is under way, and does not wait with those that begin
             snapshot = self.loader.snapshot(session, row)
             made = undo.plan_adoption(snapshot, now, message, targets)
@@ -494,17 +493,5 @@ def _message(what: str, by: str, reason: str) -> str:
     return f"{what} by {by}: {reason.strip()}" if reason.strip() else f"{what} by {by}"
 
 
-def _undo_spec(release: str) -> dict[str, Any]:
-    """Return the spec of a rollout that only takes a release back from who has it."""
-    model, _, version = release.partition("@")
-    stages = [{"name": "undo", "size": {"percent": 100}, "soak": "0s", "promote": "all_healthy"}]
-    spec = {"release": release, "selector": f"model.{model}={version}", "stages": stages}
-    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": f"undo-{model}"[:_NAME_CHARS]}, "spec": spec}
-
-
 def _new_id() -> str:
     return "r-" + base64.b32encode(secrets.token_bytes(8)).decode().rstrip("=").lower()
-
-
-def _new_salt() -> str:
-    return secrets.token_hex(SALT_BYTES)

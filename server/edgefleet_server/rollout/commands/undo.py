@@ -13,7 +13,7 @@ It looks over all rollouts of a model at once. Rules:
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
@@ -23,6 +23,7 @@ from edgefleet_server.rollout.planner import stages
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.planner.stages import OPENED
+from edgefleet_server.rollout.spec.parser import API_VERSION, KIND
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,
     AssignmentEvent,
@@ -33,6 +34,7 @@ from edgefleet_server.rollout.state_machines import (
 )
 
 MAX_DEVICES_SHOWN: Final = 50
+_NAME_CHARS: Final = 63
 NOTHING_OLDER: Final = "nothing older is known of it"
 KEEPS: Final = "its rollout says `rollback_to: none`"
 GOING_BACK: Final = "it is going back already"
@@ -320,3 +322,11 @@ def adopted(targets: Iterable[RollbackTarget]) -> Iterator[tuple[str, list[Rollb
         if target.rollout is None:
             by_release.setdefault(target.runs, []).append(target)
     yield from sorted(by_release.items())
+
+
+def spec_of(release: str) -> dict[str, Any]:
+    """Return the document of a rollout that only takes a release (`name@version`) back from the devices that have it."""
+    model, _, version = release.partition("@")
+    steps = [{"name": "undo", "size": {"percent": 100}, "soak": "0s", "promote": "all_healthy"}]
+    spec = {"release": release, "selector": f"model.{model}={version}", "stages": steps}
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": f"undo-{model}"[:_NAME_CHARS]}, "spec": spec}
