@@ -1,6 +1,6 @@
 """`edge-agent`: enroll, renew, run, stop, status, rollback, shadow, predictions, infer, mqtt, and the commands of `care`.
 
-Errors in three lines (what, why or where, next), exit codes as edgectl's:
+Errors in four lines (what, why, next, code), exit codes as edgectl's:
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
 """
 
@@ -16,7 +16,7 @@ from edgefleet_agent import __version__, errors
 from edgefleet_agent.core.logs import set_up_logging
 from edgefleet_agent.paths import StatePaths, default_state, state_flag
 from edgefleet_agent.settings import load_settings
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.errors import EdgefleetError, error_lines
 
 EXIT_CODES: dict[type[EdgefleetError], int] = {
     errors.SettingsError: 2,
@@ -274,9 +274,9 @@ def _complain(args: argparse.Namespace, error: EdgefleetError) -> int:
     if getattr(args, "output", "text") == "json":
         problem = {"error": {"code": error.code, "message": error.message, "next": error.next_step}}
         sys.stdout.write(json.dumps(problem) + "\n")
-    sys.stderr.write(
-        f"error: {error.message}\n  code: {error.code}\n  next: {error.next_step or 'see the log of the agent'}\n"
-    )
+    next_step = error.next_step or "see the agent's log"
+    lines = error_lines(error.message, why=error.reason(), next_step=next_step, code=error.code)
+    sys.stderr.write("\n".join(lines) + "\n")
     return EXIT_CODES.get(type(error), 1)
 
 

@@ -159,7 +159,7 @@ class Model:
         media = content_type or found
         if media is None:
             raise InferenceError(
-                "The content type of these bytes is not known.", status=0, next_step="pass content_type='image/png'"
+                "the content type of these bytes is not known", status=0, next_step="pass content_type='image/png'"
             )
         return self._json("POST", f"{self._path}/predict", body, media)
 
@@ -209,7 +209,7 @@ class Model:
             try:
                 reply = memory.exchange(document, tensors, size)
             except OSError as e:
-                raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}.") from e
+                raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}") from e
             if reply is not None:
                 self.trace_id = reply.trace or self.trace_id
         return reply
@@ -223,10 +223,10 @@ class Model:
                 except ConnectionError as e:
                     # also a fresh connection may meet a worker that is just being replaced
                     if last_try or (not kept and isinstance(e, ConnectionRefusedError)):
-                        raise InferenceUnreachableError(f"{self._where} closed the connection: {e}.") from e
+                        raise InferenceUnreachableError(f"{self._where} closed the connection: {e}") from e
                     continue
                 except (OSError, BadAnswerError) as e:
-                    raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}.") from e
+                    raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}") from e
                 self.trace_id = reply.trace or self.trace_id
                 return reply
         raise AssertionError("unreachable")
@@ -258,5 +258,5 @@ def _refusal(reply: Reply) -> InferenceError:
     try:
         message = json.loads(reply.document)["error"]
     except (ValueError, KeyError, TypeError):
-        message = f"The device answered with status {reply.status}."
+        message = f"the device answered with status {reply.status}"
     return InferenceError(str(message), status=reply.status)

@@ -128,6 +128,6 @@ def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Ag
         return msgspec.convert(values, AgentSettings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(
-            f"A setting of the agent is wrong: {error}",
+            f"a setting of the agent is wrong: {error}",
             next_step=f"correct it in {file.name}, or the {PREFIX}… variable of that name",
         ) from error

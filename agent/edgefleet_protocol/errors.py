@@ -21,14 +21,20 @@ class EdgefleetError(Exception):
         self.next_step = next_step or self.default_next_step
 
     def reason(self) -> str:
-        """Return the kind of error in words, with its code: what a user reads as the cause where nothing says more."""
+        """Return the kind of error in words, "" without any: what a user reads as the cause where nothing says more."""
         words = cause_of(type(self)).partition(". ")[0].rstrip(".")
-        return f"{words[:1].lower()}{words[1:]} ({self.code})" if words else self.code
+        return f"{words[:1].lower()}{words[1:]}"
 
 
 def cause_of(kind: type[EdgefleetError]) -> str:
     """Return the sentence in which a kind of error says what it is: the first line of its docstring, "" where it has none."""
     return (kind.__doc__ or "").strip().partition("\n")[0]
+
+
+def error_lines(what: str, *, why: str = "", next_step: str = "", code: str = "") -> list[str]:
+    """Return an error as people read it: what failed, why, what to do next and the code, a line each; what is empty has no line."""
+    words = (("error", what), ("why", why), ("next", next_step), ("code", code))
+    return [f"{name:>5}: {' '.join(text.split())}" for name, text in words if text]
 
 
 class BadIdError(EdgefleetError):

@@ -80,19 +80,19 @@ def load_golden(data: bytes) -> Golden:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(info.file_size for info in archive.infolist())
         if unpacked > MAX_GOLDEN_BYTES:
-            raise GoldenError(f"golden.npz unpacks to {unpacked} bytes; at most {MAX_GOLDEN_BYTES} are allowed.")
+            raise GoldenError(f"golden.npz unpacks to {unpacked} bytes; at most {MAX_GOLDEN_BYTES} are allowed")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             inputs = {k.removeprefix("in."): arrays[k] for k in arrays.files if k.startswith("in.")}
             outputs = {k.removeprefix("out."): arrays[k] for k in arrays.files if k.startswith("out.")}
     except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as e:
         raise GoldenError(
-            f"golden.npz cannot be read: {e}.", next_step="Write it with numpy.savez, without object arrays."
+            f"golden.npz cannot be read: {e}", next_step="write it with numpy.savez, without object arrays"
         ) from e
     lengths = {a.shape[0] if a.ndim else 0 for a in [*inputs.values(), *outputs.values()]}
     if not inputs or not outputs or len(lengths) != 1 or 0 in lengths:
         raise GoldenError(
-            "golden.npz must hold in.<name> and out.<name> arrays with the same, non-zero number of vectors.",
-            next_step="Convert the model again.",
+            "golden.npz must hold in.<name> and out.<name> arrays with the same, non-zero number of vectors",
+            next_step="convert the model again",
         )
     return Golden(inputs, outputs, lengths.pop())
 
@@ -126,8 +126,8 @@ def check_golden(
     """
     if set(golden.inputs) != {s.name for s in runtime.inputs}:
         raise GoldenError(
-            f"golden.npz is for the inputs {sorted(golden.inputs)}, the model takes {[s.name for s in runtime.inputs]}.",
-            next_step="Convert the model again; the bundle is not consistent.",
+            f"golden.npz is for the inputs {sorted(golden.inputs)}, the model takes {[s.name for s in runtime.inputs]}",
+            next_step="convert the model again; the bundle is not consistent",
         )
     failures: list[GoldenFailure] = []
     latencies: list[float] = []

@@ -45,20 +45,20 @@ def decode_image(data: bytes, mode: ColourMode) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageOps
     except ImportError as e:
         raise ImageSupportMissingError(
-            "This device cannot decode image files: Pillow is not installed.",
-            next_step="Install edgefleet-agent[image], or send the pixels as a numpy array (application/octet-stream).",
+            "this device cannot decode image files: Pillow is not installed",
+            next_step="install edgefleet-agent[image], or send the pixels as a numpy array (application/octet-stream)",
         ) from e
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "BMP", "GIF", "WEBP")) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise BadImageError(f"The image has {image.width} × {image.height} pixels; at most {MAX_PIXELS}.")
+                    raise BadImageError(f"the image has {image.width} × {image.height} pixels; at most {MAX_PIXELS}")
                 upright = ImageOps.exif_transpose(image)
                 pixels = np.asarray(upright.convert("L" if mode == "grayscale" else "RGB"), dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise BadImageError(
-            f"The body is not a readable image: {e}.", next_step="Send a JPEG, PNG, BMP, GIF or WebP file."
+            f"the body is not a readable image: {e}", next_step="send a JPEG, PNG, BMP, GIF or WebP file"
         ) from e
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
@@ -68,8 +68,8 @@ def to_colour(image: Array, mode: ColourMode) -> Array:
     pixels = image[:, :, None] if image.ndim == 2 else image
     if pixels.ndim != 3 or pixels.shape[2] not in {1, 3, 4}:
         raise BadImageError(
-            f"An image is [height, width] or [height, width, 1, 3 or 4 channels], got {list(image.shape)}.",
-            next_step="Send the pixels with the channels last.",
+            f"an image is [height, width] or [height, width, 1, 3 or 4 channels], got {list(image.shape)}",
+            next_step="send the pixels with the channels last",
         )
     if pixels.shape[2] == 4:
         pixels = pixels[:, :, :3]
@@ -100,8 +100,8 @@ def centre_crop(image: Array, width: int, height: int) -> Array:
     """Return the middle of the image. Raises BadImageError when it is smaller than that."""
     if image.shape[0] < height or image.shape[1] < width:
         raise BadImageError(
-            f"The image is {image.shape[1]} × {image.shape[0]}, smaller than the crop of {width} × {height}.",
-            next_step="Send a larger image, or resize before the crop.",
+            f"the image is {image.shape[1]} × {image.shape[0]}, smaller than the crop of {width} × {height}",
+            next_step="send a larger image, or resize before the crop",
         )
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
@@ -111,8 +111,8 @@ def pad(image: Array, width: int, height: int, value: float, *, centred: bool) -
     """Return the image on a canvas of that size filled with `value`. Raises BadImageError when it does not fit."""
     if image.shape[0] > height or image.shape[1] > width:
         raise BadImageError(
-            f"The image is {image.shape[1]} × {image.shape[0]}, larger than the canvas of {width} × {height}.",
-            next_step="Resize with keep_aspect before the pad.",
+            f"the image is {image.shape[1]} × {image.shape[0]}, larger than the canvas of {width} × {height}",
+            next_step="resize with keep_aspect before the pad",
         )
     canvas = np.full((height, width, image.shape[2]), value, dtype=image.dtype)
     top = (height - image.shape[0]) // 2 if centred else 0

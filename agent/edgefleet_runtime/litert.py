@@ -40,7 +40,7 @@ class LiteModel:
         except Exception as e:  # the interpreter raises ValueError, RuntimeError and SystemError (numpy 2 under 2.14)
             raise ModelLoadError(
                 f"{runtime_name} {version} cannot load the model: {first_line(e)}",
-                next_step="Convert the model again for a profile that names this runtime version.",
+                next_step="convert the model again for a profile that names this runtime version",
             ) from e
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         signature_inputs, signature_outputs = _signature_names(self._interpreter)
@@ -67,7 +67,7 @@ class LiteModel:
             self._shapes = {}  # what is allocated is unknown now: force a resize next time
             raise RunError(
                 f"{self.name} {self.version} failed to run the model: {first_line(e)}",
-                next_step="Test the bundle with its golden vectors.",
+                next_step="test the bundle with its golden vectors",
             ) from e
 
     def _resize(self, inputs: Mapping[str, Array]) -> None:
@@ -98,8 +98,8 @@ def check_root(model: bytes | memoryview, runtime_name: str, version: str) -> No
             good = 0 <= vtable <= size - 4
     if not good:
         raise ModelLoadError(
-            f"{runtime_name} {version} cannot load the model: it is not a TFLite file, or is cut off.",
-            next_step="Check the model file; a .tflite file has TFL3 at its fifth byte.",
+            f"{runtime_name} {version} cannot load the model: it is not a TFLite file, or is cut off",
+            next_step="check the model file; a .tflite file has TFL3 at its fifth byte",
         )
 
 
@@ -146,8 +146,8 @@ def named(
         order = list(range(len(found)))
     if len(declared) != len(found) or not all(map(_describes, declared, (found[position] for position in order))):
         raise ModelLoadError(
-            f"The manifest's {kind} do not describe the model file: it declares {_list(declared)}, the file has {_list(found)}.",
-            next_step="Convert the model again; the bundle is not consistent.",
+            f"the manifest's {kind} do not describe the model file: it declares {_list(declared)}, the file has {_list(found)}",
+            next_step="convert the model again; the bundle is not consistent",
         )
     specs = [
         msgspec.structs.replace(found[position], name=wanted.name, layout=wanted.layout)

@@ -53,7 +53,7 @@ class OrtModel:
         except Exception as e:
             raise ModelLoadError(
                 f"onnxruntime {version} cannot load the model: {first_line(e)}",
-                next_step="Convert the model again for a profile that names this onnxruntime version.",
+                next_step="convert the model again for a profile that names this onnxruntime version",
             ) from e
         self._session = session
         self.name = "ort"
@@ -79,8 +79,8 @@ def _spec(node: Any) -> TensorSpec:
     dtype = _DTYPES.get(node.type)
     if dtype is None:
         raise ModelLoadError(
-            f"Tensor {node.name} has the type {node.type}, which edgefleet does not serve.",
-            next_step="Export the model with plain tensor outputs (scikit-learn: the option zipmap=False).",
+            f"tensor {node.name} has the type {node.type}, which edgefleet does not serve",
+            next_step="export the model with plain tensor outputs (scikit-learn: the option zipmap=False)",
         )
     shape = [d if isinstance(d, int) and d >= 0 else str(d or "?") for d in node.shape]
     return TensorSpec(name=node.name, dtype=dtype, shape=shape)
@@ -89,7 +89,5 @@ def _spec(node: Any) -> TensorSpec:
 def _run_error(error: Exception) -> RunError | InputError:
     text = first_line(error)
     if "INVALID_ARGUMENT" in text and "Got invalid dimensions" in text:
-        return InputError(f"onnxruntime refused the inputs: {text}", next_step="Send the values in the declared shape.")
-    return RunError(
-        f"onnxruntime failed to run the model: {text}", next_step="Test the bundle with its golden vectors."
-    )
+        return InputError(f"onnxruntime refused the inputs: {text}", next_step="send the values in the declared shape")
+    return RunError(f"onnxruntime failed to run the model: {text}", next_step="test the bundle with its golden vectors")

@@ -137,14 +137,14 @@ def load(
     adapter = _ADAPTERS.get(runtime_name)
     if adapter is None:
         raise RuntimeMissingError(
-            f"There is no runtime called {runtime_name!r}; edgefleet knows {', '.join(_ADAPTERS)}.",
-            next_step="Correct the runtime in the hardware profile.",
+            f"there is no runtime called {runtime_name!r}; edgefleet knows {', '.join(_ADAPTERS)}",
+            next_step="correct the runtime in the hardware profile",
         )
     version = _installed_version(adapter)
     if version is None:
         raise RuntimeMissingError(
-            f"The runtime {runtime_name} ({adapter.package}) is not installed in this Python.",
-            next_step=f"Install {adapter.install}.",
+            f"the runtime {runtime_name} ({adapter.package}) is not installed in this Python",
+            next_step=f"install {adapter.install}",
         )
     if runtime_name == "ort":
         from edgefleet_runtime.ort import OrtModel
@@ -168,8 +168,8 @@ def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, Array]) -> No
             [f"missing {', '.join(missing)}"] * bool(missing) + [f"unknown {', '.join(extra)}"] * bool(extra)
         )
         raise InputError(
-            f"The model takes the inputs {', '.join(s.name for s in specs)}; {problem}.",
-            next_step="Send each input once under its own name.",
+            f"the model takes the inputs {', '.join(s.name for s in specs)}; {problem}",
+            next_step="send each input once under its own name",
         )
     for spec in specs:
         check_array(spec, inputs[spec.name])
@@ -179,13 +179,13 @@ def check_array(spec: TensorSpec, array: Array) -> None:
     """Raise InputError unless the array has the dtype and a shape of `spec`."""
     if not dtype_fits(spec.dtype, array.dtype):
         raise InputError(
-            f"Input {spec.name} must be {spec.dtype}, got {array.dtype}.",
-            next_step=f"Convert the values to {spec.dtype}; edgefleet does not cast them silently.",
+            f"input {spec.name} must be {spec.dtype}, got {array.dtype}",
+            next_step=f"convert the values to {spec.dtype}; edgefleet does not cast them silently",
         )
     if not shape_fits(spec.shape, array.shape):
         raise InputError(
-            f"Input {spec.name} must have the shape {format_shape(spec.shape)}, got {format_shape(array.shape)}.",
-            next_step="Send the values in the declared shape; a name in it stands for any length.",
+            f"input {spec.name} must have the shape {format_shape(spec.shape)}, got {format_shape(array.shape)}",
+            next_step="send the values in the declared shape; a name in it stands for any length",
         )
 
 

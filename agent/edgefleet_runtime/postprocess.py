@@ -244,7 +244,7 @@ def parse_labels(data: bytes) -> tuple[str, ...]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as e:
-        raise PostprocessError(f"labels.txt is not UTF-8: {e}.", next_step="Save it as UTF-8.") from e
+        raise PostprocessError(f"labels.txt is not UTF-8: {e}", next_step="save it as UTF-8") from e
     return tuple(line.strip() for line in text.rstrip("\r\n").split("\n")) if text.strip() else ()
 
 
@@ -254,19 +254,19 @@ def parse_postprocess(data: bytes) -> Postprocess:
         declared = msgspec.json.decode(data, type=Postprocess)
     except msgspec.MsgspecError as e:
         raise PostprocessError(
-            f"postprocess.json is not valid: {e}.", next_step="Correct it and publish a new version."
+            f"postprocess.json is not valid: {e}", next_step="correct it and publish a new version"
         ) from e
     names = [r.name for r in declared.outputs]
     if not names or len(set(names)) != len(names):
-        raise PostprocessError("postprocess.json must name at least one output, and each at most once.")
+        raise PostprocessError("postprocess.json must name at least one output, and each at most once")
     for recipe in declared.outputs:
         answers = [s for s in recipe.steps if isinstance(s, Answer)]
         if len(answers) != 1 or recipe.steps[-1] is not answers[0]:
             raise PostprocessError(
-                f"Output {recipe.name}: the last step, and only that, must be top_k, argmax, threshold, boxes or identity."
+                f"output {recipe.name}: the last step, and only that, must be top_k, argmax, threshold, boxes or identity"
             )
         if isinstance(answers[0], TopK) and answers[0].k < 1:
-            raise PostprocessError(f"Output {recipe.name}: k must be at least 1.")
+            raise PostprocessError(f"output {recipe.name}: k must be at least 1")
         if isinstance(answers[0], Boxes):
             _check_boxes(recipe.name, answers[0])
     return declared
@@ -285,33 +285,32 @@ def build_postprocessor(
         spec = by_name.get(recipe.name)
         if spec is None:
             raise PostprocessError(
-                f"postprocess.json names the output {recipe.name}; the model has {', '.join(by_name)}.",
-                next_step="Correct the name and publish a new version.",
+                f"postprocess.json names the output {recipe.name}; the model has {', '.join(by_name)}",
+                next_step="correct the name and publish a new version",
             )
         answer = recipe.steps[-1]
         named = (answer.scores, answer.classes) if isinstance(answer, Boxes) else ()
         unknown = [n for n in named if n is not None and n not in by_name]
         if unknown:
             raise PostprocessError(
-                f"The boxes of {recipe.name} name the outputs {', '.join(unknown)}; "
-                f"the model has {', '.join(by_name)}.",
-                next_step="Correct the names and publish a new version.",
+                f"the boxes of {recipe.name} name the outputs {', '.join(unknown)}; the model has {', '.join(by_name)}",
+                next_step="correct the names and publish a new version",
             )
         last = spec.shape[-1] if spec.shape else 1
         labelled = recipe.labels and labels and isinstance(recipe.steps[-1], TopK | ArgMax)
         if labelled and isinstance(last, int) and last != len(labels):
             raise PostprocessError(
-                f"labels.txt has {len(labels)} labels, the output {recipe.name} has {last} classes.",
-                next_step="Give one label a class, in the order of the classes.",
+                f"labels.txt has {len(labels)} labels, the output {recipe.name} has {last} classes",
+                next_step="give one label a class, in the order of the classes",
             )
     return Postprocessor(chosen, labels, by_name)
 
 
 def _check_boxes(name: str, step: Boxes) -> None:
     if step.classes is not None and step.scores is None:
-        raise PostprocessError(f"Output {name}: boxes with classes need the output with their scores, too.")
+        raise PostprocessError(f"output {name}: boxes with classes need the output with their scores, too")
     if not (step.width > 0 and step.height > 0 and 0 <= step.iou <= 1 and step.max >= 1):
-        raise PostprocessError(f"Output {name}: boxes need width and height above 0, iou from 0 to 1, max from 1 on.")
+        raise PostprocessError(f"output {name}: boxes need width and height above 0, iou from 0 to 1, max from 1 on")
 
 
 def _default(labels: tuple[str, ...], specs: Sequence[TensorSpec]) -> Postprocess:
@@ -373,8 +372,8 @@ def _objects(step: Boxes, values: Array, named: Mapping[str, Array], labels: tup
             )
     except (ValueError, IndexError) as e:
         raise RunError(
-            f"The outputs do not hold boxes as postprocess.json says: {e}.",
-            next_step="Compare the shapes of the outputs with the boxes step, and publish a new version.",
+            f"the outputs do not hold boxes as postprocess.json says: {e}",
+            next_step="compare the shapes of the outputs with the boxes step, and publish a new version",
         ) from e
     return found
 

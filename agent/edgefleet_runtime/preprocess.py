@@ -147,11 +147,11 @@ def parse_preprocess(data: bytes) -> Preprocess:
         declared = msgspec.json.decode(data, type=Preprocess)
     except msgspec.MsgspecError as e:
         raise PreprocessError(
-            f"preprocess.json is not valid: {e}.", next_step="Correct it and publish a new version."
+            f"preprocess.json is not valid: {e}", next_step="correct it and publish a new version"
         ) from e
     names = [recipe.name for recipe in declared.inputs]
     if not names or len(set(names)) != len(names):
-        raise PreprocessError("preprocess.json must describe each input once, and at least one.")
+        raise PreprocessError("preprocess.json must describe each input once, and at least one")
     for recipe in declared.inputs:
         _check_recipe(recipe)
     return declared
@@ -162,8 +162,8 @@ def check_against(declared: Preprocess, specs: Sequence[TensorSpec]) -> None:
     wanted, given = {s.name for s in specs}, {r.name for r in declared.inputs}
     if wanted != given:
         raise PreprocessError(
-            f"preprocess.json describes the inputs {sorted(given)}, the model takes {sorted(wanted)}.",
-            next_step="Describe every input of the model once.",
+            f"preprocess.json describes the inputs {sorted(given)}, the model takes {sorted(wanted)}",
+            next_step="describe every input of the model once",
         )
 
 
@@ -180,8 +180,8 @@ def from_image(declared: Preprocess, data: bytes | Array, specs: Sequence[Tensor
     recipe = declared.inputs[0]
     if len(declared.inputs) != 1 or not isinstance(recipe, ImageInput):
         raise BadPayloadError(
-            f"This model does not take an image; it takes {describe(declared, specs)}.",
-            next_step="Send that instead, or publish the model with a preprocess.json for images.",
+            f"this model does not take an image; it takes {describe(declared, specs)}",
+            next_step="send that instead, or publish the model with a preprocess.json for images",
         )
     return {recipe.name: _made(recipe, data, specs)}
 
@@ -194,8 +194,8 @@ def from_array(declared: Preprocess, array: Array, specs: Sequence[TensorSpec]) 
     recipe = declared.inputs[0]
     if len(declared.inputs) != 1:
         raise BadPayloadError(
-            f"This model takes {len(declared.inputs)} inputs: {describe(declared, specs)}.",
-            next_step="Send JSON with an array for each input.",
+            f"this model takes {len(declared.inputs)} inputs: {describe(declared, specs)}",
+            next_step="send JSON with an array for each input",
         )
     if isinstance(recipe, ImageInput):
         return from_image(declared, array, specs)
@@ -203,7 +203,7 @@ def from_array(declared: Preprocess, array: Array, specs: Sequence[TensorSpec]) 
         rows = array if array.ndim == 2 else array.reshape(1, -1)
         if rows.shape[1] != len(recipe.columns):
             raise BadPayloadError(
-                f"A row has the {len(recipe.columns)} columns {', '.join(recipe.columns)}; got {rows.shape[1]}."
+                f"a row has the {len(recipe.columns)} columns {', '.join(recipe.columns)}; got {rows.shape[1]}"
             )
         array = rows.astype(np.float32)
     return {recipe.name: _made(recipe, array, specs)}
@@ -213,8 +213,8 @@ def from_arrays(declared: Preprocess, arrays: Mapping[str, Array], specs: Sequen
     """Return the inputs made from one array per input. Raises BadPayloadError, PreprocessError."""
     if set(arrays) != {r.name for r in declared.inputs}:
         raise BadPayloadError(
-            f"This model takes {describe(declared, specs)}; got values for {', '.join(sorted(arrays)) or 'nothing'}.",
-            next_step="Send an array for each input, under its name.",
+            f"this model takes {describe(declared, specs)}; got values for {', '.join(sorted(arrays)) or 'nothing'}",
+            next_step="send an array for each input, under its name",
         )
     return {
         recipe.name: from_array(Preprocess(inputs=[recipe]), arrays[recipe.name], specs)[recipe.name]
@@ -227,18 +227,18 @@ def from_rows(
 ) -> dict[str, Array]:
     """Return the inputs made from table rows (column -> text or number). Raises BadPayloadError, PreprocessError.
 
-    places: where each row stands, as errors name it; `Row 1` … else.
+    places: where each row stands, as errors name it; `row 1` … else.
     """
     if not rows:
-        raise BadPayloadError("There is no row to predict on.", next_step="Send at least one row.")
+        raise BadPayloadError("there is no row to predict on", next_step="send at least one row")
     inputs = {}
     for recipe in declared.inputs:
         if not isinstance(recipe, ColumnsInput):
             raise BadPayloadError(
-                f"This model does not take table rows; it takes {describe(declared, specs)}.",
-                next_step="Send that instead, or publish the model with a preprocess.json for columns.",
+                f"this model does not take table rows; it takes {describe(declared, specs)}",
+                next_step="send that instead, or publish the model with a preprocess.json for columns",
             )
-        named = places or [f"Row {i + 1}" for i in range(len(rows))]
+        named = places or [f"row {i + 1}" for i in range(len(rows))]
         table = np.array(
             [
                 [_cell(recipe, row, column, place) for column in recipe.columns]
@@ -258,11 +258,11 @@ def from_samples(declared: Preprocess, raw: Mapping[str, Array], specs: Sequence
     inputs = {}
     for recipe in declared.inputs:
         if recipe.name not in raw:
-            raise BadPayloadError(f"There are no raw samples for the input {recipe.name}.")
+            raise BadPayloadError(f"there are no raw samples for the input {recipe.name}")
         only = Preprocess(inputs=[recipe])
         made = [from_array(only, sample, specs)[recipe.name] for sample in raw[recipe.name]]
         if not made:
-            raise BadPayloadError(f"There are no samples for the input {recipe.name}.")
+            raise BadPayloadError(f"there are no samples for the input {recipe.name}")
         spec = next(s for s in specs if s.name == recipe.name)
         inputs[recipe.name] = np.concatenate(made) if is_batched(spec) else np.stack(made)
     return inputs
@@ -290,7 +290,7 @@ def probe(declared: Preprocess, specs: Sequence[TensorSpec]) -> None:
         except BadPayloadError as e:
             raise PreprocessError(
                 f"preprocess.json does not give what the model takes. {e.message}",
-                next_step="Correct its steps (size, layout, cast) and publish a new version.",
+                next_step="correct its steps (size, layout, cast) and publish a new version",
             ) from e
 
 
@@ -327,18 +327,18 @@ def to_model(array: Array, spec: TensorSpec) -> Array:
 
 def _check_recipe(recipe: InputRecipe) -> None:
     if isinstance(recipe, ImageInput) and not (recipe.steps and isinstance(recipe.steps[0], Decode)):
-        raise PreprocessError(f"Input {recipe.name} comes from an image, so its first step must be decode.")
+        raise PreprocessError(f"input {recipe.name} comes from an image, so its first step must be decode")
     if isinstance(recipe, ColumnsInput):
         unknown = sorted(set(recipe.categories) - set(recipe.columns))
         if not recipe.columns or len(set(recipe.columns)) != len(recipe.columns) or unknown:
             raise PreprocessError(
-                f"Input {recipe.name} must name each column once; categories for unknown columns: {unknown or 'none'}."
+                f"input {recipe.name} must name each column once; categories for unknown columns: {unknown or 'none'}"
             )
     for step in recipe.steps:
         if isinstance(step, Resize | CentreCrop | Pad) and not (1 <= step.width <= 16384 and 1 <= step.height <= 16384):
-            raise PreprocessError(f"Input {recipe.name}: width and height are 1 to 16384, got {step}.")
+            raise PreprocessError(f"input {recipe.name}: width and height are 1 to 16384, got {step}")
         if isinstance(step, Normalise) and np.any(np.asarray(step.std) == 0):
-            raise PreprocessError(f"Input {recipe.name}: std must not be 0.")
+            raise PreprocessError(f"input {recipe.name}: std must not be 0")
 
 
 def _run_steps(steps: Sequence[Step], data: bytes | Array) -> Array:
@@ -354,8 +354,8 @@ def _run_steps(steps: Sequence[Step], data: bytes | Array) -> Array:
             value = _apply(step, value)
         except (ValueError, IndexError, TypeError) as e:
             raise PreprocessError(
-                f"Step {step} of preprocess.json cannot be applied to values of shape {list(value.shape)}: {e}.",
-                next_step="Correct the step and publish a new version.",
+                f"step {step} of preprocess.json cannot be applied to values of shape {list(value.shape)}: {e}",
+                next_step="correct the step and publish a new version",
             ) from e
     return value
 
@@ -397,32 +397,32 @@ def _made(recipe: InputRecipe, data: bytes | Array, specs: Sequence[TensorSpec])
     value = _run_steps(recipe.steps, data)
     spec = next((s for s in specs if s.name == recipe.name), None)
     if spec is None:
-        raise PreprocessError(f"preprocess.json describes the input {recipe.name}, which the model does not have.")
+        raise PreprocessError(f"preprocess.json describes the input {recipe.name}, which the model does not have")
     try:
         return to_model(value, spec)
     except InputError as e:
         raise BadPayloadError(
-            f"After preprocessing, the values do not fit the model. {e.message}", next_step=e.next_step
+            f"after preprocessing, the values do not fit the model. {e.message}", next_step=e.next_step
         ) from e
 
 
 def _cell(recipe: ColumnsInput, row: Mapping[str, Any], column: str, place: str) -> float:
     if column not in row:
         raise BadPayloadError(
-            f"{place} lacks the column {column}; it has {', '.join(map(str, row))}; expected {', '.join(recipe.columns)}.",
-            next_step="Send every column; CSV needs a first line with the column names.",
+            f"{place} lacks the column {column}; it has {', '.join(map(str, row))}; expected {', '.join(recipe.columns)}",
+            next_step="send every column; CSV needs a first line with the column names",
         )
     cell = row[column]
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         if recipe.missing is None:
-            raise BadPayloadError(f"{place}: the column {column} is empty, and the model has no value for that.")
+            raise BadPayloadError(f"{place}: the column {column} is empty, and the model has no value for that")
         return recipe.missing
     words = recipe.categories.get(column)
     if words is not None:
         if str(cell) not in words:
-            raise BadPayloadError(f"{place}: {column} must be one of {', '.join(words)}; got {str(cell)[:40]!r}.")
+            raise BadPayloadError(f"{place}: {column} must be one of {', '.join(words)}; got {str(cell)[:40]!r}")
         return float(words.index(str(cell)))
     try:
         return float(cell)
     except (TypeError, ValueError) as e:
-        raise BadPayloadError(f"{place}: {column} must be a number, got {str(cell)[:40]!r}.") from e
+        raise BadPayloadError(f"{place}: {column} must be a number, got {str(cell)[:40]!r}") from e

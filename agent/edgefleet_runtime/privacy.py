@@ -106,14 +106,14 @@ def parse_privacy(data: bytes) -> Privacy:
     try:
         policy = msgspec.json.decode(data, type=Privacy)
     except msgspec.MsgspecError as error:
-        raise PrivacyError(f"privacy.json is not valid: {error}.", next_step="Correct it and publish again.") from error
+        raise PrivacyError(f"privacy.json is not valid: {error}", next_step="correct it and publish again") from error
     for name, rules in policy.fields.items():
         for rule in rules:
             _check(name, rule)
         if not rules:
-            raise PrivacyError(f"privacy.json gives no rule for {name!r}.", next_step='Say {"do": "drop"} to drop it.')
+            raise PrivacyError(f"privacy.json gives no rule for {name!r}", next_step='say {"do": "drop"} to drop it')
     if not 0.0 <= policy.low_confidence <= 1.0:
-        raise PrivacyError("privacy.json: low_confidence must be between 0 and 1.", next_step="Correct it.")
+        raise PrivacyError("privacy.json: low_confidence must be between 0 and 1", next_step="correct it")
     return policy
 
 
@@ -124,8 +124,8 @@ def check_against(policy: Privacy, declared: Preprocess, inputs: Sequence[Tensor
     unknown = sorted(set(policy.fields) - known)
     if unknown:
         raise PrivacyError(
-            f"privacy.json speaks of {', '.join(unknown)}, which the model does not take.",
-            next_step=f"Use the names of its inputs and columns: {', '.join(sorted(known))}.",
+            f"privacy.json speaks of {', '.join(unknown)}, which the model does not take",
+            next_step=f"use the names of its inputs and columns: {', '.join(sorted(known))}",
         )
 
 
@@ -178,7 +178,7 @@ def _check(name: str, rule: Rule) -> None:
             wrong = "crop needs 0 <= left < right <= 1 and 0 <= top < bottom <= 1"
         case _:
             return
-    raise PrivacyError(f"privacy.json, field {name!r}: {wrong}.", next_step="Correct it and publish again.")
+    raise PrivacyError(f"privacy.json, field {name!r}: {wrong}", next_step="correct it and publish again")
 
 
 def _through(rules: list[Rule] | None, name: str, array: Array, spec: TensorSpec, salt: bytes) -> Any:

@@ -38,7 +38,7 @@ class MicroModel:
         except Exception as e:  # the wheel raises RuntimeError, its schema reader struct.error and more
             raise ModelLoadError(
                 f"tflm {version} cannot load the model: {first_line(e)}",
-                next_step="Use operators and types that TFLite Micro has; `edgectl profile show` lists the operators.",
+                next_step="use operators and types that TFLite Micro has; `edgectl profile show` lists the operators",
             ) from e
         self.inputs, self._inputs = named(inputs, names[0], spec.inputs if spec else None, "inputs")
         self.outputs, self._outputs = named(outputs, names[1], spec.outputs if spec else None, "outputs")
@@ -59,7 +59,7 @@ class MicroModel:
         except Exception as e:  # the wheel raises RuntimeError and ValueError alike
             raise RunError(
                 f"tflm {self.version} failed to run the model: {first_line(e)}",
-                next_step="Test the bundle with its golden vectors.",
+                next_step="test the bundle with its golden vectors",
             ) from e
 
 
@@ -120,8 +120,8 @@ def _edges(
 def _detail(tensor: Any, index: int) -> dict[str, Any]:
     if tensor.type not in _DTYPES:
         raise ModelLoadError(
-            f"TFLite Micro is not served with tensors of type {tensor.type} at the edge of the model.",
-            next_step="Export the model with int8 or float32 inputs and outputs.",
+            f"TFLite Micro is not served with tensors of type {tensor.type} at the edge of the model",
+            next_step="export the model with int8 or float32 inputs and outputs",
         )
     shape = [int(size) for size in (tensor.shape if tensor.shape is not None else [])]
     quantization = tensor.quantization

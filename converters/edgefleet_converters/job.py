@@ -32,7 +32,8 @@ def main() -> int:
         _run(document, lines)
         return 0
     except EdgefleetError as error:
-        _tell(lines, {"type": "error", "code": error.code, "message": error.message, "next": error.next_step})
+        told = {"code": error.code, "message": error.message, "why": error.reason(), "next": error.next_step}
+        _tell(lines, {"type": "error", **told})
         return 2
     except Exception as error:  # noqa: BLE001 - the outermost frame: the parent must get a last line whatever happens
         import traceback

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line, write errors as three lines, return the exit code."""
+    """Run one command line, write errors as four lines, return the exit code."""
     from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, exit_code_of
     from edgefleet_cli.render.output import write_error
     from edgefleet_protocol.errors import EdgefleetError
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
-    except Exception as error:  # noqa: BLE001 - the outermost frame: a user gets three lines, and the trace on demand
+    except Exception as error:  # noqa: BLE001 - the outermost frame: a user gets four lines, and the trace on demand
         if debug:
             _trace()
         write_error(_as_bug(error))
@@ -65,7 +65,7 @@ def _as_bug(error: Exception) -> Exception:
     from edgefleet_cli.core.errors import CliError
 
     return CliError(
-        "edgectl failed in a way it does not know",
+        "edgectl failed unexpectedly",
         why=f"{type(error).__name__}: {error}",
         next_step="run the same command with --debug and report what it prints",
     )
@@ -79,7 +79,9 @@ def _invoke(arguments: list[str]) -> int:
     from edgefleet_cli.tree import build, front_page
 
     # to make all commands takes as long as everything else that the front page needs
-    command: Any = front_page() if arguments in ([], ["--help"], ["-h"]) else build(*_words(arguments))
+    is_completion = "_EDGECTL_COMPLETE" in os.environ  # a shell asks so, without arguments
+    shows_front_page = arguments in ([], ["--help"], ["-h"]) and not is_completion
+    command: Any = front_page() if shows_front_page else build(*_words(arguments))
     try:
         result = command.main(args=arguments, prog_name="edgectl", standalone_mode=False)
     except typer.Exit as stop:
@@ -105,10 +107,20 @@ def _as_usage_error(error: Any) -> Exception:
 
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "edgectl"
-    usage = ctx.get_usage() if ctx is not None else ""
-    return UsageError(
-        str(error.format_message()), why=usage or "the command line is not understood", next_step=f"run `{path} --help`"
-    )
+    whys = {
+        "NoSuchOption": f"`{path}` has no such option",
+        "NoSuchCommand": f"`{path}` has no such command",
+        "MissingParameter": f"`{path}` needs it",
+        "BadParameter": f"`{path}` does not take this value",
+    }
+    message = str(error.format_message()).strip().removesuffix(".")
+    if message.endswith(")") and " (Possible options: " in message:
+        message = message[:-1].replace(" (Possible options: ", "; did you mean ") + "?"
+    if message.startswith("No such command"):  # click has no class of its own for it
+        message, why = message.replace(". Did", "; did"), whys["NoSuchCommand"]
+    else:
+        why = whys.get(type(error).__name__, f"`{path}` is not used like this")
+    return UsageError(message[:1].lower() + message[1:], why=why, next_step=f"run `{path} --help`")
 
 
 def _trace() -> None:

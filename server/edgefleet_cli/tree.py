@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from edgefleet_cli.command_aliases import WORDS, AliasGroup, with_aliases
 from edgefleet_cli.core.fast_params import use_fast_params
 from edgefleet_cli.core.options import attach_global_options
 from edgefleet_cli.summaries import SUMMARIES
@@ -19,52 +20,67 @@ Start with `edgectl demo`, or `edgectl login URL` for a server that runs already
 
 _GROUPS: Final = {
     "server": "admin.server_commands",
-    "context": "admin.access.context_commands",
     "model": "release.model_commands",
     "release": "release.commands",
     "bundle": "release.bundle.commands",
+    "profile": "admin.profile_commands",
+    "tool": "admin.installation.tool_commands",
+    "import": "importing.commands",
     "rollout": "rollout.commands",
     "experiment": "rollout.experiment_commands",
     "device": "device.commands",
     "group": "fleet.group_commands",
-    "profile": "admin.profile_commands",
+    "fleet": "fleet.commands",
     "token": "admin.access.token_commands",
     "key": "admin.key_commands",
     "capture-key": "device.captures.commands",
-    "tool": "admin.installation.tool_commands",
     "webhook": "admin.webhook_commands",
     "alert-receiver": "admin.alert_receiver_commands",
-    "fleet": "fleet.commands",
     "audit": "fleet.audit_commands",
+    "context": "admin.access.context_commands",
     "config": "admin.access.config_commands",
-    "import": "importing.commands",
 }
 """Words with commands below them, each with the module below `edgefleet_cli` whose `app` it is."""
 
 _COMMANDS: Final = {
     "demo": "demo.commands:demo",
     "login": "admin.access.login_commands:login",
-    "whoami": "admin.access.login_commands:whoami",
-    "logout": "admin.access.login_commands:logout",
+    "dashboard": "admin.access.dashboard_commands:dashboard",
+    "doctor": "admin.installation.system_commands:doctor",
     "publish": "release.publish_commands:publish",
     "convert": "release.conversion.commands:convert",
     "deploy": "release.deployment.commands:deploy",
-    "sim": "rollout.simulation_commands:sim",
     "undo": "rollout.undo_commands:undo",
-    "dashboard": "admin.access.dashboard_commands:dashboard",
+    "sim": "rollout.simulation_commands:sim",
     "events": "fleet.commands:events",
     "top": "fleet.top_commands:top",
     "search": "fleet.search_commands:search",
+    "get": "declarative.commands:get",
     "apply": "declarative.commands:apply",
     "diff": "declarative.commands:diff",
-    "get": "declarative.commands:get",
-    "export": "declarative.commands:export",
     "delete": "declarative.commands:delete",
-    "doctor": "admin.installation.system_commands:doctor",
-    "version": "admin.installation.system_commands:version",
+    "export": "declarative.commands:export",
+    "whoami": "admin.access.login_commands:whoami",
+    "logout": "admin.access.login_commands:logout",
     "completion": "admin.installation.system_commands:completion",
+    "version": "admin.installation.system_commands:version",
+    "options": "admin.installation.system_commands:options",
 }
 """Commands of one word, each with its module below `edgefleet_cli` and its function."""
+
+_PANELS: Final = {
+    "Start": ("demo", "login", "server", "dashboard", "doctor"),
+    "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import"),
+    "Rollouts": ("deploy", "rollout", "undo", "experiment", "sim"),
+    "Fleet": ("device", "group", "fleet", "events", "top", "search", "get", "apply", "diff", "delete", "export"),
+    "Admin": (
+        *("token", "key", "capture-key", "webhook", "alert-receiver", "audit", "context", "config", "whoami", "logout"),
+        *("completion", "version", "options"),
+    ),
+}
+"""The groups of `edgectl --help`."""
+
+_PANEL_OF: Final = {name: panel for panel, names in _PANELS.items() for name in names}
 
 
 @cache
@@ -75,29 +91,36 @@ def build(word: str | None = None, below: str | None = None) -> Any:
     first gets those alone. A word that there is none of makes all that its place has, so that a refusal can name what there is.
     """
     app = _empty_app()
-    is_known = word in _GROUPS or word in _COMMANDS
+    is_known = word in _GROUPS or word in _COMMANDS or word in WORDS
     for name, module in _GROUPS.items():
         if name == word or not is_known:
-            group = _narrowed(import_module(f"edgefleet_cli.{module}").app, below)
-            app.add_typer(group, name=name, short_help=SUMMARIES[name])
-    for name, place in _COMMANDS.items():
+            group = _narrowed(with_aliases(import_module(f"edgefleet_cli.{module}").app, name), below)
+            app.add_typer(group, name=name, cls=AliasGroup, short_help=SUMMARIES[name], rich_help_panel=_PANEL_OF[name])
+    for name, place in (_COMMANDS | WORDS).items():
         if name == word or not is_known:
             module, _, function = place.partition(":")
-            app.command(name, short_help=SUMMARIES[name])(getattr(import_module(f"edgefleet_cli.{module}"), function))
+            is_alias = name in WORDS
+            app.command(
+                name,
+                hidden=is_alias,
+                short_help=None if is_alias else SUMMARIES[name],
+                rich_help_panel=_PANEL_OF.get(name),
+            )(getattr(import_module(f"edgefleet_cli.{module}"), function))
     return _finished(app)
 
 
 def front_page() -> Any:
     """Return the click command that `edgectl --help` asks: every name with its summary, and nothing behind it."""
     app = _empty_app()
-    for name in (*_COMMANDS, *_GROUPS):
-        app.command(name, short_help=SUMMARIES[name])(_nothing)
+    for name in (name for names in _PANELS.values() for name in names):
+        app.command(name, short_help=SUMMARIES[name], rich_help_panel=_PANEL_OF[name])(_nothing)
     return _finished(app)
 
 
 def _empty_app() -> typer.Typer:
     app = typer.Typer(
         name="edgectl",
+        cls=AliasGroup,
         help=_HELP,
         no_args_is_help=True,
         rich_markup_mode="markdown",

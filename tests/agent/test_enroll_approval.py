@@ -91,7 +91,7 @@ def test_nobody_s_word_ends_it_too(tmp_path: Path) -> None:
     house = House(f"sqlite:///{tmp_path / 's.db'}", tmp_path / "data", SystemClock(), enrol_pending_s=1)
     listener = Listener(house)
     try:
-        with pytest.raises(errors.EnrollRefusedError, match="Nobody approved"):
+        with pytest.raises(errors.EnrollRefusedError, match="nobody approved"):
             enroll(listener.token(approval=True), tmp_path / "device")
     finally:
         listener.close()

@@ -34,15 +34,21 @@ class Ran:
         return json.loads(self.out)
 
     def told(self) -> tuple[str, str, str]:
-        """The error's what, why and next; fails unless stderr ends in exactly those three lines."""
+        """The error's what, why and next; fails unless stderr ends in exactly those lines and the code."""
         lines = [line for line in self.err.splitlines() if line]
         at = next((i for i, line in enumerate(lines) if line.startswith("error: ")), None)
         assert at is not None, self.err
         told = lines[at:]
-        assert len(told) == 3, self.err
+        assert len(told) == 4, self.err
         assert told[1].startswith("  why: "), self.err
-        assert told[2].lstrip().startswith("next: "), self.err
+        assert told[2].startswith(" next: "), self.err
+        assert told[3].startswith(" code: "), self.err
         return told[0].removeprefix("error: "), told[1].removeprefix("  why: "), told[2].lstrip().removeprefix("next: ")
+
+    @property
+    def error_code(self) -> str:
+        """The error's code, on a line of its own."""
+        return self.err.rstrip().rpartition("\n code: ")[2]
 
 
 Edgectl = Callable[..., Ran]

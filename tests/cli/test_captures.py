@@ -75,7 +75,7 @@ def test_a_record_that_was_relabelled_does_not_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "A", "x" * 40])
 def test_a_server_cannot_choose_where_files_go(tmp_path: Path, name: str) -> None:
     private, public = new_key()
-    with pytest.raises(UsageError, match="is no record's id"):
+    with pytest.raises(UsageError, match="is not the id of a record"):
         save(Reply({**record(public), "id": name}, SealedCapture), tmp_path / "out", private)
     assert not (tmp_path / "out").exists()
 

@@ -64,6 +64,10 @@ ASKED: tuple[tuple[str, list[str]], ...] = (
     ("bundle show a", ["ab" * 32]),
     ("key show m", ["m.digits"]),
     ("experiment show r", ["r-1"]),
+    ("device describe cam-1", ["cam-1"]),
+    ("device des", ["describe"]),
+    ("rollout rollb", ["rollback"]),
+    ("deploy digits@1.0.0 --selector gr", ["group=hall"]),
 )
 
 

@@ -122,17 +122,18 @@ ELSEWHERE = {
 """Commands that read something else than a server's lists and objects, and where they are tested."""
 
 ACTS = {
-    "alert-receiver create", "alert-receiver delete", "apply", "capture-key new", "capture-key open", "capture-key remove",
+    "alert-receiver create", "alert-receiver delete", "apply", "capture-key create", "capture-key open", "capture-key remove",
     "capture-key set",
     "device approve", "device ask", "device reject", "device revoke-claim", "import write-back", "server down", "server up",
     "completion", "context add", "context remove", "context use", "convert", "dashboard", "delete", "demo", "deploy",
-    "device capture", "device decommission", "device diag", "device enroll", "device label", "device measure", "device pin",
-    "device rename", "device restart", "device set-profile", "device unpin", "group change", "group create", "group delete",
-    "login", "logout", "model alias remove",
+    "device capture", "device diag", "device enroll", "device label", "device measure", "device pin",
+    "device rename", "device restart", "device revoke", "device set-profile", "device unpin", "group change", "group create", "group delete",
+    "login", "logout", "model alias remove", "options",
     "model alias set", "model pull", "publish",
     "release cancel", "release delete", "release withdraw", "server agent-packages add",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
-    "rollout resume", "rollout retry", "rollout skip", "server init", "server start", "sim", "token create", "token revoke",
+    "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
+    "token create", "token revoke",
     "tool install", "tool remove",
     "undo", "webhook create", "webhook delete", "webhook redeliver", "webhook rotate", "webhook test",
 }  # fmt: skip

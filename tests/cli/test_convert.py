@@ -39,7 +39,7 @@ def test_the_table_shows_each_candidate_with_figures_of_this_host(edgectl: Edgec
     assert ran.code == 0, ran.err
     source = next(line for line in ran.out.splitlines() if line.lstrip().startswith("source"))
     small = next(line for line in ran.out.splitlines() if line.lstrip().startswith("int8-static"))
-    assert re.search(r"606 kB +0\.9950 +- +\d+\.\d\d/\d+\.\d+ +[\d.]+ MB +\d", source), source
+    assert re.search(r"59\d\.\d KiB +0\.9950 +- +\d+\.\d\d/\d+\.\d+ +[\d.]+ MiB +\d", source), source
     assert small.rstrip().endswith("passed *")
     assert ran.err.splitlines()[-1] == f"report: {tmp_path / 'report.html'}"
 
@@ -121,7 +121,8 @@ def test_bytes_that_are_no_model_are_told_as_such(edgectl: Edgectl, tmp_path: Pa
     (tmp_path / "m.onnx").write_bytes(b"\x00\x01\x02 not a model")
     ran = edgectl("convert", tmp_path / "m.onnx", "--name", "x", "--version", "1", *_PROFILE, "--out", tmp_path / "out")
     assert ran.code == 1
-    assert ran.told()[1].startswith("convert.")
+    assert ran.error_code.startswith("convert.")
+    assert " " in ran.told()[1]
 
 
 def test_an_unknown_profile_exits_5_and_names_close_ones(edgectl: Edgectl, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_pruning_by_an_empty_file_is_refused(edgectl: Edgectl, fleet: Fleet, tmp
 
 def test_what_cannot_be_changed_is_replaced_only_when_asked(edgectl: Edgectl, fleet: Fleet, tmp_path: Path) -> None:
     secrets = tmp_path / "s"
-    assert edgectl("apply", "-f", written(tmp_path, HOOK)).code == 2, "its secret has no place"
+    assert edgectl("apply", "-f", written(tmp_path, HOOK)).code == 2, "there is no place for its secret"
     assert fleet.parts.webhooks.webhooks() == []
     edgectl("apply", "-f", written(tmp_path, HOOK), "--secrets", secrets)
     before = (secrets / "ops.secret").read_text()

@@ -119,3 +119,9 @@ def test_a_person_is_asked_before_an_older_release_goes_out(fleet: Stub) -> None
     terminal.type("n\n")
     assert terminal.end() != 0
     assert [body["dry_run"] for body in fleet.bodies(ASK)] == [True], "nothing was deployed"
+
+
+def test_a_device_that_has_not_reported_is_said_so_and_keeps_its_state_for_programs() -> None:
+    waits = DeviceOutcome("d-1", "p")
+    assert (waits.shown, waits.as_json()["state"]) == ("no report yet", "unheard")
+    assert DeviceOutcome("d-1", "p", "committed").shown == "committed"

@@ -59,14 +59,14 @@ def test_who_waits_is_listed_in_every_form(edgectl: Edgectl, fleet: Stub) -> Non
     fleet.says(f"GET {PENDING}", page([]))
     empty = edgectl("device", "pending", "-o", "json")
     assert (empty.code, empty.json["items"]) == (0, [])
-    assert "no devices wait" in edgectl("device", "pending").err
+    assert "no pending devices" in edgectl("device", "pending").err
 
 
 def test_named_ones_are_let_in_without_a_question(edgectl: Edgectl, fleet: Stub) -> None:
     fleet.says(f"POST {PENDING}:approve", decided("ab12", "cd34"))
     ran = edgectl("device", "approve", "ab12", "cd34")
     assert (ran.code, fleet.bodies(f"POST {PENDING}:approve")) == (0, [{"ids": ["ab12", "cd34"]}])
-    assert "let in: 2 of 2" in ran.err
+    assert "approved: 2 of 2" in ran.err
     assert edgectl("device", "approve", "ab12", "cd34", "-o", "name").out == "d-ab12\nd-cd34\n"
 
 

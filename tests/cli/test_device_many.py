@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cli.conftest import Edgectl
-from tests.cli.fleet_stub import Stub
+from tests.cli.fleet_stub import Stub, page
 
 PATH = "POST /devices:task"
 SKIPPED = {"device": "d-9", "reason": "d-9 has 8 open tasks", "next": "wait"}
@@ -36,3 +38,29 @@ def test_without_a_yes_nothing_is_asked(edgectl: Edgectl, fleet: Stub) -> None:
     ran = edgectl("device", "ask", "logs", "-l", "")
     assert ran.code != 0
     assert [body["dry_run"] for body in fleet.bodies(PATH)] == [True]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("device", "list", "-l", "site=nowhere"),
+        ("device", "ask", "restart", "-l", "site=nowhere", "--yes"),
+        ("device", "label", "-l", "site=nowhere", "ring=1", "--yes"),
+        ("deploy", "digits@1.1.0", "--to", "site=nowhere"),
+        ("deploy", "digits@1.1.0", "--to", "site=nowhere", "--shadow"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_selector_that_matches_nothing_is_named_and_an_empty_fleet_says_how_to_enrol(
+    edgectl: Edgectl, fleet: Stub, command: tuple[str, ...]
+) -> None:
+    nobody = {"matched": 0, "asked": 0, "changed": 0, "set": [], "skipped": [], "dry_run": True}
+    fleet.says("GET /devices", page([]))
+    fleet.says(PATH, (201, nobody))
+    fleet.says("POST /devices:label", nobody)
+    fleet.says("POST /releases/digits%401.1.0:deploy", nobody)
+    fleet.says("POST /releases/digits@1.1.0:deploy", nobody)
+    fleet.says("GET /fleet/summary", {"devices": 8})
+    assert edgectl(*command).err.splitlines()[-1] == "no device matches 'site=nowhere' (8 in all)"
+    fleet.says("GET /fleet/summary", {"devices": 0})
+    assert edgectl(*command).err.splitlines()[-1] == "no devices; enrol one with `edgectl device enroll`"

@@ -1,4 +1,4 @@
-"""Errors that need no server: three lines on stderr, nothing on stdout, the right exit code."""
+"""Errors that need no server: four lines on stderr, nothing on stdout, the right exit code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from edgefleet_cli.rollout.spec import ALL, STRATEGIES
 from edgefleet_server.rollout.spec.strategies import STRATEGIES as SERVERS_STRATEGIES
 from tests.cli.conftest import Edgectl
+from tests.cli.fleet_stub import Stub
 
 
 def _closed_port() -> int:
@@ -35,10 +36,13 @@ def test_not_logged_in(edgectl: Edgectl) -> None:
     assert "edgectl login http://127.0.0.1:1" in ran.told()[2]
 
 
-def test_a_refusal_of_another_package_is_told_with_its_kind_and_its_code(edgectl: Edgectl, tmp_path: Path) -> None:
+def test_a_refusal_of_another_package_is_told_with_its_kind_and_on_a_line_of_its_own_its_code(
+    edgectl: Edgectl, tmp_path: Path
+) -> None:
     (tmp_path / "model.onnx").write_bytes(b"none")
     ran = edgectl("convert", tmp_path / "model.onnx", "--name", "No Name")
-    assert ran.told()[1] == "a name, version or id does not match its grammar (id.bad)"
+    assert ran.told()[1] == "a name, version or id does not match its grammar"
+    assert ran.error_code == "id.bad"
 
 
 def test_the_server_is_unreachable(edgectl: Edgectl) -> None:
@@ -100,7 +104,11 @@ def test_a_silent_server_is_given_up_after_the_timeout(edgectl: Edgectl) -> None
 def test_wrong_usage(edgectl: Edgectl, arguments: list[str]) -> None:
     ran = edgectl(*arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert "--help" in ran.told()[2]
+    what, why, next_step = ran.told()
+    assert what[0].islower()
+    assert "Usage:" not in why, "a usage line is no cause"
+    assert "--help" in next_step
+    assert ran.error_code == "cli.usage"
 
 
 _IDENTITY = ("--name", "digits", "--version", "1", "--server", "http://127.0.0.1:1", "--token", "x")
@@ -172,6 +180,29 @@ def test_a_profile_file_is_checked_before_anything_is_sent(
     ran = edgectl("publish", model, *flags)
     assert (ran.code, ran.out) == (2, "")
     assert told in ran.told()[0]
+
+
+def test_publish_names_a_model_after_its_file_and_says_so(edgectl: Edgectl, tmp_path: Path) -> None:
+    server = ("--server", f"http://127.0.0.1:{_closed_port()}", "--token", "x")
+    missing = edgectl("publish", tmp_path / "Digits-1.1.0.onnx", *server)
+    assert missing.told()[0] == f"there is no file or folder {tmp_path / 'Digits-1.1.0.onnx'}", "before any name"
+    (tmp_path / "Digits-1.1.0.onnx").write_bytes(b"x")
+    (tmp_path / "root.onnx").write_bytes(b"x")
+    ran = edgectl("publish", tmp_path / "Digits-1.1.0.onnx", *server)
+    assert ran.err.splitlines()[0] == "publishing digits@1.1.0: name and version from the file's name"
+    ran = edgectl("publish", tmp_path / "root.onnx", "--version", "1", *server)
+    assert (ran.code, ran.error_code) == (2, "id.bad"), "the rule of names holds for this one too"
+    assert edgectl("publish", tmp_path / "root.onnx", "--name", "a", *server).told()[0] == "--version is missing"
+
+
+@pytest.mark.parametrize(
+    "words", [("digits@1", "digits@2"), ("digits@1", "2"), ("digits", "1", "2"), ("digits", "digits@1", "digits@2")]
+)
+def test_two_versions_are_named_in_any_way(edgectl: Edgectl, fleet: Stub, words: tuple[str, ...]) -> None:
+    fleet.says("GET /models/digits/compare", {})
+    assert edgectl("model", "compare", *words, "-o", "json").code == 0
+    assert fleet.queries("GET /models/digits/compare") == [{"a": "1", "b": "2"}]
+    assert edgectl("model", "compare", *words[:1]).code == 2
 
 
 def test_missing_data_is_named_with_its_flag(edgectl: Edgectl, tmp_path: Path) -> None:
@@ -261,7 +292,7 @@ def test_the_demo_says_where_it_looked_for_its_example(edgectl: Edgectl, tmp_pat
     assert str(tmp_path) in ran.told()[1]
 
 
-def test_an_unforeseen_failure_is_three_lines_and_a_trace_only_with_debug(edgectl: Edgectl) -> None:
+def test_an_unforeseen_failure_is_four_lines_and_a_trace_only_with_debug(edgectl: Edgectl) -> None:
     arguments = ("whoami", "--server", "http://127.0.0.1:1", "--token", "not-latin-\u2603")
     plain = edgectl(*arguments)
     assert plain.code == 1

@@ -283,7 +283,7 @@ def _changed(kind: str, **detail: Any) -> dict[str, Any]:
         (_changed("presence", reason="gone"), "gone"),
         (
             _changed("rollout", **{"from": "finished"}, to="regressed", reason="3 of 20", actor="engine"),
-            "finished → regressed (it had finished, and turned out bad) by engine: 3 of 20",
+            "finished → regressed (regressed after it had finished) by engine: 3 of 20",
         ),
         (_changed("rollout"), "-"),
         ({"id": 1, "kind": "stage"}, "-"),

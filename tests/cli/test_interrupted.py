@@ -50,10 +50,11 @@ def test_ctrl_c_ends_the_model_that_runs_and_leaves_nothing(converting: subproce
     out, err = converting.communicate(timeout=20)
     assert converting.returncode == 130, err
     assert out == ""
-    assert err.splitlines()[-3:] == [
+    assert err.splitlines()[-4:] == [
         "error: the conversion was interrupted",
         "  why: Ctrl-C; the converter has ended, nothing was written",
         " next: run the same command again; a conversion that was finished is not done twice",
+        " code: cli.interrupted",
     ]
     assert "Traceback" not in err
     assert gone(below)

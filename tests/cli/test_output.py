@@ -19,6 +19,7 @@ from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
 from edgefleet_cli.release.render import BUNDLES, exit_code, failures, show_result
 from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, fitted
+from edgefleet_server.dashboard.core.filters import size as page_size
 
 _SHEET: Sheet[dict[str, Any]] = Sheet(
     "things", [Column("name", lambda x: x["name"]), Column("note", lambda x: x["note"], wide=True)], lambda x: x["name"]
@@ -112,13 +113,15 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
     assert [size(n) for n in (0, 999, 1500, 160_000, 2_500_000, 5e15, None, -1)] == [
         "0 B",
         "999 B",
-        "1.5 kB",
-        "160 kB",
-        "2.5 MB",
-        "5000 TB",
+        "1.5 KiB",
+        "156.2 KiB",
+        "2.4 MiB",
+        "4547.5 TiB",
         "-",
         "-",
     ]
+    sizes = (0, 1, 999, 1023, 1024, 1025, 123_456, 2**20, 10**9, 2**40, 5e15)
+    assert [size(n) for n in sizes] == [page_size(n) for n in sizes], "the pages say the same"
     assert [milliseconds(x) for x in (0.031, 12.4, None)] == ["0.03 ms", "12 ms", "-"]
     assert metric({"name": "top1", "value": 0.955, "drop": 0.0}) == "top1 0.9550"
     assert metric({"name": "top1", "value": 0.95, "drop": 0.005}) == "top1 0.9500 (-0.5%)"

@@ -51,7 +51,7 @@ def test_a_figure_comes_with_its_error_or_the_reason_why_there_is_none(estimate:
 
 
 def test_memory_is_told_as_a_size() -> None:
-    assert predicted(FITTED, "memory_bytes", size) == "82.0 MB ±3 %"
+    assert predicted(FITTED, "memory_bytes", size) == "78.2 MiB ±3 %"
 
 
 def test_a_release_shows_what_was_predicted(

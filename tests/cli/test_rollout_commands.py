@@ -211,7 +211,7 @@ def test_the_plan_says_who_and_who_not(edgectl: Edgectl, served: Stub) -> None:
     ran = edgectl("rollout", "plan", _ID)
     for word in ("device-01", "rank 1 of 4", "pi-1", "has no", "publish one"):
         assert word in ran.out
-    assert "no bundle for raspberry-pi-4-ort: 1 device of it left out" in ran.err
+    assert "no bundle for raspberry-pi-4-ort: 1 device left out" in ran.err
     assert "and 2 more devices" in ran.err
 
 
@@ -259,7 +259,7 @@ def test_a_decision_that_its_evidence_does_not_give_exits_1(edgectl: Edgectl, se
     served.says(f"GET {_AT}/decisions", page([decision(2), wrong]))
     ran = edgectl("rollout", "explain", _ID, "-o", form)
     assert ran.code == 1
-    assert "1 decision cannot be made again" in ran.err
+    assert "1 decision cannot be reproduced" in ran.err
     if form == "table":
         words = " ".join(ran.out.split())
         assert "✗ the stored evidence gives roll_back: 2 failed; failed 0 → 2; e_abort 0.87 → 9" in words
@@ -339,11 +339,23 @@ def test_control_is_one_request_and_tells_the_new_state(
     assert edgectl("rollout", name, _ID, *flags, "-o", "json").json["state"] == "paused"
 
 
+def test_rollback_is_abort_with_rollback(edgectl: Edgectl, served: Stub) -> None:
+    served.says(f"POST {_AT}:abort", rollout(state="rolling_back"))
+    assert edgectl("rollout", "rollback", _ID, "--reason", "bad", "--yes").code == 0
+    assert served.bodies(f"POST {_AT}:abort") == [{"reason": "bad", "rollback": True}]
+
+
+def test_an_aborted_rollout_is_called_so_and_found_so(edgectl: Edgectl, served: Stub) -> None:
+    served.says("GET /rollouts", page([rollout(state="cancelled")]))
+    assert " aborted " in edgectl("rollout", "list", "--state", "aborted").out
+    assert served.queries("GET /rollouts")[0]["state"] == "cancelled"
+
+
 def test_abort_asks_first(edgectl: Edgectl, served: Stub) -> None:
     ran = edgectl("rollout", "abort", _ID, "--rollback")
     assert (ran.code, ran.out) == (3, "")
     assert "digits@1.1.0" in ran.told()[1]
-    assert "They go back" in ran.told()[1]
+    assert "They roll back" in ran.told()[1]
     assert "--yes" in ran.told()[2]
     assert served.bodies(f"POST {_AT}:abort") == []
 

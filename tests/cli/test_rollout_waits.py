@@ -21,7 +21,7 @@ WAIT = {
 def test_a_stage_says_how_fast_it_goes_and_what_its_devices_wait_for() -> None:
     rate = {"per_min": 100, "offered": 40, "failed": 0, "next_per_min": 200, "until": "2026-11-25T12:01:00Z"}
     first, second = stage_lines(struct_of({"rate": rate, "waits": [WAIT]}, Stage))
-    assert first == "100 a minute, 40 offered in this one; then 200"
+    assert first == "100 a minute, 40 offered in this minute; then 200"
     assert second == (
         "200 devices waiting: the stage goes at 100 devices a minute; 40 were offered it in this one until 2026-11-25 12:01:00"
     )

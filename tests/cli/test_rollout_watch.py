@@ -87,7 +87,7 @@ def test_the_command_exits_by_the_end(edgectl: Edgectl, fleet: Stub, end: Any, c
     assert ran.code == code, ran.err
     assert json.loads(ran.out.splitlines()[-1]) == end
     if code == 8:
-        assert "the rollout goes on" in ran.err
+        assert "the rollout continues" in ran.err
     if code == 7:
         assert f"edgectl rollout explain {_ID}" in ran.err
 
@@ -214,7 +214,7 @@ def test_ctrl_c_leaves_the_rollout_alone_and_exits_130(fleet: Stub) -> None:
     terminal.read_until("digits@1.1.0  running")
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() == 130
-    assert "the rollout goes on" in terminal.shown
+    assert "the rollout continues" in terminal.shown
     assert "Traceback" not in terminal.shown
 
 

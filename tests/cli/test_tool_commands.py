@@ -50,7 +50,7 @@ def test_a_source_without_its_tool_is_refused_with_the_command(
         archive.writestr("m/archive_format", "pt2")
     ran = edgectl("convert", tmp_path / "m.pt2", *_CONVERT, "--out", tmp_path / "out")
     assert ran.code == 1
-    assert ran.told()[1] == "convert.tool_missing"
+    assert ran.error_code == "convert.tool_missing"
     assert f"edgectl tool install torch --tools {tmp_path / 'tools'}" in ran.told()[2]
 
 
@@ -69,6 +69,6 @@ def test_a_pickle_that_was_allowed_writes_nothing_but_the_output(edgectl: Edgect
         (tmp_path / name).write_bytes(pickle.dumps(_Evil(place)))
         ran = edgectl("convert", tmp_path / name, *_CONVERT, "--out", tmp_path / "out", "--allow-pickle")
         assert ran.code == 1
-        assert ran.told()[1] == "convert.invalid_model"
+        assert ran.error_code == "convert.invalid_model"
     assert not (tmp_path / "owned").exists()
     assert (tmp_path / "out" / "owned").is_dir(), "the code did run, so the first one was really held back"

@@ -48,7 +48,7 @@ def test_a_dry_run_shows_and_asks_nothing_of_the_fleet(edgectl: Edgectl, served:
     ran = edgectl("undo", "digits", "--dry-run")
     assert ran.code == 0, ran.err
     assert [body["dry_run"] for body in served.bodies(_WHAT)] == [True]
-    for word in ("digits@1.1.0", "digits@1.0.0", "rpi", "0, kept slot", "jet", "2.0 MB"):
+    for word in ("digits@1.1.0", "digits@1.0.0", "rpi", "0, kept slot", "jet", "1.9 MiB"):
         assert word in ran.out
     assert "stays: d-9 (digits@1.1.0): nothing older is known of it" in ran.err
     assert max(len(line) for line in ran.out.splitlines()) <= 80
@@ -65,8 +65,8 @@ def test_with_yes_it_shows_then_acts_and_says_how_to_watch(edgectl: Edgectl, ser
     ran = edgectl("undo", "digits", "--yes", "--reason", "slow")
     assert ran.code == 0, ran.err
     assert [(body["dry_run"], body["reason"]) for body in served.bodies(_WHAT)] == [(True, "slow"), (False, "slow")]
-    assert "1 device of jet: digits@1.1.0 -> digits@1.0.0, 2.0 MB to download" in ran.err
-    assert "4 devices going back in r-7f3a9c" in ran.err
+    assert "1 device of jet: digits@1.1.0 -> digits@1.0.0, 1.9 MiB to download" in ran.err
+    assert "4 devices roll back in r-7f3a9c" in ran.err
     assert "edgectl rollout watch r-7f3a9c" in ran.err
 
 

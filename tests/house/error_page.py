@@ -140,6 +140,25 @@ def said() -> tuple[dict[str, list[str]], frozenset[str]]:
     return steps, frozenset(made)
 
 
+def sentences() -> Iterator[tuple[str, str]]:
+    """Yield place and text of every message, cause and next step that our sources give to an error, as far as they are written there."""
+    names = {kind.__name__ for kind in kinds()}
+    for path in python_sources():
+        if path.parts[0] in ("tests", "bench", "examples"):
+            continue
+        tree = ast.parse((ROOT / path).read_text())
+        own = dict(_named_texts(tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and _name(node.func) in names:
+                given = [one.value for one in node.keywords if one.arg in ("why", "next_step")]
+                for value in (*node.args[:1], *given):
+                    for one in (value.body, value.orelse) if isinstance(value, ast.IfExp) else (value,):
+                        starts = one.values[0] if isinstance(one, ast.JoinedStr) and one.values else one
+                        text = _text(one, own)
+                        if text:  # what is filled in at the beginning is a name, in whatever letters
+                            yield f"{path}:{node.lineno}", text if isinstance(starts, ast.Constant) else f"x{text}"
+
+
 def rows() -> dict[str, dict[str, Row]]:
     """Return the rows by package, in order of code."""
     steps, made = said()

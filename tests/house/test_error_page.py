@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.web.problems import STATUS, status_of
-from tests.house.error_page import STEPS, is_group, kinds, page, rows, said
+from tests.house.error_page import STEPS, is_group, kinds, page, rows, said, sentences
 from tests.house.tree import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "errors.md"
 AGAIN = "run `./dev run python -m tests.house.error_page docs/reference/errors.md`"
+NAMES = re.compile(
+    r"[A-Z]+[a-z]*[A-Z0-9]|[A-Z][a-z]+-[A-Z]|(Alertmanager|Chromium|Keras|Landlock|Pillow|Python|Ctrl|Linux)\b"
+)
+"""Beginnings of a sentence that keep their capital: acronyms, names with capitals inside, proper names."""
+
+
+def test_every_sentence_of_an_error_begins_small_and_ends_without_a_full_stop() -> None:
+    found = list(sentences())
+    assert len(found) > 1000
+    wrong = [
+        (place, text)
+        for place, text in found
+        if (text[0].isupper() and not NAMES.match(text)) or (text.endswith(".") and not text.endswith("..."))
+    ]
+    assert wrong == []
 
 
 def test_the_page_is_that_of_the_code() -> None:

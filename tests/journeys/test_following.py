@@ -49,7 +49,7 @@ def test_a_device_follows_an_alias(road: Road, tmp_path: Path) -> None:
 
                 assert eventually(told, 4 * PATIENCE_S, 1.0), log.read_text()
                 second = subprocess.run(command, check=False, capture_output=True, text=True, env=environ, timeout=120)
-                assert (second.returncode, "is followed already" in second.stderr) == (6, True), second.stderr
+                assert (second.returncode, "is already followed" in second.stderr) == (6, True), second.stderr
                 assert registry.tags("net", version)["edge.deployed"] == f"net@{version} to site=lab"
                 assert registry.tags("net", version)["edge.rollout"].endswith(" finished")
                 assert device.served("net") == version

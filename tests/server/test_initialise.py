@@ -41,10 +41,11 @@ def test_init_never_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert token.strip() in capsys.readouterr().out
     before = (data / "keys" / "root.pem").read_bytes()
     assert main(["--data", str(data)]) == 6
-    what, why, step = capsys.readouterr().err.splitlines()[-3:]
+    what, why, step, code = capsys.readouterr().err.splitlines()[-4:]
     assert what.startswith("error: ")
     assert "never overwritten" in what
-    assert why == "  why: the folder already holds a server (server.already_initialised)"
+    assert why == "  why: the folder already holds a server"
+    assert code == " code: server.already_initialised"
     assert step.startswith(" next: start it with")
     assert (data / "keys" / "root.pem").read_bytes() == before
     with pytest.raises(AlreadyInitialisedError):
@@ -77,8 +78,9 @@ def test_init_refuses_a_database_of_before_the_first_release(
         session.execute(text("UPDATE alembic_version SET version_num = '0013'"))
     db.dispose()
     assert main(["--data", str(tmp_path / "server"), "--db", database_url]) == 1
-    what, why, step = capsys.readouterr().err.splitlines()
+    what, why, step, code = capsys.readouterr().err.splitlines()
     assert "schema 0013" in what
-    assert "(server.schema_unsupported)" in why
+    assert code == " code: server.schema_unsupported"
+    assert why == "  why: the database has a schema that this program cannot read"
     assert step.startswith(" next: ")
     assert not (tmp_path / "server").exists()

@@ -125,14 +125,14 @@ def test_roles_run_only_what_they_name(data: Path) -> None:
             assert set(client.get("/readyz").json()["checks"]) == {"database", "keys"}
 
 
-def test_wrong_starts_end_with_three_lines_and_code_1(data: Path, tmp_path: Path) -> None:
+def test_wrong_starts_end_with_four_lines_and_exit_code_1(data: Path, tmp_path: Path) -> None:
     def run(*flags: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "edgefleet_server.main", *flags], capture_output=True, text=True, check=False
         )
         assert done.returncode == 1
-        last = done.stderr.strip().split("\n")[-3:]
-        assert [line.strip().split(":")[0] for line in last] == ["error", "why", "next"]
+        last = done.stderr.strip().split("\n")[-4:]
+        assert [line.strip().split(":")[0] for line in last] == ["error", "why", "next", "code"]
         return done.stderr
 
     assert "edgectl server init" in run("--data", str(tmp_path / "nothing"))
@@ -155,9 +155,10 @@ def test_a_database_of_before_the_first_release_is_refused_and_left_as_it_is(dat
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    what, why, step = done.stderr.splitlines()[-3:]
+    what, why, step, code = done.stderr.splitlines()[-4:]
     assert what.startswith("error: the database has schema 0022, of an edgefleet before 0.1.0")
-    assert why == "  why: the database has a schema that this program cannot read (server.schema_unsupported)"
+    assert why == "  why: the database has a schema that this program cannot read"
+    assert code == " code: server.schema_unsupported"
     assert step.startswith(" next: make a new server with an empty database, `edgectl server init DIR`")
     assert (data / "edgefleet.db").read_bytes() == before
     assert not (data / "run" / "server.json").exists()

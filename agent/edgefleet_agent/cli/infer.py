@@ -44,10 +44,10 @@ def run_infer(args: argparse.Namespace) -> int:
         return run_stream(args)
     inputs, skipped, missing = _expand(args.inputs, args.content_type)
     if missing:
-        complain(f"There is no file {missing[0]}.", "", "check the path")
+        complain(f"there is no file {missing[0]}", "", "check the path")
         return EXIT_USAGE
     if not inputs:
-        complain("There is nothing to ask.", f"{skipped} files have a suffix that predict does not read", "")
+        complain("there is nothing to ask", f"{skipped} files have a suffix that predict does not read", "")
         return EXIT_USAGE
     results: list[dict[str, Any]] = []
     with Model(name, url=args.url, socket=args.socket, version=version or None, timeout_s=args.timeout) as model:

@@ -55,7 +55,7 @@ def split(read: Callable[[int], bytes]) -> Iterator[bytes]:
         searched = max(0, len(buffer) - 1)  # the marker may be cut in two
         if len(buffer) > MAX_FRAME_BYTES:
             raise CameraError(
-                f"There is no whole JPEG image in {len(buffer)} bytes.",
+                f"there is no whole JPEG image in {len(buffer)} bytes",
                 next_step="give a stream of JPEG images (MJPEG)",
             )
 
@@ -97,7 +97,7 @@ class Newest:
         except EdgefleetError as error:
             self._error = error
         except OSError as error:
-            self._error = CameraError(f"The camera stopped: {error}.", next_step="look whether it is still plugged in")
+            self._error = CameraError(f"the camera stopped: {error}", next_step="look whether it is still plugged in")
         finally:
             with self._changed:
                 self._has_ended = True
@@ -112,7 +112,7 @@ def _stream(source: str) -> Iterator[bytes]:
         with Path(source).open("rb", buffering=0) as file:
             yield from split(lambda n: file.read(n) or b"")
     except OSError as error:
-        raise CameraError(f"{source} cannot be read: {error.strerror}.", next_step="check the path") from error
+        raise CameraError(f"{source} cannot be read: {error.strerror}", next_step="check the path") from error
 
 
 def _decoded(source: str, width: int, height: int) -> Iterator[Frame]:
@@ -120,7 +120,7 @@ def _decoded(source: str, width: int, height: int) -> Iterator[Frame]:
         import av
     except ImportError as error:
         raise CameraError(
-            f"{source} cannot be read: PyAV is not installed.",
+            f"{source} cannot be read: PyAV is not installed",
             next_step="install edgefleet-agent[camera], or pipe Motion-JPEG into --camera -",
         ) from error
     kind, options = None, {}
@@ -131,7 +131,7 @@ def _decoded(source: str, width: int, height: int) -> Iterator[Frame]:
     try:
         with av.open(source, format=kind, options=options) as container:
             if not container.streams.video:
-                raise CameraError(f"{source} holds no pictures.", next_step="give a camera or a video")
+                raise CameraError(f"{source} holds no pictures", next_step="give a camera or a video")
             stream = container.streams.video[0]
             is_jpeg = stream.codec_context.name == "mjpeg"
             for packet in container.demux(stream):
@@ -141,7 +141,7 @@ def _decoded(source: str, width: int, height: int) -> Iterator[Frame]:
                     yield from ((_PIXELS, _saved(frame.to_ndarray(format="rgb24"))) for frame in packet.decode())
     except (OSError, av.FFmpegError) as error:
         raise CameraError(
-            f"{source} cannot be used: {error}.", next_step="check that it is a camera or a video, and may be read"
+            f"{source} cannot be used: {error}", next_step="check that it is a camera or a video, and may be read"
         ) from error
 
 

@@ -116,9 +116,7 @@ class MqttInput:
         """url: mqtt://[user:password@]host[:port]. model: name[@version] -> client. rate: requests a second. Raises MqttInputError."""
         parts = urlsplit(url)
         if parts.scheme != "mqtt" or not parts.hostname:
-            raise MqttInputError(
-                f"{url!r} is no address of a broker.", next_step="give mqtt://HOST or mqtt://HOST:PORT"
-            )
+            raise MqttInputError(f"{url!r} is no address of a broker", next_step="give mqtt://HOST or mqtt://HOST:PORT")
         self._where = (parts.hostname, parts.port or 1883)
         self._model = model
         self._models: dict[str, Model] = {}
@@ -143,7 +141,7 @@ class MqttInput:
         except OSError as error:
             where = f"{self._where[0]}:{self._where[1]}"
             raise MqttInputError(
-                f"The broker at {where} cannot be reached: {error}.", next_step="check --broker"
+                f"the broker at {where} cannot be reached: {error}", next_step="check --broker"
             ) from error
         self._client.loop_start()
         try:
@@ -198,7 +196,7 @@ class MqttInput:
         now_s = time.monotonic()
         if len(message.payload) > MAX_BYTES:
             self._refuse(
-                request, now_s, f"The request has {len(message.payload)} bytes; at most {MAX_BYTES} over MQTT.", 413
+                request, now_s, f"the request has {len(message.payload)} bytes; at most {MAX_BYTES} over MQTT", 413
             )
         elif not self._bucket.takes(now_s):
             self._refuse(request, now_s, "Requests come faster than this device answers over MQTT.", 429)

@@ -82,7 +82,7 @@ def _lines(model: Model) -> Iterator[dict[str, Any]]:
 def _camera(args: argparse.Namespace, model: Model) -> Iterator[dict[str, Any]]:
     width, _, height = args.size.partition("x")
     if not (width.isdigit() and height.isdigit()):
-        raise CameraError(f"{args.size!r} is no size.", next_step="give it as 640x480")
+        raise CameraError(f"{args.size!r} is no size", next_step="give it as 640x480")
     source = frames(args.camera, int(width), int(height))
     newest = Newest(source) if is_live(args.camera) else None
     taken = iter(newest.take, None) if newest is not None else source

@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             with _locked(root):
                 items = [install(root, given.name) if given.action == "install" else remove(root, given.name)]
     except EdgefleetError as error:
-        _tell({"error": {"code": error.code, "message": error.message, "next": error.next_step}})
+        _tell({"error": {"code": error.code, "message": error.message, "why": error.reason(), "next": error.next_step}})
         return 1
     _tell({"items": [as_json(item) for item in items]})
     return 0

@@ -13,7 +13,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Alertmanager pauses or rolls back rollouts.", no_args_is_help=True)
+app = typer.Typer(help="Let Alertmanager pause or roll back rollouts.", no_args_is_help=True)
 
 SHEET: Sheet[api.alert.Receiver] = Sheet(
     "alert receivers",
@@ -41,12 +41,12 @@ def create(
     match: Annotated[
         list[str] | None,
         typer.Option(
-            "--match", help="A matcher as in Alertmanager, e.g. severity=critical; all must hold. May be given again."
+            "--match", help="A matcher as in Alertmanager, e.g. severity=critical; all must hold. Repeatable."
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="Matched alerts are about this model's rollouts.")] = "",
 ) -> None:
-    """Make a receiver and print its URL for `webhook_configs`; this is the only time it is shown.
+    """Create a receiver and print its URL for `webhook_configs`. It is shown only once.
 
     Alerts with the label edgefleet_rollout (id or name) need no --match.
     """
@@ -57,12 +57,12 @@ def create(
     made = session.api.post("/alert-receivers", body, api.alert.NewReceiver)
     session.out.document(made.raw, lambda: session.out.line(f"{session.server}{made.value.url_path}"))
     if session.out.is_for_eyes:
-        session.out.note("keep this URL now and keep it secret: who has it can stop rollouts; it is not shown again")
+        session.out.note("save this URL now and keep it secret: it can stop rollouts, and it is not shown again")
 
 
 @app.command("list")
 def list_receivers(ctx: typer.Context) -> None:
-    """List receivers; their URLs are not kept anywhere."""
+    """List receivers, without their URLs."""
     session = Session.of(ctx)
     session.out.items(session.api.page("/alert-receivers", api.alert.Receiver), SHEET)
 
@@ -71,7 +71,7 @@ def list_receivers(ctx: typer.Context) -> None:
 def delete(
     ctx: typer.Context, receiver_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.receivers)]
 ) -> None:
-    """Make a receiver's URL useless at once."""
+    """Delete a receiver; its URL stops working at once."""
     session = Session.of(ctx)
     session.confirm(f"Delete alert receiver {receiver_id}?")
     session.api.delete(f"/alert-receivers/{part(receiver_id)}")

@@ -35,7 +35,7 @@ def ensure(server: ApiClient) -> tuple[str, str]:
         (claim,) = server.post("/enrollments", body, api.enrollment.ClaimTokens).value.tokens
         code, answer = _agent("enroll", "-", "--run", feed=claim.token)
         _check(code, answer, "the agent was not enrolled and started")
-    elif code != EXIT_CONFLICT:  # it runs already
+    elif code != EXIT_CONFLICT:  # already running
         _check(code, answer, f"the device that this machine is already ({state}) did not start")
     code, answer = _agent("status")
     _check(code, answer, "the agent says nothing")

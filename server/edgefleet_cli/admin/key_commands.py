@@ -12,7 +12,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Signing keys: which role signs what, by which keys, and until when.", no_args_is_help=True)
+app = typer.Typer(help="Show which keys sign what, and until when.", no_args_is_help=True)
 _SHOWN_KEY = 12
 
 KEYS: Sheet[api.key.Role] = Sheet(
@@ -21,7 +21,7 @@ KEYS: Sheet[api.key.Role] = Sheet(
         Column("role", lambda r: text(r.name), keep=True),
         Column("version", lambda r: text(r.version), right=True),
         Column("until", lambda r: moment(r.expires), keep=True),
-        Column("signed anew", lambda r: moment(r.resign_at) if r.resign_at else "by hand", spare=2),
+        Column("renewed", lambda r: moment(r.resign_at) if r.resign_at else "by hand", spare=2),
         Column("must sign", lambda r: f"{r.threshold} of {len(r.keys)}", spare=1),
         Column("keys", lambda r: ", ".join(text(key)[:_SHOWN_KEY] for key in r.keys) or "-"),
         Column("signed", lambda r: moment(r.signed_at), wide=True),
@@ -41,7 +41,7 @@ _CERTIFICATES: list[Column[api.key.Certificates]] = [
 
 @app.command("list")
 def list_keys(ctx: typer.Context) -> None:
-    """List the roles of the trust repository: which keys may sign each, and until when it is valid."""
+    """List the roles of the trust repository with their keys and expiry."""
     session = Session.of(ctx)
     session.out.items(session.api.pages("/keys", api.key.Role), KEYS)
 
@@ -64,7 +64,7 @@ def _show(session: Session, role: api.key.Role) -> None:
             ("version", text(role.version)),
             ("signed", moment(role.signed_at)),
             ("until", moment(role.expires)),
-            ("signed anew", moment(role.resign_at) if role.resign_at else "by hand, with the root key"),
+            ("renewed", moment(role.resign_at) if role.resign_at else "by hand, with the root key"),
             ("must sign", f"{role.threshold} of {len(role.keys)}"),
             ("bundles", text(role.targets)),
             *(("key", text(key)) for key in role.keys),
@@ -74,7 +74,7 @@ def _show(session: Session, role: api.key.Role) -> None:
 
 @app.command("trust")
 def trust(ctx: typer.Context) -> None:
-    """Show the CA of the devices, the certificates that it issued, and whether the root key lies on the server."""
+    """Show the device CA, the certificates it issued, and whether the root key is on the server."""
     session = Session.of(ctx)
     found = session.api.get("/trust", api.key.Trust)
     session.out.facts(found.raw, lambda: _show_trust(session, found.value))

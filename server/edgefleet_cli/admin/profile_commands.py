@@ -16,8 +16,8 @@ from edgefleet_cli.release.render import EXAMPLES, cost_fields
 from edgefleet_cli.render.format import flat_fields, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Hardware profiles: what a board with a runtime can take.", no_args_is_help=True)
-Shipped = Annotated[bool, typer.Option("--shipped", help="Those that this edgectl brings, without a server.")]
+app = typer.Typer(help="Hardware profiles: what a board and its runtime support.", no_args_is_help=True)
+Shipped = Annotated[bool, typer.Option("--shipped", help="Profiles shipped with edgectl; needs no server.")]
 
 
 class Runtime(Struct, frozen=True):
@@ -100,7 +100,7 @@ FINDINGS: Sheet[Finding] = Sheet(
 
 @app.command("list")
 def list_profiles(ctx: typer.Context, shipped: Shipped = False) -> None:
-    """List the profiles the server knows, or with --shipped those that come with edgefleet."""
+    """List the profiles of the server, or with --shipped those of edgectl."""
     session = Session.of(ctx)
     session.out.items(_shipped() if shipped else session.api.pages("/profiles", Profile), SHEET)
 
@@ -127,7 +127,7 @@ def show(
 def cost(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=completion.profiles)]
 ) -> None:
-    """Show what the cost model of a profile rests on: models that devices reported on, and how far off it is."""
+    """Show the data behind a profile's cost model, and its error."""
     session = Session.of(ctx)
     state = session.api.get(f"/profiles/{part(name)}/cost", api.cost.CostState)
     if session.out.is_for_eyes:
@@ -137,7 +137,10 @@ def cost(
 
 @app.command("validate")
 def validate(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML or JSON.")]) -> None:
-    """Check a profile file, here. Exit 2 names the key and line that are wrong; facts without evidence are findings, exit 0."""
+    """Validate a profile file, without a server.
+
+    Exit code 2 for a wrong key, with its line; missing evidence is a finding, exit code 0.
+    """
     import yaml
 
     from edgefleet_profiles import parse, read_file
@@ -159,7 +162,7 @@ def validate(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="F
 
 @app.command("schema")
 def schema(ctx: typer.Context) -> None:
-    """Print the JSON schema of profile files, for editors and other programs."""
+    """Print the JSON schema of profile files."""
     import json
 
     from edgefleet_profiles.profile import profile_schema

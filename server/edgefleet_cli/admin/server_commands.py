@@ -16,17 +16,22 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.subprocesses import become, child_flags, python_module, require
 from edgefleet_cli.render.format import flat_fields
 
-app = typer.Typer(help="Run a server here.", no_args_is_help=True)
+app = typer.Typer(help="Run a server on this machine.", no_args_is_help=True)
 app.command("up")(server_up_commands.up)
 app.command("down")(server_up_commands.down)
 app.add_typer(agent_package_commands.app, name="agent-packages")
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]
 Data = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder; without it the user's own.")
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
 ]
-Host = Annotated[str | None, typer.Option("--host", help="Address of API and UI; loopback unless behind TLS.")]
-Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")]
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address of the API and the pages; loopback unless behind TLS.")
+]
+Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="Port of the API and the pages; 0 = any free port.")
+]
 DeviceHost = Annotated[str | None, typer.Option("--device-host", help="Address of the device listener.")]
 DevicePort = Annotated[int | None, typer.Option("--device-port", min=0, max=65535, help="Port of the device listener.")]
 PublicHost = Annotated[
@@ -37,10 +42,12 @@ Broker = Annotated[
 ]
 BrokerHost = Annotated[str | None, typer.Option("--broker-host", help="Address the broker listens on.")]
 BrokerPort = Annotated[
-    int | None, typer.Option("--broker-port", min=0, max=65535, help="Port of the broker, 0 = free.")
+    int | None, typer.Option("--broker-port", min=0, max=65535, help="Port of the broker; 0 = any free port.")
 ]
-Database = Annotated[str | None, typer.Option("--db", metavar="URL", help="Database; SQLite in the data folder else.")]
-Roles = Annotated[str | None, typer.Option("--roles", help="What this process does: api,gateway,engine,converter.")]
+Database = Annotated[
+    str | None, typer.Option("--db", metavar="URL", help="Database URL; default: SQLite in the data folder.")
+]
+Roles = Annotated[str | None, typer.Option("--roles", help="Roles of this process: api,gateway,engine,converter.")]
 BehindProxy = Annotated[bool, typer.Option("--behind-proxy", help="TLS ends in a proxy in front of this server.")]
 
 
@@ -60,7 +67,7 @@ def init(
     tenant: Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")] = None,
     db: Database = None,
 ) -> None:
-    """Make keys, device CA, TUF repository, database and the first admin token in a new or empty folder."""
+    """Create keys, device CA, TUF repository, database and the first admin token in an empty folder."""
     if folder is not None and data is not None and folder != data:
         raise UsageError(
             "two data folders are named",
@@ -120,7 +127,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
 
 @app.command("check")
 def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
-    """Check settings, database, broker and keys, and say what would be used and why."""
+    """Check settings, database, broker and keys, and show which are used and why."""
     require("fastapi", "server")
     session = Session.of(ctx)
     folder = str(data or default_data())
@@ -134,9 +141,9 @@ def check(ctx: typer.Context, data: Data = None, broker: Broker = None) -> None:
 
 @app.command("openapi")
 def openapi(
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there, else print it.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to write; default: stdout.")] = None,
     allow_breaking: Annotated[
-        bool, typer.Option("--allow-breaking", help="Replace FILE even where that breaks who uses it.")
+        bool, typer.Option("--allow-breaking", help="Replace FILE even if that breaks clients.")
     ] = False,
 ) -> None:
     """Print or write the OpenAPI document of the server that is installed here; needs no data folder."""

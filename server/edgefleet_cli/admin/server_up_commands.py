@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from edgefleet_cli.admin.background_server import Up
 
 Data = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder; without it the user's own.")
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
 ]
 
 UP: Sheet[Up] = Sheet(
@@ -38,7 +39,7 @@ def up(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     data: Data = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, help="Port of API and UI, 0 = a free one.")
+        int | None, typer.Option("--port", min=0, max=65535, help="Port of the API and the pages; 0 = any free port.")
     ] = None,
     device_port: Annotated[
         int | None, typer.Option("--device-port", min=0, max=65535, help="Port of the device listener.")
@@ -54,7 +55,7 @@ def up(  # noqa: PLR0913, PLR0917 - the flags of the command
     ] = False,
     name: Annotated[str, typer.Option("--name", help="Name of the saved context.")] = "local",
 ) -> None:
-    """Run a server in the background and log in at it: makes its data folder if need be, waits until all is ready."""
+    """Start a server in the background and log in to it."""
     from edgefleet_cli.admin import background_server
     from edgefleet_cli.core.transport.reply import reply_of
 
@@ -70,7 +71,7 @@ def up(  # noqa: PLR0913, PLR0917 - the flags of the command
         flags = child_flags(port=port, device_port=device_port, public_host=public_host, broker=broker)
         running = background_server.started(session, folder, flags, known.ca_file if known else None)
     else:
-        session.out.note("it runs already")
+        session.out.note("already running")
     background_server.log_in(session, folder, running.api_url, name, known)
     device, state = _device_here(session, name) if with_device else ("", "")
     made = reply_of(
@@ -109,7 +110,7 @@ def _say_what_next(session: Session, folder: Path, state: str) -> None:
 
 
 def down(ctx: typer.Context, data: Data = None) -> None:
-    """Stop the server, in order. Devices go on with what they have."""
+    """Stop the server gracefully. Devices keep running their models."""
     from edgefleet_cli.admin import background_server
 
     session = Session.of(ctx)

@@ -15,7 +15,7 @@ from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Webhooks: what happens, sent to other programs as signed CloudEvents.", no_args_is_help=True)
+app = typer.Typer(help="Send events to other programs as signed CloudEvents.", no_args_is_help=True)
 WebhookId = Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.webhooks)]
 DeliveryId = Annotated[int, typer.Argument(metavar="DELIVERY", min=1, autocompletion=completion.deliveries)]
 
@@ -65,18 +65,14 @@ _TEST_S = 30.0
 @app.command("create")
 def create(
     ctx: typer.Context,
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="Where to send: https, or what the server's settings allow.")
-    ],
+    url: Annotated[str, typer.Argument(metavar="URL", help="Target URL: https, or what the server's settings allow.")],
     events: Annotated[
         list[str] | None,
-        typer.Option(
-            "--events", help="Only these types, e.g. edgefleet.rollout.*; may be given again. All without it."
-        ),
+        typer.Option("--events", help="Only these types, e.g. edgefleet.rollout.*; repeatable; default: all types."),
     ] = None,
-    name: Annotated[str, typer.Option("--name", help="What or whom it is for.")] = "",
+    name: Annotated[str, typer.Option("--name", help="Who or what it is for.")] = "",
 ) -> None:
-    """Send events to a URL from now on, and print the secret that signs them; this is the only time it is shown."""
+    """Send events to a URL from now on, and print the signing secret. It is shown only once."""
     session = Session.of(ctx)
     types = tuple(one.strip() for given in events or [] for one in given.split(",") if one.strip())
     _show_secret(
@@ -87,7 +83,7 @@ def create(
 
 @app.command("list")
 def list_webhooks(ctx: typer.Context) -> None:
-    """List webhooks: where they go, what waits, what is dead."""
+    """List webhooks with pending and dead deliveries."""
     session = Session.of(ctx)
     session.out.items(session.api.pages("/webhooks", api.webhook.Webhook), SHEET)
 
@@ -101,7 +97,7 @@ def show(ctx: typer.Context, webhook_id: WebhookId) -> None:
 
 @app.command("delete")
 def delete(ctx: typer.Context, webhook_id: WebhookId) -> None:
-    """Remove a webhook with its log; nothing more is sent to it."""
+    """Delete a webhook and its delivery log."""
     session = Session.of(ctx)
     session.confirm(f"Delete webhook {webhook_id} and its log?")
     session.api.delete(_path(webhook_id))
@@ -113,10 +109,10 @@ def rotate(
     ctx: typer.Context,
     webhook_id: WebhookId,
     overlap: Annotated[
-        str, typer.Option("--overlap", help="So long the old secret goes on signing too, e.g. 24h; 0s: not at all.")
+        str, typer.Option("--overlap", help="How long the old secret stays valid as well, e.g. 24h; 0s: not at all.")
     ] = "24h",
 ) -> None:
-    """Make a new secret and print it; this is the only time it is shown."""
+    """Create a new signing secret and print it. It is shown only once."""
     session = Session.of(ctx)
     body = api.webhook.RotateIn(overlap_s=int(parse_duration_s(overlap)))
     _show_secret(session, session.api.post(f"{_path(webhook_id)}:rotate", body, api.webhook.NewSecret))
@@ -129,10 +125,10 @@ def deliveries(
     state: Annotated[str | None, typer.Option("--state", help="Only pending, delivered or dead ones.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 50,
     delivery: Annotated[
-        int | None, typer.Option("--delivery", min=1, metavar="DELIVERY", help="One, with every try.")
+        int | None, typer.Option("--delivery", min=1, metavar="DELIVERY", help="One delivery, with every attempt.")
     ] = None,
 ) -> None:
-    """List what was or will be sent to a webhook, newest first."""
+    """List the deliveries of a webhook, newest first."""
     session = Session.of(ctx)
     if delivery is None:
         path = f"{_path(webhook_id)}/deliveries"
@@ -148,7 +144,7 @@ def deliveries(
 
 @app.command("redeliver")
 def redeliver(ctx: typer.Context, webhook_id: WebhookId, delivery: DeliveryId) -> None:
-    """Send a delivery again at once, with the same message id."""
+    """Resend a delivery now, with the same message id."""
     session = Session.of(ctx)
     made = session.api.post(f"{_path(webhook_id)}/deliveries/{delivery}:redeliver", NOTHING, api.webhook.Delivery)
     session.out.one(made, DELIVERIES, lambda one: _show_delivery(session, one))
@@ -156,7 +152,7 @@ def redeliver(ctx: typer.Context, webhook_id: WebhookId, delivery: DeliveryId) -
 
 @app.command("test")
 def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
-    """Send a message of type edgefleet.ping, and wait for what the receiver says to it."""
+    """Send an edgefleet.ping event and wait for the response."""
     session = Session.of(ctx)
     made = session.api.post(f"{_path(webhook_id)}:ping", NOTHING, api.webhook.Delivery)
     end_s = session.clock.monotonic_s() + (session.options.timeout_s or _TEST_S)
@@ -168,9 +164,9 @@ def test(ctx: typer.Context, webhook_id: WebhookId) -> None:
     session.out.one(found, DELIVERIES, lambda one: _show_delivery(session, one))
     if found.value.state != "delivered":
         raise CliError(
-            "the receiver did not take the message",
+            "the receiver did not accept the message",
             why=found.value.error or "nothing was sent yet: no server process with the role `engine` runs",
-            next_step="correct the receiver; the server goes on trying for a day",
+            next_step="fix the receiver; the server retries for a day",
         )
 
 
@@ -181,7 +177,7 @@ def _path(webhook_id: str) -> str:
 def _show_secret(session: Session, made: Reply[api.webhook.NewSecret]) -> None:
     session.out.document(made.raw, lambda: session.out.line(made.value.secret))
     if session.out.is_for_eyes:
-        session.out.note(f"webhook {made.value.webhook.id}: keep its secret now, it is not shown again")
+        session.out.note(f"webhook {made.value.webhook.id}: save its secret now, it is not shown again")
 
 
 def _show(session: Session, webhook: api.webhook.Webhook) -> None:

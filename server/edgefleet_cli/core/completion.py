@@ -115,6 +115,18 @@ def selectors(incomplete: str) -> list[str]:
     return _offered(incomplete, ask)
 
 
+def selector_option(what: str) -> Any:
+    """Return the option that chooses devices, the same everywhere: `-l`, `--selector` and `--to` are one. what: what happens to them."""
+    return typer.Option(
+        "--selector",
+        "--to",
+        "-l",
+        metavar="SELECTOR",
+        help=f"{what}: labels and facts such as site=berlin,arch=arm64 or group=NAME; '' is all devices.",
+        autocompletion=selectors,
+    )
+
+
 def deliveries(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the deliveries of the webhook that stands before."""
     webhook = ctx.params.get("webhook_id")

@@ -1,6 +1,6 @@
 """What can go wrong in `edgectl`, and the exit code of each.
 
-An error is always three lines: what failed, why, and what to do next. Exit codes are part of the interface:
+An error is always four lines: what failed, why, what to do next, and its code. Exit codes are part of the interface:
 
 0 done, 1 failed, 2 wrong usage, 3 cancelled or declined, 4 not logged in or not allowed, 5 not found,
 6 conflict, 7 rollout failed, went back or finished in part, 8 timed out waiting, 130 interrupted.
@@ -46,14 +46,19 @@ def exit_code_of(error: EdgefleetError) -> int:
 
 
 class CliError(EdgefleetError):
-    """A failure that ends the command: `message` says what, `why` the cause, `next_step` what to do."""
+    """The command failed.
+
+    Attributes: `message` says what failed, `why` the cause, `next_step` what to do; `foreign_code` is the code of the server or of a child
+    process where it refused something.
+    """
 
     code = "cli.failed"
     exit_code = EXIT_FAILED
 
-    def __init__(self, message: str, *, why: str = "", next_step: str = "") -> None:
+    def __init__(self, message: str, *, why: str = "", next_step: str = "", foreign_code: str = "") -> None:
         super().__init__(message, next_step=next_step)
         self.why = why
+        self.foreign_code = foreign_code
 
 
 class UsageError(CliError):
@@ -112,15 +117,14 @@ class BadAnswerError(CliError):
 class ApiError(CliError):
     """The server answered with a problem document.
 
-    Attributes: `status` HTTP status, `problem_code` the server's stable code, `request_id` for its log.
+    Attributes: `status` HTTP status, `foreign_code` the server's stable code, `request_id` for its log.
     """
 
     def __init__(
         self, message: str, *, status: int, code: str, request_id: str, why: str = "", next_step: str = ""
     ) -> None:
-        super().__init__(message, why=why, next_step=next_step)
+        super().__init__(message, why=why, next_step=next_step, foreign_code=code)
         self.status = status
-        self.problem_code = code
         self.request_id = request_id
         self.exit_code = _EXIT_BY_STATUS.get(status, EXIT_FAILED)
 

@@ -43,9 +43,15 @@ def use_fast_params(command: Any) -> None:
         _put_before(param)
     own_help = getattr(command, "get_help_option", None)
     if own_help is not None:
-        command.get_help_option = lambda ctx: _put_before(own_help(ctx))  # `--help` is made when first asked for
+        command.get_help_option = lambda ctx: _help_option(own_help(ctx))  # `--help` is made when first asked for
     for child in getattr(command, "commands", {}).values():
         use_fast_params(child)
+
+
+def _help_option(param: Any) -> Any:
+    if param is not None:
+        param.metavar = ""  # it takes no value
+    return _put_before(param)
 
 
 def _put_before(param: Any) -> Any:

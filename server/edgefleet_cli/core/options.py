@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -21,7 +22,8 @@ from edgefleet_cli.core.errors import UsageError
 
 E = TypeVar("E", bound=StrEnum)
 META_KEY = "edgefleet_cli.globals"
-PANEL = "Global options"
+GLOBAL_HINT = "Use `edgectl options` for global options."
+_VALUE_WORDS = {int: "N", float: "X", Path: "FILE"}
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
@@ -91,22 +93,31 @@ def time_of(given: str, now: datetime) -> datetime:
 
 
 def _carrier(  # noqa: PLR0913, PLR0917 - one parameter for each global option; typer reads this signature
-    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Use this saved context.")] = None,
-    server: Annotated[str | None, typer.Option("--server", metavar="URL", help="Talk to this server.")] = None,
-    token: Annotated[str | None, typer.Option("--token", metavar="TOKEN", help="Operator token to show.")] = None,
-    output: Annotated[Format | None, typer.Option("--output", "-o", help="How to write data.")] = None,
-    color: Annotated[Color | None, typer.Option("--color", help="When to use colour; NO_COLOR is obeyed.")] = None,
-    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask anything.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to confirmations.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no hints.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="In the demo: tell the time of each step.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show requests, request ids and traces.")] = False,
-    timeout: Annotated[str | None, typer.Option("--timeout", metavar="T", help="Give up after, e.g. 30s, 10m.")] = None,
+    context: Annotated[str | None, typer.Option("--context", metavar="NAME", help="Saved context to use.")] = None,
+    server: Annotated[str | None, typer.Option("--server", metavar="URL", help="Server to talk to.")] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", metavar="TOKEN", help="Operator token to authenticate with.")
+    ] = None,
+    output: Annotated[
+        Format | None,
+        typer.Option("--output", "-o", help="Output format; -o wide shows more columns and cuts nothing."),
+    ] = None,
+    color: Annotated[Color | None, typer.Option("--color", help="When to use colour; NO_COLOR turns it off.")] = None,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; what needs an answer fails.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Answer yes to all confirmations.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no hints.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show how long each step of `edgectl demo` takes.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show requests, request ids and stack traces.")] = False,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="DURATION", help="Give up after this time, e.g. 30s, 10m.")
+    ] = None,
 ) -> None:
     """Carry the global options; never called."""
 
 
-def _global_params() -> list[Any]:
+def global_params() -> list[Any]:
     """Return fresh option objects, one a global option, that store into `ctx.meta` and are not passed to commands."""
     carrier = typer.Typer(add_completion=False)
     carrier.command()(_carrier)
@@ -114,7 +125,7 @@ def _global_params() -> list[Any]:
     for param in params:
         param.expose_value = False
         param.callback = _store
-        param.rich_help_panel = PANEL
+        param.hidden = True
     return params
 
 
@@ -127,21 +138,35 @@ def _store(ctx: Any, param: Any, value: Any) -> Any:
 def attach_global_options(command: Any) -> None:
     """Give `command` and everything below it the global options (changes the command tree in place).
 
-    Groups in between take them too but do not list them: they are in `edgectl --help` and in each command's help.
+    No help lists them but that of `edgectl options`; each says so at its end.
     """
-    _attach(command, _global_params(), is_root=True)
+    _attach(command, global_params())
 
 
-def _attach(command: Any, params: list[Any], *, is_root: bool) -> None:
+def _attach(command: Any, params: list[Any]) -> None:
     taken = {name for param in command.params for name in param.opts}
-    children = getattr(command, "commands", {})
-    for param in params:
-        if not taken & set(param.opts):
-            own = copy.copy(param)  # making an option again for each command costs a fifth of the start
-            own.hidden = bool(children) and not is_root
-            command.params.append(own)
-    for child in children.values():
-        _attach(child, params, is_root=False)
+    for param in command.params:
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None  # the name says it
+        elif param.metavar is None:
+            param.metavar = value_word(param)
+    # making an option again for each command costs a fifth of the start
+    command.params += [copy.copy(param) for param in params if not taken & set(param.opts)]
+    command.epilog = GLOBAL_HINT
+    for child in getattr(command, "commands", {}).values():
+        _attach(child, params)
+
+
+def value_word(param: Any) -> str:
+    """Return what stands in help for the value of an option: its choices or a word; "" for a flag."""
+    if param.is_flag:
+        return ""
+    kind = param.type_descriptor.annotation
+    while get_args(kind):  # what is inside `list[str]` and `str | None`
+        kind = next(one for one in get_args(kind) if one is not type(None))
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return "|".join(kind)
+    return _VALUE_WORDS.get(kind, str(param.opts[0]).lstrip("-").upper().replace("-", "_"))
 
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> GlobalOptions:

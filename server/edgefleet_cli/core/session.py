@@ -62,7 +62,7 @@ class Session:
         raise UsageError(
             "no server is set",
             why="there is no --server, no EDGECTL_SERVER and no saved context",
-            next_step="run `edgectl login URL`, or try everything at once with `edgectl demo`",
+            next_step="run `edgectl login URL`, or try `edgectl demo`",
         )
 
     @property
@@ -100,7 +100,9 @@ class Session:
             return
         if not self.may_ask:
             raise DeclinedError(
-                "this needs a confirmation", why=f"{question} - and nobody can be asked here", next_step="add --yes"
+                "this needs a confirmation",
+                why=f"{question} - but there is no terminal to ask on",
+                next_step="add --yes",
             )
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()

@@ -9,11 +9,12 @@ if _is_left_out:
 try:
     from msgspec import UNSET, Struct, convert, field
     from msgspec import UnsetType as Unset
+    from msgspec.structs import replace
 finally:
     if _is_left_out:
         del sys.modules[_LEFT_OUT]
 
-__all__ = ["UNSET", "Body", "Struct", "Unset", "convert", "field"]
+__all__ = ["UNSET", "Body", "Struct", "Unset", "convert", "field", "replace"]
 
 
 class Body(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ def require(package: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise MissingPartError(
             f"{package} is not installed here",
-            why=f"this needs what edgefleet[{extra}] brings",
+            why=f"this needs the extra edgefleet[{extra}]",
             next_step=f"pip install 'edgefleet[{extra}]'",
         )
 

@@ -122,7 +122,7 @@ def prune_steps(api: ApiClient, documents: Iterable[Document], owner: str) -> li
     """Return the removal of each object that the token called `owner` made and no document declares; the last made kind first."""
     declared = {(one.kind, one.name) for one in documents}
     return [
-        Step(Action.DELETE, found.document, found, detail=f"made by {owner}, in no file")
+        Step(Action.DELETE, found.document, found, detail=f"created by {owner}, in no file")
         for kind in reversed(list(KINDS.values()))
         if kind.can_prune
         for found in kind.objects(api)
@@ -146,7 +146,7 @@ def delete_steps(api: ApiClient, documents: Iterable[Document]) -> list[Step]:
 
 
 _KEPT = {
-    "Device": "`edgectl device decommission DEVICE` takes a device out of the fleet",
+    "Device": "`edgectl device revoke DEVICE` takes a device out of the fleet",
     "Rollout": "it is what happened; `edgectl rollout abort ROLLOUT` ends an open one",
 }
 
@@ -165,13 +165,13 @@ def check(steps: Iterable[Step], *, may_replace: bool, secrets: Path | None) -> 
             raise FixedObjectError(
                 f"{step.document.title} is there, and differs in {step.detail}",
                 why=kind.why_fixed,
-                next_step="add --replace to have it made anew" if kind.can_replace else "see `edgectl diff -f FILE`",
+                next_step="add --replace to recreate it" if kind.can_replace else "see `edgectl diff -f FILE`",
             )
         if step.action in {Action.CREATE, Action.REPLACE} and kind.has_secret and secrets is None:
             raise UsageError(
-                f"{step.document.title} would be made, and its secret has no place",
-                why="the server tells it once, and it is not printed",
-                next_step="add --secrets DIR: it is written there, readable by you only",
+                f"{step.document.title} would be created, but there is no place for its secret",
+                why="the server shows it once, and it is not printed",
+                next_step="add --secrets DIR: it is written there, readable only by you",
             )
 
 
@@ -212,9 +212,9 @@ def _keep(made: Made, document: Document, folder: Path) -> Path:
         write_private(file, made.secret + "\n")
     except OSError as error:
         raise UsageError(
-            f"{document.title} was made, and its secret could not be written to {file}",
+            f"{document.title} was created, but its secret could not be written to {file}",
             why=str(error),
-            next_step="make another secret with `edgectl webhook rotate WEBHOOK`, or delete it and apply again",
+            next_step="create a new secret with `edgectl webhook rotate WEBHOOK`, or delete it and apply again",
         ) from error
     return file
 

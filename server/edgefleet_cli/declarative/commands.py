@@ -17,7 +17,7 @@ from edgefleet_protocol.errors import EdgefleetError
 
 Files = Annotated[
     list[str],
-    typer.Option("--file", "-f", metavar="F|DIR", help="File or folder of documents; - is stdin. May be given again."),
+    typer.Option("--file", "-f", metavar="F|DIR", help="File or folder of documents; - is stdin. Repeatable."),
 ]
 _EXPORTED = ("Group", "Device", "Webhook", "AlertReceiver", "Alias")
 
@@ -32,24 +32,27 @@ class DiffFailedError(CliError):
 def apply(
     ctx: typer.Context,
     files: Files,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove what this token made and no file declares; asks, or needs --yes.")
+        bool,
+        typer.Option(
+            "--prune", help="Delete what this token created and no file declares; asks first, or needs --yes."
+        ),
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Make anew what cannot be changed (Webhook, AlertReceiver).")
+        bool, typer.Option("--replace", help="Recreate what cannot be changed (Webhook, AlertReceiver).")
     ] = False,
     secrets: Annotated[
-        Path | None, typer.Option("--secrets", metavar="DIR", help="Where new secrets and URLs are written, 0600.")
+        Path | None, typer.Option("--secrets", metavar="DIR", help="Folder for new secrets and URLs (mode 0600).")
     ] = None,
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Wait for the rollouts that it starts: exit 7 when one fails, 8 after --timeout."),
+        typer.Option("--wait", help="Wait for the rollouts it starts. Exit codes: 7 one failed, 8 timed out."),
     ] = False,
 ) -> None:
-    """Make the fleet as files say: groups, labels of devices, webhooks, alert receivers, rollouts. Twice changes nothing more.
+    """Apply files to the fleet: groups, device labels, webhooks, alert receivers, rollouts.
 
-    Everything is read and compared before the first change is made.
+    Idempotent. Everything is read and compared before the first change.
     """
     from edgefleet_cli.declarative import change_plan
 
@@ -96,9 +99,9 @@ def _prune(session: Session, documents: list[Any]) -> list[Any]:
 
     if not documents:
         raise UsageError(
-            "there is no document, and --prune would remove everything that this token made",
+            "the files hold no document, so --prune would delete everything this token created",
             why="the files are empty",
-            next_step="name the right files, or remove objects with `edgectl delete -f FILE`",
+            next_step="give the right files, or delete objects with `edgectl delete -f FILE`",
         )
     owner = session.api.get("/whoami", api.access.WhoAmI).value.name
     return list(change_plan.prune_steps(session.api, documents, owner))
@@ -116,7 +119,10 @@ def _confirm(session: Session, steps: list[Any]) -> None:
 
 
 def diff(ctx: typer.Context, files: Files) -> None:
-    """Show how the fleet differs from files. Exit 0 the same, 1 they differ, more: it could not be told."""
+    """Show how the fleet differs from files.
+
+    Exit codes: 0 same, 1 different, above 1 error.
+    """
     from edgefleet_cli.declarative import change_plan
 
     session = Session.of(ctx)
@@ -142,9 +148,9 @@ def diff(ctx: typer.Context, files: Files) -> None:
 def delete(
     ctx: typer.Context,
     files: Files,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be deleted.")] = False,
 ) -> None:
-    """Remove what files declare; devices and rollouts stay, with the reason."""
+    """Delete what files declare; devices and rollouts stay."""
     from edgefleet_cli.declarative import change_plan
 
     session = Session.of(ctx)
@@ -196,7 +202,7 @@ def get(
         str | None, typer.Argument(metavar="NAME", help="One of them; else all.", autocompletion=completion.kind_names)
     ] = None,
 ) -> None:
-    """Show what is there as documents: what `-o yaml` prints is what `apply` takes."""
+    """Show objects as documents; `apply` takes what `-o yaml` prints."""
     from edgefleet_cli.declarative.resource_kinds import KINDS
 
     session = Session.of(ctx)
@@ -212,7 +218,7 @@ def get(
 
         raise NotDeclarableError(
             f"there is no {found} {name!r}",
-            why="the server knows none of that name",
+            why="the server has no object with this name",
             next_step=f"`edgectl get {found.lower()}` lists all",
         )
     entry = Reply(one.document.as_json(), dict)
@@ -228,7 +234,7 @@ def _kind(given: str) -> str:
         raise UsageError(
             f"{given!r} is no kind of document",
             why=f"there are {', '.join(name.lower() for name in KINDS)}",
-            next_step="other things have commands of their own, such as `edgectl model list`, `edgectl rollout strategy`",
+            next_step="others have their own commands, such as `edgectl model list`, `edgectl rollout strategy`",
         )
     return found
 
@@ -237,10 +243,10 @@ def export(
     ctx: typer.Context,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="Only this kind; may be given again. All but rollouts without it."),
+        typer.Option("--kind", help="Only this kind; repeatable; default: all but rollouts."),
     ] = None,
 ) -> None:
-    """Print what is there as one file for `apply -f`: YAML, or with -o json a List. No secrets are in it."""
+    """Export the fleet as one file for `apply -f`, without secrets."""
     from edgefleet_cli.declarative.resource_kinds import KINDS
 
     session = Session.of(ctx)
@@ -248,7 +254,7 @@ def export(
     found = [one for name in chosen for one in KINDS[name].objects(session.api)]
     unnamed = sum(not one.document.name for one in found)
     if unnamed:
-        session.out.note(f"{unnamed} without a name left out: a file could not name them")
+        session.out.note(f"{unnamed} without a name left out: they cannot be declared in a file")
     _write(session, [one.document for one in found if one.document.name], default=Format.YAML)
 
 

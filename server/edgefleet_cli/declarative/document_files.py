@@ -66,7 +66,7 @@ def _text(path: Path) -> str:
 def _documents(text: str, origin: str) -> Iterator[tuple[str, Any]]:
     if len(text) > MAX_BYTES:
         raise UsageError(
-            f"{origin} is too large", why=f"more than {MAX_BYTES} characters", next_step="divide it into several files"
+            f"{origin} is too large", why=f"more than {MAX_BYTES} characters", next_step="split it into several files"
         )
     import yaml
 
@@ -74,7 +74,7 @@ def _documents(text: str, origin: str) -> Iterator[tuple[str, Any]]:
         found = [json.loads(json.dumps(one, default=str, allow_nan=False)) for one in yaml.safe_load_all(text)]
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{origin} is neither YAML nor JSON", why=str(error), next_step="correct the line that is named"
+            f"{origin} is neither YAML nor JSON", why=str(error), next_step="fix the named line"
         ) from error
     real = [one for one in found if one is not None]  # an empty part between two `---`
     for at, one in enumerate(real, start=1):

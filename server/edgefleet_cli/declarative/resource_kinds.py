@@ -177,7 +177,7 @@ class Webhooks(Kind):
     can_change: bool = False
     can_replace: bool = True
     has_secret: bool = True
-    why_fixed: str = "a webhook cannot be changed; made anew it gets a new secret, and its log is gone"
+    why_fixed: str = "a webhook cannot be changed; recreated, it gets a new secret and loses its log"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
         for one in api.pages("/webhooks", structs.webhook.Webhook):
@@ -204,7 +204,7 @@ class AlertReceivers(Kind):
     can_change: bool = False
     can_replace: bool = True
     has_secret: bool = True
-    why_fixed: str = "an alert receiver cannot be changed; made anew it gets a new URL"
+    why_fixed: str = "an alert receiver cannot be changed; recreated, it gets a new URL"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
         for one in api.pages("/alert-receivers", structs.alert.Receiver):
@@ -274,7 +274,7 @@ class Rollouts(Kind):
     can_change: bool = False
     can_delete: bool = False
     can_prune: bool = False
-    why_fixed: str = "a rollout that was started does not change; give the new one another name"
+    why_fixed: str = "a started rollout cannot be changed; give the new one another name"
 
     def objects(self, api: ApiClient) -> Iterator[Found]:
         yield from self._listed(api, None)

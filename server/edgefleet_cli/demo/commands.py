@@ -12,18 +12,19 @@ from edgefleet_cli.core.session import Session
 
 def demo(
     ctx: typer.Context,
-    devices: Annotated[int, typer.Option("--devices", "-n", min=1, max=64, help="How many device processes.")] = 8,
+    devices: Annotated[int, typer.Option("--devices", "-n", min=1, max=64, help="Number of devices.")] = 8,
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Keep everything here; a temporary folder else.")
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder to keep everything in; default: a temporary folder."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Tell the story, clean up and exit.")] = False,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the API, 0 = a free one.")] = 0,
+    once: Annotated[bool, typer.Option("--once", help="Run once, clean up and exit.")] = False,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the API; 0 = any free port.")] = 0,
     broker: Annotated[str | None, typer.Option("--broker", help="auto, embedded or mosquitto.")] = None,
     examples: Annotated[
         Path | None, typer.Option("--examples", metavar="DIR", help="Folder of the digits example.")
     ] = None,
 ) -> None:
-    """Start a server and N devices here, publish, deploy, measure, and refuse bad models. Ctrl-C removes it all."""
+    """Run a whole fleet on this machine: server, devices, rollouts. Ctrl-C removes it."""
     from edgefleet_cli.demo.run import DemoRequest, run_demo
 
     request = DemoRequest(devices=devices, data=data, once=once, port=port, broker=broker, examples=examples)

@@ -137,7 +137,7 @@ def _start_server(session: Session, request: DemoRequest, home: ProcessGroup, da
                 if api.is_ready():
                     break
         if session.clock.monotonic_s() > deadline_s:
-            raise ChildError("the server is not ready after a minute", why=server.last_words())
+            raise ChildError("the server was not ready within a minute", why=server.last_words())
         session.clock.sleep(_POLL_S)
     return ServerAddress(str(found["api_url"]), token, data / "keys" / "device-ca.crt")
 
@@ -180,12 +180,12 @@ def _next_commands(edgectl: str, bad_rollout: str) -> list[str]:
     commands = {
         "device list": "what runs where",
         "rollout list": "both rollouts",
-        f"rollout show {bad_rollout}": "stages of the bad one",
+        f"rollout show {bad_rollout}": "stages of the bad release",
         f"rollout explain {bad_rollout}": "why it was stopped",
-        f"release show {MODEL}@{GOOD[-1]}": "what was built and proved",
-        f"deploy {MODEL}@{GOOD[0]} --to 'demo=yes' --wait": "go back by hand",
-        "events -f": "what happens, as it happens",
-        "dashboard": "a one-time link for a browser",
+        f"release show {MODEL}@{GOOD[-1]}": "what was built and validated",
+        f"deploy {MODEL}@{GOOD[0]} --to 'demo=yes' --wait": "roll back by hand",
+        "events -f": "events as they happen",
+        "dashboard": "one-time sign-in link",
     }
     width = max(len(command) for command in commands)
     return [f"  {edgectl} {command:<{width}}  # {shows}" for command, shows in commands.items()]
@@ -253,7 +253,7 @@ def _data_folder(given: Path | None) -> tuple[Path, bool]:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(
                 f"{given} is not empty",
-                why="the demo makes a new fleet and would mix it with what is there",
+                why="the demo creates a new fleet and would mix it with the existing files",
                 next_step="name another folder with --data, or remove this one",
             )
     (folder / "logs").mkdir(parents=True, mode=0o700)

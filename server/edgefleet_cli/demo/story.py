@@ -95,7 +95,7 @@ class Story:
         behind = [outcome for outcome in outcomes if outcome.state not in DONE]
         if behind or len(outcomes) != len(self.devices):
             why = "; ".join(f"{one.device} {one.state} {one.error}".strip() for one in behind)
-            raise StoryError(f"{ref} is not on every device", why=why or f"only {len(outcomes)} devices were set")
+            raise StoryError(f"{ref} is not on all devices", why=why or f"only {len(outcomes)} devices were set")
         self.running = version
         return f"{ref} published, and deployed to {self._all_devices()} at once"
 
@@ -107,10 +107,10 @@ class Story:
         self.running = version
         if len(self.devices) == 1:
             how = "promoted on the only device"
-            note = "one device has no canary before it: the rollout has one stage, and rests on that device alone"
+            note = "with one device there is no canary: the rollout has one stage and rests on that device alone"
         else:
             how = f"promoted through {len(rollout.stages)} stages"
-            note = "each waits until all its devices are healthy, and tells how bad the release could still be"
+            note = "each waits until all its devices are healthy, and states the failure rate it still cannot rule out"
         return [f"{MODEL}@{version} published, and {how}", note, *demo_rollouts.stage_lines(rollout)]
 
     def catch_bad(self) -> list[str]:
@@ -121,12 +121,12 @@ class Story:
             raise StoryError(f"{ref} was not rolled back", why=f"{rollout.state}: {rollout.reason}")
         left = [device.id for device in self.devices if self._release_on(device.id) != back]
         if left:
-            raise StoryError(f"not every device is back on {back}", why=", ".join(left))
+            raise StoryError(f"not all devices are back on {back}", why=", ".join(left))
         tried = len(demo_rollouts.exposed(rollout))
         where = "the only device" if len(self.devices) == 1 else "the canary"
         return [
-            f"{ref} passed every check on the server, and was stopped on {where}",
-            f"{tried} of {self._all_devices()} tried it; images through haze make it answer with no number at all",
+            f"{ref} passed every check on the server, and was stopped at {where}",
+            f"{tried} of {self._all_devices()} tried it; hazy images make it answer NaN",
             *self._failed_devices(rollout),
             *(f"stopped for {reason}" for reason in demo_rollouts.why_there(rollout)),
             f"{self._all_devices()} on {back} again {demo_rollouts.seconds_between(rollout):.0f} s after the rollout began",
@@ -134,7 +134,7 @@ class Story:
 
     def _failed_devices(self, rollout: Rollout) -> list[str]:
         devices = self.api.page(f"/rollouts/{part(rollout.id)}/devices", RolloutDevice, limit=100)
-        return [f"{one.device} took itself back: {one.reason}" for one in devices if one.error_class]
+        return [f"{one.device} rolled back by itself: {one.reason}" for one in devices if one.error_class]
 
     def _roll(self, version: str) -> Rollout:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
@@ -173,7 +173,7 @@ class Story:
                 break
             if self.clock.monotonic_s() > deadline_s:
                 silent = ", ".join(name for name, found in windows.items() if not found)
-                raise StoryError("not every device reports its health", why=f"no figures from {silent}")
+                raise StoryError("not all devices report their health", why=f"no figures from {silent}")
             self.clock.sleep(0.3)
         found = [window for group in windows.values() for window in group]
         answers, errors = sum(window.n for window in found), sum(window.errors for window in found)
@@ -217,8 +217,8 @@ class Story:
         for version in REFUSED:
             release = self._convert(version)
             if release.bundles:
-                raise StoryError(f"{MODEL}@{version} is bad, yet it was signed", why=release.state)
-        return f"{len(REFUSED)} bad releases were refused by the server: no device saw them"
+                raise StoryError(f"{MODEL}@{version} is bad, but it was signed", why=release.state)
+        return f"{len(REFUSED)} bad releases were refused by the server, before any device saw them"
 
     def refusals(self) -> list[dict[str, str]]:
         """Return what was refused: `{version, profile, reason}`."""

@@ -25,19 +25,21 @@ AT_ONCE = 500
 
 Fingerprints = Annotated[
     list[str] | None,
-    typer.Argument(metavar="FINGERPRINT...", help="As the device shows it.", autocompletion=completion.pending),
-]
-Selector = Annotated[
-    str | None,
-    typer.Option(
-        "--selector", "-l", help="Those with these labels, e.g. site=berlin.", autocompletion=completion.selectors
+    typer.Argument(
+        metavar="FINGERPRINT...", help="Fingerprint as the device shows it.", autocompletion=completion.pending
     ),
 ]
+Selector = Annotated[str | None, completion.selector_option("Pending devices that it matches")]
 Claim = Annotated[
     str | None,
-    typer.Option("--claim", metavar="ID", help="Only those with this claim token.", autocompletion=completion.claims),
+    typer.Option(
+        "--claim",
+        metavar="ID",
+        help="Only devices that enrolled with this claim token.",
+        autocompletion=completion.claims,
+    ),
 ]
-All = Annotated[bool, typer.Option("--all", help="All that wait.")]
+All = Annotated[bool, typer.Option("--all", help="All pending devices.")]
 
 
 def add_approval_commands(app: typer.Typer) -> None:
@@ -56,7 +58,7 @@ def pending_sheet(now: datetime) -> Sheet[api.enrollment.Pending]:
         return lambda d: text(d.facts.get(name))
 
     return Sheet(
-        "devices wait for approval",
+        "pending devices",
         [
             Column("fingerprint", lambda d: text(d.id), keep=True),
             Column("state", lambda d: text(d.state)),
@@ -99,7 +101,7 @@ DECISIONS: Sheet[DecisionRow] = Sheet(
 )
 
 CLAIMS: Sheet[api.enrollment.Claim] = Sheet(
-    "claim tokens; make one with `edgectl device enroll`",
+    "claim tokens; create one with `edgectl device enroll`",
     [
         Column("id", lambda c: text(c.id), keep=True),
         Column("left", lambda c: f"{c.uses_left}/{c.uses}", right=True),
@@ -121,7 +123,7 @@ def pending(
     claim: Claim = None,
     state: Annotated[str, typer.Option("--state", help="pending, approved, rejected or expired.")] = "pending",
 ) -> None:
-    """List devices that wait to be let in. Compare each fingerprint with what the device itself shows."""
+    """List pending devices. Compare each fingerprint with the one the device shows."""
     session = Session.of(ctx)
     page = session.api.pages(
         "/enrollments/pending", api.enrollment.Pending, selector=selector, claim=claim, state=state
@@ -136,9 +138,12 @@ def approve(
     claim: Claim = None,
     every: All = False,
 ) -> None:
-    """Let waiting devices in, by fingerprint, selector or all. Exit 1 when some could not be."""
+    """Approve pending devices by fingerprint, selector or all.
+
+    Exit code 1 if some could not be approved.
+    """
     session = Session.of(ctx)
-    ids = _chosen(session, fingerprints or [], selector, claim, every, "Let in")
+    ids = _chosen(session, fingerprints or [], selector, claim, every, "Approve")
     _decide(session, "approve", ids)
 
 
@@ -148,11 +153,14 @@ def reject(
     selector: Selector = None,
     claim: Claim = None,
     every: All = False,
-    reason: Annotated[str, typer.Option("--reason", help="Why; the device is told.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why; the device shows it.")] = "",
 ) -> None:
-    """Refuse waiting devices, which is final for their keys. Exit 1 when some could not be."""
+    """Reject pending devices; final for their keys.
+
+    Exit code 1 if some could not be rejected.
+    """
     session = Session.of(ctx)
-    ids = _chosen(session, fingerprints or [], selector, claim, every, "Reject for good")
+    ids = _chosen(session, fingerprints or [], selector, claim, every, "Reject")
     _decide(session, "reject", ids, reason)
 
 
@@ -163,7 +171,7 @@ def _chosen(
     choices = bool(ids) + (selector is not None) + (every or (claim is not None and selector is None and not ids))
     if choices != 1 or (ids and claim is not None):
         raise UsageError(
-            "say which devices",
+            "no devices are chosen",
             why="expected fingerprints, -l SELECTOR, --claim ID or --all",
             next_step="edgectl device pending",
         )
@@ -204,14 +212,14 @@ def _decide(session: Session, verb: str, ids: list[str], reason: str = "") -> No
     session.out.rows(
         document, [*done, *(DecisionRow(one.id, "skipped", why_not=one.reason) for one in skipped)], DECISIONS
     )
-    session.out.note(f"{'let in' if verb == 'approve' else 'rejected'}: {len(done)} of {matched}")
+    session.out.note(f"{'approved' if verb == 'approve' else 'rejected'}: {len(done)} of {matched}")
     for step in sorted({one.next for one in skipped if one.next}):
         session.out.note(f"next: {step}")
     raise typer.Exit(EXIT_FAILED if skipped else EXIT_OK)
 
 
 def claims(ctx: typer.Context) -> None:
-    """List claim tokens: what is left of each, and how many devices wait with it. Their secrets are shown once, when made."""
+    """List claim tokens with their remaining uses and pending devices, without their secrets."""
     session = Session.of(ctx)
 
     session.out.items(session.api.pages("/enrollments", api.enrollment.Claim), CLAIMS)
@@ -223,8 +231,8 @@ def revoke_claim(
         str, typer.Argument(metavar="ID", help="Id of the claim token.", autocompletion=completion.claims)
     ],
 ) -> None:
-    """Make a claim token worthless, for example one that leaked. Devices that are in stay; who waits with it waits no longer."""
+    """Revoke a claim token. Enrolled devices stay; pending devices of this token are dropped."""
     session = Session.of(ctx)
-    session.confirm(f"Revoke the claim token {claim}? Nobody can enrol with it any more.")
+    session.confirm(f"Revoke the claim token {claim}? No device can enrol with it any more.")
     session.api.delete(f"/enrollments/{part(claim)}")
     session.out.note(f"revoked {claim}")

@@ -11,6 +11,7 @@ from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.files import write_private
 from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.core.transport.request import part
@@ -26,7 +27,7 @@ from edgefleet_cli.render.output import Column, Sheet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = typer.Typer(help="Devices: enrol them, see what they run.", no_args_is_help=True)
+app = typer.Typer(help="Manage devices.", no_args_is_help=True)
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 add_look_commands(app)
@@ -35,7 +36,7 @@ add_metrics_command(app)
 
 @app.command("show")
 def show(ctx: typer.Context, device_id: DeviceArgument) -> None:
-    """Show a device: what it runs, what it should run, its health."""
+    """Show a device: what it runs, what it should run, and its health."""
     session = Session.of(ctx)
     device = session.api.get(f"/devices/{part(device_id)}", api.device.Device)
     sheet = device_sheet(session.clock.now())
@@ -70,7 +71,7 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
         show_health(out, device.telemetry, session.clock.now())
         rows = trends(windows_of(session.api, device.id))
         if any(row.answers for row in rows):
-            out.heading("Trend: answers and p95 of the last windows, the newest on the right")
+            out.heading("Trend: requests and p95 of the last windows, newest on the right")
             out.table(rows, TRENDS)
 
 
@@ -103,7 +104,10 @@ def measure(
     device_id: DeviceArgument,
     ref: Annotated[str, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)],
 ) -> None:
-    """Run a release on a device on its golden inputs, without deploying it, and tell latency, memory and energy. Exit 1 if not."""
+    """Measure latency, memory and energy of a release on a device, without deploying it.
+
+    Exit code 1 if it failed.
+    """
     from edgefleet_cli.release.device_measurement import DEFAULT_WAIT_S, MEASURED, Measurer, show_measured
 
     session = Session.of(ctx)
@@ -125,17 +129,8 @@ def label(
             autocompletion=completion.device_to_label,
         ),
     ],
-    selector: Annotated[
-        str | None,
-        typer.Option(
-            "--selector",
-            "-l",
-            metavar="SELECTOR",
-            help="Every device that it matches.",
-            autocompletion=completion.selectors,
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only say which devices it would be.")] = False,
+    selector: Annotated[str | None, completion.selector_option("Label every device that it matches")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only show which devices would change.")] = False,
 ) -> None:
     """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
     session = Session.of(ctx)
@@ -144,7 +139,7 @@ def label(
         return
     if dry_run or len(words) < 2:
         raise UsageError(
-            "say a device and its labels" if len(words) < 2 else "--dry-run goes with -l",
+            "a device and its labels are needed" if len(words) < 2 else "--dry-run needs -l",
             why="one device is named, many are selected",
             next_step="`edgectl device label ID site=berlin old-`, or `edgectl device label -l site=lab ring=1`",
         )
@@ -174,7 +169,7 @@ def set_profile(
     device_id: DeviceArgument,
     profile: Annotated[str, typer.Argument(metavar="PROFILE", autocompletion=completion.profiles)],
 ) -> None:
-    """Set the hardware profile of a device by hand, over the one the server chose."""
+    """Set the hardware profile of a device by hand."""
     session = Session.of(ctx)
     device = session.api.patch(f"/devices/{part(device_id)}", api.device.DeviceIn(profile=profile), api.device.Device)
     sheet = device_sheet(session.clock.now())
@@ -185,17 +180,19 @@ def set_profile(
 def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     device_id: DeviceArgument,
-    model: Annotated[str, typer.Option("--model", help="Of this model only.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Only this model.")] = "",
     reason: Annotated[
-        str, typer.Option("--reason", help="random, low_confidence, disagreement or flag; else all.")
+        str, typer.Option("--reason", help="random, low_confidence, disagreement or flag; default: all.")
     ] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most this many, the newest.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=10_000, help="At most this many; the newest first.")
+    ] = 100,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the records there.")] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key to open them with.")] = None,
     wait: Annotated[str, typer.Option("--wait", help="How long to wait for the device.")] = "2m",
-    fetch: Annotated[str | None, typer.Option("--fetch", metavar="ID", help="Go on with an earlier fetch.")] = None,
+    fetch: Annotated[str | None, typer.Option("--fetch", metavar="ID", help="Continue an earlier fetch.")] = None,
 ) -> None:
-    """Fetch what a device captured: inputs worth looking at, as the bundle's privacy policy allows, sealed to your key."""
+    """Fetch captured inputs from a device, as the bundle's privacy policy allows, sealed to your key."""
     from edgefleet_cli.device.captures.capture_fetch import fetch_records
 
     fetch_records(
@@ -209,11 +206,11 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
     )
 
 
-@app.command("decommission")
-def decommission(ctx: typer.Context, device_id: DeviceArgument) -> None:
-    """Revoke a device's identity: the server neither hears nor serves it any more; it must be enrolled again."""
+@app.command("revoke")
+def revoke(ctx: typer.Context, device_id: DeviceArgument) -> None:
+    """Take a device out of the fleet: its identity is revoked, and only a new enrolment brings it back."""
     session = Session.of(ctx)
-    session.confirm(f"Revoke {device_id}? It keeps running its models, and the server no longer hears it.")
+    session.confirm(f"Revoke {device_id}? It keeps running its models, but the server no longer accepts its reports.")
     session.api.delete(f"/devices/{part(device_id)}")
     session.out.note(f"revoked {device_id}")
 
@@ -227,7 +224,7 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     profile: Annotated[
         str | None,
         typer.Option(
-            "--profile", help="Fix the profile; else the server picks it.", autocompletion=completion.profiles
+            "--profile", help="Hardware profile; default: chosen by the server.", autocompletion=completion.profiles
         ),
     ] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Label of the devices.")] = None,
@@ -238,9 +235,11 @@ def enroll(  # noqa: PLR0913, PLR0917 - the flags of the command
     approval: Annotated[
         bool | None, typer.Option("--approval/--no-approval", help="Devices wait for `device approve`.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write one 0600 file a token.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write each token to a file there (mode 0600).")
+    ] = None,
 ) -> None:
-    """Make claim tokens; a device enrols itself with one and needs nothing else."""
+    """Create claim tokens; a device enrols itself with one."""
     from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
@@ -293,7 +292,7 @@ def _show_tokens(session: Session, made: api.enrollment.ClaimTokens, out: Path |
         session.out.note("to have one line that installs the agent, too: `./dev dist` in a clone, then")
         session.out.note("  edgectl server agent-packages add dist")
     if any(entry.approval for entry in tokens):
-        session.out.note("each device then waits: compare its fingerprint, and let it in")
+        session.out.note("each device then waits for approval: compare its fingerprint with")
         session.out.note("  edgectl device pending")
 
 
@@ -332,15 +331,18 @@ def _label_many(session: Session, selector: str, labels: dict[str, str | None], 
         return session.api.post("/devices:label", body, api.device.LabelChange)
 
     answer = ask(True)
+    if not answer.value.matched and session.out.is_for_eyes:
+        session.out.note(no_match(session.api, selector))
+        return
     if not dry_run and answer.value.changed:
         session.confirm(
-            f"Label {counted(answer.value.changed, 'device')} of {answer.value.matched} that match with {shown}?"
+            f"Label {counted(answer.value.changed, 'device')} of {answer.value.matched} that match: {shown}?"
         )
         answer = ask(False)
     change = answer.value
     session.out.rows(answer.raw, change.sample, LABELLED)
     named = len(change.sample)
-    left = f"; {change.changed - named} more are not named" if change.changed > named else ""
+    left = f"; {change.changed - named} more are not listed" if change.changed > named else ""
     verb = "would be" if change.dry_run else "are"
     session.out.note(
         f"{counted(change.changed, 'device')} of {change.matched} that match {verb} labelled {shown}{left}"

@@ -44,7 +44,7 @@ class DeviceListFilter:
             raise UsageError(
                 f"devices are not sorted by {key!r}",
                 why=f"expected one of {', '.join(SORT_KEYS)}",
-                next_step="a minus in front turns the order round: --sort=-seen",
+                next_step="a leading minus reverses the order: --sort=-seen",
             )
         order = SERVER_ORDERS.get(key)
         if order is None or key == self.sort:
@@ -59,7 +59,7 @@ class DeviceListFilter:
             unknown = [one for one in given if one not in STATUSES]
             if unknown or not given:
                 raise UsageError(
-                    f"{unknown[0] if unknown else self.status!r} is no status",
+                    f"{unknown[0] if unknown else self.status!r} is not a status",
                     why=f"a device is {', '.join(STATUSES)}",
                     next_step="e.g. --status offline,unknown",
                 )

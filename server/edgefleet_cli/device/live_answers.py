@@ -24,8 +24,8 @@ WAIT_S = 5.0
 """How long the server may hold a question open."""
 _HEAD_LINES = 2
 _WHY = {
-    "off": "its owner does not show what it answers: `watch_predictions = false` in its agent.toml",
-    "metered": "its link costs by the byte; nothing is sent over it for looking at",
+    "off": "its owner has turned live answers off: `watch_predictions = false` in its agent.toml",
+    "metered": "it is on a metered link, so it sends no live answers",
 }
 
 
@@ -78,7 +78,7 @@ class LiveAnswers:
         deadline_s = math.inf if wait_s is None else self._clock.monotonic_s() + wait_s
         asked = self._watch()
         if asked.status != "online":
-            self._note(f"{self._device} is {asked.status}: it shows nothing before it connects")
+            self._note(f"{self._device} is {asked.status}: it shows answers once it connects")
         yield self._ask(0.0)[1]
         while (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             asked_again = self._retry.ask(partial(self._ask, min(WAIT_S, left_s)), until_s=deadline_s)
@@ -105,11 +105,11 @@ class LiveAnswers:
     def _note_state(self, state: str) -> None:
         if state in _WHY:
             raise DeviceNotShownError(
-                f"{self._device} shows nothing", why=_WHY[state], next_step="see its own log: edge-agent predictions"
+                f"{self._device} shows no answers", why=_WHY[state], next_step="see its own log: edge-agent predictions"
             )
         if state and not self._has_heard:
             self._has_heard = True
-            self._note(f"{self._device} shows what it answers from now on")
+            self._note(f"{self._device} now shows its answers")
 
 
 def watch_device(session: Session, device_id: str, *, model: str, limit: int | None) -> bool:

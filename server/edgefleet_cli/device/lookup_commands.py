@@ -11,6 +11,7 @@ import typer
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
 from edgefleet_cli.core.options import parse_duration_s
+from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Page, Reply
 from edgefleet_cli.core.transport.request import part
@@ -33,28 +34,34 @@ def add_look_commands(app: typer.Typer) -> None:
 
 def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
-    selector: Annotated[
-        str,
-        typer.Option("--selector", "-l", help="e.g. site=berlin,arch!=armv7l.", autocompletion=completion.selectors),
-    ] = "",
-    status: Annotated[str, typer.Option("--status", help="online, offline, unknown or revoked; commas between.")] = "",
+    selector: Annotated[str, completion.selector_option("Devices to list")] = "",
+    status: Annotated[str, typer.Option("--status", help="online, offline, unknown or revoked; comma-separated.")] = "",
     running: Annotated[
         str,
         typer.Option(
-            "--running", metavar="REF", help="Runs name@version, or any of name.", autocompletion=completion.releases
+            "--running",
+            metavar="REF",
+            help="Only devices that run name@version, or any version of name.",
+            autocompletion=completion.releases,
         ),
     ] = "",
     desired: Annotated[
-        str, typer.Option("--desired", metavar="REF", help="Should run it.", autocompletion=completion.releases)
+        str,
+        typer.Option(
+            "--desired", metavar="REF", help="Only devices that should run it.", autocompletion=completion.releases
+        ),
     ] = "",
-    stale: Annotated[str | None, typer.Option("--stale", metavar="T", help="Not seen for so long, e.g. 10m.")] = None,
+    stale: Annotated[
+        str | None, typer.Option("--stale", metavar="T", help="Only devices not seen for this long, e.g. 10m.")
+    ] = None,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="KEY", help="id, profile, status, arch, agent, seen, free; -KEY: reversed.")
+        str,
+        typer.Option("--sort", metavar="KEY", help="id, profile, status, arch, agent, seen or free; -KEY reverses."),
     ] = "",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing it as it changes.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep watching for changes.")] = False,
 ) -> None:
-    """List devices; with --watch until Ctrl-C (or --timeout: exit 8)."""
+    """List devices."""
     session = Session.of(ctx)
     stale_s = None if stale is None else parse_duration_s(stale)
     choice = DeviceListFilter(selector, status, running, desired, stale_s, sort, limit)
@@ -71,19 +78,26 @@ def list_devices(  # noqa: PLR0913, PLR0917 - the flags of the command
     if watch:
         watch_list(session, ask, lambda: device_sheet(session.clock.now()))
         raise typer.Exit(EXIT_TIMEOUT)
-    session.out.items(ask(), device_sheet(session.clock.now()))
+    page = ask()
+    sheet = device_sheet(session.clock.now())
+    is_chosen = bool(wanted or desired or stale)
+    if is_chosen and session.out.is_for_eyes and not page.replies:
+        session.out.note(no_match(session.api, wanted))
+        return
+    session.out.items(page, sheet)
 
 
 def explain(ctx: typer.Context, device_id: DeviceArgument) -> None:
-    """Say why a device does not run what it should, and what would move it. Exit 1 when something is not as it should be."""
+    """Explain why a device does not run what it should, and what to do.
+
+    Exit code 1 if something is wrong.
+    """
     session = Session.of(ctx)
     reply = session.api.get(f"/devices/{part(device_id)}/explain", api.device.DeviceExplanation)
     explanation = reply.value
     session.out.rows(reply.raw, explanation.items, WHY)
     if explanation.pinned:
-        session.out.note(
-            f"pinned: {explanation.pinned}; no rollout takes it along (`edgectl device unpin {device_id}`)"
-        )
+        session.out.note(f"pinned: {explanation.pinned}; rollouts leave it out (`edgectl device unpin {device_id}`)")
     raise typer.Exit(EXIT_OK if all(one.is_settled for one in explanation.items) else EXIT_FAILED)
 
 
@@ -92,11 +106,13 @@ def pin(
     device_id: DeviceArgument,
     ref: Annotated[
         str | None,
-        typer.Argument(metavar="[RELEASE]", help="Set this release on it first.", autocompletion=completion.releases),
+        typer.Argument(
+            metavar="[RELEASE]", help="Deploy this release to it first.", autocompletion=completion.releases
+        ),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, as the value of a label.")] = "by-hand",
 ) -> None:
-    """Keep a device out of rollouts from now on, at what it runs or at RELEASE. A rollout that has begun with it goes on."""
+    """Pin a device to its current release, or to RELEASE: rollouts leave it out."""
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: reason})
     if ref is not None:
@@ -113,7 +129,7 @@ def pin(
 
 
 def unpin(ctx: typer.Context, device_id: DeviceArgument) -> None:
-    """Let a device take part in rollouts again, from the next one on."""
+    """Unpin a device: the next rollout includes it again."""
     session = Session.of(ctx)
     device = _label(session, device_id, {PIN_LABEL: None})
     sheet = device_sheet(session.clock.now())
@@ -132,12 +148,12 @@ def add_watch_command(app: typer.Typer) -> None:
 def watch(
     ctx: typer.Context,
     device_id: Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)],
-    model: Annotated[str, typer.Option("--model", help="Of this model only.")] = "",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after so many.")] = None,
+    model: Annotated[str, typer.Option("--model", help="Only this model.")] = "",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Stop after this many answers.")] = None,
 ) -> None:
-    """Show what a device answers, as it answers: labels, latency, trace ids, and never what it was asked.
+    """Show a device's answers live: labels, latency, trace ids; never the inputs.
 
-    A sample of the newest answers every two seconds, without end (or until --timeout: exit 8). It may take some seconds to begin.
+    A sample every two seconds, until Ctrl-C or --timeout (exit code 8). It may take a few seconds to begin.
     """
     from edgefleet_cli.device.live_answers import watch_device
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from edgefleet_cli.core import api
+from edgefleet_cli.core.selection import NO_DEVICES
 from edgefleet_cli.render.format import age, error_text, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 
@@ -16,7 +17,7 @@ from edgefleet_cli.render.output import Column, Output, Sheet
 def device_sheet(now: datetime) -> Sheet[api.device.Device]:
     """Return how devices are listed; ages are counted from `now`."""
     return Sheet(
-        "devices; enrol one with `edgectl device enroll`",
+        NO_DEVICES.removeprefix("no "),
         [
             Column("name", lambda d: text(d.display_name or None)),
             Column("id", lambda d: text(d.id), keep=True),

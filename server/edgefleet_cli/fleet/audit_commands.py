@@ -15,7 +15,7 @@ from edgefleet_cli.core.transport.reply import Page
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="The audit trail: who changed what, when, and what came of it.", no_args_is_help=True)
+app = typer.Typer(help="Show who changed what, and when.", no_args_is_help=True)
 
 SHEET: Sheet[api.access.Audit] = Sheet(
     "entries of the audit trail",
@@ -37,7 +37,7 @@ def list_entries(
     ctx: typer.Context,
     actor: Annotated[str, typer.Option("--actor", metavar="NAME", help="Only by this token, by name or id.")] = "",
     action: Annotated[str, typer.Option("--action", help="Only this operation, e.g. create_rollout.")] = "",
-    on: Annotated[str, typer.Option("--object", metavar="TEXT", help="Only where the object's address holds it.")] = "",
+    on: Annotated[str, typer.Option("--object", metavar="TEXT", help="Only objects whose address contains this.")] = "",
     since: Annotated[
         str | None, typer.Option("--since", metavar="T", help="Only since then: 24h, or RFC 3339.")
     ] = None,

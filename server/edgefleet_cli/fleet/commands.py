@@ -14,7 +14,7 @@ from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.output import Column
 
-app = typer.Typer(help="The fleet as a whole.", no_args_is_help=True)
+app = typer.Typer(help="Show the fleet as a whole.", no_args_is_help=True)
 LAST = 50
 
 
@@ -22,12 +22,12 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
     ctx: typer.Context,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="At most this many, else 50; with -f to begin with, all with --since."),
+        typer.Option("--limit", min=1, help="At most this many; default: 50, or all with --since."),
     ] = None,
     since: Annotated[
         str | None, typer.Option("--since", metavar="T", help="Only events since then: 2h, or RFC 3339.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new events as they come.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new events.")] = False,
     rollout: Annotated[
         str | None,
         typer.Option("--rollout", metavar="ID", help="Only of this rollout.", autocompletion=completion.rollouts),
@@ -37,22 +37,22 @@ def events(  # noqa: PLR0913, PLR0917  # one parameter an option
     ] = None,
     event_type: Annotated[
         str | None,
-        typer.Option("--type", help="With -f: only of these types, e.g. edgefleet.rollout.* (commas between several)."),
+        typer.Option("--type", help="With -f: only these types, e.g. edgefleet.rollout.*; comma-separated."),
     ] = None,
     device: Annotated[
         str | None,
         typer.Option("--device", metavar="ID", help="Only of this device.", autocompletion=completion.devices),
     ] = None,
 ) -> None:
-    """List what happened, newest first; with -f oldest first, without end (or until --timeout: exit 8)."""
+    """List events, newest first; with -f follow them, oldest first."""
     session = Session.of(ctx)
     begin = None if since is None else time_of(since, session.clock.now()).isoformat()
     filters = {"rollout": rollout, "kind": kind, "device": device, "since": begin}
     if not follow:
         if event_type is not None:
             raise UsageError(
-                "--type is for following",
-                why="the list of what happened is chosen by --kind",
+                "--type needs -f",
+                why="the list is filtered by --kind",
                 next_step="add -f, or use --kind",
             )
 

@@ -12,7 +12,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Groups: saved selectors, for `group=NAME` in any selector.", no_args_is_help=True)
+app = typer.Typer(help="Manage groups of devices, for `group=NAME` in selectors.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
 
 SHEET: Sheet[api.fleet.Group] = Sheet(
@@ -32,12 +32,7 @@ SHEET: Sheet[api.fleet.Group] = Sheet(
 def create(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.")],
-    selector: Annotated[
-        str,
-        typer.Option(
-            "--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=1.", autocompletion=completion.selectors
-        ),
-    ],
+    selector: Annotated[str, completion.selector_option("Devices of the group")],
 ) -> None:
     """Save a selector under a name."""
     session = Session.of(ctx)
@@ -49,14 +44,9 @@ def create(
 def change(
     ctx: typer.Context,
     name: Name,
-    selector: Annotated[
-        str,
-        typer.Option(
-            "--selector", "-l", metavar="SELECTOR", help="e.g. site=berlin,ring=2.", autocompletion=completion.selectors
-        ),
-    ],
+    selector: Annotated[str, completion.selector_option("Devices of the group")],
 ) -> None:
-    """Give a group another selector; refused while an open rollout names it."""
+    """Change the selector of a group; refused while an open rollout uses it."""
     session = Session.of(ctx)
     group = session.api.patch(f"/groups/{part(name)}", api.fleet.GroupChangeIn(selector=selector), api.fleet.Group)
     session.out.one(group, SHEET)
@@ -64,7 +54,7 @@ def change(
 
 @app.command("list")
 def list_groups(ctx: typer.Context) -> None:
-    """List groups with how many devices each has now."""
+    """List groups and their number of devices."""
     session = Session.of(ctx)
     session.out.items(session.api.pages("/groups", api.fleet.Group), SHEET)
 
@@ -78,18 +68,20 @@ def show(ctx: typer.Context, name: Name) -> None:
 
 @app.command("members")
 def members(ctx: typer.Context, name: Name) -> None:
-    """List the devices that are in a group now."""
+    """List the devices of a group."""
+    from dataclasses import replace
+
     from edgefleet_cli.device.render import device_sheet
 
     session = Session.of(ctx)
     page = session.api.pages(f"/groups/{part(name)}/members", api.device.Device)
-    session.out.items(page, device_sheet(session.clock.now()))
+    session.out.items(page, replace(device_sheet(session.clock.now()), plural=f"device is in the group {name}"))
 
 
 @app.command("delete")
 def delete(ctx: typer.Context, name: Name) -> None:
-    """Forget a group; its devices stay as they are."""
+    """Delete a group; its devices are not touched."""
     session = Session.of(ctx)
-    session.confirm(f"Delete the group {name}? Selectors that name it are refused then.")
+    session.confirm(f"Delete the group {name}? Selectors that use it stop working.")
     session.api.delete(f"/groups/{part(name)}")
     session.out.note(f"deleted {name}")

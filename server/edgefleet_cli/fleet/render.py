@@ -39,7 +39,7 @@ def _transition(detail: Detail) -> str:
     place = "/".join(text(part) for part in (detail.stage, detail.stratum) if part not in {None, ""})
     shown = f"{detail.origin} → {detail.to}" if detail.origin else f"→ {detail.to}"
     if detail.to == "regressed":
-        shown += " (it had finished, and turned out bad)"
+        shown += " (regressed after it had finished)"
     words = [place, shown, f"by {detail.actor}" if detail.actor else ""]
     reasons = [str(part) for part in (detail.error_class, detail.reason) if part]
     return ": ".join([" ".join(word for word in words if word), *reasons])

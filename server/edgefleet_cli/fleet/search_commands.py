@@ -19,7 +19,7 @@ _SHOW = {
     "group": "edgectl group show",
 }
 SHEET: Sheet[api.fleet.Hit] = Sheet(
-    "things of that name",
+    "results",
     [
         Column("kind", lambda f: text(f.kind), keep=True),
         Column("name", lambda f: text(f.id), keep=True),
@@ -35,6 +35,6 @@ def search(
     words: Annotated[str, typer.Argument(metavar="TEXT", help="A part of a name, an id or a label's value.")],
     limit: Annotated[int | None, typer.Option("--limit", min=1, max=50, help="At most this many of each kind.")] = None,
 ) -> None:
-    """Find devices, models, releases, rollouts and groups by a part of their name."""
+    """Find devices, models, releases, rollouts and groups by name."""
     session = Session.of(ctx)
     session.out.items(session.api.page("/search", api.fleet.Hit, q=words, limit=limit), SHEET)

@@ -11,7 +11,7 @@ from edgefleet_cli.core.session import Session
 
 
 def top(ctx: typer.Context) -> None:
-    """Show devices, rollouts and events on one screen, anew every 5 s until Ctrl-C (or --timeout: exit 8).
+    """Show devices, rollouts and events on one screen, refreshed every 5 s.
 
     Without a terminal it shows them once, as text or with -o json as one object.
     """

@@ -153,7 +153,7 @@ def drawn(out: Output, seen: Look, now: datetime) -> Group:
     rollouts, events = list(seen.rollouts), [event.value for event in seen.events]
     tables = {
         "Rollouts": out.grid(rollouts, _ROLLOUTS) if rollouts else None,
-        "Devices that something happened to lately": out.grid(seen.devices, _DEVICES) if seen.devices else None,
+        "Devices with recent events": out.grid(seen.devices, _DEVICES) if seen.devices else None,
         "Last events": out.grid(events, [_age(now), *EVENTS.columns[1:5]]) if events else None,
     }
     for title, table in tables.items():

@@ -143,7 +143,7 @@ def _http(given: str) -> HttpAddress:
     if parts.scheme == "http" and not sha256 and not _is_here(parts.hostname):
         raise UsageError(
             "a model is not fetched over plain http: without its digest",
-            why="anybody on the way could change it",
+            why="it could be changed on the way",
             next_step="use https:, or write the digest behind the address: #sha256=HEX",
         )
     return HttpAddress(url, sha256)
@@ -161,7 +161,7 @@ def _s3(given: str) -> S3Address:
     address = S3Address(bucket, key, _sha256(given, fragment))
     if address.is_folder and address.sha256:
         raise UsageError(
-            "a folder has no digest", why="#sha256= belongs to one file", next_step="leave it away, or name the file"
+            "a folder has no digest", why="#sha256= belongs to one file", next_step="leave it out, or name the file"
         )
     return address
 

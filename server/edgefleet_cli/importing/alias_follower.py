@@ -121,8 +121,8 @@ def alone(file: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise FollowedError(
-                "this alias is followed already",
-                why=f"another program has {file}",
+                "this alias is already followed",
+                why=f"another process holds {file}",
                 next_step="end that one, or give this one a --state of its own if it is to follow something else",
             ) from error
         yield
@@ -206,7 +206,7 @@ class AliasFollower:
         release = reply.value
         if not self._is_of(release, version):
             raise UsageError(
-                f"{ref} exists and was not made of {wanted.address.name} {version}",
+                f"{ref} exists with different content than {wanted.address.name} {version}",
                 why=f"its source is {release.lineage.get('uri') or 'a file'}",
                 next_step="follow the alias under another --name",
             )

@@ -20,14 +20,9 @@ from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
 
-app = typer.Typer(help="Models in an MLflow registry: look, follow an alias, write back.", no_args_is_help=True)
+app = typer.Typer(help="Import models from an MLflow registry.", no_args_is_help=True)
 AddressArgument = Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS, or mlflow:/NAME/VERSION.")]
-To = Annotated[
-    str,
-    typer.Option(
-        "--to", "-l", metavar="SELECTOR", help="Devices that follow the alias.", autocompletion=completion.selectors
-    ),
-]
+To = Annotated[str, completion.selector_option("Devices that follow the alias")]
 
 
 class Supersede(StrEnum):
@@ -62,7 +57,7 @@ SHEET: Sheet[Version] = Sheet(
 
 @app.command("show")
 def show(ctx: typer.Context, address: AddressArgument, mlflow_url: flags.MlflowUrl = None) -> None:
-    """Show which version an address stands for now; nothing is fetched."""
+    """Show which version an address resolves to; downloads nothing."""
     from edgefleet_cli.importing.alias_follower import mlflow_address
     from edgefleet_cli.importing.mlflow import Registry
     from edgefleet_cli.importing.resolver import fetch_context_of
@@ -82,7 +77,7 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     address: Annotated[str, typer.Argument(metavar="ADDRESS", help="mlflow:/NAME@ALIAS.")],
     to: To,
     strategy: Annotated[
-        str | None, typer.Option("--strategy", metavar="S", help="How each version is rolled out; canary if not said.")
+        str | None, typer.Option("--strategy", metavar="S", help="How each version is rolled out; default: canary.")
     ] = None,
     stages: Annotated[
         str | None, typer.Option("--stages", metavar="S", help="Instead of a strategy, e.g. 2,10%,100%.")
@@ -90,7 +85,7 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
     supersede: Annotated[
         Supersede,
-        typer.Option("--supersede", help="Where a rollout to these devices is under way: wait, or cancel it."),
+        typer.Option("--supersede", help="If a rollout to these devices is open: wait, or cancel it."),
     ] = Supersede.QUEUE,
     name: flags.OwnName = None,
     profile: flags.Profiles = None,
@@ -105,14 +100,14 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     allow_pickle: flags.AllowPickle = False,
     every: Annotated[str, typer.Option("--every", metavar="T", help="How often to ask the registry.")] = "30s",
     once: Annotated[
-        bool, typer.Option("--once", help="Look once, act, do not wait for the rollout; exit 1 if refused.")
+        bool, typer.Option("--once", help="Check once, act, do not wait for the rollout. Exit code 1 if refused.")
     ] = False,
     state: Annotated[
-        Path | None, typer.Option("--state", metavar="FILE", help="Where it is kept what was seen.")
+        Path | None, typer.Option("--state", metavar="FILE", help="File that records which versions were seen.")
     ] = None,
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
-    """Follow an alias: each version that it comes to stand for is published and rolled out, once. Runs until it is ended."""
+    """Follow an alias: publish and roll out each version it is moved to. Runs until it is ended."""
     from edgefleet_cli.importing.alias_follower import AliasFollower, FollowOptions, alone, mlflow_address, state_file
 
     session = Session.of(ctx)
@@ -155,7 +150,7 @@ def write_back(
     ],
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
-    """Tell the registry how the rollout of a version of it stands: tags edge.rollout and, once finished, edge.deployed."""
+    """Write the state of a rollout back to the registry: tags edge.rollout and, once finished, edge.deployed."""
     from edgefleet_cli.importing.write_back import report_to_registry, tags_of
 
     session = Session.of(ctx)

@@ -63,7 +63,7 @@ class Downloader:
                     raise ImportFailedError(
                         f"the download from {_host(url)} broke off {TRIES} times",
                         why=cause,
-                        next_step="run the same command again; what came is kept where the server lets a download go on",
+                        next_step="run the same command again; the download resumes where the server supports it",
                     ) from error
                 self.note(f"the download from {_host(url)} broke off after {counted} bytes ({cause}); trying again")
                 self.clock.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
@@ -118,7 +118,7 @@ def _behind(url: str, location: str) -> str:
     if urlsplit(target).scheme not in {"https", urlsplit(url).scheme}:
         raise ImportFailedError(
             f"{_host(url)} redirects to {urlsplit(target).scheme}:",
-            why="what comes that way could be changed by anybody between",
+            why="it could be changed on the way",
             next_step="give the address of the file itself",
         )
     return target

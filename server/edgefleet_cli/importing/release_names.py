@@ -33,14 +33,27 @@ def registered(address: Address | None, name: str | None, version: str | None) -
     return name, version
 
 
-def named(address: Address | None, name: str | None, version: str | None) -> tuple[str, str]:
-    """Return name and version of a release as `registered` does. Raises UsageError when one is missing."""
+def named(
+    session: Session, model: str, address: Address | None, name: str | None, version: str | None
+) -> tuple[str, str]:
+    """Return name and version of a release as `registered` does, else those in the name of its file; what was taken from there is noted.
+
+    Raises UsageError where no version is found, UnreadableFileError for a file that is not there.
+    """
+    from edgefleet_cli.release.conversion.conversion_options import DEFAULT_VERSION, named_by
+    from edgefleet_cli.release.conversion.model_files import locate
+
+    if address is None:
+        locate(model)
     name, version = registered(address, name, version)
-    for flag, given, example in (("--name", name, "digits"), ("--version", version, "1.0.0")):
-        if not given:
-            raise UsageError(
-                f"{flag} is missing",
-                why="only an mlflow: address has one of its own",
-                next_step=f"add {flag} {example}",
-            )
-    return str(name), str(version)
+    own_name, own_version = named_by(model, name, version)
+    if not version and own_version == DEFAULT_VERSION:
+        raise UsageError(
+            "--version is missing",
+            why="the file's name has none, as digits-1.0.0.onnx would",
+            next_step="add --version 1.0.0",
+        )
+    if not name or not version:
+        taken = [word for word, given in (("name", name), ("version", version)) if not given]
+        session.out.note(f"publishing {own_name}@{own_version}: {' and '.join(taken)} from the file's name")
+    return own_name, own_version

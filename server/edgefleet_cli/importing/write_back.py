@@ -35,7 +35,7 @@ def report_to_registry(
             for key, value in tags.items():
                 registry.tag(lineage["registry_model"], lineage["version"], key, value)
     except CliError as error:
-        session.out.note(f"the registry was not told ({', '.join(tags)}): {error.message}: {error.why}")
+        session.out.note(f"the registry was not updated ({', '.join(tags)}): {error.message}: {error.why}")
         return False
     return True
 

@@ -15,14 +15,14 @@ from edgefleet_cli.release.render import PERFORMANCE, RELEASES, show_performance
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Releases: a model at a version, one signed bundle a profile.", no_args_is_help=True)
+app = typer.Typer(help="Manage releases: a model at a version, with one bundle per profile.", no_args_is_help=True)
 
 Ref = Annotated[
     str, typer.Argument(metavar="REF", help="name@version, e.g. digits@1.1.0.", autocompletion=completion.releases)
 ]
 
 DEVICES: Sheet[api.release.ReleaseDevice] = Sheet(
-    "devices that have or want this release",
+    "devices with this release",
     [
         Column("name", lambda d: text(d.display_name)),
         Column("device", lambda d: text(d.device), keep=True),
@@ -58,7 +58,7 @@ def show(ctx: typer.Context, ref: Ref) -> None:
 
 @app.command("performance")
 def performance(ctx: typer.Context, ref: Ref) -> None:
-    """Compare what was predicted of a release, with its error, with what devices reported."""
+    """Compare predicted and measured performance of a release."""
     session = Session.of(ctx)
     page = session.api.page(f"/releases/{part(ref)}/performance", api.cost.Performance)
     if session.out.is_for_eyes and page.replies:
@@ -69,7 +69,7 @@ def performance(ctx: typer.Context, ref: Ref) -> None:
 
 @app.command("devices")
 def devices(ctx: typer.Context, ref: Ref) -> None:
-    """List the devices that have or want a release."""
+    """List the devices that run or should run a release."""
     session = Session.of(ctx)
     session.out.items(session.api.pages(f"/releases/{part(ref)}/devices", api.release.ReleaseDevice), DEVICES)
 
@@ -79,14 +79,14 @@ def report(
     ctx: typer.Context,
     ref: Ref,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Where to write the page; the user's cache else.")
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; default: in the user's cache folder.")
     ] = None,
     attempt: Annotated[
         int | None,
         typer.Option("--attempt", metavar="N", min=1, help="The report of an earlier attempt that signed nothing."),
     ] = None,
 ) -> None:
-    """Write the conversion report of a release as an HTML page and print its path; -o json prints its figures instead."""
+    """Write the conversion report of a release as an HTML page and print its path; -o json prints its figures."""
     from edgefleet_cli.core.files import write_whole
 
     session = Session.of(ctx)
@@ -139,7 +139,7 @@ def delete(
 
 @app.command("cancel")
 def cancel(ctx: typer.Context, ref: Ref) -> None:
-    """End the conversions of a release that wait or run; bundles that are signed stay."""
+    """Cancel the open conversions of a release; signed bundles stay."""
     session = Session.of(ctx)
     release = session.api.post(f"/releases/{part(ref)}:cancel", NOTHING, api.release.Release)
     session.out.one(release, RELEASES, lambda entry: show_release(session.out, entry))

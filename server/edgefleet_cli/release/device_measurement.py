@@ -92,7 +92,7 @@ class Measurer:
     def _follow(self, ref: str, device: str, gen: int, wait_s: float) -> tuple[str, str]:
         model = ref.partition("@")[0]
         deadline_s = self.clock.monotonic_s() + wait_s
-        state, reason = "unheard", "it has not taken up the document"
+        state, reason = "unheard", "the device has not accepted the document"
         with board(self.out) as rows:
             while self.clock.monotonic_s() < deadline_s:
                 found = self.api.get(f"/devices/{part(device)}", Device).value

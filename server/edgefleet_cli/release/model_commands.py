@@ -15,8 +15,8 @@ from edgefleet_cli.release.render import RELEASES
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Models: named lines of releases.", no_args_is_help=True)
-aliases = typer.Typer(help="Aliases: names of releases that move, `model@alias`.", no_args_is_help=True)
+app = typer.Typer(help="Manage models.", no_args_is_help=True)
+aliases = typer.Typer(help="Manage aliases, such as `model@prod`.", no_args_is_help=True)
 app.add_typer(aliases, name="alias")
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
@@ -73,33 +73,42 @@ def show(
 @app.command("compare")
 def compare(
     ctx: typer.Context,
-    before: Annotated[
-        str, typer.Argument(metavar="A", help="name@version or name@alias.", autocompletion=completion.releases)
-    ],
-    after: Annotated[
-        str,
+    words: Annotated[
+        list[str],
         typer.Argument(
-            metavar="B", help="Another of the model, or only its version.", autocompletion=completion.releases
+            metavar="A B | MODEL A B",
+            help="Two releases (name@version or name@alias), or a model and two of its versions.",
+            autocompletion=completion.releases,
         ),
     ],
 ) -> None:
-    """Compare two versions of a model, profile by profile: what got better, what got worse."""
+    """Compare two versions of a model, profile by profile."""
     from edgefleet_cli.release.version_comparison import CHANGES, rows_of, show_comparison
 
-    model, at, old = before.partition("@")
-    named, _, new = after.rpartition("@")
-    if not at or (named and named != model):
-        raise UsageError(
-            f"{before} and {after} are no two versions of one model" if at else f"{before!r} names no version",
-            why="versions are compared within a model",
-            next_step="`edgectl model compare digits@1.0.0 digits@1.1.0`",
-        )
+    model, old, new = _compared(words)
     session = Session.of(ctx)
     found = session.api.get(f"/models/{part(model)}/compare", api.model.Comparison, a=old, b=new)
     if session.out.is_for_eyes:
         show_comparison(session.out, found.value)
     else:
         session.out.rows(found.raw, rows_of(found.value), CHANGES)
+
+
+def _compared(words: list[str]) -> tuple[str, str, str]:
+    """Return model and two versions from `digits@1.0.0 digits@1.1.0`, `digits@1.0.0 1.1.0` or `digits 1.0.0 1.1.0`. Raises UsageError."""
+    if len(words) == 3:
+        first, old, new = words
+        words = [f"{first}@{old.removeprefix(f'{first}@')}", new]
+    if len(words) == 2:
+        model, at, old = words[0].partition("@")
+        named, _, new = words[1].rpartition("@")
+        if at and (not named or named == model):
+            return model, old, new
+    raise UsageError(
+        f"{' '.join(words)!r} does not name two versions of one model",
+        why="versions are compared within a model",
+        next_step="`edgectl model compare digits@1.0.0 digits@1.1.0`, or `edgectl model compare digits 1.0.0 1.1.0`",
+    )
 
 
 @app.command("pull")
@@ -113,9 +122,9 @@ def pull(
         typer.Option("--profile", metavar="P", help="Of several bundles.", autocompletion=completion.profiles),
     ] = None,
     folder: Annotated[Path, typer.Option("--dir", "-d", metavar="DIR", help="Where to write it.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write the signed bundle of a release into a file and print where; its digest is checked while it comes."""
+    """Download the signed bundle of a release, and check its digest."""
     from edgefleet_cli.release.bundle import pull as bundle_pull
 
     session = Session.of(ctx)
@@ -130,7 +139,7 @@ def _alias_path(model: str, alias: str = "") -> str:
 
 @aliases.command("list")
 def list_aliases(ctx: typer.Context, model: Name) -> None:
-    """List the aliases of a model, and the version that each stands for now."""
+    """List the aliases of a model and their versions."""
     session = Session.of(ctx)
     session.out.items(session.api.page(_alias_path(model), api.model.Alias), ALIASES)
 
@@ -142,7 +151,7 @@ def set_alias(
     alias: Alias,
     version: Annotated[str, typer.Argument(metavar="VERSION", autocompletion=completion.versions)],
 ) -> None:
-    """Let an alias stand for a version from now on; what was rolled out by it does not follow."""
+    """Point an alias at a version. Open rollouts do not follow it."""
     session = Session.of(ctx)
     found = session.api.put(_alias_path(model, alias), api.model.AliasIn(version=version), api.model.Alias)
     session.out.one(found, ALIASES, lambda one: session.out.note(f"{model}@{alias} is {text(one.ref)} now"))

@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Reply, reply_of
 from edgefleet_cli.release.conversion import conversion_options as flags
@@ -22,30 +23,34 @@ from edgefleet_cli.rollout.start import rollouts_of, warn_of_older
 if TYPE_CHECKING:
     from edgefleet_cli.release.device_measurement import Measured
 
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Return once the conversion is queued.")]
-To = Annotated[
-    str | None,
-    typer.Option(
-        "--to", metavar="SELECTOR", help="Deploy to these devices afterwards.", autocompletion=completion.selectors
-    ),
-]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the conversion, or return once it is queued.")]
+To = Annotated[str | None, completion.selector_option("Devices to deploy to afterwards")]
 MeasureOn = Annotated[
     list[str] | None,
-    typer.Option(
-        "--measure-on", metavar="DEVICE", help="Run the bundle of its profile on this device and tell what it costs."
-    ),
+    typer.Option("--measure-on", metavar="DEVICE", help="Measure the bundle on this device; repeatable."),
 ]
 RegisteredName = Annotated[
-    str | None, typer.Option("--name", metavar="N", help="Name of the model; an mlflow: address has one.")
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Name of the model; default: from the file or the mlflow: address."),
 ]
 RegisteredVersion = Annotated[
-    str | None, typer.Option("--version", metavar="V", help="Version of this release; that of an mlflow: address else.")
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="VERSION",
+        help="Version of this release; default: from the mlflow: address or a file name like NAME-1.2.0.onnx.",
+    ),
 ]
 WriteBack = Annotated[
-    bool, typer.Option("--write-back/--no-write-back", help="Tell the registry it came from, by a tag.")
+    bool, typer.Option("--write-back/--no-write-back", help="Write a tag to the registry the model came from.")
 ]
 How = Annotated[
-    str, typer.Option("--strategy", metavar="S", help="How to deploy: all (at once), or canary, rolling … in stages.")
+    str,
+    typer.Option(
+        "--strategy",
+        metavar="S",
+        help="How to deploy: all (at once), or in stages: canary, rolling, blue-green, shadow, ab.",
+    ),
 ]
 
 
@@ -57,16 +62,20 @@ def publish(  # noqa: PLR0913 - the flags of the command
     version: RegisteredVersion = None,
     *,
     asked: flags.Conversion,
-    no_wait: NoWait = False,
+    wait: Wait = True,
     to: To = None,
     strategy: How = "all",
     measure_on: MeasureOn = None,
     mlflow_url: flags.MlflowUrl = None,
     write_back: WriteBack = True,
 ) -> None:
-    """Convert a model for every profile, prove each result, sign it. Exit 0 all signed, 1 some refused, 6 other bytes."""
+    """Convert a model for every profile, validate and sign it.
+
+    Exit codes: 0 all signed, 1 some refused, 6 version exists with other content.
+    """
     session = Session.of(ctx)
     chosen_strategy = parse_strategy(strategy)
+    no_wait = not wait
     _refuse_early_measurement(no_wait, measure_on)
     origin = Origin(model, name, version, mlflow_url, write_back)
     release = _publish_from(
@@ -100,7 +109,7 @@ def _publish_from(
     from edgefleet_cli.importing.write_back import report_release
 
     address = pinned(session, origin.model, origin.mlflow_url)
-    name, version = named(address, origin.name, origin.version)
+    name, version = named(session, origin.model, address, origin.name, origin.version)
     with resolved(session, origin.model, address, origin.mlflow_url) as source:
         request = asked.request(model=str(source.path), name=name, version=version, lineage=source.lineage)
         release = _publish(session, request, no_wait=no_wait, deploys=deploys, measure_on=measure_on)
@@ -114,7 +123,7 @@ def _refuse_early_measurement(no_wait: bool, measure_on: list[str] | None) -> No
         raise UsageError(
             "--measure-on does not go with --no-wait",
             why="there is nothing to measure before the conversion is over",
-            next_step="leave --no-wait away, or run `edgectl device measure DEVICE RELEASE` later",
+            next_step="leave --no-wait out, or run `edgectl device measure DEVICE RELEASE` later",
         )
 
 
@@ -136,7 +145,7 @@ def _publish(
             reply = publisher.follow(reply, wait_s=wait_s)
         except KeyboardInterrupt:
             session.out.note(
-                f"the server goes on converting; look with `edgectl release show {release.ref}`, end it with"
+                f"the server continues converting; follow it with `edgectl release show {release.ref}` or cancel it with"
                 f" `edgectl release cancel {release.ref}`"
             )
             raise
@@ -162,7 +171,7 @@ def _show(session: Session, release: api.release.Release, measured: list[Measure
 
         show_measured(session.out, measured)
     if is_over(release):
-        session.out.note(f"what was tried, on one page: `edgectl release report {release.ref}`")
+        session.out.note(f"full conversion report: `edgectl release report {release.ref}`")
     if release.state == "ready":
         hint = "" if deploys else f"; deploy it with `edgectl deploy {release.ref} --to SELECTOR`"
         session.out.note(f"{release.ref} is ready{hint}")
@@ -189,4 +198,7 @@ def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
     answer = deployer.deploy(ref, selector=selector)
     note_skipped(session, answer.value)
     count = len(answer.value.set)
+    if not count and not answer.value.skipped:
+        session.out.note(no_match(session.api, selector))
+        return
     session.out.note(f"deployed to {count} device{'s' if count != 1 else ''}: `edgectl release devices {ref}`")

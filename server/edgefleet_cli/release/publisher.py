@@ -76,8 +76,8 @@ class Publisher:
                 if self.clock.monotonic_s() > deadline_s:
                     raise WaitTimeoutError(
                         f"{ref} is still converting after {wait_s:g} s",
-                        why="the time given with --timeout is over; the server goes on converting",
-                        next_step=f"look again with `edgectl release show {ref}`",
+                        why="--timeout is over; the server continues converting",
+                        next_step=f"follow it with `edgectl release show {ref}`",
                     )
                 self.clock.sleep(_POLL_S)
                 release = self.api.get(f"/releases/{part(ref)}", Release)

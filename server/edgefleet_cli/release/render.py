@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from msgspec.structs import replace
-
 from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
-from edgefleet_cli.core.structs import Struct
+from edgefleet_cli.core.structs import Struct, replace
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
 
@@ -264,7 +262,7 @@ def show_candidates(out: Output, report: Report) -> None:
         out.line("")
         is_starred = is_starred or any(row.pareto for row in rows)
     if is_starred:
-        out.note("* no other candidate is better in loss, bytes and time")
+        out.note("* no other candidate is better in accuracy, size and time")
 
 
 def failures(release: api.release.Release) -> list[Failure]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
@@ -24,13 +24,13 @@ def text(value: Any) -> str:
 
 
 def size(value: Any) -> str:
-    """Return bytes in decimal units, `1.2 MB`; `-` for what is no size, as a device's -1 for "not readable"."""
+    """Return bytes in binary units, `1.2 MiB`, as the pages do; `-` for what is no size, as a device's -1 for "not readable"."""
     if not isinstance(value, int | float) or value < 0:
         return "-"
     amount, unit = float(value), 0
-    while amount >= 1000 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 or amount >= 100 else f"{amount:.1f} {_UNITS[unit]}"
+    while amount >= 1024 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.{1 if unit else 0}f} {_UNITS[unit]}"
 
 
 def ratio(value: Any) -> str:

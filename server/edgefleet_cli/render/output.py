@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from edgefleet_cli.core.options import Color, Format
 from edgefleet_cli.core.transport.reply import Document, Page, Reply
 from edgefleet_cli.render.width import GAP, console_width, cut, is_bounded, shares, table_width
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.errors import EdgefleetError, error_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -292,19 +292,23 @@ def _console(color: Color, *, stderr: bool) -> Console:
 
 
 def write_error(error: Exception, *, debug: bool = False) -> None:
-    """Write what, why and next to stderr, one line each."""
-    what = one_line(str(getattr(error, "message", "") or error or type(error).__name__))
-    why = one_line(getattr(error, "why", "") or _reason(error))
-    next_step = one_line(getattr(error, "next_step", "") or "run again with --debug to see more")
-    sys.stderr.write(f"error: {what}\n  why: {why}\n next: {next_step}\n")
+    """Write what, why, next and code to stderr, one line each; on a terminal the code is dim."""
+    *lines, code = error_lines(
+        visible(str(getattr(error, "message", "") or error or type(error).__name__)),
+        why=visible(getattr(error, "why", "") or _reason(error)),
+        next_step=visible(getattr(error, "next_step", "") or "run again with --debug to see more"),
+        code=visible(getattr(error, "foreign_code", "") or getattr(error, "code", "internal")),
+    )
+    is_dim = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    sys.stderr.write("\n".join([*lines, f"\x1b[2m{code}\x1b[0m" if is_dim else code]) + "\n")
     request_id = getattr(error, "request_id", "")
     if debug and request_id:
-        sys.stderr.write(f"debug: request {request_id}, code {getattr(error, 'problem_code', '')}\n")
+        sys.stderr.write(f"debug: request {request_id}\n")
     sys.stderr.flush()
 
 
 def one_line(text: str) -> str:
-    """Return `text` without line breaks, so that an error stays three lines."""
+    """Return `text` without line breaks."""
     return visible(" ".join(text.split()))
 
 
@@ -316,4 +320,4 @@ def visible(text: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return error.reason() if isinstance(error, EdgefleetError) else "no further cause is known"
+    return error.reason() if isinstance(error, EdgefleetError) else "no cause is known"

@@ -16,6 +16,7 @@ from edgefleet_cli.render.live_list import watch_list
 from edgefleet_cli.rollout.render import (
     FINDINGS,
     HISTORY,
+    SHOWN_STATES,
     counts_text,
     device_sheet,
     exit_code,
@@ -31,14 +32,16 @@ from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags
 from edgefleet_cli.rollout.start import dry_run, rollouts_of, settle, start, write_plan
 from edgefleet_cli.rollout.start import watch as watch_on
 
-app = typer.Typer(help="Rollouts: a release goes out stage by stage and is judged at each.", no_args_is_help=True)
+app = typer.Typer(help="Manage rollouts: a release in stages, judged at each.", no_args_is_help=True)
 if TYPE_CHECKING:
     from edgefleet_cli.core.structs import Body
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Rollout id.", autocompletion=completion.rollouts)]
 File = Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec in YAML or JSON; - is stdin.")]
-Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Watch it until it is over: exit 0 finished, 7 not, 8 timed out.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="R", help="Reason; recorded with the rollout.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until it has ended. Exit codes: 0 finished, 7 failed, 8 timed out.")
+]
 _REFUSED = frozenset({"rolled_back", "cancelled"})
 
 
@@ -49,10 +52,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
         str | None, typer.Argument(metavar="RELEASE", help="name@version.", autocompletion=completion.releases)
     ] = None,
     file: File = None,
-    to: Annotated[
-        str | None,
-        typer.Option("--to", "-l", metavar="SELECTOR", help="Devices; '' is all.", autocompletion=completion.selectors),
-    ] = None,
+    to: Annotated[str | None, completion.selector_option("Devices to roll out to")] = None,
     stages: Annotated[
         str | None, typer.Option("--stages", metavar="S", help="e.g. 2,10%,100%: counts are per stratum.")
     ] = None,
@@ -60,10 +60,12 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
     strategy: Annotated[
         str | None, typer.Option("--strategy", metavar="S", help="canary, rolling, blue-green, shadow or ab.")
     ] = None,
-    promote: Annotated[Promote | None, typer.Option("--promote", help="What a stage needs to pass.")] = None,
-    on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What happens where a stage failed.")] = None,
+    promote: Annotated[
+        Promote | None, typer.Option("--promote", help="When a stage passes: automatically or by approval.")
+    ] = None,
+    on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What to do when a stage fails.")] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="N", help="A name to find it by.")] = None,
-    dry: Annotated[bool, typer.Option("--dry-run", help="Only show who would get it, and when.")] = False,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it, and when.")] = False,
     wait: Wait = False,
 ) -> None:
     """Start a rollout from a file, or of a RELEASE to the devices of --to."""
@@ -83,7 +85,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
             raise UsageError(
                 "a rollout comes from a file or from flags, not from both",
                 why=f"--file was given together with {', '.join([release, *given] if release else given)}",
-                next_step="write it into the file, or leave --file away",
+                next_step="put it into the file, or leave --file out",
             )
         document = read_document(file)
     else:
@@ -94,7 +96,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
 def _flags(release: str | None, to: str | None, others: tuple[Any, ...]) -> RolloutFlags:
     if release is None or to is None:
         raise UsageError(
-            "say which release goes to which devices",
+            "a release and its devices are needed",
             why="without --file, RELEASE and --to are needed",
             next_step=f"`edgectl rollout create {release or 'digits@1.1.0'} --to 'site=berlin'`; all devices: --to ''",
         )
@@ -105,7 +107,10 @@ def _flags(release: str | None, to: str | None, others: tuple[Any, ...]) -> Roll
 def lint(
     ctx: typer.Context, file: Annotated[str, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")]
 ) -> None:
-    """Check a spec against the fleet: what cannot be met, and which rule each stage will use. Exit 1 with an error."""
+    """Check a spec against the fleet.
+
+    Exit code 1 if it has errors.
+    """
     session = Session.of(ctx)
     reply = rollouts_of(session).plan(read_document(file))
     plan = reply.value
@@ -126,7 +131,7 @@ def strategy(
         str | None, typer.Argument(metavar="NAME", help="One of them; else all.", autocompletion=completion.strategies)
     ] = None,
 ) -> None:
-    """Show the named strategies, or print the spec that one stands for: a file to start from."""
+    """List the strategies, or print the spec of one."""
     from edgefleet_cli.rollout import strategy_table
 
     strategy_table.show(Session.of(ctx), name)
@@ -136,7 +141,7 @@ def strategy(
 def list_rollouts(
     ctx: typer.Context,
     state: Annotated[
-        str | None, typer.Option("--state", help="Only in this state, e.g. running, regressed; commas between.")
+        str | None, typer.Option("--state", help="Only in this state, e.g. running,regressed; comma-separated.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Only of this model.", autocompletion=completion.models)
@@ -146,10 +151,12 @@ def list_rollouts(
         typer.Option("--device", metavar="ID", help="Only with this device.", autocompletion=completion.devices),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
-    watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Keep watching for changes.")] = False,
 ) -> None:
-    """List rollouts, newest first; those that finished and turned out bad afterwards are named below."""
+    """List rollouts, newest first, then finished rollouts that regressed later."""
     session = Session.of(ctx)
+    shown = {word: stored for stored, word in SHOWN_STATES.items()}
+    state = ",".join(shown.get(one, one) for one in state.split(",")) if state else None
 
     def ask() -> Page[api.rollout.Rollout]:
         return session.api.pages("/rollouts", api.rollout.Rollout, state=state, model=model, device=device, limit=limit)
@@ -169,14 +176,17 @@ def history(
     model: Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)],
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most this many.")] = 20,
 ) -> None:
-    """List what was rolled out of a model, newest first: which release, how it ended, how long it took, by whom."""
+    """List the past rollouts of a model, newest first."""
     session = Session.of(ctx)
     session.out.items(session.api.pages("/rollouts", api.rollout.Rollout, model=model, limit=limit), HISTORY)
 
 
 @app.command("status")
 def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
-    """Say in one line how a rollout stands. Exit 0 finished, 7 it ended otherwise, 8 it goes on; with --wait when it is over."""
+    """Show a rollout in one line.
+
+    Exit codes: 0 finished, 7 failed, 8 still open.
+    """
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id)
     if wait:
@@ -188,7 +198,7 @@ def status(ctx: typer.Context, rollout_id: Id, wait: Wait = False) -> None:
 
 @app.command("show")
 def show(ctx: typer.Context, rollout_id: Id) -> None:
-    """Show a rollout: its stages, each stratum's state, figures and reason, and where it failed."""
+    """Show a rollout: stages, state and evidence of each profile, failed devices."""
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id)
     session.out.one(rollout, rollout_sheet(session.clock.now()), lambda entry: _show(session, entry))
@@ -208,7 +218,10 @@ def _show(session: Session, rollout: api.rollout.Rollout) -> None:
 
 @app.command("watch")
 def watch(ctx: typer.Context, rollout_id: Id) -> None:
-    """Show a rollout at every change until it is over. Exit 0 finished, 7 not (or in part), 8 after --timeout."""
+    """Watch a rollout until it has ended.
+
+    Exit codes: 0 finished, 7 failed, 8 timed out.
+    """
     session = Session.of(ctx)
     raise typer.Exit(watch_on(session, rollouts_of(session).get(rollout_id)))
 
@@ -221,11 +234,11 @@ def plan(
     ] = None,
     file: File = None,
 ) -> None:
-    """Show who gets the release, in which stage and why, and who does not: of a rollout, or of a spec."""
+    """Show which devices get the release in which stage, for a rollout or a spec."""
     session = Session.of(ctx)
     if (rollout_id is None) == (file is None):
         raise UsageError(
-            "say whose plan",
+            "a rollout or a spec is needed",
             why="exactly one of ID and --file is needed",
             next_step="`edgectl rollout plan ID`, or `edgectl rollout plan -f spec.yaml`",
         )
@@ -237,9 +250,14 @@ def plan(
 def explain(
     ctx: typer.Context,
     rollout_id: Id,
-    every: Annotated[bool, typer.Option("--all", help="All decisions, not only the newest of each cell.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All decisions, not only the newest of each stage and profile.")
+    ] = False,
 ) -> None:
-    """Show why a rollout is where it is: decisions, their evidence made up anew (exit 1 if one differs), what it waits for."""
+    """Explain a rollout: decisions, recomputed evidence, what it waits for.
+
+    Exit code 1 if a decision differs.
+    """
     from edgefleet_cli.core.options import Format
     from edgefleet_cli.rollout import explain as rollout_explain
 
@@ -255,7 +273,7 @@ def explain(
         session.out.rows(page.raw, rollout_explain.chosen(page, is_all=every), rollout_explain.DECISIONS)
     wrong = len(rollout_explain.disagreeing(page))
     if wrong:
-        session.out.note(f"{counted(wrong, 'decision')} cannot be made again from what was stored as evidence")
+        session.out.note(f"{counted(wrong, 'decision')} cannot be reproduced from the stored evidence")
     raise typer.Exit(EXIT_FAILED if wrong else EXIT_OK)
 
 
@@ -266,7 +284,7 @@ def devices(
     state: Annotated[str | None, typer.Option("--state", help="Only in this state, e.g. failed.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", metavar="N", help="Only of this stage.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most this many.")] = None,
-    watching: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing them as they change.")] = False,
+    watching: Annotated[bool, typer.Option("--watch", "-w", help="Keep watching for changes.")] = False,
 ) -> None:
     """List the devices of a rollout, with state and reason."""
     session = Session.of(ctx)
@@ -283,13 +301,13 @@ def devices(
 
 @app.command("pause")
 def pause(ctx: typer.Context, rollout_id: Id, reason: Reason = "") -> None:
-    """Stop offering, and brake devices that have not switched yet."""
+    """Pause a rollout; devices that have not switched yet stop."""
     _act(ctx, rollout_id, "pause", api.rollout.CommandIn(reason=reason))
 
 
 @app.command("resume")
 def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", wait: Wait = False) -> None:
-    """Go on with a paused rollout."""
+    """Resume a paused rollout."""
     _act(ctx, rollout_id, "resume", api.rollout.CommandIn(reason=reason), wait=wait)
 
 
@@ -297,11 +315,13 @@ def resume(ctx: typer.Context, rollout_id: Id, reason: Reason = "", wait: Wait =
 def promote_stage(
     ctx: typer.Context,
     rollout_id: Id,
-    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why it may pass without the evidence.")],
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="R", help="Reason to promote without the evidence; recorded.")
+    ],
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
     wait: Wait = False,
 ) -> None:
-    """Let the open stage pass on your word instead of on evidence; the reason is kept."""
+    """Promote the open stage by hand, without waiting for evidence."""
     _act(ctx, rollout_id, "promote", api.rollout.CommandIn(reason=reason, stratum=stratum), wait=wait)
 
 
@@ -309,12 +329,12 @@ def promote_stage(
 def skip_stage(
     ctx: typer.Context,
     rollout_id: Id,
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage that has not opened; not the last one.")],
-    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why it may be left out.")],
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="A stage that has not opened yet; not the last one.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Reason to skip it; recorded.")],
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only in this stratum.")] = None,
     wait: Wait = False,
 ) -> None:
-    """Leave out a stage that has not opened: its devices belong to the next one. The reason is kept."""
+    """Skip a stage that has not opened; its devices move to the next one."""
     _act(ctx, rollout_id, "skip", api.rollout.SkipIn(stage=stage, reason=reason, stratum=stratum), wait=wait)
 
 
@@ -322,20 +342,20 @@ def skip_stage(
 def retry(
     ctx: typer.Context,
     rollout_id: Id,
-    failed: Annotated[bool, typer.Option("--failed", help="Also devices whose failure lies in the release.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Also devices on which the release itself failed.")] = False,
     device: Annotated[
         list[str] | None,
         typer.Option(
             "--device",
             metavar="ID",
-            help="Only this one, whatever failed on it; repeatable.",
+            help="Only this device, whatever failed; repeatable.",
             autocompletion=completion.devices,
         ),
     ] = None,
     reason: Reason = "",
     wait: Wait = False,
 ) -> None:
-    """Give failed devices another try: network, disk, memory, deadline, lost; --failed: all. The failure stays evidence."""
+    """Retry devices that failed for network, disk, memory, deadline or loss; with --failed all. The failures stay evidence."""
     _act(
         ctx,
         rollout_id,
@@ -353,7 +373,7 @@ def approve(
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
     wait: Wait = False,
 ) -> None:
-    """Let the stages that wait for an approval open; needs the role that the spec names."""
+    """Approve the stages that wait for an approval; needs the role that the spec names."""
     _act(ctx, rollout_id, "approve", api.rollout.AnswerIn(reason=reason, stratum=stratum), wait=wait)
 
 
@@ -361,11 +381,13 @@ def approve(
 def deny(
     ctx: typer.Context,
     rollout_id: Id,
-    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why not; it is kept with the rollout.")],
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Reason; recorded with the rollout.")],
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has ended like this: exit code 0, else 7.")
+    ] = False,
 ) -> None:
-    """Refuse the stages that wait for an approval: what the rollout brought there goes back."""
+    """Deny the stages that wait for an approval; their devices roll back."""
     _act(ctx, rollout_id, "deny", api.rollout.AnswerIn(reason=reason, stratum=stratum), wait=wait, wanted=_REFUSED)
 
 
@@ -373,17 +395,32 @@ def deny(
 def abort(
     ctx: typer.Context,
     rollout_id: Id,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Take the release back where it runs.")] = False,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Also roll back the devices that run the release.")
+    ] = False,
     reason: Reason = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended so: exit 0, 7 otherwise.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has ended like this: exit code 0, else 7.")
+    ] = False,
 ) -> None:
-    """End a rollout for good. What runs the release keeps it, unless --rollback takes it back."""
+    """Abort a rollout. Devices that run the release keep it, unless --rollback is given."""
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id).value
-    then = "They go back to what they ran before." if rollback else "They keep it."
+    then = "They roll back to what they ran before." if rollback else "They keep it."
     session.confirm(f"Abort {rollout_id} ({text(rollout.release)}; devices: {counts_text(rollout.counts)})? {then}")
     body = api.rollout.CommandIn(reason=reason, rollback=rollback)
     _act(ctx, rollout_id, "abort", body, wait=wait, wanted=frozenset({"rolled_back" if rollback else "cancelled"}))
+
+
+@app.command("rollback")
+def rollback(
+    ctx: typer.Context,
+    rollout_id: Id,
+    reason: Reason = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is rolled back: exit code 0, else 7.")] = False,
+) -> None:
+    """End a rollout and roll the release back wherever it runs: the same as `abort --rollback`."""
+    abort(ctx, rollout_id, rollback=True, reason=reason, wait=wait)
 
 
 def _act(

@@ -12,7 +12,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import counted, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 
-app = typer.Typer(help="Experiments: rollouts with a stage beside what serves.", no_args_is_help=True)
+app = typer.Typer(help="Show experiments: rollouts with a shadow or split stage.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -38,7 +38,7 @@ def show(
         str, typer.Argument(metavar="ID", help="Id of its rollout.", autocompletion=completion.experiments)
     ],
 ) -> None:
-    """Show what a release did beside what serves: agreement, both versions' figures, and what each difference lies between."""
+    """Show how a candidate compared with the active version."""
     session = Session.of(ctx)
     found = session.api.get(f"/experiments/{part(rollout_id)}", api.experiment.ExperimentResult)
     session.out.one(found, EXPERIMENTS, lambda one: show_experiment(session.out, one))
@@ -51,7 +51,7 @@ def modes_text(experiment: api.experiment.Experiment | api.experiment.Experiment
 
 
 EXPERIMENTS: Sheet[api.experiment.Experiment | api.experiment.ExperimentResult] = Sheet(
-    "experiments; begin one with `edgectl deploy REF --to SELECTOR --strategy shadow`",
+    "experiments; start one with `edgectl deploy REF --to SELECTOR --strategy shadow`",
     [
         Column("id", lambda e: text(e.id), keep=True),
         Column("release", lambda e: text(e.release), keep=True),
@@ -113,7 +113,7 @@ def show_experiment(out: Output, experiment: api.experiment.ExperimentResult) ->
 
 def _show_trial(out: Output, trial: api.experiment.Trial) -> None:
     if not trial.began_at:
-        out.prose("not begun: the stage has not opened")
+        out.prose("not started: the stage has not opened")
         return
     more = "; more did, these are the first by name" if trial.is_cut else ""
     shown = counted(trial.devices, "device")

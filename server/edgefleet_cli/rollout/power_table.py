@@ -47,7 +47,7 @@ def show_power(out: Output, plan: api.rollout.Plan) -> None:
     rows = power_rows(plan)
     if rows:
         out.heading(
-            "Power: devices until a release that fails on so many is stopped, and the chance that a stage stops it"
+            "Power: devices needed to stop a release that fails on this share of devices, and the chance that a stage stops it"
         )
         out.table(rows, ROWS)
 

@@ -17,6 +17,8 @@ REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
 """States, as the server's lists take them, in which a rollout still has something to say."""
+SHOWN_STATES = {"cancelled": "aborted"}
+"""Stored states that read differently: what ends a rollout is called abort."""
 WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
 MOST_WAITS = 4
 _AFTER_ITS_END = "after it had finished"
@@ -38,7 +40,7 @@ def exit_code(rollout: api.rollout.Rollout) -> int:
 
 def state_text(rollout: api.rollout.Rollout) -> str:
     """Return the state, with what qualifies it."""
-    state = text(rollout.state)
+    state = SHOWN_STATES.get(rollout.state, text(rollout.state))
     if rollout.stopped_by:
         return f"{state} by {rollout.stopped_by}"
     return f"{state}, partial" if rollout.is_partial else state
@@ -192,10 +194,10 @@ def show_head(out: Output, rollout: api.rollout.Rollout, now: datetime) -> None:
             ("selector", text(rollout.selector or "all devices")),
             ("state", state_text(rollout)),
             ("reason", text(reason_text(rollout))),
-            ("brake", "on: devices that have not switched stop" if rollout.is_braked else ""),
+            ("brake", "on: devices that have not switched yet stop" if rollout.is_braked else ""),
             ("devices", counts_text(rollout.counts)),
             ("all strata", _pooled(rollout.pooled)),
-            ("downloads", f"{rollout.downloads} under way at most" if rollout.downloads else ""),
+            ("downloads", f"{rollout.downloads} at a time" if rollout.downloads else ""),
             ("waits for", "; ".join(wait_lines(rollout.waits))),
             ("created", f"{moment(rollout.created_at)} by {text(rollout.created_by)}"),
             ("started", f"{moment(started)} ({age(started, now)} ago)" if started else ""),
@@ -216,19 +218,18 @@ def next_steps(rollout: api.rollout.Rollout) -> str:
     id_ = text(rollout.id)
     if rollout.state == "paused":
         return (
-            f"`edgectl rollout explain {id_}` says why; `edgectl rollout resume {id_}` goes on, "
+            f"`edgectl rollout explain {id_}` shows why; `edgectl rollout resume {id_}` continues, "
             f"`edgectl rollout promote {id_} --reason R` overrides, "
-            f"`edgectl rollout abort {id_} --rollback` takes the release back"
+            f"`edgectl rollout abort {id_} --rollback` rolls back"
         )
     if rollout.state == REGRESSED:
         return (
-            f"`edgectl rollout explain {id_}` says what turned bad after it had finished; "
-            f"`edgectl rollout abort {id_} --rollback` takes the release back"
+            f"`edgectl rollout explain {id_}` shows what regressed; `edgectl rollout abort {id_} --rollback` rolls back"
         )
     if rollout.state == "awaiting_approval":
-        return f"`edgectl rollout approve {id_}` lets it go on, `edgectl rollout deny {id_} --reason R` takes it back"
+        return f"`edgectl rollout approve {id_}` approves, `edgectl rollout deny {id_} --reason R` rolls back"
     if exit_code(rollout) == EXIT_ROLLOUT_FAILED:
-        return f"`edgectl rollout explain {id_}` says why, `edgectl rollout devices {id_}` where"
+        return f"`edgectl rollout explain {id_}` shows why, `edgectl rollout devices {id_}` where"
     if exit_code(rollout) == EXIT_TIMEOUT:
         return f"follow it with `edgectl rollout watch {id_}`"
     return ""
@@ -261,7 +262,7 @@ def _wait(wait: api.rollout.Wait) -> str:
 
 
 def _rate(rate: api.rollout.Rate) -> str:
-    shown = f"{text(rate.per_min)} a minute, {text(rate.offered)} offered in this one"
+    shown = f"{text(rate.per_min)} a minute, {text(rate.offered)} offered in this minute"
     then = rate.next_per_min
     return shown if then == rate.per_min else f"{shown}; then {text(then)}"
 
@@ -384,13 +385,13 @@ def show_short_plan(out: Output, plan: api.rollout.Plan) -> None:
 
 
 def cost_text(cost: api.rollout.PlanCost) -> str:
-    """Return what a plan costs: `12.0 MB to download on 40 devices; 2 devices hold it already, 0 bytes`."""
+    """Return what a plan costs: `12.0 MiB to download on 40 devices; 2 devices hold it already, 0 bytes`."""
     shown = (
         f"{size(cost.bytes)} to download on {counted(cost.downloads, 'device')}"
         if cost.downloads
         else "nothing to download"
     )
-    return f"{shown}; {counted(cost.kept, 'device')} hold it in a slot already, 0 bytes" if cost.kept else shown
+    return f"{shown}; {counted(cost.kept, 'device')} have it in a slot already, 0 bytes" if cost.kept else shown
 
 
 def show_findings(out: Output, plan: api.rollout.Plan) -> None:
@@ -423,7 +424,7 @@ def show_plan(out: Output, plan: api.rollout.Plan) -> None:
     missing = [entry for entry in plan.strata if not entry.bundle]
     for entry in missing:
         population = counted(entry.population, "device")
-        out.note(f"no bundle for {entry.stratum}: {population} of it left out")
+        out.note(f"no bundle for {entry.stratum}: {population} left out")
     show_short_plan(out, plan)
     devices = plan_devices(plan)
     if devices:
@@ -433,5 +434,5 @@ def show_plan(out: Output, plan: api.rollout.Plan) -> None:
     if devices and unlisted > 0:
         out.note(f"and {counted(unlisted, 'more device')}; a plan names the first 50 of each stage and stratum")
     if plan.excluded:
-        out.heading("Not in it")
+        out.heading("Excluded devices")
         out.table(plan.excluded, EXCLUDED)

@@ -62,7 +62,7 @@ class SimulationError(CliError):
 
 def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Which story; the same seed tells the same.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed; the same seed gives the same run.")] = 0,
     devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, max=20_000, help="How many.")] = 8,
     profiles: Annotated[int, typer.Option("--profiles", metavar="N", min=1, max=20, help="Shared among these.")] = 1,
     file: Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")] = None,
@@ -82,10 +82,10 @@ def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
         int | None, typer.Option("--drawn", metavar="N", help="The one that --runs draws for a seed.")
     ] = None,
     whole: Annotated[str | None, typer.Option("--scenario", metavar="F", help="From JSON; - is stdin.")] = None,
-    story: Annotated[bool, typer.Option("--story", help="Tell every transition.")] = False,
+    story: Annotated[bool, typer.Option("--story", help="Print every transition.")] = False,
     shrink: Annotated[bool, typer.Option("--shrink", help="Make a failing one smaller.")] = False,
 ) -> None:
-    """Simulate a rollout without a server: the shipped rules and the shipped device machine in virtual time, with faults.
+    """Simulate a rollout in virtual time, with faults, without a server.
 
     Exit 0 when every promise was kept, 1 when one was broken: then the command is printed that tells the same story again.
     """
@@ -176,7 +176,7 @@ def run(request: Document) -> Reply[Answer]:
         answer = json.loads(done.stdout)
     except ValueError:
         raise SimulationError(
-            "the simulation ended without an answer",
+            "the simulation ended without a result",
             why=f"its process ended with code {done.returncode}",
             next_step="run it again with --debug and report what it prints",
         ) from None

@@ -160,7 +160,7 @@ def _parse(raw: str, file: str) -> Any:
         return _as_json_values(yaml.safe_load(raw))
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise UsageError(
-            f"{_called(file)} is neither YAML nor JSON", why=str(error), next_step="correct the line that is named"
+            f"{_called(file)} is neither YAML nor JSON", why=str(error), next_step="fix the named line"
         ) from error
 
 

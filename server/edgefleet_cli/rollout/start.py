@@ -72,12 +72,12 @@ def watch(session: Session, rollout: Reply[api.rollout.Rollout], wanted: frozens
     try:
         rollout = rollouts.watch(rollout, wait_s=session.options.timeout_s)
     except KeyboardInterrupt:
-        session.out.note(f"the rollout goes on; {next_steps(rollout.value)}")
+        session.out.note(f"the rollout continues; {next_steps(rollout.value)}")
         raise
     ended = rollout.value
     code = EXIT_OK if ended.state in wanted else exit_code(ended)
     if code == EXIT_TIMEOUT:
-        session.out.note(f"not over within the time given; the rollout goes on: {next_steps(ended)}")
+        session.out.note(f"timed out; the rollout continues: {next_steps(ended)}")
     elif session.out.is_live:
         rollouts.show_bad_devices(ended)
         if next_steps(ended):

@@ -16,7 +16,7 @@ from edgefleet_cli.rollout.render import exit_code
 from edgefleet_cli.rollout.start import rollouts_of, watch
 
 MOVES: Sheet[api.rollout.UndoMove] = Sheet(
-    "devices to take back",
+    "devices to roll back",
     [
         Column("from", lambda m: text(m.runs), keep=True),
         Column("to", lambda m: text(m.back_to) if m.back_to else "nothing"),
@@ -37,14 +37,16 @@ def undo(
             metavar="NAME", help="Model, or one release of it (name@version).", autocompletion=completion.models
         ),
     ],
-    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why; it is kept with the rollout.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would do.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until all are back: exit 0, else 7; 8 timed out.")] = False,
+    reason: Annotated[str, typer.Option("--reason", metavar="R", help="Reason; recorded with the rollout.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would happen.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until all are back. Exit codes: 0 all back, 7 not all, 8 timed out.")
+    ] = False,
 ) -> None:
-    """Take every device of a model back to the release that it ran before, at once and without a download where it kept it.
+    """Roll back every device of a model to its previous release.
 
-    It first shows which devices, from what, to what and at what cost, and asks. While a rollout of the model is open, only that
-    one is taken back.
+    It shows devices, versions and downloads, and asks first. A kept slot needs no download. While a rollout of the model is open, only that
+    one is rolled back.
     """
     session = Session.of(ctx)
     plan = session.api.post(
@@ -61,7 +63,7 @@ def undo(
     )
     if session.out.is_for_eyes:
         rollouts = done.value.rollouts
-        session.out.note(f"{counted(done.value.devices, 'device')} going back in {', '.join(rollouts)}")
+        session.out.note(f"{counted(done.value.devices, 'device')} roll back in {', '.join(rollouts)}")
         session.out.note(f"watch: `edgectl rollout watch {rollouts[0] if rollouts else ''}`")
     if wait:
         raise typer.Exit(_wait(session, done))
@@ -83,7 +85,7 @@ def _show(session: Session, answer: Document | None, plan: api.rollout.Undo) -> 
     for one in left[:_LEFT_SHOWN]:
         session.out.note(f"stays: {one.device} ({one.runs}): {one.reason}")
     if len(left) > _LEFT_SHOWN:
-        session.out.note(f"and {len(left) - _LEFT_SHOWN} more stay as they are: -o json names all")
+        session.out.note(f"and {len(left) - _LEFT_SHOWN} more stay: -o json lists all")
 
 
 def _cost(plan: api.rollout.Undo) -> str:

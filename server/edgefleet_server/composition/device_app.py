@@ -65,7 +65,7 @@ def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryS
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise BadDeviceTokenError(
-                "This request carries no device token.", next_step="Send `Authorization: Bearer` and an ES256 JWT."
+                "this request carries no device token", next_step="send `Authorization: Bearer` and an ES256 JWT"
             )
         return fleet.authenticator.authenticate(token.strip())
 
@@ -118,7 +118,7 @@ def _add_content_routes(
         """Return one TUF metadata file."""
         data = signing.metadata_file(file)
         if data is None:
-            raise NoSuchFileError(f"There is no metadata file {file[:80]!r}.")
+            raise NoSuchFileError(f"there is no metadata file {file[:80]!r}")
         return Response(data, media_type="application/json")
 
     @app.get(f"{PREFIX}/blobs/{{sha256}}")
@@ -131,8 +131,8 @@ def _add_content_routes(
         digest = parse_sha256(sha256)
         if all(blob.sha256 != digest for blob in documents.offered_to(caller.id)):
             raise BlobForbiddenError(
-                "The desired document of this device does not name this blob.",
-                next_step="Fetch only what the newest desired document names.",
+                "the desired document of this device does not name this blob",
+                next_step="fetch only what the newest desired document names",
             )
         return blob_response(registry, digest, wanted_range)
 
@@ -141,7 +141,7 @@ def _add_content_routes(
         """Return the device's signed desired document."""
         document = documents.of_device(caller.id)
         if document is None:
-            raise NoDesiredError("This device has no desired document.")
+            raise NoDesiredError("this device has no desired document")
         return Response(document.envelope, media_type="application/json")
 
 
@@ -186,7 +186,5 @@ async def _bounded_body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_RESULT_BYTES:
-            raise TaskResultTooLargeError(
-                f"The result is larger than {MAX_RESULT_BYTES} bytes.", next_step="Send less."
-            )
+            raise TaskResultTooLargeError(f"the result is larger than {MAX_RESULT_BYTES} bytes", next_step="send less")
     return bytes(body)

@@ -41,6 +41,7 @@ PROBLEM: Final[Json] = {
         "code": {"type": "string"},
         "request_id": {"type": "string"},
         "next": {"type": "string"},
+        "why": {"type": "string"},
         "errors": {"type": "array", "items": {"type": "object", "additionalProperties": True}},
     },
 }

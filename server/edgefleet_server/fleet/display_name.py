@@ -19,8 +19,8 @@ def check_name(text: str) -> str:
     name = _composed(text)
     if not name or len(name) > MAX_CHARS or _has_unseen(name):
         raise BadNameError(
-            f"{text[: 2 * MAX_CHARS]!r} cannot be the name of a device.",
-            next_step=f"Use 1 to {MAX_CHARS} characters that can be seen.",
+            f"{text[: 2 * MAX_CHARS]!r} cannot be the name of a device",
+            next_step=f"use 1 to {MAX_CHARS} characters that can be seen",
         )
     return name
 

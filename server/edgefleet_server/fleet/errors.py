@@ -146,7 +146,7 @@ class CaptureKeyUnknownError(FleetError):
     """The tenant has no capture key."""
 
     code = "fleet.capture_key_unknown"
-    default_next_step = "make one with `edgectl capture-key new --out capture.key`"
+    default_next_step = "make one with `edgectl capture-key create --out capture.key`"
 
 
 class TaskUnknownError(FleetError):

@@ -67,7 +67,7 @@ def known_device(session: Session, device_id: str, *, lock: bool = False) -> Fle
     """Return a device row as `device` does. Raises DeviceUnknownError."""
     row = device(session, device_id, lock=lock)
     if row is None:
-        raise DeviceUnknownError(f"There is no device {device_id[:80]!r}.", next_step=_next_step(session, device_id))
+        raise DeviceUnknownError(f"there is no device {device_id[:80]!r}", next_step=_next_step(session, device_id))
     return row
 
 

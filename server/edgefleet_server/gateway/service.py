@@ -96,8 +96,8 @@ class Gateway:
         """Return a line for `/readyz`. Raises GatewayDownError."""
         if not self._link.is_up:
             raise GatewayDownError(
-                f"The gateway has no connection to the broker at {self._endpoint.host}:{self._endpoint.port}.",
-                next_step="Look for the broker in the server's log; `edgectl server check` says which one is used and why.",
+                f"the gateway has no connection to the broker at {self._endpoint.host}:{self._endpoint.port}",
+                next_step="look for the broker in the server's log; `edgectl server check` says which one is used and why",
             )
         return f"connected to {self._endpoint.kind} at {self._endpoint.host}:{self._endpoint.port}"
 

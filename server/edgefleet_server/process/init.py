@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.errors import EdgefleetError, error_lines
 from edgefleet_server import migrations
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
@@ -124,8 +124,11 @@ def _toml(values: Mapping[str, str]) -> str:
 
 
 def report_error(error: EdgefleetError) -> None:
-    """Write an error to stderr in three lines: what, why, what to do next."""
-    sys.stderr.write(f"error: {error.message}\n  why: {error.reason()}\n next: {error.next_step or 'see the log'}\n")
+    """Write an error to stderr: what, why, what to do next, and the code."""
+    lines = error_lines(
+        error.message, why=error.reason(), next_step=error.next_step or "see the server's log", code=error.code
+    )
+    sys.stderr.write("\n".join(lines) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

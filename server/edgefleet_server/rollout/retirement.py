@@ -51,8 +51,8 @@ class ReleaseRetirement:
         """Withdraw a release; a second time changes nothing. Raises ReasonNeededError, ReleaseUnknownError, ReleaseUnsignedError."""
         if not reason.strip():
             raise ReasonNeededError(
-                "A release is withdrawn only with a reason: it is shown wherever the release is.",
-                next_step="Give one: --reason 'why'.",
+                "a release is withdrawn only with a reason: it is shown wherever the release is",
+                next_step="give one: --reason 'why'",
             )
         with self._db.session() as session:
             self._signing.remove_targets([])  # nothing of the release is signed from here on

@@ -307,7 +307,7 @@ class RolloutService:
         """Let the open stage pass on a person's word. Raises ReasonNeededError, IllegalStateError."""
         if not reason.strip():
             raise ReasonNeededError(
-                "A stage passes on a person's word only with a reason.", next_step="Give one: --reason 'why'."
+                "a stage passes on a person's word only with a reason", next_step="give one: --reason 'why'"
             )
         message = _message("promoted", by, reason)
 
@@ -325,7 +325,7 @@ class RolloutService:
         Raises ReasonNeededError, NotApproverError, IllegalStateError.
         """
         if not reason.strip():
-            raise ReasonNeededError("A stage is left out only with a reason.", next_step="Give one: --reason 'why'.")
+            raise ReasonNeededError("a stage is left out only with a reason", next_step="give one: --reason 'why'")
         message = _message("left out", caller.name, reason)
 
         def make(snapshot: Snapshot) -> Plan:
@@ -449,8 +449,8 @@ class RolloutService:
                 made = make(snapshot)
             except IllegalTransitionError as error:
                 raise IllegalStateError(
-                    f"Rollout {row.id} is {row.state}: it cannot {verb} ({error}).",
-                    next_step=f"See where it stands: `edgectl rollout show {row.id}`.",
+                    f"rollout {row.id} is {row.state}: it cannot {verb} ({error})",
+                    next_step=f"see where it stands: `edgectl rollout show {row.id}`",
                 ) from error
             after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self.clock.now())
             self._remember(session, row, after)

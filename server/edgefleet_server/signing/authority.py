@@ -151,21 +151,21 @@ class DeviceAuthority:
                 cert_pem = (self._folder / CA_CERT_FILE).read_bytes()
             except OSError as e:
                 raise KeysMissingError(
-                    f"The device CA cannot be read from the key folder: {e.strerror}.",
-                    next_step="Run `edgectl server init` for a new server, or restore the key folder from its backup.",
+                    f"the device CA cannot be read from the key folder: {e.strerror}",
+                    next_step="run `edgectl server init` for a new server, or restore the key folder from its backup",
                 ) from e
             try:
                 key = serialization.load_pem_private_key(key_pem, None)
                 cert = x509.load_pem_x509_certificate(cert_pem)
             except (ValueError, TypeError, UnsupportedAlgorithm) as e:
                 raise KeysUnreadableError(
-                    f"The device CA files hold no usable key and certificate: {e}.",
-                    next_step="Restore device-ca.pem and device-ca.crt from their backup.",
+                    f"the device CA files hold no usable key and certificate: {e}",
+                    next_step="restore device-ca.pem and device-ca.crt from their backup",
                 ) from e
             if not isinstance(key, ec.EllipticCurvePrivateKey) or cert.public_key() != key.public_key():
                 raise KeysUnreadableError(
-                    "device-ca.pem and device-ca.crt do not belong together.",
-                    next_step="Restore both files from the same backup.",
+                    "device-ca.pem and device-ca.crt do not belong together",
+                    next_step="restore both files from the same backup",
                 )
             self._loaded = (key, cert)
         return self._loaded
@@ -179,18 +179,18 @@ def checked_csr_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
     hint = "Make a P-256 key on the device and send a PEM certificate request signed with it."
     if len(csr_pem) > MAX_CSR_BYTES:
         raise BadCsrError(
-            f"The certificate request has {len(csr_pem)} bytes, more than {MAX_CSR_BYTES}.", next_step=hint
+            f"the certificate request has {len(csr_pem)} bytes, more than {MAX_CSR_BYTES}", next_step=hint
         )
     try:
         csr = x509.load_pem_x509_csr(csr_pem)
         public_key = csr.public_key()
         is_signed = csr.is_signature_valid
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise BadCsrError("The certificate request cannot be read.", next_step=hint) from e
+        raise BadCsrError("the certificate request cannot be read", next_step=hint) from e
     if not is_signed:
-        raise BadCsrError("The certificate request is not signed with its own key.", next_step=hint)
+        raise BadCsrError("the certificate request is not signed with its own key", next_step=hint)
     if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
-        raise BadCsrError("The certificate request holds a key that is not ECDSA P-256.", next_step=hint)
+        raise BadCsrError("the certificate request holds a key that is not ECDSA P-256", next_step=hint)
     return public_key
 
 

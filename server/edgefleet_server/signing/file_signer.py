@@ -48,8 +48,8 @@ def write_private(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     except FileExistsError as e:
         raise KeysExistError(
-            f"{path} exists already; keys are never overwritten.",
-            next_step="Use the existing keys, or choose an empty data folder for a new server.",
+            f"{path} exists already; keys are never overwritten",
+            next_step="use the existing keys, or choose an empty data folder for a new server",
         ) from e
     with os.fdopen(fd, "wb") as out:
         out.write(data)
@@ -109,8 +109,8 @@ class FileSigner:
         passphrase_file = self._folder / PASSPHRASE_FILE
         if not passphrase_file.is_file():
             raise KeysMissingError(
-                f"{PASSPHRASE_FILE} is not in the key folder, so the root key cannot be used.",
-                next_step="Bring root.pem and root.passphrase back from their offline medium for this one operation.",
+                f"{PASSPHRASE_FILE} is not in the key folder, so the root key cannot be used",
+                next_step="bring root.pem and root.passphrase back from their offline medium for this one operation",
             )
         return self._load(self._folder / ROOT_FILE, passphrase_file.read_bytes())
 
@@ -119,8 +119,8 @@ class FileSigner:
             pem = path.read_bytes()
         except OSError as e:
             raise KeysMissingError(
-                f"The key file {path.name} cannot be read: {e.strerror}.",
-                next_step="Run `edgectl server init` for a new server, or restore the key folder from its backup.",
+                f"the key file {path.name} cannot be read: {e.strerror}",
+                next_step="run `edgectl server init` for a new server, or restore the key folder from its backup",
             ) from e
         try:
             private_key = serialization.load_pem_private_key(pem, passphrase)
@@ -129,8 +129,8 @@ class FileSigner:
             return CryptoSigner(private_key)  # checks the key type itself
         except (ValueError, TypeError) as e:
             raise KeysUnreadableError(
-                f"The key file {path.name} holds no usable private key: {e}.",
-                next_step="Restore the file from its backup; a server with a wrong key is refused by its devices.",
+                f"the key file {path.name} holds no usable private key: {e}",
+                next_step="restore the file from its backup; a server with a wrong key is refused by its devices",
             ) from e
 
 

@@ -116,8 +116,8 @@ class TufRepository:
             if known.hashes.get("sha256") == sha256 and known.length == length:
                 return False
             raise TargetExistsError(
-                f"{path} is signed already with sha256 {known.hashes.get('sha256')}; it is never replaced.",
-                next_step="Publish the new bytes under a new version.",
+                f"{path} is signed already with sha256 {known.hashes.get('sha256')}; it is never replaced",
+                next_step="publish the new bytes under a new version",
             )
         model_role.targets[path] = TargetFile(
             length, {"sha256": sha256}, path, unrecognized_fields={"custom": dict(custom)}
@@ -244,8 +244,8 @@ class TufRepository:
         found = store.latest(session, name)
         if found is None:
             raise RepositoryMissingError(
-                f"The database holds no TUF metadata for {name!r}.",
-                next_step="Run `edgectl server init`, or point the server at the data folder that was initialised.",
+                f"the database holds no TUF metadata for {name!r}",
+                next_step="run `edgectl server init`, or point the server at the data folder that was initialised",
             )
         return Metadata[Any].from_bytes(found[1])
 

@@ -151,7 +151,7 @@ class SigningService:
             chain = [data for _, data in store.all_versions(session, "root")]
         if not chain:
             raise RepositoryMissingError(
-                "The database holds no root of trust.", next_step="Run `edgectl server init` for this data folder."
+                "the database holds no root of trust", next_step="run `edgectl server init` for this data folder"
             )
         start = next((i for i, data in enumerate(chain) if sha256_hex(data) == pinned), 0)
         return chain[start:]
@@ -205,7 +205,7 @@ class SigningService:
             timestamp = store.latest(session, "timestamp")
         if root is None or timestamp is None:
             raise RepositoryMissingError(
-                "The database holds no TUF metadata.", next_step="Run `edgectl server init` for this data folder."
+                "the database holds no TUF metadata", next_step="run `edgectl server init` for this data folder"
             )
         return encode(RepoHead(root_version=root[0], timestamp=timestamp[1]))
 

@@ -45,8 +45,8 @@ class CaptureService:
         self._devices.check(device_id)
         if self._key.key() is None:
             raise NoCaptureKeyError(
-                "No device captures anything: the tenant has no capture key.",
-                next_step="Make one: `edgectl capture-key new --out capture.key`.",
+                "no device captures anything: the tenant has no capture key",
+                next_step="make one: `edgectl capture-key create --out capture.key`",
             )
         now = self._clock.now()
         row = TelemetryCaptureFetch(
@@ -71,7 +71,7 @@ class CaptureService:
         with self._db.read() as session:
             row = store.capture_fetch(session, fetch_id)
             if row is None or row.device_id != device_id:
-                raise CaptureUnknownError(f"The device {device_id} has no fetch {fetch_id}.")
+                raise CaptureUnknownError(f"the device {device_id} has no fetch {fetch_id}")
             return _fetch(row, self._clock.now())
 
     def records(
@@ -89,8 +89,8 @@ class CaptureService:
             row = store.capture(session, device_id, record)
             if row is None:
                 raise CaptureUnknownError(
-                    f"There is no record {record} of the device {device_id}.",
-                    next_step="List them: GET /devices/{id}/captures.",
+                    f"there is no record {record} of the device {device_id}",
+                    next_step="list them: GET /devices/{id}/captures",
                 )
             return _view(row), row.sealed
 

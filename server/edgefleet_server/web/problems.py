@@ -166,13 +166,14 @@ def request_id_of(request: Request) -> str:
     return made
 
 
-def problem(
+def problem(  # noqa: PLR0913 - one parameter for each field of the document
     request: Request,
     status: int,
     code: str,
     detail: str,
     *,
     next_step: str = "",
+    why: str = "",
     errors: list[dict[str, Any]] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
@@ -185,6 +186,7 @@ def problem(
         "code": code,
         "request_id": request_id_of(request),
         "next": next_step,
+        "why": why,
         "errors": errors or [],
     }
     return JSONResponse(body, status_code=status, media_type=PROBLEM_TYPE, headers=dict(headers or {}))
@@ -206,7 +208,14 @@ def domain_problem(request: Request, error: EdgefleetError) -> Response:
         headers["retry-after"] = str(retry_after_s)
     errors = getattr(error, "errors", None)
     return problem(
-        request, status, error.code, error.message, next_step=error.next_step, errors=errors, headers=headers
+        request,
+        status,
+        error.code,
+        error.message,
+        next_step=error.next_step,
+        why=error.reason(),
+        errors=errors,
+        headers=headers,
     )
 
 

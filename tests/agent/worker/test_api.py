@@ -278,9 +278,9 @@ def test_a_matrix_of_floats_takes_rows_without_a_preprocess_file(rig: Rig, tmp_p
             answer = model.predict(data)
             assert [p["y"][0]["label"] for p in answer["predictions"]] == ["zero", "two"], data
         assert model.predict([9, 0, 0, 0])["predictions"] == model.predict(objects[0])["predictions"]
-        with pytest.raises(InferenceError, match=r"Line 2, column 3 is empty"):
+        with pytest.raises(InferenceError, match=r"line 2, column 3 is empty"):
             model.predict(b"1,2,3,4\n1,2,,4\n", content_type="text/csv")
-        with pytest.raises(InferenceError, match="There is no row"):
+        with pytest.raises(InferenceError, match="there is no row"):
             model.predict({"rows": []})
 
 

@@ -52,12 +52,12 @@ def test_words_that_a_model_takes_are_no_header() -> None:
         (b"\xff\xfe", "not CSV in UTF-8"),
         (b"a,b,c\n", "only a line of column names (a, b, c)"),
         (b"a,b,a\n1,2,3\n", "names a column twice"),
-        (b"1,2,3\n\n1,2\n", "Line 3 has 2 cells, the first line has 3"),
-        (b"1,2\n", "Line 1 has 2 columns; the model takes 3 numbers"),
-        (b"a,b\n1,2\n", "Line 2 has 2 columns (a, b); the model takes 3 numbers"),
-        (b"a,b,c\n1,2,3\n1,,3\n", "Line 3, column 2 (b) is empty"),
-        (b"1,two,3\n", "Line 1, column 2 must be a number, got 'two'"),
-        (b'a,"b\nb",c\n1,2,x\n', "Line 3, column 3 (c) must be a number"),
+        (b"1,2,3\n\n1,2\n", "line 3 has 2 cells, the first line has 3"),
+        (b"1,2\n", "line 1 has 2 columns; the model takes 3 numbers"),
+        (b"a,b\n1,2\n", "line 2 has 2 columns (a, b); the model takes 3 numbers"),
+        (b"a,b,c\n1,2,3\n1,,3\n", "line 3, column 2 (b) is empty"),
+        (b"1,two,3\n", "line 1, column 2 must be a number, got 'two'"),
+        (b'a,"b\nb",c\n1,2,x\n', "line 3, column 3 (c) must be a number"),
     ],
 )
 def test_what_does_not_fit_is_named_by_line_and_column(body: bytes, said: str) -> None:
@@ -69,15 +69,15 @@ def test_what_does_not_fit_is_named_by_line_and_column(body: bytes, said: str) -
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([[1, 2, 3], [1, 2]], "Row 2 has 2 columns"),
-        ([[1, 2, None]], "Row 1, column 3 is empty"),
+        ([[1, 2, 3], [1, 2]], "row 2 has 2 columns"),
+        ([[1, 2, None]], "row 1, column 3 is empty"),
         ([[1, 2, [3]]], "must be a number"),
         (
             [{"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2, "d": 3}],
-            "Row 2 has the columns a, b, d; the first row has a, b, c",
+            "row 2 has the columns a, b, d; the first row has a, b, c",
         ),
-        ([{"a": 1, "b": 2}], "Row 1 has 2 columns (a, b)"),
-        ([[1, 2, 3], {"a": 1}], "Each row must be an object"),
+        ([{"a": 1, "b": 2}], "row 1 has 2 columns (a, b)"),
+        ([[1, 2, 3], {"a": 1}], "each row must be an object"),
         ([[1, 2, 10**400]], "must be a number"),
     ],
 )

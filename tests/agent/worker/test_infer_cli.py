@@ -76,7 +76,7 @@ def test_a_folder_is_answered_file_by_file(served: Rig, tmp_path: Path, capsys: 
 def test_what_cannot_be_asked_is_said(served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{served.port}"
     assert _run("digits", str(tmp_path / "none.csv"), "--url", url) == 2
-    assert "There is no file" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err
     (tmp_path / "a.csv").write_text("a,b,c,d\n1,2,3,4\n")
     assert _run("digits", str(tmp_path / "a.csv"), "--socket", str(tmp_path / "none.sock")) == 3
     assert "next: look at" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_errors_come_as_the_clients_exception_with_our_words(client: triton.Infe
     for call in (client.load_model, client.unload_model):
         with pytest.raises(InferenceServerException, match="desired document"):
             call("digits")
-    with pytest.raises(InferenceServerException, match="There is nothing at"):
+    with pytest.raises(InferenceServerException, match="there is nothing at"):
         client.get_trace_settings()
 
 

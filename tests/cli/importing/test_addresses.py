@@ -50,7 +50,7 @@ def test_what_lies_here_is_no_address(given: str) -> None:
         ("models:/digits/latest", "stages"),
         ("mlflow:/digits", "NAME@ALIAS"),
         ("mlflow:/a/b@c", "NAME@ALIAS"),
-        ("http://example.org/d.onnx", "anybody on the way"),
+        ("http://example.org/d.onnx", "changed on the way"),
         ("https://example.org/", "name of its file"),
         ("https://example.org/d.onnx#sha256=abc", "sha256"),
         ("https://example.org/d.onnx#md5=abc", "sha256"),

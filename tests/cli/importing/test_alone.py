@@ -29,7 +29,7 @@ def test_a_second_watcher_is_refused_and_asks_nobody(edgectl: Edgectl, fleet: St
     with alone(file):
         ran = edgectl(*WATCH, "--state", file)
         assert (ran.code, ran.out) == (6, "")
-        assert ran.told()[0] == "this alias is followed already"
+        assert ran.told()[0] == "this alias is already followed"
         assert str(file) in ran.told()[1]
         assert fleet.asked == []
     assert "cannot reach the MLflow server" in edgectl(*WATCH, "--state", file).told()[0], "its turn has come"

@@ -369,5 +369,5 @@ def test_the_route_has_dry_runs_keys_roles_and_an_audit(world: World) -> None:
 
 
 def test_errors_are_of_the_feature(world: World) -> None:
-    with pytest.raises(EdgefleetError, match="There is no rollout"):
+    with pytest.raises(EdgefleetError, match="there is no rollout"):
         world.service.retry("r-none", "ann", "", ALL)

@@ -236,8 +236,8 @@ def encode_control(message: ToWorker | ToAgentd) -> bytes:
     data = _encoder.encode(message)
     if len(data) > MAX_CONTROL_BYTES:
         raise BadControlMessageError(
-            f"A {type(message).__name__} message takes {len(data)} bytes; a control packet holds {MAX_CONTROL_BYTES}.",
-            next_step="Shorten its reason or its lists.",
+            f"a {type(message).__name__} message takes {len(data)} bytes; a control packet holds {MAX_CONTROL_BYTES}",
+            next_step="shorten its reason or its lists",
         )
     return data
 
@@ -247,7 +247,7 @@ def decode_to_worker(data: bytes) -> ToWorker:
     try:
         return _to_worker.decode(data)
     except msgspec.MsgspecError as e:
-        raise BadControlMessageError(f"The worker got a control packet it cannot read: {e}.") from e
+        raise BadControlMessageError(f"the worker got a control packet it cannot read: {e}") from e
 
 
 def decode_to_agentd(data: bytes) -> ToAgentd:
@@ -255,7 +255,7 @@ def decode_to_agentd(data: bytes) -> ToAgentd:
     try:
         return _to_agentd.decode(data)
     except msgspec.MsgspecError as e:
-        raise BadControlMessageError(f"A worker sent a control packet that cannot be read: {e}.") from e
+        raise BadControlMessageError(f"a worker sent a control packet that cannot be read: {e}") from e
 
 
 # ---- the routing table
@@ -310,7 +310,7 @@ def decode_routes(data: bytes) -> RoutesTable:
     try:
         return msgspec.json.decode(data, type=RoutesTable)
     except msgspec.MsgspecError as e:
-        raise BadControlMessageError(f"The routing table cannot be read: {e}.") from e
+        raise BadControlMessageError(f"the routing table cannot be read: {e}") from e
 
 
 def write_routes(path: Path, table: RoutesTable) -> None:

@@ -150,7 +150,7 @@ class Api:
                 403, "Models are loaded and unloaded by the device's desired document, not by callers."
             )
         if path not in {"/v2", "/v2/health/live", "/v2/health/ready"}:
-            return error_response(404, f"There is nothing at {path[:200] or '/'}; the API begins at /v2.")
+            return error_response(404, f"there is nothing at {path[:200] or '/'}; the API begins at /v2")
         if request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET")
         if path == "/v2":
@@ -183,7 +183,7 @@ class Api:
     def _model_request(self, request: Request, path: str) -> Response | Awaitable[Response]:
         match = _MODEL_PATH.fullmatch(path)
         if match is None:
-            return error_response(404, f"There is nothing at {path[:200]}.")
+            return error_response(404, f"there is nothing at {path[:200]}")
         start = self._served.start
         model, version = unquote(match["model"]), match["version"] and unquote(match["version"])
         verb = match["verb"] or "metadata"
@@ -232,12 +232,12 @@ class Api:
         if mine:
             return candidate_for(route, request) if verb in {"infer", "predict"} else None
         if route is None or request.header(FORWARDED_HEADER) is not None:
-            return error_response(404, f"There is no model {model[:80]} on this device.")
+            return error_response(404, f"there is no model {model[:80]} on this device")
         lane = route.lanes.get("active") if version is None else lane_of_version(route, version)
         if lane is None:
-            return error_response(404, f"The model {model[:80]} has no version {(version or '')[:80]} on this device.")
+            return error_response(404, f"the model {model[:80]} has no version {(version or '')[:80]} on this device")
         if not _is_ready(lane) and verb not in {"infer", "predict"}:
-            return error_response(503, f"The model {model[:80]} is not ready.", headers=[(b"Retry-After", b"1")])
+            return error_response(503, f"the model {model[:80]} is not ready", headers=[(b"Retry-After", b"1")])
         return lane
 
     def _flag(self, request: Request) -> Response:
@@ -245,7 +245,7 @@ class Api:
         trace_id = request.body.decode("ascii", "replace").strip()
         if not self._answer_log.flag(trace_id):
             return error_response(
-                404, f"There is no answer {trace_id[:64]!r} to keep: only the last few are remembered."
+                404, f"there is no answer {trace_id[:64]!r} to keep: only the last few are remembered"
             )
         return json_response(200, {"kept": trace_id})
 
@@ -331,7 +331,7 @@ class Api:
 
     def _failure(self, error: EdgefleetError) -> Response:
         """Count what went wrong and return the answer that says it."""
-        sentence = f"{error.message} {error.next_step}".strip()
+        sentence = "; ".join(part for part in (error.message, error.next_step) if part)
         match error:
             case wire.BadRequestError() | InputError() | BadImageError() | BadPayloadError():
                 self._figures.refused()
@@ -360,7 +360,7 @@ class Api:
             request = self._codec.decode(body, header_length)
             decoded = time.monotonic()
             if request.timeout_s is not None and decoded - call.since_s > request.timeout_s:
-                raise DeadlineError(f"The request waited longer than its timeout of {request.timeout_s:g} s.")
+                raise DeadlineError(f"the request waited longer than its timeout of {request.timeout_s:g} s")
             outputs, nonfinite = self._calls.run(call, request.inputs)
             ran = time.monotonic()
             answer, json_length = self._codec.encode(request, outputs, nonfinite)
@@ -431,4 +431,4 @@ def _is_ready(lane: LaneRoute | None) -> bool:
 
 
 def _not_allowed(allowed: str) -> Response:
-    return error_response(405, f"This address takes {allowed}.", headers=[(b"Allow", allowed.encode())])
+    return error_response(405, f"this address takes {allowed}", headers=[(b"Allow", allowed.encode())])

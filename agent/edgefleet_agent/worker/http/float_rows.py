@@ -50,9 +50,9 @@ def read_csv(body: bytes, known: Collection[str] = (), *, words: bool = False) -
     try:
         lines = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]
     except csv.Error as e:
-        raise BadRequestError(f"The body is not CSV: line {reader.line_num}: {e}.") from e
+        raise BadRequestError(f"the body is not CSV: line {reader.line_num}: {e}") from e
     if not lines:
-        raise BadRequestError("The CSV is empty.", next_step="Send at least one row.")
+        raise BadRequestError("the CSV is empty", next_step="send at least one row")
     first = [cell.strip() for cell in lines[0][1]]
     has_header = bool(set(known) & set(first)) or not (
         any(map(_is_number, first)) or (words and len(first) == len(known))
@@ -60,34 +60,34 @@ def read_csv(body: bytes, known: Collection[str] = (), *, words: bool = False) -
     rows = lines[1:] if has_header else lines
     if not rows:
         raise BadRequestError(
-            f"The CSV holds only a line of column names ({_listed(first)}) and no row.",
-            next_step="Send at least one row below it.",
+            f"the CSV holds only a line of column names ({_listed(first)}) and no row",
+            next_step="send at least one row below it",
         )
     for number, line in rows:
         if len(line) != len(first):
             raise BadRequestError(
-                f"Line {number} has {len(line)} cells, the first line has {len(first)}.",
-                next_step="Give every line of the CSV as many cells.",
+                f"line {number} has {len(line)} cells, the first line has {len(first)}",
+                next_step="give every line of the CSV as many cells",
             )
     names = tuple(first) if has_header else ()
     if len(set(names)) != len(names):
-        raise BadRequestError(f"The first line names a column twice: {_listed(first)}.")
-    return Table(names, tuple(line for _, line in rows), tuple(f"Line {number}" for number, _ in rows))
+        raise BadRequestError(f"the first line names a column twice: {_listed(first)}")
+    return Table(names, tuple(line for _, line in rows), tuple(f"line {number}" for number, _ in rows))
 
 
 def read_rows(rows: Sequence[Any]) -> Table:
     """Return the table of JSON rows: lists of cells, or objects of the same columns (rule 2). Raises BadRequestError."""
-    places = tuple(f"Row {i + 1}" for i in range(len(rows)))
+    places = tuple(f"row {i + 1}" for i in range(len(rows)))
     if rows and all(isinstance(row, list) for row in rows):
         return Table((), tuple(rows), places)
     if not rows or not all(isinstance(row, Mapping) for row in rows):
-        raise BadRequestError("Each row must be an object of column names and values, or each a list of values.")
+        raise BadRequestError("each row must be an object of column names and values, or each a list of values")
     names = tuple(rows[0])
     for row, place in zip(rows, places, strict=True):
         if set(row) != set(names):
             raise BadRequestError(
-                f"{place} has the columns {_listed(row)}; the first row has {_listed(names)}.",
-                next_step="Give every row the same columns.",
+                f"{place} has the columns {_listed(row)}; the first row has {_listed(names)}",
+                next_step="give every row the same columns",
             )
     return Table(names, tuple([row[name] for name in names] for row in rows), places)
 
@@ -102,8 +102,8 @@ def matrix(table: Table, spec: TensorSpec) -> Array:
         if len(row) != wanted:
             of = f" ({_listed(table.names)})" if table.names else ""
             raise BadRequestError(
-                f"{table.places[i]} has {len(row)} columns{of}; the model takes {wanted} numbers in a row.",
-                next_step="Send exactly the features that the model was trained on, in the same order.",
+                f"{table.places[i]} has {len(row)} columns{of}; the model takes {wanted} numbers in a row",
+                next_step="send exactly the features that the model was trained on, in the same order",
             )
         for j, cell in enumerate(row):
             values[i, j] = _number(cell, table, i, j)
@@ -114,13 +114,13 @@ def _number(cell: Any, table: Table, i: int, j: int) -> float:
     name = f" ({table.names[j]})" if table.names else ""
     where = f"{table.places[i]}, column {j + 1}{name}"
     if cell is None or (isinstance(cell, str) and not cell.strip()):
-        raise BadRequestError(f"{where} is empty.", next_step="Fill the cell, or leave the row out.")
+        raise BadRequestError(f"{where} is empty", next_step="fill the cell, or leave the row out")
     try:
         return float(cell)
     except (TypeError, ValueError, OverflowError) as e:
         raise BadRequestError(
-            f"{where} must be a number, got {str(cell)[:MAX_SHOWN]!r}.",
-            next_step="Send numbers only; a first line of column names must not hold a number.",
+            f"{where} must be a number, got {str(cell)[:MAX_SHOWN]!r}",
+            next_step="send numbers only; a first line of column names must not hold a number",
         ) from e
 
 
@@ -136,7 +136,7 @@ def _text(body: bytes) -> str:
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as e:
-        raise BadRequestError(f"The body is not CSV in UTF-8: {e}.") from e
+        raise BadRequestError(f"the body is not CSV in UTF-8: {e}") from e
 
 
 def _listed(names: Collection[str]) -> str:

@@ -84,13 +84,13 @@ class MemoryServer:
                 raise OSError("its tensors are not little-endian")
             descriptor = _sealed(size)
         except (OSError, AttributeError) as e:  # no memory, or a system without memfd
-            return error_response(501, f"This device has no shared memory to give: {e}; use the socket.")
+            return error_response(501, f"this device has no shared memory to give: {e}; use the socket")
         head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {UPGRADE}\r\n{BYTES_HEADER}: {size}\r\n\r\n"
         try:
             socket.send_fds(connection, [head.encode()], [descriptor])
             region = mmap.mmap(descriptor, size)
         except OSError as e:
-            return error_response(503, f"The shared memory could not be handed over: {e}; use the socket.")
+            return error_response(503, f"the shared memory could not be handed over: {e}; use the socket")
         finally:
             os.close(descriptor)
         kept = [header for header in request.headers if header[0] not in _NOT_KEPT]

@@ -44,8 +44,8 @@ def decode_samples(served: ServedModel, content_type: str, body: bytes) -> list[
     if media == "application/json":
         return _from_json(served, body)
     raise MediaTypeError(
-        f"predict does not read {media or 'a body without a content type'}.",
-        next_step=f"Send one of {', '.join(MEDIA_TYPES)}.",
+        f"predict does not read {media or 'a body without a content type'}",
+        next_step=f"send one of {', '.join(MEDIA_TYPES)}",
     )
 
 
@@ -69,8 +69,8 @@ def _from_csv(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
     head = table.names or tuple(names)
     if names and len(table.rows[0]) != len(head):
         raise BadRequestError(
-            f"A row has {len(table.rows[0])} cells; the model takes the columns {', '.join(names)}.",
-            next_step="Send every column, or a first line that names the columns.",
+            f"a row has {len(table.rows[0])} cells; the model takes the columns {', '.join(names)}",
+            next_step="send every column, or a first line that names the columns",
         )
     return _rows(served, [dict(zip(head, row, strict=False)) for row in table.rows], table.places)
 
@@ -83,11 +83,11 @@ def _from_json(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise BadRequestError(f"The body is not JSON: {e}.") from e
+        raise BadRequestError(f"the body is not JSON: {e}") from e
     if isinstance(value, dict):
         value = next((value[key] for key in ("rows", "instances") if isinstance(value.get(key), list)), value)
     if value == []:
-        raise BadRequestError("There is no row to predict on.", next_step="Send at least one row.")
+        raise BadRequestError("there is no row to predict on", next_step="send at least one row")
     spec = float_rows.float_matrix(declared, specs)
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         return _rows(served, value) if spec is None else _matrix_samples(served, float_rows.read_rows(value), spec)
@@ -115,7 +115,7 @@ def _matrix_samples(served: ServedModel, table: Table, spec: TensorSpec) -> list
 
 def _check_count(rows: int) -> None:
     if rows > MAX_SAMPLES:
-        raise BadRequestError(f"{rows} rows are more than the {MAX_SAMPLES} of one request; send several.")
+        raise BadRequestError(f"{rows} rows are more than the {MAX_SAMPLES} of one request; send several")
 
 
 def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
@@ -124,7 +124,7 @@ def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
     one_at_a_time = len(specs) == 1 and bool(specs[0].shape) and specs[0].shape[0] == 1
     if one_at_a_time and array.ndim == len(specs[0].shape) and not isinstance(declared.inputs[0], pre.ImageInput):
         if not 1 <= array.shape[0] <= MAX_SAMPLES:
-            raise BadRequestError(f"{array.shape[0]} samples; send 1 to {MAX_SAMPLES} in one request.")
+            raise BadRequestError(f"{array.shape[0]} samples; send 1 to {MAX_SAMPLES} in one request")
         return [pre.from_array(declared, array[i : i + 1], specs) for i in range(array.shape[0])]
     return [pre.from_array(declared, array, specs)]
 
@@ -133,7 +133,7 @@ def _rows(served: ServedModel, rows: list[Any], places: Sequence[str] = ()) -> l
     """Return the runs of table rows by column name. places: where each row stands, for errors."""
     declared, specs = served.preprocess, served.runtime.inputs
     _check_count(len(rows))
-    named = places or [f"Row {i + 1}" for i in range(len(rows))]
+    named = places or [f"row {i + 1}" for i in range(len(rows))]
     if len(rows) > 1 and any(spec.shape and spec.shape[0] == 1 for spec in specs):
         return [pre.from_rows(declared, [row], specs, [place]) for row, place in zip(rows, named, strict=True)]
     return [pre.from_rows(declared, rows, specs, named)]
@@ -144,10 +144,10 @@ def _npy(body: bytes) -> Array:
         array = np.load(io.BytesIO(body), allow_pickle=False)
     except (ValueError, OSError, EOFError, SyntaxError) as e:
         raise BadRequestError(
-            f"The body is not a .npy file: {e}.", next_step="Write it with numpy.save, without object arrays."
+            f"the body is not a .npy file: {e}", next_step="write it with numpy.save, without object arrays"
         ) from e
     if not isinstance(array, np.ndarray):
-        raise BadRequestError("The body must be one .npy array, not an archive.")
+        raise BadRequestError("the body must be one .npy array, not an archive")
     return array
 
 
@@ -169,5 +169,5 @@ def _array(value: Any, spec: TensorSpec | None) -> Array:
         return array.astype(dtype)
     except (ValueError, TypeError, OverflowError) as e:
         raise BadRequestError(
-            f"The values are not an array of {dtype}: {e}.", next_step="Send nested lists of numbers of equal length."
+            f"the values are not an array of {dtype}: {e}", next_step="send nested lists of numbers of equal length"
         ) from e

@@ -33,9 +33,9 @@ def refusal_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return why a request that came over TCP is refused, or None. headers: names in lower case."""
     for name, value in headers:
         if name == b"host" and not _HOST.fullmatch(value):
-            return "This port answers to an address or to localhost, not to another host name; or use the unix socket."
+            return "this port answers to an address or to localhost, not to another host name; or use the unix socket"
         if name == b"origin" and not _ORIGIN.fullmatch(value):
-            return "This port does not answer web pages of other origins."
+            return "this port does not answer web pages of other origins"
     return None
 
 
@@ -113,7 +113,7 @@ class Upgrade(Protocol):
 def worker_failed() -> Response:
     """Log the error that is being handled and return what the caller gets."""
     _log.exception("request failed")
-    return error_response(500, "The worker failed to answer; see its log.")
+    return error_response(500, "the worker failed to answer; see its log")
 
 
 class HttpServer:
@@ -232,7 +232,7 @@ class HttpConnection(asyncio.Protocol):
                 if self._take(event):
                     return
         except h11.RemoteProtocolError as e:
-            self._refuse(e.error_status_hint, f"The request is not valid HTTP/1.1: {e}.")
+            self._refuse(e.error_status_hint, f"the request is not valid HTTP/1.1: {e}")
 
     def _advance_plain(self) -> bool:
         """Read one plain request; True when there is more to do now: it was answered, or it is h11's (rule 2)."""
@@ -259,7 +259,7 @@ class HttpConnection(asyncio.Protocol):
             data = data[end:]
         if len(data) < head.body_bytes:
             if self._has_ended:
-                self._refuse(400, "The request is not valid HTTP/1.1: it ended before its body did.")
+                self._refuse(400, "the request is not valid HTTP/1.1: it ended before its body did")
                 return False
             self._rest, self._chunks, self._body_bytes = b"", [data], len(data)
             self._deadline = self._loop.time() + BODY_TIMEOUT_S
@@ -287,11 +287,11 @@ class HttpConnection(asyncio.Protocol):
             self._headers = list(event.headers)  # once: each walk over h11's own sequence is slow
             self._deadline = self._loop.time() + BODY_TIMEOUT_S
             if event.http_version not in {b"1.0", b"1.1"}:
-                self._refuse(505, "This server speaks HTTP/1.1.")
+                self._refuse(505, "this server speaks HTTP/1.1")
                 return True
             # the parser's own limit counts only heads that are not complete yet
             if sum(len(name) + len(value) for name, value in self._headers) > MAX_HEAD_BYTES:
-                self._refuse(431, f"The headers are larger than {MAX_HEAD_BYTES} bytes.")
+                self._refuse(431, f"the headers are larger than {MAX_HEAD_BYTES} bytes")
                 return True
             refusal = refusal_of(self._headers) if self._is_tcp else None
             if refusal is not None:
@@ -417,7 +417,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse_size(self) -> None:
         limit = self._server.max_body_bytes
-        self._refuse(413, f"The body is larger than the {limit} bytes that this device accepts.")
+        self._refuse(413, f"the body is larger than the {limit} bytes that this device accepts")
 
     def _write(self, data: bytes | None) -> None:
         if data and self._transport is not None and not self._transport.is_closing():
@@ -461,9 +461,9 @@ class HttpConnection(asyncio.Protocol):
             later = self._loop.time() + 1.0 if self._answering is not None else self._deadline
             self._timer = self._loop.call_at(later, self._check_deadline)
         elif self._request is not None or self._head is not None:
-            self._refuse(408, f"The body did not arrive within {BODY_TIMEOUT_S:g} s.")
+            self._refuse(408, f"the body did not arrive within {BODY_TIMEOUT_S:g} s")
         elif self._is_reading:
-            self._refuse(408, f"The head of the request did not arrive within {HEAD_TIMEOUT_S:g} s.")
+            self._refuse(408, f"the head of the request did not arrive within {HEAD_TIMEOUT_S:g} s")
         else:
             self._close()
 

@@ -108,16 +108,16 @@ def decode_request(
     """Return the request in `body`. header_length: of the JSON part, None = all of it. Raises BadRequestError."""
     if header_length is not None and not 0 < header_length <= len(body):
         raise BadRequestError(
-            f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes.",
-            next_step="Give the number of bytes of the JSON that begins the body.",
+            f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes",
+            next_step="give the number of bytes of the JSON that begins the body",
         )
     try:
         head = body if header_length is None else memoryview(body)[:header_length]
         request = _floats_only(head, specs) or _request_decoder.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
         raise BadRequestError(
-            f"The body is not an inference request: {e}.",
-            next_step='Send {"inputs": [{"name", "shape", "datatype", "data"}]}.',
+            f"the body is not an inference request: {e}",
+            next_step='send {"inputs": [{"name", "shape", "datatype", "data"}]}',
         ) from e
     by_name = {spec.name: spec for spec in specs}
     binary = memoryview(body)[header_length:] if header_length is not None else memoryview(b"")
@@ -127,17 +127,17 @@ def decode_request(
         if spec is None or tensor.name in arrays:
             what = "is given twice" if spec is not None else "is not an input of this model"
             raise BadRequestError(
-                f"Input {tensor.name[:80]} {what}; it takes {', '.join(by_name)}.",
-                next_step="Send each input once under its own name.",
+                f"input {tensor.name[:80]} {what}; it takes {', '.join(by_name)}",
+                next_step="send each input once under its own name",
             )
         arrays[tensor.name], binary = _decode_tensor(tensor, spec, binary)
     if len(binary):
-        raise BadRequestError(f"{len(binary)} bytes of the body belong to no input; check the binary_data_size values.")
+        raise BadRequestError(f"{len(binary)} bytes of the body belong to no input; check the binary_data_size values")
     missing = [name for name in by_name if name not in arrays]
     if missing:
         raise BadRequestError(
-            f"The request lacks the inputs {', '.join(missing)}.",
-            next_step=f"Send {'; '.join(describe_tensor(by_name[m]) for m in missing)}.",
+            f"the request lacks the inputs {', '.join(missing)}",
+            next_step=f"send {'; '.join(describe_tensor(by_name[m]) for m in missing)}",
         )
     binary_all = request.parameters.get("binary_data_output") is True
     wanted = _wanted(request, output_names, binary_all)
@@ -198,7 +198,7 @@ def _wanted(request: _Request | _FloatRequest, output_names: Sequence[str], bina
     for output in request.outputs:
         if output.name not in output_names:
             raise BadRequestError(
-                f"Output {output.name[:80]} is not one of this model; it has {', '.join(output_names)}."
+                f"output {output.name[:80]} is not one of this model; it has {', '.join(output_names)}"
             )
         _refuse_shared_memory(output.name, output.parameters)
         wanted[output.name] = output.parameters.get("binary_data", binary_all) is True
@@ -212,7 +212,7 @@ def _classes(request: _Request | _FloatRequest) -> dict[str, int]:
         count = output.parameters.get("classification")
         if count is not None:
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise BadRequestError(f"Output {output.name}: classification is a number of classes from 1 on.")
+                raise BadRequestError(f"output {output.name}: classification is a number of classes from 1 on")
             found[output.name] = count
     return found
 
@@ -223,7 +223,7 @@ def _timeout_s(parameters: Mapping[str, Any]) -> float | None:
     if value is None or value == 0:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise BadRequestError(f"The parameter timeout is a whole number of microseconds, got {str(value)[:40]!r}.")
+        raise BadRequestError(f"the parameter timeout is a whole number of microseconds, got {str(value)[:40]!r}")
     return value / 1e6
 
 
@@ -231,14 +231,14 @@ def _decode_tensor(tensor: _Tensor | _FloatTensor, spec: TensorSpec, binary: mem
     expected = DATATYPES[spec.dtype]
     if tensor.datatype != expected:
         raise BadRequestError(
-            f"Input {spec.name} must have the datatype {expected}, got {tensor.datatype[:20] or 'none'}.",
-            next_step=f"Send {describe_tensor(spec)}.",
+            f"input {spec.name} must have the datatype {expected}, got {tensor.datatype[:20] or 'none'}",
+            next_step=f"send {describe_tensor(spec)}",
         )
     shape = tuple(tensor.shape)
     if len(shape) > MAX_RANK or any(n < 0 for n in shape) or not shape_fits(spec.shape, shape):
         raise BadRequestError(
-            f"Input {spec.name} must have the shape {format_shape(spec.shape)}, got {format_shape(shape[:MAX_RANK])}.",
-            next_step=f"Send {describe_tensor(spec)}; a name in the shape stands for any length.",
+            f"input {spec.name} must have the shape {format_shape(spec.shape)}, got {format_shape(shape[:MAX_RANK])}",
+            next_step=f"send {describe_tensor(spec)}; a name in the shape stands for any length",
         )
     _refuse_shared_memory(spec.name, tensor.parameters)
     count = 1
@@ -247,7 +247,7 @@ def _decode_tensor(tensor: _Tensor | _FloatTensor, spec: TensorSpec, binary: mem
     size = tensor.parameters.get("binary_data_size")
     if size is None:
         if tensor.data is _ABSENT or tensor.data is None:
-            raise BadRequestError(f"Input {spec.name} has neither data nor parameters.binary_data_size.")
+            raise BadRequestError(f"input {spec.name} has neither data nor parameters.binary_data_size")
         flat = _as_array(tensor.data, spec) if isinstance(tensor.data, list) else _from_json(tensor.data, spec)
     else:
         if (
@@ -256,13 +256,13 @@ def _decode_tensor(tensor: _Tensor | _FloatTensor, spec: TensorSpec, binary: mem
             or not 0 <= size <= len(binary)
         ):
             raise BadRequestError(
-                f"Input {spec.name}: binary_data_size is {size!r}, {len(binary)} bytes follow the JSON; data must be absent."
+                f"input {spec.name}: binary_data_size is {size!r}, {len(binary)} bytes follow the JSON; data must be absent"
             )
         flat, binary = _from_binary(binary[:size], spec), binary[size:]
     if flat.size != count:
         raise BadRequestError(
-            f"Input {spec.name} has {flat.size} values, its shape {format_shape(shape)} needs {count}.",
-            next_step=f"Send {describe_tensor(spec)}.",
+            f"input {spec.name} has {flat.size} values, its shape {format_shape(shape)} needs {count}",
+            next_step=f"send {describe_tensor(spec)}",
         )
     return flat.reshape(shape), binary
 
@@ -284,7 +284,7 @@ def _flattened(data: msgspec.Raw, spec: TensorSpec, kind: str) -> list[Any]:
     try:
         pending: list[Any] = [_any_decoder.decode(data)]
     except (msgspec.MsgspecError, RecursionError) as e:
-        raise BadRequestError(f"Input {spec.name}: the data cannot be read: {e}.") from e
+        raise BadRequestError(f"input {spec.name}: the data cannot be read: {e}") from e
     while pending:
         item = pending.pop()
         if isinstance(item, list):
@@ -305,7 +305,7 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
         limits = np.iinfo(dtype)
         if values and (min(values) < limits.min or max(values) > limits.max):
             raise BadRequestError(
-                f"Input {spec.name} must hold {DATATYPES[spec.dtype]} values from {limits.min} to {limits.max}."
+                f"input {spec.name} must hold {DATATYPES[spec.dtype]} values from {limits.min} to {limits.max}"
             )
         return np.array(values, dtype=dtype)
     if dtype.kind == "b":
@@ -319,7 +319,7 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
         converted = found.astype(dtype)
     if dtype.kind == "f" and not np.isfinite(converted).all():
         raise BadRequestError(
-            f"Input {spec.name} holds a number beyond the {DATATYPES[spec.dtype]} range of {np.finfo(dtype).max:.4g}."
+            f"input {spec.name} holds a number beyond the {DATATYPES[spec.dtype]} range of {np.finfo(dtype).max:.4g}"
         )
     return converted
 
@@ -327,14 +327,14 @@ def _as_array(values: list[Any], spec: TensorSpec) -> Array:
 def _refuse_shared_memory(name: str, parameters: Mapping[str, Any]) -> None:
     if "shared_memory_region" in parameters:
         raise BadRequestError(
-            f"{name[:80]}: shared memory is not an extension of this server; send the values as binary data."
+            f"{name[:80]}: shared memory is not an extension of this server; send the values as binary data"
         )
 
 
 def _refuse_value(spec: TensorSpec, item: Any) -> NoReturn:
     raise BadRequestError(
-        f"Input {spec.name} must hold {DATATYPES[spec.dtype]} values, got {str(item)[:40]!r}.",
-        next_step=f"Send {describe_tensor(spec)}.",
+        f"input {spec.name} must hold {DATATYPES[spec.dtype]} values, got {str(item)[:40]!r}",
+        next_step=f"send {describe_tensor(spec)}",
     )
 
 
@@ -344,7 +344,7 @@ def _from_binary(raw: memoryview, spec: TensorSpec) -> Array:
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     if len(raw) % dtype.itemsize:
         raise BadRequestError(
-            f"Input {spec.name}: {len(raw)} bytes are not a whole number of {DATATYPES[spec.dtype]} values."
+            f"input {spec.name}: {len(raw)} bytes are not a whole number of {DATATYPES[spec.dtype]} values"
         )
     # copied: the request body starts its tensors at any byte, runtimes want them aligned
     return np.frombuffer(bytes(raw), dtype=dtype).astype(np.dtype(spec.dtype), copy=False)
@@ -361,7 +361,7 @@ def _strings_from_binary(raw: memoryview, spec: TensorSpec) -> Array:
             values.append(bytes(raw[position : position + length]).decode())
             position += length
     except (struct.error, UnicodeDecodeError) as e:
-        raise BadRequestError(f"Input {spec.name}: the strings cannot be read: {e}.") from e
+        raise BadRequestError(f"input {spec.name}: the strings cannot be read: {e}") from e
     return np.array(values, dtype=object)
 
 

@@ -104,9 +104,9 @@ class WorkerProxy:
             async with asyncio.timeout(self._timeout_s):
                 return await self._patiently(request, socket_path, look)
         except TimeoutError:
-            return error_response(504, f"The model's worker did not answer within {self._timeout_s:g} s.")
+            return error_response(504, f"the model's worker did not answer within {self._timeout_s:g} s")
         except (OSError, h11.RemoteProtocolError) as e:
-            return error_response(503, f"The model's worker cannot be reached: {e}.", headers=[(b"Retry-After", b"1")])
+            return error_response(503, f"the model's worker cannot be reached: {e}", headers=[(b"Retry-After", b"1")])
 
     async def _patiently(
         self, request: Request, socket_path: str | None, look: Callable[[], str | None] | None

@@ -56,7 +56,7 @@ class Engine:
         """
         if self._jobs.qsize() >= MAX_WAITING:
             raise BusyError(
-                f"{MAX_WAITING} requests already wait for this model.", next_step="Send fewer requests at once."
+                f"{MAX_WAITING} requests already wait for this model", next_step="send fewer requests at once"
             )
         future: asyncio.Future[T] = self._loop.create_future()
         if deadline_s is not None:
@@ -146,5 +146,5 @@ class InlinePolicy:
 def _expire(future: "asyncio.Future[Any]", deadline_s: float) -> None:
     if not future.done():
         future.set_exception(
-            DeadlineError(f"The inference took longer than {deadline_s:g} s.", next_step="Send a smaller input.")
+            DeadlineError(f"the inference took longer than {deadline_s:g} s", next_step="send a smaller input")
         )

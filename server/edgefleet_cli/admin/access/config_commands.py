@@ -15,7 +15,7 @@ from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Settings of this command line.", no_args_is_help=True)
+app = typer.Typer(help="Show the settings of edgectl.", no_args_is_help=True)
 
 
 class Setting(Struct, frozen=True, rename={"source": "from"}):

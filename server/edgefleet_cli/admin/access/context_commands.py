@@ -17,7 +17,7 @@ from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Saved servers and which one is current.", no_args_is_help=True)
+app = typer.Typer(help="Manage saved servers.", no_args_is_help=True)
 
 
 class Saved(Struct, frozen=True):
@@ -86,10 +86,10 @@ def add(
 
 @app.command("remove")
 def remove(ctx: typer.Context, name: Name) -> None:
-    """Forget a saved context and its token."""
+    """Remove a saved context and its token."""
     session = Session.of(ctx)
     session.contexts.get(name)
-    session.confirm(f"Forget the context {name} and its token?")
+    session.confirm(f"Remove the context {name} and its token?")
     session.contexts.remove(name)
     session.out.note(f"removed {name}")
 

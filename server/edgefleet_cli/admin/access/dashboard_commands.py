@@ -31,16 +31,16 @@ LINKS: Sheet[Link] = Sheet(
 
 def dashboard(
     ctx: typer.Context,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open it in this machine's browser.")] = False,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open it in a browser on this machine.")] = False,
 ) -> None:
-    """Print a link to the web page that signs a browser in once, within 10 minutes, with your rights."""
+    """Print a one-time sign-in link to the pages."""
     session = Session.of(ctx)
     link = session.api.post("/login-links", NOTHING, api.access.LoginLink)
     url = session.server + link.value.url_path
     made = Reply({"url": url, **link.raw}, Link)
     session.out.one(made, LINKS, lambda entry: session.out.line(entry.url))
     if session.out.is_for_eyes:
-        session.out.note("it works once, within 10 minutes; the browser is then signed in for 12 hours")
+        session.out.note("it works once within 10 minutes and signs the browser in for 12 hours")
     if open_browser:
         _open(session, url)
 

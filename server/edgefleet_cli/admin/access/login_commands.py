@@ -36,10 +36,10 @@ def login(
     ctx: typer.Context,
     url: Annotated[str, typer.Argument(metavar="URL", help="Address of the server, e.g. http://127.0.0.1:8080.")],
     token_stdin: Annotated[bool, typer.Option("--token-stdin", help="Read the token from standard input.")] = False,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the saved context; the host by default.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the saved context; default: the host.")] = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="CA certificate of the server's TLS.")] = None,
 ) -> None:
-    """Check a token at a server and save both as the current context."""
+    """Log in to a server and make it the current context."""
     from edgefleet_cli.core.api.access import WhoAmI
     from edgefleet_cli.core.transport.api_client import ApiClient
 
@@ -56,7 +56,7 @@ def login(
 
 
 def whoami(ctx: typer.Context) -> None:
-    """Show who the current token belongs to, and its role."""
+    """Show the name and the roles of the current token."""
     from edgefleet_cli.core.api.access import WhoAmI
 
     session = Session.of(ctx)
@@ -64,7 +64,7 @@ def whoami(ctx: typer.Context) -> None:
 
 
 def logout(ctx: typer.Context) -> None:
-    """Forget the token of the current context; the server keeps it valid until it is revoked."""
+    """Remove the token of the current context; it stays valid at the server until it is revoked."""
     session = Session.of(ctx)
     context = session.context
     if context is None:
@@ -72,7 +72,7 @@ def logout(ctx: typer.Context) -> None:
             "there is no context to log out of", why="none is saved", next_step="run `edgectl context list`"
         )
     session.contexts.put(Context(context.name, context.server, None, context.ca_file), make_current=False)
-    session.out.note(f"forgot the token of {context.name}; revoke it with `edgectl token revoke ID` to make it useless")
+    session.out.note(f"removed the token of {context.name}; `edgectl token revoke ID` revokes it at the server")
 
 
 def server_url(given: str) -> str:
@@ -102,7 +102,7 @@ def _read_token(session: Session, *, token_stdin: bool) -> str:
     if not token:
         raise NotLoggedInError(
             "no token was given",
-            why="standard input held none" if token_stdin else "there is no --token and nobody can be asked",
+            why="standard input held none" if token_stdin else "there is no --token and no terminal to ask on",
             next_step="pipe it: `edgectl login URL --token-stdin < admin.token` (the server's first one is in its data folder)",
         )
     return token

@@ -15,7 +15,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Operator tokens for people and machines.", no_args_is_help=True)
+app = typer.Typer(help="Manage operator tokens.", no_args_is_help=True)
 
 SHEET: Sheet[api.access.Token] = Sheet(
     "tokens",
@@ -34,7 +34,7 @@ SHEET: Sheet[api.access.Token] = Sheet(
 
 @app.command("list")
 def list_tokens(ctx: typer.Context) -> None:
-    """List tokens; their secrets are not kept anywhere."""
+    """List tokens, without their secrets."""
     session = Session.of(ctx)
     session.out.items(session.api.pages("/tokens", api.access.Token), SHEET)
 
@@ -42,13 +42,13 @@ def list_tokens(ctx: typer.Context) -> None:
 @app.command("create")
 def create(
     ctx: typer.Context,
-    name: Annotated[str, typer.Option("--name", help="What or whom it is for.")],
+    name: Annotated[str, typer.Option("--name", help="Who or what it is for.")],
     role: Annotated[
-        list[str], typer.Option("--role", help="viewer, operator, publisher, approver or admin; may be given again.")
+        list[str], typer.Option("--role", help="viewer, operator, publisher, approver or admin; repeatable.")
     ],
-    ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; no end without it.")] = None,
+    ttl: Annotated[str | None, typer.Option("--ttl", help="How long it is valid, e.g. 30d; default: no end.")] = None,
 ) -> None:
-    """Make a token and print it; this is the only time it is shown."""
+    """Create a token and print it. It is shown only once."""
     from edgefleet_cli.core.structs import UNSET
 
     session = Session.of(ctx)
@@ -58,14 +58,14 @@ def create(
     made = reply.value
     session.out.one(Reply(reply.raw, api.access.Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
-        session.out.note(f"token {made.id} with {', '.join(role)}: keep it now, it is not shown again")
+        session.out.note(f"token {made.id} with {', '.join(role)}: save it now, it is not shown again")
 
 
 @app.command("revoke")
 def revoke(
     ctx: typer.Context, token_id: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion.tokens)]
 ) -> None:
-    """Make a token useless at once."""
+    """Revoke a token at once."""
     session = Session.of(ctx)
     session.confirm(f"Revoke token {token_id}?")
     session.api.delete(f"/tokens/{part(token_id)}")

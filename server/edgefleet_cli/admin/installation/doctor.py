@@ -90,7 +90,7 @@ def _config(session: Session) -> Iterator[Finding]:
         yield Finding("config", FAIL, f"{error.message}: {error.why}", error.next_step)
         return
     if not file.path.exists():
-        yield Finding("config", OK, f"{file.path} is not there yet: no context is saved")
+        yield Finding("config", OK, f"no context is saved yet ({file.path})")
         return
     mode = stat.S_IMODE(file.path.stat().st_mode)
     if mode & 0o077:
@@ -103,7 +103,7 @@ def _config(session: Session) -> Iterator[Finding]:
 def _source(session: Session) -> str:
     if session.options.server:
         return "from --server or EDGECTL_SERVER"
-    return f"from the context {session.context.name}" if session.context else "from nowhere"
+    return f"from the context {session.context.name}" if session.context else "not set"
 
 
 def _transport(session: Session, server: str) -> Iterator[Finding]:
@@ -113,7 +113,7 @@ def _transport(session: Session, server: str) -> Iterator[Finding]:
             yield Finding("tls", OK, "plain HTTP on this machine")
         else:
             advice = "give the server a certificate (--tls-cert), or put it behind a proxy"
-            yield Finding("tls", FAIL, "plain HTTP: whoever is on the way can read the token", advice)
+            yield Finding("tls", FAIL, "plain HTTP: anyone on the network path can read the token", advice)
         return
     try:
         certificate = _certificate(parts.hostname or "", parts.port or 443, session.ca_file)
@@ -184,7 +184,7 @@ def _ready(http: httpx.Client) -> Finding:
     except (ValueError, BadAnswerError):
         checks = {}
     if answer.is_success:
-        return Finding("ready", OK, f"{', '.join(checks) or 'it'}: in order")
+        return Finding("ready", OK, f"{', '.join(checks) or 'it'}: ok")
     bad = {name: one for name, one in checks.items() if not one.ok}
     message = "; ".join(f"{name}: {one.detail}" for name, one in bad.items())
     advice = "; ".join(one.next for one in bad.values() if one.next)
@@ -199,7 +199,9 @@ def _skew(answer: httpx.Response, now: datetime) -> Finding:
     apart_s = abs((now - there).total_seconds())
     if apart_s > SKEW_WARN_S:
         message = f"the clocks of this machine and of the server are {apart_s:.0f} s apart"
-        return Finding("clock", WARN, message, "let both follow a time server; ages and expiry times are off by that")
+        return Finding(
+            "clock", WARN, message, "synchronise both with a time server; ages and expiry times are off by this much"
+        )
     return Finding("clock", OK, f"within {max(1.0, apart_s):.0f} s of the server's")
 
 
@@ -218,7 +220,7 @@ def _token(session: Session) -> Finding:
     try:
         who = session.api.get("/whoami", WhoAmI).value
     except ApiError as error:
-        return Finding("token", FAIL, f"{error.message} ({error.problem_code})", error.next_step)
+        return Finding("token", FAIL, f"{error.message} ({error.foreign_code})", error.next_step)
     except CliError as error:
         return Finding("token", FAIL, error.message, error.next_step)
     return Finding("token", OK, f"{who.name}, {', '.join(who.roles)}, tenant {who.tenant}")

@@ -6,19 +6,16 @@ python -m edgefleet_cli.admin.installation.reference_page docs/reference
 from __future__ import annotations
 
 import sys
-import typing
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from typer.core import TyperArgument
 
-from edgefleet_cli.core.options import PANEL
+from edgefleet_cli.core.options import global_params, value_word
 from edgefleet_cli.tree import build
 
 PAGE = "cli.md"
-_WORDS = {int: "N", float: "X", Path: "FILE"}
 _HEAD = """\
 # Commands of `edgectl`
 
@@ -30,12 +27,12 @@ What a command writes goes to stdout in the format that `-o` names, everything e
 
 
 def leaves(command: Any, path: str = "edgectl") -> Iterator[tuple[str, Any]]:
-    """Yield every command that does something, with its words, in the order of the tree."""
+    """Yield every command that does something, with its words, in the order of the tree; aliases are left out."""
     children = getattr(command, "commands", None)
     if children is None:
         yield path, command
         return
-    for name, child in children.items():
+    for name, child in ((name, child) for name, child in children.items() if not child.hidden):
         yield from leaves(child, f"{path} {name}")
 
 
@@ -45,7 +42,7 @@ def page() -> str:
     parts = [
         _HEAD,
         "\n## Everywhere\n\n",
-        _table(_globals(tree)),
+        _table([one for one in global_params() if one.name != "help"]),
         "\nOrder: flag, then `EDGECTL_…`, then the context, then the default.\n",
     ]
     group = ""
@@ -56,27 +53,23 @@ def page() -> str:
             parts.append(f"\n## `{' '.join(words[:2])}`\n\n{_text(tree.commands[group].help)}\n")
         level = "###" if len(words) > 2 else "##"
         parts.append(f"\n{level} `{path}`\n\n`{_usage(path, command)}`\n\n{_text(command.help)}\n")
-        own = [one for one in command.params if not _is_global(one) and one.name != "help"]
+        own = _own(command)
         if own:
             parts.append("\n" + _table(own))
     return "".join(parts)
-
-
-def _globals(tree: Any) -> list[Any]:
-    return [one for one in tree.params if one.name != "help"]
-
-
-def _is_global(param: Any) -> bool:
-    return getattr(param, "rich_help_panel", None) == PANEL
 
 
 def _is_argument(param: Any) -> bool:
     return isinstance(param, TyperArgument)
 
 
+def _own(command: Any) -> list[Any]:
+    return [one for one in command.params if not getattr(one, "hidden", False) and one.name != "help"]
+
+
 def _usage(path: str, command: Any) -> str:
     words = [path, *(_called(param) for param in command.params if _is_argument(param))]
-    if any(not _is_argument(one) and not _is_global(one) and one.name != "help" for one in command.params):
+    if any(not _is_argument(one) for one in _own(command)):
         words.append("[OPTIONS]")
     return " ".join(words)
 
@@ -103,12 +96,7 @@ def _option(param: Any) -> str:
 
 def _value(param: Any) -> str:
     """Return the choices of an option, or the word that stands for its value."""
-    kind = param.type_descriptor.annotation
-    while typing.get_args(kind):  # what is inside `list[str]` and `str | None`
-        kind = next(one for one in typing.get_args(kind) if one is not type(None))
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return " / ".join(kind)
-    return str(param.metavar or _WORDS.get(kind, "TEXT")).strip("[]")
+    return (param.metavar or value_word(param)).strip("[]").replace("|", " / ")
 
 
 def _default(param: Any) -> str:

@@ -1,4 +1,4 @@
-"""`edgectl doctor`, `edgectl version` and `edgectl completion`."""
+"""`edgectl doctor`, `edgectl options`, `edgectl version` and `edgectl completion`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.core.options import global_params, value_word
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import reply_of
 from edgefleet_cli.core.version import facts
@@ -15,9 +16,11 @@ _SHELLS = ("bash", "zsh", "fish")
 
 
 def doctor(ctx: typer.Context) -> None:
-    """Check this side: saved contexts, address, TLS, token, versions, clocks, completion. Exit 1 when something fails.
+    """Check this machine: contexts, address, TLS, token, versions, clocks, completion.
 
-    The server's own side is `edgectl server check`, a device's `edge-agent doctor`.
+    Exit code 1 if a check fails.
+
+    `edgectl server check` checks a server, `edge-agent doctor` a device.
     """
     from edgefleet_cli.admin.installation.doctor import FAIL, FINDINGS, examine
 
@@ -26,6 +29,18 @@ def doctor(ctx: typer.Context) -> None:
     failed = sum(finding.status == FAIL for finding in found)
     session.out.rows({"ok": not failed, "items": [reply_of(one).raw for one in found]}, found, FINDINGS)
     raise typer.Exit(EXIT_FAILED if failed else EXIT_OK)
+
+
+def options(ctx: typer.Context) -> None:
+    """List the global options, which every command takes."""
+    out = Session.of(ctx).out
+    for param in global_params():
+        shown = ", ".join(sorted(param.opts, key=len)) + (
+            f" {word}" if (word := param.metavar or value_word(param)) else ""
+        )
+        out.line(f"  {shown:<48}{param.help}")
+    out.line("")
+    out.line("A flag wins over the environment (EDGECTL_CONTEXT, EDGECTL_SERVER, …), and that over the context.")
 
 
 def version(ctx: typer.Context) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgefleet_cli.release.conversion.tool_environments import Tool
 
 app = typer.Typer(
-    help="Tool environments of this machine, for scikit-learn, PyTorch and Keras models.", no_args_is_help=True
+    help="Manage the tool environments that scikit-learn, PyTorch and Keras models need.", no_args_is_help=True
 )
 
 
@@ -66,7 +66,7 @@ def list_tools(ctx: typer.Context, tools: Tools = None) -> None:
 
 @app.command("install")
 def install(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
-    """Make a tool's environment. Downloads packages: about 0.1 GB for sklearn, 1 GB for torch, 2 GB for tensorflow."""
+    """Install a tool environment. Downloads about 0.1 GB for sklearn, 1 GB for torch, 2 GB for tensorflow."""
     from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
 
     session = Session.of(ctx)
@@ -75,12 +75,12 @@ def install(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
 
 @app.command("remove")
 def remove(ctx: typer.Context, name: Name, tools: Tools = None) -> None:
-    """Delete a tool's environment."""
+    """Remove a tool environment."""
     from edgefleet_cli.release.conversion.tool_environments import manage, tools_folder
 
     session = Session.of(ctx)
     folder = tools_folder(tools)
-    session.confirm(f"Delete the tool environment {folder / name.value}?")
+    session.confirm(f"Remove the tool environment {folder / name.value}?")
     _show(session, manage("remove", folder, name.value))
 
 

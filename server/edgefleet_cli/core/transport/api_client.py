@@ -232,13 +232,12 @@ class ApiClient:
                 next_step="check the address given with --server or in `edgectl context list`",
             )
         title = problem.title or problem.code
-        kind = "what was asked for does not fit" if response.status_code == 422 else title.lower()
         return ApiError(
             problem.detail or title,
             status=response.status_code,
             code=problem.code,
             request_id=problem.request_id,
-            why=problem.fields() or f"{kind} ({problem.code})",
+            why=problem.fields() or problem.why or _why_by_status(response.status_code),
             next_step=problem.next or _next_by_status(response.status_code),
         )
 
@@ -276,6 +275,17 @@ def verification(server: str, ca_file: str | None) -> Any:
         raise ServerUnreachableError(
             f"cannot use the CA file {ca_file}", why=str(error), next_step="give the server's CA with `--ca FILE`"
         ) from error
+
+
+def _why_by_status(status: int) -> str:
+    return {
+        401: "the server does not accept this token",
+        403: "your role does not allow it",
+        404: "the server has no object with this name",
+        409: "the current state does not allow it",
+        422: "invalid request",
+        429: "too many requests in a short time",
+    }.get(status, f"the server answered with HTTP status {status}")
 
 
 def _next_by_status(status: int) -> str:

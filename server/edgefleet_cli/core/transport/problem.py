@@ -35,6 +35,7 @@ class Problem(Struct, frozen=True):
     code: str = ""
     detail: str = ""
     next: str = ""
+    why: str = ""
     request_id: str = ""
     errors: list[Wrong] | None = None
     findings: list[Wrong] | None = None

@@ -78,7 +78,7 @@ def struct_of(raw: object, kind: type[T]) -> T:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
         raise BadAnswerError(
-            f"the server's answer is no {kind.__name__} that this edgectl knows",
+            f"this edgectl does not understand the server's {kind.__name__}",
             why=str(error),
             next_step="use the edgectl of the server's version; `edgectl version` shows both",
         ) from error

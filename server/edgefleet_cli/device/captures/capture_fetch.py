@@ -78,6 +78,6 @@ def _waited(session: Session, path: str, wait_s: float) -> api.capture.CaptureFe
             raise WaitTimeoutError(
                 f"the device has not sent its records yet (fetch {name})",
                 why="it is offline, or its day's bytes are used up; it sends them when it can, within a day",
-                next_step=f"take them later: edgectl device capture DEVICE --fetch {name}",
+                next_step=f"fetch them later: edgectl device capture DEVICE --fetch {name}",
             )
         session.clock.sleep(POLL_S)

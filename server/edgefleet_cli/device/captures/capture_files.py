@@ -36,7 +36,7 @@ def make_key(path: Path) -> str:
     if path.exists():
         raise UsageError(
             f"{path} is there already",
-            why="a private key is never overwritten",
+            why="private keys are never overwritten",
             next_step="give another file with --out",
         )
     secret = X25519PrivateKey.generate()
@@ -58,7 +58,7 @@ def read_key(path: Path) -> bytes:
         key = load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"cannot read the key in {path}", why=str(error), next_step="give the file that `capture-key new` wrote"
+            f"cannot read the key in {path}", why=str(error), next_step="give the file that `capture-key create` wrote"
         ) from error
     if not isinstance(key, X25519PrivateKey):
         raise UsageError(f"{path} holds another kind of key", why="expected X25519", next_step="give the capture key")
@@ -69,7 +69,9 @@ def save(record: Reply[api.capture.SealedCapture], folder: Path, private_key: by
     """Write one record of the API's answer, opened where there is a key; return the files. Raises SealedError, UsageError."""
     name = record.value.id
     if _RECORD.fullmatch(name) is None:
-        raise UsageError(f"{name[:40]!r} is no record's id", why="the server sent it", next_step="check the server")
+        raise UsageError(
+            f"{name[:40]!r} is not the id of a record", why="the server sent it", next_step="check the server"
+        )
     sealed = base64.b64decode(record.value.sealed)
     about = {key: value for key, value in record.raw.items() if key != "sealed"}
     try:

@@ -13,10 +13,10 @@ from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="The key that captured records are sealed to.", no_args_is_help=True)
+app = typer.Typer(help="Manage the key that captured records are sealed to.", no_args_is_help=True)
 
 SHEET: Sheet[api.capture.CaptureKey] = Sheet(
-    "capture keys; make one with `edgectl capture-key new --out FILE`",
+    "capture keys; create one with `edgectl capture-key create --out FILE`",
     [
         Column("public key", lambda k: text(k.public_key), keep=True),
         Column("set", lambda k: moment(k.set_at)),
@@ -26,13 +26,15 @@ SHEET: Sheet[api.capture.CaptureKey] = Sheet(
 )
 
 
-@app.command("new")
-def new(
+@app.command("create")
+def create(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the private key goes (0600). Keep it.")],
-    set_it: Annotated[bool, typer.Option("--set/--no-set", help="Tell the server the public key.")] = True,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="File for the private key (mode 0600). Keep it safe.")
+    ],
+    set_it: Annotated[bool, typer.Option("--set/--no-set", help="Upload the public key.")] = True,
 ) -> None:
-    """Make a key pair here; devices that consent seal to it as soon as they hear of it."""
+    """Create a key pair here; devices seal records to its public key."""
     from edgefleet_cli.device.captures.capture_files import make_key
 
     session = Session.of(ctx)
@@ -42,7 +44,7 @@ def new(
     else:
         made = Reply({"public_key": public}, api.capture.CaptureKey)
     session.out.one(made, SHEET, lambda entry: session.out.line(text(entry.public_key)))
-    session.out.note(f"the private key is in {out}: without it nobody can open what is captured, the server neither")
+    session.out.note(f"the private key is in {out}: without it nobody can open captured records, not even the server")
 
 
 @app.command("set")
@@ -66,9 +68,9 @@ def show(ctx: typer.Context) -> None:
 
 @app.command("remove")
 def remove(ctx: typer.Context) -> None:
-    """Let no device capture any more. What was captured stays sealed to the old key."""
+    """Remove the key: devices stop capturing. Captured records stay sealed to the old key."""
     session = Session.of(ctx)
-    session.confirm("Remove the capture key? Devices stop capturing as soon as they hear of it.")
+    session.confirm("Remove the capture key? Devices stop capturing.")
     session.api.delete("/capture-key")
     session.out.note("removed the capture key")
 
@@ -76,10 +78,10 @@ def remove(ctx: typer.Context) -> None:
 @app.command("open")
 def open_sealed(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="With the .sealed files of `device capture`.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with the .sealed files of `device capture`.")],
     key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key.")],
 ) -> None:
-    """Open fetched records here, without a server: for a key that never leaves its own machine."""
+    """Open fetched records on this machine, without a server."""
     from edgefleet_cli.device.captures.capture_files import open_folder, read_key
 
     session = Session.of(ctx)

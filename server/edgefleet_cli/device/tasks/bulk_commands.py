@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.render.format import text
+from edgefleet_cli.render.format import counted, text
 from edgefleet_cli.render.output import Column, Sheet
 
 
@@ -41,19 +42,10 @@ def add_many_command(app: typer.Typer) -> None:
 def ask(
     ctx: typer.Context,
     kind: Annotated[Kind, typer.Argument(metavar="TASK", help="diag, logs or restart.")],
-    selector: Annotated[
-        str,
-        typer.Option(
-            "--selector",
-            "-l",
-            metavar="SELECTOR",
-            help="e.g. site=berlin; '' = all.",
-            autocompletion=completion.selectors,
-        ),
-    ],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many devices would be asked.")] = False,
+    selector: Annotated[str, completion.selector_option("Devices to ask")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show how many devices would be asked.")] = False,
 ) -> None:
-    """Ask every live device that a selector matches for its log or diagnosis, or to restart its agent; at most 1,000 at once."""
+    """Ask many devices for their logs or a diagnosis, or to restart; at most 1,000 at once."""
     from msgspec.structs import replace
 
     from edgefleet_cli.core.structs import UNSET
@@ -62,8 +54,11 @@ def ask(
     what = "agent" if kind is Kind.RESTART else UNSET
     body = api.task.TasksIn(kind=kind.value, selector=selector, what=what, dry_run=True)
     found = session.api.post("/devices:task", body, api.task.TasksAsked)
+    if not found.value.matched and session.out.is_for_eyes:
+        session.out.note(no_match(session.api, selector))
+        return
     if not dry_run:
-        session.confirm(f"Ask {found.value.matched} devices: {kind.value}?")
+        session.confirm(f"Ask {counted(found.value.matched, 'device')}: {kind.value}?")
         found = session.api.post("/devices:task", replace(body, dry_run=False), api.task.TasksAsked)
 
     def show(done: api.task.TasksAsked) -> None:

@@ -61,7 +61,7 @@ def ask(session: Session, device: str, body: TaskIn, *, wait: bool) -> Reply[Tas
     """
     task = session.api.post(f"/devices/{part(device)}/tasks", body, Task)
     made = task.value
-    session.out.note(f"{device}: {made.id} {made.kind} queued; the device learns of it by its document {made.gen}")
+    session.out.note(f"{device}: {made.id} {made.kind} queued in document {made.gen}")
     return _follow(session, device, task) if wait else task
 
 
@@ -76,11 +76,11 @@ def _follow(session: Session, device: str, reply: Reply[Task]) -> Reply[Task]:
         left_s = deadline_s - session.clock.monotonic_s()
         if left_s <= 0:
             raise TaskTimeoutError(
-                f"{device} has not done {task.id} after {limit_s:.0f} s; it is {state}",
+                f"{device} did not finish {task.id} within {limit_s:.0f} s; it is {state}",
                 why="it may be offline, or busy with an install"
                 if state in ("queued", "accepted")
                 else text(task.reason),
-                next_step=f"it stays asked until {moment(task.until)}; see `edgectl device tasks {device}`",
+                next_step=f"the request is valid until {moment(task.until)}; see `edgectl device tasks {device}`",
             )
         session.clock.sleep(min(POLL_S, left_s))
         found = retry.ask(lambda: session.api.get(path, Task), until_s=deadline_s)
@@ -93,7 +93,7 @@ def _follow(session: Session, device: str, reply: Reply[Task]) -> Reply[Task]:
     if state != "done":
         raise TaskFailedError(
             f"{device} did not do {task.id}: {state}",
-            why=_refusal(task) or "its time was over",
+            why=_refusal(task) or "it expired",
             next_step=f"see `edgectl device events {device}`, and ask again",
         )
     return reply

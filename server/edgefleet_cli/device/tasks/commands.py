@@ -28,10 +28,10 @@ def add_task_commands(app: typer.Typer) -> None:
 def diag(
     ctx: typer.Context,
     device_id: DeviceArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; ID-diag.tar.gz by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: ID-diag.tar.gz.")] = None,
     wait: Wait = True,
 ) -> None:
-    """Let a device send its diagnosis: an archive of at most 1 MB, without secrets."""
+    """Fetch a diagnosis archive from a device: at most 1 MB, without secrets."""
     from edgefleet_cli.device.tasks.client import ask, result, save, task_sheet
 
     session = Session.of(ctx)
@@ -40,18 +40,18 @@ def diag(
     if wait:
         save(result(session, device_id, task.value), file)
         task = Reply({**task.raw, "file": str(file)}, api.task.Task)
-    where = f"wrote {file}" if wait else "not waited for"
+    where = f"wrote {file}" if wait else "queued"
     session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(where))
 
 
 def logs(
     ctx: typer.Context,
     device_id: DeviceArgument,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=5000, help="How many of the newest.")] = 200,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=5000, help="Number of lines, from the end.")] = 200,
     contains: Annotated[str | None, typer.Option("--contains", help="Only lines with this text.")] = None,
     wait: Wait = True,
 ) -> None:
-    """Show the last log lines of a device: the agent's, its workers' and its install children's, without secrets."""
+    """Show the last log lines of a device, without secrets."""
     from edgefleet_cli.core.structs import UNSET
     from edgefleet_cli.device.tasks.client import ask, result, task_sheet
     from edgefleet_cli.render.output import visible
@@ -72,11 +72,11 @@ def restart(
     ctx: typer.Context,
     device_id: DeviceArgument,
     model: Annotated[
-        str | None, typer.Option("--model", help="Only the worker of this model; the agent itself by default.")
+        str | None, typer.Option("--model", help="Only the worker of this model; default: the agent.")
     ] = None,
     wait: Wait = True,
 ) -> None:
-    """Restart the agent of a device, or one model's worker. Requests in flight are finished; a worker's restart refuses none."""
+    """Restart the agent of a device, or the worker of one model. No request is lost."""
     from edgefleet_cli.core.structs import UNSET
     from edgefleet_cli.device.tasks.client import ask, task_sheet
 
@@ -85,12 +85,12 @@ def restart(
         raise UsageError("--model is empty", why="", next_step="name a model, or leave it out")
     body = api.task.TaskIn(kind="restart", what="worker" if model else "agent", model=model or UNSET)
     task = ask(session, device_id, body, wait=wait)
-    done = f"{device_id}: {'the worker of ' + model if model else 'the agent'} restarts" if wait else "not waited for"
+    done = f"{device_id}: {'the worker of ' + model if model else 'the agent'} restarts" if wait else "queued"
     session.out.one(task, task_sheet(session.clock.now()), lambda _: session.out.note(done))
 
 
 def tasks(ctx: typer.Context, device_id: DeviceArgument) -> None:
-    """List what a device was asked to do, newest first, and how far it is."""
+    """List the tasks of a device, newest first."""
     from edgefleet_cli.device.tasks.client import task_sheet
 
     session = Session.of(ctx)

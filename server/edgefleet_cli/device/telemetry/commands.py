@@ -21,13 +21,13 @@ def metrics(
     ctx: typer.Context,
     device_id: Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)],
     since: Annotated[
-        str | None, typer.Option("--since", metavar="T", help="Windows that came since then: 24h, or RFC 3339.")
+        str | None, typer.Option("--since", metavar="T", help="Only since then: 24h, or RFC 3339.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, max=MOST, help="At most this many windows, else 48.")
+        int | None, typer.Option("--limit", min=1, max=MOST, help="At most this many windows; default: 48.")
     ] = None,
 ) -> None:
-    """Show how a device's figures went: answers, errors, latency and memory of each model, as bars with the newest on the right.
+    """Show requests, errors, latency and memory of each model on a device over time.
 
     `-o json`, `yaml`, `csv` and `name` have the telemetry windows themselves, newest first.
     """

@@ -24,7 +24,7 @@ from edgefleet_cli.release.bundle.render import (
 )
 from edgefleet_cli.render.format import until_s
 
-app = typer.Typer(help="Bundles: a release built and signed for one profile.", no_args_is_help=True)
+app = typer.Typer(help="Manage bundles: a release built and signed for one profile.", no_args_is_help=True)
 
 Digest = Annotated[
     str, typer.Argument(metavar="SHA256", help="Digest of the bundle.", autocompletion=completion.bundles)
@@ -62,7 +62,7 @@ def show(ctx: typer.Context, sha256: Digest) -> None:
 
 @app.command("inspect")
 def inspect(ctx: typer.Context, file: File) -> None:
-    """Check every member of a bundle file against its manifest, and say what is in it. Needs no server."""
+    """Check a bundle file against its manifest and show its contents. Needs no server."""
     from edgefleet_agent.diagnostics.bundles import inspect_text
 
     session = Session.of(ctx)
@@ -72,7 +72,9 @@ def inspect(ctx: typer.Context, file: File) -> None:
 
 @app.command("verify")
 def verify(ctx: typer.Context, file: File) -> None:
-    """Check every member of a bundle file, and whether the server's trust repository vouches for these very bytes. Exit 1 if not.
+    """Check a bundle file and its signature in the server's trust repository.
+
+    Exit code 1 if it fails.
 
     The signature is looked up where the file claims to come from; a device checks it by the keys that it trusts itself.
     """
@@ -86,7 +88,7 @@ def verify(ctx: typer.Context, file: File) -> None:
         raise NotSignedError(
             f"no device would take {file}",
             why=shown,
-            next_step="take the bundle from the server: `edgectl model pull REF`, or publish the release anew",
+            next_step="take the bundle from the server: `edgectl model pull REF`, or publish the release again",
         )
     manifest, members = found.manifest, "as the manifest says"
     row = Verified(

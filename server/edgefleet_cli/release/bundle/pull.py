@@ -67,10 +67,10 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
     facts = (str(file), release.ref, bundle.profile, sha256, length)
     if file.exists() and not force:
         if _digest_of(file) == sha256:
-            session.out.note(f"{file} is there already, with the same bytes")
+            session.out.note(f"{file} exists already with the same content")
             return reply_of(Pulled(*facts, is_new=False))
         raise FileInTheWayError(
-            f"{file} is there already", why="its bytes are others", next_step="add --force, or give another --dir"
+            f"{file} is there already", why="it has other content", next_step="add --force, or give another --dir"
         )
     with whole_file(file, "--dir", replace=force) as sink, download_bar(session.out, file.name, length) as advance:
         digest = hashlib.sha256()
@@ -94,7 +94,7 @@ def _chosen(release: Release, profile: str | None) -> Bundle:
         return found[0]
     if found:
         raise UsageError(
-            f"{release.ref} has {len(found)} bundles", why=f"one a profile: {names}", next_step="add --profile P"
+            f"{release.ref} has {len(found)} bundles", why=f"one per profile: {names}", next_step="add --profile P"
         )
     raise UsageError(
         f"{release.ref} has no bundle" + (f" for {profile}" if profile else ""),

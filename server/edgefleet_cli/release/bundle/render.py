@@ -122,7 +122,7 @@ def signature_text(signature: api.bundle.Signature, now: datetime) -> str:
     """Return how a bundle is signed, in words."""
     state = signature.state
     if state == "missing":
-        return "not signed: the trust repository does not name this path"
+        return "not signed: not in the trust repository"
     if state == "differs":
         return f"differs: the trust repository names other bytes, sha256 {text(signature.sha256)[:16]}"
     shown = f"signed by role {text(signature.role)}, version {text(signature.version)}"
@@ -151,7 +151,7 @@ def show_bundle(out: Output, bundle: api.bundle.BundleInside, now: datetime) -> 
         return
     manifest = struct_of(bundle.manifest, Manifest)
     declared = manifest.declared or {}
-    out.heading("What is in it")
+    out.heading("Contents")
     out.fields(
         [
             ("made from", text(manifest.source_sha256)),

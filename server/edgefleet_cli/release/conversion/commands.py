@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Folder for bundles and report; bundles/NAME-VERSION else.", show_default=False
+        "--out", metavar="DIR", help="Folder for bundles and report; default: bundles/NAME-VERSION.", show_default=False
     ),
 ]
 
@@ -37,7 +37,10 @@ def convert(
     asked: flags.Conversion,
     mlflow_url: flags.MlflowUrl = None,
 ) -> None:
-    """Convert a model here and write unsigned bundles. Exit 0 all made, 1 some refused."""
+    """Convert a model on this machine into unsigned bundles.
+
+    Exit codes: 0 all converted, 1 some refused.
+    """
     session = Session.of(ctx)
     from edgefleet_cli.importing.release_names import pinned, registered
     from edgefleet_cli.importing.resolver import resolved

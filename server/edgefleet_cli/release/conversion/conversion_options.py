@@ -41,35 +41,37 @@ ModelArgument = Annotated[
     ),
 ]
 OwnName = Annotated[
-    str | None, typer.Option("--name", metavar="N", help="Name of the model; made from the file's name else.")
+    str | None, typer.Option("--name", metavar="N", help="Name of the model; default: from the file name.")
 ]
 OwnVersion = Annotated[
     str | None,
-    typer.Option("--version", metavar="V", help="Version; from a file name like NAME-1.2.0.onnx, or dev, else."),
+    typer.Option("--version", metavar="V", help="Version; default: from a file name like NAME-1.2.0.onnx, or dev."),
 ]
 Profiles = Annotated[
     list[str] | None,
     typer.Option(
         "--profile",
         metavar="P",
-        help="Profile name or profile file; may be given again.",
+        help="Profile name or profile file; repeatable.",
         autocompletion=completion.profiles,
     ),
 ]
 Calibration = Annotated[Path | None, typer.Option("--calibration", metavar="F.npz", help="Data to quantize with.")]
 Evaluation = Annotated[
-    Path | None, typer.Option("--eval", metavar="F.npz", help="Data to judge with, never to calibrate.")
+    Path | None, typer.Option("--eval", metavar="F.npz", help="Data to evaluate with, never to calibrate.")
 ]
 Metric = Annotated[
     str | None,
     typer.Option("--metric", metavar="M", help="top1, agreement, mae, sequence, detection, scores or pkg.mod:func."),
 ]
-Golden = Annotated[Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; made from data else.")]
+Golden = Annotated[
+    Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; default: generated from the data.")
+]
 Reference = Annotated[
     Path | None,
     typer.Option("--reference", metavar="F", help="Samples for the drift reference, .npz, or a reference.msgpack."),
 ]
-Labels = Annotated[Path | None, typer.Option("--labels", metavar="F", help="Class names, one a line.")]
+Labels = Annotated[Path | None, typer.Option("--labels", metavar="F", help="Class names, one per line.")]
 Preprocess = Annotated[
     Path | None, typer.Option("--preprocess", metavar="F.json", help="How raw input becomes tensors.")
 ]
@@ -78,28 +80,28 @@ Postprocess = Annotated[
 ]
 PrivacyPolicy = Annotated[
     Path | None,
-    typer.Option("--privacy", metavar="F.json", help="What of an input may be captured; without it nothing."),
+    typer.Option("--privacy", metavar="F.json", help="Which inputs may be captured; default: none."),
 ]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format to offer.")]
-MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Loss of the metric that is still fine.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Number format of the bundle.")]
+MaxDrop = Annotated[float, typer.Option("--max-drop", min=0.0, max=1.0, help="Maximum accuracy drop, as a fraction.")]
 Explore = Annotated[
     bool,
-    typer.Option("--explore", help="Prove and measure every candidate, for a whole table; the choice stays the same."),
+    typer.Option("--explore", help="Validate and measure every candidate; the choice stays the same."),
 ]
 Shapes = Annotated[
     list[str] | None,
-    typer.Option("--shape", metavar="NAME=1,3,224,224", help="Fixed shape of an input; may be given again."),
+    typer.Option("--shape", metavar="NAME=1,3,224,224", help="Fixed shape of an input; repeatable."),
 ]
 Values = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=V", help="Input that always has this value; it is no input any more."),
+    typer.Option("--set", metavar="NAME=V", help="Fix an input to this value; it is no longer an input."),
 ]
 AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Read a pickle or joblib file: runs the code in it, in the sandbox.")
+    bool, typer.Option("--allow-pickle", help="Read a pickle or joblib file; this runs its code, in a sandbox.")
 ]
 MlflowUrl = Annotated[
     str | None,
-    typer.Option("--mlflow-url", metavar="URL", help="The registry of mlflow: addresses; MLFLOW_TRACKING_URI else."),
+    typer.Option("--mlflow-url", metavar="URL", help="Registry of mlflow: addresses; default: MLFLOW_TRACKING_URI."),
 ]
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
 DEFAULT_VERSION = "dev"
@@ -140,8 +142,8 @@ def named_by(model: str, name: str | None, version: str | None) -> tuple[str, st
     path = Path(model.removeprefix("file://"))
     stem = (path.name if path.is_dir() else path.stem) or "model"
     found = _VERSIONED.fullmatch(stem)
-    if found is not None and version is None:
-        stem, version = found.group(1), found.group(2)
+    if found is not None:
+        stem, version = found.group(1), version or found.group(2)
     made = _NOT_IN_NAMES.sub("-", stem.lower()).strip("-._")[:63].rstrip("-._")
     return name or made or "model", version or DEFAULT_VERSION
 

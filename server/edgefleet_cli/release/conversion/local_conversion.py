@@ -71,6 +71,7 @@ class _Message(Struct, frozen=True):
     reason: str | None = None
     code: str | None = None
     next: str | None = None
+    why: str | None = None
 
 
 class ConversionError(CliError):
@@ -208,7 +209,12 @@ def _follow(lines: Iterator[str] | IO[str], rows: Board) -> Reply[Conversion] | 
         elif message.type == "result":
             return Reply({key: value for key, value in found.items() if key != "type"}, Conversion)
         elif message.type == "error":
-            raise ConversionError(str(message.message), why=str(message.code), next_step=message.next or "")
+            raise ConversionError(
+                str(message.message),
+                why=message.why or "",
+                next_step=message.next or "",
+                foreign_code=str(message.code),
+            )
     return None
 
 

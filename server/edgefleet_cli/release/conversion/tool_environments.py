@@ -35,6 +35,7 @@ class Tool(Struct, frozen=True):
 class _Trouble(Struct, frozen=True):
     message: str = ""
     code: str = ""
+    why: str = ""
     next: str = "look at the lines above"
 
 
@@ -84,5 +85,5 @@ def manage(action: str, folder: Path, name: str | None = None) -> Page[Tool]:
     report = struct_of(answer, _Answer)
     if report.items is not None:
         return Page(answer, Tool)
-    error = report.error or _Trouble(f"`edgectl tool {action}` failed", f"exit code {done.returncode}")
-    raise ToolError(error.message, why=error.code, next_step=error.next)
+    error = report.error or _Trouble(f"`edgectl tool {action}` failed", why=f"exit code {done.returncode}")
+    raise ToolError(error.message, why=error.why, next_step=error.next, foreign_code=error.code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
+from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import text
 from edgefleet_cli.render.output import Column, Sheet
@@ -21,7 +22,7 @@ SET: Sheet[api.release.Assigned] = Sheet(
 _WORDS = {
     "shadow": "run it as a shadow",
     "split": "let it answer a share of the requests",
-    "end": "no longer run it beside the active version",
+    "end": "no longer run it as a candidate",
 }
 
 
@@ -31,7 +32,7 @@ def parse(
     """Return the body's mode, share_pct and salt, None without any of the flags. Raises UsageError."""
     chosen = [name for name, is_set in (("--shadow", shadow), ("--split", split is not None), ("--end", end)) if is_set]
     if salt and split is None:
-        raise UsageError("--salt is only for a split", why="nothing else is divided", next_step="add --split PCT")
+        raise UsageError("--salt is only for a split", why="only a split divides requests", next_step="add --split PCT")
     if not chosen:
         return None
     if len(chosen) > 1:
@@ -45,7 +46,7 @@ def parse(
         raise UsageError(
             f"{flag} does not go with {chosen[0]}",
             why="a candidate is not installed as the active version",
-            next_step="leave it away, and see `edgectl device show ID`",
+            next_step="leave it out, and see `edgectl device show ID`",
         )
     if split is not None:
         return api.release.DeployIn(mode="split", share_pct=split, salt=salt)
@@ -66,7 +67,8 @@ def run(
     if not chosen:
         if not session.out.is_for_eyes:
             session.out.rows(answer.raw, [], SET)
-        session.out.note(f"no device: {_WORDS[str(candidate.mode)]}")
+        is_unmatched = device is None and not answer.value.skipped
+        session.out.note(no_match(session.api, to) if is_unmatched else f"no device gets {ref} as a candidate")
         return EXIT_OK if dry_run else EXIT_FAILED
     session.out.rows(answer.raw, chosen, SET)
     verb = "would" if dry_run else "now"

@@ -9,6 +9,7 @@ import typer
 
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT, UsageError
+from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.release.commands import Ref
 from edgefleet_cli.release.deployment import candidate_deployment
@@ -27,12 +28,7 @@ class Until(StrEnum):
 def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     ref: Ref,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", "-l", metavar="SELECTOR", help="Devices, e.g. site=berlin.", autocompletion=completion.selectors
-        ),
-    ] = None,
+    to: Annotated[str | None, completion.selector_option("Devices to deploy to")] = None,
     device: Annotated[
         str | None, typer.Option("--device", metavar="ID", help="One device.", autocompletion=completion.devices)
     ] = None,
@@ -40,7 +36,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     until: Annotated[
         Until, typer.Option("--until", help="What --wait waits for: committed, or serving (still on probation).")
     ] = Until.COMMITTED,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which devices it would go to.")] = False,
     strategy: Annotated[
         str,
         typer.Option(
@@ -49,23 +45,25 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
     ] = ALL,
     shadow: Annotated[
         bool,
-        typer.Option(
-            "--shadow", help="Run it beside the active version on copies of its inputs; its answers go nowhere."
-        ),
+        typer.Option("--shadow", help="Run it as a shadow: on copies of the inputs, its answers are discarded."),
     ] = False,
     split: Annotated[
-        int | None, typer.Option("--split", metavar="PCT", min=0, max=100, help="Let it answer this share of requests.")
+        int | None,
+        typer.Option("--split", metavar="PCT", min=0, max=100, help="Let it answer this percentage of requests."),
     ] = None,
     salt: Annotated[
-        str, typer.Option("--salt", help="With --split: decides which keys it answers (default: from its name).")
+        str, typer.Option("--salt", help="With --split: decides which keys it answers; default: from its name.")
     ] = "",
     end: Annotated[bool, typer.Option("--end", help="End its shadow or split; the active version stays.")] = False,
 ) -> None:
-    """Deploy a release. With --wait: exit 0 all run it, 1 a device failed (7 a rollout), 8 not finished in time."""
+    """Deploy a release.
+
+    Exit codes with --wait: 0 done, 1 a device failed, 7 a rollout failed, 8 timed out.
+    """
     session = Session.of(ctx)
     if (to is None) == (device is None):
         raise UsageError(
-            "say which devices",
+            "no devices are chosen",
             why="exactly one of --to and --device is needed",
             next_step=f"`edgectl deploy {ref} --to 'site=berlin'`; all devices: --to ''",
         )
@@ -76,8 +74,8 @@ def deploy(  # noqa: PLR0913, PLR0917 - the flags of the command
         if until is Until.SERVING:
             raise UsageError(
                 f"--until serving does not go with --strategy {strategy}",
-                why="a stage waits until devices have proved the release",
-                next_step="leave --until away",
+                why="a stage waits until devices have committed the release",
+                next_step="leave --until out",
             )
         selector = to if device is None else f"id={device}"
         raise typer.Exit(roll_out(session, ref, str(selector), strategy, wait=wait, dry_run=dry_run))
@@ -100,7 +98,7 @@ def _deploy(
     if not chosen:
         if not session.out.is_for_eyes:
             session.out.rows(answer.raw, [], SET)
-        session.out.note(f"no device gets {ref}")
+        session.out.note(f"no device gets {ref}" if device or answer.value.skipped else no_match(session.api, to))
         return EXIT_OK if dry_run else EXIT_FAILED
     if dry_run or until is None:
         session.out.rows(answer.raw, chosen, SET)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from msgspec import structs
-
+from edgefleet_cli.core import structs
 from edgefleet_cli.core.api.device import Device
 from edgefleet_cli.core.api.release import DeployIn, Deployment
 from edgefleet_cli.core.clock import SystemClock
@@ -43,6 +42,11 @@ class DeviceOutcome:
     profile: str
     state: str = "unheard"
     error: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Return the state in words."""
+        return "no report yet" if self.state == "unheard" else self.state
 
     def as_json(self) -> Document:
         """Return it as `deploy --wait -o json` prints it."""
@@ -95,7 +99,7 @@ class Deployer:
                     if device.id in outcomes:
                         outcomes[device.id] = judge(outcomes[device.id], device, ref, gens[device.id])
                 for outcome in outcomes.values():
-                    rows.update(outcome.device, outcome.state, outcome.error, _PCT.get(outcome.state))
+                    rows.update(outcome.device, outcome.shown, outcome.error, _PCT.get(outcome.state))
                 is_over = all(one.state in good | FAILED for one in outcomes.values())
                 if is_over or self.clock.monotonic_s() > deadline_s:
                     break
@@ -120,7 +124,7 @@ def judge(before: DeviceOutcome, device: Device, ref: str, gen: int) -> DeviceOu
         return replace(before, state="failed", error=f"{refused.code}: {refused.reason}")
     wanted = next((entry for entry in device.desired.models if entry.model == model), None)
     if wanted is None or wanted.release != ref:
-        return replace(before, state="superseded", error="another release was set on the device meanwhile")
+        return replace(before, state="superseded", error="another release was deployed to the device meanwhile")
     report = next((entry for entry in device.models if entry.model == model), None)
     if report is None or device.reported_gen < gen:
         return replace(before, state="unheard", error="")

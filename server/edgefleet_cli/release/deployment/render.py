@@ -29,7 +29,7 @@ OUTCOME: Sheet[DeviceOutcome] = Sheet(
     [
         Column("device", lambda d: text(d.device), keep=True),
         Column("profile", lambda d: text(d.profile)),
-        Column("state", lambda d: text(d.state)),
+        Column("state", lambda d: d.shown),
         Column("error", lambda d: text(d.error), fold=True),
     ],
     lambda d: text(d.device),

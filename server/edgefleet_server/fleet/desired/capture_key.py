@@ -53,8 +53,8 @@ class CaptureKeyBook:
             is_key = False
         if not is_key:
             raise BadCaptureKeyError(
-                "A capture key is 64 hex digits of an X25519 public key.",
-                next_step="Make one with `edgectl capture-key new --out capture.key`.",
+                "a capture key is 64 hex digits of an X25519 public key",
+                next_step="make one with `edgectl capture-key create --out capture.key`",
             )
         now = self._clock.now()
         with self._db.session() as session:

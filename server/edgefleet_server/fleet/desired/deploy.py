@@ -73,8 +73,8 @@ class Deployer:
             raise withdrawn_error(ref, release.withdrawn.reason)
         if not bundles:
             raise NothingToDeployError(
-                f"{ref} has no signed bundle (its state is {release.state}).",
-                next_step=f"See why with `edgectl release show {ref}`.",
+                f"{ref} has no signed bundle (its state is {release.state})",
+                next_step=f"see why with `edgectl release show {ref}`",
             )
         matched = self._matched(selector, device)
         chosen = f"id={device}" if device is not None else selector or ""
@@ -106,11 +106,11 @@ class Deployer:
         if device is not None:
             with self._db.read() as session:
                 if store.known_device(session, device).revoked_at is not None:
-                    raise DeviceRevokedError(f"The device {device} was revoked.", next_step="Choose a live device.")
+                    raise DeviceRevokedError(f"the device {device} was revoked", next_step="choose a live device")
             return self._devices.select(f"id={device}")
         if selector is None:
             raise NothingToDeployError(
-                "Neither a selector nor a device was given.", next_step="Name devices: --to 'env=prod' or --device ID."
+                "neither a selector nor a device was given", next_step="name devices: --to 'env=prod' or --device ID"
             )
         return self._devices.population(selector)
 

@@ -290,7 +290,7 @@ def _locked(session: Session, device_id: str) -> _Held:
     device = store.device(session, device_id, lock=True)
     assert device is not None, "callers name known devices"
     if device.revoked_at is not None:
-        raise DeviceRevokedError(f"The device {device_id} was revoked.", next_step="Choose a live device.")
+        raise DeviceRevokedError(f"the device {device_id} was revoked", next_step="choose a live device")
     return _Held(DeviceId(device.id), device.reported_gen, desired_store.desired_row(session, device_id, lock=True))
 
 

@@ -57,7 +57,7 @@ def build_capture_key_router(sampling: CaptureKeyBook, db: Database) -> APIRoute
     def known(*, lock: bool = False) -> CaptureKeyView:
         found = sampling.key(lock=lock)
         if found is None:
-            raise CaptureKeyUnknownError("The tenant has no capture key: no device captures anything.")
+            raise CaptureKeyUnknownError("the tenant has no capture key: no device captures anything")
         return found
 
     def tag(key: CaptureKeyView) -> str:

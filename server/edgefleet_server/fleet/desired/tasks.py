@@ -86,8 +86,8 @@ class TaskBook:
             still_open = [row for row in desired_store.tasks_of(session, device_id, MAX_OPEN * 8) if _is_open(row, now)]
             if len(still_open) >= MAX_OPEN:
                 raise TooManyTasksError(
-                    f"{device_id} has {len(still_open)} open tasks; more than {MAX_OPEN} are not kept.",
-                    next_step=f"See them: `edgectl device tasks {device_id}`; each ends by itself.",
+                    f"{device_id} has {len(still_open)} open tasks; more than {MAX_OPEN} are not kept",
+                    next_step=f"see them: `edgectl device tasks {device_id}`; each ends by itself",
                 )
             task = Task(
                 id=f"t-{secrets.token_hex(8)}",
@@ -121,7 +121,7 @@ class TaskBook:
         """
         if len(devices) > MOST_AT_ONCE:
             raise TooManyAtOnceError(
-                f"{len(devices)} devices match; at most {MOST_AT_ONCE} are asked at once, for each gets a document signed.",
+                f"{len(devices)} devices match; at most {MOST_AT_ONCE} are asked at once, for each gets a document signed",
                 next_step="narrow the selector, by a group or a label, and ask in parts",
             )
         made: dict[str, str] = {}
@@ -154,8 +154,8 @@ class TaskBook:
             data = desired_store.task_result(session, row.id)
             if data is None:
                 raise TaskResultMissingError(
-                    f"The task {task_id} of {device_id} has no result; it is {_view(row, self._clock.now()).state}.",
-                    next_step=f"Results are kept for {KEPT.days} days. See `edgectl device tasks {device_id}`.",
+                    f"the task {task_id} of {device_id} has no result; it is {_view(row, self._clock.now()).state}",
+                    next_step=f"results are kept for {KEPT.days} days. See `edgectl device tasks {device_id}`",
                 )
             return row.result_type, data
 
@@ -165,7 +165,7 @@ class TaskBook:
         Raises TaskUnknownError, TaskOverError, TaskResultTooLargeError, BadTaskError.
         """
         if len(data) > MAX_RESULT_BYTES:
-            raise TaskResultTooLargeError(f"A result of {len(data)} bytes; at most {MAX_RESULT_BYTES} are taken.")
+            raise TaskResultTooLargeError(f"a result of {len(data)} bytes; at most {MAX_RESULT_BYTES} are taken")
         now = self._clock.now()
         with self._db.session() as session:
             row = _known(session, device_id, task_id, lock=True)
@@ -173,9 +173,9 @@ class TaskBook:
             if row.result_sha256 == digest:
                 return _view(row, now)
             if row.kind not in RESULT_TYPES:
-                raise BadTaskError(f"A task of kind {row.kind} has no result.")
+                raise BadTaskError(f"a task of kind {row.kind} has no result")
             if not _is_open(row, now):
-                raise TaskOverError(f"The task {task_id} is {_view(row, now).state}.", next_step="Ask for it again.")
+                raise TaskOverError(f"the task {task_id} is {_view(row, now).state}", next_step="ask for it again")
             desired_store.insert_task_result(session, task_id, now, data)
             row.result_type, row.result_bytes, row.result_sha256 = RESULT_TYPES[row.kind], len(data), digest
             self._set(session, row, TaskState.DONE, "", "", now)
@@ -219,7 +219,7 @@ def _known(session: Session, device_id: str, task_id: str, *, lock: bool = False
     row = desired_store.task(session, task_id[:32], lock=lock)
     if row is None or row.device_id != device_id:
         raise TaskUnknownError(
-            f"{device_id[:63]} has no task {task_id[:32]!r}.", next_step="See `edgectl device tasks ID`."
+            f"{device_id[:63]} has no task {task_id[:32]!r}", next_step="see `edgectl device tasks ID`"
         )
     return row
 

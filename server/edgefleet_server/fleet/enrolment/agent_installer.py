@@ -47,14 +47,14 @@ class AgentInstaller:
         """Return the installer. Raises NoAgentPackageError."""
         wheel, deb = (self._packages.find(kind) for kind in (PackageKind.WHEEL, PackageKind.DEB))
         if wheel is None:
-            raise NoAgentPackageError("This server has no package of the agent yet.", next_step=_ADD)
+            raise NoAgentPackageError("this server has no package of the agent yet", next_step=_ADD)
         return install_script(self._addresses.device_url, self._signing.ca_pem().decode(), wheel, deb).encode()
 
     def package(self, name: str) -> AgentPackage:
         """Return a package by its file name. Raises NoAgentPackageError."""
         found = next((package for package in self._packages.all() if package.name == name), None)
         if found is None:
-            raise NoAgentPackageError(f"This server has no package {name[:80]!r} of the agent.", next_step=_ADD)
+            raise NoAgentPackageError(f"this server has no package {name[:80]!r} of the agent", next_step=_ADD)
         return found
 
     def page(self) -> str:

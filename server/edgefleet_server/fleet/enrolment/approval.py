@@ -179,8 +179,8 @@ class ApprovalBook:
         if (choice.ids is None) == (choice.selector is None):
             got = "both" if choice.ids is not None else "neither"
             raise BadChoiceError(
-                f"Expected either `ids` or `selector`, got {got}.",
-                next_step="Name fingerprints, or a selector ('' means all that wait).",
+                f"expected either `ids` or `selector`, got {got}",
+                next_step="name fingerprints, or a selector ('' means all that wait)",
             )
         if choice.ids is not None:
             return sorted({_normal(one) for one in choice.ids})
@@ -203,7 +203,7 @@ def _over(row: FleetPending, state: PendingState) -> Undecided | None:
             return Undecided(
                 row.id,
                 f"it was let in as {row.device_id}",
-                f"Revoke it: `edgectl device decommission {row.device_id}`.",
+                f"Revoke it: `edgectl device revoke {row.device_id}`.",
             )
         case PendingState.REJECTED:
             return Undecided(

@@ -76,10 +76,10 @@ class DeviceAuthenticator:
         with self._db.read() as session:
             row = store.device(session, device_id)
             if row is None:
-                raise BadDeviceTokenError("The device token is refused: its device is not known here.")
+                raise BadDeviceTokenError("the device token is refused: its device is not known here")
             if row.revoked_at is not None:
                 raise DeviceRevokedError(
-                    f"The device {device_id} was revoked.", next_step="Enrol with a new claim token."
+                    f"the device {device_id} was revoked", next_step="enrol with a new claim token"
                 )
             profile, old_key, new_key = ProfileName(row.profile), row.public_key, row.next_public_key
 
@@ -139,6 +139,6 @@ def is_signed_by(token: str, public_key: str) -> bool:
 
 def _bad(why: str) -> BadDeviceTokenError:
     return BadDeviceTokenError(
-        f"The device token is refused: {why}.",
-        next_step="Sign a fresh ES256 token with the device key: sub, aud = server_id, exp within 5 minutes, a new jti.",
+        f"the device token is refused: {why}",
+        next_step="sign a fresh ES256 token with the device key: sub, aud = server_id, exp within 5 minutes, a new jti",
     )

@@ -53,7 +53,7 @@ MAX_TOKEN_CHARS: Final = 2048
 MAX_FACTS_BYTES: Final = 16 * 1024
 ID_BYTES: Final = 10
 EXTERNAL_PORT: Final = 8883
-_ASK_AGAIN: Final = "Ask an operator for a new one: edgectl device enroll."
+_ASK_AGAIN: Final = "ask an operator for a new one: edgectl device enroll"
 
 
 class RuntimeFact(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ def parse_claim_token(text: str) -> tuple[str, str]:
             raise BadMessageError("longer than any claim token")
         token = decode_claim(text)
     except BadMessageError as e:
-        raise BadClaimError("This is not a claim token.", next_step=_ASK_AGAIN) from e
+        raise BadClaimError("this is not a claim token", next_step=_ASK_AGAIN) from e
     return token.id, token.secret
 
 
@@ -104,10 +104,10 @@ def parse_facts(raw: Mapping[str, Any]) -> Facts:
         facts = msgspec.convert(dict(raw), Facts, strict=True)
     except msgspec.ValidationError as e:
         raise BadFactsError(
-            f"The facts of this enrolment cannot be used: {e}.", next_step="Update the agent on the device."
+            f"the facts of this enrolment cannot be used: {e}", next_step="update the agent on the device"
         ) from e
     if len(json.dumps(msgspec.to_builtins(facts))) > MAX_FACTS_BYTES:
-        raise BadFactsError(f"The facts of this enrolment exceed {MAX_FACTS_BYTES} bytes.")
+        raise BadFactsError(f"the facts of this enrolment exceed {MAX_FACTS_BYTES} bytes")
     return facts
 
 
@@ -251,7 +251,7 @@ class Enroller:
             return waits
         if claim.expires_at <= self._clock.now():
             raise ClaimExpiredError(
-                f"This claim token expired at {claim.expires_at.isoformat(timespec='seconds')}.", next_step=_ASK_AGAIN
+                f"this claim token expired at {claim.expires_at.isoformat(timespec='seconds')}", next_step=_ASK_AGAIN
             )
         plain: dict[str, Any] = msgspec.to_builtins(facts)
         profile = ProfileName(claim.profile) if claim.profile else _most_specific_profile(plain)
@@ -266,7 +266,7 @@ class Enroller:
     def _take_use(session: Session, claim: FleetClaim) -> None:
         if not enrolment_store.claim_use(session, claim.id):
             raise ClaimUsedUpError(
-                f"This claim token was used {claim.uses} of {claim.uses} times.", next_step=_ASK_AGAIN
+                f"this claim token was used {claim.uses} of {claim.uses} times", next_step=_ASK_AGAIN
             )
 
     def renew(self, device: DeviceIdentity, csr_pem: bytes) -> str:
@@ -293,7 +293,7 @@ class Enroller:
         expected = claim.secret_sha256 if claim is not None else "0" * 64
         is_right = hmac.compare_digest(expected, sha256_hex(secret.encode()))
         if claim is None or not is_right:
-            raise BadClaimError("This claim token is not known here.", next_step=_ASK_AGAIN)
+            raise BadClaimError("this claim token is not known here", next_step=_ASK_AGAIN)
         return claim
 
     def _repeated(self, session: Session, claim: FleetClaim, again: FleetEnrolment) -> NewDevice:
@@ -301,7 +301,7 @@ class Enroller:
         assert row is not None, "devices are never deleted"
         if row.revoked_at is not None:
             raise DeviceRevokedError(
-                f"The device {row.id} was revoked.", next_step="Enrol with a new claim token and a new key."
+                f"the device {row.id} was revoked", next_step="enrol with a new claim token and a new key"
             )
         return NewDevice(DeviceId(row.id), again.cert, ProfileName(row.profile), Sha256(claim.root_sha256))
 
@@ -346,7 +346,7 @@ class Enroller:
 def _known(session: Session, claim_id: str, *, lock: bool = False) -> FleetClaim:
     row = session.get(FleetClaim, claim_id, with_for_update=lock or None)
     if row is None:
-        raise ClaimUnknownError(f"There is no claim token {claim_id[:32]!r}.")
+        raise ClaimUnknownError(f"there is no claim token {claim_id[:32]!r}")
     return row
 
 
@@ -355,8 +355,8 @@ def _check_prefix(prefix: str) -> None:
         parse_device_id(f"{prefix}-{'a' * 16}")
     except BadIdError as e:
         raise BadIdError(
-            f"{prefix!r} cannot begin a device id.",
-            next_step="Use lower-case letters, digits and '-', beginning with a letter or digit, and not srv.",
+            f"{prefix!r} cannot begin a device id",
+            next_step="use lower-case letters, digits and '-', beginning with a letter or digit, and not srv",
         ) from e
 
 
@@ -366,7 +366,7 @@ def _most_specific_profile(facts: Mapping[str, Any]) -> ProfileName:
         return parse_profile_name(most_specific(facts))
     except (EdgefleetError, ValueError, TypeError) as e:
         next_step = e.next_step if isinstance(e, EdgefleetError) else ""
-        raise NoProfileError(str(e), next_step=next_step or "Give the claim token a profile: --profile NAME.") from e
+        raise NoProfileError(str(e), next_step=next_step or "give the claim token a profile: --profile NAME") from e
 
 
 def root_documents(chain: Sequence[bytes]) -> list[dict[str, Any]]:

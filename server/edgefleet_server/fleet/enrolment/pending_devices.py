@@ -60,7 +60,7 @@ class ApprovalPendingError(FleetError):
 
     def __init__(self, waiting: Waiting) -> None:
         super().__init__(
-            f"The key {waiting.fingerprint} waits for an operator's approval.",
+            f"the key {waiting.fingerprint} waits for an operator's approval",
             next_step=f"Approve it: edgectl device approve {waiting.fingerprint}",
         )
         self.waiting = waiting
@@ -101,21 +101,21 @@ class PendingEnrolments:
             return None
         if row.key_sha256 != key_sha256:
             raise KeyRejectedError(
-                f"Another key has the fingerprint {row.id}.", next_step="Let the device make a new key."
+                f"another key has the fingerprint {row.id}", next_step="let the device make a new key"
             )
         state = state_of(row, now)
         if state is PendingState.REJECTED:
             why = f": {row.reason}" if row.reason else ""
             raise KeyRejectedError(
-                f"An operator rejected this device's key {row.id}{why}.",
-                next_step="Ask the operator why. It is final for this key.",
+                f"an operator rejected this device's key {row.id}{why}",
+                next_step="ask the operator why. It is final for this key",
             )
         if row.claim_id != claim.id and not (claim.approval and self._is_good(session, row.claim_id, now)):
             return None
         if state is PendingState.EXPIRED and is_waiting:
             raise ApprovalExpiredError(
-                f"Nobody approved the key {row.id} until {row.expires_at:%Y-%m-%d %H:%MZ}.",
-                next_step="Enrol again, and ask an operator to approve the device meanwhile.",
+                f"nobody approved the key {row.id} until {row.expires_at:%Y-%m-%d %H:%MZ}",
+                next_step="enrol again, and ask an operator to approve the device meanwhile",
             )
         if state is not PendingState.PENDING:
             return None
@@ -141,8 +141,8 @@ class PendingEnrolments:
         waiting = enrolment_store.count_waiting(session, [claim.id], now).get(claim.id, 0)
         if waiting >= self._most:
             raise TooManyPendingError(
-                f"{waiting} devices wait for approval with this claim token, no more may.",
-                next_step="An operator has to decide about them: edgectl device pending.",
+                f"{waiting} devices wait for approval with this claim token, no more may",
+                next_step="an operator has to decide about them: edgectl device pending",
             )
         row = session.merge(
             FleetPending(

@@ -48,15 +48,15 @@ class GroupBook:
         """Make a group. Raises BadGroupNameError, BadSelectorError, GroupExistsError."""
         if not _NAME.fullmatch(name):
             raise BadGroupNameError(
-                f"{name[:80]!r} cannot be the name of a group.",
-                next_step="Use 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit.",
+                f"{name[:80]!r} cannot be the name of a group",
+                next_step="use 1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
             )
         parsed = _plain_selector(name, selector)
         row = FleetGroup(name=name, selector=str(parsed), created_at=self._clock.now(), created_by=by[:80])
         with self._db.session() as session:
             if not group_store.add_group(session, row):
                 raise GroupExistsError(
-                    f"There is a group {name!r} already.", next_step=f"See it with `edgectl group show {name}`."
+                    f"there is a group {name!r} already", next_step=f"see it with `edgectl group show {name}`"
                 )
             return _counted(session, [row])[0]
 
@@ -107,7 +107,7 @@ class GroupBook:
             reason = guard(name)
             if reason is not None:
                 raise GroupInUseError(
-                    f"The group {name!r} is needed: {reason}.", next_step="Wait until that has ended, or end it."
+                    f"the group {name!r} is needed: {reason}", next_step="wait until that has ended, or end it"
                 )
 
     def pin(self, selector: str) -> None:
@@ -129,8 +129,8 @@ def _plain_selector(name: str, selector: str) -> grammar.Selector:
     parsed = grammar.parse_selector(selector)
     if parsed.asks_for_groups():
         raise BadSelectorError(
-            f"The selector of the group {name!r} asks for a group itself; groups cannot be made of groups.",
-            next_step="Write the other group's selector in its place: `edgectl group show NAME` prints it.",
+            f"the selector of the group {name!r} asks for a group itself; groups cannot be made of groups",
+            next_step="write the other group's selector in its place: `edgectl group show NAME` prints it",
         )
     return parsed
 
@@ -138,7 +138,7 @@ def _plain_selector(name: str, selector: str) -> grammar.Selector:
 def _known(session: Session, name: str, *, lock: bool = False) -> FleetGroup:
     row = group_store.group(session, name, lock=lock)
     if row is None:
-        raise GroupUnknownError(f"There is no group {name[:80]!r}.", next_step="`edgectl group list` shows all groups.")
+        raise GroupUnknownError(f"there is no group {name[:80]!r}", next_step="`edgectl group list` shows all groups")
     return row
 
 

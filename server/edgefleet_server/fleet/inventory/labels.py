@@ -76,7 +76,7 @@ class DeviceEdits:
     def label(self, selector: str, labels: Changes, *, dry_run: bool) -> LabelChange:
         """Set labels of every live device that a selector matches, all or none. Raises BadSelectorError, BadLabelError."""
         if not labels:
-            raise BadLabelError("No label is named.", next_step="Say which to set or to remove.")
+            raise BadLabelError("no label is named", next_step="say which to set or to remove")
         grammar.check_labels(_merged({}, labels))
         parsed = grammar.parse_selector(selector)
         scope = self._db.read() if dry_run else self._db.session()
@@ -107,8 +107,8 @@ def _changed(
         if after != before:
             if len(after) > grammar.MAX_LABELS:
                 raise BadLabelError(
-                    f"The device {device} would have {len(after)} labels, more than {grammar.MAX_LABELS}; none was changed.",
-                    next_step="Remove one of its labels, or leave it out of the selector.",
+                    f"the device {device} would have {len(after)} labels, more than {grammar.MAX_LABELS}; none was changed",
+                    next_step="remove one of its labels, or leave it out of the selector",
                 )
             yield device, after
 

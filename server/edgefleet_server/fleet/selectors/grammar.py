@@ -32,7 +32,7 @@ _KEY = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]{0,61}[a-z0-9])?/)?[A-Za-z0-9](?:[A-
 _VALUE = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._+/-]{0,125}[A-Za-z0-9])?)?")  # with /, as in Europe/Berlin
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _TOKEN = re.compile(r"\s*(?:(?P<sign>==|!=|[=!<>(),])|(?P<word>[^\s=!<>(),]+))")
-_HELP: Final = "Write requirements such as env=prod,profile in (a,b),!retired,free_mb>500."
+_HELP: Final = "write requirements such as env=prod,profile in (a,b),!retired,free_mb>500"
 
 
 class Operator(StrEnum):
@@ -147,7 +147,7 @@ def parse_selector(text: str) -> Selector:
     """Return the selector that `text` writes. Raises BadSelectorError naming the place. What was read is kept."""
     if len(text) > MAX_SELECTOR_CHARS:
         raise BadSelectorError(
-            f"The selector has {len(text)} characters, more than {MAX_SELECTOR_CHARS}.", next_step=_HELP
+            f"the selector has {len(text)} characters, more than {MAX_SELECTOR_CHARS}", next_step=_HELP
         )
     tokens = _Tokens(text)
     if tokens.is_done():
@@ -182,18 +182,18 @@ def is_label_key(key: str) -> bool:
 def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the labels when every key and value is allowed. Raises BadLabelError."""
     if len(labels) > MAX_LABELS:
-        raise BadLabelError(f"{len(labels)} labels are more than the {MAX_LABELS} that a device can have.")
+        raise BadLabelError(f"{len(labels)} labels are more than the {MAX_LABELS} that a device can have")
     for key, value in labels.items():
         if not _KEY.fullmatch(key):
-            raise BadLabelError(f"{key!r} is not a label key.", next_step="Use letters, digits, '.', '_' and '-'.")
+            raise BadLabelError(f"{key!r} is not a label key", next_step="use letters, digits, '.', '_' and '-'")
         if is_reserved(key):
             raise BadLabelError(
-                f"{key!r} is a fact of every device and cannot be a label.", next_step="Choose another key."
+                f"{key!r} is a fact of every device and cannot be a label", next_step="choose another key"
             )
         if not _VALUE.fullmatch(value):
             raise BadLabelError(
-                f"{value!r} cannot be the value of label {key!r}.",
-                next_step="Use up to 127 letters, digits, '.', '_', '+', '/' and '-', beginning and ending with one of the first two.",
+                f"{value!r} cannot be the value of label {key!r}",
+                next_step="use up to 127 letters, digits, '.', '_', '+', '/' and '-', beginning and ending with one of the first two",
             )
     return dict(labels)
 
@@ -240,7 +240,7 @@ class _Tokens:
         else:
             token, at = self._items[self._next]
             place = f"at character {at + 1} ({token!r})"
-        return BadSelectorError(f"The selector {self._text!r} is not valid {place}: {expected}.", next_step=_HELP)
+        return BadSelectorError(f"the selector {self._text!r} is not valid {place}: {expected}", next_step=_HELP)
 
 
 def _requirement(tokens: _Tokens) -> Requirement:

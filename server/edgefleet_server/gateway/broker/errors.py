@@ -9,18 +9,18 @@ class BrokerSettingError(EdgefleetError):
     """The setting `broker` cannot be carried out on this machine."""
 
     code = "broker.bad_setting"
-    default_next_step = "Use auto, embedded, mosquitto or mqtts://HOST[:PORT]."
+    default_next_step = "use auto, embedded, mosquitto or mqtts://HOST[:PORT]"
 
 
 class BrokerStartError(EdgefleetError):
     """A broker process did not come up."""
 
     code = "broker.not_started"
-    default_next_step = "Read the lines of the broker above, correct the cause and start the server again."
+    default_next_step = "read the lines of the broker above, correct the cause and start the server again"
 
 
 class PortTakenError(BrokerStartError):
     """The port is used by another process."""
 
     code = "broker.port_taken"
-    default_next_step = "Choose another broker port, or 0 for any free one."
+    default_next_step = "choose another broker port, or 0 for any free one"

@@ -129,7 +129,7 @@ def choose_broker(
     if setting == "mosquitto":
         raise BrokerSettingError(
             f"mosquitto was asked for, but {finding}",
-            next_step="Install mosquitto 2.0.18 or newer (2.x), or set broker to auto or embedded.",
+            next_step="install mosquitto 2.0.18 or newer (2.x), or set broker to auto or embedded",
         )
     return BrokerChoice(BrokerKind.EMBEDDED, f"{finding}; good for up to about 100 devices")
 

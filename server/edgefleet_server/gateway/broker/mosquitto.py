@@ -40,7 +40,7 @@ def start_mosquitto(config: BrokerConfig, port: int) -> BrokerChild:
     binary = find_mosquitto()
     if binary is None:
         raise BrokerStartError(
-            "no mosquitto binary was found", next_step="Install mosquitto, or set broker to embedded."
+            "no mosquitto binary was found", next_step="install mosquitto, or set broker to embedded"
         )
     for attempt in range(_PORT_TRIES):
         chosen = port or _free_port(config.host)
@@ -73,12 +73,12 @@ def access_text(tenant: str, servers: tuple[str, ...]) -> str:
     for name in (tenant, *servers):
         if not _PLAIN.fullmatch(name):
             raise BrokerSettingError(
-                f"{name!r} cannot stand in an access file", next_step="Use letters, digits, '.', '_', '-'."
+                f"{name!r} cannot stand in an access file", next_step="use letters, digits, '.', '_', '-'"
             )
     if strange := [name for name in servers if not name.startswith(SERVER_ACCOUNT_PREFIX)]:
         raise BrokerSettingError(
             f"server account {strange[0]!r} does not begin with {SERVER_ACCOUNT_PREFIX}",
-            next_step="Rename the account.",
+            next_step="rename the account",
         )
     root = f"{ROOT}/{tenant}"
     lines: list[str] = []
@@ -107,7 +107,7 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
     for path in paths.values():
         if "\n" in str(path) or "\r" in str(path):
             raise BrokerSettingError(
-                "a path with a line break cannot stand in mosquitto.conf", next_step="Rename the folder."
+                "a path with a line break cannot stand in mosquitto.conf", next_step="rename the folder"
             )
     lines = [
         "per_listener_settings false",

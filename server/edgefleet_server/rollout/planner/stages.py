@@ -96,8 +96,8 @@ def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
     if not caller.may(role):
         have = ", ".join(sorted(caller.roles)) or "none"
         raise NotApproverError(
-            f"The stage {stage.name} opens at the word of one with the role {role.value}; {caller.name} has: {have}.",
-            next_step=f"Ask one who has it; an admin makes a token with `edgectl token create --name NAME --role {role.value}`.",
+            f"the stage {stage.name} needs the role {role.value} to open; {caller.name} has: {have}",
+            next_step=f"ask someone who has it; an admin makes a token with `edgectl token create --name NAME --role {role.value}`",
         )
 
 

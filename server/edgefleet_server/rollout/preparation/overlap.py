@@ -109,4 +109,4 @@ def in_the_way(overlap: Overlap, *, is_going_back: bool = False) -> ActiveExists
         advice = (
             f"It takes its release back: let that end (`edgectl rollout watch {other.id}`), then create this one again."
         )
-    return ActiveExistsError(f"{message}devices with this one, {overlap.first} among them.", next_step=advice)
+    return ActiveExistsError(f"{message}devices with this one, {overlap.first} among them", next_step=advice)

@@ -107,8 +107,8 @@ class ExperimentReader:
             modes = _modes(spec)
             if not modes:
                 raise NoExperimentError(
-                    f"Rollout {row.id} has no stage beside what serves.",
-                    next_step="Write `mode: shadow` or `mode: split` in a stage, or start from the strategy shadow or ab.",
+                    f"rollout {row.id} has no stage beside what serves",
+                    next_step="write `mode: shadow` or `mode: split` in a stage, or start from the strategy shadow or ab",
                 )
             return ExperimentResult(
                 **vars(_view(row, spec)), trials=[self._trial(session, row, spec, mode) for mode in modes]

@@ -31,7 +31,7 @@ def strategy(name: str) -> StrategyView:
     found = STRATEGIES.get(name)
     if found is None:
         raise StrategyUnknownError(
-            f"There is no strategy {name[:40]!r}.", next_step=f"Choose one of {', '.join(STRATEGIES)}."
+            f"there is no strategy {name[:40]!r}", next_step=f"choose one of {', '.join(STRATEGIES)}"
         )
     return _view(found)
 

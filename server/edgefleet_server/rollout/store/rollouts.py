@@ -34,7 +34,7 @@ def rollout(session: Session, rollout_id: str, *, lock: bool = False) -> Rollout
     row = session.get(Rollout, rollout_id, with_for_update=True if lock else None)
     if row is None:
         raise RolloutUnknownError(
-            f"There is no rollout {rollout_id[:40]!r}.", next_step="`edgectl rollout list` shows all rollouts."
+            f"there is no rollout {rollout_id[:40]!r}", next_step="`edgectl rollout list` shows all rollouts"
         )
     return row
 
