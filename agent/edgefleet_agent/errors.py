@@ -22,7 +22,7 @@ class AlreadyEnrolledError(EdgefleetError):
     """The state folder belongs to a device already."""
 
     code = "agent.already_enrolled"
-    default_next_step = "use another --state folder, or remove this one to enrol anew"
+    default_next_step = "use another --state folder, or remove this one to enrol again"
 
 
 class FolderRefusedError(EdgefleetError):
@@ -56,7 +56,7 @@ class EnrollRejectedError(EnrollRefusedError):
 
     code = "enroll.rejected"
     default_next_step = (
-        "ask the operator why; to ask anew with another key, remove pending-key.pem from the state folder"
+        "ask the operator why; to ask again with another key, remove pending-key.pem from the state folder"
     )
 
 
@@ -64,7 +64,7 @@ class RenewRefusedError(EdgefleetError):
     """The server did not give a new certificate."""
 
     code = "renew.refused"
-    default_next_step = "look at the server's log; when the device was revoked, enrol it anew with a new claim token"
+    default_next_step = "look at the server's log; when the device was revoked, enrol it again with a new claim token"
 
 
 class IdentityBusyError(EdgefleetError):

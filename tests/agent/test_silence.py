@@ -40,7 +40,7 @@ def test_a_device_that_a_rollout_looks_at_connects_anew_to_be_missed_soon() -> N
         assert eventually(lambda: connections(agent) == 2), agent.log.read_text()[-3_000:]
         agent.wait("committed", "1.0.0")
         assert agent.status()["connected"]
-        assert "connecting anew" in agent.log.read_text()
+        assert "reconnecting" in agent.log.read_text()
         assert connections(agent) == 2
 
 

@@ -218,7 +218,7 @@ class MqttLink:
         """Know until when the server wants to hear often: the broker shall then notice soon when the device is gone."""
         self._live_until_s = unix_s
         if self._connected and self._wants_urgent() and not self._is_urgent and self._keepalive.calm_s > URGENT_S:
-            log.info("connecting anew, to be missed sooner")
+            log.info("reconnecting, to be missed sooner")
             self._gone.set()
 
     def _wants_urgent(self) -> bool:

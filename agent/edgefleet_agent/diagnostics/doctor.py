@@ -119,7 +119,7 @@ def _server(identity: Identity, folder: Path) -> tuple[Finding, float | None]:
     except ssl.SSLCertVerificationError as error:
         what = f"{identity.url} shows a certificate that the pinned CA did not sign, or the clock is wrong"
         return Finding(
-            "server", Level.BAD, f"{what}: {error.verify_message}", "do not enrol anew before you know why"
+            "server", Level.BAD, f"{what}: {error.verify_message}", "do not enrol again before you know why"
         ), None
     except (OSError, http.client.HTTPException) as error:
         return Finding("server", Level.WARN, f"{identity.url} does not answer: {error}", step), None
@@ -144,7 +144,7 @@ def _broker(identity: Identity, folder: Path) -> Finding:
         ):
             return Finding("broker", Level.OK, f"{where} takes our certificate over {secure.version()}")
     except ssl.SSLError as error:
-        step = "see `certificate` and `clock` above; a revoked device must be enrolled anew"
+        step = "see `certificate` and `clock` above; a revoked device must enrol again"
         return Finding("broker", Level.BAD, f"{where} and this device do not trust each other: {error.reason}", step)
     except OSError as error:
         step = "check the address, the port and firewalls; reports wait in the queue until it answers"

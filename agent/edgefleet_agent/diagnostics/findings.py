@@ -64,7 +64,7 @@ def certificate(now_s: float, from_s: int, until_s: int) -> Finding:
     left_s = until_s - now_s
     if left_s <= 0:
         what = f"expired {-left_s / DAY_S:.0f} days ago"
-        return Finding("certificate", Level.BAD, what, "enrol this device anew with a claim token; its models stay")
+        return Finding("certificate", Level.BAD, what, "enrol this device again with a claim token; its models stay")
     what = f"valid for {left_s / DAY_S:.0f} more days"
     if now_s > from_s + (until_s - from_s) * 5 // 6:
         return Finding("certificate", Level.WARN, f"{what}, and its renewal is overdue", "`edge-agent renew` says why")

@@ -41,7 +41,7 @@ def send(task: str, data: bytes, state: Path, clock: Clock) -> None:
     identity = load_identity(folder)
     key = load_key((folder / KEY_FILE).read_bytes())
     if key is None:
-        raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device anew")
+        raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device again")
     context = verifying_context((folder / CA_FILE).read_text("ascii"))
     token = device_token(identity, key, clock)
     status, answer = ask(identity.url, context, "PUT", f"/device/v1/tasks/{task}/result", data, token)

@@ -77,7 +77,7 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
             return None
         old_key = load_key((folder / KEY_FILE).read_bytes())
         if old_key is None:
-            raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device anew")
+            raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device again")
         # of a renewal that has not connected yet
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         ca_pem = (folder / CA_FILE).read_text("ascii")
@@ -113,7 +113,9 @@ def _with_life(folder: Path, identity: Identity) -> Identity:
     try:
         cert_from_s, cert_until_s = cert_life_s((folder / CERT_FILE).read_bytes())
     except ValueError as error:
-        raise StateFileError(f"{folder / CERT_FILE} holds no certificate", next_step="enrol the device anew") from error
+        raise StateFileError(
+            f"{folder / CERT_FILE} holds no certificate", next_step="enrol the device again"
+        ) from error
     known = msgspec.structs.replace(identity, cert_from_s=cert_from_s, cert_until_s=cert_until_s)
     write_record(folder / RECORD_FILE, known)
     return known

@@ -353,9 +353,9 @@ class Supervisor:
             try:
                 lanes.trial = self._start(worker.model, worker.ref, gentle=LOW)
             except OSError as error:
-                log.warning("worker not started anew", extra={"model": worker.model, "reason": str(error)})
+                log.warning("worker not restarted", extra={"model": worker.model, "reason": str(error)})
             else:
-                log.warning("worker starves and is started anew", extra={"model": worker.model, "pid": worker.pid})
+                log.warning("worker starves and is restarted", extra={"model": worker.model, "pid": worker.pid})
                 lanes.draining.append(worker)
                 worker.kill()
                 return

@@ -48,7 +48,7 @@ class Child:
         """Do the task. Raises ChannelClosedError when agentd goes away."""
         if self._documents.floor_file.lost:
             self._channel.send(
-                Notice("trust.floor_lost", "both copies of the floor were torn or missing; it starts anew")
+                Notice("trust.floor_lost", "both copies of the floor were torn or missing; it starts again")
             )
         if self._task.kind != "fetch" and not self._verify():
             return

@@ -46,7 +46,7 @@ class FloorError(ChildError):
 
     code = "trust.rollback"
     error_class = ErrorClass.SIGNATURE
-    default_next_step = "nothing: the server signs its metadata anew when it hears of this; `edgectl events` tells whether it was restored"
+    default_next_step = "nothing: the server signs its metadata again when it hears of this; `edgectl events` tells whether it was restored"
 
     def __init__(self, message: str, seen: Seen | None) -> None:
         super().__init__(message)

@@ -51,7 +51,7 @@ def create(
     Alerts with the label edgefleet_rollout (id or name) need no --match.
     """
     if bool(name) == bool(old_name):
-        raise UsageError("Give one NAME.", next_step="`edgectl alert-receiver create prod`")
+        raise UsageError("give one NAME", next_step="`edgectl alert-receiver create prod`")
     session = Session.of(ctx)
     body = api.alert.ReceiverIn(name=name or old_name, action=action, matchers=tuple(match or ()), model=model)
     made = session.api.post("/alert-receivers", body, api.alert.NewReceiver)

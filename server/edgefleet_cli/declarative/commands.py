@@ -112,7 +112,7 @@ def _confirm(session: Session, steps: list[Any]) -> None:
 
     deleted = [one.document.title for one in steps if one.action is Action.DELETE]
     replaced = [one.document.title for one in steps if one.action is Action.REPLACE]
-    words = [f"delete {', '.join(deleted)}" if deleted else "", f"make {', '.join(replaced)} anew" if replaced else ""]
+    words = [f"delete {', '.join(deleted)}" if deleted else "", f"recreate {', '.join(replaced)}" if replaced else ""]
     question = " and ".join(word for word in words if word)
     if question:
         session.confirm(f"{question[0].upper()}{question[1:]}?")

@@ -7,7 +7,7 @@ whatever shows a name shows the id too, and commands take the id. Source: docs/h
 import unicodedata
 from typing import Final
 
-from edgefleet_server.fleet.errors import BadNameError
+from edgefleet_server.fleet.errors import BadDisplayNameError
 
 MAX_CHARS: Final = 64
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -15,10 +15,10 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def check_name(text: str) -> str:
-    """Return a name as it is stored: composed, with single spaces. Raises BadNameError."""
+    """Return a name as it is stored: composed, with single spaces. Raises BadDisplayNameError."""
     name = _composed(text)
     if not name or len(name) > MAX_CHARS or _has_unseen(name):
-        raise BadNameError(
+        raise BadDisplayNameError(
             f"{text[: 2 * MAX_CHARS]!r} cannot be the name of a device",
             next_step=f"use 1 to {MAX_CHARS} characters that can be seen",
         )

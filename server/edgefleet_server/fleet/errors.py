@@ -33,7 +33,7 @@ class BadLabelError(FleetError):
     code = "fleet.bad_label"
 
 
-class BadNameError(FleetError):
+class BadDisplayNameError(FleetError):
     """A display name is too long or has characters that do not show."""
 
     code = "fleet.bad_name"

@@ -96,7 +96,7 @@ class BlobWriter:
         if expected is not None and actual != expected:
             raise BlobDigestError(
                 f"the bytes received have sha256 {actual}, the request named {expected} ({self._length} bytes came)",
-                next_step="send the file again; if this repeats, compute its sha256 anew",
+                next_step="send the file again; if this repeats, compute its sha256 again",
             )
         try:
             self._file.flush()

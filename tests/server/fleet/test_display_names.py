@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.display_name import MAX_CHARS, check_name, numbered, readable
-from edgefleet_server.fleet.errors import BadNameError
+from edgefleet_server.fleet.errors import BadDisplayNameError
 from edgefleet_server.fleet.inventory.display_names import COST, MIN_AGE_S, DisplayNames
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.house import FACTS, House, KeyedDevice
@@ -28,7 +28,7 @@ def test_a_name_is_stored_composed_and_with_single_spaces(given: str, stored: st
 
 @pytest.mark.parametrize("given", ["", "  ", "x" * 65, "a\x00b", "roof\u202e3", "zero\u200bwidth", "esc\x1b[31m"])
 def test_a_name_that_does_not_show_as_it_is_is_refused(given: str) -> None:
-    with pytest.raises(BadNameError):
+    with pytest.raises(BadDisplayNameError):
         check_name(given)
 
 

@@ -63,7 +63,7 @@ def _page(status: dict[str, Any], figures: list[dict[str, Any]]) -> str:
         f'<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="refresh" content="{REFRESH_S}"><style>{_STYLE}</style></head><body>'
         f"<h1>{device}</h1>{_head(status)}<h2>Models</h2>{_models(status)}{_figures(figures)}"
-        f'<footer class="dim">Read only; anew every {REFRESH_S} s. More: <code>edge-agent status</code>, '
+        f'<footer class="dim">Read only; refreshed every {REFRESH_S} s. More: <code>edge-agent status</code>, '
         f"<code>edge-agent doctor</code>.</footer></body></html>"
     )
 

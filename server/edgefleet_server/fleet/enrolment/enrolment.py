@@ -132,7 +132,7 @@ class Enroller:
         self._clock = clock
 
     def create_claims(self, order: ClaimOrder, *, url: str, created_by: str) -> list[NewClaim]:
-        """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadNameError, BadIdError."""
+        """Make claim tokens for the device listener at `url`. Raises BadLabelError, BadDisplayNameError, BadIdError."""
         checked = check_labels(order.labels)
         name = "" if not order.display_name else check_name(order.display_name)
         if order.name_prefix is not None:

@@ -48,7 +48,7 @@ class EnrolmentService:
         display_name: str = "",
         created_by: str = "",
     ) -> list[NewClaim]:
-        """Make claim tokens. approval: None = as the settings say. Raises BadLabelError, BadNameError, BadIdError,
+        """Make claim tokens. approval: None = as the settings say. Raises BadLabelError, BadDisplayNameError, BadIdError,
         ProfileUnknownError.
         """
         fixed = None if profile is None else ProfileName(self._profile(profile).name)

@@ -51,7 +51,7 @@ class DeviceEdits:
     def update(self, device_id: str, labels: Changes, profile: str | None, display_name: str | None = None) -> None:
         """Set what is given of one device. display_name: "" removes it.
 
-        Raises DeviceUnknownError, BadLabelError, BadNameError, ProfileUnknownError.
+        Raises DeviceUnknownError, BadLabelError, BadDisplayNameError, ProfileUnknownError.
         """
         with self._db.session() as session:
             row = store.known_device(session, device_id, lock=True)

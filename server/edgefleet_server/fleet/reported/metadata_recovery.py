@@ -60,13 +60,13 @@ class MetadataRecovery:
         try:
             models = self._sign(device, known)
         except SigningError as error:
-            _log.error("metadata cannot be signed anew", extra={"reason": error.message, "next": error.next_step})
+            _log.error("metadata cannot be signed again", extra={"reason": error.message, "next": error.next_step})
             return False
         if models is None:
             return False
         self._turns[device] = [*turns, now]
         _log.warning(
-            "a device has seen newer metadata: was this server restored from an older copy? signed anew; publish lost models again",
+            "a device has seen newer metadata: was this server restored from an older copy? signed again; publish lost models again",
             extra={"device_id": device, "lost_models": ",".join(models)},
         )
         return True

@@ -68,8 +68,8 @@ def check_known(names: frozenset[str], known: Mapping[str, object]) -> None:
     some = ", ".join(sorted(known)[:MAX_NAMED]) or "none"
     more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
     raise BadSelectorError(
-            f"the selector names the group {unknown[0]!r}, which does not exist; there are: {some}{more}",
-            next_step="make the group with `edgectl group create NAME --selector SELECTOR`, or name one that exists",
+        f"the selector names the group {unknown[0]!r}, which does not exist; there are: {some}{more}",
+        next_step="make the group with `edgectl group create NAME --selector SELECTOR`, or name one that exists",
     )
 
 
