@@ -17,27 +17,26 @@ PREFIX = "EDGEFLEET_AGENT_"
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that can be set on a device.
+    """All settings of a device. Sizes are bytes, times are seconds.
 
-    status_page: where `GET /` of the inference port shows the status page; loopback = not when systemd opened another address.
-    infer_host must be loopback. keepalive_s: how long the connection to the broker may be silent at most (`link.keepalive`),
-    0 = 1,200, and 3,900 where `metered` is yes.
-    infer_port: 0 takes a free port, shown in `status`. telemetry_interval_s: overrides the
-    profile of the desired document, 0 = follow it. python_command: how workers and install children are started where
-    Python needs a prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time
-    when another version waits to replace it. renew_look_s: how often the age of the certificate is looked at.
-    shadow: how a shadow runs: next to what serves (live), or from a recording in a child that ends (sequential), or as memory allows.
+    infer_host: must be loopback. infer_port: 0 picks a free port, shown in `status`. status_page: where `GET /` of the inference
+    port shows the status page; loopback = off if systemd opened another address. keepalive_s: the longest silence on the broker
+    connection (`connection.keepalive`), 0 = 1,200, or 3,900 if `metered` is yes. telemetry_interval_s: overrides the profile of
+    the desired document, 0 = follow it. python_command: how workers and verifier children are started where Python needs a
+    prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time if another version
+    waits to replace it. renew_look_s: how often the age of the certificate is checked.
+    shadow: a shadow runs next to the active version (live), from a recording in a child that exits (sequential), or as memory allows.
     shadow_samples, shadow_bytes: limits of a recording; shadow_rest_s: from one replay to the next recording. shadow_keep_inputs:
-    raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: what must stay free next to a resident candidate.
-    verify_rest_s, verify_rest_max_s: first and longest rest of a document over which the install child died again and again.
-    measure_s: length of each of the three rounds of a measurement. The other shadow_… limits: beyond them it is suspended (0: never).
-    telemetry_daily_bytes: what telemetry and samples may cost a day, on the wire, 0 = no limit; download_daily_bytes: the same
-    for models. prediction_log_bytes: of the log of answers on this device, 0 = none; prediction_log_daily_bytes: what it may write a
-    day. watch_predictions: whether answers are shown to an operator who watches; watch_daily_bytes: what that may cost a day.
-    capture_consent: whether inputs may be sampled at all, as the bundle's privacy policy says and sealed to the tenant's key;
-    capture_key: only to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share kept by
-    chance; capture_window_s: how long one sampling lasts; capture_bytes, capture_days, capture_daily_bytes: what is kept, how
-    long, and what may be written a day. metered: whether bytes cost money; auto asks NetworkManager and looks at the default route.
+    raw inputs may be kept with the worst disagreements. candidate_headroom_bytes: memory that must stay free next to a resident
+    candidate. The other shadow_… limits suspend a candidate or a shadow (0: never). verify_rest_s, verify_rest_max_s: first and longest
+    back-off for a document on which the verifier child died repeatedly. measure_s: length of each of the three rounds of a measurement.
+    telemetry_daily_bytes: daily limit of telemetry and captured records on the wire, 0 = no limit; download_daily_bytes: the same
+    for models. prediction_log_bytes: size of the prediction log, 0 = none; prediction_log_daily_bytes: its daily write limit.
+    watch_predictions: an operator may watch answers; watch_daily_bytes: daily traffic limit for that.
+    capture_consent: inputs may be captured, as the bundle's privacy policy says and sealed to the tenant's key; capture_key: only
+    to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share captured at random;
+    capture_window_s: length of one sampling window; capture_bytes, capture_days, capture_daily_bytes: size, retention and daily
+    write limit. metered: whether the link is metered; auto asks NetworkManager and looks at the default route.
     """
 
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"

@@ -43,9 +43,9 @@ class ServerSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EDGEFLEET_SERVER_", frozen=True, extra="forbid")
 
     data_dir: Path
-    """Folder of keys, database, blobs and everything else of this server; `--data` of the commands."""
+    """Data folder of this server (keys, database, blobs); `--data` of the commands."""
     tenant: str = "default"
-    """Name of the tenant: a level of every MQTT topic. Fixed by the first start."""
+    """Tenant name: a level of every MQTT topic. Cannot change after the first start."""
     instance: str = Field(default="main", pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")
     """Name of this replica: its MQTT account is ``srv-<instance>``."""
     roles: tuple[ServerRole, ...] = ALL_ROLES
@@ -54,72 +54,72 @@ class ServerSettings(BaseSettings):
     database_url: SecretStr | None = None
     """SQLAlchemy URL; None = SQLite ``edgefleet.db`` in the data folder."""
     blob_url: str | None = None
-    """``file:///…``, which is tested, or ``s3://…``, ``gs://…`` or ``az://…``, which is not; None = ``blobs/`` in the data folder."""
+    """``file:///…`` (tested), or ``s3://…``, ``gs://…`` or ``az://…`` (not tested yet); None = ``blobs/`` in the data folder."""
 
     api_host: str = "127.0.0.1"
-    """Address of API and web page; anything but loopback needs TLS files or ``behind_proxy``."""
+    """Address of the API and the dashboard; any address except loopback needs TLS files or ``behind_proxy``."""
     api_port: int = Field(default=8080, ge=0, le=65535)
-    """Port of API and web page; 0 = a free one, written to ``run/server.json``."""
+    """Port of the API and the dashboard; 0 = a free one, written to ``run/server.json``."""
     api_tls_cert: Path | None = None
-    """Certificate of API and web page (PEM), with its chain."""
+    """Certificate of the API and the dashboard (PEM), with its chain."""
     api_tls_key: Path | None = None
-    """Key of that certificate (PEM)."""
+    """Private key of that certificate (PEM)."""
     rate_limit_per_min: int = Field(default=6000, ge=0)
-    """Requests a minute that one operator token may send, all at once if it likes; 0 = no limit. Each API process counts for itself."""
+    """Requests per minute and operator token, bursts allowed; 0 = no limit. Each API process counts separately."""
     behind_proxy: bool = False
-    """TLS ends in a proxy in front of us: plain HTTP on other addresses than loopback is then allowed."""
+    """A reverse proxy terminates TLS: plain HTTP is then allowed on addresses other than loopback."""
 
     device_host: str = "127.0.0.1"
-    """Address of the listener for devices, which is always HTTPS."""
+    """Address of the device listener, which is always HTTPS."""
     device_port: int = Field(default=8443, ge=0, le=65535)
-    """Port of the listener for devices; 0 = a free one."""
+    """Port of the device listener; 0 = a free one."""
     public_host: str | None = None
     """Host name or address under which devices reach this server; None = the device listener's own host."""
 
     broker: str = "auto"
     """``auto``, ``embedded``, ``mosquitto`` or ``mqtts://host:port``."""
     broker_host: str = "127.0.0.1"
-    """Address that our own broker listens on."""
+    """Address that the server's own broker listens on."""
     broker_port: int = Field(default=0, ge=0, le=65535)
-    """Port of our own broker; 0 = a free one at each start, which enrolled devices do not find again: set it for real ones."""
+    """Port of the server's own broker; 0 = a free one at each start, where enrolled devices cannot find it again: set it in production."""
 
     enrol_approval: bool = False
     """Devices that enrol wait until an operator approves them, unless their claim token says otherwise."""
     enrol_pending_s: float = Field(default=72 * 3600.0, ge=1, le=90 * 86_400)
-    """How long a device may wait for that."""
+    """How long a device may wait for approval."""
     enrol_pending_max: int = Field(default=100, ge=1, le=100_000)
-    """How many devices may wait for that with one claim token."""
+    """How many devices may wait for approval per claim token."""
 
     converter_workers: int = Field(default=1, ge=1, le=64)
     """Conversions that run at the same time."""
     max_blob_bytes: int = Field(default=2048 * MIB, ge=MIB)
     """Largest file that can be uploaded."""
     job_timeout_s: float = Field(default=1800.0, gt=0)
-    """Longest time of one conversion."""
+    """Time limit of one conversion."""
     job_memory_bytes: int = Field(default=8192 * MIB, ge=256 * MIB)
-    """Address space of a conversion's child."""
+    """Address space limit of the conversion process."""
     job_output_bytes: int = Field(default=4096 * MIB, ge=MIB)
-    """Largest file that a conversion's child may write."""
+    """Largest file that the conversion process may write."""
     job_attempts: int = Field(default=3, ge=1, le=10)
-    """How often a conversion is begun before it counts as failed: its worker may die."""
+    """How often a conversion is started before it counts as failed, in case its worker dies."""
     converter_command: tuple[str, ...] | None = None
-    """Command of the conversion child; None = this Python with ``-m edgefleet_converters.job``."""
+    """Command of the conversion process; None = this Python with ``-m edgefleet_converters.job``."""
     custom_metrics: tuple[str, ...] = ()
-    """Metrics `pkg.mod:func` that publishers may name; they are installed next to the converter and run in its child."""
+    """Metrics `pkg.mod:func` that publishers may use; they must be installed alongside the converter and run in its process."""
     allow_pickle: bool = False
-    """Publishers may ask for a pickle to be read (in the sandbox). It runs the code in it."""
+    """Publishers may upload pickles, which are read in the sandbox. Reading one runs the code in it."""
     tools_dir: Path | None = None
     """Folder of tool environments (`edgectl tool install --tools`); None = ``<data folder>-tools``, next to it."""
     engine_tick_s: float = Field(default=2.0, gt=0)
-    """How often rollouts are looked at when nothing happens."""
+    """How often rollouts are checked when nothing happens."""
     webhook_networks: tuple[str, ...] = ()
-    """Networks (``10.0.0.0/8``) that webhooks and gates may call although they are not public; plain http only there."""
+    """Private networks (``10.0.0.0/8``) that webhooks and gates may call; plain http is allowed only there."""
     webhook_ca_file: Path | None = None
-    """Further certificates (PEM) that receivers of webhooks and gates may rest on, besides those of the system."""
+    """Additional CA certificates (PEM) for webhook and gate receivers."""
     webhook_timeout_s: float = Field(default=10.0, gt=0, le=20)
-    """How long one try of a webhook may take."""
+    """Time limit of one webhook attempt."""
     webhook_give_up_s: float = Field(default=86_400.0, ge=1, le=30 * 86_400)
-    """After so long a delivery that never arrived is dead; it can be sent again by hand."""
+    """Time after which an undelivered message is dead; it can be redelivered by hand."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
