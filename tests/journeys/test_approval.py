@@ -81,21 +81,21 @@ def test_fifty_are_let_in_from_the_page_with_a_token_made_there(road: Road, tmp_
         page.goto(road.edgectl("dashboard")["url"])
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name="Enrolment").click()
-        page.get_by_label("How many devices").fill("50")
-        page.get_by_label("Each device waits for approval").select_option("yes")
-        page.get_by_label("Labels, one key=value a line").fill("site=paged")
-        page.get_by_role("button", name="Make the token").click()
+        page.get_by_label("Number of devices").fill("50")
+        page.get_by_label("Require approval").select_option("yes")
+        page.get_by_label("Labels, one key=value per line").fill("site=paged")
+        page.get_by_role("button", name="Create token").click()
         line = page.locator("pre code").inner_text()
         token = line.removeprefix("edge-agent enroll ").removesuffix(" && edge-agent run")
-        page.get_by_role("link", name="Go on").click()
+        page.get_by_role("link", name="Continue").click()
         asking = [pool.submit(enroll, token, tmp_path / f"p{number}") for number in range(50)]
-        page.get_by_text("50 devices wait to be let in.").wait_for(
+        page.get_by_text("50 devices waiting for approval.").wait_for(
             timeout=PATIENCE_S * 1_000
         )  # by itself: the count is live
         page.get_by_role("link", name="Show them").click()
-        page.get_by_label("Tick all 50").check()
-        page.get_by_role("button", name="Let the ticked ones in").click()
-        page.get_by_text("50 of 50 devices let in.").wait_for(timeout=PATIENCE_S * 1_000)
+        page.get_by_label("Select all 50").check()
+        page.get_by_role("button", name="Approve selected").click()
+        page.get_by_text("50 of 50 devices approved.").wait_for(timeout=PATIENCE_S * 1_000)
         devices = {one.result(60 * PATIENCE).device for one in asking}
         assert problems == []
     assert {one["id"] for one in road.edgectl("device", "list", "-l", "site=paged")["items"]} == devices

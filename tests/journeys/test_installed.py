@@ -29,6 +29,7 @@ from tests.support.installed import Installed, environment, shared
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
 DIGITS = ROOT / "examples" / "digits"
+GLOSSARY = "from edgefleet_server.dashboard.core.glossary import glossary; print('stratum' in glossary())"
 STEPS = """
 import importlib, sys
 from edgefleet_converters.sandbox import Sandbox
@@ -128,6 +129,7 @@ def _does_without_a_server(machine: Machine) -> None:
     machine.run("edgectl", "server", "openapi", "--out", document)
     assert document.read_bytes() == (ROOT / "docs" / "reference" / "openapi.json").read_bytes()
     assert machine.edgectl("sim", "--devices", "10")
+    assert machine.run("python", "-P", "-c", GLOSSARY).strip() == "True", "the page of hard words lies in the wheel"
     assert machine.edgectl("tool", "list", "--tools", machine.folder / "tools")["items"]
     data = ("--calibration", DIGITS / "data" / "calibration.npz", "--eval", DIGITS / "data" / "eval.npz")
     where = (

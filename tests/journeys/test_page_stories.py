@@ -132,7 +132,7 @@ def test_a_rollout_is_created_watched_paused_and_rolled_back(fleet: Fleet, desk:
     for device in fleet.devices:
         expect(page.locator("#plan")).to_contain_text(device.name)
     desk.shot("rollout-review")
-    page.get_by_role("button", name="Start the rollout").click()
+    page.get_by_role("button", name="Start rollout").click()
     page.wait_for_url("**/rollouts/r-*")
     first = next(iter(_exposed(desk, fleet)))
     first.told("mouse", release="mouse@1.1.0", serving=True)
@@ -165,7 +165,7 @@ def test_the_same_by_keyboard_alone(fleet: Fleet, desk: Desk) -> None:
     desk.write(page.get_by_role("textbox", name="Selector"), fleet.selector)
     desk.press(page.get_by_role("button", name="Next: strategy"))
     desk.press(page.get_by_role("button", name="Next: review"))
-    desk.press(page.get_by_role("button", name="Start the rollout"))
+    desk.press(page.get_by_role("button", name="Start rollout"))
     page.wait_for_url("**/rollouts/r-*")
     first = next(iter(_exposed(desk, fleet)))
     first.told("keys", release="keys@1.1.0", serving=True)

@@ -44,15 +44,15 @@ class PageRoute(APIRoute):
                 return _refusal(error, problems.status_of(error.code) or 500)
             except HTTPException as error:
                 return _refusal(
-                    EdgefleetError(str(error.detail), next_step="use the forms of our pages"), error.status_code
+                    EdgefleetError(str(error.detail), next_step="use the forms on our pages"), error.status_code
                 )
             except RequestValidationError:
-                wrong = EdgefleetError("this address cannot be used as it is", next_step="start again at the overview")
+                wrong = EdgefleetError("this address is not valid", next_step="start again from the overview")
                 return _refusal(wrong, 422)
             except SQLAlchemyError as error:
                 problems.domain_problem(request, DatabaseUnavailableError(str(type(error).__name__)))
                 failed = EdgefleetError(
-                    "the database could not answer", next_step="try again, and see the server's log"
+                    "the database did not answer", next_step="try again, or look at the server's log"
                 )
                 return _refusal(failed, 503)
 
@@ -100,7 +100,7 @@ def _add_static(router: APIRouter) -> None:
         """Return a file that pages use. Kept by browsers for good when the address names what is in it."""
         found = render.assets().get(name)
         if found is None:
-            return _refusal(EdgefleetError(f"there is no file {name[:80]!r}", next_step="start at the overview"), 404)
+            return _refusal(EdgefleetError(f"there is no file {name[:80]!r}", next_step="start from the overview"), 404)
         data, media_type, digest = found
         is_exact = v == digest[:12]
         headers = {

@@ -13,11 +13,11 @@ ORDER: Final = ("root", "targets", "releases", "director", "snapshot", "timestam
 MODEL_PREFIX: Final = "m."
 PURPOSES: Final = {
     "root": "which keys the other roles have",
-    "targets": "who signs releases, who says what runs where",
+    "targets": "which roles sign releases and what devices should run",
     "releases": "which role signs the bundles of which model",
     "director": "what each device should run",
-    "snapshot": "which versions of all these belong together",
-    "timestamp": "which snapshot is the newest",
+    "snapshot": "which versions of these belong together",
+    "timestamp": "which snapshot is the latest",
 }
 OF_MODEL: Final = "the bundles of one model"
 

@@ -128,7 +128,7 @@ def _less(figure: str, name: str, unit: Unit, both: Both, said: tuple[str, str])
     if before is None and after is None:
         return None
     if before is None or after is None:
-        return Change(figure, name, unit, before, after, "one of them is not known")
+        return Change(figure, name, unit, before, after, "no data for one version")
     if abs(after - before) <= SAME_SHARE * max(abs(before), abs(after)):
         return Change(figure, name, unit, before, after, "same")
     is_better = after < before
@@ -154,7 +154,7 @@ def _metric(a: BundleLine, b: BundleLine) -> Change | None:
     change = partial(Change, "metric", "Accuracy", "score", old, new)
     if a.metric is None or b.metric is None:
         known = a.metric.name if a.metric is not None else "" if b.metric is None else b.metric.name
-        return change("one of them is not known", metric=known)
+        return change("no data for one version", metric=known)
     difference = b.metric.value - a.metric.value
     if abs(difference) <= SAME_METRIC:
         return change("same", metric=a.metric.name)
@@ -171,7 +171,7 @@ def _errors(a: BundleLine, b: BundleLine) -> Change | None:
         return None
     change = partial(Change, "error_rate", "Errors on devices", "share", before, after)
     if before is None or after is None:
-        return change("one of them is not known")
+        return change("no data for one version")
     difference = after - before
     if abs(difference) < 0.001:
         return change("same")

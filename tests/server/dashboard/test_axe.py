@@ -37,7 +37,7 @@ PAGES = (
     "/rollouts", "/rollouts/new", "/rollouts/new?release=digits@1.1.0&step=devices&who=all",
     "/rollouts/new?release=digits@1.1.0&who=all&step=how", "/rollouts/new?release=digits@1.1.0&who=all&step=review",
     "/rollouts/{good}", "/rollouts/{bad}", "/experiments", "/alerts", "/events", "/bundles", "/profiles",
-    "/profiles/generic-x86_64-ort", "/audit", "/settings", "/devices/nobody", "/find?q=cam", "/login",
+    "/profiles/generic-x86_64-ort", "/audit", "/settings", "/glossary", "/devices/nobody", "/find?q=cam", "/login",
 )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_no_page_that_is_shown_once_shuts_anybody_out(busy: BusyHouse, what: str
             for name, text in typed.items():
                 form.locator(f"[name='{name}']").fill(text)
             form.locator("button.primary").click()
-            expect(page.get_by_text("This is shown once")).to_be_visible()
+            expect(page.get_by_text("This is shown only once")).to_be_visible()
             look(f"once {what}")
 
 

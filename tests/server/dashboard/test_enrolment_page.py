@@ -50,7 +50,7 @@ def test_an_empty_page_says_what_to_do_next(empty_fleet: Fleet) -> None:
     answer = empty_fleet.browser(Role.VIEWER).get("/enrolment")
     assert answer.status_code == 200
     assert_headers(answer)
-    for told in ("Nobody waits", "edgectl device enroll --approval", "No claim token yet"):
+    for told in ("No pending devices", "edgectl device enroll --approval", "No claim tokens yet"):
         assert told in answer.text
     assert "needs the role operator" in answer.text
 
@@ -58,14 +58,14 @@ def test_an_empty_page_says_what_to_do_next(empty_fleet: Fleet) -> None:
 def test_who_waits_is_shown_with_what_to_compare(fleet: Fleet) -> None:
     [fingerprint] = crowd(fleet)
     told = text_of(fleet.browser(Role.OPERATOR).get("/enrolment").text)
-    assert "1 device waits to be let in" in told
+    assert "1 device waiting for approval" in told
     for word in (fingerprint, "cam-00", "Raspberry Pi 4, 2048 MiB", "site=lab", "generic-x86_64-ort"):
         assert word in told
     looked = fleet.browser(Role.VIEWER).get("/enrolment").text
     assert fingerprint in looked
     assert 'type="checkbox"' not in looked
     fleet.house.clock.turn(minutes=10)
-    assert "not since 10 min ago" in text_of(fleet.browser(Role.VIEWER).get("/enrolment").text)
+    assert "no, last heard from 10 min ago" in text_of(fleet.browser(Role.VIEWER).get("/enrolment").text)
 
 
 def test_ticked_ones_are_let_in_and_others_wait_on(fleet: Fleet) -> None:
@@ -74,7 +74,7 @@ def test_ticked_ones_are_let_in_and_others_wait_on(fleet: Fleet) -> None:
     answer = send(page, "approve_pending_devices", {"body.ids": waiting[:3]})
     assert (answer.status_code, answer.headers["location"]) == (303, "/enrolment")
     shown = page.get("/enrolment").text
-    assert "3 of 3 devices let in." in shown
+    assert "3 of 3 devices approved." in shown
     assert [one in shown for one in waiting] == [False, False, False, True, True]
     let_in = text_of(page.get("/enrolment?state=approved").text)
     assert all(one in let_in for one in waiting[:3])
@@ -93,7 +93,9 @@ def test_a_rejection_says_why_and_who(fleet: Fleet) -> None:
     assert "nobody knows it" in told
     twice = send(page, "approve_pending_devices", {"body.ids": [fingerprint]})
     assert twice.status_code == 303
-    assert f"0 of 1 device let in. Not {fingerprint}: it was rejected" in html.unescape(page.get("/enrolment").text)
+    assert f"0 of 1 device approved. Skipped {fingerprint}: it was rejected" in html.unescape(
+        page.get("/enrolment").text
+    )
 
 
 def test_nothing_ticked_is_told(fleet: Fleet) -> None:
@@ -157,7 +159,7 @@ def test_pages_and_selectors_lead_on(fleet: Fleet) -> None:
     second = page.get(html.unescape(onward[1])).text
     assert [one for one in waiting if one not in first] == [one for one in waiting if one in second]
     assert len([one for one in waiting if one in second]) == 3
-    assert "No such device" in page.get("/enrolment?selector=site%3Delsewhere").text
+    assert "No matching devices" in page.get("/enrolment?selector=site%3Delsewhere").text
     wrong = page.get("/enrolment?selector=a+in+(").text
     assert 'role="alert"' in wrong
     assert waiting[0] in wrong
@@ -175,7 +177,7 @@ def test_hostile_words_of_a_device_are_words(fleet: Fleet) -> None:
 def test_what_was_done_is_one_sentence() -> None:
     skipped = [{"id": f"f{n}", "reason": "it gave up", "next": ""} for n in range(4)]
     told = outcome("approve_pending_devices", {"matched": 5, "done": [{}], "skipped": skipped})
-    assert told == "1 of 5 devices let in. Not f0: it gave up. Not f1: it gave up. And 2 more were not."
+    assert told == "1 of 5 devices approved. Skipped f0: it gave up. Skipped f1: it gave up. 2 more skipped."
     assert outcome("create_group", {"matched": 1}) == ""
 
 
@@ -198,16 +200,16 @@ def test_fifty_are_let_in_by_keyboard_alone(fleet: Fleet, tmp_path: Path) -> Non
         page.locator("button").first.press("Enter")
         page.wait_for_url(f"{url}/")
         page.get_by_role("link", name="Enrolment").press("Enter")
-        every = page.get_by_label("Tick all 50")
+        every = page.get_by_label("Select all 50")
         every.focus()
         page.keyboard.press("Space")
         assert page.locator("input[name='body.ids']:checked").count() == 50
         boxes = page.locator("input[name='body.ids']")
         boxes.nth(7).focus()
         page.keyboard.press("Space")
-        page.get_by_role("button", name="Let the ticked ones in").focus()
+        page.get_by_role("button", name="Approve selected").focus()
         page.keyboard.press("Enter")
-        page.get_by_text("49 of 49 devices let in.").wait_for()
+        page.get_by_text("49 of 49 devices approved.").wait_for()
         assert page.locator("input[name='body.ids']").count() == 1
         assert problems == []
     assert len(fleet.parts.fleet.devices.select("site=lab")) == 49

@@ -156,7 +156,7 @@ def test_ticks_stay_while_news_come_in(visit: Visit) -> None:
     buttons = tab.locator("button[name=do]")
     assert buttons.evaluate_all("all => all.every((one) => one.disabled)")
     tab.get_by_label("Select all").check()
-    assert "All that match" in tab.inner_text("fieldset.many")
+    assert "All matching devices" in tab.inner_text("fieldset.many")
     assert buttons.evaluate_all("all => all.every((one) => !one.disabled)")
     tab.get_by_label("Select all").uncheck()
     assert buttons.evaluate_all("all => all.every((one) => one.disabled)")
@@ -175,7 +175,7 @@ def test_ticks_stay_while_news_come_in(visit: Visit) -> None:
     assert wanted in row.inner_text()
     assert box.is_checked()
     tab.click("button[value=restart]")
-    assert "Restart the agent of 1 device" in tab.inner_text("h1")
+    assert "Restart the agent on 1 device" in tab.inner_text("h1")
     other.connect(on=was_on)
     assert visit.problems == []
     tab.close()

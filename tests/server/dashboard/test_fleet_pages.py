@@ -85,7 +85,7 @@ def test_the_overview_leads_from_a_failed_device_to_its_reason_in_one_click(stor
 def test_the_overview_shows_open_rollouts_with_stages_figures_and_reason(story: Story) -> None:
     fleet, good, bad = story
     told = part_of(fleet.browser(Role.VIEWER).get("/").text, "rollouts")
-    assert "Rollouts under way" in told
+    assert "Active rollouts" in told
     assert good not in told
     newest = told[told.index(bad) :]
     for words in (
@@ -93,7 +93,7 @@ def test_the_overview_shows_open_rollouts_with_stages_figures_and_reason(story: 
         "canary failed",
         "1 failed",
         "one nonfinite failure stops",
-        "half pending not opened",
+        "half pending not started",
     ):
         assert words in newest
 
@@ -118,7 +118,7 @@ def test_alerts_that_acted_are_on_the_overview_for_a_day(fleet: Fleet) -> None:
     assert "pager acted" in told
     assert rollout in told
     fleet.tick(days=2)
-    assert "No alert acted" in part_of(fleet.browser(Role.VIEWER).get("/").text, "alerts")
+    assert "No alert has affected" in part_of(fleet.browser(Role.VIEWER).get("/").text, "alerts")
 
 
 # ---- the list
@@ -163,7 +163,7 @@ def test_the_box_takes_words_and_selectors(
     else:
         assert found == expected
     if expected == []:
-        assert "No device matches" in part_of(page, "devices")
+        assert "No matching devices" in part_of(page, "devices")
 
 
 def test_a_wrong_selector_says_what_is_wrong_and_shows_all(story: Story) -> None:
@@ -238,7 +238,7 @@ def test_a_release_is_given_to_many_after_saying_how_many_and_which(fleet: Fleet
     devices = [fleet.device(f"cam{n}", ORT, {"site": "hall" if n < 3 else "yard"}) for n in range(5)]
     browser = fleet.browser(Role.OPERATOR)
     page = browser.get("/fleet/bulk", params={"do": "deploy", "selector": "site=hall", "all": 3}).text
-    assert "Give a release to 3 devices" in page
+    assert "Deploy to 3 devices" in page
     assert [line.partition("-")[0] for line in rows_of(page)] == ["cam0", "cam1", "cam2"]
     fields = form_of(page, "deploy_release") | {"path.ref": "digits@1.0.0"}
     refused = send(browser, "deploy_release", fields | {"confirm": "2"})
@@ -256,16 +256,16 @@ def test_only_what_was_selected_is_acted_on(fleet: Fleet) -> None:
     ticked = browser.get(
         "/fleet/bulk", params={"do": "restart", "selector": "", "device": [ids[0], ids[2], ids[3]]}
     ).text
-    assert "Restart the agent of 2 devices" in ticked
+    assert "Restart the agent on 2 devices" in ticked
     by_word = browser.get("/fleet/bulk", params={"do": "restart", "text": "cam1", "all": 1}).text
-    assert "Restart the agent of 1 device" in by_word
+    assert "Restart the agent on 1 device" in by_word
     assert f"id={ids[1]},status!=revoked" in by_word
     nobody = browser.get("/fleet/bulk", params={"do": "restart", "text": "none", "all": 1}).text
-    assert "No live device matches" in nobody
+    assert "No matching devices" in nobody
     assert "were selected" not in by_word
     everyone = browser.get("/fleet/bulk", params={"do": "restart", "all": 4, "device": ids[:1]}).text
-    assert "Restart the agent of 3 devices" in everyone
-    assert "4 were selected; it will be done to 3." in everyone
+    assert "Restart the agent on 3 devices" in everyone
+    assert "4 were selected; this applies to 3." in everyone
 
 
 @pytest.mark.parametrize("do", ["deploy", "label", "restart"])
@@ -323,18 +323,18 @@ def test_a_device_shows_its_figures_over_time_and_as_tables(story: Story) -> Non
     assert "2026-11-25" in part_of(page, "head")
     assert re.search(r"240 1 31", text_of(page[page.index("chart-figures") :]))
     other = next(one for one in fleet.by_id if one != device)
-    assert "Nothing was measured in the last 1h" in text_of(browser.get(f"/devices/{other}?span=1h").text)
+    assert "No measurements in the last 1h" in text_of(browser.get(f"/devices/{other}?span=1h").text)
 
 
 def test_a_device_can_be_asked_for_its_log_and_the_log_is_shown(fleet: Fleet) -> None:
     device = fleet.device("one")
     browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}"
-    fields = form_of(browser.get(path).text, "create_device_task", "Send its log") | {"body.lines": "50"}
+    fields = form_of(browser.get(path).text, "create_device_task", "Request log") | {"body.lines": "50"}
     assert send(browser, "create_device_task", fields).status_code == 303
     (task,) = fleet.parts.fleet.tasks.tasks(device.id)
     assert (task.kind, task.args) == ("logs", {"lines": 50})
     device.connect(on=False)
-    assert "waits for the device to connect" in part_of(browser.get(path).text, "tasks")
+    assert "waiting for the device to connect" in part_of(browser.get(path).text, "tasks")
     fleet.parts.fleet.tasks.take_result(device.id, task.id, b"first\nlast <b>line</b>\n")
     page = browser.get(path).text
     assert "first\nlast &lt;b&gt;line&lt;/b&gt;" in page
@@ -356,9 +356,9 @@ def test_labels_pins_and_profile_are_changed_by_forms(fleet: Fleet) -> None:
 
     change("Set labels", **{"body.labels": "site=yard\nold-\nline=4"})
     assert fleet.parts.fleet.reader.device(device.id).labels == {"site": "yard", "line": "4"}
-    change("Pin it", **{"body.labels": "edgefleet/pinned=under-repair"})
+    change("Pin", **{"body.labels": "edgefleet/pinned=under-repair"})
     assert "pinned: under-repair" in part_of(browser.get(path).text, "head")
-    change("Unpin it")
+    change("Unpin")
     change("Set profile", **{"body.profile": LITERT})
     view = fleet.parts.fleet.reader.device(device.id)
     assert (view.labels, view.profile) == ({"site": "yard", "line": "4"}, LITERT)
@@ -377,7 +377,7 @@ def test_a_device_goes_back_to_what_its_other_slot_holds(fleet: Fleet) -> None:
     device.previous = "digits/1.0.0/" + ORT + ".bundle"
     device.report(Phase.PROBATION)
     page = browser.get(f"/devices/{device.id}").text
-    fields = form_of(page, "deploy_release", "Back to digits@1.0.0")
+    fields = form_of(page, "deploy_release", "Roll back to digits@1.0.0")
     assert send(browser, "deploy_release", fields | {"confirm": "no"}).status_code != 303
     assert send(browser, "deploy_release", fields | {"confirm": "digits@1.0.0"}).status_code == 303
     active = device.desired().models["digits"].active
@@ -393,7 +393,7 @@ def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
     assert fleet.parts.fleet.reader.device(device.id).status.value == "online"
     assert send(browser, "revoke_device", fields | {"confirm": device.id}).status_code == 303
     page = browser.get(path).text
-    assert "It was revoked" in part_of(page, "head")
+    assert "This device was revoked" in part_of(page, "head")
     assert "/do/" not in page.replace("/do/operation", "")
 
 
@@ -421,9 +421,9 @@ def test_answers_of_a_device_are_watched_by_a_button(fleet: Fleet) -> None:
     device = fleet.device("one")
     browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}/predictions"
     page = browser.get(path).text
-    assert "Nobody watches it now" in part_of(page, "watch")
+    assert "Nobody is watching" in part_of(page, "watch")
     assert send(browser, "watch_device", form_of(page, "watch_device")).status_code == 303
-    assert "Watched until" in part_of(browser.get(path).text, "watch")
+    assert "Watching until" in part_of(browser.get(path).text, "watch")
 
 
 # ---- groups
@@ -434,7 +434,7 @@ def test_a_group_is_made_shown_and_removed_by_forms(fleet: Fleet) -> None:
     fleet.device("cam1", ORT, {"site": "yard"})
     browser = fleet.browser(Role.OPERATOR)
     page = browser.get("/groups?selector=site%3Dhall").text
-    assert "No group yet" in part_of(page, "groups")
+    assert "No groups yet" in part_of(page, "groups")
     fields = form_of(page, "create_group")
     assert fields["body.selector"] == "site=hall"
     made = send(browser, "create_group", fields | {"body.name": "hall"})

@@ -78,11 +78,9 @@ def test_a_rollout_says_in_words_what_its_odd_devices_did(story: tuple[Fleet, st
     fleet, good, bad = story
     browser = fleet.browser(Role.VIEWER)
     told = part_of(browser.get(f"/rollouts/{good}").text, "rollout-devices")
-    assert (
-        "unreachable never took it up in time; counts neither way – did not take up its document within 3 min" in told
-    )
-    assert "healthy joiner runs it; joined while the stage ran" in told
-    assert f"nonfinite : is back on what it ran before – {NONFINITE}" in part_of(
+    assert "unreachable did not accept it in time; not counted – did not take up its document within 3 min" in told
+    assert "healthy joined later runs it; joined during the stage" in told
+    assert f"nonfinite : is back on its previous release – {NONFINITE}" in part_of(
         browser.get(f"/rollouts/{bad}").text, "rollout-devices"
     )
 
@@ -123,7 +121,7 @@ def test_a_device_that_does_not_run_what_it_should_says_why(story: tuple[Fleet, 
     fleet = story[0]
     away = next(one.id for one in fleet.parts.fleet.devices.select("status=offline"))
     told = part_of(fleet.browser(Role.VIEWER).get(f"/devices/{away}").text, "head")
-    assert "digits@1.1.0 is wanted, digits@1.0.0 runs: it is offline and was last seen" in told
+    assert "digits@1.1.0 is desired, digits@1.0.0 is running: it is offline and was last seen" in told
     assert "it gets its document when it connects." in told
 
 
@@ -206,7 +204,7 @@ def test_a_device_that_goes_silent_after_its_switch_is_lost_with_its_reason(flee
         fleet.tick(minutes=1)
     told = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text, "rollout-devices")
     assert "lost" in told
-    assert "took it up and was not heard of again; counts as failed – " in told
+    assert "accepted it, then went silent; counts as failed – " in told
     assert "silent" in told
 
 

@@ -64,7 +64,7 @@ def test_a_model_that_devices_run_is_never_a_failed_one(fleet: Fleet) -> None:
     assert '<span class="state good">1.0.0 on 1 device</span>' in page
     assert "1.1.0</a>: nothing was signed, top1 fell by 0.0412" in page
     assert "state bad" not in page
-    assert "On no device yet." in fleet.browser(Role.PUBLISHER).get("/models/gauge/1.1.0").text
+    assert "Not running on any device." in fleet.browser(Role.PUBLISHER).get("/models/gauge/1.1.0").text
 
 
 def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fleet) -> None:
@@ -81,7 +81,7 @@ def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fl
         assert "it reads zip codes" in page, path
         assert "withdrawn" in page, path
     assert "state warn" in browser.get("/models").text
-    assert "No rollout of it; it was withdrawn." in browser.get("/models/gauge/1.0.0").text
+    assert "No rollouts: this version was withdrawn." in browser.get("/models/gauge/1.0.0").text
     assert 'href="/rollouts/new?release=gauge' not in browser.get("/models/gauge/1.0.0").text
     assert "it was deployed to devices" in sent(browser, "/models/gauge/1.0.0", "delete_release", whole)
 
@@ -89,7 +89,7 @@ def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fl
 def test_an_earlier_attempt_is_shown_in_small(fleet: Fleet) -> None:
     shelve(fleet, "gauge@1.0.0", refuse={ORT: "top1 fell by 0.0412"})
     page = fleet.browser(Role.VIEWER).get("/models/gauge/1.0.0").text
-    assert "Nothing was signed, so the version is free" in page
+    assert "Nothing was signed, so the version is still free" in page
     registry = fleet.parts.registry
     other = registry.put_blob_bytes(b"mended")
     profiles = (ProfileName(ORT),)
@@ -100,7 +100,7 @@ def test_an_earlier_attempt_is_shown_in_small(fleet: Fleet) -> None:
         "bob",
     )
     page = fleet.browser(Role.VIEWER).get("/models/gauge/1.0.0").text
-    assert "1 earlier attempt, which signed nothing" in page
+    assert "1 earlier attempt without a signed bundle" in page
     assert "1: digits.onnx" in page
     assert "top1 fell by 0.0412" in page
 
@@ -128,7 +128,7 @@ def test_a_model_shows_each_versions_share_of_the_devices(shop: Fleet) -> None:
 def test_a_version_shows_what_was_measured_predicted_and_seen(shop: Fleet) -> None:
     text = page(shop, "/models/digits/1.1.0")
     told = part_of(text, "bundles")
-    assert "proved on onnxruntime 1.32.0" in told
+    assert "validated on onnxruntime 1.32.0" in told
     assert "60.0 KiB 25 % of float32" in told
     assert "top1 0.9850 0.0070 better than the source, 360 samples" in told
     assert "p50 0.81 ms p95 0.93 ms" in told
@@ -182,8 +182,8 @@ def test_keys_are_shown_by_role_with_version_and_end_and_no_private_part(shop: F
     roles = part_of(text, "roles")
     for role in ("root", "targets", "releases", "director", "snapshot", "timestamp"):
         assert re.search(rf"{role} .*20\d\d-\d\d-\d\d", roles), role
-    assert "by hand, with the root key" in roles
-    assert "The root key and its passphrase both lie on this server" in roles
+    assert "manual, with the root key" in roles
+    assert "The root key and its passphrase are both on this server" in roles
     assert "m.digits 2" in roles
     key = shop.parts.signing.director_key()
     assert key.keyid in text
@@ -202,9 +202,9 @@ def test_certificates_are_counted_by_kind(shop: Fleet) -> None:
 def test_a_bundle_shows_members_signature_and_digests(shop: Fleet) -> None:
     bundle = shop.parts.registry.release(ReleaseRef.parse("digits@1.1.0")).bundles[0]
     text = text_of(page(shop, f"/bundles/{bundle.sha256}"))
-    assert "signed TUF names exactly these bytes: role m.digits" in text
+    assert "signed TUF metadata lists exactly these bytes: role m.digits" in text
     assert "model.onnx the model 2.0 KiB" in text
-    assert "golden.npz inputs and the answers that a device must reproduce" in text
+    assert "golden.npz inputs and expected answers that a device must reproduce" in text
     assert str(bundle.leaves) in text
     assert "Conv × 2" in text
 
@@ -227,7 +227,7 @@ def test_conversions_under_way_show_how_far_they_are_and_can_be_stopped(fleet: F
     text = page(fleet, "/models/digits/2.0.0", Role.PUBLISHER)
     told = part_of(text, "progress")
     assert "35 %, quantize int8-static: 12 of 40 samples" in told
-    assert "It waits for a conversion worker" in told
+    assert "Waiting for a conversion worker" in told
     assert 'action="/do/cancel_release"' in text
     assert 'action="/do/cancel_release"' not in page(fleet, "/models/digits/2.0.0")
     browser = fleet.browser(Role.PUBLISHER)
@@ -254,7 +254,7 @@ def test_deploying_from_the_version_page_writes_the_documents(fleet: Fleet) -> N
 
 def test_the_capture_key_is_set_and_removed_by_forms(fleet: Fleet) -> None:
     browser = fleet.browser(Role.ADMIN)
-    assert "There is none" in part_of(browser.get("/bundles").text, "capture-key")
+    assert "No capture key" in part_of(browser.get("/bundles").text, "capture-key")
     assert do(browser, "set_capture_key", body__public_key=KEY, next="/bundles").status_code == 303  # type: ignore[attr-defined]
     assert KEY in part_of(browser.get("/bundles").text, "capture-key")
     answer = do(browser, "remove_capture_key", next="/bundles", confirm_word="remove", confirm="remove")
@@ -265,11 +265,11 @@ def test_the_capture_key_is_set_and_removed_by_forms(fleet: Fleet) -> None:
 
 def test_profiles_come_with_their_devices_first_and_facts_with_evidence(shop: Fleet) -> None:
     told = part_of(page(shop, "/profiles"), "profiles")
-    first = told.split("Predictions rest on ")[1]
+    first = told.split("Predictions based on ")[1]
     assert first.startswith(ORT)
     assert "cortex-m-tflm" in told
     one = text_of(page(shop, f"/profiles/{ORT}"))
-    assert "3 devices have it" in one
+    assert "3 devices use it" in one
     assert re.search(r"opset_max \d+ measured on ", one)
     assert "digits@1.1.0 , int8" in one
     assert "digits@1.1.0" in part_of(page(shop, f"/profiles/{ORT}"), "cost")
@@ -289,9 +289,9 @@ def test_no_release_looks_better_than_what_is_known_of_it(fleet: Fleet) -> None:
     random = {"name": "agreement", "value": 1.0, "baseline": 1.0, "drop": 0.0, "n": 100, "data": "random input only"}
     shelve(fleet, "det@1.0.0", ORT, metric=random, parity={"y": {"cosine": 0.424}}, latency_shapes={"x": [1, 3, 1, 1]})
     told = part_of(page(fleet, "/models/det/1.0.0"), "bundles")
-    assert "not measured only random input judged it: it runs; whether it is right is not known" in told
+    assert "not measured tested on random input only: it runs, but its accuracy is unknown" in told
     assert "unproven" in told
-    assert "as good as the source" not in told
+    assert "same as the source" not in told
     assert "agreement" not in told
     assert "with input 1×3×1×1" in told
     body = BundleOut.of(fleet.parts.registry.release(ReleaseRef.parse("det@1.0.0")).bundles[0])
@@ -311,12 +311,12 @@ def test_a_release_says_where_it_ran_and_figures_without_requests_are_no_praise(
     device = fleet.device("cam")
     everywhere = [{"name": "all", "size": {"percent": 100}, "soak": "0s"}]
     first = fleet.rollout(release="digits@1.0.0", selector="", stages=everywhere)
-    assert "On no device yet" in part_of(page(fleet, "/models/digits/1.0.0"), "where")
+    assert "Not running on any device" in part_of(page(fleet, "/models/digits/1.0.0"), "where")
     follow(fleet, [device])
     fleet.rollout(release="digits@1.1.0", selector="", stages=everywhere)
     follow(fleet, [device])
     told = part_of(page(fleet, "/models/digits/1.0.0"), "where")
-    assert f"On no device now. {first} brought it to 1 device" in told
+    assert f"Not running on any device now. {first} deployed it to 1 device" in told
     sha256 = fleet.digests["digits/1.1.0/" + ORT + ".bundle"]
     window = Window(
         t0=int(fleet.house.clock.now().timestamp()), length_s=60, model="digits", lane="active", sha256=sha256,
@@ -341,7 +341,7 @@ def test_the_card_tells_where_a_release_came_from(fleet: Fleet) -> None:
     text = page(fleet, "/models/digits/1.0.0")
     card = part_of(text, "card")
     known = (
-        "Came from mlflow:/digit s/7",
+        "Origin mlflow:/digit s/7",
         "Git commit " + "a" * 40,
         "DVC revision v1.2",
         "MLflow run r42",
@@ -380,7 +380,7 @@ def test_an_alias_is_set_moved_and_removed_by_forms(fleet: Fleet) -> None:
         )
         assert answer.status_code == 303, answer.text  # type: ignore[attr-defined]
         told = part_of(browser.get("/models/digits").text, "aliases")
-        assert f"@prod stands for {version}" in told
+        assert f"@prod points to {version}" in told
     assert "@prod" in part_of(browser.get("/models/digits").text, "versions")
     assert "@prod" in part_of(browser.get("/models/digits/1.1.0").text, "head")
     assert "@prod" in part_of(browser.get("/models").text, "models")
@@ -388,7 +388,7 @@ def test_an_alias_is_set_moved_and_removed_by_forms(fleet: Fleet) -> None:
         browser, "remove_alias", path__name="digits", path__alias="prod", next="/models/digits", confirm_word="prod", confirm="prod"
     )  # fmt: skip
     assert gone.status_code == 303  # type: ignore[attr-defined]
-    assert "None yet" in part_of(browser.get("/models/digits").text, "aliases")
+    assert "No aliases yet" in part_of(browser.get("/models/digits").text, "aliases")
 
 
 def test_a_report_of_another_shape_gives_empty_facts() -> None:

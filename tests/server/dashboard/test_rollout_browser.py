@@ -84,9 +84,9 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     press(page, "button", "Next: strategy")
     expect(page.locator("#plan")).to_contain_text("canary")
     press(page, "button", "Next: review")
-    press(page, "button", "Start the rollout")
+    press(page, "button", "Start rollout")
     page.wait_for_url("**/rollouts/r-*")
-    expect(page.locator(".said")).to_have_text("Started.")
+    expect(page.locator(".said")).to_have_text("Rollout started.")
     rollout = page.url.rpartition("/")[2]
 
     fleet.tick()
@@ -95,7 +95,7 @@ def test_a_rollout_by_keyboard_alone(visited: tuple[Fleet, str, Browser]) -> Non
     page.keyboard.type("something is odd")
     first.report(Phase.DOWNLOADING)
     fleet.tick(seconds=2)
-    expect(page.locator("#rollout-devices")).to_contain_text("downloads the bundle", timeout=15_000)  # by itself
+    expect(page.locator("#rollout-devices")).to_contain_text("downloading the bundle", timeout=15_000)  # by itself
     assert page.evaluate(FOCUSED) == ["input", "body.reason", "something is odd"], "news take nobody's words away"
     press(page, "button", "Pause")
     expect(page.locator("#head")).to_contain_text("paused by test: something is odd")
@@ -130,7 +130,7 @@ def test_a_rollout_is_paused_and_rolled_back_without_scripts(visited: tuple[Flee
     back.locator("summary").first.click()
     back.get_by_label("confirm").fill("digits@1.0.0")
     back.get_by_role("button", name="Roll back").click()
-    expect(page.locator("main")).to_contain_text("nothing was done")
+    expect(page.locator("main")).to_contain_text("Nothing was done")
     page.goto(f"{url}/rollouts/{rollout}")
     back.locator("summary").first.click()
     back.get_by_label("confirm").fill("digits@1.1.0")

@@ -80,7 +80,7 @@ def test_the_list_is_cut_by_state_and_model(story: tuple[Fleet, str, str], query
         "both": (True, True),
         "none": (False, False),
     }[found]
-    assert found != "none" or "No rollout matches" in told
+    assert found != "none" or "No matching rollouts" in told
 
 
 def test_an_empty_list_names_the_next_command(empty_fleet: Fleet) -> None:
@@ -98,7 +98,7 @@ def test_the_steps_follow_each_other_and_carry_what_was_written(story: tuple[Fle
     first = browser.get(NEW).text
     assert "digits@1.2.0" in text_of(first)
     second = send(browser, form(first, NEW), {"release": "digits@1.2.0"}, "step=devices").text
-    assert "Write a selector, or choose every device" in second
+    assert "Enter a selector, or choose all devices" in second
     third = send(browser, form(second, NEW), {"selector": "site=hall"}, "step=how").text
     assert "canary 5 %, at least 2" in part_of(third, "plan")
     assert "digits@1.2.0 has no bundle for profile generic-x86_64-litert" in part_of(third, "plan")
@@ -123,9 +123,9 @@ def test_the_count_says_who_is_meant_and_who_has_no_bundle(story: tuple[Fleet, s
     browser = fleet.browser(Role.OPERATOR)
     page = browser.get(f"{NEW}?step=devices&release=digits@1.2.0&who=all").text
     told = text_of(page)
-    assert "10 devices match now; 9 online; 3 of a profile that digits@1.2.0 has no bundle for" in told
-    assert f"{LITERT} 3 none: left out" in told
-    assert "No device matches" in browser.get(f"{NEW}?step=devices&selector=site=nowhere").text
+    assert "10 devices match now; 9 online; 3 with a profile that digits@1.2.0 has no bundle for" in told
+    assert f"{LITERT} 3 none: excluded" in told
+    assert "No matching devices" in browser.get(f"{NEW}?step=devices&selector=site=nowhere").text
     wrong = browser.get(f"{NEW}?step=devices&selector=a+in+(").text
     assert 'aria-invalid="true"' in wrong
 
@@ -155,9 +155,9 @@ def test_what_cannot_be_started_says_why_and_has_no_button(story: tuple[Fleet, s
         "release=digits@1.2.0&who=all&stage.name=canary&stage.size=1&stage.name=rest&stage.size=100%25"
     )
     assert "error no device matches" in page("release=digits@1.2.0&selector=site=nowhere")
-    assert "this is no YAML" in page("yaml=a: [")
+    assert "this is not valid YAML" in page("yaml=a: [")
     open_ = text_of(browser.get(f"{NEW}?step=review&release=digits@1.2.0&who=all").text)
-    assert re.search(rf"Rollout {bad} of digits@1\.2\.0 is open and wants \d of these devices", open_)
+    assert re.search(rf"Rollout {bad} of digits@1\.2\.0 is open and includes \d of these devices", open_)
     assert "Queue" in open_
 
 
@@ -180,21 +180,21 @@ def test_create_watch_pause_and_roll_back(fleet: Fleet) -> None:
     path = answer.headers["location"]
     rollout = path.rpartition("/")[2]
     page = browser.get(path).text
-    assert "Started." in page
+    assert "Rollout started." in page
     assert "summer" in page
     assert "Strategy canary" in text_of(page)
     fleet.tick()
     first = fleet.offered(rollout, devices)[0]
     first.report(Phase.DOWNLOADING)
     fleet.tick(seconds=2)
-    assert "downloads the bundle" in text_of(browser.get(f"{path}?state=downloading").text)
+    assert "downloading the bundle" in text_of(browser.get(f"{path}?state=downloading").text)
 
     paused = send(browser, form(browser.get(path).text, "/do/pause_rollout"), {"body.reason": "lunch"})
     assert (paused.status_code, paused.headers["location"]) == (303, path)
     page = browser.get(path).text
     assert "paused by test: lunch" in part_of(page, "head")
     assert "edgectl rollout resume" in part_of(page, "head")
-    assert "1 rollout waits for a person" in text_of(browser.get("/rollouts").text)
+    assert "1 rollout waiting for a person" in text_of(browser.get("/rollouts").text)
 
     back = form(page, "/do/abort_rollout", body__rollback="true")
     refused = send(browser, back, {"confirm": "digits"})
@@ -242,7 +242,7 @@ def test_a_conflict_is_said_in_the_second_step_and_never_loses_the_form(fleet: F
     drafted = "release=digits%401.0.0&selector=site%3Dhall"
     page = browser.get(f"{NEW}?step=devices&{drafted}").text
     told = conflict_in(page)
-    assert f"Rollout {other} of digits@1.1.0 is open and wants 4 of these devices." in told
+    assert f"Rollout {other} of digits@1.1.0 is open and includes 4 of these devices." in told
     links = dict(
         re.findall(r'<a class="button" href="([^"]+)">(Queue|Stop the other)</a>', page.partition('id="conflict"')[2])
     )
@@ -278,7 +278,7 @@ def test_a_running_rollout_says_what_it_does_and_when_it_decides_next(fleet: Fle
         fleet.tick(seconds=2)
         return part_of(browser.get(path).text, "head")
 
-    assert "running Waiting for the first devices What it waits for" in head()
+    assert "running Waiting for the first devices Waiting for" in head()
     assert "2 devices have not accepted its offer yet. Next: its report, or it counts as unreachable at 2026-" in head()
     for device in fleet.offered(rollout, devices):
         device.report(Phase.DOWNLOADING)
@@ -329,9 +329,9 @@ def test_a_device_that_ran_it_well_says_what_it_runs_now(story: tuple[Fleet, str
     fleet, good, _bad = story
     device = next(one for one in fleet.parts.rollout.reader.devices(good) if one.state == "healthy")
     assert assignment(device, "digits@1.1.0") == "runs it"
-    assert assignment(replace(device, running="digits@1.0.0"), "digits@1.1.0") == "ran it well; runs digits@1.0.0 now"
+    assert assignment(replace(device, running="digits@1.0.0"), "digits@1.1.0") == "was healthy; now runs digits@1.0.0"
     assert assignment(replace(device, running=""), "digits@1.1.0").startswith(
-        "ran it well; runs nothing of this model now"
+        "was healthy; now runs no version of this model"
     )
 
 
@@ -372,7 +372,7 @@ def test_failed_devices_are_tried_again_from_the_page_and_stay_counted(fleet: Fl
     send(browser, again, {"body.failed": "true", "body.reason": "mended"})
     told = text_of(browser.get(path).text)
     assert "failed before (golden): counts as failed" in told
-    assert "1 failed (1 of them tried again)" in told
+    assert "1 failed (1 of them retried)" in told
     assert f"edgectl rollout retry {rollout}" in browser.get(path).text
 
 
@@ -381,7 +381,7 @@ def test_who_may_not_steer_gets_no_form(fleet: Fleet) -> None:
     rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
     page = fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text
     assert [one.action for one in forms(page) if one.action.startswith("/do/")] == []
-    assert "it takes the role operator" in text_of(page)
+    assert "require the role operator" in text_of(page)
 
 
 def approving(fleet: Fleet) -> tuple[str, list[Device]]:
@@ -400,11 +400,11 @@ def test_an_approval_is_asked_of_the_role_and_given_by_a_form(fleet: Fleet) -> N
     rollout, devices = approving(fleet)
     path = f"/rollouts/{rollout}"
     page = fleet.browser(Role.OPERATOR).get(path).text
-    assert "It takes the word of somebody with the role approver" in text_of(page)
+    assert "It needs approval from the role approver" in text_of(page)
     assert not [one for one in forms(page) if one.action == "/do/approve_rollout"]
     waiting = text_of(fleet.browser(Role.VIEWER).get("/rollouts?state=finished").text)
-    assert "1 rollout waits for a person digits@1.1.0 awaiting approval" in waiting
-    assert "Needs the word of: approver" in waiting
+    assert "1 rollout waiting for a person digits@1.1.0 awaiting approval" in waiting
+    assert "Requires approval by: approver" in waiting
     approver = fleet.browser(Role.APPROVER)
     page = approver.get(path).text
     assert not [one for one in forms(page) if one.action == "/do/pause_rollout"]
@@ -413,7 +413,7 @@ def test_an_approval_is_asked_of_the_role_and_given_by_a_form(fleet: Fleet) -> N
     for _ in range(3):
         follow(fleet, devices)
     assert state_of(fleet, rollout) == "finished"
-    assert "given by" in part_of(approver.get(path).text, "stages")
+    assert "approved by" in part_of(approver.get(path).text, "stages")
 
 
 def test_a_denial_needs_a_reason_and_takes_back(fleet: Fleet) -> None:
@@ -436,7 +436,7 @@ def test_gates_show_their_evidence_beside_what_is_enough(story: tuple[Fleet, str
     fleet, good, bad = story
     told = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{bad}").text, "stages")
     evidence = fleet.parts.rollout.reader.rollout(bad).stages[0].strata[0].e_abort
-    assert f"To stop it {evidence:.4g} of 100" in told
+    assert f"To stop {evidence:.4g} of 100" in told
     assert "Passes when all are healthy" in told
     assert "passed advance weak: 2 of 2 healthy" in part_of(
         fleet.browser(Role.VIEWER).get(f"/rollouts/{good}").text, "stages"
@@ -472,14 +472,14 @@ def test_devices_come_in_pages_and_by_state_and_stage(story: tuple[Fleet, str, s
     told = part_of(browser.get(f"{path}?stage=canary").text, "rollout-devices")
     assert f"{len(first)} devices;" in told
     assert all(device in told for device in first)
-    assert "No device of this rollout is so" in browser.get(f"{path}?state=lost").text
+    assert "No matching devices" in browser.get(f"{path}?state=lost").text
 
 
 def test_decisions_are_paged_and_the_spec_is_there_as_a_file_and_a_command(story: tuple[Fleet, str, str]) -> None:
     fleet, good, _bad = story
     browser = fleet.browser(Role.VIEWER)
     page = browser.get(f"/rollouts/{good}").text
-    assert "all shown here come out the same" in page
+    assert "all shown here agree" in page
     if older := re.search(r'href="(/rollouts/[^"]*before=\d+)#decisions">Older', page):
         assert "Newest decisions" in browser.get(older[1]).text
     assert "apiVersion: edgefleet/v1" in page

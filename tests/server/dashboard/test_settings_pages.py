@@ -42,7 +42,7 @@ def page(browser: TestClient, path: str) -> str:
 def test_settings_say_who_is_signed_in_and_what_the_server_is(empty_fleet: Fleet) -> None:
     empty_fleet.parts.health.add("database", lambda: "it answers")
     told = text_of(page(empty_fleet.browser(Role.VIEWER), "/settings"))
-    assert "Signed in as test by token" in told
+    assert "Signed in as test with token" in told
     assert "Roles viewer" in told
     assert "Database SQLite" in told
     assert "Blobs a local folder" in told
@@ -56,7 +56,7 @@ def test_a_failing_check_is_shown_with_its_next_step(fleet: Fleet) -> None:
 
     fleet.parts.health.add("broker", fail)
     told = part_of(page(fleet.browser(Role.VIEWER), "/settings"), "checks")
-    assert "broker fails OSError: no broker see the server's log" in told
+    assert "broker failing OSError: no broker see the server's log" in told
 
 
 def test_a_login_link_for_another_browser_is_shown_once(empty_fleet: Fleet) -> None:
@@ -130,9 +130,9 @@ def test_a_webhook_is_made_tested_sent_again_rotated_and_deleted_by_forms(callin
         own = f"/settings/webhooks/{webhook.id}"
         pinged = do(browser, "ping_webhook", path__webhook_id=webhook.id, next=own + "/deliveries/{id}")
         assert pinged.headers["location"] == f"{own}/deliveries/1"  # type: ignore[attr-defined]
-        assert "Not tried yet" in page(browser, f"{own}/deliveries/1")
+        assert "Not sent yet" in page(browser, f"{own}/deliveries/1")
         sent(calling)
-        assert "next try" in page(browser, f"{own}/deliveries/1")
+        assert "Next attempt" in page(browser, f"{own}/deliveries/1")
         calling.house.clock.turn(hours=1)
         sent(calling)
         told = text_of(page(browser, f"{own}/deliveries/1"))
@@ -140,7 +140,7 @@ def test_a_webhook_is_made_tested_sent_again_rotated_and_deleted_by_forms(callin
         assert "HTTP 500" in told
         assert "HTTP 204" in told
         assert "edgefleet.ping delivered 2 HTTP 204" in part_of(page(browser, own), "deliveries")
-        assert "None is dead" in page(browser, f"{own}?state=dead")
+        assert "No dead deliveries" in page(browser, f"{own}?state=dead")
         again = do(browser, "redeliver_webhook", path__webhook_id=webhook.id, path__delivery_id="1", next=own)
         assert again.status_code == 303  # type: ignore[attr-defined]
         sent(calling)
@@ -193,7 +193,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 def test_the_audit_trail_is_paged_by_key_and_filtered(busy: Fleet) -> None:
     browser = busy.browser(Role.ADMIN)
     first = page(browser, "/audit?actor=ann")
-    assert "80 rows" in part_of(first, "audit")
+    assert "80 entries" in part_of(first, "audit")
     assert "ben" not in part_of(first, "audit")
     following = re.search(r'rel="next" href="([^"]+)"', first)
     assert following is not None
@@ -205,17 +205,17 @@ def test_the_audit_trail_is_paged_by_key_and_filtered(busy: Fleet) -> None:
     assert "409 refused" in refused
     assert "create_group" not in refused
     between = page(browser, "/audit?since=2026-11-25T12:10&until=2026-11-25T12:20")
-    assert "10 rows" in part_of(between, "audit")
+    assert "10 entries" in part_of(between, "audit")
 
 
 def test_a_filter_that_matches_nothing_and_a_time_that_is_none_say_so(busy: Fleet) -> None:
     browser = busy.browser(Role.ADMIN)
-    assert "No row is like that" in page(browser, "/audit?actor=nobody")
+    assert "No matching entries" in page(browser, "/audit?actor=nobody")
     wrong = page(browser, "/audit?since=yesterday")
-    assert "&#39;yesterday&#39; is no time" in wrong
+    assert "&#39;yesterday&#39; is not a valid time" in wrong
     assert 'aria-invalid="true"' in wrong
     assert "Nothing" not in part_of(wrong, "audit")
-    assert "is no time" in page(browser, "/events?since=soon")
+    assert "is not a valid time" in page(browser, "/events?since=soon")
 
 
 def test_the_audit_trail_can_be_taken_along_whole_or_filtered(busy: Fleet) -> None:
@@ -267,7 +267,7 @@ def test_events_are_paged_and_filtered(busy: Fleet) -> None:
     assert "1 event" in told
     assert "running → paused too hot" in told
     assert "cam-07" in part_of(page(browser, "/events?device=cam-07"), "feed")
-    assert "No event is like that" in page(browser, "/events?device=nobody")
+    assert "No matching events" in page(browser, "/events?device=nobody")
 
 
 def test_preferences_are_kept_in_cookies_and_shape_every_page(empty_fleet: Fleet) -> None:

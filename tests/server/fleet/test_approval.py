@@ -214,7 +214,7 @@ def test_who_is_not_decided_about_in_time_is_told_and_may_ask_anew(house: House)
     assert listed(house) == []
     assert listed(house, PendingState.EXPIRED) == [told.fingerprint]
     [skipped] = house.fleet.approvals.approve(Choice(ids=[told.fingerprint]), "ann").skipped
-    assert "gave up" in skipped.reason
+    assert "has expired" in skipped.reason
     with pytest.raises(ApprovalExpiredError):
         house.fleet.enrolment.enroll(made.token, device.csr(), FACTS, is_waiting=True)
     assert asks(house, made.token, device).expires_at == house.clock.now() + dt.timedelta(hours=72)

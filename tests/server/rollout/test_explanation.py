@@ -56,7 +56,11 @@ def device(report: dict[str, Any] | None = None, **changes: Any) -> DeviceView:
         ({}, "it runs as it should", True),
         ({"status": DeviceStatus.OFFLINE, "report": {"sha256": OLD}}, "it is offline and was last seen 1m ago", False),
         ({"status": DeviceStatus.UNKNOWN, "models": [], "last_seen": None}, "it is unknown and was never seen", False),
-        ({"reported_gen": 6, "report": {"sha256": OLD}}, "it has not taken up document 7 yet, only 6", False),
+        (
+            {"reported_gen": 6, "report": {"sha256": OLD}},
+            "it has not accepted document 7 yet (latest accepted: 6)",
+            False,
+        ),
         (
             {"reported_gen": 6, "refused": Refusal(7, "desired.signature", "bad")},
             "it refused document 7: desired.signature: bad",
@@ -69,13 +73,13 @@ def device(report: dict[str, Any] | None = None, **changes: Any) -> DeviceView:
         ),
         (
             {"reported_gen": 6, "refused": Refusal(0, "install.child_died", "tried again at 9")},
-            "its document waits there: install.child_died: tried again at 9",
+            "its document is waiting there: install.child_died: tried again at 9",
             False,
         ),
         ({"refused": Refusal(6, "desired.signature", "bad")}, "it runs as it should", True),
         (
             {"report": {"sha256": OLD, "phase": "downloading", "progress_pct": 40}},
-            "it downloads the bundle (40 %)",
+            "it is downloading the bundle (40 %)",
             False,
         ),
         ({"report": {"phase": "probation"}}, "on probation", False),
@@ -89,9 +93,9 @@ def device(report: dict[str, Any] | None = None, **changes: Any) -> DeviceView:
             "its part",
             False,
         ),
-        ({"report": {"sha256": OLD, "wanted_sha256": OLD}}, "has not begun with this bundle", False),
-        ({"models": []}, "it has not begun", False),
-        ({"desired": DesiredView(7, NOON, None, [])}, "it is to be removed", False),
+        ({"report": {"sha256": OLD, "wanted_sha256": OLD}}, "has not started on this bundle", False),
+        ({"models": []}, "it has not started", False),
+        ({"desired": DesiredView(7, NOON, None, [])}, "it is being removed", False),
     ],
 )
 def test_the_first_thing_that_is_in_the_way_is_told(changes: dict[str, Any], why: str, is_settled: bool) -> None:
@@ -111,14 +115,14 @@ def test_what_an_open_rollout_says_comes_after_it() -> None:
     soaking = replace(LINE, state="healthy", waits_for="is healthy and soaking", moves="time")
     (row,) = explain(lagging, {"digits": Place("r-1", False, soaking)}, NOON).items
     assert "in r-1 it is healthy, it is healthy and soaking" in row.why
-    assert row.next == "nothing: it goes on by itself"
+    assert row.next == "nothing: it continues by itself"
     bad = Place("r-2", True, replace(LINE, state="healthy"))
     (row,) = explain(device(), {"digits": bad}, NOON).items
-    assert row.why == "it runs as it should; in r-2, which turned out bad after it had finished, it is healthy"
+    assert row.why == "it runs as it should; in r-2, which regressed after it had finished, it is healthy"
     assert (row.next, row.is_settled) == ("`edgectl rollout explain r-2`", False)
     (row,) = explain(replace(DEVICE, models=[], desired=DesiredView(0, None, None, [])), {"digits": bad}, NOON).items
     assert (row.wanted, row.running) == (None, None)
-    assert row.why.startswith("nothing of it is wanted here yet; in r-2")
+    assert row.why.startswith("no version of it is deployed here yet; in r-2")
 
 
 def test_the_route_says_what_stands_between_document_and_report(world: World) -> None:
@@ -156,7 +160,7 @@ def test_of_two_rollouts_that_are_not_settled_the_newest_is_named_also_when_it_r
         session.commit()
     (row,) = client_of(world, Role.VIEWER).get(f"{HOST}/devices/{first}/explain").json()["items"]
     assert row["rollout"] == made[1]
-    assert f"in {made[1]}, which turned out bad after it had finished, it is healthy" in row["why"]
+    assert f"in {made[1]}, which regressed after it had finished, it is healthy" in row["why"]
     with world.house.db.session() as session:
         session.execute(text("UPDATE rollout SET state = 'finished'"))
         session.commit()

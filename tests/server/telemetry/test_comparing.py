@@ -37,7 +37,7 @@ def change(before: Any, after: Any, name: str) -> Change:
         (100_000, 50_000, "50% smaller", "good"),
         (100_000, 150_000, "50% larger", "bad"),
         (100_000, 100_500, "same", "plain"),
-        (None, 100, "one of them is not known", "plain"),
+        (None, 100, "no data for one version", "plain"),
         (0, 100, "larger", "bad"),
     ],
 )

@@ -47,7 +47,7 @@ class RefusedError(EdgefleetError):
 
     def __init__(self, problem: Mapping[str, Any], status: int, back: str = "") -> None:
         """Take over a problem document."""
-        detail = str(problem.get("detail") or "the server could not do it")
+        detail = str(problem.get("detail") or "the server could not do this")
         wrong = "; ".join(_fault(one) for one in problem.get("errors") or ())
         super().__init__(f"{detail} ({wrong})" if wrong else detail, next_step=str(problem.get("next") or "try again"))
         self.problem_code = str(problem.get("code") or "internal")
@@ -100,8 +100,8 @@ def _check_word(form: Form) -> None:
     """Raise UnconfirmedError unless the word that the form asks for was typed."""
     if form["confirm"].strip() != form["confirm_word"]:
         raise UnconfirmedError(
-            f"nothing was done: {form['confirm_word']!r} was to be typed, not {form['confirm'][:80]!r}",
-            next_step="go back and type it, if it is what you want",
+            f"nothing was done: the confirmation is {form['confirm_word']!r}, not {form['confirm'][:80]!r}",
+            next_step="go back and type it to confirm",
         )
 
 

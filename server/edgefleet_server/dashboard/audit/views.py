@@ -74,7 +74,7 @@ def moment_in(text: str) -> datetime | None:
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise BadTimeError(
-            f"{text[:40]!r} is no time", next_step="write it like 2026-11-25 or 2026-11-25T14:30 (UTC)"
+            f"{text[:40]!r} is not a valid time", next_step="write it like 2026-11-25 or 2026-11-25T14:30 (UTC)"
         ) from error
 
 

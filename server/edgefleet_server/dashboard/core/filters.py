@@ -57,23 +57,23 @@ _TONES: Final[Mapping[str, str]] = {
 }
 
 _ASSIGNMENTS: Final[Mapping[str, str]] = {
-    "eligible": "waits for its stage",
-    "offered": "has the release in its document, has not taken it up yet",
-    "acked": "has taken it up",
-    "downloading": "downloads the bundle",
-    "staged": "has the bundle, runs its checks",
-    "parity_ok": "passed the checks, warms up",
-    "applying": "switches to it",
-    "verifying": "runs it on trial",
+    "eligible": "waiting for its stage",
+    "offered": "was offered the release, has not accepted it yet",
+    "acked": "accepted the release",
+    "downloading": "downloading the bundle",
+    "staged": "has the bundle, running its checks",
+    "parity_ok": "passed the checks, warming up",
+    "applying": "switching to it",
+    "verifying": "running it on probation",
     "healthy": "runs it",
     "failed": "could not run it",
-    "rolled_back": "is back on what it ran before",
-    "lost": "took it up and was not heard of again; counts as failed",
-    "unreachable": "never took it up in time; counts neither way",
-    "incompatible": "cannot run it; counts neither way",
+    "rolled_back": "is back on its previous release",
+    "lost": "accepted it, then went silent; counts as failed",
+    "unreachable": "did not accept it in time; not counted",
+    "incompatible": "cannot run it; not counted",
     "superseded": "another release was deployed over it",
-    "cancelled": "was taken out before it switched",
-    "regressed": "ran it well, then failed",
+    "cancelled": "was removed before it switched",
+    "regressed": "was healthy, then failed",
 }
 
 
@@ -169,12 +169,12 @@ def assignment(device: RolloutDevice, release: str) -> str:
     is_away = device.online == "offline"
     state = _ASSIGNMENTS.get(device.state, label(device.state))
     if device.state == "healthy" and device.running != release:
-        state = f"ran it well; runs {device.running or 'nothing of this model'} now"
+        state = f"was healthy; now runs {device.running or 'no version of this model'}"
     if device.state == "offered" and is_away:
         state = "offline; gets the release when it connects"
     notes = [state]
     if device.is_joiner:
-        notes.append("joined while the stage ran")
+        notes.append("joined during the stage")
     if device.is_accepted:
         notes.append("its failure was accepted by a person")
     if is_away and device.state not in {"offered", "lost", "unreachable"}:
@@ -185,7 +185,11 @@ def assignment(device: RolloutDevice, release: str) -> str:
 
 def wait_text(device: RolloutDevice) -> str:
     """Return what a device of a rollout waits for, as the beginning of a sentence."""
-    text = of_device(device.waits_for)
+    return sentence(of_device(device.waits_for))
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital at its beginning."""
     return text[:1].upper() + text[1:]
 
 

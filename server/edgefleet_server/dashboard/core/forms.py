@@ -65,14 +65,14 @@ def check_origin(request: Request) -> None:
         site in ("same-origin", "none") if site is not None else origin in ("null", "") or _is_host(origin, request)
     )
     if not is_ours:
-        raise ForgedFormError("this form was sent by a page of another site", next_step="use the form of this page")
+        raise ForgedFormError("this form was sent by a page on another site", next_step="use the form on this page")
 
 
 def check_key(session: BrowserSession, form: Form) -> None:
     """Raise ForgedFormError unless the form carries the key of the session."""
     if not hmac.compare_digest(session.form_key.encode(), form["form_key"].encode()):
         raise ForgedFormError(
-            "this form belongs to another session", next_step="go back, load the page again and repeat it"
+            "this form belongs to another session", next_step="go back, reload the page and repeat it"
         )
 
 

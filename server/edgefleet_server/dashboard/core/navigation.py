@@ -48,7 +48,8 @@ PARTS: Final = (
     Place("/bundles#authority", "Device certificates", words="ca authority"),
     Place("/bundles#capture-key", "Capture key", words="seal inputs"),
     Place("/enrolment#tokens", "Claim tokens", words="enrolment enrollment revoke"),
-    Place("/devices?selector=status%3Doffline", "Devices that are offline", words="away unreachable"),
+    Place("/devices?selector=status%3Doffline", "Offline devices", words="away unreachable that are"),
+    Place("/glossary", "Glossary", words="terms words meaning definitions help"),
     Place("/settings#checks", "Readiness of the server", words="health checks doctor"),
 )
 """What lies under a page of the navigation."""
@@ -59,12 +60,17 @@ ACTIONS: Final = (
     ),
     Place("/rollouts/undo", "Undo a release", Role.OPERATOR, "roll back previous revert", kind="action"),
     Place("/enrolment#new", "Enrol a device", Role.OPERATOR, "enroll new claim token qr add", kind="action"),
-    Place("/groups#new", "Make a group", Role.OPERATOR, "new create selector", kind="action"),
+    Place("/groups#new", "New group", Role.OPERATOR, "make create selector", kind="action"),
     Place("/alerts#new-title", "New alert receiver", Role.ADMIN, "make create alertmanager prometheus", kind="action"),
     Place("/preferences?theme=dark", "Dark colours", words="theme colors mode night", kind="action"),
     Place("/preferences?theme=light", "Light colours", words="theme colors mode day", kind="action"),
-    Place("/preferences?theme=auto", "Colours as the system has them", words="theme colors mode auto", kind="action"),
-    Place("/preferences?zone=local", "Times of my own zone", words="timezone local clock", kind="action"),
+    Place(
+        "/preferences?theme=auto",
+        "System colours",
+        words="theme colors mode auto as the system has them",
+        kind="action",
+    ),
+    Place("/preferences?zone=local", "Times in my time zone", words="timezone local clock", kind="action"),
     Place("/preferences?zone=utc", "Times in UTC", words="timezone zone clock", kind="action"),
 )
 _FAR: Final = 2

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.dashboard.core import filters
+from edgefleet_server.dashboard.core.glossary import glossary
 from edgefleet_server.dashboard.core.qr_code import qr
 from edgefleet_server.dashboard.operations.form_state import FormState
 from edgefleet_server.web.security_headers import SECURITY_HEADERS
@@ -61,12 +62,14 @@ def environment() -> Environment:
         filters.trend_line,
         filters.wait_text,
         filters.epoch,
+        filters.sentence,
         qr,
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url
     made.globals["random_data"] = RANDOM_DATA
     made.globals["form_state"] = FormState
+    made.globals["glossary"] = glossary
     return made
 
 

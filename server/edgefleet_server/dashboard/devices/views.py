@@ -56,10 +56,10 @@ def differences(answer: DeviceExplanation) -> list[str]:
 def _apart(one: ModelExplanation) -> str:
     """Return what is wanted of a model and what runs."""
     if one.wanted is None:
-        return f"{one.running} runs, though nothing of {one.model} is wanted"
+        return f"{one.running} is running, but no version of {one.model} is desired here"
     if one.wanted == one.running:
         return one.wanted
-    return f"{one.wanted} is wanted, {one.running or 'nothing of it'} runs"
+    return f"{one.wanted} is desired, {one.running or 'no version'} is running"
 
 
 def rollback_targets(device: DeviceView) -> list[RollbackTarget]:
@@ -144,7 +144,7 @@ class DevicePages:
             tasks=tasks[:SHOWN_TASKS],
             log=self._log(device_id, tasks) if may_act else None,
             rollback_targets=rollback_targets(device),
-            pinned=(device.labels[PIN_LABEL] or "by hand") if PIN_LABEL in device.labels else None,
+            pinned=(device.labels[PIN_LABEL] or "manual") if PIN_LABEL in device.labels else None,
             releases=self._releases(device) if may_act else (),
             profiles=sorted(one.name for one in self._registry.profiles()) if may_act else (),
             events=events,

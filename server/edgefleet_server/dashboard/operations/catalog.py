@@ -81,7 +81,7 @@ class Operations:
         found = self._known.get(operation_id)
         if found is None:
             raise OperationUnknownError(
-                f"there is no operation {operation_id[:80]!r}", next_step="start again at the overview"
+                f"there is no operation {operation_id[:80]!r}", next_step="start again from the overview"
             )
         return found
 
@@ -199,13 +199,11 @@ def _filled(operation: Operation, values: Mapping[str, Sequence[str]]) -> tuple[
     for name, given in values.items():
         text = given[-1] if given else ""
         if "/" in text or text in {"", ".", ".."}:
-            raise BadFieldError(f"{name} cannot be {text[:80]!r}", next_step="go back and choose one of the page")
+            raise BadFieldError(f"{name} cannot be {text[:80]!r}", next_step="go back and choose one from the page")
         path = path.replace("{" + name + "}", text)
         raw = raw.replace("{" + name + "}", quote(text, safe="@:"))
     if "{" in raw:
-        raise BadFieldError(
-            f"the form does not say all of {operation.path}", next_step="go back and load the page again"
-        )
+        raise BadFieldError(f"the form is missing a part of {operation.path}", next_step="go back and reload the page")
     return path, raw
 
 
@@ -255,10 +253,10 @@ def _put(made: Any, steps: Sequence[str], value: Any, name: str) -> None:
     here = made
     for step in steps[:-1]:
         if not isinstance(here, dict):
-            raise BadFieldError(f"{name} does not fit the other fields", next_step="go back and load the page again")
+            raise BadFieldError(f"{name} does not fit the other fields", next_step="go back and reload the page")
         here = here.setdefault(step, {})
     if not isinstance(here, dict):
-        raise BadFieldError(f"{name} does not fit the other fields", next_step="go back and load the page again")
+        raise BadFieldError(f"{name} does not fit the other fields", next_step="go back and reload the page")
     here[steps[-1]] = value
 
 

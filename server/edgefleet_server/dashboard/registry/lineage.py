@@ -6,16 +6,16 @@ from typing import Final
 from urllib.parse import quote
 
 NAMES: Final[Mapping[str, str]] = {
-    "uri": "Came from",
+    "uri": "Origin",
     "git_commit": "Git commit",
-    "git_state": "Its file in Git",
+    "git_state": "File state in Git",
     "dvc_rev": "DVC revision",
     "dvc_path": "Path in DVC",
     "run_id": "MLflow run",
     "registry_model": "Registered model",
-    "version": "Version there",
-    "alias": "Alias there",
-    "registry": "Kind of registry",
+    "version": "Registry version",
+    "alias": "Registry alias",
+    "registry": "Registry type",
     "registry_url": "Registry",
 }
 """What `edgectl publish` and `import` state, in the order in which it is shown."""

@@ -26,12 +26,12 @@ from edgefleet_server.telemetry.costs import CostService
 
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
-    "golden.npz": "inputs and the answers that a device must reproduce before it switches",
-    "reference.msgpack": "what is usual, to notice drift by",
-    "labels.txt": "the names of the classes",
+    "golden.npz": "inputs and expected answers that a device must reproduce before it switches",
+    "reference.msgpack": "reference data for detecting drift",
+    "labels.txt": "class names",
     "preprocess.json": "how an input becomes a tensor",
-    "postprocess.json": "how the model's answer becomes ours",
-    "privacy.json": "what of an input may be captured",
+    "postprocess.json": "how the output becomes an answer",
+    "privacy.json": "which parts of an input may be captured",
 }
 Cursor = Annotated[str | None, Query(max_length=256)]
 Version = Annotated[str, Query(max_length=63)]

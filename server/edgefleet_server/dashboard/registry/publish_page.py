@@ -19,12 +19,12 @@ from edgefleet_server.registry.service import RegistryService
 UPLOADS: Final = "/do/put_blob/"
 FORM_KEY_HEADER: Final = "x-form-key"
 DATA: Final = (
-    ("calibration", "Calibration data, .npz", "lets it make an int8 bundle"),
-    ("eval", "Evaluation data, .npz", "judges the results"),
-    ("labels", "Labels, one class a line", ""),
+    ("calibration", "Calibration data, .npz", "allows int8 bundles"),
+    ("eval", "Evaluation data, .npz", "measures the accuracy"),
+    ("labels", "Labels, one class per line", ""),
     ("preprocess", "Preprocessing, .json", "how an image becomes a tensor"),
     ("postprocess", "Postprocessing, .json", ""),
-    ("reference", "Reference data, .npz", "what is usual, to notice drift by"),
+    ("reference", "Reference data, .npz", "for detecting drift"),
 )
 
 
@@ -46,7 +46,7 @@ def add_pages(router: APIRouter, shell: Shell, registry: RegistryService) -> Non
         """Pass one file of this browser on to the API; the answer is the API's."""
         session = shell.gate.session_of(request)
         if session is None:
-            return JSONResponse({"detail": "you are not signed in any more", "next": "load the page again"}, 401)
+            return JSONResponse({"detail": "you are no longer signed in", "next": "reload the page"}, 401)
         check_origin(request)
         check_key(session, Form({"form_key": [request.headers.get(FORM_KEY_HEADER, "")]}))
         path = f"/api/v1/blobs/{sha256}"

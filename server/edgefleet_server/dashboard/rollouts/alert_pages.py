@@ -29,7 +29,8 @@ def add_pages(router: APIRouter, shell: Shell, alerts: AlertService, registry: R
                 "receivers": alerts.receivers(),
                 "deeds": alerts.deeds(limit=SHOWN_DEEDS),
                 "actions": [
-                    (one.value, "rolls back" if one is AlertAction.ROLLBACK else "pauses") for one in AlertAction
+                    (one.value, "roll back the rollout" if one is AlertAction.ROLLBACK else "pause the rollout")
+                    for one in AlertAction
                 ],
                 "models": [one.name for one in registry.models(PageRequest(_MODELS)).items],
             }

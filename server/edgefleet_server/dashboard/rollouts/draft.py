@@ -284,7 +284,7 @@ def _size(one: StageDraft, place: str, errors: list[dict[str, str]]) -> dict[str
     if found is None:
         problem = f"got {one.size[:40]!r}" if one.size else "it is empty"
         errors.append(
-            {"path": place, "message": f"write 5% (of a stratum), 2 (devices of each) or 10 total: {problem}"}
+            {"path": place, "message": f"enter 5% (of a stratum), 2 (devices in each) or 10 total: {problem}"}
         )
         return {}
     number = float(found[1])
@@ -300,7 +300,7 @@ def _size(one: StageDraft, place: str, errors: list[dict[str, str]]) -> dict[str
 def _whole(text: str, place: str, errors: list[dict[str, str]]) -> int:
     if text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
-    errors.append({"path": place, "message": f"write a whole number: got {text[:40]!r}"})
+    errors.append({"path": place, "message": f"enter a whole number: got {text[:40]!r}"})
     return 0
 
 
@@ -309,7 +309,7 @@ def _share(text: str, place: str, errors: list[dict[str, str]]) -> float:
     try:
         return round(float(text.rstrip("% ")) / 100, 9)
     except ValueError:
-        errors.append({"path": place, "message": f"write a percentage, for example 10: got {text[:40]!r}"})
+        errors.append({"path": place, "message": f"enter a percentage, for example 10: got {text[:40]!r}"})
         return 0.0
 
 
@@ -351,11 +351,13 @@ def _parsed(text: str) -> dict[str, Any]:
     """Return the document that YAML or JSON text holds. Raises BadSpecError."""
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise BadSpecError(errors=[{"path": "$", "message": "an alias (*name) is not taken here; write it out"}])
+            raise BadSpecError(
+                errors=[{"path": "$", "message": "aliases (*name) are not supported here; write it out"}]
+            )
         found = json.loads(json.dumps(yaml.safe_load(text), allow_nan=False, default=str))
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise BadSpecError(
-            errors=[{"path": "$", "message": f"this is no YAML: {' '.join(str(error).split())}"}]
+            errors=[{"path": "$", "message": f"this is not valid YAML: {' '.join(str(error).split())}"}]
         ) from error
     if not isinstance(found, dict):
         raise BadSpecError(errors=[{"path": "$", "message": f"expected fields and values, got {type(found).__name__}"}])

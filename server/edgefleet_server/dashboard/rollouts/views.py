@@ -307,7 +307,7 @@ def _answers(decisions: Sequence[DecisionView], stage: str, stratum: str) -> lis
 
 def _answer(result: Mapping[str, Any]) -> GateAnswer:
     age, status = result.get("age_s"), result.get("status")
-    message = "not asked yet" if age is None else str(result.get("error") or f"answered {status}")
+    message = "not called yet" if age is None else str(result.get("error") or f"answered {status}")
     is_yes = status is not None and 200 <= status <= result.get("passes_to", 200)
     return GateAnswer(str(result.get("name", "")), str(result.get("kind", "")), message, is_yes)
 

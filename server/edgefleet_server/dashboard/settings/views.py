@@ -84,13 +84,13 @@ class SettingsPages:
             ("Database", "SQLite" if self._db.is_sqlite else "PostgreSQL"),
             ("Blobs", "a local folder" if is_local else f"an object store ({scheme})"),
             ("Broker", settings.broker if "@" not in settings.broker else "an external broker"),
-            ("Devices reach it at", self._addresses.device_url),
+            ("Address for devices", self._addresses.device_url),
             (
-                "TLS for this page",
+                "TLS for these pages",
                 "by this server" if settings.api_tls_cert else "none" if not settings.behind_proxy else "by a proxy",
             ),
             ("Largest upload", f"{settings.max_blob_bytes // (1024 * 1024)} MiB"),
-            ("Pickles", "are read (in the sandbox)" if settings.allow_pickle else "are refused"),
+            ("Pickles", "allowed (in the sandbox)" if settings.allow_pickle else "refused"),
         ]
         return ServerFacts(facts, self._health.run(), self._conversion.counts())
 

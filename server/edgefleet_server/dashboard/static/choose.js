@@ -8,7 +8,7 @@
   const all = document.createElement("input");
   all.type = "checkbox";
   all.className = "tick";
-  all.setAttribute("aria-label", `Tick all ${boxes.length}`);
+  all.setAttribute("aria-label", `Select all ${boxes.length}`);
   place.append(all);
 
   function look() {
@@ -31,7 +31,7 @@ for (const form of document.querySelectorAll("form[data-picks]")) {
     const all = form.querySelector('input[name="all"]:checked');
     const picked = form.querySelectorAll(`input[name="${CSS.escape(form.dataset.picks)}"]:checked`).length;
     for (const button of form.querySelectorAll("button[data-for-picked]")) button.disabled = !all && !picked;
-    const said = all ? "All that match are selected." : picked ? `${picked} selected.` : "None selected.";
+    const said = all ? "All matching devices selected." : picked ? `${picked} selected.` : "None selected.";
     if (count && count.textContent !== said) count.textContent = said;
   }
 

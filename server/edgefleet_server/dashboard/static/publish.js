@@ -36,7 +36,7 @@
     button.disabled = true;
     status.className = "dim";
     try {
-      if (!globalThis.crypto?.subtle) throw new Error("this browser hashes files only over https or on this machine; use edgectl publish");
+      if (!globalThis.crypto?.subtle) throw new Error("This browser can hash files only over HTTPS or on localhost. Use edgectl publish.");
       const source = form.querySelector("[data-source]");
       const file = source.files[0];
       put("body.source.files.0.path", file.name);

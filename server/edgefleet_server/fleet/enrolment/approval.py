@@ -30,7 +30,7 @@ from edgefleet_server.fleet.tables import FleetPending
 
 BATCH: Final = 50
 KEPT: Final = timedelta(days=30)
-"""So long who was let in or gave up is still listed."""
+"""How long decided and expired requests are listed."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def _over(row: FleetPending, state: PendingState) -> Undecided | None:
                 "Let the device make a new key: remove pending-key.pem from its state folder, and enrol again.",
             )
         case PendingState.EXPIRED:
-            return Undecided(row.id, "it waited for too long and gave up", "Let it enrol again.")
+            return Undecided(row.id, "its request has expired", "Let it enrol again.")
 
 
 def _matcher(session: Session, selector: str) -> Callable[[tuple[FleetPending, Mapping[str, str]]], bool]:

@@ -46,10 +46,10 @@ STRATEGIES: Final = {
     one.name: one
     for one in (
         Strategy("canary", "a few devices first, then half, then all; each step on evidence", _CANARY),
-        Strategy("rolling", "a quarter of the devices after the other; each step on evidence", _ROLLING),
+        Strategy("rolling", "one quarter of the devices after another; each step on evidence", _ROLLING),
         Strategy(
             "blue-green",
-            "runs beside what serves on every device, then all switch at a person's word",
+            "runs alongside the active version on every device, then all switch once a person approves",
             (
                 _stage("green", _ALL, timedelta(hours=1), mode=Mode.SHADOW),
                 _stage("switch", _ALL, timedelta(), approval=_WORD),
@@ -57,12 +57,12 @@ STRATEGIES: Final = {
         ),
         Strategy(
             "shadow",
-            "a few devices run it beside what serves and answer nothing; then as canary",
+            "a few devices run it alongside the active version, its answers unused; then as canary",
             (_stage("shadow", _FEW, timedelta(hours=1), mode=Mode.SHADOW), *_CANARY),
         ),
         Strategy(
             "ab",
-            "some devices let it answer half of the requests for a day; a person chooses, then all",
+            "answers half of the requests on some devices for a day; a person decides, then all",
             (
                 _stage("ab", Size(percent=20, min=2), timedelta(days=1), mode=Mode.SPLIT, share_pct=50),
                 _stage("winner", _ALL, timedelta(), approval=_WORD),

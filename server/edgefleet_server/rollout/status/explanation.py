@@ -18,12 +18,12 @@ from edgefleet_server.rollout.status.model import of_device
 
 _COMMITTED: Final = "committed"
 _UNDER_WAY: Final[Mapping[str, str]] = {
-    "downloading": "it downloads the bundle",
-    "verifying": "it checks the bundle's signature and digest",
-    "preflight": "it looks whether disk and memory suffice",
-    "golden": "it answers the golden inputs",
-    "warming": "the new version warms up beside the old one",
-    "switching": "it switches to the new version",
+    "downloading": "it is downloading the bundle",
+    "verifying": "it is checking the bundle's signature and digest",
+    "preflight": "it is checking for enough disk and memory",
+    "golden": "it is answering the golden inputs",
+    "warming": "the new version is warming up alongside the old one",
+    "switching": "it is switching to the new version",
     "probation": "it runs the new version on probation, which ends after 500 answers or half an hour, unless set otherwise there",
 }
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
@@ -107,8 +107,8 @@ def _refusal(device: DeviceView) -> tuple[str, str] | None:
     if refused.gen >= gen > device.reported_gen:
         return f"it refused document {refused.gen}: {refusal}", f"`edgectl device logs {device.id}`"
     if refused.code == CHILD_DIED_CODE:
-        advice = f"nothing, or make room: `edgectl device logs {device.id}` tells what its memory or disk says"
-        return f"its document waits there: {refusal}", advice
+        advice = f"nothing, or make room: `edgectl device logs {device.id}` shows its memory and disk"
+        return f"its document is waiting there: {refusal}", advice
     if not refused.gen:
         advice = "nothing: the server signs it again by itself; its log says why if it does not"
         return f"it has seen newer metadata than the server has: {refusal}", advice
@@ -120,18 +120,18 @@ def _lag(
 ) -> tuple[str, str]:
     """Return how far the device is behind the document."""
     if wanted is None and report is None:
-        return "nothing of it is wanted here yet", ""
+        return "no version of it is deployed here yet", ""
     if device.status in {DeviceStatus.OFFLINE, DeviceStatus.UNKNOWN}:
         since = "was never seen" if device.last_seen is None else f"was last seen {_age(device.last_seen, now)} ago"
         message = f"it is {device.status.value} and {since}; it gets its document when it connects"
-        return message, "see the device's network"
+        return message, "check the device's network"
     gen, logs = device.desired.gen, f"`edgectl device logs {device.id}`"
     if device.reported_gen < gen:
-        return f"it has not taken up document {gen} yet, only {device.reported_gen}", logs
+        return f"it has not accepted document {gen} yet (latest accepted: {device.reported_gen})", logs
     if wanted is None:
-        return "it is to be removed", "it does so after its present work"
+        return "it is being removed", "it finishes its current work first"
     if report is None:
-        return "it has not begun", logs
+        return "it has not started", logs
     return _progress(device.id, wanted, report)
 
 
@@ -141,9 +141,9 @@ def _is_settled(wanted: DesiredModel, report: ReportedModel) -> bool:
 
 def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple[str, str]:
     if report.error_code == SPREAD_CODE:
-        return report.reason or "-", "nothing: it begins by itself"
+        return report.reason or "-", "nothing: it starts by itself"
     if report.wanted_sha256 != wanted.sha256:
-        return "it has the document and has not begun with this bundle", f"`edgectl device logs {device}`"
+        return "it has the document but has not started on this bundle", f"`edgectl device logs {device}`"
     phase = report.phase
     if phase in _UNDER_WAY:
         done = report.progress_pct
@@ -158,7 +158,7 @@ def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple
 
 def _with_place(why: str, next_step: str, place: Place) -> tuple[str, str]:
     """Add what an open rollout says of the device."""
-    regressed = ", which turned out bad after it had finished," if place.is_regressed else ""
+    regressed = ", which regressed after it had finished," if place.is_regressed else ""
     message = [f"in {place.rollout}{regressed} it is {place.device.state}"]
     if place.device.waits_for:
         waits = of_device(place.device.waits_for)
@@ -174,7 +174,7 @@ def _with_place(why: str, next_step: str, place: Place) -> tuple[str, str]:
 def _next_of(device: RolloutDevice) -> str:
     """Return what moves a device of a rollout on."""
     if device.moves and not device.next:
-        return "nothing: it goes on by itself"
+        return "nothing: it continues by itself"
     return device.next
 
 
