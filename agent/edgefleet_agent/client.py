@@ -7,11 +7,14 @@
 1. One kept-alive connection per object. Several threads may use one object: they take turns. A model for each thread asks in parallel.
 2. An inference has no side effect: when the connection turns out closed before the whole answer came, it is sent once more.
 3. The device knows how long the caller waits, so that it does not work for one that has given up.
-4. Arrays travel in the binary tensor extension: JSON took 40 to 120 times as long for 100 KB when it was measured.
+4. A child process that was forked makes connections of its own: on shared ones it would get its parent's answers.
+5. Arrays travel in the binary tensor extension: JSON took 40 to 120 times as long for 100 KB when it was measured.
 """
 
 import json
+import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -100,6 +103,7 @@ class Model:
                 str(socket), f"{self._path}/infer", f"X-Edgefleet-Timeout-Ms: {patience}\r\n", timeout_s
             )
         self._turn = threading.Lock()
+        _models.add(self)
         self.trace_id: str | None = None
         """Of the last answer; `flag` takes it."""
 
@@ -252,6 +256,18 @@ def _payload(data: Any) -> tuple[bytes, str | None]:
         np.save(buffer, np.asarray(data), allow_pickle=False)
         return buffer.getvalue(), "application/octet-stream"
     return json.dumps(data).encode(), "application/json"
+
+
+_models: "weakref.WeakSet[Model]" = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for model in _models:
+        model._turn = threading.Lock()  # a thread that the child does not have may hold it
+        model.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _refusal(reply: Reply) -> InferenceError:

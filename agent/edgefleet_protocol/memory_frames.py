@@ -5,7 +5,9 @@
 2. Request: the caller puts the body of an infer request at the region's beginning (JSON, then the tensors) and sends one `REQUEST`.
 3. Answer: the worker has put the body of its answer there and sends one `REPLY` with the trace id behind it. A body that does not fit into
    the region follows on the socket (`IN_STREAM`).
-4. One request at a time. Whoever breaks a rule is cut off; there is nothing to negotiate.
+4. An answer lies in the region until the next request, or until the connection ends other than by `CLOSES`: then the worker takes the
+   memory out, and the region reads as zeros. It may end `IDLE_S` after the last answer.
+5. One request at a time. Whoever breaks a rule is cut off; there is nothing to negotiate.
 """
 
 import struct
@@ -22,6 +24,7 @@ REPLY = struct.Struct("<HBBII")
 IN_STREAM = 1
 CLOSES = 2
 """The worker closes the connection after this answer."""
+IDLE_S = 75.0
 MAX_TRACE_BYTES = 64
 MAX_REPLY_BYTES = REPLY.size + MAX_TRACE_BYTES
 ALIGNMENT = 64

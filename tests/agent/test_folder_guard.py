@@ -44,7 +44,10 @@ def test_a_folder_with_other_files_is_refused_and_names_some() -> None:
     assert found.next_step == f"leave --data out to use {DEFAULT}, or choose an empty folder with --data DIR"
 
 
-@pytest.mark.parametrize(("is_ignored", "says"), [(False, "git does not ignore it"), (None, "git is not here to say")])
+@pytest.mark.parametrize(
+    ("is_ignored", "says"),
+    [(False, "git does not ignore it"), (None, "cannot say whether it is ignored: see `git -C /home/a status`")],
+)
 def test_a_folder_that_git_would_commit_is_refused(is_ignored: bool | None, says: str) -> None:
     found = judged(work_tree=Path("/home/a"), is_ignored=is_ignored)
     assert found is not None

@@ -69,6 +69,15 @@ def test_csv_has_all_columns_and_quotes_what_needs_it(capsys: pytest.CaptureFixt
     ]
 
 
+def test_csv_holds_no_formula_that_a_device_chose_as_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    formulas = ["=cmd|' /C calc'!A0", "+1+2", "@SUM(A1)", "-2+cmd|'x'!A0", " =1+2"]
+    plain = ["-", "-3", "-0.5 ms", "a=b", "1.0.0"]
+    page = {"items": [{"name": name, "note": ""} for name in [*formulas, *plain]]}
+    Output(Format.CSV).items(Page(page, dict), _SHEET)
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))[1:]
+    assert [name for name, _ in rows] == [*(f"'{one}" for one in formulas), *plain]
+
+
 def test_a_table_hides_wide_columns_and_prints_markup_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     Output(Format.TABLE).items(Page(_PAGE, dict), _SHEET)
     assert "NOTE" not in capsys.readouterr().out

@@ -64,7 +64,9 @@ def refusal(facts: FolderFacts, ours: Sequence[str], option: str, default: Path)
         )
     if facts.work_tree is None or facts.is_ignored:
         return None
-    fault = "git does not ignore it" if facts.is_ignored is False else "git is not here to say whether it is ignored"
+    fault = "git does not ignore it"
+    if facts.is_ignored is None:
+        fault = f"git is not installed, or cannot say whether it is ignored: see `git -C {facts.work_tree} status`"
     inside = facts.folder.relative_to(facts.work_tree)
     return Refusal(
         f"{facts.folder} lies in the git work tree {facts.work_tree}",

@@ -77,7 +77,9 @@ class HttpLink:
             if self._socket is None:
                 self._socket = connected(self._address, self._timeout_s)
             reply, closes = self._exchange(self._socket, parts, size)
-        except (OSError, BadAnswerError):
+        except (
+            BaseException
+        ):  # Ctrl-C too: an answer that is still to come must not be read as that of the next request
             self.close()
             raise
         if closes:

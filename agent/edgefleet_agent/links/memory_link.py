@@ -15,6 +15,7 @@ from edgefleet_agent.links.http_link import Reply, connected, received
 from edgefleet_protocol.memory_frames import (
     BYTES_HEADER,
     CLOSES,
+    IDLE_S,
     IN_STREAM,
     LOCATION_HEADER,
     MAX_REPLY_BYTES,
@@ -65,29 +66,28 @@ class MemoryLink:
 
         document: its JSON; size: bytes of all. Raises OSError when the worker does not answer in time; then nothing is kept.
         """
-        if size <= self._capacity:
-            try:
-                return self._exchange(document, tensors, size)
-            except TimeoutError:
-                self.close()
-                raise
-            except OSError:
-                self.close()  # a worker that was replaced or ended: its successor may have a region
-        if not self._opened(size):
-            return None
+        if size <= self._capacity and (reply := self._tried(document, tensors, size)) is not None:
+            return reply
+        # a worker that was replaced or ended: its successor may have a region
+        return self._tried(document, tensors, size) if self._opened(size) else None
+
+    def _tried(self, document: bytes, tensors: Sequence[Any], size: int) -> Reply | None:
+        """Return the answer, None when the connection ended. Raises TimeoutError."""
         try:
             return self._exchange(document, tensors, size)
-        except TimeoutError:
+        except (
+            BaseException
+        ) as error:  # Ctrl-C too: an answer that is still to come must not be read as that of the next request
             self.close()
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                return None
             raise
-        except OSError:
-            self.close()
-            return None
 
     def _exchange(self, document: bytes, tensors: Sequence[Any], size: int) -> Reply:
         connection, region = self._socket, self._region
         assert connection is not None
         assert region is not None
+        began_s = time.monotonic()
         begin = len(document)
         region[:begin] = document
         for tensor in tensors:
@@ -109,6 +109,8 @@ class MemoryLink:
             reply = Reply(status, trace or None, bytes(body[:document_bytes]), body[document_bytes:])
         else:
             reply = Reply(status, trace or None, region[:document_bytes], bytearray(region[document_bytes:body_bytes]))
+            if time.monotonic() - began_s > IDLE_S and _has_ended(connection):
+                raise ConnectionResetError("this process stood still until the region was empty again")
         if flags & CLOSES:
             self.close()
         return reply
@@ -154,6 +156,14 @@ class MemoryLink:
                 os.close(descriptor)
             if self._socket is not connection:
                 connection.close()
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Say whether the other side has closed."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
 
 
 def _header(head: str, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from edgefleet_protocol.errors import EdgefleetError, error_lines
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+_FORMULA = re.compile(r"\s*([=+@]|-.*[(|!])", re.DOTALL)
+"""A number below zero and `-` for nothing are none."""
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -148,7 +152,7 @@ class Output:
         if self.form is Format.CSV:
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow(("field", "value"))
-            writer.writerows((name, visible(value)) for name, value in flat_fields(entry))
+            writer.writerows((name, _csv_cell(value)) for name, value in flat_fields(entry))
         elif self.form is Format.NAME:
             for name, _ in flat_fields(entry):
                 self.line(name)
@@ -248,7 +252,7 @@ class Output:
         if has_header:
             writer.writerow([column.header.replace(" ", "_") for column in columns])
         for entry in entries:
-            writer.writerow([visible(column.cell(entry)) for column in columns])
+            writer.writerow([_csv_cell(column.cell(entry)) for column in columns])
 
 
 def fitted(entries: Sequence[T], columns: Sequence[Column[T]], width: int) -> tuple[list[Column[T]], list[int]]:
@@ -317,6 +321,11 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _csv_cell(text: str) -> str:
+    """Return a cell of CSV. What a spreadsheet would run as a formula gets a quote before it: devices choose their own names."""
+    return f"'{visible(text)}" if _FORMULA.match(text) else visible(text)
 
 
 def _reason(error: Exception) -> str:

@@ -39,6 +39,12 @@ def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
     return {str(sha256): int(length) for sha256, length in rows}
 
 
+def lock_blobs(session: Session, digests: Collection[str]) -> None:
+    """Wait for all who keep these blobs from being removed, and hold them (PostgreSQL) until the transaction ends."""
+    query = select(col(BlobRow.sha256)).where(col(BlobRow.sha256).in_(digests)).order_by(col(BlobRow.sha256))
+    session.execute(query.with_for_update())
+
+
 def ensure_model(session: Session, name: str, now: datetime, by: str) -> None:
     """Record a model name; a second time changes nothing."""
     insert_new(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
@@ -115,6 +121,7 @@ def remove_release(session: Session, row: ReleaseRow, removed: RemovedVersionRow
     if removed is not None:
         session.add(removed)
     session.flush()
+    session.get(ModelRow, row.model, with_for_update=True)  # waits for a publication that is under way
     others = select(func.count()).select_from(ReleaseRow).where(col(ReleaseRow.model) == row.model)
     if not session.scalar(others):
         session.execute(delete(ModelRow).where(col(ModelRow.name) == row.model))

@@ -99,6 +99,7 @@ class WithdrawalBook:
         with self._db.session() as session:
             row = _known(store.find_release(session, ref, lock=True), ref)
             named = store.blobs_of(session, row) | {job.report for job in self._jobs.jobs_of([ref]).get(ref, ())}
+            store.lock_blobs(session, named)  # before it is asked who else names them: a publication may be about to
             self._jobs.forget(ref)
             is_signed = bool(store.refs_of(session, ref))
             removed = RemovedVersionRow(

@@ -81,12 +81,12 @@ class ReleaseRetirement:
         with self._db.session() as session:
             self._signing.remove_targets([])
             store_rollouts.lock_making(session, ref.model)
+            self._registry.withdrawals.hold(ref)  # who deploys it or names it now waits, and finds nothing
             release = self._registry.release(ref)
             if release.state is ReleaseState.CONVERTING:
                 raise ReleaseBusyError(
                     f"{ref} is being converted", next_step=f"end that first: `edgectl release cancel {ref}`"
                 )
-            self._registry.withdrawals.hold(ref)  # who deploys it now waits, and finds nothing
             if uses := list(self._uses(release)):
                 raise ReleaseInUseError(
                     f"{ref} cannot be deleted: {'; '.join(uses)}",

@@ -230,6 +230,13 @@ def test_a_large_tensor_in_json_and_binary(rig: Rig) -> None:
         assert model.infer({"x": np.zeros((1, size), np.float32)})["y"].sum() == size
 
 
+@pytest.mark.parametrize("length", ["x", "-1", "9" * 12, "9" * 5000])
+def test_a_length_of_the_json_that_is_none_is_refused(served: Rig, length: str) -> None:
+    headers = {"Inference-Header-Content-Length": length}
+    status, answer, _ = served.request("POST", "/v2/models/digits/infer", _tensor(), headers)
+    assert (status, answer["error"]) == (400, "Inference-Header-Content-Length must be a number of bytes.")
+
+
 def test_predict_rows_from_csv_json_and_npy(rig: Rig) -> None:
     extra = {
         "preprocess.json": json.dumps(COLUMNS).encode(),

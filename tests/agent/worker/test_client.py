@@ -1,6 +1,9 @@
 """The Python client: one write a request, answers in any pieces, connections that end, several threads, odd arrays."""
 
+import mmap
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 
 from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model
+from edgefleet_agent.links.http_link import HttpLink
+from edgefleet_agent.links.memory_link import MemoryLink
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -177,3 +182,55 @@ def test_arrays_that_lie_oddly_mean_the_same_and_threads_take_turns(rig: Rig) ->
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+class Interrupted(socket.socket):
+    """A socket whose user presses Ctrl-C while waiting."""
+
+    def recv(self, *_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    def recv_into(self, *_: object) -> int:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_an_answer_that_was_not_waited_for_is_not_that_of_the_next_request(*, is_shared: bool) -> None:
+    ours, theirs = socket.socketpair()
+    link: HttpLink | MemoryLink
+    if is_shared:
+        link = MemoryLink("/nowhere", "/", "", 1.0)
+        link._region, link._capacity = mmap.mmap(-1, 4096), 4096
+    else:
+        link = HttpLink("/nowhere", 1.0)
+    link._socket = Interrupted(fileno=ours.detach())
+    with pytest.raises(KeyboardInterrupt):
+        link.exchange(b"{}", [], 2) if isinstance(link, MemoryLink) else link.exchange([b"{}"], 2)
+    assert not link.is_open
+    theirs.close()
+
+
+@pytest.mark.parametrize("shm", [False, None])
+def test_a_forked_child_asks_on_connections_of_its_own(rig: Rig, shm: bool | None) -> None:
+    rig.start(bundle_bytes(classifier_onnx())).serve()
+    script = f"""
+import os
+import numpy
+from edgefleet_agent.client import Model
+model = Model("digits", socket={str(rig.socket_path)!r}, shm={shm})
+def ask():
+    assert model.infer({{"x": numpy.ones((1, 4), "float32")}})["y"].shape == (1, 3)
+ask()
+was_open = model._link.is_open, model.is_shared
+model._turn.acquire()
+child = os.fork()
+if child == 0:
+    is_kept = model._link.is_open or model.is_shared
+    ask()
+    os._exit(int(is_kept))
+model._turn.release()
+assert os.waitpid(child, 0)[1] == 0
+assert was_open == (model._link.is_open, model.is_shared)
+ask()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
-from edgefleet_agent.worker.http.float_rows import float_matrix, matrix, read_csv, read_rows
+from edgefleet_agent.worker.http.float_rows import MAX_SAMPLES, float_matrix, matrix, read_csv, read_rows
 from edgefleet_agent.worker.http.wire import BadRequestError
 from edgefleet_protocol.manifest import Quantization, TensorSpec
 from edgefleet_runtime.preprocess import default_preprocess, parse_preprocess
@@ -103,3 +104,14 @@ def test_only_one_input_of_real_numbers_is_a_matrix() -> None:
         assert float_matrix(default_preprocess(specs), specs) is None
     declared = parse_preprocess(b'{"inputs": [{"name": "x", "from": "columns", "columns": ["a", "b", "c"]}]}')
     assert float_matrix(declared, [SPEC]) is None
+
+
+@pytest.mark.parametrize("body", [b"1\n" * 2_000_000, b"x\n" + b"1\n" * (MAX_SAMPLES + 1)])
+def test_more_rows_than_one_request_may_have_are_refused_before_they_are_read(body: bytes) -> None:
+    began_s = time.process_time()
+    with pytest.raises(BadRequestError, match="more than the 10000 rows of one request"):
+        read_csv(body)
+    assert time.process_time() - began_s < 0.5
+    assert len(read_csv(b"x\n" + b"1\n" * MAX_SAMPLES).rows) == MAX_SAMPLES
+    with pytest.raises(BadRequestError, match="10001 rows are more than the 10000"):
+        read_rows([[1.0]] * (MAX_SAMPLES + 1))

@@ -4,6 +4,7 @@ import mmap
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,11 +15,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_agent.client import InferenceError, Model
+from edgefleet_agent.links import memory_link
+from edgefleet_agent.links.memory_link import MemoryLink
 from edgefleet_agent.worker.control.protocol import Drain, GetStats, ModelRoute, RoutesTable, Stats, write_routes
 from edgefleet_protocol.memory_frames import (
     BYTES_HEADER,
     MAX_REGIONS,
     MIN_REGION_BYTES,
+    REPLY,
     REQUEST,
     UPGRADE,
     region_bytes,
@@ -171,6 +175,19 @@ def test_a_region_keeps_its_size_and_is_a_callers_own(served: Rig) -> None:
     _still_answers(served)
 
 
+def test_a_caller_that_keeps_its_descriptor_keeps_no_memory_of_the_worker(served: Rig) -> None:
+    with _caller(served.socket_path, 32 * 1024 * 1024) as (connection, region, descriptor):
+        region[:6] = b"secret"
+        assert os.fstat(descriptor).st_blocks > 0
+        connection.shutdown(socket.SHUT_RDWR)
+        end_s = time.monotonic() + WAIT_S
+        while os.fstat(descriptor).st_blocks and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert os.fstat(descriptor).st_blocks == 0
+        assert region[:6] == bytes(6)
+    _still_answers(served)
+
+
 def test_rubbish_in_the_region_is_refused_as_over_http(served: Rig) -> None:
     body = b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}]}'
     with _caller(served.socket_path) as (connection, region, _):
@@ -283,6 +300,27 @@ def test_no_request_is_lost_in_a_swap(rig: Rig, worker: RunningWorker) -> None:
         thread.join()
     assert failed == []
     assert min(counts) > 20
+
+
+def test_a_caller_that_stood_still_until_its_region_was_emptied_asks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_link, "IDLE_S", 0.0)
+    ours, theirs = socket.socketpair()
+
+    class StoodStill(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            data = super().recv(size, flags)
+            theirs.close()
+            return data
+
+    link = MemoryLink("/nowhere", "/", "", WAIT_S)
+    for has_ended in (False, True):
+        link._socket = StoodStill(fileno=os.dup(ours.fileno())) if has_ended else ours.dup()
+        link._region, link._capacity = mmap.mmap(-1, 4096), 4096
+        theirs.send(REPLY.pack(200, 0, 0, 2, 2))
+        reply = link.exchange(b"{}", [], 2)
+        assert (reply is None) == has_ended
+    link.close()
+    ours.close()
 
 
 def test_a_system_without_shared_memory_takes_the_socket(served: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

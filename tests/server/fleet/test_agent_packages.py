@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.fleet.enrolment import agent_packages
+from edgefleet_server.fleet.enrolment import agent_installer, agent_packages
 from tests.server.fleet.apps import Operators, device_client
 from tests.server.fleet.house import House
 
@@ -96,6 +96,26 @@ def test_the_line_pins_the_ca_that_devices_are_shown(house: House, folder: Path)
     shown = device_client(house).get("ca").content
     assert f"echo '{sha256(shown)}  ca.pem' | sha256sum -c && curl -fsSo install.sh --cacert ca.pem https://" in line
     assert "efc1." not in line
+
+
+def test_no_shell_reads_a_pattern_into_the_address() -> None:
+    line = agent_installer.install_line("https://[::1]:8443", "0" * 64)
+    assert "curl -fsSko ca.pem 'https://[::1]:8443/device/v1/ca' &&" in line
+    assert "--cacert ca.pem 'https://[::1]:8443/agent/install.sh' &&" in line
+
+
+@pytest.mark.parametrize("broken", ["mktemp", "curl", "sha256sum"])
+def test_the_line_stops_at_the_first_step_that_fails(tmp_path: Path, broken: str) -> None:
+    programs, there = tmp_path / "bin", tmp_path / "there"
+    programs.mkdir()
+    there.mkdir()
+    stand_in(programs / "curl", "while [ $# -gt 0 ]; do case $1 in *o) echo 'touch ran' >$2 ;; esac; shift; done")
+    stand_in(programs / broken, "exit 127")
+    line = agent_installer.install_line("https://fleet:8443", sha256(b"touch ran\n"))
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    assert subprocess.run(["sh", "-c", line], cwd=there, env=environment, check=False).returncode != 0
+    assert list(there.iterdir()) == []
+    assert not list(tmp_path.rglob("ran"))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
 """A release is withdrawn with a reason, or deleted when it was never deployed. On both databases."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 
-from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.conversion.model import JobState
 from edgefleet_server.registry.errors import BlobStoreError, ReleaseWithdrawnError
+from edgefleet_server.registry.model import Publication
 from edgefleet_server.registry.withdrawals import WithdrawalBook
 from tests.server.registry.worked import refuse, sign, signed, work
 from tests.support.servers import PROFILE, ApiHouse, release_body
@@ -13,6 +18,10 @@ from tests.support.servers import PROFILE, ApiHouse, release_body
 REF = ReleaseRef.parse("digits@1.0.0")
 PATH = f"/api/v1/releases/{REF}"
 WHY = {"reason": "it reads zip codes of one person"}
+ON_POSTGRES = pytest.mark.parametrize(
+    "database_url", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
+)
+"""SQLite has one writer at a time."""
 
 
 def test_a_withdrawn_release_leaves_the_targets_and_says_why(any_house: ApiHouse) -> None:
@@ -154,3 +163,48 @@ def test_an_upload_whose_bytes_were_removed_meanwhile_is_refused(house: ApiHouse
         writer.finish = removed  # type: ignore[method-assign, assignment]
         with pytest.raises(BlobStoreError, match="removed while"):
             registry.finish_upload(writer, None)
+
+
+@ON_POSTGRES
+def test_an_alias_that_is_set_during_a_deletion_keeps_the_release(
+    any_house: ApiHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed(any_house)
+    signed(any_house, version="1.1.0")
+    registry = any_house.parts.registry
+    hold = registry.withdrawals.hold
+
+    def set_alias_first(ref: ReleaseRef) -> None:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(registry.aliases.set, ref.model, "prod", ref.version, "ann").result(30)
+        hold(ref)
+
+    monkeypatch.setattr(registry.withdrawals, "hold", set_alias_first)
+    answer = any_house.client(Role.PUBLISHER).delete(PATH)
+    assert (answer.status_code, answer.json()["code"]) == (409, "release.in_use")
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("is_last", [True, False])
+def test_files_of_what_is_published_during_a_deletion_stay(any_house: ApiHouse, *, is_last: bool) -> None:
+    signed(any_house)
+    if not is_last:
+        any_house.put(b"another")
+        any_house.client(Role.PUBLISHER).post("/api/v1/releases", json=release_body(b"another", version="0.9.0"))
+    registry = any_house.parts.registry
+    source = registry.source_of(REF)
+    next_one = Publication(ReleaseRef.parse("digits@1.1.0"), source.kind, source.files, (ProfileName(PROFILE),), (), {}, {})
+    is_published = Event()
+
+    def publish_slowly() -> None:
+        with any_house.parts.db.session():
+            registry.publish(next_one, "ann")
+            is_published.set()
+            time.sleep(0.5)  # until the deletion waits for the files
+
+    with ThreadPoolExecutor(1) as other:
+        published = other.submit(publish_slowly)
+        assert is_published.wait(30)
+        assert any_house.client(Role.PUBLISHER).delete(PATH).status_code == 204
+        published.result(30)
+    assert registry.read_blob(source.files[0].sha256, 100) == b"a model"

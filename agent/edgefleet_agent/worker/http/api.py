@@ -291,7 +291,7 @@ class Api:
                 415, f"Bodies are not taken as {encoding[:20].decode('latin-1')}; send them as they are."
             )
         length = request.header(wire.BINARY_HEADER)
-        if length is not None and not length.isdigit():
+        if length is not None and not _is_size(length):
             return error_response(400, "Inference-Header-Content-Length must be a number of bytes.")
         header_length = int(length) if length is not None else None
         job = self._infer_job(request.body, header_length)
@@ -408,7 +408,11 @@ def _json_bytes(request: Request) -> int:
     """Return how long the JSON before the tensors is, 0 where the headers want more than an answer."""
     length = request.header(wire.BINARY_HEADER) or b""
     is_simple = request.header(b"content-encoding") is None and request.header(TRACE_HEADER) is None
-    return int(length) if is_simple and length.isdigit() else 0
+    return int(length) if is_simple and _is_size(length) else 0
+
+
+def _is_size(text: bytes) -> bool:
+    return text.isdigit() and len(text) < 12
 
 
 def _whole(answer: QuickAnswer) -> Response:

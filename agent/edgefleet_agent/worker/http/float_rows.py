@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import Array
 from edgefleet_runtime.preprocess import ArrayInput, Preprocess
 
+MAX_SAMPLES = 10_000
+"""Rows of one request: more are refused before much is made of them."""
 MAX_SHOWN = 40
 """Letters of a bad cell, and column names, in an error."""
 
@@ -46,11 +49,7 @@ def read_csv(body: bytes, known: Collection[str] = (), *, words: bool = False) -
 
     known: the names of columns that the model has. words: whether cells may be words, so that they say nothing about a header.
     """
-    reader = csv.reader(io.StringIO(_text(body), newline=""))
-    try:
-        lines = [(reader.line_num, line) for line in reader if any(cell.strip() for cell in line)]
-    except csv.Error as e:
-        raise BadRequestError(f"the body is not CSV: line {reader.line_num}: {e}") from e
+    lines = _lines(body)
     if not lines:
         raise BadRequestError("the CSV is empty", next_step="send at least one row")
     first = [cell.strip() for cell in lines[0][1]]
@@ -75,8 +74,22 @@ def read_csv(body: bytes, known: Collection[str] = (), *, words: bool = False) -
     return Table(names, tuple(line for _, line in rows), tuple(f"line {number}" for number, _ in rows))
 
 
+def _lines(body: bytes) -> list[tuple[int, list[str]]]:
+    """Return the lines that are not empty, with their numbers. Reads no more of them than one request may have, and a header."""
+    reader = csv.reader(io.StringIO(_text(body), newline=""))
+    filled = ((reader.line_num, line) for line in reader if any(cell.strip() for cell in line))
+    try:
+        lines = list(islice(filled, MAX_SAMPLES + 2))
+    except csv.Error as e:
+        raise BadRequestError(f"the body is not CSV: line {reader.line_num}: {e}") from e
+    if len(lines) > MAX_SAMPLES + 1:
+        raise BadRequestError(f"the CSV has more than the {MAX_SAMPLES} rows of one request; send several")
+    return lines
+
+
 def read_rows(rows: Sequence[Any]) -> Table:
     """Return the table of JSON rows: lists of cells, or objects of the same columns (rule 2). Raises BadRequestError."""
+    check_count(len(rows))
     places = tuple(f"row {i + 1}" for i in range(len(rows)))
     if rows and all(isinstance(row, list) for row in rows):
         return Table((), tuple(rows), places)
@@ -90,6 +103,12 @@ def read_rows(rows: Sequence[Any]) -> Table:
                 next_step="give every row the same columns",
             )
     return Table(names, tuple([row[name] for name in names] for row in rows), places)
+
+
+def check_count(rows: int) -> None:
+    """Raise BadRequestError for more rows than one request may have."""
+    if rows > MAX_SAMPLES:
+        raise BadRequestError(f"{rows} rows are more than the {MAX_SAMPLES} of one request; send several")
 
 
 def matrix(table: Table, spec: TensorSpec) -> Array:

@@ -4,8 +4,10 @@
    caller ever sees; it is new and full of zeros.
 2. The worker makes the memfd, gives it its memory and seals its size before it hands it out, so that a caller can neither shrink it under
    the worker's hands (SIGBUS) nor fill the device with it. `MAX_REGIONS` and `MAX_REGIONS_BYTES` bound all of them.
-3. The caller can write into the region at any moment. So a body is copied once and read from the copy, as one that came over the socket.
-4. From there on it is an ordinary request: the same handler, limits, counters, capture, shadow and split.
+3. A caller can keep its descriptor after the connection has ended. So the worker takes the memory out of a region when it lets go of it;
+   what is written there later is the caller's own. Not while draining: then a caller may still be reading its last answer.
+4. The caller can write into the region at any moment. So a body is copied once and read from the copy, as one that came over the socket.
+5. From there on it is an ordinary request: the same handler, limits, counters, capture, shadow and split.
 """
 
 import asyncio
@@ -16,10 +18,10 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 
 from edgefleet_agent.worker.http.model_calls import QuickAnswer
 from edgefleet_agent.worker.http.server import (
-    IDLE_TIMEOUT_S,
     HttpServer,
     Request,
     Response,
@@ -31,6 +33,7 @@ from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER
 from edgefleet_protocol.memory_frames import (
     BYTES_HEADER,
     CLOSES,
+    IDLE_S,
     IN_STREAM,
     LOCATION_HEADER,
     MAX_REGIONS,
@@ -127,7 +130,7 @@ class MemoryConnection:
         self._answering: asyncio.Task[None] | None = None
         self._is_open = True
         self._used_at_s = self._loop.time()
-        self._timer = self._loop.call_later(IDLE_TIMEOUT_S, self._check_idle)
+        self._timer = self._loop.call_later(IDLE_S, self._check_idle)
         connection.setblocking(False)
         server.connections.add(self)
         self._loop.add_reader(connection.fileno(), self._rung)
@@ -145,6 +148,9 @@ class MemoryConnection:
         self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+        if not self._server.draining:
+            with suppress(OSError):  # a kernel that cannot
+                self._region.madvise(mmap.MADV_REMOVE)
         self._region.close()
         self._server.connections.discard(self)
         self._on_close(self)
@@ -249,7 +255,7 @@ class MemoryConnection:
         return () if fits else parts
 
     def _check_idle(self) -> None:
-        left_s = self._used_at_s + IDLE_TIMEOUT_S - self._loop.time()
+        left_s = self._used_at_s + IDLE_S - self._loop.time()
         if self._answering is None and left_s <= 0:
             self.abort()
         else:

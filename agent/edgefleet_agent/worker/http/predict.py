@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edgefleet_agent.worker.http import float_rows
-from edgefleet_agent.worker.http.float_rows import Table
+from edgefleet_agent.worker.http.float_rows import MAX_SAMPLES, Table
 from edgefleet_agent.worker.http.wire import BadRequestError
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.errors import EdgefleetError
@@ -21,7 +21,6 @@ from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime import preprocess as pre
 from edgefleet_runtime.port import Array
 
-MAX_SAMPLES = 10_000
 MEDIA_TYPES = ("image/jpeg", "image/png", "text/csv", "application/json", "application/octet-stream")
 
 
@@ -105,17 +104,12 @@ def _from_json(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
 
 def _matrix_samples(served: ServedModel, table: Table, spec: TensorSpec) -> list[dict[str, Array]]:
     """Return the runs of a table of numbers: all rows at once where the model's first dimension is free, else one by one."""
-    _check_count(len(table.rows))
+    float_rows.check_count(len(table.rows))
     values = float_rows.matrix(table, spec)
     if len(spec.shape) == 2 and (isinstance(spec.shape[0], str) or spec.shape[0] == len(values)):
         return [pre.from_array(served.preprocess, values, [spec])]
     rows = values if len(spec.shape) == 1 else values[:, None, :]
     return [pre.from_array(served.preprocess, row, [spec]) for row in rows]
-
-
-def _check_count(rows: int) -> None:
-    if rows > MAX_SAMPLES:
-        raise BadRequestError(f"{rows} rows are more than the {MAX_SAMPLES} of one request; send several")
 
 
 def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
@@ -132,7 +126,7 @@ def _array_samples(served: ServedModel, array: Array) -> list[dict[str, Array]]:
 def _rows(served: ServedModel, rows: list[Any], places: Sequence[str] = ()) -> list[dict[str, Array]]:
     """Return the runs of table rows by column name. places: where each row stands, for errors."""
     declared, specs = served.preprocess, served.runtime.inputs
-    _check_count(len(rows))
+    float_rows.check_count(len(rows))
     named = places or [f"row {i + 1}" for i in range(len(rows))]
     if len(rows) > 1 and any(spec.shape and spec.shape[0] == 1 for spec in specs):
         return [pre.from_rows(declared, [row], specs, [place]) for row, place in zip(rows, named, strict=True)]

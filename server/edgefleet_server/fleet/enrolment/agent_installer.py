@@ -72,13 +72,15 @@ class AgentInstaller:
 
 def install_line(url: str, ca_sha256: str) -> str:
     """Return the line for a server at `url` whose CA certificate (PEM, as it is served) has this digest."""
+    ca, script = (shlex.quote(f"{url}/{path}") for path in ("device/v1/ca", f"agent/{SCRIPT}"))  # a host may be [IPv6]
     steps = (
-        f"curl -fsSko ca.pem {url}/device/v1/ca",
+        f"curl -fsSko ca.pem {ca}",
         f"echo '{ca_sha256}  ca.pem' | sha256sum -c",
-        f"curl -fsSo {SCRIPT} --cacert ca.pem {url}/agent/{SCRIPT}",
+        f"curl -fsSo {SCRIPT} --cacert ca.pem {script}",
         f"sh {SCRIPT}",
     )
-    return f'(cd "$(mktemp -d)" && {" && ".join(steps)})'
+    # not `cd "$(mktemp -d)"`: without a folder that stays where others may write, and overwrites what is there
+    return f'(dir="$(mktemp -d)" && cd "$dir" && {" && ".join(steps)})'
 
 
 def install_script(url: str, ca_pem: str, wheel: AgentPackage, deb: AgentPackage | None) -> str:
