@@ -13,6 +13,9 @@ MAX_CHARS: Final = 64
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Categories of characters that do not show, or that change the direction of what follows."""
 
+_BLANK: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols that are drawn as nothing: a name of these would be an empty link."""
+
 
 def check_name(text: str) -> str:
     """Return a name as it is stored: composed, with single spaces. Raises BadDisplayNameError."""
@@ -43,4 +46,10 @@ def _composed(text: str) -> str:
 
 
 def _has_unseen(name: str) -> bool:
-    return any(unicodedata.category(char) in _UNSEEN for char in name)
+    kinds = [unicodedata.category(char) for char in name]
+    hangs_on_nothing = kinds[:1] in (
+        ["Mn"],
+        ["Mc"],
+        ["Me"],
+    )  # an accent, for example: it is drawn over what stands before the name
+    return hangs_on_nothing or not (_UNSEEN.isdisjoint(kinds) and _BLANK.isdisjoint(name))

@@ -26,7 +26,10 @@ def test_a_name_is_stored_composed_and_with_single_spaces(given: str, stored: st
     assert check_name(given) == stored
 
 
-@pytest.mark.parametrize("given", ["", "  ", "x" * 65, "a\x00b", "roof\u202e3", "zero\u200bwidth", "esc\x1b[31m"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "  ", "x" * 65, "a\x00b", "roof\u202e3", "zero\u200bwidth", "esc\x1b[31m", "\u3164", "\u2800", "\u0301"],
+)
 def test_a_name_that_does_not_show_as_it_is_is_refused(given: str) -> None:
     with pytest.raises(BadDisplayNameError):
         check_name(given)

@@ -193,7 +193,9 @@ def test_files_of_what_is_published_during_a_deletion_stay(any_house: ApiHouse, 
         any_house.client(Role.PUBLISHER).post("/api/v1/releases", json=release_body(b"another", version="0.9.0"))
     registry = any_house.parts.registry
     source = registry.source_of(REF)
-    next_one = Publication(ReleaseRef.parse("digits@1.1.0"), source.kind, source.files, (ProfileName(PROFILE),), (), {}, {})
+    next_one = Publication(
+        ReleaseRef.parse("digits@1.1.0"), source.kind, source.files, (ProfileName(PROFILE),), (), {}, {}
+    )
     is_published = Event()
 
     def publish_slowly() -> None:
