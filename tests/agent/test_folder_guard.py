@@ -46,17 +46,17 @@ def test_a_folder_with_other_files_is_refused_and_names_some() -> None:
 
 @pytest.mark.parametrize(
     ("is_ignored", "says"),
-    [(False, "git does not ignore it"), (None, "cannot say whether it is ignored: see `git -C /home/a status`")],
+    [(False, "git does not ignore it"), (None, "cannot say whether it is ignored: see `git -C /srv/a status`")],
 )
 def test_a_folder_that_git_would_commit_is_refused(is_ignored: bool | None, says: str) -> None:
-    found = judged(work_tree=Path("/home/a"), is_ignored=is_ignored)
+    found = judged(work_tree=Path("/srv/a"), is_ignored=is_ignored)
     assert found is not None
     assert says in found.why
     assert "add /there/ to /srv/a/.gitignore" in found.next_step
 
 
 def test_an_ignored_folder_is_taken() -> None:
-    assert judged(work_tree=Path("/home/a"), is_ignored=True) is None
+    assert judged(work_tree=Path("/srv/a"), is_ignored=True) is None
 
 
 def test_the_default_folder_is_not_proposed_in_its_own_place() -> None:

@@ -47,18 +47,19 @@ class RequestPlans:
         """http_head: of each request; it takes the length of the JSON and that of the body."""
         self._http_head = http_head
         self._kept: dict[tuple[object, ...], RequestPlan] = {}
-        self._last: list[tuple[str, Any, tuple[int, ...]]] = []
-        self._last_plan = RequestPlan(b"", b"", 0, as_is=False)
+        # one attribute: several threads may ask, and must not meet the arrays of one request with the plan of another
+        self._last: tuple[list[tuple[str, Any, tuple[int, ...]]], RequestPlan] | None = None
 
     def plan(self, inputs: Mapping[str, Any], outputs: Sequence[str] | None) -> RequestPlan:
         """Return the plan for such arrays. outputs: which are wanted, None = all."""
-        if outputs is None and len(inputs) == len(self._last):
+        last = self._last
+        if outputs is None and last is not None and len(inputs) == len(last[0]):
             # mostly they are what they were; a look at each costs less than a key of all
-            for (name, array), (last_name, dtype, shape) in zip(inputs.items(), self._last, strict=True):
+            for (name, array), (last_name, dtype, shape) in zip(inputs.items(), last[0], strict=True):
                 if name != last_name or array.dtype is not dtype or array.shape != shape:
                     break
             else:
-                return self._last_plan
+                return last[1]
         arrays = [(name, array.dtype, array.shape) for name, array in inputs.items()]
         key = (*arrays, None if outputs is None else tuple(outputs))
         plan = self._kept.get(key)
@@ -67,7 +68,7 @@ class RequestPlans:
                 self._kept.clear()
             plan = self._kept[key] = _planned(self._http_head, inputs, outputs)
         if outputs is None and arrays:
-            self._last, self._last_plan = arrays, plan
+            self._last = arrays, plan
         return plan
 
 

@@ -15,6 +15,7 @@ import pytest
 from edgefleet_agent.client import InferenceError, InferenceUnreachableError, Model
 from edgefleet_agent.links.http_link import HttpLink
 from edgefleet_agent.links.memory_link import MemoryLink
+from edgefleet_agent.links.tensors import RequestPlans
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 
@@ -182,6 +183,33 @@ def test_arrays_that_lie_oddly_mean_the_same_and_threads_take_turns(rig: Rig) ->
         for thread in threads:
             thread.join()
         assert wrong == []
+
+
+def test_a_thread_never_gets_the_plan_of_anothers_arrays() -> None:
+    def body_bytes(plans: RequestPlans, rows: int) -> int:
+        plan = plans.plan({"x": np.ones((rows, 4), np.float32)}, None)
+        return plan.body_bytes - len(plan.document)
+
+    class Interleaved(RequestPlans):
+        """Another thread asks for the same arrays whenever one of these attributes is set."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if self.__dict__.get("_kept"):
+                assert body_bytes(self, 5) == 80
+
+    plans = Interleaved("%d %d")
+    assert body_bytes(plans, 1) == 16
+    assert body_bytes(plans, 5) == 80
+
+
+def test_a_request_without_inputs_is_refused_by_the_device(rig: Rig) -> None:
+    rig.start(bundle_bytes(classifier_onnx())).serve()
+    for shm in (False, None):
+        with Model("digits", socket=rig.socket_path, shm=shm, timeout_s=5) as model:
+            with pytest.raises(InferenceError) as refused:
+                model.infer({})
+            assert refused.value.status == 400
 
 
 class Interrupted(socket.socket):
