@@ -148,6 +148,7 @@ def device_sheet() -> Sheet[api.rollout.RolloutDevice]:
     return Sheet(
         "devices of this rollout",
         [
+            Column("name", lambda d: text(d.display_name)),
             Column("device", lambda d: text(d.device), keep=True),
             Column("stratum", lambda d: text(d.stratum or d.profile)),
             Column("stage", lambda d: text(d.stage)),

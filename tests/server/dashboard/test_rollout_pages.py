@@ -335,6 +335,17 @@ def test_a_device_that_ran_it_well_says_what_it_runs_now(story: tuple[Fleet, str
     )
 
 
+def test_devices_go_by_their_names_and_then_by_their_ids(fleet: Fleet) -> None:
+    first, second = small(fleet, 2)
+    fleet.parts.fleet.edits.update(first.id, {}, None, "Roof 3")
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=STAGES)
+    names = {one.device: one.display_name for one in fleet.parts.rollout.reader.devices(rollout)}
+    assert names == {first.id: "Roof 3", second.id: ""}
+    told = part_of(fleet.browser(Role.VIEWER).get(f"/rollouts/{rollout}").text, "rollout-devices")
+    assert f"Roof 3 {first.id}" in told
+    assert told.count(second.id) == 1
+
+
 def test_a_stage_that_has_not_opened_is_left_out_from_the_page(fleet: Fleet) -> None:
     small(fleet)
     sizes = {"first": 50, "second": 75, "last": 100}

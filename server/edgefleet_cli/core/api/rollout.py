@@ -190,6 +190,7 @@ class RolloutDevice(Struct, frozen=True):
     attempt: int = 0
     deadline: str | None = None
     device: str = ""
+    display_name: str = ""
     ended_at: str | None = None
     error_class: str = ""
     exposed_at: str | None = None

@@ -114,6 +114,11 @@ class ReportedStateReader:
                 for row in reported_store.reported(session, device_ids)
             }
 
+    def display_names(self, device_ids: Sequence[DeviceId]) -> dict[str, str]:
+        """Return the display names of these devices, by id; devices without one are left out."""
+        with self._db.read() as session:
+            return store.display_names(session, device_ids)
+
     def model_reports(
         self, device_ids: Sequence[DeviceId], model: str
     ) -> dict[DeviceId, tuple[ModelReport, WantedRef | None]]:

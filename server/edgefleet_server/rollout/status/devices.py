@@ -54,6 +54,7 @@ class RolloutDevice:
     until: datetime | None = None
     next: str = ""
     at: str = ""
+    display_name: str = ""
 
 
 def device_lines(
@@ -66,7 +67,7 @@ def device_lines(
     """Return what people see of these devices. names: of the stages."""
     waits = tick.explain(standing.snapshot, standing.now, standing.lots, chosen).waits
     ids: list[DeviceId] = [one.device for one in chosen]
-    reported = reports.reports_of(ids, model)
+    reported, called = reports.reports_of(ids, model), reports.display_names(ids)
     found = []
     for one in chosen:
         report, wait = reported.get(one.device), waits.get(one.device)
@@ -100,6 +101,7 @@ def device_lines(
                 until=None if wait is None else wait.until,
                 next=next_step,
                 at=at,
+                display_name=called.get(one.device, ""),
             )
         )
     return found
