@@ -82,8 +82,8 @@ def test_a_rejection_ends_it_with_a_clear_error(house: House, listener: Listener
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("waiting for approval; fingerprint ")
     assert "not one of ours" in lines[1]
-    assert [line.split(": ")[0].strip() for line in lines[1:]] == ["error", "code", "next"]
-    assert "enroll.rejected" in lines[2]
+    assert [line.split(": ")[0].strip() for line in lines[1:]] == ["error", "why", "next", "code"]
+    assert "enroll.rejected" in lines[-1]
     assert main(["enroll", token, "--state", state]) == 4, "it is final for the key, which is kept"
 
 

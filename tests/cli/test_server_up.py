@@ -57,7 +57,7 @@ def test_up_makes_starts_and_logs_in_and_down_leaves_no_process(
 
     again = edgectl("server", "up", "--data", folder, *PORTS, "-o", "json")
     assert (again.code, again.json["pid"]) == (0, pid)
-    assert "runs already" in again.err
+    assert "already running" in again.err
 
     main = psutil.Process(pid)
     family = [main, *main.children(recursive=True)]

@@ -81,6 +81,13 @@ def publishing(call: Caller) -> None:
     status, ended = call("conversion", "cancel_release", "buds@1.0.0")
     assert (status, [job.state for job in ended.jobs]) == (200, ["cancelled"])
     assert call("conversion", "cancel_release", "buds@1.0.0")[1].code == "conversion.over"
+    retire = models.RetireIn(reason="its labels are wrong")
+    status, unsigned = call("registry", "withdraw_release", "buds@1.0.0", body=retire)
+    assert (status, unsigned.status) == (409, 409)
+    status, tried = call("registry", "withdraw_release", "gauge@1.0.0", body=retire, dry_run=True)
+    assert (status, tried.withdrawn.reason) == (200, "its labels are wrong")
+    assert call("registry", "delete_release", "buds@1.0.0", reason="a trial")[0] == 204
+    assert call("registry", "get_release", "buds@1.0.0")[0] == 404
     status, tools = call("conversion", "get_tools")
     assert (status, "sklearn" in tools.names, tools.reads_pickles) == (200, True, False)
     status, report = call("conversion", "get_release_report", "gauge@1.0.0")
