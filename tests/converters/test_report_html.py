@@ -32,7 +32,7 @@ HOSTILE = (
     "\u202egnp.exe\x1b[2J", "javascript:alert(1)",
 )  # fmt: skip
 TAGS = {
-    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "section", "table", "caption", "thead", "tbody", "tr",
+    "html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "h3", "p", "section", "table", "caption", "thead", "tbody", "tr",
     "th", "td", "span", "code", "details", "summary", "dl", "dt", "dd", "figure", "svg", "g", "line", "rect", "circle", "path", "text",
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ from edgefleet_server.composition.device_app import create_device_app
 from edgefleet_server.web.problems import PROBLEM_TYPE, STATUS, status_of
 from tests.support.servers import ApiClient, ApiHouse
 
-KEYS = {"type", "title", "status", "detail", "code", "request_id", "next", "errors"}
+KEYS = {"type", "title", "status", "detail", "why", "code", "request_id", "next", "errors"}
 
 
 def check(answer: object, status: int, code: str) -> dict[str, object]:

@@ -61,7 +61,7 @@ def _add_devices(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         selector: Text = "",
         text: Short = "",
         device: Ids = None,
-        matching: Annotated[int | None, Query(ge=0, alias="all")] = None,
+        matching: Annotated[int | None, Query(ge=0, lt=2**63, alias="all")] = None,
     ) -> Response:
         """Say how many devices something would be done to, and which, before it is done.
 

@@ -37,6 +37,8 @@ from edgefleet_server.rollout.state_machines import (
     stands_failed,
 )
 
+RETRIED: Final = "retried"
+"""Code of a rollout that runs again until the devices that are tried again have an outcome."""
 OF_THE_MOMENT: Final = frozenset({one.value for one in TRANSIENT} | {LOST})
 """Classes of failures that a retry takes up without `is_every`."""
 _STATES: Final = frozenset({RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.FINISHED})
@@ -66,7 +68,7 @@ def try_again(plan: PlanBuilder, reason: str, choice: Choice) -> None:
     chosen = _chosen(plan, choice)
     if plan.state is RolloutState.FINISHED:
         more = "device is" if len(chosen) == 1 else "devices are"
-        plan.move_rollout(RolloutEvent.REOPEN, "retried", f"{len(chosen)} {more} tried again: {reason}")
+        plan.move_rollout(RolloutEvent.REOPEN, RETRIED, f"{len(chosen)} {more} tried again: {reason}")
     for a in chosen:
         if asks_for_release(plan.snapshot, a, plan.withdrawn):
             plan.emit(Revert(a.device, is_rollback=False))

@@ -11,12 +11,14 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.commands.retry import RETRIED
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner import completion
-from edgefleet_server.rollout.state_machines import OUTSIDE, is_exposed, is_failure
+from edgefleet_server.rollout.state_machines import IN_FLIGHT, OUTSIDE, is_exposed, is_failure
 
 _S: Final = AssignmentState
 _FIRST: Final = "Waiting for the first devices"
+_OPEN_TRY: Final = IN_FLIGHT | {_S.ELIGIBLE}
 _OPEN: Final = (StageState.EXPOSING, StageState.SOAKING, StageState.JUDGING)
 """Open stages, the least advanced first: what the slowest stratum does is what the rollout does."""
 
@@ -44,6 +46,8 @@ def outlook(snapshot: Snapshot, lots: Sequence[Lot], now: datetime) -> OutlookVi
         return None
     runs = [run for run in snapshot.cells if run.state in _OPEN]
     if not runs:
+        if snapshot.code == RETRIED and any(a.state in _OPEN_TRY for a, _ in lots):
+            return OutlookView("installing", snapshot.reason)
         return _between_stages(snapshot.cells, owed=sum(n for a, n in lots if completion.owes_confirmation(a)))
     mine = [(a, n) for a, n in lots if _is_in(snapshot, a, runs)]
     healthy = sum(n for a, n in mine if a.state is _S.HEALTHY and not is_failure(a))

@@ -74,6 +74,7 @@ class SummaryReader:
             cells=cells,
             assignments=(),
             reports=reports,
+            code=row.code,
             reason=row.reason,
             pace=throttle.pace_facts(session, self._fleet.devices, row.id, spec, waiting) if is_open else NO_PACE_FACTS,
             measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
