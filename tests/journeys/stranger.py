@@ -66,17 +66,18 @@ def _pictures() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
 
 
 class Stranger:
-    """Somebody at a shell in a clone, with a home of their own and the commands of this environment."""
+    """Somebody at a shell in a clone, with a home of their own and the commands of an environment."""
 
-    def __init__(self, clone: Path, home: Path) -> None:
-        """Sit down in `clone`."""
+    def __init__(self, clone: Path, home: Path, commands: Path = Path(sys.executable).parent) -> None:
+        """Sit down in `clone`. commands: the folder with `edgectl` and `edge-agent`."""
         self.clone = clone
         self.home = home
+        self.commands = commands
 
     def tries(self, command: str) -> tuple[int, str]:
         """Run a command; return its exit code and what it printed on both streams."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("EDGECTL_", "EDGEFLEET_", "XDG_", "PYTEST_"))}
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+        path = f"{self.commands}:{os.environ['PATH']}:/usr/sbin"
         done = subprocess.run(
             ["bash", "-euc", command],
             cwd=self.clone,
@@ -144,8 +145,3 @@ def clone_into(folder: Path) -> Path:
     """Return a clone of the committed tree."""
     subprocess.run(["git", "clone", "-q", str(ROOT), str(folder)], check=True)
     return folder
-
-
-if __name__ == "__main__":
-    # in a clone with an environment, by `./dev soak newcomer`
-    Stranger(Path.cwd(), Path.home()).walks()
