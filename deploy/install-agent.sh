@@ -66,7 +66,7 @@ find_python() {
 
 fetch() { # file, sha256: from the server, into $tmp
   if command -v curl >/dev/null 2>&1; then
-    curl -fsS --proto =https --cacert "$tmp/ca.pem" -o "$tmp/$1" "$url/agent/$1"
+    curl -q -fsS --proto =https --cacert "$tmp/ca.pem" -o "$tmp/$1" "$url/agent/$1"
   else
     python3 -c 'import ssl, sys, urllib.request as web
 address, file, ca = sys.argv[1:]

@@ -130,6 +130,10 @@ def test_no_keys_are_made_among_other_files_or_where_git_would_commit_them(
     what, why, step = ran.told()
     assert (ran.code, "holds other files" in what, "edgefleet_server" in why) == (2, True, True)
     assert "leave --data out" in step
+    (tmp_path / "other" / "keys").mkdir(parents=True)
+    (tmp_path / "other" / "keys" / "house.txt").touch()
+    assert "holds other files" in edgectl("server", command, "--data", tmp_path / "other").told()[0]
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["keys"], "nothing was written there"
     what, why, step = edgectl("server", command, "--data", clone / "mine").told()
     assert "lies in the git work tree" in what
     assert "git does not ignore it" in why

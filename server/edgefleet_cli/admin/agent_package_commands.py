@@ -12,6 +12,7 @@ import typer
 
 from edgefleet_cli.admin.data_folder import default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.files import whole_file
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import size, text
 from edgefleet_cli.render.output import Column, Sheet
@@ -89,9 +90,8 @@ def _put(source: Path, folder: Path, kind: str) -> Added:
     """Copy a package, and remove what there was of its kind. Raises UsageError."""
     try:
         folder.mkdir(mode=0o755, exist_ok=True)
-        fresh = folder / f".{source.name}.new"
-        shutil.copyfile(source, fresh)
-        fresh.replace(folder / source.name)
+        with source.open("rb") as read, whole_file(folder / source.name, "--data", replace=True) as sink:
+            shutil.copyfileobj(read, sink)
         for old in folder.glob(kind):
             if old.name != source.name:
                 old.unlink()

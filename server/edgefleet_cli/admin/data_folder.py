@@ -13,6 +13,8 @@ SYSTEM_DATA = Path("/var/lib/edgefleet-server")
 
 _SECRET = ("admin.token", "keys", "edgefleet.db", "server.toml", "blobs", "broker", "run")
 """What a server puts there."""
+_KEYS = ("device-ca.crt", "root.pem", "targets.pem")
+"""Of the files in `keys`: one of them is left even where some were moved to a safe place."""
 
 
 def default_data(environment: Mapping[str, str] = os.environ, system: Path = SYSTEM_DATA) -> Path:
@@ -35,7 +37,7 @@ def data_flag(folder: Path) -> str:
 
 def holds_server(folder: Path) -> bool:
     """Say whether a server was made in a folder."""
-    return (folder / "keys").is_dir() or (folder / "server.toml").is_file()
+    return (folder / "server.toml").is_file() or any((folder / "keys" / name).is_file() for name in _KEYS)
 
 
 def check_new(folder: Path) -> None:

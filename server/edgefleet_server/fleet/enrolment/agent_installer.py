@@ -74,11 +74,12 @@ def install_line(url: str, ca_sha256: str) -> str:
     """Return the line for a server at `url` whose CA certificate (PEM, as it is served) has this digest."""
     ca, script = (shlex.quote(f"{url}/{path}") for path in ("device/v1/ca", f"agent/{SCRIPT}"))  # a host may be [IPv6]
     steps = (
-        f"curl -fsSko ca.pem {ca}",
+        f"curl -qfsSko ca.pem {ca}",
         f"echo '{ca_sha256}  ca.pem' | sha256sum -c",
-        f"curl -fsSo {SCRIPT} --cacert ca.pem {script}",
+        f"curl -qfsSo {SCRIPT} --cacert ca.pem {script}",
         f"sh {SCRIPT}",
     )
+    # -q comes first: an `insecure` in somebody's .curlrc would undo --cacert
     # not `cd "$(mktemp -d)"`: without a folder that stays where others may write, and overwrites what is there
     return f'(dir="$(mktemp -d)" && cd "$dir" && {" && ".join(steps)})'
 
