@@ -375,6 +375,7 @@ def build_engine(parts: Parts) -> EngineThread:
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
             ("prune alerts", lambda _now: parts.alerts.prune()),
             ("prune kept answers", lambda _now: parts.access.repeats.prune()),
+            ("remove bytes of deleted releases", lambda _now: parts.registry.withdrawals.drop_left()),
         ),
     )
     news = (fleet.receiver.news.subscribe, parts.rollout.on_change)

@@ -181,12 +181,12 @@ class RegistryService:
         rules.check_pickle(bool(publication.options.get("allow_pickle")), self._allowed_code.pickle)
         custom = [profile_from_dict(facts) for facts in publication.profile_files]
         with self._db.session() as session:
-            rules.check_blobs(publication, store.blob_lengths(session, rules.blobs_of(publication)))
             now = self._clock.now()
+            store.ensure_model(session, publication.ref.model, now, by)
+            rules.check_blobs(publication, store.blob_lengths(session, rules.blobs_of(publication)))
             for profile in custom:
                 self._profiles.add(session, profile, by)
             chosen, reason = self._profiles.choose(publication.profiles, custom, self._fleet_profiles)
-            store.ensure_model(session, publication.ref.model, now, by)
             row = ReleaseRow(
                 model=publication.ref.model,
                 version=publication.ref.version,
@@ -279,8 +279,9 @@ class RegistryService:
             release = _release_row(session, bundle.ref, lock=True)
             if release.withdrawn_at is not None:
                 raise withdrawn_error(bundle.ref, release.withdrawn_reason)
+            stored = store.blob_lengths(session, [bundle.sha256, bundle.leaves])
             for digest in (bundle.sha256, bundle.leaves):
-                if store.blob_length(session, digest) is None:
+                if digest not in stored:
                     raise BlobUnknownError(f"no blob {digest} is stored for {bundle.target}")
             assert release.id is not None
             session.add(

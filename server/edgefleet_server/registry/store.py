@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, tuple_
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.digest import Sha256
@@ -23,20 +23,28 @@ from edgefleet_server.registry.tables import (
 
 
 def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bool:
-    """Record a stored blob unless it is recorded; return whether it is new."""
-    return insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now})
+    """Record a stored blob unless it is recorded; return whether it is new. A discarded one is taken back."""
+    taken_back = update(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.length) < 0)
+    taken_back = taken_back.values(length=length, created_at=now)
+    while not insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now}):
+        if session.scalar(taken_back.returning(col(BlobRow.sha256))) is not None:
+            return True
+        if blob_length(session, sha256) is not None:  # else its record was removed since the first statement
+            return False
+    return True
 
 
 def blob_length(session: Session, sha256: str) -> int | None:
     """Return a recorded blob's length in bytes."""
-    return session.scalar(select(col(BlobRow.length)).where(col(BlobRow.sha256) == sha256))
+    is_it = (col(BlobRow.sha256) == sha256, col(BlobRow.length) >= 0)
+    return session.scalar(select(col(BlobRow.length)).where(*is_it))
 
 
-def blob_lengths(session: Session, digests: Sequence[str]) -> dict[str, int]:
+def blob_lengths(session: Session, digests: Collection[str]) -> dict[str, int]:
     """Return the lengths of those of `digests` that are recorded, and keep them from being removed until the transaction ends."""
     query = select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.sha256).in_(digests))
-    rows = session.execute(query.with_for_update(read=True))
-    return {str(sha256): int(length) for sha256, length in rows}
+    rows = session.execute(query.order_by(col(BlobRow.sha256)).with_for_update(read=True))
+    return {str(sha256): int(length) for sha256, length in rows if length >= 0}
 
 
 def lock_blobs(session: Session, digests: Collection[str]) -> None:
@@ -46,15 +54,25 @@ def lock_blobs(session: Session, digests: Collection[str]) -> None:
 
 
 def ensure_model(session: Session, name: str, now: datetime, by: str) -> None:
-    """Record a model name; a second time changes nothing."""
-    insert_new(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
+    """Record a model name, a second time changes nothing, and hold it as `lock_model` does."""
+    while not lock_model(session, name):
+        insert_new(session, ModelRow, {"name": name, "created_at": now, "created_by": by})
+
+
+def lock_model(session: Session, name: str) -> bool:
+    """Let nobody publish or delete a release of a model until the transaction ends (PostgreSQL); False when there is no such model.
+
+    Both take it first, then the release, then the blobs: in another order one could wait for the other for ever.
+    """
+    query = select(col(ModelRow.name)).where(col(ModelRow.name) == name)
+    return session.scalar(query.with_for_update(key_share=True)) is not None
 
 
 def find_release(session: Session, ref: ReleaseRef, *, lock: bool = False) -> ReleaseRow | None:
-    """Return the row of a release; `lock` holds it (PostgreSQL) until the transaction ends."""
+    """Return the row of a release; `lock` reads it again and holds it (PostgreSQL) until the transaction ends."""
     query = select(ReleaseRow).where(col(ReleaseRow.model) == ref.model, col(ReleaseRow.version) == ref.version)
     if lock:
-        query = query.with_for_update()
+        query = query.with_for_update().execution_options(populate_existing=True)
     return session.scalars(query).one_or_none()
 
 
@@ -113,7 +131,10 @@ def withdrawn_reasons(session: Session) -> dict[str, str]:
 
 
 def remove_release(session: Session, row: ReleaseRow, removed: RemovedVersionRow | None) -> None:
-    """Remove a release with its bundles and attempts, and its model when that was the last one. removed: what stays known of it."""
+    """Remove a release with its bundles and attempts, and its model, which is locked, when that was the last one.
+
+    removed: what stays known of it.
+    """
     of_it = (col(AttemptRow.model) == row.model, col(AttemptRow.version) == row.version)
     session.execute(delete(AttemptRow).where(*of_it))
     session.execute(delete(BundleRow).where(col(BundleRow.release_id) == row.id))
@@ -121,7 +142,6 @@ def remove_release(session: Session, row: ReleaseRow, removed: RemovedVersionRow
     if removed is not None:
         session.add(removed)
     session.flush()
-    session.get(ModelRow, row.model, with_for_update=True)  # waits for a publication that is under way
     others = select(func.count()).select_from(ReleaseRow).where(col(ReleaseRow.model) == row.model)
     if not session.scalar(others):
         session.execute(delete(ModelRow).where(col(ModelRow.name) == row.model))
@@ -150,9 +170,20 @@ def used_blobs(session: Session, reports: Collection[str]) -> set[str]:
     return used
 
 
-def remove_blob(session: Session, sha256: str) -> None:
-    """Remove the record of a blob."""
-    session.execute(delete(BlobRow).where(col(BlobRow.sha256) == sha256))
+def discard_blobs(session: Session, digests: Collection[str]) -> None:
+    """Let blobs be blobs no more; `discarded` returns them until `remove_discarded` has removed their records."""
+    session.execute(update(BlobRow).where(col(BlobRow.sha256).in_(digests)).values(length=-1))
+
+
+def discarded(session: Session) -> list[Sha256]:
+    """Return the digests of discarded blobs."""
+    return [Sha256(one) for one in session.scalars(select(col(BlobRow.sha256)).where(col(BlobRow.length) < 0))]
+
+
+def remove_discarded(session: Session, sha256: str) -> bool:
+    """Remove the record of a discarded blob; False when it is none. Whoever stores it again waits until the transaction ends."""
+    gone = delete(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.length) < 0)
+    return session.scalar(gone.returning(col(BlobRow.sha256))) is not None
 
 
 def bundles_of(session: Session, release_ids: Sequence[int]) -> dict[int, list[BundleRow]]:

@@ -10,7 +10,10 @@ from edgefleet_server.db.database import UtcDateTime
 
 
 class BlobRow(SQLModel, table=True):
-    """A blob that is completely and durably in the blob store. Written after the bytes."""
+    """A blob that is completely and durably in the blob store. Written after the bytes.
+
+    A negative length: nothing names it any more, and its bytes are still to be removed. No reader sees it as a blob.
+    """
 
     __tablename__ = "blobs"
 

@@ -4,10 +4,12 @@ Thread-safe; calls block; every write joins the caller's transaction. Whether a 
 it, `rollout.retirement` decides, which sees the whole server.
 - A withdrawal is final. The first one counts, and its reason stays.
 - The version of a signed release that was deleted is never used again: a copy of the signed bundle may be anywhere.
-- Bytes go after the rows that named them are gone for good, under the lock of a new row: an upload of the same bytes waits for it,
-  and is refused where it lost them.
+- A blob that nothing names any more is discarded together with the rows that named it. Its bytes are removed after that is
+  committed, together with its record; what could not be removed stays discarded and is tried again every hour.
+- Locks are taken in one order: model, release, blobs by digest, as a publication takes them.
 """
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
@@ -17,9 +19,11 @@ from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.blobs import BlobStore
-from edgefleet_server.registry.errors import ReleaseUnknownError, withdrawn_error
+from edgefleet_server.registry.errors import BlobStoreError, ReleaseUnknownError, withdrawn_error
 from edgefleet_server.registry.model import JobView
 from edgefleet_server.registry.tables import ReleaseRow, RemovedVersionRow
+
+_log = logging.getLogger(__name__)
 
 
 class Jobs(Protocol):
@@ -76,8 +80,9 @@ class WithdrawalBook:
             return store.withdrawn_reasons(session)
 
     def hold(self, ref: ReleaseRef) -> None:
-        """Let nobody deploy or change a release until the caller's transaction ends. Raises ReleaseUnknownError."""
+        """Let nobody publish, deploy or change a release until the caller's transaction ends. Raises ReleaseUnknownError."""
         with self._db.session() as session:
+            store.lock_model(session, ref.model)
             _known(store.find_release(session, ref, lock=True), ref)
 
     def withdraw(self, ref: ReleaseRef, by: str, reason: str) -> bool:
@@ -97,6 +102,7 @@ class WithdrawalBook:
         Hand them to `drop` once that is committed. Raises ReleaseUnknownError.
         """
         with self._db.session() as session:
+            store.lock_model(session, ref.model)
             row = _known(store.find_release(session, ref, lock=True), ref)
             named = store.blobs_of(session, row) | {job.report for job in self._jobs.jobs_of([ref]).get(ref, ())}
             store.lock_blobs(session, named)  # before it is asked who else names them: a publication may be about to
@@ -107,17 +113,27 @@ class WithdrawalBook:
             )
             store.remove_release(session, row, removed if is_signed else None)
             gone = sorted(named - store.used_blobs(session, self._jobs.reports()) - {""})
-            for sha256 in gone:
-                store.remove_blob(session, sha256)
+            store.discard_blobs(session, gone)
             return [Sha256(sha256) for sha256 in gone]
 
-    def drop(self, digests: Sequence[Sha256]) -> None:
-        """Remove the bytes of blobs whose records are gone, unless they were uploaded again. Raises BlobStoreError."""
+    def drop(self, digests: Sequence[Sha256]) -> int:
+        """Remove discarded blobs unless they were uploaded again; return how many could not be removed, which is logged."""
+        failed = 0
         for sha256 in digests:
-            with self._db.session() as session:
-                if store.add_blob(session, sha256, 0, self._clock.now()):
-                    self._blobs.remove(sha256)
-                    store.remove_blob(session, sha256)
+            try:
+                with self._db.session() as session:  # the record first: the database refuses while a bundle needs it
+                    if store.remove_discarded(session, sha256):
+                        self._blobs.remove(sha256)
+            except BlobStoreError as error:
+                failed += 1
+                _log.warning("bytes of a deleted release stay for now", extra={"blob": sha256, "reason": str(error)})
+        return failed
+
+    def drop_left(self) -> int:
+        """Remove what earlier calls of `drop` could not; return how many blobs are still left."""
+        with self._db.read() as session:
+            left = store.discarded(session)
+        return self.drop(left)
 
 
 def unknown_release(ref: ReleaseRef) -> ReleaseUnknownError:

@@ -98,7 +98,7 @@ class ReleaseRetirement:
             return gone
 
     def drop_bytes(self, digests: Sequence[Sha256]) -> None:
-        """Remove the bytes of what `delete` returned, once that is committed. Raises BlobStoreError."""
+        """Remove the bytes of what `delete` returned, once that is committed. What cannot be removed now is tried again every hour."""
         self._registry.withdrawals.drop(digests)
 
     def _uses(self, release: ReleaseView) -> Iterator[str]:

@@ -1,14 +1,18 @@
 """A release is withdrawn with a reason, or deleted when it was never deployed. On both databases."""
 
 import time
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import pytest
+from sqlmodel import Session
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.conversion.model import JobState
+from edgefleet_server.process.lifecycle import build_engine
+from edgefleet_server.registry import rules, store
 from edgefleet_server.registry.errors import BlobStoreError, ReleaseWithdrawnError
 from edgefleet_server.registry.model import Publication
 from edgefleet_server.registry.withdrawals import WithdrawalBook
@@ -149,6 +153,39 @@ def test_bytes_that_are_uploaded_again_stay(house: ApiHouse) -> None:
     assert house.parts.registry.read_blob(sha256, 100) == b"once more"  # type: ignore[arg-type]
 
 
+def test_bytes_that_could_not_be_removed_go_later(any_house: ApiHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = signed(any_house)
+    shared = signed(any_house, version="1.1.0")  # of the same source
+    registry, publisher = any_house.parts.registry, any_house.client(Role.PUBLISHER)
+
+    def refuse_to_remove(_sha256: object) -> None:
+        raise BlobStoreError("no connection")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(registry._blobs, "remove", refuse_to_remove)
+        assert publisher.delete(PATH).status_code == 204, "the release is gone all the same"
+        hourly = dict(build_engine(any_house.parts)._work.hourly)["remove bytes of deleted releases"]
+        hourly(any_house.clock.now())
+    assert any_house.settings.blobs_dir.joinpath(view.sha256[:2], view.sha256).exists()
+    assert registry.blob_size(view.sha256) is None, "it is no blob any more"
+    for _ in range(2):
+        hourly(any_house.clock.now())
+    assert not any_house.settings.blobs_dir.joinpath(view.sha256[:2], view.sha256).exists()
+    assert registry.read_blob(shared.sha256, 100) == b"bundle of digits@1.1.0 for " + PROFILE.encode()
+    assert registry.read_blob(shared.leaves, 100) == b"l" * 32
+    assert registry.read_blob(registry.source_of(shared.ref).files[0].sha256, 100) == b"a model"
+
+
+def test_what_is_uploaded_again_before_its_bytes_are_removed_stays(any_house: ApiHouse) -> None:
+    registry = any_house.parts.registry
+    sha256 = registry.put_blob_bytes(b"in use again")
+    with any_house.parts.db.session() as session:
+        store.discard_blobs(session, [sha256])
+    assert any_house.put(b"in use again") == sha256
+    assert registry.withdrawals.drop_left() == 0
+    assert registry.read_blob(sha256, 100) == b"in use again"
+
+
 def test_an_upload_whose_bytes_were_removed_meanwhile_is_refused(house: ApiHouse) -> None:
     registry = house.parts.registry
     with registry.upload() as writer:
@@ -210,3 +247,62 @@ def test_files_of_what_is_published_during_a_deletion_stay(any_house: ApiHouse, 
         assert any_house.client(Role.PUBLISHER).delete(PATH).status_code == 204
         published.result(30)
     assert registry.read_blob(source.files[0].sha256, 100) == b"a model"
+
+
+@ON_POSTGRES
+def test_a_version_that_is_published_again_during_its_deletion(
+    any_house: ApiHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_house.put(b"a model")
+    publisher = any_house.client(Role.PUBLISHER)
+    publisher.post("/api/v1/releases", json=release_body(b"a model"))
+    refuse(any_house)
+    has_files, has_release = Event(), Event()
+    check_blobs, lock_blobs = rules.check_blobs, store.lock_blobs
+
+    def meet_deletion(publication: Publication, lengths: Mapping[str, int]) -> None:
+        check_blobs(publication, lengths)
+        has_files.set()
+        has_release.wait(0.5)  # in the right order it comes never
+
+    def meet_publication(session: Session, digests: Collection[str]) -> None:
+        has_release.set()
+        lock_blobs(session, digests)
+
+    monkeypatch.setattr(rules, "check_blobs", meet_deletion)
+    monkeypatch.setattr(store, "lock_blobs", meet_publication)
+    any_house.put(b"a better model")
+    with ThreadPoolExecutor(1) as other:
+        body = release_body(b"a model", data={"labels": any_house.put(b"one")})
+        published = other.submit(publisher.post, "/api/v1/releases", json=body)
+        assert has_files.wait(30)
+        deleted = any_house.client(Role.PUBLISHER).delete(PATH)
+    assert (published.result(30).status_code, published.result(30).json().get("attempt")) == (201, 2)
+    assert (deleted.status_code, deleted.json()["code"]) == (409, "release.converting")
+
+
+@ON_POSTGRES
+def test_a_version_that_is_deleted_before_it_is_published_again(
+    any_house: ApiHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    any_house.put(b"a model")
+    publisher = any_house.client(Role.PUBLISHER)
+    publisher.post("/api/v1/releases", json=release_body(b"a model"))
+    refuse(any_house)
+    labels = any_house.put(b"one")
+    is_held = Event()
+    lock_blobs = store.lock_blobs
+
+    def delete_slowly(session: Session, digests: Collection[str]) -> None:
+        is_held.set()
+        time.sleep(0.3)  # until the publication waits for it
+        lock_blobs(session, digests)
+
+    monkeypatch.setattr(store, "lock_blobs", delete_slowly)
+    with ThreadPoolExecutor(1) as other:
+        deleted = other.submit(any_house.client(Role.PUBLISHER).delete, PATH)
+        assert is_held.wait(30)
+        published = publisher.post("/api/v1/releases", json=release_body(b"a model", data={"labels": labels}))
+    assert deleted.result(30).status_code == 204
+    assert published.json()["code"] == "blob.unknown", "its files went with the deleted version"
+    assert publisher.get("/api/v1/models").json()["total"] == 0
