@@ -175,6 +175,18 @@ def test_the_agents_packages_are_added_and_a_line_that_installs_them_is_printed(
     assert {path.name for path in (admin.data / "agent-packages").iterdir()} == {newer.name, deb.name}
     wheel.touch()
     assert edgectl(*add, admin.data).told()[0] == "2 packages of one kind"
+    wheel.unlink()
+    with deb.open("r+b") as file:
+        file.truncate(16 * 1024 * 1024 + 1)
+    assert edgectl(*add, admin.data).told()[:2] == (
+        f"{deb.name} is too large",
+        "it has 16,777,217 bytes; the server hands out packages of at most 16,777,216",
+    )
+    deb.unlink()
+    strange = newer.rename(tmp_path / "edgefleet_agent-mine-py3-none-any.whl")
+    assert edgectl(*add, admin.data).told()[0] == f"{strange.name} is not the name of a package of the agent"
+    kept = sorted((admin.data / "agent-packages").iterdir())
+    assert [(path.name, path.stat().st_size < 100) for path in kept] == [(deb.name, True), (newer.name, True)]
     made = edgectl("device", "enroll", "-o", "json").json
     assert made["install"].endswith("sh install.sh)")
     assert made["tokens"][0]["token"] not in made["install"]

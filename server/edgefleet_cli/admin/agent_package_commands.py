@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,8 +21,13 @@ from edgefleet_cli.render.output import Column, Sheet
 app = typer.Typer(help="The agent's packages that devices install from this server.", no_args_is_help=True)
 
 FOLDER: Final = "agent-packages"
-KINDS: Final = ("edgefleet_agent-*-py3-none-any.whl", "edgefleet-agent_*_all.deb")
-"""Names of the wheel and of the Debian package."""
+KINDS: Final = {
+    "edgefleet_agent-*-py3-none-any.whl": re.compile(r"edgefleet_agent-[0-9][0-9A-Za-z.+!]{0,63}-py3-none-any\.whl"),
+    "edgefleet-agent_*_all.deb": re.compile(r"edgefleet-agent_[0-9][0-9A-Za-z.+~]{0,63}_all\.deb"),
+}
+"""Names of the wheel and of the Debian package: what is looked for, and which of these the server hands out."""
+MAX_PACKAGE_BYTES: Final = 16 * 1024 * 1024
+"""The server hands out nothing larger."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,9 @@ def add(
             why=f"looked for {' and '.join(KINDS)}",
             next_step="`./dev dist` in a clone makes them in dist/",
         )
+    for source, served in zip(chosen.values(), KINDS.values(), strict=True):
+        if source is not None:
+            _check(source, served)
     added = [_put(source, folder / FOLDER, kind) for kind, source in chosen.items() if source is not None]
     session.out.rows({"items": [asdict(one) for one in added]}, added, ADDED)
     session.out.note("next: `edgectl device enroll` prints the line that installs the agent on a machine")
@@ -84,6 +93,24 @@ def _one(places: list[Path], kind: str) -> Path | None:
             f"{len(found)} packages of one kind", why=", ".join(map(str, found)), next_step="name the one to hand out"
         )
     return found[0] if found else None
+
+
+def _check(source: Path, served: re.Pattern[str]) -> None:
+    """Raise UsageError for a package that the server would not hand out."""
+    if not served.fullmatch(source.name):
+        raise UsageError(
+            f"{source.name} is not the name of a package of the agent",
+            why="the server hands out only names with a version in them, such as edgefleet_agent-1.2.3-py3-none-any.whl",
+            next_step="build it again: `./dev dist` in a clone makes the packages in dist/",
+        )
+    if not source.is_file():
+        raise UsageError(f"{source} is not a file", next_step="name the package, or the folder that holds it")
+    if (found := source.stat().st_size) > MAX_PACKAGE_BYTES:
+        raise UsageError(
+            f"{source.name} is too large",
+            why=f"it has {found:,} bytes; the server hands out packages of at most {MAX_PACKAGE_BYTES:,}",
+            next_step="build it again: `./dev dist` in a clone makes the packages in dist/",
+        )
 
 
 def _put(source: Path, folder: Path, kind: str) -> Added:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
 
-from edgefleet_agent.worker.http.float_rows import MAX_SAMPLES, float_matrix, matrix, read_csv, read_rows
+from edgefleet_agent.worker.http.float_rows import (
+    MAX_CELLS,
+    MAX_SAMPLES,
+    csv_matrix,
+    float_matrix,
+    matrix,
+    read_csv,
+    read_rows,
+)
 from edgefleet_agent.worker.http.wire import BadRequestError
 from edgefleet_protocol.manifest import Quantization, TensorSpec
 from edgefleet_runtime.preprocess import default_preprocess, parse_preprocess
@@ -63,7 +72,7 @@ def test_words_that_a_model_takes_are_no_header() -> None:
 )
 def test_what_does_not_fit_is_named_by_line_and_column(body: bytes, said: str) -> None:
     with pytest.raises(BadRequestError) as caught:
-        matrix(read_csv(body), SPEC)
+        csv_matrix(body, SPEC)
     assert said in caught.value.message
 
 
@@ -115,3 +124,34 @@ def test_more_rows_than_one_request_may_have_are_refused_before_they_are_read(bo
     assert len(read_csv(b"x\n" + b"1\n" * MAX_SAMPLES).rows) == MAX_SAMPLES
     with pytest.raises(BadRequestError, match="10001 rows are more than the 10000"):
         read_rows([[1.0]] * (MAX_SAMPLES + 1))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_csv_of_numbers_takes_little_more_memory_than_its_numbers(dtype: str) -> None:
+    body = b"a" + b",a%d" * 999 % tuple(range(999)) + b"\n" + (b"1.5" + b",0.1" * 999 + b"\n") * 100
+    spec = TensorSpec(name="x", dtype=dtype, shape=["N", 1000])
+    tracemalloc.start()
+    values = csv_matrix(body, spec)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (values.dtype, values.shape) == (dtype, (100, 1000))
+    assert values[99, 0] == 1.5
+    assert values[0, 999] == values.dtype.type(0.1)
+    assert peak_bytes < 1.5 * values.nbytes + 300_000
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"a,b\n" + b"1,2\n" * 6, "the CSV has more than 10 cells"),
+        (b"1,2\n" + b"," * 10, "a line of the CSV has more than 10 cells"),
+        (b"1,2\n" + b',,,"\n"' * 4, "a line of the CSV has more than 10 cells"),
+    ],
+)
+def test_cells_that_are_held_as_texts_are_bounded(body: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MAX_CELLS == 1_000_000
+    monkeypatch.setattr("edgefleet_agent.worker.http.float_rows.MAX_CELLS", 10)
+    with pytest.raises(BadRequestError) as caught:
+        read_csv(body, ("a", "b"))
+    assert said in caught.value.message
+    assert caught.value.next_step

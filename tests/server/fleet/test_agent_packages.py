@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_server.access.model import Role
+from edgefleet_cli.admin import agent_package_commands
 from edgefleet_server.fleet.enrolment import agent_installer, agent_packages
 from tests.server.fleet.apps import Operators, device_client
 from tests.server.fleet.house import House
@@ -88,6 +89,11 @@ def test_a_link_and_a_file_that_is_too_large_are_no_packages(
     assert client.get(DEB).status_code == 404
     monkeypatch.setattr(agent_packages, "MAX_PACKAGE_BYTES", 3)
     assert client.get(WHEEL).status_code == 404
+
+
+def test_the_command_adds_only_what_is_served() -> None:
+    assert agent_package_commands.MAX_PACKAGE_BYTES == agent_packages.MAX_PACKAGE_BYTES
+    assert list(agent_package_commands.KINDS.values()) == list(agent_packages._NAMES.values())
 
 
 def test_the_line_pins_the_ca_that_devices_are_shown(house: House, folder: Path) -> None:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edgefleet_agent.worker.http import float_rows
-from edgefleet_agent.worker.http.float_rows import MAX_SAMPLES, Table
+from edgefleet_agent.worker.http.float_rows import MAX_SAMPLES
 from edgefleet_agent.worker.http.wire import BadRequestError
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.errors import EdgefleetError
@@ -59,12 +59,12 @@ def predict(served: ServedModel, samples: list[dict[str, Array]], run: Callable[
 def _from_csv(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
     """Read CSV rows. Without a first line of names, the declared order holds if the count fits."""
     declared, specs = served.preprocess, served.runtime.inputs
+    spec = float_rows.float_matrix(declared, specs)
+    if spec is not None:
+        return _matrix_samples(served, float_rows.csv_matrix(body, spec), spec)
     recipes = [r for r in declared.inputs if isinstance(r, pre.ColumnsInput)]
     names = [column for recipe in recipes for column in recipe.columns]
     table = float_rows.read_csv(body, names, words=any(recipe.categories for recipe in recipes))
-    spec = float_rows.float_matrix(declared, specs)
-    if spec is not None:
-        return _matrix_samples(served, table, spec)
     head = table.names or tuple(names)
     if names and len(table.rows[0]) != len(head):
         raise BadRequestError(
@@ -89,23 +89,25 @@ def _from_json(served: ServedModel, body: bytes) -> list[dict[str, Array]]:
         raise BadRequestError("there is no row to predict on", next_step="send at least one row")
     spec = float_rows.float_matrix(declared, specs)
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return _rows(served, value) if spec is None else _matrix_samples(served, float_rows.read_rows(value), spec)
+        return _rows(served, value) if spec is None else _table_samples(served, value, spec)
     if spec is not None and isinstance(value, list) and all(isinstance(item, list) for item in value):
-        return _matrix_samples(served, float_rows.read_rows(value), spec)
+        return _table_samples(served, value, spec)
     if isinstance(value, dict) and isinstance(value.get("inputs"), dict):
         arrays = {name: _array(item, _spec(specs, name)) for name, item in value["inputs"].items()}
         return [pre.from_arrays(declared, arrays, specs)]
     if isinstance(value, dict) and "data" in value:
         value = value["data"]
     elif isinstance(value, dict):
-        return _rows(served, [value]) if spec is None else _matrix_samples(served, float_rows.read_rows([value]), spec)
+        return _rows(served, [value]) if spec is None else _table_samples(served, [value], spec)
     return _array_samples(served, _array(value, specs[0] if len(specs) == 1 else None))
 
 
-def _matrix_samples(served: ServedModel, table: Table, spec: TensorSpec) -> list[dict[str, Array]]:
-    """Return the runs of a table of numbers: all rows at once where the model's first dimension is free, else one by one."""
-    float_rows.check_count(len(table.rows))
-    values = float_rows.matrix(table, spec)
+def _table_samples(served: ServedModel, rows: Sequence[Any], spec: TensorSpec) -> list[dict[str, Array]]:
+    return _matrix_samples(served, float_rows.matrix(float_rows.read_rows(rows), spec), spec)
+
+
+def _matrix_samples(served: ServedModel, values: Array, spec: TensorSpec) -> list[dict[str, Array]]:
+    """Return the runs of rows of numbers: all at once where the model's first dimension is free, else one by one."""
     if len(spec.shape) == 2 and (isinstance(spec.shape[0], str) or spec.shape[0] == len(values)):
         return [pre.from_array(served.preprocess, values, [spec])]
     rows = values if len(spec.shape) == 1 else values[:, None, :]
