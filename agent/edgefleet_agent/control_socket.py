@@ -3,7 +3,7 @@
 1. Only the agent's own user and root are listened to: mode 0600 in a folder of mode 0700, and the kernel's word on the peer.
 2. At most MAX_CALLERS at a time, MAX_REQUEST_BYTES and CALL_S each; a caller that dawdles holds up nothing.
 3. `{"do": "rollback", "model": NAME or "", "reason": TEXT}` and `{"do": "flush"}`, which writes the log of answers out, are the commands.
-   A refusal is `{"error": {code, message, next}}`.
+   An answer may come later than its request: a flush waits for the workers. A refusal is `{"error": {code, message, next}}`.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ _CREDENTIALS = struct.Struct("3i")
 
 log = logging.getLogger(__name__)
 
-Obey = Callable[[dict[str, Any]], dict[str, Any]]
+Answer = Callable[[dict[str, Any]], None]
+Obey = Callable[[dict[str, Any], Answer], None]
+"""Carries out a request in the loop and calls `Answer` once, then or later; or raises EdgefleetError instead."""
 
 
 class Control:
-    """The listening end. `obey` gets a request in the loop and returns the answer, or raises EdgefleetError."""
+    """The listening end."""
 
     def __init__(self, loop: Loop, path: Path, obey: Obey) -> None:
         self._loop = loop
@@ -80,25 +83,35 @@ class Control:
         caller.request += data
         if data and b"\n" not in caller.request and len(caller.request) < MAX_REQUEST_BYTES:
             return
+        self._loop.unwatch(caller.connection.fileno())
         if caller.request:
-            with contextlib.suppress(OSError):  # it did not wait, or does not read: the answer fits into any socket
-                caller.connection.send(json.dumps(self._answer(bytes(caller.request))).encode() + b"\n")
+            self._carry_out(bytes(caller.request), partial(self._answer, caller))
+        else:
+            self._end(caller)
+
+    def _answer(self, caller: "_Caller", answer: dict[str, Any]) -> None:
+        if self._callers.get(caller.connection.fileno()) is not caller:
+            return  # its time was over
+        with contextlib.suppress(OSError):  # it did not wait, or does not read: the answer fits into any socket
+            caller.connection.send(json.dumps(answer).encode() + b"\n")
         self._end(caller)
 
-    def _answer(self, data: bytes) -> dict[str, Any]:
+    def _carry_out(self, data: bytes, answer: Answer) -> None:
         try:
             request = json.loads(data.partition(b"\n")[0])
             if not isinstance(request, dict):
                 raise ControlError("the request is not a JSON object")
-            return self._obey(request)
+            self._obey(request, answer)
         except ValueError:
             error: EdgefleetError = ControlError(
                 f"the request is not one line of JSON of at most {MAX_REQUEST_BYTES} bytes"
             )
         except EdgefleetError as refusal:
             error = refusal
+        else:
+            return
         log.info("command refused", extra={"code": error.code, "reason": error.message})
-        return {"error": {"code": error.code, "message": error.message, "next": error.next_step}}
+        answer({"error": {"code": error.code, "message": error.message, "next": error.next_step}})
 
     def _end(self, caller: "_Caller") -> None:
         if self._callers.pop(caller.connection.fileno(), None) is None:
@@ -125,11 +138,16 @@ def _is_ours(connection: socket.socket) -> bool:
     return uid in (0, os.geteuid())
 
 
-def obey(runner: Runner, flush: Callable[[], None], request: dict[str, Any]) -> dict[str, Any]:
-    """Carry out one request and say what came of it. flush: writes the log of answers out. Raises EdgefleetError saying why not."""
+def obey(
+    runner: Runner, flush: Callable[[Callable[[bool], None]], None], request: dict[str, Any], answer: Answer
+) -> None:
+    """Carry out one request and say what came of it. Raises EdgefleetError saying why not.
+
+    flush: writes the log of answers out, and calls what it is given with whether all of them are in it.
+    """
     if request.get("do") == "flush":
-        flush()
-        return {"flushed": True}
+        flush(lambda is_whole: answer({"flushed": True, "whole": is_whole}))
+        return
     if request.get("do") != "rollback":
         raise ControlError(f"the agent knows no command {request.get('do')!r}")
     model, reason = request.get("model", ""), request.get("reason", "")
@@ -142,17 +160,19 @@ def obey(runner: Runner, flush: Callable[[], None], request: dict[str, Any]) -> 
     assert before is not None
     assert before.active is not None
     assert after.active is not None
-    return {
-        "model": model,
-        "from_target": before.active.target,
-        "from_sha256": before.active.sha256,
-        "to_target": after.active.target,
-        "to_sha256": after.active.sha256,
-        "slot": after.active.slot,
-        "phase": after.phase.value,
-        "code": after.error_code,
-        "reason": after.reason,
-    }
+    answer(
+        {
+            "model": model,
+            "from_target": before.active.target,
+            "from_sha256": before.active.sha256,
+            "to_target": after.active.target,
+            "to_sha256": after.active.sha256,
+            "slot": after.active.slot,
+            "phase": after.phase.value,
+            "code": after.error_code,
+            "reason": after.reason,
+        }
+    )
 
 
 def _only_model(runner: Runner) -> str:

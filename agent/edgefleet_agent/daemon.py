@@ -117,9 +117,7 @@ class Daemon:
         self._serving.attach(self._runner)
         self._tasks = self._task_runner()
         self._control_socket = self._paths.sockets() / "control.sock"
-        self._control = Control(
-            self._loop, self._control_socket, lambda request: obey(self._runner, self._captures.write_out, request)
-        )
+        self._control = Control(self._loop, self._control_socket, partial(obey, self._runner, self._captures.write_out))
         self._link = agent_parts.open_link(
             settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms
         )

@@ -1,11 +1,15 @@
 """A real agent captures only with consent, and logs its answers. The whole way to an operator: `tests/journeys/test_captures.py`."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from edgefleet_agent.captures.prediction_log import read_predictions
+from edgefleet_agent.cli.rollback import ask_agent
 from edgefleet_protocol.hpke import new_key
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import CLASSES, bundle_bytes, classifier_onnx
@@ -36,8 +40,11 @@ def test_answers_are_logged_and_without_consent_no_input_is_kept(site: Site, age
     assert agent.comes_to_answer("1.0.0")
     for _ in range(5):
         agent.infer(x=SENT)
-    told = json.loads(agent.command("predictions", "digits", "-n", "5", "-o", "json").stdout)["predictions"]
-    assert len({one["trace_id"] for one in told}) == 5, "a reader gets the answers of a moment ago"
+    socket = str(agent.status()["control_socket"])
+    assert ask_agent(socket, {"do": "flush"}) == {"flushed": True, "whole": True}
+    told = list(read_predictions(agent.state / "predictions"))[-5:]
+    assert len({one.trace_id for one in told}) == 5, "the agent answers when the answers of a moment ago are written"
+    check_busy(agent)
     assert eventually(lambda: records(agent) > 0)
     assert agent.stop() == 0
     check_log(agent)
@@ -52,6 +59,18 @@ def test_answers_are_logged_and_without_consent_no_input_is_kept(site: Site, age
     assert agent.comes_to_answer("1.0.0")
     assert agent.status()["capture"] == {**agent.status()["capture"], "on": False, "records": 0}
     assert records(agent) == 0
+
+
+def check_busy(agent: Agent) -> None:
+    """A worker that tells nothing is not waited for, and the reader learns of it."""
+    worker = agent.status()["workers"]["digits"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        ran = agent.command("predictions", "-n", "1")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert "its newest answers may be missing" in ran.stderr
+    assert "digits@1.0.0" in ran.stdout
 
 
 def check_log(agent: Agent) -> None:

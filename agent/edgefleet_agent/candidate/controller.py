@@ -26,7 +26,7 @@ from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.serving.worker_process import Worker
-from edgefleet_agent.worker.control.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats
+from edgefleet_agent.worker.control.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats, TellAnswers
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import CandidatePhase, CandidateState, ErrorClass, EventKind, Window
 
@@ -400,10 +400,9 @@ class CandidateController:
         """Ask every resident candidate for its figures."""
         self.send_to_all(GetStats())
 
-    def send_to_all(self, message: GetStats | SetCapture | SetWatch) -> None:
-        """Tell something to every resident candidate."""
-        for one in self._all.values():
-            one.lane.tell(message)
+    def send_to_all(self, message: GetStats | SetCapture | SetWatch | TellAnswers) -> int:
+        """Tell something to every resident candidate; return to how many."""
+        return sum(one.lane.tell(message) for one in self._all.values())
 
     def take_windows(self, t0: int, length_s: int) -> Iterator[Window]:
         """Yield each candidate's window and begin new ones. t0: unix seconds."""

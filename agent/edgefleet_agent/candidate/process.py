@@ -28,6 +28,7 @@ from edgefleet_agent.worker.control.protocol import (
     SetCapture,
     SetWatch,
     Stats,
+    TellAnswers,
     ToAgentd,
 )
 from edgefleet_protocol.messages import Window
@@ -285,10 +286,12 @@ class CandidateProcess:
         if self._sums is not None:
             self._sums.mirrored(stats.mirrored, stats.mirror_dropped)
 
-    def tell(self, message: GetStats | SetCapture | SetWatch) -> None:
-        """Tell something to a resident worker that can answer."""
-        if self.worker is not None and self.worker.state == "serving":
-            self.worker.send(message)
+    def tell(self, message: GetStats | SetCapture | SetWatch | TellAnswers) -> bool:
+        """Tell something to a resident worker that can answer; False when there is none."""
+        if self.worker is None or self.worker.state != "serving":
+            return False
+        self.worker.send(message)
+        return True
 
     def take_window(self, t0: int, length_s: int) -> Window | None:
         """Return the window and begin a new one. t0: unix seconds."""

@@ -55,7 +55,7 @@ class LiveView:
         settings: AgentSettings,
         device: str,
         boot_id: str,
-        send_to_all: Callable[[SetWatch], None],
+        send_to_all: Callable[[SetWatch], object],
         pump: Callable[[], None],
     ) -> None:
         """Know what reaches every worker, and what makes the sender look for something to send."""

@@ -10,6 +10,7 @@
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -24,7 +25,16 @@ from edgefleet_agent.install.records import DesiredOk, TaskRequest
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.serving.worker_process import Worker
 from edgefleet_agent.settings import AgentSettings
-from edgefleet_agent.worker.control.protocol import Captured, Predictions, Seen, SetCapture, SetWatch, ToAgentd
+from edgefleet_agent.worker.control.protocol import (
+    AnswersTold,
+    Captured,
+    Predictions,
+    Seen,
+    SetCapture,
+    SetWatch,
+    TellAnswers,
+    ToAgentd,
+)
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import Sample, encode
 
@@ -33,8 +43,8 @@ DEFAULT_LIMIT = 100
 IN_OUTBOX = 2
 SALT_BYTES = 32
 HOUR_S = 3_600.0
-AT_ONCE_S = 3.0
-"""How long after `write_out` each block is written as it comes: workers tell what they note within a second."""
+WRITE_OUT_S = 2.0
+"""A worker that tells nothing for so long, because a request keeps it busy or it has just died, is not waited for."""
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +52,20 @@ log = logging.getLogger(__name__)
 class CaptureDeps(msgspec.Struct, frozen=True):
     """What the recorder needs of the rest of agentd. All are called in the loop.
 
-    send_to_all: to every worker. pump: the sender looks for something to send. finish: a task `capture` is over.
+    send_to_all: to every worker, returns to how many. pump: the sender looks for something to send. finish: a task `capture` is over.
     """
 
-    send_to_all: Callable[[SetCapture | SetWatch], None]
+    send_to_all: Callable[[SetCapture | SetWatch | TellAnswers], int]
     pump: Callable[[], None]
     finish: Callable[[str], None]
+
+
+@dataclass
+class _WriteOut:
+    """A reader of the log who waits. workers: so many have not told yet."""
+
+    workers: int
+    done: Callable[[bool], None]
 
 
 class CaptureRecorder:
@@ -76,7 +94,8 @@ class CaptureRecorder:
             paths.predictions, settings.prediction_log_bytes, settings.prediction_log_daily_bytes, now_s
         )
         self._flush_is_due = False
-        self._at_once_until_s = 0.0
+        self._write_outs: dict[int, _WriteOut] = {}
+        self._write_out_number = 0
         self.store = CaptureStore(
             paths.captures, settings.capture_bytes, settings.capture_days, settings.capture_daily_bytes, now_s
         )
@@ -99,10 +118,28 @@ class CaptureRecorder:
         """Write what is pending."""
         self._log.flush()
 
-    def write_out(self) -> None:
-        """Write what is pending for a reader of the log, and what workers are about to tell as soon as it comes."""
-        self._log.flush()
-        self._at_once_until_s = self._clock.monotonic_s() + AT_ONCE_S
+    def write_out(self, done: Callable[[bool], None]) -> None:
+        """Write all answers up to now for a reader of the log. done: called afterwards; False when a worker told nothing in time."""
+        self._write_out_number += 1
+        number = self._write_out_number
+        self._write_outs[number] = _WriteOut(self._deps.send_to_all(TellAnswers(number)), done)
+        self._loop.call_later(WRITE_OUT_S, lambda: self._written_out(number, is_whole=False))
+        self._told(number, 0)
+
+    def _told(self, number: int, workers: int) -> None:
+        """So many workers told what they held; the last one ends the request, unless it ended before."""
+        waiting = self._write_outs.get(number)
+        if waiting is None:
+            return
+        waiting.workers -= workers
+        if waiting.workers <= 0:
+            self._written_out(number, is_whole=True)
+
+    def _written_out(self, number: int, *, is_whole: bool) -> None:
+        waiting = self._write_outs.pop(number, None)
+        if waiting is not None:
+            self._log.flush()
+            waiting.done(is_whole)
 
     def _hourly(self) -> None:
         """Let records go after their days, also when no document comes for months."""
@@ -165,11 +202,14 @@ class CaptureRecorder:
         now_s = self._clock.monotonic_s()
         if isinstance(message, Predictions):
             is_full = self._log.is_on and self._log.add(message.body, message.n, now_s)
-            if is_full or now_s < self._at_once_until_s:
+            if is_full:
                 self._log.flush()
             elif not self._flush_is_due:
                 self._flush_is_due = True
                 self._loop.call_later(FLUSH_S, self._flush)
+            return True
+        if isinstance(message, AnswersTold):
+            self._told(message.number, 1)
             return True
         if isinstance(message, Captured):
             if self.is_capturing and message.key:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-import time
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -30,10 +29,6 @@ def add_predictions_parser(sub: "argparse._SubParsersAction[argparse.ArgumentPar
     return parser
 
 
-TELL_S = 1.3
-"""A worker tells the agent of an answer within a second."""
-
-
 def run_predictions(args: argparse.Namespace) -> int:
     """Print the newest predictions. Raises OSError."""
     _write_out(args.state)
@@ -53,5 +48,6 @@ def run_predictions(args: argparse.Namespace) -> int:
 def _write_out(state: Path) -> None:
     """Have the answers of a moment ago in the log, too. Without a running agent there are none."""
     with suppress(EdgefleetError):
-        ask_agent(str(read_status(state)["control_socket"]), {"do": "flush"})
-        time.sleep(TELL_S)
+        answer = ask_agent(str(read_status(state)["control_socket"]), {"do": "flush"})
+        if not answer.get("whole"):
+            sys.stderr.write("a model is busy: its newest answers may be missing; ask again in a moment\n")

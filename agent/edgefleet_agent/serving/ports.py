@@ -4,7 +4,16 @@ from typing import Protocol
 
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.serving.worker_process import Worker
-from edgefleet_agent.worker.control.protocol import Failed, Golden, ModelRoute, SetCapture, SetWatch, Stats, ToAgentd
+from edgefleet_agent.worker.control.protocol import (
+    Failed,
+    Golden,
+    ModelRoute,
+    SetCapture,
+    SetWatch,
+    Stats,
+    TellAnswers,
+    ToAgentd,
+)
 
 
 class Owner(Protocol):
@@ -58,8 +67,8 @@ class Candidates(Protocol):
         """Ask the candidates' workers for theirs."""
         ...
 
-    def send_to_all(self, message: SetCapture | SetWatch) -> None:
-        """Tell something to every candidate's worker that can answer."""
+    def send_to_all(self, message: SetCapture | SetWatch | TellAnswers) -> int:
+        """Tell something to every candidate's worker that can answer; return to how many."""
         ...
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ from edgefleet_agent.worker.control.protocol import (
     SetCapture,
     SetWatch,
     Stats,
+    TellAnswers,
     ToAgentd,
     write_routes,
 )
@@ -88,14 +89,17 @@ class Supervisor:
         """Name who decides. Not an argument: the owner needs this one for its own making."""
         self._owner = owner
 
-    def send_to_all(self, message: SetCapture | SetWatch) -> None:
-        """Tell something to every worker that can answer."""
-        for lanes in self._models.values():
-            for worker in (lanes.active, lanes.trial):
-                if worker is not None and worker.state != "starting":
-                    worker.send(message)
-        if self._candidates is not None:
-            self._candidates.send_to_all(message)
+    def send_to_all(self, message: SetCapture | SetWatch | TellAnswers) -> int:
+        """Tell something to every worker that can answer; return to how many."""
+        workers = [
+            worker
+            for lanes in self._models.values()
+            for worker in (lanes.active, lanes.trial, *lanes.draining)
+            if worker is not None and worker.state != "starting"
+        ]
+        for worker in workers:
+            worker.send(message)
+        return len(workers) + (self._candidates.send_to_all(message) if self._candidates is not None else 0)
 
     # ---- what serves
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from edgefleet_server.access.model import Role
 from edgefleet_cli.admin import agent_package_commands
+from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.enrolment import agent_installer, agent_packages
 from tests.server.fleet.apps import Operators, device_client
 from tests.server.fleet.house import House

@@ -4,8 +4,8 @@
 2. Normal order: agentd `Start`; worker `Loaded`, `Golden`, `Ready`; agentd `Serve`; worker `Serving`; later agentd `Drain`;
    worker exits 0.
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
-4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`.
-   `Predictions`, `Captured` and `Seen` come unasked.
+4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`, each
+   `TellAnswers` with the `Predictions` that are held and one `AnswersTold`. Else `Predictions`, `Captured` and `Seen` come unasked.
    A drained worker sends a last `Stats` unasked before it exits, and so does one that replayed a recording.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
@@ -128,6 +128,12 @@ class SetWatch(Message, frozen=True, tag="set_watch"):
     lines: int = 0
 
 
+class TellAnswers(Message, frozen=True, tag="tell_answers"):
+    """Tell now what is noted for the prediction log. number: of this request."""
+
+    number: int
+
+
 # ---- worker -> agentd
 
 
@@ -193,6 +199,12 @@ class Predictions(Message, frozen=True, tag="predictions"):
     n: int
 
 
+class AnswersTold(Message, frozen=True, tag="answers_told"):
+    """All answers that were given before the `TellAnswers` of this number are told."""
+
+    number: int
+
+
 class Captured(Message, frozen=True, tag="captured"):
     """One sealed record. reason: random, low_confidence, disagreement or flag. label: class index, -1 = none.
 
@@ -223,8 +235,8 @@ class Failed(Message, frozen=True, tag="failed"):
     reason: str
 
 
-ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetWatch
-ToAgentd = Loaded | Golden | Ready | Serving | Stats | Predictions | Captured | Seen | Failed
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetWatch | TellAnswers
+ToAgentd = Loaded | Golden | Ready | Serving | Stats | Predictions | AnswersTold | Captured | Seen | Failed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

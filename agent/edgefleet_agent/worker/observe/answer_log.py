@@ -147,6 +147,10 @@ class AnswerLog:
             self._is_due = True
             self._loop.call_later(min(EVERY_S, left_s), self._tick)
 
+    def tell(self) -> None:
+        """Tell what is noted for the prediction log without waiting. In the event loop."""
+        self._flush()
+
     def close(self) -> None:
         """Tell everything that is left. In the event loop."""
         self._flush()

@@ -23,6 +23,7 @@ from pathlib import Path
 from edgefleet_agent.worker.control.launch import listen_unix
 from edgefleet_agent.worker.control.protocol import (
     MAX_CONTROL_BYTES,
+    AnswersTold,
     BadControlMessageError,
     CheckGolden,
     Drain,
@@ -39,6 +40,7 @@ from edgefleet_agent.worker.control.protocol import (
     SetCapture,
     SetWatch,
     Start,
+    TellAnswers,
     ToAgentd,
     decode_to_worker,
     encode_control,
@@ -271,6 +273,9 @@ class _Worker:
                 self._set_capture(message)
             case SetWatch(lines=lines):
                 self._answer_log.live = LiveAnswers(self._served, lines) if lines > 0 else None
+            case TellAnswers(number=number):
+                self._answer_log.tell()
+                _send(self._control, AnswersTold(number))
             case CheckGolden(vectors=vectors):
                 self._spawn(self._check_golden(vectors))
             case _:
