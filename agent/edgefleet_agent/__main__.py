@@ -162,7 +162,7 @@ def _enroll(args: argparse.Namespace) -> int:
         step = f"`edge-agent status{flag}`; `edge-agent stop{flag}` stops it"
     text = (
         f"enrolled as {identity.device} (profile {identity.profile})\n"
-        f"its key and all that it keeps: {args.state.absolute()}\nnext: {step}"
+        f"state and private key: {args.state.absolute()}\nnext: {step}"
     )
     _print(args, answer, text)
     return 0

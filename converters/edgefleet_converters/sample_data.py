@@ -189,7 +189,7 @@ def _checked(spec: TensorSpec, array: Array, role: str) -> Array:
     if not fits:
         raise DataShapeError(
             f"{role} array {spec.name!r} has samples of shape {list(got)}, the model's input takes "
-            f"{[str(w) if isinstance(w, str) else w for w in wanted]}".replace("'", ""),
+            f"[{', '.join(map(str, wanted))}]",
             next_step="reshape the samples to the input's shape",
         )
     if array.dtype.kind not in "iufb":

@@ -91,6 +91,8 @@ def _invoke(arguments: list[str]) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # click's usage errors, whichever click typer brings along
             raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # it has printed the help already
+            return EXIT_OK
         write_error(_as_usage_error(error))
         return EXIT_USAGE
     return result if isinstance(result, int) else EXIT_OK

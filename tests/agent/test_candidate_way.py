@@ -75,7 +75,7 @@ def test_a_shadow_compares_tells_the_server_and_a_crash_costs_no_answer(site: Si
 
     told_here = json.loads(agent.command("shadow", "digits", "-o", "json").stdout)["candidates"][0]
     assert (told_here["mode"], told_here["state"]) == ("shadow", "running")
-    assert "beside it: shadow digits/1.1.0/" in agent.command("shadow").stdout
+    assert "with shadow digits/1.1.0/" in agent.command("shadow").stdout
     assert agent.command("shadow", "other").returncode == 5
 
     pid = agent.status()["candidates"]["digits"]

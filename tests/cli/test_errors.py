@@ -299,3 +299,11 @@ def test_an_unforeseen_failure_is_four_lines_and_a_trace_only_with_debug(edgectl
     assert plain.told()[0]
     assert "Traceback" not in plain.err
     assert "Traceback" in edgectl(*arguments, "--debug").err
+
+
+@pytest.mark.parametrize("words", [(), ("device",)])
+def test_without_a_command_it_shows_help_and_no_error(edgectl: Edgectl, words: tuple[str, ...]) -> None:
+    ran = edgectl(*words)
+    assert ran.code == 0
+    assert "--help" in ran.out + ran.err
+    assert "code:" not in ran.err

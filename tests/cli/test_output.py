@@ -214,3 +214,12 @@ def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.Captu
     assert [entry.profile for entry in failures(struct_of(release, Release))] == ["p2", "p3"]
     assert exit_code(struct_of(release, Release)) == 1
     assert exit_code(Release(state="ready")) == 0
+
+
+def test_lines_that_no_terminal_reads_end_without_blanks(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(Format.TABLE)
+    output.items(Page({"items": [{"name": "a", "note": "long"}, {"name": "b", "note": "-"}]}, dict), _SHEET)
+    output.fields([("url", "http://127.0.0.1"), ("pid", "1")])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines == [line.rstrip() for line in lines]

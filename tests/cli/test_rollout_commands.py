@@ -86,6 +86,8 @@ def test_an_empty_list_says_how_to_start(edgectl: Edgectl, fleet: Stub) -> None:
     ran = edgectl("rollout", "list")
     assert (ran.code, ran.out) == (0, "")
     assert "edgectl rollout create" in ran.err
+    filtered = edgectl("rollout", "list", "--state", "running")
+    assert filtered.err == "no rollout matches; without --state, --model and --device, all are listed\n"
 
 
 def test_a_rollout_is_made_of_flags(edgectl: Edgectl, served: Stub) -> None:

@@ -66,7 +66,7 @@ def test_with_yes_it_shows_then_acts_and_says_how_to_watch(edgectl: Edgectl, ser
     assert ran.code == 0, ran.err
     assert [(body["dry_run"], body["reason"]) for body in served.bodies(_WHAT)] == [(True, "slow"), (False, "slow")]
     assert "1 device of jet: digits@1.1.0 -> digits@1.0.0, 1.9 MiB to download" in ran.err
-    assert "4 devices roll back in r-7f3a9c" in ran.err
+    assert "rolling back 4 devices in r-7f3a9c" in ran.err
     assert "edgectl rollout watch r-7f3a9c" in ran.err
 
 

@@ -42,7 +42,7 @@ def test_lines_come_once_and_the_next_question_goes_on_from_there(edgectl: Edgec
     asked = fleet.queries(LOOK)
     assert [query["after_id"] for query in asked] == ["0", "3", "3"]
     assert {query["model"] for query in asked} == {"digits"}
-    assert "now shows its answers" in ran.err
+    assert "sends its answers" in ran.err
     assert len(fleet.bodies(WATCH)) == 1
 
 

@@ -16,6 +16,7 @@ EXIT_USAGE = 2
 
 EXIT_UNREACHABLE = 3
 
+NOT_FOUND = 404
 
 _MAX_TEXT = 100
 
@@ -37,7 +38,10 @@ def ask(model: Model, body: bytes, content_type: str) -> dict[str, Any]:
     try:
         answer = model.post("predict", body, content_type)
     except InferenceError as e:
-        return {"error": e.message}
+        next_step = e.next_step or (
+            "`edge-agent models` lists the models on this device" if e.status == NOT_FOUND else ""
+        )
+        return {"error": e.message, "next": next_step} if next_step else {"error": e.message}
     result = {"version": answer.get("model_version"), "predictions": answer["predictions"]}
     if answer.get("parameters", {}).get("nonfinite"):
         result["nonfinite"] = answer["parameters"]["nonfinite"]
@@ -48,6 +52,8 @@ def print_result(result: dict[str, Any]) -> None:
     """Print one answer for people, an error to standard error."""
     if "error" in result:
         print(f"{result['input']}: {result['error']}", file=sys.stderr)  # noqa: T201
+        if result.get("next"):
+            print(f"next: {result['next']}", file=sys.stderr)  # noqa: T201
         return
     for row, prediction in enumerate(result["predictions"]):
         label = result["input"] if len(result["predictions"]) == 1 else f"{result['input']}[{row}]"
@@ -59,7 +65,10 @@ def _words(prediction: dict[str, Any]) -> Iterator[str]:
         prefix = f"{name} " if len(prediction) > 1 else ""
         items = answer if isinstance(answer, list) else [answer]
         if items and all(isinstance(item, dict) and "score" in item for item in items):
-            yield prefix + ", ".join(_class_words(item) for item in items)
+            has_scores = any(item["score"] is not None for item in items)
+            yield prefix + (
+                ", ".join(_class_words(item) for item in items) if has_scores else "not finite (NaN or infinity)"
+            )
         else:
             text = json.dumps(answer)
             yield prefix + (text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + " …")
@@ -67,7 +76,7 @@ def _words(prediction: dict[str, Any]) -> Iterator[str]:
 
 def _class_words(item: dict[str, Any]) -> str:
     label = item.get("label") or ("yes" if item.get("positive") else "no")
-    score = "not a number" if item["score"] is None else f"{item['score']:.3f}"
+    score = "NaN" if item["score"] is None else f"{item['score']:.3f}"
     return f"{label} {score}"
 
 

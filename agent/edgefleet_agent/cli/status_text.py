@@ -64,7 +64,7 @@ def shadow_text(answer: dict[str, Any]) -> str:
     for one in answer["candidates"]:
         share = f" {one['share_pct']} %" if one["mode"] == "split" else ""
         lines.append(
-            f"{one['model']}  {one['active_target']}  beside it: {one['mode']}{share} {one['target']}  {one['state']}"
+            f"{one['model']}  {one['active_target']}  with {one['mode']}{share} {one['target']}  {one['state']}"
         )
         if one["reason"]:
             lines.append(f"  {one['code']}: {one['reason']}")

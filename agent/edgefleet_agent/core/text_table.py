@@ -32,14 +32,14 @@ def cut(text: str, width: int = WIDTH) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes as a person reads them, at most 7 characters; "-" when not known."""
+    """Return bytes as a person reads them, at most 8 characters; "-" when not known."""
     if count < 0:
         return "-"
-    value, units = float(count), ("B", "KB", "MB", "GB")
+    value, units = float(count), ("B", "KiB", "MiB", "GiB")
     for unit in units:
-        if value < 1000 or unit == units[-1]:
+        if value < 1024 or unit == units[-1]:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
+        value /= 1024
     raise AssertionError("unreachable")
 
 

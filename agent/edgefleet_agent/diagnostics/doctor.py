@@ -142,7 +142,7 @@ def _broker(identity: Identity, folder: Path) -> Finding:
             socket.create_connection((identity.broker_host, identity.broker_port), REACH_S) as plain,
             context.wrap_socket(plain, server_hostname=identity.broker_host) as secure,
         ):
-            return Finding("broker", Level.OK, f"{where} takes our certificate over {secure.version()}")
+            return Finding("broker", Level.OK, f"{where} accepts our certificate over {secure.version()}")
     except ssl.SSLError as error:
         step = "see `certificate` and `clock` above; a revoked device must enrol again"
         return Finding("broker", Level.BAD, f"{where} and this device do not trust each other: {error.reason}", step)

@@ -155,7 +155,7 @@ def op_sets(models: Mapping[str, tuple[str, Sequence[str]]], installed: Mapping[
         )
     if not models:
         return Finding("op sets", Level.SKIPPED, "no model is on this device yet")
-    return Finding("op sets", Level.OK, "every model runs in a version of the runtime that it was proved on")
+    return Finding("op sets", Level.OK, "every model runs in a runtime version it was validated on")
 
 
 def backlog(messages: int, used_bytes: int, cap_bytes: int, dropped: int) -> Finding:

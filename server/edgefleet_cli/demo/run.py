@@ -158,7 +158,7 @@ def _stay(
     contexts.put(Context("demo", address.url, address.token), make_current=True)
     note = session.out.note
     note("")
-    note(f"Web    {address.url}/ (sign in by the link of `edgectl dashboard`)")
+    note(f"Web    {address.url}/ (sign in with the link that `edgectl dashboard` prints)")
     note(f"API    {address.url}/docs")
     note(f"Token  {address.token}")
     note(f"Files  {folder}")

@@ -286,10 +286,10 @@ def _show_tokens(session: Session, made: api.enrollment.ClaimTokens, out: Path |
     session.out.note("on a device that has the agent:")
     session.out.note(f"  edge-agent enroll {first} && edge-agent run")
     if made.install:
-        session.out.note("on one that does not, as root for a service of the system; without the token it asks for it:")
+        session.out.note("on a device without it (as root, it also sets up a service):")
         session.out.note(f"  echo {first} | {made.install}")
     else:
-        session.out.note("to have one line that installs the agent, too: `./dev dist` in a clone, then")
+        session.out.note("for a line that also installs the agent, run `./dev dist` in a clone, then")
         session.out.note("  edgectl server agent-packages add dist")
     if any(entry.approval for entry in tokens):
         session.out.note("each device then waits for approval: compare its fingerprint with")

@@ -109,7 +109,7 @@ class LiveAnswers:
             )
         if state and not self._has_heard:
             self._has_heard = True
-            self._note(f"{self._device} now shows its answers")
+            self._note(f"{self._device} sends its answers")
 
 
 def watch_device(session: Session, device_id: str, *, model: str, limit: int | None) -> bool:

@@ -13,11 +13,12 @@ _WAIT_S = 20
 
 def lineage_of(path: Path) -> dict[str, str]:
     """Return `{git_commit, git_state}` of a local file or folder that lies in a repository: `clean`, `changed` or `untracked`."""
-    folder = path if path.is_dir() else path.parent
+    folder = (path if path.is_dir() else path.parent).resolve()
     commit = _asked(folder, "rev-parse", "--verify", "HEAD")
     if not _COMMIT.fullmatch(commit):
         return {}
-    name = str(path.absolute())
+    # Git knows a file by the folder it is in, not by a link to that folder; the file itself may be a link, as DVC makes them
+    name = str(folder if path.is_dir() else folder / path.name)
     tracked = _asked(folder, "ls-files", "--", name)
     changed = _asked(folder, "status", "--porcelain", "--untracked-files=all", "--", name)
     return {"git_commit": commit, "git_state": "untracked" if not tracked else "changed" if changed else "clean"}

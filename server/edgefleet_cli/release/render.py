@@ -214,8 +214,8 @@ def lineage_fields(release: api.release.Release) -> list[tuple[str, str]]:
 
 
 NOT_MEASURED = (
-    "accuracy was not measured: only random input judged it, which shows that it runs, not that it is right; "
-    "--calibration, and --eval with labels, judge by your own data"
+    "accuracy was not measured: the test input was random, which shows that the model runs, not that its answers are right; "
+    "measure it on your own data with --calibration, and --eval with labels"
 )
 
 

@@ -188,7 +188,7 @@ class Output:
 
     def table(self, entries: Iterable[T], columns: Sequence[Column[T]]) -> None:
         """Write a table that fits."""
-        self.data.print(self.grid(entries, columns), soft_wrap=not is_bounded(sys.stdout))
+        self._print(self.grid(entries, columns))
 
     def grid(self, entries: Iterable[T], columns: Sequence[Column[T]]) -> Table:
         """Return a table that fits: one line a row, unless a column folds; `-o wide` folds all and cuts none."""
@@ -231,7 +231,17 @@ class Output:
         for name, value in pairs:
             if value not in {"", "-"}:
                 table.add_row(name, Text(visible(value)))
-        self.data.print(table)
+        self._print(table)
+
+    def _print(self, table: Table) -> None:
+        """Write a table; what is read by no terminal has no blanks at the ends of its lines."""
+        if sys.stdout.isatty():
+            self.data.print(table, soft_wrap=not is_bounded(sys.stdout))
+            return
+        with self.data.capture() as written:
+            self.data.print(table, soft_wrap=not is_bounded(sys.stdout))
+        sys.stdout.write("".join(line.rstrip() + "\n" for line in written.get().splitlines()))
+        sys.stdout.flush()
 
     def heading(self, text: str) -> None:
         """Write a heading between two parts of what is shown for eyes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -165,7 +166,10 @@ def list_rollouts(
         watch_list(session, ask, lambda: rollout_sheet(session.clock.now()))
         raise typer.Exit(EXIT_TIMEOUT)
     page = ask()
-    session.out.items(page, rollout_sheet(session.clock.now()))
+    sheet = rollout_sheet(session.clock.now())
+    if state or model or device:
+        sheet = replace(sheet, plural="rollout matches; without --state, --model and --device, all are listed")
+    session.out.items(page, sheet)
     for line in regressed_lines(page):
         session.out.note(line)
 

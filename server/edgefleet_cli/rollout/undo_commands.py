@@ -63,7 +63,7 @@ def undo(
     )
     if session.out.is_for_eyes:
         rollouts = done.value.rollouts
-        session.out.note(f"{counted(done.value.devices, 'device')} roll back in {', '.join(rollouts)}")
+        session.out.note(f"rolling back {counted(done.value.devices, 'device')} in {', '.join(rollouts)}")
         session.out.note(f"watch: `edgectl rollout watch {rollouts[0] if rollouts else ''}`")
     if wait:
         raise typer.Exit(_wait(session, done))
@@ -78,8 +78,9 @@ def _show(session: Session, answer: Document | None, plan: api.rollout.Undo) -> 
         session.out.rows(answer, plan.moves, MOVES)
     else:
         for move in plan.moves:
-            cost = f"{size(move.bytes)} to download" if move.bytes else "0 bytes, from the kept slot"
             back = text(move.back_to) if move.back_to else "nothing"
+            kept = "0 bytes, from the kept slot" if move.back_to else "as before its first release"
+            cost = f"{size(move.bytes)} to download" if move.bytes else kept
             session.out.note(f"{counted(move.devices, 'device')} of {move.profile}: {move.runs} -> {back}, {cost}")
     left = plan.left
     for one in left[:_LEFT_SHOWN]:

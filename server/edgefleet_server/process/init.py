@@ -25,7 +25,7 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.db.database import Database
 from edgefleet_server.settings import ServerSettings, load_settings
-from edgefleet_server.signing.service import ROOT_WARNING, SigningService
+from edgefleet_server.signing.service import SigningService
 
 SETTINGS_FILE = "server.toml"
 TOKEN_FILE = "admin.token"  # noqa: S105  # a file name
@@ -151,17 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (OSError, SQLAlchemyError) as error:
         sys.stderr.write(
-            f"error: the server could not be made in {data_dir}\n  why: {error}\n"
+            f"error: cannot create the server in {data_dir}\n  why: {error}\n"
             " next: check the folder's rights and free space, and the database URL\n"
         )
         return 1
     sys.stdout.write(
-        f"Server made in {made.settings.data_dir}\n"
+        f"Server created in {made.settings.data_dir}\n"
         f"  device CA       sha256 {made.ca_sha256}\n"
         f"  admin token     {made.token}\n"
         f"                  shown this once; also in {made.token_file} (readable by you only)\n"
         f"  start it        edgectl server start --data {made.settings.data_dir}\n"
-        f"WARNING: {ROOT_WARNING}\n"
     )
     return 0
 

@@ -81,7 +81,7 @@ class Profiles:
         in_fleet = sorted(set(fleet_profiles()))
         known = [found for name in in_fleet if (found := self.find(name)) is not None]
         if known:
-            return known, "every profile that a device of the fleet has"
+            return known, "every profile in the fleet"
         return (
             [self.get(name) for name in DEFAULT_PROFILES],
             "no device is enrolled yet, so the two generic profiles were taken",

@@ -43,8 +43,8 @@ SERVER_CERT_LIFE: Final = timedelta(days=397)
 SERVER_KEY_FILE: Final = "server.key"
 SERVER_CERT_FILE: Final = "server.crt"
 ROOT_WARNING: Final = (
-    "ONE root key with threshold 1 lies in keys/root.pem and its passphrase beside it in keys/root.passphrase. "
-    "Copy both to offline media and delete root.passphrase here before real devices depend on it (keys/README.txt)."
+    "there is ONE root key, keys/root.pem, and its passphrase is next to it in keys/root.passphrase. Before real devices depend "
+    "on it, copy both to offline media and delete root.passphrase here (keys/README.txt)."
 )
 
 _FILE = re.compile(r"(?:(\d{1,19})\.)?([a-z0-9][a-z0-9._-]{0,79})\.json")
@@ -85,7 +85,7 @@ class SigningService:
         self.issue_server_certificate(hosts)
         with self._db.session() as session:
             self._repository.create(session, self._clock.now())
-        _log.warning("root key is a single online key: %s", ROOT_WARNING)
+        _log.warning("WARNING: %s", ROOT_WARNING)
 
     def is_initialised(self) -> bool:
         """Return whether keys and TUF metadata are there."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_agent.cli.answers import print_result
 from edgefleet_agent.cli.infer import run_infer
 from edgefleet_agent.cli.infer_args import add_infer_parser
 from tests.agent.worker.conftest import Rig
@@ -81,6 +82,24 @@ def test_what_cannot_be_asked_is_said(served: Rig, tmp_path: Path, capsys: pytes
     assert _run("digits", str(tmp_path / "a.csv"), "--socket", str(tmp_path / "none.sock")) == 3
     assert "next: look at" in capsys.readouterr().err
     assert _run("ghost", str(tmp_path / "a.csv"), "--url", url) == 1
+
+
+def test_an_unknown_model_names_what_lists_the_models(
+    served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = tmp_path / "row.csv"
+    row.write_text("a,b,c,d\n9,0,0,0\n")
+    assert _run("nope", str(row), "--url", f"http://127.0.0.1:{served.port}") == 1
+    assert capsys.readouterr().err == (
+        f"{row}: there is no model nope on this device\nnext: `edge-agent models` lists the models on this device\n"
+    )
+
+
+def test_an_answer_without_a_number_is_not_called_by_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [{"label": "0", "score": None}, {"label": "1", "score": None}]
+    print_result({"input": "fog.npy", "predictions": [{"logits": scores}]})
+    print_result({"input": "one.npy", "predictions": [{"logits": [scores[0], {"label": "1", "score": 0.5}]}]})
+    assert capsys.readouterr().out == "fog.npy: not finite (NaN or infinity)\none.npy: 0 NaN, 1 0.500\n"
 
 
 def test_it_waits_for_a_model_and_not_for_ever(served: Rig, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

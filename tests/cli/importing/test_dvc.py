@@ -122,3 +122,20 @@ def test_git_says_where_a_local_file_stands(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"2")
     assert lineage_of(tmp_path / "m.onnx")["git_state"] == "changed"
     assert lineage_of(tmp_path)["git_state"] == "changed"
+
+
+def test_git_knows_a_file_that_is_reached_through_a_link_to_its_folder(tmp_path: Path) -> None:
+    from edgefleet_cli.importing.git import lineage_of
+
+    repository = tmp_path / "clone"
+    repository.mkdir()
+    (repository / "m.onnx").write_bytes(b"1")
+    for words in (
+        ["init", "-q"],
+        ["add", "m.onnx"],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "1"],
+    ):
+        subprocess.run(["git", "-C", str(repository), *words], check=True, capture_output=True)
+    (tmp_path / "link").symlink_to(repository)
+    assert lineage_of(tmp_path / "link" / "m.onnx")["git_state"] == "clean"
+    assert lineage_of(tmp_path / "link")["git_state"] == "clean"

@@ -333,6 +333,7 @@ def test_a_device_that_ran_it_well_says_what_it_runs_now(story: tuple[Fleet, str
     assert assignment(replace(device, running=""), "digits@1.1.0").startswith(
         "was healthy; now runs no version of this model"
     )
+    assert assignment(replace(device, state="rolled_back", running=""), "digits@1.1.0") == "no longer runs it"
 
 
 def test_devices_go_by_their_names_and_then_by_their_ids(fleet: Fleet) -> None:

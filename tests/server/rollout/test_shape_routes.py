@@ -168,7 +168,7 @@ def test_only_the_named_role_approves_and_the_rollout_goes_on(any_world: World) 
     world = any_world
     rollout = asking(world)
     view = world.view(rollout)
-    assert "waits for the word of one with the role approver" in view.reason
+    assert "waits for approval by someone with the role approver" in view.reason
     asked = view.stages[1].strata[0].approval
     assert asked is not None
     assert asked.asked_at is not None

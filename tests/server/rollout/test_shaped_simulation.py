@@ -194,7 +194,7 @@ def test_a_pinned_device_is_left_alone_and_says_why() -> None:
 def test_a_stage_opens_at_somebodys_word_only() -> None:
     made = world(CANARY, APPROVED, approval=(), commands=((10_860.0, "approve"),))
     made.settle(timedelta(hours=3))
-    assert (made.rows.state, "waits for the word" in made.rows.reason) == (RolloutState.AWAITING_APPROVAL, True)
+    assert (made.rows.state, "waits for approval" in made.rows.reason) == (RolloutState.AWAITING_APPROVAL, True)
     assert len(serving(made)) == 2
     assert ended(made).state == "finished"
     assert serving(made) == set(made.devices)

@@ -98,6 +98,7 @@ def test_an_open_rollout_is_what_is_undone_and_the_rest_of_the_fleet_is_left(wor
     world.go_until(lambda: running(world).get("1.2.0") == 2)
     made = undo(world)
     assert (made.devices, made.rollouts) == (2, (rollout,))
+    assert world.view(rollout).stopped_by == world.view(rollout).stages[0].stopped_by == "ann", "it did not fail"
     back_at(world, made)
     assert running(world) == {"1.1.0": 8}
 
@@ -168,7 +169,7 @@ def test_who_was_away_is_taken_back_when_it_returns(world: World) -> None:
 
 def test_nothing_to_undo_says_so(world: World) -> None:
     for name in (MODEL, f"{MODEL}@1.0.0"):
-        with pytest.raises(NothingToUndoError, match="no device is told to run it"):
+        with pytest.raises(NothingToUndoError, match="no device should run"):
             undo(world, name)
     with pytest.raises(EdgefleetError):
         undo(world, "No Model!")

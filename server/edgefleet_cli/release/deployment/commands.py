@@ -15,6 +15,7 @@ from edgefleet_cli.release.commands import Ref
 from edgefleet_cli.release.deployment import candidate_deployment
 from edgefleet_cli.release.deployment.render import OUTCOME, SET, note_skipped
 from edgefleet_cli.release.downgrade import ask_or_warn
+from edgefleet_cli.render.format import counted
 from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
 
 
@@ -103,7 +104,7 @@ def _deploy(
     if dry_run or until is None:
         session.out.rows(answer.raw, chosen, SET)
         session.out.note(
-            f"{len(chosen)} {'would get' if dry_run else 'now want'} {ref}{'' if dry_run else _watch(ref)}"
+            f"{counted(len(chosen), 'device')} {'would get' if dry_run else 'will get'} {ref}{'' if dry_run else _watch(ref)}"
         )
         return EXIT_OK
     good = DONE if until is Until.COMMITTED else SERVING

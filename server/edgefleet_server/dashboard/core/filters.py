@@ -170,6 +170,8 @@ def assignment(device: RolloutDevice, release: str) -> str:
     state = _ASSIGNMENTS.get(device.state, label(device.state))
     if device.state == "healthy" and device.running != release:
         state = f"was healthy; now runs {device.running or 'no version of this model'}"
+    if device.state == "rolled_back" and not device.running:
+        state = "no longer runs it"
     if device.state == "offered" and is_away:
         state = "offline; gets the release when it connects"
     notes = [state]

@@ -122,8 +122,8 @@ def _about_members(
 def _about_stages(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     for stratum in strata:
         if stratum.population == 1:
-            message = f"{stratum.name} has one device: whatever is promoted there rests on it alone"
-            advice = "nothing to do if you know; it says so in the decision (strength: weak)"
+            message = f"{stratum.name} has one device, so a promotion there rests on that device alone"
+            advice = "nothing to do if that is intended; the decision is marked weak"
             yield Finding("warning", SINGLE_DEVICE, None, stratum.name, message, advice)
     for index, stage in enumerate(spec.stages):
         for stratum in strata:

@@ -65,7 +65,7 @@ def awaiting_approval(runs: Iterable[StageRun], stratum: str | None = None) -> l
 def with_question(run: StageRun, wanted: Approval, now: datetime) -> StageRun:
     """Return the stage run with the question asked."""
     until = (now + wanted.timeout).strftime("%Y-%m-%d %H:%M UTC")
-    reason = f"waits for the word of one with the role {wanted.role.value}, until {until}"
+    reason = f"waits for approval by someone with the role {wanted.role.value}, until {until}"
     return replace(run, asked_at=now, code=AWAITING, reason=reason)
 
 

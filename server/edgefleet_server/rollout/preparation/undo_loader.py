@@ -92,10 +92,10 @@ def _nothing(name: str, found: Undo) -> NothingToUndoError:
     if found.left:
         first = found.left[0]
         return NothingToUndoError(
-            f"no device can go back from {name}: {first.device} of {len(found.left)} runs {first.runs}, and {first.reason}",
+            f"no device of {name} can go back: {first.device}, 1 of {len(found.left)}, runs {first.runs}; {first.reason}",
             next_step="say what they should run: `edgectl deploy NAME@VERSION --to SELECTOR`",
         )
     return NothingToUndoError(
-        f"there is nothing to undo of {name}: no device is told to run it",
-        next_step="`edgectl model list` shows the models, `edgectl release devices NAME@VERSION` who has a release",
+        f"there is nothing to undo: no device should run {name}",
+        next_step="`edgectl model list` shows the models, `edgectl release devices NAME@VERSION` where a release runs",
     )

@@ -14,6 +14,7 @@ from typing import Final
 from edgefleet_server.rollout import admission
 from edgefleet_server.rollout.admission import NEW
 from edgefleet_server.rollout.commands.steer import ABORTED
+from edgefleet_server.rollout.commands.undo import UNDONE
 from edgefleet_server.rollout.effects import Blocked, StepReport
 from edgefleet_server.rollout.model import Lot, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner.blockers import TURN
@@ -42,7 +43,7 @@ def approval_view(spec: Spec, cell: StageRun) -> ApprovalView | None:
 
 TIME: Final = "time"
 """What moves something that only has to wait, the word that `moves` of a wait then begins with."""
-_ABORTED_BY: Final = re.compile(r"\baborted by (.+?)(?:: |; |$)")
+_BY_HAND: Final = {code: re.compile(rf"\b{code} by (.+?)(?:: |; |$)") for code in (ABORTED, UNDONE)}
 _AT_ONCE: Final = frozenset({TURN, NEW})
 _VERBS: Final = {"is": "are", "has": "have", "was": "were", "waits": "wait"}
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -145,8 +146,8 @@ def together(waits: Iterable[tuple[Wait, int]]) -> list[WaitView]:
 
 
 def stopped_by(code: str, reason: str) -> str:
-    """Return who ended a rollout or a stage by hand, "" where nobody did. The service writes `aborted by NAME: why` as the reason."""
-    found = _ABORTED_BY.search(reason) if code == ABORTED else None
+    """Return who ended a rollout or a stage by hand, "" where nobody did. Such a reason is `aborted by NAME: why`, or `undone by`."""
+    found = _BY_HAND[code].search(reason) if code in _BY_HAND else None
     return found.group(1) if found is not None else ""
 
 
