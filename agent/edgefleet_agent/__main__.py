@@ -67,8 +67,10 @@ def _run_parser() -> argparse.ArgumentParser:
 
 
 def _add_run(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
-    run = sub.add_parser("run", help="run the agent until it is told to stop")
-    run.add_argument("--background", action="store_true", help="start it, wait until it is connected, and let it run")
+    run = sub.add_parser("run", help="run the agent until it is stopped")
+    run.add_argument(
+        "--background", action="store_true", help="start it, wait until it is connected, and leave it running"
+    )
     run.set_defaults(run=_run)
     return run
 
@@ -85,25 +87,27 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("edge-agent", description="Runs verified models on this device.")
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
     sub = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    enroll = sub.add_parser("enroll", help="make this machine a device of a server")
+    enroll = sub.add_parser("enroll", help="enrol this machine as a device of a server")
     enroll.add_argument("token", help="claim token (efc1.…), or - to read it from standard input")
     enroll.add_argument("--profile", help="hardware profile to ask for; the server decides")
-    enroll.add_argument("--name", default="", help="display name of this device, for people")
+    enroll.add_argument("--name", default="", help="display name of this device")
     enroll.add_argument("--run", dest="and_run", action="store_true", help="then run the agent in the background")
     enroll.set_defaults(run=_enroll)
     run = _add_run(sub)
     stop = sub.add_parser("stop", help="stop the running agent, and wait until it has stopped")
     stop.set_defaults(run=_stop)
-    status = sub.add_parser("status", help="what the running agent does")
+    status = sub.add_parser("status", help="show what the running agent does")
     status.set_defaults(run=_status)
-    renew = sub.add_parser("renew", help="get a certificate for a new key now; the agent does so by itself in time")
+    renew = sub.add_parser(
+        "renew", help="renew the certificate with a new key now; the agent also does so by itself, in time"
+    )
     renew.set_defaults(run=_renew)
-    rollback = sub.add_parser("rollback", help="go back to the version that served before, without the server")
-    rollback.add_argument("model", nargs="?", default="", help="which model; may be left out when there is one")
-    rollback.add_argument("--reason", default="", help="why, for those who look at it later")
+    rollback = sub.add_parser("rollback", help="go back to the previous version, without the server")
+    rollback.add_argument("model", nargs="?", default="", help="model; optional if there is only one")
+    rollback.add_argument("--reason", default="", help="reason, recorded with the rollback")
     rollback.set_defaults(run=_rollback)
-    shadow = sub.add_parser("shadow", help="what runs beside the active version, and where the two disagree most")
-    shadow.add_argument("model", nargs="?", default="", help="which model; all without")
+    shadow = sub.add_parser("shadow", help="show the candidates, and where they disagree most with the active version")
+    shadow.add_argument("model", nargs="?", default="", help="only this model")
     shadow.set_defaults(run=_shadow)
     predictions = add_predictions_parser(sub)
     for command in (enroll, run, stop, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
@@ -122,13 +126,11 @@ def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _add_mqtt(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    mqtt = sub.add_parser(
-        "mqtt", help="answer inference requests that come over a local MQTT broker, until told to stop"
-    )
+    mqtt = sub.add_parser("mqtt", help="answer inference requests from a local MQTT broker until it is stopped")
     mqtt.add_argument(
         "--broker", default="mqtt://127.0.0.1:1883", help="mqtt://[USER:PASSWORD@]HOST[:PORT] (default: %(default)s)"
     )
-    mqtt.add_argument("--rate", type=float, default=20.0, help="requests a second at most (default 20)")
+    mqtt.add_argument("--rate", type=float, default=20.0, help="maximum requests per second (default: %(default)g)")
     mqtt.add_argument("--socket", help="unix socket of the inference API (default: this device's)")
     mqtt.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
     mqtt.set_defaults(run=_mqtt)
@@ -177,7 +179,7 @@ def _renew(args: argparse.Namespace) -> int:
     assert identity is not None
     days = int(identity.cert_until_s - clock.now().timestamp()) // 86_400
     answer = {"device": identity.device, "cert_until_s": identity.cert_until_s, "state": str(args.state)}
-    text = f"renewed {identity.device}: a new key and a certificate for {days} days\nnext: nothing; the agent takes it over"
+    text = f"renewed {identity.device}: a new key and a certificate for {days} days\nnext: nothing; the running agent picks it up by itself"
     _print(args, answer, text)
     return 0
 

@@ -37,3 +37,8 @@ ROLLOUT_FINAL: Final = frozenset(
 def is_final(state: str) -> bool:
     """Tell whether a rollout in this state moves no more by itself. False for a word that is no state."""
     return state in ROLLOUT_FINAL
+
+
+def shown_state(state: str) -> str:
+    """Return a state as people read it: a person or an alert *aborts* a rollout, which is stored as `cancelled`."""
+    return "aborted" if state == RolloutState.CANCELLED else state

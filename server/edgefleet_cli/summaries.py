@@ -39,7 +39,7 @@ SUMMARIES: Final = {
     "experiment": "Show experiments: rollouts with a shadow or split stage.",
     "device": "Manage devices.",
     "group": "Manage groups of devices, for `group=NAME` in selectors.",
-    "profile": "Hardware profiles: what a board and its runtime support.",
+    "profile": "Show hardware profiles: what a board and its runtime support.",
     "token": "Manage operator tokens.",
     "key": "Show which keys sign what, and until when.",
     "capture-key": "Manage the key that captured records are sealed to.",

@@ -125,3 +125,21 @@ def test_a_device_that_has_not_reported_is_said_so_and_keeps_its_state_for_progr
     waits = DeviceOutcome("d-1", "p")
     assert (waits.shown, waits.as_json()["state"]) == ("no report yet", "unheard")
     assert DeviceOutcome("d-1", "p", "committed").shown == "committed"
+
+
+def test_a_device_goes_by_its_name_and_then_by_its_id_while_it_is_waited_for(edgectl: Edgectl, fleet: Stub) -> None:
+    device = {
+        "id": "d-1",
+        "reported_gen": 7,
+        "desired": {"gen": 7, "models": [{"model": "digits", "release": _REF, "sha256": _NEW}]},
+        "models": [{"model": "digits", "sha256": _NEW, "wanted_sha256": _NEW, "phase": "committed"}],
+    }
+    left = {"device": "d-2", "display_name": "Shed", "profile": "jet", "reason": "no bundle", "next": ""}
+    ready = {**SET, "device": "d-1", "display_name": "Roof 3", "gen": 7}
+    fleet.says(f"POST /releases/{_REF}:deploy", {"release": _REF, "matched": 2, "set": [ready], "skipped": [left]})
+    fleet.says("GET /devices/d-1", device)
+    ran = edgectl("deploy", _REF, "--to", "", "--wait")
+    assert "Roof 3 (d-1): committed" in ran.err
+    assert "skipped Shed (d-2), jet: no bundle" in ran.err
+    assert ran.out.splitlines()[1].split()[:3] == ["Roof", "3", "d-1"]
+    assert edgectl("deploy", _REF, "--to", "", "--wait", "-o", "json").json["devices"][0]["display_name"] == "Roof 3"

@@ -303,3 +303,18 @@ def test_a_table_of_events_fits(edgectl: Edgectl, fleet: Stub) -> None:
     ran = edgectl("events")
     assert max(len(line) for line in ran.out.splitlines()) <= 80
     assert edgectl("events", "-o", "json").json == page([event(2), event(1)])
+
+
+def test_a_device_goes_by_its_name_and_then_by_its_id(edgectl: Edgectl, fleet: Stub) -> None:
+    entry = event(1, device="d-1", display_name="Roof 3", kind="assignment")
+    assert "  Roof 3 (d-1)" in event_line(struct_of(entry, Event))
+    fleet.says(_GET, page([entry]))
+    head, row = edgectl("events").out.splitlines()[:2]
+    assert head.split()[:4] == ["AT", "KIND", "NAME", "DEVICE"]
+    assert "Roof 3  d-1" in row
+
+
+def test_a_rollout_that_was_cancelled_is_shown_as_aborted() -> None:
+    detail = {"from": "running", "to": "cancelled", "reason": "aborted by ann", "actor": "ann"}
+    assert what(struct_of(event(1, kind="rollout", detail=detail), Event)).startswith("running → aborted by ann")
+    assert "cancelled" in what(struct_of(event(1, kind="assignment", detail=detail), Event))

@@ -297,9 +297,11 @@ def test_explain_names_what_it_waits_for(edgectl: Edgectl, served: Stub) -> None
 
 def test_explain_says_until_when_devices_soak(edgectl: Edgectl, served: Stub) -> None:
     switched_at = datetime.now(UTC) - timedelta(seconds=5)
-    served.says(f"GET {_AT}/devices", page([device("fresh", switched_at=switched_at.isoformat())]))
+    served.says(
+        f"GET {_AT}/devices", page([device("fresh", display_name="Roof 3", switched_at=switched_at.isoformat())])
+    )
     words = " ".join(edgectl("rollout", "explain", _ID).out.split())
-    assert "fresh" in words
+    assert "Roof 3 (fresh)" in words
     assert str(switched_at + timedelta(seconds=30))[:19] in words
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-DESCRIPTION = "`edge-agent infer MODEL INPUT…`: files, folders or `-` in, labelled answers out."
+DESCRIPTION = "Ask a model on this device about files, folders or standard input (-), and print its labelled answers."
 
 
 def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -21,25 +21,39 @@ def add_infer_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--url", help="address of the device's inference API (default: this device's)")
     parser.add_argument("--socket", help="unix socket of the inference API")
     parser.add_argument("--content-type", help="what the input is, for - and for files without a known suffix")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for one answer (default 30)")
     parser.add_argument(
-        "--wait", type=float, default=0.0, metavar="SECONDS", help="until the model is served here, at most so long"
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="timeout of one answer (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait this long at most until the model is served here",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
-        "--lines", action="store_true", help="each line of standard input is one JSON body; each answer one line"
+        "--lines", action="store_true", help="one JSON body per line of standard input; one answer per line"
     )
     how.add_argument(
-        "--move", action="store_true", help="one folder: answers to results.jsonl, files to done/ and failed/"
+        "--move",
+        action="store_true",
+        help="of one folder: write answers to results.jsonl, move files to done/ and failed/",
     )
-    how.add_argument("--watch", action="store_true", help="as --move, and go on with files that come")
+    how.add_argument("--watch", action="store_true", help="like --move, and keep processing new files")
     how.add_argument("--camera", metavar="SOURCE", help="/dev/video0, a video, rtsp://…, a .mjpeg file, or -")
     parser.add_argument(
-        "--every", type=float, default=0.0, metavar="SECONDS", help="camera: between two frames (default 0)"
+        "--every",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="camera: time between two frames (default: %(default)g)",
     )
-    parser.add_argument("--frames", type=int, default=0, metavar="N", help="camera: end after so many (default: never)")
     parser.add_argument(
-        "--size", default="640x480", metavar="WxH", help="camera: frame size to ask for (default 640x480)"
+        "--frames", type=int, default=0, metavar="N", help="camera: stop after this many frames (default: never)"
+    )
+    parser.add_argument(
+        "--size", default="640x480", metavar="WxH", help="camera: requested frame size (default: %(default)s)"
     )
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print the answers")
     return parser

@@ -20,11 +20,11 @@ from edgefleet_protocol.errors import EdgefleetError
 def add_predictions_parser(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     """Add the command and return its parser."""
     parser = sub.add_parser(
-        "predictions", help="what the models answered lately: the log on this device, without inputs"
+        "predictions", help="show the models' recent answers from the log on this device, without inputs"
     )
-    parser.add_argument("model", nargs="?", default="", help="of this model only")
-    parser.add_argument("-n", "--last", type=int, default=20, help="how many, 0 = all (default: %(default)s)")
-    parser.add_argument("--trace", default="", help="the one with this trace id")
+    parser.add_argument("model", nargs="?", default="", help="only this model")
+    parser.add_argument("-n", "--last", type=int, default=20, help="number of answers, 0 = all (default: %(default)s)")
+    parser.add_argument("--trace", default="", help="only the answer with this trace id")
     parser.set_defaults(run=run_predictions)
     return parser
 

@@ -11,17 +11,17 @@ from edgefleet_agent.diagnostics.device import as_json, look
 
 def add_care_parsers(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
     """Add the commands; return those that take `--state` and `-o` like all others."""
-    models = _command(sub, "models", _models, "slots, digests, phases and quarantine of every model")
-    bench = _command(sub, "bench", _bench, "latency, throughput and memory of a serving model")
-    bench.add_argument("model", nargs="?", default="", help="which model; may be left out when there is one")
-    bench.add_argument("--n", type=_positive, default=200, help="how many requests (default: %(default)s)")
-    test = _command(sub, "self-test", _self_test, "let the serving workers answer their golden vectors")
-    test.add_argument("model", nargs="?", default="", help="only this one")
-    logs = _command(sub, "logs", _logs, "last lines of the agent and its workers, without secrets")
-    logs.add_argument("-n", "--lines", type=_positive, default=100, help="how many (default: %(default)s)")
+    models = _command(sub, "models", _models, "show slots, digests, phases and quarantine of every model")
+    bench = _command(sub, "bench", _bench, "measure latency, throughput and memory of a serving model")
+    bench.add_argument("model", nargs="?", default="", help="model; optional if there is only one")
+    bench.add_argument("--n", type=_positive, default=200, help="number of requests (default: %(default)s)")
+    test = _command(sub, "self-test", _self_test, "check that the serving workers reproduce their golden vectors")
+    test.add_argument("model", nargs="?", default="", help="only this model")
+    logs = _command(sub, "logs", _logs, "show the last log lines of the agent and its workers, without secrets")
+    logs.add_argument("-n", "--lines", type=_positive, default=100, help="number of lines (default: %(default)s)")
     logs.add_argument("--contains", default="", metavar="TEXT", help="only lines with this text")
-    queue = _command(sub, "queue", _queue, "what waits for the server, by class")
-    doctor = _command(sub, "doctor", _doctor, "check what the agent depends on; exit 1 when something is bad")
+    queue = _command(sub, "queue", _queue, "show what is queued for the server, by class")
+    doctor = _command(sub, "doctor", _doctor, "check what the agent depends on; exit code 1 if a check fails")
     diag = _command(sub, "diag", _diag, "write one archive of at most 1 MB for support, without secrets")
     diag.add_argument("--out", type=Path, default=Path("edge-agent-diag.tar.gz"), help="file (default: %(default)s)")
     _add_bundle(sub)
@@ -40,9 +40,9 @@ def _command(
 
 
 def _add_bundle(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    bundle = sub.add_parser("bundle", help="look at bundle files")
+    bundle = sub.add_parser("bundle", help="inspect bundle files")
     verbs = bundle.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    inspect = verbs.add_parser("inspect", help="check a bundle file and say what is in it")
+    inspect = verbs.add_parser("inspect", help="check a bundle file and show its contents")
     inspect.add_argument("file", type=Path)
     inspect.add_argument("-o", "--output", choices=("text", "json"), default="text")
     inspect.set_defaults(run=_inspect)

@@ -18,7 +18,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.render.format import size, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="The agent's packages that devices install from this server.", no_args_is_help=True)
+app = typer.Typer(help="Manage the agent packages that devices install from this server.", no_args_is_help=True)
 
 FOLDER: Final = "agent-packages"
 KINDS: Final = {
@@ -55,24 +55,25 @@ def add(
     ctx: typer.Context,
     places: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Packages, or folders that hold them.")],
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="The server's data folder; without it the user's own.")
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Data folder of the server; default: in the user's data folder."),
     ] = None,
 ) -> None:
-    """Hand out the agent's wheel and Debian package from now on, in place of those before; also while the server runs."""
+    """Replace the wheel and the Debian package of the agent that this server offers. Works while it runs."""
     session = Session.of(ctx)
     folder = data or default_data()
     if not holds_server(folder):
         raise UsageError(
-            f"{folder} is no data folder of a server",
-            why="it has no keys",
-            next_step="make one with `edgectl server up`",
+            f"{folder} is not the data folder of a server",
+            why="it holds no keys",
+            next_step="create one with `edgectl server up`",
         )
     chosen = {kind: _one(places, kind) for kind in KINDS}
     if not any(chosen.values()):
         raise UsageError(
-            f"no package of the agent in {', '.join(map(str, places))}",
+            f"no agent package in {', '.join(map(str, places))}",
             why=f"looked for {' and '.join(KINDS)}",
-            next_step="`./dev dist` in a clone makes them in dist/",
+            next_step="`./dev dist` in a clone builds them into dist/",
         )
     for source, served in zip(chosen.values(), KINDS.values(), strict=True):
         if source is not None:
@@ -90,7 +91,7 @@ def _one(places: list[Path], kind: str) -> Path | None:
     ]
     if len(found) > 1:
         raise UsageError(
-            f"{len(found)} packages of one kind", why=", ".join(map(str, found)), next_step="name the one to hand out"
+            f"{len(found)} packages of one kind", why=", ".join(map(str, found)), next_step="name the one to offer"
         )
     return found[0] if found else None
 

@@ -67,7 +67,7 @@ def stop(session: Session, folder: Path, pid: int) -> None:
     while _is_alive(pid):
         if session.clock.monotonic_s() > end_s:
             raise ServerStartError(
-                f"the server (process {pid}) still runs {STOP_S:.0f} s after it was told to stop",
+                f"the server (process {pid}) still runs {STOP_S:.0f} s after it was asked to stop",
                 why="it may be in the middle of a conversion",
                 next_step=f"look into {folder / 'run' / LOG}, and end process {pid} if need be",
             )

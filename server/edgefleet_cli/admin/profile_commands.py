@@ -16,7 +16,7 @@ from edgefleet_cli.release.render import EXAMPLES, cost_fields
 from edgefleet_cli.render.format import flat_fields, text
 from edgefleet_cli.render.output import Column, Sheet
 
-app = typer.Typer(help="Hardware profiles: what a board and its runtime support.", no_args_is_help=True)
+app = typer.Typer(help="Show hardware profiles: what a board and its runtime support.", no_args_is_help=True)
 Shipped = Annotated[bool, typer.Option("--shipped", help="Profiles shipped with edgectl; needs no server.")]
 
 

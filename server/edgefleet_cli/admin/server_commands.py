@@ -146,7 +146,7 @@ def openapi(
         bool, typer.Option("--allow-breaking", help="Replace FILE even if that breaks clients.")
     ] = False,
 ) -> None:
-    """Print or write the OpenAPI document of the server that is installed here; needs no data folder."""
+    """Print or write the OpenAPI document of the installed server; needs no data folder."""
     require("fastapi", "server")
     flags = child_flags(out=out) + (["--allow-breaking"] if allow_breaking else [])
     become(python_module("edgefleet_server.process.openapi_file", *flags))

@@ -51,7 +51,7 @@ def up(  # noqa: PLR0913, PLR0917 - the flags of the command
         str | None, typer.Option("--broker", metavar="B", help="auto, embedded, mosquitto or mqtts://host:port.")
     ] = None,
     with_device: Annotated[
-        bool, typer.Option("--with-device", help="Make this machine a device of it, too, and run the agent.")
+        bool, typer.Option("--with-device", help="Also enrol this machine as a device and run the agent.")
     ] = False,
     name: Annotated[str, typer.Option("--name", help="Name of the saved context.")] = "local",
 ) -> None:

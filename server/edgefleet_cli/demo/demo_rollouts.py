@@ -12,6 +12,7 @@ from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import counts_text, is_final
 from edgefleet_cli.rollout.spec import document
+from edgefleet_protocol.rollout_states import shown_state
 
 SOAK_S = 2
 """Long enough for a camera's 20 images: the devices of the demo are on probation for 3 s anyway."""
@@ -64,7 +65,7 @@ def progress(rollout: Rollout) -> str:
     """Return where a rollout stands, in one line."""
     at = next((stage for stage in rollout.stages if stage.state not in {"passed", "skipped", "pending"}), None)
     stage = f", {at.name} {at.state}" if at else ""
-    return f"{rollout.release} {rollout.state}{stage}: {counts_text(rollout.counts)}"
+    return f"{rollout.release} {shown_state(rollout.state)}{stage}: {counts_text(rollout.counts)}"
 
 
 def document_of(rollout: Rollout) -> Document:

@@ -24,7 +24,7 @@ from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.release.deployment.deployer import DONE, Deployer
 from edgefleet_cli.release.publisher import Publisher
 from edgefleet_cli.release.render import failures
-from edgefleet_cli.render.format import size
+from edgefleet_cli.render.format import named, size
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.rollout.client import Rollouts
 
@@ -94,7 +94,7 @@ class Story:
         self.home.check()
         behind = [outcome for outcome in outcomes if outcome.state not in DONE]
         if behind or len(outcomes) != len(self.devices):
-            why = "; ".join(f"{one.device} {one.state} {one.error}".strip() for one in behind)
+            why = "; ".join(f"{named(one.device, one.display_name)} {one.state} {one.error}".strip() for one in behind)
             raise StoryError(f"{ref} is not on all devices", why=why or f"only {len(outcomes)} devices were set")
         self.running = version
         return f"{ref} published, and deployed to {self._all_devices()} at once"
@@ -134,7 +134,11 @@ class Story:
 
     def _failed_devices(self, rollout: Rollout) -> list[str]:
         devices = self.api.page(f"/rollouts/{part(rollout.id)}/devices", RolloutDevice, limit=100)
-        return [f"{one.device} rolled back by itself: {one.reason}" for one in devices if one.error_class]
+        return [
+            f"{named(one.device, one.display_name)} rolled back by itself: {one.reason}"
+            for one in devices
+            if one.error_class
+        ]
 
     def _roll(self, version: str) -> Rollout:
         rollouts = Rollouts(self.api, self._quiet, self.clock)
@@ -162,7 +166,7 @@ class Story:
             f"accuracy on {profile}: {share:.1%} on the devices, {_accuracy(self._bundle(version, profile)):.1%} in the converter"
             for profile, share in self.accuracy[version].items()
         ]
-        return [*shown, f"accuracy on {len(unseen)} images that nobody had seen: {new:.1%}"]
+        return [*shown, f"accuracy on {len(unseen)} unseen images: {new:.1%}"]
 
     def health(self) -> str:
         """Wait until every device has reported figures of the running version; return their sum in one line."""

@@ -132,7 +132,7 @@ def label(
     selector: Annotated[str | None, completion.selector_option("Label every device that it matches")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With -l: only show which devices would change.")] = False,
 ) -> None:
-    """Set or remove labels: `edgectl device label d-1 site=berlin old-`, or of many devices with -l."""
+    """Set or remove labels: `edgectl device label d-1 site=berlin old-`; with -l of many devices."""
     session = Session.of(ctx)
     if selector is not None:
         _label_many(session, selector, parse_labels(words, removals=True), dry_run=dry_run)
@@ -187,7 +187,7 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=10_000, help="At most this many; the newest first.")
     ] = 100,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write the records there.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write the records to.")] = None,
     key: Annotated[Path | None, typer.Option("--key", metavar="FILE", help="Private key to open them with.")] = None,
     wait: Annotated[str, typer.Option("--wait", help="How long to wait for the device.")] = "2m",
     fetch: Annotated[str | None, typer.Option("--fetch", metavar="ID", help="Continue an earlier fetch.")] = None,

@@ -110,7 +110,9 @@ def pin(
             metavar="[RELEASE]", help="Deploy this release to it first.", autocompletion=completion.releases
         ),
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", metavar="WORD", help="Why, as the value of a label.")] = "by-hand",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="WORD", help="Reason, stored as a label value.")
+    ] = "by-hand",
 ) -> None:
     """Pin a device to its current release, or to RELEASE: rollouts leave it out."""
     session = Session.of(ctx)

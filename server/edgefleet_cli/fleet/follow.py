@@ -13,8 +13,8 @@ from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.core.transport.server_retry import ServerRetry
-from edgefleet_cli.fleet.render import EVENTS, what
-from edgefleet_cli.render.format import text
+from edgefleet_cli.fleet.render import what
+from edgefleet_cli.render.format import moment, named, text
 from edgefleet_cli.render.output import Output, visible
 
 AGAIN_S = 1.0
@@ -105,7 +105,7 @@ class Follower:
 
 def event_line(event: Event) -> str:
     """Return an event as one line of text: time, kind, device, model, what; a stream has no table to fit in."""
-    *heads, _last = (column.cell(event) for column in EVENTS.columns[:5])
+    heads = (moment(event.at), text(event.kind), named(event.device, event.display_name), text(event.model))
     padded = [f"{head:<{width}}" for head, width in zip(heads, _WIDTHS, strict=True)]
     return visible(" ".join("  ".join([*padded, text(what(event))]).split("\n")))
 

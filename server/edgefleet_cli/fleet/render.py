@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from edgefleet_cli.core import api
@@ -9,6 +10,7 @@ from edgefleet_cli.core.structs import UNSET, Struct
 from edgefleet_cli.core.transport.reply import struct_of
 from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_protocol.rollout_states import shown_state
 
 _TRANSITIONS = frozenset({"rollout", "stage", "assignment"})
 
@@ -31,13 +33,16 @@ class Detail(Struct, frozen=True, rename={"origin": "from"}):
 def what(event: api.fleet.Event) -> str:
     """Return an event in a few words; what is left out is in `-o wide` and `-o json`."""
     detail = struct_of(event.detail, Detail)
-    return _transition(detail) if event.kind in _TRANSITIONS and detail.to is not UNSET else _report(detail)
+    if event.kind not in _TRANSITIONS or detail.to is UNSET:
+        return _report(detail)
+    return _transition(detail, shown_state if event.kind == "rollout" else str)
 
 
-def _transition(detail: Detail) -> str:
-    """Return `canary/generic-x86_64-ort soaking → passed by engine: 4 of 4 healthy`."""
+def _transition(detail: Detail, shown_as: Callable[[str], str]) -> str:
+    """Return `canary/generic-x86_64-ort soaking → passed by engine: 4 of 4 healthy`. shown_as: returns a state as it is shown."""
     place = "/".join(text(part) for part in (detail.stage, detail.stratum) if part not in {None, ""})
-    shown = f"{detail.origin} → {detail.to}" if detail.origin else f"→ {detail.to}"
+    after = shown_as(str(detail.to))
+    shown = f"{shown_as(str(detail.origin))} → {after}" if detail.origin else f"→ {after}"
     if detail.to == "regressed":
         shown += " (regressed after it had finished)"
     words = [place, shown, f"by {detail.actor}" if detail.actor else ""]
@@ -58,8 +63,9 @@ EVENTS: Sheet[api.fleet.Event] = Sheet(
     [
         Column("at", lambda e: moment(e.at), keep=True),
         Column("kind", lambda e: text(e.kind)),
+        Column("name", lambda e: text(e.display_name or None)),
         Column("device", lambda e: text(e.device)),
-        Column("model", lambda e: text(e.model)),
+        Column("model", lambda e: text(e.model), spare=1),
         Column("what", what),
         Column("rollout", lambda e: text(e.rollout), wide=True),
         Column("detail", lambda e: pairs(e.detail), wide=True),

@@ -8,7 +8,7 @@ import typer
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.render.format import text
+from edgefleet_cli.render.format import named, text
 from edgefleet_cli.render.output import Column, Sheet
 
 _SHOW = {
@@ -22,7 +22,7 @@ SHEET: Sheet[api.fleet.Hit] = Sheet(
     "results",
     [
         Column("kind", lambda f: text(f.kind), keep=True),
-        Column("name", lambda f: text(f.id), keep=True),
+        Column("name", lambda f: named(f.id, f.display_name), keep=True),
         Column("about", lambda f: text(f.detail)),
         Column("see", lambda f: f"{_SHOW[f.kind]} {f.id}" if f.kind in _SHOW else "-"),
     ],

@@ -47,6 +47,7 @@ class DeviceRow(Struct, frozen=True, omit_defaults=True):
     """One device and, where it has reported figures, one of its models."""
 
     id: str
+    name: str
     status: str
     error: str
     model: str | None
@@ -57,6 +58,7 @@ class DeviceRow(Struct, frozen=True, omit_defaults=True):
 
 
 _DEVICES: tuple[Column[DeviceRow], ...] = (
+    Column("name", lambda d: text(d.name or None)),
     Column("device", lambda d: text(d.id), keep=True),
     Column("status", lambda d: text(d.status)),
     Column("model", lambda d: text(d.model)),
@@ -129,7 +131,7 @@ class Top:
             if error.status != 404:
                 raise
             return []
-        head = (name, device.status, errors_of(device))
+        head = (name, device.display_name, device.status, errors_of(device))
         rows = [
             DeviceRow(*head, one.model, one.answers, one.answers_last, one.p95, one.p95_last)
             for one in trends(windows_of(self._api, name))
@@ -154,7 +156,7 @@ def drawn(out: Output, seen: Look, now: datetime) -> Group:
     tables = {
         "Rollouts": out.grid(rollouts, _ROLLOUTS) if rollouts else None,
         "Devices with recent events": out.grid(seen.devices, _DEVICES) if seen.devices else None,
-        "Last events": out.grid(events, [_age(now), *EVENTS.columns[1:5]]) if events else None,
+        "Last events": out.grid(events, [_age(now), *EVENTS.columns[1:6]]) if events else None,
     }
     for title, table in tables.items():
         if table is not None:

@@ -50,6 +50,7 @@ from edgefleet_cli.release.render import failures, is_over
 from edgefleet_cli.rollout.client import Rollouts
 from edgefleet_cli.rollout.render import is_final
 from edgefleet_cli.rollout.spec import RolloutFlags, from_flags
+from edgefleet_protocol.rollout_states import shown_state
 
 LONGEST_PAUSE_S: Final = 300.0
 
@@ -177,7 +178,7 @@ class AliasFollower:
             return self._refused(release, replace(seen, version=version), f"{error.message}: {error.why}")
         self._keep(Seen(version, rollout.id))
         report_to_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
-        self._session.out.note(f"rollout {rollout.id} of {release.ref} is {rollout.state}")
+        self._session.out.note(f"rollout {rollout.id} of {release.ref} is {shown_state(rollout.state)}")
         return True
 
     def _document(self, ref: str) -> Document:
@@ -245,7 +246,7 @@ class AliasFollower:
         rollout = self._rollouts.get(seen.rollout).value
         if is_final(rollout):
             release = self._session.api.get(f"/releases/{part(rollout.release)}", Release).value
-            self._session.out.note(f"rollout {seen.rollout} of {rollout.release} is {rollout.state}")
+            self._session.out.note(f"rollout {seen.rollout} of {rollout.release} is {shown_state(rollout.state)}")
             report_to_registry(self._session, release, tags_of(rollout), self._following.mlflow_url)
             self._keep(replace(seen, is_settled=True))
 

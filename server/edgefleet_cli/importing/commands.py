@@ -85,7 +85,7 @@ def watch(  # noqa: PLR0913, PLR0917 - the flags of the command
     soak: Annotated[str | None, typer.Option("--soak", metavar="T", help="How long each stage is watched.")] = None,
     supersede: Annotated[
         Supersede,
-        typer.Option("--supersede", help="If a rollout to these devices is open: wait, or cancel it."),
+        typer.Option("--supersede", help="If a rollout to these devices is open: wait, or end it."),
     ] = Supersede.QUEUE,
     name: flags.OwnName = None,
     profile: flags.Profiles = None,
@@ -158,10 +158,10 @@ def write_back(
     release = session.api.get(f"/releases/{part(rollout.release)}", api.release.Release).value
     if release.lineage.get("registry") != "mlflow":
         raise UsageError(
-            f"{rollout.release} comes from no registry",
+            f"{rollout.release} does not come from a registry",
             why="it was published from a file or another address",
-            next_step="`edgectl release show NAME@VERSION` tells where it came from",
+            next_step="`edgectl release show NAME@VERSION` shows where it came from",
         )
     if not report_to_registry(session, release, tags_of(rollout), mlflow_url):
         raise typer.Exit(EXIT_FAILED)
-    session.out.note(f"told: {', '.join(f'{key}={value}' for key, value in tags_of(rollout).items())}")
+    session.out.note(f"tags written: {', '.join(f'{key}={value}' for key, value in tags_of(rollout).items())}")

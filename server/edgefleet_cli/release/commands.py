@@ -24,7 +24,7 @@ Ref = Annotated[
 DEVICES: Sheet[api.release.ReleaseDevice] = Sheet(
     "devices with this release",
     [
-        Column("name", lambda d: text(d.display_name)),
+        Column("name", lambda d: text(d.display_name or None)),
         Column("device", lambda d: text(d.device), keep=True),
         Column("profile", lambda d: text(d.profile)),
         Column("status", lambda d: text(d.status)),
@@ -115,7 +115,7 @@ def withdraw(
     ref: Ref,
     reason: Annotated[str, typer.Option("--reason", metavar="R", help="Why; shown wherever the release is.")],
 ) -> None:
-    """Let nobody deploy a release any more. Its open rollouts end; devices that run it go on. This cannot be undone."""
+    """Withdraw a release: nobody can deploy it any more. Its open rollouts end; devices that run it keep it. This cannot be undone."""
     session = Session.of(ctx)
     session.confirm(f"Withdraw {ref} for good? Open rollouts of it end, and devices that run it go on.")
     body = api.release.RetireIn(reason=reason)

@@ -119,7 +119,12 @@ def pull(
     ],
     profile: Annotated[
         str | None,
-        typer.Option("--profile", metavar="P", help="Of several bundles.", autocompletion=completion.profiles),
+        typer.Option(
+            "--profile",
+            metavar="P",
+            help="Profile of the bundle; needed if there are several.",
+            autocompletion=completion.profiles,
+        ),
     ] = None,
     folder: Annotated[Path, typer.Option("--dir", "-d", metavar="DIR", help="Where to write it.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,

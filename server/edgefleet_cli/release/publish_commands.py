@@ -16,7 +16,7 @@ from edgefleet_cli.release.conversion import conversion_options as flags
 from edgefleet_cli.release.deployment.render import note_skipped
 from edgefleet_cli.release.downgrade import ask_or_warn
 from edgefleet_cli.release.render import RELEASES, exit_code, is_over, show_result
-from edgefleet_cli.rollout.render import next_steps
+from edgefleet_cli.rollout.render import next_steps, state_text
 from edgefleet_cli.rollout.spec import ALL, parse_strategy, strategy_document
 from edgefleet_cli.rollout.start import rollouts_of, warn_of_older
 
@@ -189,7 +189,7 @@ def _deploy(session: Session, ref: str, selector: str, strategy: str) -> None:
         document = strategy_document(ref, selector, strategy)
         warn_of_older(session, document)
         rollout = rollouts_of(session).create(document).value
-        session.out.note(f"rollout {rollout.id} is {rollout.state}; {next_steps(rollout)}")
+        session.out.note(f"rollout {rollout.id} is {state_text(rollout)}; {next_steps(rollout)}")
         return
     from edgefleet_cli.release.deployment.deployer import Deployer
 

@@ -86,6 +86,11 @@ def age(value: Any, now: datetime) -> str:
     return f"{seconds // _DAY_S}d"
 
 
+def named(id_: str | None, name: str) -> str:
+    """Return `NAME (ID)`, or the id alone of what has no name."""
+    return f"{name} ({id_})" if name else text(id_)
+
+
 def counted(number: Any, noun: str) -> str:
     """Return `1 device` or `2 devices`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -17,7 +17,6 @@ from edgefleet_cli.render.live_list import watch_list
 from edgefleet_cli.rollout.render import (
     FINDINGS,
     HISTORY,
-    SHOWN_STATES,
     counts_text,
     device_sheet,
     exit_code,
@@ -32,6 +31,7 @@ from edgefleet_cli.rollout.render import (
 from edgefleet_cli.rollout.spec import OnFail, Promote, RolloutFlags, from_flags, read_document
 from edgefleet_cli.rollout.start import dry_run, rollouts_of, settle, start, write_plan
 from edgefleet_cli.rollout.start import watch as watch_on
+from edgefleet_protocol.rollout_states import RolloutState, shown_state
 
 app = typer.Typer(help="Manage rollouts: a release in stages, judged at each.", no_args_is_help=True)
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def create(  # noqa: PLR0913, PLR0917 - the flags of the command
         Promote | None, typer.Option("--promote", help="When a stage passes: automatically or by approval.")
     ] = None,
     on_fail: Annotated[OnFail | None, typer.Option("--on-fail", help="What to do when a stage fails.")] = None,
-    name: Annotated[str | None, typer.Option("--name", metavar="N", help="A name to find it by.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="N", help="Name of the rollout.")] = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only show which devices would get it, and when.")] = False,
     wait: Wait = False,
 ) -> None:
@@ -156,7 +156,7 @@ def list_rollouts(
 ) -> None:
     """List rollouts, newest first, then finished rollouts that regressed later."""
     session = Session.of(ctx)
-    shown = {word: stored for stored, word in SHOWN_STATES.items()}
+    shown = {shown_state(stored): stored.value for stored in RolloutState}
     state = ",".join(shown.get(one, one) for one in state.split(",")) if state else None
 
     def ask() -> Page[api.rollout.Rollout]:
@@ -388,7 +388,8 @@ def deny(
     reason: Annotated[str, typer.Option("--reason", metavar="R", help="Reason; recorded with the rollout.")],
     stratum: Annotated[str | None, typer.Option("--stratum", metavar="S", help="Only this stratum.")] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has ended like this: exit code 0, else 7.")
+        bool,
+        typer.Option("--wait", help="Wait until it is rolled back. Exit codes: 0 rolled back, 7 not, 8 timed out."),
     ] = False,
 ) -> None:
     """Deny the stages that wait for an approval; their devices roll back."""
@@ -404,7 +405,7 @@ def abort(
     ] = False,
     reason: Reason = "",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until it has ended like this: exit code 0, else 7.")
+        bool, typer.Option("--wait", help="Wait until it has ended. Exit codes: 0 as asked, 7 otherwise, 8 timed out.")
     ] = False,
 ) -> None:
     """Abort a rollout. Devices that run the release keep it, unless --rollback is given."""
@@ -421,7 +422,10 @@ def rollback(
     ctx: typer.Context,
     rollout_id: Id,
     reason: Reason = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is rolled back: exit code 0, else 7.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Wait until it is rolled back. Exit codes: 0 rolled back, 7 not, 8 timed out."),
+    ] = False,
 ) -> None:
     """End a rollout and roll the release back wherever it runs: the same as `abort --rollback`."""
     abort(ctx, rollout_id, rollback=True, reason=reason, wait=wait)

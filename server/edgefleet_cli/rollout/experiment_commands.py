@@ -11,6 +11,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import counted, milliseconds, moment, text
 from edgefleet_cli.render.output import Column, Output, Sheet
+from edgefleet_protocol.rollout_states import shown_state
 
 app = typer.Typer(help="Show experiments: rollouts with a shadow or split stage.", no_args_is_help=True)
 
@@ -56,7 +57,7 @@ EXPERIMENTS: Sheet[api.experiment.Experiment | api.experiment.ExperimentResult] 
         Column("id", lambda e: text(e.id), keep=True),
         Column("release", lambda e: text(e.release), keep=True),
         Column("mode", modes_text),
-        Column("state", lambda e: text(e.state)),
+        Column("state", lambda e: shown_state(text(e.state))),
         Column("devices", lambda e: text(e.selector or "all"), spare=1),
         Column("created", lambda e: moment(e.created_at), spare=2),
         Column("by", lambda e: text(e.created_by), wide=True),
@@ -100,7 +101,7 @@ def show_experiment(out: Output, experiment: api.experiment.ExperimentResult) ->
             ("experiment", text(experiment.id)),
             ("release", text(experiment.release)),
             ("mode", modes_text(experiment)),
-            ("state", text(experiment.state)),
+            ("state", shown_state(text(experiment.state))),
             ("reason", text(experiment.reason)),
             ("devices", text(experiment.selector or "all")),
             ("created", f"{moment(experiment.created_at)} by {text(experiment.created_by)}"),
@@ -115,9 +116,9 @@ def _show_trial(out: Output, trial: api.experiment.Trial) -> None:
     if not trial.began_at:
         out.prose("not started: the stage has not opened")
         return
-    more = "; more did, these are the first by name" if trial.is_cut else ""
+    more = "; more have, these are the first by id" if trial.is_cut else ""
     shown = counted(trial.devices, "device")
-    out.prose(f"{shown} told of it since {moment(trial.began_at)}{more}")
+    out.prose(f"{shown} {'has' if trial.devices == 1 else 'have'} reported since {moment(trial.began_at)}{more}")
     for result in trial.results:
         out.heading(f"{text(result.stratum)}, {counted(result.devices, 'device')}")
         shadow = result.shadow

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from edgefleet_cli.core import api
-from edgefleet_cli.render.format import moment, text, until_s
+from edgefleet_cli.render.format import moment, named, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.rollout.render import counts_text, device_reason, is_final, reason_text, state_text
 from edgefleet_cli.rollout.stage_tree import metric_text
@@ -119,7 +119,7 @@ def waiting(
             groups.setdefault((text(device.state), why), []).append((device, until))
     rows = []
     for (state, why), found in sorted(groups.items(), key=lambda group: -len(group[1])):
-        names = [text(device.device) for device, _ in found]
+        names = [named(device.device, device.display_name) for device, _ in found]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         first = min((until for _, until in found if until), default="-")
         which = ", ".join(names[:_NAMED]) + more

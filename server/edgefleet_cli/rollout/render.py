@@ -11,14 +11,12 @@ from edgefleet_cli.core.errors import EXIT_OK, EXIT_ROLLOUT_FAILED, EXIT_TIMEOUT
 from edgefleet_cli.render.format import age, counted, duration, moment, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 from edgefleet_cli.rollout.power_table import show_power
-from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
+from edgefleet_protocol.rollout_states import ROLLOUT_FINAL, shown_state
 
 REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
 """States, as the server's lists take them, in which a rollout still has something to say."""
-SHOWN_STATES = {"cancelled": "aborted"}
-"""Stored states that read differently: what ends a rollout is called abort."""
 WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
 MOST_WAITS = 4
 _AFTER_ITS_END = "after it had finished"
@@ -40,7 +38,7 @@ def exit_code(rollout: api.rollout.Rollout) -> int:
 
 def state_text(rollout: api.rollout.Rollout) -> str:
     """Return the state, with what qualifies it."""
-    state = SHOWN_STATES.get(rollout.state, text(rollout.state))
+    state = shown_state(text(rollout.state))
     if rollout.stopped_by:
         return f"{state} by {rollout.stopped_by}"
     return f"{state}, partial" if rollout.is_partial else state
@@ -148,7 +146,7 @@ def device_sheet() -> Sheet[api.rollout.RolloutDevice]:
     return Sheet(
         "devices of this rollout",
         [
-            Column("name", lambda d: text(d.display_name)),
+            Column("name", lambda d: text(d.display_name or None)),
             Column("device", lambda d: text(d.device), keep=True),
             Column("stratum", lambda d: text(d.stratum or d.profile)),
             Column("stage", lambda d: text(d.stage)),
@@ -195,7 +193,7 @@ def show_head(out: Output, rollout: api.rollout.Rollout, now: datetime) -> None:
             ("selector", text(rollout.selector or "all devices")),
             ("state", state_text(rollout)),
             ("reason", text(reason_text(rollout))),
-            ("brake", "on: devices that have not switched yet stop" if rollout.is_braked else ""),
+            ("on hold", "no more devices switch to it" if rollout.is_braked else ""),
             ("devices", counts_text(rollout.counts)),
             ("all strata", _pooled(rollout.pooled)),
             ("downloads", f"{rollout.downloads} at a time" if rollout.downloads else ""),
@@ -293,6 +291,7 @@ class PlanDeviceRow(NamedTuple):
 
     stage: str
     stratum: str
+    name: str
     device: str
     why: str
 
@@ -330,12 +329,14 @@ PLAN_DEVICES: Sheet[PlanDeviceRow] = Sheet(
     [
         Column("stage", lambda d: d.stage, keep=True),
         Column("stratum", lambda d: d.stratum),
+        Column("name", lambda d: text(d.name or None)),
         Column("device", lambda d: text(d.device), keep=True),
         Column("why", lambda d: text(d.why)),
     ],
     lambda d: text(d.device),
 )
 EXCLUDED: tuple[Column[api.rollout.ExcludedDevice], ...] = (
+    Column("name", lambda d: text(d.display_name or None)),
     Column("device", lambda d: text(d.device), keep=True),
     Column("profile", lambda d: text(d.profile)),
     Column("reason", lambda d: text(d.reason), fold=True),
@@ -366,7 +367,9 @@ def _plan_devices(plan: api.rollout.Plan) -> Iterator[PlanDeviceRow]:
     for stage in plan.stages:
         for cell in stage.strata:
             for device in cell.devices:
-                yield PlanDeviceRow(text(stage.name), text(cell.stratum), device.device, device.why)
+                yield PlanDeviceRow(
+                    text(stage.name), text(cell.stratum), device.display_name, device.device, device.why
+                )
 
 
 def findings(plan: api.rollout.Plan) -> list[FindingRow]:

@@ -63,31 +63,33 @@ class SimulationError(CliError):
 def sim(  # noqa: PLR0913, PLR0917 - the flags of the command
     ctx: typer.Context,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed; the same seed gives the same run.")] = 0,
-    devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, max=20_000, help="How many.")] = 8,
-    profiles: Annotated[int, typer.Option("--profiles", metavar="N", min=1, max=20, help="Shared among these.")] = 1,
+    devices: Annotated[int, typer.Option("--devices", metavar="N", min=1, max=20_000, help="Number of devices.")] = 8,
+    profiles: Annotated[int, typer.Option("--profiles", metavar="N", min=1, max=20, help="Number of profiles.")] = 1,
     file: Annotated[str | None, typer.Option("--file", "-f", metavar="F", help="Spec; - is stdin.")] = None,
-    loss: Annotated[float, typer.Option("--loss", min=0, max=0.9, help="Chance that a message is lost.")] = 0.0,
-    duplicate: Annotated[float, typer.Option("--duplicate", min=0, max=1, help="That it comes twice.")] = 0.0,
-    reorder: Annotated[float, typer.Option("--reorder", min=0, max=1, help="That it comes late.")] = 0.0,
-    replicas: Annotated[int, typer.Option("--replicas", metavar="N", min=1, max=9, help="Servers.")] = 3,
-    replica_crash: Annotated[float, typer.Option("--replica-crash", min=0, max=0.9, help="In a tick.")] = 0.0,
-    device_crash: Annotated[float, typer.Option("--device-crash", min=0, max=100, help="A day and device.")] = 0.0,
-    skew: Annotated[float, typer.Option("--skew", metavar="S", min=0, help="Clocks are off by up to this.")] = 0.0,
+    loss: Annotated[float, typer.Option("--loss", min=0, max=0.9, help="Chance of a lost message.")] = 0.0,
+    duplicate: Annotated[float, typer.Option("--duplicate", min=0, max=1, help="Chance of a duplicate message.")] = 0.0,
+    reorder: Annotated[float, typer.Option("--reorder", min=0, max=1, help="Chance of a late message.")] = 0.0,
+    replicas: Annotated[int, typer.Option("--replicas", metavar="N", min=1, max=9, help="Number of servers.")] = 3,
+    replica_crash: Annotated[
+        float, typer.Option("--replica-crash", min=0, max=0.9, help="Crash chance in a tick.")
+    ] = 0.0,
+    device_crash: Annotated[
+        float, typer.Option("--device-crash", min=0, max=100, help="Crashes a day and device.")
+    ] = 0.0,
+    skew: Annotated[float, typer.Option("--skew", metavar="S", min=0, help="Maximum clock error.")] = 0.0,
     bad: Annotated[float, typer.Option("--bad", min=0, max=1, help="Share of devices on which it fails.")] = 0.0,
-    slow: Annotated[float, typer.Option("--slow", min=0, max=1, help="That miss deadlines.")] = 0.0,
-    dead: Annotated[float, typer.Option("--dead", min=0, max=1, help="That die at the switch.")] = 0.0,
-    away: Annotated[float, typer.Option("--away", min=0, max=1, help="That are not there for a while.")] = 0.0,
-    runs: Annotated[int, typer.Option("--runs", metavar="N", min=0, help="Many drawn scenarios from --seed on.")] = 0,
-    drawn: Annotated[
-        int | None, typer.Option("--drawn", metavar="N", help="The one that --runs draws for a seed.")
-    ] = None,
-    whole: Annotated[str | None, typer.Option("--scenario", metavar="F", help="From JSON; - is stdin.")] = None,
+    slow: Annotated[float, typer.Option("--slow", min=0, max=1, help="Share of devices that miss deadlines.")] = 0.0,
+    dead: Annotated[float, typer.Option("--dead", min=0, max=1, help="Share of devices that die at the switch.")] = 0.0,
+    away: Annotated[float, typer.Option("--away", min=0, max=1, help="Share of devices offline for a while.")] = 0.0,
+    runs: Annotated[int, typer.Option("--runs", metavar="N", min=0, help="Number of random scenarios.")] = 0,
+    drawn: Annotated[int | None, typer.Option("--drawn", metavar="N", help="The random scenario of this seed.")] = None,
+    whole: Annotated[str | None, typer.Option("--scenario", metavar="F", help="Scenario in JSON; - is stdin.")] = None,
     story: Annotated[bool, typer.Option("--story", help="Print every transition.")] = False,
-    shrink: Annotated[bool, typer.Option("--shrink", help="Make a failing one smaller.")] = False,
+    shrink: Annotated[bool, typer.Option("--shrink", help="Reduce a failing scenario.")] = False,
 ) -> None:
     """Simulate a rollout in virtual time, with faults, without a server.
 
-    Exit 0 when every promise was kept, 1 when one was broken: then the command is printed that tells the same story again.
+    Exit codes: 0 every invariant held, 1 one was violated. Then it prints the command that reproduces the run.
     """
     session = Session.of(ctx)
     _refuse_ignored(ctx)
@@ -152,8 +154,8 @@ def _refuse_ignored(ctx: typer.Context) -> None:
         if name in given and ignored:
             raise UsageError(
                 f"{given[name]} does not go with {', '.join(ignored)}",
-                why="it says by itself what is simulated: fleet, faults and spec",
-                next_step="`--drawn SEED --story --shrink` looks at one of many; leave it away to simulate what the other flags say",
+                why="it brings its own fleet, faults and spec",
+                next_step="`--drawn SEED --story --shrink` looks at one of many; leave it out to simulate what the other flags say",
             )
 
 
@@ -221,11 +223,11 @@ def _show(session: Session, answer: Answer, *, with_transcript: bool) -> None:
     out.fields(pairs)
     for problem in answer.broken:
         if isinstance(problem, Problem):
-            out.note(f"broken: seed {problem.seed}: {'; '.join(problem.problems)}; again: {problem.again}")
+            out.note(f"violated: seed {problem.seed}: {'; '.join(problem.problems)}; reproduce: {problem.again}")
         else:
-            out.note(f"broken: {problem}")
+            out.note(f"violated: {problem}")
     if answer.again:
-        out.note(f"again: {answer.again}")
+        out.note(f"reproduce: {answer.again}")
     if answer.shrunk_again:
         out.note(f"smaller, with the same failure: {answer.shrunk_again}")
     sys.stdout.flush()

@@ -10,7 +10,7 @@ from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import EXIT_OK
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.reply import Document, Reply
-from edgefleet_cli.render.format import counted, size, text
+from edgefleet_cli.render.format import counted, named, size, text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_cli.rollout.render import exit_code
 from edgefleet_cli.rollout.start import rollouts_of, watch
@@ -84,7 +84,7 @@ def _show(session: Session, answer: Document | None, plan: api.rollout.Undo) -> 
             session.out.note(f"{counted(move.devices, 'device')} of {move.profile}: {move.runs} -> {back}, {cost}")
     left = plan.left
     for one in left[:_LEFT_SHOWN]:
-        session.out.note(f"stays: {one.device} ({one.runs}): {one.reason}")
+        session.out.note(f"stays: {named(one.device, one.display_name)}, on {one.runs}: {one.reason}")
     if len(left) > _LEFT_SHOWN:
         session.out.note(f"and {len(left) - _LEFT_SHOWN} more stay: -o json lists all")
 

@@ -109,7 +109,8 @@ def build_fleet(
     shared: Clock | None = None,
 ) -> Fleet:
     """Wire the parts. Touches nothing. shared: the clock that all processes of the database go by, where it is another one."""
-    feed = EventLog(db, shared or clock)
+    names = DisplayNames(db)
+    feed = EventLog(db, shared or clock, names.name_of)
     desired = DesiredBook(db, signing, clock)
     enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), clock)
     devices, lists = DeviceSelector(db), DeviceLister(db, clock, registry.withdrawn)
@@ -124,7 +125,7 @@ def build_fleet(
         reader=FleetReader(db, registry.withdrawn),
         lists=lists,
         finder=InventorySearch(db),
-        names=DisplayNames(db),
+        names=names,
         edits=DeviceEdits(db, feed, registry.profile),
         groups=GroupBook(db, clock),
         sampling=CaptureKeyBook(db, clock),

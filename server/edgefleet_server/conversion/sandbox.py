@@ -172,7 +172,7 @@ class Child:
                         raise BadAnswerError(f"the converter wrote a line of more than {MAX_LINE_BYTES} bytes")
                 now = self._clock.monotonic_s()
                 if should_stop():
-                    raise StoppedError("the conversion worker was told to stop")
+                    raise StoppedError("the conversion worker was asked to stop")
                 if now - start > self._limits.wall_s:
                     raise ChildTimeoutError(
                         f"the conversion took longer than {self._limits.wall_s:g} s and was ended",

@@ -37,9 +37,10 @@ They are made when they are asked for: a large rollout stores thousands a second
 class EventLog:
     """Adds, follows and prunes events. `outboxes`: who writes down, in the same transaction, that they are to be sent."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
-        """Wire the parts."""
+    def __init__(self, db: Database, clock: Clock, name_of: Callable[[str], str]) -> None:
+        """Wire the parts. name_of: the display name of a device, "" when it has none."""
         self._db = db
+        self._name_of = name_of
         self._clock = clock
         self.outboxes: list[Outbox] = []
         self.bell = CommitSignal()
@@ -106,7 +107,7 @@ class EventLog:
         On PostgreSQL an event may come up to 10 s late, never after a later one.
         """
         rows, total = self.after(after_id, what, limit + 1)
-        return [event_view(row) for row in rows], total
+        return [self._view(row) for row in rows], total
 
     def page(
         self,
@@ -122,7 +123,7 @@ class EventLog:
         what = EventFilter(device_id, rollout, kinds, since)
         with self._db.read() as session:
             rows = feed_store.events_page(session, what, before, limit + 1)
-            return [event_view(row) for row in rows], feed_store.count_events(session, what)
+            return [self._view(row) for row in rows], feed_store.count_events(session, what)
 
     def oldest(self, what: EventFilter, after: int | None, limit: int) -> tuple[list[EventView], int]:
         """Return up to `limit` + 1 events after an id, oldest first by the rule of following, and how many there are in all."""
@@ -135,7 +136,7 @@ class EventLog:
         """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
         with self._db.read() as session:
             rows = feed_store.events_page(session, EventFilter(device_id, rollout), before, limit)
-            return [event_view(row) for row in rows]
+            return [self._view(row) for row in rows]
 
     def position(self) -> int:
         """Return an id up to which nothing can appear any more: that of the newest event that is SETTLED old, 0 without one."""
@@ -147,12 +148,27 @@ class EventLog:
         with self._db.read() as session:
             settled = self._clock.now() - SETTLED
             until = None if self._db.is_sqlite else feed_store.settled_until(session, settled, after_id)
-            return [event_view(row) for row in feed_store.events_after(session, what, after_id, until, limit)]
+            return [self._view(row) for row in feed_store.events_after(session, what, after_id, until, limit)]
 
     def by_id(self, ids: Sequence[int]) -> dict[int, EventView]:
         """Return these events by id; what was pruned is left out."""
         with self._db.read() as session:
-            return {row.id or 0: event_view(row) for row in feed_store.events_by_id(session, ids)}
+            return {row.id or 0: self._view(row) for row in feed_store.events_by_id(session, ids)}
+
+    def _view(self, row: FleetEvent) -> EventView:
+        """Return a row as it is shown."""
+        return EventView(
+            id=row.id or 0,
+            device=row.device_id,
+            at=row.at,
+            received_at=row.received_at,
+            kind=row.kind,
+            type=type_of(row.kind, row.device_id, row.detail),
+            model=row.model,
+            rollout=row.rollout_id,
+            detail=row.detail,
+            display_name=self._name_of(row.device_id) if row.device_id else "",
+        )
 
     def prune(self, now: datetime) -> int:
         """Remove what devices reported more than KEPT ago, in transactions of one batch each; return how many.
@@ -180,19 +196,4 @@ def _view_of(row: Mapping[str, Any]) -> EventView:
         model=row["model"],
         rollout=row.get("rollout_id"),
         detail=row["detail"],
-    )
-
-
-def event_view(row: FleetEvent) -> EventView:
-    """Return a row as it is shown."""
-    return EventView(
-        id=row.id or 0,
-        device=row.device_id,
-        at=row.at,
-        received_at=row.received_at,
-        kind=row.kind,
-        type=type_of(row.kind, row.device_id, row.detail),
-        model=row.model,
-        rollout=row.rollout_id,
-        detail=row.detail,
     )

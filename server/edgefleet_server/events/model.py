@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EventView:
-    """One event. type: its public name, see docs/reference/events.md."""
+    """One event. type: its public name, see docs/reference/events.md. display_name: of the device now, "" when it has none."""
 
     id: int
     device: str
@@ -19,6 +19,7 @@ class EventView:
     model: str
     rollout: str | None
     detail: Mapping[str, Any]
+    display_name: str = ""
 
 
 @dataclass(frozen=True)

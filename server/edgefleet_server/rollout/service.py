@@ -28,7 +28,7 @@ from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.lint.download_cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, lint
-from edgefleet_server.rollout.lint.preview import PlanView, older_release, plan, with_findings
+from edgefleet_server.rollout.lint.preview import PlanView, older_release, plan, with_findings, with_names
 from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import is_countable
@@ -113,7 +113,8 @@ class RolloutService:
         made = self._plan(spec, secrets.token_hex(SALT_BYTES))
         ref = ReleaseRef.parse(spec.release)
         running = self._fleet.devices.versions(spec.selector, ref.model)
-        return with_findings(made, older_release(ref, self._downgrade(ref, running, made.matched)))
+        made = with_findings(made, older_release(ref, self._downgrade(ref, running, made.matched)))
+        return with_names(made, self._fleet.offers.display_names)
 
     def plan_of(self, rollout_id: str) -> PlanView:
         """Return who belongs to which stage of a rollout, and why. Raises RolloutUnknownError.
@@ -135,7 +136,7 @@ class RolloutService:
             }
             placed = {one.device: one.stage for one in known.values()}
             made = plan(spec, row.salt, members, bundles, cuts, placed)
-            return self._with_cost(made, spec, members, bundles)
+            return with_names(self._with_cost(made, spec, members, bundles), self._fleet.offers.display_names)
 
     def create(self, document: Any, by: str) -> RolloutId:
         """Start a rollout; return its id. Raises BadSpecError, LintError, ActiveExistsError and what the registry raises."""
@@ -390,7 +391,8 @@ class RolloutService:
             rollouts = [] if dry_run else self._carry_undo(session, found, by, message)
         if not dry_run:
             self.wake()
-        return undo.view_of(model, found, dry_run=dry_run, rollouts=rollouts)
+        names = self._fleet.offers.display_names(undo.shown_devices(found))
+        return undo.view_of(model, found, names, dry_run=dry_run, rollouts=rollouts)
 
     def _carry_undo(self, session: Session, found: Undo, by: str, message: str) -> list[str]:
         now = self.clock.now()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import quote
 
+from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.service import RolloutService
@@ -45,7 +46,7 @@ class SearchService:
         for release in releases:
             yield _hit(HitKind.RELEASE, str(release.ref), release.state)
         for rollout in self._rollouts.finder.rollouts(text, limit):
-            yield _hit(HitKind.ROLLOUT, rollout.id, f"{rollout.release}, {rollout.state}")
+            yield _hit(HitKind.ROLLOUT, rollout.id, f"{rollout.release}, {shown_state(rollout.state)}")
 
 
 def _hit(kind: HitKind, name: str, detail: str, display_name: str = "") -> Hit:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.dashboard.fleet import Fleet
+from tests.server.dashboard.fleet import Fleet, staged
 
 
 @pytest.fixture
@@ -22,3 +22,11 @@ def empty_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     made = Fleet(tmp_path_factory.mktemp("fleet") / "server")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, str, str]]:
+    """A fleet after a good and a bad rollout, and the ids of both; tests only look at it."""
+    fleet = Fleet(tmp_path_factory.mktemp("story") / "server")
+    yield (fleet, *staged(fleet))
+    fleet.close()

@@ -212,6 +212,24 @@ STAGES = [
 ]
 
 
+def small(fleet: Fleet, count: int = 4) -> list[Device]:
+    """Return devices that run 1.0.0 while 1.1.0 is published."""
+    for version in ("1.0.0", "1.1.0"):
+        fleet.release(f"digits@{version}", ORT)
+    devices = [fleet.device(f"cam{n}", labels={"site": "hall"}) for n in range(count)]
+    fleet.parts.fleet.deployer.deploy(
+        ReleaseRef.parse("digits@1.0.0"), selector="", device=None, dry_run=False, by="ann"
+    )
+    for device in devices:
+        device.report(Phase.COMMITTED)
+    return devices
+
+
+def state_of(fleet: Fleet, rollout: str) -> str:
+    """Return the state of a rollout, as the API has it."""
+    return fleet.parts.rollout.reader.rollout(rollout).state
+
+
 def staged(fleet: Fleet) -> tuple[str, str]:
     """Build a fleet of ten after one good rollout and a bad one that was stopped on its canary; return the ids of both.
 

@@ -65,6 +65,14 @@ def test_it_is_in_the_audit_trail_under_the_users_name(fleet: Fleet) -> None:
     assert "unknown" not in row.actor
 
 
+def test_the_audit_page_has_the_name_of_a_device_before_its_address(fleet: Fleet) -> None:
+    device = fleet.device("cam").id
+    client = fleet.house.client(Role.OPERATOR)
+    client.patch(f"/api/v1/devices/{device}", json={"display_name": "Roof 3"})
+    page = fleet.browser(Role.ADMIN).get("/audit").text
+    assert f'<a href="/devices/{device}">Roof 3</a> <span class="dim">/api/v1/devices/{device}</span>' in page
+
+
 def test_the_role_is_the_apis(fleet: Fleet) -> None:
     browser = signed_in(fleet, Role.VIEWER)
     answer = browser.post(

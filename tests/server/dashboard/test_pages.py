@@ -2,7 +2,6 @@
 
 import html
 import re
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,7 +9,7 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.fleet.views import PAGE_EVENTS
-from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, STAGES, Fleet, follow, staged
+from tests.server.dashboard.fleet import LITERT, NONFINITE, ORT, STAGES, Fleet, follow
 from tests.server.dashboard.test_login_pages import assert_headers
 
 HOSTILE = "</td><script>window.hostile = 1</script><img src=x onerror=window.hostile=1>\"'&{{ 7 * 7 }}"
@@ -27,14 +26,6 @@ def part_of(page: str, section: str) -> str:
     found = re.search(rf'<(section|div) id="{section}".*?</section>', page, flags=re.DOTALL)
     assert found is not None, section
     return text_of(found[0])
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, str, str]]:
-    """A fleet after a good and a bad rollout, and the ids of both; tests only look at it."""
-    fleet = Fleet(tmp_path_factory.mktemp("story") / "server")
-    yield (fleet, *staged(fleet))
-    fleet.close()
 
 
 def test_an_empty_server_says_what_to_do_next(empty_fleet: Fleet) -> None:

@@ -9,10 +9,9 @@ import pytest
 
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
-from tests.server.dashboard.fleet import STAGES, Fleet
+from tests.server.dashboard.fleet import STAGES, Fleet, small
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.test_login_pages import link_of
-from tests.server.dashboard.test_rollout_pages import small
 from tests.support.browsers import binary
 
 pytestmark = pytest.mark.skipif(binary() is None, reason="Chromium is not installed")

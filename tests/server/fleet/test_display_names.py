@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.fleet.desired.model import TaskOrder
 from edgefleet_server.fleet.display_name import MAX_CHARS, check_name, numbered, readable
 from edgefleet_server.fleet.errors import BadDisplayNameError
 from edgefleet_server.fleet.inventory.display_names import COST, MIN_AGE_S, DisplayNames
@@ -105,3 +107,15 @@ def test_pages_read_names_again_after_a_while_and_not_before(house: House) -> No
     assert names.name_of(device) == ""
     now[0] = MIN_AGE_S + COST
     assert names.name_of(device) == "Roof 3"
+
+
+def test_events_and_skipped_devices_have_the_name_beside_the_id(house: House) -> None:
+    device = house.device().id
+    house.fleet.edits.update(device, {}, None, "Roof 3")
+    [first] = house.fleet.feed.add([NewEvent("desired", device)])
+    listed = Operators(house).as_role(Role.VIEWER).get("events").json()["items"]
+    assert {one["display_name"] for one in listed if one["device"] == device} == {"Roof 3"}
+    assert {one["display_name"] for one in listed if not one["device"]} <= {""}
+    assert house.fleet.feed.by_id([first])[first].display_name == "Roof 3"
+    orders = [house.fleet.tasks.create_many([device], TaskOrder("diag", {}), "ann", dry_run=False) for _ in range(30)]
+    assert {one.display_name for order in orders for one in order.skipped} == {"Roof 3"}

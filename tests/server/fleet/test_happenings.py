@@ -92,7 +92,7 @@ def other_writer(house: House) -> tuple[Database, EventLog]:
     if house.db.is_sqlite:
         pytest.skip("SQLite has one writer at a time: ids are seen in order")
     db = Database(house.db.engine.url.render_as_string(hide_password=False))
-    return db, EventLog(db, house.clock)
+    return db, EventLog(db, house.clock, lambda _: "")
 
 
 def test_following_waits_for_a_transaction_with_a_lower_id(house: House) -> None:

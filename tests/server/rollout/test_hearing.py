@@ -194,7 +194,7 @@ def test_what_our_own_brake_stopped_is_no_failure(phase: Phase, now: AssignmentS
 def test_a_report_that_tells_of_a_step_and_of_the_brake_is_heard_whole_at_once() -> None:
     said = report(Phase.DOWNLOADING, error_code="install.held")
     once = after(assignment(S.OFFERED), said)
-    assert (once.state, once.reason) == (S.DOWNLOADING, "stopped by the brake before its switch")
+    assert (once.state, once.reason) == (S.DOWNLOADING, "stopped by a hold before its switch")
     assert after(once, said) == once
 
 

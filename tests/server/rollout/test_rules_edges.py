@@ -135,7 +135,7 @@ def early(failed: int, *, healthy: int = 0, under_way: int = 48, **gate: Any) ->
 
 def test_offers_stop_when_the_first_devices_fail() -> None:
     assert doubt(early(2)) == (
-        "2 of the first 2 devices with an outcome failed: nobody else is offered it until more is known"
+        "2 of the first 2 devices with an outcome failed: no other device is offered it until more is known"
     )
     assert "3 of the first 4 devices" in doubt(early(3, healthy=1))
 

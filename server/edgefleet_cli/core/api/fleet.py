@@ -9,6 +9,7 @@ class Event(Struct, frozen=True):
     at: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
     device: str = ""
+    display_name: str = ""
     id: int = 0
     kind: str = ""
     model: str = ""

@@ -8,6 +8,7 @@ from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
 class Assigned(Struct, frozen=True):
     device: str = ""
+    display_name: str = ""
     gen: int = 0
     profile: str = ""
     target: str = ""
@@ -42,6 +43,7 @@ class DeployIn(Body, frozen=True, kw_only=True):
 
 class Skipped(Struct, frozen=True):
     device: str = ""
+    display_name: str = ""
     next: str = ""
     profile: str = ""
     reason: str = ""

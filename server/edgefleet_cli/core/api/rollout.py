@@ -55,6 +55,7 @@ class Decision(Struct, frozen=True):
 
 class ExcludedDevice(Struct, frozen=True):
     device: str = ""
+    display_name: str = ""
     next: str = ""
     profile: str = ""
     reason: str = ""
@@ -124,6 +125,7 @@ class StratumPower(Struct, frozen=True):
 
 class PlannedDevice(Struct, frozen=True):
     device: str = ""
+    display_name: str = ""
     why: str = ""
 
 
@@ -311,6 +313,7 @@ class UndoIn(Body, frozen=True, kw_only=True):
 
 class UndoLeft(Struct, frozen=True):
     device: str = ""
+    display_name: str = ""
     profile: str = ""
     reason: str = ""
     runs: str = ""

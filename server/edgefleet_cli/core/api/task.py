@@ -14,6 +14,7 @@ class TaskIn(Body, frozen=True, kw_only=True):
 
 class TaskSkipped(Struct, frozen=True):
     device: str = ""
+    display_name: str = ""
     reason: str = ""
 
 

@@ -51,7 +51,7 @@ def create(
 def set_key(
     ctx: typer.Context, public_key: Annotated[str, typer.Argument(metavar="HEX", help="64 hex digits.")]
 ) -> None:
-    """Seal to this public key from now on."""
+    """Set the public key that devices seal to."""
     session = Session.of(ctx)
     made = session.api.put("/capture-key", api.capture.CaptureKeyIn(public_key=public_key), api.capture.CaptureKey)
     session.out.one(made, SHEET, lambda entry: session.out.line(text(entry.public_key)))

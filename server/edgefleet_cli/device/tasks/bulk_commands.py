@@ -10,7 +10,7 @@ import typer
 from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.render.format import counted, text
+from edgefleet_cli.render.format import counted, named, text
 from edgefleet_cli.render.output import Column, Sheet
 
 
@@ -64,6 +64,6 @@ def ask(
     def show(done: api.task.TasksAsked) -> None:
         session.out.fields((column.header, column.cell(done)) for column in SHEET.columns)
         for one in done.skipped:
-            session.out.note(f"{one.device}: {one.reason}")
+            session.out.note(f"{named(one.device, one.display_name)}: {one.reason}")
 
     session.out.one(found, SHEET, show)

@@ -6,19 +6,7 @@ from edgefleet_cli.core import api
 from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 from edgefleet_cli.core.selection import no_match
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.render.format import text
-from edgefleet_cli.render.output import Column, Sheet
 
-SET: Sheet[api.release.Assigned] = Sheet(
-    "devices",
-    [
-        Column("device", lambda d: text(d.device), keep=True),
-        Column("profile", lambda d: text(d.profile)),
-        Column("target", lambda d: text(d.target)),
-        Column("gen", lambda d: text(d.gen), wide=True, right=True),
-    ],
-    lambda d: text(d.device),
-)
 _WORDS = {
     "shadow": "run it as a shadow",
     "split": "let it answer a share of the requests",
@@ -58,7 +46,7 @@ def run(
 ) -> int:
     """Ask the server, print which devices it concerns; return the exit code."""
     from edgefleet_cli.release.deployment.deployer import Deployer
-    from edgefleet_cli.release.deployment.render import note_skipped
+    from edgefleet_cli.release.deployment.render import SET, note_skipped
 
     deployer = Deployer(session.api, session.out, session.clock)
     answer = deployer.deploy(ref, selector=to, device=device, dry_run=dry_run, candidate=candidate)

@@ -13,7 +13,7 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK, EXIT_TIMEOUT
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document, Reply
 from edgefleet_cli.core.transport.request import part
-from edgefleet_cli.render.format import error_text
+from edgefleet_cli.render.format import error_text, named
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board
 
@@ -42,6 +42,7 @@ class DeviceOutcome:
     profile: str
     state: str = "unheard"
     error: str = ""
+    display_name: str = ""
 
     @property
     def shown(self) -> str:
@@ -50,7 +51,13 @@ class DeviceOutcome:
 
     def as_json(self) -> Document:
         """Return it as `deploy --wait -o json` prints it."""
-        return {"device": self.device, "profile": self.profile, "state": self.state, "error": self.error or None}
+        return {
+            "device": self.device,
+            "display_name": self.display_name,
+            "profile": self.profile,
+            "state": self.state,
+            "error": self.error or None,
+        }
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,10 @@ class Deployer:
         selector: narrows what is asked from the server; the devices followed are those of the answer.
         """
         gens = {entry.device: entry.gen for entry in answer.set}
-        outcomes = {entry.device: DeviceOutcome(entry.device, entry.profile) for entry in answer.set}
+        outcomes = {
+            entry.device: DeviceOutcome(entry.device, entry.profile, display_name=entry.display_name)
+            for entry in answer.set
+        }
         deadline_s = self.clock.monotonic_s() + wait_s
         with board(self.out) as rows:
             while outcomes:
@@ -99,7 +109,8 @@ class Deployer:
                     if device.id in outcomes:
                         outcomes[device.id] = judge(outcomes[device.id], device, ref, gens[device.id])
                 for outcome in outcomes.values():
-                    rows.update(outcome.device, outcome.shown, outcome.error, _PCT.get(outcome.state))
+                    name = named(outcome.device, outcome.display_name)
+                    rows.update(name, outcome.shown, outcome.error, _PCT.get(outcome.state))
                 is_over = all(one.state in good | FAILED for one in outcomes.values())
                 if is_over or self.clock.monotonic_s() > deadline_s:
                     break

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgefleet_cli.core import api
 from edgefleet_cli.core.session import Session
-from edgefleet_cli.render.format import text
+from edgefleet_cli.render.format import named, text
 from edgefleet_cli.render.output import Column, Sheet
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SET: Sheet[api.release.Assigned] = Sheet(
     "devices",
     [
+        Column("name", lambda d: text(d.display_name or None)),
         Column("device", lambda d: text(d.device), keep=True),
         Column("profile", lambda d: text(d.profile)),
         Column("target", lambda d: text(d.target)),
@@ -27,6 +28,7 @@ SET: Sheet[api.release.Assigned] = Sheet(
 OUTCOME: Sheet[DeviceOutcome] = Sheet(
     "devices",
     [
+        Column("name", lambda d: text(d.display_name or None)),
         Column("device", lambda d: text(d.device), keep=True),
         Column("profile", lambda d: text(d.profile)),
         Column("state", lambda d: d.shown),
@@ -39,6 +41,6 @@ OUTCOME: Sheet[DeviceOutcome] = Sheet(
 def note_skipped(session: Session, answer: api.release.Deployment) -> None:
     """Remark on each device that does not get the release, and why."""
     for entry in answer.skipped:
-        session.out.note(f"skipped {entry.device} ({entry.profile}): {entry.reason}")
+        session.out.note(f"skipped {named(entry.device, entry.display_name)}, {entry.profile}: {entry.reason}")
         if entry.next:
             session.out.note(f"  next: {entry.next}")

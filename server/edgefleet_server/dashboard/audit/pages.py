@@ -10,7 +10,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.dashboard.audit.events import Cursor, Text, add_event_pages
-from edgefleet_server.dashboard.audit.views import AuditQuery, BadTimeError, audit_page, exported
+from edgefleet_server.dashboard.audit.views import AuditQuery, BadTimeError, audit_page, device_in, exported
 from edgefleet_server.dashboard.core import render as pages
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
@@ -57,6 +57,7 @@ def _add_audit(router: APIRouter, shell: Shell, access: AccessService) -> None:
             changing = [one.id for one in shell.operations(request) if one.is_changing]
             return {
                 "page": found,
+                "device_in": device_in,
                 "query": query,
                 "wrong": wrong,
                 "is_first": cursor is None or wrong is not None,

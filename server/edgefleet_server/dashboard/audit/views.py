@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ PAGE_ROWS: Final = 50
 EXPORT_ROWS: Final = 500
 """Read at once; an export is as long as what it chooses."""
 COLUMNS: Final = ("id", "at", "actor", "action", "object", "status", "request_id")
+_DEVICE: Final = re.compile(r"/api/v1/devices/([a-z0-9-]+)")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -63,6 +65,12 @@ class AuditQuery:
         chosen = self.filter()
         times = {"since": chosen.since, "until": chosen.until}
         return self.query() | {name: f"{at:%Y-%m-%dT%H:%M:%SZ}" for name, at in times.items() if at is not None}
+
+
+def device_in(address: str) -> str:
+    """Return the device that an object of the audit trail belongs to, "" for another object."""
+    found = _DEVICE.match(address)
+    return found[1] if found else ""
 
 
 def moment_in(text: str) -> datetime | None:

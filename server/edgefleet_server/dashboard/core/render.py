@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from edgefleet_protocol.manifest import RANDOM_DATA
+from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.dashboard.core import filters
 from edgefleet_server.dashboard.core.glossary import glossary
 from edgefleet_server.dashboard.core.qr_code import qr
@@ -48,6 +49,7 @@ def environment() -> Environment:
     )
     for filter_ in (
         filters.tone,
+        shown_state,
         filters.label,
         filters.moment,
         filters.machine_time,

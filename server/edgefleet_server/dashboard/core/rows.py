@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.events.model import EventView
 from edgefleet_server.fleet.inventory.views import DeviceView, Refusal, ReportedModel, release_of
 from edgefleet_server.rollout.model import StageState
@@ -153,14 +154,17 @@ def event_line(event: EventView) -> EventLine:
     place = "/".join(str(detail[key]) for key in ("stage", "stratum") if detail.get(key) not in (None, ""))
     reason = detail.get("reason") or detail.get("code")
     reasons = [str(one) for one in (detail.get("error_class"), reason) if one]
+    before, after = str(detail.get("from") or ""), str(detail.get("to") or detail.get("phase") or "")
+    if event.kind == "rollout":
+        before, after = shown_state(before), shown_state(after)
     return EventLine(
         at=event.at,
         what=event.kind,
         device=event.device,
         rollout=event.rollout or "",
         place=place or ("" if event.rollout else (release_of(target) if target else None) or event.model),
-        before=str(detail.get("from") or ""),
-        after=str(detail.get("to") or detail.get("phase") or ""),
+        before=before,
+        after=after,
         reason=": ".join(reasons),
     )
 

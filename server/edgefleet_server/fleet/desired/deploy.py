@@ -4,6 +4,7 @@ Devices whose profile has no bundle of the release are listed with why, and what
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from edgefleet_protocol.desired import Ref
@@ -100,7 +101,15 @@ class Deployer:
                 skipped.append(Skipped(one.id, one.profile, why_not[one.id], f"See `edgectl device show {one.id}`."))
             else:
                 skipped.append(Skipped(one.id, one.profile, "it was revoked just now", "Nothing: it left the fleet."))
-        return Deployment(str(ref), len(matched), done, skipped, warning)
+        with self._db.read() as session:
+            names = store.display_names(session, [one.id for one in matched])
+        return Deployment(
+            str(ref),
+            len(matched),
+            [replace(one, display_name=names.get(one.device, "")) for one in done],
+            [replace(one, display_name=names.get(one.device, "")) for one in skipped],
+            warning,
+        )
 
     def _matched(self, selector: str | None, device: str | None) -> list[DeviceFacts]:
         if device is not None:

@@ -33,6 +33,7 @@ class Assigned:
     profile: ProfileName
     gen: int
     target: str
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Skipped:
     profile: ProfileName
     reason: str
     next: str
+    display_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class TaskSkipped:
     device: DeviceId
     reason: str
     next: str
+    display_name: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Tasks outlive the documents that carry them. Rules:
 
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -126,14 +127,16 @@ class TaskBook:
             )
         made: dict[str, str] = {}
         skipped: list[TaskSkipped] = []
-        with self._db.session():
+        with self._db.session() as session:
             for device in () if dry_run else devices:
                 try:
                     made[device] = self.create(device, order, by).id
                 except (TooManyTasksError, DeviceRevokedError) as error:
                     skipped.append(TaskSkipped(device, error.message, error.next_step))
+            names = store.display_names(session, [one.device for one in skipped])
         asked = len(devices) if dry_run else len(made)
-        return TasksAsked(order.kind, len(devices), asked, dry_run, made, skipped)
+        left = [replace(one, display_name=names.get(one.device, "")) for one in skipped]
+        return TasksAsked(order.kind, len(devices), asked, dry_run, made, left)
 
     def tasks(self, device_id: str, limit: int = 50) -> list[TaskView]:
         """Return the newest tasks of a device, newest first. Raises DeviceUnknownError."""

@@ -434,7 +434,7 @@ LEAST_FAILED: Final = 2
 
 
 def doubt(facts: Facts) -> str:
-    """Return why nobody else is offered the release in a stratum now, "" when nothing speaks against it."""
+    """Return why no other device is offered the release in a stratum now, "" when nothing speaks against it."""
     failed = facts.counts.failed
     known = failed + facts.counts.healthy + facts.soaking
     at = stage_gates.abort_at(facts)
@@ -442,6 +442,4 @@ def doubt(facts: Facts) -> str:
         return ""
     if log_e_abort(failed, known, facts.max_failure) < at:
         return ""
-    return (
-        f"{failed} of the first {known} devices with an outcome failed: nobody else is offered it until more is known"
-    )
+    return f"{failed} of the first {known} devices with an outcome failed: no other device is offered it until more is known"

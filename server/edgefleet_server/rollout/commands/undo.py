@@ -112,6 +112,7 @@ class UndoDevice:
     back_to: str
     source: str
     bytes: int
+    display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ class UndoLeft:
     profile: str
     runs: str
     reason: str
+    display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +212,16 @@ def _target_of(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) ->
     return RollbackTarget(standing, runs, other, None)
 
 
-def view_of(model: str, found: Undo, *, dry_run: bool, rollouts: Sequence[str] = ()) -> UndoView:
-    """Return an undo as people see it."""
+def shown_devices(found: Undo) -> list[DeviceId]:
+    """Return the devices that an undo names: the first of those that go back, and all that stay."""
+    going = [target.standing.device for target in found.targets[:MAX_DEVICES_SHOWN]]
+    return [*going, *(DeviceId(one.device) for one in found.left)]
+
+
+def view_of(
+    model: str, found: Undo, names: Mapping[str, str], *, dry_run: bool, rollouts: Sequence[str] = ()
+) -> UndoView:
+    """Return an undo as people see it. names: the display names of `shown_devices`."""
     moves: dict[tuple[str, str, str], UndoMove] = {}
     for target in found.targets:
         key = (target.runs, release_of(target.back), target.standing.stratum)
@@ -229,16 +239,23 @@ def view_of(model: str, found: Undo, *, dry_run: bool, rollouts: Sequence[str] =
         downloads=sum(move.downloads for move in moves.values()),
         bytes=sum(move.bytes for move in moves.values()),
         moves=tuple(moves[key] for key in sorted(moves)),
-        devices_shown=tuple(_shown(target) for target in found.targets[:MAX_DEVICES_SHOWN]),
-        left=found.left,
+        devices_shown=tuple(_shown(target, names) for target in found.targets[:MAX_DEVICES_SHOWN]),
+        left=tuple(replace(one, display_name=names.get(one.device, "")) for one in found.left),
         rollouts=tuple(rollouts),
     )
 
 
-def _shown(target: RollbackTarget) -> UndoDevice:
+def _shown(target: RollbackTarget, names: Mapping[str, str]) -> UndoDevice:
+    device = target.standing.device
     source = "nothing" if target.back is None else "download" if target.bytes else "kept slot"
     return UndoDevice(
-        target.standing.device, target.standing.stratum, target.runs, release_of(target.back), source, target.bytes
+        device=device,
+        profile=target.standing.stratum,
+        runs=target.runs,
+        back_to=release_of(target.back),
+        source=source,
+        bytes=target.bytes,
+        display_name=names.get(device, ""),
     )
 
 

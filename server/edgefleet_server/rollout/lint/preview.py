@@ -5,7 +5,7 @@ leaves. An error is something that the rollout would wait for in vain; it is ref
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ class PlannedDevice:
 
     device: str
     why: str
+    display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class ExcludedDevice:
     profile: str
     reason: str
     next: str
+    display_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,22 @@ def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
     """Return a plan with more findings, errors first."""
     found = sorted((*made.findings, *more), key=lambda finding: finding.level)
     return replace(made, findings=tuple(found), ok=all(finding.level != "error" for finding in found))
+
+
+def with_names(made: PlanView, names_of: Callable[[Sequence[DeviceId]], Mapping[str, str]]) -> PlanView:
+    """Return a plan with the display names of the devices that it lists. names_of: returns them by id."""
+    listed = [one.device for stage in made.stages for cell in stage.strata for one in cell.devices]
+    names = names_of([DeviceId(one) for one in (*listed, *(one.device for one in made.excluded))])
+
+    def named(cell: PlannedCell) -> PlannedCell:
+        found = (replace(one, display_name=names.get(one.device, "")) for one in cell.devices)
+        return replace(cell, devices=tuple(found))
+
+    return replace(
+        made,
+        stages=tuple(replace(stage, strata=tuple(map(named, stage.strata))) for stage in made.stages),
+        excluded=tuple(replace(one, display_name=names.get(one.device, "")) for one in made.excluded),
+    )
 
 
 def older_release(ref: ReleaseRef, message: str) -> Iterator[Finding]:

@@ -296,7 +296,7 @@ def _with_trouble(a: Assignment, report: Report, steps: Steps) -> Assignment:
     reason = report.reason if is_trouble and report.error_code != HELD_CODE else a.reason
     error_class = report.error_class.value if is_trouble and report.error_class is not None else a.error_class
     if report.error_code == HELD_CODE:
-        reason, error_class = "stopped by the brake before its switch", ""
+        reason, error_class = "stopped by a hold before its switch", ""
     if (reason, error_class) == (a.reason, a.error_class):
         return a
     noted = a.but(reason=reason, error_class=error_class)
