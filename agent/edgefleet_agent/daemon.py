@@ -427,6 +427,8 @@ class Daemon:
         identity = self._renewal.identity
         status = {
             "device": identity.device,
+            "display_name": identity.display_name,
+            "certificate_from_s": identity.cert_from_s,
             "profile": identity.profile,
             "pid": os.getpid(),
             "agent_version": __version__,

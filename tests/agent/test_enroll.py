@@ -10,6 +10,7 @@ import pytest
 
 from edgefleet_agent import errors
 from edgefleet_agent.__main__ import main
+from edgefleet_agent.cli.status_text import status_text
 from edgefleet_agent.enrolment.enroll import enroll, parse_claim_token
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_server.clock import SystemClock
@@ -29,6 +30,26 @@ def listener(tmp_path: Path) -> Iterator[Listener]:
     made.close()
 
 
+def test_the_status_begins_with_the_name_that_the_device_learned_last() -> None:
+    status = {
+        "device": "d-1",
+        "pid": 7,
+        "agent_version": "1.0.0",
+        "profile": "rpi",
+        "connected": True,
+        "broker": "b:1883",
+        "outbox": {"messages": 0},
+        "gen": 3,
+        "infer_url": "http://127.0.0.1:1",
+        "infer_socket": "/run/infer.sock",
+        "refused": {"code": ""},
+        "models": [],
+    }
+    assert status_text(status).startswith("device   d-1  pid 7")
+    named = status_text({**status, "display_name": "Roof 3", "certificate_from_s": 1_767_225_600}).splitlines()
+    assert named[:2] == ["name     Roof 3  as of 2026-01-01", "device   d-1  pid 7  agent 1.0.0"]
+
+
 def test_a_claim_token_becomes_an_identity(listener: Listener, tmp_path: Path, capsys: Any) -> None:
     state = tmp_path / "device"
     token = listener.token()
@@ -40,6 +61,7 @@ def test_a_claim_token_becomes_an_identity(listener: Listener, tmp_path: Path, c
     assert identity.device == answer["device"]
     assert identity.tenant == "acme"
     assert listener.house.fleet.reader.device(identity.device).display_name == "Roof 3"
+    assert identity.display_name == "Roof 3"
     assert (state / "identity" / "key.pem").stat().st_mode & 0o777 == 0o600
     assert not (state / "pending-key.pem").exists()
     assert main(["enroll", token, "--state", str(state)]) == 6

@@ -1,5 +1,6 @@
 """What `edge-agent status` shows, and `edge-agent shadow`: candidates, and the inputs on which they and what serves disagree most."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from edgefleet_protocol.ids import parse_model_name
 def status_text(status: dict[str, Any]) -> str:
     """Return the status as lines for a person: at most 80 columns, but a path is never cut."""
     line = "connected to" if status["connected"] else "NOT connected to"
-    lines = [
+    lines = _name(status)
+    lines += [
         cut(f"device   {status['device']}  pid {status['pid']}  agent {status['agent_version']}"),
         cut(f"profile  {status['profile']}"),
         cut(
@@ -34,6 +36,14 @@ def status_text(status: dict[str, Any]) -> str:
         if model["error_code"]:
             lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
     return "\n".join(lines)
+
+
+def _name(status: dict[str, Any]) -> list[str]:
+    """Return the display name: the device learns it with each certificate, so it may have been renamed since."""
+    name = status.get("display_name")
+    if not name:
+        return []
+    return [cut(f"name     {name}  as of {datetime.fromtimestamp(status['certificate_from_s'], UTC):%Y-%m-%d}")]
 
 
 def read_shadow(state: Path, model: str = "") -> dict[str, Any]:

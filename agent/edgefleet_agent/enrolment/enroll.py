@@ -208,6 +208,7 @@ def _identity(answer: Answer, token: ClaimToken) -> Identity:
         server_id=answer.server_id,
         cert_from_s=cert_from_s,
         cert_until_s=cert_until_s,
+        display_name=answer.display_name,
     )
 
 

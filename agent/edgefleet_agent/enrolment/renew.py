@@ -161,6 +161,7 @@ def _checked(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey
         broker_port=broker.port if broker is not None else identity.broker_port,
         mqtt=broker.mqtt if broker is not None else identity.mqtt,
         profile=answer.profile,
+        display_name=answer.display_name,
         cert_from_s=int(cert.not_valid_before_utc.timestamp()),
         cert_until_s=int(cert.not_valid_after_utc.timestamp()),
     )

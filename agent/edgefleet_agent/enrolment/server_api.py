@@ -46,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True):
     url: str
     server_id: str = ""
     nonce: str = ""
+    display_name: str = ""
 
 
 def verifying_context(ca_pem: str) -> ssl.SSLContext:

@@ -280,6 +280,11 @@ class Enroller:
             self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
         return issued.pem.decode()
 
+    def display_name(self, device_id: DeviceId) -> str:
+        """Return what the device is called now, "" without a name."""
+        with self._db.read() as session:
+            return store.display_names(session, [device_id]).get(device_id, "")
+
     def promote_key(self, device_id: DeviceId, used_key: str) -> None:
         """Make the key of a renewal (PEM) the device's only one: it was used."""
         with self._db.session() as session:

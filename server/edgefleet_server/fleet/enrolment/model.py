@@ -85,3 +85,4 @@ class Enrolment:
     url: str
     server_id: str
     nonce: str = ""
+    display_name: str = ""

@@ -77,4 +77,5 @@ class EnrolmentService:
             broker=self._addresses.broker,
             url=self._addresses.device_url,
             server_id=self._addresses.server_id,
+            display_name=self._enroller.display_name(device_id),
         )
