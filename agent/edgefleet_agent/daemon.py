@@ -44,7 +44,7 @@ from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, Fetc
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import SystemReader, disk_free_bytes
 from edgefleet_agent.reporting.device_facts import runtimes
-from edgefleet_agent.reporting.reports import Reports
+from edgefleet_agent.reporting.reports import PROBATION_NEWS_S, Reports
 from edgefleet_agent.reporting.schedule import Ticker
 from edgefleet_agent.reporting.status import model_rows, write_status
 from edgefleet_agent.serving.supervisor import Supervisor
@@ -470,6 +470,9 @@ class Daemon:
             self._heard_s = now
             self._sender.relinked()
             self._link.recycle("nothing heard from the server")
+        news_s = self._ticker.interval_s if self._ticker.is_metered else PROBATION_NEWS_S
+        if self._link.is_connected and self._reports.has_probation_news(self._runner, news_s):
+            self._report_soon()
         self._outbox.spill(now)
         self._pump()
         self._tick_in(BUSY_TICK_S if busy else 2.0 if self._ticker.interval_s <= 60 else PUMP_S)

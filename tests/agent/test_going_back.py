@@ -12,6 +12,7 @@ import pytest
 
 from edgefleet_agent.serving.supervisor import BACKOFF_S
 from edgefleet_protocol.desired import Ref
+from edgefleet_server.fleet.inventory.views import ReportedProbation
 from tests.agent.field import Agent, deploy, eventually, offer, publish
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx
 from tests.server.gateway.conftest import Site
@@ -104,6 +105,7 @@ def test_the_server_learns_of_a_rollback_and_its_answer_is_noted(site: Site, age
     bad = nan_release(site)
     offer(agent, bad, rollout="r-1", attempt=3)
     agent.wait("probation", "1.1.0")
+    assert eventually(lambda: agent.reported().probation == ReportedProbation(0, 100_000, 3600))
     ask(agent, BAD, BAD)
     agent.wait("rolled_back", "1.0.0")
     assert eventually(lambda: agent.reported().phase == "rolled_back")

@@ -1,5 +1,8 @@
 """The rules that a new version is held to: each with its figures, the edges, and what must raise no alarm."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,10 +11,13 @@ from hypothesis import strategies as st
 from edgefleet_agent.install import desired_diff, machine
 from edgefleet_agent.install.probation import trial
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
+from edgefleet_agent.reporting.reports import Reports
 from edgefleet_agent.worker.control.protocol import Golden, Stats
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
 from tests.agent.records import GOOD, LIMITS, NOW, SILENT, on_probation, ref, serving, wanted
+from tests.support.servers import HandClock
 
 
 def latencies(n: int, ms: float, outliers: int = 0) -> list[int]:
@@ -155,6 +161,37 @@ def test_enough_answers_end_a_trial_early_but_not_at_once() -> None:
     record = seen(n=500)
     assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 1) == trial.KeepWatching()
     assert trial.judge(record, GOOD, LIMITS, now_s=NOW + 2) == trial.Commit()
+
+
+def test_how_far_a_probation_is_goes_by_the_rule_that_ends_it() -> None:
+    assert trial.progress(seen(n=132), LIMITS) == {"answers": 132, "enough": 500, "within_s": 60}
+    assert trial.progress(serving(), LIMITS) is None
+    proven = msgspec.structs.replace(ref("B", "b"), proven=True)
+    assert trial.progress(on_probation(active=proven), LIMITS) is None, (
+        "a proven version that came back does not need them"
+    )
+
+
+def test_answers_alone_are_news_once_a_minute() -> None:
+    clock, answers = HandClock(), [0]
+    told = {"digits": {"answers": 0, "enough": 500, "within_s": 60}}
+    runner: Any = SimpleNamespace(
+        records={}, probation=lambda: {"digits": {**told["digits"], "answers": answers[0]}} if answers else {}
+    )
+    unused: Any = None
+    reports = Reports(DeviceId("d-1"), "b", clock, unused, lambda: None)
+    assert reports.state(runner, unused, {}).facts == {"probation": told}
+    answers[0] = 7
+    assert not reports.has_probation_news(runner, 60.0)
+    clock.turn(seconds=60)
+    assert reports.has_probation_news(runner, 60.0)
+    assert reports.state(runner, unused, {}, count=False).facts["probation"]["digits"]["answers"] == 7
+    assert reports.has_probation_news(runner, 60.0), "a look that is not sent tells nobody"
+    reports.state(runner, unused, {})
+    clock.turn(seconds=60)
+    assert not reports.has_probation_news(runner, 60.0), "nothing has changed"
+    answers.clear()
+    assert reports.state(runner, unused, {}).facts == {}
 
 
 def test_figures_go_to_the_version_they_are_of() -> None:

@@ -35,7 +35,7 @@ def test_the_flags_say_what_the_server_is_asked(
     assert ran.code == 0, ran.err
     assert ran.json["set"] == [SET]
     assert fleet.bodies(ASK) == [{"selector": "site=berlin", "device": None, "dry_run": False, **body}]
-    assert "skipped d-2 (p): no version of digits is active there" in ran.err
+    assert "skipped d-2, p: no version of digits is active there" in ran.err
 
 
 def test_no_device_is_a_failure_but_not_of_a_dry_run(edgectl: Edgectl, fleet: Stub) -> None:
@@ -89,3 +89,8 @@ def test_a_device_shows_its_candidate_and_how_it_compares(edgectl: Edgectl, flee
     shown = edgectl("device", "show", "d-1").out
     for text in ("94.0%", "3 of", "candidate", "running"):
         assert text in shown
+    far = {"answers": 132, "enough": 200, "within_s": 1800}
+    trial = {"model": "digits", "release": "digits@1.1.0", "phase": "probation", "probation": far}
+    fleet.says("GET /devices/d-1", {**device, "models": [trial]})
+    described = edgectl("device", "describe", "d-1").out
+    assert "probation  132 of 200 answers reported so far, or until 1800 s are over" in described

@@ -395,6 +395,10 @@ class Runner:
         """Return how each model does."""
         return self._probation.modes()
 
+    def probation(self) -> dict[str, dict[str, int]]:
+        """Return how far each new version on probation is, by model."""
+        return self._probation.progress()
+
     def go_back(self, model: str, reason: str) -> ModelRecord:
         """Go back to the previous slot because an operator says so; see `ProbationMonitor.go_back`."""
         why = "an operator went back"

@@ -41,6 +41,8 @@ from edgefleet_protocol.messages import (
 )
 
 MAX_REASON_CHARS = 1_000
+PROBATION_NEWS_S = 60.0
+"""How often at most a state is sent only for the answers of a version on probation; on a metered connection once a window."""
 
 
 class Reports:
@@ -65,6 +67,8 @@ class Reports:
         self._refused = Refused("", "", ErrorClass.INTERNAL.value)
         self._resting: set[TaskKind] = set()
         self._seen: Seen | None = None
+        self._told_probation: dict[str, dict[str, int]] = {}
+        self._told_s = 0.0
         self.gen = 0
         self.conn_id = ""
         self._candidates = candidates
@@ -217,6 +221,9 @@ class Reports:
 
     def state(self, runner: Runner, serving: Supervisor, facts: Mapping[str, Any], *, count: bool = True) -> State:
         """Return the whole state. count: False for a look that is not sent."""
+        probation = runner.probation()
+        if count:
+            self._told_probation, self._told_s = probation, self._clock.monotonic_s()
         return State(
             device=self._device,
             gen=self.gen,
@@ -228,9 +235,14 @@ class Reports:
             refused_gen=self._refused.gen,
             refused_code=self._refused.code,
             refused_reason=self._refused.reason[:MAX_REASON_CHARS],
-            facts=dict(facts),
+            facts={**facts, "probation": probation} if probation else dict(facts),
             seen=self._seen,
         )
+
+    def has_probation_news(self, runner: Runner, every_s: float) -> bool:
+        """Say whether a version on probation has given more answers than the state of at least `every_s` ago says."""
+        is_due = self._clock.monotonic_s() - self._told_s >= every_s
+        return is_due and runner.probation() != self._told_probation
 
     def _models(self, runner: Runner, serving: Supervisor) -> list[ModelState]:
         candidates = dict(self._candidates())

@@ -81,6 +81,8 @@ def _fact(value: Any) -> str:
     if isinstance(value, dict):
         if set(value) == {"name", "version"}:
             return f"{value['name']} {value['version']}"
+        if set(value) == {"answers", "enough", "within_s"}:  # how far a version on probation is
+            return f"{value['answers']} of {value['enough']} answers reported so far, or until {value['within_s']} s are over"
         return ", ".join(f"{key}={_fact(item)}" for key, item in value.items() if item not in (None, "", [], {}))
     return text(value)
 

@@ -54,7 +54,7 @@ class Device:
         assert signed is not None
         return decode_desired(base64.b64decode(json.loads(signed.envelope)["payload"]))
 
-    def report(self, phase: Phase, *, model: str = "digits", **told: Any) -> None:
+    def report(self, phase: Phase, *, model: str = "digits", facts: dict[str, Any] | None = None, **told: Any) -> None:
         """Say how far the wanted bundle of a model got. It is active from PROBATION on, else what was active stays so."""
         document = self.desired()
         wanted = document.models[model].active
@@ -77,7 +77,7 @@ class Device:
         )
         if phase is Phase.COMMITTED:
             self.previous = active
-        self.say(document.gen, [state])
+        self.say(document.gen, [state], facts=facts or {})
         self.event(phase, wanted.target, **{k: v for k, v in told.items() if k in ("error_class", "reason")})
 
     def say(self, gen: int, models: list[ModelState], **told: Any) -> None:

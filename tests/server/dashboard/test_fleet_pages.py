@@ -385,6 +385,30 @@ def test_a_device_goes_back_to_what_its_other_slot_holds(fleet: Fleet) -> None:
     assert active.target.startswith("digits/1.0.0/")
 
 
+def test_a_device_says_how_far_a_version_on_probation_is(fleet: Fleet) -> None:
+    fleet.release("digits@1.0.0", ORT)
+    device = fleet.device("one")
+    fleet.parts.fleet.deployer.deploy(ReleaseRef.parse("digits@1.0.0"), device=device.id, by="ann")
+    browser, api = fleet.browser(Role.VIEWER), fleet.house.client(Role.VIEWER)
+    path, why = f"/devices/{device.id}", f"/api/v1/devices/{device.id}/explain"
+    far = {"answers": 132, "enough": 200, "within_s": 1800}
+    for facts in (
+        {},
+        {"probation": 7},
+        {"probation": {"digits": {**far, "answers": -1}}},
+        {"probation": {"mnist": far}},
+    ):
+        device.report(Phase.PROBATION, facts=facts)
+        assert "answers reported so far" not in text_of(part_of(browser.get(path).text, "models"))
+    device.report(Phase.PROBATION, facts={"probation": {"digits": far}})
+    shown = text_of(part_of(browser.get(path).text, "models"))
+    assert re.search(r"since .*: 132 of 200 answers reported so far; it passes after 200, or after 30 min", shown)
+    assert "132 of 200 answers" in api.get(why).json()["items"][0]["why"]
+    assert api.get(f"/api/v1/devices/{device.id}").json()["models"][0]["probation"] == far
+    device.report(Phase.COMMITTED, facts={"probation": {"digits": far}})
+    assert "132 of 200" not in browser.get(path).text
+
+
 def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
     device = fleet.device("one")
     browser, path = fleet.browser(Role.OPERATOR), f"/devices/{device.id}"

@@ -8,7 +8,14 @@ import pytest
 from sqlalchemy import text
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.fleet.inventory.views import DesiredModel, DesiredView, DeviceView, Refusal, ReportedModel
+from edgefleet_server.fleet.inventory.views import (
+    DesiredModel,
+    DesiredView,
+    DeviceView,
+    Refusal,
+    ReportedModel,
+    ReportedProbation,
+)
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.explanation import Place, explain
@@ -16,6 +23,7 @@ from tests.server.rollout.fleet_sim import World, stages
 from tests.server.rollout.test_routes import HOST, client_of
 
 NOON = datetime(2026, 1, 3, 12, tzinfo=UTC)
+TWELVE_BEFORE = NOON - timedelta(minutes=12)
 OLD, NEW = "a" * 64, "b" * 64
 WANTED = DesiredModel("digits", "digits@1.1.0", "digits/1.1.0/p", NEW)
 REPORT = ReportedModel(
@@ -83,6 +91,17 @@ def device(report: dict[str, Any] | None = None, **changes: Any) -> DeviceView:
             False,
         ),
         ({"report": {"phase": "probation"}}, "on probation", False),
+        (
+            {
+                "report": {
+                    "phase": "probation",
+                    "changed_at": TWELVE_BEFORE,
+                    "probation": ReportedProbation(132, 200, 1800),
+                }
+            },
+            "it has run the new version on probation for 12m: 132 of 200 answers reported so far; it passes after 200, or after 30 min",
+            False,
+        ),
         (
             {"report": {"sha256": OLD, "phase": "rolled_back", "error_class": "golden", "reason": "no match"}},
             "rolled back: golden: no match",

@@ -140,6 +140,11 @@ class ProbationMonitor:
             for model, record in self._book.records.items()
         }
 
+    def progress(self) -> dict[str, dict[str, int]]:
+        """Return how far each new version on probation is, by model."""
+        found = {model: trial.progress(record, self._limits) for model, record in self._book.records.items()}
+        return {model: one for model, one in found.items() if one is not None}
+
     def go_back(self, model: str, reason: str, withdraw: Callable[[ModelRecord], ModelRecord]) -> ModelRecord:
         """Go back to the previous slot because an operator says so; returns the record after it. Reads a whole bundle.
 

@@ -18,7 +18,7 @@ import msgspec
 from edgefleet_agent.install.machine import MAX_STARTS, is_on_trial, is_proven
 from edgefleet_agent.install.records import ModelRecord, SlotInfo, Tally
 from edgefleet_agent.worker.control.protocol import Golden, Stats
-from edgefleet_protocol.messages import OVER_MEMORY_CODE, ErrorClass
+from edgefleet_protocol.messages import OVER_MEMORY_CODE, ErrorClass, Phase
 from edgefleet_protocol.sketch import LatencySketch
 
 MIB = 1024 * 1024
@@ -250,6 +250,16 @@ def started(record: ModelRecord) -> ModelRecord:
 def settled(record: ModelRecord) -> ModelRecord:
     """Return the record of a proven version whose last start lasted; the same one when there is nothing to forget."""
     return record if is_on_trial(record) or not record.starts else msgspec.structs.replace(record, starts=0)
+
+
+def progress(record: ModelRecord, limits: Limits) -> dict[str, int] | None:
+    """Return how far a new version on probation is by the rule of `_is_enough`, None when none is.
+
+    answers: since the switch. enough: so many prove it. within_s: or so many seconds since the switch.
+    """
+    if record.phase is not Phase.PROBATION or is_proven(record):
+        return None
+    return {"answers": record.seen.n, "enough": limits.probation_inferences, "within_s": int(limits.probation_s)}
 
 
 def left_in_order(record: ModelRecord) -> ModelRecord:

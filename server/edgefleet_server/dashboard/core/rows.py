@@ -7,7 +7,7 @@ from typing import Final
 
 from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.events.model import EventView
-from edgefleet_server.fleet.inventory.views import DeviceView, Refusal, ReportedModel, release_of
+from edgefleet_server.fleet.inventory.views import DeviceView, Refusal, ReportedModel, probation_text, release_of
 from edgefleet_server.rollout.model import StageState
 from edgefleet_server.rollout.status.outlook import OutlookView
 from edgefleet_server.rollout.status.reader import RolloutView, StageView, StratumView
@@ -23,7 +23,7 @@ ACTIVE: Final = ("validating", "awaiting_approval", "running", "paused", "rollin
 class ModelLine:
     """One model of a device: what runs, what should, and what stands between. Texts are empty where there is nothing.
 
-    withdrawn: why what runs was withdrawn.
+    withdrawn: why what runs was withdrawn. probation: how far a version on probation is; since: when it began.
     """
 
     model: str
@@ -32,6 +32,8 @@ class ModelLine:
     phase: str
     trouble: str
     withdrawn: str = ""
+    probation: str = ""
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,8 @@ def device_line(device: DeviceView) -> DeviceLine:
             phase=reported[name].phase if name in reported else "",
             trouble=_trouble(reported.get(name)),
             withdrawn=reported[name].withdrawn if name in reported else "",
+            probation=_probation(reported.get(name)),
+            since=reported[name].changed_at if name in reported else None,
         )
         for name in sorted(reported.keys() | wanted.keys())
     ]
@@ -171,6 +175,10 @@ def event_line(event: EventView) -> EventLine:
 
 def _running(reported: ReportedModel | None) -> str:
     return "" if reported is None else reported.release or ""
+
+
+def _probation(reported: ReportedModel | None) -> str:
+    return "" if reported is None or reported.probation is None else probation_text(reported.probation)
 
 
 def _trouble(reported: ReportedModel | None) -> str:

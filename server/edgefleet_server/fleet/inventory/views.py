@@ -4,10 +4,10 @@ The dataclasses are the bodies of the routes: their fields are public and never 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from sqlmodel import Session, col
@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, parse_target_path
-from edgefleet_protocol.messages import CHILD_DIED_CODE
+from edgefleet_protocol.messages import CHILD_DIED_CODE, Phase
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet import store as fleet_store
 from edgefleet_server.fleet.desired import store as desired_store
@@ -68,10 +68,27 @@ class ReportedCandidate:
 
 
 @dataclass(frozen=True)
+class ReportedProbation:
+    """How far a version on probation was at the last report. It passes with `enough` answers, or after `within_s` seconds."""
+
+    answers: int
+    enough: int
+    within_s: int
+
+
+def probation_text(one: ReportedProbation) -> str:
+    """Return how far a version on probation is, for people."""
+    minutes, seconds = divmod(one.within_s, 60)
+    length = f"{seconds} s" if not minutes else f"{minutes} min" + (f" {seconds} s" if seconds else "")
+    return f"{one.answers} of {one.enough} answers reported so far; it passes after {one.enough}, or after {length}"
+
+
+@dataclass(frozen=True)
 class ReportedModel:
     """One model as the device reports it; `state` is the server's word for `phase`.
 
-    withdrawn: why the release that it runs may not be deployed any more, "" when it may.
+    withdrawn: why the release that it runs may not be deployed any more, "" when it may. probation: null in every other phase, and
+    when the device's agent does not say it.
     """
 
     model: str
@@ -91,6 +108,7 @@ class ReportedModel:
     changed_at: datetime
     candidate: ReportedCandidate | None = None
     withdrawn: str = ""
+    probation: ReportedProbation | None = None
 
 
 @dataclass(frozen=True)
@@ -292,7 +310,13 @@ def _device_view(
         desired=_desired_view(row),
         reported_gen=row.reported_gen,
         refused=refused,
-        models=[_reported_model(state, reported_model.get(state.model, {}), withdrawn) for state in states],
+        models=[
+            replace(
+                _reported_model(state, reported_model.get(state.model, {}), withdrawn),
+                probation=_probation(reported.get("facts"), state),
+            )
+            for state in states
+        ],
         groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
         display_name=row.display_name,
     )
@@ -357,6 +381,30 @@ def _reported_model(state: Any, reported_model: Mapping[str, Any], withdrawn: Ma
         candidate=_reported_candidate(reported_model.get("candidate")),
         withdrawn=withdrawn.get(f"{state.model}@{state.version}", ""),
     )
+
+
+def _probation(facts: Any, state: Any) -> ReportedProbation | None:
+    """Return what the facts of a report (any JSON value) say of a model on probation."""
+    if state.phase != Phase.PROBATION:
+        return None
+    try:
+        said = msgspec.convert(facts, _Facts).probation.get(state.model)
+    except msgspec.ValidationError:
+        return None
+    return None if said is None else ReportedProbation(said.answers, said.enough, said.within_s)
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Probation(msgspec.Struct, frozen=True):
+    answers: _Count
+    enough: _Count
+    within_s: _Count
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    probation: dict[str, _Probation] = {}
 
 
 def _release_device(row: FleetDevice, state: FleetModelState | None, *, wanted: bool, active: bool) -> ReleaseDevice:

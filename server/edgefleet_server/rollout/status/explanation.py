@@ -11,7 +11,7 @@ from typing import Final
 
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_protocol.messages import CHILD_DIED_CODE, SPREAD_CODE
-from edgefleet_server.fleet.inventory.views import DesiredModel, DeviceView, ReportedModel
+from edgefleet_server.fleet.inventory.views import DesiredModel, DeviceView, ReportedModel, probation_text
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.model import of_device
@@ -132,14 +132,14 @@ def _lag(
         return "it is being removed", "it finishes its current work first"
     if report is None:
         return "it has not started", logs
-    return _progress(device.id, wanted, report)
+    return _progress(device.id, wanted, report, now)
 
 
 def _is_settled(wanted: DesiredModel, report: ReportedModel) -> bool:
     return wanted.sha256 == report.sha256 and report.phase == _COMMITTED
 
 
-def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple[str, str]:
+def _progress(device: str, wanted: DesiredModel, report: ReportedModel, now: datetime) -> tuple[str, str]:
     if report.error_code == SPREAD_CODE:
         return report.reason or "-", "nothing: it starts by itself"
     if report.wanted_sha256 != wanted.sha256:
@@ -148,7 +148,11 @@ def _progress(device: str, wanted: DesiredModel, report: ReportedModel) -> tuple
     if phase in _UNDER_WAY:
         done = report.progress_pct
         share = f" ({done} %)" if phase == "downloading" and done else ""
-        return _UNDER_WAY[phase] + share, f"`edgectl device show {device}`"
+        message = _UNDER_WAY[phase] + share
+        if report.probation is not None:
+            since = _age(report.changed_at, now)
+            message = f"it has run the new version on probation for {since}: {probation_text(report.probation)}"
+        return message, f"`edgectl device show {device}`"
     message = ": ".join(word for word in (report.error_class, report.reason) if word) or f"it says {phase or 'nothing'}"
     return (
         f"{phase.replace('_', ' ')}: {message}",
