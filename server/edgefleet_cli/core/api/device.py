@@ -62,17 +62,11 @@ class ReportedCandidate(Struct, frozen=True):
     target: str = ""
 
 
-class ReportedProbation(Struct, frozen=True):
-    answers: int = 0
-    enough: int = 0
-
-
 class ReportedModel(Struct, frozen=True):
     candidate: ReportedCandidate | None = None
     error_class: str | None = None
     model: str = ""
     phase: str = ""
-    probation: ReportedProbation | None = None
     reason: str = ""
     release: str | None = None
     sha256: str = ""
