@@ -130,3 +130,15 @@ def test_a_service_is_left_to_systemd(tmp_path: Path, told: str, group: str, com
     (tmp_path / "41" / "cgroup").write_text(f"0::{group}\n")
     assert daemonize.unit_of(41, tmp_path) == command.split()
     assert daemonize.unit_of(42, tmp_path) == []
+
+
+def test_an_agent_that_ends_at_once_names_its_own_next_step(tmp_path: Path) -> None:
+    log = tmp_path / "start.log"
+    log.write_text("error: old\n next: forget it\n")
+    begin = log.stat().st_size
+    with log.open("a") as file:
+        file.write(
+            "error: the port is taken\n  why: another has it\n next: choose another port\n code: agent.port_taken\n"
+        )
+    assert daemonize._complaint(log, begin) == ("the port is taken", "choose another port")
+    assert daemonize._complaint(log, log.stat().st_size) == ("it wrote nothing", "")

@@ -158,3 +158,13 @@ def test_an_agent_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(device_here.DeviceHereError) as caught:
         device_here.ensure(cast("ApiClient", None))
     assert (caught.value.why, caught.value.next_step) == ("the port is taken", "free it")
+
+
+def test_an_agent_that_ends_at_once_is_not_taken_for_one_that_is_not_enrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = {
+        "error": {"code": "agent.not_running", "message": "the agent ended at once: port 8500", "next": "free it"}
+    }
+    monkeypatch.setattr(device_here, "_agent", lambda *_, **__: (5, refused))
+    with pytest.raises(device_here.DeviceHereError, match=r"a device already .* its agent did not start") as caught:
+        device_here.ensure(cast("ApiClient", None))
+    assert (caught.value.why, caught.value.next_step) == ("the agent ended at once: port 8500", "free it")

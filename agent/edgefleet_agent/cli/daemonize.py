@@ -44,18 +44,19 @@ def start(state: Path) -> int:
                 return process.pid
     has_ended = process.poll() is not None
     process.terminate()
-    raise AgentNotRunningError(
-        f"the agent ended at once: {_complaint(file, begin)}"
-        if has_ended
-        else f"the agent did not connect within {WAIT_S:.0f} s",
-        next_step=f"see {file}, then `edge-agent doctor{state_flag(state)}`",
-    )
+    look = f"see {file}, then `edge-agent doctor{state_flag(state)}`"
+    if not has_ended:
+        raise AgentNotRunningError(f"the agent did not connect within {WAIT_S:.0f} s", next_step=look)
+    complaint, step = _complaint(file, begin)
+    raise AgentNotRunningError(f"the agent ended at once: {complaint}", next_step=step or look)
 
 
-def _complaint(file: Path, begin: int) -> str:
+def _complaint(file: Path, begin: int) -> tuple[str, str]:
+    """Return the last error of what was written since `begin`, and its next step."""
     lines = file.read_bytes()[begin:].decode("utf-8", "replace").strip().splitlines()
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it wrote nothing"])[-1]
+    steps = [line.removeprefix(" next: ") for line in lines if line.startswith(" next: ")]
+    return (errors or lines or ["it wrote nothing"])[-1], steps[-1] if errors and steps else ""
 
 
 def stop(state: Path) -> dict[str, Any]:

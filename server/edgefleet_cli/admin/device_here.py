@@ -13,6 +13,7 @@ from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.request import part
 
 _TTL_S: Final = 600
+_NOT_ENROLLED: Final = "agent.not_enrolled"
 
 
 class DeviceHereError(CliError):
@@ -30,13 +31,13 @@ def ensure(server: ApiClient) -> tuple[str, str]:
 
     state = str(default_state().absolute())
     code, answer = _agent("run", "--background")
-    if code == EXIT_NOT_FOUND:
+    if answer.get("error", {}).get("code") == _NOT_ENROLLED:
         body = api.enrollment.EnrollmentIn(count=1, ttl_s=_TTL_S, approval=False)
         (claim,) = server.post("/enrollments", body, api.enrollment.ClaimTokens).value.tokens
         code, answer = _agent("enroll", "-", "--run", feed=claim.token)
         _check(code, answer, "the agent was not enrolled and started")
     elif code != EXIT_CONFLICT:  # already running
-        _check(code, answer, f"the device that this machine is already ({state}) did not start")
+        _check(code, answer, f"this machine is a device already ({state}), but its agent did not start")
     code, answer = _agent("status")
     _check(code, answer, "the agent says nothing")
     device = str(answer["device"])

@@ -101,7 +101,7 @@ class Session:
         if not self.may_ask:
             raise DeclinedError(
                 "this needs a confirmation",
-                why=f"{question} - but there is no terminal to ask on",
+                why=f"there is no terminal to ask on: {question}",
                 next_step="add --yes",
             )
         sys.stderr.write(f"{question} [y/N] ")

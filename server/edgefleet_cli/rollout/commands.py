@@ -412,7 +412,8 @@ def abort(
     session = Session.of(ctx)
     rollout = rollouts_of(session).get(rollout_id).value
     then = "They roll back to what they ran before." if rollback else "They keep it."
-    session.confirm(f"Abort {rollout_id} ({text(rollout.release)}; devices: {counts_text(rollout.counts)})? {then}")
+    verb = "Roll back" if rollback else "Abort"
+    session.confirm(f"{verb} {rollout_id} ({text(rollout.release)}; devices: {counts_text(rollout.counts)})? {then}")
     body = api.rollout.CommandIn(reason=reason, rollback=rollback)
     _act(ctx, rollout_id, "abort", body, wait=wait, wanted=frozenset({"rolled_back" if rollback else "cancelled"}))
 

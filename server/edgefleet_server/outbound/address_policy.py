@@ -91,7 +91,7 @@ def addresses_of(target: Target, networks: Sequence[Network], resolve: Resolve |
         if not is_named and not is_public(address):
             raise BadUrlError(
                 f"{target.host} leads to {address}, which is not a public address",
-                next_step="if it is meant, an administrator adds its network to `webhook_networks` of server.toml",
+                next_step="if this is intended, an administrator adds its network to `webhook_networks` of server.toml",
             )
         if not is_named and target.scheme != "https":
             raise BadUrlError(

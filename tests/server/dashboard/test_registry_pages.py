@@ -162,10 +162,10 @@ def test_two_versions_are_compared_in_words_and_signs_not_by_colour_alone(shop: 
     assert "1.1.0 is better in" in told
 
 
-def test_the_comparison_offers_a_choice_first_and_says_what_is_missing(shop: Fleet) -> None:
+def test_the_comparison_begins_with_the_two_newest_and_says_what_is_missing(shop: Fleet) -> None:
     text = page(shop, "/models/digits/compare")
-    assert "<option>1.1.0</option>" in text or "<option selected>1.1.0</option>" in text
-    assert 'name="a"' in text
+    assert re.findall(r"<option selected>(.*?)</option>", text) == ["1.0.0", "1.1.0"]
+    assert "Model size 40.0 KiB 60.0 KiB ▼ 50% larger" in text_of(text)
     assert shop.browser(Role.VIEWER).get("/models/digits/compare?a=1.0.0&b=9.9.9").status_code == 404
 
 

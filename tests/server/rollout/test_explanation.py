@@ -63,7 +63,11 @@ def device(report: dict[str, Any] | None = None, **changes: Any) -> DeviceView:
     [
         ({}, "it runs as it should", True),
         ({"status": DeviceStatus.OFFLINE, "report": {"sha256": OLD}}, "it is offline and was last seen 1m ago", False),
-        ({"status": DeviceStatus.UNKNOWN, "models": [], "last_seen": None}, "it is unknown and was never seen", False),
+        (
+            {"status": DeviceStatus.UNKNOWN, "models": [], "last_seen": None},
+            "it is not known to be online and was never seen",
+            False,
+        ),
         (
             {"reported_gen": 6, "report": {"sha256": OLD}},
             "it has not accepted document 7 yet (latest accepted: 6)",

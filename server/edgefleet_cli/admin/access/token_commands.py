@@ -58,7 +58,7 @@ def create(
     made = reply.value
     session.out.one(Reply(reply.raw, api.access.Token), SHEET, lambda _: session.out.line(made.token))
     if session.out.is_for_eyes:
-        session.out.note(f"token {made.id} with {', '.join(role)}: save it now, it is not shown again")
+        session.out.note(f"token {made.id}, role {', '.join(role)}: save it now, it is not shown again")
 
 
 @app.command("revoke")

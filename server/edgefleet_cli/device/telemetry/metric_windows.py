@@ -60,7 +60,7 @@ METRICS: list[Column[MetricRow]] = [
     Column("last", lambda r: text(r.last), right=True),
 ]
 WINDOWS: Sheet[Window] = Sheet(
-    "telemetry windows of this device yet",
+    "figures of this device yet: devices report every 15 minutes, and every minute during a rollout",
     [
         Column("begin", lambda w: moment(w.t0), keep=True),
         Column("model", lambda w: f"{text(w.model)}@{text(w.version)}"),

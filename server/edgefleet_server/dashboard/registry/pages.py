@@ -85,10 +85,11 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
 
     @router.get("/models/{name}/compare", operation_id="show_model_comparison")
     def show_comparison(request: Request, name: str, a: Version = "", b: Version = "") -> Response:
-        """Show two versions side by side, profile by profile."""
+        """Show two versions side by side, profile by profile; the two newest unless others are chosen."""
 
         def build() -> dict[str, Any]:
-            return {"page": views.compare(name, a, b), "a_version": a, "b_version": b}
+            before, after = (a, b) if a or b else views.newest_pair(name)
+            return {"page": views.compare(name, before, after), "a_version": before, "b_version": after}
 
         return shell.shown(request, "registry/compare.html", build, tab="models")
 

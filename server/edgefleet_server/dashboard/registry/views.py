@@ -238,6 +238,12 @@ class RegistryViews:
         pairs = self._comparisons.pairs(a, b)
         return ComparePage(model, versions, self._line(a, running), self._line(b, running), pairs)
 
+    def newest_pair(self, name: str) -> tuple[str, str]:
+        """Return the two newest versions that have a bundle, the older one first; empty where there are fewer. Raises InvalidNameError."""
+        page = self._registry.releases(PageRequest(PAGE_ROWS, None), parse_model_name(name))
+        usable = [str(one.ref.version) for one in page.items if one.bundles]
+        return (usable[1], usable[0]) if len(usable) > 1 else ("", "")
+
     def bundle(self, sha256: str) -> BundlePage:
         """Return one bundle by its digest. Raises BundleUnknownError, BadDigestError."""
         bundle = self._registry.bundle(parse_sha256(sha256))

@@ -123,7 +123,8 @@ def _lag(
         return "no version of it is deployed here yet", ""
     if device.status in {DeviceStatus.OFFLINE, DeviceStatus.UNKNOWN}:
         since = "was never seen" if device.last_seen is None else f"was last seen {_age(device.last_seen, now)} ago"
-        message = f"it is {device.status.value} and {since}; it gets its document when it connects"
+        status = "offline" if device.status is DeviceStatus.OFFLINE else "not known to be online"
+        message = f"it is {status} and {since}; it gets its document when it connects"
         return message, "check the device's network"
     gen, logs = device.desired.gen, f"`edgectl device logs {device.id}`"
     if device.reported_gen < gen:
