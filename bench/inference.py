@@ -87,6 +87,8 @@ def judged(results: dict[str, Any]) -> dict[str, dict[str, float | bool]]:
         "of_uvicorn_1kb": (tiny["v2_binary_tcp"]["overhead_p50"] / tiny["uvicorn_tcp"]["overhead_p50"], 0.6),
         "client_1kb_us": (tiny["client_unix"]["overhead_p50"], 60.0),
         "client_p99_over_p50_1kb": (tiny["client_unix"]["p99"] / tiny["client_unix"]["p50"], 3.0),
+        "local_client_1kb_us": (tiny["client_shm"]["overhead_p50"], 60.0),
+        "local_client_p99_over_p50_1kb": (tiny["client_shm"]["p99"] / tiny["client_shm"]["p50"], 3.0),
         "client_of_raw_1kb": (tiny["client_unix"]["p50"] / tiny["v2_binary_unix"]["p50"], 1.3),
         "shm_of_doorbell_run_1kb": (tiny["client_shm"]["p50"] / tiny["doorbell_run"]["p50"], 1.3),
         "shm_of_doorbell_run_100kb": (small["client_shm"]["p50"] / small["doorbell_run"]["p50"], 1.3),

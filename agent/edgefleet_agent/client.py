@@ -5,7 +5,7 @@
     model.infer({"x": array})                     # → {"y": array}, binary both ways
 
 1. One kept-alive connection per object. Several threads may use one object: they take turns. A model for each thread asks in parallel.
-2. An inference has no side effect: when the connection turns out closed before the whole answer came, it is sent once more.
+2. An inference has no side effect: when the connection turns out closed before the whole answer came, it is sent again, on a new one.
 3. The device knows how long the caller waits, so that it does not work for one that has given up.
 4. A child process that was forked makes connections of its own: on shared ones it would get its parent's answers.
 5. Arrays travel in the binary tensor extension: JSON took 40 to 120 times as long for 100 KB when it was measured.
@@ -104,8 +104,7 @@ class Model:
             )
         self._turn = threading.Lock()
         _models.add(self)
-        self.trace_id: str | None = None
-        """Of the last answer; `flag` takes it."""
+        self._trace: str | bytes | None = None
 
     def __enter__(self) -> "Model":
         return self
@@ -125,6 +124,12 @@ class Model:
     def is_shared(self) -> bool:
         """Whether tensors go through shared memory now: after the first `infer`, where the device offers it."""
         return self._memory is not None and self._memory.is_open
+
+    @property
+    def trace_id(self) -> str | None:
+        """Of the last answer; `flag` takes it."""
+        trace = self._trace
+        return trace.decode("latin-1") if isinstance(trace, bytes) else trace
 
     def metadata(self) -> dict[str, Any]:
         """Return name, versions, platform, inputs, outputs and which bundle serves.
@@ -179,15 +184,36 @@ class Model:
 
         Raises InferenceError, InferenceUnreachableError.
         """
-        plan = self._requests.plan(inputs, outputs)
-        tensors = tensors_of(inputs, as_is=plan.as_is)
-        reply = self._through_memory(plan.document, tensors, plan.body_bytes)
-        if reply is None:
-            size = len(plan.head) + plan.body_bytes - len(plan.document)
-            reply = self._exchange([plan.head, *tensors], size)
-        if reply.status != 200:
-            raise _refusal(reply)
-        return self._answers.arrays(reply.document, reply.tails)
+        memory, link = self._memory, self._link
+        with self._turn:
+            try:
+                if memory is not None:
+                    again = memory.ask_again(inputs) if outputs is None else None
+                    if isinstance(again, dict):
+                        self._trace = memory.trace
+                        return again
+                    found = self._through_memory(memory, inputs, outputs, again)
+                    if found is not None:
+                        return found
+                reply = link.ask_again(inputs) if outputs is None else None
+                if isinstance(reply, dict):
+                    self._trace = link.trace
+                    return reply
+            except (OSError, BadAnswerError) as e:
+                raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}") from e
+            plan = self._requests.plan(inputs, outputs)
+            if reply is None:
+                size = len(plan.head) + plan.body_bytes - len(plan.document)
+                reply = self._exchange([plan.head, *tensors_of(inputs, as_is=plan.as_is)], size)
+            else:
+                self._trace = reply.trace or self._trace
+            if reply.status != 200:
+                raise _refusal(reply)
+            arrays = self._answers.arrays(reply.document, reply.tails)
+            places = self._answers.places(reply.document)
+            if outputs is None and plan.as_is and places is not None:
+                link.expect(plan, inputs, places)
+            return arrays
 
     def _json(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> dict[str, Any]:
         reply = self._request(method, path, body, content_type)
@@ -203,36 +229,42 @@ class Model:
         if body or method != "GET":
             head += f"Content-Length: {len(body)}\r\n"
         raw = f"{head}\r\n".encode("latin-1")
-        return self._exchange([raw, body], len(raw) + len(body))
-
-    def _through_memory(self, document: bytes, tensors: list[Any], size: int) -> Reply | None:
-        memory = self._memory
-        if memory is None:
-            return None
         with self._turn:
-            try:
-                reply = memory.exchange(document, tensors, size)
-            except OSError as e:
-                raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}") from e
-            if reply is not None:
-                self.trace_id = reply.trace or self.trace_id
-        return reply
+            return self._exchange([raw, body], len(raw) + len(body))
+
+    def _through_memory(
+        self, memory: MemoryLink, inputs: Mapping[str, Any], outputs: Sequence[str] | None, reply: Reply | None
+    ) -> dict[str, Any] | None:
+        """Return what `infer` returns, None when it must take the socket. reply: where it came already. With the turn. Raises OSError."""
+        plan = self._requests.plan(inputs, outputs)
+        if reply is None:
+            reply = memory.exchange(plan.document, tensors_of(inputs, as_is=plan.as_is), plan.body_bytes)
+        if reply is None:
+            return None
+        self._trace = reply.trace or self._trace
+        if reply.status != 200:
+            raise _refusal(reply)
+        found = self._answers.arrays(reply.document, reply.tails)
+        places = self._answers.places(reply.document)
+        if outputs is None and plan.as_is and places is not None:
+            memory.expect(plan, inputs, reply, places)
+        return found
 
     def _exchange(self, parts: Sequence[Buffer], size: int) -> Reply:
-        with self._turn:
-            for last_try in (False, True):
-                kept = self._link.is_open
-                try:
-                    reply = self._link.exchange(parts, size)
-                except ConnectionError as e:
-                    # also a fresh connection may meet a worker that is just being replaced
-                    if last_try or (not kept and isinstance(e, ConnectionRefusedError)):
-                        raise InferenceUnreachableError(f"{self._where} closed the connection: {e}") from e
-                    continue
-                except (OSError, BadAnswerError) as e:
-                    raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}") from e
-                self.trace_id = reply.trace or self.trace_id
-                return reply
+        """Return the answer. With the turn. Raises InferenceUnreachableError."""
+        for last_try in (False, True):
+            kept = self._link.is_open
+            try:
+                reply = self._link.exchange(parts, size)
+            except ConnectionError as e:
+                # also a fresh connection may meet a worker that is just being replaced
+                if last_try or (not kept and isinstance(e, ConnectionRefusedError)):
+                    raise InferenceUnreachableError(f"{self._where} closed the connection: {e}") from e
+                continue
+            except (OSError, BadAnswerError) as e:
+                raise InferenceUnreachableError(f"{self._where} cannot be reached: {e}") from e
+            self._trace = reply.trace or self._trace
+            return reply
         raise AssertionError("unreachable")
 
 

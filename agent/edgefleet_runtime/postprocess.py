@@ -185,7 +185,9 @@ class Postprocessor:
         """Return the class index of each sample when the first output is a classification, else an empty list."""
         recipe = self.declared.outputs[0]
         values = outputs[recipe.name]
-        if not isinstance(recipe.steps[-1], TopK | ArgMax) or values.ndim == 0 or values.dtype.kind not in "iuf":
+        if not isinstance(recipe.steps[-1], TopK | ArgMax) or values.ndim == 0 or values.size == 0:
+            return []
+        if values.dtype.kind not in "iuf":
             return []
         # dequantize, softmax, sigmoid and positive scales keep the order: the raw arg-max is the class
         best: list[int] = np.atleast_1d(values.argmax(axis=-1)).ravel().tolist()

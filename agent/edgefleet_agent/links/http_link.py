@@ -2,14 +2,18 @@
 
 1. `http.client` cost 115 to 155 µs a request: it writes head and body apart, which wakes the worker twice, and parses headers as e-mail.
 2. Answers of our worker and of the proxies in front of it carry `Content-Length`. Another framing is refused, never guessed.
-3. Not for several threads at once; `client.Model` lets its callers take turns.
+3. A caller mostly asks with arrays of the same kind as before: `ask_again` copies them into the request that was sent, and the outputs out
+   of the answer, where nothing but the values has changed.
+4. Not for several threads at once; `client.Model` lets its callers take turns.
 """
 
 import contextlib
 import socket
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from edgefleet_agent.links.tensors import Place, RequestPlan, Tensor, answered, laid_out, put, taken
 
 Buffer = bytes | bytearray | memoryview
 Address = str | tuple[str, int]
@@ -45,6 +49,23 @@ class _Known(NamedTuple):
     size: int
     reply: Reply
 
+    def is_in(self, data: bytearray, filled: int) -> bool:
+        """Say whether this is the answer that fills a buffer."""
+        return (
+            filled == self.size
+            and data.startswith(self.after_trace, self.after_at)
+            and data.startswith(self.before_trace)
+        )
+
+
+class _Asked(NamedTuple):
+    """A request that was answered, and its answer, but for the values."""
+
+    request: bytearray
+    inputs: list[Tensor]
+    answer: _Known
+    outputs: list[Tensor]
+
 
 class HttpLink:
     """A connection that is made when first needed and kept. timeout_s: of each wait for the other side."""
@@ -56,6 +77,9 @@ class HttpLink:
         self._data = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._data)
         self._known: _Known | None = None
+        self._asked: _Asked | None = None
+        self.trace = b""
+        """Id of the last answer of `ask_again`."""
 
     @property
     def is_open(self) -> bool:
@@ -86,6 +110,44 @@ class HttpLink:
             self.close()
         return reply
 
+    def ask_again(self, inputs: Mapping[str, Any]) -> dict[str, Any] | Reply | None:
+        """Return the outputs, or the whole answer where it is another than expected; None when `exchange` must do it.
+
+        None without a request of such arrays before, or when the connection ended. Raises OSError, BadAnswerError; it is closed then.
+        """
+        asked, connection, data = self._asked, self._socket, self._data
+        if asked is None or connection is None or not put(inputs, asked.inputs):
+            return None
+        try:
+            sent = connection.send(asked.request)
+            if sent != len(asked.request):
+                _send_rest(connection, [asked.request], sent)
+            filled = received(connection, self._view)
+            known = asked.answer
+            if not known.is_in(data, filled):
+                reply, closes = self._read_on(connection, filled)
+                if closes:
+                    self.close()
+                return reply
+        except BaseException as error:  # as in `exchange`
+            self.close()
+            if isinstance(error, BlockingIOError):
+                raise TimeoutError("timed out") from error
+            if isinstance(error, ConnectionError):
+                return None
+            raise
+        self.trace = bytes(self._view[len(known.before_trace) : known.after_at])
+        return taken(asked.outputs)
+
+    def expect(self, plan: RequestPlan, inputs: Mapping[str, Any], outputs: Sequence[Place]) -> None:
+        """Expect the last answer again, to such a request. inputs: as the plan has them; outputs: of that answer."""
+        known = self._known
+        if known is None or len(plan.head) + plan.body_bytes > _BUFFER_BYTES:
+            return
+        request = bytearray(plan.head) + bytes(plan.body_bytes - len(plan.document))
+        tensors = laid_out(inputs, request, len(plan.head))
+        self._asked = _Asked(request, tensors, known, answered(outputs, self._data, known.tails_at))
+
     def _exchange(self, connection: socket.socket, parts: Sequence[Buffer], size: int) -> tuple[Reply, bool]:
         try:
             sent = connection.sendmsg(parts)
@@ -101,15 +163,13 @@ class HttpLink:
         return self._read(connection)
 
     def _read(self, connection: socket.socket) -> tuple[Reply, bool]:
+        return self._read_on(connection, received(connection, self._view))
+
+    def _read_on(self, connection: socket.socket, filled: int) -> tuple[Reply, bool]:
+        """Return the answer whose first bytes are in the buffer, and whether it ends the connection."""
         view, data = self._view, self._data
-        filled = received(connection, view)
         known = self._known
-        if (
-            known is not None
-            and filled == known.size
-            and data.startswith(known.after_trace, known.after_at)
-            and data.startswith(known.before_trace)
-        ):
+        if known is not None and known.is_in(data, filled):
             status, _, document, _ = known.reply
             trace = data[len(known.before_trace) : known.after_at].decode("latin-1")
             return Reply(status, trace, document, data[known.tails_at : filled]), False

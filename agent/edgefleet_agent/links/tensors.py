@@ -32,12 +32,62 @@ class RequestPlan(NamedTuple):
     as_is: bool
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """Where one output lies: `begin` bytes behind the JSON. make: `numpy.ndarray`."""
+
     name: str
     make: Any
     dtype: Any
     shape: tuple[int, ...]
     begin: int
+
+
+class Tensor(NamedTuple):
+    """An array that lies in a buffer which is used again."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int, ...]
+    place: Any
+
+
+def put(inputs: Mapping[str, Any], tensors: Sequence[Tensor]) -> bool:
+    """Copy arrays to their places; False when they are not of the same names, types and shapes."""
+    if len(inputs) != len(tensors):
+        return False
+    for name, dtype, shape, place in tensors:
+        array = inputs.get(name)
+        if array is None or array.dtype is not dtype or array.shape != shape:
+            return False
+        place[...] = array
+    return True
+
+
+def taken(tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """Return copies of arrays by their names."""
+    found = {}
+    for name, _, _, place in tensors:
+        found[name] = place.copy()
+    return found
+
+
+def laid_out(inputs: Mapping[str, Any], buffer: Any, begin: int) -> list[Tensor]:
+    """Return the places of such arrays in a buffer, one behind the other. Needs numpy."""
+    import numpy as np
+
+    tensors = []
+    for name, array in inputs.items():
+        tensors.append(Tensor(name, array.dtype, array.shape, np.ndarray(array.shape, array.dtype, buffer, begin)))
+        begin += array.nbytes
+    return tensors
+
+
+def answered(places: Sequence[Place], buffer: Any, begin: int) -> list[Tensor]:
+    """Return the outputs of an answer whose tensors begin there in a buffer."""
+    return [
+        Tensor(name, dtype, shape, make(shape, dtype, buffer, begin + offset))
+        for name, make, dtype, shape, offset in places
+    ]
 
 
 class RequestPlans:
@@ -85,7 +135,11 @@ class AnswerPlans:
     """What the JSON of answers meant. Needs numpy."""
 
     def __init__(self) -> None:
-        self._kept: dict[bytes, list[_Place]] = {}
+        self._kept: dict[bytes, list[Place]] = {}
+
+    def places(self, document: bytes) -> list[Place] | None:
+        """Return where the outputs lie behind the JSON of an answer that came before, None when it must be read."""
+        return self._kept.get(document)
 
     def arrays(self, document: bytes, tails: bytearray | memoryview) -> dict[str, Any]:
         """Return output name -> array. document: the JSON of an answer; tails: the tensors behind it, which the arrays go on using."""
@@ -125,12 +179,12 @@ def _planned(http_head: str, inputs: Mapping[str, Any], outputs: Sequence[str] |
     return RequestPlan(document, head, body_bytes, as_is and sys.byteorder == "little")
 
 
-def _read(document: bytes, tails: bytearray | memoryview) -> tuple[dict[str, Any], list[_Place]]:
+def _read(document: bytes, tails: bytearray | memoryview) -> tuple[dict[str, Any], list[Place]]:
     """Return the outputs, and where each lies when all are numbers behind the JSON, else no places."""
     import numpy as np
 
     found: dict[str, Any] = {}
-    places: list[_Place] = []
+    places: list[Place] = []
     is_plain, position = True, 0
     described = json.loads(document)
     for output in described["outputs"]:
@@ -146,7 +200,7 @@ def _read(document: bytes, tails: bytearray | memoryview) -> tuple[dict[str, Any
         else:
             dtype = np.dtype(_NUMPY_NAMES[datatype]).newbyteorder("<")
             found[name] = np.frombuffer(tails, dtype, math.prod(shape), position).reshape(shape)
-            places.append(_Place(name, np.ndarray, dtype, shape, position))
+            places.append(Place(name, np.ndarray, dtype, shape, position))
         position += size
     # NaN and infinities are counted in the JSON of an answer, an id is its own: such a document does not come twice
     return found, places if is_plain and "id" not in described else []

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 import zlib
 from collections import Counter
 from types import SimpleNamespace
@@ -113,8 +114,8 @@ def test_inputs_in_memory_are_bounded() -> None:
 
 def test_an_unsure_answer_is_kept_and_opens_with_the_key_only() -> None:
     made = capture()
-    assert made.answered("t1", X, UNSURE, [0])
-    assert not made.answered("t2", X, SURE, [0])
+    assert made.answered("t1", X, UNSURE, [0], at_s=time.perf_counter())
+    assert not made.answered("t2", X, SURE, [0], at_s=time.perf_counter())
     (record,) = made.end_window()
     assert (record.reason, record.label, record.trace_id, record.seen) == ("low_confidence", 0, "t1", 1)
     plain = opened(record)
@@ -126,17 +127,17 @@ def test_an_unsure_answer_is_kept_and_opens_with_the_key_only() -> None:
 
 def test_without_a_policy_only_the_answer_is_kept() -> None:
     made = capture(policy=Privacy())
-    made.answered("t1", X, UNSURE, [0])
+    made.answered("t1", X, UNSURE, [0], at_s=time.perf_counter())
     plain = opened(made.end_window()[0])
     assert (plain["fields"], plain["dropped"]) == ({}, ["x"])
     made = capture(policy=Privacy(outputs=False))
-    made.answered("t1", X, UNSURE, [0])
+    made.answered("t1", X, UNSURE, [0], at_s=time.perf_counter())
     assert opened(made.end_window()[0])["outputs"] == {}
 
 
 def test_chance_keeps_its_share() -> None:
     made = capture(ratio=0.05)
-    kept = sum(made.answered(f"t{i}", X, SURE, [0]) for i in range(4_000))
+    kept = sum(made.answered(f"t{i}", X, SURE, [0], at_s=time.perf_counter()) for i in range(4_000))
     assert 140 < kept < 260
     taken = made.end_window()
     assert len(taken) == PER_STRATUM
@@ -146,7 +147,7 @@ def test_chance_keeps_its_share() -> None:
 def test_a_flag_finds_a_recent_answer_and_no_other() -> None:
     made = capture()
     for number in range(RECENT + 5):
-        made.answered(f"t{number}", X, SURE, [0])
+        made.answered(f"t{number}", X, SURE, [0], at_s=time.perf_counter())
     assert not made.flag("t0")
     assert made.flag(f"t{RECENT}")
     assert [(r.reason, r.trace_id) for r in made.end_window()] == [("flag", f"t{RECENT}")]
@@ -156,8 +157,8 @@ def test_many_answers_of_one_trace_are_remembered_as_one_of_their_size() -> None
     made = capture()
     x = {"x": np.ones((1, RECENT_BYTES // 16), np.float32)}
     for _ in range(6):  # a predict of several samples has one trace
-        made.answered("t1", x, SURE, [0])
-    made.answered("t2", X, SURE, [0])
+        made.answered("t1", x, SURE, [0], at_s=time.perf_counter())
+    made.answered("t2", X, SURE, [0], at_s=time.perf_counter())
     assert made.flag("t1")
     assert made.flag("t2")
 
@@ -174,7 +175,7 @@ def test_a_shadow_can_offer_what_it_disagrees_on() -> None:
 def test_a_record_that_is_too_big_is_counted_and_not_kept() -> None:
     made = capture()
     noise = np.random.default_rng(1).random((1, 60_000), dtype=np.float32)
-    made.answered("t1", {"x": noise}, UNSURE, [0])
+    made.answered("t1", {"x": noise}, UNSURE, [0], at_s=time.perf_counter())
     assert (made.end_window(), made.too_big) == ([], 1)
 
 
@@ -187,8 +188,8 @@ def test_the_watch_tells_answers_in_blocks_and_captures_after_their_window() -> 
         watch.tap = made
         assert watch.trace_of(b"caller-7") == "caller-7"
         assert watch.trace_of(b"bad\nid") != watch.trace_of(None)
-        watch.answered("t1", X, UNSURE, [0], 0.002, nonfinite=False)
-        watch.answered("t2", X, {"y": np.zeros((0,), np.float32)}, [], 0.001, nonfinite=True)
+        watch.answered(time.perf_counter(), "t1", X, UNSURE, [0], 0.002, nonfinite=False)
+        watch.answered(time.perf_counter(), "t2", X, {"y": np.zeros((0,), np.float32)}, [], 0.001, nonfinite=True)
         watch.keep("disagreement", X, {})
         assert watch.flag("t1")
         watch.close()
@@ -209,7 +210,7 @@ def test_a_watch_without_capture_keeps_nothing_and_says_so() -> None:
 
     async def run() -> None:
         watch = AnswerLog(msgspec.structs.replace(START, log_predictions=False), "y", told.append)
-        watch.answered("t1", X, SURE, [0], 0.001, nonfinite=False)
+        watch.answered(time.perf_counter(), "t1", X, SURE, [0], 0.001, nonfinite=False)
         watch.keep("disagreement", X, {})
         assert not watch.flag("t1")
         watch.close()

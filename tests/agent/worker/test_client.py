@@ -239,6 +239,22 @@ def test_an_answer_that_was_not_waited_for_is_not_that_of_the_next_request(*, is
 
 
 @pytest.mark.parametrize("shm", [False, None])
+def test_nor_is_one_to_a_request_that_was_asked_before(rig: Rig, shm: bool | None) -> None:
+    rig.start(bundle_bytes(classifier_onnx())).serve()
+    rows = [np.eye(1, 4, place, dtype=np.float32) for place in (0, 1)]
+    with Model("digits", socket=rig.socket_path, shm=shm) as model:
+        expected = [model.infer({"x": x})["y"].tobytes() for x in rows]
+        link = model._memory if model._memory is not None else model._link
+        assert link._socket is not None
+        link._socket = Interrupted(fileno=link._socket.detach())
+        with pytest.raises(KeyboardInterrupt):
+            model.infer({"x": rows[0]})
+        assert not link.is_open
+        assert model.infer({"x": rows[1]})["y"].tobytes() == expected[1]
+        assert expected[0] != expected[1]
+
+
+@pytest.mark.parametrize("shm", [False, None])
 def test_a_forked_child_asks_on_connections_of_its_own(rig: Rig, shm: bool | None) -> None:
     rig.start(bundle_bytes(classifier_onnx())).serve()
     script = f"""

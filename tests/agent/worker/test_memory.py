@@ -12,12 +12,23 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefleet_agent.captures.prediction_log import Block, unpack_block
 from edgefleet_agent.client import InferenceError, Model
 from edgefleet_agent.links import memory_link
 from edgefleet_agent.links.memory_link import MemoryLink
-from edgefleet_agent.worker.control.protocol import Drain, GetStats, ModelRoute, RoutesTable, Stats, write_routes
+from edgefleet_agent.worker.control.protocol import (
+    Drain,
+    GetStats,
+    ModelRoute,
+    Predictions,
+    RoutesTable,
+    SetCapture,
+    Stats,
+    write_routes,
+)
 from edgefleet_protocol.memory_frames import (
     BYTES_HEADER,
     MAX_REGIONS,
@@ -43,6 +54,29 @@ def _wide_onnx(width: int) -> bytes:
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", width])],
         [numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _positive_onnx() -> bytes:
+    """Return x [n, 4] → y [1, m]: the places of its positive numbers, as many as there are; and √x: NaN for the others."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("NonZero", ["r"], ["places"]),
+        helper.make_node("Reshape", ["places", "flat"], ["row"]),
+        helper.make_node("Cast", ["row"], ["y"], to=TensorProto.FLOAT),
+        helper.make_node("Sqrt", ["x"], ["root"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "positive",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "m"]),
+            helper.make_tensor_value_info("root", TensorProto.FLOAT, ["n", 4]),
+        ],
+        [numpy_helper.from_array(np.array([1, -1], np.int64), "flat")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
@@ -114,6 +148,113 @@ def test_answers_are_those_of_http_bit_for_bit_and_count_alike(rig: Rig, worker:
     worker.link.send(GetStats())
     stats = worker.until(Stats)
     assert (stats.n, stats.bad_requests, stats.errors) == (20, 2, 0)
+
+
+def test_what_is_asked_again_is_answered_by_the_values_of_now(rig: Rig) -> None:
+    rig.start(bundle_bytes(_positive_onnx()), max_body_bytes=MIN_REGION_BYTES).serve()
+    chance = np.random.default_rng(5)
+    with Model("digits", socket=rig.socket_path, shm=False) as plain, Model("digits", socket=rig.socket_path) as shared:
+        for turn in range(120):
+            x = chance.normal(size=((1, 2, 7)[turn % 3], 4)).astype(np.float32)
+            asked = {
+                0: x,
+                1: x.T.copy().T,  # the same values, in another order of memory
+                2: np.repeat(x, 2, axis=1)[:, ::2],
+            }[turn % 5 % 3]
+            outputs = ["y"] if turn % 11 == 0 else None
+            a, b = plain.infer({"x": asked}, outputs=outputs), shared.infer({"x": asked}, outputs=outputs)
+            assert {k: (v.dtype, v.shape, v.tobytes()) for k, v in a.items()} == {
+                k: (v.dtype, v.shape, v.tobytes()) for k, v in b.items()
+            }
+            c = plain.infer({"x": x}, outputs=["y", "root"])  # read in full each time
+            assert all(c[name].tobytes() == value.tobytes() for name, value in b.items())
+            for mine in b.values():
+                assert mine.flags.writeable
+                mine[...] = 9  # an answer is the caller's own, not the region's
+        assert shared.is_shared
+
+
+def test_answers_to_many_callers_are_counted_once_and_logged_in_their_order(rig: Rig) -> None:
+    worker = rig.start(bundle_bytes(classifier_onnx()), log_predictions=True)
+    worker.serve()
+    traces: list[set[str]] = [set() for _ in range(4)]
+
+    def ask(place: int) -> None:
+        with Model("digits", socket=rig.socket_path, shm=place > 0) as model:
+            for _ in range(200):
+                model.infer({"x": X})
+                traces[place].add(str(model.trace_id))
+
+    threads = [threading.Thread(target=ask, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = [row for block in _blocks(worker, 800) for row in block.rows]
+    worker.link.send(GetStats())
+    stats = worker.until(Stats)
+    assert (stats.n, stats.errors) == (800, 0)
+    assert {row.trace_id for row in rows} == set().union(*traces)
+    assert len(rows) == sum(map(len, traces)) == 800
+    assert all(row.after_ms >= 0 for row in rows)
+
+
+def _blocks(worker: RunningWorker, rows: int) -> list[Block]:
+    blocks: list[Block] = []
+    while sum(len(block.rows) for block in blocks) < rows:
+        blocks.append(unpack_block(worker.until(Predictions).body))
+    return blocks
+
+
+def test_an_answer_can_be_flagged_at_once(rig: Rig) -> None:
+    worker = rig.start(bundle_bytes(classifier_onnx()))
+    worker.serve()
+    key = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    worker.link.send(SetCapture(key, b"s" * 32, "d-1", 0.0, 60.0))
+    worker.link.send(GetStats())
+    worker.until(Stats)
+    with Model("digits", socket=rig.socket_path) as model:
+        for _ in range(20):
+            model.infer({"x": X})
+            assert model.trace_id is not None
+            assert model.flag(model.trace_id)
+        assert model.is_shared
+
+
+def test_a_shadow_gets_copies_of_what_is_asked_through_memory(rig: Rig, worker: RunningWorker) -> None:
+    with Model("digits", socket=rig.socket_path) as model:
+        for _ in range(3):
+            model.infer({"x": X})
+        recording = rig.folder / "recorded.msgpack"
+        route = ModelRoute({"active": _lane(worker)}, mode="shadow", recording=str(recording), record_samples=5)
+        write_routes(rig.routes_path, RoutesTable(models={"digits": route}))
+        end_s = time.monotonic() + WAIT_S
+        while not recording.exists() and time.monotonic() < end_s:
+            model.infer({"x": X})
+        assert recording.exists()
+        assert model.is_shared
+
+
+def test_a_model_that_is_busy_for_another_caller_is_waited_for(rig: Rig) -> None:
+    rig.start(bundle_bytes(classifier_onnx())).serve()
+    stop = threading.Event()
+
+    def predict() -> None:
+        with Model("digits", socket=rig.socket_path, shm=False) as model:
+            while not stop.is_set():
+                model.predict(np.ones((2000, 4), np.float32).tolist())  # runs in the engine's thread
+
+    thread = threading.Thread(target=predict)
+    thread.start()
+    try:
+        with Model("digits", socket=rig.socket_path) as model:
+            expected = model.infer({"x": X})["y"].tobytes()
+            for _ in range(200):
+                assert model.infer({"x": X})["y"].tobytes() == expected
+            assert model.is_shared
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_large_bodies_get_a_larger_region_and_large_answers_come_whole(rig: Rig) -> None:
@@ -197,6 +338,18 @@ def test_rubbish_in_the_region_is_refused_as_over_http(served: Rig) -> None:
             socket.send_fds(connection, [REQUEST.pack(document, size)], [0, 1])
             status = int.from_bytes(connection.recv(200)[:2], "little")
             assert status == (200 if size == len(body) + 16 else 400)
+    _still_answers(served)
+
+
+def test_a_request_with_the_sizes_of_the_last_one_is_still_read(served: Rig) -> None:
+    body = b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}]}'
+    other = body.replace(b'"x"', b'"z"')
+    with _caller(served.socket_path) as (connection, region, _):
+        for head in (body, body, other, body, other):
+            region[: len(body) + 16] = head + X[0].tobytes()
+            connection.sendall(REQUEST.pack(len(head), len(head) + 16))
+            status = int.from_bytes(connection.recv(200)[:2], "little")
+            assert status == (200 if head is body else 400)
     _still_answers(served)
 
 

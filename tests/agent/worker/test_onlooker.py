@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ def test_only_the_newest_are_told_and_all_are_counted() -> None:
     made = live(2)
     assert made.take() is None
     for number in range(9):
-        made.answered(f"t{number}", SCORES, 0.001, nonfinite=False)
+        made.answered(time.perf_counter(), f"t{number}", SCORES, 0.001, nonfinite=False)
     seen = made.take()
     assert seen is not None
     assert ([line.trace_id for line in seen.lines], seen.n) == (["t7", "t8"], 9)
@@ -49,7 +50,7 @@ def test_only_the_newest_are_told_and_all_are_counted() -> None:
 
 def test_a_policy_that_keeps_outputs_shows_that_there_was_an_answer_and_no_more() -> None:
     made = live(policy=Privacy(outputs=False))
-    made.answered("t1", SCORES, 0.002, nonfinite=False)
+    made.answered(time.perf_counter(), "t1", SCORES, 0.002, nonfinite=False)
     seen = made.take()
     assert seen is not None
     (line,) = seen.lines
@@ -96,7 +97,7 @@ def test_what_cannot_be_glanced_at_quickly_is_left_out(output: Array) -> None:
 
 def test_not_a_number_is_told_as_such() -> None:
     made = live()
-    made.answered("t1", {"y": np.array([[np.nan, 0.5, 0.1]], np.float32)}, 0.001, nonfinite=True)
+    made.answered(time.perf_counter(), "t1", {"y": np.array([[np.nan, 0.5, 0.1]], np.float32)}, 0.001, nonfinite=True)
     seen = made.take()
     assert seen is not None
     (line,) = seen.lines
@@ -110,9 +111,9 @@ def test_a_watched_worker_tells_its_answers_and_still_logs_them() -> None:
 
     async def answer_twice() -> None:
         watch = AnswerLog(START, "y", sent.append)
-        watch.answered("t0", {}, SCORES, [1], 0.001, nonfinite=False)
+        watch.answered(time.perf_counter(), "t0", {}, SCORES, [1], 0.001, nonfinite=False)
         watch.live = live()
-        watch.answered("t1", {}, SCORES, [1], 0.001, nonfinite=False)
+        watch.answered(time.perf_counter(), "t1", {}, SCORES, [1], 0.001, nonfinite=False)
         watch._tick()  # what the loop would call a second later
 
     asyncio.run(answer_twice())

@@ -22,6 +22,7 @@ from edgefleet_agent.worker.control.protocol import LaneRoute
 from edgefleet_agent.worker.http import describe, wire
 from edgefleet_agent.worker.http import predict as predicting
 from edgefleet_agent.worker.http.codec import InferCodec
+from edgefleet_agent.worker.http.memory_connection import Direct
 from edgefleet_agent.worker.http.model_calls import Call, ModelCalls, QuickAnswer
 from edgefleet_agent.worker.http.server import Request, Response, error_response, json_response
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, AnswerLog
@@ -104,7 +105,7 @@ class Api:
         if found is not None:
             return found if isinstance(found, Response) else _whole(found)
         path = request.target.partition("?")[0]
-        if request.method == "POST" and path in self._infer_paths and not self._may_split():
+        if request.method == "POST" and path in self._infer_paths and self._calls.mode != "split":
             return self._infer(request)
         if path.startswith("/v2/models/") and path != "/v2/models/stats":
             return self._model_request(request, path)
@@ -112,7 +113,7 @@ class Api:
 
     def quick(self, request: Request) -> QuickAnswer | Response | None:
         """Return the answer to a request for this model which came before, an error, or None: `handle` must have it."""
-        if request.target not in self._infer_paths or request.method != "POST" or self._may_split():
+        if request.target not in self._infer_paths or request.method != "POST" or self._calls.mode == "split":
             return None
         # the reader of plain heads gives the same list for the same head
         if request.headers is not self._headers:
@@ -123,6 +124,12 @@ class Api:
             return self._calls.quick(self._codec, request.body, self._json_bytes)
         except EdgefleetError as e:
             return self._failure(e)
+
+    def direct_of(self, request: Request) -> Direct | None:
+        """Return what answers infer requests like that one without this API, None when it must have each of them."""
+        if request.target not in self._infer_paths or not _is_simple(request):
+            return None
+        return Direct(self._calls, self._codec, self._failure)
 
     def home_of(self, target: str) -> str | None:
         """Return the socket of the worker that serves what `target` names, None when it is this one or nobody."""
@@ -261,12 +268,6 @@ class Api:
 
         return look
 
-    def _may_split(self) -> bool:
-        if self._served.start.lane != "active":
-            return False
-        route = self._routes.table().models.get(self._served.start.model)
-        return route is not None and route.mode == "split"
-
     async def _forward_or_here(self, request: Request, lane: LaneRoute, verb: str) -> Response:
         """Let the candidate answer; when it cannot be reached or is overrun, the active version does."""
         response = await self._forwarder.forward(request, lane.socket)
@@ -296,7 +297,9 @@ class Api:
         header_length = int(length) if length is not None else None
         job = self._infer_job(request.body, header_length)
         call = self._call(request)
-        if not (self._engine.is_idle and self._inline.allows(len(request.body))):
+        turn = self._engine.turn
+        is_now = self._engine.is_idle and self._inline.allows(len(request.body)) and turn.acquire(blocking=False)
+        if not is_now:
             return self._queued(job, call, self._deadline_s(request))
         began, cpu = time.perf_counter(), time.thread_time()
         try:
@@ -304,8 +307,9 @@ class Api:
         except EdgefleetError as e:
             return self._failure(e)
         finally:
+            turn.release()
             self._inline.took(time.perf_counter() - began, time.thread_time() - cpu)
-            self._calls.mirror_after(call)
+            self._calls.mirror_after(call.answered)
 
     def _call(self, request: Request) -> Call:
         return Call(self._answer_log.trace_of(request.header(TRACE_HEADER)))
@@ -323,7 +327,7 @@ class Api:
             call.is_abandoned = isinstance(e, DeadlineError)
             return self._failure(e)
         finally:
-            self._calls.mirror_after(call)
+            self._calls.mirror_after(call.answered)
 
     def close(self) -> None:
         """Let go of what is open."""
@@ -407,8 +411,11 @@ class Api:
 def _json_bytes(request: Request) -> int:
     """Return how long the JSON before the tensors is, 0 where the headers want more than an answer."""
     length = request.header(wire.BINARY_HEADER) or b""
-    is_simple = request.header(b"content-encoding") is None and request.header(TRACE_HEADER) is None
-    return int(length) if is_simple and _is_size(length) else 0
+    return int(length) if _is_simple(request) and _is_size(length) else 0
+
+
+def _is_simple(request: Request) -> bool:
+    return request.header(b"content-encoding") is None and request.header(TRACE_HEADER) is None
 
 
 def _is_size(text: bytes) -> bool:

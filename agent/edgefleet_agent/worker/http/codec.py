@@ -20,7 +20,7 @@ MAX_KEPT = 64
 MAX_KEPT_BYTES = 4096
 
 
-class _Slice(msgspec.Struct, frozen=True):
+class Slice(msgspec.Struct, frozen=True):
     """Where one tensor lies behind the JSON. dtype: little-endian; count: elements; begin: bytes from the start of the body."""
 
     name: str
@@ -30,10 +30,10 @@ class _Slice(msgspec.Struct, frozen=True):
     begin: int
 
 
-class _Layout(msgspec.Struct, frozen=True):
+class Layout(msgspec.Struct, frozen=True):
     """What a JSON head says. request: without its inputs."""
 
-    slices: tuple[_Slice, ...]
+    slices: tuple[Slice, ...]
     body_bytes: int
     request: wire.InferRequest
 
@@ -53,7 +53,7 @@ class InferCodec:
         self._specs = tuple(inputs)
         self._output_names = tuple(output_names)
         self._head = dict(head)
-        self._layouts: dict[bytes, _Layout] = {}
+        self._layouts: dict[bytes, Layout] = {}
         self._documents: dict[tuple[object, ...], bytes] = {}
 
     def decode(self, body: bytes, header_length: int | None) -> wire.InferRequest:
@@ -71,17 +71,19 @@ class InferCodec:
 
     def known(self, body: bytes, header_length: int) -> wire.InferRequest | None:
         """Return the request in `body` when its JSON came before and says nothing that takes a look of its own, else None."""
-        layout = self._layouts.get(body[:header_length])
-        if (
-            layout is None
-            or layout.body_bytes != len(body)
-            or layout.request.classes
-            or layout.request.timeout_s is not None
-        ):
+        layout = self.layout(body[:header_length], len(body))
+        if layout is None:
             return None
         known = layout.request
         arrays = {each.name: _taken(body, each) for each in layout.slices}
         return wire.InferRequest(known.id, arrays, known.outputs, known.binary_all)
+
+    def layout(self, document: bytes, body_bytes: int) -> Layout | None:
+        """Return where the tensors lie behind JSON that came before and says nothing that takes a look of its own, else None."""
+        layout = self._layouts.get(document)
+        if layout is None or layout.body_bytes != body_bytes:
+            return None
+        return None if layout.request.classes or layout.request.timeout_s is not None else layout
 
     def known_answer(
         self, request: wire.InferRequest, outputs: Mapping[str, Array]
@@ -136,15 +138,15 @@ class InferCodec:
         for name, array in request.inputs.items():
             if array.dtype.kind == "O" or array.size == 0:
                 return
-            slices.append(_Slice(name, array.dtype.newbyteorder("<"), array.shape, array.size, position))
+            slices.append(Slice(name, array.dtype.newbyteorder("<"), array.shape, array.size, position))
             position += array.nbytes
         # numbers that stood in the JSON would make the sum too large
         if position == len(body) and not request.id:
             _make_room(self._layouts)
-            self._layouts[key] = _Layout(tuple(slices), len(body), msgspec.structs.replace(request, inputs={}))
+            self._layouts[key] = Layout(tuple(slices), len(body), msgspec.structs.replace(request, inputs={}))
 
 
-def _taken(body: bytes, each: _Slice) -> Array:
+def _taken(body: bytes, each: Slice) -> Array:
     flat = np.frombuffer(body, each.dtype, each.count, each.begin)
     if not (flat.flags.aligned and each.dtype.isnative):
         flat = flat.astype(each.dtype.newbyteorder("="))  # a copy: runtimes want aligned values of their own order

@@ -1,24 +1,35 @@
 """Runs of the served model for requests: what each must be counted, logged, captured and mirrored by, whichever way it came.
 
-`quick` is the whole of it for a request whose JSON came before, to a model that runs in the event loop: the same results by fewer steps.
-Where the caller and the worker take turns on a processor, each step of Python costs two to three times what it does in a loop of its own.
+1. An answer goes out first. What it must be counted and logged by is put down (`Ran`), and done for many at once: `settle`, after MAX_NOTED
+   answers or NOTED_BYTES, and before anybody reads figures, logs or captures. Where a caller and the worker take turns on a
+   processor, each step of Python costs two to three times what it does in a loop of its own.
+2. `run_now` is for a request whose JSON came before, to a quick model: it runs where the request was read, by the fewest steps.
+3. Whoever runs the model has the engine's turn, also while it puts down the note: notes are in the order of the runs.
 """
 
 import asyncio
+import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from edgefleet_agent.worker.control.protocol import RoutesTable
 from edgefleet_agent.worker.http.codec import InferCodec
+from edgefleet_agent.worker.http.wire import InferRequest
 from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.routing.table import Routes
-from edgefleet_agent.worker.runtime.engine import Engine, InlinePolicy
+from edgefleet_agent.worker.runtime.engine import INLINE_LONG_CPU_MS, Engine, InlinePolicy
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_agent.worker.shadow.frames import Sample
 from edgefleet_agent.worker.shadow.mirror import QUEUE, Mirror
 from edgefleet_runtime.nonfinite import total_nonfinite
 from edgefleet_runtime.port import Array, RunError
+
+MAX_NOTED = 256
+NOTED_BYTES = 4 * 1024 * 1024
+_LONG_S = INLINE_LONG_CPU_MS / 1e3
 
 
 class Call:
@@ -44,6 +55,21 @@ class QuickAnswer(NamedTuple):
     tensors: Sequence[Array | bytes]
 
 
+class Ran(NamedTuple):
+    """A run. at_s: when it ended, `time.perf_counter`. nonfinite: how many values of its outputs are.
+
+    captured: its inputs, None where nothing is captured.
+    """
+
+    at_s: float
+    run_s: float
+    trace_id: str
+    outputs: dict[str, Array]
+    nonfinite: int
+    is_broken: bool
+    captured: Mapping[str, Array] | None
+
+
 class ModelCalls:
     """The runs of one served model."""
 
@@ -65,9 +91,15 @@ class ModelCalls:
         self._answer_log = answer_log
         self._mirror = mirror
         self._loop = asyncio.get_running_loop()
+        self._noted: deque[Ran] = deque()
+        self._noted_bytes = 0
+        self._settling = threading.Lock()
+        self._table: RoutesTable | None = None
+        self._mode: Literal["shadow", "split"] | None = None
+        figures.settle = answer_log.settle = self.settle
 
     def run(self, call: Call, inputs: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
-        """Return the outputs and how many of their values are not finite; counts the inference. Raises RunError, InputError."""
+        """Return the outputs and how many of their values are not finite; counts the run. With the turn. Raises RunError, InputError."""
         began = time.perf_counter()
         try:
             outputs = self._served.runtime.run(inputs)
@@ -75,47 +107,124 @@ class ModelCalls:
             if not call.is_abandoned:  # else counted as a timeout already
                 self._figures.failed(time.perf_counter() - began)
             raise
-        elapsed_s = time.perf_counter() - began
+        ended = time.perf_counter()
         nonfinite = total_nonfinite(outputs.values())
         if call.is_abandoned:
             return outputs, nonfinite
-        classes = self._served.postprocess.classes(outputs)
-        # what NaN was asked with may be answered with NaN: that says nothing about the model
-        is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
-        self._figures.answered(elapsed_s, nonfinite=is_broken, classes=classes)
+        self._note(call.trace_id, inputs, outputs, nonfinite, ended - began, ended)
+        self.settle()
         if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
-            call.answered.append(Sample(inputs, outputs, elapsed_s))
-        self._answer_log.answered(call.trace_id, inputs, outputs, classes, elapsed_s, nonfinite=nonfinite > 0)
+            call.answered.append(Sample(inputs, outputs, ended - began))
         return outputs, nonfinite
+
+    def run_now(self, inputs: Mapping[str, Array], body_bytes: int) -> Ran | None:
+        """Run a request of that size here and now, None when it must go by the long way. From any thread. Raises RunError, InputError.
+
+        Afterwards the caller asks `is_full`, once its answer is on its way.
+        """
+        turn = self._engine.turn
+        if not (self._inline.allows_unmeasured(body_bytes) and self._engine.is_idle and turn.acquire(False)):
+            return None
+        began = time.perf_counter()
+        try:
+            outputs = self._served.runtime.run(inputs)
+            ended = time.perf_counter()
+            run_s = ended - began
+            nonfinite = total_nonfinite(outputs.values())
+            ran = self._note(self._answer_log.new_trace(), inputs, outputs, nonfinite, run_s, ended)
+        except RunError:
+            self._figures.failed(time.perf_counter() - began)
+            raise
+        finally:
+            turn.release()
+        if run_s > _LONG_S:
+            self._inline.took_unmeasured(run_s)
+        return ran
 
     def quick(self, codec: InferCodec, body: bytes, header_length: int) -> QuickAnswer | None:
         """Return the answer to an infer request, None when it must go by the long way. In the event loop. Raises RunError, InputError."""
-        if not (self._inline.allows_unmeasured(len(body)) and self._engine.is_idle):
-            return None
-        began = time.monotonic()
+        came = time.perf_counter()
         request = codec.known(body, header_length)
-        if request is None:
+        ran = self.run_now(request.inputs, len(body)) if request is not None else None
+        if ran is None or request is None:
             return None
-        call = Call(self._answer_log.trace_of(None))
-        ran = time.monotonic()
-        try:
-            outputs, nonfinite = self.run(call, request.inputs)
-        finally:
-            done = time.monotonic()
-            self._inline.took_unmeasured(done - ran)
-            self.mirror_after(call)
-        known = codec.known_answer(request, outputs) if not nonfinite else None
-        if known is None:
-            body, length = codec.encode(request, outputs, nonfinite)
-            answer = QuickAnswer(call.trace_id, body[:length], [] if length is None else [body[length:]])
-        else:
-            answer = QuickAnswer(call.trace_id, *known)
-        self._figures.spent(0.0, ran - began, time.monotonic() - done)
+        if self.mode is not None or self._mirror.is_in_use:
+            self.mirror_after([Sample(request.inputs, ran.outputs, ran.run_s)])
+        answer = self.encoded(codec, request, ran)
+        self._figures.spent(0.0, ran.at_s - ran.run_s - came, time.perf_counter() - ran.at_s)
+        if self.is_full:
+            self._loop.call_soon(self.settle)
         return answer
 
-    def mirror_after(self, call: Call) -> None:
+    def encoded(self, codec: InferCodec, request: InferRequest, ran: Ran) -> QuickAnswer:
+        """Return the answer to a request that was run. From any thread."""
+        known = codec.known_answer(request, ran.outputs) if not ran.nonfinite else None
+        if known is not None:
+            return QuickAnswer(ran.trace_id, *known)
+        body, length = codec.encode(request, ran.outputs, ran.nonfinite)
+        return QuickAnswer(ran.trace_id, body[:length], [] if length is None else [body[length:]])
+
+    def spent(self, ran: Ran, came_s: float) -> None:
+        """Count what a request of `run_now` took besides its run, now that it is answered. came_s: `time.perf_counter`. From any thread."""
+        self._figures.spent(0.0, ran.at_s - ran.run_s - came_s, time.perf_counter() - ran.at_s)
+        if self.is_full:
+            self.settle()
+
+    @property
+    def mode(self) -> Literal["shadow", "split"] | None:
+        """How a candidate takes part in what this worker answers; None when there is none."""
+        start = self._served.start
+        if start.lane != "active":
+            return None
+        table = self._routes.table()
+        if table is not self._table:
+            route = table.models.get(start.model)
+            self._table, self._mode = table, None if route is None else route.mode
+        return self._mode
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time to `settle`."""
+        return len(self._noted) >= MAX_NOTED or self._noted_bytes >= NOTED_BYTES
+
+    def _note(
+        self,
+        trace_id: str,
+        inputs: Mapping[str, Array],
+        outputs: dict[str, Array],
+        nonfinite: int,
+        run_s: float,
+        at_s: float,
+    ) -> Ran:
+        log = self._answer_log
+        # what NaN was asked with may be answered with NaN: that says nothing about the model
+        is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
+        captured = inputs if log.tap is not None else None
+        ran = Ran(at_s, run_s, trace_id, outputs, nonfinite, is_broken, captured)
+        self._noted.append(ran)
+        for array in outputs.values():
+            self._noted_bytes += array.nbytes
+        if captured is not None:
+            self._noted_bytes += sum(array.nbytes for array in captured.values())
+        if not log.is_due:
+            log.wake_if_read()
+        return ran
+
+    def settle(self) -> None:
+        """Count and log what was noted. From any thread."""
+        with self._settling:
+            noted, self._noted_bytes = self._noted, 0
+            for _ in range(len(noted)):
+                one = noted.popleft()
+                classes = self._served.postprocess.classes(one.outputs)
+                self._figures.answered(one.run_s, nonfinite=one.is_broken, classes=classes)
+                self._answer_log.answered(
+                    one.at_s, one.trace_id, one.captured, one.outputs, classes, one.run_s, nonfinite=one.nonfinite > 0
+                )
+
+    def mirror_after(self, answered: list[Sample]) -> None:
         """Hand copies to a shadow, if one wants them, once the answer is on its way: in the loop's next round."""
-        if call.answered and self._served.start.lane == "active":
+        if answered and self._served.start.lane == "active":
             route = self._routes.table().models.get(self._served.start.model)
             if self._mirror.is_wanted(route):
-                self._loop.call_soon(self._mirror.offer, call.answered)
+                self._loop.call_soon(self._mirror.offer, answered)

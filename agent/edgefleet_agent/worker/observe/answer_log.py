@@ -1,7 +1,7 @@
 """What a worker notes of its answers: a line each for the prediction log, and now and then one for the capture.
 
-1. `answered` runs in whichever thread answers and must cost microseconds: it appends to lists. Everything else happens in the event
-   loop, EVERY_S after the first note, and only then.
+1. `answered` is called by `settle`, in whichever thread, and must cost microseconds: it appends to lists. Everything else happens in the
+   event loop, EVERY_S after `wake`, and only then.
 2. A worker writes no file: blocks and sealed records go to agentd over the control socket. What does not fit there is lost and
    counted, an answer never waits for it.
 3. While somebody watches the device (ADR 0044), `LiveAnswers` keeps the newest answers: what was said, never what was asked. The
@@ -10,6 +10,7 @@
 """
 
 import asyncio
+import itertools
 import re
 import secrets
 import time
@@ -37,9 +38,15 @@ class Tap(Protocol):
     """Who else hears of answers: the capture."""
 
     def answered(
-        self, trace_id: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array], classes: Sequence[int]
+        self,
+        trace_id: str,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        classes: Sequence[int],
+        *,
+        at_s: float,
     ) -> bool:
-        """Look at one answer; True when there will be something to tell."""
+        """Look at one answer; True when it will be told. at_s: when it was given, `time.perf_counter`."""
         ...
 
     def keep(
@@ -73,45 +80,51 @@ class AnswerLog:
         self._send = send
         self._clock = SystemClock()
         self._prefix = secrets.token_hex(4)
-        self._n = 0
+        self._traces = itertools.count(1)
         # a deque: one thread may append while another takes from the front
         self._rows: deque[tuple[float, str, float, int, float, bool]] = deque(maxlen=16 * MAX_ROWS)
         self._outgoing: deque[Captured] = deque()
-        self._is_due = False
+        self.is_due = False
         self.tap: Tap | None = None
         self.live: LiveAnswers | None = None
+        self.settle: Callable[[], None] = lambda: None
+        """Called before anything is told or flagged: hands over the answers that were put down elsewhere."""
 
     def trace_of(self, header: bytes | None) -> str:
         """Return the trace id of a request: the caller's if it is a usable one."""
         if header is not None and _TRACE.fullmatch(header) is not None:
             return header.decode("ascii")
-        self._n += 1
-        return f"{self._prefix}{self._n:08x}"
+        return self.new_trace()
+
+    def new_trace(self) -> str:
+        """Return a trace id that no answer of this worker has had. From any thread."""
+        return f"{self._prefix}{next(self._traces):08x}"
+
+    def wake_if_read(self) -> None:
+        """`wake` when answers are told to anybody: the prediction log, a capture, or somebody who watches. From any thread."""
+        if self._start.log_predictions or self.tap is not None or self.live is not None:
+            self.wake()
 
     def answered(
         self,
+        at_s: float,
         trace_id: str,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Array] | None,
         outputs: Mapping[str, Array],
         classes: Sequence[int],
         run_s: float,
         *,
         nonfinite: bool,
     ) -> None:
-        """Note one answer. From any thread."""
-        tap = self.tap
-        has_more = tap is not None and tap.answered(trace_id, inputs, outputs, classes)
-        live = self.live
+        """Note one answer. at_s: when it was given, `time.perf_counter`. inputs: None when they are not for a capture. From any thread."""
+        tap, live = self.tap, self.live
+        if tap is not None and inputs is not None:
+            tap.answered(trace_id, inputs, outputs, classes, at_s=at_s)
         if live is not None:
-            live.answered(trace_id, outputs, run_s, nonfinite=nonfinite)
-            has_more = True
+            live.answered(at_s, trace_id, outputs, run_s, nonfinite=nonfinite)
         if self._start.log_predictions:
             top = classes[0] if classes else -1
-            row = (time.perf_counter(), trace_id, run_s, top, _score(outputs[self._first_output], top), nonfinite)
-            self._rows.append(row)
-            has_more = True
-        if has_more:
-            self._wake()
+            self._rows.append((at_s, trace_id, run_s, top, _score(outputs[self._first_output], top), nonfinite))
 
     def keep(
         self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
@@ -119,22 +132,25 @@ class AnswerLog:
         """Offer an input to the capture, as a shadow does with what it disagrees on; nothing happens while none is wanted."""
         if self.tap is not None:
             self.tap.keep(reason, inputs, outputs, difference=difference)
-            self._wake()
+            self.wake()
 
     def flag(self, trace_id: str) -> bool:
         """Keep an answer that was given a moment ago; False when it is not remembered, or nothing is captured."""
+        self.settle()
         found = self.tap is not None and self.tap.flag(trace_id)
         if found:
-            self._wake()
+            self.wake()
         return found
 
-    def _wake(self) -> None:
-        if not self._is_due:
-            self._is_due = True
+    def wake(self) -> None:
+        """Have everything told EVERY_S from now. From any thread."""
+        if not self.is_due:
+            self.is_due = True
             self._loop.call_soon_threadsafe(self._loop.call_later, EVERY_S, self._tick)
 
     def _tick(self) -> None:
-        self._is_due = False
+        self.is_due = False
+        self.settle()
         self._flush()
         seen = self.live.take() if self.live is not None else None
         if seen is not None:
@@ -143,8 +159,8 @@ class AnswerLog:
         if left_s is not None and left_s <= 0.0:
             self._end_window()
             self._tell_captured()
-        elif left_s is not None and not self._is_due:
-            self._is_due = True
+        elif left_s is not None and not self.is_due:
+            self.is_due = True
             self._loop.call_later(min(EVERY_S, left_s), self._tick)
 
     def tell(self) -> None:
@@ -153,6 +169,7 @@ class AnswerLog:
 
     def close(self) -> None:
         """Tell everything that is left. In the event loop."""
+        self.settle()
         self._flush()
         self._end_window()
         while self._outgoing:
@@ -213,9 +230,11 @@ class LiveAnswers:
         self._newest: deque[_Noted] = deque(maxlen=max(1, min(lines, MAX_LINES)))
         self._n = 0
 
-    def answered(self, trace_id: str, outputs: Mapping[str, Array], run_s: float, *, nonfinite: bool) -> None:
-        """Note one answer. From any thread; answers come from one at a time."""
-        self._newest.append((time.perf_counter(), trace_id, outputs, run_s, nonfinite))
+    def answered(
+        self, at_s: float, trace_id: str, outputs: Mapping[str, Array], run_s: float, *, nonfinite: bool
+    ) -> None:
+        """Note one answer. at_s: when it was given, `time.perf_counter`. From any thread; answers come from one at a time."""
+        self._newest.append((at_s, trace_id, outputs, run_s, nonfinite))
         self._n += 1
 
     def take(self) -> Seen | None:

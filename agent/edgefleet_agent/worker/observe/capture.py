@@ -113,11 +113,18 @@ class Capture:
     # ---- from any thread
 
     def answered(
-        self, trace_id: str, inputs: Mapping[str, Array], outputs: Mapping[str, Array], classes: Sequence[int]
+        self,
+        trace_id: str,
+        inputs: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        classes: Sequence[int],
+        *,
+        at_s: float,
     ) -> bool:
-        """Look at one answer; True when it takes part in this window's sampling."""
+        """Look at one answer; True when it takes part in this window's sampling. at_s: when it was given, `time.perf_counter`."""
         label = classes[0] if classes else -1
-        held = Held(trace_id, self._now_ms(), label, inputs, outputs, _size(inputs))
+        taken_ms = self._now_ms() - int((time.perf_counter() - at_s) * 1e3)
+        held = Held(trace_id, taken_ms, label, inputs, outputs, _size(inputs))
         reason = self._reason(outputs)
         with self._lock:
             self._remember(held)

@@ -1,10 +1,11 @@
 """Where a worker decodes, runs and encodes: one thread next to the event loop, or, for fast models, the loop itself.
 
-1. One job at a time: runtimes are not re-entrant, and a device has no cores to spare. A waiting job whose caller gave up is skipped.
+1. One job at a time: runtimes are not re-entrant, and a device has no cores to spare; the `turn` is for that. A waiting job whose caller
+   gave up is skipped.
 2. A job that takes longer than its deadline is answered as a timeout; native code cannot be interrupted, so the thread stays
    busy until it returns, and agentd, which sees the timeouts, decides what to do with the process.
-3. A hand-over to the thread and back costs several times a small model's run. `InlinePolicy` says when a job may run in
-   the loop instead; never while the thread works, so that the runtime is still used from one thread at a time.
+3. A hand-over to the thread and back costs several times a small model's run. `InlinePolicy` says when a job may run where its request was
+   read instead: in the loop, or in the thread of a region of shared memory. Never while the thread works.
 """
 
 import asyncio
@@ -44,6 +45,7 @@ class Engine:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self.turn = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[Callable[[], object], asyncio.Future[object]] | None] = queue.SimpleQueue()
         self._unsettled = 0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -79,7 +81,8 @@ class Engine:
         while (entry := self._jobs.get()) is not None:
             job, future = entry
             try:
-                result = None if future.done() else job()
+                with self.turn:
+                    result = None if future.done() else job()
             except Exception as e:  # noqa: BLE001 - outermost loop of this thread: the caller gets the error
                 self._settle(future, None, e)
             else:

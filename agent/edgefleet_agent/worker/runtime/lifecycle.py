@@ -217,7 +217,7 @@ class _Worker:
         api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._answer_log)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
-        self._server.upgrade = MemoryServer(self._server, api.home_of, api.quick)
+        self._server.upgrade = MemoryServer(self._server, api.home_of, api.direct_of)
         self._control.setblocking(False)
         loop.add_reader(self._control.fileno(), self._read_control)
         loop.add_signal_handler(signal.SIGTERM, self._terminated)

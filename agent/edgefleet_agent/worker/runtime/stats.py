@@ -66,6 +66,8 @@ class WorkerStats:
         self._run_s = 0.0
         self._fail_s = 0.0
         self.shadow: Callable[[], ShadowFigures] | None = None
+        self.settle: Callable[[], None] = lambda: None
+        """Called before figures are read: counts the answers that were put down elsewhere."""
         self._queue_s = 0.0
         self._input_s = 0.0
         self._output_s = 0.0
@@ -139,6 +141,7 @@ class WorkerStats:
 
     def totals(self) -> Totals:
         """Return the sums since start."""
+        self.settle()
         with self._lock:
             self._count()
             return Totals(
@@ -154,6 +157,7 @@ class WorkerStats:
 
     def take(self) -> Stats:
         """Return the counts since the last call and begin again."""
+        self.settle()
         with self._lock:
             self._count()
             taken, self._delta = self._delta, _Counts()

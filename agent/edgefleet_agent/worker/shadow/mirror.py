@@ -60,6 +60,11 @@ class Mirror:
             self._recorder = _Recorder(recording, route.record_samples, route.record_bytes, self._hello)
         return bool(path) or (self._recorder is not None and self._recorder.is_open)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether something is open that `is_wanted` may have to let go."""
+        return bool(self._path) or self._recorder is not None
+
     def offer(self, samples: list[Sample]) -> None:
         """Take copies of what was answered."""
         self._take_acknowledgements()
