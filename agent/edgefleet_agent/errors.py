@@ -4,7 +4,7 @@ from edgefleet_protocol.errors import EdgefleetError
 
 
 class SettingsError(EdgefleetError):
-    """`agent.toml` or an EDGEFLEET_AGENT_ variable holds something else than a setting."""
+    """`agent.toml` or an EDGEFLEET_AGENT_ variable has something that is not a setting."""
 
     code = "agent.settings"
 
@@ -26,7 +26,7 @@ class AlreadyEnrolledError(EdgefleetError):
 
 
 class FolderRefusedError(EdgefleetError):
-    """The folder is no place for a device's private key."""
+    """The folder is not a safe place for a device's private key."""
 
     code = "agent.folder_refused"
 
@@ -68,7 +68,7 @@ class RenewRefusedError(EdgefleetError):
 
 
 class IdentityBusyError(EdgefleetError):
-    """Another process works on the identity."""
+    """Another process is using the identity."""
 
     code = "agent.identity_busy"
     default_next_step = "wait a moment: the running agent is renewing it"
@@ -88,14 +88,14 @@ class StateFileError(EdgefleetError):
 
 
 class AgentRunningError(EdgefleetError):
-    """Another agent works on this state folder."""
+    """Another agent uses this state folder."""
 
     code = "agent.already_running"
     default_next_step = "stop the other agent, or use another --state folder"
 
 
 class AgentNotRunningError(EdgefleetError):
-    """No agent works on this state folder."""
+    """No agent is running on this state folder."""
 
     code = "agent.not_running"
     default_next_step = "start it with `edge-agent run`, or name its folder with --state"
@@ -114,7 +114,7 @@ class ServiceRunsAgentError(EdgefleetError):
 
 
 class PortTakenError(EdgefleetError):
-    """The local inference port cannot be had."""
+    """The local inference port is taken."""
 
     code = "agent.port_taken"
     default_next_step = "stop what listens there, or choose another port: EDGEFLEET_AGENT_INFER_PORT (0 = any free one)"
@@ -134,17 +134,17 @@ class WhichModelError(EdgefleetError):
 
 
 class NoPreviousVersionError(EdgefleetError):
-    """There is nothing to go back to."""
+    """There is no previous version."""
 
     code = "rollback.no_previous"
     default_next_step = "deploy the version you want: `edgectl deploy MODEL@VERSION --to id=DEVICE`"
 
 
 class PreviousDamagedError(EdgefleetError):
-    """The bytes to go back to are not what they were."""
+    """The previous bundle is damaged."""
 
     code = "rollback.damaged"
-    default_next_step = "leave what serves, and deploy the version you want: it is fetched again"
+    default_next_step = "leave the running version, and deploy the one you want: it is downloaded again"
 
 
 class ControlError(EdgefleetError):
@@ -155,13 +155,13 @@ class ControlError(EdgefleetError):
 
 
 class DiagTooBigError(EdgefleetError):
-    """What a device has to tell does not fit into the archive, even without its log."""
+    """The diagnosis does not fit into the archive, even without the log."""
 
     code = "agent.diag_too_big"
     default_next_step = "ask for single parts: `edge-agent models -o json`, `edge-agent logs`"
 
 
 class TaskRefusedError(EdgefleetError):
-    """The server does not take what a task made."""
+    """The server refused the result of a task."""
 
     code = "task.refused"

@@ -42,7 +42,8 @@ def seal(public_key: bytes, plain: bytes, about: bytes) -> bytes:
         shared = secret.exchange(X25519PublicKey.from_public_bytes(public_key))
     except ValueError as error:
         raise SealedError(
-            f"this is no X25519 public key: {error}", next_step="make one with `edgectl capture-key create --out FILE`"
+            f"this is no X25519 public key: {error}",
+            next_step="create one with `edgectl capture-key create --out FILE`",
         ) from error
     key, nonce = _key_schedule(shared, encapsulated, public_key, info_about(about))
     return encapsulated + ChaCha20Poly1305(key).encrypt(nonce, plain, None)

@@ -49,7 +49,7 @@ class OldGenerationError(EdgefleetError):
 
 
 class ExpiredError(EdgefleetError):
-    """A signed document past its expiry."""
+    """A signed document has expired."""
 
     code = "verify.expired"
 

@@ -121,7 +121,7 @@ class DataError(SourceError):
 
 
 class DataUnreadableError(DataError):
-    """The file is no `.npz` archive of plain arrays."""
+    """The file is not an `.npz` archive of plain arrays."""
 
     code = "convert.data_unreadable"
 
@@ -151,7 +151,7 @@ class DataNotFiniteError(DataError):
 
 
 class DataEmptyError(DataError):
-    """There are no samples."""
+    """The file has no samples."""
 
     code = "convert.data_empty"
 
@@ -257,7 +257,7 @@ class OverBudgetError(RefusedError):
 
 
 class RuntimeUnavailableError(RefusedError):
-    """A runtime (or its version) that the profile names is not here, so nothing could be proved."""
+    """A runtime (or its version) that the profile names is not here, so nothing could be validated."""
 
     code = "convert.runtime_unavailable"
 
@@ -269,7 +269,7 @@ class PrecisionError(RefusedError):
 
 
 class RecipeKeyError(RefusedError):
-    """A candidate of the recipe asks for what models of this kind are not made with; taking no notice would give another model."""
+    """A candidate of the recipe asks for a step that models of this kind do not have; ignoring it would give a different model."""
 
     code = "convert.recipe_key"
 

@@ -81,7 +81,7 @@ def parse(arguments: list[str] | None) -> tuple[ServerSettings, bool]:
     if not (data_dir / "server.toml").is_file():
         raise SettingsError(
             f"{data_dir} holds no server (there is no server.toml)",
-            next_step=f"make one: `edgectl server init {data_dir}`, or name another folder with --data",
+            next_step=f"create one: `edgectl server init {data_dir}`, or name another folder with --data",
         )
     return load_settings(data_dir, **given), only_check
 

@@ -14,7 +14,7 @@ from edgefleet_sim.scenario import Scenario
 
 
 class NotSimulatedError(EdgefleetError):
-    """A spec asks for something that the simulation does not play."""
+    """A spec asks for something that the simulation does not support."""
 
     code = "sim.not_simulated"
 
@@ -25,7 +25,7 @@ def check_scope(spec: Spec, scenario: Scenario) -> None:
     if found:
         raise NotSimulatedError(
             f"the simulation does not play {'; '.join(found)}",
-            next_step="leave these out of the spec for the simulation; `edgectl rollout plan` and `lint` take all of it",
+            next_step="leave these out of the spec for the simulation; `edgectl rollout plan` and `lint` support all of it",
         )
 
 

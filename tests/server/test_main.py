@@ -159,7 +159,7 @@ def test_a_database_of_before_the_first_release_is_refused_and_left_as_it_is(dat
     assert what.startswith("error: the database has schema 0022, of an edgefleet before 0.1.0")
     assert why == "  why: the database has a schema that this program cannot read"
     assert code == " code: server.schema_unsupported"
-    assert step.startswith(" next: make a new server with an empty database, `edgectl server init DIR`")
+    assert step.startswith(" next: create a new server with an empty database, `edgectl server init DIR`")
     assert (data / "edgefleet.db").read_bytes() == before
     assert not (data / "run" / "server.json").exists()
 

@@ -189,7 +189,7 @@ def _pinned_root(token: ClaimToken, answer: Answer) -> bytes:
 def _identity(answer: Answer, token: ClaimToken) -> Identity:
     if answer.broker is None:
         raise EnrollRefusedError(
-            "the server has no broker running, so it could not say where to connect",
+            "the server has no running broker, so it could not say where to connect",
             next_step="start the server with its gateway, then run the same command again",
         )
     try:

@@ -184,7 +184,7 @@ class Fetcher:
                 if puller.damaged(leaf):
                     raise LeafDigestError(
                         f"leaf {leaf} arrived damaged {puller.bad_tries[leaf]} times",
-                        next_step="check the server's blob store and what lies between it and this device",
+                        next_step="check the server's blob store and the network between it and this device",
                     )
                 continue
             writer.write(leaf, data)

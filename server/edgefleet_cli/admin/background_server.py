@@ -55,7 +55,7 @@ class Running(Struct, frozen=True):
 
 
 class ServerStartError(CliError):
-    """The server did not come up, or did not go down."""
+    """The server did not start, or did not stop."""
 
     code = "cli.server_start"
 
@@ -69,7 +69,7 @@ def stop(session: Session, folder: Path, pid: int) -> None:
             raise ServerStartError(
                 f"the server (process {pid}) still runs {STOP_S:.0f} s after it was asked to stop",
                 why="it may be in the middle of a conversion",
-                next_step=f"look into {folder / 'run' / LOG}, and end process {pid} if need be",
+                next_step=f"see {folder / 'run' / LOG}, and end process {pid} if necessary",
             )
         session.clock.sleep(_POLL_S)
 

@@ -110,5 +110,7 @@ def load_contexts(path: Path | None = None) -> ContextFile:
         return ContextFile(where, document.get("current"), contexts)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{where} is not a file of contexts", why=str(error), next_step="move it away and run `edgectl login URL`"
+            f"{where} is not a file of contexts",
+            why=str(error),
+            next_step="move it elsewhere and run `edgectl login URL`",
         ) from error

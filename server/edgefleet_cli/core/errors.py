@@ -62,7 +62,7 @@ class CliError(EdgefleetError):
 
 
 class UsageError(CliError):
-    """The command line asks for something that cannot be."""
+    """The command line is not valid."""
 
     code = "cli.usage"
     exit_code = EXIT_USAGE
@@ -76,28 +76,28 @@ class DeclinedError(CliError):
 
 
 class NotLoggedInError(CliError):
-    """There is no token to show to the server."""
+    """There is no token for this server."""
 
     code = "cli.not_logged_in"
     exit_code = EXIT_AUTH
 
 
 class NotYetError(CliError):
-    """A known request that this version cannot fulfil."""
+    """This version does not support the request yet."""
 
     code = "cli.not_yet"
     exit_code = EXIT_USAGE
 
 
 class WaitTimeoutError(CliError):
-    """What was waited for did not happen in time; nothing was undone."""
+    """The wait timed out; nothing was undone."""
 
     code = "cli.wait_timeout"
     exit_code = EXIT_TIMEOUT
 
 
 class DeviceNotShownError(CliError):
-    """A device that is watched says that it shows nothing."""
+    """The device does not show its answers."""
 
     code = "cli.device_not_shown"
 
@@ -109,7 +109,7 @@ class ServerUnreachableError(CliError):
 
 
 class BadAnswerError(CliError):
-    """Something answered, but not as an edgefleet server does."""
+    """The answer is not from an edgefleet server."""
 
     code = "cli.bad_answer"
 

@@ -52,7 +52,7 @@ class FixedObjectError(CliError):
 
 
 class NotDeclarableError(CliError):
-    """A document names something that no file can make."""
+    """A document names an object that files cannot create."""
 
     code = "cli.not_declarable"
     exit_code = EXIT_NOT_FOUND
@@ -159,11 +159,11 @@ def check(steps: Iterable[Step], *, may_replace: bool, secrets: Path | None) -> 
             raise NotDeclarableError(
                 f"there is no {step.document.title}",
                 why=kind.why_fixed,
-                next_step="take it out of the files, or enrol it first",
+                next_step="remove it from the files, or enrol it first",
             )
         if step.action is Action.REPLACE and not (kind.can_replace and may_replace):
             raise FixedObjectError(
-                f"{step.document.title} is there, and differs in {step.detail}",
+                f"{step.document.title} exists and differs in {step.detail}",
                 why=kind.why_fixed,
                 next_step="add --replace to recreate it" if kind.can_replace else "see `edgectl diff -f FILE`",
             )

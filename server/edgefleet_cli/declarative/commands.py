@@ -23,7 +23,7 @@ _EXPORTED = ("Group", "Device", "Webhook", "AlertReceiver", "Alias")
 
 
 class DiffFailedError(CliError):
-    """A difference could not be found. Its exit code is never 1, which says that there is one."""
+    """The comparison failed. Its exit code is never 1, which means that there is a difference."""
 
     code = "cli.diff_failed"
     exit_code = EXIT_USAGE
@@ -232,7 +232,7 @@ def _kind(given: str) -> str:
     found = next((name for name in KINDS if wanted in {name.lower(), f"{name.lower()}s", f"{name.lower()}es"}), None)
     if found is None:
         raise UsageError(
-            f"{given!r} is no kind of document",
+            f"{given!r} is not a kind of document",
             why=f"there are {', '.join(name.lower() for name in KINDS)}",
             next_step="others have their own commands, such as `edgectl model list`, `edgectl rollout strategy`",
         )

@@ -21,7 +21,7 @@ _KEYS = ("apiVersion", "kind", "metadata", "spec")
 
 
 class DocumentError(UsageError):
-    """A file holds a document that cannot be meant; all mistakes are reported at once."""
+    """A file has an invalid document; all mistakes are reported at once."""
 
     code = "cli.document"
 
@@ -89,7 +89,7 @@ def read_documents(values: list[tuple[str, Any]], forms: Mapping[str, Form]) -> 
             wrong.append(f"{document.origin}: {document.title} is in {first.origin} already")
     if wrong:
         raise DocumentError(
-            f"{len(wrong)} mistake{'' if len(wrong) == 1 else 's'} in what is to be applied; nothing was changed",
+            f"{len(wrong)} mistake{'' if len(wrong) == 1 else 's'} in the documents; nothing was changed",
             why="; ".join(wrong),
             next_step="correct them, and see docs/reference/declarative.md; `edgectl get KIND -o yaml` prints examples",
         )

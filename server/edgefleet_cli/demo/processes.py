@@ -27,7 +27,7 @@ _LOG_TAIL_BYTES = 4000
 
 
 class ChildError(CliError):
-    """A process of the demo ended though it was needed."""
+    """A process of the demo ended too early."""
 
     code = "demo.child"
 

@@ -37,7 +37,7 @@ MAX_DIFFERENCE = 0.005
 
 
 class StoryError(CliError):
-    """The demo did not go as it must."""
+    """The demo failed."""
 
     code = "demo.story"
 

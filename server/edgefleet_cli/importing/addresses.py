@@ -189,7 +189,7 @@ def _sha256(given: str, fragment: str) -> str:
     digest = digest.lower()
     if fragment and (name != "sha256" or not _SHA256.fullmatch(digest)):
         raise UsageError(
-            f"{fragment[:80]!r} behind the address is no digest",
+            f"{fragment[:80]!r} after the address is not a digest",
             why=f"in {given[:200]!r}",
             next_step="write #sha256= and 64 digits of hex",
         )

@@ -82,7 +82,7 @@ def mlflow_address(given: str) -> MlflowAddress:
     address = parse_address(given)
     if not isinstance(address, MlflowAddress):
         raise UsageError(
-            f"{given!r} is no address of a registry",
+            f"{given!r} is not the address of a registry",
             why="expected mlflow:/NAME@ALIAS",
             next_step="see `edgectl import --help`",
         )
@@ -100,7 +100,7 @@ def state_file(server: str, following: FollowOptions) -> Path:
 
 
 class FollowedError(CliError):
-    """Another program follows the same alias with the same file of what was seen."""
+    """Another program follows the same alias with the same state file."""
 
     code = "cli.followed"
     exit_code = EXIT_CONFLICT
@@ -124,7 +124,7 @@ def alone(file: Path) -> Iterator[None]:
             raise FollowedError(
                 "this alias is already followed",
                 why=f"another process holds {file}",
-                next_step="end that one, or give this one a --state of its own if it is to follow something else",
+                next_step="end that one, or give this one its own --state if it should follow something else",
             ) from error
         yield
 
@@ -264,7 +264,7 @@ class AliasFollower:
             return Seen()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
-                f"cannot read what was seen in {self._file}",
+                f"cannot read the state file {self._file}",
                 why=str(error),
                 next_step="delete the file, or give another --state",
             ) from error

@@ -24,7 +24,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@ -]{0,127}")
 
 
 class ImportFailedError(CliError):
-    """The model could not be fetched from where it lives."""
+    """The model could not be fetched from where it is stored."""
 
     code = "cli.import"
 
@@ -42,7 +42,7 @@ class ImportTooLargeError(ImportFailedError):
 
 
 class WrongDigestError(ImportFailedError):
-    """What came is not what was named."""
+    """The downloaded file does not have the named digest."""
 
     code = "cli.import_digest"
 
@@ -116,7 +116,7 @@ def place_for(folder: Path, name: str) -> Path:
         raise HostileNameError(
             f"the source names a file {name[:120]!r}, which is not written here",
             why="names are relative, of letters, digits and ._+@- and space, without hidden files and without `..`",
-            next_step="rename the file where it lives",
+            next_step="rename the file where it is stored",
         )
     path = folder.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def fetch_http(address: HttpAddress, folder: Path, context: FetchContext) -> Fet
     came = describe(place, place.name).sha256
     if address.sha256 and came != address.sha256:
         raise WrongDigestError(
-            f"{address.file_name} is not the file that was named",
+            f"{address.file_name} does not have the given digest",
             why=f"its sha256 is {came}, the address says {address.sha256}",
             next_step="find out who changed it; nothing was published",
         )

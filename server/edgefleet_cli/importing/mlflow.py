@@ -96,7 +96,7 @@ class Registry:
         self.url = (context.mlflow_url or env.get("MLFLOW_TRACKING_URI") or "").rstrip("/")
         if urlsplit(self.url).scheme not in {"http", "https"}:
             raise UsageError(
-                "no MLflow server is named" if not self.url else f"{self.url!r} is no MLflow server",
+                "no MLflow server is named" if not self.url else f"{self.url!r} is not an MLflow server",
                 why="neither --mlflow-url nor MLFLOW_TRACKING_URI has an http address",
                 next_step="give --mlflow-url http://HOST:5000",
             )

@@ -43,7 +43,7 @@ def fetch_s3(address: S3Address, folder: Path, context: FetchContext) -> Fetched
     came = describe(place, place.name).sha256
     if address.sha256 and came != address.sha256:
         raise WrongDigestError(
-            f"{address} is not the file that was named",
+            f"{address} does not have the given digest",
             why=f"its sha256 is {came}, the address says {address.sha256}",
             next_step="find out who changed it; nothing was published",
         )

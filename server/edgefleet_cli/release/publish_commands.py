@@ -103,7 +103,7 @@ class Origin:
 def _publish_from(
     session: Session, origin: Origin, asked: flags.Conversion, *, no_wait: bool, deploys: bool, measure_on: list[str]
 ) -> api.release.Release:
-    """Fetch the model where it lives elsewhere, publish it, and report to the registry."""
+    """Fetch the model where it is stored elsewhere, publish it, and report to the registry."""
     from edgefleet_cli.importing.release_names import named, pinned
     from edgefleet_cli.importing.resolver import resolved
     from edgefleet_cli.importing.write_back import report_release

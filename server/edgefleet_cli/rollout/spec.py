@@ -189,7 +189,7 @@ def _whole_seconds(text: str) -> str:
     seconds = parse_duration_s(text)
     if not seconds.is_integer():
         raise UsageError(
-            f"a soak of {text} is no whole number of seconds",
+            f"a soak of {text} is not a whole number of seconds",
             why="the server counts seconds",
             next_step="write 30s, 10m or 2h",
         )

@@ -22,7 +22,7 @@ class BadTokenError(AccessError):
 
 
 class ExpiredTokenError(AccessError):
-    """The token was right but its time is over."""
+    """The token has expired."""
 
     code = "access.token_expired"
 
@@ -40,7 +40,7 @@ class UnknownTokenError(AccessError):
 
 
 class BadTokenRequestError(AccessError):
-    """A new token cannot be made as asked."""
+    """The request for a new token is not valid."""
 
     code = "access.bad_token_request"
 
@@ -68,7 +68,7 @@ class TooManyLoginsError(AccessError):
 
 
 class TooManyRequestsError(AccessError):
-    """A token has sent more requests than it may in a minute. `retry_after_s`: when to try again."""
+    """A token has sent more requests in a minute than it is allowed to. `retry_after_s`: when to try again."""
 
     code = "access.too_many_requests"
 
@@ -103,4 +103,4 @@ class AnswerLostError(AccessError):
     """The first request with this `Idempotency-Key` was cut off, or its answer was too large to keep."""
 
     code = "request.idempotency_answer_conflict"
-    default_next_step = "look whether it was done; if it was not, send it again with a new key"
+    default_next_step = "check whether it was done; if not, send it again with a new key"

@@ -28,6 +28,6 @@ class BadMatcherError(AlertError):
 
 
 class BadPayloadError(AlertError):
-    """The body is no notification of Alertmanager's webhook, version 4."""
+    """The body is not a notification of Alertmanager's webhook, version 4."""
 
     code = "alert.bad_payload"

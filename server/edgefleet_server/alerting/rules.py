@@ -29,7 +29,7 @@ def parse_matcher(text: str) -> Matcher:
     found = _MATCHER.fullmatch(text) if len(text) <= 500 else None
     if found is None:
         raise BadMatcherError(
-            f"{text[:80]!r} is no matcher", next_step='write LABEL="value", or with != =~ !~, as in Alertmanager'
+            f"{text[:80]!r} is not a matcher", next_step='write LABEL="value", or with != =~ !~, as in Alertmanager'
         )
     label, op, quoted, bare = found.groups()
     value = _ESCAPE.sub(r"\1", quoted) if quoted is not None else bare
@@ -38,7 +38,7 @@ def parse_matcher(text: str) -> Matcher:
             re.compile(value)
         except re.error as error:
             raise BadMatcherError(
-                f"{value[:80]!r} is no regular expression: {error}", next_step="correct it, or use = and !="
+                f"{value[:80]!r} is not a regular expression: {error}", next_step="correct it, or use = and !="
             ) from error
     return Matcher(label, op, value)
 

@@ -138,7 +138,7 @@ class AlertService:
         is_right = hmac.compare_digest(expected, sha256_hex(secret.encode()))
         if row is None or not is_right:
             raise BadHookTokenError(
-                "the token in this URL is not valid", next_step="make another one: `edgectl alert-receiver create`"
+                "the token in this URL is not valid", next_step="create another one: `edgectl alert-receiver create`"
             )
         return row
 

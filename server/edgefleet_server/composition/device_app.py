@@ -132,7 +132,7 @@ def _add_content_routes(
         if all(blob.sha256 != digest for blob in documents.offered_to(caller.id)):
             raise BlobForbiddenError(
                 "the desired document of this device does not name this blob",
-                next_step="fetch only what the newest desired document names",
+                next_step="fetch only blobs that the newest desired document names",
             )
         return blob_response(registry, digest, wanted_range)
 

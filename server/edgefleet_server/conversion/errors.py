@@ -16,25 +16,25 @@ class LeaseLostError(ConversionError):
 
 
 class ChildCrashError(ConversionError):
-    """The conversion child died without an answer."""
+    """The conversion process ended without an answer."""
 
     code = "conversion.child_crashed"
 
 
 class ChildTimeoutError(ConversionError):
-    """The conversion child took longer than it may."""
+    """The conversion process took longer than it is allowed to."""
 
     code = "conversion.timeout"
 
 
 class OutputTooLargeError(ConversionError):
-    """The conversion child wrote more than it may."""
+    """The conversion process wrote more than it is allowed to."""
 
     code = "conversion.output_too_large"
 
 
 class BadAnswerError(ConversionError):
-    """The conversion child answered something that cannot be trusted."""
+    """The answer of the conversion process cannot be trusted."""
 
     code = "conversion.bad_answer"
 
@@ -50,7 +50,7 @@ class ChildRefusalError(ConversionError):
 
 
 class NothingToCancelError(ConversionError):
-    """The release has no conversion that waits or runs."""
+    """The release has no queued or running conversion."""
 
     code = "conversion.over"
 
@@ -68,7 +68,7 @@ class ReportBrokenError(ConversionError):
 
 
 class ReportUnavailableError(ConversionError):
-    """As many pages are made as may be at once."""
+    """Too many report pages are being made at the same time."""
 
     code = "conversion.report_unavailable"
 

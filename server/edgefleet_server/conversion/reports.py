@@ -79,7 +79,7 @@ def report_of(registry: RegistryService, ref: ReleaseRef, attempt: int | None = 
     if not found:
         raise ReportUnknownError(
             f"there is no conversion report of {ref} ({release.state})",
-            next_step=f"`edgectl release show {ref}` says how far it is and what was refused",
+            next_step=f"`edgectl release show {ref}` shows its progress and what was refused",
         )
     return rules.merged_report(ref, found)
 
@@ -88,7 +88,8 @@ def page_of(report: dict[str, Any]) -> bytes:
     """Return a report as an HTML page. Starts a process and waits for it. Raises ReportBrokenError, ReportUnavailableError."""
     if not _RENDERERS.acquire(timeout=_QUEUE_S):
         raise ReportUnavailableError(
-            "as many report pages are made as may be at once", next_step="try again soon, or read the report as JSON"
+            "too many report pages are being made at the same time",
+            next_step="try again soon, or read the report as JSON",
         )
     try:
         return _page_of(report)

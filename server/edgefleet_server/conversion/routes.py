@@ -53,8 +53,8 @@ def build_router(
             release = registry.release(wanted)
             if not conversion.cancel(wanted, caller.name):
                 raise NothingToCancelError(
-                    f"{wanted} is {release.state}: no conversion of it waits or runs",
-                    next_step=f"`edgectl release show {wanted}` shows what came of it",
+                    f"{wanted} is {release.state}: none of its conversions is queued or running",
+                    next_step=f"`edgectl release show {wanted}` shows the result",
                 )
             registry.refresh_state(wanted)
             return ReleaseOut.of(registry.release(wanted))

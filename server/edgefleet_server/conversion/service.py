@@ -180,7 +180,7 @@ class ConversionService:
 
 def _lost(job: ClaimedJob) -> LeaseLostError:
     return LeaseLostError(
-        f"job j-{job.id} was cancelled, or is held by another worker now", next_step="nothing; this worker goes on"
+        f"job j-{job.id} was cancelled, or is held by another worker now", next_step="nothing; this worker continues"
     )
 
 

@@ -29,7 +29,7 @@ AfterId = Annotated[int | None, Query(ge=0, lt=2**63)]
 
 
 class BadStreamError(EdgefleetError):
-    """A stream cannot be opened as asked."""
+    """The request for a stream is not valid."""
 
     code = "fleet.bad_stream"
 
@@ -47,8 +47,8 @@ def _stream_filter(
     for one in types:
         if not is_pattern(one):
             raise BadStreamError(
-                f"{one[:80]!r} is no type of event",
-                next_step="take one of docs/reference/events.md, or `edgefleet.rollout.*`",
+                f"{one[:80]!r} is not a type of event",
+                next_step="use one of docs/reference/events.md, or `edgefleet.rollout.*`",
             )
     return StreamFilter(EventFilter(device, rollout, tuple(_listed(kind))), tuple(types))
 
@@ -173,6 +173,6 @@ def _number(last_event_id: str, after_id: int | None) -> int | None:
         return after_id
     if not last_event_id.isascii() or not last_event_id.isdigit() or len(last_event_id) > 18:
         raise BadStreamError(
-            f"Last-Event-ID {last_event_id!r} is no id of this feed", next_step="leave the header out to begin now"
+            f"Last-Event-ID {last_event_id!r} is not an id of this feed", next_step="leave the header out to begin now"
         )
     return int(last_event_id)

@@ -172,7 +172,7 @@ class EventHub:
         with self._lock:
             if self._closing.is_set() or len(self._viewers) >= MAX_VIEWERS:
                 raise StreamUnavailableError(
-                    f"this server streams to at most {MAX_VIEWERS} viewers, and has as many or is about to stop",
+                    f"this server streams to at most {MAX_VIEWERS} viewers and has reached that limit, or is about to stop",
                     next_step="try again in a while, or read `GET /events` with `after_id`",
                 )
             if self._position is None:

@@ -23,7 +23,7 @@ def check_name(text: str) -> str:
     if not name or len(name) > MAX_CHARS or _has_unseen(name):
         raise BadDisplayNameError(
             f"{text[: 2 * MAX_CHARS]!r} cannot be the name of a device",
-            next_step=f"use 1 to {MAX_CHARS} characters that can be seen",
+            next_step=f"use 1 to {MAX_CHARS} visible characters",
         )
     return name
 

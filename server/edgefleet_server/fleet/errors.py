@@ -16,7 +16,7 @@ class DeviceUnknownError(FleetError):
 
 
 class DeviceRevokedError(FleetError):
-    """The device was revoked; its identity is worth nothing any more."""
+    """The device was revoked; its identity is no longer valid."""
 
     code = "fleet.device_revoked"
 
@@ -77,13 +77,13 @@ class ApprovalExpiredError(FleetError):
 
 
 class TooManyPendingError(FleetError):
-    """As many keys wait for an operator's word as may wait for one claim token."""
+    """The limit of pending devices for one claim token is reached."""
 
     code = "enroll.too_many_pending"
 
 
 class BadChoiceError(FleetError):
-    """It is not said which of the waiting keys are meant, or twice."""
+    """The request does not name the pending devices, or names them in two ways."""
 
     code = "enroll.bad_choice"
 
@@ -137,7 +137,7 @@ class GroupInUseError(FleetError):
 
 
 class BadCaptureKeyError(FleetError):
-    """This is no public key that records could be sealed to."""
+    """This is not a public key that records can be sealed to."""
 
     code = "fleet.bad_capture_key"
 
@@ -146,7 +146,7 @@ class CaptureKeyUnknownError(FleetError):
     """The tenant has no capture key."""
 
     code = "fleet.capture_key_unknown"
-    default_next_step = "make one with `edgectl capture-key create --out capture.key`"
+    default_next_step = "create one with `edgectl capture-key create --out capture.key`"
 
 
 class TaskUnknownError(FleetError):
@@ -156,19 +156,19 @@ class TaskUnknownError(FleetError):
 
 
 class TooManyTasksError(FleetError):
-    """The device has as many open tasks as it may have."""
+    """The limit of open tasks for one device is reached."""
 
     code = "task.conflict"
 
 
 class TooManyAtOnceError(FleetError):
-    """More devices match than are asked to do something at once."""
+    """More devices match than one request may ask."""
 
     code = "task.too_many"
 
 
 class TaskOverError(FleetError):
-    """The task is over; nothing more is taken for it."""
+    """The task has ended; no more results are accepted."""
 
     code = "task.over_conflict"
 

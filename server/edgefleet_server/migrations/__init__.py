@@ -72,7 +72,7 @@ def _refusal(step: str) -> SchemaUnsupportedError:
     if step < min(_known()):
         return SchemaUnsupportedError(
             f"the database has schema {step}, of an edgefleet before 0.1.0, and this program reads none older than {min(_known())}",
-            next_step="make a new server with an empty database, `edgectl server init DIR`, and enrol the devices again",
+            next_step="create a new server with an empty database, `edgectl server init DIR`, and enrol the devices again",
         )
     return SchemaUnsupportedError(
         f"the database has schema {step}, and the newest that this program knows is {newest()}",

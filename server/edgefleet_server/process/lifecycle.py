@@ -51,7 +51,7 @@ class AlreadyRunningError(EdgefleetError):
 
 
 class ListenError(EdgefleetError):
-    """An address cannot be listened on."""
+    """The server cannot listen on an address."""
 
     code = "server.cannot_listen"
 
@@ -199,7 +199,7 @@ class Server:
         except BlockingIOError as error:
             raise AlreadyRunningError(
                 f"a server named {self.settings.instance!r} already runs on {self.settings.data_dir}",
-                next_step="stop it first, or give this replica a name of its own with --instance",
+                next_step="stop it first, or give this replica its own name with --instance",
             ) from error
 
     def _prepare(self, parts: Parts) -> None:
@@ -207,8 +207,8 @@ class Server:
         migrations.upgrade(parts.db)
         if not parts.signing.is_initialised():
             raise SettingsError(
-                f"{self.settings.data_dir} has no keys or no root of trust",
-                next_step=f"make a server: `edgectl server init {self.settings.data_dir}`",
+                f"{self.settings.data_dir} lacks the keys or the root of trust",
+                next_step=f"create a server: `edgectl server init {self.settings.data_dir}`",
             )
         parts.signing.start()
         ensure_certificate(parts)

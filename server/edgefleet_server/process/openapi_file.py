@@ -24,7 +24,7 @@ MAX_LISTED = 20
 
 
 class BreakingChangeError(EdgefleetError):
-    """The new document would break programs that were written to the old one."""
+    """The new document would break clients of the old one."""
 
     code = "server.breaking_change"
     default_next_step = "keep what is there and add beside it; --allow-breaking when the break is meant"

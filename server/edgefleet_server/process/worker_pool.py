@@ -61,7 +61,7 @@ class WorkerPool:
             alive = sum(process.poll() is None for process in self._running.values())
         if alive == 0:
             raise WorkersDownError(
-                "no conversion worker runs", next_step="look into the server's log for why they end; they are restarted"
+                "no conversion worker runs", next_step="see the server's log for the reason; they are restarted"
             )
         return f"{alive} of {len(self._threads)} conversion workers run"
 

@@ -61,13 +61,14 @@ class AliasBook:
         if not _ALIAS.fullmatch(alias):
             raise BadAliasError(
                 f"{alias[:80]!r} cannot be an alias",
-                next_step="take lower-case letters, digits, '.', '_' and '-', a letter first, at most 63",
+                next_step="use lower-case letters, digits, '.', '_' and '-', a letter first, at most 63",
             )
         with self._db.session() as session:
             _check_model(session, model)
             if store.find_release(session, ReleaseRef(model, Version(alias))) is not None:
                 raise AliasIsVersionError(
-                    f"{model}@{alias} is a version of {model}, so it cannot be an alias", next_step="take another name"
+                    f"{model}@{alias} is a version of {model}, so it cannot be an alias",
+                    next_step="choose another name",
                 )
             release = store.lock_shared(session, ReleaseRef(model, version))
             if release is not None and release.withdrawn_at is not None:

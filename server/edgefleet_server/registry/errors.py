@@ -30,19 +30,19 @@ class BlobUnknownError(RegistryError):
 
 
 class BlobLengthError(RegistryError):
-    """A file of a release was declared with another length than its blob has."""
+    """The declared length of a file is not the length of its blob."""
 
     code = "blob.length_mismatch"
 
 
 class BadRangeError(RegistryError):
-    """The asked range lies outside the blob."""
+    """The requested range is outside the blob."""
 
     code = "blob.bad_range"
 
 
 class BlobStoreError(RegistryError):
-    """The blob store does not take or give bytes."""
+    """The blob store cannot be read or written."""
 
     code = "blob.store_failed"
 
@@ -84,7 +84,7 @@ class VersionIsAliasError(RegistryError):
 
 
 class ReleaseDiffersError(RegistryError):
-    """The version exists and was made of something else."""
+    """The version exists with different content."""
 
     code = "release.exists_different"
 

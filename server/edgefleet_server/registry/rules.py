@@ -204,7 +204,9 @@ def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
         if last and int(last) < start:
             return None
     if length <= 0 or start >= size:
-        raise BadRangeError(f"the range {header!r} lies outside the blob of {size} bytes", next_step="ask inside it")
+        raise BadRangeError(
+            f"the range {header!r} lies outside the blob of {size} bytes", next_step="request a range inside it"
+        )
     return start, length
 
 

@@ -479,7 +479,7 @@ def _refusal(outcome: Outcome, stored: ReleaseRow, wanted: ReleaseRow) -> Edgefl
     parts = ", ".join(rules.differences(old, new)) or "the source"
     return ReleaseDiffersError(
         f"{ref} exists with different content (differs in: {parts})",
-        next_step="publish under a new version; a version with a signed bundle never changes what it stands for",
+        next_step="publish under a new version; a version with a signed bundle never changes its content",
     )
 
 

@@ -44,7 +44,7 @@ class BadSpecError(RolloutError):
 
 
 class LintError(RolloutError):
-    """The spec can be read, but something in it cannot be met. errors: all findings, the errors among them first."""
+    """The spec can be read, but the fleet cannot meet it. errors: all findings, the errors among them first."""
 
     code = "rollout.lint"
     default_next_step = "correct what `errors` lists; `edgectl rollout lint -f FILE` shows it beside the whole plan"
@@ -67,25 +67,25 @@ class RolloutUnknownError(RolloutError):
 
 
 class ActiveExistsError(RolloutError):
-    """A rollout of the same model is under way on one of these devices."""
+    """Another open rollout of the model has one of these devices."""
 
     code = "rollout.active_exists"
 
 
 class IllegalStateError(RolloutError):
-    """The rollout is not in a state in which this can be done."""
+    """The state of the rollout does not allow this."""
 
     code = "rollout.illegal_state"
 
 
 class ReasonNeededError(RolloutError):
-    """A promotion against the rules needs to say why."""
+    """A promotion against the rules needs a reason."""
 
     code = "rollout.reason_needed"
 
 
 class NothingToUndoError(RolloutError):
-    """No device of the model can go back to anything."""
+    """No device of the model has a release to go back to."""
 
     code = "rollout.nothing_to_undo"
 
@@ -97,12 +97,12 @@ class StrategyUnknownError(RolloutError):
 
 
 class NoExperimentError(RolloutError):
-    """The rollout runs its release nowhere as a candidate."""
+    """No stage of the rollout runs its release as a candidate."""
 
     code = "rollout.experiment_unknown"
 
 
 class NotApproverError(RolloutError):
-    """Who answered does not have the role that the stage's approval asks for."""
+    """The caller lacks the role that the stage's approval requires."""
 
     code = "rollout.not_approver"

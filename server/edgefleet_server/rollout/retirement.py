@@ -51,7 +51,7 @@ class ReleaseRetirement:
         """Withdraw a release; a second time changes nothing. Raises ReasonNeededError, ReleaseUnknownError, ReleaseUnsignedError."""
         if not reason.strip():
             raise ReasonNeededError(
-                "a release is withdrawn only with a reason: it is shown wherever the release is",
+                "withdrawing a release needs a reason: it is shown wherever the release is",
                 next_step="give one: --reason 'why'",
             )
         with self._db.session() as session:
@@ -90,7 +90,7 @@ class ReleaseRetirement:
             if uses := list(self._uses(release)):
                 raise ReleaseInUseError(
                     f"{ref} cannot be deleted: {'; '.join(uses)}",
-                    next_step=f"withdraw it, so that nobody deploys it any more: `edgectl release withdraw {ref} --reason TEXT`",
+                    next_step=f"withdraw it, so that nobody can deploy it any more: `edgectl release withdraw {ref} --reason TEXT`",
                 )
             self._signing.remove_targets([bundle.target for bundle in release.bundles])
             gone = self._registry.withdrawals.remove(ref, by, reason.strip())

@@ -307,9 +307,7 @@ class RolloutService:
     def promote(self, rollout_id: str, by: str, reason: str, stratum: str | None) -> None:
         """Let the open stage pass on a person's word. Raises ReasonNeededError, IllegalStateError."""
         if not reason.strip():
-            raise ReasonNeededError(
-                "a stage passes on a person's word only with a reason", next_step="give one: --reason 'why'"
-            )
+            raise ReasonNeededError("promoting a stage by hand needs a reason", next_step="give one: --reason 'why'")
         message = _message("promoted", by, reason)
 
         def make(snapshot: Snapshot) -> Plan:
@@ -452,7 +450,7 @@ class RolloutService:
             except IllegalTransitionError as error:
                 raise IllegalStateError(
                     f"rollout {row.id} is {row.state}: it cannot {verb} ({error})",
-                    next_step=f"see where it stands: `edgectl rollout show {row.id}`",
+                    next_step=f"see its state: `edgectl rollout show {row.id}`",
                 ) from error
             after = self.carrier.carry(session, row, snapshot, made, actor=by, now=self.clock.now())
             self._remember(session, row, after)

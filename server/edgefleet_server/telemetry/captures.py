@@ -46,7 +46,7 @@ class CaptureService:
         if self._key.key() is None:
             raise NoCaptureKeyError(
                 "no device captures anything: the tenant has no capture key",
-                next_step="make one: `edgectl capture-key create --out capture.key`",
+                next_step="create one: `edgectl capture-key create --out capture.key`",
             )
         now = self._clock.now()
         row = TelemetryCaptureFetch(

@@ -4,12 +4,12 @@ from edgefleet_protocol.errors import EdgefleetError
 
 
 class CaptureUnknownError(EdgefleetError):
-    """There is no such fetch or record of that device."""
+    """The device has no such fetch or record."""
 
     code = "telemetry.capture_unknown"
 
 
 class NoCaptureKeyError(EdgefleetError):
-    """The tenant has no key that captured records could be sealed to."""
+    """The tenant has no key to seal captured records to."""
 
     code = "telemetry.no_capture_key"

@@ -64,7 +64,8 @@ def paged(*orders: str) -> Any:
     ) -> PageRequest:
         if sort not in orders:
             raise BadSortError(
-                f"this list has no order {sort[:80]!r}", next_step=f"take one of these for `sort`: {', '.join(orders)}"
+                f"this list cannot be sorted by {sort[:80]!r}",
+                next_step=f"use one of these for `sort`: {', '.join(orders)}",
             )
         is_turned = sort.removeprefix("-") == orders[0].removeprefix("-") and sort != orders[0]
         asked = PageRequest(limit, None, sort, is_turned, _mark_of(request, sort))
@@ -86,7 +87,7 @@ def _key_of(cursor: str, mark: str) -> str:
     if not key.startswith(mark):
         raise BadCursorError(
             "this cursor belongs to another list, or to other filters or another order of this one",
-            next_step="send it with what the page before was asked with, or start again without `cursor`",
+            next_step="send it with the same filters as the page before, or start again without `cursor`",
         )
     return key.removeprefix(mark)
 

@@ -20,10 +20,10 @@ _TAG_CHARS: Final = 32
 
 
 class PreconditionFailedError(EdgefleetError):
-    """What the caller wants to change is not what it saw any more."""
+    """The object has changed since the caller read it."""
 
     code = "request.precondition_failed"
-    default_next_step = "read it again, decide again, and send the new ETag in If-Match"
+    default_next_step = "read it again, and send the new ETag in If-Match"
 
 
 class _TakenBackError(Exception):

@@ -128,8 +128,8 @@ _HTTP_NEXT: Final[Mapping[int, tuple[str, str]]] = {
 FRAMEWORK_CODES: Final[Mapping[str, tuple[int, str, str]]] = {
     "request.malformed": (400, "The request cannot be read.", _HTTP_NEXT[400][1]),
     "request.no_such_route": (404, "The API has no such address.", _HTTP_NEXT[404][1]),
-    "request.method_not_allowed": (405, "The address does not take this method.", _HTTP_NEXT[405][1]),
-    "request.too_large": (413, "The body is larger than the address takes.", _HTTP_NEXT[413][1]),
+    "request.method_not_allowed": (405, "This method is not allowed at this address.", _HTTP_NEXT[405][1]),
+    "request.too_large": (413, "The body is larger than this address accepts.", _HTTP_NEXT[413][1]),
     "request.invalid": (
         422,
         "Fields of the request cannot be used; `errors` names them.",
@@ -262,7 +262,7 @@ def _on_database_error(request: Request, error: Exception) -> Response:
         request,
         DatabaseUnavailableError(
             "the database could not answer this request",
-            next_step="try again; if it stays, check that the database of `database_url` runs and has space",
+            next_step="try again; if it happens again, check that the database of `database_url` runs and has space",
         ),
     )
 

@@ -79,7 +79,7 @@ def _check(wanted: Sequence[str], names: Sequence[str]) -> None:
     if unknown:
         raise BadFieldsError(
             f"the items of this list have no field {unknown[0][:80]!r}",
-            next_step=f"take some of these for `fields`: {', '.join(names)}",
+            next_step=f"use some of these for `fields`: {', '.join(names)}",
         )
 
 

@@ -22,18 +22,18 @@ class DeliveryUnknownError(WebhookError):
 
 
 class BadTypesError(WebhookError):
-    """What is to be sent is not named by types of events."""
+    """These are not types of events."""
 
     code = "webhook.bad_types"
 
 
 class TooManyWebhooksError(WebhookError):
-    """There are as many webhooks as there may be."""
+    """The limit of webhooks is reached."""
 
     code = "webhook.limit_conflict"
 
 
 class WebhookDisabledError(WebhookError):
-    """The webhook was switched off: nothing is sent to it any more."""
+    """The webhook is disabled: nothing is sent to it any more."""
 
     code = "webhook.disabled_conflict"

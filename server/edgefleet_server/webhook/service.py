@@ -65,8 +65,8 @@ class WebhookService:
         for one in types:
             if not is_pattern(one):
                 raise BadTypesError(
-                    f"{one[:80]!r} is no type of event",
-                    next_step="take types of docs/reference/events.md, `edgefleet.rollout.*` for all below one, or none for all",
+                    f"{one[:80]!r} is not a type of event",
+                    next_step="use types of docs/reference/events.md, `edgefleet.rollout.*` for all below one, or none for all",
                 )
         self._poster.check(url)
         secret = rules.new_secret(secrets.token_bytes(rules.SECRET_BYTES))
@@ -74,7 +74,7 @@ class WebhookService:
         with self._db.session() as session:
             if len(store.webhooks(session)) >= MAX_WEBHOOKS:
                 raise TooManyWebhooksError(
-                    f"there are {MAX_WEBHOOKS} webhooks already", next_step="delete one that nobody needs any more"
+                    f"there are {MAX_WEBHOOKS} webhooks already", next_step="delete one that is no longer needed"
                 )
             row = Webhook(
                 id="wh-" + base64.b32encode(secrets.token_bytes(8)).decode().rstrip("=").lower(),

@@ -118,7 +118,7 @@ def test_a_server_that_is_busy_is_asked_again_and_one_that_refuses_is_not(files:
 def test_another_digest_than_the_named_one_is_refused(files: Files, tmp_path: Path) -> None:
     digest = hashlib.sha256(MODEL).hexdigest()
     assert got(f"{files.url}{PATH}#sha256={digest}", tmp_path / "in").path.read_bytes() == MODEL
-    with pytest.raises(WrongDigestError, match="not the file that was named"):
+    with pytest.raises(WrongDigestError, match="does not have the given digest"):
         got(f"{files.url}{PATH}#sha256={'0' * 64}", tmp_path / "no")
     assert parts(tmp_path) == []
 

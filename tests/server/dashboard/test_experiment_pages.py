@@ -131,7 +131,7 @@ def test_no_experiment_names_the_next_command_and_a_plain_rollout_is_none(fleet:
     rollout = fleet.rollout(release="digits@1.0.0", selector="", stages=[REST])
     answer = fleet.browser(Role.VIEWER).get(f"/experiments/{rollout}")
     assert answer.status_code == 404
-    assert "has no stage beside what serves" in answer.text
+    assert "has no stage with a candidate" in answer.text
 
 
 # ---- the quality gate on the page of a rollout

@@ -25,7 +25,7 @@ MEDIA_TYPES = ("image/jpeg", "image/png", "text/csv", "application/json", "appli
 
 
 class MediaTypeError(EdgefleetError):
-    """The content type is none that predict reads."""
+    """`predict` does not read this content type."""
 
     code = "infer.media_type"
 

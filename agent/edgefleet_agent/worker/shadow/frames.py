@@ -24,7 +24,7 @@ _STRINGS = "string"
 
 
 class BadFrameError(EdgefleetError):
-    """The other side sent something that is no frame."""
+    """The other side sent something that is not a frame."""
 
     code = "worker.bad_frame"
 

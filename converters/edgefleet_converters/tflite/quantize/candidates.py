@@ -85,7 +85,7 @@ def check_known(spec: CandidateSpec) -> None:
         if holds:
             raise RecipeKeyError(
                 f"the candidate {spec.id} asks for {key}, which TFLite files are not made with here",
-                next_step=f"{cure}, or leave --recipe away",
+                next_step=f"{cure}, or leave out --recipe",
             )
 
 

@@ -35,7 +35,7 @@ def make_key(path: Path) -> str:
 
     if path.exists():
         raise UsageError(
-            f"{path} is there already",
+            f"{path} already exists",
             why="private keys are never overwritten",
             next_step="give another file with --out",
         )

@@ -86,9 +86,9 @@ def verify(ctx: typer.Context, file: File) -> None:
     shown = signature_text(signature, session.clock.now())
     if not is_valid:
         raise NotSignedError(
-            f"no device would take {file}",
+            f"no device would accept {file}",
             why=shown,
-            next_step="take the bundle from the server: `edgectl model pull REF`, or publish the release again",
+            next_step="download the bundle from the server with `edgectl model pull REF`, or publish the release again",
         )
     manifest, members = found.manifest, "as the manifest says"
     row = Verified(

@@ -43,14 +43,14 @@ PULLED: Sheet[Pulled] = Sheet(
 
 
 class FileInTheWayError(CliError):
-    """There is another file where the bundle would go."""
+    """A different file exists where the bundle would be written."""
 
     code = "cli.file_exists"
     exit_code = EXIT_CONFLICT
 
 
 class WrongBytesError(CliError):
-    """What came is not what the server said it would be."""
+    """The downloaded bytes do not have the announced digest."""
 
     code = "cli.blob_digest"
 
@@ -70,7 +70,7 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
             session.out.note(f"{file} exists already with the same content")
             return reply_of(Pulled(*facts, is_new=False))
         raise FileInTheWayError(
-            f"{file} is there already", why="it has other content", next_step="add --force, or give another --dir"
+            f"{file} already exists", why="it has other content", next_step="add --force, or give another --dir"
         )
     with whole_file(file, "--dir", replace=force) as sink, download_bar(session.out, file.name, length) as advance:
         digest = hashlib.sha256()
@@ -80,9 +80,9 @@ def pull(session: Session, ref: str, *, profile: str | None, folder: Path, force
             advance(len(chunk))
         if digest.hexdigest() != sha256:
             raise WrongBytesError(
-                f"{file} was not written: it is not what was asked for",
+                f"{file} was not written: its digest is not the requested one",
                 why=f"expected sha256 {sha256[:16]}…, got {digest.hexdigest()[:16]}…",
-                next_step="try again; if it stays so, the server's blob store is damaged: `edgectl server check`",
+                next_step="try again; if it happens again, the server's blob store is damaged: `edgectl server check`",
             )
     return reply_of(Pulled(*facts, is_new=True))
 

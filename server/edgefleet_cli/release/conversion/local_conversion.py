@@ -81,7 +81,7 @@ class ConversionError(CliError):
 
 
 class InterruptedConversionError(CliError):
-    """Somebody pressed Ctrl-C."""
+    """The command was interrupted with Ctrl-C."""
 
     code = "cli.interrupted"
     exit_code = EXIT_INTERRUPTED

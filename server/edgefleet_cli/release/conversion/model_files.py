@@ -126,7 +126,7 @@ def _local_path(given: str) -> Path:
     parts = urlsplit(given)
     if parts.scheme != "file":
         raise UsageError(
-            f"{given} is no local file",
+            f"{given} is not a local file",
             why=f"{parts.scheme}: addresses are fetched before",
             next_step="run `edgectl publish ADDRESS`",
         )

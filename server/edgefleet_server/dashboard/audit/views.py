@@ -23,7 +23,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class BadTimeError(EdgefleetError):
-    """A time of a filter is none."""
+    """A time in a filter is not valid."""
 
     code = "page.bad_time"
 

@@ -24,7 +24,7 @@ _MAX_FIELDS: Final = 16
 
 
 class NothingSelectedError(EdgefleetError):
-    """A form that acts on what was selected came without anything. `back`: the page to select on."""
+    """A form was sent with nothing selected. `back`: the page to select on."""
 
     code = "form.nothing_selected"
 

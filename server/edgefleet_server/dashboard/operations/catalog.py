@@ -19,7 +19,7 @@ _MAX_DEPTH: Final = 12
 
 
 class BadFieldError(EdgefleetError):
-    """A field of a form cannot be what the operation needs."""
+    """A field of a form is not valid for the operation."""
 
     code = "form.bad_field"
 

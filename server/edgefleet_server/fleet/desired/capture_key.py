@@ -54,7 +54,7 @@ class CaptureKeyBook:
         if not is_key:
             raise BadCaptureKeyError(
                 "a capture key is 64 hex digits of an X25519 public key",
-                next_step="make one with `edgectl capture-key create --out capture.key`",
+                next_step="create one with `edgectl capture-key create --out capture.key`",
             )
         now = self._clock.now()
         with self._db.session() as session:

@@ -122,7 +122,7 @@ class TaskBook:
         """
         if len(devices) > MOST_AT_ONCE:
             raise TooManyAtOnceError(
-                f"{len(devices)} devices match; at most {MOST_AT_ONCE} are asked at once, for each gets a document signed",
+                f"{len(devices)} devices match; at most {MOST_AT_ONCE} can be asked at once, because a document is signed for each",
                 next_step="narrow the selector, by a group or a label, and ask in parts",
             )
         made: dict[str, str] = {}

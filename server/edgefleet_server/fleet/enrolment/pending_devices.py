@@ -101,7 +101,7 @@ class PendingEnrolments:
             return None
         if row.key_sha256 != key_sha256:
             raise KeyRejectedError(
-                f"another key has the fingerprint {row.id}", next_step="let the device make a new key"
+                f"another key has the fingerprint {row.id}", next_step="let the device create a new key"
             )
         state = state_of(row, now)
         if state is PendingState.REJECTED:
@@ -114,7 +114,7 @@ class PendingEnrolments:
             return None
         if state is PendingState.EXPIRED and is_waiting:
             raise ApprovalExpiredError(
-                f"nobody approved the key {row.id} until {row.expires_at:%Y-%m-%d %H:%MZ}",
+                f"nobody approved the key {row.id} by {row.expires_at:%Y-%m-%d %H:%MZ}",
                 next_step="enrol again, and ask an operator to approve the device meanwhile",
             )
         if state is not PendingState.PENDING:
@@ -141,7 +141,7 @@ class PendingEnrolments:
         waiting = enrolment_store.count_waiting(session, [claim.id], now).get(claim.id, 0)
         if waiting >= self._most:
             raise TooManyPendingError(
-                f"{waiting} devices wait for approval with this claim token, no more may",
+                f"{waiting} devices are pending with this claim token, which is the limit",
                 next_step="an operator has to decide about them: edgectl device pending",
             )
         row = session.merge(

@@ -56,7 +56,7 @@ class GroupBook:
         with self._db.session() as session:
             if not group_store.add_group(session, row):
                 raise GroupExistsError(
-                    f"there is a group {name!r} already", next_step=f"see it with `edgectl group show {name}`"
+                    f"the group {name!r} already exists", next_step=f"see it with `edgectl group show {name}`"
                 )
             return _counted(session, [row])[0]
 

@@ -69,7 +69,7 @@ def check_known(names: frozenset[str], known: Mapping[str, object]) -> None:
     more = f" and {len(known) - MAX_NAMED} more" if len(known) > MAX_NAMED else ""
     raise BadSelectorError(
         f"the selector names the group {unknown[0]!r}, which does not exist; there are: {some}{more}",
-        next_step="make the group with `edgectl group create NAME --selector SELECTOR`, or name one that exists",
+        next_step="create the group with `edgectl group create NAME --selector SELECTOR`, or name one that exists",
     )
 
 

@@ -37,7 +37,7 @@ BAD_VERSION, BAD_ID, NOT_AUTHORIZED = 1, 2, 5  # CONNACK return codes, MQTT 3.1.
 
 
 class ConnectRefusedError(EdgefleetError):
-    """A link is refused at the gate. `connack` is the return code to answer, None = close without an answer."""
+    """The broker refuses a connection. `connack` is the return code to answer, None = close without an answer."""
 
     code = "broker.connect_refused"
 

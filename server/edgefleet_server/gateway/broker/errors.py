@@ -6,14 +6,14 @@ from edgefleet_protocol.errors import EdgefleetError
 
 
 class BrokerSettingError(EdgefleetError):
-    """The setting `broker` cannot be carried out on this machine."""
+    """The setting `broker` does not work on this machine."""
 
     code = "broker.bad_setting"
     default_next_step = "use auto, embedded, mosquitto or mqtts://HOST[:PORT]"
 
 
 class BrokerStartError(EdgefleetError):
-    """A broker process did not come up."""
+    """A broker process did not start."""
 
     code = "broker.not_started"
     default_next_step = "read the lines of the broker above, correct the cause and start the server again"

@@ -97,7 +97,7 @@ def refuse_unless_approver(stage: StageSpec, caller: Principal) -> None:
         have = ", ".join(sorted(caller.roles)) or "none"
         raise NotApproverError(
             f"the stage {stage.name} needs the role {role.value} to open; {caller.name} has: {have}",
-            next_step=f"ask someone who has it; an admin makes a token with `edgectl token create --name NAME --role {role.value}`",
+            next_step=f"ask someone who has it; an admin creates a token with `edgectl token create --name NAME --role {role.value}`",
         )
 
 

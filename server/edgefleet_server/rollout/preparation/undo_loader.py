@@ -93,7 +93,7 @@ def _nothing(name: str, found: Undo) -> NothingToUndoError:
         first = found.left[0]
         return NothingToUndoError(
             f"no device of {name} can go back: {first.device}, 1 of {len(found.left)}, runs {first.runs}; {first.reason}",
-            next_step="say what they should run: `edgectl deploy NAME@VERSION --to SELECTOR`",
+            next_step="choose what they should run: `edgectl deploy NAME@VERSION --to SELECTOR`",
         )
     return NothingToUndoError(
         f"there is nothing to undo: no device should run {name}",

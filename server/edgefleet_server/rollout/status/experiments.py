@@ -107,7 +107,7 @@ class ExperimentReader:
             modes = _modes(spec)
             if not modes:
                 raise NoExperimentError(
-                    f"rollout {row.id} has no stage beside what serves",
+                    f"rollout {row.id} has no stage with a candidate",
                     next_step="write `mode: shadow` or `mode: split` in a stage, or start from the strategy shadow or ab",
                 )
             return ExperimentResult(
