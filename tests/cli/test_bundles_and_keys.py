@@ -237,7 +237,7 @@ def test_an_experiment_is_shown_by_mode_and_stratum(
     monkeypatch.setenv("COLUMNS", "80")
     with served(fleet.house.own_app()) as url:
         there = ("--server", url, "--token", fleet.house.token(Role.VIEWER))
-        assert "0 devices told of it" in edgectl("experiment", "show", rollout, *there).out
+        assert "0 devices have reported" in edgectl("experiment", "show", rollout, *there).out
         tell(fleet, devices, shadow=FIGURES)
         assert edgectl("experiment", "list", "--model", "digits", "-o", "name", *there).out == f"{rollout}\n"
         told = edgectl("experiment", "show", rollout, *there).out

@@ -37,7 +37,7 @@ def test_a_key_is_a_private_file_that_is_never_overwritten(tmp_path: Path) -> No
     public = make_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert public_of(read_key(path)).hex() == public
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         make_key(path)
     (tmp_path / "other").write_text("no key")
     with pytest.raises(UsageError, match="cannot read the key"):

@@ -217,10 +217,16 @@ def test_the_plan_says_who_and_who_not(edgectl: Edgectl, served: Stub) -> None:
     assert "and 2 more devices" in ran.err
 
 
+def test_show_says_that_a_rollout_is_on_hold(edgectl: Edgectl, served: Stub) -> None:
+    served.says(f"GET {_AT}", rollout(is_braked=True))
+    assert re.search(r"^on hold +no more devices switch to it$", edgectl("rollout", "show", _ID).out, re.MULTILINE)
+
+
 def test_show_lists_failed_devices_with_reasons(edgectl: Edgectl, served: Stub) -> None:
     served.says(f"GET {_AT}", rollout(counts=counts(exposed=2, failed=1)))
     served.says(f"GET {_AT}/devices", page([_DEVICES[1]]), page([]))
     ran = edgectl("rollout", "show", _ID)
+    assert "on hold" not in ran.out
     assert "● canary: soaking" in ran.out
     assert "nonfinite: 3 of" in ran.out
     assert ran.out.count("device-02") == 1

@@ -58,7 +58,7 @@ def test_a_dry_run_shows_and_asks_nothing_of_the_fleet(edgectl: Edgectl, served:
     assert [body["dry_run"] for body in served.bodies(_WHAT)] == [True]
     for word in ("digits@1.1.0", "digits@1.0.0", "rpi", "0, kept slot", "jet", "1.9 MiB"):
         assert word in ran.out
-    assert "stays: Roof 3 (d-9), on digits@1.1.0: nothing older is known of it" in ran.err
+    assert "unchanged: Roof 3 (d-9), on digits@1.1.0: nothing older is known of it" in ran.err
     assert max(len(line) for line in ran.out.splitlines()) <= 80
 
 

@@ -132,7 +132,7 @@ def started(session: Session, folder: Path, flags: list[str], ca_file: str | Non
     if process.poll() is None:
         process.terminate()
     raise ServerStartError(
-        "the server did not get ready",
+        "the server did not become ready",
         why=_last_words(folder / "run" / LOG),
         next_step=f"`edgectl server check{data_flag(folder)}`",
     )

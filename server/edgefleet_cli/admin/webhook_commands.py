@@ -215,7 +215,7 @@ def _show_delivery(session: Session, delivery: api.webhook.Delivery) -> None:
         ]
     )
     if delivery.attempts:
-        session.out.heading("Tries")
+        session.out.heading("Attempts")
         session.out.table(delivery.attempts, _TRIES)
 
 

@@ -112,7 +112,7 @@ def show_health(out: Output, telemetry: api.device.Latest, now: datetime) -> Non
         out.table(telemetry.windows, WINDOWS)
     shadows = [(window, window.shadow) for window in telemetry.windows if window.shadow]
     if shadows:
-        out.heading("Shadow: the same inputs, answered by the candidate and by what serves")
+        out.heading("Shadow: the same inputs, answered by the candidate and by the active version")
         out.table(shadows, SHADOWS)
 
 

@@ -185,7 +185,7 @@ def show_explanation(
         out.fields(metrics)
     differing = [(f"{one.stage} / {one.stratum}", _recomputed(one)) for one in decisions if not one.agrees]
     if differing:
-        out.heading("Decisions that the stored evidence does not give")
+        out.heading("Decisions that do not match the stored evidence")
         out.fields(differing)
     rows = [] if is_final(rollout) else waiting(devices, rollout, now)
     if rows:

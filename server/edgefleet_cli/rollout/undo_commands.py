@@ -84,9 +84,9 @@ def _show(session: Session, answer: Document | None, plan: api.rollout.Undo) -> 
             session.out.note(f"{counted(move.devices, 'device')} of {move.profile}: {move.runs} -> {back}, {cost}")
     left = plan.left
     for one in left[:_LEFT_SHOWN]:
-        session.out.note(f"stays: {named(one.device, one.display_name)}, on {one.runs}: {one.reason}")
+        session.out.note(f"unchanged: {named(one.device, one.display_name)}, on {one.runs}: {one.reason}")
     if len(left) > _LEFT_SHOWN:
-        session.out.note(f"and {len(left) - _LEFT_SHOWN} more stay: -o json lists all")
+        session.out.note(f"and {len(left) - _LEFT_SHOWN} more are unchanged: -o json lists all")
 
 
 def _cost(plan: api.rollout.Undo) -> str:

@@ -71,6 +71,8 @@ def test_resume_promote_and_abort_do_what_their_button_says(fleet: Fleet) -> Non
     )
     send(browser, abort, {"confirm": "digits@1.1.0"})
     assert state_of(fleet, rollout) == "cancelled"
+    assert "aborted by test" in part_of(browser.get(path).text, "head")
+    assert "running → aborted" in text_of(browser.get("/events").text)
 
 
 def test_a_stage_that_a_person_stopped_is_not_called_failed_and_one_that_passed_is_full(fleet: Fleet) -> None:

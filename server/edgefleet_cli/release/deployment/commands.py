@@ -114,7 +114,7 @@ def _deploy(
     session.out.rows({**answer.raw, "devices": rows}, outcomes, OUTCOME)
     code = exit_code(outcomes, good)
     if code == EXIT_TIMEOUT:
-        session.out.note(f"not finished in time; the devices go on{_watch(ref)}")
+        session.out.note(f"timed out; the devices continue{_watch(ref)}")
     return code
 
 

@@ -103,10 +103,9 @@ def is_going_back(session: Session, row: Rollout) -> bool:
 def in_the_way(overlap: Overlap, *, is_going_back: bool = False) -> ActiveExistsError:
     """Return the refusal of a rollout that another one is in the way of."""
     other = overlap.other
-    message = f"Rollout {other.id} of {other.model}@{other.version} is {other.state} and shares {overlap.devices} "
-    advice = f"Let it end, or `edgectl rollout abort {other.id}`."
+    state = other.state.replace("_", " ")
+    message = f"rollout {other.id} of {other.model}@{other.version} is {state} and shares {overlap.devices} "
+    advice = f"wait until it has ended, or run `edgectl rollout abort {other.id}`"
     if is_going_back:
-        advice = (
-            f"It takes its release back: let that end (`edgectl rollout watch {other.id}`), then create this one again."
-        )
-    return ActiveExistsError(f"{message}devices with this one, {overlap.first} among them", next_step=advice)
+        advice = f"it is rolling back: wait until it has ended (`edgectl rollout watch {other.id}`), then create this one again"
+    return ActiveExistsError(f"{message}devices with this one, including {overlap.first}", next_step=advice)
