@@ -89,7 +89,8 @@ def load_arrays(path: Path, role: str) -> dict[str, Array]:
         raise
     except _UNREADABLE as error:
         raise DataUnreadableError(
-            f"the {role} data is no .npz file of plain arrays: {' '.join(str(error).split())[:160]}", next_step=_HINT
+            f"the {role} data is not an .npz file of plain arrays: {' '.join(str(error).split())[:160]}",
+            next_step=_HINT,
         ) from error
 
 

@@ -220,5 +220,5 @@ def _own_tcp(host: str, port: int, clock: Clock) -> socket.socket:
             return listen_tcp(host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or clock.monotonic_s() > give_up:
-                raise PortTakenError(f"{host}:{port} cannot be listened on: {error.strerror}") from error
+                raise PortTakenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         time.sleep(0.1)

@@ -180,7 +180,7 @@ def _show(session: Session, release: api.release.Release, measured: list[Measure
         session.out.note(f"{release.ref} is partial: {count} signed bundle{'s' if count != 1 else ''} can be deployed")
     elif release.state in {"failed", "cancelled"}:
         session.out.note(
-            f"{release.ref} has no bundle: nothing was signed, so the version is still free; fix the model and publish it again"
+            f"{release.ref} has no bundle: nothing was signed, so the version is still free; correct it and publish again"
         )
 
 

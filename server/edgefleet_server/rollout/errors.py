@@ -23,6 +23,10 @@ class FindingFields(Protocol):
     def next(self) -> str: ...
 
 
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
+
+
 class RolloutError(EdgefleetError):
     """Base of all refusals of this feature."""
 
@@ -39,7 +43,9 @@ class BadSpecError(RolloutError):
         first = (
             ": ".join(errors[0][key] for key in ("path", "message") if errors[0].get(key)) if errors else "it is empty"
         )
-        super().__init__(f"{len(errors)} field(s) of the spec cannot be used; first: {first}", next_step=next_step)
+        super().__init__(
+            f"the spec has {len(errors)} invalid field{_s(len(errors))}; first: {first}", next_step=next_step
+        )
         self.errors: list[dict[str, Any]] = [dict(error) for error in errors]
 
 
@@ -47,13 +53,13 @@ class LintError(RolloutError):
     """The spec can be read, but the fleet cannot meet it. errors: all findings, the errors among them first."""
 
     code = "rollout.lint"
-    default_next_step = "correct what `errors` lists; `edgectl rollout lint -f FILE` shows it beside the whole plan"
+    default_next_step = "correct what `errors` lists; `edgectl rollout lint -f FILE` shows it with the whole plan"
 
     def __init__(self, findings: Iterable[FindingFields], *, next_step: str = "") -> None:
         ordered = sorted(findings, key=lambda finding: finding.level != "error")
         count = sum(finding.level == "error" for finding in ordered)
         first = ordered[0].message if ordered else "no finding was given"
-        super().__init__(f"{count} finding(s) of the lint forbid this rollout; first: {first}", next_step=next_step)
+        super().__init__(f"lint found {count} error{_s(count)} in this rollout; first: {first}", next_step=next_step)
         self.errors: list[dict[str, Any]] = [
             {name: getattr(finding, name) for name in ("level", "code", "stage", "stratum", "message", "next")}
             for finding in ordered

@@ -243,7 +243,7 @@ def _on_validation_error(request: Request, error: Exception) -> Response:
         for item in error.errors()
     ]
     first = errors[0]
-    detail = f"{len(errors)} field(s) of the request cannot be used; first: {first['where']}: {first['message']}"
+    detail = f"the request has {len(errors)} invalid field{'' if len(errors) == 1 else 's'}; first: {first['where']}: {first['message']}"
     return problem(
         request, 422, "request.invalid", detail, next_step="correct the fields listed in `errors`", errors=errors
     )

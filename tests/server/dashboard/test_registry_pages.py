@@ -82,6 +82,9 @@ def test_a_withdrawal_is_shown_with_its_reason_wherever_the_version_is(fleet: Fl
         assert "withdrawn" in page, path
     assert "state warn" in browser.get("/models").text
     assert "No rollouts: this version was withdrawn." in browser.get("/models/gauge/1.0.0").text
+    compared = browser.get("/models/gauge/compare?a=1.0.0&b=1.0.0").text
+    assert "1.0.0 was withdrawn: it reads zip codes" in compared
+    assert "Roll out" not in compared
     assert 'href="/rollouts/new?release=gauge' not in browser.get("/models/gauge/1.0.0").text
     assert "it was deployed to devices" in sent(browser, "/models/gauge/1.0.0", "delete_release", whole)
 

@@ -211,6 +211,8 @@ def test_an_undo_is_shown_before_it_is_done(fleet: Fleet) -> None:
     assert send(browser, one, {"confirm": "digits"}).status_code == 303
     fleet.tick(seconds=2)
     assert {device.desired().models["digits"].active.target.split("/")[1] for device in devices} == {"1.0.0"}  # type: ignore[union-attr]
+    nothing = browser.get("/rollouts/undo?name=digits@9.9.9").text
+    assert "There is nothing to undo: no device should run digits@9.9.9. <code>edgectl model list</code>" in nothing
     wrong = browser.get("/rollouts/undo?name=A+B")
     assert wrong.status_code == 200
     assert 'role="alert"' in wrong.text

@@ -73,9 +73,7 @@ def test_a_bad_spec_names_every_place() -> None:
     ]
     _, body = answer(BadSpecError(errors=mistakes))
     assert body["errors"] == mistakes
-    assert body["detail"] == (
-        "2 field(s) of the spec cannot be used; first: spec.stages[0].size: give percent or count"
-    )
+    assert body["detail"] == ("the spec has 2 invalid fields; first: spec.stages[0].size: give percent or count")
     assert "errors" in str(body["next"])
 
 
@@ -105,4 +103,4 @@ def test_a_lint_carries_all_findings_the_errors_first() -> None:
             "next": "shorten it",
         },
     ]
-    assert body["detail"] == "1 finding(s) of the lint forbid this rollout; first: one device is too few"
+    assert body["detail"] == "lint found 1 error in this rollout; first: one device is too few"
