@@ -20,6 +20,7 @@ from edgefleet_agent.client import InferenceError, Model
 from edgefleet_agent.links import memory_link
 from edgefleet_agent.links.memory_link import MemoryLink
 from edgefleet_agent.worker.control.protocol import (
+    AnswersTold,
     Drain,
     GetStats,
     ModelRoute,
@@ -27,6 +28,7 @@ from edgefleet_agent.worker.control.protocol import (
     RoutesTable,
     SetCapture,
     Stats,
+    TellAnswers,
     write_routes,
 )
 from edgefleet_protocol.memory_frames import (
@@ -218,6 +220,20 @@ def test_an_answer_can_be_flagged_at_once(rig: Rig) -> None:
             model.infer({"x": X})
             assert model.trace_id is not None
             assert model.flag(model.trace_id)
+        assert model.is_shared
+
+
+def test_what_was_answered_is_told_when_agentd_asks(rig: Rig) -> None:
+    worker = rig.start(bundle_bytes(classifier_onnx()), log_predictions=True)
+    worker.serve()
+    with Model("digits", socket=rig.socket_path) as model:
+        for number in range(1, 4):
+            for _ in range(number):
+                model.infer({"x": X})
+            worker.link.send(TellAnswers(number))
+            told = worker.next()
+            assert isinstance(told, Predictions)
+            assert (told.n, worker.next()) == (number, AnswersTold(number))
         assert model.is_shared
 
 

@@ -21,9 +21,9 @@ from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.control.protocol import LaneRoute
 from edgefleet_agent.worker.http import describe, wire
 from edgefleet_agent.worker.http import predict as predicting
-from edgefleet_agent.worker.http.codec import InferCodec
+from edgefleet_agent.worker.http.codec import InferCodec, QuickAnswer
 from edgefleet_agent.worker.http.memory_connection import Direct
-from edgefleet_agent.worker.http.model_calls import Call, ModelCalls, QuickAnswer
+from edgefleet_agent.worker.http.model_calls import Call, ModelCalls
 from edgefleet_agent.worker.http.server import Request, Response, error_response, json_response
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, AnswerLog
 from edgefleet_agent.worker.routing.proxy import FORWARDED_HEADER, WorkerProxy
@@ -99,11 +99,11 @@ class Api:
             f"/v2/models/{start.model}/versions/{start.version}/infer",
         }
 
-    def handle(self, request: Request) -> Response | Awaitable[Response]:
+    def handle(self, request: Request) -> QuickAnswer | Response | Awaitable[Response]:
         """Return the answer to one request, at once where nothing has to be waited for."""
         found = self.quick(request)
         if found is not None:
-            return found if isinstance(found, Response) else _whole(found)
+            return found
         path = request.target.partition("?")[0]
         if request.method == "POST" and path in self._infer_paths and self._calls.mode != "split":
             return self._infer(request)
@@ -420,16 +420,6 @@ def _is_simple(request: Request) -> bool:
 
 def _is_size(text: bytes) -> bool:
     return text.isdigit() and len(text) < 12
-
-
-def _whole(answer: QuickAnswer) -> Response:
-    document = answer.document
-    headers = [(b"X-Edgefleet-Trace", answer.trace_id.encode())]
-    if not answer.tensors:
-        return Response(200, document, headers=headers)
-    headers.append((b"Inference-Header-Content-Length", str(len(document)).encode()))
-    tensors = [one if isinstance(one, bytes) else wire.to_binary(one) for one in answer.tensors]
-    return Response(200, b"".join([document, *tensors]), b"application/octet-stream", headers)
 
 
 def _hello(served: ServedModel) -> Hello:

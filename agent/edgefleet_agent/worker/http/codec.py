@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -36,6 +36,21 @@ class Layout(msgspec.Struct, frozen=True):
     slices: tuple[Slice, ...]
     body_bytes: int
     request: wire.InferRequest
+
+
+class QuickAnswer(NamedTuple):
+    """An answer. document: its JSON; tensors: what is binary behind it, in its order."""
+
+    trace_id: str
+    document: bytes
+    tensors: Sequence[Array | bytes]
+
+    def raw(self) -> list[bytes]:
+        """Return the JSON and the tensors as the binary extension carries them."""
+        return [
+            self.document,
+            *[one if isinstance(one, bytes) else wire.to_binary(one) for one in self.tensors],
+        ]
 
 
 class InferCodec:

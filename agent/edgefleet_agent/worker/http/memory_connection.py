@@ -15,15 +15,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgefleet_agent.worker.http.codec import InferCodec, Layout
-from edgefleet_agent.worker.http.model_calls import ModelCalls, QuickAnswer
-from edgefleet_agent.worker.http.server import HttpServer, Request, Response, worker_failed
+from edgefleet_agent.worker.http.codec import InferCodec, Layout, QuickAnswer
+from edgefleet_agent.worker.http.model_calls import ModelCalls
+from edgefleet_agent.worker.http.server import HttpServer, Request, Response, whole, worker_failed
 from edgefleet_agent.worker.http.wire import BINARY_HEADER
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER
 from edgefleet_protocol.errors import EdgefleetError
@@ -139,6 +139,8 @@ class MemoryConnection:
     async def _handled(self, request: Request) -> Response:
         try:
             answer = self._server.handler(request)
+            if isinstance(answer, QuickAnswer):
+                return whole(answer)
             return answer if isinstance(answer, Response) else await answer
         except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
             return worker_failed()
@@ -241,19 +243,16 @@ class MemoryConnection:
 
     def _send(self, answer: Response | QuickAnswer) -> bool:
         """Answer, behind the reply where the region has no room for it; False when the connection is to end."""
-        parts: Sequence[bytes | Array]
         if isinstance(answer, QuickAnswer):
-            status, trace, document = 200, answer.trace_id.encode(), len(answer.document)
-            parts = [answer.document, *answer.tensors]
+            status, trace, document, raw = 200, answer.trace_id.encode(), len(answer.document), answer.raw()
         else:
-            status, trace, document, parts = answer.status, b"", len(answer.body), [answer.body]
+            status, trace, document, raw = answer.status, b"", len(answer.body), [answer.body]
             for name, value in answer.headers:
                 lower = name.lower()
                 if lower == TRACE_HEADER:
                     trace = value
                 elif lower == BINARY_HEADER:
                     document = int(value)
-        raw = [one if isinstance(one, bytes) else one.tobytes() for one in parts]
         size, is_last = sum(map(len, raw)), self._server.draining
         fits = size <= len(self._region)
         if fits:

@@ -11,11 +11,11 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edgefleet_agent.worker.control.protocol import RoutesTable
-from edgefleet_agent.worker.http.codec import InferCodec
+from edgefleet_agent.worker.http.codec import InferCodec, QuickAnswer
 from edgefleet_agent.worker.http.wire import InferRequest
 from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.routing.table import Routes
@@ -45,14 +45,6 @@ class Call:
         self.is_abandoned = False
         self.since_s = time.monotonic()
         self.trace_id = trace_id
-
-
-class QuickAnswer(NamedTuple):
-    """An answer. document: its JSON; tensors: what is binary behind it, in its order."""
-
-    trace_id: str
-    document: bytes
-    tensors: Sequence[Array | bytes]
 
 
 class Ran(NamedTuple):

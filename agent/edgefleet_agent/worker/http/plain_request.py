@@ -1,4 +1,4 @@
-"""The head of the plain requests that inference clients send, read without a parser's state machine. Pure.
+"""Heads of requests: the plain ones that inference clients send, read without a parser's state machine; and what is refused of any. Pure.
 
 1. Only a whole head in one form is read: GET or POST, an origin-form target, HTTP/1.1, CRLF, one `Host`, at most one
    `Content-Length`, no header that changes how the message is framed. For all else the answer is None, and h11 reads it.
@@ -8,6 +8,7 @@
 """
 
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -22,6 +23,11 @@ _HEAD = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n((?:" + _NAME + rb": ?" 
 _NOT_PLAIN = frozenset(
     {b"transfer-encoding", b"expect", b"upgrade", b"te", b"trailer", b"http2-settings", b"proxy-connection"}
 )
+
+_PORT = rb"(:[0-9]{1,5})?"
+_LOCALHOST = rb"([A-Za-z0-9-]+\.)*localhost"
+_HOST = re.compile(rb"([0-9.]+|\[[0-9A-Fa-f:.]+\]|" + _LOCALHOST + rb")" + _PORT)
+_ORIGIN = re.compile(rb"https?://(127\.[0-9.]+|\[::1\]|" + _LOCALHOST + rb")" + _PORT)
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -64,3 +70,13 @@ def read_head(data: bytes) -> Head | None:
     if hosts != 1:
         return None
     return Head(method.decode("ascii"), target.decode("ascii"), headers, int(length or b"0"), closes)
+
+
+def refusal_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return why a request that came over TCP is refused, or None. headers: names in lower case."""
+    for name, value in headers:
+        if name == b"host" and not _HOST.fullmatch(value):
+            return "this port answers to an address or to localhost, not to another host name; or use the unix socket"
+        if name == b"origin" and not _ORIGIN.fullmatch(value):
+            return "this port does not answer web pages of other origins"
+    return None

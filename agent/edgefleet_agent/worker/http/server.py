@@ -13,33 +13,21 @@
 import asyncio
 import logging
 import os
-import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import h11
 import msgspec
 
-from edgefleet_agent.worker.http.plain_request import END, Head, read_head
-
-_PORT = rb"(:[0-9]{1,5})?"
-_LOCALHOST = rb"([A-Za-z0-9-]+\.)*localhost"
-_HOST = re.compile(rb"([0-9.]+|\[[0-9A-Fa-f:.]+\]|" + _LOCALHOST + rb")" + _PORT)
-_ORIGIN = re.compile(rb"https?://(127\.[0-9.]+|\[::1\]|" + _LOCALHOST + rb")" + _PORT)
-
-
-def refusal_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return why a request that came over TCP is refused, or None. headers: names in lower case."""
-    for name, value in headers:
-        if name == b"host" and not _HOST.fullmatch(value):
-            return "this port answers to an address or to localhost, not to another host name; or use the unix socket"
-        if name == b"origin" and not _ORIGIN.fullmatch(value):
-            return "this port does not answer web pages of other origins"
-    return None
-
+from edgefleet_agent.worker.http.codec import QuickAnswer
+from edgefleet_agent.worker.http.plain_request import END, Head, read_head, refusal_of
 
 _log = logging.getLogger(__name__)
+_QUICK = (
+    b"HTTP/1.1 200 \r\nContent-Type: application/octet-stream\r\nX-Edgefleet-Trace: %b\r\n"
+    b"Inference-Header-Content-Length: %d\r\nContent-Length: %d\r\n\r\n%b"
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_S = 10.0
@@ -83,7 +71,7 @@ def error_response(status: int, message: str, *, headers: list[tuple[bytes, byte
     return Response(status, msgspec.json.encode({"error": message}), headers=headers or [])
 
 
-Handler = Callable[[Request], Response | Awaitable[Response]]
+Handler = Callable[[Request], QuickAnswer | Response | Awaitable[Response]]
 
 
 class Connection(Protocol):
@@ -242,9 +230,10 @@ class HttpConnection(asyncio.Protocol):
                 if self._has_ended:
                     self._close()
                 return False
-            end = data.find(END) + len(END)
             known = self._known
-            if known is None or data[:end] != known.raw:
+            end = len(known.raw) if known is not None else 0
+            if known is None or not data.startswith(known.raw):
+                end = data.find(END) + len(END)
                 known = self._known = self._read(data[:end])
                 if known is None:
                     self._use_h11()
@@ -348,6 +337,13 @@ class HttpConnection(asyncio.Protocol):
             answer = self._server.handler(request)
         except Exception:  # noqa: BLE001 - outermost loop of a connection: one bad request must not end the worker
             answer = worker_failed()
+        if isinstance(answer, QuickAnswer):
+            if self._h11 is None and not self._server.draining and (self._head is None or not self._head.closes):
+                self._head = None
+                self._write(_rendered_quick(answer))
+                self._deadline = self._loop.time() + IDLE_TIMEOUT_S
+                return True
+            return self._respond(whole(answer))
         if isinstance(answer, Response):
             return self._respond(answer)
         self._answering = self._loop.create_task(self._wait_for(answer))
@@ -466,6 +462,23 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(408, f"the head of the request did not arrive within {HEAD_TIMEOUT_S:g} s")
         else:
             self._close()
+
+
+def whole(answer: QuickAnswer) -> Response:
+    """Return such an answer with its headers."""
+    headers = [(b"X-Edgefleet-Trace", answer.trace_id.encode())]
+    if not answer.tensors:
+        return Response(200, answer.document, headers=headers)
+    headers.append((b"Inference-Header-Content-Length", b"%d" % len(answer.document)))
+    return Response(200, b"".join(answer.raw()), b"application/octet-stream", headers)
+
+
+def _rendered_quick(answer: QuickAnswer) -> bytes:
+    """Return `whole` as bytes, by fewer steps."""
+    if not answer.tensors:
+        return _rendered(whole(answer), closes=False)
+    body = b"".join(answer.raw())
+    return _QUICK % (answer.trace_id.encode(), len(answer.document), len(body), body)
 
 
 def _rendered(response: Response, *, closes: bool) -> bytes:

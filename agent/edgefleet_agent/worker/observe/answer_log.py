@@ -150,7 +150,6 @@ class AnswerLog:
 
     def _tick(self) -> None:
         self.is_due = False
-        self.settle()
         self._flush()
         seen = self.live.take() if self.live is not None else None
         if seen is not None:
@@ -169,7 +168,6 @@ class AnswerLog:
 
     def close(self) -> None:
         """Tell everything that is left. In the event loop."""
-        self.settle()
         self._flush()
         self._end_window()
         while self._outgoing:
@@ -190,6 +188,7 @@ class AnswerLog:
             self._loop.call_later(SEND_PAUSE_S, self._tell_captured)
 
     def _flush(self) -> None:
+        self.settle()
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         if rows:
             now, now_ms = time.perf_counter(), int(self._clock.now().timestamp() * 1_000)
