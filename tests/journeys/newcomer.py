@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.house.pages import needs_server, pages, script, shell_blocks, unmet
+from tests.house.pages import SERVER_DATA, needs_server, pages, script, shell_blocks, unmet
 from tests.house.tree import ROOT
 from tests.journeys.stranger import Stranger
 
@@ -50,6 +50,10 @@ class Walk:
         self.steps: dict[str, float] = {}
         self.faults: list[str] = []
         subprocess.run(["git", "clone", "-q", str(ROOT), str(self.clone)], check=True)
+        with (self.clone / ".git" / "info" / "exclude").open("a") as excluded:
+            excluded.write(
+                f"/{SERVER_DATA}/\n"
+            )  # the server that a guide presupposes; what a reader makes has no exception
 
     def step(self, name: str, command: str, **environment: str) -> str:
         """Run a command in the clone; return both streams. A failure is noted with its last lines."""
@@ -80,11 +84,11 @@ class Walk:
 
     def page(self, page: Path) -> None:
         """Run the blocks of a page in the clone, and look at its claims."""
-        server = "edgectl server init .docs-server >/dev/null\n" if needs_server(page) else ""
+        server = f"edgectl server init {SERVER_DATA} >/dev/null\n" if needs_server(page) else ""
         path = f"{self.clone / '.venv' / 'bin'}:{_plain_path()}:/usr/sbin"
         self.step(str(page), server + script(page), PATH=path, **_FREE_PORTS)
         self.faults += [] if self.faults and str(page) in self.faults[-1] else unmet(page, self.clone)
-        self.step(f"{page}: what it left", "rm -rf .docs-server .out-* .log-*")
+        self.step(f"{page}: what it left", f"rm -rf {SERVER_DATA} .out-* .log-*")
 
 
 def _plain_path() -> str:
