@@ -105,6 +105,7 @@ def test_a_taken_port_is_named(edgectl: Edgectl, folder: Path) -> None:
     assert ran.code != 0
     assert str(port) in ran.err
     assert "in use" in ran.err
+    assert "next: stop what uses the port, or choose another with --port" in ran.err
 
 
 def test_the_folder_without_a_name_is_the_service_s_or_the_user_s_own(

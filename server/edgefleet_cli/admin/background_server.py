@@ -27,6 +27,7 @@ _POLL_S: Final = 0.1
 _MQTTS: Final = 8883
 LOG: Final = "server.log"
 _ERROR: Final = "error: "
+_NEXT = " next: "
 _TAIL_BYTES: Final = 4000
 
 
@@ -131,10 +132,11 @@ def started(session: Session, folder: Path, flags: list[str], ca_file: str | Non
         session.clock.sleep(_POLL_S)
     if process.poll() is None:
         process.terminate()
+    why, next_step = _last_words(folder / "run" / LOG)
     raise ServerStartError(
         "the server did not become ready",
-        why=_last_words(folder / "run" / LOG),
-        next_step=f"`edgectl server check{data_flag(folder)}`",
+        why=why,
+        next_step=next_step or f"`edgectl server check{data_flag(folder)}`",
     )
 
 
@@ -181,10 +183,14 @@ def _is_ready(url: str, ca_file: str | None) -> bool:
         return False
 
 
-def _last_words(log: Path) -> str:
+def _last_words(log: Path) -> tuple[str, str]:
+    """Return the last error of a log and its next step, "" where it names none; without an error the last line."""
     try:
         lines = log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    errors = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return (errors or lines or ["it wrote nothing"])[-1]
+    place = max((place for place, line in enumerate(lines) if line.startswith(_ERROR)), default=None)
+    if place is None:
+        return (lines or ["it wrote nothing"])[-1], ""
+    steps = [line.removeprefix(_NEXT) for line in lines[place:] if line.startswith(_NEXT)]
+    return lines[place].removeprefix(_ERROR), steps[0] if steps else ""
