@@ -49,5 +49,5 @@ def _write_out(state: Path) -> None:
     """Have the answers of a moment ago in the log, too. Without a running agent there are none."""
     with suppress(EdgefleetError):
         answer = ask_agent(str(read_status(state)["control_socket"]), {"do": "flush"})
-        if not answer.get("whole"):
+        if answer.get("whole") is False:
             sys.stderr.write("a model is busy: its newest answers may be missing; ask again in a moment\n")

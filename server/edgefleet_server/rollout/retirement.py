@@ -1,7 +1,7 @@
 """Takes releases away: withdraws those that may run somewhere, and deletes those that never ran anywhere.
 
 Thread-safe; calls block. Both are one transaction, and lock in the order of everybody else: the turn to sign, jobs, the making of
-rollouts, the release, rollouts, devices.
+rollouts, the model, the release, blobs, rollouts, devices.
 - Withdrawn: TUF names its bundles no more, its conversions end, and its open rollouts end where they stand. Devices that run it go on.
 - Deleted: only when no device ever had a document of it and nothing names it. Fails closed: any trace of use is a refusal.
 """

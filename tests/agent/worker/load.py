@@ -1,8 +1,8 @@
 """A process that asks at a fixed rate and writes down every answer: `python -m tests.agent.worker.load PORT RATE FILE MODEL…`.
 
 Apart from the one that swaps or kills, so that neither waits for the other's interpreter. One line of JSON an answer: model, version,
-status (0: the connection failed), sent and received as CLOCK_MONOTONIC seconds, which all processes of a machine share, and tries. It ends
-when its standard input ends.
+status (0: the connection failed), sent and received as CLOCK_MONOTONIC seconds, which all processes of a machine share, and tries. It says
+`asking` once every lane has its first answer, and ends when its standard input ends.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import TextIO
 
 LANES = 8
 _writing = threading.Lock()
+_begun: set[int] = set()
+"""Lanes that have an answer."""
 
 
 def ask(connection: HTTPConnection, model: str, tries: int) -> tuple[str, int, int]:
@@ -51,6 +53,10 @@ def lane(
         line = json.dumps([model, version, status, sent, received, number_of_tries]) + "\n"
         with _writing:
             out.write(line)
+            if number not in _begun:
+                _begun.add(number)
+                if len(_begun) == LANES:
+                    print("asking", flush=True)
         count += 1
         due = max(due + step, received)  # a caller that was held up does not make up for it
     connection.close()

@@ -156,10 +156,13 @@ class House:
 
 @contextlib.contextmanager
 def asking(port: int, rate: float, tries: int, file: Path, *models: str) -> Iterator[None]:
-    """Ask the models at a fixed rate while the block runs; `answers` reads what came."""
+    """Ask the models at a fixed rate while the block runs, from the first answers on; `answers` reads what came."""
     arguments = [str(port), str(rate), str(tries), str(file), *models]
-    process = subprocess.Popen([sys.executable, "-m", "tests.agent.worker.load", *arguments], stdin=subprocess.PIPE)
+    command = [sys.executable, "-m", "tests.agent.worker.load", *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert process.stdout is not None
+        process.stdout.readline()  # else a kill or a swap would be measured by how long a process takes to start
         yield
     finally:
         process.communicate(timeout=WAIT_S)
