@@ -92,7 +92,11 @@ plan_deb() { apt-get -s -qq --no-remove --allow-downgrades install "$tmp/$deb" >
 
 install_deb() {
   say "edgefleet: installing $deb"
-  DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-remove --allow-downgrades install "$tmp/$deb" >&2
+  # apt-get has nothing quieter: dpkg would write some two hundred lines
+  if ! DEBIAN_FRONTEND=noninteractive apt-get -y -qq --no-remove --allow-downgrades install "$tmp/$deb" >"$tmp/apt.log" 2>&1; then
+    tail -n 30 "$tmp/apt.log" >&2
+    fail "apt-get did not install $deb" 'its last lines are above' 'mend that and run this again, or set EDGEFLEET_NO_DEB=1 to install the wheel'
+  fi
   program=/usr/bin/edge-agent
   removal='apt-get purge -y edgefleet-agent'
 }
@@ -131,7 +135,9 @@ add_service() {
 
 enrol() {
   is_service || set -- --run
-  printf '%s\n' "$token" | as_agent "$program" enroll - --state "$state" "$@"
+  # its next step is what `report` says; an assignment, because a pipe would hide a failure
+  said=$(printf '%s\n' "$token" | as_agent "$program" enroll - --state "$state" "$@")
+  printf '%s\n' "$said" | sed '/^next: /d'
 }
 
 main() {

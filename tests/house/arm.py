@@ -129,7 +129,7 @@ def root_file_system() -> Path:
     say(f"making {made}: Debian {SUITE} {ARCH} and {len(packages)} packages")
     root = new / "root"
     flags = ["--mode=root", "--variant=extract", f"--arch={ARCH}", f"--include={DEBIAN}", "--quiet"]
-    subprocess.run(["mmdebstrap", *flags, SUITE, str(root), *_sources()], check=True)
+    subprocess.run(["mmdebstrap", *flags, SUITE, str(root), *sources(SUITE)], check=True)
     for name in ("lib", "bin", "sbin"):
         if not (root / name).exists():
             (root / name).symlink_to(f"usr/{name}")
@@ -140,16 +140,16 @@ def root_file_system() -> Path:
     return made
 
 
-def _sources() -> list[str]:
-    """Return the line of apt's own source for the suite, without updates, which may be half-way on a mirror; [] leaves it to mmdebstrap."""
-    wanted = ("--format", "$(REPO_URI)", f"Codename: {SUITE}", "Component: main", "Created-By: Packages")
+def sources(suite: str) -> list[str]:
+    """Return the line of apt's own source for a suite, without updates, which may be half-way on a mirror; [] leaves it to mmdebstrap."""
+    wanted = ("--format", "$(REPO_URI)", f"Codename: {suite}", "Component: main", "Created-By: Packages")
     try:
         found = subprocess.run(
             ["apt-get", "indextargets", *wanted], capture_output=True, text=True, check=True
         ).stdout.split()
     except (OSError, subprocess.CalledProcessError):
         return []
-    return [f"deb {found[0]} {SUITE} main"] if found else []
+    return [f"deb {found[0]} {suite} main"] if found else []
 
 
 def _add_packages(packages: Sequence[str], folder: Path) -> None:

@@ -43,6 +43,14 @@ SOAKS: dict[str, Soak] = {
         100,
         "a page that a newcomer reads, after environment, demo and README on a clean clone",
     ),
+    "clients": Soak(
+        "tests.journeys.clients", 200, "a request by kserve's client, by tritonclient or by curl, of each form"
+    ),
+    "installer": Soak(
+        "tests.journeys.installer",
+        3,
+        "a whole Debian system, booted or emulated, on which the line of `device enroll` is typed",
+    ),
     "offline-30-days": Soak(
         "tests.agent.offline_soak", 30, "a day of three devices without a connection, then the drain"
     ),

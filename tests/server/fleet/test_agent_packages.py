@@ -155,6 +155,42 @@ def test_the_installer_stops_before_it_changes_anything(
     assert list(home.iterdir()) == []
 
 
+def part_of_installer(client: TestClient, folder: Path, call: str, **programs: str) -> subprocess.CompletedProcess[str]:
+    """Run a function of the installer among programs that stand in for those of a system."""
+    for name, body in programs.items():
+        stand_in(folder / name.replace("_", "-"), body)
+    text = client.get("install.sh").text.removesuffix('main "$@"\n')
+    text += (
+        f"tmp={shlex.quote(str(folder))}; cd $tmp; program=$tmp/edge-agent; state=$tmp/state; token=efc1.x\n{call}\n"
+    )
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder)}
+    return subprocess.run(["sh", "-c", text], env=environment, capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_the_installer_shows_what_apt_says_only_when_it_fails(client: TestClient, folder: Path, tmp_path: Path) -> None:
+    good = part_of_installer(client, tmp_path, "install_deb", apt_get="echo Unpacking; echo Unpacking >&2")
+    assert good.returncode == 0
+    assert "Unpacking" not in good.stdout + good.stderr
+    bad = part_of_installer(client, tmp_path, "install_deb", apt_get="echo dpkg was interrupted >&2; exit 100")
+    assert bad.returncode == 1
+    assert all(
+        word in bad.stderr for word in ("dpkg was interrupted", "error: ", "why: ", "next: ", "EDGEFLEET_NO_DEB=1")
+    )
+
+
+def test_the_installer_repeats_no_next_step_that_it_does_itself(
+    client: TestClient, folder: Path, tmp_path: Path
+) -> None:
+    agent = (
+        "echo 'waiting for approval' >&2; read -r token; echo \"enrolled with $token\"; echo 'next: `edge-agent run`'"
+    )
+    enrolled = part_of_installer(client, tmp_path, 'as_agent() { "$@"; }; enrol', edge_agent=agent)
+    assert (enrolled.returncode, enrolled.stdout) == (0, "enrolled with efc1.x\n")
+    assert "waiting for approval" in enrolled.stderr
+    refused = part_of_installer(client, tmp_path, 'as_agent() { "$@"; }; enrol; echo on', edge_agent="exit 3")
+    assert (refused.returncode, refused.stdout) == (3, "")
+
+
 def stand_in(path: Path, body: str) -> None:
     """Write a program."""
     path.write_text(f"#!/bin/sh\n{body}\n")
