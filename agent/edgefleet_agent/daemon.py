@@ -225,7 +225,8 @@ class Daemon:
         """Begin nothing any more, let workers finish what is in flight, at most STOP_S long."""
         log.info("stopping")
         self._is_leaving = True
-        notify("STOPPING=1")
+        # after STOPPING systemd would end the process that goes on with the new files, too
+        notify("STATUS=restarting" if self._starts_again else "STOPPING=1")
         self._control.close()
         self._tasks.close()
         if self._tick_timer is not None:

@@ -72,7 +72,15 @@ def test_dpkg_installs_and_purges_it(package: Path, tmp_path: Path) -> None:
     code = "import tuf, edgefleet_agent; print(tuf.__file__, edgefleet_agent.__file__)"
     for module in run(shutil.which("python3.11") or "python3", "-c", code, PYTHONPATH=str(library)).split():
         assert module.startswith(str(library))
+    enabled = [
+        root / "etc/systemd/system" / name
+        for name in ("multi-user.target.wants/edge-agent.service", "sockets.target.wants/edge-agent.socket")
+    ]
+    for link in enabled:  # as `systemctl enable` does
+        link.parent.mkdir(parents=True)
+        link.symlink_to(f"/usr/lib/systemd/system/{link.name}")
     run("dpkg", f"--root={root}", *force, "--purge", "edgefleet-agent")
+    assert not [link for link in enabled if link.is_symlink()]
     assert not library.exists()
     assert not state.exists()
 

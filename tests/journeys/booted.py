@@ -195,7 +195,8 @@ class Emulated(Root):
     def start(self) -> None:
         """Mount what programs expect, and wait for it. Raises RootError."""
         mounts = ("--rbind /dev dev", "-t proc proc proc", "-t tmpfs tmpfs run", "-t tmpfs tmpfs tmp")
-        script = f"cd {self.root} && mount {' && mount '.join(mounts)} && echo begun && while sleep 1; do :; done"
+        # in a mount namespace of its own; in that of this machine /dev would be mounted in a folder that is removed later
+        script = f'test "$$" = 1 && cd {self.root} && mount {" && mount ".join(mounts)} && echo begun && while sleep 1; do :; done'
         with self.log.open("wb") as sink:
             self._outer = subprocess.Popen(
                 [*self.around(), "sh", "-c", script], stdin=subprocess.DEVNULL, stdout=sink, stderr=sink

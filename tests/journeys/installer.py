@@ -215,6 +215,11 @@ def attempt(road: Road, system: System, folder: Path) -> dict[str, Any]:
     return {"ok": not trial.seen["left"], "steps": trial.steps, **trial.seen}
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder, but nothing that is mounted in it: what a system had may be the devices of this machine."""
+    subprocess.run(["rm", "-rf", "--one-file-system", str(folder)], check=False)
+
+
 def main(n: int, seed: int) -> Mapping[str, Any]:
     """Try the systems, and return what happened on each."""
     del seed  # nothing is drawn
@@ -224,17 +229,19 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
             "missing": lacks,
             "next": "as root: apt-get install -y mmdebstrap systemd-container qemu-user-static",
         }
-    with tempfile.TemporaryDirectory(prefix="ef-installer-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="ef-installer-"))
+    tried = {}
+    try:
         dist.build(ROOT, folder / "dist")
         road = Road(folder / "server", "embedded" if find_mosquitto() is None else "mosquitto")
         try:
             road.edgectl("server", "agent-packages", "add", folder / "dist", "--data", road.data)
-            tried = {}
             for system in SYSTEMS[:n]:
                 (folder / system.name).mkdir()
                 tried[system.name] = attempt(road, system, folder / system.name)
-                shutil.rmtree(folder / system.name, ignore_errors=True)
+                remove(folder / system.name)
         finally:
             road.close()
+    finally:
+        remove(folder)
     return {"ok": all(one["ok"] for one in tried.values()), "systems": tried}

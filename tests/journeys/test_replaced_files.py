@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,23 @@ class InstalledTraveller(Traveller):
 
 
 @pytest.fixture
-def device(road: Road, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[InstalledTraveller, Installed]]:
+def systemd(tmp_path: Path) -> Iterator[socket.socket]:
+    """What systemd listens on: the agent's `NOTIFY_SOCKET`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.setblocking(False)
+        yield channel
+
+
+@pytest.fixture
+def device(
+    road: Road, tmp_path_factory: pytest.TempPathFactory, systemd: socket.socket
+) -> Iterator[tuple[InstalledTraveller, Installed]]:
     """A device that serves digits 1.0.0, proven, from an environment of its own."""
     wheels, _ = shared(tmp_path_factory)
     home = new_environment(tmp_path_factory.mktemp("agent") / "venv", [one for one in wheels if "agent" in one.name])
     InstalledTraveller.python = str(home.python)
-    made = InstalledTraveller(road, "replaced", PYTHONPATH="", PYTHONSAFEPATH="1")
+    made = InstalledTraveller(road, "replaced", PYTHONPATH="", PYTHONSAFEPATH="1", NOTIFY_SOCKET=systemd.getsockname())
     road.release("digits@1.0.0", bundle_bytes(classifier_onnx(), version="1.0.0"))
     assert made.served("digits") == "1.0.0"
     made.told("digits", phase="committed", serving=True)
@@ -73,7 +86,7 @@ def newer_wheel(folder: Path) -> Path:
 
 
 def test_an_agent_whose_files_are_replaced_starts_again_and_serves_as_before(
-    road: Road, device: tuple[InstalledTraveller, Installed], tmp_path: Path
+    road: Road, device: tuple[InstalledTraveller, Installed], tmp_path: Path, systemd: socket.socket
 ) -> None:
     agent, home = device
     wheel = newer_wheel(tmp_path)
@@ -83,6 +96,13 @@ def test_an_agent_whose_files_are_replaced_starts_again_and_serves_as_before(
     os.kill(agent.status()["workers"]["digits"], signal.SIGKILL)
     assert eventually(lambda: agent.runs(NEW_VERSION), PATIENCE_S), agent.log.read_text()[-3000:]
     assert agent.status()["pid"] == pid
+    # a service that says STOPPING is killed after its TimeoutStopSec, whatever it says later
+    heard = []
+    with suppress(BlockingIOError):
+        while True:
+            heard.append(systemd.recv(4096).decode())
+    states = [one for one in heard if one != "WATCHDOG=1"]
+    assert states == ["READY=1\nSTATUS=running", "STATUS=restarting", "READY=1\nSTATUS=running"]
     assert agent.outputs() == before
     after = agent.record()
     assert (after.active, after.phase, after.crashes_s) == (record.active, record.phase, [])
