@@ -48,9 +48,19 @@ def test_enrolment_answer_holds_all_that_a_device_needs(client: TestClient, hous
     house.fleet.addresses.announce_broker("127.0.0.1", 8883, "5")
     device = enroll(client, house)
     body = device.enrolment.body
-    assert {"device_id", "tenant", "cert", "ca", "root_chain", "profile", "broker", "url", "server_id", "nonce"} == set(
-        body
-    )
+    assert {
+        "device_id",
+        "tenant",
+        "cert",
+        "ca",
+        "root_chain",
+        "profile",
+        "broker",
+        "url",
+        "server_id",
+        "nonce",
+        "display_name",
+    } == set(body)
     assert body["broker"] == {"host": "127.0.0.1", "port": 8883, "mqtt": "5"}
     assert (body["tenant"], body["profile"], body["nonce"]) == ("default", PROFILE, "n-1")
     assert body["device_id"] != "d-evil"

@@ -42,7 +42,13 @@ def test_from_claim_to_deployment(client: TestClient, house: House) -> None:
     house.release("digits@1.0.0", bundles={PROFILE: b"bundle"})
     dry = client.post("releases/digits@1.0.0:deploy", json={"selector": "env=prod", "dry_run": True})
     assert dry.json()["set"] == [
-        {"device": device.id, "profile": PROFILE, "gen": 0, "target": f"digits/1.0.0/{PROFILE}.bundle"}
+        {
+            "device": device.id,
+            "profile": PROFILE,
+            "gen": 0,
+            "target": f"digits/1.0.0/{PROFILE}.bundle",
+            "display_name": "",
+        }
     ]
     done = client.post("releases/digits@1.0.0:deploy", json={"selector": "env=prod"})
     assert (done.status_code, done.json()["set"][0]["gen"], done.json()["matched"]) == (200, 2, 1)
