@@ -116,8 +116,8 @@ class Booted(Root):
     """A system of this machine's processor with a running systemd."""
 
     def around(self) -> Sequence[str]:
-        """Return nothing."""
-        return ()
+        """Return the command that keeps what mmdebstrap mounts out of this machine, also when it is killed."""
+        return ("unshare", "--mount")
 
     def inside(self) -> Sequence[str]:
         """Return the command that enters the system."""
