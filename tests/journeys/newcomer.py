@@ -86,7 +86,9 @@ class Walk:
         """Run the blocks of a page in the clone, and look at its claims."""
         server = f"edgectl server init {SERVER_DATA} >/dev/null\n" if needs_server(page) else ""
         path = f"{self.clone / '.venv' / 'bin'}:{_plain_path()}:/usr/sbin"
-        self.step(str(page), server + script(page), PATH=path, **_FREE_PORTS)
+        home = self.home / page.stem  # of its own: a page may enrol this machine, which the README has done already
+        home.mkdir()
+        self.step(str(page), server + script(page), HOME=str(home), PATH=path, **_FREE_PORTS)
         self.faults += [] if self.faults and str(page) in self.faults[-1] else unmet(page, self.clone)
         self.step(f"{page}: what it left", f"rm -rf {SERVER_DATA} .out-* .log-*")
 
