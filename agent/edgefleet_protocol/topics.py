@@ -1,7 +1,7 @@
 """MQTT topics of protocol version 1 and the one rule of who may use them.
 
 All topics are under `ef/1/{tenant}/`: `d/D/{dn,up}/…` of device D, `b/{blob}` fan-out data, `stage/{rollout}`, `repo/head`,
-`hold`, and `srv/{account}` of a server process. A device publishes under its own `up/` and receives its own `dn/`, `b/+`,
+`hold`, and `srv/{account}` of a server process. A device publishes to the leaves of its own `up/` and receives its own `dn/`, `b/+`,
 `stage/+`, `repo/head`, `hold`; nothing else (docs/protocol/topics.md). The embedded broker asks `may`; the access file written for
 mosquitto says the same.
 """
@@ -24,6 +24,8 @@ from edgefleet_protocol.ids import (
 ROOT = "ef/1"
 BLOB_TOPIC_HEX = 32
 UP_LEAVES = ("state", "pres", "tele", "ev", "log", "blk", "meta", "cap")
+RETAINED_UP_LEAVES = ("state", "pres")
+"""The only uplinks that a device retains: a broker that can tell keeps no other."""
 DN_LEAVES = ("desired", "blk", "meta")
 _SHARED = ("repo/head", "hold")
 
@@ -145,8 +147,9 @@ def parse_uplink(topic: str) -> Uplink:
 def may(tenant: str, cn: str, topic_or_filter: str, publish: bool) -> bool:
     """Say whether the principal with certificate name `cn` may publish to a topic, or subscribe to a filter.
 
-    Server accounts (`srv-…`) may use everything of their tenant without shared subscriptions. A device may publish under its
-    own `up/` (no wildcard) and subscribe to exactly the filters of `device_subscriptions`. Malformed names and topics are refused.
+    Server accounts (`srv-…`) may use everything of their tenant without shared subscriptions. A device may publish to the leaves of its
+    own `up/`, so what it can have retained is bounded, and subscribe to exactly the filters of `device_subscriptions`. Malformed names
+    and topics are refused.
     """
     if not topic_or_filter or "\0" in topic_or_filter or topic_or_filter.startswith("$"):
         return False
@@ -162,7 +165,7 @@ def may(tenant: str, cn: str, topic_or_filter: str, publish: bool) -> bool:
         return False
     if publish:
         own = rest.removeprefix(f"d/{device}/up/")
-        return own != rest and bool(own) and not _has_wildcard(own)
+        return own != rest and own in UP_LEAVES
     return _may_subscribe(device, rest)
 
 

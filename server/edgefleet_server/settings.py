@@ -83,6 +83,9 @@ class ServerSettings(BaseSettings):
     broker_port: int = Field(default=0, ge=0, le=65535)
     """Port of the server's own broker; 0 = a free one at each start, where enrolled devices cannot find it again: set it in production."""
 
+    broker_memory_bytes: int = Field(default=0, ge=0)
+    """Heap limit of a mosquitto that the server starts; 0 = 512 MiB and 256 KiB for each device at the start, for 1,000 at least."""
+
     enrol_approval: bool = False
     """Devices that enrol wait until an operator approves them, unless their claim token says otherwise."""
     enrol_pending_s: float = Field(default=72 * 3600.0, ge=1, le=90 * 86_400)

@@ -20,11 +20,13 @@ from edgefleet_server.gateway.broker.model import (
     Version,
     choose_broker,
     find_mosquitto,
+    memory_for,
     mosquitto_version,
 )
 from edgefleet_server.gateway.broker.mosquitto import access_text, configuration_text, write_files
 
 BINARY = "/opt/mosquitto"
+KIB, MIB = 1024, 1024 * 1024
 
 
 @pytest.mark.parametrize(
@@ -106,6 +108,16 @@ def test_access_file_names_each_server_and_nothing_wider() -> None:
     assert "user srv-a\n" in text
     assert "user srv-b\n" in text
     assert "pattern readwrite" not in text
+    assert [line for line in text.splitlines() if "pattern write" in line] == [
+        f"pattern write ef/1/acme/d/%u/up/{leaf}" for leaf in UP_LEAVES
+    ]
+
+
+def test_memory_of_mosquitto_is_limited(tmp_path: Path) -> None:
+    limited = dataclasses.replace(_config(tmp_path), memory_bytes=memory_for(10_000))
+    assert f"memory_limit {512 * MIB + 10_000 * 256 * KIB}" in write_files(limited, 1234).read_text().splitlines()
+    assert memory_for(1) == memory_for(1_000)
+    assert "memory_limit" not in write_files(_config(tmp_path), 1234).read_text()
 
 
 def _access_file_lets(text: str, user: str, topic: str, *, publish: bool) -> bool:

@@ -75,6 +75,9 @@ def test_a_device_publishes_its_own_uplinks(leaf: str) -> None:
         "ef/1/acme/b/x",
         f"{OWN}/up/",
         f"{OWN}/up/+",
+        f"{OWN}/up/hoard",
+        f"{OWN}/up/hoard/1",
+        f"{OWN}/up/state/1",
     ],
 )
 def test_foreign_publishes_are_refused(topic: str) -> None:

@@ -216,7 +216,7 @@ class Server:
         parts.health.add("keys", lambda: _keys_line(parts))
 
     def _start_gateway(self, parts: Parts) -> None:
-        from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, choose_broker
+        from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, choose_broker, memory_for
         from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
         from edgefleet_server.gateway.service import Gateway
 
@@ -233,6 +233,7 @@ class Server:
             host=choice.host or settings.broker_host,
             port=choice.port or settings.broker_port,
             servers=(f"srv-{settings.instance}",),
+            memory_bytes=settings.broker_memory_bytes or memory_for(parts.fleet.reader.summary().devices),
         )
         supervisor = BrokerSupervisor(config, parts.clock)
         endpoint = self._endpoint = supervisor.start()

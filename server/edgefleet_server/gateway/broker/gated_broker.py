@@ -22,7 +22,7 @@ from amqtt.broker import Broker, RetainedApplicationMessage
 from amqtt.contexts import Action
 
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
-from edgefleet_protocol.topics import may
+from edgefleet_protocol.topics import RETAINED_UP_LEAVES, may
 from edgefleet_server.gateway.broker.connect_gate import ConnectRefusedError, checked_connect, cn_of
 from edgefleet_server.gateway.broker.device_links import BEHIND_PAUSE_S, Link, LinkReader, LinkWriter, Sender
 from edgefleet_server.gateway.broker.model import MAX_QUEUED_BYTES, MAX_QUEUED_MESSAGES, SESSION_EXPIRY_S
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 LISTENER = "default"
 CONNECT_LIMIT_S = 10.0  # from accepting the socket to TLS, and from TLS to the CONNECT packet
 MAX_FILTERS_PER_DEVICE = 64
-MAX_RETAINED_PER_DEVICE = 16
 SERVER_MESSAGES_UNDER_WAY = 256
 SERVER_BYTES_UNDER_WAY = 4 * 1024 * 1024
 _REFUSED = 0x80  # SUBACK return code
@@ -186,14 +185,10 @@ class GatedBroker(Broker):  # type: ignore[misc]
         return code
 
     async def retain_message(self, source_session: Any, topic_name: str, data: bytes, qos: int | None = None) -> None:
-        """Retain, unless the device has 16 topics retained already."""
+        """Retain what a device publishes to a leaf that is retained; `may` keeps it to its own leaves."""
         is_of_device = source_session is not None and not _is_server(source_session)
-        if is_of_device and data and topic_name not in self._retained_messages:
-            own = topic_name.rpartition("/up/")[0] + "/"
-            held = sum(1 for topic in self._retained_messages if topic.startswith(own))
-            if held >= MAX_RETAINED_PER_DEVICE:
-                logger.warning("a retained message of %s was dropped: it has %d", source_session.client_id, held)
-                return
+        if is_of_device and topic_name.rpartition("/")[2] not in RETAINED_UP_LEAVES:
+            return
         await super().retain_message(source_session, topic_name, data, qos)
 
     async def _broadcast_message(self, session: Any, topic: str, data: bytes, force_qos: int | None = None) -> None:

@@ -26,6 +26,9 @@ MAX_KEEPALIVE_S = 3_900  # what devices may ask for; a metered one sends telemet
 MAX_QUEUED_MESSAGES = 1_000  # per client that is away
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # per client
 SESSION_EXPIRY_S = 7 * 86_400
+MEMORY_BASE_BYTES = 512 * 1024 * 1024  # queues of clients that are slow or away
+MEMORY_DEVICE_BYTES = 256 * 1024  # its session, its retained document, state and presence, and what waits for it
+MEMORY_LEAST_DEVICES = 1_000
 
 MIN_MOSQUITTO = (2, 0, 18)
 FIRST_WITHOUT_ACL_FILE = (3, 0, 0)  # mosquitto 3.0 removes `acl_file`, which the generated configuration needs
@@ -55,7 +58,8 @@ class BrokerConfig:
 
     `ca_file` holds the device CA and nothing else: every certificate that it signed is let in. `servers` are the certificate names
     (`srv-…`) of the server processes; mosquitto's access file needs each by name, the embedded broker goes by the prefix.
-    Port 0 means any free port. For `external` only host, port and `ca_file` are read.
+    Port 0 means any free port. For `external` only host, port and `ca_file` are read. `memory_bytes`: what mosquitto may have on its
+    heap, 0 = no limit.
     """
 
     kind: BrokerKind
@@ -67,6 +71,7 @@ class BrokerConfig:
     host: str = "127.0.0.1"
     port: int = 0
     servers: tuple[str, ...] = ("srv-main",)
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,11 @@ class BrokerChoice:
     reason: str
     host: str = ""
     port: int = 0
+
+
+def memory_for(devices: int) -> int:
+    """Return how many bytes a broker may have on its heap for a fleet of this size, with room to grow until the next start."""
+    return MEMORY_BASE_BYTES + max(devices, MEMORY_LEAST_DEVICES) * MEMORY_DEVICE_BYTES
 
 
 def find_mosquitto() -> str | None:

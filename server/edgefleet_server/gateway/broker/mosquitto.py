@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
-from edgefleet_protocol.topics import ROOT
+from edgefleet_protocol.topics import ROOT, UP_LEAVES
 from edgefleet_server.gateway.broker.broker_process import BrokerChild, start_child
 from edgefleet_server.gateway.broker.errors import BrokerSettingError, BrokerStartError, PortTakenError
 from edgefleet_server.gateway.broker.model import (
@@ -84,9 +84,10 @@ def access_text(tenant: str, servers: tuple[str, ...]) -> str:
     lines: list[str] = []
     for name in servers:
         lines += [f"user {name}", f"topic readwrite {root}/#", ""]
-    # read and write stay separate patterns: with `readwrite …/up/#` a device gets its own uplink back
+    # Each leaf by name, since mosquitto cannot say who may retain: a device can have one message retained for each leaf, no more.
+    # Read and write stay separate patterns: with `readwrite` a device gets its own uplink back.
     lines += [
-        f"pattern write {root}/d/%u/up/#",
+        *(f"pattern write {root}/d/%u/up/{leaf}" for leaf in UP_LEAVES),
         f"pattern read {root}/d/%u/dn/#",
         f"pattern read {root}/b/+",
         f"pattern read {root}/stage/+",
@@ -119,6 +120,7 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
         "log_type information",
         "connection_messages false",
         "sys_interval 0",
+        *([f"memory_limit {config.memory_bytes}"] if config.memory_bytes else []),
         f"max_packet_size {MAX_PACKET_BYTES}",
         f"max_inflight_messages {MAX_INFLIGHT}",
         f"max_queued_messages {MAX_QUEUED_MESSAGES}",
