@@ -68,11 +68,19 @@ class ServerSettings(BaseSettings):
     """Requests per minute and operator token, bursts allowed; 0 = no limit. Each API process counts separately."""
     behind_proxy: bool = False
     """A reverse proxy terminates TLS: plain HTTP is then allowed on addresses other than loopback."""
+    api_connections: int = Field(default=2048, ge=16, le=30_000)
+    """Open connections of the API and the dashboard; above it, new ones take the place of those that have sent no request."""
+    api_connections_per_address: int = Field(default=1280, ge=0, le=30_000)
+    """Those of one address (IPv6: one /64); 0 = no cap of its own, as always with ``behind_proxy``: there it is for the proxy to set."""
 
     device_host: str = "127.0.0.1"
     """Address of the device listener, which is always HTTPS."""
     device_port: int = Field(default=8443, ge=0, le=65535)
     """Port of the device listener; 0 = a free one."""
+    device_connections: int = Field(default=1024, ge=16, le=30_000)
+    """Open connections of the device listener."""
+    device_connections_per_address: int = Field(default=256, ge=0, le=30_000)
+    """Those of one address (IPv6: one /64); 0 = no cap of its own, for a load balancer in front of the device listener."""
     public_host: str | None = None
     """Host name or address under which devices reach this server; None = the device listener's own host."""
 

@@ -114,6 +114,9 @@ SOAKS: dict[str, Soak] = {
     "rest-fuzz": Soak(
         "tests.server.rest.fuzzing", 100, "a random request of schemathesis to each operation of the API", 1
     ),
+    "half-sent": Soak(
+        "tests.hostile.half_sent", 1_000, "a request that never ends, against each listener, from two addresses"
+    ),
     "mutants": Soak(
         "tests.house.mutants", 200, "a small fault in code that must not be wrong: do the nearest tests see it?"
     ),

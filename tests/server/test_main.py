@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from edgefleet_protocol.digest import sha256_hex
-from edgefleet_server.process.lifecycle import listening_socket
+from edgefleet_server.process.listener import listening_socket
 from tests.support.servers import ServerProcess, copy_server, release_body, server_process
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"

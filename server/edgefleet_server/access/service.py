@@ -25,6 +25,7 @@ from edgefleet_server.access.errors import (
 from edgefleet_server.access.idempotency.answers import RepeatBook
 from edgefleet_server.access.logins import LoginBook
 from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Principal, Role, TokenView
+from edgefleet_server.access.refusals import RefusalBook
 from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db.database import Database
@@ -47,6 +48,7 @@ class AccessService:
         self._used_lock = threading.Lock()
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
+        self.refusals = RefusalBook(clock, self.record)
 
     def create_token(
         self, name: str, roles: Collection[Role], *, by: str, expires_at: datetime | None = None

@@ -26,6 +26,7 @@ from edgefleet_server.access.allowed_methods import AllowedMethods
 from edgefleet_server.access.dependency import authorize, throttled
 from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
+from edgefleet_server.access.refusals import ANONYMOUS, Refusal
 from edgefleet_server.access.request_quota import Allowance
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
 from edgefleet_server.access.service import AccessService
@@ -224,11 +225,15 @@ def _limit_headers(request: Request) -> list[tuple[bytes, bytes]]:
 
 async def _audit(access: AccessService, request: Request, operation: str, status: int, request_id: str) -> None:
     principal: Any = getattr(request.state, "principal", None)
-    actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else "unknown"
     try:
         path = API_PREFIX + OWN_TOKEN_PATH if is_own_token_path(request.url.path) else request.url.path
         if getattr(request.state, "is_dry_run", False):
             operation = f"{operation} (dry run)"
+        if not isinstance(principal, Principal) and status >= 400:
+            address = request.client.host if request.client is not None else ""
+            await run_in_threadpool(access.refusals.note, Refusal(address, operation, path, status, request_id))
+            return
+        actor = f"{principal.name} ({principal.id})" if isinstance(principal, Principal) else ANONYMOUS
         await run_in_threadpool(access.record, actor, operation, path, status, request_id)
     except (SQLAlchemyError, EdgefleetError):
         _log.exception("audit row could not be written", extra={"request_id": request_id, "operation": operation})

@@ -75,6 +75,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
+    access = AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min)
+    access.refusals.on_refusal(metrics.refused_requests.inc)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     return Parts(
@@ -82,7 +84,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         clock=clock,
         shared=shared,
         db=db,
-        access=AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min),
+        access=access,
         signing=signing,
         registry=registry,
         conversion=first.conversion,

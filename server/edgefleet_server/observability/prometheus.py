@@ -54,6 +54,28 @@ class Metrics:
             ["what"],
             registry=self.registry,
         )
+        self.refused_requests = Counter(
+            "edgefleet_anonymous_refusals_total",
+            "Changing requests and sign-ins without a valid token that were refused; the audit trail counts them by address",
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "edgefleet_connections", "Open connections of a listener", ["listener"], registry=self.registry
+        )
+        self.connections_ended = Counter(
+            "edgefleet_connections_ended_total",
+            "Connections that a listener ended or refused: head_timeout, body_too_slow, answer_not_read, replaced, refused",
+            ["listener", "reason"],
+            registry=self.registry,
+        )
+
+    def count_endings(self, listener: str, reason: str, n: int) -> None:
+        """Count connections that a listener ended or refused."""
+        self.connections_ended.labels(listener, reason).inc(n)
+
+    def watch_connections(self, listener: str, count: Callable[[], int]) -> None:
+        """Show how many connections a listener has, counted when somebody asks."""
+        self.connections.labels(listener).set_function(count)
 
     def observe_lag(self, late_s: float, is_first: bool) -> None:
         """Note how late a look at a rollout was; that of one which nobody had claimed or steered apart: it waits for the others."""

@@ -22,6 +22,8 @@ MAX_URL: Final = 2000
 PORTS: Final = {"https": 443, "http": 80}
 _PLAIN: Final = re.compile(r"[\x21-\x7e]+")
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_RETIRED: Final = (ipaddress.ip_network("fec0::/10"), ipaddress.ip_network("192.88.99.0/24"))
+"""Site-local IPv6 and the anycast relay of 6to4: withdrawn, but still in use inside of networks; Python calls them global."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -111,7 +113,13 @@ def is_public(address: Address) -> bool:
             inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if address.ipv4_mapped is not None or address in _NAT64:
             inner = inner[1:]  # the wrapping itself is not global
-    return all(one.is_global and not one.is_multicast and not one.is_reserved for one in inner)
+    return all(_is_plain_public(one) for one in inner)
+
+
+def _is_plain_public(address: Address) -> bool:
+    if any(address.version == network.version and address in network for network in _RETIRED):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def _look_up(host: str, port: int) -> Sequence[str]:

@@ -9,16 +9,15 @@ import json
 import logging
 import os
 import random
-import socket
 import ssl
-import threading
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from cryptography import x509
+from sqlalchemy.exc import SQLAlchemyError
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
@@ -27,19 +26,26 @@ from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.conversion.sandbox import active_layers
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
+from edgefleet_server.process.file_limit import raise_file_limit, share_of
 from edgefleet_server.process.gc_tuning import settle
+from edgefleet_server.process.listener import (
+    ConnectionGuard,
+    Listener,
+    ListenerDiedError,
+    ListeningSocket,
+    listening_socket,
+)
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
+from edgefleet_server.web.connection_budget import NO_CAP, Budget
 from edgefleet_server.webhook.engine import Draw, WebhookSender
 
 if TYPE_CHECKING:
     from edgefleet_server.gateway.broker.model import BrokerEndpoint
 
 _log = logging.getLogger(__name__)
-_START_WAIT_S = 20.0
-_LISTENER_STOP_S = 3.0
 _CERT_MARGIN = timedelta(days=30)
 _WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  # compared with, never bound
 
@@ -48,18 +54,6 @@ class AlreadyRunningError(EdgefleetError):
     """Another process runs this server."""
 
     code = "server.already_running"
-
-
-class ListenError(EdgefleetError):
-    """The server cannot listen on an address."""
-
-    code = "server.cannot_listen"
-
-
-class ListenerDiedError(EdgefleetError):
-    """A listener ended by itself."""
-
-    code = "server.listener_died"
 
 
 def is_loopback(host: str) -> bool:
@@ -120,32 +114,13 @@ def describe(settings: ServerSettings) -> dict[str, Any]:
         parts.db.dispose()
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address, port 0 for a free one. Raises ListenError.
-
-    Its connections take over from it that they send at once. The head and the body of an answer are two packets; where the second waits
-    for the acknowledgement of the first, each request but the first of a connection takes 40 ms. asyncio sees to that only for
-    sockets that it made itself.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        listening = socket.create_server((host, port), family=family, backlog=512)
-    except OSError as error:
-        raise ListenError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
-            next_step="stop what uses the port, or choose another with --port / --device-port (0 = a free one)",
-        ) from error
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listening
-
-
 class Server:
     """One server process. `start` raises or leaves everything running; `stop` may be called at any time, once."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
         self._stack = ExitStack()
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
         self._endpoint: BrokerEndpoint | None = None
         self.parts: Parts | None = None
 
@@ -270,7 +245,7 @@ class Server:
         self._stack.callback(pool.stop)
         parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}{missing}")
 
-    def _start_listeners(self, parts: Parts, api_socket: socket.socket, device_socket: socket.socket) -> None:
+    def _start_listeners(self, parts: Parts, api_socket: ListeningSocket, device_socket: ListeningSocket) -> None:
         from edgefleet_server.composition.device_app import create_device_app
 
         settings = self.settings
@@ -283,20 +258,23 @@ class Server:
             "ssl_keyfile": parts.signing.server_key_file,
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         }
-        api = uvicorn.Config(create_app(parts), proxy_headers=settings.behind_proxy, **_LISTENER, **api_tls)
-        device = uvicorn.Config(
-            create_device_app(parts.fleet, parts.signing, parts.registry),
-            proxy_headers=False,
-            **_LISTENER,
-            **device_tls,
-        )
-        for name, config, listening in (("api", api, api_socket), ("device", device, device_socket)):
-            listener = _Listener(name, config, listening)
+        api: Any = create_app(parts)  # uvicorn and Starlette write the type of an app differently
+        if settings.behind_proxy:  # inside of the guard, which counts what really connects
+            api = ProxyHeadersMiddleware(api, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
+        device = create_device_app(parts.fleet, parts.signing, parts.registry)
+        self._stack.callback(_write_last, parts)
+        api_budget, device_budget = _budgets(settings, (api_socket, device_socket))
+        for name, app, listening, budget, tls in (
+            ("api", api, api_socket, api_budget, api_tls),
+            ("device", device, device_socket, device_budget, device_tls),
+        ):
+            guard = ConnectionGuard(name, budget, parts.metrics)
+            listener = Listener(name, app, listening, guard, tls, parts.access.refusals.write_due)
             self._listeners.append(listener)
             self._stack.callback(listener.stop)
             listener.start()
 
-    def _write_run_file(self, api_socket: socket.socket, device_socket: socket.socket) -> None:
+    def _write_run_file(self, api_socket: ListeningSocket, device_socket: ListeningSocket) -> None:
         settings = self.settings
         scheme = "https" if settings.api_tls_cert is not None else "http"
         endpoint = self._endpoint
@@ -316,47 +294,27 @@ class Server:
         _log.info("ready", extra={"api": document["api_url"], "device": document["device_url"]})
 
 
-_LISTENER: dict[str, Any] = {
-    "log_config": None,
-    "access_log": False,
-    "server_header": False,
-    "timeout_graceful_shutdown": 2,
-    "lifespan": "off",
-}
+def _write_last(parts: Parts) -> None:
+    try:
+        parts.access.refusals.write_due(is_last=True)
+    except SQLAlchemyError as error:
+        _log.warning("refused requests of the last minute are not in the audit trail", extra={"error": repr(error)})
 
 
-class _Listener:
-    """One uvicorn server on its own thread."""
-
-    def __init__(self, name: str, config: uvicorn.Config, listening: socket.socket) -> None:
-        self.name = name
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listening]}, name=f"listener-{name}", daemon=True
+def _budgets(settings: ServerSettings, sockets: tuple[ListeningSocket, ListeningSocket]) -> tuple[Budget, Budget]:
+    """Raise the file limit, give each listener its own part of it, and return the budgets of API and devices."""
+    limit = raise_file_limit()
+    wanted = (settings.api_connections, settings.device_connections)
+    floor, (api, device) = share_of(limit, wanted)
+    if (api, device) != wanted:
+        _log.warning(
+            "the limit of open files is too low for the connections that the settings allow",
+            extra={"files": limit, "api_connections": api, "device_connections": device},
         )
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the listener still serves."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Start and wait until it accepts. Raises ListenerDiedError."""
-        self._thread.start()
-        wait = threading.Event()
-        for _ in range(int(_START_WAIT_S / 0.02)):
-            if self._server.started:
-                return
-            if not self._thread.is_alive():
-                break
-            wait.wait(0.02)
-        raise ListenerDiedError(f"the {self.name} listener did not start", next_step="see the log above")
-
-    def stop(self) -> None:
-        """Stop accepting, let running requests end for 2 s."""
-        self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join(_LISTENER_STOP_S)
+    for listening in sockets:
+        listening.file_floor = floor
+    api_each = NO_CAP if settings.behind_proxy else settings.api_connections_per_address
+    return Budget(api, min(api_each, api)), Budget(device, min(settings.device_connections_per_address, device))
 
 
 def build_engine(parts: Parts) -> EngineThread:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from edgefleet_server.process.lifecycle import listening_socket
+from edgefleet_server.process.listener import listening_socket
 
 
 @contextmanager

@@ -4,7 +4,7 @@
 - A token is pasted into a form and sent in its body, never in an address.
 - The cookie is HttpOnly and SameSite=Strict; with TLS it is Secure and bound to this host by its name (`__Host-`).
 - Forms are taken from our own pages only (`forms`), and the one that signs out carries the session's key as well.
-- Every attempt is in the audit trail, but those that the limiter refuses.
+- Every sign-in is in the audit trail; refused ones are counted there (`access.refusals`).
 """
 
 import re
@@ -18,6 +18,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access.errors import AccessError, ForgedFormError, LoginRefusedError
 from edgefleet_server.access.logins import SESSION_LIFE
 from edgefleet_server.access.model import BrowserSession, NewSession, Principal
+from edgefleet_server.access.refusals import ANONYMOUS, Refusal
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import Form, check_origin
@@ -53,7 +54,7 @@ class Gate:
 
     def sign_in(self, request: Request, form: Form) -> Response:
         """Use the link's code or the token of a form; answer with a cookie, or with the page again and why not."""
-        address = request.client.host if request.client is not None else ""
+        address = _host_of(request)
         with_link = bool(form["code"])
         try:
             check_origin(request)
@@ -64,7 +65,7 @@ class Gate:
             if status == 401:
                 self._access.logins.limiter.note_failure(address)
             if status != 429:
-                self._record(request, "unknown", _action(with_link=with_link), status)
+                self._record(request, ANONYMOUS, _action(with_link=with_link), status)
             return self._refused(form, error, status)
         self._record(request, _actor(opened.session.principal), _action(with_link=with_link), _SEE_OTHER)
         return self._welcome(request, opened, own_page(form["next"]))
@@ -79,7 +80,7 @@ class Gate:
         except LoginRefusedError:
             return answer
         except ForgedFormError:
-            self._record(request, "unknown", "logout", 403)
+            self._record(request, ANONYMOUS, "logout", 403)
             raise
         self._record(request, _actor(ended.principal), "logout", _SEE_OTHER)
         secure = self.is_secure(request)
@@ -109,7 +110,11 @@ class Gate:
         return answer
 
     def _record(self, request: Request, actor: str, action: str, status: int) -> None:
-        self._access.record(actor, action, request.url.path, status, problems.request_id_of(request))
+        path, request_id = request.url.path, problems.request_id_of(request)
+        if actor == ANONYMOUS:
+            self._access.refusals.note(Refusal(_host_of(request), action, path, status, request_id))
+        else:
+            self._access.record(actor, action, path, status, request_id)
 
     def is_secure(self, request: Request) -> bool:
         """Say whether the browser speaks TLS, to us or to the proxy before us."""
@@ -119,6 +124,10 @@ class Gate:
 
     def _cookie_name(self, request: Request) -> str:
         return SECURE_COOKIE if self.is_secure(request) else COOKIE
+
+
+def _host_of(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
 
 
 def to_login(request: Request) -> Response:
