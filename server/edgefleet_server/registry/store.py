@@ -24,8 +24,8 @@ from edgefleet_server.registry.tables import (
 
 def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bool:
     """Record a stored blob unless it is recorded; return whether it is new. A discarded one is taken back."""
-    taken_back = update(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.length) < 0)
-    taken_back = taken_back.values(length=length, created_at=now)
+    taken_back = update(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_not(None))
+    taken_back = taken_back.values(length=length, created_at=now, discarded_at=None)
     while not insert_new(session, BlobRow, {"sha256": sha256, "length": length, "created_at": now}):
         if session.scalar(taken_back.returning(col(BlobRow.sha256))) is not None:
             return True
@@ -36,15 +36,15 @@ def add_blob(session: Session, sha256: Sha256, length: int, now: datetime) -> bo
 
 def blob_length(session: Session, sha256: str) -> int | None:
     """Return a recorded blob's length in bytes."""
-    is_it = (col(BlobRow.sha256) == sha256, col(BlobRow.length) >= 0)
+    is_it = (col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_(None))
     return session.scalar(select(col(BlobRow.length)).where(*is_it))
 
 
 def blob_lengths(session: Session, digests: Collection[str]) -> dict[str, int]:
     """Return the lengths of those of `digests` that are recorded, and keep them from being removed until the transaction ends."""
-    query = select(col(BlobRow.sha256), col(BlobRow.length)).where(col(BlobRow.sha256).in_(digests))
-    rows = session.execute(query.order_by(col(BlobRow.sha256)).with_for_update(read=True))
-    return {str(sha256): int(length) for sha256, length in rows if length >= 0}
+    query = select(col(BlobRow.sha256), col(BlobRow.length), col(BlobRow.discarded_at))
+    query = query.where(col(BlobRow.sha256).in_(digests)).order_by(col(BlobRow.sha256)).with_for_update(read=True)
+    return {str(sha256): int(length) for sha256, length, gone_at in session.execute(query) if gone_at is None}
 
 
 def lock_blobs(session: Session, digests: Collection[str]) -> None:
@@ -170,19 +170,22 @@ def used_blobs(session: Session, reports: Collection[str]) -> set[str]:
     return used
 
 
-def discard_blobs(session: Session, digests: Collection[str]) -> None:
+def discard_blobs(session: Session, digests: Collection[str], now: datetime) -> None:
     """Let blobs be blobs no more; `discarded` returns them until `remove_discarded` has removed their records."""
-    session.execute(update(BlobRow).where(col(BlobRow.sha256).in_(digests)).values(length=-1))
+    session.execute(update(BlobRow).where(col(BlobRow.sha256).in_(digests)).values(discarded_at=now))
 
 
 def discarded(session: Session) -> list[Sha256]:
     """Return the digests of discarded blobs."""
-    return [Sha256(one) for one in session.scalars(select(col(BlobRow.sha256)).where(col(BlobRow.length) < 0))]
+    return [
+        Sha256(one)
+        for one in session.scalars(select(col(BlobRow.sha256)).where(col(BlobRow.discarded_at).is_not(None)))
+    ]
 
 
 def remove_discarded(session: Session, sha256: str) -> bool:
     """Remove the record of a discarded blob; False when it is none. Whoever stores it again waits until the transaction ends."""
-    gone = delete(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.length) < 0)
+    gone = delete(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_not(None))
     return session.scalar(gone.returning(col(BlobRow.sha256))) is not None
 
 

@@ -12,7 +12,7 @@ from edgefleet_server.db.database import UtcDateTime
 class BlobRow(SQLModel, table=True):
     """A blob that is completely and durably in the blob store. Written after the bytes.
 
-    A negative length: nothing names it any more, and its bytes are still to be removed. No reader sees it as a blob.
+    discarded_at: since when nothing names it any more and its bytes are to be removed; no reader sees it as a blob then.
     """
 
     __tablename__ = "blobs"
@@ -20,6 +20,7 @@ class BlobRow(SQLModel, table=True):
     sha256: str = Field(primary_key=True, max_length=64)
     length: int = Field(sa_type=BigInteger)
     created_at: datetime = Field(sa_type=UtcDateTime)
+    discarded_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
 
 
 class ModelRow(SQLModel, table=True):

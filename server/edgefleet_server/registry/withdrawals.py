@@ -113,7 +113,7 @@ class WithdrawalBook:
             )
             store.remove_release(session, row, removed if is_signed else None)
             gone = sorted(named - store.used_blobs(session, self._jobs.reports()) - {""})
-            store.discard_blobs(session, gone)
+            store.discard_blobs(session, gone, self._clock.now())
             return [Sha256(sha256) for sha256 in gone]
 
     def drop(self, digests: Sequence[Sha256]) -> int:

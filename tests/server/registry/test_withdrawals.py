@@ -180,7 +180,7 @@ def test_what_is_uploaded_again_before_its_bytes_are_removed_stays(any_house: Ap
     registry = any_house.parts.registry
     sha256 = registry.put_blob_bytes(b"in use again")
     with any_house.parts.db.session() as session:
-        store.discard_blobs(session, [sha256])
+        store.discard_blobs(session, [sha256], any_house.clock.now())
     assert any_house.put(b"in use again") == sha256
     assert registry.withdrawals.drop_left() == 0
     assert registry.read_blob(sha256, 100) == b"in use again"
