@@ -26,7 +26,6 @@ SLOW = (
     "agent/test_capture.py",
     "agent/test_drain.py",
     "agent/test_going_back.py",
-    "agent/test_hostile.py",
     "agent/test_install_child.py",
     "agent/test_intake.py",
     "agent/test_offline.py",

@@ -13,6 +13,8 @@ from edgefleet_agent.identity.store import ROOT_FILE
 from edgefleet_agent.install.records import DesiredOk, Wanted
 from edgefleet_agent.install.slots import BITS_FILE
 from edgefleet_agent.install.verifier_protocol import (
+    CHILD_FD,
+    MAX_DOCUMENT_PART_BYTES,
     MAX_PACKET_BYTES,
     Accepted,
     Blocks,
@@ -43,11 +45,10 @@ from tests.support.device_python import DEVICE_PYTHON, PATIENCE
 Answer = Accepted | Refused | Fetched | FetchFailed
 
 
-class ChildDriver:
+class ChildPeer:
     """State folder of one device plus the means to run children on it. `meta` and `leaf` may be replaced to lie."""
 
-    def __init__(self, house: House, state: Path, device: str) -> None:
-        self.house = house
+    def __init__(self, state: Path, device: str, root: bytes) -> None:
         self.state = state
         self.device = DeviceId(device)
         self.meta: Callable[[str], bytes | None] = self.honest_meta
@@ -56,20 +57,34 @@ class ChildDriver:
         self.notices: list[Notice] = []
         self.blocks_sent = 0
         (state / "identity").mkdir(parents=True, exist_ok=True)
-        (state / "identity" / ROOT_FILE).write_bytes(house.signing.root_chain()[0])
+        (state / "identity" / ROOT_FILE).write_bytes(root)
 
     def honest_meta(self, name: str) -> bytes | None:
         """Answer as the gateway does."""
-        if name.startswith("leaves."):
-            sha256 = Sha256(name.removeprefix("leaves."))
-            size = self.house.registry.blob_size(sha256)
-            return None if size is None else self.house.registry.open_blob_range(sha256, 0, size)
-        return self.house.signing.metadata_file(name)
+        return self.blob(name.removeprefix("leaves.")) if name.startswith("leaves.") else self.metadata(name)
+
+    def metadata(self, name: str) -> bytes | None:
+        """Return a file of the repository, None when there is none."""
+        raise NotImplementedError
+
+    def blob(self, sha256: str) -> bytes | None:
+        """Return the bytes of that digest, None when there are none."""
+        raise NotImplementedError
+
+    def spawn(self, theirs: socket.socket) -> tuple[int, Callable[[], object]]:
+        """Start a child on its end of the socket; return its pid and what waits for its end."""
+        argv = [DEVICE_PYTHON, "-m", "edgefleet_agent.verifier"]
+        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), CHILD_FD)]
+        pid = os.posix_spawn(DEVICE_PYTHON, argv, dict(os.environ), file_actions=actions)
+        theirs.close()
+        return pid, lambda: os.waitpid(pid, 0)
 
     def verify(self, raw: bytes, kind: Any = "desired", head: bytes = b"") -> tuple[Answer, DesiredOk | None]:
         """Run a child on a document; return its answer and `desired.ok`."""
         with self._child(kind, head) as child:
-            child.send(Document(raw, True))
+            for at in range(0, len(raw) or 1, MAX_DOCUMENT_PART_BYTES):
+                part = raw[at : at + MAX_DOCUMENT_PART_BYTES]
+                child.send(Document(part, at + len(part) == len(raw)))
             answer = child.answer()
             child.send(Finish())
         return answer, read_record(DesiredOk, self.state / "desired.ok")
@@ -111,16 +126,30 @@ class ChildDriver:
         return _Child(self, task)
 
 
+class ChildDriver(ChildPeer):
+    """The same, answered from the services of a real server."""
+
+    def __init__(self, house: House, state: Path, device: str) -> None:
+        super().__init__(state, device, house.signing.root_chain()[0])
+        self.house = house
+
+    def metadata(self, name: str) -> bytes | None:
+        """Return what the server has signed."""
+        return self.house.signing.metadata_file(name)
+
+    def blob(self, sha256: str) -> bytes | None:
+        """Return what the server has stored."""
+        size = self.house.registry.blob_size(Sha256(sha256))
+        return None if size is None else self.house.registry.open_blob_range(Sha256(sha256), 0, size)
+
+
 class _Child:
-    def __init__(self, driver: ChildDriver, task: Task) -> None:
+    def __init__(self, driver: ChildPeer, task: Task) -> None:
         self._driver = driver
         self.kill_after = 0
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sock = ours
-        argv = [DEVICE_PYTHON, "-m", "edgefleet_agent.verifier"]
-        actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
-        self.pid = os.posix_spawn(DEVICE_PYTHON, argv, dict(os.environ), file_actions=actions)
-        theirs.close()
+        self.pid, self._wait = driver.spawn(theirs)
         self._sock.settimeout(30 * PATIENCE)
         self.send(task)
 
@@ -129,28 +158,33 @@ class _Child:
 
     def __exit__(self, *_: object) -> None:
         self._sock.close()
-        os.waitpid(self.pid, 0)
+        self._wait()
 
     def send(self, packet: ToChild) -> None:
         # a child that has said its last word may be gone already
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._sock.send(encode_packet(packet))
 
     def answer(self) -> Any:
         """Serve the child until it has an answer."""
         while True:
-            packet = decode_from_child(self._sock.recv(MAX_PACKET_BYTES))
+            packet = decode_from_child(self._receive())
             if isinstance(packet, Accepted | Refused | Fetched | FetchFailed):
                 return packet
             if not self._serve(packet):
                 return None
 
+    def _receive(self) -> bytes:
+        try:
+            return self._sock.recv(MAX_PACKET_BYTES)
+        except ConnectionResetError:  # it ended without reading all of what was sent; its last word is still there
+            return self._sock.recv(MAX_PACKET_BYTES)
+
     def _serve(self, packet: FromChild) -> bool:
         driver = self._driver
         if isinstance(packet, NeedMeta):
             driver.asked.append(packet.name)
-            data = driver.meta(packet.name)
-            self.send(Meta(packet.name, 0, 1, data or b"", "" if data is not None else "not_found"))
+            self._send_meta(packet.name, driver.meta(packet.name))
         elif isinstance(packet, NeedBlocks):
             return self._send_blocks(packet)
         elif isinstance(packet, Notice):
@@ -159,14 +193,20 @@ class _Child:
             assert isinstance(packet, FetchProgress)
         return True
 
+    def _send_meta(self, name: str, data: bytes | None) -> None:
+        if data is None:
+            self.send(Meta(name, 0, 1, b"", "not_found"))
+            return
+        parts = [data[at : at + LEAF_BYTES] for at in range(0, len(data) or 1, LEAF_BYTES)]
+        for number, part in enumerate(parts):
+            self.send(Meta(name, number, len(parts), part))
+
     def _send_blocks(self, packet: NeedBlocks) -> bool:
         driver = self._driver
-        size = driver.house.registry.blob_size(Sha256(packet.blob))
-        assert size is not None
+        blob = driver.blob(packet.blob)
+        assert blob is not None
         for leaf in packet.wanted[: packet.credit * packet.leaves_per_message]:
-            length = min(LEAF_BYTES, size - leaf * LEAF_BYTES)
-            data = driver.house.registry.open_blob_range(Sha256(packet.blob), leaf * LEAF_BYTES, length)
-            data = driver.leaf(packet.blob, leaf, data)
+            data = driver.leaf(packet.blob, leaf, blob[leaf * LEAF_BYTES : (leaf + 1) * LEAF_BYTES])
             message = BlockData(packet.req_id, bytes.fromhex(packet.blob[:16]), leaf, 1, data)
             self.send(Blocks(encode_data(message)))
             driver.blocks_sent += 1

@@ -78,6 +78,12 @@ SOAKS: dict[str, Soak] = {
         "tests.crash.poison", 40, "a version that turns bad in one of eight ways, without a network", 4
     ),
     "good-updates": Soak("tests.crash.poison:good", 1_000, "a good update under load, which must not be rolled back"),
+    "hostile-vectors": Soak(
+        "tests.hostile.vectors", 1_000, "F14: a hostile document, file of metadata, bundle or source; each there is"
+    ),
+    "tuf-conformance": Soak(
+        "tests.hostile.conformance", 1, "a run of the TUF project's conformance suite, in the folder EDGEFLEET_TUF_SUITE"
+    ),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
