@@ -41,6 +41,8 @@ def broken(data: bytes, draw: random.Random) -> bytes:
     """Return `data` with a few random changes: flipped, lost, doubled or foreign bytes, extreme numbers, a cut end."""
     changed = bytearray(data)
     for _ in range(draw.choice([1, 1, 2, 5])):
+        if not changed:
+            break
         at, size = draw.randrange(len(changed)), draw.choice([1, 2, 4, 8, 32])
         way = draw.randrange(6)
         if way == 0:

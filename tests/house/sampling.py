@@ -46,6 +46,7 @@ FLOODS: Final[Mapping[str, int]] = {
     "tests/converters/tflite/test_against_onnxruntime.py::test_transposed_convolutions": 3,
     "tests/converters/tflite/test_quantize.py::test_activations_may_have_16_bits_in_litert": 3,
     "tests/converters/tflite/test_quantize.py::test_an_operator_answers_within_two_steps": 3,
+    "tests/hostile/test_fuzz.py::test_a_parser_survives_random_inputs": 8,
     "tests/hostile/test_vectors.py::test_a_hostile_vector_is_refused": 3,
     "tests/house/test_docs.py::test_shell_blocks_run": 3,
     "tests/house/test_docs.py::test_shell_blocks_with_a_server_run": 5,

@@ -81,8 +81,11 @@ SOAKS: dict[str, Soak] = {
     "hostile-vectors": Soak(
         "tests.hostile.vectors", 1_000, "F14: a hostile document, file of metadata, bundle or source; each there is"
     ),
+    "fuzz": Soak("tests.hostile.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
     "tuf-conformance": Soak(
-        "tests.hostile.conformance", 1, "a run of the TUF project's conformance suite, in the folder EDGEFLEET_TUF_SUITE"
+        "tests.hostile.conformance",
+        1,
+        "a run of the TUF project's conformance suite, in the folder EDGEFLEET_TUF_SUITE",
     ),
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
