@@ -76,7 +76,7 @@ NEAREST: Final[Mapping[str, tuple[str, ...]]] = {
     "edgefleet_agent.install": _in("agent", *_INSTALL)
     + _in("crash", "test_damaged.py")
     + _in("agent", "test_install_child.py", "test_going_back.py"),
-    "edgefleet_agent.verifier": _in("hostile", "test_vectors.py") + _in("agent", "test_install_child.py"),
+    "edgefleet_agent.verifier": _in("hostile/device", "test_vectors.py") + _in("agent", "test_install_child.py"),
     "edgefleet_agent.install.machine": _in("agent", *_RECORDS),
     "edgefleet_agent.install.probation.trial": _in("agent", *_RECORDS),
     "edgefleet_agent.install.desired_diff": _in("agent", *_RECORDS),

@@ -79,11 +79,13 @@ SOAKS: dict[str, Soak] = {
     ),
     "good-updates": Soak("tests.crash.poison:good", 1_000, "a good update under load, which must not be rolled back"),
     "hostile-vectors": Soak(
-        "tests.hostile.vectors", 1_000, "F14: a hostile document, file of metadata, bundle or source; each there is"
+        "tests.hostile.device.vectors",
+        1_000,
+        "F14: a hostile document, file of metadata, bundle or source; each there is",
     ),
-    "fuzz": Soak("tests.hostile.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
+    "fuzz": Soak("tests.hostile.device.fuzz", 1_000_000, "F19: a random input to each parser of foreign bytes", 20_000),
     "tuf-conformance": Soak(
-        "tests.hostile.conformance",
+        "tests.hostile.device.conformance",
         1,
         "a run of the TUF project's conformance suite, in the folder EDGEFLEET_TUF_SUITE",
     ),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import conformance
-from tests.hostile.forge import TARGET, Forge
-from tests.hostile.tuf_client import main
+from tests.hostile.device import conformance
+from tests.hostile.device.forge import TARGET, Forge
+from tests.hostile.device.tuf_client import main
 
 PAYLOAD = b"the bytes of a target"
 

@@ -19,8 +19,8 @@ from edgefleet_protocol.desired import (
 )
 from edgefleet_protocol.envelope import MAX_ENVELOPE_BYTES, Envelope, Signature, dump_envelope, parse_envelope
 from edgefleet_protocol.errors import EdgefleetError
-from tests.hostile.forge import DEVICE, MODEL, PROFILE, Forge, signatures, signer
-from tests.hostile.victim import ACCEPTED, HONEST, Attack, Vector, Victim
+from tests.hostile.device.forge import DEVICE, MODEL, PROFILE, Forge, signatures, signer
+from tests.hostile.device.victim import ACCEPTED, HONEST, Attack, Vector, Victim
 from tests.support.servers import HandClock
 
 BAD, SIGNATURE, OLD = "message.bad", "verify.signature", "verify.old_generation"

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.hostile.fuzz import SLOWEST_S, fuzz
-from tests.hostile.parsers import PARSERS, Parser
+from tests.hostile.device.fuzz import SLOWEST_S, fuzz
+from tests.hostile.device.parsers import PARSERS, Parser
 from tests.house.soak import in_ci
 
 SEED = 19
@@ -32,7 +32,7 @@ def _hang(_data: bytes) -> Any:
     ("read", "counted"), [(_crash, "crashes"), (_hang, "hangs"), (lambda data: data, "wrongly_taken")]
 )
 def test_what_goes_wrong_is_counted(monkeypatch: pytest.MonkeyPatch, read: Any, counted: str) -> None:
-    monkeypatch.setattr("tests.hostile.fuzz.SLOWEST_S", SLOWEST_S / 50)
+    monkeypatch.setattr("tests.hostile.device.fuzz.SLOWEST_S", SLOWEST_S / 50)
     counts = fuzz(Parser("bad", (b"honest",), read, is_wrong=lambda data, _value: data != b"honest"), 3, SEED)
     assert getattr(counts, counted) >= 3
     assert not counts.is_good

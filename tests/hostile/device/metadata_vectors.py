@@ -15,8 +15,8 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # documented there
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from tests.hostile.forge import MODEL_ROLE, TARGET_ROLES, Forge, signer
-from tests.hostile.victim import Attack, Vector, Victim
+from tests.hostile.device.forge import MODEL_ROLE, TARGET_ROLES, Forge, signer
+from tests.hostile.device.victim import Attack, Vector, Victim
 
 ROLLBACK, UNSIGNED, EXPIRED = "tuf.rollback", "tuf.unsigned", "tuf.expired"
 HASH, NETWORK, GENERAL, FLOOR = "tuf.length_or_hash", "install.network", "tuf.repository", "trust.rollback"

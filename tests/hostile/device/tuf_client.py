@@ -1,7 +1,7 @@
 """The command line that the TUF project's conformance suite asks for, over the device's own `Repository` and `FloorFile`.
 
-    python -m tests.hostile.tuf_client --metadata-dir DIR init ROOT
-    python -m tests.hostile.tuf_client --metadata-dir DIR --metadata-url URL refresh | download
+    python -m tests.hostile.device.tuf_client --metadata-dir DIR init ROOT
+    python -m tests.hostile.device.tuf_client --metadata-dir DIR --metadata-url URL refresh | download
 
 - Metadata goes the way of a device: pinned root, trusted time, python-tuf's client, floor. Only the transport is HTTP here.
 - A payload does not: devices fetch bundles leaf by leaf and know their digest from the desired document. Here python-tuf downloads it.

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tests.hostile.bundle_vectors import BUNDLES
-from tests.hostile.document_vectors import DOCUMENTS
-from tests.hostile.metadata_vectors import METADATA
-from tests.hostile.victim import ACCEPTED, Vector, victim
+from tests.hostile.device.bundle_vectors import BUNDLES
+from tests.hostile.device.document_vectors import DOCUMENTS
+from tests.hostile.device.metadata_vectors import METADATA
+from tests.hostile.device.victim import ACCEPTED, Vector, victim
 
 TABLE: Final[Mapping[str, Vector]] = {one.name: one for one in (*DOCUMENTS, *METADATA, *BUNDLES)}
 SLOWEST_S = 20.0

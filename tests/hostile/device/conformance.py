@@ -47,7 +47,7 @@ def main(n: int, seed: int) -> Mapping[str, Any]:
 def _run(suite: Path) -> dict[str, Any]:
     with TemporaryDirectory(prefix="ef-tuf-") as name:
         report = Path(name, "report.xml")
-        client = f"{sys.executable} -m tests.hostile.tuf_client"
+        client = f"{sys.executable} -m tests.hostile.device.tuf_client"
         flags = ["-q", "-c", os.devnull, f"--rootdir={suite}", "-p", "no:cacheprovider", "-p", "no:randomly"]
         command = [sys.executable, "-m", "pytest", *flags, f"--entrypoint={client}", f"--junitxml={report}"]
         environment = {**os.environ, "PYTHONPATH": f"{suite}{os.pathsep}{ROOT}"}

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, Final
 
 from tests.converters.fuzz import broken
-from tests.hostile.parsers import PARSERS, Parser
+from tests.hostile.device.parsers import PARSERS, Parser
 
 SLOWEST_S: Final = 1.0
 SPLICED: Final = 0.1

@@ -51,7 +51,7 @@ from edgefleet_server.gateway.broker.connect_gate import Connect, parse_connect
 from edgefleet_server.gateway.payload_check import storable
 from tests.agent.worker.models import classifier_onnx
 from tests.converters.tflite_graphs import classifier as tflite_classifier
-from tests.hostile.forge import Forge
+from tests.hostile.device.forge import Forge
 from tests.support import samples
 
 UPLINK: Final = ("state", "event", "presence")

@@ -18,8 +18,8 @@ from edgefleet_protocol.bundle import MAX_MEMBERS, open_bundle, pack_members
 from edgefleet_protocol.desired import ModelDesired
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, Member, encode_manifest
-from tests.hostile.forge import MODEL
-from tests.hostile.victim import ACCEPTED, HONEST, Attack, Vector, Victim
+from tests.hostile.device.forge import MODEL
+from tests.hostile.device.victim import ACCEPTED, HONEST, Attack, Vector, Victim
 
 ZIP, NAME, DIGEST = "bundle.bad_zip", "bundle.bad_name", "bundle.member_digest"
 MANIFEST, EXTRA, MISSING = "bundle.manifest", "bundle.extra_member", "bundle.missing_member"

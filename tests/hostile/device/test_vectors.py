@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from edgefleet_agent.install.verifier_protocol import Fetched
-from tests.hostile.bundle_vectors import BUNDLES
-from tests.hostile.document_vectors import DOCUMENTS
-from tests.hostile.metadata_vectors import METADATA
-from tests.hostile.vectors import TABLE, outcome
-from tests.hostile.victim import ACCEPTED, HONEST, Victim
+from tests.hostile.device.bundle_vectors import BUNDLES
+from tests.hostile.device.document_vectors import DOCUMENTS
+from tests.hostile.device.metadata_vectors import METADATA
+from tests.hostile.device.vectors import TABLE, outcome
+from tests.hostile.device.victim import ACCEPTED, HONEST, Victim
 
 
 @pytest.fixture(name="device")

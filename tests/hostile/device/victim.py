@@ -22,7 +22,7 @@ from edgefleet_agent.verifier.floor import FloorFile
 from edgefleet_protocol.desired import Ref
 from tests.agent.child import ChildPeer
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.hostile.forge import DEVICE, MODEL, TARGET, Forge
+from tests.hostile.device.forge import DEVICE, MODEL, TARGET, Forge
 
 ACCEPTED = ""
 """What a vector returns when the device took it: never right."""
