@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import text
 
 from edgefleet_cli.declarative.resource_kinds import plain_selector
 from edgefleet_protocol.ids import ReleaseRef
@@ -176,6 +177,9 @@ def test_a_rollout_that_was_started_does_not_change(edgectl: Edgectl, fleet: Fle
     assert "on_fail" in refused.told()[0]
     spelled = {**ROLLOUT, "spec": {**ROLLOUT["spec"], "on_fail": "rollback"}}  # type: ignore[dict-item]
     assert edgectl("diff", "-f", written(tmp_path, spelled)).code == 0, "a default written out is no difference"
+    with fleet.parts.db.session() as session:
+        session.execute(text("UPDATE rollout SET spec = json_remove(spec, '$.gates.install.liars')"))
+    assert edgectl("diff", "-f", written(tmp_path, ROLLOUT)).code == 0, "nor is a rollout that began without liars"
 
 
 def test_a_plan_says_that_an_older_release_would_go_out(edgectl: Edgectl, fleet: Fleet, tmp_path: Path) -> None:

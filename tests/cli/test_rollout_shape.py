@@ -26,6 +26,10 @@ _POWER = {
     "stratum": "rpi",
     "devices": 40,
     "to_stop": {"10": 98, "20": 21, "50": 5, "100": None},
+    "to_take_back": {"10": None, "20": 25, "50": 6, "100": 3},
+    "failures_to_stop": 2,
+    "failures_to_take_back": 3,
+    "liars": 0.01,
     "stages": [
         {
             "stage": "canary",
@@ -111,8 +115,19 @@ def test_a_lint_prints_what_each_stage_can_find_out(edgectl: Edgectl, fleet: Stu
     fleet.says("POST /rollouts:plan", plan(power=[_POWER]))
     ran = edgectl("rollout", "lint", "-f", "-", stdin=json.dumps(SPEC))
     assert ran.code == 0, ran.err
-    for word in ("to stop it", "after 98", "not by 500", "canary", "25 %", "<1 %", ">99 %"):
+    for word in (
+        "to stop it",
+        "after 98",
+        "not by 500",
+        "to go back",
+        "after 25",
+        "canary",
+        "25 %",
+        "<1 %",
+        ">99 %",
+    ):
         assert word in ran.out
+    assert "rpi: 2 failures of the first 2 devices stop it, 3 of 3 take it back (liars 1 %)" in ran.out
     assert max(len(line) for line in ran.out.splitlines()) <= 80
 
 

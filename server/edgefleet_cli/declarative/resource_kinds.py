@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgefleet_cli.core import api as structs
 from edgefleet_cli.core.errors import ApiError
@@ -303,11 +303,23 @@ class Rollouts(Kind):
         return f"warning: {older}" if older else ""
 
     def normal(self, api: ApiClient, document: Document) -> Spec:
-        return api.post("/rollouts:plan", written(document.as_json()), structs.rollout.Plan).value.spec
+        """Return the spec in normal form; one that leaves `liars` open is that of a rollout which began before the field existed."""
+        spec = api.post("/rollouts:plan", written(document.as_json()), structs.rollout.Plan).value.spec
+        now = self.find(api, document)
+        if now is not None and _liars(document.spec) is None and _liars(now.document.spec) == 0:
+            spec["gates"]["install"]["liars"] = 0
+        return spec
 
     def create(self, api: ApiClient, document: Document) -> Made:
         made = api.post("/rollouts", written(document.as_json()), structs.rollout.Rollout).value
         return Made(f"`edgectl rollout watch {made.id}`", rollout=made.id)
+
+
+def _liars(spec: Spec) -> Any:
+    """Return what a rollout's spec says of liars, None where it says nothing."""
+    gates = spec.get("gates")
+    install = gates.get("install") if isinstance(gates, dict) else None
+    return install.get("liars") if isinstance(install, dict) else None
 
 
 def _body(document: Document, kind: type[T]) -> T:

@@ -246,9 +246,16 @@ def verdicts(rollout: api.rollout.Rollout, decisions: Iterable[api.rollout.Decis
 
 
 def _evidence(decision: api.rollout.Decision, abort_at: float | None) -> str:
-    """Return `abort 0.87 of 100, promote 3 of 20`; the promote test decides only where evidence is the rule."""
+    """Return `stop 0.87 of 100, take back 0.4 of 100, promote 3 of 20`; without liars one test, `abort`, stops and takes back.
+
+    The promote test decides only where evidence is the rule.
+    """
     figures = decision.figures
-    both = [("abort", figures.get("e_abort"), figures.get("abort_at") or abort_at)]
+    at = figures.get("abort_at") or abort_at
+    has_liars = "e_take_back" in figures
+    both = [("stop" if has_liars else "abort", figures.get("e_abort"), at)]
+    if has_liars:
+        both.append(("take back", figures.get("e_take_back"), at))
     if decision.rule == "evidence":
         both.append(("promote", figures.get("e_promote"), figures.get("promote_at")))
     shown = [

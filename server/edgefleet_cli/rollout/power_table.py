@@ -31,11 +31,14 @@ ROWS: tuple[Column[PowerRow], ...] = (
 
 
 def power_rows(plan: api.rollout.Plan) -> list[PowerRow]:
-    """Return one row of texts a stratum, of devices until a bad release is stopped, then one for each of its stages."""
+    """Return rows of texts: of a stratum, devices until a bad release is stopped, and until it is taken back; then one a stage."""
     rows = []
     for stratum in plan.power:
         to_stop = {bad: _devices(stratum.to_stop.get(bad)) for bad in BAD_PCT}
         rows.append(PowerRow(text(stratum.stratum), "to stop it", text(stratum.devices), "", to_stop))
+        if stratum.to_take_back:
+            back = {bad: _devices(stratum.to_take_back.get(bad)) for bad in BAD_PCT}
+            rows.append(PowerRow("", "to go back", "", "", back))
         for stage in stratum.stages:
             stops = {bad: _chance(stage.stops.get(bad)) for bad in BAD_PCT}
             rows.append(PowerRow("", text(stage.stage), text(stage.devices), text(stage.needed), stops))
@@ -50,6 +53,18 @@ def show_power(out: Output, plan: api.rollout.Plan) -> None:
             "Power: devices needed to stop a release that fails on this share of devices, and the chance that a stage stops it"
         )
         out.table(rows, ROWS)
+        for line in dict.fromkeys(_failures(one) for one in plan.power):
+            if line:
+                out.line(line)
+
+
+def _failures(stratum: api.rollout.StratumPower) -> str:
+    """Return how many failures of the first devices stop a stratum and take it back; "" where a server does not say."""
+    stops, back = stratum.failures_to_stop, stratum.failures_to_take_back
+    if stops is None or back is None:
+        return ""
+    says = f"{text(stratum.stratum)}: {stops} failures of the first {stops} devices stop it"
+    return f"{says}, {back} of {back} take it back (liars {100 * stratum.liars:g} %)"
 
 
 def _devices(count: int | None) -> str:

@@ -209,7 +209,9 @@ def _pooled(pooled: api.rollout.Pooled) -> str:
     if not pooled.exposed:
         return ""
     shown = f"{pooled.failed} of {pooled.exposed} failed"
-    return f"{shown}, e {text(pooled.e_abort)} of {text(pooled.abort_at)} to stop all"
+    shown = f"{shown}, e {text(pooled.e_abort)} of {text(pooled.abort_at)} to stop all"
+    has_liars = 0 < pooled.e_take_back != pooled.e_abort
+    return f"{shown}, e {text(pooled.e_take_back)} to take all back" if has_liars else shown
 
 
 def next_steps(rollout: api.rollout.Rollout) -> str:

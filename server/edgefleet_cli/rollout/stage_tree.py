@@ -140,11 +140,15 @@ def _soak(cell: api.rollout.Stratum, now: datetime) -> str:
 
 
 def _e_values(cell: api.rollout.Stratum, rollout: api.rollout.Rollout) -> list[str]:
-    """Return how far the two sequential tests are; the promote test decides only where evidence is the rule."""
+    """Return how far the sequential tests are; the promote test decides only where evidence is the rule."""
     shown = []
     if cell.e_abort is not None:
         limit = _short(cell.abort_at) if cell.abort_at else _limit(rollout, "alpha_abort")
-        shown.append(f"abort e {_short(cell.e_abort)} of {limit}")
+        if cell.e_take_back is None or cell.e_take_back == cell.e_abort:
+            shown.append(f"abort e {_short(cell.e_abort)} of {limit}")
+        else:
+            shown.append(f"stop e {_short(cell.e_abort)} of {limit}")
+            shown.append(f"take back e {_short(cell.e_take_back)} of {limit}")
     if cell.e_promote is not None and cell.rule == "evidence":
         shown.append(f"promote e {_short(cell.e_promote)} of {_limit(rollout, 'alpha_promote')}")
     return shown

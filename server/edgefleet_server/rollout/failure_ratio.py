@@ -38,6 +38,16 @@ def log_e_promote(bad: int, exposed: int, p1: float) -> float:
     return _log_e(bad, exposed, p1, False)
 
 
+def with_false_alarms(ratio: float, liars: float) -> float:
+    """Return the share of devices that report a failure where `ratio` of the honest ones fail, and a share `liars` says so anyway."""
+    return ratio + liars * (1 - ratio)
+
+
+def with_hidden_failures(ratio: float, liars: float) -> float:
+    """Return the share of devices that report a failure where `ratio` of all fail, and a share `liars` never says so."""
+    return ratio * (1 - liars)
+
+
 def threshold(alpha: float) -> float:
     """Return the natural log of 1/alpha, which the evidence has to reach. Raises ValueError unless 0 < alpha < 1."""
     if not 0 < alpha < 1:

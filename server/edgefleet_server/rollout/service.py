@@ -48,7 +48,7 @@ from edgefleet_server.rollout.preparation.overlap import (
 from edgefleet_server.rollout.preparation.undo_loader import Undoer, steered
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
 from edgefleet_server.rollout.spec.model import WATCH, Membership, Spec, Supersede
-from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, with_versions
+from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stored_spec, with_versions
 from edgefleet_server.rollout.state_machines import (
     ROLLOUT_WALKS,
     UNCOUNTED,
@@ -123,7 +123,7 @@ class RolloutService:
         """
         with self._db.read() as session:
             row = store_rollouts.rollout(session, rollout_id)
-            spec = parse_spec(row.spec)
+            spec = stored_spec(row.spec)
             known = {one.device: one for one in assignments.assignments(session, row.id)}
             bundles = self.loader.bundles(ReleaseRef.parse(spec.release))
             now = {one.device: one for one in self.loader.members(session, spec, row.id, bundles)}
@@ -471,7 +471,7 @@ class RolloutService:
             for row in store_rollouts.active(session):
                 if any(
                     group in grammar.parse_selector(selector).groups()
-                    for selector in selectors_in(parse_spec(row.spec))
+                    for selector in selectors_in(stored_spec(row.spec))
                 ):
                     return f"rollout {row.id} of {row.model}@{row.version} is {row.state} and names it"
         return None

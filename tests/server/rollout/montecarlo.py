@@ -10,8 +10,8 @@
 - The hawkBit-shaped rule looks at groups of 100: it stops when more than `error` % of all targets of the group failed, and
   opens the next group when `success` % of them are done: when that happens first, the release counts as promoted.
 - The same draws: every rule sees the same reports. A million gaps in the evidence are tried, too; none may promote.
-- With a quality gate, strata and metrics: `quality_montecarlo`.
-Reference figures: docs/explanation/rollouts.md, "The two tests" (4,000 runs of an independent script).
+- With a quality gate, strata and metrics: `quality_montecarlo`. With devices that lie: `liars_montecarlo`.
+Reference figures: docs/explanation/rollouts.md, "The tests" (4,000 runs of an independent script).
 """
 
 import math
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.model import Advance, Counts, Facts, RollBack, Rule
-from tests.server.rollout import quality_montecarlo
+from tests.server.rollout import liars_montecarlo, quality_montecarlo
 from tests.server.rollout.gaps import evidence_gap
 
 P0: Final = 0.03
@@ -254,7 +254,8 @@ def main(
         "gaps_that_promote": gaps(GAPS_PER_RUN * n, f"{chosen}/gaps"),
     }
     quality = quality_montecarlo.main(n, chosen, devices=measured, audited=max(2, n // 250))
-    failures = _misses(figures, n) + quality["failures"]
+    lying = liars_montecarlo.main(n, chosen, devices=devices)
+    failures = _misses(figures, n) + quality["failures"] + lying["failures"]
     return {
         "ok": not failures,
         "failures": failures,
@@ -265,6 +266,7 @@ def main(
         "distinct_facts": judge.asked(),
         "result": figures,
         "quality": quality,
+        "liars": lying,
         "limits": {"false_abort": 0.01, "false_promote": P1, "median_to_abort": list(MEDIAN_LIMITS)},
         "margins": {"false_abort": margin(0.01, n), "false_promote": margin(P1, n)},
         "reference": REFERENCE,

@@ -318,6 +318,27 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         analysis_decide.SMALL_CLASS,
         "stops a stratum of fewer than 73 devices (on_fail: pause)",
     ),
+    (
+        "eight of fifty stop it, and liars may have invented some of them",
+        large(healthy=30, failures={"internal": 8}, installing=12, liars=0.01),
+        Pause,
+        analysis_decide.STOP_EVIDENCE,
+        "more than 3 % of the devices fail; too little to take the release back while 1 % of the devices may report failures falsely",
+    ),
+    (
+        "so do failures of all strata together",
+        large(healthy=98, failures={"slow": 2}, pooled_exposed=260, pooled_failed=21, liars=0.05),
+        Pause,
+        analysis_decide.STOP_POOLED,
+        "21 of 260 devices of all strata failed",
+    ),
+    (
+        "more than liars explain take it back",
+        large(healthy=30, failures={"internal": 9}, installing=11, liars=0.01),
+        RollBack,
+        analysis_decide.ABORT_EVIDENCE,
+        "more than 3.97 % of the devices fail",
+    ),
 ]
 
 
@@ -352,6 +373,8 @@ FLAWS: list[dict[str, Any]] = [
     {"alpha_promote": math.nan},
     {"alpha_abort": 1.0},
     {"max_failure": math.inf},
+    {"liars": 1.0},
+    {"liars": math.nan},
 ]
 
 
@@ -430,7 +453,7 @@ def test_the_rule_of_a_stage_follows_the_spec_and_the_size(promote: Promote, pop
 
 
 def test_a_stricter_gate_needs_a_larger_stratum_for_evidence() -> None:
-    strict = InstallGate(promote_below=0.01)
+    strict = InstallGate(promote_below=0.01, liars=0)
     assert devices_needed(Rule.EVIDENCE, 1000, strict) == 377
     assert rule_for(Promote.AUTO, 376, strict) is Rule.ALL_HEALTHY
     assert rule_for(Promote.AUTO, 377, strict) is Rule.EVIDENCE

@@ -118,9 +118,13 @@ class StagePower(Struct, frozen=True):
 
 class StratumPower(Struct, frozen=True):
     devices: int = 0
+    failures_to_stop: int | None = None
+    failures_to_take_back: int | None = None
+    liars: float = 0.0
     stages: tuple[StagePower, ...] = ()
     stratum: str = ""
     to_stop: dict[str, int | None] = field(default_factory=dict)
+    to_take_back: dict[str, int | None] = field(default_factory=dict)
 
 
 class PlannedDevice(Struct, frozen=True):
@@ -169,6 +173,7 @@ class Plan(Struct, frozen=True):
 class Pooled(Struct, frozen=True):
     abort_at: float = 0.0
     e_abort: float = 0.0
+    e_take_back: float = 0.0
     exposed: int = 0
     failed: int = 0
 
@@ -222,6 +227,7 @@ class Stratum(Struct, frozen=True):
     counts: Counts = Counts()
     e_abort: float | None = None
     e_promote: float | None = None
+    e_take_back: float | None = None
     ended_at: str | None = None
     members: int = 0
     population: int = 0

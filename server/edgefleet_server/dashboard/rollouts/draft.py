@@ -37,6 +37,7 @@ TEXTS: Final = (
         "do",
         "max_failure",
         "promote_below",
+        "liars",
     ),
     *("latency", "errors", "agreement", "drift", "breach", "compare", "control"),
     *("downloads", "per_site", "bandwidth", "cron", "lasts", "tz"),
@@ -229,7 +230,7 @@ def _spec(draft: Draft, errors: list[dict[str, str]]) -> Iterator[tuple[str, Any
 
 def _gates(draft: Draft, errors: list[dict[str, str]]) -> Iterator[tuple[str, Any]]:
     install = {}
-    for name in ("max_failure", "promote_below"):
+    for name in ("max_failure", "promote_below", "liars"):
         if draft[name]:
             install[name] = _share(draft[name], f"$.spec.gates.install.{name}", errors)
     if install:

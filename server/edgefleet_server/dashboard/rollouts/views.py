@@ -90,11 +90,15 @@ class GateAnswer:
 
 @dataclass(frozen=True, slots=True)
 class CellLine:
-    """One stage of one stratum. promote: None where all must be healthy instead. metrics: of quality, each with where it lies."""
+    """One stage of one stratum. metrics: of quality, each with where it lies.
+
+    take_back: None without liars, where `stop` takes back; promote: None where all must be healthy instead.
+    """
 
     stratum: StratumView
     bar: Bar
     stop: Meter | None
+    take_back: Meter | None
     promote: Meter | None
     metrics: Sequence[tuple[MetricView, Interval | None]]
     answers: Sequence[GateAnswer]
@@ -284,6 +288,7 @@ def _cell_line(one: StratumView, gate: Mapping[str, float], answers: Sequence[Ga
         stratum=one,
         bar=stratum_bar(one),
         stop=stop,
+        take_back=_meter(one.e_take_back, stop.at) if stop and gate["liars"] and one.e_take_back is not None else None,
         promote=_meter(one.e_promote or 0.0, 1 / gate["alpha_promote"]) if wants_evidence else None,
         metrics=[(metric, metric_picture(metric)) for metric in one.quality],
         answers=answers,

@@ -2,6 +2,8 @@
 
 1. First what speaks against the release: guards for any size, plain rules for small strata, the abort evidence of the stratum,
    the abort evidence of all strata together. Devices without an outcome count as good here. With `on_fail: pause` it ends in Pause.
+   Every failure is the word of a device. So the evidence has two thresholds (ADR 0080): that more than `max_failure` fail stops
+   the stratum for a person; only that more fail than a share `liars` of false words explains takes the release back.
 2. Then what is missing. Whatever is unknown, contradictory or out of reach is a Hold: missing data never promotes.
 3. Then the promote rule. `all_healthy`: every device healthy past its soak, which is weak and says how weak. `evidence`: the
    promote evidence, in which devices without an outcome count as bad; it rests on all devices of the stratum so far, so a stage
@@ -11,7 +13,7 @@
 6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
    stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
 
-Source: docs/explanation/rollouts.md; ADR 0012, 0014.
+Source: docs/explanation/rollouts.md; ADR 0012, 0014, 0080.
 
 Before a verdict, offers may rest (`doubt`, ADR 0051):
 1. The abort test counts a device without an outcome as good, because bad ones speak first: two crashes among fifty canaries under way
@@ -23,7 +25,6 @@ Before a verdict, offers may rest (`doubt`, ADR 0051):
 """
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, assert_never
@@ -44,8 +45,21 @@ from edgefleet_server.rollout.analysis.model import (
     RollBack,
     Rule,
 )
-from edgefleet_server.rollout.analysis.stage_gates import asked_back_by_gate, held_by_gate
-from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold, upper_bound
+from edgefleet_server.rollout.analysis.stage_gates import (
+    LOG_MAX,
+    asked_back_by_gate,
+    held_by_gate,
+    plain_number,
+    short,
+)
+from edgefleet_server.rollout.failure_ratio import (
+    log_e_abort,
+    log_e_promote,
+    threshold,
+    upper_bound,
+    with_false_alarms,
+    with_hidden_failures,
+)
 from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Strength
 from edgefleet_server.rollout.spec.model import OnFail
 
@@ -69,6 +83,13 @@ SMALL_TWO: Final = "small_two"
 ABORT_EVIDENCE: Final = "abort_evidence"
 
 ABORT_POOLED: Final = "abort_pooled"
+
+STOP_EVIDENCE: Final = "stop_evidence"
+
+STOP_POOLED: Final = "stop_pooled"
+
+STOPS: Final = frozenset({STOP_EVIDENCE, STOP_POOLED, stage_gates.STOP_QUALITY})
+"""Codes of a Pause that still turns into RollBack by itself, once failures exceed what liars explain."""
 
 FACTS_INCONSISTENT: Final = "facts_inconsistent"
 
@@ -104,6 +125,11 @@ MESSAGES: Final[Mapping[str, str]] = {
     ABORT_EVIDENCE: "{failures}: evidence {e} ({at} suffices) that more than {ratio} of the devices fail",
     ABORT_POOLED: "{failed} of {exposed} devices of all strata failed: "
     "evidence {e} ({at} suffices) that more than {ratio} of the devices fail",
+    STOP_EVIDENCE: "{failures}: evidence {e} ({at} suffices) that more than {ratio} of the devices fail; "
+    "too little to take the release back while {liars} of the devices may report failures falsely",
+    STOP_POOLED: "{failed} of {exposed} devices of all strata failed: "
+    "evidence {e} ({at} suffices) that more than {ratio} of the devices fail; "
+    "too little to take the release back while {liars} of the devices may report failures falsely",
     FACTS_INCONSISTENT: "the counts contradict each other ({what}): nothing is promoted on them",
     NOTHING_EXPOSED: "no device has taken the release up yet{outside}",
     WAITING: "waiting for {waiting} of {members} devices to take the release up{outside}",
@@ -129,13 +155,16 @@ def decide(facts: Facts) -> Decision:
     figures = {**_figures(facts, logs), **stage_gates.figures_of(judged)}
     against = (
         _against(facts, logs, figures)
-        or stage_gates.against(facts, judged, logs.abort, figures)
+        or stage_gates.against(facts, judged, logs.back, figures)
         or asked_back_by_gate(facts, figures)
     )
     if against is not None:
         if facts.on_fail is OnFail.PAUSE:
             return Pause(against.code, f"{against.reason} (on_fail: pause)", figures)
         return against
+    stopped = _stopped(facts, logs, figures) or stage_gates.stopped(facts, judged, logs.abort, figures)
+    if stopped is not None:
+        return stopped
     if flaw:
         return _inconclusive(facts, _hold(FACTS_INCONSISTENT, figures, what=flaw))
     wished = stage_gates.checked(facts, judged, _missing(facts, figures) or _promote(facts, logs, figures))
@@ -148,10 +177,15 @@ def decide(facts: Facts) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class _Logs:
-    """Natural logs of the evidence and of what it must reach. None: the facts allow no calculation."""
+    """Natural logs of the evidence and of what it must reach. None: the facts allow no calculation.
+
+    abort, pooled: that more than `max_failure` fail, which stops. back, pooled_back: that more fail than liars explain besides.
+    """
 
     abort: float | None
     pooled: float | None
+    back: float | None
+    pooled_back: float | None
     promote: float | None
     abort_at: float | None
     promote_at: float | None
@@ -159,22 +193,31 @@ class _Logs:
     @classmethod
     def of(cls, facts: Facts) -> "_Logs":
         counts = facts.counts
-        tests_p0 = 0 < facts.max_failure < 1
         tests_p1 = 0 < facts.promote_below < 1
-        adds_up = 0 <= counts.failed <= counts.exposed
-        pooled_adds_up = 0 <= facts.pooled_failed <= facts.pooled_exposed
         is_counted = 0 <= counts.healthy <= counts.exposed and facts.rule is Rule.EVIDENCE
+        liars = facts.liars if 0 <= facts.liars < 1 else 0.0  # a flaw; facts with one promote nothing
+        stop_above = facts.max_failure if 0 < facts.max_failure < 1 else math.nan
+        back_above, promote_below = (
+            with_false_alarms(stop_above, liars),
+            with_hidden_failures(facts.promote_below, liars),
+        )
+        own, pool = (counts.failed, counts.exposed), (facts.pooled_failed, facts.pooled_exposed)
         return cls(
-            log_e_abort(counts.failed, counts.exposed, facts.max_failure) if tests_p0 and adds_up else None,
-            log_e_abort(facts.pooled_failed, facts.pooled_exposed, facts.max_failure)
-            if tests_p0 and pooled_adds_up
-            else None,
-            log_e_promote(counts.exposed - counts.healthy, counts.exposed, facts.promote_below)
+            _log_against(*own, stop_above),
+            _log_against(*pool, stop_above),
+            _log_against(*own, back_above),
+            _log_against(*pool, back_above),
+            log_e_promote(counts.exposed - counts.healthy, counts.exposed, promote_below)
             if tests_p1 and is_counted
             else None,
             stage_gates.abort_at(facts),
             threshold(facts.alpha_promote) if 0 < facts.alpha_promote < 1 else None,
         )
+
+
+def _log_against(failed: int, exposed: int, above: float) -> float | None:
+    """Return the log of the evidence that more than `above` of the devices fail; None: no calculation."""
+    return log_e_abort(failed, exposed, above) if above < 1 and 0 <= failed <= exposed else None
 
 
 def _against(facts: Facts, logs: _Logs, figures: Figures) -> RollBack | None:
@@ -185,22 +228,39 @@ def _against(facts: Facts, logs: _Logs, figures: Figures) -> RollBack | None:
     at = logs.abort_at
     if at is None:
         return None
-    ratio = _percent(facts.max_failure)
-    if logs.abort is not None and logs.abort >= at:
-        reason = MESSAGES[ABORT_EVIDENCE].format(
-            failures=_failures(facts), e=_short(logs.abort), at=_short(at), ratio=ratio
-        )
-        return RollBack(ABORT_EVIDENCE, reason, figures)
-    if logs.pooled is not None and logs.pooled >= at:
-        reason = MESSAGES[ABORT_POOLED].format(
-            failed=facts.pooled_failed,
-            exposed=facts.pooled_exposed,
-            e=_short(logs.pooled),
-            at=_short(at),
-            ratio=ratio,
-        )
+    above = with_false_alarms(facts.max_failure, facts.liars)
+    if logs.back is not None and logs.back >= at:
+        return RollBack(ABORT_EVIDENCE, _words_against(ABORT_EVIDENCE, facts, logs.back, at, above), figures)
+    if logs.pooled_back is not None and logs.pooled_back >= at:
+        reason = _words_against(ABORT_POOLED, facts, logs.pooled_back, at, above)
         return RollBack(ABORT_POOLED, reason, figures, pooled=True)
     return None
+
+
+def _stopped(facts: Facts, logs: _Logs, figures: Figures) -> Pause | None:
+    """Return that more devices fail than may, where it takes a person to say whether they are to be believed."""
+    at = logs.abort_at
+    if at is None:
+        return None
+    if logs.abort is not None and logs.abort >= at:
+        return Pause(STOP_EVIDENCE, _words_against(STOP_EVIDENCE, facts, logs.abort, at, facts.max_failure), figures)
+    if logs.pooled is not None and logs.pooled >= at:
+        reason = _words_against(STOP_POOLED, facts, logs.pooled, at, facts.max_failure)
+        return Pause(STOP_POOLED, reason, figures, pooled=True)
+    return None
+
+
+def _words_against(code: str, facts: Facts, log: float, at: float, above: float) -> str:
+    """Return what evidence against the release says. above: the share of failures that it rules out."""
+    return MESSAGES[code].format(
+        failures=_failures(facts),
+        failed=facts.pooled_failed,
+        exposed=facts.pooled_exposed,
+        e=short(log),
+        at=short(at),
+        ratio=_percent(above),
+        liars=_percent(facts.liars),
+    )
 
 
 def _plain(facts: Facts) -> tuple[str, dict[str, object]] | None:
@@ -241,6 +301,7 @@ def _flaw(facts: Facts) -> str:
         (facts.pooled_failed <= facts.pooled_exposed, "all strata have more failures than devices"),
         (own is None or tried is None or 0 <= tried <= own, "more devices of this stage tried it than it has"),
         (all(0 < gate < 1 for gate in gates), "a ratio of the gate is not between 0 and 1"),
+        (0 <= facts.liars < 1, "the share of liars is not between 0 and 1"),
     )
     return next((words for holds, words in checks if not holds), "") or stage_gates.flaw_of(facts)
 
@@ -335,14 +396,16 @@ def _promote_evidence(facts: Facts, logs: _Logs, figures: Figures) -> Advance | 
     words: dict[str, object] = {
         "healthy": counts.healthy,
         "exposed": counts.exposed,
-        "e": _short(logs.promote),
-        "at": _short(logs.promote_at),
+        "e": short(logs.promote),
+        "at": short(logs.promote_at),
         "ratio": _percent(facts.promote_below),
     }
     if logs.promote < logs.promote_at:
         return _hold(MORE_EVIDENCE, figures, **words)
     confidence = f"{100 * (1 - facts.alpha_promote):.4g}"
     reason = MESSAGES[EVIDENCE].format(**words, confidence=confidence)
+    if facts.liars:
+        reason += f", also if {_percent(facts.liars)} of the devices hide a failure"
     figures = {**figures, "bound_pct": 100 * facts.promote_below}
     return Advance(EVIDENCE, reason, figures, Strength.EVIDENCE, reason.partition(" (evidence")[0])
 
@@ -364,6 +427,10 @@ def _figures(facts: Facts, logs: _Logs) -> dict[str, float | int | str | None]:
         "promote_below": facts.promote_below,
         "confidence_pct": 100 * CONFIDENCE,
     }
+    if facts.liars:  # figures of rules 1 have none of these
+        figures["liars"] = facts.liars
+        figures["take_back_above"] = with_false_alarms(facts.max_failure, facts.liars)
+        figures["promote_below_reported"] = with_hidden_failures(facts.promote_below, facts.liars)
     reached_for = counts.exposed + counts.unreachable
     if reached_for > 0:
         figures["unreachable_pct"] = 100 * counts.unreachable / reached_for
@@ -372,28 +439,14 @@ def _figures(facts: Facts, logs: _Logs) -> dict[str, float | int | str | None]:
         ("e_abort", logs.abort),
         ("abort_at", logs.abort_at),
         ("pooled_e_abort", logs.pooled),
+        *((("e_take_back", logs.back), ("pooled_e_take_back", logs.pooled_back)) if facts.liars else ()),
         ("e_promote", logs.promote),
         ("promote_at", logs.promote_at),
     ):
-        figures[key] = None if log is None else _plain_number(log)
-        if log is not None and log > _LOG_MAX:
+        figures[key] = None if log is None else plain_number(log)
+        if log is not None and log > LOG_MAX:
             figures[f"{key}_log10"] = log / math.log(10)
     return figures
-
-
-_LOG_MAX: Final = math.log(sys.float_info.max)
-
-
-def _plain_number(log: float) -> float:
-    """Return exp(log), at most the greatest float: JSON has no infinity."""
-    return math.exp(log) if log <= _LOG_MAX else sys.float_info.max
-
-
-def _short(log: float) -> str:
-    """Return a number as people read it, of its natural log: 12.3, 0.04, 10^15."""
-    if abs(log) < math.log(1e6):
-        return f"{math.exp(log):.3g}"
-    return f"10^{math.floor(log / math.log(10))}"
 
 
 def _percent(ratio: float) -> str:

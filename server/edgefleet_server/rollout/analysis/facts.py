@@ -16,7 +16,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts, Rule
 from edgefleet_server.rollout.analysis.stage_gates import facts_of_gates, has_failing_metrics
-from edgefleet_server.rollout.failure_ratio import clean_needed
+from edgefleet_server.rollout.failure_ratio import clean_needed, with_hidden_failures
 from edgefleet_server.rollout.model import Assignment, Lot, Snapshot, StageRun, Strength
 from edgefleet_server.rollout.spec.model import InstallGate, Promote, Spec, gate_in
 from edgefleet_server.rollout.state_machines import (
@@ -54,7 +54,7 @@ def devices_needed(rule: Rule, population: int, gate: InstallGate) -> float:
     if rule is Rule.ALL_HEALTHY:
         return min(2, population)
     try:
-        return clean_needed(gate.promote_below, gate.alpha_promote)
+        return clean_needed(with_hidden_failures(gate.promote_below, gate.liars), gate.alpha_promote)
     except ValueError:
         return math.inf
 
@@ -134,6 +134,7 @@ def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: 
         promote_below=spec.gates.install.promote_below,
         alpha_abort=spec.gates.install.alpha_abort,
         alpha_promote=spec.gates.install.alpha_promote,
+        liars=spec.gates.install.liars,
         on_fail=spec.on_fail,
         open_for_s=max(0.0, (now - since).total_seconds()),
         inconclusive_after_s=spec.on_inconclusive.after.total_seconds(),

@@ -148,6 +148,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     not over (they are pending). pooled_exposed, pooled_failed: over all strata of the rollout. open_for_s: since the cell
     opened or was last resumed. stage_members: devices of this very stage that are not out of reach (unreachable,
     incompatible); stage_tried: those of them that are exposed; None: unknown, the whole stratum is looked at instead.
+    liars: share of the devices whose word may be false; 0 also in evidence of rules 1, which knew no liars.
     beside_metrics: metrics of the spec may fail a stage, if not this one: the error probability is shared with them here, too.
     """
 
@@ -166,6 +167,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     promote_below: float = 0.05
     alpha_abort: float = 0.01
     alpha_promote: float = 0.05
+    liars: float = 0.0
     on_fail: OnFail = OnFail.ROLLBACK
     open_for_s: float = 0.0
     inconclusive_after_s: float = 172_800.0
@@ -200,11 +202,12 @@ class KeepWaiting:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Stop offering and wait for a person."""
+    """Stop offering and wait for a person. pooled: on the evidence of all strata together, so all of them stop."""
 
     code: str
     reason: str
     figures: Figures
+    pooled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

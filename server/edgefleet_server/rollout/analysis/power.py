@@ -3,19 +3,20 @@
 - The abort test is followed exactly: the chance of every count of failures after each device, without those that were stopped.
 - A release that fails on a share q of the devices is stopped after n of them with the chance that is given; every device has an
   outcome, and no failure is of a class that stops at once, so real stops come no later.
+- A release is taken back when more devices fail than a share `liars` of false words explains: the same test at that ratio.
 - An approval of the next stage stands in for evidence that a stage is too small to give: its devices must all be healthy then.
-Source: docs/explanation/rollouts.md, "The two tests"; ADR 0034.
+Source: docs/explanation/rollouts.md, "The tests"; ADR 0034.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
 from edgefleet_server.rollout.analysis.facts import FEW_EXPOSED, devices_needed, rule_in
 from edgefleet_server.rollout.analysis.model import SMALL_STRATUM
-from edgefleet_server.rollout.failure_ratio import log_e_abort, threshold
+from edgefleet_server.rollout.failure_ratio import log_e_abort, threshold, with_false_alarms
 from edgefleet_server.rollout.spec.model import InstallGate, Spec
 
 BAD_PCT: Final = (10, 20, 50, 100)
@@ -42,12 +43,21 @@ class StagePower:
 
 @dataclass(frozen=True, slots=True)
 class StratumPower:
-    """What the stages can find out in a stratum. to_stop: devices until a release so bad is stopped, as likely as not (null: never)."""
+    """What the stages can find out in a stratum.
+
+    to_stop, to_take_back: devices until a release so bad is stopped, and taken back, as likely as not (null: not within 500).
+    failures_to_stop, failures_to_take_back: how many do so when the first devices all fail (null: not within 500).
+    liars: share of the devices whose word may be false.
+    """
 
     stratum: str
     devices: int
     to_stop: Mapping[str, int | None]
     stages: tuple[StagePower, ...]
+    to_take_back: Mapping[str, int | None] = field(default_factory=dict)
+    failures_to_stop: int | None = None
+    failures_to_take_back: int | None = None
+    liars: float = 0.0
 
 
 def stratum_power(spec: Spec, stratum: str, population: int, reached: tuple[int, ...]) -> StratumPower:
@@ -61,7 +71,16 @@ def stratum_power(spec: Spec, stratum: str, population: int, reached: tuple[int,
         whole = None if math.isinf(needed) else int(needed)
         stages.append(StagePower(spec.stages[stage].name, devices, rule.value, whole, stops))
     to_stop = {str(bad): devices_to_stop(bad, population, gate) for bad in BAD_PCT}
-    return StratumPower(stratum, population, to_stop, tuple(stages))
+    return StratumPower(
+        stratum,
+        population,
+        to_stop,
+        tuple(stages),
+        to_take_back={str(bad): devices_to_take_back(bad, population, gate) for bad in BAD_PCT},
+        failures_to_stop=to_stop["100"],
+        failures_to_take_back=devices_to_take_back(100, population, gate),
+        liars=gate.liars,
+    )
 
 
 def chance_to_stop(bad_pct: int, devices: int, population: int, gate: InstallGate) -> float:
@@ -73,6 +92,13 @@ def chance_to_stop(bad_pct: int, devices: int, population: int, gate: InstallGat
 def devices_to_stop(bad_pct: int, population: int, gate: InstallGate) -> int | None:
     """Return after how many devices a release so bad is stopped with a chance of at least one half; None: not within FOLLOWED."""
     curve = _curve(bad_pct, gate.max_failure, gate.alpha_abort, population < SMALL_STRATUM)
+    return next((n for n, chance in enumerate(curve) if chance >= _LIKELY), None)
+
+
+def devices_to_take_back(bad_pct: int, population: int, gate: InstallGate) -> int | None:
+    """Return the same for a release that is taken back: more devices fail than liars explain."""
+    above = with_false_alarms(gate.max_failure, gate.liars)
+    curve = _curve(bad_pct, above, gate.alpha_abort, population < SMALL_STRATUM)
     return next((n for n, chance in enumerate(curve) if chance >= _LIKELY), None)
 
 

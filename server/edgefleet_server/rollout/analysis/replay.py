@@ -10,7 +10,11 @@ from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.model import Advance, Decision, Facts, KeepWaiting, Pause, RollBack
 from edgefleet_server.rollout.model import VerdictKind
 
-RULE_VERSION: Final = 1
+RULE_VERSION: Final = 2
+"""Rules 1 had one threshold for the evidence, as rules 2 have without liars (ADR 0080).
+
+Evidence of rules 1 names no liars, so `decide` makes its decisions again by the rules that made them.
+"""
 
 
 # ---- decisions that were stored

@@ -2,7 +2,8 @@
 
 `decide` is about devices that fail, the quality gate about devices that get worse. In that order:
 1. The evidence against the release is the weighted mean of that of installation and that of the metrics: one error probability for
-   all. What installation shows alone has to be a sixth stronger for it (`abort_at`).
+   all. What installation shows alone has to be a sixth stronger for it (`abort_at`). With `liars` there are two such means: with the
+   evidence that more than `max_failure` fail it stops, with the evidence that more fail than liars explain it takes back.
 2. A stage that would pass is held while one metric does not pass; whatever else holds a stage is named first.
 
 Webhook gates: names and meaning are those of Flagger's webhooks.
@@ -34,6 +35,7 @@ from edgefleet_server.rollout.analysis.model import (
     Figures,
     GateFact,
     KeepWaiting,
+    Pause,
     RollBack,
 )
 from edgefleet_server.rollout.bounded_mean import log_average
@@ -43,8 +45,9 @@ from edgefleet_server.rollout.spec.model import OPENING, GateKind, OnBreach, Spe
 
 # ---- the quality gate
 
+STOP_QUALITY: Final = "stop_quality"
 
-_LOG_MAX: Final = math.log(sys.float_info.max)
+LOG_MAX: Final = math.log(sys.float_info.max)
 
 
 def abort_at(facts: Facts) -> float | None:
@@ -91,14 +94,29 @@ def against(
     facts: Facts, metrics: MetricVerdicts | None, log_install: float | None, figures: Figures
 ) -> RollBack | None:
     """Return what the metrics, together with the failures of installation, say against the release."""
+    found = _together(facts, metrics, log_install)
+    if found is None:
+        return None
+    reason, log = found
+    return RollBack(analysis_metrics.QUALITY_BREACH, reason, {**figures, "e_together": plain_number(log)})
+
+
+def stopped(facts: Facts, metrics: MetricVerdicts | None, log_install: float | None, figures: Figures) -> Pause | None:
+    """Return the same where it suffices only with failures that liars may have invented: a person is to look at it."""
+    found = _together(facts, metrics, log_install)
+    if found is None:
+        return None
+    reason, log = found
+    return Pause(STOP_QUALITY, f"{reason}; too little to take it back", {**figures, "e_together": plain_number(log)})
+
+
+def _together(facts: Facts, metrics: MetricVerdicts | None, log_install: float | None) -> tuple[str, float] | None:
+    """Return the words and the log of the evidence of metrics and installation together, None where it does not suffice."""
     if metrics is None or metrics.log_fail is None or metrics.worst is None or log_install is None:
         return None
     at = threshold(facts.alpha_abort)
     log = log_average([(INSTALL_WEIGHT, log_install), (1 - INSTALL_WEIGHT, metrics.log_fail)])
-    if log < at:
-        return None
-    reason = analysis_metrics.breach_text(metrics.worst, short(log), short(at))
-    return RollBack(analysis_metrics.QUALITY_BREACH, reason, {**figures, "e_together": _plain(log)})
+    return None if log < at else (analysis_metrics.breach_text(metrics.worst, short(log), short(at)), log)
 
 
 def checked(facts: Facts, metrics: MetricVerdicts | None, verdict: Advance | KeepWaiting) -> Advance | KeepWaiting:
@@ -128,7 +146,7 @@ def figures_of(metrics: MetricVerdicts | None) -> dict[str, float | int | str | 
                 "drift.judged": facts.judged,
                 "drift.control_drifted": facts.control_drifted,
                 "drift.control_judged": facts.control_judged,
-                "drift.e": _plain(one.log_fail),
+                "drift.e": plain_number(one.log_fail),
             }
             continue
         ends = [None if end is None else analysis_metrics.shown_value(facts, end) for end in (one.low, one.high)]
@@ -144,25 +162,25 @@ def figures_of(metrics: MetricVerdicts | None) -> dict[str, float | int | str | 
                 ("devices", one.n),
                 ("missing", facts.missing),
                 ("clipped", facts.clipped),
-                ("e_fail", _plain(one.log_fail)),
-                ("e_pass", None if one.log_pass is None else _plain(one.log_pass)),
+                ("e_fail", plain_number(one.log_fail)),
+                ("e_pass", None if one.log_pass is None else plain_number(one.log_pass)),
             )
         }
     if metrics.log_fail is not None:
-        figures["quality_e_fail"] = _plain(metrics.log_fail)
+        figures["quality_e_fail"] = plain_number(metrics.log_fail)
     return figures
 
 
 def short(log: float) -> str:
-    """Return a number as people read it, of its natural log: 12.3, 10^15."""
+    """Return a number as people read it, of its natural log: 12.3, 0.04, 10^15."""
     if abs(log) < math.log(1e6):
         return f"{math.exp(log):.3g}"
     return f"10^{math.floor(log / math.log(10))}"
 
 
-def _plain(log: float) -> float:
+def plain_number(log: float) -> float:
     """Return exp(log), at most the greatest float: JSON has no infinity."""
-    return math.exp(log) if log <= _LOG_MAX else sys.float_info.max
+    return math.exp(log) if log <= LOG_MAX else sys.float_info.max
 
 
 # ---- webhook gates

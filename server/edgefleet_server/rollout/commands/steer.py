@@ -16,10 +16,10 @@ from edgefleet_server.rollout.planner.document_state import needs_rollback
 from edgefleet_server.rollout.planner.stages import (
     DENIED,
     awaiting_approval,
-    awaits_approval,
     with_approval,
     without_question,
 )
+from edgefleet_server.rollout.planner.stops import resume
 from edgefleet_server.rollout.spec.model import OnFail
 from edgefleet_server.rollout.state_machines import (
     CELL_OPEN,
@@ -137,23 +137,6 @@ def deny(plan: PlanBuilder, reason: str, stratum: str | None) -> None:
             stages.fail_unopened(plan, run, DENIED, reason)
     if runs and plan.snapshot.spec.on_fail is OnFail.PAUSE:
         stages.pause(plan, DENIED, reason)
-
-
-def resume(plan: PlanBuilder, reason: str) -> None:
-    """Go on: held stages are open again, and withdrawn devices will be offered the release again."""
-    plan.move_rollout(RolloutEvent.RESUME, "resumed", reason)
-    for run in list(plan.stage_runs.values()):
-        if run.state is StageState.HELD:
-            released = replace(run, resumed_at=plan.now, verdict=None, code="resumed", reason=reason)
-            stages.move_stage_run(plan, released, StageEvent.RELEASE)
-        elif run.state in (StageState.SOAKING, StageState.JUDGING):
-            stages.move_stage_run(
-                plan, replace(run, resumed_at=plan.now, code="resumed", reason=reason), StageEvent.UNSETTLED
-            )
-        elif run.state is StageState.EXPOSING:
-            plan.update_stage_run(replace(run, resumed_at=plan.now))  # the pause is no time without a verdict
-        elif awaits_approval(run):
-            plan.update_stage_run(without_question(run, "resumed", reason))  # nobody was to answer meanwhile
 
 
 def abort(plan: PlanBuilder, reason: str, *, rollback: bool) -> None:

@@ -20,7 +20,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.outbound.http_post import HttpPoster
 from edgefleet_server.rollout.model import Answered
 from edgefleet_server.rollout.spec.model import WebhookGate
-from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.store import webhook_gates
 from edgefleet_server.rollout.store.webhook_gates import DueCall
 
@@ -95,7 +95,7 @@ class GateCaller:
 
     def ask(self, call: DueCall) -> None:
         """Ask one gate and store its answer. Blocks as long as the gate's timeout."""
-        gate = parse_spec(call.spec).stages[call.stage].gates[call.place]
+        gate = stored_spec(call.spec).stages[call.stage].gates[call.place]
         answer = self._answer(call, gate)
         with self._db.session() as session:
             webhook_gates.note(session, call, answer, self._clock.now() + gate.every)
@@ -104,7 +104,7 @@ class GateCaller:
         self._wake()
 
     def _answer(self, call: DueCall, gate: WebhookGate) -> Answered:
-        body = msgspec.json.encode(_question(call, gate, parse_spec(call.spec).stages[call.stage].name))
+        body = msgspec.json.encode(_question(call, gate, stored_spec(call.spec).stages[call.stage].name))
         try:
             timeout_s = gate.timeout.total_seconds()
             posted = self._poster.post(gate.url, body, {"content-type": "application/json"}, timeout_s)

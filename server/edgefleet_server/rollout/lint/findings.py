@@ -8,7 +8,7 @@ from typing import Final, Literal
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in, stands_in
 from edgefleet_server.rollout.analysis.model import Rule
-from edgefleet_server.rollout.failure_ratio import log_e_promote, threshold
+from edgefleet_server.rollout.failure_ratio import log_e_promote, threshold, with_hidden_failures
 from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH, flaws, lasting, out_of_reach
 from edgefleet_server.rollout.model import Bundle
 from edgefleet_server.rollout.placement import Placed, count_places
@@ -36,6 +36,8 @@ STAGE_SKIPPED: Final = "stage_skipped"
 STAGE_ADDS_NOTHING: Final = "stage_adds_nothing"
 
 NO_ROOM_FOR_FAILURES: Final = "no_room_for_failures"
+
+LIARS_MAY_HOLD: Final = "liars_may_hold"
 
 SINGLE_DEVICE: Final = "single_device"
 
@@ -89,6 +91,7 @@ def _findings(
         *_about_members(spec, counts, {stratum.name for stratum in strata}, pinned),
         *_about_stages(spec, strata),
         *_about_quality(spec, strata),
+        *_about_liars(spec, strata),
         *_about_times(spec),
     )
     return tuple(sorted(found, key=lambda finding: finding.level))
@@ -172,6 +175,24 @@ def _about_cell(spec: Spec, index: int, stratum: Placed) -> Iterator[Finding]:
         )
 
 
+def _about_liars(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
+    """Yield that the share of liars that a spec allows for can keep a good release from passing, where evidence is the rule."""
+    gate = spec.gates.install
+    below = with_hidden_failures(gate.promote_below, gate.liars)
+    cells = ((index, stratum) for stratum in strata for index in range(len(spec.stages)))
+    if gate.liars < below or not any(
+        rule_in(spec, index, stratum.population_at(index), stratum.reached(index)) is Rule.EVIDENCE
+        for index, stratum in cells
+    ):
+        return
+    message = (
+        f"gates.install.liars is {gate.liars:g}: if that share of the devices reports failures falsely, even a release that "
+        f"never fails cannot show that less than {100 * below:.4g} % fail, and its stages wait for a person"
+    )
+    advice = "lower liars or raise promote_below, if nobody should be asked"
+    yield Finding("warning", LIARS_MAY_HOLD, None, None, message, advice)
+
+
 def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     if spec.gates.quality is None:
         return
@@ -221,7 +242,8 @@ def _enlarge(rule: Rule, needed: float) -> str:
 
 
 def _stands_a_failure(reached: int, gate: InstallGate) -> bool:
-    return log_e_promote(1, reached, gate.promote_below) >= threshold(gate.alpha_promote)
+    below = with_hidden_failures(gate.promote_below, gate.liars)
+    return log_e_promote(1, reached, below) >= threshold(gate.alpha_promote)
 
 
 def _about_times(spec: Spec) -> Iterator[Finding]:

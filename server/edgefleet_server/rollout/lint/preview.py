@@ -200,7 +200,8 @@ def _why_rule(stage: StageSpec, rule: Rule, population: int, gate: InstallGate) 
     needed = devices_needed(Rule.EVIDENCE, population, gate)
     if rule is Rule.EVIDENCE:
         size = "" if stage.promote is Promote.EVIDENCE else f"{population} devices, {needed:.0f} suffice: "
-        return f"{size}evidence must show that less than {100 * gate.promote_below:g} % fail"
+        hidden = f", also if {100 * gate.liars:g} % of the devices hide a failure" if gate.liars else ""
+        return f"{size}evidence must show that less than {100 * gate.promote_below:g} % fail{hidden}"
     if stage.promote is Promote.ALL_HEALTHY:
         return "the spec says so: all must be healthy"
     return f"fewer than {needed:.0f} devices: all must be healthy"

@@ -27,7 +27,7 @@ from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.document_state import HUGE
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN, REVOKED
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
-from edgefleet_server.rollout.spec.model import WATCH, OnFail
+from edgefleet_server.rollout.spec.model import WATCH
 from edgefleet_server.rollout.state_machines import (
     IN_FLIGHT,
     ROLLOUT_ACTIVE,
@@ -325,7 +325,7 @@ def _reopens(plan: PlanBuilder, run: StageRun) -> bool:
     plan.emit(DecisionMade(facts, decision))
     reason = f"after it had finished, {run.stratum}: {decision.reason}"
     plan.move_rollout(RolloutEvent.REGRESS, decision.code, reason)
-    if plan.snapshot.spec.on_fail is OnFail.ROLLBACK:
+    if isinstance(decision, RollBack):  # a Pause leaves it to a person
         plan.move_rollout(RolloutEvent.ROLL_BACK, decision.code, reason)
     plan.cause = decision.code, reason
     return True
@@ -345,6 +345,10 @@ def update_reasons(plan: PlanBuilder) -> StepReport | None:
             plan.emit(DecisionMade(facts, decision))
         plan.update_stage_run(replace(run, code=decision.code, reason=decision.reason))
         changed.append(run.stratum)
+        if isinstance(decision, RollBack) and plan.cause[0] in decide.STOPS:
+            plan.cause = decision.code, f"after it had finished, {run.stratum}: {decision.reason}"
+            plan.move_rollout(RolloutEvent.ROLL_BACK, *plan.cause)
+            break
     return StepReport("completion.update_reasons", f"new evidence in {', '.join(changed)}") if changed else None
 
 

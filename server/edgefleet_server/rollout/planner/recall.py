@@ -65,11 +65,11 @@ def end_candidate(plan: PlanBuilder, a: Assignment) -> None:
         plan.emit(Revert(a.device, is_rollback=False, is_candidate=True))
 
 
-def withdraw(plan: PlanBuilder, reason: str) -> int:
-    """Take back the offers of devices that are not at their switch yet; return how many."""
+def withdraw(plan: PlanBuilder, reason: str, stratum: str | None = None) -> int:
+    """Take back the offers of devices (of one stratum, or of all) that are not at their switch yet; return how many."""
     before = len(plan.withdrawn)
     for a in list(plan.assignments.values()):
-        if a.state not in UNSWITCHED or a.back_gen:
+        if a.state not in UNSWITCHED or a.back_gen or stratum not in (None, a.stratum):
             continue
         if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
             plan.move_assignment(a, waiting_again(a, plan.now, reason))

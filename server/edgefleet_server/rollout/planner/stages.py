@@ -376,12 +376,15 @@ def _judge(plan: PlanBuilder, run: StageRun) -> bool:
             plan.emit(DecisionMade(facts, decision))
             held = replace(run, verdict=VerdictKind.PAUSE, code=decision.code, reason=decision.reason)
             move_stage_run(plan, held, StageEvent.HOLD)
-            pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
+            if decision.code in decide.STOPS and not decision.pooled:  # the other strata go on; see `stops`
+                recall.withdraw(plan, "its stratum stopped before its switch", run.stratum)
+            else:
+                pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
         case RollBack():
             plan.emit(DecisionMade(facts, decision))
             fail(plan, run, decision.code, decision.reason)
             if decision.pooled:
-                _fail_the_others(plan, run, decision)
+                fail_the_others(plan, run, decision)
     return False
 
 
@@ -413,7 +416,8 @@ def _keep_waiting(plan: PlanBuilder, run: StageRun, facts: Facts, decision: Keep
     plan.update_stage_run(replace(run, verdict=VerdictKind.HOLD, code=decision.code, reason=decision.reason))
 
 
-def _fail_the_others(plan: PlanBuilder, cause: StageRun, decision: RollBack) -> None:
+def fail_the_others(plan: PlanBuilder, cause: StageRun, decision: RollBack) -> None:
+    """Fail the open stages of the other strata: the evidence of all together speaks against the release."""
     for track in plan.tracks():
         current = next((run for run in track.runs if run.state in CELL_OPEN or run.state is StageState.HELD), None)
         if track.stratum != cause.stratum and current is not None:

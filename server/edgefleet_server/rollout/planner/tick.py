@@ -16,7 +16,7 @@ from typing import Final
 
 from edgefleet_server.rollout.effects import Plan, StepReport
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot
-from edgefleet_server.rollout.planner import blockers, completion, intake, observe, offers, recall, stages
+from edgefleet_server.rollout.planner import blockers, completion, intake, observe, offers, recall, stages, stops
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.completion import next_late_pass, reopen_if_bad, revert, update_reasons
 from edgefleet_server.rollout.planner.recall import follow_up
@@ -35,9 +35,11 @@ _WALK: Final[tuple[Step, ...]] = (
     intake.exclude_unfit,
     recall.offers,
     stages.advance,
+    stops.take_back,
     offers.make,
     offers.make_to_absent,
     wait_if_idle,
+    stops.pause,
     recall.withdraw_while_paused,
     revert,
     completion.finish,
@@ -54,6 +56,7 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.RUNNING: _WALK,
     RolloutState.PAUSED: (
         observe.reports,
+        stops.take_back,
         recall.withdraw_while_paused,
         revert,
         offers.end_leases,

@@ -16,7 +16,7 @@ from edgefleet_server.fleet.selectors.grammar import GROUP, Selector, parse_sele
 from edgefleet_server.rollout.errors import ActiveExistsError
 from edgefleet_server.rollout.model import RolloutState, StageState
 from edgefleet_server.rollout.spec.model import Membership, Spec
-from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.store import assignments, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 
@@ -61,7 +61,7 @@ def overlaps(
         if other.id in apart:
             shared = strays.get(other.id, NOTHING_SHARED)
         else:
-            theirs = (DeviceSet(ids=assignments.assigned_to(other.id)), _crowd_of(parse_spec(other.spec), other.id))
+            theirs = (DeviceSet(ids=assignments.assigned_to(other.id)), _crowd_of(stored_spec(other.spec), other.id))
             shared = reports.count_shared(mine, theirs)
         if shared.devices:
             yield Overlap(other, shared.devices, shared.first)

@@ -18,7 +18,7 @@ from edgefleet_server.rollout.model import Bundle, RolloutState
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
-from edgefleet_server.rollout.spec.parser import parse_spec
+from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.store import assignments, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 
@@ -72,7 +72,7 @@ class Undoer:
         return found
 
     def _known(self, session: Session, row: Rollout) -> Known:
-        spec = parse_spec(row.spec)
+        spec = stored_spec(row.spec)
         return Known(
             id=RolloutId(row.id),
             state=RolloutState(row.state),

@@ -137,6 +137,18 @@ def number(above: float, most: float, *, below: bool = False) -> Kind:
     return Kind(lambda value: read_number(value, above, most, below=below), schema)
 
 
+def share(most: float) -> Kind:
+    """Return the kind of a share from 0 up to `most`."""
+
+    def read(value: Any) -> float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value <= most:
+            raise ExpectedError(f"a number from 0 to {most:g}")
+        return float(value)
+
+    return Kind(read, {"type": "number", "minimum": 0, "maximum": most})
+
+
 def read_number(value: Any, above: float, most: float, *, below: bool = False) -> float:
     """Return a number above `above` and up to `most` (with `below`: less than it). Raises ExpectedError."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

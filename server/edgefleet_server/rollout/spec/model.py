@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_server.access.model import Role
-from edgefleet_server.rollout.failure_ratio import clean_needed
+from edgefleet_server.rollout.failure_ratio import clean_needed, with_hidden_failures
 from edgefleet_server.rollout.spec import fields
 from edgefleet_server.rollout.spec.maintenance_windows import Window
 from edgefleet_server.rollout.spec.parts import (
@@ -233,12 +233,13 @@ _Alpha = Annotated[float, fields.number(0, 0.5)]
 
 @part("InstallGateIn")
 class InstallGate:
-    """How many devices may fail, and how sure that must be."""
+    """How many devices may fail, how sure that must be, and how many devices may report what is not so."""
 
     max_failure: _Ratio = 0.03
     promote_below: _Ratio = 0.05
     alpha_abort: _Alpha = 0.01
     alpha_promote: _Alpha = 0.05
+    liars: Annotated[float, fields.share(0.1)] = 0.01
 
     def flaws(self) -> Iterator[Mistake]:
         if not is_whole(self):
@@ -251,7 +252,7 @@ class InstallGate:
             yield ("promote_below",), why
             return
         try:
-            clean_needed(self.promote_below, self.alpha_promote)
+            clean_needed(with_hidden_failures(self.promote_below, self.liars), self.alpha_promote)
         except ValueError as error:
             yield ("promote_below",), f"{error}; raise promote_below or alpha_promote"
 

@@ -94,13 +94,18 @@ class Document:
 
 
 def stored_spec(document: Mapping[str, Any]) -> Spec:
-    """Return a spec as `parse_spec` does, of a document in normal form: one that is asked for again and again is read once."""
+    """Return the spec of a rollout's row, which is in normal form: one that is asked for again and again is read once.
+
+    A row without `liars` was written when no rule knew it. Its rollout is judged to its end by the rules that it began with.
+    """
     return _stored(msgspec.json.encode(document))
 
 
 @lru_cache(maxsize=2_000)
 def _stored(document: bytes) -> Spec:
-    return parse_spec(msgspec.json.decode(document))
+    spec = msgspec.json.decode(document)
+    spec.setdefault("gates", {}).setdefault("install", {}).setdefault("liars", 0)
+    return parse_spec(spec)
 
 
 def parse_spec(document: Any) -> Spec:

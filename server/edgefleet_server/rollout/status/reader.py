@@ -22,13 +22,13 @@ from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.stage_gates import abort_level
 from edgefleet_server.rollout.effects import StepReport
-from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
+from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, with_false_alarms, with_hidden_failures
 from edgefleet_server.rollout.model import StageRun, StageState, Strength
 from edgefleet_server.rollout.planner import tick
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
-from edgefleet_server.rollout.spec.model import Mode
-from edgefleet_server.rollout.spec.parser import dump_spec, parse_spec, stage_text
+from edgefleet_server.rollout.spec.model import Mode, Spec
+from edgefleet_server.rollout.spec.parser import dump_spec, stage_text, stored_spec
 from edgefleet_server.rollout.state_machines import is_exposed, is_failure
 from edgefleet_server.rollout.status.devices import RolloutDevice, device_lines
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, Place, explain
@@ -79,17 +79,21 @@ _WEAKEST_FIRST: Final = (Strength.OVERRIDE, Strength.WEAK, Strength.EVIDENCE)
 
 @dataclass(frozen=True)
 class PooledView:
-    """All strata together: evidence against the release so far, and where it aborts."""
+    """All strata together: evidence against the release so far, and where it stops (e_abort) or is taken back (e_take_back)."""
 
     exposed: int
     failed: int
     e_abort: float
     abort_at: float
+    e_take_back: float = 0.0
 
 
 @dataclass(frozen=True)
 class StratumView:
-    """One stage of one stratum. Its counts are of all devices of the stratum up to and with this stage."""
+    """One stage of one stratum. Its counts are of all devices of the stratum up to and with this stage.
+
+    e_abort, e_take_back: evidence that more devices fail than may, and that more fail than liars explain; each acts at abort_at.
+    """
 
     stratum: str
     state: str
@@ -112,6 +116,7 @@ class StratumView:
     abort_at: float | None = None
     approval: ApprovalView | None = None
     stopped_by: str = ""
+    e_take_back: float | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class RolloutView:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A decision made again from its stored evidence. rule_version: of the rules that made it, today's."""
+    """A decision made again from its stored evidence. rule_version: of the rules that made it, those that it was stored by if known."""
 
     verdict: str
     code: str
@@ -291,7 +296,7 @@ class RolloutReader:
         """Return decisions, newest first, each made again from its evidence. Raises RolloutUnknownError."""
         with self._db.read() as session:
             row = rollouts.rollout(session, rollout_id)
-            names = [one.name for one in parse_spec(row.spec).stages]
+            names = [one.name for one in stored_spec(row.spec).stages]
             found = rollouts.decisions(session, rollout_id, before=before, limit=limit)
             return [_decision_view(one, names[one.stage]) for one in found]
 
@@ -348,6 +353,7 @@ class RolloutReader:
                 failed,
                 _number(log_e_abort(failed, exposed, spec.gates.install.max_failure)),
                 abort_level(spec),
+                _number(log_e_abort(failed, exposed, _take_back_above(spec))),
             ),
             stages=stages,
             spec=dump_spec(spec),
@@ -430,6 +436,8 @@ def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
     is_open = cell.opened_at is not None
     counts = facts.counts
     gate = snapshot.spec.gates.install
+    below = with_hidden_failures(gate.promote_below, gate.liars)
+    above = _take_back_above(snapshot.spec)
     return StratumView(
         stratum=cell.stratum,
         state=cell.state.value,
@@ -446,15 +454,19 @@ def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
         soak_until=cell.soak_until,
         ended_at=cell.ended_at,
         e_abort=_number(log_e_abort(counts.failed, counts.exposed, gate.max_failure)) if is_open else None,
-        e_promote=_number(log_e_promote(counts.exposed - counts.healthy, counts.exposed, gate.promote_below))
-        if is_open
-        else None,
+        e_promote=_number(log_e_promote(counts.exposed - counts.healthy, counts.exposed, below)) if is_open else None,
         counts=counts_of(snapshot, lane if is_open else (), now),
         quality=metric_views(facts) if is_open else (),
         abort_at=abort_level(snapshot.spec),
         approval=approval_view(snapshot.spec, cell),
         stopped_by=stopped_by(cell.code, cell.reason),
+        e_take_back=_number(log_e_abort(counts.failed, counts.exposed, above)) if is_open else None,
     )
+
+
+def _take_back_above(spec: Spec) -> float:
+    """Return the share of failures that the evidence must rule out to take a release back."""
+    return with_false_alarms(spec.gates.install.max_failure, spec.gates.install.liars)
 
 
 def _number(log: float) -> float:
@@ -464,7 +476,8 @@ def _number(log: float) -> float:
 
 def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
     again = replay.outcome_of(replay.recompute(row.evidence))
-    recomputed = Recomputed(again.verdict.value, again.code, again.reason, again.figures, replay.RULE_VERSION)
+    version = min(row.rule_version, replay.RULE_VERSION)
+    recomputed = Recomputed(again.verdict.value, again.code, again.reason, again.figures, version)
     made = (again.verdict.value, again.code, again.reason, again.figures)
     agrees = made == (row.verdict, row.code, row.reason, row.figures)
     return DecisionView(
