@@ -93,6 +93,22 @@ class ServerSettings(BaseSettings):
 
     broker_memory_bytes: int = Field(default=0, ge=0)
     """Heap limit of a mosquitto that the server starts; 0 = 512 MiB and 256 KiB for each device at the start, for 1,000 at least."""
+    device_messages_per_s: float = Field(default=50.0, ge=1, le=10_000)
+    """Messages a second that one device may send for long; those of two minutes at once."""
+    device_bytes_per_s: float = Field(default=256 * 1024, ge=16 * 1024, le=1024 * MIB)
+    """Bytes a second that one device may send for long; those of two minutes at once."""
+    device_daily_events: int = Field(default=100_000, ge=100, le=100_000_000)
+    """Events of one device that are stored in a day (UTC)."""
+    device_daily_windows: int = Field(default=120_000, ge=100, le=100_000_000)
+    """Telemetry windows of one device that are stored in a day (UTC)."""
+    device_daily_captures: int = Field(default=10_000, ge=10, le=10_000_000)
+    """Captured records of one device that are stored in a day (UTC)."""
+    device_daily_bytes: int = Field(default=64 * MIB, ge=MIB, le=1024 * 1024 * MIB)
+    """Bytes of events, telemetry and captured records of one device that are stored in a day (UTC)."""
+    device_hourly_downlink_bytes: int = Field(default=32 * MIB, ge=16 * MIB, le=1024 * 1024 * MIB)
+    """Bytes of blocks and metadata that one device may ask for in an hour, beside four times the bundles that it is offered."""
+    uplink_queue_bytes: int = Field(default=64 * MIB, ge=MIB, le=16 * 1024 * MIB)
+    """Messages of devices that wait in memory to be stored; one device has at most a sixteenth of it."""
 
     enrol_approval: bool = False
     """Devices that enrol wait until an operator approves them, unless their claim token says otherwise."""

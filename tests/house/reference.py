@@ -102,7 +102,7 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """Return the page of all figures."""
     metrics = Metrics()
-    metrics.watch_gateway(lambda: {"example": 1})
+    metrics.watch_gateway(lambda: {"example": 1}, lambda: {"rate": 1})
     rows = [f"| `{name}` | {kind} | {labels} | {text} |" for name, kind, labels, text in _figures(metrics)]
     return _METRICS + "\n".join(rows) + "\n"
 

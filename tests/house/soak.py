@@ -92,6 +92,11 @@ SOAKS: dict[str, Soak] = {
     "broker-links": Soak(
         "tests.broker.soak", 1000, "a link broken at random while messages flow both ways, on each broker"
     ),
+    "uplink-flood": Soak(
+        "tests.hostile.uplink_flood",
+        20,
+        "a second in which one device sends events of 30 KB as fast as the broker takes them",
+    ),
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"
     ),

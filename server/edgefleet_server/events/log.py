@@ -71,6 +71,11 @@ class EventLog:
             self._tell(plain)
             return ids
 
+    def amend(self, event_id: int, detail: Mapping[str, Any]) -> None:
+        """Replace the detail of an event that was added here, in the caller's transaction. Who follows the log is not called again."""
+        with self._db.session() as session:
+            feed_store.set_detail(session, event_id, detail)
+
     def add_reported(self, rows: Sequence[dict[str, Any]]) -> int:
         """Store what devices reported, each event once, in the caller's transaction; return how many were new."""
         with self._db.session() as session:

@@ -1,10 +1,10 @@
 """SQL of the event log. Every function works in the caller's session and never commits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Select, case, cast, delete, func, literal, select, tuple_
+from sqlalchemy import BigInteger, Select, case, cast, delete, func, literal, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.db import bulk
@@ -51,6 +51,11 @@ def _without_known(session: Session, rows: Sequence[dict[str, Any]]) -> list[dic
 def add_server_events(session: Session, rows: Sequence[dict[str, Any]]) -> list[int]:
     """Insert events that were made here; return their ids in the order of `rows`."""
     return bulk.insert_counted(session, FleetEvent.__table__, rows)  # type: ignore[attr-defined]
+
+
+def set_detail(session: Session, event_id: int, detail: Mapping[str, Any]) -> None:
+    """Replace the detail of an event."""
+    session.execute(update(FleetEvent).where(col(FleetEvent.id) == event_id).values(detail=dict(detail)))
 
 
 def is_told(session: Session, kind: str, model: str, release: str) -> bool:

@@ -41,7 +41,7 @@ UPDATE: Final = (
 """States of a device in a rollout, each `edgefleet.device.update.STATE`."""
 DEVICE: Final = (
     "enrolled", "revoked", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback", "refused",
-    "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
+    "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected", "limited",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
 SERVER: Final = ("restored",)

@@ -1,7 +1,8 @@
-"""Takes what devices say: a bounded queue, batches, services, acknowledgements.
+"""Takes what devices say: quotas, a fair queue, batches, services, acknowledgements.
 
 Rules:
-1. The MQTT callback only puts into the queue. A full queue drops and counts; devices send again what was not acknowledged.
+1. The MQTT callback only puts into the queue. What is beyond a device's quota, or finds no room, is dropped and counted against the
+   device (`device_ledger`); devices send again what was not acknowledged.
 2. A message that is none, or that speaks of another device than its topic, is counted and dropped; nothing else stops.
 3. Events and telemetry are acknowledged after their transaction, never before; what is shown to who watches a device never is. When
    the database refuses a batch, its messages are stored one by one, so that one of them costs nobody else anything.
@@ -10,27 +11,28 @@ Rules:
 """
 
 import logging
-import queue
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import BadMessageError, EdgefleetError
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Ack, Event, Presence, Sample, State, Telemetry, Watched, decode
-from edgefleet_protocol.topics import parse_uplink
+from edgefleet_protocol.topics import Uplink, parse_uplink
+from edgefleet_server.gateway.device_ledger import DeviceLedger, DropReport
+from edgefleet_server.gateway.device_quota import Reason, Stored
+from edgefleet_server.gateway.fair_queue import FairQueue
 from edgefleet_server.gateway.outbound import Signed
 from edgefleet_server.gateway.payload_check import MAX_EVENT_BYTES, storable
 
-MAX_QUEUED: Final = 10_000
 MAX_BATCH: Final = 500
+MAX_BATCH_BYTES: Final = 1024 * 1024
 GATHER_S: Final = 0.02
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
@@ -56,6 +58,10 @@ class Reports(Protocol):
         """Store events."""
         ...
 
+    def note_limited(self, device_id: DeviceId, detail: Mapping[str, Any], row: int | None) -> int:
+        """Write down what was dropped of a device, in the event `row` where there is one; return the event's id."""
+        ...
+
 
 class TelemetrySink(Protocol):
     """What the inbound side needs of telemetry."""
@@ -70,6 +76,10 @@ class TelemetrySink(Protocol):
 
     def ingest_watched(self, messages: Sequence[Watched]) -> int:
         """Keep what watched devices show."""
+        ...
+
+    def refused(self) -> Mapping[str, int]:
+        """Return how many impossible windows devices sent since this was asked last."""
         ...
 
 
@@ -137,7 +147,8 @@ class Inbound:
         reports: Reports,
         telemetry: TelemetrySink,
         answers: Answers,
-        clock: Clock,
+        ledger: DeviceLedger,
+        queue_bytes: int,
     ) -> None:
         """Wire the parts; `start` runs the thread. live_among: returns which of some devices are known and not revoked."""
         self._tenant = tenant
@@ -145,8 +156,8 @@ class Inbound:
         self._reports = reports
         self._telemetry = telemetry
         self._answers = answers
-        self._clock = clock
-        self._queue: queue.Queue[tuple[str, bytes]] = queue.Queue(MAX_QUEUED)
+        self._ledger = ledger
+        self._queue: FairQueue[tuple[Uplink, bytes]] = FairQueue(queue_bytes, self._note_dropped)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-inbound", daemon=True)
         self.counters = InboundCounters()
@@ -162,72 +173,93 @@ class Inbound:
             self._thread.join(timeout=10)
 
     def put(self, topic: str, payload: bytes) -> None:
-        """Take one message; never blocks."""
+        """Take one message, or drop it when its device has spent its quota; never blocks."""
         try:
-            self._queue.put_nowait((topic, payload))
-        except queue.Full:
+            uplink = parse_uplink(topic)
+        except BadMessageError as error:
+            self._note_bad(topic, error)
+            return
+        if self._ledger.admit(uplink.device, len(payload)):
+            self._queue.put(uplink.device, (uplink, payload), len(payload))
+        else:
             self.counters.dropped += 1
 
+    def _note_dropped(self, device: DeviceId, payload_bytes: int, is_its_own: bool) -> None:
+        self.counters.dropped += 1
+        if is_its_own:  # where the queue is full of everybody's, the server is too slow and no device is to blame
+            self._ledger.drop(device, Reason.QUEUE, payload_bytes)
+
+    def _note_bad(self, topic: str, error: BadMessageError) -> None:
+        self.counters.bad += 1
+        _log.info("bad message", extra={"topic": topic[:200], "reason": error.message[:200]})
+
     def _run(self) -> None:
-        while not (self._stopping.is_set() and self._queue.empty()):
-            items = self._gather()
-            if not items:
-                continue
+        while not (self._stopping.is_set() and not len(self._queue)):
+            items = self._queue.gather(0.2, GATHER_S, MAX_BATCH, MAX_BATCH_BYTES)
             try:
-                self._store(self._sorted(items))
+                if items:
+                    self._store(self._sorted(items))
+                self._report()
             except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one batch must not end ingest
                 self.counters.failed += 1
                 _log.exception("inbound batch failed")
 
-    def _gather(self) -> list[tuple[str, bytes]]:
-        """Return the next batch: what comes within GATHER_S of the first message."""
-        try:
-            items = [self._queue.get(timeout=0.2)]
-        except queue.Empty:
-            return []
-        until_s = self._clock.monotonic_s() + GATHER_S
-        while len(items) < MAX_BATCH:
-            left_s = until_s - self._clock.monotonic_s()
-            try:
-                items.append(self._queue.get(timeout=left_s) if left_s > 0 else self._queue.get_nowait())
-            except queue.Empty:
-                break
-        return items
-
-    def _sorted(self, items: Sequence[tuple[str, bytes]]) -> _Batch:
+    def _sorted(self, items: Sequence[tuple[Uplink, bytes]]) -> _Batch:
         batch = _Batch()
-        for topic, payload in items:
+        for uplink, payload in items:
             self.counters.messages += 1
             try:
-                self._sort_one(batch, topic, payload)
+                self._sort_one(batch, uplink, payload)
             except BadMessageError as error:
-                self.counters.bad += 1
-                _log.info("bad message", extra={"topic": topic[:200], "reason": error.message[:200]})
+                self._note_bad(f"{uplink.device}/{uplink.leaf}", error)
         return batch
 
-    def _sort_one(self, batch: _Batch, topic: str, payload: bytes) -> None:
-        uplink = parse_uplink(topic)
+    def _sort_one(self, batch: _Batch, uplink: Uplink, payload: bytes) -> None:
         if uplink.tenant != self._tenant:
             raise BadMessageError("message of another tenant")
         if not payload:  # an emptied retained message
             return
+        device, size = uplink.device, len(payload)
         match uplink.leaf:
             case "state":
-                batch.states[uplink.device] = storable(_own(uplink.device, decode(State, payload)))
+                batch.states[device] = storable(_own(device, decode(State, payload)))
             case "pres":
-                batch.presences.append((uplink.device, storable(decode(Presence, payload))))
+                batch.presences.append((device, storable(decode(Presence, payload))))
             case "ev":
-                if len(payload) > MAX_EVENT_BYTES:
-                    raise BadMessageError(f"an event of {len(payload)} bytes; the limit is {MAX_EVENT_BYTES}")
-                batch.events.append(storable(_own(uplink.device, decode(Event, payload))))
+                if size > MAX_EVENT_BYTES:
+                    raise BadMessageError(f"an event of {size} bytes; the limit is {MAX_EVENT_BYTES}")
+                event = storable(_own(device, decode(Event, payload)))
+                if self._may_store(device, Stored.EVENTS, 1, size):
+                    batch.events.append(event)
             case "tele":
-                batch.telemetry.append(_own(uplink.device, decode(Telemetry, payload)))
+                telemetry = _own(device, decode(Telemetry, payload))
+                if self._may_store(device, Stored.WINDOWS, max(1, len(telemetry.windows)), size):
+                    batch.telemetry.append(telemetry)
             case "cap":
-                batch.samples.append(_own(uplink.device, decode(Sample, payload)))
+                sample = _own(device, decode(Sample, payload))
+                if self._may_store(device, Stored.CAPTURES, 1, size):
+                    batch.samples.append(sample)
             case "log":
-                batch.watched.append(_own(uplink.device, decode(Watched, payload)))
+                batch.watched.append(_own(device, decode(Watched, payload)))
             case _:
                 pass  # blocks and metadata go to the responder
+
+    def _may_store(self, device: DeviceId, kind: Stored, n: int, size: int) -> bool:
+        if self._ledger.store(device, kind, n, size):
+            return True
+        self.counters.dropped += 1
+        return False
+
+    def _report(self) -> None:
+        """Write down what was dropped, each device in one event a day."""
+        due = self._ledger.reports()
+        live = self._live_among([one.device for one in due]) if due else ()
+        for one in due:
+            if one.device in live:
+                self._try("what was dropped", partial(self._write, one))
+
+    def _write(self, report: DropReport) -> None:
+        self._ledger.written(report, self._reports.note_limited(report.device, report.detail, report.row))
 
     def _store(self, batch: _Batch) -> None:
         named = batch.devices()
@@ -241,6 +273,8 @@ class Inbound:
             self._try("state", partial(self._take_state, device, state))
         events = self._stored("events", batch.events, self._reports.take_events)
         telemetry = self._stored("telemetry", batch.telemetry, self._telemetry.ingest)
+        for liar, n in self._telemetry.refused().items():
+            self._ledger.drop(DeviceId(liar), Reason.IMPOSSIBLE, 0, n)
         samples = self._stored("samples", batch.samples, self._telemetry.ingest_samples)
         self._stored("what is watched", batch.watched, self._telemetry.ingest_watched)
         self._acknowledge(events, telemetry, samples)

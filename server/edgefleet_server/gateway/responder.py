@@ -6,7 +6,8 @@ Rules (docs/protocol/blocks.md):
    taken is not answered again: what went to the broker is on its way, or lost, and then the device asks again.
 3. Round robin: one message a device and turn. Metadata goes before blocks.
 4. Bounded: at most MAX_WAITING devices wait for blocks; the next one gets BUSY and when to try again.
-5. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
+5. A device that has spent its downlink budget gets BUSY, at most once in LIMITED_RETRY_MS, and no metadata: both come when it asks later.
+6. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
    not stored is GONE.
 Publishing blocks while too much is on its way to the broker: that is the back-pressure.
 """
@@ -36,6 +37,7 @@ from edgefleet_protocol.errors import BadIdError, BadMessageError, EdgefleetErro
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import MAX_META_CHUNK_BYTES, Downlink, MetaReply, MetaRequest, decode, encode
 from edgefleet_protocol.topics import Topics
+from edgefleet_server.gateway.device_ledger import DeviceLedger
 
 MAX_WAITING: Final = 256
 MAX_WAITING_META: Final = 4096
@@ -43,7 +45,10 @@ MAX_TAKEN: Final = 16_384
 """Devices whose newest request is remembered; beyond that a repeat is answered like a new request."""
 MAX_META_A_DEVICE: Final = 16
 MAX_META_BYTES: Final = 8 * 1024 * 1024
+META_OVERHEAD_BYTES: Final = 256
+"""What an answer costs beside its data, so that answers without any are not free."""
 BUSY_RETRY_MS: Final = 1000
+LIMITED_RETRY_MS: Final = 30_000
 OFFER_CACHE_S: Final = 5.0
 MISS_AGE_S: Final = 0.2
 LEAVES_PREFIX: Final = "leaves."
@@ -57,6 +62,11 @@ class Offered(Protocol):
     @property
     def sha256(self) -> Sha256:
         """Return its digest."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Return its length in bytes."""
         ...
 
 
@@ -87,6 +97,15 @@ class _Job:
     runs: list[tuple[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Offers:
+    """What a device may pull, by block prefix and by digest, as it was at a moment; length: of all of it in bytes."""
+
+    at_s: float
+    blobs: dict[bytes | Sha256, Sha256]
+    length: int
+
+
 @dataclass
 class Counters:
     """What the responder did since it started."""
@@ -109,6 +128,7 @@ class Responder:
         metadata_file: Callable[[str], bytes | None],
         offered_to: Callable[[DeviceId], Sequence[Offered]],
         publish: Publish,
+        ledger: DeviceLedger,
         clock: Clock,
     ) -> None:
         """Wire the parts; `start` runs the thread."""
@@ -117,13 +137,15 @@ class Responder:
         self._metadata_file = metadata_file
         self._offered_to = offered_to
         self._publish = publish
+        self._ledger = ledger
         self._clock = clock
         self._waiting = threading.Condition()
         self._block_requests: OrderedDict[DeviceId, bytes] = OrderedDict()
         self._jobs: OrderedDict[DeviceId, _Job] = OrderedDict()
         self._taken: OrderedDict[DeviceId, tuple[bytes, int]] = OrderedDict()
         self._metas: OrderedDict[DeviceId, list[MetaRequest]] = OrderedDict()
-        self._offers: dict[DeviceId, tuple[float, dict[bytes | Sha256, Sha256]]] = {}
+        self._offers: dict[DeviceId, _Offers] = {}
+        self._limited: OrderedDict[DeviceId, float] = OrderedDict()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="gateway-responder", daemon=True)
         self.counters = Counters()
@@ -208,7 +230,7 @@ class Responder:
             self.counters.bad += 1
             return
         self.counters.block_requests += 1
-        if self._is_taken(device, request):
+        if self._is_taken(device, request) or self._is_limited(device):
             return
         current = self._jobs.get(device)
         if current is None and len(self._jobs) >= MAX_WAITING:
@@ -252,6 +274,10 @@ class Responder:
     def _send_run(self, device: DeviceId, job: _Job, first: int, count: int) -> None:
         start = first * LEAF_BYTES
         length = min(count * LEAF_BYTES, job.length - start)
+        offers = self._offers.get(device)
+        if not self._ledger.serve(device, length, offered_bytes=offers.length if offers else job.length, is_block=True):
+            self._limit(device, job)
+            return
         try:
             payload = self._blobs.open_blob_range(job.sha256, start, length)
         except EdgefleetError as error:
@@ -265,6 +291,22 @@ class Responder:
             self.counters.block_bytes += length
         else:
             self._give_up(device, job)
+
+    def _is_limited(self, device: DeviceId) -> bool:
+        """Say whether a device was told to wait and asks all the same."""
+        until_s = self._limited.get(device)
+        return until_s is not None and self._clock.monotonic_s() < until_s
+
+    def _limit(self, device: DeviceId, job: _Job) -> None:
+        """Tell a device that has spent its budget to wait."""
+        self._give_up(device, job)
+        self._limited[device] = (
+            self._clock.monotonic_s() + LIMITED_RETRY_MS / 2000
+        )  # an honest one asks after the whole time
+        self._limited.move_to_end(device)
+        if len(self._limited) > MAX_TAKEN:
+            self._limited.popitem(last=False)
+        self._send_error(device, BlockError(job.req_id, job.prefix, BlockErrorCode.BUSY, LIMITED_RETRY_MS))
 
     def _give_up(self, device: DeviceId, job: _Job) -> None:
         job.runs.clear()
@@ -286,14 +328,16 @@ class Responder:
         for max_age_s in (OFFER_CACHE_S, MISS_AGE_S):
             now_s = self._clock.monotonic_s()
             known = self._offers.get(device)
-            if known is None or now_s - known[0] > max_age_s:
-                offered = [blob.sha256 for blob in self._offered_to(device)]
-                known = (now_s, {blob_prefix(sha256): sha256 for sha256 in offered} | {one: one for one in offered})
+            if known is None or now_s - known.at_s > max_age_s:
+                offered = self._offered_to(device)
+                digests = [blob.sha256 for blob in offered]
+                by_name = {blob_prefix(sha256): sha256 for sha256 in digests} | {one: one for one in digests}
+                known = _Offers(now_s, by_name, sum(blob.length for blob in offered))
                 if len(self._offers) > 4 * MAX_WAITING:
                     self._offers.clear()
                 self._offers[device] = known
-            if name in known[1]:
-                return known[1][name]
+            if name in known.blobs:
+                return known.blobs[name]
         return None
 
     # ---- metadata
@@ -301,6 +345,8 @@ class Responder:
     def _answer_meta(self, device: DeviceId, request: MetaRequest) -> None:
         self.counters.meta_requests += 1
         data, error = self._small_file(device, request)
+        if not self._ledger.serve(device, len(data) + META_OVERHEAD_BYTES):
+            return
         for reply in replies_of(request, data, error):
             if not self._publish(self._topics.dn_meta(device), encode(Downlink(reply=reply)), 1):
                 return

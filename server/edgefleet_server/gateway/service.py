@@ -14,6 +14,8 @@ from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.topics import Topics, parse_uplink
 from edgefleet_server.fleet.desired.model import SignedDesired
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
+from edgefleet_server.gateway.device_ledger import DeviceLedger
+from edgefleet_server.gateway.device_quota import Limits, Stored
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
 from edgefleet_server.gateway.outbound import Outbound
@@ -63,9 +65,24 @@ class Gateway:
         self._outbound = Outbound(
             self._topics, fleet.documents, signing.repo_head, fleet.hold.envelope, self._publish_control, clock
         )
-        self._inbound = Inbound(tenant, fleet.devices.live_among, fleet.receiver, telemetry, self._outbound, clock)
+        self._ledger = DeviceLedger(limits_of(settings), clock)
+        self._inbound = Inbound(
+            tenant,
+            fleet.devices.live_among,
+            fleet.receiver,
+            telemetry,
+            self._outbound,
+            self._ledger,
+            settings.uplink_queue_bytes,
+        )
         self._responder = Responder(
-            self._topics, registry, signing.metadata_file, fleet.documents.offered_to, self._publish_answer, clock
+            self._topics,
+            registry,
+            signing.metadata_file,
+            fleet.documents.offered_to,
+            self._publish_answer,
+            self._ledger,
+            clock,
         )
         self._unsubscribe: list[Callable[[], None]] = []
 
@@ -119,6 +136,10 @@ class Gateway:
             "meta_requests": responder.meta_requests,
         }
 
+    def dropped(self) -> Mapping[str, int]:
+        """Return what was dropped because of a device's quota since the start, by reason, for `/metrics`."""
+        return {reason.value: n for reason, n in self._ledger.total.items()}
+
     # ---- on paho's thread: only enqueue
 
     def _on_message(self, topic: str, payload: bytes) -> None:
@@ -151,3 +172,18 @@ class Gateway:
 
     def _publish_answer(self, topic: str, payload: bytes, qos: int) -> bool:
         return self._link.publish(topic, payload, qos=qos, limit_s=BLOCK_WAIT_S)
+
+
+def limits_of(settings: ServerSettings) -> Limits:
+    """Return what the settings let one device do."""
+    return Limits(
+        messages_per_s=settings.device_messages_per_s,
+        bytes_per_s=settings.device_bytes_per_s,
+        daily={
+            Stored.EVENTS: settings.device_daily_events,
+            Stored.WINDOWS: settings.device_daily_windows,
+            Stored.CAPTURES: settings.device_daily_captures,
+        },
+        daily_bytes=settings.device_daily_bytes,
+        hourly_downlink=settings.device_hourly_downlink_bytes,
+    )

@@ -89,9 +89,11 @@ class Metrics:
         """Count documents that were signed for rollouts."""
         self.rollout_documents.labels(what).inc(n)
 
-    def watch_gateway(self, counters: Callable[[], Mapping[str, int]]) -> None:
-        """Show the gateway's own counters, read when somebody asks."""
-        self.registry.register(_GatewayCounters(counters))
+    def watch_gateway(
+        self, counters: Callable[[], Mapping[str, int]], dropped: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """Show the gateway's own counters, read when somebody asks. dropped: by reason."""
+        self.registry.register(_GatewayCounters(counters, dropped))
 
     def text(self) -> bytes:
         """Return all figures in Prometheus text format."""
@@ -99,10 +101,11 @@ class Metrics:
 
 
 class _GatewayCounters(Collector):
-    """One counter family over what the gateway counts itself."""
+    """Two counter families over what the gateway counts itself."""
 
-    def __init__(self, counters: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(self, counters: Callable[[], Mapping[str, int]], dropped: Callable[[], Mapping[str, int]]) -> None:
         self._counters = counters
+        self._dropped = dropped
 
     def collect(self) -> Iterable[CounterMetricFamily]:
         """Return the present numbers."""
@@ -110,3 +113,8 @@ class _GatewayCounters(Collector):
         for name, value in self._counters().items():
             family.add_metric([name], value)
         yield family
+        about = "Messages, windows and answers refused because of the quota of a device"
+        dropped = CounterMetricFamily("edgefleet_gateway_dropped", about, labels=["reason"])
+        for name, value in self._dropped().items():
+            dropped.add_metric([name], value)
+        yield dropped

@@ -220,7 +220,7 @@ class Server:
             public = settings.device_public_host if settings.public_host else endpoint.host
             parts.fleet.addresses.announce_broker(public, endpoint.port, endpoint.mqtt)
         parts.health.add("broker", gateway.check)
-        parts.metrics.watch_gateway(gateway.counters)
+        parts.metrics.watch_gateway(gateway.counters, gateway.dropped)
 
     def _start_callers(self, parts: Parts) -> None:
         """Start what calls others over HTTP: webhooks, and the gates of rollouts."""

@@ -57,7 +57,7 @@ class BundleLine:
     host_p50_ms, host_p95_ms, host_memory: of the converting machine, with inputs of `host_shapes`. likeness: least cosine of an output
     with the source's, None where it is not known. predicted: `latency_p50_ms latency_p95_ms memory_bytes`, as
     of today where the bundle carries none. prediction: what they rest on, or why there are none. off: by figure, observed against
-    predicted. observed: medians over devices; recent: sums over the newest windows.
+    predicted. observed: medians over devices; recent: what the newest windows say.
     """
 
     view: BundleView

@@ -1,11 +1,12 @@
 """Values of the telemetry feature. Those that routes return are public: a field is never renamed."""
 
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap
+from edgefleet_protocol.comparison import ShadowFigures, delta_quantile, mean_overlap, merge_shadows
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.telemetry_views import AgreementView
 
@@ -30,6 +31,29 @@ def agreement_of(figures: ShadowFigures) -> AgreementView:
         overlap=mean_overlap(figures.overlaps),
         active_p95_ms=None if active_p95_s is None else 1000 * active_p95_s,
     )
+
+
+def agreement_over(devices: Sequence[ShadowFigures]) -> AgreementView:
+    """Return comparisons of several devices: counts as sums, ratios as means and quantiles as medians over devices."""
+    each = [agreement_of(one) for one in devices]
+    return replace(
+        agreement_of(merge_shadows(devices)),
+        agreement=_mean([one.agreement for one in each]),
+        delta_p50=_median([one.delta_p50 for one in each]),
+        delta_p95=_median([one.delta_p95 for one in each]),
+        overlap=_mean([one.overlap for one in each]),
+        active_p95_ms=_median([one.active_p95_ms for one in each]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
+    return statistics.median(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +128,11 @@ class CostState:
 
 @dataclass(frozen=True)
 class Figures:
-    """Sums over windows of one bundle. Latencies are milliseconds, within 1 %; None when nothing was counted."""
+    """What windows of one bundle say. Counts are sums of what devices said, for one device to be read by.
+
+    Latencies are medians over devices in milliseconds, within 1 %; failed_share: the mean over devices of their share of answers that were
+    errors or not finite; both None when nothing was counted. crashed_devices: how many had a crash.
+    """
 
     devices: int
     windows: int
@@ -116,6 +144,8 @@ class Figures:
     latency_p50_ms: float | None
     latency_p95_ms: float | None
     latency_p99_ms: float | None
+    failed_share: float | None = None
+    crashed_devices: int = 0
 
 
 @dataclass(frozen=True)

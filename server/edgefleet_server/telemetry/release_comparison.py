@@ -96,7 +96,7 @@ def _changes(a: BundleLine, b: BundleLine) -> list[Change | None]:
         _less("host_memory_bytes", "Host memory", "bytes", (a.host_memory, b.host_memory), _SPACE),
         _less("observed_memory_bytes", "Memory on devices", "bytes", _seen(a, b, "memory_bytes"), _SPACE),
         _errors(a, b),
-        _less("crashes", "Crashes", "count", (_crashes(a), _crashes(b)), ("fewer", "more")),
+        _less("crashes", "Devices with crashes", "count", (_crashes(a), _crashes(b)), ("fewer", "more")),
     ]
 
 
@@ -115,7 +115,7 @@ def _seen(a: BundleLine, b: BundleLine, name: str) -> Both:
 
 
 def _crashes(line: BundleLine) -> float | None:
-    return None if line.recent is None else float(line.recent.crashes)
+    return None if line.recent is None else float(line.recent.crashed_devices)
 
 
 def _plain(figure: str, name: str, before: str, after: str) -> Change:
@@ -165,8 +165,8 @@ def _metric(a: BundleLine, b: BundleLine) -> Change | None:
 
 
 def _errors(a: BundleLine, b: BundleLine) -> Change | None:
-    """Return the change of failed and non-finite answers; below 0.1 % of the answers there is nothing to judge."""
-    before, after = (None if one.recent is None or not one.recent.n else _rate(one) for one in (a, b))
+    """Return the change of the share of failed and non-finite answers, a mean over devices; below 0.1 % there is nothing to judge."""
+    before, after = (None if one.recent is None else one.recent.failed_share for one in (a, b))
     if before is None and after is None:
         return None
     change = partial(Change, "error_rate", "Errors on devices", "share", before, after)
@@ -177,11 +177,6 @@ def _errors(a: BundleLine, b: BundleLine) -> Change | None:
         return change("same")
     said = f"{abs(difference) * 100:.2f} points {'fewer' if difference < 0 else 'more'}"
     return change(said, "good" if difference < 0 else "bad")
-
-
-def _rate(line: BundleLine) -> float:
-    assert line.recent is not None
-    return (line.recent.errors + line.recent.nonfinite) / line.recent.n
 
 
 RECENT: Final = timedelta(hours=24)

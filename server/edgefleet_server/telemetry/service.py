@@ -2,11 +2,14 @@
 
 Rules:
 - A message counts once: (device, boot, seq) is its key. A replay is acknowledged and changes nothing.
-- Bad windows (a sketch that is none, a length that is none) are left out and counted; the rest of the message counts.
+- Bad windows (a sketch that is none, a length that is none) are left out and counted; the rest of the message counts. So are windows that
+  count more than a device can have done, and those are counted against the device.
+- Figures of several devices are means or medians over devices: each device has one part of them, whatever it counts (`plausibility`).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -25,6 +28,7 @@ from edgefleet_server.telemetry.model import (
     PeriodWindow,
     agreement_of,
 )
+from edgefleet_server.telemetry.plausibility import DeviceSums, is_possible, mean_failed_share, median_latency_s
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
@@ -34,6 +38,7 @@ KEPT_WATCHED: Final = 64
 WATCHED_FOR: Final = timedelta(minutes=10)
 MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
 MAX_INT: Final = 2**62
+COUNTS: Final = ("n", "errors", "timeouts", "nonfinite", "crashes")
 DROPPED: Final = ("events", "telemetry", "samples")
 MAX_INT32: Final = 2**31
 MAX_JOULES: Final = 1e9
@@ -50,6 +55,7 @@ class TelemetryService:
         self._clock = clock
         self.series = SeriesReader(db)
         self.bad_windows = 0
+        self._refused: Counter[str] = Counter()
 
     def ingest(self, messages: Sequence[Telemetry]) -> int:
         """Store messages in one transaction; return how many were new. When it returns, all may be acknowledged."""
@@ -69,6 +75,13 @@ class TelemetryService:
             ]
             store.add_windows(session, windows)
         return len(new)
+
+    def refused(self) -> Mapping[str, int]:
+        """Return how many impossible windows each device sent since this was asked last. For the thread that ingests."""
+        if not self._refused:
+            return {}
+        found, self._refused = self._refused, Counter()
+        return found
 
     def ingest_samples(self, samples: Sequence[Sample]) -> int:
         """Store captured records that were asked for; return how many were new. All may be acknowledged when it returns."""
@@ -119,12 +132,15 @@ class TelemetryService:
             return [(row.id or 0, view(row)) for row in rows], total
 
     def figures(self, sha256: str, since: datetime, device_id: str | None = None) -> Figures:
-        """Return the sums of one bundle's windows received since a moment, of one device or of all."""
+        """Return what one bundle's windows received since a moment say, of one device or of all."""
         with self._db.read() as session:
             return _summed(store.windows_of_bundle(session, sha256, since, device_id))
 
     def recent(self, sha256: str, since: datetime, most: int) -> Figures:
-        """Return the sums of the newest windows of one bundle since a moment, at most so many: bounded, for a page."""
+        """Return what the newest windows of one bundle since a moment say, at most so many: bounded, for a page.
+
+        Every device's newest comes before any device's second, so that a device which sends many leaves none out.
+        """
         with self._db.read() as session:
             return _summed(store.newest_of_bundle(session, sha256, since, most))
 
@@ -167,8 +183,11 @@ class TelemetryService:
             and -1 <= window.worker_rss_bytes < MAX_INT
             and math.isfinite(window.worker_cpu_s)
         )
-        if not is_sound:
+        if not is_sound or sketch is None:
             self.bad_windows += 1
+            return None
+        if not is_possible(window, sketch):
+            self._refused[device_id] += 1
             return None
         return {
             "device_id": device_id,
@@ -185,7 +204,7 @@ class TelemetryService:
             "nonfinite": window.nonfinite,
             "crashes": window.crashes,
             "latency": msgspec.msgpack.encode(window.latency),
-            "latency_p95_ms": None if sketch is None else _ms(sketch, 0.95),
+            "latency_p95_ms": _ms(sketch.quantile_s(0.95)),
             "classes": msgspec.msgpack.encode(window.classes),
             "worker_rss_bytes": window.worker_rss_bytes,
             "worker_cpu_s": window.worker_cpu_s,
@@ -210,9 +229,9 @@ def view(row: TelemetryWindow) -> WindowView:
         timeouts=row.timeouts,
         nonfinite=row.nonfinite,
         crashes=row.crashes,
-        latency_p50_ms=_ms(sketch, 0.5),
-        latency_p95_ms=_ms(sketch, 0.95),
-        latency_p99_ms=_ms(sketch, 0.99),
+        latency_p50_ms=_ms(sketch.quantile_s(0.5)),
+        latency_p95_ms=_ms(sketch.quantile_s(0.95)),
+        latency_p99_ms=_ms(sketch.quantile_s(0.99)),
         classes=msgspec.msgpack.decode(row.classes, type=list[int]),
         worker_rss_bytes=row.worker_rss_bytes,
         worker_cpu_s=row.worker_cpu_s,
@@ -230,8 +249,8 @@ def shadow_view(figures: ShadowFigures) -> ShadowView:
         "delta_p50": None if exact.delta_p50 is None else float(f"{exact.delta_p50:.3g}"),
         "delta_p95": None if exact.delta_p95 is None else float(f"{exact.delta_p95:.3g}"),
         "overlap": None if exact.overlap is None else round(exact.overlap, 3),
-        "active_p50_ms": _ms(primary, 0.5),
-        "active_p95_ms": _ms(primary, 0.95),
+        "active_p50_ms": _ms(primary.quantile_s(0.5)),
+        "active_p95_ms": _ms(primary.quantile_s(0.95)),
     }
     return ShadowView(**{**asdict(exact), **rounded}, kept=figures.kept)
 
@@ -255,28 +274,28 @@ def _period_window(row: Any) -> PeriodWindow:
 
 
 def _summed(rows: Iterable[TelemetryWindow]) -> Figures:
-    sketch = LatencySketch()
-    devices: set[str] = set()
-    sums = dict.fromkeys(("n", "errors", "timeouts", "nonfinite", "crashes"), 0)
+    devices: dict[str, DeviceSums] = {}
     windows = 0
     for row in rows:
         windows += 1
-        devices.add(row.device_id)
-        for name in sums:
-            sums[name] += getattr(row, name)
-        sketch.merge(LatencySketch.unpacked(msgspec.msgpack.decode(row.latency, type=list[int])))
+        sums = devices.setdefault(row.device_id, DeviceSums())
+        for name in COUNTS:
+            setattr(sums, name, getattr(sums, name) + getattr(row, name))
+        sums.latency.merge(LatencySketch.unpacked(msgspec.msgpack.decode(row.latency, type=list[int])))
+    every = devices.values()
     return Figures(
         devices=len(devices),
         windows=windows,
-        **sums,
-        latency_p50_ms=_ms(sketch, 0.5),
-        latency_p95_ms=_ms(sketch, 0.95),
-        latency_p99_ms=_ms(sketch, 0.99),
+        **{name: sum(getattr(one, name) for one in every) for name in COUNTS},
+        latency_p50_ms=_ms(median_latency_s(every, 0.5)),
+        latency_p95_ms=_ms(median_latency_s(every, 0.95)),
+        latency_p99_ms=_ms(median_latency_s(every, 0.99)),
+        failed_share=mean_failed_share(every),
+        crashed_devices=sum(one.crashes > 0 for one in every),
     )
 
 
-def _ms(sketch: LatencySketch, q: float) -> float | None:
-    value_s = sketch.quantile_s(q)
+def _ms(value_s: float | None) -> float | None:
     return None if value_s is None else round(value_s * 1000, 4)
 
 

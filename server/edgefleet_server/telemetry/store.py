@@ -20,6 +20,8 @@ from edgefleet_server.telemetry.tables import (
 )
 
 ROWS_A_STATEMENT = 1000
+SCANNED = 240_000
+"""Twice as many windows as are stored of one device in a day (`device_daily_windows`)."""
 ACTIVE = "active"
 TELLING_LANES = ("active", "measure")
 """Whose windows say what a bundle costs on a device: real requests, or its golden inputs in a measurement."""
@@ -109,17 +111,23 @@ def windows_of_bundle(
 
 
 def newest_of_bundle(session: Session, sha256: str, since: datetime, limit: int) -> Sequence[TelemetryWindow]:
-    """Return the newest windows of one bundle that answered for users, received since a moment, at most so many."""
-    statement = (
-        select(TelemetryWindow)
-        .where(
-            col(TelemetryWindow.sha256) == sha256,
-            col(TelemetryWindow.received_at) >= since,
-            col(TelemetryWindow.lane) != "measure",
-        )
-        .order_by(col(TelemetryWindow.received_at).desc())
-        .limit(limit)
+    """Return the newest windows of one bundle that answered for users, received since a moment, at most so many.
+
+    The newest of each device come first. Of a large fleet only the newest SCANNED are looked at.
+    """
+    row = TelemetryWindow
+    newest = (
+        select(col(row.id), col(row.device_id), col(row.received_at))
+        .where(col(row.sha256) == sha256, col(row.received_at) >= since, col(row.lane) != "measure")
+        .order_by(col(row.received_at).desc())
+        .limit(SCANNED)
+        .subquery()
     )
+    turn = func.row_number().over(partition_by=newest.c.device_id, order_by=newest.c.received_at.desc())
+    chosen = (
+        select(newest.c.id, turn.label("turn")).order_by("turn", newest.c.received_at.desc()).limit(limit).subquery()
+    )
+    statement = select(row).join(chosen, chosen.c.id == col(row.id)).order_by(col(row.received_at).desc())
     return session.execute(statement).scalars().all()
 
 

@@ -135,7 +135,7 @@ def test_a_version_shows_what_was_measured_predicted_and_seen(shop: Fleet) -> No
     assert "60.0 KiB 25 % of float32" in told
     assert "top1 0.9850 0.0070 better than the source, 360 samples" in told
     assert "p50 0.81 ms p95 0.93 ms" in told
-    assert re.search(r"p50 3\.\d\d ms, p95 4\.\d\d ms, 48\.0 MiB 2 devices, 1\W?200 answers", told), told
+    assert re.search(r"p50 3\.\d\d ms, p95 4\.\d\d ms, 48\.0 MiB 2 devices", told), told
     assert "no errors" in told
     assert "refused generic-x86_64-litert : top1 fell by 0.0412 convert.metric Next: give more calibration data" in told
 

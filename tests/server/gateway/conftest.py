@@ -18,9 +18,10 @@ from tests.server.gateway.device import MqttDevice
 class Site:
     """The running parts."""
 
-    def __init__(self, folder: Path, kind: BrokerKind) -> None:
+    def __init__(self, folder: Path, kind: BrokerKind, **settings: Any) -> None:
         self.folder = folder
-        self.house = House(f"sqlite:///{folder / 'server.db'}", folder / "data", SystemClock(), tenant="acme")
+        url = f"sqlite:///{folder / 'server.db'}"
+        self.house = House(url, folder / "data", SystemClock(), tenant="acme", **settings)
         signing = self.house.signing
         config = BrokerConfig(
             kind=kind,

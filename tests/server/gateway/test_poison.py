@@ -10,9 +10,11 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Ack, Event, EventKind, State, Telemetry, Window, encode
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.access.model import Role
+from edgefleet_server.gateway.device_ledger import DeviceLedger
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.outbound import Signed
 from edgefleet_server.gateway.payload_check import storable
+from edgefleet_server.gateway.service import limits_of
 from tests.server.conftest import database_url  # noqa: F401  # a fixture
 from tests.server.fleet.apps import Operators
 from tests.server.fleet.conftest import any_house  # noqa: F401  # a fixture
@@ -49,7 +51,8 @@ class Ingest:
             house.fleet.receiver,
             house.telemetry,
             self.acks,
-            house.clock,
+            DeviceLedger(limits_of(house.settings), house.clock),
+            house.settings.uplink_queue_bytes,
         )
 
     def take(self, *messages: tuple[str, bytes]) -> None:

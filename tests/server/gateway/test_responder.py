@@ -27,10 +27,13 @@ from edgefleet_protocol.messages import MAX_META_CHUNK_BYTES, Downlink, MetaRequ
 from edgefleet_protocol.topics import Topics
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway import responder as module
+from edgefleet_server.gateway.device_ledger import DeviceLedger
+from edgefleet_server.gateway.device_quota import Limits
 from edgefleet_server.gateway.responder import Responder, replies_of, runs_of
 from edgefleet_server.registry.errors import BlobStoreError
 
 TOPICS = Topics(TenantId("acme"))
+LIMITS = Limits(1e6, 1e9, {}, 0, hourly_downlink=1 << 30)
 ONE, TWO = DeviceId("d-one"), DeviceId("d-two")
 
 
@@ -39,12 +42,13 @@ class Offer:
     """A blob on offer."""
 
     sha256: Sha256
+    length: int = 0
 
 
 class Desk:
     """A responder whose answers are kept, and whose door can be shut."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = LIMITS) -> None:
         self.blobs: dict[Sha256, bytes] = {}
         self.offers: list[Offer] = []
         self.unreadable: set[Sha256] = set()
@@ -59,6 +63,7 @@ class Desk:
             lambda name: b"x" * 200_000 if name == "big.json" else None,
             lambda _: self.offers,
             self.take,
+            DeviceLedger(limits, SystemClock()),
             SystemClock(),
         )
         self.responder.start()
@@ -67,7 +72,7 @@ class Desk:
         """Store a blob and offer it."""
         sha256 = sha256_hex(data)
         self.blobs[sha256] = data
-        self.offers.append(Offer(sha256))
+        self.offers.append(Offer(sha256, len(data)))
         return sha256
 
     def blob_size(self, sha256: Sha256) -> int | None:

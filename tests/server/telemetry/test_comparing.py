@@ -64,7 +64,7 @@ def test_a_metric_is_judged_by_its_own_direction(before: Any, after: Any, said: 
 
 
 def figures(n: int, errors: int, crashes: int = 0) -> Figures:
-    return Figures(1, 3, n, errors, 0, 0, crashes, None, None, None)
+    return Figures(1, 3, n, errors, 0, 0, crashes, None, None, None, errors / n, min(1, crashes))
 
 
 def test_errors_are_compared_as_shares_and_a_thousandth_is_none() -> None:

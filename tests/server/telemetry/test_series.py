@@ -29,7 +29,7 @@ class Fleet:
         self.seq += 1
         ts = int(self.clock.now().timestamp())
         window = Window(
-            t0=ts, length_s=60, model=model, lane=lane, sha256="a" * 64, version="1", n=len(latencies_s), errors=1,
+            t0=ts, length_s=60, model=model, lane=lane, sha256="a" * 64, version="1", n=len(latencies_s), errors=min(1, len(latencies_s)),
             latency=sketch.packed(), worker_rss_bytes=5000,
         )  # fmt: skip
         system = SystemFigures(**told)

@@ -65,7 +65,7 @@ def test_latest_is_the_newest_window_of_each_model(house: House) -> None:
     assert (latest.queue_bytes, latest.dropped, latest.received_at) == (9, 1, house.clock.now())
 
 
-def test_figures_merge_the_sketches_of_all_devices(house: House) -> None:
+def test_figures_are_means_and_medians_over_devices(house: House) -> None:
     house.telemetry.ingest(
         [
             batch(window(3, latencies_s=(0.001, 0.001, 0.001), errors=1), device="d-one"),
@@ -75,8 +75,8 @@ def test_figures_merge_the_sketches_of_all_devices(house: House) -> None:
     since = house.clock.now() - dt.timedelta(hours=1)
     figures = house.telemetry.figures(SHA, since)
     assert (figures.devices, figures.windows, figures.n, figures.errors, figures.crashes) == (2, 2, 4, 1, 2)
-    assert figures.latency_p50_ms == pytest.approx(1.0, rel=0.01)
-    assert figures.latency_p99_ms == pytest.approx(100.0, rel=0.01)
+    assert figures.latency_p50_ms == figures.latency_p99_ms == pytest.approx((1.0 + 100.0) / 2, rel=0.01)
+    assert (figures.failed_share, figures.crashed_devices) == (pytest.approx((1 / 3 + 0) / 2), 1)
     assert house.telemetry.figures(SHA, since, "d-two").n == 1
     assert house.telemetry.figures("b" * 64, since).latency_p50_ms is None
     assert house.telemetry.figures(SHA, house.clock.now() + dt.timedelta(seconds=1)).windows == 0

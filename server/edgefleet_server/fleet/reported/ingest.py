@@ -9,7 +9,7 @@ Rules:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -24,11 +24,13 @@ from edgefleet_protocol.messages import Event, ModelState, Presence, State, assi
 from edgefleet_protocol.verify import OldGenerationError
 from edgefleet_server.db.database import CommitSignal, Database
 from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.reported import store as reported_store
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
+LIMITED: Final = "limited"
 MIB: Final = 1024 * 1024
 MAX_MODELS: Final = 64
 MAX_REPORT_BYTES: Final = 64 * 1024
@@ -90,6 +92,13 @@ class ReportBook:
         """Store events, each once; return how many were new."""
         now = self._clock.now()
         return self._feed.add_reported([_event_row(event, now) for event in events])
+
+    def note_limited(self, device_id: DeviceId, detail: Mapping[str, Any], row: int | None) -> int:
+        """Write down what was dropped of a device: a new event, or new numbers in the event `row`. Return the event's id."""
+        if row is None:
+            return self._feed.add([NewEvent(LIMITED, device_id, detail=detail)])[0]
+        self._feed.amend(row, detail)
+        return row
 
     def _store_state(self, session: Session, device: FleetDevice, state: State) -> None:
         device.boot_id = state.boot_id[:64]

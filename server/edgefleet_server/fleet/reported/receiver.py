@@ -1,6 +1,7 @@
 """Takes what devices say and does what follows from it: a document that a device lacks is sent or signed again, tasks end."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, Presence, State
@@ -48,6 +49,10 @@ class ReportReceiver:
         with self._db.session():
             self._tasks.hear(events)
             return self._reports.take_events(events)
+
+    def note_limited(self, device_id: DeviceId, detail: Mapping[str, Any], row: int | None) -> int:
+        """Write down what was dropped of a device: a new event, or new numbers in the event `row`. Return the event's id."""
+        return self._reports.note_limited(device_id, detail, row)
 
     def forget_presence(self) -> None:
         """Mark every device unheard of: after a restart nobody knows."""

@@ -1,6 +1,7 @@
 """What a release showed as a candidate: compared with the active version on the same devices, over the same hours. Pure.
 
-- shadow: both answered the same inputs, so counts of the comparison add up over windows and devices.
+- shadow: both answered the same inputs, so counts of the comparison add up over the windows of a device; of devices, ratios are means and
+  quantiles medians, so that each has one part of them.
 - split: each answered its share of the requests of a device. The device is the unit: one difference each, whatever its traffic,
   since requests of one device are no independent draws.
 - The interval of a mean of devices comes from the test of the quality gate (`quality`), so it may be looked at as often as one
@@ -22,7 +23,8 @@ from edgefleet_server.rollout.analysis.model import Counts, Facts
 from edgefleet_server.rollout.model import DeviceQuality, Span
 from edgefleet_server.rollout.spec.model import Bound, Control, Metric, Mode, OnBreach, QualityGate, QualityMetric, Spec
 from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
-from edgefleet_server.telemetry.model import PeriodWindow, agreement_of
+from edgefleet_server.telemetry.model import PeriodWindow, agreement_of, agreement_over
+from edgefleet_server.telemetry.plausibility import DeviceSums, mean_error_rate, median_latency_s
 from edgefleet_server.telemetry_views import AgreementView
 
 ACTIVE: Final = "active"
@@ -37,7 +39,10 @@ USUAL: Final = {
 
 @dataclass(frozen=True)
 class ArmView:
-    """What answered, summed over devices. error_rate: of all requests; time-outs are errors. Latencies are milliseconds."""
+    """What answered. Counts are sums over devices.
+
+    error_rate: of requests, the mean over devices; time-outs are errors. Latencies are medians over devices in milliseconds.
+    """
 
     lane: str
     devices: int
@@ -115,32 +120,41 @@ def _middle(window: PeriodWindow) -> datetime:
 
 
 def _result(spec: Spec, mode: Mode, stratum: ProfileName, pairs: Mapping[DeviceId, Pair]) -> StratumResult:
-    agreed = [one.shadow for _, candidate in pairs.values() for one in candidate if one.shadow is not None]
+    shadows = ([one.shadow for one in candidate if one.shadow is not None] for _, candidate in pairs.values())
+    agreed = [merge_shadows(some) for some in shadows if some]
     return StratumResult(
         stratum=stratum,
         devices=len(pairs),
         active=_arm(ACTIVE, [active for active, _ in pairs.values() if active]),
         candidate=_arm(CANDIDATE, [candidate for _, candidate in pairs.values()]),
-        shadow=agreement_of(merge_shadows(agreed)) if mode is Mode.SHADOW and agreed else None,
+        shadow=agreement_over(agreed) if mode is Mode.SHADOW and agreed else None,
         metrics=_metrics(spec, mode, stratum, pairs),
         asked=[name.value for name in _asked(spec)],
     )
 
 
 def _arm(lane: str, devices: Sequence[Sequence[PeriodWindow]]) -> ArmView:
-    windows = [one for some in devices for one in some]
-    answers, timeouts = sum(one.n for one in windows), sum(one.timeouts for one in windows)
-    errors = sum(one.errors for one in windows) + timeouts
-    sketch = LatencySketch.merged(LatencySketch.unpacked(one.latency) for one in windows)
+    """Return the figures of a lane: counts as sums, the rate as mean and latencies as medians over devices."""
+    each = [_device_sums(windows) for windows in devices]
     return ArmView(
         lane=lane,
         devices=len(devices),
-        answers=answers,
-        errors=errors,
+        answers=sum(one.n for one in each),
+        errors=sum(one.errors + one.timeouts for one in each),
+        nonfinite=sum(one.nonfinite for one in each),
+        error_rate=mean_error_rate(each),
+        latency_p50_ms=_ms(median_latency_s(each, 0.5)),
+        latency_p95_ms=_ms(median_latency_s(each, 0.95)),
+    )
+
+
+def _device_sums(windows: Sequence[PeriodWindow]) -> DeviceSums:
+    return DeviceSums(
+        n=sum(one.n for one in windows),
+        errors=sum(one.errors for one in windows),
+        timeouts=sum(one.timeouts for one in windows),
         nonfinite=sum(one.nonfinite for one in windows),
-        error_rate=min(1.0, errors / (answers + timeouts)) if answers + timeouts else None,
-        latency_p50_ms=_ms(sketch.quantile_s(0.5)),
-        latency_p95_ms=_ms(sketch.quantile_s(0.95)),
+        latency=LatencySketch.merged(LatencySketch.unpacked(one.latency) for one in windows),
     )
 
 

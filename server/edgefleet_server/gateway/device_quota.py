@@ -1,0 +1,114 @@
+"""What one device may send, have stored and be sent. Pure: budgets that refill evenly, and counts of a day.
+
+A budget is kept as what was spent and not yet earned back, so a device that was quiet for long owes nothing and need not be remembered,
+and a budget that grows counts at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from enum import StrEnum
+from typing import Final
+
+BURST_S: Final = 120.0
+"""A device may send what `Limits` allow in so many seconds at once."""
+OFFERED_TIMES: Final = 4
+"""How often an hour a device may pull all that it is offered."""
+HOUR_S: Final = 3600.0
+
+
+class Reason(StrEnum):
+    """Why something of a device was dropped. Public, in events and figures: never renamed."""
+
+    RATE = "rate"
+    """It sent more messages or bytes than a device may."""
+    QUEUE = "queue"
+    """Too much of it was waiting to be stored."""
+    DAY = "day"
+    """It had its share of what is stored of a device in a day."""
+    IMPOSSIBLE = "impossible"
+    """A telemetry window counts what no device can have done."""
+    DOWNLINK = "downlink"
+    """It asked for more blocks or metadata than a device may."""
+
+
+class Stored(StrEnum):
+    """What is stored of a device without end, and therefore counted by day."""
+
+    EVENTS = "events"
+    WINDOWS = "windows"
+    CAPTURES = "captures"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """burst: what may be spent at once; per_s: how much of that is earned back in a second."""
+
+    burst: float
+    per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What of a budget was spent and not earned back, at a moment in monotonic seconds."""
+
+    amount: float = 0.0
+    at_s: float = 0.0
+
+
+NOTHING: Final = Spent()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one device may do. daily: how many of each kind are stored in a UTC day; hourly_downlink: bytes beside what it is offered."""
+
+    messages_per_s: float
+    bytes_per_s: float
+    daily: Mapping[Stored, int]
+    daily_bytes: int
+    hourly_downlink: int
+
+    @property
+    def messages(self) -> Budget:
+        """The budget of messages."""
+        return Budget(self.messages_per_s * BURST_S, self.messages_per_s)
+
+    @property
+    def bytes(self) -> Budget:
+        """The budget of bytes."""
+        return Budget(self.bytes_per_s * BURST_S, self.bytes_per_s)
+
+    def downlink(self, offered_bytes: int, *, is_block: bool) -> Budget:
+        """Return the budget of bytes sent to a device that is offered so many. Blocks leave half of the rest to metadata."""
+        own = self.hourly_downlink / 2 if is_block else self.hourly_downlink
+        burst = own + OFFERED_TIMES * offered_bytes
+        return Budget(burst, burst / HOUR_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What was stored of a device in a UTC day."""
+
+    day: date
+    counts: Mapping[Stored, int] = field(default_factory=dict)
+    bytes: int = 0
+
+
+def owed(spent: Spent, budget: Budget, now_s: float) -> float:
+    """Return what is not yet earned back. A clock that goes back earns nothing."""
+    return max(0.0, spent.amount - budget.per_s * max(0.0, now_s - spent.at_s))
+
+
+def spend(spent: Spent, budget: Budget, cost: float, now_s: float) -> Spent | None:
+    """Return what is spent after one more cost, or None when the budget does not allow it."""
+    amount = owed(spent, budget, now_s) + cost
+    return Spent(amount, now_s) if amount <= budget.burst else None
+
+
+def stored(day: Day, limits: Limits, kind: Stored, n: int, size: int) -> Day | None:
+    """Return the day with n more of a kind in `size` bytes, or None when the day's share does not allow them."""
+    count, total = day.counts.get(kind, 0) + n, day.bytes + size
+    if count > limits.daily[kind] or total > limits.daily_bytes:
+        return None
+    return replace(day, counts={**day.counts, kind: count}, bytes=total)
