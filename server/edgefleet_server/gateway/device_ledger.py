@@ -51,6 +51,7 @@ class DeviceLedger:
     def __init__(self, limits: Limits, clock: Clock) -> None:
         """Wire the clock. Remembers no device yet."""
         self._limits = limits
+        self._messages, self._bytes = limits.messages, limits.bytes
         self._clock = clock
         self._lock = threading.Lock()
         self._up: dict[DeviceId, tuple[Spent, Spent]] = {}
@@ -64,11 +65,9 @@ class DeviceLedger:
 
     def admit(self, device: DeviceId, size: int) -> bool:
         """Say whether a device may send one more message of so many bytes now; count it, or that it was dropped."""
-        now_s, limits = self._clock.monotonic_s(), self._limits
+        now_s = self._clock.monotonic_s()
         messages, sizes = self._up.get(device, (NOTHING, NOTHING))
-        if (one := spend(messages, limits.messages, 1, now_s)) and (
-            all_bytes := spend(sizes, limits.bytes, size, now_s)
-        ):
+        if (one := spend(messages, self._messages, 1, now_s)) and (all_bytes := spend(sizes, self._bytes, size, now_s)):
             self._up[device] = (one, all_bytes)
             if len(self._up) > self._sweep_up_at:
                 self._sweep_up(now_s)
@@ -143,7 +142,7 @@ class DeviceLedger:
 
     def _sweep_up(self, now_s: float) -> None:
         """Forget who owes nothing. The dictionary belongs to the thread that asks `admit`."""
-        messages, sizes = self._limits.messages, self._limits.bytes
+        messages, sizes = self._messages, self._bytes
         self._up = {
             device: both
             for device, both in self._up.items()

@@ -183,7 +183,7 @@ def test_blocks_leave_half_of_the_downlink_to_metadata_and_offers_widen_it(clock
 
 
 def test_an_agent_that_was_away_for_long_meets_no_limit(clock: TurnedClock) -> None:
-    """Its outbox holds 16 MiB at most, three quarters of them in rows, and drains at 20 messages a second (ADR 0081)."""
+    """Its outbox holds 16 MiB at most, three quarters of them in rows, and drains at 20 messages a second (ADR 0080)."""
     limits = limits_of(ServerSettings(data_dir="."))  # type: ignore[arg-type]
     outbox, row_bytes, per_s = 16 * MIB, 96, 20
     event = Event(device="d-0123456789abcdef", boot_id="0" * 32, seq=10_000, ts=1_764_000_000_000, kind=EventKind.BOOT)
