@@ -15,10 +15,23 @@ from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_server.gateway.device_quota import NOTHING, Day, Limits, Reason, Spent, Stored, owed, spend, stored
+from edgefleet_server.gateway.device_quota import (
+    NOTHING,
+    UPLINK,
+    Day,
+    Limits,
+    Reason,
+    Spent,
+    Stored,
+    owed,
+    spend,
+    stored,
+)
 
 FIRST_S: Final = 2.0
 AGAIN_S: Final = 60.0
+LOOK_S: Final = 1.0
+"""How often the ledger looks which day it is."""
 MAX_NAMED: Final = 10_000
 SWEEP_FROM: Final = 4_096
 
@@ -51,13 +64,13 @@ class DeviceLedger:
     def __init__(self, limits: Limits, clock: Clock) -> None:
         """Wire the clock. Remembers no device yet."""
         self._limits = limits
-        self._messages, self._bytes = limits.messages, limits.bytes
         self._clock = clock
         self._lock = threading.Lock()
-        self._up: dict[DeviceId, tuple[Spent, Spent]] = {}
+        self._up: dict[DeviceId, Spent] = {}
         self._down: dict[DeviceId, tuple[Spent, int]] = {}
         self._days: dict[DeviceId, Day] = {}
         self._today = clock.now().date()
+        self._look_at_s = clock.monotonic_s() + LOOK_S
         self._sweep_up_at = self._sweep_down_at = SWEEP_FROM
         self._dropped: dict[DeviceId, _Dropped] = {}
         self.total: Counter[Reason] = Counter(dict.fromkeys(Reason, 0))
@@ -66,9 +79,9 @@ class DeviceLedger:
     def admit(self, device: DeviceId, size: int) -> bool:
         """Say whether a device may send one more message of so many bytes now; count it, or that it was dropped."""
         now_s = self._clock.monotonic_s()
-        messages, sizes = self._up.get(device, (NOTHING, NOTHING))
-        if (one := spend(messages, self._messages, 1, now_s)) and (all_bytes := spend(sizes, self._bytes, size, now_s)):
-            self._up[device] = (one, all_bytes)
+        after = spend(self._up.get(device, NOTHING), UPLINK, self._limits.cost_s(size), now_s)
+        if after is not None:
+            self._up[device] = after
             if len(self._up) > self._sweep_up_at:
                 self._sweep_up(now_s)
             return True
@@ -77,10 +90,12 @@ class DeviceLedger:
 
     def store(self, device: DeviceId, kind: Stored, n: int, size: int) -> bool:
         """Say whether n more of a kind may be stored of a device today; count them, or that the message was dropped."""
-        today = self._clock.now().date()
-        if today != self._today:
-            self._today, self._days = today, {}
-        day = stored(self._days.get(device, Day(today)), self._limits, kind, n, size)
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._look_at_s:
+            self._look_at_s, today = now_s + LOOK_S, self._clock.now().date()
+            if today != self._today:
+                self._today, self._days = today, {}
+        day = stored(self._days.get(device) or Day(self._today), self._limits, kind, n, size)
         if day is None:
             self.drop(device, Reason.DAY, size)
             return False
@@ -142,12 +157,7 @@ class DeviceLedger:
 
     def _sweep_up(self, now_s: float) -> None:
         """Forget who owes nothing. The dictionary belongs to the thread that asks `admit`."""
-        messages, sizes = self._messages, self._bytes
-        self._up = {
-            device: both
-            for device, both in self._up.items()
-            if owed(both[0], messages, now_s) > 0 or owed(both[1], sizes, now_s) > 0
-        }
+        self._up = {device: spent for device, spent in self._up.items() if owed(spent, UPLINK, now_s) > 0}
         self._sweep_up_at = max(SWEEP_FROM, 2 * len(self._up))
 
     def _sweep_down(self, now_s: float) -> None:

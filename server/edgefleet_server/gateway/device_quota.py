@@ -4,10 +4,9 @@ A budget is kept as what was spent and not yet earned back, so a device that was
 and a budget that grows counts at once.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 BURST_S: Final = 120.0
@@ -32,12 +31,16 @@ class Reason(StrEnum):
     """It asked for more blocks or metadata than a device may."""
 
 
-class Stored(StrEnum):
-    """What is stored of a device without end, and therefore counted by day."""
+class Stored(IntEnum):
+    """What is stored of a device without end, and therefore counted by day: a place in `Counts`."""
 
-    EVENTS = "events"
-    WINDOWS = "windows"
-    CAPTURES = "captures"
+    EVENTS = 0
+    WINDOWS = 1
+    CAPTURES = 2
+
+
+Counts = tuple[int, int, int]
+"""Of events, windows and captured records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Spent:
 
 
 NOTHING: Final = Spent()
+UPLINK: Final = Budget(burst=BURST_S, per_s=1.0)
+"""Of what a device sends, in seconds (`Limits.cost_s`): it earns one each second, and holds those of two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +70,13 @@ class Limits:
 
     messages_per_s: float
     bytes_per_s: float
-    daily: Mapping[Stored, int]
+    daily: Counts
     daily_bytes: int
     hourly_downlink: int
 
-    @property
-    def messages(self) -> Budget:
-        """The budget of messages."""
-        return Budget(self.messages_per_s * BURST_S, self.messages_per_s)
-
-    @property
-    def bytes(self) -> Budget:
-        """The budget of bytes."""
-        return Budget(self.bytes_per_s * BURST_S, self.bytes_per_s)
+    def cost_s(self, size: int) -> float:
+        """Return what a message of so many bytes costs of UPLINK: the time in which a device earns one message, or so many bytes."""
+        return max(1 / self.messages_per_s, size / self.bytes_per_s)
 
     def downlink(self, offered_bytes: int, *, is_block: bool) -> Budget:
         """Return the budget of bytes sent to a device that is offered so many. Blocks leave half of the rest to metadata."""
@@ -91,13 +90,14 @@ class Day:
     """What was stored of a device in a UTC day."""
 
     day: date
-    counts: Mapping[Stored, int] = field(default_factory=dict)
+    counts: Counts = (0, 0, 0)
     bytes: int = 0
 
 
 def owed(spent: Spent, budget: Budget, now_s: float) -> float:
     """Return what is not yet earned back. A clock that goes back earns nothing."""
-    return max(0.0, spent.amount - budget.per_s * max(0.0, now_s - spent.at_s))
+    left = spent.amount if now_s <= spent.at_s else spent.amount - budget.per_s * (now_s - spent.at_s)
+    return max(0.0, left)
 
 
 def spend(spent: Spent, budget: Budget, cost: float, now_s: float) -> Spent | None:
@@ -108,7 +108,13 @@ def spend(spent: Spent, budget: Budget, cost: float, now_s: float) -> Spent | No
 
 def stored(day: Day, limits: Limits, kind: Stored, n: int, size: int) -> Day | None:
     """Return the day with n more of a kind in `size` bytes, or None when the day's share does not allow them."""
-    count, total = day.counts.get(kind, 0) + n, day.bytes + size
-    if count > limits.daily[kind] or total > limits.daily_bytes:
+    events, windows, captures = day.counts
+    if day.counts[kind] + n > limits.daily[kind] or day.bytes + size > limits.daily_bytes:
         return None
-    return replace(day, counts={**day.counts, kind: count}, bytes=total)
+    if kind is Stored.EVENTS:
+        counts = events + n, windows, captures
+    elif kind is Stored.WINDOWS:
+        counts = events, windows + n, captures
+    else:
+        counts = events, windows, captures + n
+    return Day(day.day, counts, day.bytes + size)

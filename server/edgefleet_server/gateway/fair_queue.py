@@ -31,7 +31,8 @@ class FairQueue(Generic[Item]):
         self._room = room_bytes
         self._share = room_bytes // SHARE
         self._on_drop = on_drop
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._waiting: OrderedDict[DeviceId, deque[tuple[Item, int]]] = OrderedDict()
         self._held: dict[DeviceId, int] = {}
         self._heavy: dict[DeviceId, None] = {}
@@ -50,14 +51,14 @@ class FairQueue(Generic[Item]):
     def put(self, device: DeviceId, item: Item, payload_bytes: int) -> None:
         """Let a message wait, or refuse it."""
         size = payload_bytes + OVERHEAD_BYTES
-        with self._changed:
+        dropped: list[tuple[DeviceId, int, bool]] = []
+        with self._lock:
             held = self._held.get(device, 0)
-            dropped: list[tuple[DeviceId, int, bool]] = []
             if held + size > self._share:
                 dropped.append((device, payload_bytes, True))
-            elif self._make_room(device, size, dropped):
+            elif self._bytes + size <= self._room or self._make_room(device, size, dropped):
                 self._add(device, item, size, held)
-                if self._n >= self._wanted:
+                if self._n == self._wanted:
                     self._changed.notify()
             else:
                 dropped.append((device, payload_bytes, device in self._heavy))

@@ -15,7 +15,7 @@ from edgefleet_protocol.topics import Topics, parse_uplink
 from edgefleet_server.fleet.desired.model import SignedDesired
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from edgefleet_server.gateway.device_ledger import DeviceLedger
-from edgefleet_server.gateway.device_quota import Limits, Stored
+from edgefleet_server.gateway.device_quota import Limits
 from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
 from edgefleet_server.gateway.outbound import Outbound
@@ -179,11 +179,7 @@ def limits_of(settings: ServerSettings) -> Limits:
     return Limits(
         messages_per_s=settings.device_messages_per_s,
         bytes_per_s=settings.device_bytes_per_s,
-        daily={
-            Stored.EVENTS: settings.device_daily_events,
-            Stored.WINDOWS: settings.device_daily_windows,
-            Stored.CAPTURES: settings.device_daily_captures,
-        },
+        daily=(settings.device_daily_events, settings.device_daily_windows, settings.device_daily_captures),
         daily_bytes=settings.device_daily_bytes,
         hourly_downlink=settings.device_hourly_downlink_bytes,
     )

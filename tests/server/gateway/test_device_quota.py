@@ -10,14 +10,25 @@ from hypothesis import strategies as st
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, EventKind, Window, encode
 from edgefleet_server.gateway.device_ledger import AGAIN_S, FIRST_S, MAX_NAMED, SWEEP_FROM, DeviceLedger
-from edgefleet_server.gateway.device_quota import NOTHING, Budget, Day, Limits, Reason, Stored, owed, spend, stored
+from edgefleet_server.gateway.device_quota import (
+    NOTHING,
+    UPLINK,
+    Budget,
+    Day,
+    Limits,
+    Reason,
+    Stored,
+    owed,
+    spend,
+    stored,
+)
 from edgefleet_server.gateway.fair_queue import OVERHEAD_BYTES, SHARE, FairQueue
 from edgefleet_server.gateway.service import limits_of
 from edgefleet_server.settings import ServerSettings
 from tests.server.fleet.house import TurnedClock
 
 MIB = 1 << 20
-LIMITS = Limits(2.0, 100.0, dict.fromkeys(Stored, 5), 1000, hourly_downlink=3600)
+LIMITS = Limits(2.0, 100.0, (5, 5, 5), 1000, hourly_downlink=3600)
 ONE, TWO = DeviceId("d-one"), DeviceId("d-two")
 steps = st.lists(st.tuples(st.floats(-5, 60), st.floats(0, 300)), max_size=60)
 
@@ -53,10 +64,10 @@ def test_a_day_never_holds_more_than_its_limits(asked: list[tuple[Stored, int, i
     day = Day(date(2026, 11, 29))
     for kind, n, size in asked:
         after = stored(day, LIMITS, kind, n, size)
-        is_over = day.counts.get(kind, 0) + n > 5 or day.bytes + size > 1000
+        is_over = day.counts[kind] + n > 5 or day.bytes + size > 1000
         assert (after is None) == is_over
         day = after or day
-    assert all(n <= 5 for n in day.counts.values())
+    assert all(n <= 5 for n in day.counts)
     assert day.bytes <= 1000
 
 
@@ -183,15 +194,15 @@ def test_blocks_leave_half_of_the_downlink_to_metadata_and_offers_widen_it(clock
 
 
 def test_an_agent_that_was_away_for_long_meets_no_limit(clock: TurnedClock) -> None:
-    """Its outbox holds 16 MiB at most, three quarters of them in rows, and drains at 20 messages a second (ADR 0080)."""
+    """Its outbox holds 16 MiB at most, three quarters of them in rows, and drains at 20 messages a second (ADR 0081)."""
     limits = limits_of(ServerSettings(data_dir="."))  # type: ignore[arg-type]
     outbox, row_bytes, per_s = 16 * MIB, 96, 20
     event = Event(device="d-0123456789abcdef", boot_id="0" * 32, seq=10_000, ts=1_764_000_000_000, kind=EventKind.BOOT)
     window = Window(t0=1_764_000_000, length_s=900, model="m", lane="active", sha256="a" * 64, version="1.0.0")
     assert outbox * 3 // 4 // (len(encode(event)) + row_bytes) < limits.daily[Stored.EVENTS]
     assert outbox * 3 // 4 // len(encode(window)) < limits.daily[Stored.WINDOWS]
-    assert outbox < min(limits.daily_bytes, limits.bytes.burst)
-    assert per_s < limits.messages_per_s
+    assert outbox < min(limits.daily_bytes, limits.bytes_per_s * UPLINK.burst)
+    assert per_s * limits.cost_s(0) < UPLINK.per_s
     for size in (4_000, 32 * 1024):
         ledger = DeviceLedger(limits, clock)
         for _ in range(outbox // size):

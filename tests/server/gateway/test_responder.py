@@ -33,7 +33,7 @@ from edgefleet_server.gateway.responder import Responder, replies_of, runs_of
 from edgefleet_server.registry.errors import BlobStoreError
 
 TOPICS = Topics(TenantId("acme"))
-LIMITS = Limits(1e6, 1e9, {}, 0, hourly_downlink=1 << 30)
+LIMITS = Limits(1e6, 1e9, (0, 0, 0), 0, hourly_downlink=1 << 30)
 ONE, TWO = DeviceId("d-one"), DeviceId("d-two")
 
 
