@@ -276,3 +276,43 @@ def test_metrics_are_bars_with_the_newest_on_the_right(edgectl: Edgectl, fleet: 
     empty = edgectl("device", "metrics", "d-1")
     assert (empty.code, empty.out) == (0, "")
     assert empty.err.startswith("no telemetry windows")
+
+
+RECOVERY = {
+    "version": 300,
+    "roles": [{"name": "releases", "version": 200, "becomes": 301}],
+    "models": [{"model": "late", "devices": 2, "named_by": ["d-1", "d-2"]}],
+    "words": [{"device": "d-1", "version": 300, "roles": 1, "said_at": NOON.isoformat(), "asked_at": None}],
+    "lost_models": [],
+}
+
+
+def test_what_a_restored_server_would_sign_is_shown_and_nothing_is_done(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says("GET /recovery", RECOVERY)
+    said = edgectl("server", "restored")
+    assert said.code == 0, said.err
+    for word in (
+        "d-1",
+        "by itself",
+        "Roles to sign above version 300",
+        "releases",
+        "200",
+        "301",
+        "late",
+        "d-1, d-2",
+        "--model",
+    ):
+        assert word in said.out
+    assert "nothing was signed" in said.err
+    assert [one.what for one in fleet.asked] == ["GET /recovery"]
+
+
+def test_yes_signs_what_was_shown_and_makes_only_the_models_that_are_named(edgectl: Edgectl, fleet: Stub) -> None:
+    fleet.says("GET /recovery", RECOVERY)
+    fleet.says("POST /recovery:sign", {"version": 300, "everything": True, "models": ["late"]})
+    said = edgectl("server", "restored", "--yes", "--model", "late")
+    assert said.code == 0, said.err
+    assert "Roles to sign above version 300" in said.out
+    assert "signed all roles above version 300" in said.out
+    assert "made the roles of late again: publish these models" in said.out
+    assert fleet.bodies("POST /recovery:sign") == [{"version": 300, "models": ["late"]}]

@@ -76,6 +76,8 @@ PLACES = {
     "/experiments": "experiment",
     "/keys": "key",
     "/trust": "key",
+    "/recovery": "key",
+    "/recovery:sign": "key",
     "/audit": "access",
     "/tokens": "access",
     "/whoami": "access",

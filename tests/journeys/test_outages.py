@@ -5,13 +5,14 @@ import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
-from tests.journeys.road import PATIENCE_S, Road, Traveller
+from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
 from tests.server.fleet.house import PROFILE
 
 BIG_BYTES = 30_000_000
@@ -36,6 +37,16 @@ def copy_database(source: Path, target: Path) -> None:
     """Copy a database that may be in use."""
     with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
         one.backup(other)
+
+
+def restorations(road: Road) -> list[dict[str, Any]]:
+    """Return what the events say of signing again after a restore, newest first."""
+    return [one["detail"] for one in road.edgectl("events")["items"] if one["type"] == "edgefleet.server.restored"]
+
+
+def unknown_models(road: Road) -> dict[str, list[str]]:
+    """Return the models that devices know and the server does not, and who names them."""
+    return {one["model"]: one["named_by"] for one in road.edgectl("server", "restored")["models"]}
 
 
 def test_the_server_is_killed_in_the_middle_of_a_deployment(road: Road, device: Traveller) -> None:
@@ -71,13 +82,16 @@ def test_a_device_that_was_away_takes_the_newest_wish(road: Road, device: Travel
 
 
 def test_a_fleet_hears_a_server_restored_from_an_older_copy(road: Road, device: Traveller, tmp_path: Path) -> None:
+    """Three devices are enough: two that are drawn confirm what the first says, and nobody types anything."""
+    others = [Traveller(road, "second"), Traveller(road, "third")]
     road.release("memory@1.0.0", bundle("memory", "1.0.0"))
     device.told("memory", release="memory@1.0.0", phase="committed")
     database, copy = road.data / "edgefleet.db", tmp_path / "copy.db"
     copy_database(database, copy)
     for version in ("1.1.0", "1.2.0", "1.3.0"):
         road.release(f"memory@{version}", bundle("memory", version))
-    device.told("memory", release="memory@1.3.0", phase="committed")
+    for one in (device, *others):
+        one.told("memory", release="memory@1.3.0", phase="committed")
     known = device.shown()["reported_gen"]
 
     road.kill()
@@ -85,16 +99,25 @@ def test_a_fleet_hears_a_server_restored_from_an_older_copy(road: Road, device: 
     copy_database(copy, database)
     road.start()
 
+    for one in (device, *others):
+        one.told("memory", release="memory@1.0.0", phase="committed")
+    (event,) = restorations(road)
+    assert {event["device"], *event["confirmed_by"]} == {one.name for one in (device, *others)}
     road.release("memory@2.0.0", bundle("memory", "2.0.0"))
     device.told("memory", release="memory@2.0.0", phase="committed")
     assert device.shown()["reported_gen"] > known
     assert device.served("memory") == "2.0.0"
+    for one in others:
+        one.stop()
 
 
 def test_a_restored_server_deploys_what_it_knows_without_publishing_again(
     road: Road, device: Traveller, tmp_path: Path
 ) -> None:
-    """It says itself what was lost: here a model. Devices go to what the copy wants, since that is all that is known."""
+    """One device does not confirm its own word, and no role of a model is made at it: an operator says both.
+
+    Devices go to what the copy wants, since that is all that is known.
+    """
     for version in ("1.0.0", "1.0.1"):
         road.house.release(f"atlas@{version}", bundles={PROFILE: bundle("atlas", version)})
     road.want("atlas@1.0.0")
@@ -112,15 +135,16 @@ def test_a_restored_server_deploys_what_it_knows_without_publishing_again(
     copy_database(copy, database)
     road.start()
 
+    said = eventually(lambda: road.edgectl("server", "restored")["words"], PATIENCE_S, ASK_AGAIN_S)
+    assert said, "the device has not spoken"
+    road.edgectl("server", "restored", "--yes")
+    assert eventually(lambda: unknown_models(road) == {"late": [device.name]}, PATIENCE_S, ASK_AGAIN_S)
+    road.edgectl("server", "restored", "--model", "late", "--yes")
     device.told("atlas", release="atlas@1.0.0", phase="committed")
     road.want("atlas@1.0.1")
     device.told("atlas", release="atlas@1.0.1", phase="committed")
     assert device.served("atlas") == "1.0.1"
-    told = [
-        event["detail"] for event in road.edgectl("events")["items"] if event["type"] == "edgefleet.server.restored"
-    ]
-    assert {detail["device"] for detail in told} == {device.name}
-    assert [model for detail in told for model in detail["lost_models"]] == ["late"]
+    assert [detail["lost_models"] for detail in restorations(road)][:2] == [["late"], []]
     assert road.house.signing.lost_models() == ["late"]
 
     road.release("late@1.0.0", late)

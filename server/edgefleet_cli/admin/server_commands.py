@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgefleet_cli.admin import agent_package_commands, server_up_commands
+from edgefleet_cli.admin import agent_package_commands, recovery_commands, server_up_commands
 from edgefleet_cli.admin.data_folder import check_new, default_data, holds_server
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
@@ -19,6 +19,7 @@ from edgefleet_cli.render.format import flat_fields
 app = typer.Typer(help="Run a server on this machine.", no_args_is_help=True)
 app.command("up")(server_up_commands.up)
 app.command("down")(server_up_commands.down)
+app.command("restored")(recovery_commands.restored)
 app.add_typer(agent_package_commands.app, name="agent-packages")
 
 DataArgument = Annotated[Path | None, typer.Argument(metavar="[DIR]", help="The same as --data DIR.")]

@@ -50,6 +50,8 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/keys"): Role.VIEWER,
     ("GET", "/keys/{role}"): Role.VIEWER,
     ("GET", "/trust"): Role.VIEWER,
+    ("GET", "/recovery"): Role.ADMIN,
+    ("POST", "/recovery:sign"): Role.ADMIN,
     ("GET", "/search"): Role.VIEWER,
     ("GET", "/prometheus/sd"): Role.VIEWER,
     ("GET", "/profiles"): Role.VIEWER,

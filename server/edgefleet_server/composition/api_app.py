@@ -44,6 +44,7 @@ from edgefleet_server.fleet.desired import routes as desired_routes
 from edgefleet_server.fleet.enrolment import routes as enrolment_routes
 from edgefleet_server.fleet.inventory import group_routes
 from edgefleet_server.fleet.inventory import routes as inventory_routes
+from edgefleet_server.fleet.reported import routes as recovery_routes
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
@@ -131,6 +132,7 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
         group_routes.build_router(fleet.groups, fleet.lists, db),
         desired_routes.build_capture_key_router(fleet.sampling, db),
         desired_routes.build_task_router(fleet.tasks, fleet.devices),
+        recovery_routes.build_router(fleet.recovery, db),
     ]
 
 

@@ -91,6 +91,7 @@ class Fleet:
     tasks: TaskBook
     offers: ReportedStateReader
     receiver: ReportReceiver
+    recovery: MetadataRecovery
     addresses: ServerAddresses
     enroller: Enroller
     enrolment: EnrolmentService
@@ -118,6 +119,7 @@ def build_fleet(
     reports.news.subscribe(lists.forget)
     tasks = TaskBook(db, desired, feed, clock)
     addresses = ServerAddresses(settings, signing)
+    recovery = MetadataRecovery(db, signing, desired, feed, clock)
     return Fleet(
         feed=feed,
         stream=EventHub(feed),
@@ -135,7 +137,8 @@ def build_fleet(
         hold=HoldDocument(db, signing, clock),
         tasks=tasks,
         offers=ReportedStateReader(db),
-        receiver=ReportReceiver(db, reports, desired, tasks, MetadataRecovery(db, signing, feed, clock)),
+        receiver=ReportReceiver(db, reports, desired, tasks, recovery),
+        recovery=recovery,
         addresses=addresses,
         enroller=enroller,
         enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings),

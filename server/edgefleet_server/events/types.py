@@ -44,7 +44,7 @@ DEVICE: Final = (
     "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected", "limited",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
-SERVER: Final = ("restored",)
+SERVER: Final = ("restored", "restore_suspected")
 """What happens to the server itself."""
 
 RELEASE: Final = ("withdrawn", "deleted")

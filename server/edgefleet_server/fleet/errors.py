@@ -112,6 +112,12 @@ class NothingToDeployError(FleetError):
     code = "fleet.deploy_conflict"
 
 
+class NothingToRecoverError(FleetError):
+    """What an operator says of a restored server would sign nothing, or something that no device has seen."""
+
+    code = "fleet.nothing_to_recover"
+
+
 class GroupUnknownError(FleetError):
     """No group has this name."""
 

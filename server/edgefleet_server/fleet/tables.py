@@ -222,3 +222,19 @@ class FleetTaskResult(SQLModel, table=True):
     task_id: str = Field(primary_key=True, max_length=32)
     at: datetime = Field(sa_type=UtcDateTime, index=True)
     data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class FleetRecoveryWord(SQLModel, table=True):
+    """What a device says it has seen of the repository and this server has not, and whether the server asked it.
+
+    version: the highest of any role, 0 when none went back. roles: versions by name, of those that our snapshot does not name.
+    """
+
+    __tablename__ = "fleet_recovery_word"
+
+    device_id: str = Field(primary_key=True, max_length=63)
+    version: int = Field(default=0, sa_type=BigInteger)
+    roles: dict[str, int] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+    first_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    said_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    asked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)

@@ -327,10 +327,12 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign metadata", lambda _now: parts.signing.resign_due()),
             ("re-sign desired documents", fleet.desired.resign_due),
             ("re-sign the brake", fleet.hold.resign_due),
+            ("recover metadata", fleet.recovery.step),
         ),
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
+            ("prune words about metadata", fleet.recovery.prune),
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
             ("prune alerts", lambda _now: parts.alerts.prune()),
             ("prune kept answers", lambda _now: parts.access.repeats.prune()),

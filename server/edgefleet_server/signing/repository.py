@@ -7,7 +7,7 @@ Shape: `targets` delegates `director` (`director/*`) and `releases` (`*/*/*`); `
 
 Rules:
 - Root counts by one. Every other version is max(last + 1, unix seconds), so that a server restored from an old backup
-  still moves forward; what clients have seen of the lost one is outrun when they tell of it (`fast_forward_recovery`).
+  still moves forward; what clients have seen of the lost one is outrun once they agree on it (`fast_forward_recovery`).
 - A changed role, the snapshot that names it and the timestamp that names that snapshot are one transaction.
 - A target path that is signed never changes its bytes. One that was removed is not signed again: the registry sees to that.
 - A role whose last target was removed stays, since clients refuse a snapshot that names fewer roles. It is marked as emptied here:
@@ -37,7 +37,13 @@ from tuf.api.serialization.json import JSONSerializer
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.signing import store
 from edgefleet_server.signing.errors import RepositoryMissingError, TargetExistsError
-from edgefleet_server.signing.fast_forward_recovery import ResignPlan, SignedVersions, VersionsSeen, resign_plan
+from edgefleet_server.signing.fast_forward_recovery import (
+    ResignPlan,
+    SignedVersions,
+    VersionsSeen,
+    next_version,
+    resign_plan,
+)
 from edgefleet_server.signing.trust import MODEL_PREFIX
 
 LIFE: Final[Mapping[str, timedelta]] = {
@@ -146,11 +152,16 @@ class TufRepository:
         return removed
 
     def resigning(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
-        """Return what must be signed again for a device that has seen more than is here; None when nothing. Signs nothing."""
+        """Return what must be signed again so that this counts as seen; None when nothing. Signs nothing."""
+        ours = self.versions(session)
+        empty = len(self.lost_models(session)) if seen.roles.keys() - ours.keys() else 0
+        return resign_plan(SignedVersions(ours, empty), seen, now)
+
+    def versions(self, session: Session) -> dict[str, int]:
+        """Return the versions of the snapshot and of every role that it names. Reads one file."""
         snapshot = self._load_any(session, "snapshot").signed
-        versions = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
-        empty = len(self.lost_models(session)) if seen.roles.keys() - versions.keys() else 0
-        return resign_plan(SignedVersions({**versions, "snapshot": snapshot.version}, empty), seen, now)
+        named = {name.removesuffix(".json"): meta.version for name, meta in snapshot.meta.items()}
+        return {**named, "snapshot": snapshot.version}
 
     def outrun(self, session: Session, seen: VersionsSeen, now: datetime) -> ResignPlan | None:
         """Sign again what `resigning` says; return it, None when there was nothing to sign."""
@@ -226,7 +237,7 @@ class TufRepository:
         self, session: Session, name: str, signed: Targets | Snapshot | Timestamp, now: datetime, above: int
     ) -> bytes:
         """Give `signed` its next version, higher than `above`, and its expiry, sign and store it; return the file."""
-        signed.version = max(signed.version + 1, int(now.timestamp()), above + 1)
+        signed.version = next_version(signed.version, above, now)
         signed.expires = _expiry(name, now)
         metadata: Metadata[Any] = Metadata(signed)
         metadata.sign(self._signers.signer("releases" if name.startswith("m.") else name))

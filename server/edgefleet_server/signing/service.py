@@ -32,7 +32,14 @@ from edgefleet_server.signing.authority import (
     public_pem,
 )
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
-from edgefleet_server.signing.fast_forward_recovery import ResignPlan, VersionsSeen
+from edgefleet_server.signing.fast_forward_recovery import (
+    ResignPlan,
+    RoleChange,
+    SignedVersions,
+    VersionsSeen,
+    resign_plan,
+    role_changes,
+)
 from edgefleet_server.signing.file_signer import FileSigner, write_private
 from edgefleet_server.signing.repository import TufRepository
 from edgefleet_server.signing.trust import MODEL_PREFIX, RoleView, TargetView, TrustView, roles_of, target_of
@@ -119,12 +126,28 @@ class SigningService:
             return self._repository.remove_targets(session, paths, self._clock.now())
 
     def is_outrun(self, seen: VersionsSeen) -> bool:
-        """Return whether a device has seen more of the repository than is here. Writes nothing."""
+        """Return whether this is more of the repository than is here. Writes nothing, reads one file."""
+        return resign_plan(self.versions(), seen, self._clock.now()) is not None
+
+    def versions(self) -> SignedVersions:
+        """Return the versions of all roles but root and timestamp. Reads one file."""
         with self._db.read() as session:
-            return self._repository.resigning(session, seen, self._clock.now()) is not None
+            return SignedVersions(self._repository.versions(session))
+
+    def recovery(self, seen: VersionsSeen) -> list[RoleChange]:
+        """Return the roles that `outrun` would sign, and to which version; none when it would sign nothing."""
+        now = self._clock.now()
+        with self._db.read() as session:
+            plan = self._repository.resigning(session, seen, now)
+            timestamp = store.latest(session, "timestamp")
+            ours = {**self._repository.versions(session), "timestamp": timestamp[0] if timestamp else 0}
+        return [] if plan is None else role_changes(SignedVersions(ours), plan, now)
 
     def outrun(self, seen: VersionsSeen) -> ResignPlan | None:
-        """Sign the repository ahead of what a device has seen of it; return what was signed, None when it is ahead already."""
+        """Sign the repository ahead of what was seen of it; return what was signed, None when it is ahead already.
+
+        Only for what drawn devices agree on or an operator says: it signs for all, and a role that it makes cannot be removed.
+        """
         with self._db.session() as session:
             return self._repository.outrun(session, seen, self._clock.now())
 

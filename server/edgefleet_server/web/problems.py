@@ -63,6 +63,7 @@ STATUS: Final[Mapping[str, int]] = {
     "form.refused": 422,
     "fleet.failed": 500,
     "fleet.device_revoked": 409,
+    "fleet.nothing_to_recover": 409,
     "enroll.pending": 202,
     "enroll.rejected": 403,
     "enroll.approval_expired": 410,

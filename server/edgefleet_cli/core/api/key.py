@@ -1,6 +1,6 @@
 """The API: signing roles, their keys and the certificate authority. Made by `python -m tests.house.api_structs`."""
 
-from edgefleet_cli.core.structs import Struct
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
 class Authority(Struct, frozen=True):
@@ -15,6 +15,45 @@ class Certificates(Struct, frozen=True):
     next_end: str | None = None
     revoked: int = 0
     valid: int = 0
+
+
+class RecoveryDone(Struct, frozen=True):
+    everything: bool = False
+    models: tuple[str, ...] = ()
+    version: int = 0
+
+
+class RecoveryIn(Body, frozen=True, kw_only=True):
+    models: tuple[str, ...] | Unset = UNSET
+    version: int | Unset = UNSET
+
+
+class RecoveryModel(Struct, frozen=True):
+    devices: int = 0
+    model: str = ""
+    named_by: tuple[str, ...] = ()
+
+
+class RoleChange(Struct, frozen=True):
+    becomes: int = 0
+    name: str = ""
+    version: int = 0
+
+
+class RecoveryWord(Struct, frozen=True):
+    asked_at: str | None = None
+    device: str = ""
+    roles: int = 0
+    said_at: str = ""
+    version: int = 0
+
+
+class Recovery(Struct, frozen=True):
+    lost_models: tuple[str, ...] = ()
+    models: tuple[RecoveryModel, ...] = ()
+    roles: tuple[RoleChange, ...] = ()
+    version: int = 0
+    words: tuple[RecoveryWord, ...] = ()
 
 
 class Role(Struct, frozen=True):

@@ -1,5 +1,6 @@
 """Values of reports: what a device says of one model and of its candidate. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,6 +9,7 @@ import msgspec
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.fleet.model import DeviceStatus
+from edgefleet_server.signing.fast_forward_recovery import RoleChange
 
 
 class SaidCandidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,3 +52,49 @@ class ModelReport:
     refused_reason: str = ""
     is_revoked: bool = False
     candidate: SaidCandidate | None = None
+
+
+@dataclass(frozen=True)
+class RecoveryWord:
+    """What one device says it has seen. version: the highest of any role, 0 when none went back; roles: how many it names beyond ours.
+
+    asked_at: when the server drew the device to ask it, null when it spoke by itself.
+    """
+
+    device: DeviceId
+    version: int
+    roles: int
+    said_at: datetime
+    asked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class RecoveryModel:
+    """A model that devices know and this server does not. devices: how many name it; named_by: the first of them."""
+
+    model: str
+    devices: int
+    named_by: Sequence[DeviceId]
+
+
+@dataclass(frozen=True)
+class RecoveryView:
+    """What devices have seen that is not here. version: the highest, or the time; roles: what signing above it would change.
+
+    models: unknown here, each made only when it is named. lost_models: were made so, and wait to be published.
+    """
+
+    version: int
+    roles: Sequence[RoleChange]
+    models: Sequence[RecoveryModel]
+    words: Sequence[RecoveryWord]
+    lost_models: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RecoveryDone:
+    """What was signed. version: everything is above it. everything: all roles, not only those of the models."""
+
+    version: int
+    everything: bool
+    models: Sequence[str]

@@ -31,7 +31,7 @@ class ReportReceiver:
         """Rung after each commit that brought something new: model, document, presence, revocation."""
 
     def take_state(self, device_id: DeviceId, state: State) -> SignedDesired | None:
-        """Store a reported state; return the document to send when the device lacks the newest one. Signs what `seen` asks for."""
+        """Store a reported state; return the document to send when the device lacks the newest one. Keeps `seen`."""
         if state.seen is not None:
             self._recovery.take(device_id, state.seen)
         with self._db.session() as session:

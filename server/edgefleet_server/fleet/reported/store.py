@@ -3,18 +3,20 @@
 Reports and documents are read together; `marks` says without the report whether anything is new.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.db import bulk
+from edgefleet_server.fleet.reported.recovery_agreement import Word
 from edgefleet_server.fleet.store import IN_CHUNK
-from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState
+from edgefleet_server.fleet.tables import FleetDesired, FleetDevice, FleetModelState, FleetRecoveryWord
+from edgefleet_server.signing.fast_forward_recovery import VersionsSeen
 
 CHUNK: Final = 5_000
 
@@ -100,3 +102,82 @@ def states_of_model(session: Session, model: str) -> Sequence[FleetModelState]:
         select(FleetModelState).where(col(FleetModelState.model) == model).order_by(col(FleetModelState.device_id))
     )
     return session.execute(statement).scalars().all()
+
+
+def has_recovery_words(session: Session) -> bool:
+    """Return whether any device says that it has seen more of the repository."""
+    said = col(FleetRecoveryWord.said_at).is_not(None)
+    return session.execute(select(col(FleetRecoveryWord.device_id)).where(said).limit(1)).first() is not None
+
+
+def put_recovery_word(session: Session, device: DeviceId, seen: VersionsSeen, now: datetime, most: int) -> bool:
+    """Keep what a live device has seen; return whether that is new or answers a question. Beyond `most` rows only known ones count."""
+    lives = select(col(FleetDevice.id)).where(col(FleetDevice.id) == device, col(FleetDevice.revoked_at).is_(None))
+    if session.execute(lives).first() is None:
+        return False
+    row = session.get(FleetRecoveryWord, device, with_for_update=True)
+    roles = dict(seen.roles)
+    if row is None:
+        if session.execute(select(func.count()).select_from(FleetRecoveryWord)).scalar_one() >= most:
+            return False
+        row = FleetRecoveryWord(device_id=device)
+    elif (
+        row.said_at is not None
+        and (row.version, row.roles) == (seen.version, roles)
+        and (row.asked_at is None or row.asked_at <= row.said_at)
+    ):
+        return False
+    row.version, row.roles, row.said_at = seen.version, roles, now
+    row.first_at = row.first_at or now
+    session.add(row)
+    return True
+
+
+def recovery_words(session: Session) -> list[Word]:
+    """Return the words of live devices, also of those that were asked and have not answered; without names of roles."""
+    row = FleetRecoveryWord
+    columns = (row.device_id, row.version, row.first_at, row.said_at, row.asked_at)
+    statement = (
+        select(*map(col, columns))
+        .join(FleetDevice, col(FleetDevice.id) == col(row.device_id))
+        .where(col(FleetDevice.revoked_at).is_(None))
+    )
+    return [Word(DeviceId(found[0]), int(found[1]), *found[2:]) for found in session.execute(statement)]
+
+
+def said_words(session: Session) -> Sequence[FleetRecoveryWord]:
+    """Return the whole words of live devices, in the order in which they were said first."""
+    row = FleetRecoveryWord
+    statement = (
+        select(row)
+        .join(FleetDevice, col(FleetDevice.id) == col(row.device_id))
+        .where(col(row.said_at).is_not(None), col(FleetDevice.revoked_at).is_(None))
+        .order_by(col(row.first_at), col(row.device_id))
+    )
+    return session.execute(statement).scalars().all()
+
+
+def online_devices(session: Session) -> list[DeviceId]:
+    """Return the live devices that are there, in order of id."""
+    statement = select(col(FleetDevice.id)).where(
+        col(FleetDevice.revoked_at).is_(None), col(FleetDevice.is_online).is_(True)
+    )
+    return [DeviceId(found) for found in session.execute(statement.order_by(col(FleetDevice.id))).scalars()]
+
+
+def note_asked(session: Session, devices: Sequence[DeviceId], now: datetime) -> None:
+    """Note that these devices were drawn."""
+    for device in devices:
+        row = session.get(FleetRecoveryWord, device, with_for_update=True) or FleetRecoveryWord(device_id=device)
+        row.asked_at = now
+        session.add(row)
+
+
+def forget_recovery_words(session: Session, devices: Collection[str], asked_before: datetime) -> int:
+    """Take back the words of these devices, and drop rows without a word that were asked before a moment; return how many words."""
+    row = FleetRecoveryWord
+    nothing = {"version": 0, "roles": {}, "first_at": None, "said_at": None}
+    session.execute(update(row).where(bulk.among(session, col(row.device_id), devices)).values(**nothing))
+    is_old = or_(col(row.asked_at).is_(None), col(row.asked_at) < asked_before)
+    session.execute(delete(row).where(col(row.said_at).is_(None), is_old))
+    return len(devices)
