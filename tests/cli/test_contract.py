@@ -131,7 +131,7 @@ ACTS = {
     "group delete",
     "login", "logout", "model alias remove", "options",
     "model alias set", "model pull", "publish",
-    "release cancel", "release delete", "release withdraw", "server agent-packages add",
+    "release cancel", "release delete", "release withdraw", "server agent-packages add", "server restored",
     "rollout abort", "rollout approve", "rollout create", "rollout deny", "rollout pause", "rollout promote",
     "rollout resume", "rollout retry", "rollout rollback", "rollout skip", "server init", "server start", "sim",
     "token create", "token revoke",
