@@ -33,7 +33,15 @@ def _import(into: "list[tuple[ModuleType, socket.socket]]") -> None:
         control = socket.socket(fileno=arguments.control_fd)
     except OSError as e:
         parser.error(f"--control-fd {arguments.control_fd} is not a socket: {e}")
+    _cut_off()
     into.append((importlib.import_module("edgefleet_agent.worker.runtime.lifecycle"), control))
+
+
+def _cut_off() -> None:
+    """Take the network from this thread and those that it starts, before anything that came with a model is read."""
+    from edgefleet_agent.worker.runtime.call_filter import forbid_network
+
+    forbid_network()
 
 
 def main() -> None:
@@ -43,6 +51,8 @@ def main() -> None:
     priority = priority_of(sys.argv)
     found: list[tuple[ModuleType, socket.socket]] = []
     gently(lambda: _import(found), priority)
+    if priority:
+        _cut_off()  # the thread that imported has done so for itself and what it started
     life, control = found[0]
     status: int = life.run_worker(control, priority)
     sys.stderr.flush()  # of logging as well, which keeps nothing back

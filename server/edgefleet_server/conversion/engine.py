@@ -35,7 +35,7 @@ from edgefleet_server.conversion.errors import (
 )
 from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, KnownResult, SandboxLimits
 from edgefleet_server.conversion.reports import READ_CHILDS, load_report, read_report, store_report
-from edgefleet_server.conversion.sandbox import Child, Converter
+from edgefleet_server.conversion.sandbox import JOB_FOLDERS, Child, Converter
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
@@ -171,7 +171,8 @@ class ConversionEngine:
         return tools if self._clock.monotonic_s() - at_s < _TOOLS_TRUSTED_S else None
 
     def _child(self, folder: Path) -> Child:
-        return Child(self._converter.command, folder, self._limits, self._clock, self._converter.tools_folder)
+        converter = self._converter
+        return Child(converter.command, folder, self._limits, self._clock, converter.tools_folder, converter.top)
 
     def _known(self, job: ClaimedJob, tools: object) -> KnownResult | None:
         """Return how the same content ended before, when that holds for this job too."""
@@ -388,7 +389,7 @@ class _Reporter:
 def _workspace(folder: Path) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, mode=0o700)
-    for name in ("source", "data", "cwd", "tmp", "out"):
+    for name in JOB_FOLDERS:
         (folder / name).mkdir(mode=0o700)
     try:
         yield

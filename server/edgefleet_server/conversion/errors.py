@@ -21,6 +21,12 @@ class ChildCrashError(ConversionError):
     code = "conversion.child_crashed"
 
 
+class SandboxMissingError(ConversionError):
+    """The conversion process would have run with rights that it must not have, so it was not started."""
+
+    code = "conversion.no_sandbox"
+
+
 class ChildTimeoutError(ConversionError):
     """The conversion process took longer than it is allowed to."""
 

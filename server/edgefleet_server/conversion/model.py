@@ -40,6 +40,7 @@ class SandboxLimits:
     wall_s: float
     cpu_s: int
     open_files: int = 1024
+    processes: int = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.conversion import rules
+from edgefleet_server.conversion.confinement.privileges import child_id
 from edgefleet_server.conversion.errors import ReportBrokenError, ReportUnavailableError, ReportUnknownError
 from edgefleet_server.conversion.sandbox import launch_command
 from edgefleet_server.registry.service import RegistryService
@@ -98,7 +99,7 @@ def page_of(report: dict[str, Any]) -> bytes:
 
 
 def _page_of(report: dict[str, Any]) -> bytes:
-    plan = {"limits": _RENDER_LIMITS, "read": [], "write": []}
+    plan = {"limits": _RENDER_LIMITS, "read": [], "write": [], "uid": child_id("report")}
     command = launch_command(plan, [sys.executable, "-P", "-m", "edgefleet_converters.report_html"])
     try:
         done = subprocess.run(

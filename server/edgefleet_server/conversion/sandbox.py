@@ -1,34 +1,43 @@
 """Runs one conversion child and listens to it. The child reads untrusted models, so nothing it says is believed unchecked.
 
-* Own session, clean environment, empty working folder, private temporary folder, rlimits; no network and no foreign files where
-  the kernel allows.
+* Own session, clean environment, empty working folder, private temporary folder, and the layers of `active_layers`.
 * Its folder is bounded: more than `output_bytes` on disk, a longer wall time or a flood of lines ends it.
 * It ends with this process: the kernel kills it when the worker dies, whatever the way.
-* Whatever happens, the whole process group is gone when `Child.run` returns.
+* Whatever happens, its process group and its control group are gone when `Child.run` returns, and with process 1 of its
+  namespaces all that it started. Only where the kernel gives it neither may a process that made a session of its own outlive it.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.clock import SystemClock
+from edgefleet_server.conversion.confinement.job_group import NAME, JobGroup, make_group
+from edgefleet_server.conversion.confinement.privileges import child_id
 from edgefleet_server.conversion.errors import (
     BadAnswerError,
     ChildCrashError,
     ChildRefusalError,
     ChildTimeoutError,
+    ConversionError,
     OutputTooLargeError,
+    SandboxMissingError,
     StoppedError,
 )
 from edgefleet_server.conversion.model import ChildAnswer, SandboxLimits
+from edgefleet_server.conversion.sandbox_entry import NO_SANDBOX
 
 MAX_LINE_BYTES = 4 * 1024 * 1024
 MAX_LINES = 100_000
@@ -38,16 +47,26 @@ _POLL_S = 0.2
 _SIZE_CHECK_S = 1.0
 _EXIT_WAIT_S = 10.0
 _LOG_TAIL_BYTES = 2000
+_IS_LINUX = sys.platform.startswith("linux")
+_NUMBERS = itertools.count(1)
+JOB_FOLDERS = ("source", "data", "cwd", "tmp", "out")
+LAYERS = (
+    "rlimits", "dies_with_worker", "no_new_privs", "no_capabilities", "own_uid", "no_network", "no_unix_sockets", "syscalls",
+    "files", "own_root", "own_processes", "group",
+)  # fmt: skip
+"""Names of all layers; `own_uid` only concerns a server that runs as root."""
+_PROBE_LIMITS = SandboxLimits(memory_bytes=1 << 30, file_bytes=1 << 20, output_bytes=1 << 20, wall_s=20, cpu_s=10)
 
 OnLine = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Converter:
-    """The program of the conversion child, and the folder of tool environments that it may run too."""
+    """The program of the conversion child, the folder of tool environments that it may run too, and the server's data folder."""
 
     command: list[str]
     tools_folder: Path | None = None
+    top: Path | None = None
 
 
 def converter_command(configured: Sequence[str] | None) -> list[str]:
@@ -62,21 +81,34 @@ def launch_command(plan: Mapping[str, Any], command: Sequence[str]) -> list[str]
     return [*_LAUNCH, json.dumps(plan), *command]
 
 
-def active_layers() -> list[str]:
-    """Return the sandbox layers that work on this machine. Starts a short-lived process."""
-    done = subprocess.run(
-        [*_LAUNCH, "--probe"],
-        capture_output=True,
-        timeout=30,
-        check=True,
-    )
-    return [str(layer) for layer in json.loads(done.stdout)]
+def active_layers(tools_folder: Path | None = None) -> list[str]:
+    """Return the sandbox layers that held when a child of this process tried to get past them. Starts a short-lived process."""
+    with tempfile.TemporaryDirectory(prefix="ef-layers-") as place, socket.create_server(("127.0.0.1", 0)) as tcp:
+        outside, folder = Path(place), Path(place, "job")
+        (outside / "file").write_bytes(b"outside")
+        for name in JOB_FOLDERS:
+            (folder / name).mkdir(parents=True, mode=0o700)
+        with socket.socket(socket.AF_UNIX) as local:
+            local.bind(str(outside / "socket"))
+            local.listen()
+            targets = {
+                "pid": os.getpid(), "command": Path("/proc/self/cmdline").read_bytes().hex() if _IS_LINUX else "",
+                "file": str(outside / "file"), "socket": str(outside / "socket"), "port": tcp.getsockname()[1],
+                "uid": os.getuid(), "group": NAME,
+            }  # fmt: skip
+            command = [sys.executable, "-P", "-m", "edgefleet_server.conversion.confinement.layer_probe"]
+            found: list[str] = []
+            child = Child(
+                [*command, json.dumps(targets)], folder, _PROBE_LIMITS, SystemClock(), tools_folder, top=outside
+            )
+            child.run({}, lambda line: found.extend(line["layers"]), lambda: False)
+    return found
 
 
 class Child:
     """One running conversion child in `folder` (which must hold the empty folders `cwd`, `tmp` and `out`).
 
-    tools_folder: tool environments that it may run too.
+    tools_folder: tool environments that it may run too. top: the folder above `folder` that only the server's user may enter.
     """
 
     def __init__(
@@ -86,12 +118,14 @@ class Child:
         limits: SandboxLimits,
         clock: Clock,
         tools_folder: Path | None = None,
+        top: Path | None = None,
     ) -> None:
         self._folder = folder
         self._limits = limits
         self._clock = clock
         self._command = command
         self._tools_folder = tools_folder
+        self._top = top
         self._log_path = folder / _LOG_NAME
         self._answer = ChildAnswer()
         self._lines = 0
@@ -104,15 +138,11 @@ class Child:
         `should_stop` is asked several times a second, also while it is silent.
         Raises ChildTimeoutError, ChildCrashError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
         """
-        plan = {
-            "limits": {name: int(value) for name, value in asdict(self._limits).items()},
-            "read": [str(self._folder.absolute() / name) for name in ("source", "data", "cwd")],
-            "write": [str(self._folder.absolute() / name) for name in ("tmp", "out")],
-            "run": [] if self._tools_folder is None else [str(self._tools_folder)],
-        }
+        name = f"{os.getpid()}-{next(_NUMBERS)}"
+        group = make_group(name, self._limits.memory_bytes, self._limits.processes) if _IS_LINUX else JobGroup(())
         with self._log_path.open("wb") as log:
             process = subprocess.Popen(
-                launch_command(plan, self._command),
+                launch_command(self._plan(group), self._command),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -128,9 +158,22 @@ class Child:
                 raise ChildTimeoutError("the converter closed its output but does not end") from error
             finally:
                 _end_group(process)
+                group.kill()
         if not self._is_complete or code != 0:
             raise self._crash(code)
         return self._answer
+
+    def _plan(self, group: JobGroup) -> dict[str, Any]:
+        folder = self._folder.absolute()
+        return {
+            "limits": {name: int(value) for name, value in asdict(self._limits).items()},
+            "read": [str(folder / name) for name in ("source", "data", "cwd")],
+            "write": [str(folder / name) for name in ("tmp", "out")],
+            "run": [] if self._tools_folder is None else [str(self._tools_folder)],
+            "uid": child_id(str(folder)),
+            "top": str(folder if self._top is None else self._top.absolute()),
+            "groups": [str(path) for path in group.folders],
+        }
 
     def _environment(self) -> dict[str, str]:
         tmp = str(self._folder / "tmp")
@@ -220,7 +263,13 @@ class Child:
                 next_step="publish a smaller model, or raise `job_output_bytes`",
             )
 
-    def _crash(self, code: int) -> ChildCrashError:
+    def _crash(self, code: int) -> ConversionError:
+        if code == NO_SANDBOX:
+            with self._log_path.open("rb") as log:
+                return SandboxMissingError(
+                    f"the converter was not started: {_tail(log)}",
+                    next_step="run the server as a user of its own, not as root; `edgectl server check` shows which layers work",
+                )
         how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         with self._log_path.open("rb") as log:
             tail = _tail(log)

@@ -87,7 +87,7 @@ class Worker:
             parts.registry,
             parts.signing,
             parts.clock,
-            Converter(converter_command(settings.converter_command), settings.tools_folder),
+            Converter(converter_command(settings.converter_command), settings.tools_folder, settings.data_dir),
             limits_of(settings),
         )
         self._folder = settings.run_dir / "jobs" / name

@@ -24,7 +24,7 @@ from edgefleet_server import migrations
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
-from edgefleet_server.conversion.sandbox import active_layers
+from edgefleet_server.conversion.sandbox import LAYERS, active_layers
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
 from edgefleet_server.process.gc_tuning import settle
@@ -234,16 +234,17 @@ class Server:
 
     def _start_workers(self, parts: Parts) -> None:
         layers = active_layers()
-        if "no_network" not in layers:
-            _log.warning("conversion children keep the network: this machine allows no network namespace")
+        missing = [name for name in LAYERS if name not in layers and (name != "own_uid" or os.geteuid() == 0)]
         if "files" not in layers:
             _log.warning("conversion children can read what the server can read, keys too: this kernel has no Landlock")
+        elif missing:
+            _log.warning("the sandbox of the conversion child lacks layers", extra={"missing": ",".join(missing)})
         _log.info("sandbox of the conversion child", extra={"layers": ",".join(layers)})
-        missing = "" if "files" in layers else " (no files: the kernel has no Landlock)"
+        lacking = f" (missing: {', '.join(missing)})" if missing else ""
         pool = WorkerPool(self.settings, self.settings.converter_workers)
         pool.start()
         self._stack.callback(pool.stop)
-        parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}{missing}")
+        parts.health.add("converter", lambda: f"{pool.check()}; sandbox layers: {', '.join(layers)}{lacking}")
 
     def _start_listeners(self, parts: Parts, api_socket: ListeningSocket, device_socket: ListeningSocket) -> None:
         from edgefleet_server.composition.device_app import create_device_app

@@ -81,7 +81,8 @@ def test_keys_home_and_other_jobs_are_closed_and_its_own_folder_is_open(tmp_path
         (Path("/dev/null"), "wb"),
     ]
     errors = errors_of(tmp_path, [*closed, *opened])
-    assert errors[: len(closed)] == [errno.EACCES] * len(closed)
+    # refused by the file rules, or not there at all in a root folder of its own
+    assert set(errors[: len(closed)]) <= {errno.EACCES, errno.ENOENT, errno.EROFS}
     assert errors[len(closed) :] == [0] * len(opened)
 
 

@@ -1,5 +1,6 @@
 """What was converted before is taken over under a new version; reports are served; a conversion can be cancelled. Real children."""
 
+import contextlib
 import sys
 import threading
 from io import BytesIO
@@ -262,6 +263,16 @@ def waiting(house: ApiHouse) -> bool:
         return bool(connection.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted LIMIT 1")).scalar())
 
 
+def processes_of(job: Path) -> list[str]:
+    """Return the processes of a job's child: its temporary folder stands in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"TMPDIR={job}/".encode() in entry.read_bytes():
+                found.append(entry.parent.name)
+    return found
+
+
 def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> None:
     house = converting(tmp_path)
     for source in (b"hang model", b"good model"):
@@ -273,10 +284,10 @@ def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> 
     thread = threading.Thread(target=worker.run)
     thread.start()
     found: list[Path] = []
-    while not (found and found[0].read_text()):
-        found = list((house.settings.run_dir / "jobs").rglob("pid"))
-    child = Path("/proc") / found[0].read_text()
-    assert child.exists()
+    while not found:
+        found = list((house.settings.run_dir / "jobs").rglob("running"))
+    job = found[0].parent.parent
+    assert processes_of(job)
     cancelled = publisher.post("/api/v1/releases/digits@1.0.0:cancel")
     assert cancelled.status_code == 200, cancelled.text
     assert cancelled.json()["state"] == "cancelled"
@@ -284,7 +295,7 @@ def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> 
     assert (refused["code"], refused["reason"]) == ("conversion.cancelled", "cancelled by test")
     while release(house, "1.0.1")["state"] == "converting":
         pass
-    assert not child.exists()
+    assert not processes_of(job)
     worker.stop()
     thread.join(20)
     assert not thread.is_alive()
