@@ -70,10 +70,13 @@ def main(arguments: list[str]) -> NoReturn:
     libc = _libc()
     uid = plan.get("uid") if os.geteuid() == 0 else None
     job = _Job(plan, command, file_rules(command, plan["read"], plan["write"], plan.get("run", ())), uid)
-    for folder in plan.get("groups", ()):
-        Path(folder, "cgroup.procs").write_text("0", encoding="ascii")
-    if uid is not None:
-        privileges.hand_over([*plan["read"], *plan["write"]], uid)
+    try:
+        for folder in plan.get("groups", ()):
+            Path(folder, "cgroup.procs").write_text("0", encoding="ascii")
+        if uid is not None:
+            privileges.hand_over([*plan["read"], *plan["write"]], uid)
+    except OSError as error:
+        _refuse(str(error))
     if libc is None:
         _become(None, job, 0)
     _die_with_parent(libc)

@@ -56,11 +56,13 @@ class JobGroup:
 
 
 def make_group(name: str, memory_bytes: int, processes: int) -> JobGroup:
-    """Make a group in each hierarchy that lets us. name: unique on this machine. Writes files."""
+    """Make a group in each hierarchy that lets us. name: begins with our process id. Writes files."""
     limits = {"memory": memory_bytes, "pids": processes}
     folders = []
     for hierarchy in hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()):
-        folder = _parent(hierarchy) / f"{NAME}-{name}"
+        parent = _parent(hierarchy)
+        _remove_left(parent)
+        folder = parent / f"{NAME}-{name}"
         try:
             folder.mkdir()
         except OSError:
@@ -104,6 +106,13 @@ def _parent(hierarchy: Hierarchy) -> Path:
     with contextlib.suppress(OSError):
         (parent / "cgroup.subtree_control").write_text("+memory +pids")
     return parent
+
+
+def _remove_left(parent: Path) -> None:
+    """Remove what a worker that was killed has left: its process id stands in the names."""
+    for folder in parent.glob(f"{NAME}-*"):
+        if not Path("/proc", folder.name.removeprefix(f"{NAME}-").partition("-")[0]).exists():
+            _is_removed(folder)
 
 
 def _members(folder: Path) -> list[int]:
