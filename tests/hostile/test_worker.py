@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.agent.worker.conftest import Rig
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.support.device_python import IS_EMULATED
