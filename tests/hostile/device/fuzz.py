@@ -1,7 +1,7 @@
 """F19: random inputs to every parser that reads what a device, a broker, a caller or a file says: `./dev soak fuzz`.
 
 - Inputs are honest ones (`parsers.py`), changed at random a few times each (`tests.converters.fuzz.broken`), some of them spliced with
-  those of another parser. The same seed gives the same inputs.
+  those of another parser. The same seed makes the same changes; keys and times of signed inputs are new each time.
 - Counted as wrong: any exception but the parser's own refusals; more than `SLOWEST_S` of processor time, when the input is stopped;
   and an input that was taken though the parser's own check says it may not be.
 """
