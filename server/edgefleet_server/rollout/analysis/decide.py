@@ -2,7 +2,7 @@
 
 1. First what speaks against the release: guards for any size, plain rules for small strata, the abort evidence of the stratum,
    the abort evidence of all strata together. Devices without an outcome count as good here. With `on_fail: pause` it ends in Pause.
-   Every failure is the word of a device. So the evidence has two thresholds (ADR 0080): that more than `max_failure` fail stops
+   Every failure is the word of a device. So the evidence has two thresholds (ADR 0082): that more than `max_failure` fail stops
    the stratum for a person; only that more fail than a share `liars` of false words explains takes the release back.
 2. Then what is missing. Whatever is unknown, contradictory or out of reach is a Hold: missing data never promotes.
 3. Then the promote rule. `all_healthy`: every device healthy past its soak, which is weak and says how weak. `evidence`: the
@@ -13,7 +13,7 @@
 6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
    stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
 
-Source: docs/explanation/rollouts.md; ADR 0012, 0014, 0080.
+Source: docs/explanation/rollouts.md; ADR 0012, 0014, 0082.
 
 Before a verdict, offers may rest (`doubt`, ADR 0051):
 1. The abort test counts a device without an outcome as good, because bad ones speak first: two crashes among fifty canaries under way

@@ -11,7 +11,7 @@ from edgefleet_server.rollout.analysis.model import Advance, Decision, Facts, Ke
 from edgefleet_server.rollout.model import VerdictKind
 
 RULE_VERSION: Final = 2
-"""Rules 1 had one threshold for the evidence, as rules 2 have without liars (ADR 0080).
+"""Rules 1 had one threshold for the evidence, as rules 2 have without liars (ADR 0082).
 
 Evidence of rules 1 names no liars, so `decide` makes its decisions again by the rules that made them.
 """

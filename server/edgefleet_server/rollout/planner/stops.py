@@ -6,7 +6,7 @@
 3. Devices that have the release go on reporting. Once the evidence takes the release back, that happens without a person, paused or not.
    A rollout that had paused for that stratum alone then goes on with the others.
 
-Source: ADR 0080.
+Source: ADR 0082.
 """
 
 from collections.abc import Iterator
