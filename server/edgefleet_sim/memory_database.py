@@ -200,8 +200,9 @@ class SimDatabase:
         if known is None or known[0] is not said or known[1] is not document:
             wanted = "" if document.active is None else document.active.sha256
             digest = "" if document.candidate is None else document.candidate.bundle.sha256
-            candidate = replace(said.candidate, wanted_by_server=digest)
-            merged = replace(said, wanted_by_server=wanted, candidate=candidate)
+            beside = "" if document.candidate is None else document.candidate.rollout
+            candidate = replace(said.candidate, wanted_by_server=digest, set_by=beside)
+            merged = replace(said, wanted_by_server=wanted, set_by=document.rollout, candidate=candidate)
             known = self.merged[device] = (said, document, merged)
         return known[2]
 

@@ -36,7 +36,7 @@ from edgefleet_server.rollout.spec.model import (
 class CandidateReport:
     """What a device reports of its candidate, and which digest its document asks for there ("" = none).
 
-    state, code, reason: as in `messages.CandidateState`.
+    state, code, reason: as in `messages.CandidateState`. set_by: as in `Report`.
     """
 
     sha256: str = ""
@@ -44,6 +44,7 @@ class CandidateReport:
     code: str = ""
     reason: str = ""
     wanted_by_server: str = ""
+    set_by: str = ""
 
 
 NO_CANDIDATE: Final = CandidateReport()
@@ -262,6 +263,8 @@ class Report:
     last_seen: datetime | None = None
     wanted_by_server: str = ""
     """Digest that the device's present document asks for; "" = none. Another one than ours: somebody deployed over it."""
+    set_by: str = ""
+    """Id of the rollout that wrote this into the document; "" = none did: a deployment, or a rollout that took its release back."""
     candidate: CandidateReport = NO_CANDIDATE
 
 
@@ -304,6 +307,15 @@ class Assignment(msgspec.Struct, frozen=True, gc=False):
     def but(self, **changes: Any) -> "Assignment":
         """Return a copy with these fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+
+def has_written(rollout: str, a: Assignment, digest: str, word: Report | CandidateReport) -> bool:
+    """Return whether this rollout wrote the release (`digest`) into the device's present document.
+
+    The digest alone does not tell: a deployment or another rollout may have set the same release since. An undo adopts devices
+    without an offer (attempt 0), whoever wrote their documents.
+    """
+    return word.wanted_by_server == digest and (word.set_by == rollout or a.attempt == 0)
 
 
 Lot = tuple[Assignment, int]

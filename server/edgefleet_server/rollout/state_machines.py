@@ -1,8 +1,9 @@
 """The three state machines of a rollout, one table each: `(state, event) -> state`. Pure; choosing an event is not done here.
 
-1. A rollout is judged while it is running or paused; it ends once. A finished one may regress, and is then rolled back; or a person
-   reopens it for devices that are tried again.
-2. A cell (one stage of one stratum) moves on from a verdict only; `held` waits for a person. A done cell never moves again.
+1. A rollout is judged while it is running or paused; it ends once. A finished one may regress, and is then rolled back, whole or where
+   the evidence turned: then it is finished again. Or a person reopens it for devices that are tried again.
+2. A cell (one stage of one stratum) moves on from a verdict only; `held` waits for a person. A done cell moves once more at most: one
+   that passed fails when its evidence turns after the end.
 3. An assignment follows what the device reports. Reports are snapshots: any forward move along the chain is legal, no backward one.
 4. An ended assignment absorbs, but for four ways out:
    - healthy: it may regress, be taken back by the server, or be superseded (a device taken out in its soak proved nothing);
@@ -70,6 +71,7 @@ class StageEvent(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     SKIP = "skip"
+    REGRESS = "regress"
 
 
 class AssignmentEvent(StrEnum):
@@ -137,6 +139,7 @@ ROLLOUT_TRANSITIONS: Final[Mapping[tuple[RolloutState, RolloutEvent], RolloutSta
     **_edges((_R.RUNNING, _R.AWAITING_APPROVAL, _R.PAUSED, _R.REGRESSED), _RE.ROLL_BACK, _R.ROLLING_BACK),
     (_R.ROLLING_BACK, _RE.ROLLED_BACK): _R.ROLLED_BACK,
     (_R.ROLLING_BACK, _RE.ROLLBACK_STUCK): _R.ROLLBACK_INCOMPLETE,
+    (_R.ROLLING_BACK, _RE.FINISH): _R.FINISHED,  # after its end, in some strata only
     (_R.FINISHED, _RE.REGRESS): _R.REGRESSED,
     (_R.FINISHED, _RE.REOPEN): _R.RUNNING,
     # superseded by a newer rollout, or ended by a person
@@ -151,7 +154,7 @@ CELL_OPEN: Final = frozenset({StageState.EXPOSING, StageState.SOAKING, StageStat
 """Devices are offered the release, or are being watched."""
 
 CELL_DONE: Final = frozenset({StageState.PASSED, StageState.FAILED, StageState.SKIPPED})
-"""Nothing moves the cell any more."""
+"""Nothing of the walk moves the cell any more."""
 
 _S, _SE = StageState, StageEvent
 
@@ -168,6 +171,7 @@ STAGE_TRANSITIONS: Final[Mapping[tuple[StageState, StageEvent], StageState]] = {
     **_edges(_OPEN_OR_HELD, _SE.FAIL, _S.FAILED),
     **_edges(CELL_OPEN, _SE.HOLD, _S.HELD),
     (_S.HELD, _SE.RELEASE): _S.EXPOSING,
+    (_S.PASSED, _SE.REGRESS): _S.FAILED,
 }
 
 

@@ -22,6 +22,7 @@ from edgefleet_sim.world import bundle_of
 
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 HOUR: Final = timedelta(hours=1)
+ROLLOUT: Final = RolloutId("r-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One state of the whole. joined: how many of the fleet's devices are there."""
+    """One state of the whole. joined: how many of the fleet's devices are there; code: why the rollout is in its state."""
 
     now: datetime
     state: RolloutState
@@ -50,6 +51,7 @@ class Node:
     reports: tuple[Report, ...]
     documents: tuple[Document, ...]
     joined: int
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class Ground:
         present = self.devices[: node.joined]
         reports = {device: self._report(node, place) for place, device in enumerate(present)}
         return Snapshot(
-            id=RolloutId("r-1"),
+            id=ROLLOUT,
             state=node.state,
             spec=self.spec,
             salt=self.salt,
@@ -122,16 +124,19 @@ class Ground:
             cells=node.cells,
             assignments=node.assignments,
             reports=reports,
+            code=node.code,
             reason=node.reason,
         )
 
     def _report(self, node: Node, place: int) -> Report:
         said, document = node.reports[place], node.documents[place]
         wanted = "" if document.bundle is None else document.bundle.sha256
+        set_by = ROLLOUT if document.bundle == self.new[place] else ""
         if not self.beside:
-            return replace(said, wanted_by_server=wanted)
+            return replace(said, wanted_by_server=wanted, set_by=set_by)
         beside = "" if document.candidate is None else document.candidate.sha256
-        return replace(said, wanted_by_server=wanted, candidate=replace(said.candidate, wanted_by_server=beside))
+        candidate = replace(said.candidate, wanted_by_server=beside, set_by=ROLLOUT if beside else "")
+        return replace(said, wanted_by_server=wanted, set_by=set_by, candidate=candidate)
 
     def _members(self, node: Node) -> tuple[Member, ...]:
         """Return who belongs to it: the release cannot run beside itself, so whoever is told to run it is barred from these stages."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.model import Assignment, Report, StageRun, StageState
+from edgefleet_server.rollout.model import Assignment, Report, RolloutState, StageRun, StageState
 from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN
 from edgefleet_server.rollout.state_machines import ASSIGNMENT_FINAL, CELL_DONE
@@ -32,7 +32,8 @@ def key_of(ground: Ground, node: Node) -> int:
     cells = tuple(_cell(node, cell) for cell in node.cells)
     known = {ground.place[one.device]: one for one in node.assignments}
     devices = tuple(_device(node, place, known.get(place)) for place in range(len(ground.devices)))
-    return hash((node.state, node.joined, cells, devices))
+    code = node.code if node.state is RolloutState.ROLLING_BACK else ""  # it says whether only some strata go back
+    return hash((node.state, code, node.joined, cells, devices))
 
 
 def combination_of(node: Node) -> str:

@@ -75,7 +75,7 @@ class Carrying:
         self.ground = ground
         self.node = node
         self.step = step
-        self.state, self.reason = node.state, node.reason
+        self.state, self.code, self.reason = node.state, node.code, node.reason
         self.cells = {(cell.stage, cell.stratum): cell for cell in node.cells}
         self.assignments = {one.device: one for one in node.assignments}
         self.documents = list(node.documents)
@@ -112,6 +112,7 @@ class Carrying:
         return replace(
             self.node,
             state=self.state,
+            code=self.code,
             reason=self.reason,
             cells=tuple(self.cells[key] for key in sorted(self.cells)),
             assignments=tuple(self.assignments[device] for device in sorted(self.assignments)),
@@ -131,7 +132,7 @@ class Carrying:
             is_late = self.step == "tick" and self.is_against and effect.before in (_R.FINISHED, _R.REGRESSED)
             is_said = self.step == by or (effect.before is _R.REGRESSED and self.step == "abort_rollback")
             self._check(is_late or is_said, "a rollout that ended moved by itself")
-        self.state, self.reason = effect.after, effect.reason
+        self.state, self.code, self.reason = effect.after, effect.code, effect.reason
 
     def _move_cell(self, effect: StageRunTransitioned | StageRunUpdated) -> None:
         cell = effect.cell
@@ -142,7 +143,9 @@ class Carrying:
         else:
             self._check(effect.before is stored.state, "a cell moves from a state that it is not in")
             self._check((stored.state, cell.state) in _EDGES["cell"], f"no edge {stored.state} -> {cell.state}")
-            self._check(stored.state not in CELL_DONE, "a cell that was done moved")
+            has_turned = stored.state is StageState.PASSED and self.step == "tick" and self.is_against
+            is_late = has_turned and self.node.state is _R.FINISHED
+            self._check(stored.state not in CELL_DONE or is_late, "a cell that was done moved")
             if stored.state is StageState.PENDING:
                 earlier = [one for one in self.cells.values() if one.stratum == cell.stratum and one.stage < cell.stage]
                 is_next = all(one.state in (StageState.PASSED, StageState.SKIPPED) for one in earlier)
@@ -211,9 +214,15 @@ class Carrying:
             self.documents[place] = replace(before, gen=gen, candidate=None, share=0)
         else:
             self._check(before.bundle == new, "wrote over what somebody else deployed")
+            is_late = wish.is_rollback and self.node.state is _R.FINISHED
+            has_turned = one.stratum in self._failed_strata()
+            self._check(not is_late or has_turned, "went back where no evidence had turned")
             self.documents[place] = Document(gen, one.previous)
         if wish.is_rollback:
             self.assignments[device] = one.but(back_gen=gen)
+
+    def _failed_strata(self) -> set[str]:
+        return {cell.stratum for cell in self.cells.values() if cell.state is StageState.FAILED}
 
     def _check_share(self, place: int, one: Assignment) -> None:
         """A document lets the release answer no more than an open stage of its device lets it: a shadow nothing, a split its share."""
@@ -283,7 +292,9 @@ class Carrying:
             place = self.ground.place[one.device]
             new, document, said = self.ground.new[place], self.documents[place], self.node.reports[place]
             self._check(document.candidate != new, f"{one.device} ({one.state}) is still told to run it beside")
-            if self.state not in (RolloutState.ROLLED_BACK, RolloutState.ROLLBACK_INCOMPLETE):
+            is_late = self.state is _R.FINISHED and self.node.state is _R.ROLLING_BACK
+            is_back_here = is_late and one.stratum in self._failed_strata()
+            if self.state not in (RolloutState.ROLLED_BACK, RolloutState.ROLLBACK_INCOMPLETE) and not is_back_here:
                 continue
             self._check(document.bundle != new, f"{one.device} ({one.state}) is still told to run it")
             is_on_it = said.active_sha256 == new.sha256 or _runs_beside(said, new)

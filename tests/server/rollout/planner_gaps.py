@@ -110,6 +110,7 @@ def _fine(chance: random.Random) -> Report:
         is_online=chance.random() < 0.9,
         last_seen=NOW,
         wanted_by_server=NEW.sha256,
+        set_by="r-1",
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.effects import AssignmentTransitioned
 from edgefleet_server.rollout.model import Assignment, Report
@@ -24,10 +24,11 @@ from edgefleet_server.rollout.state_machines import (
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 NEW, OLD, OTHER = "a" * 64, "b" * 64, "c" * 64
+ROLLOUT = RolloutId("r-1")
 LIMITS = DeviceTerms(
     ack=timedelta(hours=1), download=timedelta(minutes=30), apply=timedelta(minutes=10), verify=timedelta(minutes=20)
 )
-TERMS = Terms(NEW, LIMITS, timedelta(minutes=5))
+TERMS = Terms(NEW, LIMITS, timedelta(minutes=5), ROLLOUT)
 S = AssignmentState
 GEN, ATTEMPT = 7, 2
 
@@ -55,6 +56,7 @@ def report(phase: Phase | None = Phase.IDLE, **fields: Any) -> Report:
         "is_online": True,
         "last_seen": NOW,
         "wanted_by_server": NEW,
+        "set_by": ROLLOUT,
     }
     return Report(phase=phase, **known | fields)
 
@@ -406,6 +408,7 @@ _REPORTS = st.builds(
     is_revoked=st.sampled_from([False] * 9 + [True]),
     is_online=st.booleans(),
     wanted_by_server=st.sampled_from([NEW] * 6 + [OTHER, ""]),
+    set_by=st.sampled_from([ROLLOUT] * 6 + [RolloutId("r-2"), ""]),
 )
 
 

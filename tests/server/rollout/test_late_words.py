@@ -22,6 +22,7 @@ from edgefleet_server.rollout.model import (
     StageState,
 )
 from edgefleet_server.rollout.planner.completion import NOT_BACK
+from edgefleet_server.rollout.planner.observe import OVERWRITTEN
 from edgefleet_server.rollout.planner.tick import plan_tick
 from tests.server.rollout import planner_gaps
 from tests.server.rollout.explored import HOUR, START, Document, Fleet, Node
@@ -92,7 +93,8 @@ def test_who_never_says_that_it_is_back_is_named() -> None:
     assert node.assignments[0].reason.startswith(NOT_BACK)
 
 
-def test_a_device_that_went_back_failed_although_something_else_is_deployed_there_now() -> None:
+def test_a_device_that_went_back_proves_nothing_once_something_else_is_deployed_there() -> None:
+    """Neither a failure nor a healthy device: its late word is about a document that is not the rollout's any more."""
     explorer = Explorer(FLEETS[0])
     new, old = explorer.new[0], explorer.old[0]
     healthy = Assignment(
@@ -112,8 +114,8 @@ def test_a_device_that_went_back_failed_although_something_else_is_deployed_ther
     )
     document = Document(2, explorer.other[0])
     node = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING))
-    assert node.assignments[0].state is S.REGRESSED
-    assert node.cells[0].state is StageState.FAILED
+    assert (node.assignments[0].state, node.assignments[0].reason) == (S.SUPERSEDED, OVERWRITTEN)
+    assert node.cells[0].state is not StageState.PASSED
 
 
 def test_who_runs_it_beside_what_serves_when_its_offer_was_withdrawn_is_waited_for() -> None:
@@ -152,7 +154,7 @@ def test_who_is_heard_in_the_look_that_withdraws_its_offer_is_waited_for(fleet: 
     assert node.documents[0] == Document(2, old), "it was told to stay with what it had"
 
 
-def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_was_heard() -> None:
+def test_a_device_whose_shadow_failed_is_no_proof_once_something_else_was_deployed_there() -> None:
     """Found by the explorer: the stage passed on a device whose shadow had failed."""
     explorer = Explorer(BY_NAME["a-shadow-then-all"])
     new, old = explorer.new[0], explorer.old[0]
@@ -165,7 +167,7 @@ def test_a_failure_beside_counts_although_something_else_was_deployed_before_it_
     )
     document = Document(2, explorer.other[0])
     (one,) = after_tick(explorer, standing(explorer, healthy, said, document, RolloutState.RUNNING)).assignments
-    assert (one.state, one.error_class, one.reason) == (S.REGRESSED, "crash", "it failed")
+    assert (one.state, one.error_class, one.reason) == (S.SUPERSEDED, "", OVERWRITTEN)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +295,7 @@ def test_who_is_not_heard_to_be_back_says_nothing_against_the_release_in_other_s
         for i in range(20)
     ]
     silent = Report(reported_gen=4, gen=4, wanted_by_server=old.sha256, wanted_sha256=new.sha256, attempt=1)
-    runs_it = replace(silent, wanted_by_server=new.sha256, active_sha256=new.sha256, is_online=True)
+    runs_it = replace(silent, wanted_by_server=new.sha256, set_by="r-1", active_sha256=new.sha256, is_online=True)
     cells = (
         StageRun(
             0, RPI, StageState.FAILED, FULL_CUT, 6, new.sha256, opened_at=told_at, ended_at=told_at, reason="it crashed"

@@ -112,8 +112,8 @@ def test_every_rollout_that_has_not_ended_can_be_cancelled_and_superseded() -> N
         assert step_rollout(state, RE.SUPERSEDE) is R.SUPERSEDED
 
 
-def test_a_done_cell_never_moves() -> None:
-    assert not ways_out(STAGE_TRANSITIONS, CELL_DONE)
+def test_a_done_cell_moves_only_when_its_evidence_turns_after_the_end() -> None:
+    assert ways_out(STAGE_TRANSITIONS, CELL_DONE) == {(S.PASSED, SE.REGRESS, S.FAILED)}
     assert CELL_OPEN | CELL_DONE | {S.PENDING, S.HELD} == set(S)
 
 

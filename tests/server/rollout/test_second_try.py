@@ -49,7 +49,7 @@ def snapshot(
         first.but(device=name, state=S.HEALTHY, error_class="", failed_before="", switched_at=NOW, is_accepted=False)
         for name in names[1:]
     ]
-    said = Report(reported_gen=5, is_online=True, wanted_by_server=NEW.sha256)
+    said = Report(reported_gen=5, is_online=True, wanted_by_server=NEW.sha256, set_by="r-1")
     return Snapshot(
         id=RolloutId("r-1"),
         state=state,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from edgefleet_protocol.digest import Sha256
-from edgefleet_protocol.ids import DeviceId, ProfileName
+from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
@@ -114,8 +114,11 @@ def test_a_stage_is_told_in_words() -> None:
 # ---- candidates in the words of an install
 
 
+ROLLOUT = RolloutId("r-1")
+
+
 def said(phase: str, code: str = "", sha256: str = DIGEST, gen: int = 3) -> Report:
-    told = CandidateReport(sha256, phase, code, f"{code} said", DIGEST)
+    told = CandidateReport(sha256, phase, code, f"{code} said", DIGEST, ROLLOUT)
     return Report(reported_gen=gen, active_sha256="o" * 64, wanted_by_server="o" * 64, is_online=True, candidate=told)
 
 
@@ -125,7 +128,7 @@ def offered(state: AssignmentState = AssignmentState.OFFERED) -> Assignment:
     return one.but(deadline=NOW + timedelta(hours=1))
 
 
-TERMS = Terms(DIGEST, DeviceTerms(), timedelta(minutes=10), Mode.SHADOW)
+TERMS = Terms(DIGEST, DeviceTerms(), timedelta(minutes=10), ROLLOUT, Mode.SHADOW)
 A = AssignmentState
 
 

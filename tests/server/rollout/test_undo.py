@@ -3,10 +3,14 @@
 import pytest
 
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef, RolloutId
+from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.access.model import Role
-from edgefleet_server.rollout.commands.undo import NOTHING_OLDER, UndoView
+from edgefleet_server.rollout.commands.undo import NOTHING_OLDER, DeviceVersion, Known, UndoView, release_of
+from edgefleet_server.rollout.commands.undo import undo as plan_undo
 from edgefleet_server.rollout.errors import NothingToUndoError
+from edgefleet_server.rollout.model import Assignment, RolloutState
+from edgefleet_sim.world import bundle_of
 from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import MODEL, SMALL, SimDevice, World, spec_of, stages
 from tests.server.rollout.test_routes import HOST, client_of
@@ -24,6 +28,18 @@ def finished(world: World, count: int = 5) -> str:
 
 def undo(world: World, name: str = MODEL, *, dry_run: bool = False) -> UndoView:
     return world.service.undo(name, "ann", "it is slow", dry_run=dry_run)
+
+
+@pytest.mark.parametrize(("set_by", "steers"), [("r-1", "r-1"), ("", None), ("r-2", None)])
+def test_a_rollout_takes_back_only_what_it_wrote_itself(set_by: str, steers: str | None) -> None:
+    """What a deployment or another rollout set since is taken back by a new rollout, to the same version."""
+    stratum, device = ProfileName("rpi"), DeviceId("d-1")
+    new, old = bundle_of("new", stratum), bundle_of("old", stratum)
+    one = Assignment(device, 0, stratum, AssignmentState.HEALTHY, attempt=1, gen=3, previous=old)
+    known = Known(RolloutId("r-1"), RolloutState.FINISHED, release_of(new), {device: one})
+    standing = DeviceVersion(device, stratum, new, 9, frozenset({new.sha256, old.sha256}), new.sha256, old, set_by)
+    (target,) = plan_undo([standing], [known]).targets
+    assert (target.rollout, target.back) == (steers, old)
 
 
 def back_at(world: World, made: UndoView, *states: str) -> None:

@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
-from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
-from edgefleet_server.rollout.effects import AssignmentTransitioned, DecisionMade, RolloutTransitioned, StageRunUpdated
+from edgefleet_server.rollout.effects import (
+    AssignmentTransitioned,
+    AssignmentUpdated,
+    DecisionMade,
+    Revert,
+    RolloutTransitioned,
+    StageRunTransitioned,
+    StageRunUpdated,
+)
 from edgefleet_server.rollout.model import (
     Assignment,
     DeviceQuality,
@@ -194,8 +202,155 @@ HOME = "4" * 64
 )
 def test_who_comes_back_from_a_later_release_has_not_fallen_back(said: dict[str, Any], falls_back: bool) -> None:
     snapshot = without_gate(finished())
-    report = Report(reported_gen=9, gen=9, attempt=1, is_online=True, wanted_by_server=NEW.sha256, **said)
+    report = Report(reported_gen=9, gen=9, attempt=1, is_online=True, wanted_by_server=NEW.sha256, set_by="r-1", **said)
     reports = {one.device: report for one in snapshot.assignments[:2]}
     after = plan_tick(replace(snapshot, reports=reports), NOW).effects
     fell = [one.assignment.device for one in after if isinstance(one, AssignmentTransitioned)]
     assert fell == (list(reports) if falls_back else [])
+
+
+# ---- only what turned, and only what it wrote itself
+
+JET = ProfileName("jet")
+FAILED = {"state": AssignmentState.REGRESSED, "error_class": "crash"}
+
+
+def on(*, set_by: str = "r-1", digest: str = NEW.sha256) -> Report:
+    """A device that runs what its document asks for."""
+    return Report(
+        reported_gen=9, gen=9, attempt=1, phase=Phase.COMMITTED, active_sha256=digest, wanted_sha256=digest,
+        is_online=True, wanted_by_server=digest, set_by=set_by,
+    )  # fmt: skip
+
+
+def in_two_strata(failed: dict[str, int], **changes: Any) -> Snapshot:
+    """A finished rollout over 60 devices in each of two profiles, of which some fell back since."""
+    one = without_gate(finished())
+    both = [
+        a.but(device=DeviceId(f"{stratum}-{number:02}"), stratum=stratum, **FAILED if number < failed[stratum] else {})
+        for stratum in (STRATUM, JET)
+        for number, a in enumerate(one.assignments)
+    ]
+    cells = (*one.cells, *(replace(cell, stratum=JET) for cell in one.cells))
+    reports = {a.device: on() for a in both}
+    return replace(
+        one, assignments=tuple(both), cells=cells, bundles={STRATUM: NEW, JET: NEW}, reports=reports, **changes
+    )
+
+
+def overwritten(snapshot: Snapshot, stratum: str, numbers: range, **by: str) -> Snapshot:
+    """Let something newer set the documents of these devices."""
+    changed = {DeviceId(f"{stratum}-{number:02}"): on(**by) for number in numbers}
+    return replace(snapshot, reports={**snapshot.reports, **changed})
+
+
+def taken_back(snapshot: Snapshot) -> set[str]:
+    return {one.device for one in plan_tick(snapshot, NOW).effects if isinstance(one, Revert)}
+
+
+def carried(snapshot: Snapshot) -> Snapshot:
+    """What the server stores after a look, but for the documents."""
+    plan = plan_tick(snapshot, NOW)
+    cells = {(one.stage, one.stratum): one for one in snapshot.cells}
+    assignments = {one.device: one for one in snapshot.assignments}
+    for effect in plan.effects:
+        match effect:
+            case RolloutTransitioned():
+                snapshot = replace(snapshot, state=effect.after, code=effect.code, reason=effect.reason)
+            case StageRunTransitioned() | StageRunUpdated():
+                cells[effect.cell.stage, effect.cell.stratum] = effect.cell
+            case AssignmentTransitioned() | AssignmentUpdated():
+                assignments[effect.assignment.device] = effect.assignment
+    return replace(snapshot, cells=tuple(cells.values()), assignments=tuple(assignments.values()))
+
+
+def test_only_the_stratum_whose_evidence_turned_goes_back_and_it_is_finished_again() -> None:
+    snapshot = in_two_strata({STRATUM: 12, JET: 0})
+    assert moves(snapshot) == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
+    assert taken_back(snapshot) == {f"{STRATUM}-{number:02}" for number in range(60)}
+    after = carried(snapshot)
+    assert {one.stratum for one in after.cells if one.state is StageState.FAILED} == {STRATUM}
+    home = on(digest=OLD.sha256, set_by="")
+    confirmed = [a.but(back_gen=9, back_at=NOW) if a.stratum == STRATUM else a for a in after.assignments]
+    reports = {a.device: home if a.stratum == STRATUM else on() for a in confirmed}
+    ended = carried(replace(after, assignments=tuple(confirmed), reports=reports))
+    assert (ended.state, ended.code) == (RolloutState.FINISHED, "partial")
+    assert {a.state for a in ended.assignments if a.stratum == JET} == {AssignmentState.HEALTHY}
+    assert moves(ended) == [], "what is left is watched on"
+    assert plan_tick(ended, NOW).next_at == NOW + timedelta(minutes=1)
+    worse = [a.but(**FAILED) if a.stratum == JET else a for a in ended.assignments]
+    last = replace(ended, assignments=tuple(worse))
+    assert moves(last)[:2] == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
+    assert taken_back(last) == {f"{JET}-{number:02}" for number in range(60)}
+
+
+def test_what_a_person_takes_back_goes_back_in_every_stratum() -> None:
+    partly = carried(in_two_strata({STRATUM: 12, JET: 0}))
+    assert taken_back(replace(partly, code="undone")) >= {f"{JET}-{number:02}" for number in range(60)}
+
+
+@pytest.mark.parametrize(
+    "by", [{"set_by": ""}, {"set_by": "r-2"}, {"digest": HOME}], ids=["deploy", "rollout", "other"]
+)
+def test_devices_that_something_newer_set_stay_as_they_are_and_count_nowhere(by: dict[str, str]) -> None:
+    snapshot = overwritten(in_two_strata({STRATUM: 12, JET: 0}), STRATUM, range(30), **by)
+    assert moves(snapshot) == [], "all that failed are no longer its devices"
+    half = overwritten(in_two_strata({STRATUM: 12, JET: 0}), STRATUM, range(30, 60), **by)
+    assert taken_back(half) == {f"{STRATUM}-{number:02}" for number in range(30)}
+    (decision,) = [one for one in plan_tick(half, NOW).effects if isinstance(one, DecisionMade)]
+    assert (decision.facts.counts.exposed, decision.facts.counts.failed) == (30, 12)
+
+
+def test_evidence_of_all_strata_together_takes_back_those_in_which_a_device_failed_since() -> None:
+    """Three failures of a kind that stops no small stratum; of three strata, two have such."""
+    third = ProfileName("third")
+    base = in_two_strata({STRATUM: 0, JET: 0})
+    few = [a for a in base.assignments if int(a.device[-2:]) < 12]
+    disk = {"state": AssignmentState.REGRESSED, "error_class": "disk"}
+    strata: list[Assignment] = []
+    for name, bad in ((STRATUM, 2), (JET, 2), (third, 0)):
+        some = [a for a in few if a.stratum == STRATUM]
+        strata += [
+            a.but(device=DeviceId(f"{name}-{n:02}"), stratum=name, **disk if n < bad else {})
+            for n, a in enumerate(some)
+        ]
+    cells = (*base.cells, *(replace(one, stratum=third) for one in base.cells if one.stratum == JET))
+    snapshot = replace(
+        base,
+        assignments=tuple(strata),
+        cells=cells,
+        bundles={STRATUM: NEW, JET: NEW, third: NEW},
+        reports={a.device: on() for a in strata},
+    )
+    gates = replace(snapshot.spec.gates.install, max_failure=0.01)
+    snapshot = replace(snapshot, spec=replace(snapshot.spec, gates=replace(snapshot.spec.gates, install=gates)))
+    codes = [one.decision.code for one in plan_tick(snapshot, NOW).effects if isinstance(one, DecisionMade)]
+    assert codes == ["abort_pooled", "abort_pooled"]
+    assert {device.rpartition("-")[0] for device in taken_back(snapshot)} == {STRATUM, JET}
+
+
+def test_healthy_devices_that_leave_do_not_make_old_failures_weigh_more() -> None:
+    before = [
+        a.but(state=AssignmentState.FAILED, error_class="disk", ended_at=ENDED - timedelta(hours=1)) if n < 5 else a
+        for n, a in enumerate(in_two_strata({STRATUM: 0, JET: 0}).assignments)
+    ]
+    snapshot = replace(in_two_strata({STRATUM: 0, JET: 0}), assignments=tuple(before))
+    assert moves(overwritten(snapshot, STRATUM, range(10, 60), set_by="r-2")) == []
+
+
+def test_a_rollout_that_ends_with_its_only_stage_is_watched() -> None:
+    snapshot = without_gate(finished())
+    (cell,) = (replace(one, stage=0, state=StageState.JUDGING, ended_at=None) for one in snapshot.cells[:1])
+    spec = replace(snapshot.spec, stages=snapshot.spec.stages[:1])
+    ours = tuple(a.but(stage=0) for a in snapshot.assignments)
+    running = replace(
+        snapshot,
+        state=RolloutState.RUNNING,
+        spec=spec,
+        cells=(cell,),
+        assignments=ours,
+        reports={a.device: on() for a in ours},
+    )
+    plan = plan_tick(running, NOW)
+    assert moves(running) == [RolloutState.FINISHED]
+    assert plan.next_at == NOW + timedelta(minutes=1)

@@ -57,7 +57,9 @@ def snapshot(state: RolloutState, assigned: AssignmentState, **spec: object) -> 
         for n, name in enumerate(names)
     )
     wanted = str(DIGEST) if is_there else ""
-    report = Report(reported_gen=7, active_sha256=wanted, wanted_by_server=wanted, is_online=True, last_seen=NOW)
+    report = Report(
+        reported_gen=7, active_sha256=wanted, wanted_by_server=wanted, set_by="r", is_online=True, last_seen=NOW
+    )
     return Snapshot(
         id=RolloutId("r"),
         state=state,

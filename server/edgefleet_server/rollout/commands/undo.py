@@ -7,6 +7,7 @@ It looks over all rollouts of a model at once. Rules:
   that was taken back from the device is no version to roll back to.
 - Going back costs no byte where a slot of the device still holds the bundle, as its last report says; else the whole bundle.
 - A rollout that says where its devices go back to (`rollback_to`) takes them there.
+- A rollout takes back only what it wrote into documents itself: devices that something newer set are taken back by a new one.
 - A device that is already going back, or of which nothing older is known, is left alone, and named with that reason.
 """
 
@@ -50,7 +51,8 @@ _OVER: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
 class DeviceVersion:
     """A device whose document names the model. wanted: the bundle; gen: of the document; slots: digests it holds, its own report.
 
-    other: the bundle in its other slot, None when nothing is reported of it or no signed bundle has that digest.
+    set_by: the rollout that wrote the bundle into the document, "" = none did. other: the bundle in its other slot, None when nothing
+    is reported of it or no signed bundle has that digest.
     """
 
     device: DeviceId
@@ -60,6 +62,7 @@ class DeviceVersion:
     slots: frozenset[str]
     active_sha256: str
     other: Bundle | None
+    set_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,7 @@ def _target_of(standing: DeviceVersion, runs: str, rollouts: Sequence[Known]) ->
             continue
         if one.previous is not None and one.previous.sha256 == standing.wanted.sha256:
             break  # an offer of what it ran already: the other slot may know more
-        is_steered = known.state in OPEN or known.state in _OVER
+        is_steered = known.id == standing.set_by and (known.state in OPEN or known.state in _OVER)
         if is_steered and known.keeps:
             return KEEPS
         back = known.rollback_bundles.get(standing.stratum, one.previous) if is_steered else one.previous

@@ -7,10 +7,11 @@ A rollback writes into every document what the device ran before, newest exposed
 
 For a day after its end, or the `watch` of its quality gate, a rollout is looked at once a minute, a huge one every ten: devices that fall
 back by themselves, and values that came late, are evidence as before. The same rules decide; what a person let pass is not turned against
-them (`facts`), and a wait that led nowhere is none of a finished rollout's business. Source: ADR 0058.
+them (`facts`), and a wait that led nowhere is none of a finished rollout's business. Only the strata whose evidence turned go back, and a
+device counts only while its document is the rollout's own. Source: ADR 0058, ADR 0079.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,9 +20,20 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis import decide
 from edgefleet_server.rollout.analysis.facts import facts_of
-from edgefleet_server.rollout.analysis.model import Pause, RollBack
+from edgefleet_server.rollout.analysis.metrics import QUALITY_BREACH
+from edgefleet_server.rollout.analysis.model import Decision, Facts, Pause, RollBack
+from edgefleet_server.rollout.analysis.stage_gates import GATE_ROLLBACK
 from edgefleet_server.rollout.effects import Blocked, DecisionMade, Offer, Plan, Revert, StepReport
-from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, StageState, Wait
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    RolloutState,
+    Snapshot,
+    StageRun,
+    StageState,
+    VerdictKind,
+    Wait,
+)
 from edgefleet_server.rollout.planner import document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.planner.document_state import HUGE
@@ -34,7 +46,9 @@ from edgefleet_server.rollout.state_machines import (
     UNSWITCHED,
     AssignmentEvent,
     RolloutEvent,
+    StageEvent,
     moved,
+    stands_failed,
 )
 
 # ---- rollback
@@ -56,7 +70,15 @@ _E: Final = AssignmentEvent
 
 def is_rolled_back(plan: PlanBuilder, track: StratumTrack) -> bool:
     """Return whether the release is taken back in a stratum."""
-    return track.has_failed or plan.state is RolloutState.ROLLING_BACK
+    return track.has_failed or (plan.state is RolloutState.ROLLING_BACK and not _is_partial(plan))
+
+
+def _is_partial(plan: PlanBuilder) -> bool:
+    """Return whether it goes back after its end, and only in strata whose evidence turned: such a stage failed after it had passed."""
+    turned = {
+        run.code for run in plan.stage_runs.values() if run.state is StageState.FAILED and run.strength is not None
+    }
+    return plan.cause[0] in turned and any(not track.has_failed and _has_passed(track) for track in plan.tracks())
 
 
 def owes_confirmation(a: Assignment) -> bool:
@@ -248,7 +270,7 @@ def _end(plan: PlanBuilder, ends: _Ends) -> None:
     code, reason = _why(ends.failed)
     tail = f"; not confirmed to be back: {', '.join(sorted(ends.stuck)[:20])}" if ends.stuck else ""
     failed, passed = len(ends.failed), len(ends.passed)
-    if plan.state is RolloutState.ROLLING_BACK:
+    if plan.state is RolloutState.ROLLING_BACK and not _is_partial(plan):
         event = RolloutEvent.ROLLBACK_STUCK if ends.stuck else RolloutEvent.ROLLED_BACK
         if not failed:  # a person took back what had no open stage: theirs are the words
             code, reason = plan.cause
@@ -284,6 +306,7 @@ def next_pass(plan: PlanBuilder) -> datetime | None:
 LOOK_AT_HUGE: Final = timedelta(minutes=10)
 """A look at more than HUGE devices takes seconds of a processor."""
 _LATE: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
+_NOT_BY_FAILURES: Final = frozenset({QUALITY_BREACH, GATE_ROLLBACK})
 
 
 def plan_regression(snapshot: Snapshot, now: datetime, code: str, reason: str) -> Plan:
@@ -293,21 +316,39 @@ def plan_regression(snapshot: Snapshot, now: datetime, code: str, reason: str) -
     return plan.build(now)
 
 
-def is_watched(snapshot: Snapshot, now: datetime) -> bool:
-    """Return whether a rollout is still looked at after its end."""
-    gate = snapshot.spec.gates.quality
-    ended = max((run.ended_at for run in snapshot.cells if run.ended_at is not None), default=None)
-    return ended is not None and now < ended + (WATCH if gate is None else gate.watch)
+def is_watched(plan: PlanBuilder) -> bool:
+    """Return whether a rollout is still looked at after its end, also when it ends in this pass."""
+    gate = plan.snapshot.spec.gates.quality
+    ended = max((run.ended_at for run in plan.stage_runs.values() if run.ended_at is not None), default=None)
+    return ended is not None and plan.now < ended + (WATCH if gate is None else gate.watch)
 
 
 def reopen_if_bad(plan: PlanBuilder) -> StepReport | None:
-    """Reopen a finished rollout whose evidence has turned against its release; with `on_fail: rollback` take it back at once."""
-    if not is_watched(plan.snapshot, plan.now):
+    """Reopen a finished rollout where the evidence has turned against its release; with `on_fail: rollback` take it back there at once."""
+    if not is_watched(plan):
         return None
-    for run in _last_passed(plan):
-        if _reopens(plan, run):
-            return StepReport("completion.reopen_if_bad", plan.cause[1])
-    return None
+    ours = _ours(plan)
+    found = [(run, *_judged(plan, run, ours)) for run in _last_passed(plan)]
+    turned = [(run, facts, decision) for run, facts, decision in found if _has_turned(run, decision, ours)]
+    if not turned:
+        return None
+    plan.emit(*(DecisionMade(facts, decision) for _, facts, decision in turned))
+    reasons = "; ".join(f"{run.stratum}: {decision.reason}" for run, _, decision in turned)
+    code, reason = turned[0][2].code, f"after it had finished, {reasons}"
+    plan.cause = code, reason
+    plan.move_rollout(RolloutEvent.REGRESS, code, reason)
+    if plan.snapshot.spec.on_fail is OnFail.ROLLBACK:
+        for run, _, decision in turned:
+            _fail_late(plan, run, decision)
+        plan.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
+    return StepReport("completion.reopen_if_bad", reason)
+
+
+def _fail_late(plan: PlanBuilder, run: StageRun, decision: Decision) -> None:
+    """Fail a stage that had passed. It keeps its end, from which the other strata are watched, and what its pass rested on."""
+    message = f"after it had finished: {decision.reason}"
+    failed = replace(run, verdict=VerdictKind.ROLL_BACK, code=decision.code, reason=message)
+    plan.move_stage_run(failed, StageEvent.REGRESS)
 
 
 def _last_passed(plan: PlanBuilder) -> list[StageRun]:
@@ -317,29 +358,45 @@ def _last_passed(plan: PlanBuilder) -> list[StageRun]:
     return [runs[-1] for runs in passed if runs]
 
 
-def _reopens(plan: PlanBuilder, run: StageRun) -> bool:
-    facts = facts_of(plan.snapshot, run, plan.assignments.values(), plan.now)
-    decision = decide.decide(facts)
+def _ours(plan: PlanBuilder) -> dict[DeviceId, Assignment]:
+    """Return the devices whose documents are still the rollout's: after the end no others count."""
+    return {device: a for device, a in plan.assignments.items() if not document_state.is_overwritten(plan.snapshot, a)}
+
+
+def _judged(plan: PlanBuilder, run: StageRun, ours: Mapping[DeviceId, Assignment]) -> tuple[Facts, Decision]:
+    """Return what the evidence of a stratum is after the end, and the verdict."""
+    measured = tuple(one for one in plan.snapshot.measured if one.device in ours)
+    facts = facts_of(replace(plan.snapshot, measured=measured), run, ours.values(), plan.now)
+    return facts, decide.decide(facts)
+
+
+def _has_turned(run: StageRun, decision: Decision, ours: Mapping[DeviceId, Assignment]) -> bool:
+    """Return whether a verdict takes a stratum back after its end: by values or a gate, or by failures of which one came since.
+
+    So evidence of all strata together takes back those in which a device failed, and healthy devices that something newer was set
+    on do not make the failures of before weigh more.
+    """
     if not isinstance(decision, RollBack | Pause) or decision.code == decide.INCONCLUSIVE:
         return False
-    plan.emit(DecisionMade(facts, decision))
-    reason = f"after it had finished, {run.stratum}: {decision.reason}"
-    plan.move_rollout(RolloutEvent.REGRESS, decision.code, reason)
-    if isinstance(decision, RollBack):  # a Pause leaves it to a person
-        plan.move_rollout(RolloutEvent.ROLL_BACK, decision.code, reason)
-    plan.cause = decision.code, reason
-    return True
+    return decision.code in _NOT_BY_FAILURES or any(
+        a.stratum == run.stratum
+        and stands_failed(a)
+        and a.ended_at is not None
+        and run.ended_at is not None
+        and a.ended_at >= run.ended_at
+        for a in ours.values()
+    )
 
 
 def update_reasons(plan: PlanBuilder) -> StepReport | None:
     """Say of each stratum of a reopened rollout what its evidence is by now; a new verdict is stored with it."""
-    if not is_watched(plan.snapshot, plan.now):
+    if not is_watched(plan):
         return None
-    changed = []
+    changed, ours = [], _ours(plan)
     for run in _last_passed(plan):
-        facts = facts_of(plan.snapshot, run, plan.assignments.values(), plan.now)
-        decision = decide.decide(facts)
-        if decision.code == decide.INCONCLUSIVE or (decision.code, decision.reason) == (run.code, run.reason):
+        facts, decision = _judged(plan, run, ours)
+        is_known = (decision.code, decision.reason) == (run.code, run.reason)
+        if is_known or decision.code in (decide.INCONCLUSIVE, decide.NOTHING_EXPOSED):
             continue
         if decision.code != run.code:
             plan.emit(DecisionMade(facts, decision))
@@ -354,6 +411,6 @@ def update_reasons(plan: PlanBuilder) -> StepReport | None:
 
 def next_late_pass(plan: PlanBuilder) -> datetime | None:
     """Return when a rollout is to be looked at again after its end, None when it is not."""
-    if plan.state not in _LATE or not is_watched(plan.snapshot, plan.now):
+    if plan.state not in _LATE or not is_watched(plan):
         return None
     return plan.now + (LOOK_FOR_LATE if len(plan.assignments) <= HUGE else LOOK_AT_HUGE)

@@ -9,9 +9,10 @@ from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.model import Assignment, Snapshot
+from edgefleet_server.rollout.model import Assignment, Snapshot, has_written
 from edgefleet_server.rollout.planner.observe import is_under_way, runs_candidate
 from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.state_machines import FAILED_STATES
 
 BATCH: Final = 200
 """Documents that one pass signs for a rollout of up to 2,000 devices: a pass stays short, and the next one follows at once."""
@@ -21,6 +22,9 @@ HUGE: Final = 20_000
 """One with more devices is planned whole, there and back: a pass takes seconds of the processor there (ADR 0060)."""
 
 Devices = AbstractSet[DeviceId]
+
+_FAILED_EARLY: Final = FAILED_STATES - {AssignmentState.REGRESSED}
+"""Failed while the rollout brought the release there; what regressed had been healthy."""
 
 _OUT: Final = frozenset(
     {AssignmentState.ELIGIBLE, AssignmentState.INCOMPATIBLE, AssignmentState.SUPERSEDED, AssignmentState.CANCELLED}
@@ -53,19 +57,32 @@ def time_to_answer(snapshot: Snapshot, a: Assignment) -> timedelta:
 
 
 def asks_for_candidate(snapshot: Snapshot, a: Assignment, withdrawn: Devices) -> bool:
-    """Return whether the device's document names the release as a candidate."""
+    """Return whether the device's document names the release as a candidate, because of this rollout."""
     if a.device in withdrawn:
         return False
-    report = snapshot.reports.get(a.device)
-    return report is not None and report.candidate.wanted_by_server == digest_of(snapshot, a.stratum) != ""
+    report, digest = snapshot.reports.get(a.device), digest_of(snapshot, a.stratum)
+    return report is not None and digest != "" and has_written(snapshot.id, a, digest, report.candidate)
 
 
 def asks_for_release(snapshot: Snapshot, a: Assignment, withdrawn: Devices) -> bool:
-    """Return whether the device's document still names the release: what somebody else wrote over it is never touched."""
+    """Return whether the device's document is still this rollout's: what somebody else wrote over it is never touched."""
     report = snapshot.reports.get(a.device)
-    if report is None or report.wanted_by_server == digest_of(snapshot, a.stratum):
+    if report is None or has_written(snapshot.id, a, digest_of(snapshot, a.stratum), report):
         return True
     return asks_for_candidate(snapshot, a, withdrawn)
+
+
+def is_overwritten(snapshot: Snapshot, a: Assignment) -> bool:
+    """Return whether something newer than the rollout set the device's document, so that the device says nothing about it any more.
+
+    Not of a failed device that what it ran before was given back to: limits do that when it fails. Nor of a candidate, which
+    ends with its rollout.
+    """
+    if not a.gen or a.back_gen or mode_of(snapshot, a.stage) is not Mode.ACTIVE:
+        return False
+    if a.state in _FAILED_EARLY and asks_for_former(snapshot, a, frozenset()):
+        return False
+    return not asks_for_release(snapshot, a, frozenset())
 
 
 def asks_for_former(snapshot: Snapshot, a: Assignment, withdrawn: Devices) -> bool:

@@ -2,6 +2,8 @@
 
 The one place where reports of devices become states of the server. Rules:
 - A report counts for the attempt that was offered: same digest and attempt, or a document at least as new as the offer.
+- It counts only for the rollout that wrote the device's present document: an older one of the same release does not hear it. A
+  device that went back while something newer set its document is neither a failure nor proof in a rollout that is still open.
 - States only move forward; a report that is behind changes nothing, so duplicates and reordering are harmless.
 - `network disk memory deadline` say something about the moment: the device tries again by itself until its deadline.
 - `install.held` means that a hold of ours stopped the device: nothing began.
@@ -12,15 +14,14 @@ Of a candidate (ADR 0032, ADR 0035):
 - A candidate is healthy once it runs (or, with too little memory for two workers, is recorded and replayed). Its soak counts
   from the moment when it last began to run: one that is suspended shows nothing, and missing data never promotes.
 - Waiting is no failure while the device says what it waits for; a failure of the candidate is one of the release.
-- A candidate neither switches nor is on probation. One that was healthy and failed went back, so its failure counts also when
-  it is reported after something else was deployed.
+- A candidate neither switches nor is on probation. One that was healthy and failed went back.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from edgefleet_protocol.ids import ProfileName
+from edgefleet_protocol.ids import ProfileName, RolloutId
 from edgefleet_protocol.messages import (
     CANDIDATE_RESTS_CODE,
     HELD_CODE,
@@ -34,16 +35,26 @@ from edgefleet_protocol.messages import (
 )
 from edgefleet_protocol.verify import OldGenerationError, SignatureError, WrongDeviceError, WrongTypeError
 from edgefleet_server.rollout.effects import AssignmentTransitioned, AssignmentUpdated, StepReport
-from edgefleet_server.rollout.model import LOST, Assignment, Report, Snapshot
+from edgefleet_server.rollout.model import LOST, Assignment, Report, Snapshot, has_written
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.spec.model import DeviceTerms, Mode
-from edgefleet_server.rollout.state_machines import CELL_OPEN, CHAIN, CHAIN_EVENTS, IN_FLIGHT, AssignmentEvent, moved
+from edgefleet_server.rollout.state_machines import (
+    CELL_OPEN,
+    CHAIN,
+    CHAIN_EVENTS,
+    IN_FLIGHT,
+    ROLLOUT_ACTIVE,
+    AssignmentEvent,
+    moved,
+)
 
 TAKEN_BACK: Final = "taken back by the server"
 
 REVOKED: Final = "the device was taken out of the fleet"
 
 OVERWRITTEN: Final = "another release was set on the device meanwhile"
+
+TAKEN_OVER: Final = "a deployment or another rollout set this release on the device meanwhile"
 
 PROBATION_FACTOR: Final = 4
 """A device that is there may be on probation for so many times `verify`."""
@@ -73,12 +84,14 @@ Steps = list[AssignmentTransitioned | AssignmentUpdated]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a device is held to. digest: sha256 of the release's bundle for its profile; mode: of its stage."""
+    """What a device is held to. digest: sha256 of the release's bundle for its profile; mode: of its stage; is_over: the rollout ended."""
 
     digest: str
     limits: DeviceTerms
     soak: timedelta
+    rollout: RolloutId
     mode: Mode = Mode.ACTIVE
+    is_over: bool = False
 
 
 def reports(plan: PlanBuilder) -> StepReport | None:
@@ -113,7 +126,9 @@ def terms_of(snapshot: Snapshot, a: Assignment) -> Terms:
     """Return what a device is held to: the same for all of its stratum and stage."""
     bundle = snapshot.bundles.get(a.stratum)
     stage = snapshot.spec.stages[a.stage]
-    return Terms(bundle.sha256 if bundle is not None else "", snapshot.spec.device, stage.soak, stage.mode)
+    digest = bundle.sha256 if bundle is not None else ""
+    is_over = snapshot.state not in ROLLOUT_ACTIVE
+    return Terms(digest, snapshot.spec.device, stage.soak, snapshot.id, stage.mode, is_over)
 
 
 def observe(assignment: Assignment, report: Report | None, terms: Terms, now: datetime) -> tuple[Assignment, Steps]:
@@ -173,13 +188,18 @@ def _take_report(a: Assignment, report: Report, terms: Terms, now: datetime, ste
         if a.state in (_S.HEALTHY, _S.UNREACHABLE):
             return a
         return _step(a, _E.CANCEL, now, steps, reason=REVOKED, ended_at=now, deadline=None)
-    is_open = a.state in IN_FLIGHT or (a.state is _S.HEALTHY and not _has_soaked(a, terms, now))
-    if is_open and report.wanted_by_server != digest:
-        return _step(a, _E.SUPERSEDE, now, steps, reason=OVERWRITTEN, ended_at=now, deadline=None)
+    if not has_written(terms.rollout, a, digest, report):
+        is_proof = (
+            a.state is _S.HEALTHY
+            and _has_soaked(a, terms, now)
+            and (terms.is_over or not _went_back(a, report, digest))
+        )
+        if is_proof or a.state is _S.UNREACHABLE:
+            return a
+        reason = TAKEN_OVER if report.wanted_by_server == digest else OVERWRITTEN
+        return _step(a, _E.SUPERSEDE, now, steps, reason=reason, ended_at=now, deadline=None)
     if a.state is _S.HEALTHY:
         return _regressed(a, report, digest, now, steps)
-    if report.wanted_by_server != digest:
-        return a
     if report.reported_gen < a.gen:
         is_refused = report.refused_gen >= a.gen and report.refused_code not in _NO_FAILURES
         return _refused(a, report, now, steps) if a.state in IN_FLIGHT and is_refused else a
@@ -252,15 +272,18 @@ def _refused(a: Assignment, report: Report, now: datetime, steps: Steps) -> Assi
 
 
 def _regressed(a: Assignment, report: Report, digest: str, now: datetime, steps: Steps) -> Assignment:
-    """A device that was healthy no longer runs the release though its document still asks for it, or says that it went back."""
+    """A device that was healthy no longer runs the release, or says that it went back, though its document still asks for it."""
     if report.active_sha256 == digest or report.reported_gen < a.gen:
         return a
-    went_back = report.phase is Phase.ROLLED_BACK and report.wanted_sha256 == digest and report.attempt == a.attempt
-    if (report.wanted_by_server != digest or _is_on_its_way(report, digest)) and not went_back:
+    if _is_on_its_way(report, digest) and not _went_back(a, report, digest):
         return a
     error_class = report.error_class.value if report.error_class is not None else ErrorClass.INTERNAL.value
     reason = report.reason or "it no longer runs the release"
     return _step(a, _E.REGRESS, now, steps, error_class=error_class, reason=reason, ended_at=now, deadline=None)
+
+
+def _went_back(a: Assignment, report: Report, digest: str) -> bool:
+    return report.phase is Phase.ROLLED_BACK and report.wanted_sha256 == digest and report.attempt == a.attempt
 
 
 def _is_on_its_way(report: Report, digest: str) -> bool:
@@ -422,7 +445,7 @@ def as_install(report: Report, a: Assignment, digest: str) -> Report:
     """Return the report as if the candidate were installed as the active version. digest: of the release's bundle."""
     candidate = report.candidate
     phase = phase_of(candidate.state) if candidate.sha256 == digest else None
-    common = replace(report, wanted_by_server=candidate.wanted_by_server)
+    common = replace(report, wanted_by_server=candidate.wanted_by_server, set_by=candidate.set_by)
     # an agent that has just begun reports no candidate yet
     ran = a.state is AssignmentState.HEALTHY and not a.back_gen
     rests = phase is not None and candidate.code == CANDIDATE_RESTS_CODE

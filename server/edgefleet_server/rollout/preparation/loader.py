@@ -473,6 +473,7 @@ def _report(report: ModelReport, want: WantedRef | None) -> Report:
         is_online=report.status is DeviceStatus.ONLINE,
         last_seen=report.last_seen,
         wanted_by_server="" if want is None or want.active is None else want.active.sha256,
+        set_by="" if want is None or want.active is None else want.active.rollout or "",
         candidate=_candidate(report, want),
     )
 
@@ -485,4 +486,5 @@ def _candidate(report: ModelReport, want: WantedRef | None) -> CandidateReport:
         code=reported.code if reported is not None else "",
         reason=reported.reason if reported is not None else "",
         wanted_by_server=wanted.sha256 if wanted is not None else "",
+        set_by=(wanted.rollout or "") if wanted is not None else "",
     )

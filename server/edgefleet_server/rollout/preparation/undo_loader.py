@@ -66,6 +66,7 @@ class Undoer:
                     gen=want.gen,
                     slots=slots - {""},
                     active_sha256="" if report is None else report.active_sha256,
+                    set_by=want.active.rollout or "",
                     other=None if other is None else Bundle(other.target, other.sha256, other.length),
                 )
             )
