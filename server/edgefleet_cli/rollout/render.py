@@ -65,7 +65,7 @@ def regressed_lines(rollouts: Iterable[api.rollout.Rollout]) -> list[str]:
     return [
         f"{text(one.id)} ({text(one.release)}) regressed after it had finished: {text(one.reason)}"
         for one in rollouts
-        if one.state == REGRESSED or one.reason.startswith(_AFTER_ITS_END)
+        if one.state == REGRESSED or _AFTER_ITS_END in one.reason
     ]
 
 

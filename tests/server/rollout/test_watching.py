@@ -282,6 +282,11 @@ def test_only_the_stratum_whose_evidence_turned_goes_back_and_it_is_finished_aga
     last = replace(ended, assignments=tuple(worse))
     assert moves(last)[:2] == [RolloutState.REGRESSED, RolloutState.ROLLING_BACK]
     assert taken_back(last) == {f"{JET}-{number:02}" for number in range(60)}
+    gone = carried(last)
+    confirmed = [a.but(back_gen=9, back_at=NOW) for a in gone.assignments]
+    over = carried(replace(gone, assignments=tuple(confirmed), reports={a.device: home for a in confirmed}))
+    assert over.state is RolloutState.ROLLED_BACK
+    assert over.reason.startswith(f"after it had finished, {JET}: ")
 
 
 def test_what_a_person_takes_back_goes_back_in_every_stratum() -> None:

@@ -74,11 +74,15 @@ def is_rolled_back(plan: PlanBuilder, track: StratumTrack) -> bool:
 
 
 def _is_partial(plan: PlanBuilder) -> bool:
-    """Return whether it goes back after its end, and only in strata whose evidence turned: such a stage failed after it had passed."""
-    turned = {
-        run.code for run in plan.stage_runs.values() if run.state is StageState.FAILED and run.strength is not None
-    }
-    return plan.cause[0] in turned and any(not track.has_failed and _has_passed(track) for track in plan.tracks())
+    """Return whether it goes back after its end by its evidence, and only in some strata."""
+    spares_any = any(not track.has_failed and _has_passed(track) for track in plan.tracks())
+    return spares_any and plan.cause[0] in _turned(plan)
+
+
+def _turned(plan: PlanBuilder) -> set[str]:
+    """Return the codes of stages that failed after they had passed: only these have failed and rest on something."""
+    runs = plan.stage_runs.values()
+    return {run.code for run in runs if run.state is StageState.FAILED and run.strength is not None}
 
 
 def owes_confirmation(a: Assignment) -> bool:
@@ -272,7 +276,9 @@ def _end(plan: PlanBuilder, ends: _Ends) -> None:
     failed, passed = len(ends.failed), len(ends.passed)
     if plan.state is RolloutState.ROLLING_BACK and not _is_partial(plan):
         event = RolloutEvent.ROLLBACK_STUCK if ends.stuck else RolloutEvent.ROLLED_BACK
-        if not failed:  # a person took back what had no open stage: theirs are the words
+        if not failed or _turned(
+            plan
+        ):  # it was taken back after its end, by its evidence or a person: theirs are the words
             code, reason = plan.cause
         plan.move_rollout(event, code, reason + tail)
     elif not passed:
