@@ -7,7 +7,8 @@ import pytest
 
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.messages import ErrorClass
-from tests.server.rollout.fleet_sim import MODEL, PROFILE, SMALL, SimDevice, World, make_world, stages
+from tests.server.fleet.house import PROFILE
+from tests.server.rollout.fleet_sim import MODEL, SMALL, SimDevice, World, make_world, stages
 
 STRATA = (PROFILE, SMALL)
 
@@ -38,7 +39,9 @@ def again(world: World) -> str:
 def deploy(world: World, version: str, *devices: SimDevice) -> None:
     """Deploy a release to these devices, or to all, and let them install it."""
     for one in devices or [None]:
-        world.fleet.deployer.deploy(ReleaseRef.parse(f"{MODEL}@{version}"), device=one and one.id, selector="")
+        world.fleet.deployer.deploy(
+            ReleaseRef.parse(f"{MODEL}@{version}"), device=None if one is None else one.id, selector=""
+        )
     for _ in range(12):
         world.step()
 
