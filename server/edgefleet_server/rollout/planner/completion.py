@@ -8,7 +8,7 @@ A rollback writes into every document what the device ran before, newest exposed
 For a day after its end, or the `watch` of its quality gate, a rollout is looked at once a minute, a huge one every ten: devices that fall
 back by themselves, and values that came late, are evidence as before. The same rules decide; what a person let pass is not turned against
 them (`facts`), and a wait that led nowhere is none of a finished rollout's business. Only the strata whose evidence turned go back, and a
-device counts only while its document is the rollout's own. Source: ADR 0058, ADR 0079.
+device counts only while its document is the rollout's own. Source: ADR 0058, ADR 0083.
 """
 
 from collections.abc import Mapping, Sequence
