@@ -144,7 +144,7 @@ class Carrying:
             self._check(effect.before is stored.state, "a cell moves from a state that it is not in")
             self._check((stored.state, cell.state) in _EDGES["cell"], f"no edge {stored.state} -> {cell.state}")
             has_turned = stored.state is StageState.PASSED and self.step == "tick" and self.is_against
-            is_late = has_turned and self.node.state is _R.FINISHED
+            is_late = has_turned and self.node.state in (_R.FINISHED, _R.REGRESSED)
             self._check(stored.state not in CELL_DONE or is_late, "a cell that was done moved")
             if stored.state is StageState.PENDING:
                 earlier = [one for one in self.cells.values() if one.stratum == cell.stratum and one.stage < cell.stage]

@@ -22,7 +22,7 @@ from edgefleet_server.rollout.analysis import decide
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.metrics import QUALITY_BREACH
 from edgefleet_server.rollout.analysis.model import Decision, Facts, Pause, RollBack
-from edgefleet_server.rollout.analysis.stage_gates import GATE_ROLLBACK
+from edgefleet_server.rollout.analysis.stage_gates import GATE_ROLLBACK, STOP_QUALITY
 from edgefleet_server.rollout.effects import Blocked, DecisionMade, Offer, Plan, Revert, StepReport
 from edgefleet_server.rollout.model import (
     Assignment,
@@ -312,7 +312,7 @@ def next_pass(plan: PlanBuilder) -> datetime | None:
 LOOK_AT_HUGE: Final = timedelta(minutes=10)
 """A look at more than HUGE devices takes seconds of a processor."""
 _LATE: Final = frozenset({RolloutState.FINISHED, RolloutState.REGRESSED})
-_NOT_BY_FAILURES: Final = frozenset({QUALITY_BREACH, GATE_ROLLBACK})
+_NOT_BY_FAILURES: Final = frozenset({QUALITY_BREACH, STOP_QUALITY, GATE_ROLLBACK})
 
 
 def plan_regression(snapshot: Snapshot, now: datetime, code: str, reason: str) -> Plan:
@@ -343,11 +343,19 @@ def reopen_if_bad(plan: PlanBuilder) -> StepReport | None:
     code, reason = turned[0][2].code, f"after it had finished, {reasons}"
     plan.cause = code, reason
     plan.move_rollout(RolloutEvent.REGRESS, code, reason)
-    if plan.snapshot.spec.on_fail is OnFail.ROLLBACK:
-        for run, _, decision in turned:
-            _fail_late(plan, run, decision)
-        plan.move_rollout(RolloutEvent.ROLL_BACK, code, reason)
+    _take_back(plan, [(run, decision) for run, _, decision in turned])
     return StepReport("completion.reopen_if_bad", reason)
+
+
+def _take_back(plan: PlanBuilder, turned: Sequence[tuple[StageRun, Decision]]) -> None:
+    """Take back the strata of a regressed rollout whose verdict says so; a Pause leaves its stratum to a person."""
+    taken = [(run, decision) for run, decision in turned if isinstance(decision, RollBack)]
+    for run, decision in taken:
+        _fail_late(plan, run, decision)
+    if taken:
+        reasons = "; ".join(f"{run.stratum}: {decision.reason}" for run, decision in taken)
+        plan.cause = taken[0][1].code, f"after it had finished, {reasons}"
+        plan.move_rollout(RolloutEvent.ROLL_BACK, *plan.cause)
 
 
 def _fail_late(plan: PlanBuilder, run: StageRun, decision: Decision) -> None:
@@ -398,7 +406,7 @@ def update_reasons(plan: PlanBuilder) -> StepReport | None:
     """Say of each stratum of a reopened rollout what its evidence is by now; a new verdict is stored with it."""
     if not is_watched(plan):
         return None
-    changed, ours = [], _ours(plan)
+    changed, turned, ours = list[str](), list[tuple[StageRun, Decision]](), _ours(plan)
     for run in _last_passed(plan):
         facts, decision = _judged(plan, run, ours)
         is_known = (decision.code, decision.reason) == (run.code, run.reason)
@@ -408,10 +416,9 @@ def update_reasons(plan: PlanBuilder) -> StepReport | None:
             plan.emit(DecisionMade(facts, decision))
         plan.update_stage_run(replace(run, code=decision.code, reason=decision.reason))
         changed.append(run.stratum)
-        if isinstance(decision, RollBack) and plan.cause[0] in decide.STOPS:
-            plan.cause = decision.code, f"after it had finished, {run.stratum}: {decision.reason}"
-            plan.move_rollout(RolloutEvent.ROLL_BACK, *plan.cause)
-            break
+        if plan.cause[0] in decide.STOPS and _has_turned(run, decision, ours):
+            turned.append((run, decision))
+    _take_back(plan, turned)
     return StepReport("completion.update_reasons", f"new evidence in {', '.join(changed)}") if changed else None
 
 
