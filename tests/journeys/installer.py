@@ -32,7 +32,7 @@ from tests.release import dist
 
 WAIT_S: Final = 180.0
 DIGITS = ROOT / "examples" / "digits"
-PICTURE = "/root/7.png"
+PICTURE = "/var/tmp/7.png"
 NEEDED: Final = ("mmdebstrap", "systemd-nspawn", "nsenter", "unshare")
 LEFT: Final = "find / -xdev \\( -iname '*edgefleet*' -o -iname '*edge-agent*' \\) -not -path '/proc/*'"
 
