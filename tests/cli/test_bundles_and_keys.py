@@ -275,7 +275,7 @@ def test_metrics_are_bars_with_the_newest_on_the_right(edgectl: Edgectl, fleet: 
     fleet.says("GET /devices/d-1/telemetry", page([]))
     empty = edgectl("device", "metrics", "d-1")
     assert (empty.code, empty.out) == (0, "")
-    assert empty.err.startswith("no telemetry windows")
+    assert empty.err.startswith("no figures of this device yet")
 
 
 RECOVERY = {

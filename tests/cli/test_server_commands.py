@@ -163,7 +163,7 @@ def test_the_agents_packages_are_added_and_a_line_that_installs_them_is_printed(
     edgectl: Edgectl, admin: Server, tmp_path: Path
 ) -> None:
     add = ("server", "agent-packages", "add", tmp_path, "--data")
-    assert edgectl(*add, tmp_path).told()[0].endswith("is no data folder of a server")
+    assert edgectl(*add, tmp_path).told()[0].endswith("is not the data folder of a server")
     assert "./dev dist" in edgectl(*add, admin.data).told()[2]
     assert "agent-packages add" in edgectl("device", "enroll").err
     wheel, deb = tmp_path / "edgefleet_agent-0.1.0-py3-none-any.whl", tmp_path / "edgefleet-agent_0.1.0_all.deb"

@@ -25,7 +25,17 @@ from tests.journeys.road import PATIENCE_S, Road
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 MAX_WHEEL_BYTES = 450_000
 _OF_THE_WORKER = {
-    "http": ("api", "codec", "describe", "float_rows", "memory_server", "model_calls", "predict", "wire"),
+    "http": (
+        "api",
+        "codec",
+        "describe",
+        "float_rows",
+        "memory_connection",
+        "memory_server",
+        "model_calls",
+        "predict",
+        "wire",
+    ),
     "observe": ("answer_log", "benchmark", "capture", "live_answers"),
     "routing": ("split",),
     "runtime": ("lifecycle", "loader"),

@@ -21,9 +21,10 @@ from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.control.protocol import LaneRoute
 from edgefleet_agent.worker.http import describe, wire
 from edgefleet_agent.worker.http import predict as predicting
-from edgefleet_agent.worker.http.codec import InferCodec, QuickAnswer
+from edgefleet_agent.worker.http.codec import InferCodec
 from edgefleet_agent.worker.http.memory_connection import Direct
 from edgefleet_agent.worker.http.model_calls import Call, ModelCalls
+from edgefleet_agent.worker.http.quick_answer import QuickAnswer
 from edgefleet_agent.worker.http.server import Request, Response, error_response, json_response
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, AnswerLog
 from edgefleet_agent.worker.routing.proxy import FORWARDED_HEADER, WorkerProxy

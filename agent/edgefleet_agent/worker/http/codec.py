@@ -6,8 +6,9 @@
 3. Kept are `MAX_KEPT` of each, none with an id, strings or numbers in the JSON; when it is full, all are forgotten.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -36,21 +37,6 @@ class Layout(msgspec.Struct, frozen=True):
     slices: tuple[Slice, ...]
     body_bytes: int
     request: wire.InferRequest
-
-
-class QuickAnswer(NamedTuple):
-    """An answer. document: its JSON; tensors: what is binary behind it, in its order."""
-
-    trace_id: str
-    document: bytes
-    tensors: Sequence[Array | bytes]
-
-    def raw(self) -> list[bytes]:
-        """Return the JSON and the tensors as the binary extension carries them."""
-        return [
-            self.document,
-            *[one if isinstance(one, bytes) else wire.to_binary(one) for one in self.tensors],
-        ]
 
 
 class InferCodec:
@@ -112,8 +98,8 @@ class InferCodec:
             names, arrays = tuple(request.outputs), [outputs[name] for name in request.outputs]
             if not all(request.outputs.values()):
                 return None
-        if not all(array.flags.c_contiguous for array in arrays):
-            return None
+        if sys.byteorder != "little" or not all(array.flags.c_contiguous for array in arrays):
+            return None  # the wire has them in another order
         document = self._documents.get((*names, *[(a.dtype, a.shape) for a in arrays]))
         return None if document is None else (document, arrays)
 

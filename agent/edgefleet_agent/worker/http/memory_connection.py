@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgefleet_agent.worker.http.codec import InferCodec, Layout, QuickAnswer
+from edgefleet_agent.worker.http.codec import InferCodec, Layout
 from edgefleet_agent.worker.http.model_calls import ModelCalls
+from edgefleet_agent.worker.http.quick_answer import QuickAnswer
 from edgefleet_agent.worker.http.server import HttpServer, Request, Response, whole, worker_failed
 from edgefleet_agent.worker.http.wire import BINARY_HEADER
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER

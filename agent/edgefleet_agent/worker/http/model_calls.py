@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from edgefleet_agent.worker.control.protocol import RoutesTable
-from edgefleet_agent.worker.http.codec import InferCodec, QuickAnswer
+from edgefleet_agent.worker.http.codec import InferCodec
+from edgefleet_agent.worker.http.quick_answer import QuickAnswer
 from edgefleet_agent.worker.http.wire import InferRequest
 from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.routing.table import Routes

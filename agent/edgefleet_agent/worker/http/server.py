@@ -20,8 +20,8 @@ from typing import Protocol
 import h11
 import msgspec
 
-from edgefleet_agent.worker.http.codec import QuickAnswer
 from edgefleet_agent.worker.http.plain_request import END, Head, read_head, refusal_of
+from edgefleet_agent.worker.http.quick_answer import QuickAnswer
 
 _log = logging.getLogger(__name__)
 _QUICK = (
