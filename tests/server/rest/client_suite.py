@@ -198,6 +198,11 @@ def keeping(call: Caller) -> None:
     assert "root" in [one.name for one in keys.items]
     assert call("signing", "get_key", "root")[1].resign_at is None
     assert call("signing", "get_trust")[1].is_root_here
+    status, recovery = call("signing", "get_recovery")
+    assert (status, recovery.words, recovery.models) == (200, [], [])
+    nobody_named = call.models.RecoveryIn(models=["lost"])
+    status, refused = call("signing", "sign_recovery", body=nobody_named, dry_run=True)
+    assert (status, refused.code) == (409, "fleet.nothing_to_recover")
     status, compared = call("telemetry", "compare_versions", "digits", a="1.0.0", b="1.1.0")
     assert (status, compared.after.ref) == (200, "digits@1.1.0")
     assert [one.alias for one in call("registry", "list_aliases", "digits")[1].items] == ["prod"]
