@@ -20,6 +20,10 @@ class Nothing:
     def __init__(self) -> None:
         self.records: dict[str, object] = {}
 
+    def probation(self) -> dict[str, dict[str, int]]:
+        """Return that no version is on probation."""
+        return {}
+
 
 def state(said: Reports) -> State:
     """Return what the device would say of itself."""

@@ -112,7 +112,7 @@ def test_wrong_data_says_what_is_wrong(
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.npz"
     path.write_bytes(content)
-    with pytest.raises(errors.DataUnreadableError, match=r"no \.npz file"):
+    with pytest.raises(errors.DataUnreadableError, match=r"is not an \.npz file of plain arrays"):
         read(str(path))
 
 

@@ -66,8 +66,8 @@ def test_sizes_and_ages_are_short() -> None:
         "-",
         "0 B",
         "999 B",
-        "1.5 KB",
-        "12.3 MB",
-        "5.0 GB",
+        "1.5 KiB",
+        "11.8 MiB",
+        "4.7 GiB",
     ]
     assert [age(s) for s in (5, 600, 10_000, 900_000)] == ["5 s", "10 min", "3 h", "10 d"]
