@@ -104,7 +104,7 @@ class Model:
             )
         self._turn = threading.Lock()
         _models.add(self)
-        self._trace: str | bytes | None = None
+        self._trace: str | bytes | bytearray | None = None
 
     def __enter__(self) -> "Model":
         return self
@@ -129,7 +129,7 @@ class Model:
     def trace_id(self) -> str | None:
         """Of the last answer; `flag` takes it."""
         trace = self._trace
-        return trace.decode("latin-1") if isinstance(trace, bytes) else trace
+        return trace.decode("latin-1") if isinstance(trace, bytes | bytearray) else trace
 
     def metadata(self) -> dict[str, Any]:
         """Return name, versions, platform, inputs, outputs and which bundle serves.

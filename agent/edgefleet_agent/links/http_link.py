@@ -43,6 +43,7 @@ class _Known(NamedTuple):
     """An answer that came in one piece: the next one is most often the same but for its trace and its tensors."""
 
     before_trace: bytes
+    trace_at: int
     after_trace: bytes
     after_at: int
     tails_at: int
@@ -78,7 +79,7 @@ class HttpLink:
         self._view = memoryview(self._data)
         self._known: _Known | None = None
         self._asked: _Asked | None = None
-        self.trace = b""
+        self.trace = bytearray()
         """Id of the last answer of `ask_again`."""
 
     @property
@@ -136,7 +137,7 @@ class HttpLink:
             if isinstance(error, ConnectionError):
                 return None
             raise
-        self.trace = bytes(self._view[len(known.before_trace) : known.after_at])
+        self.trace = data[known.trace_at : known.after_at]
         return taken(asked.outputs)
 
     def expect(self, plan: RequestPlan, inputs: Mapping[str, Any], outputs: Sequence[Place]) -> None:
@@ -171,7 +172,7 @@ class HttpLink:
         known = self._known
         if known is not None and known.is_in(data, filled):
             status, _, document, _ = known.reply
-            trace = data[len(known.before_trace) : known.after_at].decode("latin-1")
+            trace = data[known.trace_at : known.after_at].decode("latin-1")
             return Reply(status, trace, document, data[known.tails_at : filled]), False
         while (end := data.find(_END, 0, filled)) < 0:
             if filled == len(data):
@@ -275,4 +276,4 @@ def _known(data: bytearray, reply: Reply, split: int) -> _Known | None:
     if not found:
         return None
     before += b"\r\nX-Edgefleet-Trace: "
-    return _Known(before, after, split - len(after), split, len(data), reply)
+    return _Known(before, len(before), after, split - len(after), split, len(data), reply)
