@@ -184,7 +184,7 @@ def discarded(session: Session) -> list[Sha256]:
 
 
 def remove_discarded(session: Session, sha256: str) -> bool:
-    """Remove the record of a discarded blob; False when it is none. Whoever stores it again waits until the transaction ends."""
+    """Remove the record of a discarded blob; False when it is none. An upload of the same bytes waits until the transaction ends."""
     gone = delete(BlobRow).where(col(BlobRow.sha256) == sha256, col(BlobRow.discarded_at).is_not(None))
     return session.scalar(gone.returning(col(BlobRow.sha256))) is not None
 

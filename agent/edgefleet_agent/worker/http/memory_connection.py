@@ -203,6 +203,8 @@ class MemoryConnection:
             head = REPLY.pack(200, 0, len(trace), len(repeat.answer), repeat.answer_bytes)
             is_open = self._told(head + trace)
         direct.calls.spent(ran, came_s)
+        if direct.calls.is_full:
+            direct.calls.settle()
         return is_open
 
     def _put(self, repeat: _Repeat, outputs: Mapping[str, Array]) -> bool:

@@ -1,6 +1,6 @@
 """Inference over memory that is shared with a caller of this machine: the worker's side of `edgefleet_protocol.memory_frames`.
 
-1. Whoever may use the unix socket may have a region, and nobody else: it comes over that socket. One connection, one region, which no other
+1. A program that may use the unix socket may have a region: it comes over that socket. One connection, one region, which no other
    caller ever sees; it is new and full of zeros.
 2. The worker makes the memfd, gives it its memory and seals its size before it hands it out, so that a caller can neither shrink it under
    the worker's hands (SIGBUS) nor fill the device with it. `MAX_REGIONS` and `MAX_REGIONS_BYTES` bound all of them.

@@ -4,7 +4,7 @@
    answers or NOTED_BYTES, and before anybody reads figures, logs or captures. Where a caller and the worker take turns on a
    processor, each step of Python costs two to three times what it does in a loop of its own.
 2. `run_now` is for a request whose JSON came before, to a quick model: it runs where the request was read, by the fewest steps.
-3. Whoever runs the model has the engine's turn, also while it puts down the note: notes are in the order of the runs.
+3. The thread that runs the model has the engine's turn until its note is put down: notes are in the order of the runs.
 """
 
 import asyncio
@@ -144,7 +144,7 @@ class ModelCalls:
         if self.mode is not None or self._mirror.is_in_use:
             self.mirror_after([Sample(request.inputs, ran.outputs, ran.run_s)])
         answer = self.encoded(codec, request, ran)
-        self._figures.spent(0.0, ran.at_s - ran.run_s - came, time.perf_counter() - ran.at_s)
+        self.spent(ran, came)
         if self.is_full:
             self._loop.call_soon(self.settle)
         return answer
@@ -160,8 +160,6 @@ class ModelCalls:
     def spent(self, ran: Ran, came_s: float) -> None:
         """Count what a request of `run_now` took besides its run, now that it is answered. came_s: `time.perf_counter`. From any thread."""
         self._figures.spent(0.0, ran.at_s - ran.run_s - came_s, time.perf_counter() - ran.at_s)
-        if self.is_full:
-            self.settle()
 
     @property
     def mode(self) -> Literal["shadow", "split"] | None:

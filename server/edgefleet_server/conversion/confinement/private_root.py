@@ -4,7 +4,7 @@
    of /proc are covered, as by `ProtectKernelTunables=`, the kernel gives a user no /proc of its own: command lines stay visible.
 2. Each named folder is a clone of its mount, read-only unless the child may write there. What is not named is not there, so that
    sockets, pipes and the modes of foreign files cannot be reached by any path.
-3. Whoever calls this ends when it fails: half of a root folder is none.
+3. A process that calls this ends when it fails: half of a root folder is none.
 Calls of the newer mount interface (Linux 5.12) have no wrapper in libc; x86_64, aarch64 and armv7 share the numbers.
 Source: Linux man pages mount_namespaces(7), mount_setattr(2), pivot_root(2).
 """

@@ -276,9 +276,8 @@ def _end(plan: PlanBuilder, ends: _Ends) -> None:
     failed, passed = len(ends.failed), len(ends.passed)
     if plan.state is RolloutState.ROLLING_BACK and not _is_partial(plan):
         event = RolloutEvent.ROLLBACK_STUCK if ends.stuck else RolloutEvent.ROLLED_BACK
-        if not failed or _turned(
-            plan
-        ):  # it was taken back after its end, by its evidence or a person: theirs are the words
+        # taken back after its end, by its evidence or a person: theirs are the words
+        if not failed or _turned(plan):
             code, reason = plan.cause
         plan.move_rollout(event, code, reason + tail)
     elif not passed:

@@ -68,9 +68,8 @@ def _stopped(plan: PlanBuilder) -> Iterator[tuple[StageRun, StageRun]]:
 def _is_taken_back(plan: PlanBuilder, run: StageRun, judged: StageRun) -> bool:
     facts = facts_of(plan.snapshot, judged, plan.assignments.values(), plan.now)
     decision = decide.decide(facts)
-    if (
-        not isinstance(decision, RollBack) or decision.code == decide.INCONCLUSIVE
-    ):  # a person is asked, whatever time says
+    # time alone takes nothing back here: a person was asked
+    if not isinstance(decision, RollBack) or decision.code == decide.INCONCLUSIVE:
         return False
     plan.emit(DecisionMade(facts, decision))
     fail = stages.fail if run.state is StageState.HELD else stages.fail_unopened
