@@ -32,10 +32,14 @@ def _roles(site: Site) -> list[RoleView]:
     return [role for role in site.house.signing.roles() if role.name != "timestamp"]
 
 
-def heard(site: Site) -> int:
-    """Return how many devices the server knows to have said something."""
-    with site.house.db.read() as session:
-        return len(store.said_words(session))
+def await_words(site: Site, *versions: int) -> None:
+    """Wait until the server knows that devices have said these versions, least first."""
+
+    def is_heard() -> bool:
+        with site.house.db.read() as session:
+            return sorted(one.version for one in store.said_words(session)) == list(versions)
+
+    eventually(is_heard, f"the words {versions}")
 
 
 def test_forged_versions_and_256_names_sign_nothing(site: Site) -> None:
@@ -50,14 +54,14 @@ def test_forged_versions_and_256_names_sign_nothing(site: Site) -> None:
     names = [f"m.attacker-owned-{number:03}" for number in range(2 * MAX_SEEN_ROLES)]
     for turn, chosen in enumerate((names[:MAX_SEEN_ROLES], names[MAX_SEEN_ROLES:])):
         says(liar, 2 + turn, Seen(version=FORGED + turn, roles=dict.fromkeys(chosen, FORGED)))
-        eventually(lambda: heard(site) == 1, "the liar's word")
+        await_words(site, FORGED + turn)
         house.fleet.recovery.step(house.clock.now())
     for number, device in enumerate(
         others
     ):  # they were asked, fetch the metadata and find nothing wrong; one lies as well
         device.desired.get(timeout=20)
         says(device, 2, Seen(version=FORGED, roles={"m.second": FORGED}) if number == 0 else None)
-    eventually(lambda: heard(site) == 2, "the second liar's word")
+    await_words(site, FORGED, FORGED + 1)
     house.fleet.recovery.step(house.clock.now())
     assert files(site) == before, "releases and snapshot are the files that they were"
     events = house.fleet.feed.page(limit=100, kinds=[KIND_OF_WORD])[0]

@@ -107,6 +107,21 @@ def test_the_palette_by_keyboard_alone(fleet: Fleet) -> None:
         windows.close()
 
 
+@pytest.mark.skipif(binary() is None, reason="Chromium is not installed")
+def test_what_is_typed_before_the_page_has_begun_is_found(fleet: Fleet) -> None:
+    fleet.device("cam1")
+    with served(fleet.house.own_app()) as url, browser() as chromium:
+        windows = Windows(fleet, url, chromium)
+        page = windows.desk
+        page.add_init_script("const soon = setTimeout; window.setTimeout = (done, ms) => soon(done, ms || 1000);")
+        with in_peace(page):
+            page.goto(url + "/devices", wait_until="load")
+            page.keyboard.press("/")
+            page.keyboard.type("cam1")
+            expect(page.locator("#found .hits")).to_have_attribute("data-q", "cam1")
+        windows.close()
+
+
 def _goes_there_and_away(page: Page) -> None:
     page.locator("main a").first.focus()
     before = page.evaluate("document.activeElement.href")

@@ -56,6 +56,8 @@
       links()[0].click();
     }
   });
+  // htmx begins a moment after this script: what was typed until then is asked for now
+  box.addEventListener("htmx:after:init", () => document.activeElement === box && box.dispatchEvent(new Event("palette")));
   // how pages look is chosen for the page that one is on
   list.addEventListener("click", (event) => {
     const link = event.target.closest("a[href^='/preferences?']");
