@@ -68,7 +68,7 @@ def _looking_up(parts: Parts) -> list[Area]:
     """Return the areas of models, the trail, settings and the search."""
     fleet, registry, clock = parts.fleet, parts.registry, parts.clock
     views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
-    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, clock)
+    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, clock)
     settings = SettingsPages(
         parts.settings, parts.db, fleet.addresses, parts.health, parts.conversion, parts.access, clock
     )

@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_protocol.messages import Phase, Telemetry, Window
+from edgefleet_protocol.messages import Phase, Seen, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.registry.views import facts_of
@@ -264,6 +264,44 @@ def test_the_capture_key_is_set_and_removed_by_forms(fleet: Fleet) -> None:
     assert answer.status_code == 303  # type: ignore[attr-defined]
     assert fleet.parts.fleet.sampling.key() is None
     assert "/do/set_capture_key" not in fleet.browser(Role.VIEWER).get("/bundles").text
+
+
+def test_an_admin_signs_again_what_devices_have_seen_after_typing_it(fleet: Fleet) -> None:
+    recovery, signing = fleet.parts.fleet.recovery, fleet.parts.signing
+    browser = fleet.browser(Role.ADMIN)
+    assert 'id="recovery"' not in browser.get("/bundles").text
+    seen = int(fleet.house.clock.now().timestamp()) + 50
+    honest, liar = fleet.device("cam"), fleet.device("evil")
+    recovery.take(honest.id, Seen(version=seen, roles={"m.late": seen}))
+    recovery.take(liar.id, Seen(roles={"m.never": 7}))
+    text = browser.get("/bundles").text
+    told = part_of(text, "recovery")
+    assert "2 devices reported newer metadata than this server has." in told
+    assert f"{honest.id} {seen} 1" in told
+    assert f"roles to sign above version {seen}" in told
+    assert f"late 1 device: {honest.id} never 1 device: {liar.id}" in told
+    assert "edgectl server restored --yes" in told
+    assert 'id="recovery"' not in fleet.browser(Role.OPERATOR).get("/bundles").text
+
+    wanted = form(text, "/do/sign_recovery")
+    unconfirmed = send(browser, wanted, {"confirm": ""})
+    assert "the confirmation is" in unconfirmed.text
+    assert max(role.version for role in signing.roles()) < seen
+    answer = send(browser, wanted, {"confirm": "sign", "body.models": "late"})
+    assert answer.headers["location"] == "/bundles"
+    after = text_of(browser.get("/bundles").text)
+    assert f"Signed all roles above version {seen}. Added empty roles for late: publish these models again." in after
+    assert "Publish again: late . The role of this model names no bundle yet." in after
+    versions = {role.name: role.version for role in signing.roles() if role.name != "root"}
+    assert min(versions.values()) > seen
+    assert "m.late" in versions
+    assert "m.never" not in versions
+
+
+def test_the_event_of_newer_metadata_leads_an_admin_to_it(fleet: Fleet) -> None:
+    fleet.parts.fleet.recovery.take(fleet.device("cam").id, Seen(version=int(fleet.house.clock.now().timestamp())))
+    assert 'href="/bundles#recovery"' in fleet.browser(Role.ADMIN).get("/events").text
+    assert 'href="/bundles#recovery"' not in fleet.browser(Role.VIEWER).get("/events").text
 
 
 def test_profiles_come_with_their_devices_first_and_facts_with_evidence(shop: Fleet) -> None:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from fastapi.testclient import TestClient
 
-from edgefleet_protocol.messages import ErrorClass, Phase
+from edgefleet_protocol.messages import ErrorClass, Phase, Seen
 from edgefleet_server.access.model import Role
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent
@@ -217,6 +217,7 @@ def busy(fleet: Fleet) -> None:
     fleet.by_id[device].report(
         Phase.FAILED, model="seeds", error_class=ErrorClass.GOLDEN, reason=NONFINITE, error_code="golden.differs"
     )
+    fleet.parts.fleet.recovery.take(device, Seen(version=int(fleet.house.clock.now().timestamp()) + 50))
     fleet.tick(seconds=2)
     fleet.tick(seconds=2)
     assert fleet.parts.rollout.reader.rollout(failing).state == "paused"

@@ -1,4 +1,4 @@
-"""What an action on many devices did, in one sentence for the next page. Pure."""
+"""What an action on many devices or roles did, in a sentence for the next page. Pure."""
 
 from typing import Any, Final
 
@@ -6,7 +6,9 @@ _NAMED: Final = 2
 
 
 def outcome(operation_id: str, answer: Any) -> str:
-    """Return what a decision about waiting devices did, in one sentence; "" for other operations."""
+    """Return what a decision about waiting devices or a restored server did; "" for other operations."""
+    if operation_id == "sign_recovery" and isinstance(answer, dict):
+        return _signed(answer)
     verbs = {"approve_pending_devices": "approved", "reject_pending_devices": "rejected"}
     if operation_id not in verbs or not isinstance(answer, dict):
         return ""
@@ -16,3 +18,10 @@ def outcome(operation_id: str, answer: Any) -> str:
     for one in skipped[:_NAMED]:
         message += f" Skipped {one['id']}: {one['reason']}."
     return message + (f" {len(skipped) - _NAMED} more skipped." if len(skipped) > _NAMED else "")
+
+
+def _signed(answer: dict[str, Any]) -> str:
+    said = [f"Signed all roles above version {answer['version']}."] if answer["everything"] else []
+    if answer["models"]:
+        said.append(f"Added empty roles for {', '.join(answer['models'])}: publish these models again.")
+    return " ".join(said)

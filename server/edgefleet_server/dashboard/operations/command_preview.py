@@ -54,6 +54,7 @@ LINES: Final[Mapping[str, str]] = {
     "set_capture_key": "edgectl capture-key set {body.public_key}",
     "remove_capture_key": "edgectl capture-key remove --yes",
     "create_rollout": "edgectl rollout create -f rollout.yaml",
+    "sign_recovery": "edgectl server restored[ --model {body.models*}] --yes",
     "pause_rollout": "edgectl rollout pause {path.rollout_id}[ --reason {body.reason}]",
     "resume_rollout": "edgectl rollout resume {path.rollout_id}[ --reason {body.reason}]",
     "abort_rollout": "edgectl rollout abort {path.rollout_id}[ --rollback?{body.rollback}][ --reason {body.reason}] --yes",

@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.inventory.views import FleetReader
+from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
 from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
@@ -44,6 +45,7 @@ class KeySources:
     registry: RegistryService
     signing: SigningService
     capture_key: CaptureKeyBook
+    recovery: MetadataRecovery
     clock: Clock
 
 
@@ -119,10 +121,11 @@ def _add_report(router: APIRouter, shell: Shell, registry: RegistryService) -> N
 def _add_bundle_pages(router: APIRouter, shell: Shell, keys: KeySources, views: RegistryViews) -> None:
     @router.get("/bundles", operation_id="show_bundles")
     def show_bundles(request: Request, cursor: Cursor = None) -> Response:
-        """Show keys and roles, certificates, the capture key and the signed bundles."""
+        """Show what a restored server lacks, keys and roles, certificates, the capture key and the signed bundles."""
 
         def build() -> dict[str, Any]:
             return {
+                "recovery": keys.recovery.view(),
                 "trust": keys.signing.trust(),
                 "soon": keys.clock.now() + SOON,
                 "capture_key": keys.capture_key.key(),
