@@ -217,7 +217,7 @@ def busy(fleet: Fleet) -> None:
     fleet.by_id[device].report(
         Phase.FAILED, model="seeds", error_class=ErrorClass.GOLDEN, reason=NONFINITE, error_code="golden.differs"
     )
-    fleet.parts.fleet.recovery.take(device, Seen(version=int(fleet.house.clock.now().timestamp()) + 50))
+    fleet.parts.fleet.recovery.take(fleet.by_id[device].id, Seen(version=int(fleet.house.clock.now().timestamp()) + 50))
     fleet.tick(seconds=2)
     fleet.tick(seconds=2)
     assert fleet.parts.rollout.reader.rollout(failing).state == "paused"
