@@ -24,10 +24,14 @@ CALLER_KEY: Final = "edgefleet.caller"
 
 def authorize(request: Request) -> Principal:
     """Return the caller of this request. Raises MissingTokenError, BadTokenError, ExpiredTokenError, ForbiddenError."""
+    known = cast("Principal | None", getattr(request.state, "authorized", None))
+    if known is not None:  # by the guard of the route, before its body was parsed
+        return known
     principal = cast("Principal | None", request.scope.get(CALLER_KEY)) or _by_token(request)
     request.state.principal = principal
     needed = role_of(request.method, request.scope["route"].path)
     _check(principal, needed)
+    request.state.authorized = principal
     return principal
 
 
@@ -39,7 +43,7 @@ def _by_token(request: Request) -> Principal:
             "this request carries no operator token",
             next_step="send `Authorization: Bearer edg_…`; `edgectl login URL` stores a token",
         )
-    return access.authenticate(token.strip())
+    return access.authenticate_from(request.client.host if request.client is not None else "", token.strip())
 
 
 def require(role: Role) -> Callable[[Request], Principal]:

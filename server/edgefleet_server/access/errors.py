@@ -57,16 +57,6 @@ class ForgedFormError(AccessError):
     code = "access.form_forbidden"
 
 
-class TooManyLoginsError(AccessError):
-    """Too many failed logins came from one address. `retry_after_s`: when to try again."""
-
-    code = "access.too_many_logins"
-
-    def __init__(self, message: str, *, next_step: str, retry_after_s: int) -> None:
-        super().__init__(message, next_step=next_step)
-        self.retry_after_s = retry_after_s
-
-
 class TooManyRequestsError(AccessError):
     """A token has sent more requests in a minute than it is allowed to. `retry_after_s`: when to try again."""
 

@@ -12,10 +12,7 @@
 
 import base64
 import hmac
-import math
 import secrets
-import threading
-from collections import OrderedDict, deque
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final
@@ -23,7 +20,7 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_server.access import rules, store
-from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError, TooManyLoginsError
+from edgefleet_server.access.errors import ForgedFormError, LoginRefusedError
 from edgefleet_server.access.model import BrowserSession, LoginLink, NewSession, Principal, Role, SignedIn, is_in_force
 from edgefleet_server.access.tables import LoginLinkRow, SessionRow, TokenRow
 from edgefleet_server.db.database import Database
@@ -32,21 +29,17 @@ LINK_LIFE: Final = timedelta(minutes=10)
 SESSION_LIFE: Final = timedelta(hours=12)
 MAX_LINKS: Final = 20
 MAX_SESSIONS: Final = 100
-MAX_FAILURES: Final = 20
-WINDOW_S: Final = 60.0
-MAX_ADDRESSES: Final = 4096
 _NOTHING_SHA256: Final = sha256_hex(b"no such secret")
 _FORM_PURPOSE: Final = b"edgefleet form"
 
 
 class LoginBook:
-    """Makes links, opens, checks and ends sessions. `limiter` is for the routes that take attempts."""
+    """Makes links, opens, checks and ends sessions."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         """Wire the parts."""
         self._db = db
         self._clock = clock
-        self.limiter = LoginLimiter(clock)
 
     def create_link(self, principal: Principal) -> LoginLink:
         """Make a link that signs one browser in as this caller; its code is returned this once."""
@@ -151,47 +144,3 @@ def _refused_link() -> LoginRefusedError:
         "this login link does not work: it was used already, is older than 10 minutes, or never was one",
         next_step="run `edgectl dashboard` for a new one",
     )
-
-
-class LoginLimiter:
-    """Counts failures of the last minute by address; knows the MAX_ADDRESSES that failed most recently. Thread-safe.
-
-    In memory of this process: with 256-bit secrets nothing can be guessed, so this only bounds the work and the audit rows that
-    strangers can cause.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        """Wire the clock."""
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def check(self, address: str) -> None:
-        """Raise TooManyLoginsError while an address has failed too often."""
-        with self._lock:
-            failures = self._recent(address)
-            if len(failures) < MAX_FAILURES:
-                return
-            wait_s = max(1, math.ceil(failures[0] + WINDOW_S - self._clock.monotonic_s()))
-        raise TooManyLoginsError(
-            f"{MAX_FAILURES} logins from this address failed within a minute",
-            next_step=f"try again in {wait_s} s",
-            retry_after_s=wait_s,
-        )
-
-    def note_failure(self, address: str) -> None:
-        """Count one failure."""
-        with self._lock:
-            failures = self._recent(address)
-            failures.append(self._clock.monotonic_s())
-            self._failures[address] = failures
-            self._failures.move_to_end(address)
-            while len(self._failures) > MAX_ADDRESSES:
-                self._failures.popitem(last=False)
-
-    def _recent(self, address: str) -> deque[float]:
-        failures = self._failures.get(address, deque(maxlen=MAX_FAILURES))
-        start = self._clock.monotonic_s() - WINDOW_S
-        while failures and failures[0] <= start:
-            failures.popleft()
-        return failures

@@ -30,6 +30,7 @@ from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.tables import TokenRow
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import Page, PageRequest
+from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
 
 USED_RESOLUTION = timedelta(minutes=1)
 _NOBODY_SHA256 = sha256_hex(b"no such token")
@@ -48,6 +49,7 @@ class AccessService:
         self._used_lock = threading.Lock()
         self._used: dict[str, datetime] = {}
         self.logins = LoginBook(db, clock)
+        self.attempts = AttemptLimiter(clock, self._accounts)
         self.refusals = RefusalBook(clock, self.record)
 
     def create_token(
@@ -74,6 +76,24 @@ class AccessService:
             session.add(row)
             session.flush()
         return NewToken(view=_view(row), token=f"edg_{token_id}_{secret}")
+
+    def authenticate_from(self, address: str, token: str) -> Principal:
+        """Return the caller that a token stands for. Raises BadTokenError, ExpiredTokenError, TooManyLoginsError."""
+        attempt = attempt_of(address, token)
+        if not attempt.account:  # no token: nothing is looked up for it, so nothing has to be saved
+            return self.authenticate(token)
+        self.attempts.check(attempt)
+        try:
+            found = self.authenticate(token)
+        except BadTokenError:
+            self.attempts.note_failure(attempt)
+            raise
+        self.attempts.note_success(attempt)
+        return found
+
+    def _accounts(self) -> list[str]:
+        with self._db.read() as session:
+            return store.accounts(session, self._clock.now())
 
     def authenticate(self, token: str) -> Principal:
         """Return the caller that a token stands for. Raises BadTokenError, ExpiredTokenError."""
@@ -143,6 +163,12 @@ class AccessService:
             self._used[token_id] = now
         with self._db.session() as session:
             store.mark_used(session, token_id, now)
+
+
+def attempt_of(address: str, secret: str) -> Attempt:
+    """Return a try with a token or the code of a link."""
+    account, _ = rules.split_token(secret) or rules.split_key(secret) or ("", "")
+    return Attempt(address, account, secret)
 
 
 def _known(session: Session, token_id: str) -> TokenRow:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_server.access.model import AuditFilter, SignedIn
@@ -37,6 +37,14 @@ def list_tokens(session: Session, page: PageRequest) -> Page[TokenRow]:
 def mark_used(session: Session, token_id: str, now: datetime) -> None:
     """Remember when a token was last used."""
     session.execute(update(TokenRow).where(col(TokenRow.id) == token_id).values(last_used_at=now))
+
+
+def accounts(session: Session, now: datetime) -> list[str]:
+    """Return the ids of the tokens and login links in force."""
+    in_force = or_(col(TokenRow.expires_at).is_(None), col(TokenRow.expires_at) > now)
+    tokens = select(col(TokenRow.id)).where(col(TokenRow.revoked_at).is_(None), in_force)
+    links = select(col(LoginLinkRow.id)).where(col(LoginLinkRow.expires_at) > now)
+    return [*session.scalars(tokens), *session.scalars(links)]
 
 
 def find_link(session: Session, link_id: str) -> LoginLinkRow | None:

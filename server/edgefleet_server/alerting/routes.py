@@ -3,13 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from edgefleet_server.access.dependency import Admin, Operator
 from edgefleet_server.alerting.model import ReceiverView
 from edgefleet_server.alerting.schemas import AlertsOut, NewReceiverOut, ReceiverIn
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.db.database import Database
+from edgefleet_server.web.guarded_route import GuardedRoute
 from edgefleet_server.web.pagination import ListOf
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
@@ -52,7 +53,12 @@ def build_router(alerts: AlertService, db: Database) -> APIRouter:
 
 def build_hook_router(alerts: AlertService) -> APIRouter:
     """Return the route for Alertmanager, to be mounted under `/api/v1` without the check of operator tokens."""
-    router = APIRouter(tags=["alerting"])
+
+    class HookRoute(GuardedRoute):
+        def guard(self, request: Request) -> None:
+            alerts.check(request.path_params["token"])
+
+    router = APIRouter(tags=["alerting"], route_class=HookRoute)
 
     @router.post("/hooks/alertmanager/{token}", operation_id="take_alerts")
     def take_alerts(token: str, body: dict[str, Any]) -> AlertsOut:

@@ -125,6 +125,10 @@ class AlertService:
             results += self._one(receiver, group, alert)
         return results
 
+    def check(self, token: str) -> None:
+        """Raise BadHookTokenError unless a receiver has this token."""
+        self._receiver(token)
+
     def prune(self) -> int:
         """Forget alerts of more than KEPT ago; return how many. For the engine tick."""
         with self._db.session() as session:

@@ -72,6 +72,7 @@ def create_app(parts: Parts) -> FastAPI:
         redoc_url=None,
     )
     app.state.access = parts.access
+    app.state.guard = authorize  # before a body is parsed
     problems.install(app)
     for router in api_routers(parts):
         app.include_router(router, prefix=API_PREFIX, dependencies=[Depends(authorize), Depends(throttled)])

@@ -8,7 +8,7 @@ else has business here. Under `/agent/`, for machines that are no devices yet: t
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 from fastapi.encoders import jsonable_encoder
@@ -30,6 +30,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import DEVICE_BODY_BYTES, BodyLimit
+from edgefleet_server.web.guarded_route import GuardedRoute
 from edgefleet_server.web.security_headers import GuardedApp
 
 PREFIX = "/device/v1"
@@ -62,12 +63,23 @@ def create_device_app(fleet: Fleet, signing: SigningService, registry: RegistryS
     app.add_middleware(BodyLimit, limit_bytes=DEVICE_BODY_BYTES, unlimited=[("PUT", f"{PREFIX}/tasks/")])
 
     def device_of(request: Request) -> DeviceIdentity:
+        known: DeviceIdentity | None = getattr(request.state, "device", None)
+        if known is not None:  # a token works once
+            return known
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise BadDeviceTokenError(
                 "this request carries no device token", next_step="send `Authorization: Bearer` and an ES256 JWT"
             )
-        return fleet.authenticator.authenticate(token.strip())
+        request.state.device = fleet.authenticator.authenticate(token.strip())
+        return cast("DeviceIdentity", request.state.device)
+
+    def guard(request: Request) -> None:
+        if request.url.path != f"{PREFIX}/enroll":  # its token is in the body
+            device_of(request)
+
+    app.router.route_class = GuardedRoute
+    app.state.guard = guard
 
     _add_identity_routes(app, fleet.enrolment, signing, device_of)
     _add_content_routes(app, fleet.documents, signing, registry, device_of)
@@ -92,11 +104,12 @@ def _add_identity_routes(
         return {"status": "ok"}
 
     @app.post(f"{PREFIX}/enroll", response_model=Enrolment)
-    def enroll(wanted: EnrollIn) -> Enrolment | Response:
+    def enroll(wanted: EnrollIn, request: Request) -> Enrolment | Response:
         """Turn a claim token and a CSR into a device; 202 as long as an operator has to approve it."""
         asked = wanted.token, wanted.csr.encode(), wanted.facts
         try:
-            made = enrolment.enroll(*asked, is_waiting=wanted.waiting)
+            address = request.client.host if request.client is not None else ""
+            made = enrolment.enroll(*asked, is_waiting=wanted.waiting, address=address)
         except ApprovalPendingError as error:
             body = {"state": "pending", **jsonable_encoder(error.waiting)}
             return JSONResponse(body, 202, headers={"retry-after": str(error.waiting.retry_s)})

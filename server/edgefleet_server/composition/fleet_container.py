@@ -141,7 +141,7 @@ def build_fleet(
         recovery=recovery,
         addresses=addresses,
         enroller=enroller,
-        enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings),
+        enrolment=EnrolmentService(enroller, addresses, signing, registry.profile, settings, clock),
         installer=AgentInstaller(AgentPackages(settings.agent_packages_dir), addresses, signing),
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),

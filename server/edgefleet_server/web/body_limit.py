@@ -1,4 +1,4 @@
-"""How large the body of a request may be: a JSON body is read whole before its sender is known, so it must stay small.
+"""How large the body of a request may be: a JSON body is held in memory whole, so it must stay small.
 
 Uploads are streams to disk with a limit of their own (`max_blob_bytes`) behind the check of the token; `unlimited` names them.
 """

@@ -11,10 +11,10 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_server.web.guarded_route import GuardedRoute
 from edgefleet_server.web.pagination import ListOf
 
 
@@ -24,7 +24,7 @@ class BadFieldsError(EdgefleetError):
     code = "request.bad_fields"
 
 
-class ListRoute(APIRoute):
+class ListRoute(GuardedRoute):
     """A route whose answer can be cut to some fields when it is a list."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:

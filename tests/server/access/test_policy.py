@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, POLICY, role_of
 from edgefleet_server.composition.api_app import api_routers
+from edgefleet_server.web.guarded_route import GuardedRoute
 from tests.support.servers import ApiClient, ApiHouse
 
 METHODS = ("get", "put", "post", "patch", "delete", "head")
@@ -52,6 +53,18 @@ def test_each_role_gets_exactly_what_the_table_gives_it(house: ApiHouse, role: R
         if not may and method != "HEAD":
             assert answer.json()["code"] == "access.forbidden"
             assert answer.json()["next"]
+
+
+def test_json_is_parsed_after_the_caller_was_let_in(house: ApiHouse) -> None:
+    broken = {"content": b"{", "headers": {"content-type": "application/json"}}
+    for router in api_routers(house.parts):
+        for route in router.routes:
+            assert isinstance(route, APIRoute)
+            assert route.body_field is None or isinstance(route, GuardedRoute), route.path
+    assert house.client().post("/api/v1/releases", **broken).status_code == 401
+    assert house.client().post("/api/v1/hooks/alertmanager/efh_x", **broken).status_code == 401
+    assert house.client(Role.VIEWER).post("/api/v1/releases", **broken).status_code == 403
+    assert house.client(Role.PUBLISHER).post("/api/v1/releases", **broken).status_code == 422
 
 
 def test_without_a_token_no_route_answers(house: ApiHouse) -> None:

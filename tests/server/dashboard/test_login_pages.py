@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from edgefleet_server.access.logins import MAX_FAILURES
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.forms import MAX_FORM_BYTES
 from edgefleet_server.dashboard.core.login import COOKIE, SECURE_COOKIE
 from edgefleet_server.db.keyset import PageRequest
+from edgefleet_server.web.attempt_limits import MAX_FAILURES
 from tests.server.dashboard.fleet import Fleet
 
 CSP = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -222,14 +222,15 @@ def test_after_signing_in_nobody_is_sent_elsewhere(empty_fleet: Fleet, wanted: s
 def test_who_fails_too_often_waits(fleet: Fleet) -> None:
     for _ in range(MAX_FAILURES):
         assert fleet.browser().post("/login", data={"token": "x"}).status_code == 401
-    refused = fleet.browser().post("/login", data={"token": fleet.house.token(Role.VIEWER)})
+    refused = fleet.browser().post("/login", data={"token": "x"})
     assert refused.status_code == 429
+    assert fleet.browser().post("/login", data={"token": fleet.house.token(Role.VIEWER)}).status_code == 303
     assert refused.headers["retry-after"] == "60"
     assert_headers(refused)
-    assert len([row for row in audit(fleet) if row[1] == "login_by_token"]) == 1, "the others are counted"
+    assert [row[2] for row in audit(fleet) if row[1] == "login_by_token"] == [401, 303], "the others are counted"
     fleet.house.clock.turn(seconds=60)
     fleet.house.parts.access.refusals.write_due()
-    assert [row[1] for row in audit(fleet)][-1] == "refused_requests"
+    assert "refused_requests" in [row[1] for row in audit(fleet)]
     assert fleet.browser().post("/login", data={"token": fleet.house.token(Role.VIEWER)}).status_code == 303
 
 

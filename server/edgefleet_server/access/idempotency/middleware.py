@@ -20,6 +20,7 @@ from edgefleet_server.access.model import Principal
 from edgefleet_server.access.rules import API_PREFIX, is_own_token_path
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.web import problems
+from edgefleet_server.web.attempt_limits import TooManyLoginsError
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
@@ -50,8 +51,9 @@ class Idempotency:
             return
         token = request.headers.get("authorization", "").partition(" ")[2].strip()
         try:
-            principal = await run_in_threadpool(self._access.authenticate, token)
-        except AccessError:
+            address = request.client.host if request.client is not None else ""
+            principal = await run_in_threadpool(self._access.authenticate_from, address, token)
+        except (AccessError, TooManyLoginsError):
             await self._app(scope, receive, send)
             return
         try:

@@ -19,10 +19,11 @@ from edgefleet_server.access.errors import AccessError, ForgedFormError, LoginRe
 from edgefleet_server.access.logins import SESSION_LIFE
 from edgefleet_server.access.model import BrowserSession, NewSession, Principal
 from edgefleet_server.access.refusals import ANONYMOUS, Refusal
-from edgefleet_server.access.service import AccessService
+from edgefleet_server.access.service import AccessService, attempt_of
 from edgefleet_server.dashboard.core import render
 from edgefleet_server.dashboard.core.forms import Form, check_origin
 from edgefleet_server.web import problems
+from edgefleet_server.web.attempt_limits import TooManyLoginsError
 
 COOKIE: Final = "edgefleet_session"
 SECURE_COOKIE: Final = f"__Host-{COOKIE}"
@@ -54,19 +55,20 @@ class Gate:
 
     def sign_in(self, request: Request, form: Form) -> Response:
         """Use the link's code or the token of a form; answer with a cookie, or with the page again and why not."""
-        address = _host_of(request)
         with_link = bool(form["code"])
+        attempt = attempt_of(_host_of(request), form["code"] if with_link else form["token"].strip())
         try:
             check_origin(request)
-            self._access.logins.limiter.check(address)
+            self._access.attempts.check(attempt)
             opened = self._access.logins.use_link(form["code"]) if with_link else self._with_token(form["token"])
-        except AccessError as error:
+        except (AccessError, TooManyLoginsError) as error:
             status = problems.status_of(error.code) or 500
             if status == 401:
-                self._access.logins.limiter.note_failure(address)
+                self._access.attempts.note_failure(attempt)
             if status != 429:
                 self._record(request, ANONYMOUS, _action(with_link=with_link), status)
             return self._refused(form, error, status)
+        self._access.attempts.note_success(attempt)
         self._record(request, _actor(opened.session.principal), _action(with_link=with_link), _SEE_OTHER)
         return self._welcome(request, opened, own_page(form["next"]))
 

@@ -164,6 +164,18 @@ class Enroller:
                 made.append(NewClaim(claim_id, token, now + order.ttl, order.approval))
         return made
 
+    def claim_of(self, token: str) -> str:
+        """Return the id of the claim that a token names, "" when it is none."""
+        try:
+            return parse_claim_token(token)[0]
+        except BadClaimError:
+            return ""
+
+    def claims_in_force(self) -> Sequence[str]:
+        """Return the ids of the claims that have not expired."""
+        with self._db.read() as session:
+            return enrolment_store.claims_in_force(session, self._clock.now())
+
     def claims(self, after: str | None, limit: int) -> tuple[list[ClaimView], int]:
         """Return up to `limit` claims after an id, and how many there are."""
         with self._db.read() as session:

@@ -8,13 +8,17 @@ from datetime import timedelta
 from typing import Any
 
 from edgefleet_profiles.profile import HardwareProfile
+from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_server.fleet.enrolment.enrolment import Enroller, root_documents
 from edgefleet_server.fleet.enrolment.model import ClaimOrder, DeviceIdentity, Enrolment, NewClaim
+from edgefleet_server.fleet.enrolment.pending_devices import ApprovalPendingError
 from edgefleet_server.fleet.enrolment.server_addresses import ServerAddresses
+from edgefleet_server.fleet.errors import BadClaimError
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
 
 
 class EnrolmentService:
@@ -27,6 +31,7 @@ class EnrolmentService:
         signing: SigningService,
         profile: Callable[[str], HardwareProfile],
         settings: ServerSettings,
+        clock: Clock,
     ) -> None:
         """Wire the parts. profile: returns a hardware profile or raises."""
         self._enroller = enroller
@@ -34,6 +39,7 @@ class EnrolmentService:
         self._signing = signing
         self._profile = profile
         self._settings = settings
+        self._attempts = AttemptLimiter(clock, enroller.claims_in_force)
 
     def create_claims(  # noqa: PLR0913 - what a claim may say
         self,
@@ -56,9 +62,24 @@ class EnrolmentService:
         order = ClaimOrder(count, uses, ttl, labels or {}, fixed, name_prefix, waits, display_name)
         return self._enroller.create_claims(order, url=self._addresses.device_url, created_by=created_by)
 
-    def enroll(self, token: str, csr_pem: bytes, facts: Mapping[str, Any], *, is_waiting: bool = False) -> Enrolment:
-        """Turn a claim and a CSR into a device with an empty desired document. Raises what `Enroller.enroll` raises."""
-        made = self._enroller.enroll(token, csr_pem, facts, is_waiting=is_waiting)
+    def enroll(
+        self, token: str, csr_pem: bytes, facts: Mapping[str, Any], *, is_waiting: bool = False, address: str = ""
+    ) -> Enrolment:
+        """Turn a claim and a CSR into a device with an empty desired document.
+
+        address: where the device asks from. Raises what `Enroller.enroll` raises, and TooManyLoginsError.
+        """
+        attempt = Attempt(address, self._enroller.claim_of(token), token)
+        self._attempts.check(attempt)
+        try:
+            made = self._enroller.enroll(token, csr_pem, facts, is_waiting=is_waiting)
+        except BadClaimError:
+            self._attempts.note_failure(attempt)
+            raise
+        except ApprovalPendingError:
+            self._attempts.note_success(attempt)
+            raise
+        self._attempts.note_success(attempt)
         return self._enrolment(made.id, made.cert, made.profile, made.pinned_root)
 
     def renew(self, device: DeviceIdentity, csr_pem: bytes) -> Enrolment:

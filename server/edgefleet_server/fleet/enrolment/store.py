@@ -121,6 +121,11 @@ def claim_use(session: Session, claim_id: str) -> bool:
     return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
 
 
+def claims_in_force(session: Session, now: datetime) -> Sequence[str]:
+    """Return the ids of the claims that have not expired."""
+    return session.scalars(select(col(FleetClaim.id)).where(col(FleetClaim.expires_at) > now)).all()
+
+
 def claims_page(session: Session, after: str | None, limit: int) -> tuple[Sequence[FleetClaim], int]:
     """Return claims in order of id, and how many there are."""
     statement = select(FleetClaim).order_by(col(FleetClaim.id)).limit(limit)

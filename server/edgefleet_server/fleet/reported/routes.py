@@ -7,12 +7,13 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
 from edgefleet_server.fleet.reported.model import RecoveryDone, RecoveryView
 from edgefleet_server.fleet.reported.schemas import RecoveryIn
+from edgefleet_server.web.guarded_route import GuardedRoute
 from edgefleet_server.web.preconditions import DryRun, acting
 
 
 def build_router(recovery: MetadataRecovery, db: Database) -> APIRouter:
     """Return the routes, to be mounted under `/api/v1`."""
-    router = APIRouter(tags=["signing"])
+    router = APIRouter(tags=["signing"], route_class=GuardedRoute)
 
     @router.get("/recovery", operation_id="get_recovery")
     def get_recovery(_caller: Admin) -> RecoveryView:
