@@ -247,12 +247,16 @@ class Event(_Message, frozen=True, kw_only=True):
 
 
 class Presence(_Message, frozen=True, kw_only=True):
-    """On or off. An off whose `conn_id` is not the newest is stale (a will may fire on take-over) and is ignored."""
+    """On or off. An off whose `conn_id` is not the newest is stale (a will may fire on take-over) and is ignored.
+
+    cert: serial of the certificate of this connection, lower-case hex; "" in an off, and where it is not known.
+    """
 
     on: bool
     conn_id: str
     boot_id: str
     ts: int
+    cert: str = ""
 
 
 class SystemFigures(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

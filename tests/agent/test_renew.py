@@ -21,6 +21,8 @@ from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.identity.takeover import load_next
 from tests.agent.field import Agent, eventually, write_identity
 from tests.agent.listener import Listener
+from tests.broker.pki import Identity
+from tests.hostile.revocation import is_let_in
 from tests.server.gateway.conftest import Site
 
 QUICK_LOOK = {"EDGEFLEET_AGENT_RENEW_LOOK_S": "0.2"}
@@ -55,11 +57,16 @@ def age(state: Path, share: float) -> None:
     write_record(folder / "identity.msgpack", known)
 
 
-def test_an_agent_renews_at_two_thirds_of_its_life_and_connects_with_the_new_key(device: Agent) -> None:
+def test_an_agent_renews_at_two_thirds_of_its_life_and_connects_with_the_new_key(
+    device: Agent, site: Site, tmp_path: Path
+) -> None:
     age(device.state, 0.67)
-    old = (device.state / "identity" / "key.pem").read_bytes()
-    device.start()
     folder = device.state / "identity"
+    old = (folder / "key.pem").read_bytes()
+    before = Identity(device.id, tmp_path / "old.crt", tmp_path / "old.key")
+    before.cert_file.write_bytes((folder / "cert.pem").read_bytes())
+    before.key_file.write_bytes(old)
+    device.start()
     assert eventually(lambda: (folder / "key.pem").read_bytes() != old), device.log.read_text()
     assert eventually(lambda: not (folder / "next").exists())
     assert eventually(lambda: device.status().get("connected"))
@@ -69,6 +76,7 @@ def test_an_agent_renews_at_two_thirds_of_its_life_and_connects_with_the_new_key
         [(e.kind, e.detail) for e in device.events()],
         device.log.read_text(),
     )
+    assert eventually(lambda: not is_let_in(site.endpoint, before)), "the old certificate is refused"
     # the server now honours the new key for HTTPS as well: the next renewal is signed with it
     device.stop()
     assert renew(device.state, SystemClock()) is not None

@@ -97,6 +97,7 @@ SOAKS: dict[str, Soak] = {
         20,
         "a second in which one device sends events of 30 KB as fast as the broker takes them",
     ),
+    "revocation": Soak("tests.hostile.revocation", 50, "a connected device that is revoked, on each broker", 1),
     "server-kill": Soak(
         "tests.crash.server_kill", 10, "kill -9 of a server at a random moment of a rollout, on each kind of database"
     ),

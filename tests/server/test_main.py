@@ -57,7 +57,7 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
     calibration = (DIGITS / "data" / "calibration.npz").read_bytes()
     with server.client() as client:
         checks = wait_until_ready(client)["checks"]
-        assert set(checks) == {"database", "keys", "broker", "engine", "converter"}  # type: ignore[call-overload]
+        assert set(checks) == {"database", "keys", "broker", "revocation", "engine", "converter"}  # type: ignore[call-overload]
         body = release_body(model)
         for blob in (model, calibration):
             assert client.put(f"/api/v1/blobs/{sha256_hex(blob)}", content=blob).status_code == 201

@@ -59,7 +59,7 @@ EVENT = messages.Event(
     reason="vector 3 differs",
     detail={"slot": "A"},
 )
-PRESENCE = messages.Presence(on=True, conn_id="c1", boot_id="b00t", ts=1_764_072_000_000)
+PRESENCE = messages.Presence(on=True, conn_id="c1", boot_id="b00t", ts=1_764_072_000_000, cert="5eed1a")
 TELEMETRY = messages.Telemetry(
     device="d-abc",
     boot_id="b00t",

@@ -29,6 +29,7 @@ from edgefleet_agent.enrolment.server_api import (
     Answer,
     ask,
     cert_life_s,
+    cert_serial,
     kept_key,
     key_fingerprint,
     make_csr,
@@ -209,6 +210,7 @@ def _identity(answer: Answer, token: ClaimToken) -> Identity:
         cert_from_s=cert_from_s,
         cert_until_s=cert_until_s,
         display_name=answer.display_name,
+        cert_serial=cert_serial(answer.cert.encode()),
     )
 
 

@@ -164,6 +164,7 @@ def _checked(identity: Identity, answer: Answer, key: ec.EllipticCurvePrivateKey
         display_name=answer.display_name,
         cert_from_s=int(cert.not_valid_before_utc.timestamp()),
         cert_until_s=int(cert.not_valid_after_utc.timestamp()),
+        cert_serial=f"{cert.serial_number:x}",
     )
 
 

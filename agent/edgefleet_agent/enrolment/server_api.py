@@ -142,6 +142,11 @@ def make_csr(key: ec.EllipticCurvePrivateKey) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
+def cert_serial(pem: bytes) -> str:
+    """Return the serial of a certificate, lower-case hex. Raises ValueError when it is none."""
+    return f"{x509.load_pem_x509_certificate(pem).serial_number:x}"
+
+
 def cert_life_s(pem: bytes) -> tuple[int, int]:
     """Return from and until of a certificate, unix seconds. Raises ValueError when it is none."""
     cert = x509.load_pem_x509_certificate(pem)

@@ -80,6 +80,11 @@ class RenewalTimer:
             log.warning("renewed identity unreadable", extra={"reason": str(error)})
             return None
 
+    def serial_in(self, folder: Path) -> str:
+        """Return the serial of the certificate in this folder, as its record has it. The server revokes what that one replaces."""
+        identity = self.identity if folder == self._folder else self._waiting()
+        return "" if identity is None else identity.cert_serial
+
     def connected(self, folder: Path) -> None:
         """The broker took the identity of this folder."""
         if folder == self._folder:

@@ -26,7 +26,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """The server's answer to the enrolment. mqtt: "5" or "3.1.1", what the broker speaks. server_id: `aud` of device tokens.
 
     cert_from_s, cert_until_s: life of the certificate, unix seconds; 0 = not looked at yet. display_name: as the server had it when
-    it issued the certificate.
+    it issued the certificate. cert_serial: of the certificate, lower-case hex; "" where an older agent wrote the record.
     """
 
     v: int = 1
@@ -42,6 +42,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     cert_from_s: int = 0
     cert_until_s: int = 0
     display_name: str = ""
+    cert_serial: str = ""
 
 
 def load_identity(folder: Path) -> Identity:

@@ -215,9 +215,9 @@ class Reports:
         self._event(EventKind.OUTBOX_DROPPED, code=code, reason=reason, detail={"dropped": lost, "merged": merged})
         self._outbox.losses_reported()
 
-    def presence(self, *, on: bool) -> Presence:
-        """Return the presence of this connection."""
-        return Presence(on=on, conn_id=self.conn_id, boot_id=self._boot_id, ts=self.unix_ms())
+    def presence(self, *, on: bool, cert: str = "") -> Presence:
+        """Return the presence of this connection. cert: serial of the certificate that it uses."""
+        return Presence(on=on, conn_id=self.conn_id, boot_id=self._boot_id, ts=self.unix_ms(), cert=cert)
 
     def state(self, runner: Runner, serving: Supervisor, facts: Mapping[str, Any], *, count: bool = True) -> State:
         """Return the whole state. count: False for a look that is not sent."""

@@ -56,6 +56,7 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
             (f"why {device.status}", text(device.status_reason)),
             ("error", errors_of(device)),
             ("certificate until", moment(device.cert_not_after)),
+            *([("revoked", moment(device.revoked_at)), ("cut off", _cut_off(device))] if device.revoked_at else []),
         ]
     )
     if device.facts:
@@ -73,6 +74,11 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
         if any(row.answers for row in rows):
             out.heading("Trend: requests and p95 of the last windows, newest on the right")
             out.table(rows, TRENDS)
+
+
+def _cut_off(device: api.device.Device) -> str:
+    """Return when the broker had ended the session of a revoked device and refused its certificate."""
+    return moment(device.cut_off_at) if device.cut_off_at else "not yet: look at `edgectl server check`"
 
 
 def _fact(value: Any) -> str:

@@ -137,7 +137,7 @@ def build_fleet(
         hold=HoldDocument(db, signing, clock),
         tasks=tasks,
         offers=ReportedStateReader(db),
-        receiver=ReportReceiver(db, reports, desired, tasks, recovery),
+        receiver=ReportReceiver(db, reports, desired, tasks, recovery, enroller.connected),
         recovery=recovery,
         addresses=addresses,
         enroller=enroller,

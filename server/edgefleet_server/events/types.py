@@ -40,11 +40,12 @@ UPDATE: Final = (
 )  # fmt: skip
 """States of a device in a rollout, each `edgefleet.device.update.STATE`."""
 DEVICE: Final = (
-    "enrolled", "revoked", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback", "refused",
-    "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected", "limited",
+    "enrolled", "revoked", "cut_off", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback",
+    "refused", "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
+    "limited",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
-SERVER: Final = ("restored", "restore_suspected")
+SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocation_in_force")
 """What happens to the server itself."""
 
 RELEASE: Final = ("withdrawn", "deleted")

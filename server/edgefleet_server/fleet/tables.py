@@ -46,6 +46,10 @@ class FleetDevice(SQLModel, table=True):
     free_mb: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
     display_name: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
     """What people call it; not unique, and decides nothing. "": it has none."""
+    cert_serial: str = Field(default="", max_length=48, sa_column_kwargs={"server_default": ""})
+    """Serial of the certificate that it connected with last, as it says; "": it does not say so."""
+    cut_off_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    """When the broker had ended the session of the revoked device and refused its certificate; None: not yet."""
 
 
 class FleetLabel(SQLModel, table=True):

@@ -33,6 +33,7 @@ KEEPALIVE_S: Final = 30
 HEARTBEAT_S: Final = 20.0
 CONNECT_LIMIT_S: Final = 10.0
 MAX_BACKOFF_S: Final = 5.0
+SWEEP_QUIET_S: Final = 0.3
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +133,38 @@ class MqttLink:
         with self._changed:
             connection = self._room(limit_s)
         return connection is not None and self._send(connection, topic, payload, qos, retain) is not None
+
+    def retained_under(self, filters: Sequence[str]) -> list[str] | None:
+        """Return topics under these filters that hold a retained message, not always all of many; None without a connection.
+
+        Blocks until nothing more has come for SWEEP_QUIET_S. Nothing that comes under the filters meanwhile is handed on.
+        """
+        connection = self._connection
+        if connection is None or not self.is_up:
+            return None
+        found: dict[str, float] = {}
+        begun_s = self._clock.monotonic_s()
+
+        def take(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+            if message.retain and message.payload:
+                found[message.topic] = self._clock.monotonic_s()
+
+        try:
+            for one in filters:
+                connection.client.message_callback_add(one, take)
+            # QoS 0: a hoard of retained messages must not fill the queue of what is not acknowledged
+            connection.client.subscribe([(one, 0) for one in filters])
+            while self._clock.monotonic_s() - max((begun_s, *found.copy().values())) < SWEEP_QUIET_S:
+                if self._stopping.wait(SWEEP_QUIET_S / 6) or not self.is_up:
+                    return None
+            connection.client.unsubscribe(list(filters))
+        except (ValueError, OSError, RuntimeError) as error:
+            _log.warning("retained messages not asked for", extra={"reason": type(error).__name__})
+            return None
+        finally:
+            for one in filters:
+                connection.client.message_callback_remove(one)
+        return list(found)
 
     def _send(
         self, connection: _Connection, topic: str, payload: bytes, qos: int, retain: bool
@@ -257,6 +290,8 @@ class MqttLink:
         def on_subscribe(_client: paho.Client, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
             if any(reason.is_failure for reason in reasons):
                 _log.error("broker refused a subscription", extra={"reasons": [str(r) for r in reasons]})
+            if connection.is_up.is_set():  # a later one, of a sweep
+                return
             self.connects += 1
             connection.is_up.set()
             with self._changed:

@@ -7,7 +7,8 @@ Rules (docs/protocol/blocks.md):
 3. Round robin: one message a device and turn. Metadata goes before blocks.
 4. Bounded: at most MAX_WAITING devices wait for blocks; the next one gets BUSY and when to try again.
 5. A device that has spent its downlink budget gets BUSY, at most once in LIMITED_RETRY_MS, and no metadata: both come when it asks later.
-6. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
+6. A device that was revoked, or that nobody knows, gets no answer at all; that is looked up at most LIVE_CACHE_S ago.
+7. A device gets only blobs that its desired document names (DENIED otherwise) and their leaf indexes. A named blob that is
    not stored is GONE.
 Publishing blocks while too much is on its way to the broker: that is the back-pressure.
 """
@@ -50,6 +51,7 @@ META_OVERHEAD_BYTES: Final = 256
 BUSY_RETRY_MS: Final = 1000
 LIMITED_RETRY_MS: Final = 30_000
 OFFER_CACHE_S: Final = 5.0
+LIVE_CACHE_S: Final = 5.0
 MISS_AGE_S: Final = 0.2
 LEAVES_PREFIX: Final = "leaves."
 
@@ -121,12 +123,13 @@ class Counters:
 class Responder:
     """One thread that answers. Thread-safe; `ask_block` and `ask_meta` return at once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts that it asks
         self,
         topics: Topics,
         blobs: Blobs,
         metadata_file: Callable[[str], bytes | None],
         offered_to: Callable[[DeviceId], Sequence[Offered]],
+        is_live: Callable[[DeviceId], bool],
         publish: Publish,
         ledger: DeviceLedger,
         clock: Clock,
@@ -136,6 +139,8 @@ class Responder:
         self._blobs = blobs
         self._metadata_file = metadata_file
         self._offered_to = offered_to
+        self._is_live = is_live
+        self._lives: dict[DeviceId, tuple[float, bool]] = {}
         self._publish = publish
         self._ledger = ledger
         self._clock = clock
@@ -230,6 +235,8 @@ class Responder:
             self.counters.bad += 1
             return
         self.counters.block_requests += 1
+        if not self._may_have(device):
+            return
         if self._is_taken(device, request) or self._is_limited(device):
             return
         current = self._jobs.get(device)
@@ -252,6 +259,16 @@ class Responder:
             if len(self._taken) > MAX_TAKEN:
                 self._taken.popitem(last=False)
 
+    def _may_have(self, device: DeviceId) -> bool:
+        """Return whether the device is known and not revoked."""
+        now_s = self._clock.monotonic_s()
+        known = self._lives.get(device)
+        if known is None or now_s - known[0] > LIVE_CACHE_S:
+            if len(self._lives) > MAX_TAKEN:
+                self._lives.clear()
+            known = self._lives[device] = (now_s, self._is_live(device))
+        return known[1]
+
     def _is_taken(self, device: DeviceId, request: BlockRequest) -> bool:
         """Say whether this only repeats the request that was taken last, or is that very one: QoS 0 may come twice."""
         prefix, req_id = self._taken.get(device, (b"", 0))
@@ -263,6 +280,8 @@ class Responder:
             job = self._jobs.get(device)
             if job is None:
                 continue
+            if not self._may_have(device):
+                self._give_up(device, job)
             if job.runs:
                 first, count = job.runs.pop(0)
                 self._send_run(device, job, first, count)
@@ -344,6 +363,8 @@ class Responder:
 
     def _answer_meta(self, device: DeviceId, request: MetaRequest) -> None:
         self.counters.meta_requests += 1
+        if not self._may_have(device):
+            return
         data, error = self._small_file(device, request)
         if not self._ledger.serve(device, len(data) + META_OVERHEAD_BYTES):
             return

@@ -27,6 +27,7 @@ from edgefleet_server.telemetry.service import TelemetryService
 
 BLOCK_WAIT_S: Final = 10.0
 CONTROL_WAIT_S: Final = 30.0
+MAX_SWEEPS: Final = 50
 
 
 class GatewayDownError(EdgefleetError):
@@ -80,6 +81,7 @@ class Gateway:
             registry,
             signing.metadata_file,
             fleet.documents.offered_to,
+            self._is_live,
             self._publish_answer,
             self._ledger,
             clock,
@@ -108,6 +110,20 @@ class Gateway:
         self._responder.stop()
         self._inbound.stop()
         self._outbound.stop()
+
+    def forget_devices(self, devices: Sequence[DeviceId]) -> bool:
+        """Remove what the broker retains of and for revoked devices; False when it could not all be removed now. Blocks."""
+        for device in devices:
+            self._outbound.clear(device)
+        for _ in range(MAX_SWEEPS):
+            topics = self._link.retained_under([f"{self._topics.prefix}/d/{device}/#" for device in devices])
+            if topics is None:
+                return False
+            if not topics:
+                return True
+            if not all(self._publish_control(topic, b"", 1, True) for topic in topics):
+                return False
+        return False
 
     def check(self) -> str:
         """Return a line for `/readyz`. Raises GatewayDownError."""
@@ -166,6 +182,9 @@ class Gateway:
         self._outbound.send_desired(documents)
 
     # ---- on our own threads
+
+    def _is_live(self, device: DeviceId) -> bool:
+        return device in self._fleet.devices.live_among([device])
 
     def _publish_control(self, topic: str, payload: bytes, qos: int, retain: bool) -> bool:
         return self._link.publish(topic, payload, qos=qos, retain=retain, limit_s=CONTROL_WAIT_S)

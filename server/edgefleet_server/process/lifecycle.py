@@ -44,6 +44,8 @@ from edgefleet_server.webhook.engine import Draw, WebhookSender
 
 if TYPE_CHECKING:
     from edgefleet_server.gateway.broker.model import BrokerEndpoint
+    from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
+    from edgefleet_server.gateway.service import Gateway
 
 _log = logging.getLogger(__name__)
 _CERT_MARGIN = timedelta(days=30)
@@ -209,6 +211,7 @@ class Server:
             port=choice.port or settings.broker_port,
             servers=(f"srv-{settings.instance}",),
             memory_bytes=settings.broker_memory_bytes or memory_for(parts.fleet.reader.summary().devices),
+            refused=parts.signing.refused_certificates(settings.instance)[0],
         )
         supervisor = BrokerSupervisor(config, parts.clock)
         endpoint = self._endpoint = supervisor.start()
@@ -216,11 +219,28 @@ class Server:
         gateway = Gateway(settings, endpoint, parts.fleet, parts.telemetry, parts.registry, parts.signing, parts.clock)
         gateway.start()
         self._stack.callback(gateway.stop)
+        self._start_cut_off(parts, supervisor, gateway)
         if choice.kind is not BrokerKind.EXTERNAL and endpoint.host != settings.device_public_host:
             public = settings.device_public_host if settings.public_host else endpoint.host
             parts.fleet.addresses.announce_broker(public, endpoint.port, endpoint.mqtt)
         parts.health.add("broker", gateway.check)
         parts.metrics.watch_gateway(gateway.counters, gateway.dropped)
+
+    def _start_cut_off(self, parts: Parts, supervisor: "BrokerSupervisor", gateway: "Gateway") -> None:
+        from edgefleet_server.gateway.cut_off import CutOff
+
+        cut_off = CutOff(
+            supervisor,
+            parts.fleet,
+            parts.signing,
+            gateway.forget_devices,
+            parts.clock,
+            self.settings.instance,
+        )
+        cut_off.start()
+        self._stack.callback(cut_off.stop)
+        parts.health.add("revocation", cut_off.check)
+        parts.metrics.watch_revocation(cut_off.in_force, cut_off.left_s)
 
     def _start_callers(self, parts: Parts) -> None:
         """Start what calls others over HTTP: webhooks, and the gates of rollouts."""

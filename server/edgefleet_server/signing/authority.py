@@ -32,6 +32,7 @@ CA_KEY_FILE: Final = "device-ca.pem"
 CA_CERT_FILE: Final = "device-ca.crt"
 CA_LIFETIME: Final = timedelta(days=3650)
 CLOCK_SLACK: Final = timedelta(minutes=5)
+CRL_LIFE: Final = timedelta(days=30)
 MAX_CSR_BYTES: Final = 8192
 
 
@@ -107,6 +108,21 @@ class DeviceAuthority:
         sans = x509.SubjectAlternativeName([_general_name(host) for host in dict.fromkeys(hosts)])
         usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
         return self._issue(public_key, hosts[0][:64], now, life, usage, sans)
+
+    def issue_crl(self, serials: Sequence[str], now: datetime) -> bytes:
+        """Return the signed list of revoked certificates (PEM); it is valid for CRL_LIFE. serials: hex."""
+        ca_key, ca_cert = self._load()
+        begun = (now - CLOCK_SLACK).replace(microsecond=0)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(ca_cert.subject)
+            .last_update(begun)
+            .next_update(begun + CRL_LIFE)
+        )
+        for serial in serials:
+            revoked = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(begun)
+            builder = builder.add_revoked_certificate(revoked.build())
+        return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def _issue(
         self,
@@ -214,6 +230,13 @@ def public_der(key: ec.EllipticCurvePublicKey) -> bytes:
 def public_pem(key: ec.EllipticCurvePublicKey) -> str:
     """Return the key as PEM SubjectPublicKeyInfo."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def public_key_sha256(pem: str) -> Sha256:
+    """Return the SHA-256 (DER SPKI) of a public key in PEM."""
+    key = serialization.load_pem_public_key(pem.encode())
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return sha256_hex(key.public_bytes(serialization.Encoding.DER, form))
 
 
 def _general_name(host: str) -> x509.GeneralName:

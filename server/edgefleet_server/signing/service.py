@@ -23,12 +23,15 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.signing import store
 from edgefleet_server.signing.authority import (
     CA_CERT_FILE,
+    CLOCK_SLACK,
+    CRL_LIFE,
     DeviceAuthority,
     Issued,
     checked_csr_key,
     new_p256_key,
     private_pem,
     public_der,
+    public_key_sha256,
     public_pem,
 )
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
@@ -42,11 +45,21 @@ from edgefleet_server.signing.fast_forward_recovery import (
 )
 from edgefleet_server.signing.file_signer import FileSigner, write_private
 from edgefleet_server.signing.repository import TufRepository
-from edgefleet_server.signing.trust import MODEL_PREFIX, RoleView, TargetView, TrustView, roles_of, target_of
+from edgefleet_server.signing.trust import (
+    MODEL_PREFIX,
+    RefusedCertificates,
+    RoleView,
+    TargetView,
+    TrustView,
+    roles_of,
+    target_of,
+)
 
 DEVICE_CERT_LIFE: Final = timedelta(days=90)
 SERVICE_CERT_LIFE: Final = timedelta(days=397)
 SERVER_CERT_LIFE: Final = timedelta(days=397)
+CANARY_LIFE: Final = timedelta(days=3)
+EVICTION_LIFE: Final = timedelta(minutes=5)
 SERVER_KEY_FILE: Final = "server.key"
 SERVER_CERT_FILE: Final = "server.crt"
 ROOT_WARNING: Final = (
@@ -66,6 +79,15 @@ class ClientIdentity:
     cert_file: Path
     key_file: Path
     ca_file: Path
+
+
+@dataclass(frozen=True)
+class BriefIdentity:
+    """A client certificate and its key (PEM) that are written nowhere."""
+
+    name: str
+    cert: bytes
+    key: bytes
 
 
 class SigningService:
@@ -292,6 +314,55 @@ class SigningService:
         """Mark every certificate of a device revoked; return how many. Joins the caller's transaction."""
         with self._db.session() as session:
             return store.revoke_subject(session, device_id, self._clock.now())
+
+    def key_of_certificate(self, device_id: str, serial: str) -> str | None:
+        """Return the SHA-256 of the public key in a valid certificate of a device; None when it has no such certificate."""
+        with self._db.read() as session:
+            found = store.certificate(session, serial)
+        if found is None or found.subject != device_id or found.kind != "device" or found.revoked_at is not None:
+            return None
+        return found.key_sha256
+
+    def retire_certificates(self, device_id: str, serial: str, replaced_key: str) -> int:
+        """Revoke the certificates of a device that are older than the one in use, and those for the replaced key ("" = none).
+
+        Returns how many. replaced_key: SHA-256. Joins the caller's transaction.
+        """
+        with self._db.session() as session:
+            used = store.certificate(session, serial)
+            return 0 if used is None else store.revoke_older(session, used, replaced_key, self._clock.now())
+
+    def retire_key(self, device_id: str, public_key: str) -> int:
+        """Revoke the certificates of a device for a key (PEM) that it has replaced; return how many. Joins the caller's transaction."""
+        with self._db.session() as session:
+            return store.revoke_key(session, device_id, public_key_sha256(public_key), self._clock.now())
+
+    def revocation_mark(self) -> tuple[int, datetime | None]:
+        """Return what changes whenever a certificate is revoked."""
+        with self._db.read() as session:
+            return store.revocation_mark(session)
+
+    def refused_certificates(self, instance: str) -> tuple[RefusedCertificates, BriefIdentity]:
+        """Return what brokers must refuse from now on, signed, and a canary: a certificate that was revoked for this very list.
+
+        A broker that lets the canary in does not go by this list. Certificates that have ended are left out.
+        """
+        now, key, name = self._clock.now(), new_p256_key(), f"canary-{instance}"
+        issued = self._authority.issue_client(key.public_key(), name, now, CANARY_LIFE)
+        with self._db.session() as session:
+            store.forget_canaries(session, now)
+            store.add_certificate(session, issued, store.CANARY)
+            store.revoke_subject(session, name, now)
+            serials, devices = store.revoked_certificates(session, now)
+        crl = self._authority.issue_crl(serials, now)
+        refused = RefusedCertificates(frozenset(serials), frozenset(devices), crl, now - CLOCK_SLACK + CRL_LIFE)
+        return refused, BriefIdentity(name, issued.pem, private_pem(key))
+
+    def brief_identity(self, name: str) -> BriefIdentity:
+        """Return a certificate for a few minutes that is recorded nowhere: to look whether the broker lets in, and to evict a device."""
+        key = new_p256_key()
+        issued = self._authority.issue_client(key.public_key(), name, self._clock.now(), EVICTION_LIFE)
+        return BriefIdentity(name, issued.pem, private_pem(key))
 
     def issue_server_certificate(self, hosts: Sequence[str] = ()) -> None:
         """Write a new `server.key` and `server.crt` for localhost, this machine's name and `hosts`."""

@@ -6,12 +6,15 @@ Every function works inside the caller's session and never commits.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, case, delete, func, select, tuple_, update
+from sqlalchemy import and_, case, delete, func, or_, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.signing.authority import Issued
 from edgefleet_server.signing.tables import LOCK_ROW, SigningCertificate, SigningLock, SigningMetadata
 from edgefleet_server.signing.trust import CertificatesView, StoredFile
+
+CANARY = "canary"
+"""Kind of certificates that are only there to be refused."""
 
 
 def take_turn(session: Session) -> None:
@@ -98,6 +101,7 @@ def count_certificates(session: Session, now: datetime) -> list[CertificatesView
             func.sum(case((and_(is_live, col(row.not_after) <= now), 1), else_=0)),
             func.min(case((is_valid, col(row.not_after)), else_=None)),
         )
+        .where(col(row.kind) != CANARY)
         .group_by(col(row.kind))
         .order_by(col(row.kind))
     )
@@ -144,6 +148,69 @@ def revoke_subject(session: Session, subject: str, now: datetime) -> int:
     statement = (
         update(SigningCertificate)
         .where(col(SigningCertificate.subject) == subject, col(SigningCertificate.revoked_at).is_(None))
+        .values(revoked_at=now)
+    )
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def revocation_mark(session: Session) -> tuple[int, datetime | None]:
+    """Return how many certificates were revoked and when the last was: another answer means that there are new ones."""
+    row = SigningCertificate
+    statement = select(func.count(), func.max(col(row.revoked_at))).where(
+        col(row.revoked_at).is_not(None), col(row.kind) != CANARY
+    )
+    count, newest = session.execute(statement).one()
+    return int(count), newest
+
+
+def forget_canaries(session: Session, now: datetime) -> None:
+    """Delete canaries that have ended."""
+    row = SigningCertificate
+    session.execute(
+        delete(row).where(col(row.kind) == CANARY, col(row.revoked_at).is_not(None), col(row.not_after) < now)
+    )
+
+
+def revoked_certificates(session: Session, ends_after: datetime) -> tuple[list[str], set[str]]:
+    """Return the serials of revoked certificates that end after a moment, and the devices that have no other certificate."""
+    row = SigningCertificate
+    is_revoked = and_(col(row.revoked_at).is_not(None), col(row.not_after) > ends_after)
+    serials, subjects = [], set()
+    for serial, subject, kind in session.execute(
+        select(col(row.serial), col(row.subject), col(row.kind)).where(is_revoked).order_by(col(row.serial))
+    ):
+        serials.append(str(serial))
+        if kind == "device":
+            subjects.add(str(subject))
+    revoked = select(col(row.subject)).where(is_revoked, col(row.kind) == "device")
+    living = select(col(row.subject)).where(col(row.revoked_at).is_(None), col(row.subject).in_(revoked)).distinct()
+    return serials, subjects - {str(subject) for subject in session.execute(living).scalars()}
+
+
+def certificate(session: Session, serial: str) -> SigningCertificate | None:
+    """Return an issued certificate."""
+    return session.get(SigningCertificate, serial)
+
+
+def revoke_key(session: Session, subject: str, key_sha256: str, now: datetime) -> int:
+    """Mark the live certificates of a subject for one key revoked; return how many there were."""
+    row = SigningCertificate
+    mine = (col(row.subject) == subject, col(row.key_sha256) == key_sha256, col(row.revoked_at).is_(None))
+    return int(session.execute(update(row).where(*mine).values(revoked_at=now)).rowcount)  # type: ignore[attr-defined]
+
+
+def revoke_older(session: Session, used: SigningCertificate, replaced_key_sha256: str, now: datetime) -> int:
+    """Mark the live certificates of a subject revoked that are older than the used one, or for the replaced key; return how many."""
+    row = SigningCertificate
+    statement = (
+        update(row)
+        .where(
+            col(row.subject) == used.subject,
+            col(row.kind) == used.kind,
+            col(row.serial) != used.serial,
+            col(row.revoked_at).is_(None),
+            or_(col(row.not_before) < used.not_before, col(row.key_sha256) == replaced_key_sha256),
+        )
         .values(revoked_at=now)
     )
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]

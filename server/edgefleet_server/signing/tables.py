@@ -32,7 +32,7 @@ class SigningCertificate(SQLModel, table=True):
     key_sha256: str = Field(max_length=64)
     not_before: datetime = Field(sa_type=UtcDateTime)
     not_after: datetime = Field(sa_type=UtcDateTime)
-    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime, index=True)
 
 
 class SigningLock(SQLModel, table=True):

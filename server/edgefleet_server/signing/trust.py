@@ -62,6 +62,19 @@ class CertificatesView:
 
 
 @dataclass(frozen=True)
+class RefusedCertificates:
+    """What brokers must refuse. serials: lower-case hex; devices: ids without any other certificate; crl: the serials, signed (PEM).
+
+    expires: the `nextUpdate` of `crl`. OpenSSL refuses every certificate once that is over.
+    """
+
+    serials: frozenset[str]
+    devices: frozenset[str]
+    crl: bytes
+    expires: datetime
+
+
+@dataclass(frozen=True)
 class AuthorityView:
     """The device CA. sha256: of its certificate in DER, as a claim token pins it."""
 

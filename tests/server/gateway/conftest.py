@@ -9,6 +9,7 @@ import pytest
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
+from edgefleet_server.gateway.cut_off import CutOff
 from edgefleet_server.gateway.service import Gateway
 from tests.broker.client import eventually
 from tests.server.fleet.house import House, KeyedDevice
@@ -18,7 +19,9 @@ from tests.server.gateway.device import MqttDevice
 class Site:
     """The running parts."""
 
-    def __init__(self, folder: Path, kind: BrokerKind, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, kind: BrokerKind, *, servers: tuple[str, ...] = ("srv-main",), **settings: Any
+    ) -> None:
         self.folder = folder
         url = f"sqlite:///{folder / 'server.db'}"
         self.house = House(url, folder / "data", SystemClock(), tenant="acme", **settings)
@@ -30,6 +33,8 @@ class Site:
             cert_file=signing.server_cert_file,
             key_file=signing.server_key_file,
             run_dir=folder / "broker",
+            servers=servers,
+            refused=signing.refused_certificates("main")[0],
         )
         self.broker = BrokerSupervisor(config, SystemClock())
         self.endpoint = self.broker.start()
@@ -38,6 +43,15 @@ class Site:
             house.settings, self.endpoint, house.fleet, house.telemetry, house.registry, house.signing, house.clock
         )
         self.gateway.start()
+        self.cut_off = CutOff(
+            self.broker,
+            house.fleet,
+            signing,
+            self.gateway.forget_devices,
+            house.clock,
+            "main",
+        )
+        self.cut_off.start()
         eventually(lambda: self.gateway.counters()["connects"], "the gateway's connection")
         self.devices: list[MqttDevice] = []
 
@@ -51,6 +65,7 @@ class Site:
         """Stop everything."""
         for device in self.devices:
             device.close()
+        self.cut_off.stop()
         self.gateway.stop()
         self.broker.stop()
         self.house.db.dispose()

@@ -52,6 +52,7 @@ class Desk:
         self.blobs: dict[Sha256, bytes] = {}
         self.offers: list[Offer] = []
         self.unreadable: set[Sha256] = set()
+        self.revoked: set[DeviceId] = set()
         self.answers: list[tuple[str, bytes]] = []
         self.door = threading.Event()
         self.door.set()
@@ -62,6 +63,7 @@ class Desk:
             self,
             lambda name: b"x" * 200_000 if name == "big.json" else None,
             lambda _: self.offers,
+            lambda device: device not in self.revoked,
             self.take,
             DeviceLedger(limits, SystemClock()),
             SystemClock(),
@@ -301,3 +303,22 @@ def test_chunks_join_to_the_whole(data: bytes) -> None:
     assert b"".join(reply.data for reply in replies) == data
     assert [reply.part for reply in replies] == list(range(replies[0].parts))
     assert leaf_count(MAX_DATA_MESSAGE_BYTES - 20) == 4
+
+
+def test_a_revoked_device_gets_no_answer_and_what_is_under_way_to_it_stops(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LIVE_CACHE_S", 0.0)
+    sha256 = desk.add(b"x" * 32_768 * 64)
+    desk.door.clear()
+    desk.ask(ONE, sha256, tuple(range(32)))
+    assert until(lambda: desk.responder.counters.block_requests == 1)
+    desk.revoked.add(ONE)
+    desk.door.set()
+    desk.ask(ONE, sha256, (0,), req_id=2)
+    desk.responder.ask_meta(ONE, encode(MetaRequest(req_id=3, name="big.json", max_bytes=1_000_000)))
+    assert until(lambda: desk.responder.counters.meta_requests == 1)
+    desk.ask(TWO, sha256, (0,), req_id=4)
+    assert until(lambda: len(desk.blocks(TWO)) == 1)
+    assert len(desk.blocks(ONE)) <= 1, "the one message that was on its way already"
+    assert all(topic != TOPICS.dn_meta(ONE) for topic, _ in desk.answers)

@@ -127,6 +127,7 @@ class Device(Struct, frozen=True):
     agent_version: str = ""
     arch: str = ""
     cert_not_after: str = ""
+    cut_off_at: str | None = None
     desired: Desired = Desired()
     display_name: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +140,7 @@ class Device(Struct, frozen=True):
     profile: str = ""
     refused: Refusal | None = None
     reported_gen: int = 0
+    revoked_at: str | None = None
     status: str = ""
     status_reason: str = ""
     telemetry: Latest | None = None

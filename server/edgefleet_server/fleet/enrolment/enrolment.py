@@ -47,6 +47,7 @@ from edgefleet_server.fleet.errors import (
 )
 from edgefleet_server.fleet.selectors.grammar import check_labels
 from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
+from edgefleet_server.signing.authority import public_key_sha256
 from edgefleet_server.signing.service import SigningService
 
 MAX_TOKEN_CHARS: Final = 2048
@@ -282,11 +283,16 @@ class Enroller:
             )
 
     def renew(self, device: DeviceIdentity, csr_pem: bytes) -> str:
-        """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used. Raises BadCsrError."""
+        """Return a certificate (PEM) for a new key; the old key stays valid until the new one is used.
+
+        Raises BadCsrError, DeviceRevokedError.
+        """
         with self._db.session() as session:
-            issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
             row = store.device(session, device.id, lock=True)
             assert row is not None, "the caller authenticated it"
+            if row.revoked_at is not None:  # since then: its new certificate would be revoked by nobody
+                raise DeviceRevokedError(f"the device {row.id} was revoked", next_step="enrol with a new claim token")
+            issued, public_key = self._signing.issue_device_certificate(csr_pem, device.id)
             row.next_public_key = public_key
             row.cert_not_after = issued.not_after
             self._feed.add([NewEvent("identity_renewed", device.id, detail={"serial": issued.serial})])
@@ -298,12 +304,33 @@ class Enroller:
             return store.display_names(session, [device_id]).get(device_id, "")
 
     def promote_key(self, device_id: DeviceId, used_key: str) -> None:
-        """Make the key of a renewal (PEM) the device's only one: it was used."""
+        """Make the key of a renewal (PEM) the device's only one: it was used. Certificates for the old key are revoked."""
         with self._db.session() as session:
             row = store.device(session, device_id, lock=True)
             if row is not None and row.next_public_key == used_key:
+                self._signing.retire_key(device_id, row.public_key)
                 row.public_key = used_key
                 row.next_public_key = None
+
+    def connected(self, device_id: DeviceId, serial: str) -> None:
+        """Take a device's word for the certificate that it connected with: what that one replaces is revoked.
+
+        Its word is enough, because it can only cost the device itself older certificates. A serial that is not of this device,
+        or for a key that was not issued last or used before, changes nothing: an interrupted renewal locks nobody out.
+        """
+        with self._db.session() as session:
+            row = store.device(session, device_id, lock=True)
+            if row is None or row.revoked_at is not None or row.cert_serial == serial:
+                return
+            key = self._signing.key_of_certificate(device_id, serial)
+            old = public_key_sha256(row.public_key)
+            new = "" if row.next_public_key is None else public_key_sha256(row.next_public_key)
+            if key is None or key not in (old, new):
+                return
+            row.cert_serial = serial
+            self._signing.retire_certificates(device_id, serial, "" if key == old else old)
+            if key != old and row.next_public_key is not None:
+                row.public_key, row.next_public_key = row.next_public_key, None
 
     def _checked_claim(self, session: Session, claim_id: str, secret: str) -> FleetClaim:
         claim = session.get(FleetClaim, claim_id)

@@ -1,6 +1,6 @@
-"""Taking a device out of the fleet for good: its document and certificates go, and this process closes its connection."""
+"""Taking a device out of the fleet for good: its document and certificates go; the gateway then cuts it off the broker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import event
 
@@ -11,6 +11,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.enrolment import store as enrolment_store
 from edgefleet_server.signing.service import SigningService
 
 
@@ -44,6 +45,18 @@ class Revocation:
         """Call `listener` with each device revoked by this process, after the commit; return how to stop."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def not_cut_off(self, limit: int) -> list[DeviceId]:
+        """Return up to `limit` revoked devices that no gateway has cut off the broker yet."""
+        with self._db.read() as session:
+            return enrolment_store.not_cut_off(session, limit)
+
+    def cut_off(self, device_ids: Sequence[DeviceId]) -> None:
+        """Note that the broker has ended the sessions of these devices and refuses their certificates."""
+        with self._db.session() as session:
+            noted = enrolment_store.note_cut_off(session, device_ids, self._clock.now())
+            self._feed.add([NewEvent("cut_off", device_id) for device_id in noted])
+            self._news.ring(session)
 
     def _revoked(self, device_id: DeviceId) -> None:
         for listener in list(self._listeners):

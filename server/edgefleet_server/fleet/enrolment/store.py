@@ -8,7 +8,8 @@ from sqlalchemy import Select, and_, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.claim import fingerprint
-from edgefleet_server.fleet.tables import FleetClaim, FleetEnrolment, FleetPending
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
 
 PENDING: Final = "pending"
 
@@ -146,3 +147,20 @@ def devices_of_claims(session: Session, claim_ids: Sequence[str]) -> dict[str, l
     for claim_id, device_id in session.execute(statement):
         found.setdefault(claim_id, []).append(device_id)
     return found
+
+
+def not_cut_off(session: Session, limit: int) -> list[DeviceId]:
+    """Return revoked devices that were not cut off the broker yet, in order of id."""
+    row = FleetDevice
+    wanted = (col(row.revoked_at).is_not(None), col(row.cut_off_at).is_(None))
+    statement = select(col(row.id)).where(*wanted).order_by(col(row.id)).limit(limit)
+    return [DeviceId(one) for one in session.execute(statement).scalars()]
+
+
+def note_cut_off(session: Session, device_ids: Sequence[DeviceId], now: datetime) -> list[DeviceId]:
+    """Note when devices were cut off, unless that is known; return those of which it was not."""
+    row = FleetDevice
+    statement = (
+        update(row).where(col(row.id).in_(device_ids), col(row.cut_off_at).is_(None)).values(cut_off_at=now)
+    ).returning(col(row.id))
+    return sorted(DeviceId(one) for one in session.execute(statement).scalars())

@@ -135,6 +135,7 @@ class DeviceView:
     """One device. `telemetry` (its newest figures) and `status_reason` are given for a single device only.
 
     last_seen: when it connected or sent its state last; figures do not count. status_reason: what `status` rests on, in words.
+    cut_off_at: when the broker had ended the session of the revoked device and refused its certificate, null before.
     """
 
     id: str
@@ -156,6 +157,8 @@ class DeviceView:
     telemetry: Latest | None = None
     display_name: str = ""
     status_reason: str = ""
+    revoked_at: datetime | None = None
+    cut_off_at: datetime | None = None
 
 
 STATUS_REASONS: Final[Mapping[DeviceStatus, str]] = {
@@ -319,6 +322,8 @@ def _device_view(
         ],
         groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
         display_name=row.display_name,
+        revoked_at=row.revoked_at,
+        cut_off_at=row.cut_off_at,
     )
 
 

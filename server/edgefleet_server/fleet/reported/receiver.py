@@ -1,6 +1,6 @@
 """Takes what devices say and does what follows from it: a document that a device lacks is sent or signed again, tasks end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgefleet_protocol.ids import DeviceId
@@ -19,14 +19,21 @@ class ReportReceiver:
     """Takes reports. Thread-safe; calls block."""
 
     def __init__(
-        self, db: Database, reports: ReportBook, desired: DesiredBook, tasks: TaskBook, recovery: MetadataRecovery
+        self,
+        db: Database,
+        reports: ReportBook,
+        desired: DesiredBook,
+        tasks: TaskBook,
+        recovery: MetadataRecovery,
+        connected: Callable[[DeviceId, str], None],
     ) -> None:
-        """Wire the parts."""
+        """Wire the parts. connected: takes the serial of the certificate that a device connected with."""
         self._db = db
         self._reports = reports
         self._desired = desired
         self._tasks = tasks
         self._recovery = recovery
+        self._connected = connected
         self.news = reports.news
         """Rung after each commit that brought something new: model, document, presence, revocation."""
 
@@ -43,6 +50,8 @@ class ReportReceiver:
     def take_presence(self, device_id: DeviceId, presence: Presence) -> None:
         """Store whether a device is there; a stale "off" is ignored."""
         self._reports.take_presence(device_id, presence)
+        if presence.on and presence.cert:
+            self._connected(device_id, presence.cert)
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""

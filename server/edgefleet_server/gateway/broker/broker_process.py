@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from edgefleet_server.gateway.broker.errors import BrokerStartError, PortTakenError
 from edgefleet_server.gateway.broker.model import BrokerConfig
+from edgefleet_server.signing.trust import RefusedCertificates
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,12 @@ class BrokerChild:
     def reload(self) -> None:
         """Make it read its files again (mosquitto only)."""
         self.process.send_signal(signal.SIGHUP)
+
+    def refuse(self, refused: RefusedCertificates) -> None:
+        """Send the certificates to refuse from now on (embedded only). Raises OSError when it has ended."""
+        if self.process.stdin is not None:
+            self.process.stdin.write(json.dumps(_plain(refused)).encode() + b"\n")
+            self.process.stdin.flush()
 
     def stop(self) -> None:
         """Ask it to end, then end it. Blocks at most about 5 s."""
@@ -138,9 +145,16 @@ def start_embedded(config: BrokerConfig, port: int) -> BrokerChild:
         "key_file": str(config.key_file),
         "host": config.host,
         "port": port,
+        "refused": _plain(config.refused),
     }
     command = [sys.executable, "-m", "edgefleet_server.gateway.broker.embedded"]
     return start_child(command, _embedded_port, first_line=json.dumps(order).encode() + b"\n", is_notable=bool)
+
+
+def _plain(refused: RefusedCertificates | None) -> dict[str, list[str]]:
+    if refused is None:
+        return {"serials": [], "devices": []}
+    return {"serials": sorted(refused.serials), "devices": sorted(refused.devices)}
 
 
 def _embedded_port(line: str) -> int | None:

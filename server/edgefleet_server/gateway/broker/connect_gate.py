@@ -4,8 +4,9 @@ Rules (ADR 0006; MQTT 3.1.1 §3.1):
 1. The first packet is a CONNECT of protocol level 4, whole, at most 16 KiB, with no byte left over.
 2. The client id is the one CN of the client's certificate. User and password fields are read and thrown away: the
    certificate is the identity, as with mosquitto's `use_identity_as_username`.
-3. A will goes only where its device may publish, with QoS 0 or 1.
-4. What amqtt gets is a CONNECT written by us from the checked fields, with its own keepalive (never enforced there) off.
+3. A certificate that was revoked, and a device that has no other, is refused.
+4. A will goes only where its device may publish, with QoS 0 or 1.
+5. What amqtt gets is a CONNECT written by us from the checked fields, with its own keepalive (never enforced there) off.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +39,17 @@ BAD_VERSION, BAD_ID, NOT_AUTHORIZED = 1, 2, 5  # CONNACK return codes, MQTT 3.1.
 
 
 class ConnectRefusedError(EdgefleetError):
-    """The broker refuses a connection. `connack` is the return code to answer, None = close without an answer."""
+    """The broker refuses a connection. `connack` is the return code to answer, None = close without an answer.
+
+    is_usual: nothing that anybody should read about each time. A revoked device tries for ever.
+    """
 
     code = "broker.connect_refused"
 
-    def __init__(self, message: str, *, connack: int | None = None) -> None:
+    def __init__(self, message: str, *, connack: int | None = None, is_usual: bool = False) -> None:
         super().__init__(message)
         self.connack = connack
+        self.is_usual = is_usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,14 @@ class Connect:
     will_qos: int = 0
     will_retain: bool = False
 
-    def packet(self) -> bytes:
-        """Return the CONNECT packet amqtt is shown: these fields, keepalive 0, no user and no password."""
+    def packet(self, keepalive_s: int = 0) -> bytes:
+        """Return a CONNECT packet of these fields without user and password; amqtt is shown one without keepalive."""
         flags = _F_CLEAN if self.clean_session else 0
         payload = _field(self.client_id.encode())
         if self.will_topic is not None:
             flags |= _F_WILL | self.will_qos << 3 | (_F_WILL_RETAIN if self.will_retain else 0)
             payload += _field(self.will_topic.encode()) + _field(self.will_payload)
-        body = _HEAD + bytes((PROTOCOL_LEVEL, flags, 0, 0)) + payload
+        body = _HEAD + bytes((PROTOCOL_LEVEL, flags)) + keepalive_s.to_bytes(2, "big") + payload
         return bytes((_CONNECT,)) + _varint(len(body)) + body
 
 
@@ -118,14 +124,33 @@ def cn_of(tls: ssl.SSLObject | None) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-async def checked_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tenant: str) -> Connect:
+def serial_of(tls: ssl.SSLObject | None) -> str:
+    """Return the serial of the verified client certificate, lower-case hex; "" without certificate."""
+    certificate: Any = (tls.getpeercert() if tls is not None else None) or {}
+    return f"{int(certificate['serialNumber'], 16):x}" if "serialNumber" in certificate else ""
+
+
+def _nobody(_name: str, _serial: str) -> bool:
+    return False
+
+
+async def checked_connect(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    tenant: str,
+    is_refused: Callable[[str, str], bool] = _nobody,
+) -> Connect:
     """Read the CONNECT packet of a new link and check it; a refusal is answered on the wire.
 
-    Raises ConnectRefusedError, asyncio.IncompleteReadError or OSError. The caller sets the time limit.
+    is_refused: says by name and serial whether a certificate was revoked. Raises ConnectRefusedError, asyncio.IncompleteReadError or
+    OSError. The caller sets the time limit.
     """
     try:
         connect = parse_connect(await _read_body(reader))
-        check_principal(connect, cn_of(writer.get_extra_info("ssl_object")), tenant)
+        tls = writer.get_extra_info("ssl_object")
+        check_principal(connect, cn_of(tls), tenant)
+        if is_refused(connect.client_id, serial_of(tls)):
+            raise ConnectRefusedError("certificate was revoked", connack=NOT_AUTHORIZED, is_usual=True)
     except ConnectRefusedError as refusal:
         if refusal.connack is not None:
             writer.write(bytes((0x20, 2, 0, refusal.connack)))

@@ -1,7 +1,8 @@
 """The process of the embedded broker: `python -m edgefleet_server.gateway.broker.embedded`.
 
-stdin: one line of JSON `{tenant, ca_file, cert_file, key_file, host, port}`, then kept open; when it closes, the server is
-gone and so is the broker. stdout: one line, `{"ready": true, "port": n}` or `{"ready": false, "code", "error"}`.
+stdin: one line of JSON `{tenant, ca_file, cert_file, key_file, host, port, refused}`, then kept open for further lines like `refused`
+(`{serials, devices}`: whom to refuse from now on). When it closes, the server is gone and so is the broker.
+stdout: one line, `{"ready": true, "port": n}` or `{"ready": false, "code", "error"}`.
 Logs go to stderr from WARNING on (amqtt at DEBUG prints payloads). Ends by SIGTERM or the end of stdin.
 """
 
@@ -13,6 +14,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgefleet_server.gateway.broker.errors import BrokerStartError, PortTakenError
@@ -40,7 +42,7 @@ async def _serve(config: dict[str, Any]) -> None:
         loop.add_signal_handler(number, stop.set)
     broker = await _started(config)
     _say({"ready": True, "port": broker.port})
-    await loop.connect_read_pipe(lambda: _EndOfInput(stop), sys.stdin)
+    await loop.connect_read_pipe(lambda: _Orders(stop, broker.refuse), sys.stdin)
     await stop.wait()
     try:
         await asyncio.wait_for(broker.shutdown(), SHUTDOWN_LIMIT_S)
@@ -71,11 +73,18 @@ async def _started(config: dict[str, Any]) -> Any:
     return broker
 
 
-class _EndOfInput(asyncio.Protocol):
-    """Sets the stop event when stdin closes."""
+class _Orders(asyncio.Protocol):
+    """Hands on whom to refuse; sets the stop event when stdin closes."""
 
-    def __init__(self, stop: asyncio.Event) -> None:
+    def __init__(self, stop: asyncio.Event, refuse: Callable[[Mapping[str, Sequence[str]]], None]) -> None:
         self._stop = stop
+        self._refuse = refuse
+        self._begun = b""
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._begun = (self._begun + data).split(b"\n")
+        for line in lines:
+            self._refuse(json.loads(line))
 
     def eof_received(self) -> None:
         self._stop.set()

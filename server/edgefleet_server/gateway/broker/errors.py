@@ -19,6 +19,13 @@ class BrokerStartError(EdgefleetError):
     default_next_step = "read the lines of the broker above, correct the cause and start the server again"
 
 
+class RevocationListError(EdgefleetError):
+    """A new list of revoked certificates cannot be used; the broker keeps the old one."""
+
+    code = "broker.bad_revocation_list"
+    default_next_step = "check the key folder and the disk of the broker's files; the server tries again by itself"
+
+
 class PortTakenError(BrokerStartError):
     """The port is used by another process."""
 

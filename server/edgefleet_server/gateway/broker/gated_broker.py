@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,7 +52,17 @@ class Subscriptions(dict[str, list[tuple[Any, int]]]):
 class GatedBroker(Broker):  # type: ignore[misc]
     """amqtt with the gate, bounded queues, kept QoS 1 messages, keepalive and take-over. One listener, mutual TLS."""
 
-    def __init__(self, tenant: str, *, ca_file: str, cert_file: str, key_file: str, host: str, port: int) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        *,
+        ca_file: str,
+        cert_file: str,
+        key_file: str,
+        host: str,
+        port: int,
+        refused: Mapping[str, Sequence[str]],
+    ) -> None:
         listener = {"type": "tcp", "bind": f"{host}:{port}", "max_connections": 0, "ssl": True}
         files = {"cafile": ca_file, "certfile": cert_file, "keyfile": key_file}
         super().__init__(
@@ -68,6 +78,9 @@ class GatedBroker(Broker):  # type: ignore[misc]
         self._server_links: set[Link] = set()
         self._subscriptions = Subscriptions()
         self._broadcast_queue = CountedQueue()
+        self._refused_serials = frozenset(refused["serials"])
+        self._refused_devices = frozenset(refused["devices"])
+        self._removals: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
@@ -105,11 +118,14 @@ class GatedBroker(Broker):  # type: ignore[misc]
     ) -> None:
         """Run one link from its first byte to its end."""
         try:
-            connect = await asyncio.wait_for(checked_connect(reader, writer, self._tenant), CONNECT_LIMIT_S)
+            connect = await asyncio.wait_for(
+                checked_connect(reader, writer, self._tenant, self._is_refused), CONNECT_LIMIT_S
+            )
         except ConnectRefusedError as refusal:
             # the name is from a certificate that our CA signed, so nobody can write just anything into the log
             name = cn_of(writer.get_extra_info("ssl_object"))
-            logger.warning("client with certificate %s was refused: %s", name, refusal.message)
+            level = logging.DEBUG if refusal.is_usual else logging.WARNING
+            logger.log(level, "client with certificate %s was refused: %s", name, refusal.message)
             writer.close()
             return
         except (TimeoutError, asyncio.IncompleteReadError, OSError):
@@ -117,6 +133,9 @@ class GatedBroker(Broker):  # type: ignore[misc]
             return
         await self._end_older_link(connect.client_id)
         if writer.transport.is_closing():
+            return
+        if connect.client_id in self._refused_devices:  # since the CONNECT was read
+            writer.close()
             return
         link = self._links[connect.client_id] = Link(
             writer.transport, connect.keepalive_s, will_retain=connect.will_retain
@@ -151,9 +170,28 @@ class GatedBroker(Broker):  # type: ignore[misc]
             without_disconnect: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             without_disconnect.set_result(None)
             await self._handle_disconnect(session, handler, without_disconnect)
-        if session.clean_session:
+        if session.clean_session or client_id in self._refused_devices:
             # amqtt keeps it for up to a second, and a persistent connect in that time would inherit it
             await self._delete_session(client_id)
+
+    # --- revoked devices ---------------------------------------------------------------------------------------------------
+
+    def refuse(self, refused: Mapping[str, Sequence[str]]) -> None:
+        """Refuse these serials and devices from now on; sessions of the devices end, with their wills and all that waits for them."""
+        self._refused_serials, self._refused_devices = frozenset(refused["serials"]), frozenset(refused["devices"])
+        for device in self._refused_devices & (self._links.keys() | self._sessions.keys()):
+            if device in self._links:
+                self._links[device].cut()
+            else:
+                task = asyncio.create_task(self._delete_session(device))
+                self._removals.add(task)
+                task.add_done_callback(self._removals.discard)
+
+    def _is_refused(self, name: str, serial: str) -> bool:
+        return name in self._refused_devices or serial in self._refused_serials
+
+    def _is_of_refused(self, session: Any) -> bool:
+        return session is not None and session.client_id in self._refused_devices
 
     # --- who may what ------------------------------------------------------------------------------------------------------
 
@@ -186,12 +224,16 @@ class GatedBroker(Broker):  # type: ignore[misc]
 
     async def retain_message(self, source_session: Any, topic_name: str, data: bytes, qos: int | None = None) -> None:
         """Retain what a device publishes to a leaf that is retained; `may` keeps it to its own leaves."""
+        if self._is_of_refused(source_session):
+            return
         is_of_device = source_session is not None and not _is_server(source_session)
         if is_of_device and topic_name.rpartition("/")[2] not in RETAINED_UP_LEAVES:
             return
         await super().retain_message(source_session, topic_name, data, qos)
 
     async def _broadcast_message(self, session: Any, topic: str, data: bytes, force_qos: int | None = None) -> None:
+        if self._is_of_refused(session):
+            return
         # Devices wait while a server is behind: what amqtt has sent must be acknowledged within 5 s, so little may be under way
         while session is not None and not _is_server(session) and self._is_server_behind():
             await asyncio.sleep(BEHIND_PAUSE_S)

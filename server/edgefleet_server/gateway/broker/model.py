@@ -20,6 +20,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from edgefleet_server.gateway.broker.errors import BrokerSettingError
+from edgefleet_server.signing.trust import RefusedCertificates
 
 MAX_PACKET_BYTES = 300_000  # four 32 KiB leaves and their head fit with room; no packet costs more memory
 MAX_KEEPALIVE_S = 3_900  # what devices may ask for; a metered one sends telemetry each hour and no ping (ADR 0045)
@@ -59,7 +60,8 @@ class BrokerConfig:
     `ca_file` holds the device CA and nothing else: every certificate that it signed is let in. `servers` are the certificate names
     (`srv-…`) of the server processes; mosquitto's access file needs each by name, the embedded broker goes by the prefix.
     Port 0 means any free port. For `external` only host, port and `ca_file` are read. `memory_bytes`: what mosquitto may have on its
-    heap, 0 = no limit.
+    heap, 0 = no limit. `refused`: certificates that are not let in;
+    None: nothing was ever revoked, and mosquitto gets no revocation list.
     """
 
     kind: BrokerKind
@@ -72,6 +74,7 @@ class BrokerConfig:
     port: int = 0
     servers: tuple[str, ...] = ("srv-main",)
     memory_bytes: int = 0
+    refused: RefusedCertificates | None = None
 
 
 @dataclass(frozen=True, slots=True)

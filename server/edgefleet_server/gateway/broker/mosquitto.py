@@ -1,6 +1,6 @@
 """mosquitto as a supervised child: its generated files, and its start.
 
-Both files are in the form of mosquitto 2.0 (`acl_file` is deprecated in 2.1 and gone in 3.0; `choose_broker` refuses 3.0).
+The files are in the form of mosquitto 2.0 (`acl_file` is deprecated in 2.1 and gone in 3.0; `choose_broker` refuses 3.0).
 What the settings must do is tested in `tests/broker`. `use_identity_as_username` makes the certificate's CN the user, and
 `use_username_as_clientid` makes it the client id too, so nobody can take another's session.
 """
@@ -12,12 +12,20 @@ import pwd
 import re
 import socket
 import sys
+from collections.abc import Collection
 from pathlib import Path
+
+from cryptography import x509
 
 from edgefleet_protocol.ids import SERVER_ACCOUNT_PREFIX
 from edgefleet_protocol.topics import ROOT, UP_LEAVES
 from edgefleet_server.gateway.broker.broker_process import BrokerChild, start_child
-from edgefleet_server.gateway.broker.errors import BrokerSettingError, BrokerStartError, PortTakenError
+from edgefleet_server.gateway.broker.errors import (
+    BrokerSettingError,
+    BrokerStartError,
+    PortTakenError,
+    RevocationListError,
+)
 from edgefleet_server.gateway.broker.model import (
     MAX_KEEPALIVE_S,
     MAX_PACKET_BYTES,
@@ -27,9 +35,11 @@ from edgefleet_server.gateway.broker.model import (
     BrokerConfig,
     find_mosquitto,
 )
+from edgefleet_server.signing.trust import RefusedCertificates
 
 CONFIG_NAME = "mosquitto.conf"
 ACL_NAME = "mosquitto.acl"
+CRL_NAME = "crl.pem"
 MAX_INFLIGHT = 20
 _PORT_TRIES = 5
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -57,12 +67,55 @@ def start_mosquitto(config: BrokerConfig, port: int) -> BrokerChild:
 
 
 def write_files(config: BrokerConfig, port: int) -> Path:
-    """Write configuration and access file, each atomically and readable by this user only; return the configuration's path."""
+    """Write configuration, access file and revocation list, each atomically and readable by this user only.
+
+    Returns the configuration's path. Raises RevocationListError; then nothing was changed.
+    """
     config.run_dir.mkdir(parents=True, exist_ok=True)
-    _replace(config.run_dir / ACL_NAME, access_text(config.tenant, config.servers))
+    denied = "" if config.refused is None else deny_text(config.refused.devices)
+    access = access_text(config.tenant, config.servers) + denied
+    write_revocation_list(config)
+    _replace(config.run_dir / ACL_NAME, access)
     path = config.run_dir / CONFIG_NAME
     _replace(path, configuration_text(config, port))
     return path
+
+
+def write_revocation_list(config: BrokerConfig) -> None:
+    """Write the list of revoked certificates once the very bytes on the disk have been read back and verified.
+
+    A list that mosquitto cannot read makes it let everybody in, and one that has expired, nobody. Raises RevocationListError.
+    """
+    if config.refused is None:
+        return
+    path = config.run_dir / CRL_NAME
+    fresh = _write_new(path, config.refused.crl.decode())
+    check_revocation_list(fresh.read_bytes(), config.ca_file.read_bytes(), config.refused)
+    fresh.replace(path)
+
+
+def check_revocation_list(pem: bytes, ca_pem: bytes, wanted: RefusedCertificates) -> None:
+    """Raise RevocationListError unless this is the wanted list, whole and signed by the CA."""
+    try:
+        found = x509.load_pem_x509_crl(pem)
+        is_signed = found.is_signature_valid(x509.load_pem_x509_certificate(ca_pem).public_key())  # type: ignore[arg-type]
+        serials = {f"{one.serial_number:x}" for one in found}
+    except (ValueError, TypeError) as error:
+        raise RevocationListError(f"the new list of revoked certificates cannot be read: {error}") from error
+    if not is_signed:
+        raise RevocationListError("the new list of revoked certificates is not signed by the device CA")
+    if serials != wanted.serials or found.next_update_utc is None:
+        raise RevocationListError("the new list of revoked certificates lacks certificates that it should name")
+
+
+def deny_text(devices: Collection[str]) -> str:
+    """Return the part of the access file that stops revoked devices, sessions that are open too.
+
+    Raises BrokerSettingError for a name that would break out of its line.
+    """
+    if strange := [name for name in devices if not _PLAIN.fullmatch(name)]:
+        raise BrokerSettingError(f"{strange[0]!r} cannot stand in an access file")
+    return "".join(f"\nuser {name}\ntopic deny #\n" for name in sorted(devices))
 
 
 def access_text(tenant: str, servers: tuple[str, ...]) -> str:
@@ -104,6 +157,7 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
         "certfile": config.cert_file,
         "keyfile": config.key_file,
         "acl_file": config.run_dir / ACL_NAME,
+        "crlfile": config.run_dir / CRL_NAME,
     }
     for path in paths.values():
         if "\n" in str(path) or "\r" in str(path):
@@ -134,6 +188,7 @@ def configuration_text(config: BrokerConfig, port: int) -> str:
         f"cafile {config.ca_file.absolute()}",
         f"certfile {config.cert_file.absolute()}",
         f"keyfile {config.key_file.absolute()}",
+        *([f"crlfile {paths['crlfile'].absolute()}"] if config.refused is not None else []),
         "require_certificate true",
         "use_identity_as_username true",
         "use_username_as_clientid true",
@@ -160,8 +215,12 @@ def _start(binary: str, config: BrokerConfig, port: int) -> BrokerChild:
 
 
 def _is_notable(line: str) -> bool:
-    if "OpenSSL Error" in line:  # also logged of every device that vanishes without a goodbye
-        return "certificate" in line
+    if (
+        "OpenSSL Error" in line
+    ):  # also logged of every device that vanishes without a goodbye, and of every try of a revoked one
+        return "certificate" in line and "certificate verify failed" not in line
+    if "does not contain '%c' or '%u'" in line:  # said of the same patterns at each reload
+        return False
     return "Error" in line or "Warning" in line
 
 
@@ -173,9 +232,13 @@ def _free_port(host: str) -> int:
 
 
 def _replace(path: Path, text: str) -> None:
+    _write_new(path, text).replace(path)
+
+
+def _write_new(path: Path, text: str) -> Path:
     fresh = path.with_name(path.name + ".new")
     fresh.unlink(missing_ok=True)
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    fresh.replace(path)
+    return fresh

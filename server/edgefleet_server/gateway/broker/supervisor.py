@@ -22,7 +22,8 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.gateway.broker.broker_process import BrokerChild, start_embedded
 from edgefleet_server.gateway.broker.errors import BrokerStartError
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind
-from edgefleet_server.gateway.broker.mosquitto import start_mosquitto, write_files
+from edgefleet_server.gateway.broker.mosquitto import start_mosquitto, write_files, write_revocation_list
+from edgefleet_server.signing.trust import RefusedCertificates
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,26 @@ class BrokerSupervisor:
             if self._config.kind is BrokerKind.MOSQUITTO and self._child is not None:
                 write_files(self._config, self._child.port)
                 self._child.reload()
+
+    def refuse(self, refused: RefusedCertificates) -> bool:
+        """Let these certificates in no more; return False while no broker runs that could be given them (the next one will be).
+
+        An external broker is given nothing: its operator fetches the list, which is kept in `run_dir`. Raises RevocationListError, OSError.
+        """
+        self._config = dataclasses.replace(self._config, refused=refused)
+        with self._lock:
+            if self._config.kind is BrokerKind.EXTERNAL:
+                self._config.run_dir.mkdir(parents=True, exist_ok=True)
+                write_revocation_list(self._config)
+                return True
+            if self._child is None:
+                return False
+            if self._config.kind is BrokerKind.EMBEDDED:
+                self._child.refuse(refused)
+                return True
+            write_files(self._config, self._child.port)
+            self._child.reload()
+            return True
 
     def _run(self) -> None:
         try:
