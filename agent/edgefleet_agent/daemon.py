@@ -354,13 +354,12 @@ class Daemon:
         log.info("connected", extra={"conn_id": item.conn_id})
         self._heard_s = self._clock.monotonic_s()
         self._reports.conn_id = item.conn_id
-        presence = encode(self._reports.presence(on=True, cert=self._renewal.serial_in(item.folder)))
+        presence = encode(self._reports.presence(on=True, cert=self._renewal.connected(item.folder)))
         self._link.publish(self._topics.presence(self._device), presence, 1, retain=True)
         self._sender.relinked()
         look(self._settings.metered, self._metered)
         self._publish_state()
         self._intake.relink()
-        self._renewal.connected(item.folder)
         self._pump()
 
     def _on_message(self, item: Received) -> None:

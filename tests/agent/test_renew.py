@@ -16,6 +16,7 @@ from edgefleet_agent.__main__ import main
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.core.durable import write_file, write_record
 from edgefleet_agent.enrolment.renew import renew
+from edgefleet_agent.enrolment.server_api import cert_serial
 from edgefleet_agent.identity import takeover
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.identity.takeover import load_next
@@ -80,6 +81,25 @@ def test_an_agent_renews_at_two_thirds_of_its_life_and_connects_with_the_new_key
     # the server now honours the new key for HTTPS as well: the next renewal is signed with it
     device.stop()
     assert renew(device.state, SystemClock()) is not None
+
+
+def test_the_old_certificate_lives_until_the_new_one_has_replaced_it_on_the_disk(
+    device: Agent, site: Site, tmp_path: Path
+) -> None:
+    folder = device.state / "identity"
+    before = Identity(device.id, tmp_path / "old.crt", tmp_path / "old.key")
+    before.cert_file.write_bytes((folder / "cert.pem").read_bytes())
+    before.key_file.write_bytes((folder / "key.pem").read_bytes())
+    serial = cert_serial(before.cert_file.read_bytes())
+    renew(device.state, SystemClock())
+    with takeover.identity_lock(folder):
+        device.start()
+        assert eventually(lambda: "renewed identity not taken over" in device.log.read_text()), device.log.read_text()
+        assert eventually(lambda: [e for e in device.events() if e.kind == "boot"]), "the server has heard it"
+        assert site.house.signing.key_of_certificate(device.id, serial), "it may still be needed"
+    # with the next connection; this one takes over the session of the agent
+    assert eventually(lambda: not is_let_in(site.endpoint, before)), "the old certificate is refused"
+    assert not (folder / "next").exists()
 
 
 def test_a_young_certificate_is_left_alone(device: Agent) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError
 from edgefleet_server.gateway import cut_off
 from edgefleet_server.gateway.broker.connect_gate import Connect
-from edgefleet_server.gateway.broker.connect_probe import Admission
+from edgefleet_server.gateway.broker.connect_probe import Admission, try_connect
 from edgefleet_server.gateway.broker.errors import RevocationListError
 from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
 from edgefleet_server.gateway.broker.mosquitto import CRL_NAME
@@ -213,10 +215,34 @@ def test_when_a_list_is_issued_tried_and_people_are_called() -> None:
     assert cut_off.alarm_of(bad, NOW, second) == ""
     assert "was revoked" in cut_off.alarm_of(bad, NOW + second, second)
     assert cut_off.tried(bad, Admission.REFUSED, Admission.REFUSED, NOW + second).bad_since == NOW
-    away = cut_off.tried(bad, Admission.UNREACHABLE, Admission.UNREACHABLE, NOW)
+    away = cut_off.tried(bad, Admission.UNKNOWN, Admission.UNKNOWN, NOW)
     assert not away.in_force
     assert "reached" in away.problem
     assert cut_off.tried(away, Admission.REFUSED, Admission.LET_IN, NOW).in_force
+    pause = cut_off.TRY_EXTERNAL_EVERY
+    assert cut_off.is_to_try(away, NOW)
+    assert not cut_off.is_to_try(away, NOW + second, pause), "an external broker is given time"
+    assert cut_off.is_to_try(away, NOW + pause, pause)
+
+
+@pytest.mark.parametrize("words", [b"", b"\x15\x03\x03\x00\x02\x02\x2c"])
+def test_a_broker_that_only_ends_connections_is_not_taken_for_one_that_refuses(site: Site, words: bytes) -> None:
+    """`words`: nothing, as of a broker without free descriptors, or the TLS alert of a revoked certificate."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def end() -> None:
+            link, _ = listener.accept()
+            with link:
+                link.recv(4096)
+                link.sendall(words)
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        endpoint = replace(site.endpoint, host="127.0.0.1", port=listener.getsockname()[1])
+        admission = try_connect(endpoint, site.house.signing.brief_identity("canary-main"))
+        ending.join()
+    assert admission is (Admission.REFUSED if words else Admission.UNKNOWN)
+    assert try_connect(endpoint, site.house.signing.brief_identity("canary-main")) is Admission.UNKNOWN
 
 
 def _serial(device: KeyedDevice) -> str:

@@ -14,7 +14,7 @@ from tests.hostile.uplink_flood import EVENT_BYTES, Switcher, big_event, limited
 from tests.server.fleet.house import PROFILE
 from tests.server.gateway.conftest import KINDS, Site
 
-STRICT = {
+STRICT: dict[str, Any] = {
     "device_bytes_per_s": 16 * 1024,  # 1.9 MiB at once
     "device_daily_events": 100,
     "device_daily_windows": 100,

@@ -103,6 +103,7 @@ def metrics_page() -> str:
     """Return the page of all figures."""
     metrics = Metrics()
     metrics.watch_gateway(lambda: {"example": 1}, lambda: {"rate": 1})
+    metrics.watch_revocation(lambda: 1, lambda: 1)
     rows = [f"| `{name}` | {kind} | {labels} | {text} |" for name, kind, labels, text in _figures(metrics)]
     return _METRICS + "\n".join(rows) + "\n"
 

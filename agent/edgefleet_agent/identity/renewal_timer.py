@@ -80,13 +80,11 @@ class RenewalTimer:
             log.warning("renewed identity unreadable", extra={"reason": str(error)})
             return None
 
-    def serial_in(self, folder: Path) -> str:
-        """Return the serial of the certificate in this folder, as its record has it. The server revokes what that one replaces."""
-        identity = self.identity if folder == self._folder else self._waiting()
-        return "" if identity is None else identity.cert_serial
+    def connected(self, folder: Path) -> str:
+        """The broker took the identity of this folder. Return the serial of its certificate for the server, which revokes older ones.
 
-    def connected(self, folder: Path) -> None:
-        """The broker took the identity of this folder."""
+        "" until the renewed identity has replaced the old one on the disk: what is still needed here must not be revoked there.
+        """
         if folder == self._folder:
             if self._waiting() is not None:
                 if self._chance is not None:
@@ -94,18 +92,19 @@ class RenewalTimer:
                 self._chance = self._loop.call_later(
                     TRY_NEW_AGAIN_S, lambda: self._reconnect("a renewed identity waits")
                 )
-            return
+            return self.identity.cert_serial
         try:
             with identity_lock(self._folder):
                 take_over(self._folder)
         except (IdentityBusyError, OSError) as error:
             # the next connection takes it over
             log.warning("renewed identity not taken over", extra={"reason": str(error)})
-            return
+            return ""
         self.identity = load_identity(self._folder)
         log.info("identity renewed", extra={"until_s": self.identity.cert_until_s})
         self._renewed(self.identity)
         self._look_in(self._look_s)
+        return self.identity.cert_serial
 
     def close(self) -> None:
         """End a running child; what it has made so far is complete or not there."""

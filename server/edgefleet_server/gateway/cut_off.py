@@ -5,7 +5,7 @@
    canary and lets in a certificate that was not revoked. Without the first, a list that the broker could not read lets everybody in;
    without the second, one that has expired locks everybody out. Both were seen with mosquitto 2.0.21 (ADR 0084).
 3. Only then are the sessions of revoked devices ended, since a device whose session ends connects again within a second.
-4. A list that is not in force is issued and handed over again. After a while this is an event, a figure and a failed check.
+4. A list that is not in force is handed over again. After a while this is an event, a figure and a failed check.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ TRY_EVERY: Final = timedelta(minutes=5)
 ALARM_AFTER: Final = timedelta(seconds=30)
 ALARM_AFTER_EXTERNAL: Final = timedelta(minutes=15)
 """The operator of an external broker copies the list there, by a timer of his own."""
+TRY_EXTERNAL_EVERY: Final = timedelta(seconds=20)
+"""How often an external broker is tried that does not go by the list yet."""
 BATCH: Final = 200
 
 _log = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class RevokedFleet(Protocol):
 class ListState:
     """The newest list and how it fares. mark: of the revocations in it; good_at: when the canary was last as it should be.
 
-    bad_since: since when the list is not in force, None when it is. problem: why, in words.
+    bad_since: since when the list is not in force, None when it is. problem: why, in words. tried_at: when the broker was tried last.
     """
 
     mark: tuple[int, datetime | None]
@@ -95,6 +97,7 @@ class ListState:
     bad_since: datetime | None
     problem: str = "the broker has not been tried yet"
     good_at: datetime | None = None
+    tried_at: datetime | None = None
 
     @property
     def in_force(self) -> bool:
@@ -107,22 +110,23 @@ def is_due(state: ListState, mark: tuple[int, datetime | None], now: datetime) -
     return state.mark != mark or now - state.issued_at >= ISSUE_EVERY or now < state.issued_at
 
 
-def is_to_try(state: ListState, now: datetime) -> bool:
-    """Return whether the broker must be tried."""
-    return not state.in_force or state.good_at is None or not timedelta(0) <= now - state.good_at < TRY_EVERY
+def is_to_try(state: ListState, now: datetime, pause: timedelta = timedelta(0)) -> bool:
+    """Return whether the broker must be tried. pause: between tries while the list is not in force."""
+    last, every = (state.good_at, TRY_EVERY) if state.in_force else (state.tried_at, pause)
+    return last is None or not timedelta(0) <= now - last < every
 
 
 def tried(state: ListState, canary: Admission, living: Admission, now: datetime) -> ListState:
     """Return the state after a try. canary: what became of the revoked certificate; living: of one that was not revoked."""
     if canary is Admission.REFUSED and living is Admission.LET_IN:
-        return replace(state, bad_since=None, problem="", good_at=now)
-    if Admission.UNREACHABLE in (canary, living):
-        problem = "the broker cannot be reached"
-    elif canary is Admission.LET_IN:
+        return replace(state, bad_since=None, problem="", good_at=now, tried_at=now)
+    if canary is Admission.LET_IN:
         problem = "the broker lets in a certificate that was revoked"
+    elif Admission.UNKNOWN in (canary, living):
+        problem = "the broker cannot be reached, or ends connections without an answer"
     else:
         problem = "the broker refuses a certificate that was not revoked, so no device can connect"
-    return replace(state, bad_since=state.bad_since or now, problem=problem)
+    return replace(state, bad_since=state.bad_since or now, problem=problem, tried_at=now)
 
 
 def alarm_of(state: ListState, now: datetime, patience: timedelta) -> str:
@@ -157,8 +161,9 @@ class CutOff:
         self._forget = forget
         self._clock = clock
         self._instance = instance
-        is_external = self._endpoint.kind is BrokerKind.EXTERNAL
-        self._patience = alarm_after or (ALARM_AFTER_EXTERNAL if is_external else ALARM_AFTER)
+        self._is_external = self._endpoint.kind is BrokerKind.EXTERNAL
+        self._patience = alarm_after or (ALARM_AFTER_EXTERNAL if self._is_external else ALARM_AFTER)
+        self._pause = TRY_EXTERNAL_EVERY if self._is_external else timedelta(0)
         self._refused: RefusedCertificates | None = None
         self._canary: BriefIdentity | None = None
         self._is_handed_over = False
@@ -186,7 +191,7 @@ class CutOff:
 
     def check(self) -> str:
         """Return a line for `/readyz`. Raises RevocationNotInForceError, for a broker that this server runs."""
-        if self._alarm and self._endpoint.kind is not BrokerKind.EXTERNAL:
+        if self._alarm and not self._is_external:
             raise RevocationNotInForceError(self._alarm)
         if self._alarm:
             return f"not in force: {self._alarm}"
@@ -222,9 +227,10 @@ class CutOff:
         now, mark = self._clock.now(), self._signing.revocation_mark()
         if is_due(self._state, mark, now) or self._refused is None:
             self._issue(mark, now)
-        if is_to_try(self._state, now):
+        is_tried = is_to_try(self._state, now, self._pause)
+        if is_tried:
             self._put_in_force()
-        if self._state.in_force or self._endpoint.kind is BrokerKind.EXTERNAL:
+        if self._state.in_force or (self._is_external and is_tried):
             self._cut_off()
 
     def _issue(self, mark: tuple[int, datetime | None], now: datetime) -> None:
@@ -233,18 +239,20 @@ class CutOff:
         self._state = ListState(mark, now, self._refused.expires, self._state.bad_since or now, self._state.problem)
 
     def _put_in_force(self) -> None:
-        """Hand the list over unless that is done, and try the broker until it goes by it, SETTLE_S at most."""
+        """Hand the list over unless that is done, and try the broker until it goes by it, SETTLE_S at most; an external one once."""
         assert self._refused is not None
+        problem = self._state.problem
         if not self._is_handed_over:
             self._is_handed_over = self._broker.refuse(self._refused)
         until_s = self._clock.monotonic_s() + SETTLE_S
         while not self._stopping.is_set():
             self._try()
-            if self._state.in_force or self._clock.monotonic_s() >= until_s:
+            if self._state.in_force or self._is_external or self._clock.monotonic_s() >= until_s:
                 break
             self._stopping.wait(SETTLE_STEP_S)
         if not self._state.in_force:  # the next round writes it once more, and whoever reads it reads it again
             self._is_handed_over = False
+        if self._state.problem not in ("", problem):  # once, however often it is tried
             _log.warning("list of revoked certificates not in force", extra={"reason": self._state.problem})
 
     def _try(self) -> None:

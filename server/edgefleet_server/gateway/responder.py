@@ -88,6 +88,16 @@ Publish = Callable[[str, bytes, int], bool]
 """topic, payload, QoS -> whether it was taken; blocks while there is no room."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where answers come from. metadata_file: by its name; offered_to: what a device may pull; is_live: known and not revoked."""
+
+    blobs: Blobs
+    metadata_file: Callable[[str], bytes | None]
+    offered_to: Callable[[DeviceId], Sequence[Offered]]
+    is_live: Callable[[DeviceId], bool]
+
+
 @dataclass
 class _Job:
     """What is left of one block request: runs of (first leaf, count), each one message."""
@@ -123,23 +133,13 @@ class Counters:
 class Responder:
     """One thread that answers. Thread-safe; `ask_block` and `ask_meta` return at once."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the parts that it asks
-        self,
-        topics: Topics,
-        blobs: Blobs,
-        metadata_file: Callable[[str], bytes | None],
-        offered_to: Callable[[DeviceId], Sequence[Offered]],
-        is_live: Callable[[DeviceId], bool],
-        publish: Publish,
-        ledger: DeviceLedger,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, topics: Topics, sources: Sources, publish: Publish, ledger: DeviceLedger, clock: Clock) -> None:
         """Wire the parts; `start` runs the thread."""
         self._topics = topics
-        self._blobs = blobs
-        self._metadata_file = metadata_file
-        self._offered_to = offered_to
-        self._is_live = is_live
+        self._blobs = sources.blobs
+        self._metadata_file = sources.metadata_file
+        self._offered_to = sources.offered_to
+        self._is_live = sources.is_live
         self._lives: dict[DeviceId, tuple[float, bool]] = {}
         self._publish = publish
         self._ledger = ledger

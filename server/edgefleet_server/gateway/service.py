@@ -20,7 +20,7 @@ from edgefleet_server.gateway.inbound import Inbound
 from edgefleet_server.gateway.mqtt import LinkHandlers, LinkIdentity, MqttLink
 from edgefleet_server.gateway.outbound import Outbound
 from edgefleet_server.gateway.ports import GatewayFleet
-from edgefleet_server.gateway.responder import Blobs, Responder
+from edgefleet_server.gateway.responder import Blobs, Responder, Sources
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.service import TelemetryService
@@ -78,10 +78,7 @@ class Gateway:
         )
         self._responder = Responder(
             self._topics,
-            registry,
-            signing.metadata_file,
-            fleet.documents.offered_to,
-            self._is_live,
+            Sources(registry, signing.metadata_file, fleet.documents.offered_to, self._is_live),
             self._publish_answer,
             self._ledger,
             clock,

@@ -68,16 +68,6 @@ class Metrics:
             ["listener", "reason"],
             registry=self.registry,
         )
-        self.revocation_in_force = Gauge(
-            "edgefleet_revocation_in_force",
-            "1 while the broker refuses revoked certificates and lets others in; 0: call somebody",
-            registry=self.registry,
-        )
-        self.revocation_list_seconds = Gauge(
-            "edgefleet_revocation_list_seconds",
-            "For how long the newest list of revoked certificates is valid; below 15 days: call somebody",
-            registry=self.registry,
-        )
 
     def count_endings(self, listener: str, reason: str, n: int) -> None:
         """Count connections that a listener ended or refused."""
@@ -106,9 +96,17 @@ class Metrics:
         self.registry.register(_GatewayCounters(counters, dropped))
 
     def watch_revocation(self, in_force: Callable[[], float], left_s: Callable[[], float]) -> None:
-        """Show how the gateway's list of revoked certificates fares, read when somebody asks."""
-        self.revocation_in_force.set_function(in_force)
-        self.revocation_list_seconds.set_function(left_s)
+        """Show how the gateway's list of revoked certificates fares, read when somebody asks. A process without a gateway has none."""
+        Gauge(
+            "edgefleet_revocation_in_force",
+            "1 while the broker refuses revoked certificates and lets others in; 0: call somebody",
+            registry=self.registry,
+        ).set_function(in_force)
+        Gauge(
+            "edgefleet_revocation_list_seconds",
+            "For how long the newest list of revoked certificates is valid; below 15 days: call somebody",
+            registry=self.registry,
+        ).set_function(left_s)
 
     def text(self) -> bytes:
         """Return all figures in Prometheus text format."""

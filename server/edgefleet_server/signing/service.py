@@ -83,7 +83,7 @@ class ClientIdentity:
 
 @dataclass(frozen=True)
 class BriefIdentity:
-    """A client certificate and its key (PEM) that are written nowhere."""
+    """A client certificate and its key (PEM) that are kept nowhere."""
 
     name: str
     cert: bytes

@@ -29,7 +29,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway import responder as module
 from edgefleet_server.gateway.device_ledger import DeviceLedger
 from edgefleet_server.gateway.device_quota import Limits
-from edgefleet_server.gateway.responder import Responder, replies_of, runs_of
+from edgefleet_server.gateway.responder import Responder, Sources, replies_of, runs_of
 from edgefleet_server.registry.errors import BlobStoreError
 
 TOPICS = Topics(TenantId("acme"))
@@ -60,10 +60,12 @@ class Desk:
         self.refused = 0
         self.responder = Responder(
             TOPICS,
-            self,
-            lambda name: b"x" * 200_000 if name == "big.json" else None,
-            lambda _: self.offers,
-            lambda device: device not in self.revoked,
+            Sources(
+                self,
+                lambda name: b"x" * 200_000 if name == "big.json" else None,
+                lambda _: self.offers,
+                lambda device: device not in self.revoked,
+            ),
             self.take,
             DeviceLedger(limits, SystemClock()),
             SystemClock(),

@@ -318,6 +318,10 @@ class Enroller:
         Its word is enough, because it can only cost the device itself older certificates. A serial that is not of this device,
         or for a key that was not issued last or used before, changes nothing: an interrupted renewal locks nobody out.
         """
+        with self._db.read() as session:  # who only connects again must not queue for the write lock
+            known = store.device(session, device_id)
+            if known is None or known.cert_serial == serial:
+                return
         with self._db.session() as session:
             row = store.device(session, device_id, lock=True)
             if row is None or row.revoked_at is not None or row.cert_serial == serial:

@@ -58,18 +58,20 @@ class BrokerChild:
 
     def stop(self) -> None:
         """Ask it to end, then end it. Blocks at most about 5 s."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
-        for _ in range(STOP_TRIES):  # mosquitto loses a SIGTERM that comes just after it says "running"
-            self.process.terminate()
-            try:
-                self.process.wait(STOP_PAUSE_S)
-                return
-            except subprocess.TimeoutExpired:
-                continue
-        self.process.kill()
-        self.process.wait()
+        try:
+            for _ in range(STOP_TRIES):  # mosquitto loses a SIGTERM that comes just after it says "running"
+                self.process.terminate()
+                try:
+                    self.process.wait(STOP_PAUSE_S)
+                    return
+                except subprocess.TimeoutExpired:
+                    continue
+            self.process.kill()
+            self.process.wait()
+        finally:
+            if self.process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    self.process.stdin.close()
 
 
 class _Output(threading.Thread):

@@ -26,33 +26,47 @@ _DISCONNECT: Final = b"\xe0\x00"
 
 
 class Admission(StrEnum):
-    """What a broker did."""
+    """What a broker did. UNKNOWN: it cannot be reached, or ended the connection without a word."""
 
     LET_IN = "let in"
     REFUSED = "refused"
-    UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
 
 
 def try_connect(endpoint: BrokerEndpoint, identity: BriefIdentity) -> Admission:
-    """Connect and leave. Blocks up to 5 s for each step."""
+    """Connect and leave. Blocks up to 5 s for each step. Raises OSError when this side cannot make its files.
+
+    Refused is only what the broker refuses in words: a TLS alert, or a CONNACK. One that is out of file descriptors ends connections
+    too, and must not be taken for one that goes by its list.
+    """
+    context = _context(endpoint, identity)
     try:
         plain = socket.create_connection((endpoint.host, endpoint.port), LIMIT_S)
     except OSError:
-        return Admission.UNREACHABLE
+        return Admission.UNKNOWN
     with contextlib.closing(plain):
         try:
-            # in TLS 1.3 a refused client learns it only when it reads
-            with _context(endpoint, identity).wrap_socket(plain, server_hostname=endpoint.host) as link:
-                link.sendall(Connect(identity.name, clean_session=True, keepalive_s=0).packet(KEEPALIVE_S))
-                answer = link.recv(4)
-                if len(answer) == 4 and answer[0] == _CONNACK and answer[3] == 0:
-                    link.sendall(_DISCONNECT)
-                    return Admission.LET_IN
-                return Admission.REFUSED
-        except TimeoutError:
-            return Admission.UNREACHABLE
+            with context.wrap_socket(plain, server_hostname=endpoint.host) as link:
+                return _admission(link, identity.name)
+        except ssl.SSLError as error:
+            return Admission.REFUSED if "alert" in str(error).lower() else Admission.UNKNOWN
         except OSError:
-            return Admission.REFUSED
+            return Admission.UNKNOWN
+
+
+def _admission(link: ssl.SSLSocket, name: str) -> Admission:
+    with contextlib.suppress(
+        OSError
+    ):  # in TLS 1.3 a refused client learns it when it reads, and may be unable to write before
+        link.sendall(Connect(name, clean_session=True, keepalive_s=0).packet(KEEPALIVE_S))
+    answer = link.recv(4)
+    if len(answer) != 4 or answer[0] != _CONNACK:
+        return Admission.UNKNOWN
+    if answer[3] != 0:
+        return Admission.REFUSED
+    with contextlib.suppress(OSError):
+        link.sendall(_DISCONNECT)
+    return Admission.LET_IN
 
 
 def _context(endpoint: BrokerEndpoint, identity: BriefIdentity) -> ssl.SSLContext:

@@ -22,7 +22,12 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.gateway.broker.broker_process import BrokerChild, start_embedded
 from edgefleet_server.gateway.broker.errors import BrokerStartError
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerEndpoint, BrokerKind
-from edgefleet_server.gateway.broker.mosquitto import start_mosquitto, write_files, write_revocation_list
+from edgefleet_server.gateway.broker.mosquitto import (
+    check_revocation_list,
+    start_mosquitto,
+    write_files,
+    write_revocation_list,
+)
 from edgefleet_server.signing.trust import RefusedCertificates
 
 logger = logging.getLogger(__name__)
@@ -139,20 +144,21 @@ class BrokerSupervisor:
 
         An external broker is given nothing: its operator fetches the list, which is kept in `run_dir`. Raises RevocationListError, OSError.
         """
+        # first: what is taken into the configuration here is what a broker that is started again must read
+        check_revocation_list(refused.crl, self._config.ca_file.read_bytes(), refused)
         self._config = dataclasses.replace(self._config, refused=refused)
         with self._lock:
             if self._config.kind is BrokerKind.EXTERNAL:
                 self._config.run_dir.mkdir(parents=True, exist_ok=True)
                 write_revocation_list(self._config)
                 return True
-            if self._child is None:
-                return False
-            if self._config.kind is BrokerKind.EMBEDDED:
-                self._child.refuse(refused)
-                return True
-            write_files(self._config, self._child.port)
-            self._child.reload()
-            return True
+            child = self._child
+            if child is not None and self._config.kind is BrokerKind.MOSQUITTO:
+                write_files(self._config, child.port)
+                child.reload()
+        if child is not None and self._config.kind is BrokerKind.EMBEDDED:
+            child.refuse(refused)  # without the lock: one that hangs reads nothing, and must still be stopped
+        return child is not None
 
     def _run(self) -> None:
         try:
