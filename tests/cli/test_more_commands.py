@@ -396,6 +396,19 @@ def test_a_device_shows_how_its_figures_went(edgectl: Edgectl, fleet: Stub) -> N
     assert "last message" in out
 
 
+def test_a_revoked_device_shows_when_it_was_cut_off(edgectl: Edgectl, fleet: Stub) -> None:
+    at = NOON.isoformat()
+    fleet.says("GET /devices/d-1", device(status="revoked", facts={}, revoked_at=at))
+    fleet.says("GET /devices/d-1/telemetry", page([]))
+    assert "not yet: look at `edgectl server check`" in edgectl("device", "show", "d-1").out
+    fleet.says("GET /devices/d-1", device(status="revoked", facts={}, revoked_at=at, cut_off_at=at))
+    out = edgectl("device", "show", "d-1").out
+    revoked, cut_off = (re.search(rf"{what} +(.+)\n", out) for what in ("revoked", "cut off"))
+    assert revoked
+    assert cut_off
+    assert revoked[1] == cut_off[1]
+
+
 def test_top_once_without_a_terminal_and_live_on_one(edgectl: Edgectl, fleet: Stub) -> None:
     event = {"id": 5, "device": "d-1", "at": NOON.isoformat(), "kind": "crash", "model": "digits", "detail": {}}
     fleet.says("GET /events", page([event]))

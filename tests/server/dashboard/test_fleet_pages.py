@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 
-from edgefleet_protocol.ids import ReleaseRef
+from edgefleet_protocol.ids import DeviceId, ReleaseRef
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.model import AlertAction
@@ -418,6 +418,9 @@ def test_revoking_needs_the_typed_name(fleet: Fleet) -> None:
     assert send(browser, "revoke_device", fields | {"confirm": device.id}).status_code == 303
     page = browser.get(path).text
     assert "This device was revoked" in part_of(page, "head")
+    assert "The broker has not cut it off yet" in part_of(page, "head")
+    fleet.parts.fleet.revocation.cut_off([DeviceId(device.id)])
+    assert "It was cut off the broker at" in part_of(browser.get(path).text, "head")
     assert "/do/" not in page.replace("/do/operation", "")
 
 

@@ -168,7 +168,7 @@ STATUS_REASONS: Final[Mapping[DeviceStatus, str]] = {
     ),
     DeviceStatus.OFFLINE: "its MQTT session has ended; it gets its document and sends what it kept when it connects",
     DeviceStatus.UNKNOWN: "it has never connected",
-    DeviceStatus.REVOKED: "it was revoked and can connect no more",
+    DeviceStatus.REVOKED: "it was revoked",
 }
 """What a status rests on: a device that is online and was seen a while ago is as it should be."""
 
