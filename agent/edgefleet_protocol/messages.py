@@ -30,9 +30,7 @@ CANDIDATE_RESTS_CODE: Final = "candidate.rest"
 OLD_HOLD_CODE: Final = "verify.old_hold"
 
 MESSAGE_VERSION = 1
-
 MAX_META_CHUNK_BYTES = 96 * 1024
-
 MAX_LABELS = 3
 """How many classes or numbers a `PredictionLine` shows."""
 
@@ -247,16 +245,13 @@ class Event(_Message, frozen=True, kw_only=True):
 
 
 class Presence(_Message, frozen=True, kw_only=True):
-    """On or off. An off whose `conn_id` is not the newest is stale (a will may fire on take-over) and is ignored.
-
-    cert: serial of the certificate of this connection, lower-case hex; "" in an off, and where it is not known.
-    """
+    """On or off. An off whose `conn_id` is not the newest is stale (a will may fire on take-over) and is ignored."""
 
     on: bool
     conn_id: str
     boot_id: str
     ts: int
-    cert: str = ""
+    cert: str = ""  # serial of the certificate of this connection, lower-case hex; "": an off, or not known
 
 
 class SystemFigures(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
