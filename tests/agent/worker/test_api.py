@@ -374,6 +374,23 @@ def test_what_fails_after_its_caller_gave_up_is_counted_once() -> None:
     assert (stats.n, stats.timeouts, stats.errors) == (1, 1, 1)
 
 
+def test_a_timeout_is_counted_as_an_error_in_the_same_moment() -> None:
+    figures, seen = WorkerStats(), list[tuple[int, int, int]]()
+
+    class Watched:
+        """A lock that looks at the figures whenever a reader could."""
+
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            seen.append((figures._delta.n, figures._delta.timeouts, figures._delta.errors))
+
+    figures._lock = cast("Any", Watched())
+    figures.timed_out()
+    assert seen == [(1, 1, 1)]
+
+
 def test_a_caller_that_gives_up_is_not_worked_for(rig: Rig) -> None:
     x = np.ones((8, 4), np.float32)
     slow = bundle_bytes(crash_onnx(300), golden_inputs=x, golden_outputs={"y": x + np.float32(4)})

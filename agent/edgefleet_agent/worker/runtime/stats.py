@@ -106,17 +106,21 @@ class WorkerStats:
     def failed(self, run_s: float = 0.0) -> None:
         """Count one inference that the runtime or the worker failed."""
         with self._lock:
-            self._delta.n += 1
-            self._delta.errors += 1
-            self._n += 1
-            self._errors += 1
-            self._fail_s += run_s
+            self._fail(run_s)
 
     def timed_out(self) -> None:
         """Count one inference that was not done in time; it is an error too."""
         with self._lock:
             self._delta.timeouts += 1
-        self.failed()
+            self._fail(0.0)
+
+    def _fail(self, run_s: float) -> None:
+        """Count a failure. With the lock."""
+        self._delta.n += 1
+        self._delta.errors += 1
+        self._n += 1
+        self._errors += 1
+        self._fail_s += run_s
 
     def refused(self) -> None:
         """Count one request whose inputs do not fit."""
