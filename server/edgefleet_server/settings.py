@@ -119,6 +119,8 @@ class ServerSettings(BaseSettings):
 
     converter_workers: int = Field(default=1, ge=1, le=64)
     """Conversions that run at the same time."""
+    min_free_bytes: int = Field(default=256 * MIB, ge=0)
+    """Free space of the data folder's disk below which `/readyz` says that the server is not ready."""
     max_blob_bytes: int = Field(default=2048 * MIB, ge=MIB)
     """Largest file that can be uploaded."""
     job_timeout_s: float = Field(default=1800.0, gt=0)

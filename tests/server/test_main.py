@@ -57,7 +57,8 @@ def test_a_published_model_is_converted_and_signed_by_the_real_converter(server:
     calibration = (DIGITS / "data" / "calibration.npz").read_bytes()
     with server.client() as client:
         checks = wait_until_ready(client)["checks"]
-        assert set(checks) == {"database", "keys", "broker", "revocation", "engine", "converter"}  # type: ignore[call-overload]
+        wanted = {"database", "disk", "keys", "broker", "revocation", "engine", "converter"}
+        assert set(checks) == wanted  # type: ignore[call-overload]
         body = release_body(model)
         for blob in (model, calibration):
             assert client.put(f"/api/v1/blobs/{sha256_hex(blob)}", content=blob).status_code == 201
@@ -122,7 +123,7 @@ def test_roles_run_only_what_they_name(data: Path) -> None:
         assert server.run["broker"] is None
         assert psutil.Process(server.process.pid).children() == []
         with server.client() as client:
-            assert set(client.get("/readyz").json()["checks"]) == {"database", "keys"}
+            assert set(client.get("/readyz").json()["checks"]) == {"database", "disk", "keys"}
 
 
 def test_wrong_starts_end_with_four_lines_and_exit_code_1(data: Path, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ an unknown id costs the same comparison. A refusal never says whether the id or 
 
 import base64
 import hmac
+import logging
 import secrets
 import threading
 from collections.abc import Collection
 from datetime import datetime, timedelta
 
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
@@ -28,10 +30,11 @@ from edgefleet_server.access.model import AuditEntry, AuditFilter, NewToken, Pri
 from edgefleet_server.access.refusals import RefusalBook
 from edgefleet_server.access.request_quota import Throttle
 from edgefleet_server.access.tables import TokenRow
-from edgefleet_server.db.database import Database
+from edgefleet_server.db.database import Database, DatabaseUnavailableError
 from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_server.web.attempt_limits import Attempt, AttemptLimiter
 
+_log = logging.getLogger(__name__)
 USED_RESOLUTION = timedelta(minutes=1)
 _NOBODY_SHA256 = sha256_hex(b"no such token")
 _LOGIN = "ask an admin for a token (`edgectl token create --name NAME --role ROLE`), then `edgectl login URL`"
@@ -155,14 +158,19 @@ class AccessService:
         return rows.of(entries)
 
     def _note_use(self, token_id: str, stored: datetime | None, now: datetime) -> None:
-        """Write the time of use at most once a minute: reading requests must not queue for the write lock."""
+        """Write the time of use at most once a minute, where the database can write at once: a request that only reads must not
+        wait for a lock, nor fail because of a full disk.
+        """
         with self._used_lock:
             last = self._used.get(token_id, stored)
             if last is not None and now - last < USED_RESOLUTION:
                 return
             self._used[token_id] = now
-        with self._db.session() as session:
-            store.mark_used(session, token_id, now)
+        try:
+            with self._db.brief_session() as session:
+                store.mark_used(session, token_id, now)
+        except (SQLAlchemyError, DatabaseUnavailableError) as error:
+            _log.warning("the use of a token could not be noted", extra={"error": type(error).__name__})
 
 
 def attempt_of(address: str, secret: str) -> Attempt:

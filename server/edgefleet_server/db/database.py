@@ -114,7 +114,12 @@ class CommitSignal:
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 SQLITE_CACHE_KIB = 8 * 1024
 """Of each connection; with the 2 MiB that SQLite has by itself a page of a large fleet reads half of its rows from the file again."""
+BRIEF_MS = 250
+"""How long a write that may be left undone waits for others."""
+PROBE_MS = 5000
+"""How long a probe waits: half of what a writer does, so that long transactions of our own are no failure."""
 _WRITES = "edgefleet_writes"
+_BRIEF = "edgefleet_brief"
 
 # Constraint names are fixed by this convention, so a migration can name what it drops on both databases.
 SQLModel.metadata.naming_convention = {
@@ -185,6 +190,43 @@ class Database:
     def session(self) -> Iterator[Session]:
         """Open (or join) a transaction that may write; commit at the end, roll back on any exception."""
         yield from self._scope(writes=True)
+
+    @contextmanager
+    def brief_session(self, wait_ms: int = BRIEF_MS) -> Iterator[Session]:
+        """Open a transaction for what may be left undone: it waits so long for its turn, and as long for the database.
+
+        Joins nothing. Raises SQLAlchemyError, or DatabaseUnavailableError when another writer of this process has the turn.
+        """
+        writer = self._writer.execution_options(**{_BRIEF: wait_ms})
+        with self._brief_turn(wait_ms), Session(writer, expire_on_commit=False) as session:
+            if not self.is_sqlite:
+                session.execute(text(f"SET LOCAL lock_timeout = {wait_ms}"))
+            yield session
+            session.commit()
+
+    def check_writing(self) -> None:
+        """Write a row as it is. Raises DatabaseUnavailableError when nothing can be written: full, read-only or locked."""
+        try:
+            with self.brief_session(PROBE_MS) as session:
+                session.execute(text("UPDATE alembic_version SET version_num = version_num"))
+        except SQLAlchemyError as error:
+            raise DatabaseUnavailableError(
+                f"nothing can be written to the database: {type(error).__name__}",
+                next_step="check that the database has space, is not read-only, and that no other program holds it",
+            ) from error
+
+    @contextmanager
+    def _brief_turn(self, wait_ms: int) -> Iterator[None]:
+        if not self.is_sqlite:
+            yield
+            return
+        with self._turns.mine(wait_ms / 1000) as has_it:
+            if not has_it:
+                raise DatabaseUnavailableError(
+                    "another transaction is being written just now",
+                    next_step="try again; see the server's log if it lasts",
+                )
+            yield
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -282,7 +324,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     """Begin a transaction: IMMEDIATE for writers, so that they queue for the lock at the start."""
-    writes = connection.get_execution_options().get(_WRITES, False)
+    options = connection.get_execution_options()
+    writes, brief_ms = options.get(_WRITES, False), options.get(_BRIEF, 0)
+    if brief_ms or connection.info.get(_BRIEF):  # the pool hands a connection to everybody in turn
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {brief_ms or SQLITE_BUSY_TIMEOUT_MS}")
+        connection.info[_BRIEF] = bool(brief_ms)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 

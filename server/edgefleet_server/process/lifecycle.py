@@ -25,6 +25,7 @@ from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
+from edgefleet_server.observability.health import Recent, disk_line
 from edgefleet_server.process.engine_thread import EngineThread, EngineWork
 from edgefleet_server.process.file_limit import raise_file_limit, share_of
 from edgefleet_server.process.gc_tuning import settle
@@ -180,6 +181,7 @@ class Server:
             ) from error
 
     def _prepare(self, parts: Parts) -> None:
+        settings = self.settings
         parts.db.ping()
         migrations.upgrade(parts.db)
         if not parts.signing.is_initialised():
@@ -189,7 +191,8 @@ class Server:
             )
         parts.signing.start()
         ensure_certificate(parts)
-        parts.health.add("database", lambda: _database_line(parts))
+        parts.health.add("database", Recent(lambda: _database_line(parts), parts.clock))
+        parts.health.add("disk", Recent(lambda: disk_line(settings.data_dir, settings.min_free_bytes), parts.clock))
         parts.health.add("keys", lambda: _keys_line(parts))
 
     def _start_gateway(self, parts: Parts) -> None:
@@ -397,6 +400,7 @@ def ensure_certificate(parts: Parts) -> None:
 
 def _database_line(parts: Parts) -> str:
     parts.db.ping()
+    parts.db.check_writing()
     return "sqlite" if parts.db.is_sqlite else "postgresql"
 
 
