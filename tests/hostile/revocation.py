@@ -81,10 +81,11 @@ def retained_of(site: Site, device: DeviceId, folder: Path) -> list[str]:
     identity.key_file.write_bytes(me.key)
     client = Client(site.endpoint, identity).connect()
     try:
-        client.subscribe((f"{TOPICS.prefix}/d/{device}/#", 1))
-        client.publish(TOPICS.heartbeat("srv-look"))  # its PUBACK comes after whatever is retained
-        time.sleep(0.1)
-        return [message.topic for message in client.messages if message.payload]
+        fence = TOPICS.heartbeat("srv-look")
+        client.subscribe((f"{TOPICS.prefix}/d/{device}/#", 1), (fence, 1))
+        client.publish(fence, b"fence")
+        client.wait_for(b"fence")  # it comes after whatever is retained
+        return [message.topic for message in client.messages if message.payload and message.topic != fence]
     finally:
         client.cut()
 

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from edgefleet_server.process.file_limit import OWN_FILES, share_of
 from edgefleet_server.process.listener import ConnectionGuard, Listener, listening_socket
 from edgefleet_server.web.connection_budget import Budget, ConnectionTable, Ending, counted_address
+from tests.broker.client import eventually
 from tests.hostile.half_sent import ATTACKER, OTHERS, half_sent, latencies
 from tests.support.servers import ServerProcess, copy_server, server_process
 
@@ -86,12 +87,13 @@ def test_what_takes_too_long_is_ended_and_what_is_slow_but_moves_is_not() -> Non
             head.sendall(b"GET / HTTP/1.1\r\nHo")
             body.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nx")
             stuck.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-            slow.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 170\r\n\r\n")
+            slow.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 180\r\n\r\n" + b"x" * 10)
             for _ in range(17):
                 time.sleep(0.15)
                 slow.sendall(b"x" * 10)
             assert b"200 OK" in slow.recv(1000)
             assert b"200 OK" in kept.recv(1000)
+            eventually(lambda: len(figures.ended) == 3, "three endings")
             assert sorted(figures.ended) == ["answer_not_read", "body_too_slow", "head_timeout"]
             assert figures.count() == 2
         finally:

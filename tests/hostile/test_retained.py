@@ -62,9 +62,13 @@ def test_a_device_retains_one_message_a_leaf_at_most(site: Site, clients: Client
     identity = site.identity()
     device, me = clients.connect(identity), DeviceId(identity.name)
     up = f"{site.topics.prefix}/d/{me}/up"
+    early = clients.server()
+    early.subscribe((site.topics.event(me), 1))
     for number in range(3):
         for leaf in UP_LEAVES:
             device.publish(f"{up}/{leaf}", b"%s %d" % (leaf.encode(), number), retain=True)
+    device.publish(site.topics.event(me), b"all")
+    early.wait_for(b"all")  # an acknowledged message is not yet a retained one
     server = clients.server()
     server.subscribe((f"{up}/#", 1), (site.topics.hold(), 1))
     server.publish(site.topics.hold(), b"fence")

@@ -18,11 +18,12 @@ from edgefleet_server.events.model import EventFilter
 from edgefleet_server.fleet.enrolment.model import DeviceIdentity
 from edgefleet_server.fleet.errors import BadDeviceTokenError, DeviceRevokedError
 from edgefleet_server.gateway import cut_off
+from edgefleet_server.gateway.broker import mosquitto as mosquitto_files
 from edgefleet_server.gateway.broker.connect_gate import Connect
 from edgefleet_server.gateway.broker.connect_probe import Admission, try_connect
 from edgefleet_server.gateway.broker.errors import RevocationListError
-from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
-from edgefleet_server.gateway.broker.mosquitto import CRL_NAME
+from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, find_mosquitto
+from edgefleet_server.gateway.broker.mosquitto import CRL_NAME, write_revocation_list
 from edgefleet_server.gateway.cut_off import ListState, RevocationNotInForceError
 from edgefleet_server.signing.authority import DeviceAuthority
 from tests.broker.client import Client, eventually
@@ -148,23 +149,19 @@ def test_a_list_that_has_expired_locks_everybody_out_and_somebody_is_called(
 
 def _spoiled(site: Site, monkeypatch: pytest.MonkeyPatch, spoil: Any) -> str:
     """Let somebody spoil each list on the disk before mosquitto reads it; return what people were called for. Then let that end."""
-    refuse = site.broker.refuse
 
-    def spoiled(refused: Any) -> bool:
-        taken = refuse(refused)
-        (site.folder / "broker" / CRL_NAME).write_bytes(spoil(sorted(refused.serials)))
-        child = site.broker._child
-        assert child is not None
-        child.reload()
-        return taken
+    def spoiled(config: BrokerConfig) -> None:
+        write_revocation_list(config)
+        assert config.refused is not None
+        (config.run_dir / CRL_NAME).write_bytes(spoil(sorted(config.refused.serials)))
 
-    monkeypatch.setattr(site.broker, "refuse", spoiled)
+    monkeypatch.setattr(mosquitto_files, "write_revocation_list", spoiled)
     device = site.house.device()
     site.house.fleet.revocation.revoke(device.id)
     problem = eventually(lambda: _alarm(site), "an alarm")
     assert site.cut_off.in_force() == 0
     assert site.house.fleet.reader.device(device.id).cut_off_at is None, "nothing is promised that was not seen"
-    monkeypatch.setattr(site.broker, "refuse", refuse)
+    monkeypatch.setattr(mosquitto_files, "write_revocation_list", write_revocation_list)
     eventually(lambda: _is_in_force(site), "a good list is in force by itself")
     eventually(lambda: site.house.fleet.reader.device(device.id).cut_off_at, "the device is cut off")
     wanted = EventFilter(kinds=("revocation_failed", "revocation_in_force"))
