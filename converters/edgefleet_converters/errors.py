@@ -6,6 +6,8 @@ Two families:
   the whole job ends.
 * `RefusedError`: one profile cannot be served. Other profiles of the same job go on; the release becomes `partial`.
 
+A third kind says nothing about the model: `StepKilledError` ends the job, which may be tried again.
+
 Codes are stable: the server stores them, the CLI prints them, tests compare them.
 """
 
@@ -16,6 +18,12 @@ class ConversionError(EdgefleetError):
     """Root of all errors of this package."""
 
     code = "convert.failed"
+
+
+class StepKilledError(EdgefleetError):
+    """The system ended a step by SIGKILL, most likely because memory ran out. No ConversionError: no candidate is to blame."""
+
+    code = "convert.killed"
 
 
 class SourceError(ConversionError):

@@ -13,6 +13,7 @@ Rules of the machine:
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,7 +65,7 @@ class Nursery:
         """Run `step` (a name in `sandbox_child.STEPS`) and return its answer. Blocks.
 
         what: names the work in error messages ("loading the model in onnxruntime").
-        Raises the step's own error again, or CrashedError, TimedOutError, OutOfMemoryError.
+        Raises the step's own error again, or CrashedError, TimedOutError, OutOfMemoryError, StepKilledError.
         """
         process = self._started()
         assert process.stdin is not None
@@ -85,7 +86,10 @@ class Nursery:
             except BrokenPipeError:
                 line = b""
             if not line:
+                code = _exit_code(process)
                 self.close()
+                if code == -signal.SIGKILL:
+                    raise _killed(what)
                 raise errors.CrashedError(
                     f"the converter's helper process died while {what}",
                     next_step="run the conversion again; look at the log",
@@ -175,14 +179,33 @@ def _close_quietly(pipe: IO[bytes] | None) -> None:
             return
 
 
+def _exit_code(process: "subprocess.Popen[bytes]") -> int | None:
+    """Return how a process ended that closed its pipe, None when it lives on."""
+    try:
+        return process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _killed(what: str) -> errors.StepKilledError:
+    return errors.StepKilledError(
+        f"the system ended the process that was {what} (SIGKILL), most likely because memory ran out",
+        next_step="see the system's log; give the machine more memory or fewer conversions at a time, then try again",
+    )
+
+
 def _outcome(report: dict[str, Any], answer: dict[str, Any], *, limits: Limits, what: str) -> StepOutcome:
     """Turn the nursery's report and the step's answer into a result or the matching error."""
     if report["timed_out"]:
         allowed = f"{limits.cpu_s} s of processor time" if report["over_cpu"] else f"{limits.wall_s:.0f} s"
+        if report["over_answer"]:
+            allowed = "the processor time that one answer may take"
         raise errors.TimedOutError(
             f"{what} did not end within {allowed}",
             next_step="make the model smaller, or check that it has no endless loop",
         )
+    if report["signal"] == "SIGKILL":
+        raise _killed(what)
     if report["signal"]:
         raise errors.CrashedError(
             f"{what} killed its process ({report['signal']})",

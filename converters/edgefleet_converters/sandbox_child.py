@@ -91,11 +91,13 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         os.killpg(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     killed = os.WIFSIGNALED(status)
-    over_cpu = killed and os.WTERMSIG(status) == signal.SIGXCPU
+    over_answer = killed and os.WTERMSIG(status) == signal.SIGPROF
+    over_cpu = over_answer or (killed and os.WTERMSIG(status) == signal.SIGXCPU)
     name = signal.Signals(os.WTERMSIG(status)).name if killed and ready else ""
     return {
         "timed_out": not ready or over_cpu,
         "over_cpu": over_cpu,
+        "over_answer": over_answer,
         "signal": "" if over_cpu else name,
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
         "peak_rss_bytes": usage.ru_maxrss * 1024,

@@ -130,7 +130,7 @@ class ServerSettings(BaseSettings):
     job_output_bytes: int = Field(default=4096 * MIB, ge=MIB)
     """Largest file that the conversion process may write."""
     job_attempts: int = Field(default=3, ge=1, le=10)
-    """How often a conversion is started before it counts as failed, in case its worker dies."""
+    """How often a conversion is started before it counts as failed, in case its worker dies or the system kills its process."""
     converter_command: tuple[str, ...] | None = None
     """Command of the conversion process; None = this Python with ``-m edgefleet_converters.job``."""
     custom_metrics: tuple[str, ...] = ()

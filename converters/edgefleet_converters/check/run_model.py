@@ -4,9 +4,12 @@ The child is the only place where a model is executed. It uses the same adapters
 (`edgefleet_runtime.port`), so what is proved here is what will run there.
 """
 
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -30,6 +33,8 @@ from edgefleet_runtime.port import (
 from edgefleet_runtime.quantization import stored_values
 
 Array = npt.NDArray[Any]
+ANSWER_CPU_S: Final = 20.0
+"""Processor time for the answer to one sample. A model that needs more is for no device; most likely it never ends."""
 
 
 def probe_step(args: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
 
 def run_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs, batch: samples in one
-    run, 1 when missing}.
+    run, 1 when missing, answer_cpu_s: processor time for one sample and thread, ANSWER_CPU_S when missing}.
 
     Real values for a quantized input are stored as its integers first.
 
@@ -84,11 +89,13 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     spent_ms: list[float] = []
     nonfinite: dict[str, int] = {}
     batch = int(args.get("batch", 1))
+    answer_s = float(args.get("answer_cpu_s", ANSWER_CPU_S)) * max(1, int(args["threads"]))
     for index in range(0, count, batch):
         inputs = {
             spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs
         }
-        row, elapsed_ms = _run(runtime, inputs)
+        with _in_time(answer_s * min(batch, count - index)):
+            row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
         rows.append(row)
         spent_ms.append(elapsed_ms)
@@ -106,6 +113,16 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
         if args["runtime"] == "tflm":
             answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
     return answer
+
+
+@contextmanager
+def _in_time(cpu_s: float) -> Iterator[None]:
+    """End this process by SIGPROF when the block takes more processor time: no exception would reach a runtime's loop."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _load(args: dict[str, Any]) -> ModelRuntime:

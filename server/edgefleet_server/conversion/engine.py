@@ -121,9 +121,9 @@ class ConversionEngine:
             raise
         except ChildRefusalError as error:
             state = JobState.FAILED if error.child_code in rules.OF_THE_MACHINE else JobState.REFUSED
-            self._end(job, state, error.child_code, error.message, error.next_step)
+            self._end_or_repeat(job, state, error.child_code, error)
         except EdgefleetError as error:
-            self._end(job, JobState.FAILED, error.code, error.message, error.next_step)
+            self._end_or_repeat(job, JobState.FAILED, error.code, error)
         except OSError as error:
             self._end(
                 job,
@@ -132,6 +132,18 @@ class ConversionEngine:
                 f"the conversion worker could not work: {error}",
                 "check free space and memory of the server, then publish again",
             )
+
+    def _end_or_repeat(self, job: ClaimedJob, state: JobState, code: str, error: EdgefleetError) -> None:
+        """End a job that gave no bundle, or queue it again when that was the system's doing and attempts are left."""
+        reason = error.message
+        if code in rules.KILLED:
+            if self._jobs.try_again(job):
+                _log.warning(
+                    "the system ended a conversion; it is tried again", extra={"job": job.id, "n": job.attempt}
+                )
+                return
+            reason = f"{reason}; {job.attempt} attempts ended so"
+        self._end(job, state, code, reason, error.next_step)
 
     def _convert(self, job: ClaimedJob, folder: Path, should_stop: Callable[[], bool]) -> None:
         recent = self._known(job, self._recent_tools())

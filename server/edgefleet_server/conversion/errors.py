@@ -27,6 +27,12 @@ class SandboxMissingError(ConversionError):
     code = "conversion.no_sandbox"
 
 
+class ChildKilledError(ConversionError):
+    """The conversion process was ended by SIGKILL from outside, as a system without memory does."""
+
+    code = "conversion.child_killed"
+
+
 class ChildTimeoutError(ConversionError):
     """The conversion process took longer than it is allowed to."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -28,6 +29,26 @@ class ClaimedJob:
     attempt: int
     worker: str
     spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A release with jobs that wait; first: the id of the oldest, since: when it was queued."""
+
+    model: str
+    version: str
+    first: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One job that a worker began; ended: None while it runs."""
+
+    model: str
+    version: str
+    started: datetime
+    ended: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,23 @@
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.conversion.errors import BadAnswerError
-from edgefleet_server.conversion.model import SandboxLimits
+from edgefleet_server.conversion.model import SandboxLimits, Waiting, Work
 from edgefleet_server.registry.model import JobSpec
 
-OF_THE_MACHINE: Final = frozenset({"convert.internal", "convert.tool_missing"})
+OF_THE_MACHINE: Final = frozenset({"convert.internal", "convert.tool_missing", "convert.killed"})
 """Refusals that say nothing about the model: the same publication may go well later, so it is tried again when asked."""
+KILLED: Final = frozenset({"convert.killed", "conversion.child_killed"})
+"""The system ended the conversion, or a step of it: it is tried again by itself."""
 _OF_THE_MOMENT: Final = frozenset(
     {"convert.crashed", "convert.timed_out", "convert.out_of_memory", "convert.tool_failed"}
 )
@@ -35,6 +39,33 @@ _ROW_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "latency_shapes": dict,
 }  # fmt: skip
 """What the server shows of a bundle's report (`BundleOut`)."""
+
+
+SHARE_SPAN: Final = timedelta(hours=1)
+"""How long back the work for a model counts against its next job."""
+USE_WEIGHT: Final = 2
+"""More than 1: else a model that keeps a worker busy would gain by waiting what it loses by its use."""
+
+
+def next_release(waiting: Sequence[Waiting], work: Sequence[Work], now: datetime) -> Waiting | None:
+    """Return the release whose turn it is: the one that has waited longest, where a second of recent work for its model, or for
+    the release itself, counts as USE_WEIGHT seconds of waiting. Among equals the oldest.
+
+    So a release waits for the job that runs, and not for all jobs of a model that keeps the workers busy; nor do new names pass it for
+    longer than its model's own use outweighs.
+    """
+    of_model: Counter[str] = Counter()
+    of_release: Counter[tuple[str, str]] = Counter()
+    for one in work:
+        used_s = max(0, int(((one.ended or now) - one.started).total_seconds()))
+        of_model[one.model] += used_s
+        of_release[one.model, one.version] += used_s
+
+    def rank(one: Waiting) -> tuple[float, int]:
+        used_s = of_model[one.model] + of_release[one.model, one.version]
+        return USE_WEIGHT * used_s - (now - one.since).total_seconds(), one.first
+
+    return min(waiting, key=rank, default=None)
 
 
 def content_key(spec: JobSpec, tools: object, limits: SandboxLimits) -> Sha256 | None:

@@ -29,6 +29,7 @@ from edgefleet_server.conversion.confinement.privileges import child_id
 from edgefleet_server.conversion.errors import (
     BadAnswerError,
     ChildCrashError,
+    ChildKilledError,
     ChildRefusalError,
     ChildTimeoutError,
     ConversionError,
@@ -45,6 +46,7 @@ _LAUNCH = (sys.executable, "-P", "-m", "edgefleet_server.conversion.sandbox_entr
 _LOG_NAME = "child.log"
 _POLL_S = 0.2
 _SIZE_CHECK_S = 1.0
+_KILLED = frozenset({-signal.SIGKILL, 128 + signal.SIGKILL})  # the second from a program in between
 _EXIT_WAIT_S = 10.0
 _LOG_TAIL_BYTES = 2000
 _IS_LINUX = sys.platform.startswith("linux")
@@ -136,7 +138,7 @@ class Child:
 
         `on_line` gets every progress and candidate line, and `tools` when it is the first.
         `should_stop` is asked several times a second, also while it is silent.
-        Raises ChildTimeoutError, ChildCrashError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
+        Raises ChildTimeoutError, ChildCrashError, ChildKilledError, OutputTooLargeError, BadAnswerError, ChildRefusalError, StoppedError.
         """
         name = f"{os.getpid()}-{next(_NUMBERS)}"
         group = make_group(name, self._limits.memory_bytes, self._limits.processes) if _IS_LINUX else JobGroup(())
@@ -270,6 +272,11 @@ class Child:
                     f"the converter was not started: {_tail(log)}",
                     next_step="run the server as a user of its own, not as root; `edgectl server check` shows which layers work",
                 )
+        if code in _KILLED:  # its own bugs and limits end a process by other signals
+            return ChildKilledError(
+                "the system ended the converter (SIGKILL), most likely because memory ran out",
+                next_step="see the system's log; give the server more memory or fewer `converter_workers`, then publish again",
+            )
         how = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
         with self._log_path.open("rb") as log:
             tail = _tail(log)

@@ -15,7 +15,7 @@ from typing import Any
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
-from edgefleet_server.conversion import store
+from edgefleet_server.conversion import rules, store
 from edgefleet_server.conversion.errors import LeaseLostError
 from edgefleet_server.conversion.model import ClaimedJob, JobState, KnownResult
 from edgefleet_server.conversion.tables import JobRow
@@ -95,7 +95,7 @@ class ConversionService:
     # ---- for the worker
 
     def claim(self, worker: str) -> tuple[ClaimedJob | None, ReleaseRef | None]:
-        """Take the oldest waiting job.
+        """Take the waiting job whose turn it is (`rules.next_release`).
 
         Returns (job, None); or (None, release) when a job was given up because its workers kept dying, and that release's
         state must be brought up to date; or (None, None) when nothing waits.
@@ -105,7 +105,9 @@ class ConversionService:
             if not store.has_claimable(session, now):
                 return None, None
         with self._db.session() as session:
-            row = store.next_claimable(session, now)
+            waiting = store.waiting_releases(session, now)
+            turn = rules.next_release(waiting, store.work_since(session, now - rules.SHARE_SPAN), now)
+            row = store.next_claimable(session, now, turn) or store.next_claimable(session, now)
             if row is None:
                 return None, None
             spec = _spec_from_json(row.spec)
@@ -171,6 +173,13 @@ class ConversionService:
     def give_back(self, job: ClaimedJob) -> None:
         """Queue a job again that this worker must leave, without counting the attempt. Raises LeaseLostError."""
         self._change(job, _blank() | {"state": JobState.QUEUED, "attempt": job.attempt - 1, "worker": ""})
+
+    def try_again(self, job: ClaimedJob) -> bool:
+        """Queue a job whose process the system ended, until its attempts are used up; return whether. Raises LeaseLostError."""
+        if job.attempt >= self._max_attempts:
+            return False
+        self._change(job, _blank() | {"state": JobState.QUEUED, "worker": ""})
+        return True
 
     def _change(self, job: ClaimedJob, values: Mapping[str, Any]) -> None:
         with self._db.session() as session:

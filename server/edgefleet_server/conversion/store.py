@@ -9,7 +9,7 @@ from sqlalchemy.orm import defer
 from sqlmodel import Session, col
 
 from edgefleet_protocol.ids import ReleaseRef
-from edgefleet_server.conversion.model import JobState
+from edgefleet_server.conversion.model import JobState, Waiting, Work
 from edgefleet_server.conversion.tables import JobRow
 
 
@@ -33,9 +33,30 @@ def has_claimable(session: Session, now: datetime) -> bool:
     return session.scalar(select(col(JobRow.id)).where(_claimable(now)).limit(1)) is not None
 
 
-def next_claimable(session: Session, now: datetime) -> JobRow | None:
-    """Return the oldest job that waits or whose worker went silent, locked; jobs locked by others are skipped."""
-    query = select(JobRow).where(_claimable(now)).order_by(col(JobRow.id)).limit(1).with_for_update(skip_locked=True)
+def waiting_releases(session: Session, now: datetime) -> list[Waiting]:
+    """Return the releases with jobs that wait or whose worker went silent."""
+    query = (
+        select(col(JobRow.model), col(JobRow.version), func.min(col(JobRow.id)), func.min(col(JobRow.queued_at)))
+        .where(_claimable(now))
+        .group_by(col(JobRow.model), col(JobRow.version))
+    )
+    return [Waiting(*row) for row in session.execute(query)]
+
+
+def work_since(session: Session, since: datetime) -> list[Work]:
+    """Return what jobs that were begun since a time have used of workers."""
+    query = select(col(JobRow.model), col(JobRow.version), col(JobRow.started_at), col(JobRow.finished_at)).where(
+        col(JobRow.started_at) >= since
+    )
+    return [Work(*row) for row in session.execute(query)]
+
+
+def next_claimable(session: Session, now: datetime, release: Waiting | None = None) -> JobRow | None:
+    """Return the oldest job (of a release) that waits or whose worker went silent, locked; jobs locked by others are skipped."""
+    query = select(JobRow).where(_claimable(now))
+    if release is not None:
+        query = query.where(col(JobRow.model) == release.model, col(JobRow.version) == release.version)
+    query = query.order_by(col(JobRow.id)).limit(1).with_for_update(skip_locked=True)
     return session.scalars(query).one_or_none()
 
 

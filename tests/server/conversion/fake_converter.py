@@ -142,6 +142,11 @@ def main() -> int:  # noqa: PLR0912 - one branch a word
         reason, next_step = ("not_a_model", "send a model") if word == "error" else ("tool_missing", install)
         say(type="error", code=f"convert.{reason}", message="no", next=next_step)
         return 2
+    elif word == "killed":
+        os.kill(os.getpid(), 9)
+    elif word == "step":
+        say(type="error", code="convert.killed", message="a step was killed", next="try again")
+        return 2
     elif word == "crash":
         os.abort()
     elif word == "hang":

@@ -120,6 +120,26 @@ def test_a_missing_tool_is_named_with_the_folder_beside_the_data_and_tried_again
     house.close()
 
 
+@pytest.mark.parametrize(("word", "code"), [(b"killed", "conversion.child_killed"), (b"step", "convert.killed")])
+def test_what_the_system_kills_is_tried_again_before_it_fails(tmp_path: Path, word: bytes, code: str) -> None:
+    house = converting(tmp_path, job_attempts=2)
+    source = word + b" model"
+    house.put(source)
+    assert house.client(Role.PUBLISHER).post("/api/v1/releases", json=release_body(source)).status_code == 201
+    worker = Worker(house.parts, "w")
+    viewer = house.client(Role.VIEWER)
+    states = []
+    for _ in range(2):
+        assert worker.run_once()
+        shown = viewer.get(f"/api/v1/releases/{REF}").json()
+        states.append((shown["state"], shown["jobs"][0]["state"]))
+    assert not worker.run_once()
+    assert states == [("converting", "queued"), ("failed", "failed")]
+    (refused,) = shown["refused"]
+    assert (refused["code"], "2 attempts" in refused["reason"]) == (code, True)
+    house.close()
+
+
 def test_a_failed_job_is_tried_again_by_publishing_a_refused_one_is_not(tmp_path: Path) -> None:
     house = converting(tmp_path)
     convert(house, b"crash model")

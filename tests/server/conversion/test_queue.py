@@ -1,6 +1,7 @@
 """The queue on both databases: leases, fencing, giving up."""
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,38 @@ def test_jobs_are_claimed_once_in_order_with_their_whole_spec(db: Database) -> N
     assert claimed(queue, "b").spec == spec("2")
     assert queue.claim("c") == (None, None)
     assert queue.counts()["running"] == 2
+
+
+def test_a_release_waits_for_the_job_that_runs_and_not_for_all_of_a_busy_model(db: Database) -> None:
+    clock = HandClock()
+    queue = ConversionService(db, clock)
+    for profile in ("p1", "p2", "p3"):
+        queue.enqueue(replace(spec("1"), profile=ProfileName(profile)))
+    first = claimed(queue, "a")
+    clock.turn(seconds=20)
+    queue.finish(first, JobState.REFUSED)
+    queue.enqueue(spec("2"))
+    queue.enqueue(replace(spec(), ref=ReleaseRef.parse("other@1")))
+    taken = [str(claimed(queue, "a").spec.ref) for _ in range(4)]
+    assert taken == ["other@1", "digits@2", "digits@1", "digits@1"]
+
+
+def test_new_names_do_not_keep_a_model_out_that_was_converted_much(db: Database) -> None:
+    clock = HandClock()
+    queue = ConversionService(db, clock)
+    queue.enqueue(spec("1"))
+    used = claimed(queue, "a")
+    clock.turn(seconds=10)
+    queue.finish(used, JobState.DONE)
+    queue.enqueue(spec("2"))
+    taken = []
+    for number in range(6):
+        queue.enqueue(replace(spec(), ref=ReleaseRef.parse(f"new-{number}@1")))
+        job = claimed(queue, "a")
+        taken.append(str(job.spec.ref))
+        clock.turn(seconds=10)
+        queue.finish(job, JobState.REFUSED)
+    assert "digits@2" in taken[:4], "its model's 10 s count as 20 s of waiting"
 
 
 def test_a_silent_worker_loses_its_job_and_can_change_nothing_more(db: Database) -> None:

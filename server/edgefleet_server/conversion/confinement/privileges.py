@@ -15,6 +15,7 @@ from typing import Final
 CHILD_ID: Final = 60_706
 """First user and group id of children whose server is root; systemd, Debian and ranges of rootless containers leave these 400 unused."""
 CHILD_IDS: Final = 400
+CPU_GAP_S: Final = 5
 _PR_CAPBSET_DROP: Final = 24
 _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4
 _LAST_CAPABILITY: Final = 63
@@ -41,7 +42,10 @@ def set_limits(limits: Mapping[str, int], *, count_processes: bool) -> None:
             continue
         hard = resource.getrlimit(kind)[1]
         bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (bounded, bounded))
+        # SIGXCPU at the soft limit tells whose fault it was; SIGKILL, at the hard one, looks like that of the system
+        gap = CPU_GAP_S if kind == resource.RLIMIT_CPU else 0
+        ceiling = bounded + gap if hard == resource.RLIM_INFINITY else min(bounded + gap, hard)
+        resource.setrlimit(kind, (bounded, ceiling))
 
 
 def map_own_ids(uid: int, gid: int) -> None:
