@@ -63,6 +63,7 @@ SOAKS: dict[str, Soak] = {
         "tests.crash.points", EACH_POINT, "F02: kill -9 at a write, rename, fsync, unlink … of an update", 3
     ),
     "crash-states": Soak("tests.crash.states", 6_000, "F03: a state that a power cut may leave of whole installs", 600),
+    "power-cuts": Soak("tests.crash.power_cuts", 50, "F04: the power of a whole machine with ext4 is cut in an update"),
     "double-fault": Soak("tests.crash.points:double", 100, "F05: kill -9 in an update, and again while it recovers", 1),
     "reboot-loop": Soak("tests.crash.reboots", 20, "F06: a version that kills the device at each start", 2),
     "corrupt-chunk": Soak("tests.crash.chunks", 1_000, "F07: a download with one damaged leaf", 100),
