@@ -74,7 +74,8 @@ class Thawed:
         return found | {"url": status["infer_url"]}
 
     def answer(self) -> dict[str, Any]:
-        """Return one answer of the device's model."""
+        """Return one answer of the device's model, once it serves."""
+        assert eventually(lambda: self.model().get("serving")), "the model serves"
         body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 0.0, 0.0, 0.0]}]}
         request = urllib.request.Request(f"{self.model()['url']}/v2/models/tiny/infer", json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=30) as response:
