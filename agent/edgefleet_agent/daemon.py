@@ -157,6 +157,7 @@ class Daemon:
         deps = TaskDeps(
             tell=self._reports.task,
             is_busy=lambda: self._runner.is_busy,
+            is_installing=lambda: self._runner.is_installing,
             restart_agent=self._restart,
             restart_worker=partial(self._serving.recycle, reason="a task asks for it"),
             others={"capture": self._captures.begin_fetch},

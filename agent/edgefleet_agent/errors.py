@@ -161,6 +161,12 @@ class DiagTooBigError(EdgefleetError):
     default_next_step = "ask for single parts: `edge-agent models -o json`, `edge-agent logs`"
 
 
+class CheckLaterError(EdgefleetError):
+    """A check could not be made now, which says nothing about what is checked."""
+
+    code = "check.not_now"
+
+
 class TaskRefusedError(EdgefleetError):
     """The server refused the result of a task."""
 

@@ -73,8 +73,8 @@ class TelemetryRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """A thing to do once; `id` makes it idempotent. kind: diag, logs, restart, measure, capture; a device ignores what it does
-    not know, so that a newer server's task never makes it deaf.
+    """A thing to do once; `id` makes it idempotent. kind: diag, logs, restart, check, measure, capture; a device ignores what it
+    does not know, so that a newer server's task never makes it deaf.
     """
 
     id: str

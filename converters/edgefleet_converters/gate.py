@@ -28,7 +28,7 @@ from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, comparable, refuse_nonfinite
 from edgefleet_converters.report import MetricRow
 from edgefleet_converters.request import Options
-from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime
+from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime, same_version
 from edgefleet_protocol.manifest import RuntimeProof
 
 Array = npt.NDArray[Any]
@@ -88,11 +88,6 @@ def check_runtimes(workshop: JobSteps, profile: HardwareProfile) -> None:
                 "for a version in which it was not run",
                 next_step=f"install {wanted.name} {wanted.version} beside the converter, or change the profile's version",
             )
-
-
-def same_version(wanted: str, here: str) -> bool:
-    """Return whether version `here` is the wanted one: `1.32` means any 1.32.x."""
-    return here == wanted or here.startswith(wanted + ".")
 
 
 def _cure(runtime: str) -> str:

@@ -1,9 +1,10 @@
-"""Process entry: one conversion, JSON in on stdin, JSON lines out on stdout.
+"""Process entry: one conversion, or one run of a bundle's golden vectors; JSON in on stdin, JSON lines out on stdout.
 
     python -m edgefleet_converters.job < request.json
 
 Lines: first `tools` (a digest of what converts here, before any byte of the model is read), then `progress`, `candidate`,
-`bundle`, `refused`, and last `result` (exit 0) or `error` (exit 2). Descriptor 1 is moved
+`bundle`, `refused`, and last `result` (exit 0) or `error` (exit 2). A request with `golden` is answered by `golden` and `result`
+(`check.golden_vectors`). Descriptor 1 is moved
 away before anything is imported, so that no native library can print between the lines; whatever they print goes to stderr.
 """
 
@@ -29,7 +30,10 @@ def main() -> int:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise BadRequestError(f"the conversion request is no JSON: {error}", next_step="send one object") from error
-        _run(document, lines)
+        if isinstance(document, dict) and "golden" in document:
+            _check_golden(document, lines)
+        else:
+            _run(document, lines)
         return 0
     except EdgefleetError as error:
         told = {"code": error.code, "message": error.message, "why": error.reason(), "next": error.next_step}
@@ -74,6 +78,13 @@ def _run(document: Any, lines: IO[str]) -> None:
             "report_html_path": str(request.out_dir / "report.html"),
         },
     )
+
+
+def _check_golden(document: Any, lines: IO[str]) -> None:
+    from edgefleet_converters.check.golden_vectors import golden_answer
+
+    _tell(lines, {"type": "golden", **golden_answer(document)})
+    _tell(lines, {"type": "result"})
 
 
 def _tell(lines: IO[str], event: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ STEPS: Final[dict[str, str]] = {
     "tflite_compile": "edgefleet_converters.tflite.compile:compile_step",
     "count_work": "edgefleet_converters.cost.count_step:count_step",
     "probe_runtime": "edgefleet_converters.check.run_model:probe_step",
+    "check_golden": "edgefleet_converters.check.golden_vectors:golden_step",
     "run_model": "edgefleet_converters.check.run_model:run_step",
     "user_metric": "edgefleet_converters.check.user_metric:metric_step",
 }

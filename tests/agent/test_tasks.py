@@ -68,6 +68,12 @@ def test_an_id_that_is_none_is_left_alone(name: str) -> None:
         ("restart", {"what": "worker"}, False),
         ("restart", {"what": "worker", "model": "digits"}, True),
         ("restart", {"what": "device"}, False),
+        ("check", {"model": "digits", "sha256": "ab" * 32}, True),
+        ("check", {"model": "digits", "sha256": "AB" * 32}, False),
+        ("check", {"model": "digits"}, False),
+        ("check", {"model": "../x", "sha256": "ab" * 32}, False),
+        ("check", {"model": "digits", "sha256": 7}, False),
+        ("check", {"model": "digits", "sha256": "ab" * 32, "what": "agent"}, False),
     ],
 )
 def test_arguments_are_checked(kind: str, args: Mapping[str, Any], fits: bool) -> None:

@@ -59,6 +59,13 @@ def test_a_conversion_ends_with_a_result_line(tmp_path: Path) -> None:
     assert stages == ["import", "validate", "simplify", "quantize", "gate", "bundle"]
 
 
+def test_golden_vectors_are_not_run_in_another_version_than_the_profile_names(tmp_path: Path) -> None:
+    facts = profile_to_dict(edgefleet_profiles.load("generic-x86_64-ort"))
+    facts["runtime"]["version"] = "9.9"
+    code, lines = job({"v": 1, "golden": {"bundle": str(tmp_path / "none.bundle"), "profile": facts}})
+    assert (code, [line["code"] for line in lines]) == (2, ["convert.runtime_unavailable"])
+
+
 def test_a_model_that_kills_the_runtime_leaves_the_job_alive(tmp_path: Path) -> None:
     code, lines = job(request(save(crashing_at_load(), tmp_path), tmp_path / "out"))
     assert code == 0

@@ -19,7 +19,7 @@ from edgefleet_agent.reporting.collector import rss_bytes
 from edgefleet_protocol.bundle import open_bundle
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import Manifest, TensorSpec
-from edgefleet_runtime.golden import GOLDEN_MEMBER, Golden, check_golden, load_golden, slice_sample
+from edgefleet_runtime.golden import GOLDEN_MEMBER, Golden, GoldenResult, check_golden, load_golden, slice_sample
 from edgefleet_runtime.port import Array, RunError
 
 WARM_UP = 10
@@ -118,6 +118,21 @@ def self_test_text(found: dict[str, Any]) -> str:
     )
 
 
+def golden_answers(device: Device, served: dict[str, Any]) -> tuple[GoldenResult, str]:
+    """Return how a serving model answers the golden vectors of the bundle in its slot, and the digest that its worker serves.
+
+    The version is named, so that no candidate answers. Raises GoldenError, BundleError, ManifestError, InferenceError,
+    InferenceUnreachableError, OSError.
+    """
+    assert device.status is not None
+    manifest, golden = _golden(device, served)
+    socket = str(device.status["infer_socket"])
+    with Model(str(served["model"]), socket=socket, version=manifest.version) as model:
+        remote = Remote(model, tuple(manifest.inputs), tuple(manifest.outputs))
+        result = check_golden(remote, golden, manifest.tolerances)
+        return result, str(model.metadata()["parameters"]["digest"])
+
+
 def _check(device: Device, served: dict[str, Any]) -> dict[str, Any]:
     assert device.status is not None
     row = {"model": served["model"], "target": served["active_target"], "sha256": served["active_sha256"]}
@@ -125,11 +140,7 @@ def _check(device: Device, served: dict[str, Any]) -> dict[str, Any]:
     if not served["serving"]:
         return {**row, **nothing, "ok": False, "reason": "it does not serve at the moment"}
     try:
-        manifest, golden = _golden(device, served)
-        with Model(str(served["model"]), socket=str(device.status["infer_socket"])) as model:
-            result = check_golden(
-                Remote(model, tuple(manifest.inputs), tuple(manifest.outputs)), golden, manifest.tolerances
-            )
+        result, _ = golden_answers(device, served)
     except EdgefleetError as error:
         return {**row, **nothing, "ok": False, "reason": f"{error.code}: {error.message}"}
     except OSError as error:

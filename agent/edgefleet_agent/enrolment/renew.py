@@ -75,9 +75,7 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         identity = _with_life(folder, identity)
         if if_due and clock.now().timestamp() < renewal_due_s(identity):
             return None
-        old_key = load_key((folder / KEY_FILE).read_bytes())
-        if old_key is None:
-            raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device again")
+        old_key = _key_of(folder)
         # of a renewal that has not connected yet
         new_key = kept_key(folder / NEXT_FOLDER / KEY_FILE, folder / PENDING_KEY)
         ca_pem = (folder / CA_FILE).read_text("ascii")
@@ -86,6 +84,23 @@ def renew(state: Path, clock: Clock, *, if_due: bool = False) -> Identity | None
         _store(folder, renewed, new_key, answer.cert, ca_pem)
     log.info("identity renewed", extra={"device": identity.device, "until_s": renewed.cert_until_s})
     return renewed
+
+
+def ask_as_device(folder: Path, clock: Clock, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Send one request to the device listener with a token of the device in `folder`; return status and body.
+
+    Raises as `server_api.ask`, and NotEnrolledError, StateFileError, OSError.
+    """
+    identity = load_identity(folder)
+    context = verifying_context((folder / CA_FILE).read_text("ascii"))
+    return ask(identity.url, context, method, path, body, device_token(identity, _key_of(folder), clock))
+
+
+def _key_of(folder: Path) -> ec.EllipticCurvePrivateKey:
+    key = load_key((folder / KEY_FILE).read_bytes())
+    if key is None:
+        raise StateFileError(f"{folder / KEY_FILE} holds no P-256 key", next_step="enrol the device again")
+    return key
 
 
 def device_token(identity: Identity, key: ec.EllipticCurvePrivateKey, clock: Clock) -> str:

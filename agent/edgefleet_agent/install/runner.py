@@ -88,7 +88,12 @@ class Runner:
     @property
     def is_busy(self) -> bool:
         """Whether an install or a trial runs, so that time matters now."""
-        return any(r.phase in machine.INSTALLING or r.phase is Phase.PROBATION for r in self.records.values())
+        return self.is_installing or any(r.phase is Phase.PROBATION for r in self.records.values())
+
+    @property
+    def is_installing(self) -> bool:
+        """Whether an install is on its way."""
+        return any(r.phase in machine.INSTALLING for r in self.records.values())
 
     @property
     def is_watching(self) -> bool:

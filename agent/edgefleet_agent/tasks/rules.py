@@ -15,9 +15,11 @@ import msgspec
 
 from edgefleet_agent.install.records import TaskRequest
 from edgefleet_agent.tasks.model import TaskDone, TasksDone
+from edgefleet_protocol.digest import parse_sha256
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import parse_model_name
 
+CHECK = "check"
 KEPT = 64
 MAX_TASKS = 32
 RETRY_S = (5.0, 30.0, 300.0, 1800.0)
@@ -63,7 +65,7 @@ def next_step(
             return GiveUp(task, "expired", EXPIRED, "its time was over before it could be done")
         if task.kind in others:
             return Begin(task)
-        if task.kind not in ("diag", "logs", "restart"):
+        if task.kind not in ("diag", "logs", "restart", CHECK):
             return GiveUp(task, "failed", UNKNOWN_KIND, f"this agent does no tasks of kind {task.kind[:32]}")
         why = bad_args(task.kind, task.args)
         return GiveUp(task, "failed", BAD_ARGS, why) if why else Begin(task)
@@ -72,7 +74,9 @@ def next_step(
 
 def bad_args(kind: str, args: Mapping[str, Any]) -> str:
     """Return what is wrong with the arguments of a known kind; "" when nothing."""
-    known = {"diag": set(), "logs": {"lines", "contains"}, "restart": {"what", "model"}}[kind]
+    known = {"diag": set(), "logs": {"lines", "contains"}, "restart": {"what", "model"}, CHECK: {"model", "sha256"}}[
+        kind
+    ]
     if foreign := sorted(set(args) - known):
         return f"{kind} takes no {str(foreign[0])[:32]}"
     lines, contains = args.get("lines", 1), args.get("contains", "")
@@ -82,11 +86,16 @@ def bad_args(kind: str, args: Mapping[str, Any]) -> str:
         return f"contains must be a text of at most {_MAX_TEXT} characters"
     if args.get("what", "agent") not in ("agent", "worker"):
         return "what must be agent or worker"
-    if args.get("what") == "worker":
+    if args.get("what") == "worker" or kind == CHECK:
         try:
             parse_model_name(args.get("model", ""))
         except (EdgefleetError, TypeError):
-            return "restart of a worker needs the name of its model"
+            return "a check, as a restart of a worker, needs the name of the model"
+    if kind == CHECK:
+        try:
+            parse_sha256(args.get("sha256", ""))
+        except (EdgefleetError, TypeError):
+            return "a check needs the digest of the bundle that it is about"
     return ""
 
 

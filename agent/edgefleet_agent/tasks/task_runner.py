@@ -1,9 +1,11 @@
 """Does the tasks of the desired document: what is due says `rules`, the work is a child's (`diagnostics.task`), this starts and notes it.
 
 1. `diag` and `logs` are a short child: it looks, packs, and sends the result over HTTPS. Exit 0 sent, 75 try again, else failed.
+   `check` is one too; it sends nothing, how it ended is the answer.
 2. `restart` is agentd's own: of one worker, or of agentd in its place (same process id), once what is in flight is finished.
 3. Each step is reported as an event at once; the record on the disk comes first, so that a power cut repeats a report, never an act.
-4. Tasks wait while an install is on its way: the device has one thing to do at a time.
+4. Tasks wait while an install or a trial is on its way: the device has one thing to do at a time. A check waits for an install
+   only, since what is on trial is what it is mostly asked about.
 5. Kinds that another part does (`TaskDeps.others`) run at the same time; that part calls `finish`. A restart begins them again.
 """
 
@@ -22,7 +24,7 @@ from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.install.records import TaskRequest
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.tasks.model import TaskDone, TasksDone
-from edgefleet_agent.tasks.rules import Begin, GiveUp, next_step, noted, retry_in_s
+from edgefleet_agent.tasks.rules import CHECK, Begin, GiveUp, next_step, noted, retry_in_s
 from edgefleet_protocol.clock import Clock
 
 MODULE = "edgefleet_agent.diagnostics.task"
@@ -43,12 +45,14 @@ log = logging.getLogger(__name__)
 class TaskDeps(msgspec.Struct, frozen=True):
     """What the runner needs of the rest of agentd. All are called in the loop.
 
-    tell: an event for the server. is_busy: an install is on its way. restart_worker: of a model; False: none serves.
+    tell: an event for the server. is_busy: an install or a trial is on its way; is_installing: an install is.
+    restart_worker: of a model; False: none serves.
     others: by kind, what begins the tasks that another part does; it calls `TaskRunner.finish`.
     """
 
     tell: Tell
     is_busy: Callable[[], bool]
+    is_installing: Callable[[], bool]
     restart_agent: Callable[[], None]
     restart_worker: Callable[[str], bool]
     others: Mapping[str, Callable[[TaskRequest], None]]
@@ -112,7 +116,7 @@ class TaskRunner:
                 self._begun[step.task.id] = step.task
                 self._deps.others[step.task.kind](step.task)
                 self._look_in(0.0)
-            elif self._deps.is_busy():
+            elif self._deps.is_installing() if step.task.kind == CHECK else self._deps.is_busy():
                 self._look_in(BUSY_S)
             else:
                 self._begin(step.task)

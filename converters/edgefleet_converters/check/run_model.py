@@ -74,7 +74,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     Raises LoadFailedError, TransformError.
     """
     started_s = time.perf_counter()
-    runtime = _load(args)
+    runtime = loaded(args["runtime"], Path(args["model"]).read_bytes(), threads=int(args["threads"]))
     answer: dict[str, Any] = {
         "version": runtime.version,
         "inputs": msgspec.to_builtins(runtime.inputs),
@@ -125,10 +125,10 @@ def _in_time(cpu_s: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _load(args: dict[str, Any]) -> ModelRuntime:
-    data = Path(args["model"]).read_bytes()
+def loaded(runtime: str, data: bytes, *, threads: int) -> ModelRuntime:
+    """Return a model in a runtime. Raises RuntimeUnavailableError, LoadFailedError, MemoryError."""
     try:
-        return load(args["runtime"], data, threads=int(args["threads"]))
+        return load(runtime, data, threads=threads)
     except RuntimeMissingError as error:
         raise RuntimeUnavailableError(error.message, next_step=error.next_step) from error
     except ModelLoadError as error:

@@ -9,11 +9,9 @@
 import hashlib
 import logging
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -35,7 +33,7 @@ from edgefleet_server.conversion.errors import (
 )
 from edgefleet_server.conversion.model import ChildAnswer, ClaimedJob, JobState, KnownResult, SandboxLimits
 from edgefleet_server.conversion.reports import READ_CHILDS, load_report, read_report, store_report
-from edgefleet_server.conversion.sandbox import JOB_FOLDERS, Child, Converter
+from edgefleet_server.conversion.sandbox import Child, Converter, workspace
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.errors import BlobTooLargeError, BlobUnknownError
@@ -112,7 +110,7 @@ class ConversionEngine:
             "conversion started", extra={"job": job.id, "release": str(job.spec.ref), "profile": job.spec.profile}
         )
         try:
-            with _workspace(folder):
+            with workspace(folder):
                 self._convert(job, folder, should_stop)
         except StoppedError:
             self._jobs.give_back(job)
@@ -395,15 +393,3 @@ class _Reporter:
         if now_s - self._last_s >= _KEEP_PAUSE_S:
             self._jobs.keep(self._job)
             self._last_s = now_s
-
-
-@contextmanager
-def _workspace(folder: Path) -> Iterator[None]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
-    for name in JOB_FOLDERS:
-        (folder / name).mkdir(mode=0o700)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

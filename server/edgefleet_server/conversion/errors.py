@@ -85,6 +85,12 @@ class ReportUnavailableError(ConversionError):
     code = "conversion.report_unavailable"
 
 
+class ProofNotMadeError(ConversionError):
+    """The server could not check a release itself, which says nothing about it."""
+
+    code = "conversion.proof_not_made"
+
+
 class StoppedError(ConversionError):
     """The worker was asked to stop in the middle of a job."""
 

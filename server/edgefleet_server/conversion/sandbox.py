@@ -12,12 +12,13 @@ import itertools
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -284,6 +285,19 @@ class Child:
             f"the converter {how} without a result; its last words: {tail or '(none)'}",
             next_step="run `edgectl convert MODEL` to see the whole log; a model that crashes it is not offered",
         )
+
+
+@contextlib.contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """Make the folder of one child, and remove it with all that is in it at the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    for name in JOB_FOLDERS:
+        (folder / name).mkdir(mode=0o700)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def folder_bytes(folder: Path) -> int:

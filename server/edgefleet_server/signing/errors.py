@@ -39,6 +39,20 @@ class RepositoryMissingError(SigningError):
     code = "signing.repository_unavailable"
 
 
+class RepositoryUnsoundError(SigningError):
+    """Stored TUF metadata does not verify, so that no device takes it."""
+
+    code = "signing.repository_unsound"
+    default_next_step = "restore the database from a backup; `edgectl key list` shows the roles"
+
+
+class RepositoryStaleError(SigningError):
+    """Stored TUF metadata has expired; the server signs it again while it runs."""
+
+    code = "signing.repository_stale"
+    default_next_step = "check the clock of the server; `edgectl key list` shows when each role ends"
+
+
 class TargetExistsError(SigningError):
     """A target path is already signed with other bytes; a signed bundle is never replaced."""
 

@@ -34,6 +34,7 @@ from edgefleet_server.signing.authority import (
     public_key_sha256,
     public_pem,
 )
+from edgefleet_server.signing.client_check import FoundByClient, find_as_client
 from edgefleet_server.signing.errors import RepositoryMissingError, RoleUnknownError
 from edgefleet_server.signing.fast_forward_recovery import (
     ResignPlan,
@@ -233,6 +234,13 @@ class SigningService:
         with self._db.read() as session:
             file = store.newest_files(session, [role]).get(role)
         return None if file is None else target_of(path, role, file)
+
+    def find_as_client(self, path: str) -> FoundByClient:
+        """Return how a device finds a bundle's target path, verified from the first root. Blocks on database and disk.
+
+        Raises RepositoryUnsoundError, RepositoryStaleError, RepositoryMissingError.
+        """
+        return find_as_client(self.root_chain()[0], self.metadata_file, path, self._clock.now())
 
     def root_expires(self) -> datetime:
         """Return when the newest root expires: it needs its offline key to be renewed."""

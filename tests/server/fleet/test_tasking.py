@@ -84,6 +84,55 @@ def test_a_restart_has_no_result_and_is_done_by_its_word(house: House) -> None:
         tasks.take_result(device.id, task.id, b"x")
 
 
+def check_of(sha256: str = "ab" * 32, **args: Any) -> TaskOrder:
+    """Return the order to prove again what serves."""
+    return TaskOrder("check", {"model": "digits", "sha256": sha256, **args})
+
+
+def test_a_check_is_asked_once_under_the_id_of_its_asker(any_house: House) -> None:
+    house, tasks = any_house, any_house.fleet.tasks
+    device, other = house.device(), house.device()
+    ids = [f"t-{n:016x}" for n in range(3)]
+    first = tasks.create(device.id, check_of(), "rollout r-1", ids[0])
+    signed = document(house, device)
+    assert [(t.id, t.kind, t.args) for t in signed.tasks] == [(ids[0], "check", dict(check_of().args))]
+    again = tasks.create(device.id, check_of(), "rollout r-1", ids[0])
+    assert (again.id, again.created_at, document(house, device).gen) == (ids[0], first.created_at, signed.gen)
+    for device_id, order in (
+        (other.id, check_of()),
+        (device.id, check_of("cd" * 32)),
+        (device.id, TaskOrder("diag", {})),
+    ):
+        with pytest.raises(BadTaskError):
+            tasks.create(device_id, order, "rollout r-1", ids[0])
+
+    tasks.create(other.id, check_of(), "rollout r-1", ids[1])
+    told(house, device, first, "failed", 1, code="check.golden", reason="vector 3, output y: value")
+    found = tasks.answers([*ids, "t-nobody"])
+    assert {name: (one.device, one.state, one.code) for name, one in found.items()} == {
+        ids[0]: (device.id, TaskState.FAILED, "check.golden"),
+        ids[1]: (other.id, TaskState.QUEUED, ""),
+    }
+    assert tasks.create(device.id, check_of(), "rollout r-1", ids[0]).state is TaskState.FAILED, "not asked once more"
+    house.clock.turn(hours=2)
+    assert tasks.answers([ids[1]])[ids[1]].state is TaskState.EXPIRED
+    assert tasks.answers([]) == {}
+
+
+@pytest.mark.parametrize("task_id", ["t-1", "t-" + "A" * 16, "x-" + "0" * 16, "t-" + "0" * 17])
+def test_an_id_that_is_none_is_refused(house: House, task_id: str) -> None:
+    with pytest.raises(BadTaskError, match="16 hex digits"):
+        house.fleet.tasks.create(house.device().id, check_of(), "rollout r-1", task_id)
+
+
+@pytest.mark.parametrize("order", [check_of(what="agent"), check_of("short"), TaskOrder("check", {"model": "../x"})])
+def test_a_check_names_a_model_and_a_digest(house: House, order: TaskOrder) -> None:
+    device = house.device()
+    with pytest.raises(BadTaskError):
+        house.fleet.tasks.create(device.id, order, "rollout r-1")
+    assert document(house, device).tasks == []
+
+
 def test_a_task_whose_time_is_over_is_named_no_more(house: House) -> None:
     device, tasks = house.device(), house.fleet.tasks
     task = tasks.create(device.id, TaskOrder("diag", {}), "ada")

@@ -75,6 +75,11 @@ def task(session: Session, task_id: str, *, lock: bool = False) -> FleetTask | N
     return session.get(FleetTask, task_id, with_for_update=True if lock else None)
 
 
+def tasks_by_id(session: Session, ids: Collection[str]) -> Sequence[FleetTask]:
+    """Return the tasks with these ids, in no order."""
+    return session.exec(sqlmodel.select(FleetTask).where(col(FleetTask.id).in_(ids))).all() if ids else []
+
+
 def tasks_of(session: Session, device_id: str, limit: int) -> Sequence[FleetTask]:
     """Return a device's tasks, newest first."""
     chosen = sqlmodel.select(FleetTask).where(col(FleetTask.device_id) == device_id)

@@ -1,14 +1,17 @@
-"""Tasks: what one device is asked to do once (`diag`, `logs`, `restart`), how far it is, and what it sent.
+"""Tasks: what one device is asked to do once (`diag`, `logs`, `restart`, `check`), how far it is, and what it sent.
 
 Tasks outlive the documents that carry them. Rules:
 1. A task stands in the device's signed document until it is over; the device does each id once.
 2. Its progress comes from the device's events, and goes forward only: a late or repeated event changes nothing.
 3. A result ends a task that has one; it is bounded, taken from the task's own device only, and kept for KEPT.
 4. Nobody hears of a task whose `until` has passed any more: such a task reads as expired, and no later signing names it.
+5. `check` is the server's own question, not an operator's: whether what the device serves still has its digest, its signatures and
+   its golden answers. Its asker chooses the id, so that asking again after a crash asks once.
 """
 
+import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -17,8 +20,9 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import Task
-from edgefleet_protocol.digest import sha256_hex
-from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.digest import parse_sha256, sha256_hex
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ids import DeviceId, parse_model_name
 from edgefleet_protocol.messages import Event, EventKind
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
@@ -39,6 +43,7 @@ from edgefleet_server.fleet.errors import (
 )
 from edgefleet_server.fleet.tables import FleetTask
 
+CHECK: Final = "check"
 MAX_OPEN: Final = 8
 MOST_AT_ONCE: Final = 1_000
 MAX_RESULT_BYTES: Final = 1_000_000
@@ -49,7 +54,9 @@ _ARGS: Final[Mapping[str, frozenset[str]]] = {
     "diag": frozenset(),
     "logs": frozenset({"lines", "contains"}),
     "restart": frozenset({"what", "model"}),
+    CHECK: frozenset({"model", "sha256"}),
 }
+_ID: Final = re.compile(r"t-[0-9a-f]{16}")
 _COPIED: Final = (
     *("id", "kind", "args", "code", "reason", "created_at", "created_by", "until", "changed_at"),
     *("result_type", "result_bytes", "result_sha256"),
@@ -68,22 +75,18 @@ class TaskBook:
         self._feed = feed
         self._clock = clock
 
-    def create(self, device_id: str, order: TaskOrder, by: str) -> TaskView:
+    def create(self, device_id: str, order: TaskOrder, by: str, task_id: str = "") -> TaskView:
         """Ask a device to do something once; its document is signed again in the same transaction.
 
+        task_id: chosen by the asker, `t-` and 16 hex digits; asking again under it changes nothing.
         Raises DeviceUnknownError, DeviceRevokedError, BadTaskError, TooManyTasksError.
         """
-        foreign = sorted(order.args.keys() - _ARGS[order.kind])
-        if foreign or (order.args.get("what") == "worker") != ("model" in order.args):
-            what = (
-                f"{order.kind} takes no {foreign[0]}"
-                if foreign
-                else "`model` belongs to `what: worker`, and is needed there"
-            )
-            raise BadTaskError(what, next_step="see `edgectl device restart --help` and `edgectl device logs --help`")
+        _check_order(order, task_id)
         now = self._clock.now()
         with self._db.session() as session:
             device = store.known_device(session, device_id, lock=True)
+            if task_id and (asked := desired_store.task(session, task_id)) is not None:
+                return _same(asked, device_id, order, now)
             still_open = [row for row in desired_store.tasks_of(session, device_id, MAX_OPEN * 8) if _is_open(row, now)]
             if len(still_open) >= MAX_OPEN:
                 raise TooManyTasksError(
@@ -91,7 +94,7 @@ class TaskBook:
                     next_step=f"see them: `edgectl device tasks {device_id}`; each ends by itself",
                 )
             task = Task(
-                id=f"t-{secrets.token_hex(8)}",
+                id=task_id or f"t-{secrets.token_hex(8)}",
                 kind=order.kind,
                 until=(now + order.ttl).replace(microsecond=0),
                 args=dict(order.args),
@@ -149,6 +152,12 @@ class TaskBook:
         """Return one task. Raises TaskUnknownError."""
         with self._db.read() as session:
             return _view(_known(session, device_id, task_id), self._clock.now())
+
+    def answers(self, ids: Collection[str]) -> Mapping[str, TaskView]:
+        """Return how far these tasks are, by id, without those that do not exist. One query."""
+        now = self._clock.now()
+        with self._db.read() as session:
+            return {row.id: _view(row, now) for row in desired_store.tasks_by_id(session, ids)}
 
     def result(self, device_id: str, task_id: str) -> tuple[str, bytes]:
         """Return content type and bytes of what the device sent. Raises TaskUnknownError, TaskResultMissingError."""
@@ -216,6 +225,31 @@ class TaskBook:
     def _set(session: Session, row: FleetTask, state: TaskState, code: str, reason: str, now: datetime) -> None:
         row.state, row.code, row.reason, row.changed_at = state.value, code, reason, now
         session.add(row)
+
+
+def _check_order(order: TaskOrder, task_id: str) -> None:
+    """Raise BadTaskError for arguments that the kind does not take, or lacks, and for an id that is none."""
+    foreign = sorted(order.args.keys() - _ARGS[order.kind])
+    what = f"{order.kind} takes no {foreign[0]}" if foreign else ""
+    if order.kind == CHECK:
+        try:
+            parse_model_name(order.args.get("model", ""))
+            parse_sha256(order.args.get("sha256", ""))
+        except EdgefleetError as error:
+            what = what or f"check needs the model and the digest that it is about: {error.message}"
+    elif (order.args.get("what") == "worker") != ("model" in order.args):
+        what = what or "`model` belongs to `what: worker`, and is needed there"
+    if task_id and not _ID.fullmatch(task_id):
+        what = what or f"{task_id[:40]!r} is no id of a task: `t-` and 16 hex digits"
+    if what:
+        raise BadTaskError(what, next_step="see `edgectl device restart --help` and `edgectl device logs --help`")
+
+
+def _same(row: FleetTask, device_id: str, order: TaskOrder, now: datetime) -> TaskView:
+    """Return the task of this id. Raises BadTaskError when it is another one."""
+    if (row.device_id, row.kind, row.args) != (device_id, order.kind, dict(order.args)):
+        raise BadTaskError(f"the id {row.id} stands for another task", next_step="choose a new id")
+    return _view(row, now)
 
 
 def _known(session: Session, device_id: str, task_id: str, *, lock: bool = False) -> FleetTask:
