@@ -55,6 +55,11 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
             ("last message", age(max(heard, default=None), session.clock.now())),
             (f"why {device.status}", text(device.status_reason)),
             ("error", errors_of(device)),
+            *(
+                [("suspect", f"since {moment(device.suspect_since)}: {device.suspect_reason}")]
+                if device.suspect_since
+                else []
+            ),
             ("certificate until", moment(device.cert_not_after)),
             *([("revoked", moment(device.revoked_at)), ("cut off", _cut_off(device))] if device.revoked_at else []),
         ]
@@ -221,6 +226,21 @@ def revoke(ctx: typer.Context, device_id: DeviceArgument) -> None:
     session.confirm(f"Revoke {device_id}? It keeps running its models, but the server no longer accepts its reports.")
     session.api.delete(f"/devices/{part(device_id)}")
     session.out.note(f"revoked {device_id}")
+
+
+@app.command("clear-suspicion")
+def clear_suspicion(
+    ctx: typer.Context,
+    device_id: DeviceArgument,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored in the event.")] = "",
+) -> None:
+    """Trust a suspect device again: it may be a canary, and its failures count as any other's."""
+    session = Session.of(ctx)
+    session.confirm(f"Clear {device_id}? A report of it was refuted: find out why first.")
+    body = api.device.ClearSuspicionIn(reason=reason)
+    device = session.api.post(f"/devices/{part(device_id)}:clear-suspicion", body, api.device.Device)
+    message = f"{device_id} is not suspect"
+    session.out.one(device, device_sheet(session.clock.now()), lambda _: session.out.note(message))
 
 
 @app.command("enroll")

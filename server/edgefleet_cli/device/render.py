@@ -24,7 +24,7 @@ def device_sheet(now: datetime) -> Sheet[api.device.Device]:
             Column("profile", lambda d: text(d.profile)),
             Column("status", lambda d: text(d.status)),
             Column("models", _models),
-            Column("error", errors_of),
+            Column("error", _errors),
             Column("seen", lambda d: age(d.last_seen, now), right=True),
             Column("labels", lambda d: pairs(d.labels)),
             Column("desired", _desired, wide=True),
@@ -59,6 +59,10 @@ def _candidate_text(candidate: api.device.ReportedCandidate | None) -> str:
 
 def _desired(device: api.device.Device) -> str:
     return ", ".join(model.release for model in device.desired.models) or "-"
+
+
+def _errors(device: api.device.Device) -> str:
+    return f"suspect; {errors_of(device)}".removesuffix("; -") if device.suspect_since else errors_of(device)
 
 
 def errors_of(device: api.device.Device) -> str:

@@ -31,6 +31,7 @@ class DeviceFacts:
     """Active version of each model; empty when the selector asks for none."""
     groups: frozenset[str] = frozenset()
     """Groups that the device is in, of those that the selector asks for."""
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,12 @@ class DeviceIn(StrictBody):
     display_name: str | None = None
 
 
+class ClearSuspicionIn(StrictBody):
+    """Why a suspect device is trusted again: part of the event."""
+
+    reason: str = Field(default="", max_length=500)
+
+
 class LabelsIn(StrictBody):
     """Labels to set (null removes one) of every live device that a selector matches ("" = all). dry_run: only count them."""
 

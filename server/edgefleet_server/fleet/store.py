@@ -114,11 +114,12 @@ def facts(session: Session, condition: ColumnElement[bool], *, with_models: bool
             col(FleetDevice.revoked_at),
             col(FleetDevice.labels),
             col(FleetDevice.free_mb),
+            col(FleetDevice.suspect_since),
         )
         .where(condition)
         .order_by(col(FleetDevice.id))
     )
-    for row_id, profile, arch, is_online, revoked_at, labels, free_mb in session.execute(statement):
+    for row_id, profile, arch, is_online, revoked_at, labels, free_mb, suspect_since in session.execute(statement):
         yield DeviceFacts(
             id=DeviceId(row_id),
             profile=ProfileName(profile),
@@ -127,6 +128,7 @@ def facts(session: Session, condition: ColumnElement[bool], *, with_models: bool
             labels=labels,
             free_mb=free_mb,
             models=models.get(row_id, {}),
+            is_suspect=suspect_since is not None,
         )
 
 
@@ -174,6 +176,34 @@ def lock_live(session: Session, device_ids: Collection[str]) -> dict[str, int]:
         .with_for_update()
     )
     return {str(device_id): int(gen) for device_id, gen in session.execute(statement)}
+
+
+def suspects(session: Session) -> frozenset[DeviceId]:
+    """Return the suspect devices that are not revoked: they are few, and an index holds only them."""
+    chosen = select(col(FleetDevice.id)).where(
+        col(FleetDevice.suspect_since).is_not(None), col(FleetDevice.revoked_at).is_(None)
+    )
+    return frozenset(DeviceId(one) for one in session.execute(chosen).scalars())
+
+
+def mark_suspect(session: Session, device_id: str, reason: str, now: datetime) -> bool:
+    """Make a device suspect; return whether it was not. The first moment and the first reason stay."""
+    statement = (
+        update(FleetDevice)
+        .where(col(FleetDevice.id) == device_id, col(FleetDevice.suspect_since).is_(None))
+        .values(suspect_since=now, suspect_reason=reason)
+    )
+    return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
+
+
+def clear_suspicion(session: Session, device_id: str) -> bool:
+    """Make a device suspect no longer; return whether it was."""
+    statement = (
+        update(FleetDevice)
+        .where(col(FleetDevice.id) == device_id, col(FleetDevice.suspect_since).is_not(None))
+        .values(suspect_since=None, suspect_reason="")
+    )
+    return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
 
 
 def lock_devices(session: Session) -> None:

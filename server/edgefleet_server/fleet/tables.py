@@ -6,7 +6,7 @@ Only modules named `store`, and SQL conditions in `selectors` and `inventory`, r
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, false
+from sqlalchemy import JSON, BigInteger, Column, Index, LargeBinary, Text, false, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -22,6 +22,13 @@ class FleetDevice(SQLModel, table=True):
         Index("ix_fleet_device_presence", "revoked_at", "is_online", "id"),
         Index("ix_fleet_device_last_seen", "last_seen", "id"),
         Index("ix_fleet_device_live_profile", "revoked_at", "profile"),
+        # the few that are suspect, which every look at a rollout reads
+        Index(
+            "ix_fleet_device_suspect",
+            "id",
+            sqlite_where=text("suspect_since IS NOT NULL"),
+            postgresql_where=text("suspect_since IS NOT NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True, max_length=63)
@@ -46,6 +53,9 @@ class FleetDevice(SQLModel, table=True):
     free_mb: int | None = Field(default=None, sa_type=BigInteger, nullable=True)
     display_name: str = Field(default="", max_length=64, sa_column_kwargs={"server_default": ""})
     """What people call it; not unique, and decides nothing. "": it has none."""
+    suspect_since: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    """Since when its words are not trusted; None: they are. Only a person clears it (docs/operate/suspect-devices.md)."""
+    suspect_reason: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
     cert_serial: str = Field(default="", max_length=48, sa_column_kwargs={"server_default": ""})
     """Serial of the certificate that it connected with last, as it says; "": it does not say so."""
     cut_off_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
-from edgefleet_server.composition.container import Parts
+from edgefleet_server.composition.container import Parts, build_prover
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.retirement import ReleaseRetirement
@@ -32,6 +32,7 @@ def parts_of(house: House) -> Parts:
         signing=house.signing,
         registry=house.registry,
         conversion=cast("Any", house.jobs),
+        prover=build_prover(house.settings, house.registry, house.signing, house.clock),
         fleet=house.fleet,
         rollout=rollout,
         retirement=ReleaseRetirement(

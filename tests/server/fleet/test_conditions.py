@@ -37,7 +37,7 @@ VALUES = [
     "offline",
     "700",
 ]
-KEYS = ["env", "tier", "id", "profile", "arch", "status", "free_mb", "model.digits", "model.other", "group"]
+KEYS = ["env", "tier", "id", "profile", "arch", "status", "free_mb", "suspect", "model.digits", "model.other", "group"]
 
 
 def _requirement(key: str, operator: Operator, values: Sequence[str], number: int) -> Requirement:
@@ -70,6 +70,7 @@ def add_device(session: Any, one: DeviceFacts) -> None:
                 "id": one.id, "profile": one.profile, "arch": one.arch, "public_key": "", "labels": dict(one.labels), "facts": {},
                 "enrolled_at": START, "cert_not_after": START, "free_mb": one.free_mb, "conn_id": "", "boot_id": "",
                 "state_seq": 0, "reported_gen": 0,
+                "suspect_since": START if one.is_suspect else None,
                 "revoked_at": START if one.status is DeviceStatus.REVOKED else None,
                 "is_online": {DeviceStatus.ONLINE: True, DeviceStatus.OFFLINE: False, DeviceStatus.REVOKED: False}.get(one.status),
             }
@@ -88,7 +89,7 @@ DEVICES = [
     DeviceFacts(DeviceId("d-b"), ProfileName("p"), "armv7l", DeviceStatus.OFFLINE, {"env": "dev", "tier": "007"}, 100, {"digits": "12"}),
     DeviceFacts(DeviceId("12"), ProfileName("prod"), "7", DeviceStatus.UNKNOWN, {"env": "", "tier": "x"}, None, {}),
     DeviceFacts(DeviceId("d-c"), ProfileName("q"), "x86_64", DeviceStatus.REVOKED, {"tier": "-3"}, 0, {"digits": "1.1.0", "other": "7"}),
-    DeviceFacts(DeviceId("d-d"), ProfileName("q"), "x86_64", DeviceStatus.ONLINE, {}, 650, {"other": "-3"}),
+    DeviceFacts(DeviceId("d-d"), ProfileName("q"), "x86_64", DeviceStatus.ONLINE, {}, 650, {"other": "-3"}, is_suspect=True),
 ]  # fmt: skip
 
 

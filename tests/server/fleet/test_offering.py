@@ -298,7 +298,14 @@ def test_reports_say_what_devices_said(house: House) -> None:
 
 
 ROW = SimpleNamespace(
-    id="d-a", profile=PROFILE, is_online=None, last_seen=None, revoked_at=None, reported_gen=0, reported=None
+    id="d-a",
+    profile=PROFILE,
+    is_online=None,
+    last_seen=None,
+    revoked_at=None,
+    suspect_since=None,
+    reported_gen=0,
+    reported=None,
 )
 JSON = st.recursive(
     st.none()

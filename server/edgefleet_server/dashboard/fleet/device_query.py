@@ -70,20 +70,24 @@ class Search:
         is_same = order is self.order
         return replace(self, order=order, descending=not self.descending if is_same else order is Order.LAST_SEEN)
 
-    def has(self, key: str, value: str) -> bool:
+    def has(self, key: str, value: str | None) -> bool:
         """Say whether the selector asks for exactly this."""
-        return any(one == Requirement(key, Operator.EQUALS, (value,)) for one in _requirements(self.selector))
+        return _wanted(key, value) in _requirements(self.selector)
 
-    def toggled(self, key: str, value: str) -> "Search":
-        """Return the search with `key=value` instead of what it asks of that key; without, when it asks for just this."""
+    def toggled(self, key: str, value: str | None) -> "Search":
+        """Return the search with `key=value` (None: `key`) instead of what it asks of that key; without, when it asks for just this."""
         kept = [one for one in _requirements(self.selector) if one.key != key]
-        wanted = [] if self.has(key, value) else [Requirement(key, Operator.EQUALS, (value,))]
+        wanted = [] if self.has(key, value) else [_wanted(key, value)]
         return replace(self, selector=str(Selector((*kept, *wanted))))
 
 
 def ids_selector(ids: Sequence[str]) -> str:
     """Return the selector of these devices."""
     return f"id in ({','.join(ids)})" if len(ids) != 1 else f"id={ids[0]}"
+
+
+def _wanted(key: str, value: str | None) -> Requirement:
+    return Requirement(key, Operator.EXISTS) if value is None else Requirement(key, Operator.EQUALS, (value,))
 
 
 def _requirements(selector: str) -> Sequence[Requirement]:

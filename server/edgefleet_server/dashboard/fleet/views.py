@@ -23,6 +23,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, Trouble
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.model import Group
+from edgefleet_server.fleet.selectors.grammar import SUSPECT
 from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
@@ -247,13 +248,16 @@ def _sort_link(search: Search, order: Order) -> SortLink:
 
 
 def _facets(search: Search, facets: Facets) -> list[Facet]:
-    def option(key: str, value: str, count: int | None, label: str = "") -> Option:
+    def option(key: str, value: str | None, count: int | None, label: str = "") -> Option:
         is_state = key == "status"
-        return Option(label or value, count, search.toggled(key, value).address(), search.has(key, value), is_state)
+        return Option(
+            label or value or key, count, search.toggled(key, value).address(), search.has(key, value), is_state
+        )
 
+    suspects = [option(SUSPECT, None, facets.suspects)] if facets.suspects else []
     profiles = sorted(facets.profiles.items(), key=lambda one: (-one[1], one[0]))[:FACET_OPTIONS]
     rows = [
-        Facet("Status", [option("status", name, count) for name, count in facets.status.items() if count]),
+        Facet("Status", [option("status", name, count) for name, count in facets.status.items() if count] + suspects),
         Facet("Profile", [option("profile", name, count) for name, count in profiles]),
         Facet(
             "Runs",

@@ -5,6 +5,7 @@ Rules:
 - One use is taken atomically; the same key asking again with the same claim gets the same device and costs no use.
 - The id is the server's choice, never the device's. The CSR's subject is not even looked at.
 - The profile comes from the claim, else the most specific one that fits the facts.
+- A device that may be a suspect one under a new id begins as suspect: only a person clears it.
 - With a claim that asks for approval nothing of this happens until an operator lets the key in (`pending`, `approval`).
 Source: docs/how-to/enrol-a-device.md; docs/operate/security.md.
 """
@@ -45,6 +46,7 @@ from edgefleet_server.fleet.errors import (
     DeviceRevokedError,
     NoProfileError,
 )
+from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.grammar import check_labels
 from edgefleet_server.fleet.tables import FleetClaim, FleetDevice, FleetEnrolment, FleetPending
 from edgefleet_server.signing.authority import public_key_sha256
@@ -122,9 +124,11 @@ class Enroller:
         feed: EventLog,
         desired: DesiredBook,
         waiting: PendingEnrolments,
+        suspicion: Suspicion,
         clock: Clock,
     ) -> None:
         """Wire the parts."""
+        self._suspicion = suspicion
         self._db = db
         self._signing = signing
         self._feed = feed
@@ -370,6 +374,7 @@ class Enroller:
         plain: dict[str, Any] = msgspec.to_builtins(facts)
         own_name = plain.pop("display_name")
         session.refresh(claim, ["uses_left"])  # a use of it was taken by a statement
+        before = enrolment_store.suspect_before(session, claim.id, key_sha256, public_key, plain)
         session.add(
             FleetDevice(
                 id=device_id,
@@ -387,6 +392,8 @@ class Enroller:
         session.add(FleetEnrolment(claim_id=claim.id, key_sha256=key_sha256, device_id=device_id, cert=cert, at=now))
         session.flush()
         self._feed.add([NewEvent("enrolled", device_id, detail={"claim": claim.id, "profile": profile})])
+        if before is not None:
+            self._suspicion.mark(device_id, before)
         self._desired.ensure(device_id)
         return NewDevice(device_id, cert, profile, Sha256(claim.root_sha256))
 

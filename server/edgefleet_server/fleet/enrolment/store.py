@@ -1,10 +1,10 @@
 """SQL of claim tokens and of keys that wait for approval. Every function works in the caller's session and never commits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_protocol.claim import fingerprint
@@ -17,6 +17,7 @@ EXPIRED: Final = "expired"
 """Not stored: a row that still says `pending` after its time."""
 
 BATCH: Final = 500
+_SAME: Final = "same "
 
 After = tuple[datetime, str]
 """The place of a row in a list: when it asked, and its id."""
@@ -120,6 +121,43 @@ def claim_use(session: Session, claim_id: str) -> bool:
         .values(uses_left=col(FleetClaim.uses_left) - 1)
     )
     return int(session.execute(statement).rowcount) == 1  # type: ignore[attr-defined]
+
+
+def suspect_before(
+    session: Session, claim_id: str, key_sha256: str, public_key: str, facts: Mapping[str, Any]
+) -> str | None:
+    """Return why a new device may be a suspect one that enrols again, None when nothing says so.
+
+    It has a key (`public_key`: PEM) or a claim token that a suspect device, revoked or not, used as well; or the board and the
+    hostname of one, unless devices that are not suspect have them too: then they name no machine.
+    """
+    suspects = select(FleetDevice).where(col(FleetDevice.suspect_since).is_not(None)).order_by(col(FleetDevice.id))
+    own = col(FleetDevice.id)
+    used = select(col(FleetEnrolment.device_id))
+    current = or_(col(FleetDevice.public_key) == public_key, col(FleetDevice.next_public_key) == public_key)
+    hardware = and_(*(_fact(name) == str(facts.get(name, "")) for name in ("hostname", "board")))
+    ways = [
+        ("key", or_(own.in_(used.where(col(FleetEnrolment.key_sha256) == key_sha256)), current)),
+        ("claim token", own.in_(used.where(col(FleetEnrolment.claim_id) == claim_id))),
+    ]
+    if facts.get("hostname"):
+        ways.append(("hostname and board", hardware))
+    for name, condition in ways:
+        found = session.execute(suspects.where(condition).limit(1)).scalars().first()
+        if found is None or (condition is hardware and _is_shared(session, hardware)):
+            continue
+        why = found.suspect_reason
+        return why if why.startswith(_SAME) else f"{_SAME}{name} as the suspect device {found.id}: {why}"
+    return None
+
+
+def _is_shared(session: Session, hardware: ColumnElement[bool]) -> bool:
+    trusted = (col(FleetDevice.suspect_since).is_(None), col(FleetDevice.revoked_at).is_(None))
+    return session.execute(select(col(FleetDevice.id)).where(hardware, *trusted).limit(1)).first() is not None
+
+
+def _fact(name: str) -> ColumnElement[str]:
+    return col(FleetDevice.facts)[name].as_string()  # type: ignore[no-any-return]
 
 
 def claims_in_force(session: Session, now: datetime) -> Sequence[str]:

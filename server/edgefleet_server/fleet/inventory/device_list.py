@@ -112,6 +112,7 @@ class Facets:
     versions: Sequence[tuple[str, str, int]]
     groups: Sequence[str]
     devices: int
+    suspects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,9 @@ class DeviceLister:
             profiles = inventory_store.count_by(session, col(FleetDevice.profile))
             versions = inventory_store.count_versions(session)
             groups = [row.name for row in group_store.groups(session)]
+            suspects = len(group_store.suspects(session))
         live = sum(n for name, n in status.items() if name != DeviceStatus.REVOKED)
-        return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live)
+        return Facets(status, profiles, versions[:MOST_VERSIONS], groups, live, suspects)
 
 
 def _walk(session: Session, wanted: QueryPlan, query: DeviceQuery) -> list[Place]:

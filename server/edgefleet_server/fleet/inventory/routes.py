@@ -12,7 +12,8 @@ from edgefleet_server.db.keyset import PageRequest, encode_cursor, rest_of
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Order, Place
 from edgefleet_server.fleet.inventory.labels import DeviceEdits, LabelChange
 from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader, ReleaseDevice, Summary
-from edgefleet_server.fleet.schemas import DeviceIn, LabelsIn
+from edgefleet_server.fleet.reported.suspicion import Suspicion
+from edgefleet_server.fleet.schemas import ClearSuspicionIn, DeviceIn, LabelsIn
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.telemetry_views import Latest
 from edgefleet_server.web.pagination import ByDevice, ListOf, paged
@@ -28,6 +29,7 @@ def build_device_router(
     lists: DeviceLister,
     edits: DeviceEdits,
     revoke: Callable[[str], None],
+    suspicion: Suspicion,
     latest: Callable[[str], Latest | None],
     db: Database,
 ) -> APIRouter:
@@ -79,7 +81,21 @@ def build_device_router(
             revoke(device_id)
         return Response(status_code=204)
 
+    _add_suspicion_route(router, suspicion, one, db)
     return router
+
+
+def _add_suspicion_route(
+    router: APIRouter, suspicion: Suspicion, one: Callable[[str], DeviceView], db: Database
+) -> None:
+    @router.post("/devices/{device_id}:clear-suspicion", operation_id="clear_device_suspicion")
+    def clear_device_suspicion(
+        device_id: str, wanted: ClearSuspicionIn, dry_run: DryRun, caller: Operator
+    ) -> DeviceView:
+        """Trust a suspect device again, for a reason. One that is not suspect stays as it is."""
+        with acting(db, dry_run=dry_run), db.session():
+            suspicion.clear(device_id, caller.name, wanted.reason)
+            return one(device_id)
 
 
 def build_release_router(reader: FleetReader, registry: RegistryService) -> APIRouter:

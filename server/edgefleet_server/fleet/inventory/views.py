@@ -135,6 +135,7 @@ class DeviceView:
     """One device. `telemetry` (its newest figures) and `status_reason` are given for a single device only.
 
     last_seen: when it connected or sent its state last; figures do not count. status_reason: what `status` rests on, in words.
+    suspect_since: since when its words are not trusted, null: they are; suspect_reason: why.
     cut_off_at: when the broker had ended the session of the revoked device and refused its certificate, null before.
     """
 
@@ -157,6 +158,8 @@ class DeviceView:
     telemetry: Latest | None = None
     display_name: str = ""
     status_reason: str = ""
+    suspect_since: datetime | None = None
+    suspect_reason: str = ""
     revoked_at: datetime | None = None
     cut_off_at: datetime | None = None
 
@@ -284,6 +287,7 @@ def device_views(session: Session, rows: Sequence[Any], withdrawn: Mapping[str, 
 def _facts(row: Any, status: DeviceStatus, states: Sequence[Any]) -> dict[str, str]:
     versions = {state.model: state.version for state in states if state.version}
     own = DeviceFacts(DeviceId(row.id), ProfileName(row.profile), row.arch, status, row.labels, row.free_mb, versions)
+    own = replace(own, is_suspect=row.suspect_since is not None)
     return grammar.facts_of(own)
 
 
@@ -322,6 +326,8 @@ def _device_view(
         ],
         groups=sorted(device_selector.groups_of(_facts(row, status, states), groups)) if groups else (),
         display_name=row.display_name,
+        suspect_since=row.suspect_since,
+        suspect_reason=row.suspect_reason,
         revoked_at=row.revoked_at,
         cut_off_at=row.cut_off_at,
     )

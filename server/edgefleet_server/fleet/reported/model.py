@@ -51,6 +51,7 @@ class ModelReport:
     refused_code: str = ""
     refused_reason: str = ""
     is_revoked: bool = False
+    is_suspect: bool = False
     candidate: SaidCandidate | None = None
 
 

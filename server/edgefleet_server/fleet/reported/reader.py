@@ -153,6 +153,7 @@ def report_of(row: Any, model: str, reported: Any) -> ModelReport:
         "refused_code": refused.refused_code[:MAX_TEXT],
         "refused_reason": refused.refused_reason[:MAX_TEXT],
         "is_revoked": revoked_at is not None,
+        "is_suspect": row.suspect_since is not None,
     }
     if state is None:
         return ModelReport(**device)

@@ -38,6 +38,7 @@ def marks(session: Session, device_ids: Sequence[DeviceId]) -> Iterator[tuple[De
         device.is_online,
         device.last_seen,
         device.revoked_at,
+        device.suspect_since,
     )
     for row in _with_documents(session, device_ids, *reported_columns, _DESIRED.c.gen):
         yield DeviceId(row[0]), tuple(row[1:])
@@ -51,6 +52,7 @@ def reported_with_documents(session: Session, device_ids: Sequence[DeviceId]) ->
         device.is_online,
         device.last_seen,
         device.revoked_at,
+        device.suspect_since,
         device.reported_gen,
         device.reported,
     )
@@ -84,6 +86,7 @@ def reported(session: Session, device_ids: Sequence[str]) -> Iterator[Any]:
             col(FleetDevice.is_online),
             col(FleetDevice.last_seen),
             col(FleetDevice.revoked_at),
+            col(FleetDevice.suspect_since),
             col(FleetDevice.reported_gen),
             col(FleetDevice.reported),
         ).where(bulk.among(session, col(FleetDevice.id), device_ids[start : start + IN_CHUNK]))

@@ -8,7 +8,7 @@ Rules:
 2. `>` and `<` never hold without the key or for a value that is not a whole number.
 3. A device may be in several groups: `group=x` and `in` hold when it is in one of them, `!=` and `notin` when in none,
    `group` when in any, `>` and `<` never.
-4. Facts (`id profile arch status group model.<name> free_mb`) beat labels; labels of those names are refused.
+4. Facts (`id profile arch status group model.<name> free_mb suspect`) beat labels; labels of those names are refused.
 Source: Kubernetes documentation, "Labels and Selectors"; docs/how-to/find-devices.md.
 """
 
@@ -22,9 +22,10 @@ from typing import Final
 from edgefleet_server.fleet.errors import BadLabelError, BadSelectorError
 from edgefleet_server.fleet.model import DeviceFacts
 
-RESERVED: Final = frozenset({"id", "profile", "arch", "status", "group", "free_mb"})
+RESERVED: Final = frozenset({"id", "profile", "arch", "status", "group", "free_mb", "suspect"})
 MODEL_PREFIX: Final = "model."
 GROUP: Final = "group"
+SUSPECT: Final = "suspect"
 MAX_SELECTOR_CHARS: Final = 4096
 MAX_LABELS: Final = 64
 
@@ -165,6 +166,8 @@ def facts_of(device: DeviceFacts) -> dict[str, str]:
     facts |= {"id": device.id, "profile": device.profile, "arch": device.arch, "status": device.status.value}
     if device.free_mb is not None:
         facts["free_mb"] = str(device.free_mb)
+    if device.is_suspect:
+        facts[SUSPECT] = ""
     facts |= {f"{MODEL_PREFIX}{name}": version for name, version in device.models.items()}
     return facts
 

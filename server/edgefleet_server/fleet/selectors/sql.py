@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, ColumnElement, Text, and_, case, cast, false,
 from sqlmodel import col
 
 from edgefleet_server.fleet.model import DeviceStatus
-from edgefleet_server.fleet.selectors.grammar import GROUP, MODEL_PREFIX, Operator, Requirement, Selector
+from edgefleet_server.fleet.selectors.grammar import GROUP, MODEL_PREFIX, SUSPECT, Operator, Requirement, Selector
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel, FleetModelState
 
 Condition = ColumnElement[bool]
@@ -21,6 +21,7 @@ _COLUMNS: Final[Mapping[str, tuple[Any, ...]]] = {
     "arch": (FleetDevice.arch,),
     "status": (FleetDevice.revoked_at, FleetDevice.is_online),
     "free_mb": (FleetDevice.free_mb,),
+    SUSPECT: (FleetDevice.suspect_since,),
 }
 
 
@@ -103,6 +104,8 @@ def _requirement(one: Requirement, groups: Mapping[str, Selector], device: Any, 
             return _of_status(one, device)
         case "free_mb":
             return _of_free_mb(one, device.free_mb)
+        case key if key == SUSPECT:
+            return _of_suspects(one, device.suspect_since)
         case key if key == GROUP:
             return _of_groups(one, groups, device, probing=probing)
         case key if key.startswith(MODEL_PREFIX):
@@ -151,6 +154,21 @@ def _of_free_mb(one: Requirement, column: Any) -> Condition:
             return func.coalesce(cast(column, Text).not_in(one.values), true())
         case Operator.GREATER | Operator.LESS:
             return func.coalesce(_compared(cast(column, BigInteger), one), false())
+
+
+def _of_suspects(one: Requirement, since: Any) -> Condition:
+    """Return the condition on a fact that only suspect devices have, with an empty value."""
+    match one.operator:
+        case Operator.EXISTS:
+            return since.is_not(None)  # type: ignore[no-any-return]
+        case Operator.MISSING:
+            return since.is_(None)  # type: ignore[no-any-return]
+        case Operator.EQUALS | Operator.IN:
+            return since.is_not(None) if "" in one.values else false()
+        case Operator.NOT_EQUALS | Operator.NOT_IN:
+            return since.is_(None) if "" in one.values else true()
+        case Operator.GREATER | Operator.LESS:
+            return false()
 
 
 def _of_models(one: Requirement, model: str, device: Any, *, probing: bool) -> Condition:
