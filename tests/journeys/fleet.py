@@ -17,7 +17,7 @@ import psutil
 
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.rollout.planner.completion import LOOK_FOR_LATE
-from edgefleet_server.rollout.store import rollouts
+from edgefleet_server.rollout.store import confirmation_rows, rollouts
 from tests.agent.field import eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, nan_onnx
 from tests.journeys.road import ASK_AGAIN_S, PATIENCE_S, Road, Traveller
@@ -166,6 +166,12 @@ class Rolling:
             assert row.next_eval_at - now <= LOOK_FOR_LATE
             row.next_eval_at = now
             session.add(row)
+
+    def drawn(self) -> str:
+        """Return the device that the server drew to confirm a failure."""
+        with self.road.house.db.read() as session:
+            (draw,) = confirmation_rows.of_rollout(session, self.id)[-1].draws
+        return draw.device
 
     def page(self) -> str:
         """Return the web page of the rollout as a signed-in browser gets it."""

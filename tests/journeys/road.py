@@ -40,8 +40,9 @@ class Road:
         self.folder = folder
         self.data = folder / "data"
         self.token = init_server(self.data)
-        self._broker = broker
-        self._ports = ("--device-port", str(kept_port()), "--broker-port", str(kept_port()))
+        self.broker = broker
+        self.broker_port = kept_port()
+        self._ports = ("--device-port", str(kept_port()), "--broker-port", str(self.broker_port))
         self._stack = ExitStack()
         self.travellers: list[Traveller] = []
         self.server: ServerProcess
@@ -50,7 +51,7 @@ class Road:
 
     def start(self) -> None:
         """Start the server, on the ports it had before."""
-        flags = ("--broker", self._broker, *self._ports)
+        flags = ("--broker", self.broker, *self._ports)
         self.server = self._stack.enter_context(server_process(self.data, self.token, *flags))
 
     def kill(self) -> None:

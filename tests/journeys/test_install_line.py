@@ -43,7 +43,7 @@ _OF_THE_WORKER = {
 }
 NEEDS_NUMPY = {
     f"edgefleet_agent.worker.{package}.{name}" for package, names in _OF_THE_WORKER.items() for name in names
-} | {"edgefleet_agent.diagnostics.model_checks"}
+} | {"edgefleet_agent.diagnostics.model_checks", "edgefleet_agent.diagnostics.installed_check"}
 IMPORT_ALL = """
 import importlib, pkgutil, edgefleet_agent, edgefleet_protocol
 for package in (edgefleet_agent, edgefleet_protocol):

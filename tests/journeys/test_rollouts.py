@@ -128,7 +128,7 @@ def test_a_device_that_dies_after_its_switch_is_lost_and_a_person_decides(doomed
     assert "its board burned" in ended["stages"][0]["reason"]
 
 
-def test_two_that_die_after_their_switch_stop_a_small_stratum(doomed: Fleet) -> None:
+def test_two_that_die_after_their_switch_stop_a_small_stratum_for_a_person(doomed: Fleet) -> None:
     doomed.base("both")
     release = doomed.publish("both@1.1.0", bundle("both", "1.1.0"))
     rollout = doomed.roll(release, ALL, device=SILENCE | {"ack_deadline": "6s"})
@@ -136,8 +136,10 @@ def test_two_that_die_after_their_switch_stop_a_small_stratum(doomed: Fleet) -> 
         rollout.stands(device.name, state="verifying")
     for device in doomed.devices:
         kill_whole(device)
+    held = rollout.ends("paused")
+    assert "2 of 2 devices failed (lost ×2): the lost failure is not confirmed (no other device" in held["reason"]
+    rollout.act("abort", "--rollback", "--reason", "their power is gone", "--yes")
     ended = rollout.ends("rollback_incomplete")
-    assert "2 of 2 devices failed (lost ×2): two failures among fewer than 10 devices" in ended["reason"]
     assert all(device.name in ended["reason"] for device in doomed.devices), "who is not back is named"
     for device in doomed.devices:
         told = rollout.stands(device.name, state="lost", is_back=False)["reason"]
@@ -209,8 +211,9 @@ def test_a_held_stage_passes_at_a_persons_word_and_with_a_reason_only(fleet: Fle
     show_nan(bad, "held", 3)
     failed = rollout.stands(bad.name, state="rolled_back", error_class="nonfinite")
     assert failed["reason"].endswith("answers not finite")
+    Fleet(trio.road, [good]).prove(release)
     held = rollout.ends("paused")
-    assert "(on_fail: pause)" in held["reason"]
+    assert "the nonfinite failure is not confirmed (the drawn device is healthy)" in held["reason"]
     assert held["stages"][0]["state"] == "held"
     bad.told("held", release=base, serving=True)
 
@@ -235,6 +238,7 @@ def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(
         rollout.stands(device.name, state="verifying")
     show_nan(bad, "again", 3)
     rollout.stands(bad.name, state="rolled_back", error_class="nonfinite")
+    Fleet(fleet.road, [good]).prove(release)
     rollout.ends("paused")
     bad.told("again", release=base, serving=True)
     rollout.act("promote", "--reason", "its lens was broken")
@@ -255,29 +259,34 @@ def test_a_release_that_a_device_put_into_quarantine_is_installed_after_a_retry(
     assert good.served("again") == "1.1.0"
 
 
-def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_later(fleet: Fleet) -> None:
-    pair = fleet.first(2)
-    base = pair.base("alone")
-    release = pair.publish("alone@1.1.0", nan_bundle("alone", "1.1.0"))
-    rollout = pair.roll(release, WATCHED)
-    bad, good = pair.devices
-    for device in pair.devices:
+def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_once_another_confirms_it(fleet: Fleet) -> None:
+    trio = fleet.first(3)
+    base = trio.base("alone")
+    release = trio.publish("alone@1.1.0", nan_bundle("alone", "1.1.0"))
+    rollout = trio.roll(release, WATCHED)
+    bad, *others = trio.devices
+    for device in trio.devices:
         rollout.stands(device.name, state="verifying")
     road = fleet.road
     road.kill()
     show_nan(bad, "alone", 3)
     assert eventually(lambda: bad.model("alone").get("phase") == "rolled_back", PATIENCE_S), bad.model("alone")
     assert bad.served("alone") == "1.0.0"
-    assert good.served("alone") == "1.1.0"
+    assert [one.served("alone") for one in others] == ["1.1.0", "1.1.0"]
     road.start()
+    rollout.until(lambda shown: "waiting for other devices to confirm the nonfinite failure" in shown["reason"])
+    drawn = trio.named(rollout.drawn())
+    assert drawn in others
+    show_nan(drawn, "alone", 3)
     ended = rollout.ends("rolled_back")
-    assert "1 of 2 devices failed (nonfinite ×1)" in ended["reason"]
-    for device in pair.devices:
+    assert "2 of 3 devices failed (nonfinite ×2)" in ended["reason"]
+    for device in trio.devices:
         device.told("alone", release=base, serving=True)
         assert device.served("alone") == "1.0.0"
     told = rollout.devices()
-    assert (told[bad.name]["state"], told[bad.name]["error_class"]) == ("rolled_back", "nonfinite")
-    assert (told[good.name]["state"], told[good.name]["error_class"]) == ("rolled_back", "")
+    assert {told[one.name]["state"] for one in trio.devices} == {"rolled_back"}
+    (spared,) = [one for one in others if one is not drawn]
+    assert [told[one.name]["error_class"] for one in (bad, drawn, spared)] == ["nonfinite", "nonfinite", ""]
 
 
 def test_a_rollback_by_hand_on_a_device_is_told_with_its_reason(fleet: Fleet) -> None:

@@ -122,7 +122,13 @@ def fleet_routers(parts: Parts) -> list[APIRouter]:
     fleet, registry, db = parts.fleet, parts.registry, parts.db
     return [
         inventory_routes.build_device_router(
-            fleet.reader, fleet.lists, fleet.edits, fleet.revocation.revoke, parts.telemetry.latest, db
+            fleet.reader,
+            fleet.lists,
+            fleet.edits,
+            fleet.revocation.revoke,
+            fleet.suspicion,
+            parts.telemetry.latest,
+            db,
         ),
         enrolment_routes.build_router(fleet.enrolment, fleet.enroller, fleet.installer, fleet.approvals, db),
         desired_routes.build_deploy_router(fleet.deployer, registry),
@@ -176,6 +182,7 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
             parts.metrics.jobs.labels(state).set(count)
         for state, count in parts.rollout.reader.counts().items():
             parts.metrics.rollouts.labels(state).set(count)
+        parts.metrics.suspects.set(parts.fleet.suspicion.count())
         return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -6,7 +6,9 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
-from edgefleet_server.composition.worker_container import build_first_parts
+from edgefleet_server.composition.worker_container import build_first_parts, child_limits
+from edgefleet_server.conversion.release_proof import ReleaseProver
+from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.observability.health import Health
@@ -26,6 +28,9 @@ from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.webhook.service import WebhookService
 
+PROOF_S = 120.0
+"""How long the server runs the golden vectors of a bundle that a device speaks against."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -40,6 +45,7 @@ class Parts:
     signing: SigningService
     registry: RegistryService
     conversion: ConversionService
+    prover: ReleaseProver
     fleet: Fleet
     telemetry: TelemetryService
     costs: CostService
@@ -88,6 +94,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         signing=signing,
         registry=registry,
         conversion=first.conversion,
+        prover=build_prover(settings, registry, signing, clock),
         fleet=fleet,
         telemetry=telemetry,
         costs=costs,
@@ -102,4 +109,18 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         search=SearchService(fleet.finder, registry, rollout),
         metrics=metrics,
         health=Health(),
+    )
+
+
+def build_prover(
+    settings: ServerSettings, registry: RegistryService, signing: SigningService, clock: Clock
+) -> ReleaseProver:
+    """Wire what proves releases, with the converters of the settings. Starts nothing."""
+    return ReleaseProver(
+        registry,
+        signing,
+        clock,
+        Converter(converter_command(settings.converter_command), settings.tools_folder, settings.data_dir),
+        child_limits(settings, min(PROOF_S, settings.job_timeout_s)),
+        settings.run_dir / "proofs" / settings.instance,
     )

@@ -36,6 +36,7 @@ from edgefleet_server.fleet.reported.ingest import ReportBook
 from edgefleet_server.fleet.reported.metadata_recovery import MetadataRecovery
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.fleet.reported.receiver import ReportReceiver
+from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 from edgefleet_server.registry.model import BundleView, ReleaseView
 from edgefleet_server.settings import ServerSettings
@@ -99,6 +100,7 @@ class Fleet:
     authenticator: DeviceAuthenticator
     approvals: ApprovalBook
     revocation: Revocation
+    suspicion: Suspicion
 
 
 def build_fleet(
@@ -113,10 +115,11 @@ def build_fleet(
     names = DisplayNames(db)
     feed = EventLog(db, shared or clock, names.name_of)
     desired = DesiredBook(db, signing, clock)
-    enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), clock)
     devices, lists = DeviceSelector(db), DeviceLister(db, clock, registry.withdrawn)
     reports = ReportBook(db, feed, shared or clock)
     reports.news.subscribe(lists.forget)
+    suspicion = Suspicion(db, feed, reports.news, clock)
+    enroller = Enroller(db, signing, feed, desired, PendingEnrolments(feed, clock, settings), suspicion, clock)
     tasks = TaskBook(db, desired, feed, clock)
     addresses = ServerAddresses(settings, signing)
     recovery = MetadataRecovery(db, signing, desired, feed, clock)
@@ -146,4 +149,5 @@ def build_fleet(
         authenticator=DeviceAuthenticator(db, enroller, addresses, clock),
         approvals=ApprovalBook(db, enroller, feed, clock),
         revocation=Revocation(db, signing, feed, reports.news, clock),
+        suspicion=suspicion,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ProfileName
+from edgefleet_server.conversion.model import SandboxLimits
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.shared_clock import shared_clock
@@ -73,6 +74,17 @@ def build_converter_parts(settings: ServerSettings, clock: Clock) -> ConverterPa
 
     parts.registry.forecast_with(CostService(parts.db, clock, parts.registry, profiles_of).forecast)
     return parts
+
+
+def child_limits(settings: ServerSettings, wall_s: float) -> SandboxLimits:
+    """Return the limits of one conversion child that may take so long."""
+    return SandboxLimits(
+        memory_bytes=settings.job_memory_bytes,
+        file_bytes=settings.max_blob_bytes,
+        output_bytes=settings.job_output_bytes,
+        wall_s=wall_s,
+        cpu_s=int(wall_s * 4) + 1,
+    )
 
 
 def _asked_at_publication() -> Sequence[ProfileName]:

@@ -22,10 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.composition.worker_container import build_converter_parts
+from edgefleet_server.composition.worker_container import build_converter_parts, child_limits
 from edgefleet_server.conversion.engine import ConversionEngine
 from edgefleet_server.conversion.errors import LeaseLostError, StoppedError
-from edgefleet_server.conversion.model import ClaimedJob, SandboxLimits
+from edgefleet_server.conversion.model import ClaimedJob
 from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
@@ -88,7 +88,7 @@ class Worker:
             parts.signing,
             parts.clock,
             Converter(converter_command(settings.converter_command), settings.tools_folder, settings.data_dir),
-            limits_of(settings),
+            child_limits(settings, settings.job_timeout_s),
         )
         self._folder = settings.run_dir / "jobs" / name
 
@@ -128,17 +128,6 @@ class Worker:
             self._engine.work(job, self._folder / f"{job.id}-{job.attempt}", self._stop.is_set)
         except LeaseLostError:
             _log.warning("the job was cancelled, or another worker took it over", extra={"job": job.id})
-
-
-def limits_of(settings: ServerSettings) -> SandboxLimits:
-    """Return the limits of one conversion child."""
-    return SandboxLimits(
-        memory_bytes=settings.job_memory_bytes,
-        file_bytes=settings.max_blob_bytes,
-        output_bytes=settings.job_output_bytes,
-        wall_s=settings.job_timeout_s,
-        cpu_s=int(settings.job_timeout_s * 4) + 1,
-    )
 
 
 def dump_settings(settings: ServerSettings) -> bytes:

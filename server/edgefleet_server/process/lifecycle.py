@@ -39,6 +39,7 @@ from edgefleet_server.process.listener import (
 from edgefleet_server.process.worker_pool import WorkerPool
 from edgefleet_server.rollout.controller.controller import RolloutController
 from edgefleet_server.rollout.controller.gate_caller import GateCaller
+from edgefleet_server.rollout.controller.proof_caller import ProofCaller
 from edgefleet_server.settings import ServerRole, ServerSettings, SettingsError
 from edgefleet_server.web.connection_budget import NO_CAP, Budget
 from edgefleet_server.webhook.engine import Draw, WebhookSender
@@ -246,11 +247,12 @@ class Server:
         parts.metrics.watch_revocation(cut_off.in_force, cut_off.left_s)
 
     def _start_callers(self, parts: Parts) -> None:
-        """Start what calls others over HTTP: webhooks, and the gates of rollouts."""
+        """Start what rollouts wait for and what others are told: webhooks, gates, and checks of bundles."""
         owner = self.settings.instance
         for caller in (
             build_webhook_sender(parts, owner),
             GateCaller(parts.db, parts.rollout.clock, parts.rollout.wake, parts.poster, owner),
+            ProofCaller(parts.db, parts.rollout.clock, parts.rollout.wake, parts.prover),
         ):
             caller.start()
             self._stack.callback(caller.stop)

@@ -12,6 +12,7 @@ from edgefleet_server.rollout.analysis.model import Decision, Facts
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
+    Confirmation,
     Lease,
     RampWindow,
     RolloutState,
@@ -138,6 +139,22 @@ class DecisionMade:
     decision: Decision
 
 
+@dataclass(frozen=True, slots=True)
+class ConfirmationUpdated:
+    """A question about failures is new, or something about it is."""
+
+    confirmation: Confirmation
+
+
+@dataclass(frozen=True, slots=True)
+class CheckAsked:
+    """A device is to prove again what it runs: the task with this id, about the bundle with this digest."""
+
+    device: DeviceId
+    task: str
+    sha256: str
+
+
 Effect = (
     RolloutTransitioned
     | StageRunCreated
@@ -149,6 +166,8 @@ Effect = (
     | Offer
     | Revert
     | DecisionMade
+    | ConfirmationUpdated
+    | CheckAsked
     | PaceEffect
 )
 

@@ -172,6 +172,104 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 Answers = Mapping[tuple[int, str], Mapping[int, Answered]]
 """By stage and stratum, by the gate's place: what was last answered."""
 
+
+# ---- words that others are asked about (ADR 0087)
+
+
+class How(StrEnum):
+    """How a failure is confirmed. Stored: never renamed."""
+
+    FETCH = "fetch"  # the server verifies the bundle again, and so do drawn devices
+    VECTORS = "vectors"  # the server runs the golden vectors again, and so do drawn devices
+    SOAK = "soak"  # drawn devices run the release for the soak of their stage
+
+
+class Verdict(StrEnum):
+    """What became of the question whether a failure is confirmed. Stored: never renamed."""
+
+    OPEN = "open"
+    CONFIRMED = "confirmed"
+    """Enough of the drawn devices failed."""
+    PROVED = "proved"
+    """The server's own check of the bundle failed."""
+    REFUTED = "refuted"
+    """The server's check passed, and so did the drawn devices: the report was not true of the release."""
+    UNCONFIRMED = "unconfirmed"
+    """The drawn devices are healthy, which does not show that the report was false."""
+    TIMED_OUT = "timed_out"
+    """Too few answers in time, or nobody to ask."""
+    OVER = "over"
+    """Nobody waits for it any more: its stratum failed for another reason, or a person let it pass."""
+
+
+class Answer(StrEnum):
+    """What a drawn device showed. Stored: never renamed."""
+
+    NONE = ""
+    FAILED = "failed"
+    HEALTHY = "healthy"
+    GONE = "gone"
+    """It shows nothing: it left, is away, or cannot be asked."""
+
+
+class Draw(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that the server drew, and when. is_new: it had not been offered the release. task: the check that it was asked for."""
+
+    device: DeviceId
+    at: datetime
+    is_new: bool = False
+    task: str = ""
+    answer: Answer = Answer.NONE
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server's own check of a bundle found. is_ok None: it could not be made; what: in words."""
+
+    is_ok: bool | None
+    what: str
+
+
+class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """The question in one stratum whether failures are confirmed that a plain rule would act on.
+
+    number: counts those of a stratum. code, error_class: the plain rule, and what was reported. sha256: of the bundle. words: whose
+    failures it is about, the first one first. seed: secret randomness of the draw, 32 hex digits. most: how many may be drawn.
+    """
+
+    number: int
+    stratum: ProfileName
+    stage: int
+    how: How
+    code: str
+    error_class: str
+    sha256: str
+    words: list[DeviceId]
+    seed: str
+    most: int
+    opened_at: datetime
+    deadline: datetime
+    draws: list[Draw] = msgspec.field(default_factory=list)
+    proof: Proof | None = None
+    verdict: Verdict = Verdict.OPEN
+    closed_at: datetime | None = None
+
+    @property
+    def needs_proof(self) -> bool:
+        """Whether the server checks the bundle itself."""
+        return self.how is not How.SOAK
+
+    def count(self, answer: Answer) -> int:
+        """Return how many of the drawn devices answered so."""
+        return sum(draw.answer is answer for draw in self.draws)
+
+
+class CheckEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How a check ended that a drawn device was asked for; state: of the task; code: of its failure."""
+
+    state: str
+    code: str = ""
+
+
 __all__ = [
     "DeviceTerms",
     "Inconclusive",
@@ -233,12 +331,16 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A device that the rollout's selector matches now. barred: stages that it may not be in; pinned: why it takes no part."""
+    """A device that the rollout's selector matches now. barred: stages that it may not be in; pinned: why it takes no part.
+
+    is_suspect: its words are not trusted, so it may be in the last stage only, with others before it.
+    """
 
     device: DeviceId
     stratum: ProfileName
     barred: frozenset[int] = frozenset()
     pinned: str = ""
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +361,7 @@ class Report:
     refused_code: str = ""
     refused_reason: str = ""
     is_revoked: bool = False
+    is_suspect: bool = False
     is_online: bool = False
     last_seen: datetime | None = None
     wanted_by_server: str = ""
@@ -385,3 +488,13 @@ class Snapshot:
     """Bundles of the release that `rollback_to` names: what a device goes back to instead of what it ran before."""
     withdrawn: frozenset[str] = frozenset()
     """Digests of bundles of the model's withdrawn releases: no device goes back to them."""
+    confirmations: tuple[Confirmation, ...] = ()
+    """What others were asked about, in order of stratum and number."""
+    checks: Mapping[str, CheckEnd] = field(default_factory=dict)
+    """By task, how checks of drawn devices ended."""
+    suspects: frozenset[DeviceId] = frozenset()
+    """Devices of which a failure was refuted: what they report does not act alone."""
+    sites: Mapping[DeviceId, str] = field(default_factory=dict)
+    """Sites of lost devices, where more are lost than may be."""
+    seed: str = ""
+    """Fresh randomness of this look, 32 hex digits: no device can foresee whom the server draws."""

@@ -5,9 +5,11 @@ from typing import Protocol
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.hold import HoldDocument
+from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
+from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
 
 
@@ -30,6 +32,11 @@ class RolloutFleet(Protocol):
         ...
 
     @property
+    def tasks(self) -> TaskBook:
+        """What devices are asked to do once."""
+        ...
+
+    @property
     def hold(self) -> HoldDocument:
         """Writes the signed hold."""
         ...
@@ -37,6 +44,11 @@ class RolloutFleet(Protocol):
     @property
     def groups(self) -> GroupBook:
         """Named selectors."""
+        ...
+
+    @property
+    def suspicion(self) -> Suspicion:
+        """Which devices are suspect."""
         ...
 
     @property

@@ -18,10 +18,11 @@ from edgefleet_server.rollout.lint.preview import PlanView
 from edgefleet_server.rollout.retirement import ReleaseRetirement
 from edgefleet_server.rollout.schemas import AnswerIn, CommandIn, RetireIn, RetryIn, SkipIn, SpecIn, UndoIn
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.experiments import ExperimentReader, ExperimentResult, ExperimentView
 from edgefleet_server.rollout.status.explanation import DeviceExplanation
-from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
+from edgefleet_server.rollout.status.reader import RolloutView
 from edgefleet_server.rollout.status.strategy_views import StrategyView, strategies, strategy
 from edgefleet_server.web.pagination import ByDevice, ListOf, NewestFirst, paged
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location

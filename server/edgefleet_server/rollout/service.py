@@ -35,7 +35,8 @@ from edgefleet_server.rollout.placement import is_countable
 from edgefleet_server.rollout.planner.completion import plan_regression
 from edgefleet_server.rollout.planner.stages import awaiting_approval, refuse_unless_approver
 from edgefleet_server.rollout.ports import RolloutFleet
-from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_stratum, counted, selectors_in
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader
+from edgefleet_server.rollout.preparation.membership import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
 from edgefleet_server.rollout.preparation.overlap import (
     OpenRollout,
@@ -170,7 +171,7 @@ class RolloutService:
 
     def _findings(self, spec: Spec, salt: str) -> tuple[Finding, ...]:
         """Return what speaks against a spec now. Where numbers suffice the database counts, and no device is read."""
-        if not is_countable(spec) or has_pace(spec):
+        if not is_countable(spec) or has_pace(spec) or self._fleet.suspicion.suspects():
             return self._plan(spec, salt, with_power=False, with_cost=False).findings
         return lint(spec, *counted(self._fleet, spec), self.loader.bundles(ReleaseRef.parse(spec.release)))
 
@@ -486,7 +487,7 @@ def _releases_in(spec: Spec) -> list[ReleaseRef]:
 def _as_member(one: Assignment, now: Mapping[DeviceId, Member]) -> Member:
     """Return a device that takes part: in the stratum in which it does, whatever it is labelled now."""
     found = now.get(one.device)
-    return Member(one.device, one.stratum, found.barred if found is not None else frozenset())
+    return Member(one.device, one.stratum) if found is None else replace(found, stratum=one.stratum, pinned="")
 
 
 def _message(what: str, by: str, reason: str) -> str:

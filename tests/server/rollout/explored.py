@@ -13,7 +13,18 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import Phase
-from edgefleet_server.rollout.model import Assignment, Bundle, Member, Report, RolloutState, Snapshot, StageRun
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    CheckEnd,
+    Confirmation,
+    Member,
+    Report,
+    RolloutState,
+    Snapshot,
+    StageRun,
+    Verdict,
+)
 from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Mode, profile_of
 from edgefleet_server.rollout.spec.parser import parse_spec
@@ -52,6 +63,9 @@ class Node:
     documents: tuple[Document, ...]
     joined: int
     code: str = ""
+    confirmations: tuple[Confirmation, ...] = ()
+    checks: tuple[tuple[str, CheckEnd], ...] = ()
+    """Checks that drawn devices were asked for, by task."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class Fleet:
     """What is explored: devices by rank, a spec, and whether the last device joins late.
 
     device: fields of the spec's `device` besides the deadlines. without: steps that never happen.
-    is_small: it can be explored whole.
+    is_small: it can be explored whole. liar: place of the device that says what it likes; then the release is good on all others.
     """
 
     name: str
@@ -70,6 +84,7 @@ class Fleet:
     device: Mapping[str, Any] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
     is_small: bool = False
+    liar: int | None = None
 
 
 class Ground:
@@ -110,8 +125,8 @@ class Ground:
         joined = len(self.devices) - self.fleet.late
         return Node(START, RolloutState.RUNNING, "started", (), (), reports, documents, joined)
 
-    def snapshot(self, node: Node) -> Snapshot:
-        """Return what the server would load."""
+    def snapshot(self, node: Node, seed: str = "") -> Snapshot:
+        """Return what the server would load. seed: by which it draws devices now."""
         present = self.devices[: node.joined]
         reports = {device: self._report(node, place) for place, device in enumerate(present)}
         return Snapshot(
@@ -126,6 +141,12 @@ class Ground:
             reports=reports,
             code=node.code,
             reason=node.reason,
+            confirmations=node.confirmations,
+            checks=dict(node.checks),
+            suspects=frozenset(
+                DeviceId(device) for one in node.confirmations if one.verdict is Verdict.REFUTED for device in one.words
+            ),
+            seed=seed,
         )
 
     def _report(self, node: Node, place: int) -> Report:

@@ -4,13 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from edgefleet_protocol.messages import ErrorClass, Phase
-from edgefleet_server.rollout.model import NO_CANDIDATE, CandidateReport, Report
+from edgefleet_server.rollout.analysis.confirmation import ALIVE
+from edgefleet_server.rollout.model import NO_CANDIDATE, CandidateReport, Draw, How, Report
 from tests.server.rollout.explored import Document, Ground, Node
+
+FAULTS: Final = frozenset(
+    {"refuses", "fails", "fails for a while", "has trouble", "goes back", "silent", "fails beside", "silent beside"}
+)
+"""What a device on which the release is good never says."""
+CRIES: Final = (ErrorClass.GOLDEN, ErrorClass.CRASH)
 
 
 def may_say(ground: Ground, node: Node, place: int) -> Iterator[tuple[str, Report]]:
+    """Yield what a device may say next, as an agent would, and a liar as it likes."""
+    liar = ground.fleet.liar
+    for name, said in _may_say(ground, node, place):
+        if liar in (None, place) or name not in FAULTS:
+            yield name, said
+    if liar == place:
+        yield from _may_lie(ground, node, place)
+    if any(_is_awaited(draw, node.reports[place]) for draw in _draws(ground, node, place)):
+        yield "is heard of", replace(node.reports[place], last_seen=node.now)
+
+
+def _may_lie(ground: Ground, node: Node, place: int) -> Iterator[tuple[str, Report]]:
+    """Yield failures that did not happen, at any time, and that the device takes them back."""
+    said, document, new = node.reports[place], node.documents[place], ground.new[place]
+    if said.phase is Phase.ROLLED_BACK and document.bundle == new:
+        serves = replace(
+            said, phase=Phase.COMMITTED, active_sha256=new.sha256, error_class=None, error_code="", reason=""
+        )
+        yield "takes its word back", replace(serves, last_seen=node.now)
+        return
+    fresh = replace(said, reported_gen=document.gen, attempt=document.attempt, wanted_sha256=new.sha256)
+    back = replace(fresh, active_sha256=ground.old[place].sha256, last_seen=node.now)
+    for error_class in CRIES:
+        yield f"cries {error_class}", _fault(back, Phase.ROLLED_BACK, error_class)
+
+
+def _draws(ground: Ground, node: Node, place: int) -> Iterator[Draw]:
+    """Yield the open draws of a device that is to run the release for its soak."""
+    for one in node.confirmations:
+        if one.verdict in ALIVE and one.how is How.SOAK:
+            yield from (draw for draw in one.draws if draw.device == ground.devices[place] and not draw.answer)
+
+
+def _is_awaited(draw: Draw, said: Report) -> bool:
+    return said.is_online and (said.last_seen is None or said.last_seen < draw.at)
+
+
+def _may_say(ground: Ground, node: Node, place: int) -> Iterator[tuple[str, Report]]:
     """Yield what a device may say next, as an agent would: it takes the newest document, and goes on from there."""
     said, document, new = node.reports[place], node.documents[place], ground.new[place]
     if not said.is_online:

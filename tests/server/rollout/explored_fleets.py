@@ -11,6 +11,7 @@ WITH_NOBODY_BETWEEN: Final = frozenset(
     {"pause", "abort", "promote", "skip", "retry", "undo", "deployed over", "refuses", "has trouble"}
 )
 """Without these, two devices in one stage are small enough to be explored whole: the way back is still a person's word, too."""
+NOBODY_TAKES_BACK: Final = frozenset({"abort", "abort_rollback", "undo", "deny", "skip", "retry", "deployed over"})
 FLEETS: Final = (
     Fleet("one-device", ("rpi",), ({"name": "all", "size": {"percent": 100}, "soak": "1h"},), is_small=True),
     Fleet(
@@ -98,6 +99,19 @@ FLEETS: Final = (
             {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
         ),
         late=1,
+    ),
+    *(
+        Fleet(
+            f"a-liar-{name}",
+            ("rpi",) * count,
+            (
+                {"name": "canary", "size": {"count": min(2, count - 1) or 1}, "soak": "1h"},
+                {"name": "rest", "size": {"percent": 100}, "soak": "1h"},
+            )[1 if count < 3 else 0 :],
+            without=NOBODY_TAKES_BACK,
+            liar=0,
+        )
+        for count, name in ((1, "alone"), (2, "of-two"), (3, "of-three"), (4, "of-four"))
     ),
 )
 BY_NAME: Final = {one.name: one for one in FLEETS}

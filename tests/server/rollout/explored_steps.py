@@ -9,11 +9,14 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState, CandidatePhase, Phase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
+from edgefleet_server.rollout.analysis.confirmation import ALIVE
 from edgefleet_server.rollout.analysis.model import Advance, KeepWaiting
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
     AssignmentUpdated,
+    CheckAsked,
+    ConfirmationUpdated,
     DecisionMade,
     Offer,
     Plan,
@@ -23,7 +26,18 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
     StageRunUpdated,
 )
-from edgefleet_server.rollout.model import Assignment, Bundle, Report, RolloutState, StageState, Strength
+from edgefleet_server.rollout.model import (
+    Answer,
+    Assignment,
+    Bundle,
+    CheckEnd,
+    Confirmation,
+    Report,
+    RolloutState,
+    StageState,
+    Strength,
+    Verdict,
+)
 from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.spec.model import Mode
@@ -38,6 +52,7 @@ from edgefleet_server.rollout.state_machines import (
     STAGE_TRANSITIONS,
     is_failure,
 )
+from edgefleet_sim.checks import about_words
 from tests.server.rollout.explored import Document, Ground, Node
 
 _S = AssignmentState
@@ -47,6 +62,7 @@ _EDGES: Final[Mapping[str, Set[tuple[object, object]]]] = {
     "cell": {(a, b) for (a, _), b in STAGE_TRANSITIONS.items()},
     "assignment": {(a, b) for (a, _), b in ASSIGNMENT_TRANSITIONS.items()},
 }
+_ASKING: Final = ROLLOUT_WALKS | {_R.PAUSED, _R.FINISHED}
 OUT_OF_END: Final = {
     (_S.HEALTHY, _S.REGRESSED),
     (_S.HEALTHY, _S.ROLLED_BACK),
@@ -79,6 +95,8 @@ class Carrying:
         self.cells = {(cell.stage, cell.stratum): cell for cell in node.cells}
         self.assignments = {one.device: one for one in node.assignments}
         self.documents = list(node.documents)
+        self.confirmations = {(one.stratum, one.number): one for one in node.confirmations}
+        self.checks = dict(node.checks)
         self.passed_by_rule: set[tuple[int, str]] = set()
         self.is_against = False
         """Whether this plan found that the evidence of devices that failed speaks against the release."""
@@ -101,6 +119,11 @@ class Carrying:
                     self._move_assignment(effect)
                 case Offer() | Revert():
                     wishes[effect.device] = effect
+                case ConfirmationUpdated():
+                    self._ask(effect.confirmation)
+                case CheckAsked():
+                    self._check(effect.task not in self.checks, "a device was asked twice")
+                    self.checks[effect.task] = CheckEnd(state="queued")
                 case DecisionMade():
                     if isinstance(effect.decision, Advance):
                         self._check_rule(effect)
@@ -109,6 +132,13 @@ class Carrying:
         for device, wish in wishes.items():
             self._sign(device, wish)
         self._check_end()
+        asked = tuple(self.confirmations[key] for key in sorted(self.confirmations))
+        for problem in about_words(plan, self.ground.spec, self.node.state, self.assignments, asked):
+            self._check(False, problem)
+        for one in asked if self.step == "tick" and self.node.state in _ASKING else ():
+            is_late = one.verdict is Verdict.OPEN and self.node.now >= one.deadline
+            self._check(not is_late or one.stratum in self._failed_strata(), "a question was not answered in time")
+        alive = {draw.task for one in asked if one.verdict in ALIVE for draw in one.draws if not draw.answer}
         return replace(
             self.node,
             state=self.state,
@@ -117,6 +147,8 @@ class Carrying:
             cells=tuple(self.cells[key] for key in sorted(self.cells)),
             assignments=tuple(self.assignments[device] for device in sorted(self.assignments)),
             documents=tuple(self.documents),
+            confirmations=asked,
+            checks=tuple((task, end) for task, end in sorted(self.checks.items()) if task in alive),
         )
 
     def _check(self, holds: bool, words: str) -> None:
@@ -159,6 +191,16 @@ class Carrying:
                 is_said = self.step == "promote" and cell.strength is Strength.OVERRIDE
                 self._check(is_said or key in self.passed_by_rule, "a stage passed without its rule")
         self.cells[key] = cell
+
+    def _ask(self, one: Confirmation) -> None:
+        """A question is opened once, and answered once: but one without an answer in time may still get one."""
+        stored = self.confirmations.get((one.stratum, one.number))
+        self._check(
+            stored is not None or one.number == sum(key[0] == one.stratum for key in self.confirmations), "skipped"
+        )
+        is_answered = stored is not None and stored.verdict not in ALIVE
+        self._check(not is_answered, "a question was answered twice")
+        self.confirmations[one.stratum, one.number] = one
 
     def _take_in(self, one: Assignment) -> None:
         self._check(one.device not in self.assignments, "a device was assigned twice")
@@ -219,7 +261,16 @@ class Carrying:
             self._check(not is_late or has_turned, "went back where no evidence had turned")
             self.documents[place] = Document(gen, one.previous)
         if wish.is_rollback:
+            is_liar_alone = self.ground.fleet.liar not in (None, place) and not self._fails_elsewhere()
+            self._check(not is_liar_alone, "another device than the one that lies goes back")
             self.assignments[device] = one.but(back_gen=gen)
+
+    def _fails_elsewhere(self) -> bool:
+        """Return whether another device than the liar failed: one that says nothing for an hour is lost, or late."""
+        liar = self.ground.devices[self.ground.fleet.liar or 0]
+        failing = {one.device for one in self.assignments.values() if is_failure(one)}
+        drawn = (draw for one in self.confirmations.values() for draw in one.draws)
+        return bool((failing | {draw.device for draw in drawn if draw.answer is Answer.FAILED}) - {liar})
 
     def _failed_strata(self) -> set[str]:
         return {cell.stratum for cell in self.cells.values() if cell.state is StageState.FAILED}
@@ -228,7 +279,9 @@ class Carrying:
         """A document lets the release answer no more than an open stage of its device lets it: a shadow nothing, a split its share."""
         document, value = self.documents[place], rank(self.ground.salt, one.device)
         shares = {Mode.ACTIVE: 100, Mode.SHADOW: 0}
-        reached = (c for c in self.cells.values() if c.stratum == one.stratum and value < c.cut)
+        drawn_in = one.stage if one.device in self._drawn() else -1
+        mine = (c for c in self.cells.values() if c.stratum == one.stratum)
+        reached = (c for c in mine if value < c.cut or c.stage == drawn_in)
         opened = [self.ground.shapes[c.stage] for c in reached if c.state in CELL_OPEN or c.state is StageState.PASSED]
         most = max((shares.get(shape.mode, shape.share_pct) for shape in opened), default=0)
         answers = 100 if document.bundle == self.ground.new[place] else document.share
@@ -247,10 +300,17 @@ class Carrying:
         )
         alike = (cell for cell in begun if modes[cell.stage] is modes[one.stage])
         reaching = next((cell.stage for cell in alike if value < cell.cut), None)
-        self._check(reaching == one.stage, f"offered beyond its cut: stage {one.stage}, its rank says {reaching}")
+        self._check(
+            one.device in self._drawn() or reaching == one.stage,
+            f"offered beyond its cut: stage {one.stage}, its rank says {reaching}",
+        )
         self._check(not any(cell.state is StageState.FAILED for cell in lane), "offered in a stratum that failed")
         needs = self.ground.spec.stages[one.stage].approval is not None
         self._check(not needs or lane[one.stage].approved_by != "", "offered before somebody approved it")
+
+    def _drawn(self) -> set[DeviceId]:
+        """Return the devices that are offered the release because they were drawn."""
+        return {draw.device for asked in self.confirmations.values() for draw in asked.draws if draw.is_new}
 
     def _check_rule(self, judged: DecisionMade) -> None:
         """Count the rule of small strata anew from the truth: what devices run, and since when."""

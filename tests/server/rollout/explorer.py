@@ -3,8 +3,9 @@
 A state is what the server stores, what each device said last, what its document names, and how long ago what happened, in hours:
 every deadline of the spec is one hour, so a jump of an hour makes any of them due and no order of two is lost. From each state all
 of these may happen next: a tick; a person's pause, resume, abort, promotion, skip, retry, approval, denial or undo; an hour; a device that
-takes up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again; another release
-deployed over it; a device that joins. States in which the same may follow are one (`explored_keys`): that it does is watched too.
+takes up its document, gets further, fails in one of its ways, goes back by itself, refuses, falls silent or is there again, or lies;
+another release deployed over it; a device that joins; an answer of a drawn device, or of the server itself, to a question about failures.
+Whom the server draws is tried out, too. States in which the same may follow are one (`explored_keys`): that it does is watched too.
 
 Watched at every step:
 - a transition starts from what is stored, is in its table, and happens once; what has ended moves along the named edges only;
@@ -15,6 +16,10 @@ Watched at every step:
 - a document lets the release answer no more than an open stage of its device lets it: nothing in a shadow, its share in a split; what
   runs beside ends with the rollout, and a device goes on only from one mode to the next;
 - a rollout that a look does not change is over, or says what it waits for and what would move it;
+- one device alone takes the release back from no other: no stage of several devices fails on its failures, unless the server's own check
+  of the bundle failed, and where it is the only one that fails or lies no other device goes back;
+- while a question about failures is open, only the one device that was drawn for it is offered the release; each is answered
+  in time;
 - where the release was taken back, every device that took it up is told to go back, and those not heard to be back are named.
 `main` explores the small fleets whole, and `n` states of the others, fleet after fleet. `exhausted` says which were explored whole,
 `combinations` how many of rollout, stages and assignments were met in all, `last_new_combination_at` after how many states none was new
@@ -31,9 +36,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
+
+from edgefleet_server.rollout.analysis.confirmation import ALIVE
 from edgefleet_server.rollout.commands import retry
-from edgefleet_server.rollout.effects import Plan
-from edgefleet_server.rollout.model import RolloutState, Snapshot
+from edgefleet_server.rollout.effects import ConfirmationUpdated, Plan
+from edgefleet_server.rollout.model import CheckEnd, Proof, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.tick import explain, plan_tick
 from edgefleet_server.rollout.state_machines import IllegalTransitionError
 from edgefleet_server.rollout.status.model import rollout_waits
@@ -48,9 +56,17 @@ KEPT: Final = 1 / 200
 """How many of the states are kept to be compared with what is taken for them."""
 FULL: Final = 1_000_000
 """From this count on, small fleets are explored whole."""
+FAILED: Final = CheckEnd(state="failed", code="check.golden")
+ENDS: Final = (
+    ("a check passes", CheckEnd(state="done")),
+    ("a check fails", FAILED),
+    ("a check says nothing", CheckEnd(state="expired")),
+)
 OVER: Final = frozenset(
     {RolloutState.FINISHED, RolloutState.ROLLED_BACK, RolloutState.SUPERSEDED, RolloutState.CANCELLED}
 )
+SEEDS: Final = ("a", "b", "d", "j")
+"""By which the server draws: with these each device of the small fleets is drawn first once."""
 COMMANDS: Final = ("pause", "resume", "abort", "abort_rollback", "promote", "skip", "retry", "undo", "approve", "deny")
 
 
@@ -161,11 +177,15 @@ class Explorer(Ground):
         )
 
     def _steps(self, node: Node, commands: list[str]) -> Iterator[tuple[str, Node]]:
-        snapshot = self.snapshot(node)
+        snapshot = self.snapshot(node, SEEDS[0])
         ticked = plan_tick(snapshot, node.now)
         if not ticked.effects:
             self._tells_what_moves_it(snapshot, node, ticked)
         yield "tick", self.carry(node, "tick", ticked)
+        if has_drawn(ticked, node):
+            for seed in SEEDS[1:]:
+                yield "tick", self.carry(node, "tick", plan_tick(self.snapshot(node, seed), node.now))
+        yield from answers(self, node)
         yield "an hour", replace(node, now=node.now + HOUR)
         for command in commands:
             plan = self._command(node, command)
@@ -204,6 +224,30 @@ class Explorer(Ground):
         except IllegalTransitionError:
             return None
         return made if made.effects else None
+
+
+def has_drawn(plan: Plan, node: Node) -> bool:
+    """Return whether a plan opens a question: only then does the seed matter."""
+    known = {(one.stratum, one.number) for one in node.confirmations}
+    asked = (effect.confirmation for effect in plan.effects if isinstance(effect, ConfirmationUpdated))
+    return any((one.stratum, one.number) not in known for one in asked)
+
+
+def answers(ground: Ground, node: Node) -> Iterator[tuple[str, Node]]:
+    """Yield what may be answered: a device ends its check in one of three ways, the server finds a bundle good or bad."""
+    liar = None if ground.fleet.liar is None else ground.devices[ground.fleet.liar]
+    asked = {draw.task: draw.device for one in node.confirmations for draw in one.draws}
+    for place, (task, end) in enumerate(node.checks):
+        for name, found in ENDS if end.state == "queued" else ():
+            if liar in (None, asked[task]) or found != FAILED:
+                yield name, replace(node, checks=_with(node.checks, place, (task, found)))
+    for place, one in enumerate(node.confirmations):
+        if one.verdict not in ALIVE or not one.needs_proof or one.proof is not None:
+            continue
+        for name, is_ok in (("the bundle is good", True), ("the bundle is bad", False)):
+            if is_ok or liar is None:
+                proved = msgspec.structs.replace(one, proof=Proof(is_ok=is_ok, what="checked"))
+                yield name, replace(node, confirmations=_with(node.confirmations, place, proved))
 
 
 def _with(values: tuple[Any, ...], place: int, value: Any) -> tuple[Any, ...]:

@@ -17,12 +17,16 @@ import msgspec
 from edgefleet_protocol.desired import DESIRED_TYPE, HOLD_TYPE, Desired, Hold, Ref, decode_desired, decode_hold
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import DeviceId, ReleaseRef
-from edgefleet_protocol.messages import ErrorClass, ModelState, Phase, Presence, State
+from edgefleet_protocol.messages import ErrorClass, Event, EventKind, ModelState, Phase, Presence, State
 from edgefleet_protocol.verify import PublicKey, verify_envelope
+from edgefleet_server.fleet.desired.tasks import CHECK
 from edgefleet_server.rollout.controller.controller import RolloutController
+from edgefleet_server.rollout.model import GUARD_CLASSES, Confirmation, Proof
 from edgefleet_server.rollout.service import RolloutService
+from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice
-from edgefleet_server.rollout.status.reader import DecisionView, RolloutView
+from edgefleet_server.rollout.status.reader import RolloutView
+from edgefleet_server.rollout.store import confirmation_rows
 from tests.server.fleet.house import FACTS, PROFILE, House, KeyedDevice, TurnedClock
 
 SMALL: Final = "generic-x86_64-ort-small"
@@ -37,6 +41,7 @@ INSTALL: Final = (
     Phase.PROBATION,
     Phase.COMMITTED,
 )
+SOUND: Final = Proof(is_ok=True, what="the stored bytes, and the metadata that names them")
 BACK: Final = (Phase.SWITCHING, Phase.PROBATION, Phase.COMMITTED)
 _UNSWITCHED: Final = frozenset(INSTALL[:5])
 
@@ -44,7 +49,7 @@ _UNSWITCHED: Final = frozenset(INSTALL[:5])
 @dataclass(frozen=True)
 class Habit:
     """What a device does with one release. fails_at: the phase that it does not get through; silent_at: the phase that is
-    the last one it tells of; stays_at: the phase that never ends, while it goes on reporting."""
+    the last one it tells of; stays_at: the phase that never ends, while it goes on reporting. ignores_checks: it never answers them."""
 
     fails_at: Phase | None = None
     error_class: ErrorClass = ErrorClass.CRASH
@@ -52,6 +57,13 @@ class Habit:
     reason: str = ""
     silent_at: Phase | None = None
     stays_at: Phase | None = None
+    ignores_checks: bool = False
+
+    @property
+    def check_code(self) -> str:
+        """The code with which a check fails, "" when it does not."""
+        is_wrong = self.fails_at is not None and self.error_class in GUARD_CLASSES
+        return f"check.{self.error_class.value}" if is_wrong else ""
 
 
 class SimDevice:
@@ -84,6 +96,8 @@ class SimDevice:
         self._seq = self._asked = 0
         self._last: State | None = None
         self._is_mute = False
+        self._checks: dict[str, str] = {}
+        self._asked_checks: set[str] = set()
 
     # ---- what the server sends
 
@@ -104,6 +118,10 @@ class SimDevice:
             self._refused = (document.gen, *self.refuses)
             return
         self.gen, self._refused = document.gen, (0, "", "")
+        for task in document.tasks:
+            if task.kind == CHECK and task.id not in self._asked_checks:
+                self._asked_checks.add(task.id)
+                self._checks[task.id] = task.args["sha256"]
         wish = document.models.get(self.model)
         self._follow(None if wish is None else wish.active, document.gen)
 
@@ -195,6 +213,25 @@ class SimDevice:
 
     # ---- what it says
 
+    def answers(self) -> list[Event]:
+        """Return how the checks that it was asked for came out, each once."""
+        told = [] if self.habits.get(self.running, Habit()).ignores_checks else list(self._checks.items())
+        return [self._answer(task, self._checks.pop(task)) for task, _ in told]
+
+    def _answer(self, task: str, sha256: str) -> Event:
+        runs_it = self.active is not None and self.active.sha256 == sha256
+        code = self.habits.get(self.running, Habit()).check_code if runs_it else "check.not_here"
+        self._seq += 1
+        return Event(
+            device=self.id,
+            boot_id=self._boot_id,
+            seq=self._seq,
+            ts=self._seq,
+            kind=EventKind.TASK,
+            code=code,
+            detail={"task": task, "state": "failed" if code else "done"},
+        )
+
     @property
     def speaks(self) -> bool:
         """Whether the server hears of it."""
@@ -253,6 +290,8 @@ class World:
     house: House
     devices: dict[DeviceId, SimDevice] = field(default_factory=dict)
     habits: dict[str, Habit] = field(default_factory=dict)
+    proof: Proof | None = SOUND
+    """What the server's own check of a bundle finds; None: it does not end."""
 
     def __post_init__(self) -> None:
         house = self.house
@@ -320,6 +359,8 @@ class World:
             device.step()
             if device.speaks:
                 self.report(device)
+            if device.speaks and (answers := device.answers()):
+                self.fleet.receiver.take_events(answers)
 
     def report(self, device: SimDevice) -> None:
         """Hand in one report; a document that the server answers with is taken.
@@ -334,11 +375,20 @@ class World:
         """Let the engine look because devices reported."""
         return self.engine.tick(is_woken=True)
 
+    def prove(self) -> None:
+        """Check bundles that devices speak against, as a worker does that has the time."""
+        if self.proof is None:
+            return
+        with self.house.db.session() as session:
+            while (due := confirmation_rows.claim(session, self.clock.now())) is not None:
+                confirmation_rows.note(session, due, self.proof)
+
     def go(self, rounds: int = 1, *, seconds: float = 1.0) -> None:
         """Let devices and engine go on by turns while the time passes."""
         for _ in range(rounds):
             self.step()
             self.tick()
+            self.prove()
             self.clock.turn(seconds=seconds)
 
     def go_until(self, fact: Callable[[], Any], *, seconds: float = 1.0, rounds: int = 300) -> None:
@@ -383,6 +433,11 @@ class World:
         """Return the details of a rollout's events, oldest first, each with its kind and device."""
         rows, _ = self.fleet.feed.page(rollout=rollout, limit=100_000)
         return [{"kind": row.kind, "device": row.device, "id": row.id, **row.detail} for row in reversed(rows)]
+
+    def asked(self, rollout: str) -> list[Confirmation]:
+        """Return whether failures are confirmed: every question, in order of stratum and number."""
+        with self.house.db.read() as session:
+            return list(confirmation_rows.of_rollout(session, rollout))
 
     def exposed(self, rollout: str) -> list[SimDevice]:
         """Return the devices that took the release up, in order of id."""

@@ -2,10 +2,11 @@
 
 It trusts neither: the chain of `from → to` events of every rollout, cell and assignment must begin at the initial state, have no
 gap, no doubled and no illegal transition, and end where the table says. It draws ranks and cuts anew, and asks every decision again.
+No decision may take a release back from others because of what one device reports.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +18,18 @@ from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.tables import FleetEvent
 from edgefleet_server.fleet.tables import FleetDesired, FleetDevice
-from edgefleet_server.rollout.analysis import replay
-from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
+from edgefleet_server.rollout.analysis import decide, plain_rules, replay
+from edgefleet_server.rollout.analysis.confirmation import ALIVE
+from edgefleet_server.rollout.model import (
+    Answer,
+    Assignment,
+    Confirmation,
+    RolloutState,
+    StageRun,
+    StageState,
+    Strength,
+    Verdict,
+)
 from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.spec.parser import parse_spec
@@ -26,11 +37,22 @@ from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
 )
 from edgefleet_server.rollout.store import assignments as store_assignments
-from edgefleet_server.rollout.store import rollouts
+from edgefleet_server.rollout.store import confirmation_rows, rollouts
 from edgefleet_server.rollout.store.tables import Rollout
 from edgefleet_sim.checks import EDGES
 
 INITIAL: Final = {"rollout": "draft", "stage": "pending", "assignment": "eligible"}
+BY_FAILURES: Final = frozenset(
+    {
+        plain_rules.GUARD_CLASS,
+        plain_rules.GUARD_LOST,
+        plain_rules.SMALL_CLASS,
+        plain_rules.SMALL_TWO,
+        decide.ABORT_EVIDENCE,
+        decide.ABORT_POOLED,
+    }
+)
+"""Codes of decisions that rest on what devices report."""
 OUTCOME: Final = ASSIGNMENT_FINAL | {AssignmentState.UNREACHABLE}
 
 Chains = dict[tuple[str, Any], list[FleetEvent]]
@@ -48,10 +70,12 @@ def audit(db: Database, rollout_id: str) -> list[str]:
         cells = rollouts.cells(session, rollout_id)
         assignments = store_assignments.assignments(session, rollout_id)
         chains = _chains(session, rollout_id)
+        asked = confirmation_rows.of_rollout(session, rollout_id)
         return [
             *_about_chains(row, cells, assignments, chains),
+            *_about_questions(asked, assignments, chains),
             *_about_order([stage.name for stage in parse_spec(row.spec).stages], cells, assignments, chains),
-            *_about_members(session, row, cells, assignments),
+            *_about_members(session, row, cells, assignments, asked),
             *_about_gens(session, assignments),
             *_about_decisions(session, row, cells),
         ]
@@ -68,6 +92,8 @@ def _chains(session: Session, rollout_id: str) -> Chains:
                 key: Any = (event.detail["stratum"], event.detail["stage_idx"])
             case "assignment":
                 key = event.device_id
+            case "confirmation":
+                key = event.detail["stratum"]
             case _:
                 key = ""
         found[event.kind, key].append(event)
@@ -78,7 +104,7 @@ def _about_chains(row: Rollout, cells: list[StageRun], assignments: list[Assignm
     ends: dict[tuple[str, Any], str] = {("rollout", ""): row.state}
     ends |= {("stage", (cell.stratum, cell.stage)): cell.state.value for cell in cells}
     ends |= {("assignment", one.device): one.state.value for one in assignments}
-    for key in chains.keys() - ends.keys():
+    for key in (one for one in chains.keys() - ends.keys() if one[0] != "confirmation"):
         yield f"events of {key}, which is in no table"
     for (kind, key), end in ends.items():
         at = INITIAL[kind]
@@ -91,6 +117,33 @@ def _about_chains(row: Rollout, cells: list[StageRun], assignments: list[Assignm
             at = after
         if at != end:
             yield f"{kind} {key}: the events end at {at}, the table says {end}"
+
+
+def _about_questions(asked: Sequence[Confirmation], assignments: list[Assignment], chains: Chains) -> Iterator[str]:
+    """The questions of a stratum come one after the other; nobody is asked about itself, or asked for more than is allowed."""
+    known = {one.device for one in assignments}
+    for stratum in {one.stratum for one in asked} | {key for kind, key in chains if kind == "confirmation"}:
+        mine = [one for one in asked if one.stratum == stratum]
+        ended: list[str] = []
+        for event in chains.get(("confirmation", stratum), []):
+            before, after = event.detail["from"], event.detail["to"]
+            at = ended[-1] if ended else ""
+            if before == "":
+                ended.append(after)
+                if at == Verdict.OPEN.value:
+                    yield f"{stratum}: event {event.id} asks while a question is open"
+                continue
+            if before != at or at not in {one.value for one in ALIVE}:
+                yield f"{stratum}: event {event.id} answers {before} → {after}, but the question was {at or 'not asked'}"
+            ended[-1:] = [after]
+        if ended != [one.verdict.value for one in mine]:
+            yield f"{stratum}: the events end at {ended}, the table says {[one.verdict.value for one in mine]}"
+    for one in asked:
+        drawn = [draw.device for draw in one.draws]
+        if len(set(drawn)) < len(drawn) or one.words[0] in drawn or not set(drawn) <= known:
+            yield f"question {one.number} of {one.stratum} about {one.words} drew {drawn}"
+        if sum(draw.is_new for draw in one.draws) > 1 or len(drawn) - one.count(Answer.GONE) > one.most:
+            yield f"question {one.number} of {one.stratum} drew too many: {one.draws}"
 
 
 def _about_order(
@@ -124,9 +177,17 @@ def _about_order(
 
 
 def _about_members(
-    session: Session, row: Rollout, cells: list[StageRun], assignments: list[Assignment]
+    session: Session,
+    row: Rollout,
+    cells: list[StageRun],
+    assignments: list[Assignment],
+    asked: Sequence[Confirmation],
 ) -> Iterator[str]:
-    """No device is skipped: whoever ranks below a cut belongs to the first such stage, and has an outcome at the end."""
+    """No device is skipped: whoever ranks below a cut belongs to the first such stage, and has an outcome at the end.
+
+    A device that was drawn to confirm a failure may be in the stage of that failure, before its turn.
+    """
+    drawn = {draw.device: one.stage for one in asked for draw in one.draws if draw.is_new}
     cuts: dict[str, list[int]] = defaultdict(list)
     for cell in sorted(cells, key=lambda cell: cell.stage):
         cuts[cell.stratum].append(cell.cut)
@@ -142,7 +203,11 @@ def _about_members(
             continue
         if one.state is AssignmentState.CANCELLED and one.reason.startswith("pinned: "):
             continue
+        if device.suspect_since is not None and one.stage == len(cuts[one.stratum]) - 1:
+            continue
         if not is_plain and rank(row.salt, device.id) < cuts[one.stratum][one.stage]:
+            continue
+        if one.stage == drawn.get(one.device) and (stage is None or one.stage < stage):
             continue
         if one.stage != stage:
             yield f"{device.id} is in stage {one.stage}, its rank says {stage}"
@@ -172,8 +237,20 @@ def _about_decisions(session: Session, row: Rollout, cells: list[StageRun]) -> I
         twice = replay.outcome_of(replay.recompute(msgspec.json.encode(one.evidence)))
         if twice != again:
             yield f"decision {one.id} comes out otherwise after JSON"
+        if one.verdict == "roll_back" and one.code in BY_FAILURES and _rests_on_one(one.evidence):
+            yield f"decision {one.id} takes a release back from others because of one device: {one.reason}"
     advances = {(one.stratum, one.stage) for one in made if one.verdict == "advance"}
     for cell in cells:
         is_passed = cell.state is StageState.PASSED and cell.strength is not Strength.OVERRIDE
         if is_passed and (cell.stratum, cell.stage) not in advances:
             yield f"stage {cell.stage} of {cell.stratum} passed without a decision"
+
+
+def _rests_on_one(evidence: Mapping[str, Any]) -> bool:
+    """Return whether the failure of one device alone moved others, although the spec does not say that it may."""
+    words = evidence["words"]
+    if words is None or words["acts_alone"] or words["verdict"] == Verdict.PROVED or evidence["population"] <= 1:
+        return False
+    drawn = words["failed"] if words["verdict"] == Verdict.CONFIRMED else 0  # a check may have failed, not an install
+    failed = int(max(evidence["counts"]["failed"], evidence["pooled_failed"], 1 + drawn))
+    return failed <= 1

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState
-from edgefleet_server.rollout.analysis.decide import DOUBT, LEAST_FAILED, decide, doubt
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.doubt import DOUBT, LEAST_FAILED, doubt
 from edgefleet_server.rollout.analysis.model import Counts, Facts, RollBack, Rule
 from edgefleet_server.rollout.effects import Offer, RolloutTransitioned
 from edgefleet_server.rollout.model import Assignment, Member, RolloutState, Snapshot, StageRun, StageState

@@ -6,6 +6,7 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
@@ -13,13 +14,24 @@ from edgefleet_protocol.messages import AssignmentState, Phase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
+    ConfirmationUpdated,
     Offer,
     Plan,
     Revert,
     RolloutTransitioned,
     StageRunTransitioned,
 )
-from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, VerdictKind
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Confirmation,
+    Draw,
+    How,
+    RolloutState,
+    StageRun,
+    StageState,
+    Verdict,
+    VerdictKind,
+)
 from tests.server.rollout import explored_keys
 from tests.server.rollout.explored import Document, Fleet, Node
 from tests.server.rollout.explored_fleets import BY_NAME, FLEETS, WITH_NOBODY_BETWEEN
@@ -50,10 +62,22 @@ def test_no_reachable_state_breaks_an_invariant() -> None:
         "deny",
     }
     assert steps >= {"is brought beside", "runs beside", "fails beside", "is suspended beside", "silent beside"}
+    assert steps >= {"cries golden", "cries crash", "takes its word back", "is heard of"}
+    assert steps >= {
+        "the bundle is good",
+        "the bundle is bad",
+        "a check passes",
+        "a check fails",
+        "a check says nothing",
+    }
     assert steps >= {"takes it up", "refuses", "further", "fails", "has trouble", "goes back", "commits", "silent"}
 
 
-@pytest.mark.parametrize("fleet", FLEETS, ids=lambda fleet: fleet.name)
+ALIKE = tuple(fleet for fleet in FLEETS if fleet.name not in {"a-liar-alone", "a-liar-of-two", "a-liar-of-three"})
+"""Of the liars one fleet: what they add to the states is in it."""
+
+
+@pytest.mark.parametrize("fleet", ALIKE, ids=lambda fleet: fleet.name)
 def test_of_states_that_are_taken_for_one_the_same_follows(fleet: Fleet) -> None:
     explorer = Explorer(fleet, kept=1)
     explorer.explore(2_500, random.Random(4))
@@ -103,6 +127,57 @@ def broken_by(state: RolloutState, cell: StageState, one: AssignmentState, *effe
 
 RUNNING, PAUSED = RolloutState.RUNNING, RolloutState.PAUSED
 OPEN, DONE = StageState.EXPOSING, StageState.PASSED
+
+
+def failing_of_two(liar: int | None = None, **changes: object) -> tuple[Explorer, Node]:
+    """Return a state of two devices in one stage: the first one failed, the other one is healthy."""
+    explorer = Explorer(replace(BY_NAME["a-liar-of-two"], liar=liar))
+    node = node_of(explorer, RUNNING, OPEN, AssignmentState.FAILED)
+    (one,) = node.assignments
+    (cell,) = node.cells
+    liar_, other = (one.but(device=device, error_class="crash") for device in explorer.devices)
+    other = other.but(state=AssignmentState.HEALTHY, error_class="", switched_at=node.now)
+    documents = tuple(Document(1, new) for new in explorer.new)
+    node = replace(node, cells=(replace(cell, population=2),), assignments=(liar_, other), documents=documents)
+    return explorer, replace(node, **changes)  # type: ignore[arg-type]
+
+
+def asked_of(explorer: Explorer, node: Node, **fields: object) -> Confirmation:
+    """Return the question about the first device's failure."""
+    first, second = explorer.devices
+    made = Confirmation(
+        number=0, stratum=ProfileName("rpi"), stage=0, how=How.SOAK, code="small_class", error_class="crash", sha256="x",
+        words=[first], seed="a", most=1, opened_at=node.now, deadline=node.now, draws=[Draw(device=second, at=node.now)],
+    )  # fmt: skip
+    return msgspec.structs.replace(made, **fields)
+
+
+def test_one_device_that_takes_the_release_back_from_another_is_noticed() -> None:
+    explorer, node = failing_of_two()
+    (cell,) = node.cells
+    failed = StageRunTransitioned(OPEN, replace(cell, state=StageState.FAILED, code="small_class"))
+    with pytest.raises(BrokenInvariantError, match=r"on the word of \['d\d'\] alone"):
+        explorer.carry(node, "tick", Plan((failed,), None))
+    proved = replace(node, confirmations=(asked_of(explorer, node, verdict=Verdict.PROVED),))
+    assert explorer.carry(proved, "tick", Plan((failed,), None)).cells[0].state is StageState.FAILED
+    explorer, node = failing_of_two(liar=0)
+    with pytest.raises(BrokenInvariantError, match="another device than the one that lies"):
+        explorer.carry(node, "tick", Plan((Revert(explorer.devices[1], is_rollback=True),), None))
+
+
+def test_a_question_that_is_answered_twice_or_too_late_or_draws_too_many_is_noticed() -> None:
+    explorer, node = failing_of_two()
+    one = asked_of(explorer, node)
+    late = replace(node, confirmations=(one,))
+    with pytest.raises(BrokenInvariantError, match="not answered in time"):
+        explorer.carry(late, "tick", Plan((), None))
+    closed = replace(node, confirmations=(msgspec.structs.replace(one, verdict=Verdict.REFUTED),))
+    with pytest.raises(BrokenInvariantError, match="answered twice"):
+        explorer.carry(closed, "tick", Plan((ConfirmationUpdated(one),), None))
+    draws = [Draw(device=device, at=node.now, is_new=True) for device in explorer.devices]
+    many = msgspec.structs.replace(one, draws=draws, deadline=node.now + timedelta(hours=1))
+    with pytest.raises(BrokenInvariantError, match="2 new devices were drawn"):
+        explorer.carry(node, "tick", Plan((ConfirmationUpdated(many),), None))
 
 
 def test_what_must_never_be_is_noticed() -> None:

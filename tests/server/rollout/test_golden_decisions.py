@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import text
 
-from edgefleet_server.rollout.analysis import decide, replay
+from edgefleet_server.rollout.analysis import decide, plain_rules, replay
 from edgefleet_server.rollout.analysis.replay import Outcome
 from tests.conftest import ROOT
 from tests.server.rollout.fleet_sim import World, stages
@@ -71,19 +72,19 @@ def test_there_is_evidence_of_each_verdict_by_the_rules_of_today() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("of", "name", "value"),
     [
-        ("MAX_LOST", 0),
-        ("SILENT_CAP_PCT", 60),
-        ("FEW_EXPOSED", 2),
-        ("CONFIDENCE", 0.9),
-        ("GUARD_CLASSES", ()),
-        ("SMALL_CLASSES", ()),
+        (plain_rules, "MAX_LOST", 0),
+        (decide, "SILENT_CAP_PCT", 60),
+        (plain_rules, "FEW_EXPOSED", 2),
+        (decide, "CONFIDENCE", 0.9),
+        (plain_rules, "GUARD_CLASSES", ()),
+        (plain_rules, "SMALL_CLASSES", ()),
     ],
 )
-def test_a_changed_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str, value: Any) -> None:
+def test_a_changed_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, of: ModuleType, name: str, value: Any) -> None:
     assert changed() == []
-    monkeypatch.setattr(decide, name, value)
+    monkeypatch.setattr(of, name, value)
     assert changed() != [], f"no stored evidence notices another {name}"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.rollout.admission import DOWNLOADS, RATE
-from edgefleet_server.rollout.analysis.decide import DOUBT
+from edgefleet_server.rollout.analysis.doubt import DOUBT
 from edgefleet_server.rollout.effects import Blocked, Offer, Plan, StepReport
 from edgefleet_server.rollout.model import Member, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner import blockers, offers

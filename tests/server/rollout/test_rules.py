@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from edgefleet_server.rollout.analysis import decide as analysis_decide
+from edgefleet_server.rollout.analysis import plain_rules
 from edgefleet_server.rollout.analysis.decide import decide
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for
 from edgefleet_server.rollout.analysis.model import (
@@ -20,6 +21,7 @@ from edgefleet_server.rollout.analysis.model import (
     Pause,
     RollBack,
     Rule,
+    WordFacts,
 )
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote, threshold
@@ -66,6 +68,12 @@ def large(**more: Any) -> Facts:
     return facts(**{"population": 2000, "rule": Rule.EVIDENCE, **more})
 
 
+def asked(verdict: str, error_class: str, **more: Any) -> WordFacts:
+    """Return what is known of a question about a failure, and that nothing else is to be asked."""
+    code = plain_rules.GUARD_CLASS if error_class in ("signature", "golden") else plain_rules.SMALL_CLASS
+    return WordFacts(verdict=verdict, code=code, error_class=error_class, **more)
+
+
 # ---- a case for every code
 
 CASES: list[tuple[str, Facts, type[Any], str, str]] = [
@@ -73,21 +81,21 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         "a forged bundle stops a large stratum at once",
         large(healthy=500, failures={"signature": 1}),
         RollBack,
-        analysis_decide.GUARD_CLASS,
+        plain_rules.GUARD_CLASS,
         "1 of 501 devices failed (signature ×1): one signature failure stops a stage of any size",
     ),
     (
         "so does a golden mismatch",
         large(healthy=500, failures={"golden": 1}),
         RollBack,
-        analysis_decide.GUARD_CLASS,
+        plain_rules.GUARD_CLASS,
         "golden",
     ),
     (
         "three silent devices stop a large stratum",
         large(healthy=500, failures={"lost": 3}),
         RollBack,
-        analysis_decide.GUARD_LOST,
+        plain_rules.GUARD_LOST,
         "3 devices took it up and fell silent, at most 2 may",
     ),
     ("two do not", large(healthy=500, failures={"lost": 2}), Advance, analysis_decide.EVIDENCE, "500 of 502 healthy"),
@@ -95,22 +103,22 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         "the first non-finite answer stops a small stratum",
         facts(healthy=6, failures={"nonfinite": 1}),
         RollBack,
-        analysis_decide.SMALL_CLASS,
+        plain_rules.SMALL_CLASS,
         "1 of 7 devices failed (nonfinite ×1): one nonfinite failure stops a stratum of fewer than 73 devices",
     ),
     (
         "so does a crash",
         facts(failures={"crash": 1}, installing=5),
         RollBack,
-        analysis_decide.SMALL_CLASS,
+        plain_rules.SMALL_CLASS,
         "1 of 6 devices",
     ),
-    ("so does one that cannot be loaded", facts(failures={"load": 1}), RollBack, analysis_decide.SMALL_CLASS, "load"),
+    ("so does one that cannot be loaded", facts(failures={"load": 1}), RollBack, plain_rules.SMALL_CLASS, "load"),
     (
         "72 devices are a small stratum",
         facts(failures={"load": 1}, population=72),
         RollBack,
-        analysis_decide.SMALL_CLASS,
+        plain_rules.SMALL_CLASS,
         "73",
     ),
     (
@@ -124,7 +132,7 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         "two failures of any class stop few devices",
         facts(healthy=7, failures={"disk": 1, "slow": 1}),
         RollBack,
-        analysis_decide.SMALL_TWO,
+        plain_rules.SMALL_TWO,
         "2 of 9 devices failed (disk ×1, slow ×1): two failures among fewer than 10 devices",
     ),
     (
@@ -315,7 +323,7 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         "a failure with on_fail: pause",
         facts(failures={"crash": 1}, on_fail=OnFail.PAUSE),
         Pause,
-        analysis_decide.SMALL_CLASS,
+        plain_rules.SMALL_CLASS,
         "stops a stratum of fewer than 73 devices (on_fail: pause)",
     ),
     (
@@ -338,6 +346,104 @@ CASES: list[tuple[str, Facts, type[Any], str, str]] = [
         RollBack,
         analysis_decide.ABORT_EVIDENCE,
         "more than 3.97 % of the devices fail",
+    ),
+    (
+        "one device reports a crash in a small stratum: others are asked",
+        facts(healthy=6, failures={"crash": 1}, words=WordFacts(fresh={"crash": 1})),
+        KeepWaiting,
+        analysis_decide.WORD_OPEN,
+        "1 of 7 devices failed (crash ×1): waiting for other devices to confirm that",
+    ),
+    (
+        "so they are about a forged bundle in a large one, however many are healthy",
+        large(healthy=500, failures={"signature": 1}, words=asked("open", "signature", drawn=3, healthy=1)),
+        KeepWaiting,
+        analysis_decide.WORD_OPEN,
+        "waiting for other devices to confirm the signature failure (1 of 3 drawn devices is healthy)",
+    ),
+    (
+        "three silent devices of one site are one: nobody need confirm that",
+        large(healthy=500, failures={"lost": 3}, words=WordFacts(fresh={"lost": 1})),
+        Advance,
+        analysis_decide.EVIDENCE,
+        "500 of 503 healthy",
+    ),
+    (
+        "others confirm it",
+        facts(healthy=4, failures={"crash": 3}, words=asked("confirmed", "crash", drawn=3, failed=2, healthy=1)),
+        RollBack,
+        plain_rules.SMALL_CLASS,
+        "the crash failure is confirmed (2 of 3 drawn devices failed, 1 healthy)",
+    ),
+    (
+        "the server's own check fails: every stratum goes back",
+        large(healthy=500, failures={"golden": 1}, words=asked("proved", "golden", proof="vector 3 differs")),
+        RollBack,
+        plain_rules.GUARD_CLASS,
+        "the server's own check of the bundle failed: vector 3 differs",
+    ),
+    (
+        "nobody answers in time",
+        large(healthy=500, failures={"golden": 1}, words=asked("timed_out", "golden")),
+        Pause,
+        analysis_decide.UNCONFIRMED,
+        "the golden failure is not confirmed (no other device could be asked); somebody must decide",
+    ),
+    (
+        "a small stratum never promotes itself over a failure: a person says what it means",
+        facts(healthy=6, failures={"crash": 1}, words=asked("unconfirmed", "crash", drawn=3, healthy=3)),
+        Pause,
+        analysis_decide.UNCONFIRMED,
+        "the crash failure is not confirmed (3 of 3 drawn devices are healthy)",
+    ),
+    (
+        "a large one goes on: what was refuted is one failure of many",
+        large(healthy=500, failures={"golden": 1}, words=asked("refuted", "golden", drawn=3, healthy=3)),
+        Advance,
+        analysis_decide.EVIDENCE,
+        "500 of 501 healthy",
+    ),
+    (
+        "the evidence takes back whatever drawn devices say",
+        large(healthy=30, failures={"golden": 40}, liars=0.01, words=asked("open", "golden", drawn=3, healthy=3)),
+        RollBack,
+        analysis_decide.ABORT_EVIDENCE,
+        "40 of 70",
+    ),
+    (
+        "evidence that only stops waits for the answer first",
+        large(healthy=30, failures={"golden": 8}, installing=12, liars=0.01, words=asked("open", "golden")),
+        KeepWaiting,
+        analysis_decide.WORD_OPEN,
+        "8 of 50",
+    ),
+    (
+        "a fleet that trusts its devices takes back on one failure",
+        facts(healthy=6, failures={"crash": 1}, words=WordFacts(fresh={"crash": 1}, acts_alone=True)),
+        RollBack,
+        plain_rules.SMALL_CLASS,
+        "one crash failure stops a stratum",
+    ),
+    (
+        "a lone device speaks for itself",
+        facts(failures={"crash": 1}, population=1, words=WordFacts(fresh={"crash": 1})),
+        RollBack,
+        plain_rules.SMALL_CLASS,
+        "one crash failure stops a stratum",
+    ),
+    (
+        "after a person went on, a small stratum waits as it does for any failure",
+        facts(healthy=6, failures={"crash": 1}, words=asked("unconfirmed", "crash", healthy=3, is_answered=True)),
+        KeepWaiting,
+        analysis_decide.NOT_ALL_HEALTHY,
+        "crash",
+    ),
+    (
+        "after the end nobody is bothered by what others do not confirm",
+        facts(healthy=6, failures={"crash": 1}, words=asked("unconfirmed", "crash", healthy=3, is_over=True)),
+        KeepWaiting,
+        analysis_decide.NOT_ALL_HEALTHY,
+        "crash",
     ),
 ]
 

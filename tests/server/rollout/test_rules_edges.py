@@ -8,10 +8,12 @@ import pytest
 
 from edgefleet_server.rollout.analysis import decide as analysis_decide
 from edgefleet_server.rollout.analysis import replay
-from edgefleet_server.rollout.analysis.decide import LEAST_FAILED, decide, doubt
-from edgefleet_server.rollout.analysis.model import Counts, Facts, Pause, Rule
+from edgefleet_server.rollout.analysis.decide import decide
+from edgefleet_server.rollout.analysis.doubt import LEAST_FAILED, doubt
+from edgefleet_server.rollout.analysis.model import Counts, Facts, Pause, RollBack, Rule, WordFacts
 from edgefleet_server.rollout.analysis.replay import outcome_of, recompute, same
 from edgefleet_server.rollout.failure_ratio import log_e_abort, log_e_promote
+from edgefleet_server.rollout.spec.model import OnFail
 from tests.server.rollout.test_rules import CASES, GATE, facts, large
 
 
@@ -151,3 +153,32 @@ def test_offers_stop_when_the_first_devices_fail() -> None:
 )
 def test_one_failure_or_a_gate_without_a_ratio_stops_no_offer(well: Facts) -> None:
     assert doubt(well) == ""
+
+
+@pytest.mark.parametrize("words", [WordFacts(), WordFacts(is_over=True)], ids=["while-it-runs", "after-its-end"])
+def test_one_device_takes_nothing_back_however_little_evidence_a_gate_asks_for(words: WordFacts) -> None:
+    """At `alpha_abort: 0.5` one failure of one device is evidence enough."""
+    one = large(failures={"internal": 1}, alpha_abort=0.5, liars=0.01, words=words)
+    assert isinstance(decide(one), Pause)
+    several = msgspec.structs.replace(one, pooled_exposed=3, pooled_failed=2)
+    assert decide(several).code == analysis_decide.ABORT_POOLED
+    trusted = msgspec.structs.replace(one, words=WordFacts(acts_alone=True))
+    assert decide(trusted).code == decide(msgspec.structs.replace(one, words=None)).code == "abort_evidence"
+
+
+def test_one_device_that_holds_a_stage_until_its_time_is_over_takes_nothing_back() -> None:
+    held = facts(
+        population=8,
+        healthy=7,
+        failures={"internal": 1},
+        rule=Rule.ALL_HEALTHY,
+        open_for_s=90_000.0,
+        inconclusive_after_s=86_400.0,
+        inconclusive_do=OnFail.ROLLBACK,
+        words=WordFacts(),
+    )
+    assert isinstance(decide(held), Pause)
+    assert decide(held).code == analysis_decide.INCONCLUSIVE
+    trusted = msgspec.structs.replace(held, words=WordFacts(acts_alone=True))
+    alone = msgspec.structs.replace(held, population=1)
+    assert all(isinstance(decide(one), RollBack) for one in (trusted, alone))

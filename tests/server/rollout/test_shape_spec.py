@@ -20,7 +20,7 @@ from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
 from edgefleet_server.rollout.lint.preview import plan
 from edgefleet_server.rollout.model import Assignment, Bundle, CandidateReport, Member, Report
 from edgefleet_server.rollout.planner.observe import Terms, as_install, observe
-from edgefleet_server.rollout.preparation.loader import pinned_of, stratum_of
+from edgefleet_server.rollout.preparation.membership import pinned_of, stratum_of
 from edgefleet_server.rollout.spec.model import Approval, DeviceTerms, Membership, Mode, Spec, Supersede, profile_of
 from edgefleet_server.rollout.spec.parser import dump_document, parse_spec, stage_text
 from edgefleet_server.rollout.spec.strategies import STRATEGIES

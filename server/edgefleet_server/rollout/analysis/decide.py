@@ -1,6 +1,6 @@
 """What is decided about one stage of one stratum: facts in, `Advance | Hold | Pause | RollBack` out. Pure; looks at no clock.
 
-1. First what speaks against the release: guards for any size, plain rules for small strata, the abort evidence of the stratum,
+1. First what speaks against the release: plain rules that others confirm (`confirmation`), the abort evidence of the stratum,
    the abort evidence of all strata together. Devices without an outcome count as good here. With `on_fail: pause` it ends in Pause.
    Every failure is the word of a device. So the evidence has two thresholds (ADR 0082): that more than `max_failure` fail stops
    the stratum for a person; only that more fail than a share `liars` of false words explains takes the release back.
@@ -13,15 +13,7 @@
 6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
    stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
 
-Source: docs/explanation/rollouts.md; ADR 0012, 0014, 0082.
-
-Before a verdict, offers may rest (`doubt`, ADR 0051):
-1. The abort test counts a device without an outcome as good, because bad ones speak first: two crashes among fifty canaries under way
-   prove nothing yet. But nothing is lost by offering to nobody else meanwhile.
-2. So the offers of a stratum rest while so many of the devices with an outcome failed that the test would stop a rollout of these alone:
-   two of two at the defaults. Devices under way go on, and nothing is taken back. A device in its soak has an outcome: it is healthy.
-3. It ends by itself. With each device that turns out well the evidence falls; and when nobody is under way any more, those with an
-   outcome are all that are exposed, so that the abort test itself stops the stratum.
+Source: docs/explanation/rollouts.md; ADR 0012, 0014, 0082, 0087.
 """
 
 import math
@@ -32,9 +24,7 @@ from typing import Final, assert_never
 import msgspec
 
 from edgefleet_server.rollout.analysis import stage_gates
-from edgefleet_server.rollout.analysis.facts import FEW_EXPOSED
 from edgefleet_server.rollout.analysis.model import (
-    SMALL_STRATUM,
     Advance,
     Counts,
     Decision,
@@ -44,7 +34,17 @@ from edgefleet_server.rollout.analysis.model import (
     Pause,
     RollBack,
     Rule,
+    WordFacts,
 )
+from edgefleet_server.rollout.analysis.phrases import (
+    answers_in_words,
+    failure_named,
+    failures_in_words,
+    outside_in_words,
+    percent,
+    span_in_words,
+)
+from edgefleet_server.rollout.analysis.plain_rules import GUARD_CLASS, GUARD_LOST, SMALL_CLASS, SMALL_TWO, plain_rule
 from edgefleet_server.rollout.analysis.stage_gates import (
     LOG_MAX,
     asked_back_by_gate,
@@ -60,10 +60,8 @@ from edgefleet_server.rollout.failure_ratio import (
     with_false_alarms,
     with_hidden_failures,
 )
-from edgefleet_server.rollout.model import GUARD_CLASSES, LOST, SMALL_CLASSES, Strength
+from edgefleet_server.rollout.model import Strength, Verdict
 from edgefleet_server.rollout.spec.model import OnFail
-
-MAX_LOST: Final = 2
 
 SILENT_CAP_PCT: Final = 20
 """Share of the devices that may have stayed out of reach, of the stratum so far and of the stage itself."""
@@ -72,49 +70,27 @@ CONFIDENCE: Final = 0.95
 
 # ---- codes, each with its message: reasons are API
 
-GUARD_CLASS: Final = "guard_class"
-
-GUARD_LOST: Final = "guard_lost"
-
-SMALL_CLASS: Final = "small_class"
-
-SMALL_TWO: Final = "small_two"
-
 ABORT_EVIDENCE: Final = "abort_evidence"
-
 ABORT_POOLED: Final = "abort_pooled"
-
 STOP_EVIDENCE: Final = "stop_evidence"
-
 STOP_POOLED: Final = "stop_pooled"
+WORD_OPEN: Final = "word_open"
+UNCONFIRMED: Final = "unconfirmed"
 
-STOPS: Final = frozenset({STOP_EVIDENCE, STOP_POOLED, stage_gates.STOP_QUALITY})
+STOPS: Final = frozenset({STOP_EVIDENCE, STOP_POOLED, UNCONFIRMED, stage_gates.STOP_QUALITY})
 """Codes of a Pause that still turns into RollBack by itself, once failures exceed what liars explain."""
-
 FACTS_INCONSISTENT: Final = "facts_inconsistent"
-
 NOTHING_EXPOSED: Final = "nothing_exposed"
-
 WAITING: Final = "waiting"
-
 PENDING: Final = "pending"
-
 SOAKING: Final = "soaking"
-
 UNREACHABLE_CAP: Final = "unreachable_cap"
-
 STAGE_UNTRIED: Final = "stage_untried"
-
 NOT_ALL_HEALTHY: Final = "not_all_healthy"
-
 TOO_FEW: Final = "too_few"
-
 MORE_EVIDENCE: Final = "more_evidence"
-
 INCONCLUSIVE: Final = "inconclusive"
-
 ALL_HEALTHY: Final = "all_healthy"
-
 EVIDENCE: Final = "evidence"
 
 MESSAGES: Final[Mapping[str, str]] = {
@@ -130,6 +106,8 @@ MESSAGES: Final[Mapping[str, str]] = {
     STOP_POOLED: "{failed} of {exposed} devices of all strata failed: "
     "evidence {e} ({at} suffices) that more than {ratio} of the devices fail; "
     "too little to take the release back while {liars} of the devices may report failures falsely",
+    WORD_OPEN: "{failures}: waiting for other devices to confirm {which} ({progress}); nobody else is offered the release meanwhile",
+    UNCONFIRMED: "{failures}: {which} is not confirmed ({progress}); somebody must decide",
     FACTS_INCONSISTENT: "the counts contradict each other ({what}): nothing is promoted on them",
     NOTHING_EXPOSED: "no device has taken the release up yet{outside}",
     WAITING: "waiting for {waiting} of {members} devices to take the release up{outside}",
@@ -162,7 +140,11 @@ def decide(facts: Facts) -> Decision:
         if facts.on_fail is OnFail.PAUSE:
             return Pause(against.code, f"{against.reason} (on_fail: pause)", figures)
         return against
+    asked = _asked(facts, figures)
+    if asked is not None:
+        return asked
     stopped = _stopped(facts, logs, figures) or stage_gates.stopped(facts, judged, logs.abort, figures)
+    stopped = stopped or _unconfirmed(facts, figures)
     if stopped is not None:
         return stopped
     if flaw:
@@ -221,20 +203,25 @@ def _log_against(failed: int, exposed: int, above: float) -> float | None:
 
 
 def _against(facts: Facts, logs: _Logs, figures: Figures) -> RollBack | None:
-    plain = _plain(facts)
+    plain = _confirmed(facts, figures)
     if plain is not None:
-        code, words = plain
-        return RollBack(code, MESSAGES[code].format(failures=_failures(facts), **words), figures)
+        return plain
     at = logs.abort_at
     if at is None:
         return None
     above = with_false_alarms(facts.max_failure, facts.liars)
-    if logs.back is not None and logs.back >= at:
+    is_one_word = facts.population > 1 and _is_one_word(facts, facts.counts.failed)
+    if logs.back is not None and logs.back >= at and not is_one_word:
         return RollBack(ABORT_EVIDENCE, _words_against(ABORT_EVIDENCE, facts, logs.back, at, above), figures)
-    if logs.pooled_back is not None and logs.pooled_back >= at:
+    if logs.pooled_back is not None and logs.pooled_back >= at and not _is_one_word(facts, facts.pooled_failed):
         reason = _words_against(ABORT_POOLED, facts, logs.pooled_back, at, above)
         return RollBack(ABORT_POOLED, reason, figures, pooled=True)
     return None
+
+
+def _is_one_word(facts: Facts, failed: int) -> bool:
+    """Return whether so many failures rest on the word of one device: that takes no release back from others, whatever `alpha_abort` is."""
+    return failed == 1 and facts.words is not None and not facts.words.acts_alone
 
 
 def _stopped(facts: Facts, logs: _Logs, figures: Figures) -> Pause | None:
@@ -250,35 +237,86 @@ def _stopped(facts: Facts, logs: _Logs, figures: Figures) -> Pause | None:
     return None
 
 
+def _confirmed(facts: Facts, figures: Figures) -> RollBack | None:
+    """Return that the release is taken back by a rule that needs no statistics: on one word, or once others confirm it."""
+    words = facts.words
+    if words is None or words.acts_alone or facts.population <= 1:  # what a lone device says moves nobody else
+        plain = plain_rule(facts.failures, facts.counts, facts.population)
+        if plain is None:
+            return None
+        return RollBack(plain[0], MESSAGES[plain[0]].format(failures=failures_in_words(facts), **plain[1]), figures)
+    match words.verdict:
+        case Verdict.CONFIRMED:
+            return RollBack(
+                words.code,
+                f"{failures_in_words(facts)}: {_which(words)} is confirmed ({_answers(words)})",
+                figures,
+            )
+        case Verdict.PROVED:
+            reason = f"{failures_in_words(facts)}: the server's own check of the bundle failed: {words.proof}"
+            return RollBack(words.code, reason, figures, pooled=True)
+        case _:
+            return None
+
+
+def _asked(facts: Facts, figures: Figures) -> KeepWaiting | None:
+    """Return that others are asked about failures that a plain rule would act on: offers rest, so nothing else need stop the stratum."""
+    words = facts.words
+    if words is None or words.acts_alone or facts.population <= 1:
+        return None
+    is_open = words.verdict == Verdict.OPEN
+    if not is_open and plain_rule(words.fresh, facts.counts, facts.population) is None:
+        return None
+    which = _which(words) if is_open else "that"
+    return _hold(
+        WORD_OPEN,
+        figures,
+        failures=failures_in_words(facts),
+        which=which,
+        progress=_answers(words),
+    )
+
+
+def _unconfirmed(facts: Facts, figures: Figures) -> Pause | None:
+    """Return that others did not confirm such failures, where it takes a person to say what they mean."""
+    words = facts.words
+    if words is None or words.acts_alone or facts.population <= 1 or words.is_answered:
+        return None
+    ends_small = facts.rule is Rule.ALL_HEALTHY and words.verdict in (Verdict.REFUTED, Verdict.UNCONFIRMED)
+    if words.verdict != Verdict.TIMED_OUT and not (ends_small and not words.is_over):
+        return None
+    reason = MESSAGES[UNCONFIRMED].format(
+        failures=failures_in_words(facts),
+        which=_which(words),
+        progress=_answers(words),
+    )
+    return Pause(UNCONFIRMED, reason, figures)
+
+
+def stops(facts: Facts) -> bool:
+    """Return whether more devices fail than may, so that what is under way is withdrawn also while others are asked."""
+    return _stopped(facts, _Logs.of(facts), {}) is not None
+
+
+def _answers(words: WordFacts) -> str:
+    return answers_in_words(words.drawn, words.failed, words.healthy)
+
+
+def _which(words: WordFacts) -> str:
+    return failure_named(words.error_class)
+
+
 def _words_against(code: str, facts: Facts, log: float, at: float, above: float) -> str:
     """Return what evidence against the release says. above: the share of failures that it rules out."""
     return MESSAGES[code].format(
-        failures=_failures(facts),
+        failures=failures_in_words(facts),
         failed=facts.pooled_failed,
         exposed=facts.pooled_exposed,
         e=short(log),
         at=short(at),
-        ratio=_percent(above),
-        liars=_percent(facts.liars),
+        ratio=percent(above),
+        liars=percent(facts.liars),
     )
-
-
-def _plain(facts: Facts) -> tuple[str, dict[str, object]] | None:
-    """Return the code of a rule that needs no statistics, and the words of its message."""
-    for kind in GUARD_CLASSES:
-        if facts.failures.get(kind, 0) > 0:
-            return GUARD_CLASS, {"which": kind.value}
-    lost = facts.failures.get(LOST, 0)
-    if lost > MAX_LOST:
-        return GUARD_LOST, {"lost": lost, "max_lost": MAX_LOST}
-    if facts.population >= SMALL_STRATUM:
-        return None
-    for kind in SMALL_CLASSES:
-        if facts.failures.get(kind, 0) > 0:
-            return SMALL_CLASS, {"which": kind.value, "small": SMALL_STRATUM}
-    if facts.counts.failed >= 2 and facts.counts.exposed < FEW_EXPOSED:
-        return SMALL_TWO, {"few": FEW_EXPOSED, "small": SMALL_STRATUM}
-    return None
 
 
 # ---- what is missing
@@ -310,12 +348,12 @@ def _missing(facts: Facts, figures: Figures) -> KeepWaiting | None:
     """Return what must be known before the promote rule is asked, None when it is known."""
     counts = facts.counts
     if counts.exposed == 0:
-        return _hold(NOTHING_EXPOSED, figures, outside=_outside(counts))
+        return _hold(NOTHING_EXPOSED, figures, outside=outside_in_words(counts))
     if facts.rule is Rule.ALL_HEALTHY:
         waiting = _waiting(counts)
         if waiting:
             members = max(counts.members, waiting)
-            return _hold(WAITING, figures, waiting=waiting, members=members, outside=_outside(counts))
+            return _hold(WAITING, figures, waiting=waiting, members=members, outside=outside_in_words(counts))
         if counts.pending > facts.soaking:
             return _hold(PENDING, figures, busy=counts.pending - facts.soaking, exposed=counts.exposed)
         if counts.pending:
@@ -352,9 +390,10 @@ def _inconclusive(facts: Facts, hold: KeepWaiting) -> Decision:
     """Return what becomes of a Hold with time."""
     if not facts.open_for_s >= facts.inconclusive_after_s:
         return hold
-    reason = MESSAGES[INCONCLUSIVE].format(after=_span(facts.inconclusive_after_s), why=hold.reason)
+    reason = MESSAGES[INCONCLUSIVE].format(after=span_in_words(facts.inconclusive_after_s), why=hold.reason)
     figures = {**hold.figures, "waited_for": hold.code}
-    if facts.inconclusive_do is OnFail.PAUSE:
+    is_one_word = facts.population > 1 and _is_one_word(facts, facts.counts.failed)  # it can hold a stage up to its end
+    if facts.inconclusive_do is OnFail.PAUSE or is_one_word:
         return Pause(INCONCLUSIVE, reason, figures)
     return RollBack(INCONCLUSIVE, reason, figures)
 
@@ -375,7 +414,7 @@ def _promote(facts: Facts, logs: _Logs, figures: Figures) -> Advance | KeepWaiti
 def _promote_all_healthy(facts: Facts, figures: Figures) -> Advance | KeepWaiting:
     counts = facts.counts
     if counts.failed:
-        return _hold(NOT_ALL_HEALTHY, figures, failures=_failures(facts))
+        return _hold(NOT_ALL_HEALTHY, figures, failures=failures_in_words(facts))
     need = min(2, facts.population)
     if counts.healthy < need:
         return _hold(TOO_FEW, figures, healthy=counts.healthy, exposed=counts.exposed, need=need)
@@ -398,14 +437,14 @@ def _promote_evidence(facts: Facts, logs: _Logs, figures: Figures) -> Advance | 
         "exposed": counts.exposed,
         "e": short(logs.promote),
         "at": short(logs.promote_at),
-        "ratio": _percent(facts.promote_below),
+        "ratio": percent(facts.promote_below),
     }
     if logs.promote < logs.promote_at:
         return _hold(MORE_EVIDENCE, figures, **words)
     confidence = f"{100 * (1 - facts.alpha_promote):.4g}"
     reason = MESSAGES[EVIDENCE].format(**words, confidence=confidence)
     if facts.liars:
-        reason += f", also if {_percent(facts.liars)} of the devices hide a failure"
+        reason += f", also if {percent(facts.liars)} of the devices hide a failure"
     figures = {**figures, "bound_pct": 100 * facts.promote_below}
     return Advance(EVIDENCE, reason, figures, Strength.EVIDENCE, reason.partition(" (evidence")[0])
 
@@ -447,52 +486,3 @@ def _figures(facts: Facts, logs: _Logs) -> dict[str, float | int | str | None]:
         if log is not None and log > LOG_MAX:
             figures[f"{key}_log10"] = log / math.log(10)
     return figures
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.4g} %"
-
-
-def _failures(facts: Facts) -> str:
-    """Return for example "3 of 9 devices failed (nonfinite ×2, lost ×1)"."""
-    counts = facts.counts
-    kinds = sorted(
-        ((name, count) for name, count in facts.failures.items() if count > 0), key=lambda kind: (-kind[1], kind[0])
-    )
-    detail = ", ".join(f"{name} ×{count}" for name, count in kinds)
-    failed = max(counts.failed, sum(count for _, count in kinds))
-    return f"{failed} of {counts.exposed} devices failed" + (f" ({detail})" if detail else "")
-
-
-def _outside(counts: Counts) -> str:
-    parts = [
-        f"{n} {word}" for n, word in ((counts.unreachable, "unreachable"), (counts.incompatible, "incompatible")) if n
-    ]
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.4g} {unit}"
-    return f"{seconds:.4g} s"
-
-
-# ---- early failures
-
-
-DOUBT: Final = "doubt"
-LEAST_FAILED: Final = 2
-"""Failures without which nobody is in doubt: one device may be broken itself."""
-
-
-def doubt(facts: Facts) -> str:
-    """Return why no other device is offered the release in a stratum now, "" when nothing speaks against it."""
-    failed = facts.counts.failed
-    known = failed + facts.counts.healthy + facts.soaking
-    at = stage_gates.abort_at(facts)
-    if failed < LEAST_FAILED or at is None or not 0 < facts.max_failure < 1:
-        return ""
-    if log_e_abort(failed, known, facts.max_failure) < at:
-        return ""
-    return f"{failed} of the first {known} devices with an outcome failed: no other device is offered it until more is known"

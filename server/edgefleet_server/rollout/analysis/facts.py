@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Final, TypeVar, assert_never
 
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.analysis.confirmation import words_of
 from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts, Rule
 from edgefleet_server.rollout.analysis.stage_gates import facts_of_gates, has_failing_metrics
@@ -29,8 +30,6 @@ from edgefleet_server.rollout.state_machines import (
     is_gone,
     soak_end,
 )
-
-FEW_EXPOSED: Final = 10
 
 
 def rule_for(promote: Promote, population: int, gate: InstallGate) -> Rule:
@@ -83,11 +82,18 @@ _Key = TypeVar("_Key")
 
 def facts_of(snapshot: Snapshot, cell: StageRun, assignments: Iterable[Assignment], now: datetime) -> Facts:
     """Return what a decision about a cell rests on. assignments: of the whole rollout, as they are now."""
-    return facts_of_lots(snapshot, cell, zip(assignments, repeat(1)), now)
+    return _facts(snapshot, cell, zip(assignments, repeat(1)), now, is_each_named=True)
 
 
 def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: datetime) -> Facts:
-    """Return the same of assignments in lots. Where the spec has a quality gate each lot is one device: it is measured by name."""
+    """Return the same of assignments in lots, without `words`: these are about devices by name, and nothing is decided on lots.
+
+    Where the spec has a quality gate each lot is one device: it is measured by name.
+    """
+    return _facts(snapshot, cell, lots, now, is_each_named=False)
+
+
+def _facts(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: datetime, *, is_each_named: bool) -> Facts:
     spec = snapshot.spec
     mode = spec.stages[cell.stage].mode  # a candidate shows nothing about how its release serves
     stages = {index for index, stage in enumerate(spec.stages) if stage.mode is mode}
@@ -142,6 +148,7 @@ def facts_of_lots(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: 
         gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
         quality=_quality(snapshot, cell, (a for a, _, _, _ in lane)),
         beside_metrics=has_failing_metrics(spec),
+        words=words_of(snapshot, cell, (a for a, _, has_failed, _ in lane if has_failed)) if is_each_named else None,
     )
 
 

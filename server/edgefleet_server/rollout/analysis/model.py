@@ -141,6 +141,29 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int = 0
 
 
+class WordFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Failures that a plain rule would act on, and what others show whom the server asked about them (ADR 0087).
+
+    fresh: failures by class about which nobody was asked yet; lost devices of one site are one. verdict: of the newest question
+    about failures that still count, "" = none. code, error_class: its plain rule, and what was reported. drawn, failed, healthy:
+    devices; need: how many must fail; proof: what the server's own check found. is_answered: a person has gone on since.
+    acts_alone: one word takes back (`on_unconfirmed: rollback`, while the rollout runs). is_over: the rollout has ended.
+    """
+
+    fresh: dict[str, int] = msgspec.field(default_factory=dict)
+    verdict: str = ""
+    code: str = ""
+    error_class: str = ""
+    drawn: int = 0
+    failed: int = 0
+    healthy: int = 0
+    need: int = 0
+    proof: str = ""
+    is_answered: bool = False
+    acts_alone: bool = False
+    is_over: bool = False
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that a decision about one cell rests on. Stored with the decision, so that it can be made again.
 
@@ -150,6 +173,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     incompatible); stage_tried: those of them that are exposed; None: unknown, the whole stratum is looked at instead.
     liars: share of the devices whose word may be false; 0 also in evidence of rules 1, which knew no liars.
     beside_metrics: metrics of the spec may fail a stage, if not this one: the error probability is shared with them here, too.
+    words: None in evidence of when one word was enough for a plain rule.
     """
 
     stage: int
@@ -175,6 +199,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     gates: list[GateFact] = msgspec.field(default_factory=list)
     quality: QualityFacts | None = None
     beside_metrics: bool = False
+    words: WordFacts | None = None
 
 
 Figures = Mapping[str, float | int | str | None]

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from edgefleet_server.rollout.analysis.facts import FEW_EXPOSED, devices_needed, rule_in
+from edgefleet_server.rollout.analysis.facts import devices_needed, rule_in
 from edgefleet_server.rollout.analysis.model import SMALL_STRATUM
+from edgefleet_server.rollout.analysis.plain_rules import FEW_EXPOSED
 from edgefleet_server.rollout.failure_ratio import log_e_abort, threshold, with_false_alarms
 from edgefleet_server.rollout.spec.model import InstallGate, Spec
 

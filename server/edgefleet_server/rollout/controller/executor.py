@@ -7,6 +7,7 @@ The controller and a person's commands use it alike. Rules:
 - How much was written is counted for `/metrics` once it is committed; a transaction that is rolled back, a dry run for one, never is.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,18 +21,23 @@ from sqlalchemy.event import listen
 from sqlmodel import Session
 
 from edgefleet_protocol.desired import Deadlines, Ref, TelemetryRequest
+from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_protocol.rollout_states import is_final
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.candidate import salt_of
-from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange
+from edgefleet_server.fleet.desired.model import CandidateOrder, ModelChange, TaskOrder
+from edgefleet_server.fleet.desired.tasks import CHECK
 from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.model import Advance, Decision, KeepWaiting, Pause, RollBack
+from edgefleet_server.rollout.analysis.phrases import asked_in_words
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
     AssignmentUpdated,
     BandwidthBooked,
+    CheckAsked,
+    ConfirmationUpdated,
     DecisionMade,
     Effect,
     LeaseEnded,
@@ -46,14 +52,30 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
     StageRunUpdated,
 )
-from edgefleet_server.rollout.model import Assignment, Bundle, RolloutState, Snapshot, StageRun, VerdictKind
+from edgefleet_server.rollout.model import (
+    Assignment,
+    Bundle,
+    Confirmation,
+    RolloutState,
+    Snapshot,
+    StageRun,
+    Verdict,
+    VerdictKind,
+)
 from edgefleet_server.rollout.ports import RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode, StageSpec
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES
 from edgefleet_server.rollout.store import assignments as store_assignments
-from edgefleet_server.rollout.store import rollouts, throttle, webhook_gates
+from edgefleet_server.rollout.store import confirmation_rows, rollouts, throttle, webhook_gates
 from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
+
+CHECK_LIFE: Final = timedelta(hours=1)
+"""How long a drawn device may begin its check."""
+_BRAKED_BY: Final = (RolloutTransitioned, StageRunTransitioned, AssignmentCreated)
+_MOST_NAMED: Final = 20
+_REFUTED: Final = "it reported a {one.error_class} failure in rollout {rollout}; {proof}, and drawn devices found nothing wrong either"
+_log = logging.getLogger(__name__)
 
 
 class Document(StrEnum):
@@ -176,6 +198,8 @@ class Executor:
                     outcome.events.append(_assignment_event(row, snapshot, effect, actor))
                 case Offer() | Revert():
                     outcome.documents[effect.device] = effect
+                case ConfirmationUpdated() | CheckAsked():
+                    outcome.events += self._ask(session, row, snapshot, effect, actor)
                 case DecisionMade():
                     rollouts.add_decision(session, _decision(row, effect, now))
                 case RampWindowUpdated() | LeaseTaken() | LeaseEnded() | BandwidthBooked():
@@ -189,9 +213,7 @@ class Executor:
         )
         if any(stage.gates for stage in snapshot.spec.stages):
             webhook_gates.prepare(session, row.id, snapshot.spec, outcome.made, now)
-        if any(
-            isinstance(effect, RolloutTransitioned | StageRunTransitioned | AssignmentCreated) for effect in effects
-        ):
+        if any(isinstance(effect, _BRAKED_BY) for effect in effects):
             session.flush()  # the brake is read from the rows
             self.set_brake(session, now)
         signed = self._sign(row, snapshot, outcome, known, now)
@@ -202,6 +224,29 @@ class Executor:
         self._fleet.feed.add(outcome.events)
         self.counted.note(session, outcome.events, signed)
         known.update(outcome.assignments)
+
+    def _ask(
+        self, session: Session, row: Rollout, snapshot: Snapshot, effect: ConfirmationUpdated | CheckAsked, actor: str
+    ) -> list[NewEvent]:
+        """Write a question, or ask a drawn device to prove again what it runs; return the events of it."""
+        if isinstance(effect, CheckAsked):
+            self._ask_check(row, effect)
+            return []
+        one = effect.confirmation
+        confirmation_rows.save(session, row.id, one)
+        if one.verdict is Verdict.REFUTED:
+            proof = one.proof.what if one.proof is not None else ""
+            for device in one.words:
+                self._fleet.suspicion.mark(device, _REFUTED.format(one=one, rollout=row.id, proof=proof))
+        return _confirmation_events(row, snapshot, effect.confirmation, actor)
+
+    def _ask_check(self, row: Rollout, asked: CheckAsked) -> None:
+        """Ask a device for a check. Of one that cannot be asked there is no task: the next pass draws another."""
+        order = TaskOrder(CHECK, {"model": row.model, "sha256": asked.sha256}, CHECK_LIFE)
+        try:
+            self._fleet.tasks.create(asked.device, order, f"rollout {row.id}", task_id=asked.task)
+        except EdgefleetError as error:
+            _log.warning("device not asked to check", extra={"device_id": asked.device, "reason": error.message})
 
     def set_brake(self, session: Session, now: datetime) -> bool:
         """Make the brake name every stopped rollout, and the bundles of stopped strata; return whether it was signed."""
@@ -358,6 +403,24 @@ def _assignment_event(row: Rollout, snapshot: Snapshot, effect: AssignmentTransi
         "reason": one.reason,
     }
     return event_of(row, "assignment", effect.before.value, one.state.value, actor, device=one.device, **more)
+
+
+def _confirmation_events(row: Rollout, snapshot: Snapshot, one: Confirmation, actor: str) -> list[NewEvent]:
+    """Return the event of a question that was opened or answered; nothing while answers come in."""
+    before = next((x for x in snapshot.confirmations if (x.stratum, x.number) == (one.stratum, one.number)), None)
+    if before is not None and before.verdict is one.verdict:
+        return []
+    more: dict[str, Any] = {
+        "stage": snapshot.spec.stages[one.stage].name,
+        "stratum": one.stratum,
+        "error_class": one.error_class,
+        "reason": one.proof.what if one.verdict is Verdict.PROVED and one.proof is not None else asked_in_words(one),
+        "words": one.words[:_MOST_NAMED],
+        "drawn": [draw.device for draw in one.draws],
+        "proof": "" if one.proof is None else one.proof.what,
+    }
+    was = "" if before is None else before.verdict.value
+    return [event_of(row, "confirmation", was, one.verdict.value, actor, **more)]
 
 
 def event_of(

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from edgefleet_protocol.ids import ProfileName
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in, stands_in
-from edgefleet_server.rollout.analysis.model import Rule
+from edgefleet_server.rollout.analysis.model import SMALL_STRATUM, Rule
 from edgefleet_server.rollout.failure_ratio import log_e_promote, threshold, with_hidden_failures
 from edgefleet_server.rollout.lint.quality_findings import OUT_OF_REACH, flaws, lasting, out_of_reach
 from edgefleet_server.rollout.model import Bundle
@@ -39,6 +39,8 @@ NO_ROOM_FOR_FAILURES: Final = "no_room_for_failures"
 
 LIARS_MAY_HOLD: Final = "liars_may_hold"
 
+ONE_REPORT_ROLLS_BACK: Final = "one_report_rolls_back"
+
 SINGLE_DEVICE: Final = "single_device"
 
 NO_SOAK: Final = "no_soak"
@@ -52,6 +54,8 @@ APPROVAL_STANDS_IN: Final = "approval_stands_in"
 TOO_MANY_STRATA: Final = "too_many_strata"
 
 OLDER_RELEASE: Final = "older_release"
+
+SUSPECTS_COME_LAST: Final = "suspects_come_last"
 
 MAX_STRATA: Final = 100
 
@@ -92,6 +96,7 @@ def _findings(
         *_about_stages(spec, strata),
         *_about_quality(spec, strata),
         *_about_liars(spec, strata),
+        *_about_confirmation(spec, strata),
         *_about_times(spec),
     )
     return tuple(sorted(found, key=lambda finding: finding.level))
@@ -191,6 +196,39 @@ def _about_liars(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
     )
     advice = "lower liars or raise promote_below, if nobody should be asked"
     yield Finding("warning", LIARS_MAY_HOLD, None, None, message, advice)
+
+
+def about_suspects(
+    spec: Spec, suspects: Mapping[ProfileName, int], counts: Mapping[ProfileName, int]
+) -> Iterator[Finding]:
+    """Yield where suspect devices take part, which only the last stage has. suspects, counts: devices by stratum."""
+    if len(spec.stages) == 1:
+        return
+    last = spec.stages[-1].name
+    advice = "`edgectl device list -l suspect` shows them; `edgectl device clear-suspicion DEVICE` trusts one again"
+    for name in sorted(suspects):
+        verb = "is" if suspects[name] == 1 else "are"
+        message = f"{_devices(suspects[name])} of {name} {verb} suspect: only stage {last} has them"
+        if suspects[name] == counts[name]:
+            message = (
+                f"all {_devices(counts[name])} of {name} are suspect: no stage before {last} tries the release there"
+            )
+        yield Finding("warning", SUSPECTS_COME_LAST, None, name, message, advice)
+
+
+def _about_confirmation(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:
+    """Yield that a spec asks no other device before it takes a release back."""
+    sizes = [stratum.population for stratum in strata if stratum.population > 1]
+    if spec.on_unconfirmed is OnFail.PAUSE or not sizes:
+        return
+    is_small = min(sizes) < SMALL_STRATUM
+    what = "a crash, NaN, or a load, golden or signature failure" if is_small else "a golden or signature failure"
+    does = "stops its whole stratum" if spec.on_fail is OnFail.PAUSE else "rolls its whole stratum back"
+    message = (
+        f"on_unconfirmed is rollback: one device that reports {what} {does}, and no other device is asked to confirm it"
+    )
+    advice = "leave on_unconfirmed out, unless each of these devices can be trusted"
+    yield Finding("warning", ONE_REPORT_ROLLS_BACK, None, None, message, advice)
 
 
 def _about_quality(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:

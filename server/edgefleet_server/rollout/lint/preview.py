@@ -11,14 +11,22 @@ from typing import Any, Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, ReleaseRef
 from edgefleet_protocol.labels import PIN_LABEL
+from edgefleet_server.rollout.analysis.confirmation import MOST_DRAWN
 from edgefleet_server.rollout.analysis.facts import devices_needed, rule_for, rule_in
 from edgefleet_server.rollout.analysis.model import Rule
 from edgefleet_server.rollout.analysis.power import StratumPower, stratum_power
 from edgefleet_server.rollout.lint.download_cost import NO_COST, PlanCost
-from edgefleet_server.rollout.lint.findings import NONE_HERE, OLDER_RELEASE, Finding, _findings, _get_bundle
+from edgefleet_server.rollout.lint.findings import (
+    NONE_HERE,
+    OLDER_RELEASE,
+    Finding,
+    _findings,
+    _get_bundle,
+    about_suspects,
+)
 from edgefleet_server.rollout.model import Bundle, Member
 from edgefleet_server.rollout.placement import PlacedStratum, place
-from edgefleet_server.rollout.spec.model import InstallGate, Promote, Spec, StageSpec, profile_of
+from edgefleet_server.rollout.spec.model import InstallGate, OnFail, Promote, Spec, StageSpec, profile_of
 from edgefleet_server.rollout.spec.parser import dump_spec, stage_text
 
 MAX_DEVICES_SHOWN: Final = 50
@@ -26,11 +34,15 @@ MAX_DEVICES_SHOWN: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class PlannedStratum:
-    """One stratum: how many devices match, and the target of their bundle (None: the release has none for them)."""
+    """One stratum: how many devices match, and the target of their bundle (None: the release has none for them).
+
+    after_failure: what one serious failure does where there are only one, two or three devices, as a sentence; else "".
+    """
 
     stratum: str
     population: int
     bundle: str | None
+    after_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +90,10 @@ class ExcludedDevice:
 
 @dataclass(frozen=True, slots=True)
 class PlanView:
-    """The plan of a rollout. ok: no finding is an error. power: what each stratum's stages can find out. spec: in normal form."""
+    """The plan of a rollout. ok: no finding is an error. power: what each stratum's stages can find out. spec: in normal form.
+
+    suspects: how many devices are barred from all stages but the last, because they are suspect.
+    """
 
     release: str
     selector: str
@@ -91,6 +106,7 @@ class PlanView:
     cost: PlanCost = NO_COST
     power: tuple[StratumPower, ...] = ()
     spec: Mapping[str, Any] = field(default_factory=dict)
+    suspects: int = 0
 
 
 def plan(
@@ -116,22 +132,23 @@ def plan(
     targets = {name: bundles.get(ProfileName(profile_of(name))) for name in groups}
     fit = {name: some for name, some in groups.items() if targets[name] is not None}
     strata = place(spec, salt, fit, cuts or {}, placed or {})
-    findings = _findings(spec, {name: len(some) for name, some in groups.items()}, strata, len(pinned))
-    return PlanView(
+    counts = {name: len(some) for name, some in groups.items()}
+    suspects = {name: n for name, some in fit.items() if (n := sum(one.is_suspect for one in some))}
+    made = PlanView(
         release=spec.release,
         selector=spec.selector,
         matched=len(members),
-        ok=all(finding.level != "error" for finding in findings),
-        findings=findings,
-        strata=tuple(
-            PlannedStratum(name, len(groups[name]), bundle.target if (bundle := targets[name]) is not None else None)
-            for name in sorted(groups)
-        ),
+        ok=True,
+        findings=(),
+        strata=tuple(_stratum_view(spec, name, len(groups[name]), targets[name]) for name in sorted(groups)),
         stages=tuple(_stage_view(spec, index, strata) for index in range(len(spec.stages))),
         excluded=(*_excluded(spec, groups, fit), *map(_pinned, pinned)),
         power=tuple(_power(spec, stratum) for stratum in strata) if with_power else (),
         spec=dump_spec(spec),
+        suspects=sum(suspects.values()) if len(spec.stages) > 1 else 0,
     )
+    findings = (*_findings(spec, counts, strata, len(pinned)), *about_suspects(spec, suspects, counts))
+    return with_findings(made, findings)
 
 
 def with_findings(made: PlanView, more: Iterable[Finding]) -> PlanView:
@@ -169,6 +186,30 @@ def _power(spec: Spec, stratum: PlacedStratum) -> StratumPower:
 
 
 # ---- what is shown
+
+
+def _stratum_view(spec: Spec, name: ProfileName, population: int, bundle: Bundle | None) -> PlannedStratum:
+    if bundle is None:
+        return PlannedStratum(name, population, None)
+    return PlannedStratum(name, population, bundle.target, _after_failure(spec, population))
+
+
+def _after_failure(spec: Spec, population: int) -> str:
+    """Return what a failure of the release does in a stratum of which few devices can confirm it."""
+    ends = "the stratum stops for a person" if spec.on_fail is OnFail.PAUSE else "the stratum is rolled back"
+    if population == 1:
+        return "if its one device fails, the stage fails there; no other device is affected"
+    if population <= MOST_DRAWN and spec.on_unconfirmed is OnFail.ROLLBACK:
+        return f"if one of {population} devices fails, {ends} without asking the others"
+    match population:
+        case 2:
+            return f"if one of 2 devices fails, {ends} only if the other fails, too; otherwise a person decides"
+        case 3:
+            return (
+                f"if one of 3 devices fails, another one is drawn: if it fails, too, {ends}; otherwise a person decides"
+            )
+        case _:
+            return ""
 
 
 def _stage_view(spec: Spec, index: int, strata: Sequence[PlacedStratum]) -> PlannedStage:

@@ -1,7 +1,8 @@
 """Which devices are offered the release in a pass, and which leases of downloads end. Pure.
 
 - Lowest bucket first, in each stratum, and no more than a pass may sign documents for.
-- Nothing is offered in a stratum whose first outcomes are too bad (`analysis.decide.doubt`).
+- Nothing is offered in a stratum whose first outcomes are too bad (`analysis.doubt`), or where a failure waits to be
+  confirmed (`confirmations`): then only a device that was drawn is.
 - `admission` says of each device whether its turn has come.
 - Before a rollout with limits or windows ends, each device that is still away gets its document: when it comes back, the limits are over.
 - A lease ends when the device cannot be downloading any more, also in a rollout that has ended.
@@ -17,7 +18,8 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout import admission
 from edgefleet_server.rollout.admission import spread_offers
-from edgefleet_server.rollout.analysis.decide import DOUBT, doubt
+from edgefleet_server.rollout.analysis.decide import WORD_OPEN
+from edgefleet_server.rollout.analysis.doubt import DOUBT, doubt
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
@@ -29,7 +31,7 @@ from edgefleet_server.rollout.effects import (
 )
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, StageRun, Wait
 from edgefleet_server.rollout.placement import rank
-from edgefleet_server.rollout.planner import document_state, intake, stages
+from edgefleet_server.rollout.planner import confirmations, document_state, intake, stages
 from edgefleet_server.rollout.planner.blockers import PERSON, TURN
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.completion import batch_of, is_rolled_back
@@ -41,6 +43,9 @@ from edgefleet_server.rollout.state_machines import CELL_OPEN, ROLLOUT_WALKS, As
 STAGE_CLOSED: Final = "stage_closed"
 PAUSED: Final = "paused"
 
+_UNCONFIRMED: Final = (
+    "a failure is not confirmed yet: nobody else is offered it until other devices have shown whether it is true"
+)
 _STAGE_CLOSED: Final = Wait(STAGE_CLOSED, "its stage is not open", "a person: see the stage")
 _S: Final = AssignmentState
 _E: Final = AssignmentEvent
@@ -78,9 +83,10 @@ def _offer(plan: PlanBuilder, run: StageRun, most: int) -> tuple[int, list[Block
     """Offer the release to at most so many devices of a stage run; return to how many, and what held the others."""
     intake.drop(plan, intake.devices_of(plan, run))
     waiting = [a for a in intake.devices_of(plan, run) if a.state is _S.ELIGIBLE]
-    if waiting and (wait := _failing_early(plan, run)):
-        return 0, [Blocked(wait, run.stratum, run.stage, len(waiting))]
-    offered, held = 0, list[tuple[Wait, int]]()
+    drawn = confirmations.drawn_new(plan, run.stratum)
+    rest = [] if (wait := _resting(plan, run)) is None else [a for a in waiting if a.device not in drawn]
+    offered, held = 0, [(wait, len(rest))] if wait is not None and rest else list[tuple[Wait, int]]()
+    waiting = [a for a in waiting if a.device in drawn] if wait is not None else waiting
     for place, a in enumerate(_queue(plan, waiting)):
         if plan.admission.is_spent(run.stage) and (wait := plan.admission.blocked_by(a, run.stage)):
             held.append((wait, len(waiting) - place))  # it holds all behind this one, too
@@ -103,7 +109,11 @@ def _queue(plan: PlanBuilder, waiting: Iterable[Assignment]) -> list[Assignment]
     return [a for _, a in sorted(buckets, key=itemgetter(0))]
 
 
-def _failing_early(plan: PlanBuilder, run: StageRun) -> Wait | None:
+def _resting(plan: PlanBuilder, run: StageRun) -> Wait | None:
+    """Return why a stratum is offered nothing just now, but for a device that was drawn."""
+    if confirmations.is_open(plan, run.stratum):
+        moves = f"drawn devices answer; or time: see `edgectl rollout explain {plan.snapshot.id}`"
+        return Wait(WORD_OPEN, _UNCONFIRMED, moves)
     message = plan.failing_early.get(run.stratum)
     return Wait(DOUBT, message, "devices under way turn out well; or they stop the stratum") if message else None
 
@@ -163,7 +173,7 @@ def explain(plan: PlanBuilder, lots: Sequence[Lot]) -> dict[DeviceId, Wait]:
     found: dict[DeviceId, Wait] = {}
     for a in _queue(plan, waiting):
         run = offering.get(a.stratum)
-        wait = _STAGE_CLOSED if run is None else _failing_early(plan, run) or _admit(plan, a, run)
+        wait = _STAGE_CLOSED if run is None else _resting(plan, run) or _admit(plan, a, run)
         if wait is None:
             offered += 1
             wait = _turn(plan, f"; one check offers {most} at most" if offered > most else "")

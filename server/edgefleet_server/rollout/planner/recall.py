@@ -24,10 +24,12 @@ When a device that failed is offered the release again by itself:
 The half of a wait that is not random keeps it from being next to nothing.
 """
 
+from collections.abc import Set as AbstractSet
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import HELD_CODE, QUARANTINED_CODES, TRANSIENT, AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout import admission
 from edgefleet_server.rollout.effects import Revert, StepReport
@@ -65,11 +67,13 @@ def end_candidate(plan: PlanBuilder, a: Assignment) -> None:
         plan.emit(Revert(a.device, is_rollback=False, is_candidate=True))
 
 
-def withdraw(plan: PlanBuilder, reason: str, stratum: str | None = None) -> int:
-    """Take back the offers of devices (of one stratum, or of all) that are not at their switch yet; return how many."""
+def withdraw(
+    plan: PlanBuilder, reason: str, stratum: str | None = None, but: AbstractSet[DeviceId] = frozenset()
+) -> int:
+    """Take back the offers of devices (of one stratum, or of all, but not these) that are not at their switch yet; return how many."""
     before = len(plan.withdrawn)
     for a in list(plan.assignments.values()):
-        if a.state not in UNSWITCHED or a.back_gen or stratum not in (None, a.stratum):
+        if a.state not in UNSWITCHED or a.back_gen or stratum not in (None, a.stratum) or a.device in but:
             continue
         if document_state.asks_for_release(plan.snapshot, a, plan.withdrawn):
             plan.move_assignment(a, waiting_again(a, plan.now, reason))

@@ -22,7 +22,7 @@ from edgefleet_protocol.ids import RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.access.model import Principal
 from edgefleet_server.rollout.analysis import decide
-from edgefleet_server.rollout.analysis.decide import doubt
+from edgefleet_server.rollout.analysis.doubt import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Advance, Facts, KeepWaiting, Pause, RollBack
 from edgefleet_server.rollout.analysis.stage_gates import GATE_OPENING, facts_of_gates, waits_to_open
@@ -30,7 +30,7 @@ from edgefleet_server.rollout.effects import DecisionMade, Offer, StageRunTransi
 from edgefleet_server.rollout.errors import NotApproverError
 from edgefleet_server.rollout.model import RolloutState, StageRun, StageState, VerdictKind
 from edgefleet_server.rollout.placement import cut_of, shares
-from edgefleet_server.rollout.planner import document_state, intake, recall
+from edgefleet_server.rollout.planner import confirmations, document_state, intake, recall
 from edgefleet_server.rollout.planner.builder import PlanBuilder, StratumTrack
 from edgefleet_server.rollout.spec.model import Approval, OnFail, Spec, StageSpec
 from edgefleet_server.rollout.spec.parts import duration_text
@@ -328,6 +328,8 @@ def _is_stopped(plan: PlanBuilder, track: StratumTrack, run: StageRun) -> bool:
     facts = msgspec.structs.replace(facts, open_for_s=0.0)  # only the silence of a person lasts too long
     decision = decide.decide(facts)
     match decision:
+        case Pause(code=decide.UNCONFIRMED):
+            return False  # the person who is asked decides about it, too
         case Pause():
             plan.update_stage_run(without_question(run, decision.code, decision.reason))
             pause(plan, decision.code, f"{run.stratum}: {decision.reason}")
@@ -372,6 +374,9 @@ def _judge(plan: PlanBuilder, run: StageRun) -> bool:
             return True
         case KeepWaiting():
             _keep_waiting(plan, run, facts, decision)
+            if decision.code == decide.WORD_OPEN and decide.stops(facts):
+                drawn = confirmations.drawn_new(plan, run.stratum)
+                recall.withdraw(plan, "its stratum waits for others before its switch", run.stratum, drawn)
         case Pause():
             plan.emit(DecisionMade(facts, decision))
             held = replace(run, verdict=VerdictKind.PAUSE, code=decision.code, reason=decision.reason)

@@ -66,6 +66,8 @@ def _stopped(plan: PlanBuilder) -> Iterator[tuple[StageRun, StageRun]]:
 
 
 def _is_taken_back(plan: PlanBuilder, run: StageRun, judged: StageRun) -> bool:
+    if plan.track(run.stratum).has_failed:
+        return False  # with another stratum, on the evidence of all together
     facts = facts_of(plan.snapshot, judged, plan.assignments.values(), plan.now)
     decision = decide.decide(facts)
     # time alone takes nothing back here: a person was asked

@@ -16,7 +16,17 @@ from typing import Final
 
 from edgefleet_server.rollout.effects import Plan, StepReport
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot
-from edgefleet_server.rollout.planner import blockers, completion, intake, observe, offers, recall, stages, stops
+from edgefleet_server.rollout.planner import (
+    blockers,
+    completion,
+    confirmations,
+    intake,
+    observe,
+    offers,
+    recall,
+    stages,
+    stops,
+)
 from edgefleet_server.rollout.planner.builder import PlanBuilder
 from edgefleet_server.rollout.planner.completion import next_late_pass, reopen_if_bad, revert, update_reasons
 from edgefleet_server.rollout.planner.recall import follow_up
@@ -34,6 +44,7 @@ _WALK: Final[tuple[Step, ...]] = (
     stages.create,
     intake.exclude_unfit,
     recall.offers,
+    confirmations.ask,
     stages.advance,
     stops.take_back,
     offers.make,
@@ -56,6 +67,7 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.RUNNING: _WALK,
     RolloutState.PAUSED: (
         observe.reports,
+        confirmations.ask,
         stops.take_back,
         recall.withdraw_while_paused,
         revert,
@@ -73,12 +85,13 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.ROLLBACK_INCOMPLETE: _OVER,
     RolloutState.FINISHED: (
         observe.reports,
+        confirmations.ask,
         reopen_if_bad,
         revert,
         completion.finish,
         offers.end_leases,
     ),
-    RolloutState.REGRESSED: (observe.reports, update_reasons, offers.end_leases, blockers.report),
+    RolloutState.REGRESSED: (observe.reports, confirmations.ask, update_reasons, offers.end_leases, blockers.report),
     RolloutState.SUPERSEDED: _OVER,
     RolloutState.CANCELLED: _OVER,
 }

@@ -1,10 +1,6 @@
 """Reads what the planner needs to know of one rollout, in the caller's transaction.
 
-The controller and a person's commands load by it. Which devices a rollout has now, in which strata, and in which stages each may not be:
-- dynamic: what matches the selector now. snapshot: what matched when the rollout was made, whatever the labels are since.
-- A stage with a `match` bars what does not match it; one that runs the release as a candidate bars devices that run none of the model,
-  or this very release already.
-- What costs a query is asked only where the spec needs it.
+The controller and a person's commands load by it.
 
 What this process still knows of rollouts from its last pass is kept (`SnapshotCache`), so that the next one reads only what changed.
 Nothing rests on it: whatever is not surely what the database holds is read again.
@@ -17,8 +13,8 @@ Nothing rests on it: whatever is not surely what the database holds is read agai
 Thread-safe: what is kept is never changed, only replaced. Each shelf keeps MOST_KEPT devices at most.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
@@ -26,9 +22,8 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef, RolloutId
-from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.fleet.desired.model import WantedRef
-from edgefleet_server.fleet.model import DeviceFacts, DeviceStatus
+from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.model import (
@@ -42,113 +37,16 @@ from edgefleet_server.rollout.model import (
     Snapshot,
 )
 from edgefleet_server.rollout.ports import RolloutFleet
+from edgefleet_server.rollout.preparation import confirmation_loader
+from edgefleet_server.rollout.preparation.membership import by_stratum, members_of, suspects_in
 from edgefleet_server.rollout.preparation.overlap import queued_behind
-from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS, PROFILE, RUNTIME
-from edgefleet_server.rollout.spec.model import NO_VALUE, Membership, Mode, Spec, profile_of
+from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
+from edgefleet_server.rollout.spec.model import Membership, Mode, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS
 from edgefleet_server.rollout.store import assignments as store_assignments
 from edgefleet_server.rollout.store import measurements, rollouts, throttle, webhook_gates
 from edgefleet_server.rollout.store.tables import Rollout
-
-# ---- members
-
-
-_NOWHERE: Final[frozenset[int]] = frozenset()
-
-
-def members_of(
-    fleet: RolloutFleet, spec: Spec, bundles: Mapping[ProfileName, Bundle], frozen: Collection[str] | None
-) -> tuple[Member, ...]:
-    """Return the members of a rollout. bundles: of its release, by profile; frozen: ids of a snapshot, None when dynamic."""
-    everybody = fleet.devices.population(spec.selector if frozen is None else "")
-    found = [one for one in everybody if frozen is None or one.id in frozen]
-    barred = _barred(fleet, spec, found, bundles)
-    return tuple(
-        Member(one.id, stratum_of(spec.strata, one), barred.get(one.id, _NOWHERE), pinned_of(one.labels))
-        for one in found
-    )
-
-
-def stratum_of(keys: Sequence[str], device: DeviceFacts) -> ProfileName:
-    """Return a device's stratum: its profile, then each label of the spec's strata (`rpi5-ort/site=berlin`)."""
-    return _stratum(device.profile, {key: device.labels.get(key) for key in labels_in(keys)})
-
-
-def labels_in(keys: Sequence[str]) -> list[str]:
-    """Return the labels among the keys of a spec's strata."""
-    return [key for key in keys if key not in (PROFILE, RUNTIME)]
-
-
-def counted(fleet: RolloutFleet, spec: Spec) -> tuple[dict[ProfileName, int], int]:
-    """Return how many devices each stratum of a spec has now, and how many are pinned."""
-    keys = labels_in(spec.strata)
-    everybody = fleet.offers.count_matching(spec.selector, keys)
-    pinned = fleet.offers.count_matching(f"{spec.selector},{PIN_LABEL}" if spec.selector else PIN_LABEL, keys)
-    counts: Counter[ProfileName] = Counter()
-    for found, sign in ((everybody, 1), (pinned, -1)):
-        for one in found:
-            counts[_stratum(one.profile, dict(zip(keys, one.values, strict=True)))] += sign * one.devices
-    return {name: count for name, count in counts.items() if count}, sum(one.devices for one in pinned)
-
-
-def _stratum(profile: str, labels: Mapping[str, str | None]) -> ProfileName:
-    return ProfileName(profile + "".join(f"/{key}={value or NO_VALUE}" for key, value in labels.items()))
-
-
-def pinned_of(labels: Mapping[str, str]) -> str:
-    """Return why a device takes no part in rollouts, "" when it does."""
-    return "" if PIN_LABEL not in labels else labels[PIN_LABEL] or f"it has the label {PIN_LABEL}"
-
-
-def by_stratum(
-    bundles: Mapping[ProfileName, Bundle], members: Sequence[Member], assignments: Sequence[Assignment]
-) -> dict[ProfileName, Bundle]:
-    """Return the bundles by stratum: by profile, and for strata that are parts of one."""
-    strata = {one.stratum for one in members} | {one.stratum for one in assignments}
-    parts = {name: bundles[ProfileName(profile_of(name))] for name in strata if profile_of(name) in bundles}
-    return {**bundles, **parts}
-
-
-def selectors_in(spec: Spec) -> Iterator[str]:
-    """Yield every selector that a spec has: its own, and those of its stages."""
-    yield spec.selector
-    yield from (stage.match for stage in spec.stages if stage.match)
-
-
-def _barred(
-    fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
-) -> dict[DeviceId, frozenset[int]]:
-    stages: dict[DeviceId, set[int]] = {}
-    ids = [one.id for one in found]
-    matching = {
-        match: {one.id for one in fleet.devices.population(match)}
-        for match in {stage.match for stage in spec.stages if stage.match}
-    }
-    candidate_stages = [index for index, stage in enumerate(spec.stages) if stage.mode is not Mode.ACTIVE]
-    if candidate_stages:
-        for device in _without_another(fleet, spec, found, bundles):
-            stages.setdefault(device, set()).update(candidate_stages)
-    for index, stage in enumerate(spec.stages):
-        if stage.match:
-            for device in ids:
-                if device not in matching[stage.match]:
-                    stages.setdefault(device, set()).add(index)
-    return {device: frozenset(some) for device, some in stages.items()}
-
-
-def _without_another(
-    fleet: RolloutFleet, spec: Spec, found: Sequence[DeviceFacts], bundles: Mapping[ProfileName, Bundle]
-) -> Iterator[DeviceId]:
-    """Yield the devices that cannot run the release as a candidate: they have no active version, or it is the release itself."""
-    wants = fleet.offers.wants([one.id for one in found], ModelName(ReleaseRef.parse(spec.release).model))
-    for one in found:
-        want = wants.get(one.id)
-        active = want.active if want is not None else None
-        mine = bundles.get(one.profile)
-        if active is None or (mine is not None and active.sha256 == mine.sha256):
-            yield one.id
-
 
 MOST_KEPT: Final = 250_000
 PATIENCE: Final = 9
@@ -291,6 +189,8 @@ class SnapshotLoader:
         model = ModelName(row.model)
         bundles = self.bundles(ReleaseRef(model, row.version))  # type: ignore[arg-type]
         members = self._members_now(session, spec, row.id, bundles) if state in ROLLOUT_WALKS else _NOBODY
+        asked = confirmation_loader.load(session, self._fleet, row.id, assignments)
+        reports = self._reports_now(row.id, devices, model)
         return Snapshot(
             id=RolloutId(row.id),
             state=state,
@@ -301,7 +201,7 @@ class SnapshotLoader:
             members=members,
             cells=tuple(rollouts.cells(session, row.id)),
             assignments=tuple(assignments),
-            reports=self._reports_now(row.id, devices, model),
+            reports=reports,
             answers=_answers(session, row.id, spec),
             code=row.code,
             reason=row.reason,
@@ -309,6 +209,11 @@ class SnapshotLoader:
             rollback_bundles=by_stratum(self.rollback_bundles(spec), members, assignments),
             withdrawn=self._registry.withdrawals.withdrawn_digests(model),
             measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
+            confirmations=asked.confirmations,
+            checks=asked.checks,
+            sites=asked.sites,
+            seed=asked.seed,
+            suspects=suspects_in(members, reports),
         )
 
     def again(self, session: Session, kept: Sequence[Snapshot]) -> list[Snapshot]:
@@ -339,14 +244,16 @@ class SnapshotLoader:
     ) -> Snapshot:
         spec, asked = kept.spec, _asked(kept.spec, kept.assignments)
         members = self._members_now(session, spec, kept.id, bundles) if kept.state in ROLLOUT_WALKS else _NOBODY
+        heard = {device: reports[device] for device in asked if device in reports}
         return replace(
             kept,
             bundles=by_stratum(bundles, members, kept.assignments),
             members=members,
-            reports={device: reports[device] for device in asked if device in reports},
+            reports=heard,
             answers=_answers(session, kept.id, spec),
             rollback_bundles=by_stratum(self.rollback_bundles(spec), members, kept.assignments),
             withdrawn=withdrawn,
+            suspects=suspects_in(members, heard),
         )
 
     def rollback_bundles(self, spec: Spec) -> dict[ProfileName, Bundle]:
@@ -426,13 +333,14 @@ class SnapshotLoader:
 def can_be_read_again(snapshot: Snapshot) -> bool:
     """Whether few statements say again what is not written under the fence of a rollout: it is small, and shares nothing with others.
 
-    Not while it waits for others, is measured, or has limits or windows; nor where its devices are those of a list.
+    Not while it waits for others, is measured, asks about a failure, or has limits or windows; nor where its devices are those of a list.
     """
     spec = snapshot.spec
     return (
         snapshot.state is not RolloutState.VALIDATING
         and spec.gates.quality is None
         and not spec.recalls
+        and not confirmation_loader.is_any_alive(snapshot)
         and spec.membership is not Membership.SNAPSHOT
         and len(snapshot.assignments) <= SMALL
         and len(snapshot.members) <= SMALL
@@ -470,6 +378,7 @@ def _report(report: ModelReport, want: WantedRef | None) -> Report:
         refused_code=report.refused_code,
         refused_reason=report.refused_reason,
         is_revoked=report.is_revoked,
+        is_suspect=report.is_suspect,
         is_online=report.status is DeviceStatus.ONLINE,
         last_seen=report.last_seen,
         wanted_by_server="" if want is None or want.active is None else want.active.sha256,

@@ -438,9 +438,7 @@ class DeviceTerms:
     apply: _Positive = timedelta(minutes=10)
     verify: _Positive = timedelta(minutes=30)
     retries: Annotated[Retries, fields.RETRIES] | None = None  # None: devices try by themselves
-    start_within: Annotated[timedelta, fields.duration()] | None = (
-        None  # None: by how many there are (`admission.within_s`)
-    )
+    start_within: Annotated[timedelta, fields.duration()] | None = None  # None: by how many there are
 
     def flaws(self) -> Iterator[Mistake]:
         download = given(self.download, timedelta(hours=6))
@@ -452,7 +450,7 @@ class DeviceTerms:
             yield ("start_within",), why
 
 
-@part("RolloutSpecIn", names={"name": None}, sparse=["strategy", "promote"], later=["stages"])
+@part("RolloutSpecIn", names={"name": None}, sparse=["strategy", "promote", "on_unconfirmed"], later=["stages"])
 class Spec:
     """What goes out, to which devices, in which stages and under which bounds. Only `release` and `selector` must be given."""
 
@@ -471,6 +469,7 @@ class Spec:
     promote: Promote = Promote.AUTO
     on_fail: OnFail = OnFail.ROLLBACK
     on_inconclusive: Inconclusive = Inconclusive()
+    on_unconfirmed: OnFail = OnFail.PAUSE  # rollback: one failure is enough where others would be asked first
     limits: Limits = Limits()
     windows: Annotated[tuple[Window, ...], fields.items("windows", most=16)] = ()
     offline: Offline = Offline()

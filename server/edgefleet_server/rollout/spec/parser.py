@@ -24,6 +24,7 @@ from edgefleet_server.rollout.spec.model import (
     Control,
     Metric,
     Mode,
+    OnFail,
     Promote,
     QualityGate,
     Size,
@@ -96,7 +97,8 @@ class Document:
 def stored_spec(document: Mapping[str, Any]) -> Spec:
     """Return the spec of a rollout's row, which is in normal form: one that is asked for again and again is read once.
 
-    A row without `liars` was written when no rule knew it. Its rollout is judged to its end by the rules that it began with.
+    A row without `liars` was written when no rule knew it, and one failure was enough for a plain rule: its rollout is judged to its end
+    by the rules that it began with.
     """
     return _stored(msgspec.json.encode(document))
 
@@ -104,7 +106,9 @@ def stored_spec(document: Mapping[str, Any]) -> Spec:
 @lru_cache(maxsize=2_000)
 def _stored(document: bytes) -> Spec:
     spec = msgspec.json.decode(document)
-    spec.setdefault("gates", {}).setdefault("install", {}).setdefault("liars", 0)
+    gate = spec.setdefault("gates", {}).setdefault("install", {})
+    if "liars" not in gate:
+        gate["liars"], spec["on_unconfirmed"] = 0, OnFail.ROLLBACK.value
     return parse_spec(spec)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.analysis.decide import WORD_OPEN
 from edgefleet_server.rollout.commands.retry import RETRIED
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState
 from edgefleet_server.rollout.planner import completion
@@ -94,7 +95,9 @@ def _phase(state: StageState, *, has_begun: bool) -> tuple[str, str]:
 
 
 def _verdicts(state: StageState, runs: Sequence[StageRun]) -> str:
-    """Return what keeps stages whose soak is over from their verdict, where one thing does."""
+    """Return what keeps stages from their verdict, where one thing does: a failure to be confirmed, or what is missing after the soak."""
+    if any(run.code == WORD_OPEN for run in runs):
+        return "; a failure waits for confirmation"
     reasons = {run.reason for run in runs if run.verdict is not None and run.reason}
     return f"; {reasons.pop()}" if state is StageState.JUDGING and len(reasons) == 1 else ""
 
@@ -109,7 +112,11 @@ def _is_in(snapshot: Snapshot, a: Assignment, runs: Sequence[StageRun]) -> bool:
 
 
 def _next_decision(snapshot: Snapshot, runs: Sequence[StageRun], now: datetime) -> datetime | None:
-    """Return when a soak ends next; where none runs, when a stage without a verdict is given up."""
+    """Return when a soak ends next; where none runs, when a stage without a verdict is given up.
+
+    While devices are asked to confirm a failure, that depends on their answers.
+    """
+    runs = [run for run in runs if run.code != WORD_OPEN]
     soaks = [run.soak_until for run in runs if run.state is StageState.SOAKING and run.soak_until]
     after = snapshot.spec.on_inconclusive.after
     judged = [run.counts_from + after for run in runs if run.state is StageState.JUDGING and run.counts_from]

@@ -18,7 +18,6 @@ from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_protocol.rollout_states import RolloutState
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
-from edgefleet_server.rollout.analysis import replay
 from edgefleet_server.rollout.analysis.facts import facts_of_lots
 from edgefleet_server.rollout.analysis.stage_gates import abort_level
 from edgefleet_server.rollout.effects import StepReport
@@ -30,6 +29,8 @@ from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.spec.model import Mode, Spec
 from edgefleet_server.rollout.spec.parser import dump_spec, stage_text, stored_spec
 from edgefleet_server.rollout.state_machines import is_exposed, is_failure
+from edgefleet_server.rollout.status.confirmation_views import ConfirmationView, confirmation_views, named_in
+from edgefleet_server.rollout.status.decision_views import DecisionView, decision_view
 from edgefleet_server.rollout.status.devices import RolloutDevice, device_lines
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, Place, explain
 from edgefleet_server.rollout.status.metric_views import MetricView, metric_views
@@ -46,7 +47,7 @@ from edgefleet_server.rollout.status.model import (
 from edgefleet_server.rollout.status.outlook import OutlookView, outlook
 from edgefleet_server.rollout.status.summary import CountsView, RolloutSummary, SummaryReader, counts_of
 from edgefleet_server.rollout.store import device_counts, rollouts
-from edgefleet_server.rollout.store.tables import Rollout, RolloutDecision
+from edgefleet_server.rollout.store.tables import Rollout
 
 MAX_STAGE_DEVICES: Final = 100
 
@@ -117,6 +118,8 @@ class StratumView:
     approval: ApprovalView | None = None
     stopped_by: str = ""
     e_take_back: float | None = None
+    confirmations: Sequence[ConfirmationView] = ()
+    """Failures in this stage that other devices were asked about, in order."""
 
 
 @dataclass(frozen=True)
@@ -178,37 +181,6 @@ class RolloutView:
     """Who aborted it by hand; "" unless a person did."""
     downloads: int = 0
     """Leases that it holds: downloads that may be under way. 0 in a rollout without limits."""
-
-
-@dataclass(frozen=True)
-class Recomputed:
-    """A decision made again from its stored evidence. rule_version: of the rules that made it, those that it was stored by if known."""
-
-    verdict: str
-    code: str
-    reason: str
-    figures: Mapping[str, Any]
-    rule_version: int
-
-
-@dataclass(frozen=True)
-class DecisionView:
-    """One decision. agrees: made again now from `evidence`, it comes out the same, bit for bit."""
-
-    id: int
-    at: datetime
-    stage: str
-    stratum: str
-    verdict: str
-    code: str
-    reason: str
-    rule: str
-    rule_version: int
-    figures: Mapping[str, Any]
-    evidence: Mapping[str, Any]
-    actor: str
-    recomputed: Recomputed
-    agrees: bool
 
 
 class RolloutReader:
@@ -298,7 +270,7 @@ class RolloutReader:
             row = rollouts.rollout(session, rollout_id)
             names = [one.name for one in stored_spec(row.spec).stages]
             found = rollouts.decisions(session, rollout_id, before=before, limit=limit)
-            return [_decision_view(one, names[one.stage]) for one in found]
+            return [decision_view(one, names[one.stage]) for one in found]
 
     def explanation(self, device_id: str) -> DeviceExplanation:
         """Return why a device does not run what it should, and what would move it. Raises DeviceUnknownError."""
@@ -325,7 +297,9 @@ class RolloutReader:
         spec, state = snapshot.spec, snapshot.state
         report = tick.explain(snapshot, now, lots) if is_whole else _NOT_ASKED
         first = device_counts.first_exposed(session, row.id, len(spec.stages), MAX_STAGE_DEVICES)
-        stages = [_stage_view(standing, index, first[index], report) for index in range(len(spec.stages))]
+        named = named_in(snapshot.confirmations)
+        names = self._fleet.offers.display_names(named) if named else {}
+        stages = [_stage_view(standing, index, first[index], report, names) for index in range(len(spec.stages))]
         serving = [lot for lot in lots if not lot[0].is_accepted and spec.stages[lot[0].stage].mode is Mode.ACTIVE]
         now_does = outlook(snapshot, lots, now)
         failed = sum(n for a, n in serving if is_failure(a))
@@ -383,7 +357,10 @@ class RolloutReader:
 _PAST: Final = frozenset({StageState.PASSED.value, StageState.SKIPPED.value})
 
 
-def _stage_view(standing: RolloutSummary, index: int, first: Sequence[str], report: StepReport) -> StageView:
+def _stage_view(
+    standing: RolloutSummary, index: int, first: Sequence[str], report: StepReport, names: Mapping[str, str]
+) -> StageView:
+    """Return one stage. names: display names of the devices that its confirmations name."""
     snapshot, now = standing.snapshot, standing.now
     stage = snapshot.spec.stages[index]
     cells = [cell for cell in snapshot.cells if cell.stage == index]
@@ -392,7 +369,7 @@ def _stage_view(standing: RolloutSummary, index: int, first: Sequence[str], repo
         state = StageState.EXPOSING
     leading = [cell for cell in cells if cell.state is state] or cells
     strengths = [one for one in _WEAKEST_FIRST if any(cell.strength is one for cell in cells)]
-    strata = [_stratum_view(standing, cell) for cell in cells]
+    strata = [_stratum_view(standing, cell, names) for cell in cells]
     opened = [cell.opened_at for cell in cells if cell.opened_at is not None]
     ended = [cell.ended_at for cell in cells if cell.ended_at is not None]
     mine = [lot for lot in standing.lots if lot[0].stage == index]
@@ -427,7 +404,7 @@ def _together(cells: Sequence[StageRun], of: int) -> str:
     return "; ".join(f"{stratum}: {reason}" for stratum, reason in reasons.items())
 
 
-def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
+def _stratum_view(standing: RolloutSummary, cell: StageRun, names: Mapping[str, str]) -> StratumView:
     snapshot, now = standing.snapshot, standing.now
     facts = facts_of_lots(snapshot, cell, standing.lots, cell.ended_at or now)
     stages = snapshot.spec.stages
@@ -461,6 +438,7 @@ def _stratum_view(standing: RolloutSummary, cell: StageRun) -> StratumView:
         approval=approval_view(snapshot.spec, cell),
         stopped_by=stopped_by(cell.code, cell.reason),
         e_take_back=_number(log_e_abort(counts.failed, counts.exposed, above)) if is_open else None,
+        confirmations=confirmation_views(snapshot, cell, names),
     )
 
 
@@ -472,27 +450,3 @@ def _take_back_above(spec: Spec) -> float:
 def _number(log: float) -> float:
     """Return exp(log) as JSON takes it."""
     return math.exp(min(log, 700.0))
-
-
-def _decision_view(row: RolloutDecision, stage: str) -> DecisionView:
-    again = replay.outcome_of(replay.recompute(row.evidence))
-    version = min(row.rule_version, replay.RULE_VERSION)
-    recomputed = Recomputed(again.verdict.value, again.code, again.reason, again.figures, version)
-    made = (again.verdict.value, again.code, again.reason, again.figures)
-    agrees = made == (row.verdict, row.code, row.reason, row.figures)
-    return DecisionView(
-        id=row.id or 0,
-        at=row.at,
-        stage=stage,
-        stratum=row.stratum,
-        verdict=row.verdict,
-        code=row.code,
-        reason=row.reason,
-        rule=row.rule,
-        rule_version=row.rule_version,
-        figures=row.figures,
-        evidence=row.evidence,
-        actor=row.actor,
-        recomputed=recomputed,
-        agrees=agrees,
-    )

@@ -16,11 +16,12 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.model import NO_PACE_FACTS, Lot, Member, RolloutState, Snapshot
 from edgefleet_server.rollout.planner.document_state import batch_for
 from edgefleet_server.rollout.ports import RolloutFleet
-from edgefleet_server.rollout.preparation.loader import SnapshotLoader, by_stratum
+from edgefleet_server.rollout.preparation.loader import SnapshotLoader
+from edgefleet_server.rollout.preparation.membership import by_stratum
 from edgefleet_server.rollout.spec.model import Limits, Offline, Spec
 from edgefleet_server.rollout.spec.parser import stored_spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, UNCOUNTED, is_exposed, is_failure
-from edgefleet_server.rollout.store import device_counts, measurements, rollouts, throttle
+from edgefleet_server.rollout.store import confirmation_rows, device_counts, measurements, rollouts, throttle
 from edgefleet_server.rollout.store.tables import Rollout
 
 _NOBODY: Final[tuple[Member, ...]] = ()
@@ -77,6 +78,7 @@ class SummaryReader:
             code=row.code,
             reason=row.reason,
             pace=throttle.pace_facts(session, self._fleet.devices, row.id, spec, waiting) if is_open else NO_PACE_FACTS,
+            confirmations=confirmation_rows.of_rollout(session, row.id) if is_whole else (),
             measured=() if spec.gates.quality is None else measurements.measured(session, row.id),
         )
         return RolloutSummary(snapshot, lots, now)

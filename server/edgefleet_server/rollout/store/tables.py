@@ -147,6 +147,24 @@ class RolloutGateCall(SQLModel, table=True):
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
 
 
+class RolloutConfirmation(SQLModel, table=True):
+    """A question whether failures are confirmed. `body`: an encoded `Confirmation` without its proof.
+
+    `proof`: an encoded `Proof`, written by whoever made it, at any time; `lease_until` keeps others from making it at the same time.
+    """
+
+    __tablename__ = "rollout_confirmation"
+
+    rollout_id: str = Field(primary_key=True, max_length=32)
+    stratum: str = Field(primary_key=True, max_length=800)
+    number: int = Field(primary_key=True)
+    verdict: str = Field(max_length=16, index=True)
+    needs_proof: bool
+    body: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+    proof: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+
+
 class RolloutQuality(SQLModel, table=True):
     """What was measured of one device in a stage for the quality gate.
 
