@@ -2,29 +2,34 @@
 
 At every commit: transitions start from what is stored and are in their tables; a stage opens once those before it have passed, at
 somebody's word where it asks for one; an offer is made only while the rollout runs, to a device below the cut of an open stage that
-does not bar it; a stage passes on devices that really ran the release for its soak, in the mode of the stage; a shadow answers
-nothing and a split its share at most; who joins late does so a few at a time; what is taken back is taken back newest exposed first.
+does not bar it; while a question about failures is open in a stratum, only the one device that was drawn for it is offered the
+release there; failures of one device alone take no stratum of several devices back, unless the server's own check proved them; a
+stage passes on devices that really ran the release for its soak, in the mode of the stage; a shadow answers nothing and a split its
+share at most; who joins late does so a few at a time; what is taken back is taken back newest exposed first.
 At the end: the log of each rollout, stage and device is one chain without a gap or a doubled step; stages opened in order; the
 rollout and each device have an outcome and a reason; who can be reached runs what its document names, and nothing next to it, and
-where the release was taken back that is something else.
+where the release was taken back that is something else; where it stays, every question about failures was answered.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
-from edgefleet_server.rollout.analysis import decide, metrics, stage_gates
+from edgefleet_server.rollout.analysis import decide, metrics, plain_rules, stage_gates
 from edgefleet_server.rollout.analysis.model import Advance, Rule
+from edgefleet_server.rollout.commands.steer import ABORTED
+from edgefleet_server.rollout.commands.undo import UNDONE
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
     AssignmentUpdated,
+    ConfirmationUpdated,
     DecisionMade,
     LeaseEnded,
     LeaseTaken,
@@ -37,22 +42,33 @@ from edgefleet_server.rollout.effects import (
     StageRunTransitioned,
     StageRunUpdated,
 )
-from edgefleet_server.rollout.model import Assignment, RolloutState, StageRun, StageState, Strength
+from edgefleet_server.rollout.model import (
+    Answer,
+    Assignment,
+    Confirmation,
+    RolloutState,
+    StageRun,
+    StageState,
+    Strength,
+    Verdict,
+)
 from edgefleet_server.rollout.placement import rank
 from edgefleet_server.rollout.planner.completion import NOT_BACK
 from edgefleet_server.rollout.planner.intake import JOINER_SHARE
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN
 from edgefleet_server.rollout.planner.stages import DENIED, NO_CANARY, OPENED, UNANSWERED
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
-from edgefleet_server.rollout.spec.model import Mode
+from edgefleet_server.rollout.spec.model import Mode, OnFail, Spec
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_OPEN,
     IN_FLIGHT,
+    ROLLOUT_ACTIVE,
     ROLLOUT_TRANSITIONS,
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
+    is_failure,
 )
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.memory_database import SimDatabase
@@ -69,10 +85,10 @@ FAILS_UNOPENED: Final = frozenset(
         UNANSWERED,
         DENIED,
         NO_CANARY,
-        decide.GUARD_CLASS,
-        decide.GUARD_LOST,
-        decide.SMALL_CLASS,
-        decide.SMALL_TWO,
+        plain_rules.GUARD_CLASS,
+        plain_rules.GUARD_LOST,
+        plain_rules.SMALL_CLASS,
+        plain_rules.SMALL_TWO,
         decide.ABORT_EVIDENCE,
         decide.ABORT_POOLED,
         metrics.QUALITY_BREACH,
@@ -82,6 +98,10 @@ FAILS_UNOPENED: Final = frozenset(
 """The codes with which a stage is opened only to fail in the same plan, offered to nobody: a person said no or nothing, no other
 stratum had a canary, or the devices of the stage before spoke against the release while it waited (no `inconclusive` among these:
 they are asked as if no time had passed)."""
+FAILS_BY_OTHERS: Final = frozenset(
+    {UNANSWERED, DENIED, NO_CANARY, ABORTED, UNDONE, metrics.QUALITY_BREACH, stage_gates.GATE_ROLLBACK}
+)
+"""The codes with which a stage fails by a person, other strata, what was measured or another program: no failure is asked for."""
 _S: Final = AssignmentState
 _SETTLED: Final = frozenset({StageState.SOAKING, StageState.JUDGING})
 _Runs = dict[tuple[int, ProfileName], StageRun]
@@ -133,6 +153,7 @@ def _about_plan(rows: SimDatabase, plan: Plan, devices: Mapping[DeviceId, SimDev
         ):
             yield f"stage {key} was to fail unopened and is open"
     yield from _about_offers(rows, plan, state)
+    yield from about_words(plan, rows.spec, rows.state, newest, questions_after(rows.confirmations, plan))
     yield from about_shares(rows, devices)
     yield from _about_pace(rows, plan, devices)
 
@@ -220,6 +241,7 @@ def _about_offers(rows: SimDatabase, plan: Plan, state: RolloutState) -> Iterato
         if isinstance(effect, StageRunTransitioned):
             cells[effect.cell.stage, effect.cell.stratum] = effect.cell
     stages, members = rows.spec.stages, {one.device: one for one in rows.members_now()}
+    drawn = {draw.device for one in questions_after(rows.confirmations, plan) for draw in one.draws if draw.is_new}
     for device in offers:
         one = moved[device]
         newest = max(stage for stage, stratum in cells if stratum == one.stratum and _is_begun(cells[stage, stratum]))
@@ -236,7 +258,7 @@ def _about_offers(rows: SimDatabase, plan: Plan, state: RolloutState) -> Iterato
         is_let_through = cell.state is StageState.PASSED
         if cell.state not in CELL_OPEN and not is_let_through:
             yield f"{device} was offered the release in stage {one.stage}, which is {cell.state}"
-        if rank(rows.salt, device) >= cell.cut:
+        if rank(rows.salt, device) >= cell.cut and device not in drawn:
             yield f"{device} was offered the release beyond the cut of stage {one.stage}"
 
 
@@ -259,6 +281,51 @@ def _about_pace(rows: SimDatabase, plan: Plan, devices: Mapping[DeviceId, SimDev
     busy = {device for device in rows.assignments if devices[device].is_downloading}
     if rows.state not in ROLLOUT_FINAL and busy - held:  # after the end those who were away come back when they like
         yield f"{sorted(busy - held)} download without a lease"
+
+
+def questions_after(asked: Mapping[tuple[ProfileName, int], Confirmation], plan: Plan) -> list[Confirmation]:
+    """Return the questions as they are once a plan is carried out."""
+    new = (effect.confirmation for effect in plan.effects if isinstance(effect, ConfirmationUpdated))
+    return list({**asked, **{(one.stratum, one.number): one for one in new}}.values())
+
+
+def about_words(
+    plan: Plan, spec: Spec, state: RolloutState, ones: Mapping[DeviceId, Assignment], asked: Collection[Confirmation]
+) -> Iterator[str]:
+    """What is wrong with what a plan does on the word of devices. state: before it; ones, asked: after it."""
+    drawn: dict[str, set[DeviceId]] = {}
+    for one in asked:
+        new = {draw.device for draw in one.draws if draw.is_new}
+        if len(new) > 1:
+            yield f"{len(new)} new devices were drawn for question {one.number} of {one.stratum}"
+        if one.verdict is Verdict.OPEN:
+            drawn[one.stratum] = new
+    for effect in plan.effects:
+        if isinstance(effect, Offer) and effect.device not in drawn.get(ones[effect.device].stratum, {effect.device}):
+            yield f"{effect.device} was offered the release while a question was open in {ones[effect.device].stratum}"
+        if isinstance(effect, StageRunTransitioned) and effect.cell.state is StageState.FAILED:
+            yield from _about_failing(effect.cell, spec, state, ones, asked)
+
+
+def _about_failing(
+    run: StageRun, spec: Spec, state: RolloutState, ones: Mapping[DeviceId, Assignment], asked: Collection[Confirmation]
+) -> Iterator[str]:
+    is_trusted = spec.on_unconfirmed is OnFail.ROLLBACK and state in ROLLOUT_ACTIVE
+    is_proved = any(one.verdict is Verdict.PROVED for one in asked)
+    if run.population <= 1 or is_trusted or is_proved or run.code in FAILS_BY_OTHERS:
+        return
+    is_late = (
+        run.code == decide.INCONCLUSIVE
+    )  # for want of evidence, whatever other strata show: only their own word could hold it up
+    failing: set[str] = {
+        one.device
+        for one in ones.values()
+        if is_failure(one) and not one.is_accepted and (not is_late or one.stratum == run.stratum)
+    }
+    if not is_late:
+        failing.update(draw.device for one in asked for draw in one.draws if draw.answer is Answer.FAILED)
+    if len(failing) == 1 or (not failing and not is_late):
+        yield f"stage {run.stage} of {run.stratum} failed ({run.code}) on the word of {sorted(failing)} alone"
 
 
 def _is_begun(cell: StageRun) -> bool:
@@ -284,6 +351,8 @@ def _about_promotion(
 
 def _ran_past_soak(rows: SimDatabase, one: Assignment, device: SimDevice, now: datetime) -> bool:
     digest, stage = rows.bundles[one.stratum].sha256, rows.spec.stages[one.stage]
+    if device.nature.lie is not None and device.nature.lie.hides:
+        return True  # nobody can know
     if stage.mode is Mode.ACTIVE:
         since = device.switched_at.get(digest)
         return digest in device.committed and since is not None and since + stage.soak <= now
@@ -303,9 +372,12 @@ def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> It
     stages = rows.spec.stages
     if all(stage.mode is Mode.ACTIVE for stage in stages):
         return
+    drawn = {draw.device for asked in rows.asked() for draw in asked.draws if draw.is_new}
     for one in rows.assignments.values():
         device, value = devices[one.device], rank(rows.salt, one.device)
-        cells = (cell for cell in rows.cells.values() if cell.stratum == one.stratum and value < cell.cut)
+        drawn_in = one.stage if one.device in drawn else -1
+        ours = (cell for cell in rows.cells.values() if cell.stratum == one.stratum)
+        cells = (cell for cell in ours if value < cell.cut or cell.stage == drawn_in)
         reached = [stages[cell.stage] for cell in cells if _is_begun(cell)]
         most = max((100 if shape.mode is Mode.ACTIVE else shape.share_pct for shape in reached), default=0)
         mine = rows.bundles.get(one.stratum)
@@ -317,7 +389,15 @@ def about_shares(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice]) -> It
 def problems(rows: SimDatabase, devices: Mapping[DeviceId, SimDevice], now: datetime) -> list[str]:
     """Return what is wrong with a rollout that has ended and settled."""
     found = [*_about_chains(rows), *_about_order(rows), *_about_outcomes(rows), *_about_devices(rows, devices, now)]
-    return [*found, *_about_rollback(rows, devices)]
+    return [*found, *_about_answers(rows, now), *_about_rollback(rows, devices)]
+
+
+def _about_answers(rows: SimDatabase, now: datetime) -> Iterator[str]:
+    failed = {cell.stratum for cell in rows.cells.values() if cell.state is StageState.FAILED}
+    for one in rows.asked():
+        is_due = one.verdict is Verdict.OPEN and one.deadline <= now and one.stratum not in failed
+        if rows.state is RolloutState.FINISHED and is_due:
+            yield f"question {one.number} of {one.stratum} is still open"
 
 
 def _about_chains(rows: SimDatabase) -> Iterator[str]:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 from edgefleet_agent.install import desired_diff, machine
@@ -18,9 +19,9 @@ from edgefleet_agent.install.records import ModelRecord, SlotRef, Wanted
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import HELD_CODE, SPREAD_CODE, TRANSIENT, ErrorClass, Phase
 from edgefleet_protocol.verify import ExpiredError
-from edgefleet_server.rollout.model import Bundle, Report
+from edgefleet_server.rollout.model import GUARD_CLASSES, Bundle, CheckEnd, Report
 from edgefleet_sim.candidate import Candidate, SimCandidate, Surroundings
-from edgefleet_sim.nature import Nature
+from edgefleet_sim.nature import Cry, Nature, with_cry, without_failure
 
 SLOW: Final = (1.05, 1.6)
 """How many times its limit a phase takes on a slow device, from and to."""
@@ -123,6 +124,8 @@ class SimDevice:
         self._wanted = self._named(self.document)
         self._noted_start_s = 0
         self._beat_s = beat_s
+        self._cry: Cry | None = None
+        self._old = "" if old is None else old.sha256
         self.candidate_process = SimCandidate(nature, chance)
         self.record = ModelRecord(model="digits")
         if old is not None:
@@ -138,6 +141,14 @@ class SimDevice:
             if back_s < math.inf:
                 air.at(back_s, lambda: self._come_back(air))
         air.at(self._chance.uniform(0, self._beat_s), lambda: self._beat(air))
+        for cry in () if self.nature.lie is None else self.nature.lie.cries:
+            air.at(cry.at_s, partial(self._say, air, cry))
+            if cry.for_s < math.inf:
+                air.at(cry.at_s + cry.for_s, lambda: self._say(air, None))
+
+    def _say(self, air: Air, cry: Cry | None) -> None:
+        self._cry = cry
+        self._send(air)
 
     def _beat(self, air: Air) -> None:
         self._send(air)
@@ -409,7 +420,26 @@ class SimDevice:
     def _send(self, air: Air) -> None:
         if self.is_up and not self.is_dead:
             self._seq += 1
-            air.say(self.id, Said(self._boot, self._seq, self._report(air)))
+            air.say(self.id, Said(self._boot, self._seq, self._told(self._report(air))))
+
+    def _told(self, honest: Report) -> Report:
+        """Return what it says of what is so."""
+        lie = self.nature.lie
+        if lie is None:
+            return honest
+        if self._cry is not None:
+            return with_cry(honest, self._cry.fails, self._under_test, self._old)
+        return without_failure(honest, self._under_test) if lie.hides else honest
+
+    def checked(self, digest: str) -> CheckEnd:
+        """Return how its check of what serves ends."""
+        lie, fails = self.nature.lie, self.nature.fails
+        if lie is not None and lie.answers:
+            return CheckEnd(state=lie.answers, code="check.golden" if lie.answers == "failed" else "")
+        if self.active != digest:
+            return CheckEnd(state="failed", code="check.not_here")
+        is_bad = digest == self._under_test and fails in GUARD_CLASSES
+        return CheckEnd(state="failed", code=f"check.{fails}") if is_bad else CheckEnd(state="done")
 
     def _report(self, air: Air) -> Report:
         record = self.record

@@ -8,7 +8,7 @@ from typing import Final
 
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis.device_metrics import LATE
-from edgefleet_server.rollout.model import Snapshot
+from edgefleet_server.rollout.model import Snapshot, Verdict
 from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.state_machines import CELL_OPEN, soak_end
 from edgefleet_sim import leases, operator
@@ -35,6 +35,10 @@ def dues(rows: SimDatabase, bare: Snapshot, now: datetime) -> Iterator[datetime]
         if cell.state in CELL_OPEN and cell.opened_at is not None:
             yield (cell.resumed_at or cell.opened_at) + spec.on_inconclusive.after
     yield from operator.answers_due(spec, rows.cells.values())
+    for question in rows.confirmations.values():
+        if question.verdict is Verdict.OPEN:
+            yield question.deadline
+            yield from (draw.at + spec.stages[question.stage].soak for draw in question.draws)
     if leases.is_paced(spec):
         yield from leases.dues(rows.snapshot(), now)
 

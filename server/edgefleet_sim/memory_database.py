@@ -6,11 +6,14 @@ A plan is carried out whole or not at all, under the fence of who claimed the ro
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final
+
+import msgspec
 
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.labels import SITE_LABEL, TZ_LABEL
@@ -23,6 +26,8 @@ from edgefleet_server.rollout.effects import (
     AssignmentTransitioned,
     AssignmentUpdated,
     BandwidthBooked,
+    CheckAsked,
+    ConfirmationUpdated,
     DecisionMade,
     LeaseEnded,
     LeaseTaken,
@@ -38,15 +43,19 @@ from edgefleet_server.rollout.effects import (
 from edgefleet_server.rollout.model import (
     Assignment,
     Bundle,
+    CheckEnd,
+    Confirmation,
     Member,
+    Proof,
     Report,
     RolloutState,
     Snapshot,
     StageRun,
     StageState,
+    Verdict,
     Whereabouts,
 )
-from edgefleet_server.rollout.preparation.loader import pinned_of, stratum_of
+from edgefleet_server.rollout.preparation.membership import pinned_of, stratum_of
 from edgefleet_server.rollout.spec.model import Mode, Spec
 from edgefleet_server.rollout.state_machines import ROLLOUT_ACTIVE, ROLLOUT_WALKS
 from edgefleet_server.rollout.store.rollouts import LEASE
@@ -108,6 +117,12 @@ class SimDatabase:
     """Devices that come after the rollout began: one that comes late may find it over."""
     merged: dict[DeviceId, tuple[Report, Document, Report]] = field(default_factory=dict)
     """The last answer for each device: a tick asks for all of them again."""
+    confirmations: dict[tuple[ProfileName, int], Confirmation] = field(default_factory=dict)
+    proofs: dict[tuple[ProfileName, int], Proof | None] = field(default_factory=dict)
+    """What the server found itself, None while it is at it; a question that is written does not change it."""
+    checks: dict[str, CheckEnd] = field(default_factory=dict)
+    draws: random.Random = field(default_factory=lambda: random.Random(0))
+    """What the server draws confirmers by."""
     refused: int = 0
     """Ticks that found their fence taken and wrote nothing."""
 
@@ -180,7 +195,27 @@ class SimDatabase:
             reason=self.reason,
             pace=self.pace.facts(self.spec, self.assignments, self.where),
             rollback_bundles=self.rollback_bundles,
+            confirmations=self.asked(),
+            checks=self.checks,
+            suspects=self.suspects(),
+            seed=f"{self.draws.getrandbits(128):032x}",
         )
+
+    def asked(self) -> tuple[Confirmation, ...]:
+        """Return the questions with what the server itself found."""
+        return tuple(
+            msgspec.structs.replace(self.confirmations[key], proof=self.proofs.get(key))
+            for key in sorted(self.confirmations)
+        )
+
+    def is_asking(self) -> bool:
+        """Return whether the offers of a stratum rest for a question."""
+        return any(one.verdict is Verdict.OPEN for one in self.confirmations.values())
+
+    def suspects(self) -> frozenset[DeviceId]:
+        """Return the devices whose failures were refuted."""
+        refuted = (one for one in self.confirmations.values() if one.verdict is Verdict.REFUTED)
+        return frozenset(DeviceId(device) for one in refuted for device in one.words)
 
     def members_now(self) -> tuple[Member, ...]:
         """Return who belongs to it; what has nothing else to serve is barred from the stages next to what serves."""
@@ -232,6 +267,10 @@ class SimDatabase:
                     self._keep(one)
                 case Offer() | Revert():
                     changes[effect.device] = effect
+                case ConfirmationUpdated():
+                    self._write(now, effect.confirmation, by)
+                case CheckAsked():
+                    self.checks.setdefault(effect.task, CheckEnd(state="queued"))
                 case DecisionMade():
                     self.judged.append((now, effect))
                 case RampWindowUpdated() | LeaseTaken() | LeaseEnded() | BandwidthBooked():
@@ -244,6 +283,14 @@ class SimDatabase:
 
     def _note(self, now: datetime, kind: str, key: str, before: str, after: str, by: str, reason: str) -> None:
         self.events.append(Event(now, kind, key, str(before), str(after), by, reason))
+
+    def _write(self, now: datetime, one: Confirmation, by: str) -> None:
+        key = one.stratum, one.number
+        before = self.confirmations[key].verdict.value if key in self.confirmations else ""
+        self.confirmations[key] = one
+        if before != one.verdict.value:
+            words = f"{one.error_class} of {', '.join(one.words)}; drawn: {', '.join(d.device for d in one.draws)}"
+            self._note(now, "confirmation", f"{one.stratum}/{one.number}", before, one.verdict.value, by, words)
 
     def _take_in(self, one: Assignment) -> None:
         report = self.reports.get(one.device)

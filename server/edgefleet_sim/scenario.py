@@ -18,8 +18,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     shares of devices that miss deadlines, that die at the switch, that are not there for a while. gone, flaps, tight, refuses, idle,
     pinned: shares that are never there, whose connection comes and goes, that lack memory for a candidate now and then, that refuse
     the rollout's documents, that run nothing at the start, that take no part. late: of the bad ones, the share that proves the
-    release before it fails. joiners: devices that come later; leavers: that lose their label or are revoked; redeployed: that
-    somebody gives another version. labels: the values of which each device has one; without: profiles without a bundle.
+    release before it fails. liars: share of devices that lie, each in one of the ways in `lies`: it reports a failure of that class
+    once, or hides one that there is (hide). joiners: devices that come later; leavers: that lose their label or are revoked;
+    redeployed: that somebody gives another version. labels: the values of which each device has one; without: profiles without a bundle.
     person: what they do each time the rollout waits for them, then they abort it with a rollback.
     approval: what they say each time a stage asks for their word: approve, deny, or "" for nothing; or a list, and then nothing.
     commands: `[seconds, verb]`, verb of pause, resume, abort, abort_rollback, promote, undo, approve, deny.
@@ -49,6 +50,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idle: float = 0.0
     pinned: float = 0.0
     late: float = 0.0
+    liars: float = 0.0
+    lies: tuple[str, ...] = ("crash", "golden", "signature", "hide")
     joiners: int = 0
     leavers: int = 0
     redeployed: int = 0
@@ -146,4 +149,5 @@ def drawn(seed: int, *, trouble: float = 0.3) -> Scenario:
         person=tuple(chance.choice(("resume", "promote", "abort", "abort_rollback")) for _ in range(2)),
         spec=chance.choice(({}, {}, {"stages": chance.choice(CANDIDATE_STAGES)})),
         approval=chance.choice(("approve", "approve", "deny", "")),
+        liars=chance.choice((0.0, 0.0, 0.05, 0.2)),
     )

@@ -19,7 +19,7 @@ from edgefleet_sim.world import simulate
 MAX_TRIES = 300
 _CHANCES: Final = (
     "loss", "duplicate", "reorder", "replica_crash", "replica_stall", "device_crash", "skew_s", "slow", "dead", "away", "bad",
-    "gone", "flaps", "tight", "refuses", "idle", "pinned", "late",
+    "gone", "flaps", "tight", "refuses", "idle", "pinned", "late", "liars",
 )  # fmt: skip
 _CHANGING: Final = re.compile(r"\([^()]*\)|'[^']*'|[\w.-]*\d[\w.-]*")
 _NEEDED: Final = frozenset({"name", "size"})

@@ -24,7 +24,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_protocol.messages import Phase
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
-from edgefleet_server.rollout.analysis.decide import doubt
+from edgefleet_server.rollout.analysis.doubt import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.effects import Plan
 from edgefleet_server.rollout.model import Bundle, DeviceQuality, RolloutState, Snapshot, StageRun
@@ -36,6 +36,7 @@ from edgefleet_server.rollout.state_machines import CELL_OPEN, EXPOSED_STATES, I
 from edgefleet_server.rollout.store.rollouts import LEASE
 from edgefleet_sim import due_times, nature, operator
 from edgefleet_sim.checks import BrokenPromiseError, check_plan, problems
+from edgefleet_sim.confirmers import Confirmers, bad_bundles
 from edgefleet_sim.device import Document, Said, SimDevice, silent
 from edgefleet_sim.memory_database import SimDatabase
 from edgefleet_sim.scenario import Result, Scenario, spec_of
@@ -72,6 +73,9 @@ class World:
             ProfileName(name): bundle_of("2.0.0", name) for name in scenario.devices if name not in scenario.without
         }
         self.rows = SimDatabase(spec, f"salt-{scenario.seed}", self.new, due_at=START, joiners=scenario.joiners)
+        self.rows.draws = random.Random(f"draws of {scenario.seed}")
+        answers = random.Random(f"answers of {scenario.seed}")
+        self.confirmers = Confirmers(self.rows, self.devices, bad_bundles(scenario, self.new), answers, self._wake)
         self._bare = replace(self.rows.snapshot(), members=())
         self.story: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -147,7 +151,7 @@ class World:
             yield delay_s + self.chance.uniform(0.1, 200)
 
     def _hear(self, device: DeviceId, said: Said) -> None:
-        if self.rows.hear(device, said):
+        if self.rows.hear(device, said) or self.rows.is_asking():
             self._note_failure(device, said)
             self._wake()
         if said.report.reported_gen < self.rows.documents[device].gen:
@@ -312,6 +316,7 @@ class World:
         check_plan(self.rows, plan, self.devices, self._now)
         seq = self.rows.hold.seq
         fresh = self.rows.carry(plan, by, self._now)
+        self.confirmers.follow(plan, self)
         self.counts["commits"] += 1
         self._note_events()
         if dies:
@@ -348,8 +353,8 @@ class World:
 
     def _is_in_doubt(self) -> bool:
         """Whether the planner offers the release to nobody else for now."""
-        if self.second_failure_at is None:
-            return False
+        if self.second_failure_at is None or self.rows.is_asking():
+            return self.rows.is_asking()
         snapshot, ones = self._bare, tuple(self.rows.assignments.values())
         return any(
             doubt(facts_of(snapshot, cell, ones, self._now))

@@ -114,6 +114,12 @@ SOAKS: dict[str, Soak] = {
         "tests.server.rollout.explorer", 2_000_000, "a state of rollout, stages and devices of a small fleet"
     ),
     "sim": Soak("tests.sim.soak", 10_000, "a simulated rollout on a bad wire, with replicas and devices that crash"),
+    "one-liar": Soak(
+        "tests.sim.soak:one_liar",
+        1_000,
+        "a simulated rollout of a good release in which one device lies as it likes",
+        20,
+    ),
     "sim-blast": Soak("tests.sim.soak:blasts", 40, "a release that fails on each of 10,000 simulated devices"),
     "cost-intervals": Soak(
         "tests.profiles.intervals", 500, "a simulated fleet that is asked what one more model will cost"

@@ -1,15 +1,23 @@
-"""Soaks of the simulation: many drawn rollouts on a bad wire, and a release that fails on every device of a large fleet."""
+"""Soaks of the simulation: many drawn rollouts on a bad wire, one device that lies, and a release that fails on all of a large fleet."""
 
 from __future__ import annotations
 
+import math
 import os
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import AssignmentState, ErrorClass
 from edgefleet_sim.__main__ import many
+from edgefleet_sim.nature import Cry, Lie
+from edgefleet_sim.scenario import CANDIDATE_STAGES, STAGES, Scenario
 from edgefleet_sim.stories import blast
+from edgefleet_sim.world import World
+from tests.server.rollout.scenarios import behave
 
 TROUBLE: Final = 0.3
 PART: Final = 50
@@ -44,6 +52,69 @@ def main(n: int, seed: int) -> dict[str, Any]:
 
 def _part(part: tuple[int, int]) -> dict[str, Any]:
     return many(part[1], part[0], TROUBLE)
+
+
+def one_liar(n: int, seed: int) -> dict[str, Any]:
+    """Let one device of a good release lie as it likes in `n` stories; ok when no other device was taken back, nor a promise broken."""
+    ended, answered = Counter[str](), Counter[str]()
+    heard, broken = 0, list[str]()
+    for number in range(seed, seed + n):
+        world, liar = story_of_a_liar(number)
+        result = world.run()
+        rows = world.rows
+        others = [one for one in rows.assignments.values() if one.device != liar]
+        taken = [one.device for one in others if one.back_gen or one.state is AssignmentState.ROLLED_BACK]
+        broken += [f"seed {number}: {device} was taken back" for device in taken]
+        broken += [f"seed {number}: {problem}" for problem in result.broken]
+        ended[result.state] += 1
+        answered.update(one.verdict.value for one in rows.asked())
+        heard += any(event.key == liar and event.after in _FAILURES for event in rows.events)
+    return {
+        "ok": not broken,
+        "ended": dict(sorted(ended.items())),
+        "liar_counted_as_failed": heard,
+        "questions": dict(sorted(answered.items())),
+        "others_taken_back": sum("taken back" in one for one in broken),
+        "broken": broken[:20],
+    }
+
+
+_FAILURES: Final = frozenset({"failed", "rolled_back", "regressed", "lost"})
+_FLEETS: Final = (
+    {"rpi": 2}, {"rpi": 3}, {"rpi": 4}, {"rpi": 8}, {"rpi": 12}, {"rpi": 1, "jet": 2}, {"rpi": 5, "jet": 3}, {"rpi": 2, "jet": 4, "x86": 3},
+)  # fmt: skip
+_PAIR: Final = [
+    {"name": "first", "size": {"count": 2}, "soak": "30m"},
+    {"name": "rest", "size": {"percent": 100}, "soak": "5m"},
+]
+
+
+def story_of_a_liar(seed: int) -> tuple[World, DeviceId]:
+    """Return a world in which all is well but for the wire and one device, and that device. A person goes on, and takes nothing back."""
+    chance = random.Random(seed)
+    stages = chance.choice((STAGES, STAGES, _PAIR, STAGES[2:], *CANDIDATE_STAGES))
+    after = chance.choice(("1h", "12h"))
+    # where a person lets a failure pass, too few devices may be left for a verdict, and then time takes back, if it may
+    end, words = chance.choice((("rollback", ("resume",)), ("pause", ("resume", "promote"))))
+    scenario = Scenario(
+        seed=seed,
+        devices=chance.choice(_FLEETS),
+        spec={"stages": stages, "on_inconclusive": {"after": after, "do": end}},
+        replicas=1,
+        loss=chance.choice((0.0, 0.2)),
+        duplicate=chance.choice((0.0, 0.2)),
+        reorder=chance.choice((0.0, 0.2)),
+        person=(*(chance.choice(words) for _ in range(8)), "abort"),
+    )
+    world = World(scenario)
+    liar = world.devices[chance.choice(sorted(world.devices))]
+    spans_s = chance.choice((600.0, 3_000.0, 16_000.0))
+    cries = tuple(
+        Cry(chance.uniform(0, spans_s), chance.choice(list(ErrorClass)), chance.choice((1.0, 300.0, 3_000.0, math.inf)))
+        for _ in range(chance.choice((1, 1, 2, 5)))
+    )
+    behave(world, liar, lie=Lie(cries, hides=chance.random() < 0.2, answers=chance.choice(("", "failed", "done"))))
+    return world, liar.id
 
 
 def blasts(n: int, seed: int) -> dict[str, Any]:

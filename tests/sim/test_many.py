@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgefleet_sim.__main__ import many
+from tests.house.soak import in_ci
+from tests.sim.soak import one_liar
 
 CI_RUNS = 1_000
 """The full count is `./dev soak sim`."""
@@ -21,3 +23,11 @@ def test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas(par
     assert found["replica_crashes"] > 0
     assert found["refused_by_fence"] > 0, "a replica that stalled found its fence taken"
     assert found["device_crashes"] > 0
+
+
+def test_one_device_that_lies_takes_nobody_else_back() -> None:
+    found = one_liar(in_ci("one-liar"), 1)
+    assert found["broken"] == []
+    assert found["others_taken_back"] == 0
+    assert found["liar_counted_as_failed"] > 0
+    assert found["questions"]

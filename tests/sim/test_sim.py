@@ -44,7 +44,9 @@ def test_the_same_seed_tells_the_same_story() -> None:
 
 def test_a_device_that_died_in_a_stratum_that_goes_back_is_named_where_others_finish() -> None:
     """Found by the soak: of three strata one finishes, and in another a device dies at its switch and is never heard to be back."""
-    told = simulate(drawn(138627078))
+    scenario = drawn(138627078)
+    spec = {**scenario.spec, "on_unconfirmed": "rollback"}  # the story began with one failure in a small stratum
+    told = simulate(msgspec.structs.replace(scenario, spec=spec, liars=0.0))
     assert not told.broken
     assert (told.state, told.reason.endswith("not confirmed to be back: x86-00006")) == ("finished", True)
 
