@@ -173,6 +173,11 @@ class HardwareProfile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     evidence: dict[str, Evidence] = {}
 
 
+def same_version(wanted: str, here: str) -> bool:
+    """Return whether version `here` is the wanted one: `1.32` means any 1.32.x."""
+    return here == wanted or here.startswith(wanted + ".")
+
+
 def profile_from_dict(data: Any, *, is_stored: bool = False) -> HardwareProfile:
     """Return the profile in a parsed YAML or JSON document. Raises ProfileError naming the key that is wrong.
 

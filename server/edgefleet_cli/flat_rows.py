@@ -13,7 +13,7 @@ def device_row(device: api.device.Device) -> dict[str, Any]:
     """Return one device, flat: releases that it runs and that are wanted of it, a column for each label."""
     plain: dict[str, Any] = {
         "id": device.id, "status": device.status, "profile": device.profile, "arch": device.arch, "last_seen": device.last_seen,
-        "free_mb": device.free_mb,
+        "free_mb": device.free_mb, "suspect_since": device.suspect_since,
     }  # fmt: skip
     for name, models in (("running", device.models), ("wanted", device.desired.models)):
         plain[name] = ", ".join(one.release for one in models if one.release)

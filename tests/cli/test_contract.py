@@ -126,7 +126,7 @@ ACTS = {
     "capture-key set",
     "device approve", "device ask", "device reject", "device revoke-claim", "import write-back", "server down", "server up",
     "completion", "context add", "context remove", "context use", "convert", "dashboard", "delete", "demo", "deploy",
-    "device capture", "device diag", "device enroll", "device label", "device measure", "device pin",
+    "device capture", "device clear-suspicion", "device diag", "device enroll", "device label", "device measure", "device pin",
     "device rename", "device restart", "device revoke", "device set-profile", "device unpin", "group change", "group create",
     "group delete",
     "login", "logout", "model alias remove", "options",

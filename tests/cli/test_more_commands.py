@@ -425,3 +425,18 @@ def test_top_once_without_a_terminal_and_live_on_one(edgectl: Edgectl, fleet: St
     assert terminal.end() == 8
     assert "r-7f3a9c" in terminal.shown
     assert "█" in terminal.shown
+
+
+def test_a_suspect_device_is_named_and_cleared(edgectl: Edgectl, fleet: Stub) -> None:
+    liar = device(suspect_since=NOON.isoformat(), suspect_reason="nobody else sees its golden failure")
+    fleet.says("GET /devices/d-1", liar)
+    assert "nobody else sees its golden failure" in edgectl("device", "show", "d-1").out
+    fleet.says("GET /devices", page([liar]))
+    assert "suspect" in edgectl("device", "list", "-l", "suspect").out
+    assert fleet.queries("GET /devices")[-1]["selector"] == "suspect"
+    fleet.says("POST /devices/d-1:clear-suspicion", device())
+    refused = edgectl("device", "clear-suspicion", "d-1")
+    assert (refused.code, fleet.bodies("POST /devices/d-1:clear-suspicion")) == (3, [])
+    cleared = edgectl("device", "clear-suspicion", "d-1", "--reason", "new memory", "--yes")
+    assert (cleared.code, fleet.bodies("POST /devices/d-1:clear-suspicion")) == (0, [{"reason": "new memory"}])
+    assert "d-1 is not suspect" in cleared.out + cleared.err

@@ -303,11 +303,17 @@ class Rollouts(Kind):
         return f"warning: {older}" if older else ""
 
     def normal(self, api: ApiClient, document: Document) -> Spec:
-        """Return the spec in normal form; one that leaves `liars` open is that of a rollout which began before the field existed."""
+        """Return the spec in normal form; one that leaves `liars` open may be that of a rollout which began before the field existed.
+
+        Then one failure was enough, too, which is `on_unconfirmed: rollback` today.
+        """
         spec = api.post("/rollouts:plan", written(document.as_json()), structs.rollout.Plan).value.spec
         now = self.find(api, document)
         if now is not None and _liars(document.spec) is None and _liars(now.document.spec) == 0:
             spec["gates"]["install"]["liars"] = 0
+            began = now.document.spec.get("on_unconfirmed")
+            if began is not None and "on_unconfirmed" not in document.spec:
+                spec["on_unconfirmed"] = began
         return spec
 
     def create(self, api: ApiClient, document: Document) -> Made:

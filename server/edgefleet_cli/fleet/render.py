@@ -12,7 +12,7 @@ from edgefleet_cli.render.format import moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
 from edgefleet_protocol.rollout_states import shown_state
 
-_TRANSITIONS = frozenset({"rollout", "stage", "assignment"})
+_TRANSITIONS = frozenset({"rollout", "stage", "confirmation", "assignment"})
 
 
 class Detail(Struct, frozen=True, rename={"origin": "from"}):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from edgefleet_cli.core import api
 from edgefleet_cli.render.format import moment, named, text, until_s
 from edgefleet_cli.render.output import Column, Output, Sheet
+from edgefleet_cli.rollout.confirmation_story import show_confirmations, words_text
 from edgefleet_cli.rollout.render import counts_text, device_reason, is_final, reason_text, state_text
 from edgefleet_cli.rollout.stage_tree import metric_text
 
@@ -174,6 +175,7 @@ def show_explanation(
     if decisions:
         out.line("")
         out.table(verdicts(rollout, decisions), VERDICTS)
+    show_confirmations(out, rollout)
     metrics = [
         (f"{stage.name} / {cell.stratum}", metric_text(metric))
         for stage in rollout.stages
@@ -263,7 +265,7 @@ def _evidence(decision: api.rollout.Decision, abort_at: float | None) -> str:
         for name, value, threshold in both
         if isinstance(value, int | float)
     ]
-    return ", ".join(shown) or "-"
+    return ", ".join([*shown, *words_text(decision.evidence)]) or "-"
 
 
 def _cell(rollout: api.rollout.Rollout, stage: str, stratum: str) -> api.rollout.Stratum | None:

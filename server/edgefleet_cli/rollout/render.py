@@ -17,6 +17,8 @@ REGRESSED = "regressed"
 """Finished well, and bad afterwards; where the spec says `on_fail: pause` it waits for a person so."""
 UNSETTLED = "running,paused,awaiting_approval,rolling_back,regressed"
 """States, as the server's lists take them, in which a rollout still has something to say."""
+UNCONFIRMED = "unconfirmed"
+"""Code of a stratum that waits for a person because a failure was not confirmed."""
 WAITS_FOR_A_PERSON = frozenset({"paused", "awaiting_approval"})
 MOST_WAITS = 4
 _AFTER_ITS_END = "after it had finished"
@@ -198,11 +200,23 @@ def show_head(out: Output, rollout: api.rollout.Rollout, now: datetime) -> None:
             ("all strata", _pooled(rollout.pooled)),
             ("downloads", f"{rollout.downloads} at a time" if rollout.downloads else ""),
             ("waits for", "; ".join(wait_lines(rollout.waits))),
+            ("confirmation", "; ".join(confirmation_lines(rollout))),
             ("created", f"{moment(rollout.created_at)} by {text(rollout.created_by)}"),
             ("started", f"{moment(started)} ({age(started, now)} ago)" if started else ""),
             ("finished", moment(rollout.finished_at)),
         ]
     )
+
+
+def confirmation_lines(rollout: api.rollout.Rollout) -> list[str]:
+    """Return one line for each failure that waits for confirmation, or waits for a person because it was not confirmed."""
+    return [
+        f"{text(cell.stratum)}: {one.text}" + (f", answer due {moment(one.deadline)}" if one.verdict == "open" else "")
+        for stage in rollout.stages
+        for cell in stage.strata
+        for one in cell.confirmations[-1:]
+        if one.verdict == "open" or cell.code == UNCONFIRMED
+    ]
 
 
 def _pooled(pooled: api.rollout.Pooled) -> str:
@@ -385,9 +399,16 @@ def show_short_plan(out: Output, plan: api.rollout.Plan) -> None:
     rows = plan_rows(plan)
     if rows:
         out.table(rows, PLAN_ROWS)
+    for line in failure_lines(plan):
+        out.line(line)
     if plan.cost:
         out.note(cost_text(plan.cost))
     show_findings(out, plan)
+
+
+def failure_lines(plan: api.rollout.Plan) -> list[str]:
+    """Return what one failure does in each stratum of so few devices that few can confirm it."""
+    return [f"{text(one.stratum)}: {one.after_failure}" for one in plan.strata if one.after_failure]
 
 
 def cost_text(cost: api.rollout.PlanCost) -> str:

@@ -62,6 +62,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/devices/{device_id}"): Role.VIEWER,
     ("PATCH", "/devices/{device_id}"): Role.OPERATOR,
     ("DELETE", "/devices/{device_id}"): Role.OPERATOR,
+    ("POST", "/devices/{device_id}:clear-suspicion"): Role.OPERATOR,
     ("GET", "/devices/{device_id}/events"): Role.VIEWER,
     ("GET", "/devices/{device_id}/explain"): Role.VIEWER,
     ("GET", "/devices/{device_id}/telemetry"): Role.VIEWER,

@@ -34,6 +34,16 @@ STAGE: Final[Mapping[str, str]] = {
     "held": "held",
     "skipped": "skipped",
 }
+CONFIRMATION: Final[Mapping[str, str]] = {
+    "open": "opened",
+    "confirmed": "confirmed",
+    "proved": "proved",
+    "refuted": "refuted",
+    "unconfirmed": "unconfirmed",
+    "timed_out": "timed_out",
+    "over": "over",
+}
+"""What became of the question whether failures in a stratum are confirmed, by its new verdict."""
 UPDATE: Final = (
     "eligible", "offered", "acked", "downloading", "staged", "parity_ok", "applying", "verifying", "healthy", "failed",
     "rolled_back", "lost", "unreachable", "incompatible", "superseded", "cancelled", "regressed",
@@ -42,7 +52,7 @@ UPDATE: Final = (
 DEVICE: Final = (
     "enrolled", "revoked", "cut_off", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback",
     "refused", "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
-    "limited",
+    "limited", "suspect", "suspicion_cleared",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
 SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocation_in_force")
@@ -66,6 +76,8 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
         return f"{PREFIX}.rollout.{word}"
     if kind == "stage":
         return f"{PREFIX}.rollout.stage.{STAGE.get(to, 'changed')}"
+    if kind == "confirmation":
+        return f"{PREFIX}.rollout.confirmation.{CONFIRMATION.get(to, 'changed')}"
     if kind == "assignment":
         return f"{PREFIX}.device.update.{to if to in UPDATE else 'changed'}"
     if kind == "release":
@@ -76,6 +88,7 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
 def all_types() -> list[str]:
     """Return every type that has a name, sorted."""
     rollout = [*ROLLOUT.values(), "resumed", "changed", *(f"stage.{word}" for word in (*STAGE.values(), "changed"))]
+    rollout += [f"confirmation.{word}" for word in (*CONFIRMATION.values(), "changed")]
     device = [*DEVICE, *(f"update.{word}" for word in (*UPDATE, "changed"))]
     named = [f"{PREFIX}.rollout.{word}" for word in rollout] + [f"{PREFIX}.device.{word}" for word in device]
     named += [f"{PREFIX}.server.{word}" for word in SERVER]

@@ -54,6 +54,11 @@ class Metrics:
             ["what"],
             registry=self.registry,
         )
+        self.suspects = Gauge(
+            "edgefleet_suspect_devices",
+            "Devices whose failure reports were refuted and that nobody has cleared; revoked ones do not count",
+            registry=self.registry,
+        )
         self.refused_requests = Counter(
             "edgefleet_anonymous_refusals_total",
             "Changing requests and sign-ins without a valid token that were refused; the audit trail counts them by address",

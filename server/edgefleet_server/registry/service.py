@@ -106,6 +106,10 @@ class RegistryService:
         with self._db.read() as session:
             return store.blob_length(session, sha256)
 
+    def stored_size(self, sha256: Sha256) -> int | None:
+        """Return how many bytes of a blob the store really has, or None. Raises BlobStoreError."""
+        return self._blobs.size(sha256)
+
     def open_blob_range(self, sha256: Sha256, start: int, length: int) -> bytes:
         """Return `length` bytes of a blob from `start`. Raises BlobUnknownError, BlobStoreError."""
         return self._blobs.read_range(sha256, start, length)

@@ -257,7 +257,9 @@ def staged(fleet: Fleet) -> tuple[str, str]:
             break
         if now.stage == "rest" and len(devices) == 8:
             devices.append(fleet.device("late", ORT, {"site": "yard"}))
-    bad = fleet.rollout(release="digits@1.2.0", selector=f"profile={ORT},id!={away}", stages=STAGES)
+    bad = fleet.rollout(
+        release="digits@1.2.0", selector=f"profile={ORT},id!={away}", stages=STAGES, on_unconfirmed="rollback"
+    )
     first = fleet.offered(bad, devices)[0]
     for phase in (Phase.DOWNLOADING, Phase.PROBATION):
         first.report(phase)

@@ -364,6 +364,29 @@ def test_labels_pins_and_profile_are_changed_by_forms(fleet: Fleet) -> None:
     assert (view.labels, view.profile) == ({"site": "yard", "line": "4"}, LITERT)
 
 
+def test_a_suspect_device_is_shown_with_its_reason_and_cleared_by_a_form(fleet: Fleet) -> None:
+    device, path = fleet.device("one"), "/devices?selector=suspect"
+    fleet.device("two")
+    browser = fleet.browser(Role.OPERATOR)
+    assert "suspect" not in browser.get("/").text
+    fleet.parts.fleet.suspicion.mark(device.id, "nobody else sees <its> golden failure")
+    fleet.parts.fleet.lists.forget()
+    assert path in browser.get("/").text
+    assert "edgefleet_suspect_devices 1.0" in fleet.house.client(Role.VIEWER).get("/metrics").text
+    [row] = rows_of(browser.get(path).text)
+    assert "suspect" in row
+    assert "suspect 1" in part_of(browser.get("/devices").text, "facets")
+    page = browser.get(f"/devices/{device.id}").text
+    assert "nobody else sees &lt;its&gt; golden failure" in page
+    assert "Rollouts give it releases in their last stage only" in part_of(page, "head")
+    viewer = fleet.browser(Role.VIEWER).get(f"/devices/{device.id}").text
+    assert "needs the role operator" in viewer
+    fields = form_of(page, "clear_device_suspicion")
+    assert send(browser, "clear_device_suspicion", fields | {"body.reason": "new memory"}).status_code == 303
+    assert fleet.parts.fleet.suspicion.suspects() == frozenset()
+    assert "clear_device_suspicion" not in browser.get(f"/devices/{device.id}").text
+
+
 def test_a_device_goes_back_to_what_its_other_slot_holds(fleet: Fleet) -> None:
     fleet.release("digits@1.0.0", ORT)
     fleet.release("digits@1.1.0", ORT)

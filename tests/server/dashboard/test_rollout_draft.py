@@ -184,3 +184,10 @@ def test_stages_of_a_strategy_say_who_approves() -> None:
     assert stages_of("ab")[-1] == StageDraft(
         name="winner", size="100%", soak="0s", mode="active", approval="operator", timeout="7d"
     )
+
+
+def test_one_report_is_enough_only_where_the_form_says_so() -> None:
+    assert "on_unconfirmed" not in spec_of()
+    assert spec_of(("on_unconfirmed", "rollback"))["on_unconfirmed"] == "rollback"
+    document = document_of(read_draft([*WHO, ("on_unconfirmed", "rollback")]))
+    assert command_of(document).startswith("edgectl rollout create -f -"), "there is no flag for it"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from edgefleet_protocol.messages import Phase
+from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.core.filters import assignment
 from edgefleet_server.dashboard.rollouts.views import failure_groups
 from edgefleet_server.rollout.status.failures import FailedDevice
-from tests.server.dashboard.fleet import STAGES, Fleet, follow, small
+from tests.server.dashboard.fleet import ORT, STAGES, Fleet, follow, small
 from tests.server.dashboard.test_pages import part_of, text_of
 
 NEW = "/rollouts/new"
@@ -186,3 +186,57 @@ def test_decisions_are_paged_and_the_spec_is_there_as_a_file_and_a_command(story
     assert "ack_deadline: 3m" in page
     assert "edgectl rollout create -f -" in page
     assert browser.get("/rollouts/r-none").status_code == 404
+
+
+CANARY_OF_3 = [{"name": "canary", "size": {"count": 3}, "soak": "30s"}, *STAGES[1:]]
+
+
+def test_the_page_shows_a_confirmation_while_it_is_open_and_what_a_person_can_do_after_it(fleet: Fleet) -> None:
+    devices = small(fleet, 8)
+    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=CANARY_OF_3)
+    browser, address = fleet.browser(Role.VIEWER), f"/rollouts/{rollout}"
+    assert "Confirmation in" not in browser.get(address).text
+    first, *drawn = fleet.offered(rollout, devices)
+    for device in (first, *drawn):
+        device.report(Phase.PROBATION)
+    fleet.tick(seconds=4)
+    first.report(Phase.ROLLED_BACK, error_class=ErrorClass.CRASH, reason="it crashed", error_code="probation.crash")
+    fleet.tick(seconds=4)
+    page = browser.get(address).text
+    card = text_of(card_of(page))
+    assert (
+        f"Confirmation in {ORT} open The crash failure waits for confirmation: none of 2 drawn devices has answered; "
+        in card
+    )
+    assert "No other device of the stratum is offered the release meanwhile" in card
+    assert f"Reported by {first.id}" in card
+    assert all(f"Drawn: {one.id} , no answer yet" in card for one in drawn)
+    for one in (first, *drawn):
+        assert f'href="/devices/{one.id}"' in card_of(page)
+    assert "answer due 2026-" in card
+    assert "a failure waits for confirmation" in part_of(page, "head")
+    told = text_of(browser.get(f"/events?rollout={rollout}&kind=confirmation").text)
+    assert f"confirmation canary/{ORT} open crash: none of 2 drawn devices has answered" in told
+
+    for device in drawn:
+        device.report(Phase.COMMITTED)
+    for _ in range(3):
+        fleet.tick(seconds=16)
+        for device in drawn:
+            device.report(Phase.COMMITTED)
+    fleet.tick(seconds=2)
+    card = text_of(card_of(browser.get(address).text))
+    assert (
+        f"Confirmation in {ORT} unconfirmed The crash failure is not confirmed: 2 of 2 drawn devices are healthy"
+        in card
+    )
+    assert f"edgectl rollout promote {rollout} --reason R accepts the failure" in card
+    assert "answer due" not in card
+    (view,) = fleet.parts.rollout.reader.rollout(rollout).stages[0].strata[0].confirmations
+    assert (view.verdict, [one.showed for one in view.drawn]) == ("unconfirmed", ["healthy", "healthy"])
+
+
+def card_of(page: str) -> str:
+    """Return the element of the one confirmation on a page."""
+    (found,) = re.findall(r'<div class="(?:callout|settled)" id="confirmation-.*?</div>', page, re.DOTALL)
+    return str(found)

@@ -159,6 +159,10 @@ def handing_out(call: Caller, device: str) -> None:
     assert call("fleet", "create_tasks", body=asked)[1].matched > 0
     _, audit = call("access", "list_audit", action="revoke_token")
     assert [row.action for row in audit.items] == ["revoke_token"]
+    status, trusted = call(
+        "fleet", "clear_device_suspicion", device, body=models.ClearSuspicionIn(reason="not suspect at all")
+    )
+    assert (status, trusted.suspect_since, trusted.suspect_reason) == (200, None, "")
     status, _ = call("fleet", "revoke_device", device, dry_run=True)
     assert status == 204
 

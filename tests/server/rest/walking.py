@@ -193,6 +193,7 @@ def busy(fleet: Fleet) -> None:
         assert answer.status_code < 300, answer.text
         return answer.json() if answer.content else None
 
+    fleet.parts.fleet.suspicion.mark(next(iter(fleet.by_id)), "it reported a golden failure that nobody else sees")
     call("POST", "/groups", {"name": "hall", "selector": "site=hall"})
     call("PUT", "/models/digits/aliases/prod", {"version": "1.1.0"})
     call("PUT", "/capture-key", {"public_key": "09" + "0" * 62})

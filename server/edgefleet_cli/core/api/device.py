@@ -5,6 +5,10 @@ from typing import Any
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
 
+class ClearSuspicionIn(Body, frozen=True, kw_only=True):
+    reason: str | Unset = UNSET
+
+
 class DesiredCandidate(Struct, frozen=True):
     mode: str = ""
     release: str = ""
@@ -143,6 +147,8 @@ class Device(Struct, frozen=True):
     revoked_at: str | None = None
     status: str = ""
     status_reason: str = ""
+    suspect_reason: str = ""
+    suspect_since: str | None = None
     telemetry: Latest | None = None
 
 

@@ -16,6 +16,35 @@ class CommandIn(Body, frozen=True, kw_only=True):
     stratum: str | Unset | None = UNSET
 
 
+class DrawnDevice(Struct, frozen=True):
+    device: str = ""
+    display_name: str = ""
+    is_new: bool = False
+    text: str = ""
+
+
+class ReportingDevice(Struct, frozen=True):
+    device: str = ""
+    display_name: str = ""
+
+
+class Confirmation(Struct, frozen=True):
+    closed_at: str | None = None
+    code: str = ""
+    deadline: str = ""
+    drawn: tuple[DrawnDevice, ...] = ()
+    error_class: str = ""
+    how_text: str = ""
+    is_proof_ok: bool | None = None
+    next: str = ""
+    opened_at: str = ""
+    proof: str = ""
+    reported_by: tuple[ReportingDevice, ...] = ()
+    reports: int = 0
+    text: str = ""
+    verdict: str = ""
+
+
 class Counts(Struct, frozen=True):
     exposed: int = 0
     failed: int = 0
@@ -151,6 +180,7 @@ class PlannedStage(Struct, frozen=True):
 
 
 class PlannedStratum(Struct, frozen=True):
+    after_failure: str = ""
     bundle: str | None = None
     population: int = 0
     stratum: str = ""
@@ -224,12 +254,14 @@ class Stratum(Struct, frozen=True):
     abort_at: float | None = None
     bound: str = ""
     code: str = ""
+    confirmations: tuple[Confirmation, ...] = ()
     counts: Counts = Counts()
     e_abort: float | None = None
     e_promote: float | None = None
     e_take_back: float | None = None
     ended_at: str | None = None
     members: int = 0
+    opened_at: str | None = None
     population: int = 0
     quality: tuple[Metric, ...] = ()
     reason: str = ""
@@ -260,6 +292,7 @@ class Stage(Struct, frozen=True):
     idx: int = 0
     mode: str = "active"
     name: str = ""
+    opened_at: str | None = None
     rate: Rate | None = None
     reason: str = ""
     size_text: str = ""

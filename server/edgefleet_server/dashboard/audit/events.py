@@ -16,7 +16,7 @@ from edgefleet_server.events.types import DEVICE
 
 PAGE_EVENTS: Final = 50
 
-KINDS: Final = ("rollout", "stage", "assignment", "release", *DEVICE)
+KINDS: Final = ("rollout", "stage", "confirmation", "assignment", "release", *DEVICE)
 
 Cursor = Annotated[str | None, Query(max_length=256)]
 

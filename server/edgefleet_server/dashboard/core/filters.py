@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from edgefleet_server.rollout.model import Verdict
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.model import of_device
 
@@ -43,6 +44,11 @@ _TONES: Final[Mapping[str, str]] = {
     "partial": "warn",
     "offline": "warn",
     "expired": "warn",
+    "unconfirmed": "warn",
+    "timed_out": "warn",
+    "refuted": "warn",
+    "confirmed": "bad",
+    Verdict.PROVED.value: "bad",
     "withdrawn": "warn",
     "unreachable": "warn",
     "rolling_back": "bad",
@@ -53,6 +59,7 @@ _TONES: Final[Mapping[str, str]] = {
     "failed": "bad",
     "lost": "bad",
     "revoked": "bad",
+    "suspect": "warn",
     "rejected": "bad",
 }
 

@@ -47,6 +47,7 @@ class DeviceLine:
     last_seen: datetime | None
     models: Sequence[ModelLine]
     trouble: str
+    is_suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,14 @@ def device_line(device: DeviceView) -> DeviceLine:
     refused = device.refused
     trouble = "" if refused is None else f"refused {_document(refused)}: {refused.reason}"
     return DeviceLine(
-        device.id, device.display_name, device.profile, device.status.value, device.last_seen, models, trouble
+        device.id,
+        device.display_name,
+        device.profile,
+        device.status.value,
+        device.last_seen,
+        models,
+        trouble,
+        is_suspect=device.suspect_since is not None,
     )
 
 

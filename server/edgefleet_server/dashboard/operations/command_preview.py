@@ -42,6 +42,7 @@ LINES: Final[Mapping[str, str]] = {
     "label_devices": "edgectl device label -l {body.selector} {body.labels*} --yes",
     "set_alias": "edgectl model alias set {path.name} {path.alias} {body.version}",
     "remove_alias": "edgectl model alias remove {path.name} {path.alias} --yes",
+    "clear_device_suspicion": "edgectl device clear-suspicion {path.device_id}[ --reason {body.reason}] --yes",
     "revoke_device": "edgectl device revoke {path.device_id} --yes",
     "deploy_release": "edgectl deploy {path.ref}[ --to {body.selector}][ --device {body.device}]",
     "create_device_task": "edgectl device {body.kind} {path.device_id}[ --lines {body.lines}][ --contains {body.contains}]",

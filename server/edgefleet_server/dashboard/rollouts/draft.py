@@ -33,6 +33,7 @@ TEXTS: Final = (
         "strategy",
         "promote",
         "on_fail",
+        "on_unconfirmed",
         "after",
         "do",
         "max_failure",
@@ -209,7 +210,7 @@ def _spec(draft: Draft, errors: list[dict[str, str]]) -> Iterator[tuple[str, Any
         yield "stages", stages
     else:
         yield "strategy", draft.strategy
-    for name in ("promote", "on_fail", "supersede", "rollback_to", "membership"):
+    for name in ("promote", "on_fail", "on_unconfirmed", "supersede", "rollback_to", "membership"):
         if draft[name]:
             yield name, draft[name]
     if draft["strata"]:

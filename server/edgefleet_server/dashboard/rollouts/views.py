@@ -12,11 +12,12 @@ from edgefleet_server.db.keyset import PageRequest, cut_page
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.rollout.spec.parser import API_VERSION, KIND, dump_spec, parse_spec
+from edgefleet_server.rollout.status.decision_views import DecisionView
 from edgefleet_server.rollout.status.devices import RolloutDevice
 from edgefleet_server.rollout.status.failures import FailedDevice
 from edgefleet_server.rollout.status.metric_views import MetricView
 from edgefleet_server.rollout.status.model import ApprovalView, WaitView
-from edgefleet_server.rollout.status.reader import DecisionView, RolloutView, StageView, StratumView
+from edgefleet_server.rollout.status.reader import RolloutView, StageView, StratumView
 
 PAGE_ROLLOUTS: Final = 20
 PAGE_DEVICES: Final = 50
