@@ -274,7 +274,8 @@ def test_a_device_goes_back_alone_and_the_server_takes_the_others_back_once_anot
     assert bad.served("alone") == "1.0.0"
     assert [one.served("alone") for one in others] == ["1.1.0", "1.1.0"]
     road.start()
-    rollout.until(lambda shown: "waiting for other devices to confirm the nonfinite failure" in shown["reason"])
+    waits = "waiting for other devices to confirm the nonfinite failure"
+    rollout.until(lambda shown: waits in shown["stages"][0]["reason"])
     drawn = trio.named(rollout.drawn())
     assert drawn in others
     show_nan(drawn, "alone", 3)
