@@ -185,11 +185,15 @@ class Site:
         self.hits = []
         self._release(version)
         crash = Habit(fails_at=Phase.PROBATION, reason="it crashed in its trial")
+        is_trusting = (
+            is_bad and self._rng.random() < 0.5
+        )  # one crash is enough, at any stage; else other devices confirm it
+        share = SHARE_THAT_CRASHES if is_trusting else 1.0
         for device in self.devices:
-            device.sim.habits[version] = crash if is_bad and self._rng.random() < SHARE_THAT_CRASHES else Habit()
+            device.sim.habits[version] = crash if is_bad and self._rng.random() < share else Habit()
         if is_bad:
             self._rng.choice(self.devices).sim.habits[version] = crash
-        rollout = self._create(version)
+        rollout = self._create(version, "rollback" if is_trusting else "pause")
         lived = 0.0
         for moment in [*kills, WAIT_S]:
             lived += self._live(rollout, moment - lived)
@@ -210,7 +214,7 @@ class Site:
             time.sleep(min(0.05, left))
         return time.monotonic() - began
 
-    def _create(self, version: str) -> str:
+    def _create(self, version: str, on_unconfirmed: str) -> str:
         assert self.server is not None
         stages = [
             {"name": "canary", "size": {"count": 2}, "soak": "1s"},
@@ -218,7 +222,9 @@ class Site:
             {"name": "rest", "size": {"percent": 100}, "soak": "0s"},
         ]
         with self.server.client() as client:
-            answer = client.post("/api/v1/rollouts", json=spec_of(f"{MODEL}@{version}", stages=stages))
+            answer = client.post(
+                "/api/v1/rollouts", json=spec_of(f"{MODEL}@{version}", stages=stages, on_unconfirmed=on_unconfirmed)
+            )
             if answer.status_code != 201:
                 raise RuntimeError(f"the rollout was refused: {answer.text}; {self.log()[-3000:]}")
             return str(answer.json()["id"])

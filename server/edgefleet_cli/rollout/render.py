@@ -400,7 +400,7 @@ def show_short_plan(out: Output, plan: api.rollout.Plan) -> None:
     if rows:
         out.table(rows, PLAN_ROWS)
     for line in failure_lines(plan):
-        out.line(line)
+        out.prose(line)
     if plan.cost:
         out.note(cost_text(plan.cost))
     show_findings(out, plan)
