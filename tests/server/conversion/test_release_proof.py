@@ -122,7 +122,7 @@ def test_the_document_that_the_device_was_sent_is_verified_too(house: House) -> 
 def test_what_could_not_be_checked_is_no_proof(house: House) -> None:
     refusal = '{"type": "error", "code": "convert.runtime_unavailable", "message": "not here"}'
     for program, why in (
-        ("import os; os.kill(os.getpid(), 9)", r"conversion\.child_crashed"),
+        ("import os; os.kill(os.getpid(), 9)", r"conversion\.child_killed"),
         (f"print({refusal!r})", r"conversion\.refused: not here"),
         ('print(\'{"type": "result"}\')', "did not answer the question"),
     ):

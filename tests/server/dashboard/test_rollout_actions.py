@@ -117,7 +117,9 @@ def test_a_stage_that_has_not_opened_is_left_out_from_the_page(fleet: Fleet) -> 
 def test_failed_devices_are_tried_again_from_the_page_and_stay_counted(fleet: Fleet) -> None:
     devices = small(fleet)
     stages = [{"name": "all", "size": {"percent": 100}, "soak": "0s"}]
-    rollout = fleet.rollout(release="digits@1.1.0", selector="", stages=stages, on_fail="pause")
+    rollout = fleet.rollout(
+        release="digits@1.1.0", selector="", stages=stages, on_fail="pause", on_unconfirmed="rollback"
+    )
     path = f"/rollouts/{rollout}"
     browser = fleet.browser(Role.OPERATOR)
     fleet.tick(seconds=2)

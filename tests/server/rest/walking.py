@@ -212,7 +212,9 @@ def busy(fleet: Fleet) -> None:
     second = {"name": "second", "size": {"percent": 75}}
     fleet.rollout(release="leaves@1.0.0", selector="site=hall", stages=[asked, rest])
     fleet.rollout(release="leaves@1.0.0", selector="site=yard", stages=[first, second, rest])
-    failing = fleet.rollout(release="seeds@1.0.0", selector="", stages=[rest], on_fail="pause")
+    failing = fleet.rollout(
+        release="seeds@1.0.0", selector="", stages=[rest], on_fail="pause", on_unconfirmed="rollback"
+    )
     fleet.tick(seconds=2)
     device = fleet.parts.rollout.reader.devices(failing)[0].device
     fleet.by_id[device].report(
