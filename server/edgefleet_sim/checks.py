@@ -14,7 +14,7 @@ where the release was taken back that is something else; where it stays, every q
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -23,8 +23,6 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_protocol.rollout_states import ROLLOUT_FINAL
 from edgefleet_server.rollout.analysis import decide, metrics, plain_rules, stage_gates
 from edgefleet_server.rollout.analysis.model import Advance, Rule
-from edgefleet_server.rollout.commands.steer import ABORTED
-from edgefleet_server.rollout.commands.undo import UNDONE
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
     AssignmentTransitioned,
@@ -43,7 +41,6 @@ from edgefleet_server.rollout.effects import (
     StageRunUpdated,
 )
 from edgefleet_server.rollout.model import (
-    Answer,
     Assignment,
     Confirmation,
     RolloutState,
@@ -58,18 +55,17 @@ from edgefleet_server.rollout.planner.intake import JOINER_SHARE
 from edgefleet_server.rollout.planner.observe import OVERWRITTEN
 from edgefleet_server.rollout.planner.stages import DENIED, NO_CANARY, OPENED, UNANSWERED
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK
-from edgefleet_server.rollout.spec.model import Mode, OnFail, Spec
+from edgefleet_server.rollout.spec.model import Mode
 from edgefleet_server.rollout.state_machines import (
     ASSIGNMENT_FINAL,
     ASSIGNMENT_TRANSITIONS,
     CELL_OPEN,
     IN_FLIGHT,
-    ROLLOUT_ACTIVE,
     ROLLOUT_TRANSITIONS,
     ROLLOUT_WALKS,
     STAGE_TRANSITIONS,
-    is_failure,
 )
+from edgefleet_sim.confirmers import about_words
 from edgefleet_sim.device import SimDevice
 from edgefleet_sim.memory_database import SimDatabase
 
@@ -98,10 +94,6 @@ FAILS_UNOPENED: Final = frozenset(
 """The codes with which a stage is opened only to fail in the same plan, offered to nobody: a person said no or nothing, no other
 stratum had a canary, or the devices of the stage before spoke against the release while it waited (no `inconclusive` among these:
 they are asked as if no time had passed)."""
-FAILS_BY_OTHERS: Final = frozenset(
-    {UNANSWERED, DENIED, NO_CANARY, ABORTED, UNDONE, metrics.QUALITY_BREACH, stage_gates.GATE_ROLLBACK}
-)
-"""The codes with which a stage fails by a person, other strata, what was measured or another program: no failure is asked for."""
 _S: Final = AssignmentState
 _SETTLED: Final = frozenset({StageState.SOAKING, StageState.JUDGING})
 _Runs = dict[tuple[int, ProfileName], StageRun]
@@ -287,45 +279,6 @@ def questions_after(asked: Mapping[tuple[ProfileName, int], Confirmation], plan:
     """Return the questions as they are once a plan is carried out."""
     new = (effect.confirmation for effect in plan.effects if isinstance(effect, ConfirmationUpdated))
     return list({**asked, **{(one.stratum, one.number): one for one in new}}.values())
-
-
-def about_words(
-    plan: Plan, spec: Spec, state: RolloutState, ones: Mapping[DeviceId, Assignment], asked: Collection[Confirmation]
-) -> Iterator[str]:
-    """What is wrong with what a plan does on the word of devices. state: before it; ones, asked: after it."""
-    drawn: dict[str, set[DeviceId]] = {}
-    for one in asked:
-        new = {draw.device for draw in one.draws if draw.is_new}
-        if len(new) > 1:
-            yield f"{len(new)} new devices were drawn for question {one.number} of {one.stratum}"
-        if one.verdict is Verdict.OPEN:
-            drawn[one.stratum] = new
-    for effect in plan.effects:
-        if isinstance(effect, Offer) and effect.device not in drawn.get(ones[effect.device].stratum, {effect.device}):
-            yield f"{effect.device} was offered the release while a question was open in {ones[effect.device].stratum}"
-        if isinstance(effect, StageRunTransitioned) and effect.cell.state is StageState.FAILED:
-            yield from _about_failing(effect.cell, spec, state, ones, asked)
-
-
-def _about_failing(
-    run: StageRun, spec: Spec, state: RolloutState, ones: Mapping[DeviceId, Assignment], asked: Collection[Confirmation]
-) -> Iterator[str]:
-    is_trusted = spec.on_unconfirmed is OnFail.ROLLBACK and state in ROLLOUT_ACTIVE
-    is_proved = any(one.verdict is Verdict.PROVED for one in asked)
-    if run.population <= 1 or is_trusted or is_proved or run.code in FAILS_BY_OTHERS:
-        return
-    is_late = (
-        run.code == decide.INCONCLUSIVE
-    )  # for want of evidence, whatever other strata show: only their own word could hold it up
-    failing: set[str] = {
-        one.device
-        for one in ones.values()
-        if is_failure(one) and not one.is_accepted and (not is_late or one.stratum == run.stratum)
-    }
-    if not is_late:
-        failing.update(draw.device for one in asked for draw in one.draws if draw.answer is Answer.FAILED)
-    if len(failing) == 1 or (not failing and not is_late):
-        yield f"stage {run.stage} of {run.stratum} failed ({run.code}) on the word of {sorted(failing)} alone"
 
 
 def _is_begun(cell: StageRun) -> bool:

@@ -137,7 +137,7 @@ def test_two_that_die_after_their_switch_stop_a_small_stratum_for_a_person(doome
     for device in doomed.devices:
         kill_whole(device)
     held = rollout.ends("paused")
-    assert "2 of 2 devices failed (lost ×2): the lost failure is not confirmed (no other device" in held["reason"]
+    assert "2 of 2 devices failed (lost ×2): evidence" in held["reason"], "nobody is left to ask: a person decides"
     rollout.act("abort", "--rollback", "--reason", "their power is gone", "--yes")
     ended = rollout.ends("rollback_incomplete")
     assert all(device.name in ended["reason"] for device in doomed.devices), "who is not back is named"

@@ -34,6 +34,8 @@ STATUS: Final[Mapping[str, int]] = {
     "access.token_unknown": 404,
     "access.bad_token_request": 422,
     "access.too_many_logins": 429,
+    "signing.repository_unsound": 503,
+    "signing.repository_stale": 503,
     "blob.digest_mismatch": 400,
     "blob.too_large": 413,
     "blob.unknown": 404,

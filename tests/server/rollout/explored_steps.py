@@ -52,7 +52,7 @@ from edgefleet_server.rollout.state_machines import (
     STAGE_TRANSITIONS,
     is_failure,
 )
-from edgefleet_sim.checks import about_words
+from edgefleet_sim.confirmers import about_words
 from tests.server.rollout.explored import Document, Ground, Node
 
 _S = AssignmentState
