@@ -9,7 +9,7 @@ act on opens a question in its stratum, and offers there rest until it is answer
 2. `signature` and `golden`: the server checks the bundle itself. If that fails it is proved, and the release is taken back everywhere.
    Drawn devices verify the bundle, or run its golden vectors. What the server's check and they refute makes the reporter a suspect.
 3. Everything else: drawn devices run the release for the soak of their stage. That they are healthy refutes nothing.
-4. Two drawn devices that fail confirm it; one does where no more can be drawn. What is confirmed in one stratum is confirmed where the
+4. Two drawn devices that fail confirm it; one does where only one was drawn. What is confirmed in one stratum is confirmed where the
    same was reported, and where a drawn device failed. Enough healthy ones leave it a failure like any other.
 5. Without an answer in time the stratum waits for a person. An answer that comes later still counts.
 Source: docs/explanation/rollouts.md; ADR 0087.

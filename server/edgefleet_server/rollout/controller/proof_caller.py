@@ -8,7 +8,6 @@ Source: ADR 0087.
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from typing import Final, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -41,11 +40,6 @@ class Checked(Protocol):
     @property
     def what(self) -> str:
         """In words what was checked, or what failed."""
-        ...
-
-    @property
-    def checked_at(self) -> datetime:
-        """When."""
         ...
 
 
@@ -112,6 +106,11 @@ class ProofCaller:
             )
         except EdgefleetError as error:
             return Proof(is_ok=None, what=f"the server could not check the bundle: {error.message}")
+        except Exception as error:  # noqa: BLE001  # of untrusted bytes: one bundle must not end the checks of all others
+            _log.exception("checking a bundle failed", extra={"rollout_id": due.rollout})
+            return Proof(
+                is_ok=None, what=f"the server could not check the bundle ({type(error).__name__}): see its log"
+            )
         return Proof(is_ok=found.ok, what=found.what)
 
     def _run(self) -> None:

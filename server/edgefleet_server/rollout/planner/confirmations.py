@@ -238,14 +238,10 @@ def _draw(plan: PlanBuilder, run: StageRun, one: Confirmation, ours: dict[Device
                     due_at=plan.now,
                 )
             )
-            ours[draw.device] = plan.assignments[draw.device]
+        ours[draw.device] = plan.assignments[draw.device]
         if draw.task:
             plan.emit(CheckAsked(draw.device, draw.task, one.sha256))
-    there_now = {
-        **ours,
-        **{draw.device: plan.assignments[draw.device] for draw in fresh},
-    }  # a new one has a place only now
-    return confirmation.heard(after, plan.snapshot, there_now, plan.now)
+    return confirmation.heard(after, plan.snapshot, ours, plan.now)
 
 
 def _may_be_asked(plan: PlanBuilder, run: StageRun, a: Assignment) -> bool:
