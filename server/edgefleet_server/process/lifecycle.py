@@ -252,7 +252,7 @@ class Server:
         for caller in (
             build_webhook_sender(parts, owner),
             GateCaller(parts.db, parts.rollout.clock, parts.rollout.wake, parts.poster, owner),
-            ProofCaller(parts.db, parts.rollout.clock, parts.rollout.wake, parts.prover),
+            ProofCaller(parts.db, parts.rollout.clock, parts.rollout.wake, parts.prover, parts.fleet.documents),
         ):
             caller.start()
             self._stack.callback(caller.stop)

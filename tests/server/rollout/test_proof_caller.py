@@ -11,6 +11,7 @@ from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass, Phase
 from edgefleet_server.conversion.errors import ProofNotMadeError
 from edgefleet_server.rollout.controller.proof_caller import ProofCaller
+from tests.server.fleet.house import PROFILE
 from tests.server.rollout.fleet_sim import Habit, World, stages
 
 LIE = Habit(fails_at=Phase.COMMITTED, error_class=ErrorClass.GOLDEN)
@@ -29,11 +30,15 @@ class Prover:
 
     def __init__(self, found: Found | Exception) -> None:
         self.found = found
-        self.asked: list[tuple[ReleaseRef, ProfileName, Sha256, ErrorClass]] = []
+        self.asked: list[tuple[str, str, str, ErrorClass]] = []
+        self.envelopes: list[bytes] = []
 
-    def prove(self, ref: ReleaseRef, profile: ProfileName, sha256: Sha256, error_class: ErrorClass) -> Found:
+    def prove(
+        self, ref: ReleaseRef, profile: ProfileName, sha256: Sha256, error_class: ErrorClass, envelope: bytes = b""
+    ) -> Found:
         """Answer, or fail."""
-        self.asked.append((ref, profile, sha256, error_class))
+        self.asked.append((str(ref), profile, sha256, error_class))
+        self.envelopes.append(envelope)
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
@@ -63,11 +68,13 @@ def test_what_a_check_finds_is_written_once_whatever_it_is(
     world.go_until(lambda: bool(world.asked(rollout)))
     woken: list[bool] = []
     prover = Prover(found)
-    caller = ProofCaller(world.house.db, world.clock, lambda: woken.append(True), prover)
+    caller = ProofCaller(world.house.db, world.clock, lambda: woken.append(True), prover, world.fleet.documents)
     assert caller.tick()
     assert not caller.tick(), "one check is enough"
     (one,) = world.asked(rollout)
     assert one.proof is not None
     assert (one.proof.is_ok, what in one.proof.what, len(woken)) == (is_ok, True, 1)
-    assert [(str(ref), error_class) for ref, _, _, error_class in prover.asked] == [("digits@1.1.0", ErrorClass.GOLDEN)]
-    assert [digest for _, _, digest, _ in prover.asked] == [one.sha256]
+    assert prover.asked == [("digits@1.1.0", PROFILE, one.sha256, ErrorClass.GOLDEN)]
+    signed = world.fleet.documents.of_device(devices[0].id)
+    assert signed is not None
+    assert prover.envelopes == [signed.envelope], "the document that the reporting device was sent is verified, too"

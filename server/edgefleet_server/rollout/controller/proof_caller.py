@@ -18,6 +18,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.rollout.model import Proof
 from edgefleet_server.rollout.spec.model import profile_of
 from edgefleet_server.rollout.store import confirmation_rows
@@ -46,8 +47,10 @@ class Checked(Protocol):
 class Prover(Protocol):
     """Checks bundles."""
 
-    def prove(self, ref: ReleaseRef, profile: ProfileName, sha256: Sha256, error_class: ErrorClass) -> Checked:
-        """Check a bundle. Raises EdgefleetError when it could not be checked."""
+    def prove(
+        self, ref: ReleaseRef, profile: ProfileName, sha256: Sha256, error_class: ErrorClass, envelope: bytes = b""
+    ) -> Checked:
+        """Check a bundle, and the signed document that offers it. Raises EdgefleetError when it could not be checked."""
         ...
 
     def stop(self) -> None:
@@ -58,12 +61,15 @@ class Prover(Protocol):
 class ProofCaller:
     """Has bundles checked for one process."""
 
-    def __init__(self, db: Database, clock: Clock, wake: Callable[[], None], prover: Prover) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, wake: Callable[[], None], prover: Prover, documents: DesiredReader
+    ) -> None:
         """Wire the parts. wake: called when a proof is stored, so that the controller looks at once."""
         self._db = db
         self._clock = clock
         self._wake = wake
         self._prover = prover
+        self._documents = documents
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="proofs", daemon=True)
 
@@ -101,9 +107,10 @@ class ProofCaller:
         one = due.confirmation
         ref = ReleaseRef.parse(f"{due.model}@{due.version}")
         try:
-            found = self._prover.prove(
-                ref, ProfileName(profile_of(one.stratum)), Sha256(one.sha256), ErrorClass(one.error_class)
-            )
+            signed = self._documents.of_device(one.words[0])
+            profile, error_class = ProfileName(profile_of(one.stratum)), ErrorClass(one.error_class)
+            envelope = b"" if signed is None else signed.envelope  # a revoked device has no document any more
+            found = self._prover.prove(ref, profile, Sha256(one.sha256), error_class, envelope)
         except EdgefleetError as error:
             return Proof(is_ok=None, what=f"the server could not check the bundle: {error.message}")
         except Exception as error:  # noqa: BLE001  # of untrusted bytes: one bundle must not end the checks of all others
