@@ -55,16 +55,23 @@ def _part(part: tuple[int, int]) -> dict[str, Any]:
 
 
 def one_liar(n: int, seed: int) -> dict[str, Any]:
-    """Let one device of a good release lie as it likes in `n` stories; ok when no other device was taken back, nor a promise broken."""
+    """Let one device of a good release lie as it likes in `n` stories; ok when no other device was taken back, nor a promise broken.
+
+    The wire is bad, so that others fall silent too. A story in which the release is taken back where two others or more failed by
+    themselves is counted apart: that is no word of one device.
+    """
     ended, answered = Counter[str](), Counter[str]()
-    heard, broken = 0, list[str]()
+    heard, by_others, broken = 0, 0, list[str]()
     for number in range(seed, seed + n):
         world, liar = story_of_a_liar(number)
         result = world.run()
         rows = world.rows
         others = [one for one in rows.assignments.values() if one.device != liar]
         taken = [one.device for one in others if one.back_gen or one.state is AssignmentState.ROLLED_BACK]
-        broken += [f"seed {number}: {device} was taken back" for device in taken]
+        failed = {event.key for event in rows.events if event.after in _FAILED_ITSELF} - {liar}
+        by_others += bool(taken) and len(failed) >= 2
+        if len(failed) < 2:
+            broken += [f"seed {number}: {device} was taken back" for device in taken]
         broken += [f"seed {number}: {problem}" for problem in result.broken]
         ended[result.state] += 1
         answered.update(one.verdict.value for one in rows.asked())
@@ -75,11 +82,13 @@ def one_liar(n: int, seed: int) -> dict[str, Any]:
         "liar_counted_as_failed": heard,
         "questions": dict(sorted(answered.items())),
         "others_taken_back": sum("taken back" in one for one in broken),
+        "taken_back_with_two_others_failed": by_others,
         "broken": broken[:20],
     }
 
 
-_FAILURES: Final = frozenset({"failed", "rolled_back", "regressed", "lost"})
+_FAILED_ITSELF: Final = frozenset({"failed", "regressed", "lost"})
+_FAILURES: Final = _FAILED_ITSELF | {"rolled_back"}
 _FLEETS: Final = (
     {"rpi": 2}, {"rpi": 3}, {"rpi": 4}, {"rpi": 8}, {"rpi": 12}, {"rpi": 1, "jet": 2}, {"rpi": 5, "jet": 3}, {"rpi": 2, "jet": 4, "x86": 3},
 )  # fmt: skip
@@ -94,8 +103,7 @@ def story_of_a_liar(seed: int) -> tuple[World, DeviceId]:
     chance = random.Random(seed)
     stages = chance.choice((STAGES, STAGES, _PAIR, STAGES[2:], *CANDIDATE_STAGES))
     after = chance.choice(("1h", "12h"))
-    # where a person lets a failure pass, too few devices may be left for a verdict, and then time takes back, if it may
-    end, words = chance.choice((("rollback", ("resume",)), ("pause", ("resume", "promote"))))
+    end, words = chance.choice(("rollback", "pause")), chance.choice((("resume",), ("resume", "promote")))
     scenario = Scenario(
         seed=seed,
         devices=chance.choice(_FLEETS),

@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_server.rollout.analysis import confirmation, plain_rules
 from edgefleet_server.rollout.analysis.confirmation import Pool, drawn, heard, judged
-from edgefleet_server.rollout.analysis.decide import UNCONFIRMED, WORD_OPEN
+from edgefleet_server.rollout.analysis.decide import INCONCLUSIVE, UNCONFIRMED, WORD_OPEN
 from edgefleet_server.rollout.commands import steer
 from edgefleet_server.rollout.effects import (
     AssignmentCreated,
@@ -289,10 +289,14 @@ def test_a_device_that_left_or_failed_for_the_moment_shows_nothing() -> None:
         (S.UNREACHABLE, "", G),
         (S.FAILED, "network", G),
         (S.FAILED, "crash", F),
-        (S.LOST, "", F),
+        (S.LOST, "", G),
     ):
         changed = a.but(state=state, error_class=error_class)
         assert heard(one, bench.snapshot, {a.device: changed}, START).draws[0].answer is expected, state
+    silent = {a.device: a.but(state=S.LOST)}
+    assert heard(one, bench.snapshot, silent, START).draws[0].answer is G, "silence has many causes"
+    lost = msgspec.structs.replace(one, error_class=LOST)
+    assert heard(lost, bench.snapshot, silent, START).draws[0].answer is F, "but it is what was reported here"
     assert heard(one, bench.snapshot, {}, START).draws[0].answer is G, "somebody else wrote its document since"
     assert heard(one, bench.snapshot, {a.device: a.but(back_gen=2)}, START).draws[0].answer is G
 
@@ -398,6 +402,51 @@ class Bench:
     def pass_time(self, rounds: int = 8, **later: float) -> None:
         for _ in range(rounds):
             self.tick(**(later or {"minutes": 5}))
+
+
+@pytest.mark.parametrize(("error_class", "verdict"), [("crash", Verdict.CONFIRMED), ("load", Verdict.OPEN)])
+def test_what_is_confirmed_in_one_stratum_is_confirmed_where_the_same_was_reported(
+    error_class: str, verdict: Verdict
+) -> None:
+    bench = Bench(8)
+    bench.fail(NAMES[0], error_class=error_class)
+    bench.tick()
+    assert [one.verdict for one in bench.asked] == [Verdict.OPEN]
+    there = answered(
+        How.SOAK, Answer.FAILED, Answer.FAILED, stratum=X86, verdict=Verdict.CONFIRMED, closed_at=bench.now
+    )
+    bench.snapshot = replace(bench.snapshot, confirmations=(*bench.asked, there))
+    bench.tick(seconds=1)
+    ours = next(one for one in bench.asked if one.stratum == RPI)
+    assert ours.verdict is verdict
+    bench.tick(seconds=1)
+    assert len(bench.reverted) == (8 if verdict is Verdict.CONFIRMED else 0)
+
+
+@pytest.mark.parametrize("rollback", [True, False])
+def test_no_question_stays_open_when_a_person_ends_the_rollout(rollback: bool) -> None:
+    bench = Bench(8)
+    bench.fail(NAMES[0])
+    bench.tick()
+    assert [one.verdict for one in bench.asked] == [Verdict.OPEN]
+    bench.carry(steer.plan_abort(bench.snapshot, bench.now, "no longer needed", rollback=rollback))
+    bench.tick(seconds=1)
+    assert [(one.verdict, one.closed_at) for one in bench.asked] == [(Verdict.OVER, bench.now)]
+
+
+def test_time_takes_nothing_back_where_all_hangs_on_a_device_that_a_person_let_pass() -> None:
+    pair = [
+        {"name": "two", "size": {"count": 2}, "soak": "10m"},
+        {"name": "rest", "size": {"percent": 100}, "soak": "10m"},
+    ]
+    bench = Bench(8, exposed=2, stages=pair, on_inconclusive={"after": "1h", "do": "rollback"})
+    liar = min(bench.ones)
+    bench.fail(liar)
+    bench.ones[liar] = bench.ones[liar].but(is_accepted=True)
+    bench.pass_time(30)
+    assert bench.reverted <= {liar}
+    assert bench.snapshot.state is RolloutState.PAUSED
+    assert bench.codes[-1] == INCONCLUSIVE
 
 
 @pytest.mark.parametrize("error_class", ["golden", "signature", "crash", LOST])

@@ -10,7 +10,8 @@ act on opens a question in its stratum, and offers there rest until it is answer
    Drawn devices verify the bundle, or run its golden vectors. What the server's check and they refute makes the reporter a suspect.
 3. Everything else: drawn devices run the release for the soak of their stage. That they are healthy refutes nothing.
 4. Two drawn devices that fail confirm it; one does where only one was drawn. What is confirmed in one stratum is confirmed where the
-   same was reported, and where a drawn device failed. Enough healthy ones leave it a failure like any other.
+   same was reported, and where a drawn device failed. Enough healthy ones leave it a failure like any other. A device that falls
+   silent confirms nothing but silence: it may be its line.
 5. Without an answer in time the stratum waits for a person. An answer that comes later still counts.
 Source: docs/explanation/rollouts.md; ADR 0087.
 """
@@ -198,7 +199,8 @@ def _answer(one: Confirmation, draw: Draw, snapshot: Snapshot, a: Assignment | N
     if a is None or a.state in OUTSIDE or a.state is _S.UNREACHABLE or a.back_gen:
         return Answer.GONE
     if stands_failed(a):
-        return Answer.GONE if class_of(a) in _SAYS_NOTHING else Answer.FAILED
+        says_nothing = _SAYS_NOTHING if one.error_class == LOST else _SAYS_NOTHING | {LOST}
+        return Answer.GONE if class_of(a) in says_nothing else Answer.FAILED
     if one.how is How.SOAK:
         answer = _after_soak(draw, snapshot, a, now)
         return Answer.GONE if answer is Answer.HEALTHY and a.stratum != one.stratum else answer

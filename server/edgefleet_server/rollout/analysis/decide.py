@@ -8,7 +8,7 @@
 3. Then the promote rule. `all_healthy`: every device healthy past its soak, which is weak and says how weak. `evidence`: the
    promote evidence, in which devices without an outcome count as bad; it rests on all devices of the stratum so far, so a stage
    also waits until most of its own devices took part: none is passed on what earlier stages showed.
-4. A Hold that has lasted as long as `on_inconclusive.after` becomes what the spec says.
+4. A Hold that has lasted as long as `on_inconclusive.after` becomes what the spec says, but a Pause where one device at most is unclear.
 5. Codes are public and stable; reasons name the figures; `figures` has every number that was used.
 6. `RULE_VERSION` grows when the same facts may give another verdict: a stored decision says which rules made it. Decisions that were
    stored (`tests/golden/decisions`) are made again, so that this is not forgotten.
@@ -224,6 +224,19 @@ def _is_one_word(facts: Facts, failed: int) -> bool:
     return failed == 1 and facts.words is not None and not facts.words.acts_alone
 
 
+def _hangs_on_one(facts: Facts, hold: KeepWaiting) -> bool:
+    """Return whether one device at most keeps a stage without a verdict: it could hold it up to its end, and so take it back.
+
+    None does where all are healthy and too few, since a person let the failure of another pass, or it left.
+    """
+    words, counts = facts.words, facts.counts
+    if facts.population <= 1 or words is None or words.acts_alone:
+        return False
+    unclear = counts.members - counts.incompatible - counts.healthy + counts.accepted
+    is_too_few = not unclear and hold.code in (TOO_FEW, MORE_EVIDENCE)
+    return is_too_few or 1 in (unclear, counts.failed)
+
+
 def _stopped(facts: Facts, logs: _Logs, figures: Figures) -> Pause | None:
     """Return that more devices fail than may, where it takes a person to say whether they are to be believed."""
     at = logs.abort_at
@@ -392,8 +405,7 @@ def _inconclusive(facts: Facts, hold: KeepWaiting) -> Decision:
         return hold
     reason = MESSAGES[INCONCLUSIVE].format(after=span_in_words(facts.inconclusive_after_s), why=hold.reason)
     figures = {**hold.figures, "waited_for": hold.code}
-    is_one_word = facts.population > 1 and _is_one_word(facts, facts.counts.failed)  # it can hold a stage up to its end
-    if facts.inconclusive_do is OnFail.PAUSE or is_one_word:
+    if facts.inconclusive_do is OnFail.PAUSE or _hangs_on_one(facts, hold):
         return Pause(INCONCLUSIVE, reason, figures)
     return RollBack(INCONCLUSIVE, reason, figures)
 

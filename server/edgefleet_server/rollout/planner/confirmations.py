@@ -27,6 +27,7 @@ from edgefleet_server.rollout.model import (
     Assignment,
     Confirmation,
     OnFail,
+    RolloutState,
     StageRun,
     StageState,
     Verdict,
@@ -71,6 +72,18 @@ def ask(plan: PlanBuilder) -> StepReport | None:
             changed.append(track.stratum)
     changed += _spread(plan)
     return StepReport("confirmations.ask", f"asked about failures in {', '.join(changed)}") if changed else None
+
+
+def close(plan: PlanBuilder) -> StepReport | None:
+    """Close the questions of a rollout that has ended, or of strata in which it goes back: nobody acts on their answers."""
+    goes_back = {track.stratum for track in plan.tracks() if completion.is_rolled_back(plan, track)}
+    is_all = plan.state is not RolloutState.ROLLING_BACK
+    alive = [one for one in plan.snapshot.confirmations if one.verdict in confirmation.ALIVE]
+    over = [one for one in alive if is_all or one.stratum in goes_back]
+    for one in over:
+        _keep(plan, msgspec.structs.replace(one, verdict=Verdict.OVER, closed_at=plan.now))
+    strata = ", ".join(sorted({one.stratum for one in over}))
+    return StepReport("confirmations.close", f"closed questions in {strata}") if over else None
 
 
 def judged_run(track: StratumTrack) -> StageRun | None:

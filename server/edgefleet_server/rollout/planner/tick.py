@@ -58,7 +58,7 @@ _WALK: Final[tuple[Step, ...]] = (
     offers.add_jitter,
     blockers.report,
 )
-_OVER: Final[tuple[Step, ...]] = (observe.reports, offers.end_leases, blockers.report)
+_OVER: Final[tuple[Step, ...]] = (observe.reports, confirmations.close, offers.end_leases, blockers.report)
 
 STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     RolloutState.DRAFT: _OVER,
@@ -76,6 +76,7 @@ STEPS: Final[Mapping[RolloutState, tuple[Step, ...]]] = {
     ),
     RolloutState.ROLLING_BACK: (
         observe.reports,
+        confirmations.close,
         revert,
         completion.finish,
         offers.end_leases,

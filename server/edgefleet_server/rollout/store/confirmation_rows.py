@@ -32,8 +32,12 @@ class DueProof:
 
 def of_rollout(session: Session, rollout_id: str) -> tuple[Confirmation, ...]:
     """Return what others were asked about in a rollout, in order of stratum and number."""
-    statement = select(_C).where(col(_C.rollout_id) == rollout_id).order_by(col(_C.stratum), col(_C.number))
-    return tuple(_read(row) for row in session.execute(statement).scalars())
+    statement = (
+        select(col(_C.body), col(_C.proof))  # columns, not objects: each look at a rollout asks this
+        .where(col(_C.rollout_id) == rollout_id)
+        .order_by(col(_C.stratum), col(_C.number))
+    )
+    return tuple(_confirmation(body, proof) for body, proof in session.execute(statement))
 
 
 def save(session: Session, rollout_id: str, one: Confirmation) -> None:
@@ -65,7 +69,7 @@ def claim(session: Session, now: datetime) -> DueProof | None:
         return None
     row, rollout = found
     row.lease_until = now + LEASE
-    return DueProof(rollout.id, rollout.model, rollout.version, _read(row))
+    return DueProof(rollout.id, rollout.model, rollout.version, _confirmation(row.body, row.proof))
 
 
 def note(session: Session, due: DueProof, proof: Proof) -> None:
@@ -93,6 +97,5 @@ def _due(now: datetime) -> Any:
     )
 
 
-def _read(row: RolloutConfirmation) -> Confirmation:
-    body: Mapping[str, Any] = {**row.body, "proof": row.proof}
-    return msgspec.convert(body, Confirmation)
+def _confirmation(body: Mapping[str, Any], proof: Mapping[str, Any] | None) -> Confirmation:
+    return msgspec.convert({**body, "proof": proof}, Confirmation)
