@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from edgefleet_cli.core.api.release import ConverterTools, DataIn, OptionsIn, Release, ReleaseIn, SourceFileIn, SourceIn
+from edgefleet_cli.core.api.release import (
+    ConverterTools,
+    DataIn,
+    Job,
+    OptionsIn,
+    Release,
+    ReleaseIn,
+    SourceFileIn,
+    SourceIn,
+)
 from edgefleet_cli.core.clock import SystemClock
 from edgefleet_cli.core.errors import ApiError, WaitTimeoutError
 from edgefleet_cli.core.structs import UNSET, convert
@@ -17,6 +26,7 @@ from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, Mode
 from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, locate, read_source
 from edgefleet_cli.release.conversion.tool_environments import TOOL_OF, refuse_unreadable
 from edgefleet_cli.release.render import is_over
+from edgefleet_cli.render.format import duration
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import board, upload_bar
 
@@ -71,7 +81,7 @@ class Publisher:
                 for job in release.value.jobs:
                     is_running = job.state == "running"
                     stage = (is_running and job.stage) or job.state
-                    message = job.message if is_running else ""
+                    message = job.message if is_running else _queue_place(job)
                     rows.update(job.profile or ref, stage, message, job.pct if is_running else None)
                 if self.clock.monotonic_s() > deadline_s:
                     raise WaitTimeoutError(
@@ -82,6 +92,16 @@ class Publisher:
                 self.clock.sleep(_POLL_S)
                 release = self.api.get(f"/releases/{part(ref)}", Release)
         return release
+
+
+def _queue_place(job: Job) -> str:
+    """Return where a waiting job stands, and when it is likely to begin."""
+    if job.position is None:
+        return ""
+    place = f"number {job.position} in the queue"
+    if job.starts_in_s is None:
+        return place
+    return f"{place}, begins " + ("at any moment" if job.starts_in_s < 1 else f"in about {duration(job.starts_in_s)}")
 
 
 def _body(request: ModelRequest, source: Source, data: dict[str, SourceFile]) -> ReleaseIn:

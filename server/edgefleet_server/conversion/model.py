@@ -52,6 +52,14 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a waiting job stands: 1 is the next one. starts_in_s: None where nothing says how long jobs take."""
+
+    position: int
+    starts_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxLimits:
     """What one conversion child may use. Memory is address space; times are seconds, sizes bytes."""
 

@@ -8,16 +8,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from statistics import median
 from typing import Any, Final
 
 from edgefleet_protocol.digest import Sha256, folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.conversion.errors import BadAnswerError
-from edgefleet_server.conversion.model import SandboxLimits, Waiting, Work
+from edgefleet_server.conversion.model import QueuePlace, SandboxLimits, Waiting, Work
 from edgefleet_server.registry.model import JobSpec
 
 OF_THE_MACHINE: Final = frozenset({"convert.internal", "convert.tool_missing", "convert.killed"})
@@ -45,27 +47,91 @@ SHARE_SPAN: Final = timedelta(hours=1)
 """How long back the work for a model counts against its next job."""
 USE_WEIGHT: Final = 2
 """More than 1: else a model that keeps a worker busy would gain by waiting what it loses by its use."""
+MOST_FORESEEN: Final = 300
+"""Waiting jobs whose order is foreseen; those behind them have no place yet."""
+_UNKNOWN_S: Final = 60.0
+"""What a job is taken to last for the order of others while nothing is known; no time is said then."""
 
 
-def next_release(waiting: Sequence[Waiting], work: Sequence[Work], now: datetime) -> Waiting | None:
+@dataclass(slots=True)
+class _Use:
+    """Seconds of workers that models and releases used lately."""
+
+    of_model: Counter[str] = field(default_factory=Counter)
+    of_release: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, one: Work, now: datetime) -> None:
+        used_s = max(0, int((min(one.ended or now, now) - one.started).total_seconds()))
+        self.of_model[one.model] += used_s
+        self.of_release[one.model, one.version] += used_s
+
+
+def next_release(waiting: Iterable[Waiting], work: Iterable[Work], now: datetime) -> Waiting | None:
     """Return the release whose turn it is: the one that has waited longest, where a second of recent work for its model, or for
     the release itself, counts as USE_WEIGHT seconds of waiting. Among equals the oldest.
 
     So a release waits for the job that runs, and not for all jobs of a model that keeps the workers busy; nor do new names pass it for
     longer than its model's own use outweighs.
     """
-    of_model: Counter[str] = Counter()
-    of_release: Counter[tuple[str, str]] = Counter()
+    use = _Use()
     for one in work:
-        used_s = max(0, int(((one.ended or now) - one.started).total_seconds()))
-        of_model[one.model] += used_s
-        of_release[one.model, one.version] += used_s
+        use.add(one, now)
 
     def rank(one: Waiting) -> tuple[float, int]:
-        used_s = of_model[one.model] + of_release[one.model, one.version]
+        used_s = use.of_model[one.model] + use.of_release[one.model, one.version]
         return USE_WEIGHT * used_s - (now - one.since).total_seconds(), one.first
 
     return min(waiting, key=rank, default=None)
+
+
+def queue_places(
+    waiting: Sequence[Waiting], work: Sequence[Work], wanted: AbstractSet[int], now: datetime
+) -> dict[int, QueuePlace]:
+    """Return where jobs stand in the queue: `next_release` asked again and again, as workers will.
+
+    waiting: one for each job (first: its id), at most MOST_FORESEEN are gone through. work: as of `next_release`; the jobs in it that
+    run are all that workers can do at once. A job takes as long as the median of those that ended, of its model where there are any.
+    Where none has ended there are places and no times.
+    """
+    usual_s = _usual_s(work)
+    pace_s = usual_s.get("", _UNKNOWN_S)
+    done = [one for one in work if one.ended is not None]
+    running = [_foreseen(one, usual_s.get(one.model, pace_s), now) for one in work if one.ended is None]
+    left = sorted(waiting, key=lambda one: one.first)[:MOST_FORESEEN]
+    places: dict[int, QueuePlace] = {}
+    at = now
+    for place in range(1, len(left) + 1):
+        if running:  # jobs wait, so each worker has one
+            soonest = min(running, key=lambda one: one.ended or at)
+            running.remove(soonest)
+            done.append(soonest)
+            at = max(at, soonest.ended or at)
+        releases = {(one.model, one.version): one for one in reversed(left)}
+        turn = next_release(releases.values(), [*done, *running], at)
+        if turn is None:
+            break
+        left.remove(turn)
+        running.append(Work(turn.model, turn.version, at, at + timedelta(seconds=usual_s.get(turn.model, pace_s))))
+        if turn.first in wanted:
+            places[turn.first] = QueuePlace(place, (at - now).total_seconds() if usual_s else None)
+            if len(places) == len(wanted):
+                break
+    return places
+
+
+def _usual_s(work: Sequence[Work]) -> dict[str, float]:
+    """Return how long a job usually takes, in seconds, by model; "" = of any."""
+    taken: dict[str, list[float]] = {}
+    for one in work:
+        if one.ended is not None:
+            for model in (one.model, ""):
+                taken.setdefault(model, []).append((one.ended - one.started).total_seconds())
+    return {model: median(values) for model, values in taken.items()}
+
+
+def _foreseen(one: Work, usual_s: float, now: datetime) -> Work:
+    """Return a running job with its likely end: one that takes longer than usual is expected to end at once."""
+    return replace(one, ended=max(now, one.started + timedelta(seconds=usual_s)))
 
 
 def content_key(spec: JobSpec, tools: object, limits: SandboxLimits) -> Sha256 | None:

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from sqlmodel import Session
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ProfileName, ReleaseRef
 from edgefleet_server.conversion import rules, store
 from edgefleet_server.conversion.errors import LeaseLostError
-from edgefleet_server.conversion.model import ClaimedJob, JobState, KnownResult
+from edgefleet_server.conversion.model import ClaimedJob, JobState, KnownResult, QueuePlace
 from edgefleet_server.conversion.tables import JobRow
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import JobSpec, JobView, SourceFile
@@ -82,9 +84,20 @@ class ConversionService:
         """Return the jobs of releases, oldest first."""
         found: dict[ReleaseRef, list[JobView]] = {ref: [] for ref in refs}
         with self._db.read() as session:
-            for row in store.jobs_of(session, refs):
-                found[ReleaseRef.parse(f"{row.model}@{row.version}")].append(_view(row))
+            rows = store.jobs_of(session, refs)
+            places = self._places(session, rows)
+        for row in rows:
+            found[ReleaseRef.parse(f"{row.model}@{row.version}")].append(_view(row, places.get(row.id or 0)))
         return found
+
+    def _places(self, session: Session, rows: Sequence[JobRow]) -> dict[int, QueuePlace]:
+        """Return where those of the jobs that wait stand in the queue."""
+        wanted = {row.id for row in rows if row.id is not None and row.state == JobState.QUEUED}
+        if not wanted:
+            return {}
+        now = self._clock.now()
+        work = store.work_since(session, now - rules.SHARE_SPAN)
+        return rules.queue_places(store.waiting_jobs(session, rules.MOST_FORESEEN), work, wanted, now)
 
     def counts(self) -> dict[str, int]:
         """Return the number of jobs in each state, zero included."""
@@ -214,7 +227,7 @@ def _blank() -> dict[str, Any]:
     }
 
 
-def _view(row: JobRow) -> JobView:
+def _view(row: JobRow, place: QueuePlace | None) -> JobView:
     return JobView(
         id=f"j-{row.id}",
         profile=ProfileName(row.profile),
@@ -226,6 +239,8 @@ def _view(row: JobRow) -> JobView:
         reason=row.reason,
         next_step=row.next_step,
         report=row.report,
+        position=None if place is None else place.position,
+        starts_in_s=None if place is None else place.starts_in_s,
     )
 
 

@@ -43,6 +43,17 @@ def waiting_releases(session: Session, now: datetime) -> list[Waiting]:
     return [Waiting(*row) for row in session.execute(query)]
 
 
+def waiting_jobs(session: Session, limit: int) -> list[Waiting]:
+    """Return the jobs that wait, oldest first, each as a release with one job."""
+    query = (
+        select(col(JobRow.model), col(JobRow.version), col(JobRow.id), col(JobRow.queued_at))
+        .where(col(JobRow.state) == JobState.QUEUED)
+        .order_by(col(JobRow.id))
+        .limit(limit)
+    )
+    return [Waiting(*row) for row in session.execute(query)]
+
+
 def work_since(session: Session, since: datetime) -> list[Work]:
     """Return what jobs that were begun since a time have used of workers."""
     query = select(col(JobRow.model), col(JobRow.version), col(JobRow.started_at), col(JobRow.finished_at)).where(

@@ -87,6 +87,10 @@ class JobView:
     next_step: str = ""
     report: str = ""
     """sha256 of the conversion's report, itself a blob; "" when there is none."""
+    position: int | None = None
+    """Place of a waiting job in the queue, 1 = the next one."""
+    starts_in_s: float | None = None
+    """When it is likely to begin, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)

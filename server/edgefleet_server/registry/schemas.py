@@ -301,7 +301,11 @@ class ReleaseAttemptOut(BaseModel):
 
 
 class JobOut(BaseModel):
-    """One conversion job."""
+    """One conversion job.
+
+    position: its place in the queue while it waits, 1 = the next one; starts_in_s: in how many seconds it is likely to begin, from
+    how long jobs took lately. Both are null where that is not known.
+    """
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -311,6 +315,8 @@ class JobOut(BaseModel):
     stage: str
     message: str
     pct: float
+    position: int | None = None
+    starts_in_s: float | None = None
 
     @classmethod
     def of(cls, view: JobView) -> "JobOut":

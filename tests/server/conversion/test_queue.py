@@ -78,6 +78,48 @@ def test_new_names_do_not_keep_a_model_out_that_was_converted_much(db: Database)
     assert "digits@2" in taken[:4], "its model's 10 s count as 20 s of waiting"
 
 
+def test_the_place_and_time_that_a_waiting_job_is_shown_are_those_it_gets(db: Database) -> None:
+    clock = HandClock()
+    queue = ConversionService(db, clock)
+    for version in ("1", "2"):
+        queue.enqueue(spec(version))
+    for job in [claimed(queue, worker) for worker in "ab"]:
+        clock.turn(seconds=30)
+        queue.finish(job, JobState.DONE)  # the first took 30 s, the second 60 s: 45 s are usual
+    for model, profiles in (("big@1", 4), ("digits@3", 2), ("small@1", 1)):
+        for number in range(profiles):
+            queue.enqueue(replace(spec(), ref=ReleaseRef.parse(model), profile=ProfileName(f"p{number}")))
+    busy = {worker: (claimed(queue, worker), clock.now()) for worker in "ab"}
+    began = clock.now()
+    refs = [ReleaseRef.parse(ref) for ref in ("big@1", "digits@3", "small@1")]
+    waiting = [job for jobs in queue.jobs_of(refs).values() for job in jobs if job.state == "queued"]
+    foreseen = {job.id: (job.position, job.starts_in_s) for job in waiting}
+    assert sorted(place for place, _ in foreseen.values()) == [1, 2, 3, 4, 5]
+    taken: list[tuple[str, float]] = []
+    while busy:
+        clock.turn(seconds=1)
+        for worker, (job, since) in list(busy.items()):
+            if clock.now() - since < timedelta(seconds=45):
+                continue
+            queue.finish(job, JobState.DONE)
+            del busy[worker]
+            following, _ = queue.claim(worker)
+            if following is not None:
+                busy[worker] = following, clock.now()
+                taken.append((f"j-{following.id}", (clock.now() - began).total_seconds()))
+    assert {job: (place, at) for place, (job, at) in enumerate(taken, 1)} == foreseen
+
+
+def test_without_a_job_that_ended_a_waiting_one_has_a_place_and_no_time(db: Database) -> None:
+    queue = ConversionService(db, HandClock())
+    queue.enqueue(spec("1"))
+    queue.enqueue(spec("2"))
+    claimed(queue, "a")
+    running, waiting = (queue.jobs_of([ref])[ref][0] for ref in map(ReleaseRef.parse, ("digits@1", "digits@2")))
+    assert (running.position, running.starts_in_s) == (None, None)
+    assert (waiting.position, waiting.starts_in_s) == (1, None)
+
+
 def test_a_silent_worker_loses_its_job_and_can_change_nothing_more(db: Database) -> None:
     clock = HandClock()
     queue = ConversionService(db, clock)

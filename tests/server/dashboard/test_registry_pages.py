@@ -230,7 +230,7 @@ def test_conversions_under_way_show_how_far_they_are_and_can_be_stopped(fleet: F
     text = page(fleet, "/models/digits/2.0.0", Role.PUBLISHER)
     told = part_of(text, "progress")
     assert "35 %, quantize int8-static: 12 of 40 samples" in told
-    assert "Waiting for a conversion worker" in told
+    assert "Waiting for a conversion worker: number 1 in the queue." in told
     assert 'action="/do/cancel_release"' in text
     assert 'action="/do/cancel_release"' not in page(fleet, "/models/digits/2.0.0")
     browser = fleet.browser(Role.PUBLISHER)

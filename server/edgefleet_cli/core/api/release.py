@@ -61,8 +61,10 @@ class Job(Struct, frozen=True):
     id: str = ""
     message: str = ""
     pct: float = 0.0
+    position: int | None = None
     profile: str = ""
     stage: str = ""
+    starts_in_s: float | None = None
     state: str = ""
 
 
