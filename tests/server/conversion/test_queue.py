@@ -94,7 +94,7 @@ def test_the_place_and_time_that_a_waiting_job_is_shown_are_those_it_gets(db: Da
     refs = [ReleaseRef.parse(ref) for ref in ("big@1", "digits@3", "small@1")]
     waiting = [job for jobs in queue.jobs_of(refs).values() for job in jobs if job.state == "queued"]
     foreseen = {job.id: (job.position, job.starts_in_s) for job in waiting}
-    assert sorted(place for place, _ in foreseen.values()) == [1, 2, 3, 4, 5]
+    assert {place for place, _ in foreseen.values()} == {1, 2, 3, 4, 5}
     taken: list[tuple[str, float]] = []
     while busy:
         clock.turn(seconds=1)
