@@ -123,4 +123,6 @@ def test_an_allowed_pickle_is_still_not_sent_to_a_server_that_reads_none(
     fleet.says("GET /tools", {"names": ["sklearn"], "folder": "/t", "reads_pickles": False})
     ran = edgectl("publish", tmp_path / "m.joblib", *FLAGS, "--allow-pickle")
     assert (ran.code, "python -c" in ran.told()[2]) == (2, True)
+    assert ran.told()[0] == "m.joblib is a pickle, and this server reads none"
+    assert "has not set `allow_pickle` in server.toml" in ran.told()[1]
     assert [one.what for one in fleet.asked] == ["GET /tools"]

@@ -23,8 +23,11 @@ _ESTIMATOR: Final = re.compile(rb"\x80[\x02-\x05](?:\x95.{8})?(?:\x8c.|c)sklearn
 """Protocol, frame, and the module of the outermost object, as protocols 2 to 5 write them."""
 
 
-def refuse_pickle(source: Path) -> None:
-    """Raise UsageError when a file is a pickle, or a folder holds one and no other model. Reads 64 KiB at most."""
+def refuse_pickle(source: Path, *, is_allowed: bool = False) -> None:
+    """Raise UsageError when a file is a pickle, or a folder holds one and no other model. Reads 64 KiB at most.
+
+    is_allowed: `--allow-pickle` was given, and it is the server that reads none.
+    """
     found = _pickle_in(source)
     if found is None:
         return
@@ -36,11 +39,14 @@ def refuse_pickle(source: Path) -> None:
         file = Path(file.name) if fetched else file
         made = file.with_suffix(".onnx")
         cure = f"where it was trained, with `pip install skl2onnx`: {export_line(file, made)}; then publish {made}"
-    raise UsageError(
-        f"{file.name} is a pickle, and pickles are not read",
-        why="reading a pickle runs the code of whoever made it",
-        next_step=cure,
-    )
+    why = "reading a pickle runs the code of whoever made it"
+    if is_allowed:
+        raise UsageError(
+            f"{file.name} is a pickle, and this server reads none",
+            why=f"{why}; the server's operator has not set `allow_pickle` in server.toml; nothing was uploaded",
+            next_step=cure,
+        )
+    raise UsageError(f"{file.name} is a pickle, and pickles are not read", why=why, next_step=cure)
 
 
 def export_line(source: Path, out: Path) -> str:

@@ -61,7 +61,7 @@ def tools_folder(given: Path | None = None) -> Path:
 def refuse_unreadable(source: Path, tools: ConverterTools) -> None:
     """Raise UsageError when the server has told that it cannot read a file. Asked before the upload."""
     if not tools.reads_pickles:
-        refuse_pickle(source)
+        refuse_pickle(source, is_allowed=True)
     needed = TOOL_OF.get(source.suffix.lower())
     if needed is None or tools.names is None or needed in tools.names:
         return
