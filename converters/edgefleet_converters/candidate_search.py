@@ -13,7 +13,7 @@ import msgspec
 from edgefleet_converters import errors
 from edgefleet_converters.check.budget import over_arena, over_memory, over_size
 from edgefleet_converters.check.compat import check_io_types, check_precision_rule
-from edgefleet_converters.check.operators import check_nodes
+from edgefleet_converters.check.operators import check_nodes, quantised_form
 from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate, refuse_hopeless
 from edgefleet_converters.job_steps import Answers, JobSteps, Measured, ModelFile
@@ -32,7 +32,6 @@ _SAME_SIZE_RATIO = 0.05
 _PREFERRED_RATIO = 1.1
 _WORTH_RATIO = 0.5
 """A mixed model larger than this part of float32 is not offered: float16 is as small and loses nothing."""
-_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 _ATTEMPTS = 3
 """So many times a search's result is offered to the gate, each time with twice as many layers left out."""
 
@@ -272,9 +271,12 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
 
 def _is_quantised(subject: Subject) -> bool:
     """Say whether somebody quantised the model already. A compiled file has other operators than its ONNX source."""
+    return bool(_given_form(subject))
+
+
+def _given_form(subject: Subject) -> str:
     model = subject.source if _is_compiled(subject) else subject.base
-    names = {name.rpartition("::")[2] for name in model.facts["operators"]}
-    return bool(names & _QUANTISED) or any(name.startswith(("QLinear", "QGemm")) for name in names)
+    return quantised_form(model.facts["operators"])
 
 
 def _is_compiled(subject: Subject) -> bool:
@@ -282,10 +284,10 @@ def _is_compiled(subject: Subject) -> bool:
 
 
 def _given_spec(subject: Subject) -> CandidateSpec:
-    """Return the one candidate of a quantised model: int8, or the form in which a compiled file computes it."""
-    if not _is_compiled(subject) or subject.base.facts["is_carried"]:
-        return AS_GIVEN
-    return msgspec.structs.replace(AS_GIVEN, precision=subject.base.facts["precision"])
+    """Return the one candidate of a quantised model: int8, weights of 4 bits, or the form in which a compiled file computes it."""
+    if _is_compiled(subject) and not subject.base.facts["is_carried"]:
+        return msgspec.structs.replace(AS_GIVEN, precision=subject.base.facts["precision"])
+    return msgspec.structs.replace(AS_GIVEN, precision=_given_form(subject))
 
 
 def _as_given(subject: Subject) -> list[CandidateSpec]:
@@ -294,7 +296,7 @@ def _as_given(subject: Subject) -> list[CandidateSpec]:
     Raises PrecisionError.
     """
     precision, profile, given = subject.options.precision, subject.profile, _given_spec(subject)
-    if profile.quant.mode == "forbidden" and given == AS_GIVEN:
+    if profile.quant.mode == "forbidden" and given.precision not in ("fp32", "fp16"):
         raise errors.PrecisionError(
             f"the model is quantised already, and profile {profile.name} forbids quantised models (quant.mode)",
             next_step="publish the float model",

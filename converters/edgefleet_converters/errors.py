@@ -75,7 +75,7 @@ class ModelTooLargeError(SourceError):
 
 
 class ForeignOperatorError(SourceError):
-    """The model uses an operator outside the standard ONNX domains."""
+    """The model uses an operator that neither the ONNX standard nor the runtime has."""
 
     code = "convert.custom_operator"
 

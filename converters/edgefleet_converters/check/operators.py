@@ -4,8 +4,8 @@ The checks hold the model that would be shipped, so an ONNX model is held agains
 names the node, the operator, the profile's key and a cure.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 from edgefleet_converters.errors import (
     DtypeNotAllowedError,
@@ -17,6 +17,22 @@ from edgefleet_profiles.operator_sets import operator_limits
 from edgefleet_profiles.profile import HardwareProfile, OperatorLimit
 
 Node = Mapping[str, Any]
+_INT8: Final = frozenset({
+    "QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
+    "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "DynamicQuantizeLSTM", "QAttention",
+})  # fmt: skip
+_FOUR_BITS: Final = frozenset({"MatMulNBits", "MatMulBnb4", "MatMulFpQ4", "GatherBlockQuantized"})
+
+
+def quantised_form(operators: Iterable[str]) -> Literal["int8", "int4-weights", ""]:
+    """Return in what form a source is stored that somebody quantized already; "" for a float model.
+
+    operators: as facts name them, with their domain or without.
+    """
+    names = {name.rpartition("::")[2] for name in operators}
+    if names & _INT8 or any(name.startswith(("QLinear", "QGemm")) for name in names):
+        return "int8"
+    return "int4-weights" if names & _FOUR_BITS else ""
 
 
 def check_nodes(profile: HardwareProfile, facts: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import onnx
@@ -11,13 +12,10 @@ from edgefleet_converters.onnx.walk import MAX_DEPTH, all_graphs, all_nodes, all
 
 _INFERENCE_BYTES: Final = 512 * 1024 * 1024
 STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-STORED_OPERATORS: Final = frozenset({
-    ("com.microsoft", name) for name in (
-        "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearGlobalAveragePool", "QLinearAveragePool",
-        "QLinearSoftmax", "QLinearConcat", "QGemm",
-    )
-})  # fmt: skip
-"""(domain, operator) on stored numbers that onnxruntime has built in and its own quantization tool writes (QuantFormat.QOperator)."""
+CONTRIB: Final = "com.microsoft"
+"""Operators that onnxruntime has built in, next to those of the standard."""
+_LAYOUT_DOMAINS: Final = frozenset({"com.microsoft.nchwc", "com.ms.internal.nhwc"})
+"""What onnxruntime writes when it optimises a model for the processor that it runs on."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,46 @@ def inlined_nodes(model: onnx.ModelProto) -> int:
 
 
 def check_domains(model: onnx.ModelProto) -> None:
-    """Raise ForeignOperatorError when a node is in no standard domain (local functions are inlined before)."""
+    """Raise ForeignOperatorError for a node that neither ONNX nor this onnxruntime has (local functions are inlined before).
+
+    Imports onnxruntime where the model has operators of its own domain.
+    """
     own = {(function.domain, function.name) for function in model.functions}
     for node in all_nodes(model):
         domain = node.domain
-        if domain in STANDARD_DOMAINS or (domain, node.op_type) in own | STORED_OPERATORS:
+        if domain in STANDARD_DOMAINS or (domain, node.op_type) in own:
             continue
-        raise ForeignOperatorError(
-            f"node {node.name or '(unnamed)'!r} uses the operator {domain}::{node.op_type}, which no standard runtime has",
-            next_step="export the model with standard ONNX operators only; custom operator libraries are never loaded",
+        if domain != CONTRIB or node.op_type not in contrib_operators():
+            raise _foreign(node)
+
+
+@cache
+def contrib_operators() -> frozenset[str]:
+    """Return the operators of `CONTRIB` that the installed onnxruntime can run on the CPU."""
+    from onnxruntime.capi.onnxruntime_pybind11_state import get_all_opkernel_def
+
+    return frozenset(
+        kernel.op_name
+        for kernel in get_all_opkernel_def()
+        if kernel.domain == CONTRIB and kernel.provider == "CPUExecutionProvider"
+    )
+
+
+def _foreign(node: onnx.NodeProto) -> ForeignOperatorError:
+    import onnxruntime
+
+    what = f"node {node.name or '(unnamed)'!r} uses the operator {node.domain}::{node.op_type}, which "
+    runtime = f"onnxruntime {onnxruntime.__version__}"
+    if node.domain in _LAYOUT_DOMAINS:
+        return ForeignOperatorError(
+            f"{what}{runtime} writes for one kind of processor alone",
+            next_step="publish the model as it was before onnxruntime optimised it, or optimise it at level basic",
         )
+    lacking = f"{runtime} has not on the CPU" if node.domain == CONTRIB else f"neither ONNX nor {runtime} has"
+    return ForeignOperatorError(
+        what + lacking,
+        next_step="export the model with standard ONNX operators only; custom operator libraries are never loaded",
+    )
 
 
 def schema_known(op_type: str, domain: str, opset: int) -> bool:

@@ -24,7 +24,7 @@ from edgefleet_converters.graph_passes import Pass
 from edgefleet_converters.onnx.external_data import embed_external_data
 from edgefleet_converters.onnx.flow import flow_of
 from edgefleet_converters.onnx.limits import (
-    STORED_OPERATORS,
+    CONTRIB,
     OnnxLimits,
     check_domains,
     check_limits,
@@ -34,6 +34,7 @@ from edgefleet_converters.onnx.limits import (
 from edgefleet_converters.onnx.passes.drop_zipmap import drop_zipmap
 from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
+from edgefleet_converters.onnx.passes.sort_nodes import sort_nodes
 from edgefleet_converters.onnx.protobuf_fields import classify
 from edgefleet_converters.onnx.walk import all_nodes, all_tensors
 from edgefleet_protocol.manifest import TensorSpec
@@ -71,6 +72,7 @@ def read_checked(path: Path, folder: Path | None, limits: OnnxLimits) -> onnx.Mo
     _inline_functions(model)
     check_domains(model)
     _check_operators_known(model)
+    sort_nodes(model)
     _check_form(model)
     check_values(model, limits)
     return model
@@ -247,7 +249,7 @@ def _check_operators_known(model: onnx.ModelProto) -> None:
                 "model does not import",
                 next_step="export the model again",
             )
-        known = (domain, node.op_type) in STORED_OPERATORS or schema_known(node.op_type, domain, versions[domain])
+        known = domain == CONTRIB or schema_known(node.op_type, domain, versions[domain])
         if versions[domain] <= onnx.defs.onnx_opset_version() and not known:
             raise InvalidModelError(
                 f"node {node.name or '(unnamed)'!r} uses the operator {node.op_type!r}, which opset {versions[domain]} of "

@@ -238,12 +238,12 @@ def test_another_precision_of_a_quantized_source_is_refused(tmp_path: Path) -> N
     assert "--precision auto or int8" in refused.next
 
 
-def test_the_tools_own_operators_are_read_and_no_others_of_their_domain(tmp_path: Path) -> None:
+def test_operators_of_onnxruntime_are_read_and_no_others_of_their_domain(tmp_path: Path) -> None:
     source = quantized(conv_net(), images(16, 1), tmp_path, **FORMS["operators"])
     assert "com.microsoft" in {node.domain for node in source.graph.node}
     read = read_checked(tmp_path / "quantized.onnx", None, OnnxLimits())
     assert len(read.graph.node) == len(source.graph.node)
-    next(node for node in source.graph.node if node.op_type == "QLinearAdd").op_type = "BiasGelu"
+    next(node for node in source.graph.node if node.op_type == "QLinearAdd").op_type = "QOrderedGelu"
     onnx.save(source, tmp_path / "other.onnx")
-    with pytest.raises(ForeignOperatorError, match="BiasGelu"):
+    with pytest.raises(ForeignOperatorError, match="QOrderedGelu"):
         read_checked(tmp_path / "other.onnx", None, OnnxLimits())
