@@ -1,8 +1,8 @@
 """Find the candidate to offer for one profile.
 
-Candidates are tried tier by tier, smallest expected size first; the first tier with a passing candidate ends the search, and
-the smallest passing one of that tier is chosen (`_by_size`). Nothing measured with a clock takes part, so the choice is the same on every
-run. With `Options.explore` the tiers behind it are tried too, once the choice is made: for the report's table alone.
+Of all that pass, the one with the best worth is chosen: bytes and expected time, counted and not measured (`candidate_worth`), so the
+choice is the same on every run. The most promising one is tried first, and what cannot beat the best found is not made. With
+`Options.explore` that is tried too, once the choice is made: for the report's table alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edgefleet_converters import errors
+from edgefleet_converters.candidate_worth import Best, Scale, in_order, is_beaten, not_small
 from edgefleet_converters.check.budget import over_arena, over_memory, over_size
 from edgefleet_converters.check.compat import check_io_types, check_precision_rule
 from edgefleet_converters.check.operators import check_nodes, quantised_form
@@ -22,13 +23,12 @@ from edgefleet_converters.pack import Golden, choose_golden
 from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
+from edgefleet_converters.search_refusal import Rejected
 from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
 from edgefleet_profiles.profile import HardwareProfile
 
 CandidateListener = Callable[[CandidateRow], None]
-_Found = tuple[CandidateSpec, ModelFile, Passed, int]
 _Tried = tuple[ModelFile, Passed] | errors.ConversionError
-_SAME_SIZE_RATIO = 0.05
 _PREFERRED_RATIO = 1.1
 _WORTH_RATIO = 0.5
 """A mixed model larger than this part of float32 is not offered: float16 is as small and loses nothing."""
@@ -79,41 +79,57 @@ def search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener
 
 
 def _search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
-    wanted = _wanted(subject)
-    rejections: list[errors.ConversionError] = []
-    accurate: list[errors.ConversionError] = []
-    faults: list[errors.ConversionError] = []
-    for position, tier in enumerate(tiers := sorted({spec.tier for spec in wanted})):
-        passing: list[_Found] = []
-        for spec in (spec for spec in wanted if spec.tier == tier):
-            for own, row, tried in _attempts(workshop, subject, spec, report):
-                if isinstance(tried, errors.ConversionError):
-                    rejections.append(tried)
-                    if own.precision == "fp32" and isinstance(tried, errors.DiffersError):
-                        faults.append(tried)
-                else:
-                    passing.append((own, *tried, len(report.candidates)))
-                report.candidates.append(row)
-                listener(row)
-        for spec, file, passed, index in _by_size(passing):
-            try:
-                chosen = _finish(workshop, subject, spec, file, passed)
-            except errors.ConversionError as error:
-                accurate.append(error)
-                row = msgspec.structs.replace(report.candidates[index], verdict="rejected", reason=error.message)
-                report.candidates[index] = row
-                listener(row)
-                continue
-            later = [spec for spec in wanted if spec.tier in tiers[position + 1 :]]
-            if subject.options.explore:
-                _explore(workshop, subject, later, report, listener)
+    scale = _scale(workshop, subject)
+    rejected = Rejected()
+    best: tuple[Best, Chosen] | None = None
+    later = []
+    for spec in in_order(_wanted(subject), scale):
+        if is_beaten(spec, scale, best[0] if best else None):
+            later.append(spec)
+            continue
+        for own, row, tried in _attempts(workshop, subject, spec, report):
+            shown = row
+            if isinstance(tried, errors.ConversionError):
+                rejected.add(own, tried)
             else:
-                report.candidates.extend(_not_tried(later, chosen))
-            return _own_format(workshop, subject, chosen, report, listener)
-    # A candidate that passed the gate and failed after it came nearer than any that lost accuracy. Where float32 itself is wrong,
-    # no smaller form could be right.
-    telling = accurate or faults
-    raise _curable(_among(telling[0], [*accurate, *rejections]) if telling else _refusal(rejections), subject.profile)
+                try:
+                    best = _better(workshop, subject, scale, own, *tried, best)
+                except errors.ConversionError as error:
+                    rejected.accurate.append(error)
+                    shown = msgspec.structs.replace(row, verdict="rejected", reason=error.message)
+            report.candidates.append(shown)
+            listener(shown)
+    if best is None:
+        raise rejected.telling(subject.profile)
+    chosen = best[1]
+    if subject.options.explore:
+        _explore(workshop, subject, later, report, listener)
+    else:
+        report.candidates.extend(_not_tried(later, chosen))
+    return _own_format(workshop, subject, chosen, report, listener)
+
+
+def _scale(workshop: JobSteps, subject: Subject) -> Scale:
+    with workshop.stage("quantize"):
+        work = workshop.work(subject.base, _kind(subject.base), subject.evaluation.samples, subject.reference.inputs)
+    return Scale(subject.base.bytes, work, subject.profile.runtime.name)
+
+
+def _better(
+    workshop: JobSteps, subject: Subject, scale: Scale, spec: CandidateSpec, file: ModelFile, passed: Passed,
+    best: tuple[Best, Chosen] | None,
+) -> tuple[Best, Chosen] | None:  # fmt: skip
+    """Return a candidate that passed when it is worth more than the best so far, else that. Raises as `_finish`."""
+    with workshop.stage("quantize"):
+        work = workshop.work(file, _kind(file), subject.evaluation.samples, passed.answers.inputs)
+    worth = scale.made(spec, file.bytes, work)
+    if best is not None and worth.cost >= best[0].worth.cost:
+        return best
+    return Best(spec, worth), _finish(workshop, subject, spec, file, passed)
+
+
+def _kind(file: ModelFile) -> str:
+    return "tflite" if file.path.suffix == ".tflite" else "onnx"
 
 
 def _explore(
@@ -228,16 +244,6 @@ def _layers(found: Found) -> list[LayerRow]:
     return rows
 
 
-def _by_size(passing: list[_Found]) -> list[_Found]:
-    """Return passing candidates, smallest first; sizes within 5 % of the smallest count as equal and keep the recipe's order.
-
-    The recipe lists what is expected to run faster first: on magika dynamic int8 of all operators is 0.8 % smaller than int8
-    weights alone and 20 times slower.
-    """
-    smallest = min((file.bytes for _, file, _, _ in passing), default=0)
-    return sorted(passing, key=lambda found: max(0, found[1].bytes - int(smallest * (1 + _SAME_SIZE_RATIO))))
-
-
 def _wanted(subject: Subject) -> list[CandidateSpec]:
     """Return the candidates that the options and the profile allow. Raises PrecisionError when none is left."""
     precision, profile = subject.options.precision, subject.profile
@@ -329,6 +335,7 @@ def _try(
             )
         if searched:
             _check_worth(subject, spec, file)
+        _check_small(subject, spec, file)
         too_large = over_size(subject.profile, file.bytes)
         if too_large:
             raise errors.OverBudgetError(
@@ -348,6 +355,17 @@ def _try(
         metric = figures if isinstance(figures, MetricRow) else None
         return replace(row, verdict="rejected", reason=error.message, metric=metric), error
     return replace(row, verdict="passed", metric=passed.metric, parity=passed.parity), (file, passed)
+
+
+def _check_small(subject: Subject, spec: CandidateSpec, file: ModelFile) -> None:
+    """Raise TransformError for a model that does not earn its precision's name. Where int8 is required, size is not why."""
+    if spec.method == "none" or subject.profile.quant.mode == "required":
+        return
+    why = not_small(spec.precision, file.bytes, subject.base.bytes)
+    if why:
+        raise errors.TransformError(
+            why, next_step="use --precision auto or fp32: this model has little to make smaller"
+        )
 
 
 def _check_worth(subject: Subject, spec: CandidateSpec, file: ModelFile) -> None:
@@ -450,40 +468,3 @@ def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[Candidate
     for spec in specs:
         reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
         yield CandidateRow(id=spec.id, precision=spec.precision, verdict="not_tried", reason=reason)
-
-
-def _refusal(rejections: list[errors.ConversionError]) -> errors.ConversionError:
-    """Return the error to show for a profile with no passing candidate: the one that came nearest.
-
-    A model that loses accuracy says more than one that could not be made; among several the smallest loss, or the smallest
-    excess of size, is shown.
-    """
-    losses = [error for error in rejections if isinstance(error, errors.AccuracyError)]
-    excesses = [error for error in rejections if isinstance(error, errors.OverBudgetError)]
-    if losses:
-        return _among(min(losses, key=lambda error: error.drop), rejections)
-    for kind in (errors.NotFiniteError, errors.DiffersError, errors.GoldenError):
-        found = [error for error in rejections if isinstance(error, kind)]
-        if found:
-            return _among(found[0], rejections)
-    if excesses:
-        return _among(min(excesses, key=lambda error: error.needed_bytes), rejections)
-    return _among(rejections[0], rejections)
-
-
-def _curable(error: errors.ConversionError, profile: HardwareProfile) -> errors.ConversionError:
-    """Return `error` with a next step that the profile allows: where int8 is required, float is no way out."""
-    if profile.quant.mode != "required" or not any(word in error.next_step for word in ("fp32", "fp16", "auto")):
-        return error
-    return type(error)(
-        error.message,
-        next_step="give more calibration data, allow more loss with --max-drop, or choose a profile that takes float models",
-    )
-
-
-def _among(error: errors.ConversionError, rejections: list[errors.ConversionError]) -> errors.ConversionError:
-    """Return `error`, saying of how many candidates it is the nearest."""
-    if len(rejections) == 1:
-        return error
-    text = f"{error.message} (the nearest of {len(rejections)} candidates)"
-    return type(error)(text, next_step=error.next_step)

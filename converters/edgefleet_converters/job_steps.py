@@ -109,6 +109,7 @@ class JobSteps:
     _found: dict[str, Found | ConversionError] = field(default_factory=dict)
     _answers: dict[tuple[str, ...], Answers | ConversionError] = field(default_factory=dict)
     _measured: dict[tuple[str, str, int], Measured | ConversionError] = field(default_factory=dict)
+    _counted: dict[tuple[str, str], dict[str, Any] | ConversionError] = field(default_factory=dict)
     _versions: dict[str, str | ConversionError] = field(default_factory=dict)
 
     @contextmanager
@@ -218,14 +219,18 @@ class JobSteps:
 
     def work(self, model: ModelFile, kind: str, samples: SampleSet, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
         """Return what one run does (`cost.work`), for cost models; empty where it cannot be counted. kind: onnx, ort or tflite."""
-        asked = self._new("counted.npz")
-        save_arrays(asked, samples.take(np.array([0])).arrays)
-        path = model.facts.get("made_of", model.path)
-        args = {
-            "model": str(path), "format": kind, "samples": str(asked), "inputs": msgspec.to_builtins(inputs),
-        }  # fmt: skip
-        try:
+
+        def counted() -> dict[str, Any]:
+            asked = self._new("counted.npz")
+            save_arrays(asked, samples.take(np.array([0])).arrays)
+            path = model.facts.get("made_of", model.path)
+            args = {
+                "model": str(path), "format": kind, "samples": str(asked), "inputs": msgspec.to_builtins(inputs),
+            }  # fmt: skip
             return dict(self.sandbox.build("count_work", args, what="counting the work of the model").answer["work"])
+
+        try:
+            return _once(self._counted, (model.sha256, kind), counted)
         except ConversionError:
             return {}  # a bundle without an estimate is still a good bundle
 

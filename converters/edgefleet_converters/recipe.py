@@ -25,7 +25,7 @@ _MAX_RECIPE_BYTES = 1 << 20
 class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One way to make a model smaller.
 
-    id: stable word for reports. tier: candidates of a lower tier are tried first, and a passing one ends the search.
+    id: stable word for reports. tier: of candidates that promise the same, those of a lower tier are tried first (`candidate_worth`).
     op_types: operators to quantise (empty = all that the method knows). exclude: node names left alone. head_float: leave
     everything behind the last weighted node of each output in float. reduce_range: 7-bit weights, for x86 processors whose
     8-bit products saturate (AVX2 without VNNI). equalise: even out channels of neighbouring layers first. correct_bias: take
@@ -33,7 +33,8 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     weight_bits: how weights that stay float otherwise are stored; 0 leaves them. weights_half and weights_float name stored
     tensors that are kept in 16 bits and float32 instead; half says in what form the 16 bits are. They are made float32 again
-    when a runtime loads the model, so they save bytes and no time (`onnx.weights`).
+    when a runtime loads the model, so they save bytes and no time (`onnx.weights`). weight_zero: 8-bit weights have a zero point
+    of their own a channel, so that a channel whose values lie to one side keeps all steps.
 
     io_dtype: of a compiled TFLite file's inputs and outputs that are float32 in the source. Integers there are for boards without
     float32, so everything between is in integers too.
@@ -60,6 +61,7 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     weights_float: list[str] = []
     io_dtype: Literal["float32", "int8", "uint8"] = "float32"
     half: Literal["float16", "int16"] = "float16"
+    weight_zero: bool = False
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -144,6 +146,7 @@ def _weights(profile: HardwareProfile) -> list[CandidateSpec]:
         dynamic,
         replace(dynamic, id="int8-dynamic-lstm", op_types=["LSTM"]),
         weights,
+        replace(weights, id="int8-weights-zero", weight_zero=True, correct_bias=False),
         *([four] if profile.runtime.name == "ort" else []),
     ]
 

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("ai_edge_litert")
 from edgefleet_converters import candidate_search as search_module
 from edgefleet_converters import errors
+from edgefleet_converters.candidate_worth import Scale
 from edgefleet_converters.check import budget, compat
 from edgefleet_converters.check.accelerator_placement import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
@@ -281,6 +282,7 @@ def test_where_float_itself_is_wrong_that_is_told_and_not_what_int8_loses(monkey
         yield spec, CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected"), tried[spec.id]
 
     monkeypatch.setattr(search_module, "_wanted", lambda _: specs)
+    monkeypatch.setattr(search_module, "_scale", lambda *_: Scale(1000, {}, "ort"))
     monkeypatch.setattr(search_module, "_attempts", attempts)
     subject: Any = SimpleNamespace(profile=ort())
     nobody: Any = None

@@ -281,7 +281,7 @@ def test_uneven_channels_are_rescued_by_equalisation(tmp_path: Path) -> None:
     rows = {row.id: row for row in report.profiles[0].candidates}
     assert rows["int8-static"].verdict == "rejected"
     assert rows["int8-static-equalised"].verdict == "passed"
-    assert report.bundles[0].candidate == "int8-static-equalised"
+    assert report.bundles[0].bytes <= (rows["int8-static-equalised"].bytes or 0)
 
 
 @pytest.mark.slow

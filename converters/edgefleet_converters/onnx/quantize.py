@@ -64,8 +64,10 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     if spec.precision == "int4-weights":
         made = run_passes(made, [GemmToMatMul()]).model  # the 4-bit product takes the place of MatMul
     if spec.weight_bits:
-        half, kept = frozenset(spec.weights_half), frozenset(spec.weights_float)
-        made = store_weights(made, spec.weight_bits, half=half, kept=kept, whole=spec.half == "int16")
+        made = store_weights(
+            made, spec.weight_bits, half=frozenset(spec.weights_half), kept=frozenset(spec.weights_float),
+            whole=spec.half == "int16", zero=spec.weight_zero,
+        )  # fmt: skip
     if spec.precision == "int4-weights" and not any(node.op_type == "MatMulNBits" for node in made.graph.node):
         raise TransformError(
             "no product of the model has a stored matrix of its own, which 4 bits are for",

@@ -80,6 +80,7 @@ def check_known(spec: CandidateSpec) -> None:
         (spec.weight_bits not in (0, 8), f"weight_bits: {spec.weight_bits}", "take weight_bits 0 or 8"),
         (spec.method in ("static", "mixed") and spec.act_dtype == "uint16", "act_dtype: uint16", "take act_dtype int8 or int16"),
         (spec.reduce_range, "reduce_range: true", "leave it out: TFLite kernels sum products in 32 bits, where none saturates"),
+        (spec.weight_zero, "weight_zero: true", "leave it out: int8 weights of a TFLite file lie evenly around zero"),
         (spec.half != "float16", f"half: {spec.half}", "leave it out: 16-bit weights of a TFLite file are float16"),
     ):  # fmt: skip
         if holds:

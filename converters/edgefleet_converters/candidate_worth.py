@@ -1,0 +1,160 @@
+"""What a candidate is worth: its bytes and its expected time, as shares of float32's. Pure (ADR 0088).
+
+Time is counted in multiply-adds and in what is known of each kind of kernel, never with a clock, so that the choice is the
+same on every run and machine. Before a candidate is made its form says how small and how fast it can be at best; once it is
+made, its own bytes and its own counted work do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edgefleet_converters.recipe import CandidateSpec
+
+INT8_LIMIT: Final = 0.9
+"""A model of more than this part of the float32 bytes is not called int8."""
+_TIME_WEIGHT: Final = 0.25
+"""A model that takes no time at all is worth as much as one of a quarter of the bytes less."""
+_SLOW_WEIGHT: Final = 1.0
+"""Time beyond float32's counts four times: a small model that is slow serves nobody."""
+_SEARCH_COST: Final = 0.15
+"""A search over layers takes longer than every other candidate together: cheap ones as good as it come first."""
+_LESS: Final = 0.98
+"""A candidate is tried when at best it is worth a fiftieth more than the best found."""
+_SEARCHED_ABOVE: Final = 0.4
+"""Where plain int8 passes with no more of the bytes, a search that leaves layers out is not run."""
+_SHARE_OF_BYTES: Final[Mapping[str, float]] = {
+    "static": 0.26, "mixed": 0.28, "dynamic": 0.26, "float16": 0.5, "none": 1.0, "weights": 0.26,
+}  # fmt: skip
+_BYTES_BY_BITS: Final[Mapping[int, float]] = {4: 0.14, 8: 0.26, 16: 0.5}
+_DYNAMIC_KINDS: Final[Mapping[str, str]] = {
+    "Conv": "conv", "ConvTranspose": "conv", "MatMul": "matmul", "Gemm": "matmul", "LSTM": "recurrent",
+}  # fmt: skip
+_INT8_TIME: Final = 0.4
+"""Of an int8 product whose activations are int8 too, against float32. Measured at 0.2 to 0.7 on x86 with VNNI (ADR 0088)."""
+_DYNAMIC_TIME: Final[Mapping[str, float]] = {"conv": 6.0, "depthwise": 6.0, "matmul": 0.5, "recurrent": 0.9}
+"""onnxruntime's ConvInteger takes 4 to 20 times float32's time (docs/explanation/converting.md)."""
+_WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 20.0}
+"""16-bit activations: LiteRT has no fast kernels for them."""
+_FOUR_BIT_TIME: Final = 1.2
+_KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
+
+
+@dataclass(frozen=True)
+class Worth:
+    """Bytes and expected time of a candidate, each as a share of float32's."""
+
+    bytes: float
+    time: float
+
+    @property
+    def cost(self) -> float:
+        """One number, smaller is better."""
+        return self.bytes + _TIME_WEIGHT * min(1.0, self.time) + _SLOW_WEIGHT * max(0.0, self.time - 1.0)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What shares are taken of: the bytes of the float32 model, and its counted work (`cost.work`), empty where there is none."""
+
+    bytes: int
+    work: Mapping[str, Any]
+    runtime: str
+
+    def promise(self, spec: CandidateSpec) -> Worth:
+        """Return what a candidate is worth at best, before it is made."""
+        small = _BYTES_BY_BITS[spec.weight_bits] if spec.method == "weights" and spec.weight_bits else None
+        return Worth(_SHARE_OF_BYTES[spec.method] if small is None else small, self._promised_time(spec))
+
+    def made(self, spec: CandidateSpec, size: int, work: Mapping[str, Any]) -> Worth:
+        """Return what a candidate of `size` bytes is worth. work: its own, empty where it cannot be counted."""
+        share = size / self.bytes if self.bytes else 1.0
+        if not work or not self.work:
+            return Worth(share, self.promise(spec).time)
+        return Worth(share, self._share(_macs(work), spec, work.get("activation_bytes", 0)))
+
+    def _promised_time(self, spec: CandidateSpec) -> float:
+        if not self.work or spec.method in ("none", "float16"):
+            return 1.0
+        if spec.method == "weights":
+            return _FOUR_BIT_TIME if spec.weight_bits == 4 else 1.0
+        kinds = {_DYNAMIC_KINDS[name] for name in spec.op_types if name in _DYNAMIC_KINDS} or set(_KINDS)
+        if spec.method != "dynamic":
+            kinds = set(_KINDS) - ({"recurrent"} if self.runtime == "ort" else set())
+        counts = {}
+        for key, count in _macs(self.work).items():
+            kind = key.partition(".")[0]
+            counts[f"{kind}.{'int8' if kind in kinds else 'float'}"] = count
+        moved = self.work.get("activation_bytes", 0)
+        return self._share(counts, spec, moved if spec.method == "dynamic" else moved / 4)
+
+    def _share(self, macs: Mapping[str, float], spec: CandidateSpec, moved: float) -> float:
+        """Return the expected time of some work. moved: bytes of activations, of which one counts as one multiply-add."""
+        whole = sum(_macs(self.work).values()) + self.work.get("activation_bytes", 0)
+        spent = moved + sum(count * self._per_mac(key, spec) for key, count in macs.items())
+        return spent / whole if whole else 1.0
+
+    def _per_mac(self, key: str, spec: CandidateSpec) -> float:
+        kind, _, number = key.partition(".")
+        if number != "int8":
+            return 1.0
+        if spec.act_dtype in ("int16", "uint16") and spec.method == "static":
+            return _WIDE_TIME.get(self.runtime, 1.6)
+        if spec.method == "dynamic" and self.runtime == "ort":
+            return _DYNAMIC_TIME.get(kind, 1.0)
+        if spec.weight_bits == 4:
+            return _FOUR_BIT_TIME
+        return _INT8_TIME
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best candidate so far: its spec and what it is worth."""
+
+    spec: CandidateSpec
+    worth: Worth
+
+
+def in_order(specs: Sequence[CandidateSpec], scale: Scale) -> list[CandidateSpec]:
+    """Return the candidates, the most promising first; equal ones by tier, then as the recipe lists them."""
+
+    def rank(spec: CandidateSpec) -> tuple[float, int]:
+        search = _SEARCH_COST if spec.method == "mixed" else 0.0
+        return round(scale.promise(spec).cost + search, 3), spec.tier
+
+    return sorted(specs, key=rank)
+
+
+def is_beaten(spec: CandidateSpec, scale: Scale, best: Best | None) -> bool:
+    """Say whether a candidate that is not made yet cannot beat the best so far: at best it is worth no more, or it is the same
+    form with more left in float, or a search for int8 where plain int8 is small.
+    """
+    if best is None:
+        return False
+    same = (spec.method, spec.weight_bits, spec.act_dtype, spec.op_types and spec.method == "dynamic")
+    theirs = best.spec
+    if same == (theirs.method, theirs.weight_bits, theirs.act_dtype, theirs.op_types and theirs.method == "dynamic"):
+        return True
+    if spec.method == "mixed" and theirs.method == "static" and best.worth.bytes <= _SEARCHED_ABOVE:
+        return True
+    return scale.promise(spec).cost >= _LESS * best.worth.cost
+
+
+def not_small(precision: str, size: int, float32_bytes: int) -> str:
+    """Return why a model of so many bytes is not offered under its precision's name; empty when it is."""
+    if precision == "fp32":
+        return ""
+    if "int" in precision or precision == "dynamic":
+        if size > INT8_LIMIT * float32_bytes:
+            return (
+                f"the {precision} model has {size} bytes, {size / float32_bytes:.2f} of the {float32_bytes} of float32: "
+                f"more than {INT8_LIMIT} is not called {precision}"
+            )
+    elif size > float32_bytes:
+        return f"the {precision} model has {size} bytes, more than the {float32_bytes} of float32"
+    return ""
+
+
+def _macs(work: Mapping[str, Any]) -> Mapping[str, float]:
+    found: Mapping[str, float] = work.get("macs", {})
+    return found
