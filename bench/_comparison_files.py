@@ -90,7 +90,7 @@ def fixed_source(case: Case, path: Path) -> Path:
     return path
 
 
-def by_edgefleet(ask: Ask, profile: str, precision: Literal["auto", "fp32"]) -> Made:
+def by_edgefleet(ask: Ask, profile: str, precision: Literal["auto", "fp32", "fp16"]) -> Made:
     """Return what `edgectl convert` offers. Raises Failed with its refusal."""
     with tempfile.TemporaryDirectory() as folder:
         files = {}
@@ -109,7 +109,9 @@ def by_edgefleet(ask: Ask, profile: str, precision: Literal["auto", "fp32"]) -> 
         row = report.bundles[0]
         member = "model.onnx" if profile.endswith("-ort") else "model.tflite"
         data = open_bundle(io.BytesIO(Path(row.path).read_bytes())).read(member)
-        return Made(data, member.removeprefix("model."), {"candidate": row.candidate})
+        gate = {"metric": row.metric.name, "drop": round(row.metric.drop, 6), "n": row.metric.n}
+        figures = {"candidate": row.candidate, "verdict": row.verdict, "gate": gate}
+        return Made(data, member.removeprefix("model."), figures)
 
 
 def by_onnx2tf(ask: Ask) -> Made:

@@ -68,6 +68,7 @@ SLOW = (
     "converters/test_sensitivity.py",
     "converters/test_silent_wrong.py",
     "converters/test_tool_sources.py",
+    "converters/test_zoo.py",
     "converters/tflite/test_bundles.py",
     "converters/tflite/test_carried.py",
     "converters/tflite/test_held.py",

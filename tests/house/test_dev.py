@@ -67,7 +67,8 @@ def test_unknown_benchmark_says_what_to_do() -> None:
 
 def test_benchmarks_are_listed_with_what_they_measure() -> None:
     listed = dev("bench", "--list").stdout.splitlines()
-    there = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
+    modules, packages = (ROOT / "bench").glob("[a-z]*.py"), (ROOT / "bench").glob("[a-z]*/__main__.py")
+    there = sorted([path.stem for path in modules] + [path.parent.name for path in packages])
     assert sorted(line.split()[0] for line in listed) == there
     assert all(len(line.split()) > 3 for line in listed)
 
