@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final
 
@@ -113,6 +114,7 @@ def _about_plan(rows: SimDatabase, plan: Plan, devices: Mapping[DeviceId, SimDev
     state = rows.state
     runs, newest = dict(rows.cells), dict(rows.assignments)
     backs: list[datetime] = []
+    drawn = {draw.device for one in questions_after(rows.confirmations, plan) for draw in one.draws if draw.is_new}
     for effect in plan.effects:
         match effect:
             case RolloutTransitioned():
@@ -126,7 +128,7 @@ def _about_plan(rows: SimDatabase, plan: Plan, devices: Mapping[DeviceId, SimDev
                 yield from _about_assignment(effect, newest)
                 newest[effect.assignment.device] = effect.assignment  # a device that is heard now counts as exposed now
                 if isinstance(effect, AssignmentCreated):
-                    yield from _about_joiner(effect.assignment, runs, newest)
+                    yield from _about_joiner(effect.assignment, runs, newest, drawn)
             case Revert() if effect.is_rollback:
                 known = newest[effect.device]
                 backs.append(known.exposed_at or known.offered_at or now)
@@ -210,11 +212,13 @@ def _about_assignment(
         yield f"{one.device} is {stored and stored.state} and moves from {before}"
 
 
-def _about_joiner(new: Assignment, runs: _Runs, ones: Mapping[DeviceId, Assignment]) -> Iterator[str]:
-    """Who joins a stage that soaks or is judged does so a few at a time."""
-    if not any(run.state in _SETTLED for run in runs.values() if run.stratum == new.stratum):
+def _about_joiner(
+    new: Assignment, runs: _Runs, ones: Mapping[DeviceId, Assignment], drawn: AbstractSet[DeviceId]
+) -> Iterator[str]:
+    """Who joins a stage that soaks or is judged does so a few at a time. drawn: one more for each question."""
+    if new.device in drawn or not any(run.state in _SETTLED for run in runs.values() if run.stratum == new.stratum):
         return
-    track = [one for one in ones.values() if one.stratum == new.stratum]
+    track = [one for one in ones.values() if one.stratum == new.stratum and one.device not in drawn]
     flying = sum(one.is_joiner and (one.state in IN_FLIGHT or one.state is _S.ELIGIBLE) for one in track)
     exposed = sum(one.exposed_at is not None for one in track)
     if flying > max(1, exposed * JOINER_SHARE):

@@ -318,6 +318,8 @@ class SimDevice:
             limit_s = wanted.verify_s
         part = self._chance.uniform(*SLOW) if self.nature.is_slow and self._is_under_test() else 0.0
         span_s = limit_s * (part or self._chance.uniform(0.01, 0.12))
+        if part:  # it began when the phase did, also where it was without power since
+            span_s = max(0.0, min(span_s, self.record.phase_since_s + SLOW[1] * limit_s - self._now_s(air)))
         air.at(span_s, lambda: self._step(air, work))
 
     def _is_under_test(self) -> bool:

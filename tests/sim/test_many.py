@@ -25,6 +25,12 @@ def test_no_stage_is_skipped_or_doubled_on_a_bad_wire_with_crashing_replicas(par
     assert found["device_crashes"] > 0
 
 
+@pytest.mark.parametrize("seed", [746728016, 746729810])
+def test_what_the_soak_found_stays_mended(seed: int) -> None:
+    """A device that was drawn next to one that joins; a slow one whose deadline passes while it has no power, again and again."""
+    assert many(1, seed)["broken"] == []
+
+
 def test_one_device_that_lies_takes_nobody_else_back() -> None:
     found = one_liar(in_ci("one-liar"), 1)
     assert found["broken"] == []
