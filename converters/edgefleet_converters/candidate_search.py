@@ -30,8 +30,8 @@ from edgefleet_profiles.profile import HardwareProfile
 CandidateListener = Callable[[CandidateRow], None]
 _Tried = tuple[ModelFile, Passed] | errors.ConversionError
 _PREFERRED_RATIO = 1.1
-_WORTH_RATIO = 0.5
-"""A mixed model larger than this part of float32 is not offered: float16 is as small and loses nothing."""
+_WORTH_RATIO = {"fp32": 0.5, "fp16": 0.9}
+"""Precision of the source -> part of it that a mixed model may have: float16 is half of float32 and loses nothing."""
 _ATTEMPTS = 3
 """So many times a search's result is offered to the gate, each time with twice as many layers left out."""
 
@@ -172,7 +172,7 @@ def _attempts(
         with workshop.stage("sensitivity"):
             found: Found | None = workshop.sensitivity(
                 subject.base, spec, calibration, subject.reference.inputs, metric=options.metric,
-                max_drop=options.max_drop, max_bytes=int(_WORTH_RATIO * subject.base.bytes),
+                max_drop=options.max_drop, max_bytes=_worth_bytes(subject),
             )  # fmt: skip
     except errors.ConversionError as error:
         row = CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=error.message)
@@ -328,7 +328,7 @@ def _try(
         with workshop.stage("quantize"):
             file = workshop.candidate(subject.base, spec, subject.evaluation.calibration, subject.reference.inputs)
         row = replace(row, bytes=file.bytes)
-        if spec.precision == "fp16" and file.bytes >= subject.base.bytes:
+        if spec.precision == "fp16" and spec.method != "none" and file.bytes >= subject.base.bytes:
             raise errors.TransformError(
                 f"with float16 weights the model has {file.bytes} bytes, no less than the {subject.base.bytes} of float32",
                 next_step="use --precision fp32: what this model stores is not float32 weights",
@@ -376,11 +376,17 @@ def _check_worth(subject: Subject, spec: CandidateSpec, file: ModelFile) -> None
             f"only the weights can be {precision}; with {precision} activations too much is lost",
             next_step=f"use --precision {spec.precision} or auto",
         )
-    if file.bytes > _WORTH_RATIO * subject.base.bytes:
+    if file.bytes > _worth_bytes(subject):
         raise errors.TransformError(
             f"so many layers must stay float that the {spec.precision} model has {file.bytes} of {subject.base.bytes} bytes",
             next_step="use --precision fp16, which is as small",
         )
+
+
+def _worth_bytes(subject: Subject) -> int:
+    """Return how large a mixed model may be."""
+    ratio = _WORTH_RATIO.get(subject.base.facts.get("precision", "fp32"), _WORTH_RATIO["fp32"])
+    return int(ratio * subject.base.bytes)
 
 
 def _measure(workshop: JobSteps, subject: Subject, file: ModelFile) -> Measured:

@@ -7,7 +7,7 @@ recipe, an answer by model digest, runtime and samples, a measurement by model d
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,12 @@ class Answers:
     runtime: str
     version: str
     nonfinite: dict[str, int]
+
+
+def as_compiled(file: ModelFile, runtime: str, *, of: ModelFile | None = None) -> ModelFile:
+    """Return a `.tflite` file of which smaller forms are made for a runtime. of: its source, None = the file itself."""
+    made_of = {"model": str((of or file).path), "runtime": runtime}
+    return replace(file, facts=file.facts | {"compiled_from": made_of})
 
 
 def comparable(answers: Answers, reference: Answers) -> dict[str, Array]:
@@ -265,7 +271,7 @@ class JobSteps:
             args = {"model": str(base.path), "runtime": runtime, "io_dtype": io_dtype, "out": str(out)}
             facts = self.sandbox.build("tflite_compile", args, what="compiling the model to TFLite").answer
             # A smaller form is made from the compiler's graph, not from the file: it needs the source and the runtime again.
-            return self._file(out, facts | {"compiled_from": {"model": str(base.path), "runtime": runtime}})
+            return as_compiled(self._file(out, facts), runtime, of=base)
 
         return _once(self._made, f"compile:{base.sha256}:{runtime}:{io_dtype}", made)
 

@@ -33,9 +33,9 @@ from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.drift_reference import build_reference
 from edgefleet_converters.evaluation import Evaluation, need_data, prepare_evaluation
 from edgefleet_converters.gate import check_runtimes, hold_compiled
-from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, refuse_empty, refuse_nonfinite
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, as_compiled, refuse_empty, refuse_nonfinite
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
-from edgefleet_converters.recipe import CandidateSpec, Recipe, default_recipe, load_recipe
+from edgefleet_converters.recipe import Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
     PASSED,
     UNPROVEN,
@@ -54,7 +54,7 @@ from edgefleet_converters.sample_data import load_samples
 from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.sidefiles import read_preprocess, read_side_files
 from edgefleet_converters.source import FoundSource
-from edgefleet_converters.tflite.quantize.candidate_recipe import tflite_recipe
+from edgefleet_converters.tflite.quantize.candidate_recipe import own_recipe, tflite_recipe
 from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
@@ -174,17 +174,19 @@ class _Conversion:
             with self._workshop.stage("validate"):
                 check_backend(profile)
                 check_format(profile, found.format)
-                if found.format == "tflite":
+                is_shrunk = found.format == "tflite" and not model.facts["kept"]
+                if found.format == "tflite" and not (is_shrunk and profile.quant.mode == "required"):
                     check_nodes(profile, model.facts)
                 check_runtimes(self._workshop, profile)
-                standard = tflite_recipe if compiles(profile, found.format) else default_recipe
+                is_lite = found.format == "tflite" or compiles(profile, found.format)
+                standard = tflite_recipe if is_lite else default_recipe
                 recipe = given or standard(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
                 check_io_types(
                     profile,
                     prepared.reference.inputs,
                     prepared.reference.specs,
-                    is_compiled=compiles(profile, found.format),
+                    is_compiled=is_shrunk or compiles(profile, found.format),
                 )
             if compiles(profile, found.format):
                 row.bundle = self._compiled(profile, model, prepared, recipe, row)
@@ -250,21 +252,17 @@ class _Conversion:
     def _tflite(
         self, profile: HardwareProfile, model: ModelFile, prepared: _Prepared, recipe: Recipe, row: ProfileReport
     ) -> BundleRow:
-        """A TFLite file is offered as it is: the only candidate is the file itself, at the precision it has."""
+        """A float TFLite file: as it is, and the smaller forms of it. Any other file is offered as it is, which is said."""
         check_shapes(profile, prepared.reference.inputs)
-        precision = model.facts["precision"]
-        wanted = self._request.options.precision
-        if wanted not in ("auto", precision):
-            raise errors.PrecisionError(
-                f"the TFLite file is {precision} already and is not requantised; {wanted} was asked for",
-                next_step=f"use --precision auto or {precision}, or publish the ONNX model, which is made {wanted} here",
-            )
-        own = msgspec.structs.replace(
-            recipe, candidates=[CandidateSpec(id="as-given", precision=precision, method="none")]
-        )
-        options = msgspec.structs.replace(self._request.options, precision="auto")
-        self._say(profile.name, "gate", f"running the model in {profile.runtime.name}")
-        subject = Subject(model, model, prepared.evaluation, prepared.reference, profile, own, options)
+        kept, base = model.facts["kept"], model
+        own = own_recipe(recipe, model.facts, self._request.options.precision)
+        if kept:
+            row.passes = [{"name": "smaller-forms", "outcome": "skipped", "reason": kept}]
+        else:
+            base = as_compiled(model, oldest_runtime(profile))
+        what = f"served as it is: {kept}" if kept else "making candidates"
+        self._say(profile.name, "quantize", what)
+        subject = Subject(model, base, prepared.evaluation, prepared.reference, profile, own, self._request.options)
         chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
         return self._bundle(profile, chosen, prepared, own, model.bytes, "tflite")
 

@@ -17,7 +17,15 @@ from edgefleet_runtime.golden import check_golden, compare, load_golden, slice_s
 from edgefleet_runtime.port import load
 from tests.converters.graphs import changed, run, samples
 from tests.support.real_data import file_heads, voice_chunks
-from tests.support.real_models import BASIC_PITCH_ONNX, BASIC_PITCH_TFLITE, MAGIKA, RAPIDOCR_CLS, SILERO_VAD, real_model
+from tests.support.real_models import (
+    BASIC_PITCH_ONNX,
+    BASIC_PITCH_TFLITE,
+    MAGIKA,
+    RAPIDOCR_CLS,
+    SILERO_VAD,
+    WAKE_WORDS,
+    real_model,
+)
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
 
@@ -139,6 +147,34 @@ def test_basic_pitch_as_tflite_runs_as_the_onnx_original(tmp_path: Path, profile
     for value in got:
         nearest = min(float(np.abs(value - other).max()) for other in wanted if other.shape == value.shape)
         assert nearest < 5e-3, "the same net in two formats"
+
+
+def chords(count: int, seed: int) -> npt.NDArray[np.float32]:
+    """Return sounds of four tones each, float32 [count, 43844, 1] at 22,050 Hz."""
+    rng, time_s = np.random.default_rng(seed), np.arange(43844) / 22050
+    tones = 440 * 2 ** (rng.integers(-24, 24, (count, 4, 1)) / 12)
+    begun = time_s > rng.uniform(0, 1.5, (count, 4, 1))
+    mixed = (rng.uniform(0.05, 0.3, (count, 4, 1)) * np.sin(2 * np.pi * tones * time_s) * begun).sum(axis=1)
+    return (mixed + 0.01 * rng.standard_normal(mixed.shape)).astype(np.float32)[..., None]
+
+
+def test_basic_pitch_as_tflite_becomes_small(tmp_path: Path) -> None:
+    data = {
+        name: samples(tmp_path, f"{name}.npz", x=chords(16, seed)) for seed, name in ((1, "calibration"), (2, "eval"))
+    }
+    profiles = [changed("generic-x86_64-litert")]
+    profiles += [changed("raspberry-pi-armv7-tflite", free_ram_budget_mb=512)] if sys.version_info < (3, 12) else []
+    report, _ = run(
+        real_model(BASIC_PITCH_TFLITE), tmp_path / "out", profiles, data, metric="mae", precision="int8-weights"
+    )
+    assert not report.refused, report.refused
+    assert all(row.ratio <= 0.4 for row in report.bundles)
+
+
+def test_a_wake_word_is_served_as_it_is_and_the_report_says_why(tmp_path: Path) -> None:
+    sounds = {"eval": samples(tmp_path, x=np.random.default_rng(3).integers(-128, 128, (40, 3, 40)).astype(np.int8))}
+    report, _ = run(real_model(WAKE_WORDS[0]), tmp_path / "out", ["generic-x86_64-litert"], sounds)
+    assert [note["reason"] for note in report.profiles[0].passes] == ["it is int8 already"]
 
 
 def test_the_small_boards_refuse_what_needs_too_much_memory(tmp_path: Path) -> None:

@@ -107,13 +107,6 @@ def test_a_tflite_file_on_an_onnx_profile_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_precision_than_the_files_own_is_refused(tmp_path: Path) -> None:
-    report, _ = run(saved(tmp_path, MODEL), tmp_path / "out", ["generic-x86_64-litert"], precision="int8")
-    assert report.refused[0].code == "convert.precision_unavailable"
-    assert "fp32 already" in report.refused[0].reason
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("allowed", "told"),
     [

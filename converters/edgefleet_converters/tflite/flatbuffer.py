@@ -46,6 +46,12 @@ class Table:
         position = self._field(index)
         return _number(self.data, position, "<" + kind) if position else default
 
+    def present(self) -> tuple[int, ...]:
+        """Return the numbers of the fields that the table has."""
+        vtable = self.position - _number(self.data, self.position, "<i")
+        size = _number(self.data, vtable, "<H")
+        return tuple(index for index in range((size - 4) // 2) if self._field(index))
+
     def table(self, index: int) -> "Table | None":
         """Return a sub-table, or None."""
         position = self._field(index)

@@ -26,13 +26,17 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """A value. dtype: name of `operators.DTYPES`. shape: all fixed. data: of a constant, of that dtype and shape."""
+    """A value. dtype: name of `operators.DTYPES`. shape: all fixed. data: of a constant, of that dtype and shape.
+
+    signature: of a file that was read, the shape with -1 where a length is open.
+    """
 
     name: str
     dtype: str
     shape: Shape
     data: Array | None = None
     quantization: Quantization | None = None
+    signature: Shape | None = None
 
     @property
     def rank(self) -> int:
@@ -56,6 +60,8 @@ class Op:
     options: Mapping[str, Option] = field(default_factory=dict)
     source: str = ""
     """The ONNX node it comes from, for messages."""
+    version: int = 0
+    """At least so high is it written: what a file that was read says of it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,8 @@ Source of field numbers: TFLite schema 3 (`schema.fbs`): Model, OperatorCode, Su
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +17,12 @@ from edgefleet_converters.errors import (
     ShapeOptionError,
     TruncatedModelError,
 )
+from edgefleet_converters.tflite.file_graph import NotReadError, read_graph
 from edgefleet_converters.tflite.flatbuffer import OutOfBoundsError, Table
 from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, CUSTOM, DTYPES, ITEM_BYTES
 
+MAGIC: Final = b"TFL3"
+"""At the fifth byte of every TFLite file."""
 MAX_BYTES: Final = 2**31 - 1
 MAX_OPERATORS: Final = 50_000
 MAX_ELEMENTS: Final = 2**31 - 1
@@ -26,7 +31,10 @@ _NODE_KEYS: Final = ("name", "version", "node", "dtypes", "flowing", "weights", 
 
 
 def import_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model, shapes, values, out}. Writes a copy to `out`; returns the facts of `read_facts`."""
+    """Sandbox step. args: {model, shapes, values, out}. Writes a copy to `out`; returns the facts of `read_facts` and `kept`.
+
+    kept: why no smaller form can be made of the file, empty where one can.
+    """
     if args["shapes"] or args["values"]:
         raise ShapeOptionError(
             "shapes and values of inputs cannot be given for a TFLite file",
@@ -41,7 +49,19 @@ def import_step(args: dict[str, Any]) -> dict[str, Any]:
     data = path.read_bytes()
     facts = read_facts(data)
     Path(args["out"]).write_bytes(data)
-    return facts
+    return facts | {"kept": _kept(data, facts["precision"])}
+
+
+def _kept(data: bytes, precision: str) -> str:
+    """Return why no smaller form can be made of a file. Raises as `read_facts`."""
+    if precision not in ("fp32", "fp16"):
+        return f"it is {precision} already"
+    try:
+        with _sound(data):
+            read_graph(data)
+    except NotReadError as reason:
+        return reason.message
+    return ""
 
 
 def read_facts(data: bytes) -> dict[str, Any]:
@@ -55,10 +75,17 @@ def read_facts(data: bytes) -> dict[str, Any]:
 
     Raises NotAModelError, TruncatedModelError, InvalidModelError, ForeignOperatorError.
     """
-    if data[4:8] != b"TFL3":
+    if data[4:8] != MAGIC:
         raise NotAModelError("the file has no TFLite header", next_step="publish a .tflite file")
-    try:
+    with _sound(data):
         return _facts(Table.root(data))
+
+
+@contextmanager
+def _sound(data: bytes) -> Iterator[None]:
+    """Raise TruncatedModelError or InvalidModelError where something in the block points outside the file."""
+    try:
+        yield
     except OutOfBoundsError as error:
         if error.beyond_end:
             raise TruncatedModelError(

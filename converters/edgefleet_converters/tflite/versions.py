@@ -64,7 +64,11 @@ _ABOVE_FOUR: Final = {"MAXIMUM": 3, "MINIMUM": 3, "SUB": 3, "DIV": 2}
 
 
 def version_of(op: Op) -> int:
-    """Return the lowest version of the operator that does what `op` asks."""
+    """Return the lowest version of the operator that does what `op` asks, not below the one that it was read with."""
+    return max(op.version, _needed(op))
+
+
+def _needed(op: Op) -> int:
     first = op.inputs[0]
     dtype = first.dtype if first is not None else ""
     rank = max((t.rank for t in op.inputs if t is not None), default=0)

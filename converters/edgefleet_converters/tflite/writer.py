@@ -71,12 +71,14 @@ class _Writer:
         shape, name = self._ints(tensor.shape), b.CreateString(tensor.name)
         quantization = self._quantization(tensor.quantization) if tensor.quantization else 0
         buffer = self._buffer_number(tensor.data) if tensor.data is not None else 0
+        signature = self._ints(tensor.signature) if tensor.signature else 0
         b.StartObject(9)
         b.PrependUOffsetTRelativeSlot(0, shape, 0)
         b.PrependInt8Slot(1, TYPE_OF[tensor.dtype], 0)
         b.PrependUint32Slot(2, buffer, 0)
         b.PrependUOffsetTRelativeSlot(3, name, 0)
         b.PrependUOffsetTRelativeSlot(4, quantization, 0)
+        b.PrependUOffsetTRelativeSlot(7, signature, 0)
         b.PrependBoolSlot(8, True, False)
         return int(b.EndObject())
 

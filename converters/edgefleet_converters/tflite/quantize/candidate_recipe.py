@@ -1,10 +1,12 @@
 """Which smaller forms of a compiled model are tried for a profile. Imports neither onnx nor a runtime."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import msgspec
 
 from edgefleet_converters.check.compat import edge_dtype
+from edgefleet_converters.errors import PrecisionError
 from edgefleet_converters.recipe import FP32, CandidateSpec, Recipe
 from edgefleet_profiles.profile import HardwareProfile
 
@@ -61,3 +63,34 @@ def tflite_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
         ],
         seed=seed,
     )
+
+
+def own_recipe(recipe: Recipe, facts: Mapping[str, Any], wanted: str) -> Recipe:
+    """Return the recipe for a `.tflite` source: the file as it is stands for float32, and for float16 where it is that already.
+
+    facts: of its import. wanted: the precision that was asked for. Where no smaller form can be made, the file itself is the only
+    candidate. Raises PrecisionError where the source cannot have that precision.
+    """
+    precision, kept = facts["precision"], facts["kept"]
+    _check_precision(precision, wanted, kept)
+    itself = CandidateSpec(id="as-given", precision=precision, method="none", tier=9)
+    left = [spec for spec in recipe.candidates if not kept and not _is_itself(spec, precision)]
+    has_itself = len(left) < len(recipe.candidates)
+    return msgspec.structs.replace(recipe, candidates=[*left, *([itself] if has_itself else [])])
+
+
+def _is_itself(spec: CandidateSpec, precision: str) -> bool:
+    return spec.method == "none" or (spec.method, precision) == ("float16", "fp16")
+
+
+def _check_precision(precision: str, wanted: str, kept: str) -> None:
+    if kept and wanted not in ("auto", precision):
+        raise PrecisionError(
+            f"the TFLite file is {precision} and no smaller form of it is made: {kept}; {wanted} was asked for",
+            next_step=f"use --precision auto or {precision}, or publish the ONNX model, which is made {wanted} here",
+        )
+    if (precision, wanted) == ("fp16", "fp32"):
+        raise PrecisionError(
+            "the TFLite file is fp16 already; as fp32 it would be twice as large and answer the same",
+            next_step="use --precision auto or fp16",
+        )

@@ -1,4 +1,4 @@
-"""Make a candidate of the pipeline from a compiled model.
+"""Make a candidate of the pipeline from a compiled model, or from a float `.tflite` file.
 
 Names in `op_types` and `exclude` of a candidate are those of TFLite: operators, and of excluded ones the tensors they make.
 """
@@ -16,8 +16,9 @@ from edgefleet_converters.onnx.passes.equalise import Equalise
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sample_data import read_arrays
 from edgefleet_converters.tflite.compile import compile_model
+from edgefleet_converters.tflite.file_graph import FileGraph, read_graph
 from edgefleet_converters.tflite.ir import Array, Graph, Op
-from edgefleet_converters.tflite.load import read_facts
+from edgefleet_converters.tflite.load import MAGIC, read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator
 from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
@@ -30,7 +31,8 @@ from edgefleet_converters.tflite.writer import write
 
 
 def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime: `litert` or `tflite`, spec, calibration: npz|None, seen: folder|None, out}.
+    """Sandbox step. args: {model: ONNX file or float `.tflite` file, runtime: `litert` or `tflite`, spec, calibration: npz|None,
+    seen: folder|None, out}.
 
     seen: what earlier steps saw of the same samples, and where this one adds to it (`calibration`). Writes the `.tflite` file to
     `out`; returns its facts. Raises TransformError when the recipe changes nothing in the model, RecipeKeyError when it asks for
@@ -38,12 +40,11 @@ def candidate_step(args: dict[str, Any]) -> dict[str, Any]:
     raises.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
-    model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
-    graph = compiled_for(model, spec, args["runtime"])
+    source = float_form(Path(args["model"]).read_bytes(), spec, args["runtime"])
     samples = read_arrays(Path(args["calibration"])) if args["calibration"] else {}
     seen = Path(args["seen"]) if args["seen"] else None
-    data = write(made(graph, spec, samples, args["runtime"], seen))
-    if data == write(graph):
+    data = write(stored_as(source, made(source.graph, spec, samples, args["runtime"], seen)))
+    if data == write(stored_as(source, source.graph)):
         raise TransformError(
             "no operator of the model has a smaller form by this recipe", next_step="choose another precision or recipe"
         )
@@ -88,6 +89,27 @@ def check_known(spec: CandidateSpec) -> None:
                 f"the candidate {spec.id} asks for {key}, which TFLite files are not made with here",
                 next_step=f"{cure}, or leave out --recipe",
             )
+
+
+def float_form(data: bytes, spec: CandidateSpec, adapter: str) -> FileGraph:
+    """Return the float graph that a candidate is made of. data: of an ONNX model, which is compiled, or of a float `.tflite` file.
+
+    Raises RecipeKeyError, NotReadError, and as `compile_model`.
+    """
+    if data[4:8] != MAGIC:
+        return FileGraph(compiled_for(onnx.load_model_from_string(data), spec, adapter), is_half=False)
+    check_known(spec)
+    if spec.equalise:
+        raise RecipeKeyError(
+            f"the candidate {spec.id} asks for equalise: true, which is done to ONNX models alone",
+            next_step="publish the ONNX model, or leave out --recipe",
+        )
+    return read_graph(data)
+
+
+def stored_as(source: FileGraph, graph: Graph) -> Graph:
+    """Return a form of a source as it is written: what is float32 in it and was float16 in the source is float16 again."""
+    return float16_weights(graph) if source.is_half else graph
 
 
 def compiled_for(model: onnx.ModelProto, spec: CandidateSpec, adapter: str) -> Graph:

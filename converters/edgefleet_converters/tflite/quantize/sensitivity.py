@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-import onnx
 
 from edgefleet_converters.layer_search import (
     SEARCH_SAMPLES,
@@ -39,7 +38,7 @@ from edgefleet_converters.sample_data import read_arrays, stacked
 from edgefleet_converters.tflite.ir import Array, Graph
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
-from edgefleet_converters.tflite.quantize.candidates import compiled_for, static_form
+from edgefleet_converters.tflite.quantize.candidates import float_form, static_form
 from edgefleet_converters.tflite.quantize.kernels import kernel_of
 from edgefleet_converters.tflite.quantize.layer_regions import region, saved_by_layer, wide_operators
 from edgefleet_converters.tflite.quantize.weights import large_constants, weight_only
@@ -49,7 +48,7 @@ from edgefleet_runtime.port import ModelRuntime, load
 
 
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {model: ONNX file, runtime, spec, samples: npz, seen: folder|None, metric, max_drop, max_bytes}.
+    """Sandbox step. args: {model: as for `candidate_step`, runtime, spec, samples: npz, seen: folder|None, metric, max_drop, max_bytes}.
     Returns a `Found`.
 
     samples: of the calibration. seen: as for `candidate_step`. metric: None or a name; a user's own, and one that needs labels,
@@ -57,8 +56,7 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     TransformError when no choice holds, RecipeKeyError.
     """
     spec = msgspec.convert(args["spec"], CandidateSpec)
-    model = onnx.load_model_from_string(Path(args["model"]).read_bytes())
-    graph = compiled_for(model, spec, args["runtime"])
+    graph = float_form(Path(args["model"]).read_bytes(), spec, args["runtime"]).graph
     seen = Path(args["seen"]) if args["seen"] else None
     calibrator = Calibrator(read_arrays(Path(args["samples"])), args["runtime"], seen)
     search = _Search(graph, calibrator, spec, args["metric"], float(args["max_drop"]), int(args["max_bytes"]))
