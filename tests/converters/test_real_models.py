@@ -155,7 +155,7 @@ def chords(count: int, seed: int) -> npt.NDArray[np.float32]:
     tones = 440 * 2 ** (rng.integers(-24, 24, (count, 4, 1)) / 12)
     begun = time_s > rng.uniform(0, 1.5, (count, 4, 1))
     mixed = (rng.uniform(0.05, 0.3, (count, 4, 1)) * np.sin(2 * np.pi * tones * time_s) * begun).sum(axis=1)
-    return (mixed + 0.01 * rng.standard_normal(mixed.shape)).astype(np.float32)[..., None]
+    return np.asarray(mixed + 0.01 * rng.standard_normal(mixed.shape), np.float32)[..., None]
 
 
 def test_basic_pitch_as_tflite_becomes_small(tmp_path: Path) -> None:
