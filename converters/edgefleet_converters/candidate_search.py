@@ -112,7 +112,9 @@ def _search(workshop: JobSteps, subject: Subject, report: ProfileReport, listene
 def _scale(workshop: JobSteps, subject: Subject) -> Scale:
     with workshop.stage("quantize"):
         work = workshop.work(subject.base, _kind(subject.base), subject.evaluation.samples, subject.reference.inputs)
-    return Scale(subject.base.bytes, work, subject.profile.runtime.name)
+    # A source of float16 is half of what float32 would be.
+    size = subject.base.bytes * (2 if subject.base.facts.get("precision") == "fp16" else 1)
+    return Scale(size, work, subject.profile.runtime.name)
 
 
 def _better(

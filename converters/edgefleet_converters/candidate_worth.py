@@ -140,18 +140,18 @@ def is_beaten(spec: CandidateSpec, scale: Scale, best: Best | None) -> bool:
     return scale.promise(spec).cost >= _LESS * best.worth.cost
 
 
-def not_small(precision: str, size: int, float32_bytes: int) -> str:
+def not_small(precision: str, size: int, source_bytes: int) -> str:
     """Return why a model of so many bytes is not offered under its precision's name; empty when it is."""
     if precision == "fp32":
         return ""
     if "int" in precision or precision == "dynamic":
-        if size > INT8_LIMIT * float32_bytes:
+        if size > INT8_LIMIT * source_bytes:
             return (
-                f"the {precision} model has {size} bytes, {size / float32_bytes:.2f} of the {float32_bytes} of float32: "
+                f"the {precision} model has {size} bytes, {size / source_bytes:.2f} of the {source_bytes} of the source: "
                 f"more than {INT8_LIMIT} is not called {precision}"
             )
-    elif size > float32_bytes:
-        return f"the {precision} model has {size} bytes, more than the {float32_bytes} of float32"
+    elif size > source_bytes:
+        return f"the {precision} model has {size} bytes, more than the {source_bytes} of the source"
     return ""
 
 
