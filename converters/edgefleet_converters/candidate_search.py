@@ -173,7 +173,8 @@ def _attempts(
     try:
         with workshop.stage("sensitivity"):
             found: Found | None = workshop.sensitivity(
-                subject.base, spec, calibration, subject.reference.inputs, metric=options.metric,
+                subject.base, spec, calibration, subject.reference.inputs,
+                metric=msgspec.to_builtins(subject.evaluation.choice(options.metric)),
                 max_drop=options.max_drop, max_bytes=_worth_bytes(subject),
             )  # fmt: skip
     except errors.ConversionError as error:

@@ -9,7 +9,8 @@ Rules:
    when there are fewer than the recipe wants.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +18,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_converters.accuracy.output_kinds import Plan, plan_of
+from edgefleet_converters.check.metrics import Choice, with_labels, with_named
 from edgefleet_converters.errors import DataEmptyError, DataShapeError
+from edgefleet_converters.job_steps import Answers
 from edgefleet_converters.recipe import Recipe
-from edgefleet_converters.request import DataFiles
+from edgefleet_converters.request import DataFiles, Options
 from edgefleet_converters.sample_data import (
     SampleSet,
     check_samples,
@@ -31,6 +35,7 @@ from edgefleet_converters.sample_data import (
 )
 from edgefleet_converters.sidefiles import read_preprocess
 from edgefleet_protocol.manifest import RANDOM_DATA, TensorSpec
+from edgefleet_runtime.port import is_batched
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +49,8 @@ class Evaluation:
     """What is run. samples: all that a model is run on; the first `n` of them judge. golden: indices that may become golden.
 
     source: where the judging samples come from, in words. calibration: None when no data was given. shared: samples taken
-    out of the calibration because they judge. expected: the golden file's own outputs, when it has any.
+    out of the calibration because they judge. expected: the golden file's own outputs, when it has any. plan: how each output is
+    judged, known when the source has answered.
     """
 
     samples: SampleSet
@@ -56,6 +62,11 @@ class Evaluation:
     is_random: bool
     golden_given: bool
     expected: dict[str, Array]
+    plan: Plan = ()
+
+    def choice(self, metric: str | None) -> Choice:
+        """Return how a candidate is judged. metric: named by the user for the whole model, which leaves no plan."""
+        return self.plan or metric
 
     @cached_property
     def reversed(self) -> SampleSet:
@@ -67,6 +78,11 @@ class Evaluation:
         """The first third of the judging samples, which shows a hopeless candidate early; None when they are too few for that."""
         first = max(FIRST_SAMPLES, self.n // 3)
         return self.samples.take(np.arange(first)) if self.n >= 2 * FIRST_SAMPLES else None
+
+    @cached_property
+    def judging(self) -> SampleSet:
+        """The samples that judge."""
+        return self.samples.take(np.arange(self.n))
 
     @property
     def labels(self) -> dict[str, Array]:
@@ -127,6 +143,26 @@ def prepare_evaluation(
         golden_given=golden is not None,
         expected=expected,
     )
+
+
+def with_plan(evaluation: Evaluation, reference: Answers, ends: Sequence[str], options: Options) -> Evaluation:
+    """Return the evaluation with the metric of each output; without one where one metric is named for the whole model. ends: the
+    operators that make the outputs. Raises MetricError.
+    """
+    if options.metric is not None and not options.metrics:
+        return evaluation
+    answers = {name: array[: evaluation.n] for name, array in reference.outputs.items()}
+    plan = with_labels(plan_of(reference.inputs, reference.specs, answers, ends), evaluation.labels, answers)
+    return replace(evaluation, plan=with_named(plan, options.metric, options.metrics))
+
+
+def run_shapes(evaluation: Evaluation, inputs: tuple[TensorSpec, ...]) -> dict[str, list[int]]:
+    """Return the shapes of the inputs of a single run, by name: one sample, with its batch dimension where the model has one."""
+    arrays = list(evaluation.samples.arrays.values())
+    return {
+        spec.name: [1, *array.shape[1:]] if is_batched(spec) else list(array.shape[1:])
+        for spec, array in zip(inputs, arrays, strict=False)
+    }
 
 
 def _golden_file(

@@ -13,8 +13,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_converters.accuracy.confidence import most_lost
+from edgefleet_converters.accuracy.output_kinds import METRIC_OF
 from edgefleet_converters.check.likeness import contract_breach, unlike
-from edgefleet_converters.check.metrics import Score, is_lost, judge
+from edgefleet_converters.check.metrics import Score, is_lost, judge, with_long_run
 from edgefleet_converters.check.parity import parity, usable_vectors
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.errors import (
@@ -25,8 +27,8 @@ from edgefleet_converters.errors import (
     TransformError,
 )
 from edgefleet_converters.evaluation import Evaluation
-from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, comparable, refuse_nonfinite
-from edgefleet_converters.report import MetricRow
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, Stream, comparable, refuse_nonfinite
+from edgefleet_converters.report import MetricRow, OutputRow
 from edgefleet_converters.request import Options
 from edgefleet_profiles.profile import HardwareProfile, ProfileRuntime, same_version
 from edgefleet_protocol.manifest import RuntimeProof
@@ -43,7 +45,14 @@ _ROUNDING: Final = 10.0
 _REPORT: Final = "this is a fault of the conversion: report it with the model; an -ort profile may serve it meanwhile"
 _LESS: Final = "use --precision auto or fp32, or give more calibration data"
 _MORE_ACCURATE = "use --precision auto or fp32, give more calibration data, or allow more loss with --max-drop"
-_SHOWN_AS_SHARE = ("top1", "agreement", "sequence", "detection")
+_SHARES = (
+    "top1", "agreement", "sequence", "detection", "equal", "edit", "iou", "objects", "similarity", "long-run", "mae-share",
+    "score-error", "constant",
+)  # fmt: skip
+_ERRORS: Final = ("mae", "mae-share", "score-error", "constant", "scores")
+"""Metrics of which less is better."""
+LONG_RUN: Final = 100
+"""Runs of one stream in which the states of a model with a memory are given back."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ def pass_gate(workshop: JobSteps, model: ModelFile, profile: HardwareProfile, ju
         refuse_hopeless(workshop, model, runtime.name, judged, precision)
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
         score = _held(workshop, answers, judged, precision)
+        score = _held_long(workshop, model, runtime.name, judged, score, precision)
         worst = score if worst is None or score.drop > worst.drop else worst
         first = first or answers
         proofs.append(RuntimeProof(name=runtime.name, version=answers.version))
@@ -213,10 +223,47 @@ def _held(workshop: JobSteps, answers: Answers, judged: Judged, precision: str) 
                 "differ by more than float32 rounds",
                 next_step=_REPORT,
             )
-    difference = unlike(mine, everything)
+    # Of a state the long run judges; of an output that the user ignores nothing does.
+    left = {
+        name for name, row in zip(everything, evaluation.plan, strict=False) if row.metric in ("ignore", "long-run")
+    }
+    difference = unlike(mine, {name: array for name, array in everything.items() if name not in left})
     if difference:
         raise DiffersError(f"the {precision} model in {where}: {difference}", next_step=_LESS)
     return score
+
+
+def _held_long(
+    workshop: JobSteps, model: ModelFile, runtime: str, judged: Judged, score: Score, precision: str
+) -> Score:
+    """Return the score with that of a long run, for a model with states that are fed back. Raises AccuracyError and what running
+    raises.
+    """
+    evaluation, options, reference = judged.evaluation, judged.options, judged.reference
+    states = [(position, row.feeds) for position, row in enumerate(evaluation.plan) if row.metric == "long-run"]
+    if not states:
+        return score
+    stream = Stream(tuple(states), LONG_RUN)
+    samples = evaluation.judging
+    theirs = workshop.answers(judged.source, reference.runtime, samples, key="long-run", stream=stream)
+    mine = workshop.answers(model, runtime, samples, key="long-run", stream=stream)
+    refuse_nonfinite(theirs, "the source model, its states fed back,")
+    refuse_nonfinite(mine, f"the {precision} model, its states fed back,")
+    plan = tuple(
+        msgspec.structs.replace(row, metric=METRIC_OF[row.kind]) if row.metric == "top1" else row
+        for row in evaluation.plan
+    )
+    after = judge(plan, comparable(mine, theirs), _renamed(theirs, mine), {})
+    both = with_long_run(score, after, [row.name for row in evaluation.plan if row.metric == "long-run"])
+    if not after.drop <= options.max_drop + _EPSILON:
+        raise AccuracyError(
+            loss_text(after, precision, options, f"{mine.runtime} {mine.version}")
+            + f", with its states fed back over {LONG_RUN} runs",
+            next_step=_MORE_ACCURATE,
+            drop=after.drop,
+            metric=metric_row(both, evaluation),
+        )
+    return both
 
 
 def _refuse_breach(answers: Answers, reference: Answers, precision: str, *, samples: int) -> None:
@@ -246,7 +293,7 @@ def refuse_hopeless(workshop: JobSteps, model: ModelFile, runtime: str, judged: 
     refuse_nonfinite(answers, f"the {precision} model")
     n = len(next(iter(answers.outputs.values())))
     theirs = {name: array[:n] for name, array in _judging(reference, answers, evaluation).items()}
-    score = judge(metric, comparable(answers, reference), theirs, {})
+    score = judge(evaluation.choice(metric), comparable(answers, reference), theirs, {})
     if is_lost(score, theirs, n=evaluation.n, max_drop=options.max_drop + _EPSILON):
         raise AccuracyError(
             loss_text(score, precision, options, f"{runtime} {answers.version}") + f", the first of {evaluation.n}",
@@ -256,18 +303,38 @@ def refuse_hopeless(workshop: JobSteps, model: ModelFile, runtime: str, judged: 
         )
 
 
-def metric_row(score: Score, evaluation: Evaluation) -> MetricRow:
-    """Return the score as a row, with 6 significant digits."""
-    value, baseline, drop = (float(f"{number:.6g}") for number in (score.value, score.baseline, score.drop))
+def metric_row(score: Score, evaluation: Evaluation, *, looks: int = 1) -> MetricRow:
+    """Return the score as a row, with 6 significant digits. looks: how often a choice was made on these samples."""
+    value, baseline, drop = map(_rounded, (score.value, score.baseline, score.drop))
+    measured = not evaluation.is_random
+    outputs = [
+        OutputRow(
+            output=one.output, kind=one.kind, metric=one.metric, value=_rounded(one.value), drop=_rounded(one.drop),
+            bound=_bound(one.metric, one.losses, looks) if measured else None,
+        )
+        for one in score.outputs
+    ]  # fmt: skip
     return MetricRow(
         name=score.name, value=value, baseline=baseline, drop=drop, n=score.n, data=evaluation.source,
-        is_measured=not evaluation.is_random,
+        is_measured=measured, outputs=outputs, bound=_bound(score.name, score.losses, looks) if measured else None,
     )  # fmt: skip
+
+
+def _bound(metric: str, losses: Array | None, looks: int) -> float | None:
+    """Return the worst value of a metric that the losses of single samples leave possible; None where those are not known."""
+    if losses is None:
+        return None
+    most = most_lost(losses, looks=looks)
+    return _rounded(most if metric in _ERRORS else 1 - most)
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.6g}")
 
 
 def loss_text(score: Score, precision: str, options: Options, where: str) -> str:
     """Return in words what a candidate loses: figures of both, the loss and what is allowed."""
-    if score.name in _SHOWN_AS_SHARE:
+    if score.name in _SHARES:
         pair = f"{score.name} {score.value:.2%}, the source has {score.baseline:.2%}"
         loss = f"{100 * score.drop:.2f} points lost, {100 * options.max_drop:g} allowed"
     else:
@@ -283,7 +350,7 @@ def _score(workshop: JobSteps, answers: Answers, judged: Judged) -> Score:
     if options.metric is not None and is_user_metric(options.metric):
         value, baseline = workshop.user_metric(options.metric, mine, theirs, evaluation.labels)
         return Score(options.metric, value, baseline, baseline - value, evaluation.n)
-    return judge(options.metric, mine, theirs, evaluation.labels)
+    return judge(evaluation.choice(options.metric), mine, theirs, evaluation.labels)
 
 
 def _judging(reference: Answers, answers: Answers, evaluation: Evaluation) -> dict[str, Array]:

@@ -81,6 +81,14 @@ def comparable(answers: Answers, reference: Answers) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Runs of a model with a memory. feedback: (position of an output, the input that takes it in the next run)."""
+
+    feedback: tuple[tuple[int, str], ...]
+    steps: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """How a model ran on this host. latency_ms: p50 and p95 of single runs. cold_start_ms: from the file to the first answer.
 
@@ -171,15 +179,16 @@ class JobSteps:
         return _specs(answer["inputs"]), _specs(answer["outputs"])
 
     def answers(
-        self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str, threads: int = 1, batch: int = 1
-    ) -> Answers:
+        self, model: ModelFile, runtime: str, samples: SampleSet, *, key: str, threads: int = 1, batch: int = 1,
+        stream: Stream | None = None,
+    ) -> Answers:  # fmt: skip
         """Return what `model` answers to `samples`. key: names the samples, for reuse. batch: samples in one run, where every
-        input's first dimension is open.
+        input's first dimension is open. stream: run as one stream in which states are given back.
 
         Raises LoadFailedError, CrashedError, TimedOutError, OutOfMemoryError, TransformError.
         """
         memo = (model.sha256, runtime, key, str(threads), str(batch))
-        answers = _once(self._answers, memo, lambda: self._answered(model, runtime, samples, threads, batch))
+        answers = _once(self._answers, memo, lambda: self._answered(model, runtime, samples, threads, batch, stream))
         self._forget_old_answers(memo)
         return answers
 
@@ -194,9 +203,13 @@ class JobSteps:
                 total -= sizes[key]
                 del self._answers[key]
 
-    def _answered(self, model: ModelFile, runtime: str, samples: SampleSet, threads: int, batch: int) -> Answers:
+    def _answered(
+        self, model: ModelFile, runtime: str, samples: SampleSet, threads: int, batch: int, stream: Stream | None
+    ) -> Answers:  # fmt: skip
         asked, answers = self._sample_file(samples), self._new("answers.npz")
         args = self._run_args(model, runtime, samples=asked, outputs=answers, threads=threads) | {"batch": batch}
+        if stream is not None:
+            args |= {"feedback": {str(position): name for position, name in stream.feedback}, "steps": stream.steps}
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
         specs = _specs(outcome.answer["outputs"])
         arrays = read_arrays(answers)
@@ -348,9 +361,11 @@ class JobSteps:
 
     def sensitivity(
         self, base: ModelFile, spec: CandidateSpec, calibration: SampleSet, inputs: tuple[TensorSpec, ...], *,
-        metric: str | None, max_drop: float, max_bytes: int,
+        metric: Any, max_drop: float, max_bytes: int,
     ) -> Found:  # fmt: skip
-        """Return which layers `spec` (method mixed) should leave out. Raises TransformError when no choice within `max_bytes` holds."""
+        """Return which layers `spec` (method mixed) should leave out. metric: as `Judge` takes it.
+
+        Raises TransformError when no choice within `max_bytes` holds."""
 
         def compiled() -> Found:
             args = base.facts["compiled_from"] | {

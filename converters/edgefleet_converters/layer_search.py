@@ -21,8 +21,9 @@ from typing import Any, Final
 import msgspec
 import numpy.typing as npt
 
+from edgefleet_converters.accuracy.output_kinds import METRIC_OF, OutputPlan, Plan
 from edgefleet_converters.check.distance import allowed_loss, distance, magnified
-from edgefleet_converters.check.metrics import METRICS, is_lost, judge
+from edgefleet_converters.check.metrics import NAMED, is_lost, judge, judged_in
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
 
@@ -79,33 +80,61 @@ class Block:
 class Judge:
     """Holds the answers of a model against those of its source, which need no labels. Answers: by output, first axis = samples."""
 
-    def __init__(self, metric: str | None, source: _Answers, *, n: int, max_drop: float) -> None:
-        """metric: None or a name; a user's own, and one that needs labels, is replaced by agreement. n: how many samples there are.
-        max_drop: how much of the metric the gate will let be lost.
+    def __init__(self, metric: Any, source: _Answers, *, n: int, max_drop: float) -> None:
+        """metric: None, a name, or the rows of a plan; a user's own, and one that needs labels, is replaced by agreement. n: how
+        many samples there are. max_drop: how much of the metric the gate will let be lost.
         """
-        self._metric = metric if metric in METRICS and metric != "top1" else "agreement"
+        self._choice = _without_labels(metric)
         self._source, self._n = source, n
-        self._allowed = allowed_loss(self._metric, source, max_drop=max_drop, margin=MARGIN) + 1e-9
+        self._allowed = {
+            name: allowed_loss(own, {name: source[name]} if name else source, max_drop=max_drop, margin=MARGIN) + 1e-9
+            for name, own in self._parts()
+        }
 
     def harm(self, names: tuple[str, ...], got: _Answers | None, count: int) -> Block:
         """Return what these layers do to the first `count` samples. got: None of a model that does not run, as harmful as can be."""
         if got is None:
             return Block(names, 1.0, 1e9)
         wanted = self._first(count)
-        apart = distance(self._metric, got, wanted)
-        drop = judge(self._metric, got, wanted, {}).drop if isfinite(apart) else 1.0
+        apart = sum(distance(own, got, {name: wanted[name]} if name else wanted) for name, own in self._parts())
+        drop = judge(self._choice, got, wanted, {}).drop if isfinite(apart) else 1.0
         return Block(names, float(drop), min(apart, 1e9))
 
     def holds(self, got: _Answers, count: int) -> bool | None:
         """Say whether a model holds with its error `magnified`; None while the first `count` samples do not show it."""
         wanted = self._first(count)
-        score = judge(self._metric, magnified(self._metric, got, wanted), wanted, {})
-        if is_lost(score, wanted, n=self._n, max_drop=self._allowed):
+        larger = {}
+        for name, own in self._parts():
+            larger.update(magnified(own, got, {name: wanted[name]} if name else wanted))
+        score = judge(self._choice, dict(got) | larger, wanted, {})
+        parts = [(one.drop, self._allowed[name]) for name, one in zip(self._allowed, score.outputs, strict=False)]
+        if not isinstance(self._choice, tuple):
+            parts = [(score.drop, self._allowed[""])]
+        if is_lost(score, wanted, n=self._n, max_drop=max(self._allowed.values())):
             return False
-        return bool(score.drop <= self._allowed) if count == self._n else None
+        return all(drop <= allowed for drop, allowed in parts) if count == self._n else None
+
+    def _parts(self) -> list[tuple[str, str]]:
+        """Return (output, metric) of what is judged by itself; ("", metric) of one metric for the whole model."""
+        if not isinstance(self._choice, tuple):
+            return [("", self._choice)]
+        rows = zip(self._source, self._choice, strict=True)
+        return [(name, row.metric) for name, row in rows if judged_in((row,))]
 
     def _first(self, count: int) -> _Answers:
         return {name: array[:count] for name, array in self._source.items()}
+
+
+def _without_labels(metric: Any) -> str | Plan:
+    """Return how a search judges: there are no labels, and no code of a user is run."""
+    if isinstance(metric, (list, tuple)):
+        plan = msgspec.convert(metric, Plan)
+        return tuple(msgspec.structs.replace(row, metric=_unlabelled(row)) for row in plan)
+    return metric if metric in NAMED and metric != "top1" else "agreement"
+
+
+def _unlabelled(row: OutputPlan) -> str:
+    return METRIC_OF.get(row.kind, "agreement") if row.metric == "top1" else row.metric
 
 
 def blocks_of(names: Sequence[str], probes: int = PROBES) -> list[tuple[str, ...]]:

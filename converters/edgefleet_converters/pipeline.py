@@ -31,7 +31,7 @@ from edgefleet_converters.check.compat import (
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.drift_reference import build_reference
-from edgefleet_converters.evaluation import Evaluation, need_data, prepare_evaluation
+from edgefleet_converters.evaluation import Evaluation, need_data, prepare_evaluation, run_shapes, with_plan
 from edgefleet_converters.gate import check_runtimes, hold_compiled
 from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, as_compiled, refuse_empty, refuse_nonfinite
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
@@ -316,6 +316,7 @@ class _Conversion:
                         else "check that the model takes each sample, and that its outputs have one shape for all of them",
                     ) from error
         assert reference is not None
+        evaluation = with_plan(evaluation, reference, model.facts.get("ends", ()), self._request.options)
         if files.reference and "reference.msgpack" not in side_files:
             known = load_samples(Path(files.reference), inputs, outputs, "reference", read_preprocess(files))
             answers = self._workshop.answers(model, runtime, known, key="reference")
@@ -368,7 +369,7 @@ class _Conversion:
             latency_ms={"p50": round(p50, 4), "p95": round(p95, 4)}, peak_rss_bytes=chosen.measured.peak_rss_bytes,
             runtimes=list(chosen.passed.proofs),
             verdict=_verdict(profile, prepared.evaluation), path=str(path), work=work,
-            latency_shapes=_run_shapes(prepared.evaluation, chosen.passed.answers.inputs),
+            latency_shapes=run_shapes(prepared.evaluation, chosen.passed.answers.inputs),
         )  # fmt: skip
 
     def _report_of(
@@ -446,17 +447,12 @@ def _verdict(profile: HardwareProfile, evaluation: Evaluation) -> str:
     return UNPROVEN if evaluation.is_random else PASSED
 
 
-def _run_shapes(evaluation: Evaluation, inputs: tuple[TensorSpec, ...]) -> dict[str, list[int]]:
-    """Return the shapes of the inputs of a single run, by name: one sample, with its batch dimension where the model has one."""
-    arrays = list(evaluation.samples.arrays.values())
-    return {
-        spec.name: [1, *array.shape[1:]] if is_batched(spec) else list(array.shape[1:])
-        for spec, array in zip(inputs, arrays, strict=False)
-    }
-
-
 def _shown(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key != "flow" and (key != "nodes" or isinstance(value, int))}
+    return {
+        key: value
+        for key, value in facts.items()
+        if key not in ("flow", "ends") and (key != "nodes" or isinstance(value, int))
+    }
 
 
 def _refuse_strings(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:

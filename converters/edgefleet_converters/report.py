@@ -17,10 +17,25 @@ UNPROVEN: Final = "unproven"
 """It ran and followed the source on random input; how accurate it is was not measured."""
 
 
-class MetricRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A metric's outcome. drop: how much worse than the source; data: where the samples come from.
+class OutputRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One output's outcome. kind: what its answers were found to be (`accuracy.output_kinds`); drop: in its metric's unit.
 
-    is_measured: false where that is random input, so that value and drop say nothing about accuracy.
+    bound: the worst `value` that so many samples leave possible at 95 %; None where nothing can be said.
+    """
+
+    output: str
+    kind: str
+    metric: str
+    value: float
+    drop: float
+    bound: float | None = None
+
+
+class MetricRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A metric's outcome; where each output has its own, that of the output that loses most. drop: how much worse than the source;
+    data: where the samples come from. outputs: each one that is judged.
+
+    is_measured: false where that is random input, so that value and drop say nothing about accuracy. bound: as in `OutputRow`.
     """
 
     name: str
@@ -30,6 +45,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     n: int
     data: str
     is_measured: bool = True
+    outputs: list[OutputRow] = []
+    bound: float | None = None
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The user's choices.
 
+    metric: of the whole model; None = one for each output, by its kind. metrics: by output, for those that the user names.
     max_drop: how much worse than the source a candidate may be, in the metric's own unit. shapes: fixed shapes of inputs, by
     name. values: inputs that always have one value; they leave the model's inputs. allow_pickle: whether a pickle may be read.
     explore: prove and measure the candidates behind the chosen one too; what is chosen stays the same.
@@ -40,6 +41,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     precision: WantedPrecision = "auto"
     metric: str | None = None
+    metrics: dict[str, str] = {}
     max_drop: float = 0.01
     seed: int = 0
     shapes: dict[str, list[int]] = {}

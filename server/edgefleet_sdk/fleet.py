@@ -52,7 +52,7 @@ class Fleet:
         y: Any = None,
         profiles: Sequence[str] = (),
         labels: Sequence[str] | None = None,
-        metric: str | None = None,
+        metric: str | Sequence[str] | None = None,
         precision: str = "auto",
         max_drop: float = 0.01,
         shapes: Mapping[str, Sequence[int]] | None = None,

@@ -32,12 +32,13 @@ INT8 = {"id": "int8-static", "precision": "int8", "method": "static", "per_chann
 
 @dataclass(frozen=True)
 class Case:
-    """A right model with data, for one profile. spec: the only candidate, float32 when it has no keys."""
+    """A right model with data, for one profile. spec: the only candidate, float32 when it has no keys; options: of the conversion."""
 
     model: Callable[[Path], Path]
     profile: Callable[[], HardwareProfile]
     data: Callable[[], dict[str, dict[str, Array]]]
     spec: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 class Saboteur(JobSteps):
@@ -97,7 +98,7 @@ def converted(case: Case, folder: Path, tamper: Tamper, when: When | None = None
         return Saboteur(sandbox, place, tamper, when)
 
     with mock.patch.object(pipeline, "JobSteps", workshop):
-        return run(case.model(folder), folder / "out", [case.profile()], data, **options)[0]
+        return run(case.model(folder), folder / "out", [case.profile()], data, **(case.options | options))[0]
 
 
 # --- the models ------------------------------------------------------------------------------------------------------
@@ -197,7 +198,9 @@ CASES: dict[str, Case] = {
     "recurrent": Case(recurrent, x86(), lambda: {"eval": normal(60, {"x": [5, 1, 4]})}),
     "recurrent-tflite": Case(recurrent, both_tflite, lambda: {"eval": normal(60, {"x": [5, 1, 4]})}),
     "regression-int8": Case(
-        regression, x86(), lambda: {"eval": normal(100, {"x": [16]}), "calibration": normal(60, {"x": [16]}, 4)}, INT8
+        regression, x86(), lambda: {"eval": normal(100, {"x": [16]}), "calibration": normal(60, {"x": [16]}, 4)},
+        INT8,
+        {"metric": "agreement"},
     ),
 }  # fmt: skip
 

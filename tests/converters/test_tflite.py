@@ -80,7 +80,7 @@ def test_a_tflite_file_becomes_a_bundle_for_each_runtime(tmp_path: Path, profile
     assert not report.refused, report.refused
     (row,) = report.bundles
     assert (row.precision, row.ratio) == ("fp32", 1.0)
-    assert row.metric.value == 1.0
+    assert row.metric.drop == 0.0
     bundle = open_bundle(io.BytesIO(Path(row.path).read_bytes()))
     manifest = bundle.manifest
     assert bundle.read("model.tflite") == MODEL

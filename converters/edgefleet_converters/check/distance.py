@@ -4,7 +4,7 @@ A metric such as agreement moves in steps of one sample, so with a few samples i
 These distances can; they order nodes (`sensitivity`) and never decide what is offered. Each looks only at the numbers that
 its metric looks at:
 
-* top1, agreement, sequence on class scores: the scores of the source's two best classes;
+* top1, agreement, sequence and edit on class scores: the scores of the source's two best classes;
 * detection, scores: the best score of each class in each sample;
 * mae and all else: every value.
 
@@ -74,7 +74,7 @@ def allowed_loss(metric: str, reference: Mapping[str, Array], *, max_drop: float
 def _counts_changes(metric: str, output: Array) -> bool:
     if output.dtype.kind != "f":
         return False
-    return (metric in ("sequence", "detection") and output.ndim == 3) or (
+    return (metric in ("sequence", "edit", "detection") and output.ndim == 3) or (
         metric == "agreement" and is_class_scores(output)
     )
 
@@ -82,7 +82,9 @@ def _counts_changes(metric: str, output: Array) -> bool:
 def _looked_at(metric: str, wanted: Array, got: Array) -> tuple[Array, Array]:
     if metric in ("detection", "scores") and wanted.ndim == 3:
         return best_scores(wanted), best_scores(got)
-    if (metric == "sequence" and wanted.ndim == 3) or (metric in ("top1", "agreement") and is_class_scores(wanted)):
+    if (metric in ("sequence", "edit") and wanted.ndim == 3) or (
+        metric in ("top1", "agreement") and is_class_scores(wanted)
+    ):
         best = _two_best(wanted)
         return np.take_along_axis(wanted, best, axis=-1), np.take_along_axis(got, best, axis=-1)
     return wanted, got

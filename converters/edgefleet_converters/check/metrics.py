@@ -1,16 +1,22 @@
 """Metrics that compare a candidate's answers with labels or with the source model's answers. Pure.
 
 Each metric gives `value`, the source's own `baseline`, and `drop` = how much worse the candidate is, in the metric's unit.
-Cosine is not among them: it stays at 0.9996 while a detector loses every object (docs/explanation/converting.md).
+A plan (`accuracy.output_kinds`) gives each output the metric of its kind, and the output that loses most decides; a name that the
+user gave is one metric for the whole model.
+Plain cosine is not among them: it stays at 0.9996 while a detector loses every object (docs/explanation/converting.md).
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_converters.accuracy.output_kinds import CLASS_NUMBERS, CLASS_SCORES, STATE, Plan
+from edgefleet_converters.accuracy.output_metrics import OUTPUT_METRICS, Figure
 from edgefleet_converters.check.detection import BOX_NUMBERS, best_scores, detection_f1
 from edgefleet_converters.errors import LabelsError, MetricError
 
@@ -24,28 +30,145 @@ _MAX_CLASSES: Final = 100_000
 
 
 @dataclass(frozen=True)
+class OutputScore:
+    """Outcome of one output. kind: of `accuracy.output_kinds`; losses: of single samples, where the drop is their mean."""
+
+    output: str
+    kind: str
+    metric: str
+    value: float
+    baseline: float
+    drop: float
+    losses: Array | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
 class Score:
-    """Outcome of a metric. n: samples."""
+    """Outcome of a metric, of a plan the outcome of the output that loses most. n: samples; outputs: each of a plan."""
 
     name: str
     value: float
     baseline: float
     drop: float
     n: int
+    outputs: tuple[OutputScore, ...] = ()
+    losses: Array | None = field(default=None, compare=False)
 
 
-def judge(name: str | None, answers: Answers, reference: Answers, labels: Mapping[str, Array]) -> Score:
-    """Return the score of `answers`. name: None chooses top1 with integer labels `y`, else agreement.
+Choice = str | Plan | None
+"""How a model is judged: one metric by name, or a plan; None: `default_metric`."""
+
+
+def judge(choice: Choice, answers: Answers, reference: Answers, labels: Mapping[str, Array]) -> Score:
+    """Return the score of `answers`. choice: None chooses top1 with integer labels `y`, else agreement.
 
     reference: the source model's answers. labels: output name ("" = plain `y`) -> array. Raises MetricError, LabelsError.
     """
-    chosen = name or default_metric(labels)
+    if isinstance(choice, tuple):
+        return _judge_plan(choice, answers, reference, labels)
+    chosen = choice or default_metric(labels)
     function = METRICS.get(chosen)
     if function is None:
-        raise MetricError(
-            f"there is no metric {chosen!r}", next_step=f"use one of {', '.join(sorted(METRICS))}, or pkg.mod:func"
-        )
+        if chosen in OUTPUT_METRICS:
+            named = [_named_output(chosen, name, answers, reference) for name in reference]
+            return _worst_of(tuple(named), len(next(iter(reference.values()))))
+        raise MetricError(f"there is no metric {chosen!r}", next_step=f"use one of {', '.join(NAMED)}, or pkg.mod:func")
     return function(answers, reference, labels)
+
+
+def judged_in(plan: Plan) -> bool:
+    """Return whether a plan judges any output by itself."""
+    return any(row.metric not in _UNJUDGED for row in plan)
+
+
+def with_labels(plan: Plan, labels: Mapping[str, Array], reference: Answers) -> Plan:
+    """Return the plan with top1 where integer labels say what is right."""
+    names = list(reference)
+    whole = {key for key, array in labels.items() if array.dtype.kind in "iub" and array.ndim == 1}
+    named = {row.name for row in plan if row.name in whole}
+    if "" in whole:
+        free = [row for row in plan if not row.given and row.metric not in _UNJUDGED]
+        scores = [row for row in free if row.kind == CLASS_SCORES] or [
+            row for row, name in zip(plan, names, strict=True) if row in free and is_class_scores(reference[name])
+        ]
+        named |= {row.name for row in [*(scores or free)[:1], *(row for row in free if row.kind == CLASS_NUMBERS)]}
+    replace = msgspec.structs.replace
+    return tuple(replace(row, metric="top1") if row.name in named and not row.given else row for row in plan)
+
+
+def with_named(plan: Plan, metric: str | None, metrics: Mapping[str, str]) -> Plan:
+    """Return the plan with the metrics that the user named for single outputs. metric: for all others, None = of their kind.
+
+    Raises MetricError.
+    """
+    known = {row.name for row in plan}
+    if metric is not None and metric not in NAMED:
+        raise MetricError(
+            f"the metric {metric!r} cannot be that of all other outputs",
+            next_step=f"use one of {', '.join(NAMED)}, or name a metric for single outputs only",
+        )
+    for output, name in metrics.items():
+        if output not in known:
+            raise MetricError(
+                f"a metric is named for {output!r}, and the model has no such output",
+                next_step=f"name one of its outputs: {', '.join(sorted(known))}",
+            )
+        if name not in (*NAMED, IGNORE):
+            raise MetricError(
+                f"there is no metric {name!r} for the output {output!r}",
+                next_step=f"use one of {', '.join((*NAMED, IGNORE))}",
+            )
+    others = {} if metric is None else {row.name: metric for row in plan if row.metric not in _UNJUDGED}
+    replace, wanted = msgspec.structs.replace, others | dict(metrics)
+    found = tuple(replace(row, metric=wanted[row.name], given=True) if row.name in wanted else row for row in plan)
+    if metrics and not judged_in(found):
+        raise MetricError("every output of the model is ignored", next_step="name a metric for one output at least")
+    return found
+
+
+def _judge_plan(plan: Plan, answers: Answers, reference: Answers, labels: Mapping[str, Array]) -> Score:
+    found = []
+    for row, name in zip(plan, reference, strict=True):
+        if row.metric in _UNJUDGED:
+            continue
+        got, wanted = answers[name], reference[name]
+        mine = {"": labels[row.name]} if row.name in labels else {key: a for key, a in labels.items() if key == ""}
+        if (row.metric in OUTPUT_METRICS and row.metric not in METRICS) or (row.metric, row.kind) == _BY_CLASS:
+            figure = OUTPUT_METRICS[row.metric](got, wanted)
+        else:
+            figure = _figure(METRICS[row.metric]({name: got}, {name: wanted}, mine if row.metric in _LABELLED else {}))
+        found.append(
+            OutputScore(row.name, row.kind, row.metric, figure.value, figure.baseline, figure.drop, figure.losses)
+        )
+    return _worst_of(tuple(found), len(next(iter(reference.values()))))
+
+
+def with_long_run(score: Score, after: Score, states: list[str]) -> Score:
+    """Return the score of single runs joined with that of a long run, in which the states were fed back."""
+    value = 1 - after.drop
+    rows = tuple(OutputScore(name, STATE, "long-run", value, 1.0, after.drop) for name in states)
+    if after.drop <= score.drop:
+        return dataclasses.replace(score, outputs=score.outputs + rows)
+    return Score("long-run", value, 1.0, after.drop, after.n, score.outputs + rows)
+
+
+def _named_output(metric: str, name: str, answers: Answers, reference: Answers) -> OutputScore:
+    figure = OUTPUT_METRICS[metric](answers[name], reference[name])
+    return OutputScore(name, "", metric, figure.value, figure.baseline, figure.drop, figure.losses)
+
+
+def _figure(score: Score) -> Figure:
+    return Figure(score.value, score.baseline, score.drop, score.losses)
+
+
+def _worst_of(outputs: tuple[OutputScore, ...], n: int) -> Score:
+    if not outputs:
+        raise MetricError(
+            "no output of the model is judged", next_step="name a metric for one with --metric OUTPUT=NAME"
+        )
+    # NaN is worse than all: it must not hide behind another output.
+    worst = max(outputs, key=lambda one: one.drop if one.drop == one.drop else float("inf"))
+    return Score(worst.metric, worst.value, worst.baseline, worst.drop, n, outputs, worst.losses)
 
 
 def is_lost(score: Score, reference: Answers, *, n: int, max_drop: float) -> bool:
@@ -54,6 +177,8 @@ def is_lost(score: Score, reference: Answers, *, n: int, max_drop: float) -> boo
     score: of the first samples, without labels. reference: the source's answers to them. Certain only for metrics that are a
     mean of losses of single samples; False for others.
     """
+    if score.outputs:
+        return any(one.drop * score.n > max_drop * n for one in score.outputs if one.metric in _SUMMED)
     by_sample = score.name in ("sequence", "mae", "scores") or (
         score.name == "agreement" and all(map(is_class_scores, reference.values()))
     )
@@ -99,15 +224,19 @@ def _top1(answers: Answers, reference: Answers, labels: Mapping[str, Array]) -> 
             f"labels run from {int(wanted.min())} to {int(wanted.max())}, but output {name!r} has {width} classes",
             next_step=f"number the classes from 0 to {width - 1}",
         )
-    value = float(np.mean(classes_of(answers[name]) == wanted))
-    baseline = float(np.mean(classes_of(reference[name]) == wanted))
-    return Score("top1", value, baseline, baseline - value, len(wanted))
+    right = classes_of(answers[name]) == wanted
+    value, baseline = float(np.mean(right)), float(np.mean(classes_of(reference[name]) == wanted))
+    return Score("top1", value, baseline, baseline - value, len(wanted), losses=(~right).astype(np.float64))
 
 
 def _agreement(answers: Answers, reference: Answers, labels: Mapping[str, Array]) -> Score:
-    shares = [_agreement_of(answers[name], wanted) for name, wanted in reference.items()]
-    value = min(shares)
-    return Score("agreement", value, 1.0, 1.0 - value, len(next(iter(reference.values()))))
+    shares = {name: _agreement_of(answers[name], wanted) for name, wanted in reference.items()}
+    name = min(shares, key=lambda key: shares[key])
+    value, n = shares[name], len(reference[name])
+    losses = (
+        OUTPUT_METRICS["agreement"](answers[name], reference[name]).losses if is_class_scores(reference[name]) else None
+    )
+    return Score("agreement", value, 1.0, 1.0 - value, n, losses=losses)
 
 
 def _agreement_of(got: Array, wanted: Array) -> float:
@@ -156,8 +285,9 @@ def _sequence(answers: Answers, reference: Answers, labels: Mapping[str, Array])
         if not name:
             raise MetricError("sequence needs an output of shape [n, steps, classes]", next_step="name another metric")
         truth, baseline = _decoded(reference[name]), 1.0
-    value = _same_share(_decoded(answers[name]), truth)
-    return Score("sequence", value, baseline, baseline - value, len(truth))
+    wrong = [float(a != b) for a, b in zip(_decoded(answers[name]), truth, strict=True)]
+    value = 1 - sum(wrong) / max(1, len(truth))
+    return Score("sequence", value, baseline, baseline - value, len(truth), losses=np.array(wrong))
 
 
 def _decoded(output: Array) -> list[list[int]]:
@@ -226,3 +356,11 @@ METRICS: Final[dict[str, Callable[[Answers, Answers, Mapping[str, Array]], Score
     "detection": _detection,
     "scores": _scores,
 }
+NAMED: Final = tuple(sorted({*METRICS, *OUTPUT_METRICS} - {"constant", "objects", "score-error"}))
+"""Metrics that a user can name, for the model or for one output."""
+IGNORE: Final = "ignore"
+_UNJUDGED: Final = (IGNORE, "long-run")
+"""The long run of states is another run of the model (`gate`)."""
+_LABELLED: Final = ("top1", "mae", "sequence")
+_BY_CLASS: Final = ("agreement", CLASS_SCORES)
+_SUMMED: Final = ("agreement", "equal", "edit", "iou", "sequence", "mae", "scores")

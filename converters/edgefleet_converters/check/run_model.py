@@ -30,7 +30,7 @@ from edgefleet_runtime.port import (
     RuntimeMissingError,
     load,
 )
-from edgefleet_runtime.quantization import stored_values
+from edgefleet_runtime.quantization import real_values, stored_values
 
 Array = npt.NDArray[Any]
 ANSWER_CPU_S: Final = 20.0
@@ -63,7 +63,8 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
 
 def run_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs, batch: samples in one
-    run, 1 when missing, answer_cpu_s: processor time for one sample and thread, ANSWER_CPU_S when missing}.
+    run, 1 when missing, answer_cpu_s: processor time for one sample and thread, ANSWER_CPU_S when missing, feedback: {output
+    position: input}, steps: runs of one stream, sample after sample, in which those outputs are given back; none when missing}.
 
     Real values for a quantized input are stored as its integers first.
 
@@ -84,7 +85,8 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     if args["samples"] is None:
         return answer
     samples = read_arrays(Path(args["samples"]))
-    count = len(next(iter(samples.values()))) if samples else 0
+    known = len(next(iter(samples.values()))) if samples else 0
+    count = int(args.get("steps") or known) if known else 0
     rows: list[dict[str, Array]] = []
     spent_ms: list[float] = []
     nonfinite: dict[str, int] = {}
@@ -92,8 +94,9 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     answer_s = float(args.get("answer_cpu_s", ANSWER_CPU_S)) * max(1, int(args["threads"]))
     for index in range(0, count, batch):
         inputs = {
-            spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index, batch)) for spec in runtime.inputs
-        }
+            spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index % known, batch))
+            for spec in runtime.inputs
+        } | (_given_back(runtime, rows[-1], args.get("feedback") or {}) if rows else {})
         with _in_time(answer_s * min(batch, count - index)):
             row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
@@ -113,6 +116,13 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
         if args["runtime"] == "tflm":
             answer["arena_bytes"] = smallest_arena(Path(args["model"]).read_bytes())
     return answer
+
+
+def _given_back(runtime: ModelRuntime, row: dict[str, Array], feedback: dict[str, str]) -> dict[str, Array]:
+    """Return the states of a run as inputs of the next one."""
+    inputs = {spec.name: spec for spec in runtime.inputs}
+    states = [(runtime.outputs[int(position)], name) for position, name in feedback.items()]
+    return {name: stored_values(inputs[name], real_values(spec, np.asarray(row[spec.name]))) for spec, name in states}
 
 
 @contextmanager

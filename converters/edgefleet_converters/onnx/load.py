@@ -31,6 +31,7 @@ from edgefleet_converters.onnx.limits import (
     check_values,
     schema_known,
 )
+from edgefleet_converters.onnx.output_ends import output_ends
 from edgefleet_converters.onnx.passes.drop_zipmap import drop_zipmap
 from edgefleet_converters.onnx.passes.fix_inputs import FixInputs
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
@@ -131,7 +132,9 @@ def serialise(model: onnx.ModelProto) -> bytes:
 
 
 def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
-    """Return `{inputs, outputs, operators, required_operators, opset, ir, nodes, licence, flow}` as plain data. flow: of `flow_of`."""
+    """Return `{inputs, outputs, operators, required_operators, opset, ir, nodes, licence, flow, ends}` as plain data. flow: of
+    `flow_of`, ends: of `output_ends`.
+    """
     stored = {tensor.name for tensor in model.graph.initializer}
     operators = operators_of(model)
     metadata = {entry.key.lower(): entry.value for entry in model.metadata_props}
@@ -144,6 +147,7 @@ def facts_of(model: onnx.ModelProto) -> dict[str, Any]:
         "ir": model.ir_version,
         "nodes": sum(operators.values()),
         "flow": flow_of(model),
+        "ends": output_ends(model),
         "licence": (metadata.get("license") or metadata.get("licence") or "")[:200],
     }
 

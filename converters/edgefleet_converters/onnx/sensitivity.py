@@ -60,7 +60,7 @@ _ELEMENTWISE: Final = _FUNCTIONS | {"Elu", "HardSigmoid", "HardSwish", "Tanh"}
 def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model, calibration, spec, samples: npz, inputs, metric, max_drop, max_bytes}. Returns a `Found`.
 
-    model, calibration: as `onnx.prepare` wrote them. metric: None or a name; a user's own is replaced by agreement. max_drop:
+    model, calibration: as `onnx.prepare` wrote them. metric: None, a name or a plan; a user's own is replaced by agreement. max_drop:
     what the gate will allow. max_bytes: a larger model is not worth the effort.
     Raises TransformError when no choice holds.
     """
@@ -79,7 +79,7 @@ class Search:
 
     def __init__(
         self, model: onnx.ModelProto, calibration: Calibration, samples: Samples, spec: CandidateSpec,
-        metric: str | None, max_drop: float, max_bytes: int,
+        metric: Any, max_drop: float, max_bytes: int,
     ) -> None:  # fmt: skip
         """metric, max_drop: as for `Judge`. max_bytes: of a model that is worth the effort."""
         self._model, self._calibration = model, calibration

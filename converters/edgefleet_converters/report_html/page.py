@@ -10,6 +10,7 @@ import hashlib
 from functools import cache
 from typing import Any
 
+import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
@@ -26,6 +27,7 @@ from edgefleet_converters.report_html.number_format import (
 )
 from edgefleet_converters.report_html.plots import accuracy_plot, bar, layer_rows, numbered
 from edgefleet_protocol.manifest import RANDOM_DATA
+from edgefleet_protocol.metric_words import judged_as
 
 
 def render(report: ConversionReport) -> str:
@@ -59,6 +61,7 @@ def _template() -> Template:
     made.globals |= {one.__name__: one for one in functions} | {
         "NONE": NONE, "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,
         "pass_text": _pass_text, "runtimes_of": _runtimes_of, "parity_of": _parity_of, "shapes_of": _shapes_of,
+        "judged_as": lambda metric: judged_as(msgspec.to_builtins(metric)),
     }  # fmt: skip
     return made.get_template("report.html")
 

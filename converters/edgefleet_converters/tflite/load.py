@@ -64,6 +64,10 @@ def _kept(data: bytes, precision: str) -> str:
     return ""
 
 
+_MOVES: Final = frozenset(("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "CAST", "QUANTIZE", "DEQUANTIZE"))
+_MOST_MOVES: Final = 64
+
+
 def read_facts(data: bytes) -> dict[str, Any]:
     """Return `{operators: {name: count}, nodes: [{name, version, node, …}], precision}`.
 
@@ -129,8 +133,26 @@ def _facts(model: Table) -> dict[str, Any]:
     return {
         "operators": dict(sorted(operators.items())),
         "nodes": [{key: node[key] for key in _NODE_KEYS} for node in nodes],
+        "ends": _ends(graphs[0], codes),
         "precision": _precision(weights, activations, {dtype for node in nodes for dtype in node["dtypes"]}),
     }
+
+
+def _ends(graph: Table, codes: list[tuple[str, int]]) -> list[str]:
+    """Return the operator that makes each output, behind what only moves or stores values; "" for one that none makes."""
+    made_by = {index: op for op in graph.tables(3) for index in op.numbers(2, "i")}
+    ends = []
+    for output in graph.numbers(2, "i"):
+        index, end = output, ""
+        for _ in range(_MOST_MOVES):
+            op = made_by.get(index)
+            end = codes[op.number(0, "I")][0] if op is not None else ""
+            read = op.numbers(1, "i") if op is not None else ()
+            if end not in _MOVES or not read:
+                break
+            index = read[0]
+        ends.append(end)
+    return ends
 
 
 def _operator_code(code: Table) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.core.structs import Struct, replace
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
+from edgefleet_protocol.metric_words import judged_as
 
 RUNNING_STATES = frozenset({"queued", "running"})
 
@@ -224,6 +225,19 @@ def is_unproven(bundles: Sequence[api.bundle.Bundle]) -> bool:
     return any((bundle.metric or {}).get("is_measured") is False for bundle in bundles)
 
 
+def show_judged(out: Output, bundles: Sequence[api.bundle.Bundle]) -> None:
+    """Write what each output was found to be, by which metric it was judged and what that came to; profiles alike once."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for bundle in bundles:
+        lines = tuple(judged_as(bundle.metric))
+        if lines:
+            found.setdefault(lines, []).append(bundle.profile)
+    for lines, profiles in found.items():
+        out.line(visible(f"judged by output, {', '.join(profiles)}:"))
+        for line in lines:
+            out.line(visible(f"  {line}"))
+
+
 def _shapes(shapes: Mapping[str, Sequence[int]] | None) -> str:
     """Return the shapes that the inputs had in the runs that were timed, as `1x3x640x640`."""
     return ", ".join("x".join(map(str, shape)) for shape in (shapes or {}).values()) or "-"
@@ -236,6 +250,7 @@ def show_result(out: Output, release: api.release.Release) -> None:
         out.table(rows, BUNDLES.columns)
     if is_unproven(release.bundles):
         out.note(NOT_MEASURED)
+    show_judged(out, release.bundles)
     for failure in failures(release):
         code = f" ({failure.code})" if failure.code else ""
         out.line(visible(f"{failure.profile}: {failure.reason}{code}"))

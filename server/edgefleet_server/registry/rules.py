@@ -78,7 +78,7 @@ def check_metric(metric: str | None, allowed: Collection[str]) -> None:
     if metric is not None and ":" in metric and metric not in allowed:
         raise BadMetricError(
             f"this server does not run the metric {metric!r}: it names code, and code is not a publisher's to choose",
-            next_step="use top1, agreement, mae, sequence, detection or scores, run `edgectl convert MODEL` locally, or have it listed in"
+            next_step="name a metric such as top1, agreement or mae-share, run `edgectl convert MODEL` locally, or have it listed in"
             " `custom_metrics` of server.toml",
         )
 

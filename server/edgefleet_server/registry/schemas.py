@@ -34,7 +34,9 @@ LineageKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 LineageValue = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=500)]
 _CLOSED: JsonDict = {"additionalProperties": False}
 """Pydantic refuses keys of another pattern, and its schema does not say so."""
-METRIC_PATTERN = r"^(top1|agreement|mae|sequence|detection|scores|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+_METRICS = "top1|agreement|equal|mae|mae-share|sequence|edit|detection|scores|iou|similarity"
+METRIC_PATTERN = rf"^({_METRICS}|[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*)$"
+OUTPUT_METRIC_PATTERN = rf"^({_METRICS}|ignore)$"
 
 
 class _In(BaseModel):
@@ -80,13 +82,16 @@ class DataIn(_In):
 class OptionsIn(_In):
     """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name.
 
-    explore: prove and measure every candidate; the bundles stay the same.
+    explore: prove and measure every candidate; the bundles stay the same. metric: of the whole model; metrics: of single outputs.
     """
 
     precision: Literal[
         "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights",
     ] = "auto"  # fmt: skip
     metric: Annotated[str, Field(pattern=METRIC_PATTERN, max_length=200)] | None = None
+    metrics: dict[InputName, Annotated[str, Field(pattern=OUTPUT_METRIC_PATTERN)]] = Field(
+        default_factory=dict, max_length=64
+    )
     max_drop: Real = Field(default=0.01, ge=0, le=1)
     shapes: dict[InputName, Annotated[list[Length], Field(min_length=1, max_length=16)]] = Field(
         default_factory=dict, max_length=64
@@ -97,7 +102,7 @@ class OptionsIn(_In):
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
-        later = {"shapes", "values", "allow_pickle", "explore"}
+        later = {"metrics", "shapes", "values", "allow_pickle", "explore"}
         return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 

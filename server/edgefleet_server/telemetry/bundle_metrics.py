@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgefleet_protocol.metric_words import judged_as
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.registry.rules import is_measured, verdict_of
 from edgefleet_server.telemetry.model import Figures, Observed, Performance
@@ -22,7 +23,7 @@ LOWER_IS_BETTER: Final = frozenset({"mae"})
 class Metric:
     """How well a bundle does. drop: how much worse than the source, in the metric's unit; n: samples; data: where they are from.
 
-    is_measured: false where that is random input: then the figures say nothing about accuracy.
+    is_measured: false where that is random input: then the figures say nothing about accuracy. judged: a line for each output.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Metric:
     n: int | None
     data: str
     is_measured: bool = True
+    judged: tuple[str, ...] = ()
 
     @property
     def is_lower_better(self) -> bool:
@@ -134,6 +136,7 @@ def metric_in(report: Mapping[str, Any]) -> Metric | None:
         n=None if n is None else int(n),
         data=str(metric.get("data") or ""),
         is_measured=is_measured(report),
+        judged=tuple(judged_as(metric)),
     )
 
 

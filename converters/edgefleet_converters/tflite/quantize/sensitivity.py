@@ -51,7 +51,7 @@ def sensitivity_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {model: as for `candidate_step`, runtime, spec, samples: npz, seen: folder|None, metric, max_drop, max_bytes}.
     Returns a `Found`.
 
-    samples: of the calibration. seen: as for `candidate_step`. metric: None or a name; a user's own, and one that needs labels,
+    samples: of the calibration. seen: as for `candidate_step`. metric: None, a name or a plan; a user's own, and one that needs labels,
     is replaced by agreement. max_drop: what the gate will allow. max_bytes: a larger model is not worth the effort. Raises
     TransformError when no choice holds, RecipeKeyError.
     """
@@ -77,7 +77,7 @@ class _Search:
         graph: Graph,
         calibrator: Calibrator,
         spec: CandidateSpec,
-        metric: str | None,
+        metric: Any,
         max_drop: float,
         max_bytes: int,
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
@@ -61,8 +61,12 @@ Evaluation = Annotated[
     Path | None, typer.Option("--eval", metavar="F.npz", help="Data to evaluate with, never to calibrate.")
 ]
 Metric = Annotated[
-    str | None,
-    typer.Option("--metric", metavar="M", help="top1, agreement, mae, sequence, detection, scores or pkg.mod:func."),
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        metavar="M",
+        help="One metric, or OUTPUT=M for one output, repeatable; default: by the kind of each output.",
+    ),
 ]
 Golden = Annotated[
     Path | None, typer.Option("--golden", metavar="F.npz", help="Golden vectors; default: generated from the data.")
@@ -137,6 +141,20 @@ def import_flags(shapes: list[str] | None, values: list[str] | None, allow_pickl
     return ImportFlags(parsed_shapes, parsed_values, allow_pickle)
 
 
+def metric_flags(given: str | Sequence[str] | None) -> tuple[str | None, dict[str, str]]:
+    """Return the metric of the whole model and those of single outputs, as `--metric` gave them. Raises UsageError."""
+    texts = [given] if isinstance(given, str) else list(given or [])
+    whole = [text for text in texts if "=" not in text]
+    if len(whole) > 1:
+        raise UsageError(
+            f"--metric was given as {' and '.join(whole)}",
+            why="one metric judges the whole model; others are for single outputs",
+            next_step=f"write OUTPUT=METRIC for one output, for example --metric scores={whole[1]}",
+        )
+    pairs = [text.rpartition("=") for text in texts if "=" in text]
+    return (whole[0] if whole else None), {name: metric for name, _, metric in pairs}
+
+
 def named_by(model: str, name: str | None, version: str | None) -> tuple[str, str]:
     """Return name and version of a model, made from the name of its file or folder where they are not given."""
     path = Path(model.removeprefix("file://"))
@@ -199,13 +217,16 @@ class ModelRequest:
     max_drop: float = 0.01
     explore: bool = False
     reading: ImportFlags = ImportFlags()
+    metrics: dict[str, str] = field(default_factory=dict)
+    """Metrics of single outputs."""
     lineage: dict[str, str] = field(default_factory=dict)
     """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
 
     @property
     def options(self) -> dict[str, Any]:
         """Return the options as API and converter take them."""
-        given = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
+        given: dict[str, Any] = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
+        given |= {"metrics": self.metrics} if self.metrics else {}
         return given | ({"explore": True} if self.explore else {}) | self.reading.options()
 
 
@@ -217,7 +238,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     profiles: list[str] | None,
     data: dict[str, Path | None],
     precision: Precision,
-    metric: str | None,
+    metric: str | Sequence[str] | None,
     max_drop: float,
     explore: bool = False,
     reading: ImportFlags = ImportFlags(),
@@ -247,9 +268,10 @@ def make_request(  # noqa: PLR0913 - the flags of the command
         else:
             named.append(str(parse_profile_name(given)))
     chosen = tuple(named) if profiles else None
+    whole, metrics = metric_flags(metric)
     return ModelRequest(
-        model, name, version, chosen, tuple(from_files), data, precision.value, metric, max_drop, explore, reading,
-        lineage or {},
+        model, name, version, chosen, tuple(from_files), data, precision.value, whole, max_drop, explore, reading,
+        metrics, lineage or {},
     )  # fmt: skip
 
 
@@ -278,6 +300,7 @@ class Conversion:
     def __post_init__(self) -> None:
         """Refuse what is no shape or value before anything is fetched. Raises UsageError."""
         import_flags(self.shape, self.value, self.allow_pickle)
+        metric_flags(self.metric)
 
     def request(self, *, model: str, name: str, version: str, lineage: dict[str, str] | None = None) -> ModelRequest:
         """Return the request for a model, as `make_request` does."""
