@@ -73,6 +73,7 @@ class OptionsIn(Body, frozen=True, kw_only=True):
     explore: bool | Unset = UNSET
     max_drop: float | Unset = UNSET
     metric: str | Unset | None = UNSET
+    metrics: dict[str, str] | Unset = UNSET
     precision: str | Unset = UNSET
     shapes: dict[str, tuple[int, ...]] | Unset = UNSET
     values: dict[str, float] | Unset = UNSET
