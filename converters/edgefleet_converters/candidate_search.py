@@ -262,6 +262,7 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     if _is_quantised(subject):
         specs = _as_given(subject)
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
+    specs = [spec for spec in specs if "LSTM" in present or "LSTM" not in spec.op_types]
     sampled = ("static", "mixed")
     usable = [spec for spec in specs if spec.method not in sampled or subject.evaluation.calibration is not None]
     if usable:

@@ -32,11 +32,13 @@ _DYNAMIC_KINDS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _INT8_TIME: Final = 0.4
 """Of an int8 product whose activations are int8 too, against float32. Measured at 0.2 to 0.7 on x86 with VNNI (ADR 0088)."""
-_DYNAMIC_TIME: Final[Mapping[str, float]] = {"conv": 6.0, "depthwise": 6.0, "matmul": 0.5, "recurrent": 0.9}
+_DYNAMIC_TIME: Final[Mapping[str, float]] = {"conv": 6.0, "depthwise": 6.0, "matmul": 0.5, "recurrent": 0.5}
 """onnxruntime's ConvInteger takes 4 to 20 times float32's time (docs/explanation/converting.md)."""
 _WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 20.0}
 """16-bit activations: LiteRT has no fast kernels for them."""
-_FOUR_BIT_TIME: Final = 1.2
+_FOUR_BIT_TIME: Final = 0.85
+_BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all": 0.75}
+"""Of products by how many of them are in 8-bit blocks; that of 4 bits and these measured with VNNI (ADR 0090)."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
 
 
@@ -64,7 +66,14 @@ class Scale:
     def promise(self, spec: CandidateSpec) -> Worth:
         """Return what a candidate is worth at best, before it is made."""
         small = _BYTES_BY_BITS[spec.weight_bits] if spec.method == "weights" and spec.weight_bits else None
+        if spec.weight_bits == 4:  # only products have 4 bits, the rest has 8
+            small = _BYTES_BY_BITS[8] - self._share_of_products() * (_BYTES_BY_BITS[8] - _BYTES_BY_BITS[4])
         return Worth(_SHARE_OF_BYTES[spec.method] if small is None else small, self._promised_time(spec))
+
+    def _share_of_products(self) -> float:
+        counts = _macs(self.work)
+        products = sum(count for key, count in counts.items() if key.startswith("matmul"))
+        return products / sum(counts.values()) if any(counts.values()) else 1.0
 
     def made(self, spec: CandidateSpec, size: int, work: Mapping[str, Any]) -> Worth:
         """Return what a candidate of `size` bytes is worth. work: its own, empty where it cannot be counted."""
@@ -77,10 +86,10 @@ class Scale:
         if not self.work or spec.method in ("none", "float16"):
             return 1.0
         if spec.method == "weights":
-            return _FOUR_BIT_TIME if spec.weight_bits == 4 else 1.0
+            return 1.0 - (1.0 - _FOUR_BIT_TIME) * self._share_of_products() if spec.weight_bits == 4 else 1.0
         kinds = {_DYNAMIC_KINDS[name] for name in spec.op_types if name in _DYNAMIC_KINDS} or set(_KINDS)
         if spec.method != "dynamic":
-            kinds = set(_KINDS) - ({"recurrent"} if self.runtime == "ort" else set())
+            kinds = set(_KINDS) - ({"recurrent"} if self.runtime == "ort" and "LSTM" not in spec.op_types else set())
         counts = {}
         for key, count in _macs(self.work).items():
             kind = key.partition(".")[0]
@@ -100,7 +109,9 @@ class Scale:
             return 1.0
         if spec.act_dtype in ("int16", "uint16") and spec.method == "static":
             return _WIDE_TIME.get(self.runtime, 1.6)
-        if spec.method == "dynamic" and self.runtime == "ort":
+        if kind == "matmul" and spec.blocks != "none":
+            return _BLOCK_TIME[spec.blocks]
+        if self.runtime == "ort" and (spec.method == "dynamic" or kind == "recurrent"):
             return _DYNAMIC_TIME.get(kind, 1.0)
         if spec.weight_bits == 4:
             return _FOUR_BIT_TIME
@@ -131,13 +142,18 @@ def is_beaten(spec: CandidateSpec, scale: Scale, best: Best | None) -> bool:
     """
     if best is None:
         return False
-    same = (spec.method, spec.weight_bits, spec.act_dtype, spec.op_types and spec.method == "dynamic")
     theirs = best.spec
-    if same == (theirs.method, theirs.weight_bits, theirs.act_dtype, theirs.op_types and theirs.method == "dynamic"):
+    if _form(spec) == _form(theirs):
         return True
     if spec.method == "mixed" and theirs.method == "static" and best.worth.bytes <= _SEARCHED_ABOVE:
         return True
     return scale.promise(spec).cost >= _LESS * best.worth.cost
+
+
+def _form(spec: CandidateSpec) -> tuple[Any, ...]:
+    ranged = spec.op_types if spec.method == "dynamic" else "LSTM" in spec.op_types
+    bits = 0 if spec.method == "static" else spec.weight_bits  # of what has no static form
+    return spec.method, bits, spec.act_dtype, ranged
 
 
 def not_small(precision: str, size: int, source_bytes: int) -> str:

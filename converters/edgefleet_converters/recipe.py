@@ -26,7 +26,8 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """One way to make a model smaller.
 
     id: stable word for reports. tier: of candidates that promise the same, those of a lower tier are tried first (`candidate_worth`).
-    op_types: operators to quantise (empty = all that the method knows). exclude: node names left alone. head_float: leave
+    op_types: operators to quantise (empty = all that the method knows); LSTM of method static is ranged at run time.
+    exclude: node names left alone. head_float: leave
     everything behind the last weighted node of each output in float. reduce_range: 7-bit weights, for x86 processors whose
     8-bit products saturate (AVX2 without VNNI). equalise: even out channels of neighbouring layers first. correct_bias: take
     the mean error of rounded weights out of the biases.
@@ -38,6 +39,9 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     io_dtype: of a compiled TFLite file's inputs and outputs that are float32 in the source. Integers there are for boards without
     float32, so everything between is in integers too.
+
+    blocks: which products of method dynamic store their matrix in 8 bits in blocks (`onnx.block_weights`): none, those with more
+    rows than columns, or all.
 
     Method mixed is an order to search (`sensitivity`): what it finds is a `static` or `weights` spec, and that is what a
     bundle carries.
@@ -62,6 +66,7 @@ class CandidateSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     io_dtype: Literal["float32", "int8", "uint8"] = "float32"
     half: Literal["float16", "int16"] = "float16"
     weight_zero: bool = False
+    blocks: Literal["none", "narrowing", "all"] = "none"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -107,10 +112,14 @@ def default_recipe(profile: HardwareProfile, *, seed: int) -> Recipe:
     )  # fmt: skip
     replace = msgspec.structs.replace
     even = replace(static, tier=2, equalise=True, correct_bias=True)
+    # What has no static form (LSTM, GRU) keeps float32 arithmetic, and its weights are stored in int8, too.
+    rest: Literal[0, 8] = 8 if profile.runtime.name == "ort" and quant.mode == "allowed" else 0
+    weighted = replace(static, id="int8-static-weighted", tier=2, op_types=WEIGHTED, weight_bits=rest)
     return Recipe(
         candidates=[
-            static,
-            replace(static, id="int8-static-weighted", tier=2, op_types=WEIGHTED),
+            replace(static, weight_bits=rest),
+            weighted,
+            *([replace(weighted, id="int8-static-lstm", op_types=[*WEIGHTED, "LSTM"])] if rest else []),
             replace(static, id="int8-static-head-float", tier=2, head_float=True),
             replace(even, id="int8-static-equalised"),
             replace(even, id="int8-mixed", method="mixed", tier=3, op_types=WEIGHTED, weight_bits=8, half="int16"),
@@ -138,16 +147,19 @@ def _weights(profile: HardwareProfile) -> list[CandidateSpec]:
     )  # fmt: skip
     dynamic = CandidateSpec(
         id="int8-dynamic-matmul", precision="dynamic", method="dynamic", tier=4, op_types=["MatMul", "Gemm"],
-        reduce_range=_narrow(profile), weight_bits=8,
+        reduce_range=_narrow(profile), weight_bits=8, per_channel=profile.quant.per_channel,
     )  # fmt: skip
     replace = msgspec.structs.replace
     four = replace(weights, id="int4-weights", precision="int4-weights", weight_bits=4, op_types=["MatMul", "Gemm"])
+    own = profile.runtime.name == "ort"  # what only onnxruntime has an operator for
     return [
         dynamic,
+        *([replace(dynamic, id="int8-dynamic-blocks", blocks="narrowing")] if own else []),
+        *([replace(dynamic, id="int8-blocks", blocks="all")] if own else []),
         replace(dynamic, id="int8-dynamic-lstm", op_types=["LSTM"]),
         weights,
         replace(weights, id="int8-weights-zero", weight_zero=True, correct_bias=False),
-        *([four] if profile.runtime.name == "ort" else []),
+        *([four] if own else []),
     ]
 
 

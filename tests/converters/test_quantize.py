@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, cast
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import edgefleet_profiles
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx import calibrate
+from edgefleet_converters.onnx.block_weights import BLOCKS, packed, stored_in_blocks
 from edgefleet_converters.onnx.calibrate import Calibration, Samples
+from edgefleet_converters.onnx.load import operators_of
 from edgefleet_converters.onnx.passes.correct_bias import CorrectBias
 from edgefleet_converters.onnx.passes.equalise import Equalise
 from edgefleet_converters.onnx.passes.hoist_constants import HoistConstants
 from edgefleet_converters.onnx.prepare import prepared
 from edgefleet_converters.onnx.quantize import bias_corrected, candidate
 from edgefleet_converters.onnx.walk import all_nodes
-from edgefleet_converters.onnx.weights import BLOCK, packed_four_bits, rounded, store_weights, weights_of
-from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.onnx.weights import rounded, store_weights, weights_of
+from edgefleet_converters.recipe import CandidateSpec, default_recipe
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import load
 from tests.converters.graphs import Array, classifier, data_for, model_of, save
+from tests.converters.recurrent_graphs import sequences, tagger
 
 
 def answer(model: onnx.ModelProto, x: Array) -> Array:
@@ -132,18 +138,34 @@ def test_named_weights_are_kept_or_halved() -> None:
 
 
 @pytest.mark.parametrize("inner", [64, 40, 7])
-def test_four_bits_hold_a_matrix_to_half_a_step_of_each_block(inner: int) -> None:
-    matrix = np.random.default_rng(0).standard_normal((inner, 48)).astype(np.float32)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_blocks_hold_a_matrix_as_the_runtime_reads_it(inner: int, bits: Literal[4, 8]) -> None:
+    matrix = np.random.default_rng(0).standard_normal((inner, 48)).astype(np.float32) + np.float32(0.5)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
     model = model_of(nodes, {"w": matrix}, {"x": ["N", inner]}, {"y": ["N", 48]})
-    small = store_weights(model, 4)
+    small = stored_in_blocks(model, bits)
     assert [node.op_type for node in small.graph.node] == ["MatMulNBits"]
-    blob, scales = packed_four_bits(matrix)
-    assert (blob.shape, scales.shape) == ((48, -(-inner // BLOCK), BLOCK // 2), (48 * -(-inner // BLOCK),))
-    back = answer(small, np.eye(inner, dtype=np.float32))
-    step = np.abs(scales.reshape(48, -1)).repeat(BLOCK, axis=1)[:, :inner].T
-    # The end of the range opposite to the largest value has 7 steps, so a value there may be a whole step away.
-    assert (np.abs(back - matrix) <= step * 1.001 + 0.02 * np.abs(matrix).max()).all()
+    form, count = packed(matrix, bits), -(-inner // BLOCKS[bits])
+    assert (form.blob.shape, form.scales.shape) == ((48, count, BLOCKS[bits] * bits // 8), (48 * count,))
+    back = answer(small, np.eye(inner, dtype=np.float32))  # one value of 1 in each row: the left side loses nothing
+    step = np.abs(form.scales.reshape(48, -1)).repeat(BLOCKS[bits], axis=1)[:, :inner].T
+    off = np.abs(back - matrix) / step
+    assert off.mean() < 0.3
+    assert off.max() <= (0.501 if bits == 8 else 3), "the outermost of 4 bits may be cut off where the others gain"
+
+
+def test_four_bits_in_blocks_take_the_range_with_the_least_error() -> None:
+    matrix = np.random.default_rng(0).standard_normal((64, 48)).astype(np.float32)
+    matrix[5] *= 3
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="m")]
+    model = model_of(nodes, {"w": matrix}, {"x": ["N", 64]}, {"y": ["N", 48]})
+    back = answer(store_weights(model, 4), np.eye(64, dtype=np.float32))
+    groups = matrix.T.reshape(48, 2, 32)
+    low, high = groups.min(axis=2, keepdims=True), groups.max(axis=2, keepdims=True)
+    scale = (high - low) / 15
+    zero = np.rint(-low / scale)
+    whole = (np.clip(np.rint(groups / scale) + zero, 0, 15) - zero) * scale
+    assert np.square(back - matrix).mean() < 0.97 * np.square(whole - groups).mean()
 
 
 def test_dense_layers_get_four_bits_and_no_other_file_bears_the_name() -> None:
@@ -335,3 +357,72 @@ def test_ranges_are_those_of_onnxruntimes_calibrator(tmp_path: Path) -> None:
     assert set(ours) == set(theirs)
     for name, pair in theirs.items():
         assert ours[name] == pytest.approx(pair, rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("operator", "name", "made_of"),
+    [
+        ("LSTM", "int8-static", "LSTM"),
+        ("GRU", "int8-static", "GRU"),
+        ("LSTM", "int8-static-lstm", "com.microsoft::DynamicQuantizeLSTM"),
+    ],
+)
+def test_a_static_model_stores_recurrent_weights_in_8_bits_too(
+    operator: Literal["LSTM", "GRU"], name: str, made_of: str
+) -> None:
+    model, x = tagger(operator), sequences(24)
+    recipe = default_recipe(edgefleet_profiles.load("generic-x86_64-ort"), seed=0)
+    (wanted,) = [spec for spec in recipe.candidates if spec.id == name]
+    ready, calibration, _ = prepared(model, wanted, samples_of(x))
+    small = candidate(ready, wanted, calibration)
+    assert made_of in operators_of(small)
+    kinds = {t.data_type for t in small.graph.initializer if np.prod(t.dims) >= 600}
+    assert kinds == {TensorProto.INT8}, "weights of all layers"
+    assert small.ByteSize() < 0.35 * model.ByteSize()
+    off = np.abs(answer(small, x) - answer(model, x)).mean()
+    assert off < 0.06 * np.abs(answer(model, x)).mean()
+
+
+def test_no_accelerator_gets_weights_that_its_compiler_does_not_know() -> None:
+    base = edgefleet_profiles.load("generic-x86_64-ort")
+    strict = msgspec.structs.replace(base, quant=msgspec.structs.replace(base.quant, mode="required"))
+    static = [spec for spec in default_recipe(strict, seed=0).candidates if spec.id.startswith("int8-static")]
+    assert [spec.weight_bits for spec in static] == [0] * len(static)
+    assert "int8-static-lstm" not in [spec.id for spec in static]
+
+
+def test_products_in_blocks_bear_an_outlier_that_one_scale_does_not() -> None:
+    random = np.random.default_rng(0)
+    tensors = {
+        "up": random.standard_normal((64, 512)).astype(np.float32) / 8,
+        "down": random.standard_normal((512, 64)).astype(np.float32) / 22,
+        "rare": np.where(np.arange(512) == 7, 300, 1).astype(np.float32),
+    }
+    tensors["down"][7] = 0  # the large value means nothing, and costs the others their steps
+    nodes = [
+        helper.make_node("MatMul", ["x", "up"], ["h"], name="up"),
+        helper.make_node("Mul", ["h", "rare"], ["g"], name="rare"),
+        helper.make_node("MatMul", ["g", "down"], ["y"], name="down"),
+    ]
+    model = model_of(nodes, tensors, {"x": ["N", 64]}, {"y": ["N", 64]})
+    x = random.standard_normal((8, 64)).astype(np.float32)
+    off, products = {}, {}
+    for blocks in ("none", "narrowing", "all"):
+        wanted = CandidateSpec(
+            id="t", precision="dynamic", method="dynamic", op_types=["MatMul", "Gemm"], per_channel=True, weight_bits=8,
+            blocks=cast("Any", blocks),
+        )  # fmt: skip
+        small = candidate(model, wanted, None)
+        products[blocks] = [node.op_type for node in small.graph.node if node.op_type.startswith("MatMul")]
+        off[blocks] = np.abs(answer(small, x) - answer(model, x)).mean()
+    assert products["none"] == ["MatMulInteger", "MatMulInteger"]
+    assert products["narrowing"] == ["MatMulInteger", "MatMulNBits"]
+    assert products["all"] == ["MatMulNBits", "MatMulNBits"]
+    assert off["narrowing"] < off["none"] / 1.3
+    assert off["all"] < off["none"] / 1.3
+
+
+def test_blocks_of_a_model_without_products_are_refused() -> None:
+    wanted = CandidateSpec(id="t", precision="dynamic", method="dynamic", blocks="all", weight_bits=8)
+    with pytest.raises(TransformError, match="no product"):
+        candidate(classifier(features=4), wanted, None)

@@ -68,7 +68,7 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
             written=sum((1 if name in integer else _BYTES.get(kind, 4)) * math.prod(shape) for kind, shape in written),
         )
         kind, count = _macs(operator, node, [shape for _, shape in read], [shape for _, shape in written])
-        work.add_macs(kind, count, is_integer=is_integer)
+        work.add_macs(kind, count, is_integer=is_integer or _rounds_in_blocks(node))
     return work.facts()
 
 
@@ -112,6 +112,11 @@ def _integer_nodes(graph: onnx.GraphProto) -> set[str]:
         for node in graph.node
         if len(node.input) >= 2 and node.input[0] in flowing and node.input[1] in dequantized
     }
+
+
+def _rounds_in_blocks(node: onnx.NodeProto) -> bool:
+    """Say whether a product in blocks rounds its left side to 8 bits as well (`onnx.block_weights`)."""
+    return node.op_type == "MatMulNBits" and any(a.name == "accuracy_level" and a.i == 4 for a in node.attribute)
 
 
 def _events(model: bytes, inputs: Mapping[str, Array]) -> list[dict[str, Any]]:

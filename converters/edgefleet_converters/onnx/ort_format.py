@@ -12,9 +12,9 @@ from typing import Any, Final
 import onnx
 
 from edgefleet_converters.errors import TransformError
+from edgefleet_converters.onnx.block_weights import MIN_ELEMENTS
 from edgefleet_converters.onnx.load import facts_of
 from edgefleet_converters.onnx.ort_bytes import in_order
-from edgefleet_converters.onnx.weights import MIN_ELEMENTS
 
 _FOLDING: Final = "ConstantFolding"
 _CONVOLUTIONS: Final = frozenset({"Conv", "FusedConv", "ConvTranspose"})

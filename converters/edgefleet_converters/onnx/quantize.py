@@ -13,6 +13,7 @@ import onnx
 
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.graph_passes import run_passes
+from edgefleet_converters.onnx.block_weights import stored_in_blocks
 from edgefleet_converters.onnx.calibrate import Calibration, quantizable_operators
 from edgefleet_converters.onnx.load import facts_of, operators_of, opset_of, parse, serialise
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
@@ -23,6 +24,8 @@ from edgefleet_converters.onnx.weights import store_weights, weights_of
 from edgefleet_converters.recipe import CandidateSpec
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+RECURRENT: Final = "LSTM"
+"""Has no static form; onnxruntime's own DynamicQuantizeLSTM ranges its inputs at run time (0.35 to 0.8 of float32's time)."""
 _DYNAMIC_ALL: Final = ("Conv", "MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization")
 _PER_CHANNEL_OPSET: Final = 13
 _INFERRED: Final = "onnx.infer"
@@ -53,12 +56,14 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     if spec.method == "float16":
         made = _float16(model)
     elif spec.method == "dynamic":
-        made = _dynamic(model, spec)
+        made = _dynamic(_in_blocks(model, spec), spec)
     elif spec.method == "static":
         assert calibration is not None
         if spec.op_types or spec.head_float:  # else every operator is to be in integers, which Softmax has a kernel for
             model = run_passes(model, [SpellSoftmax()]).model
         made = quantized(model, spec, calibration)
+        if RECURRENT in spec.op_types:
+            made = _ranged_at_run_time(made, spec, [RECURRENT])
     else:
         made = model
     if spec.precision == "int4-weights":
@@ -104,9 +109,23 @@ def _float16(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+def _in_blocks(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
+    """Return the model with the products that `spec` stores in blocks. Raises TransformError when there is none."""
+    if spec.blocks == "none":
+        return model
+    made = stored_in_blocks(run_passes(model, [GemmToMatMul()]).model, 8, narrowing=spec.blocks == "narrowing")
+    if operators_of(made).get("com.microsoft::MatMulNBits", 0) == operators_of(model).get(
+        "com.microsoft::MatMulNBits", 0
+    ):
+        raise TransformError(
+            "no product of the model has a stored matrix for 8 bits in blocks", next_step="use --precision int8-weights"
+        )
+    return made
 
+
+def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
+    if spec.blocks == "all":
+        return model
     named = with_node_names(run_passes(model, [GemmToMatMul()]).model)
     present = {node.op_type for node in named.graph.node}
     wanted = [op for op in (spec.op_types or _DYNAMIC_ALL) if op in present]
@@ -115,10 +134,17 @@ def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
             f"the model has no {', '.join(spec.op_types or _DYNAMIC_ALL)}",
             next_step="choose another precision or recipe",
         )
+    return _ranged_at_run_time(named, spec, wanted)
+
+
+def _ranged_at_run_time(model: onnx.ModelProto, spec: CandidateSpec, operators: list[str]) -> onnx.ModelProto:
+    """Return the model with these operators in int8, for which the runtime ranges their inputs on each run."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dynamic.onnx"
         quantize_dynamic(
-            named, out, op_types_to_quantize=wanted, per_channel=spec.per_channel, reduce_range=spec.reduce_range,
+            model, out, op_types_to_quantize=operators, per_channel=spec.per_channel, reduce_range=spec.reduce_range,
             weight_type=QuantType.QInt8, nodes_to_exclude=list(spec.exclude),
         )  # fmt: skip
         return onnx.load_model_from_string(out.read_bytes())
@@ -147,7 +173,7 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
     own.metadata_props.append(onnx.StringStringEntryProto(key=_INFERRED, value="onnxruntime.quant"))
     quantizer = quantizer_of(
         own, spec.per_channel, spec.reduce_range, kinds["int8"], kinds[spec.act_dtype], calibration.tensors_data(), [],
-        sorted(excluded(model, spec)), list(spec.op_types) or quantizable_operators(),
+        sorted(excluded(model, spec)), [op for op in spec.op_types if op != RECURRENT] or quantizable_operators(),
         {"ActivationSymmetric": spec.act_dtype in ("int8", "int16"), "WeightSymmetric": True},
     )  # fmt: skip
     quantizer.quantize_model()

@@ -8,8 +8,8 @@ Forms, per stored tensor:
 2. 16 bits: float16, then Cast; folded in the same way. A tensor with a value beyond float16 stays float32. Or int16 with one
    scale an output channel, as form 1: as small, and nearer to the weights by a factor of about 8 (of 100 text lines that a
    recogniser read, float16 changed 2 and int16 none). A tensor whose channels each have one weight that dwarfs the rest stays float16.
-3. 4 bits: a product with a stored right side becomes com.microsoft MatMulNBits, blocks of 32 along the inner dimension with
-   one scale each; weights of other operators get 8 bits.
+3. 4 bits: a product with a stored right side becomes com.microsoft MatMulNBits (`onnx.block_weights`); weights of other operators
+   get 8 bits.
 
 Only tensors that an operator of `_PLACES` takes as weights, of at least `MIN_ELEMENTS` values, are touched; constants of
 shapes and of arithmetic are not.
@@ -24,13 +24,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefleet_converters.onnx.block_weights import MIN_ELEMENTS, stored_in_blocks
 from edgefleet_converters.onnx.walk import all_nodes, fresh_name, value_names
 
 Array = npt.NDArray[Any]
 
-MIN_ELEMENTS: Final = 256
-BLOCK: Final = 32
-"""Values that share a scale in the 4-bit form."""
 _HALF_MAX: Final = 65504.0
 _DWARFED: Final = 256
 """A weight so many times smaller than its channel's largest has at most 7 bits of 16 left."""
@@ -91,9 +89,7 @@ def store_weights(
     float16. zero: 8 bits have a zero point a channel. Tensors that would not shrink stay.
     """
     after = onnx.ModelProto()
-    after.CopyFrom(model)
-    if bits == 4:
-        _to_four_bits(after, half | kept)
+    after.CopyFrom(stored_in_blocks(model, 4, untouched=half | kept) if bits == 4 else model)
     plan = {w.name: w for w in weights_of(after) if w.name not in kept}
     tensors = {t.name: t for t in after.graph.initializer}
     taken = value_names(after)
@@ -184,53 +180,3 @@ def _restored(name: str, small: _Small, taken: set[str]) -> tuple[list[onnx.Node
         whole = moved
     nodes.append(helper.make_node("Mul", [whole, factor], [name], name=f"{packed}_mul"))
     return nodes, tensors
-
-
-def _to_four_bits(model: onnx.ModelProto, untouched: frozenset[str]) -> None:
-    """Rewrite each MatMul of the main graph with a stored matrix on its right side, in place."""
-    stored = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
-    uses: dict[str, int] = {}
-    for node in all_nodes(model):
-        for name in node.input:
-            uses[name] = uses.get(name, 0) + 1
-    changed = False
-    for node in model.graph.node:
-        tensor = stored.get(node.input[1]) if node.op_type == "MatMul" else None
-        if tensor is None or tensor.name in untouched or len(tensor.dims) != 2 or uses[tensor.name] != 1:
-            continue
-        if int(np.prod(tensor.dims)) < MIN_ELEMENTS:
-            continue
-        packed, scales = packed_four_bits(numpy_helper.to_array(tensor))
-        inner, columns = tensor.dims
-        names = [node.input[0], f"{tensor.name}_q4", f"{tensor.name}_s4"]
-        made = helper.make_node(
-            "MatMulNBits", names, list(node.output), name=node.name, domain="com.microsoft", K=inner, N=columns, bits=4,
-            block_size=BLOCK,
-        )  # fmt: skip
-        node.CopyFrom(made)
-        model.graph.initializer.remove(tensor)
-        model.graph.initializer.extend(
-            [numpy_helper.from_array(packed, names[1]), numpy_helper.from_array(scales, names[2])]
-        )
-        changed = True
-    if changed and all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-
-
-def packed_four_bits(matrix: Array) -> tuple[Array, Array]:
-    """Return (blob uint8 [N, blocks, BLOCK / 2], scales float32 [N * blocks]) of float32 [K, N].
-
-    A value v is stored as round(v / scale) + 8 in 0 … 15, the first of two in the low half of a byte: the layout of
-    MatMulNBits without zero points (onnxruntime, ContribOperators.md).
-    """
-    inner, columns = matrix.shape
-    blocks = -(-inner // BLOCK)
-    padded = np.zeros((columns, blocks * BLOCK), np.float32)
-    padded[:, :inner] = matrix.T
-    grouped = padded.reshape(columns, blocks, BLOCK)
-    peak = np.take_along_axis(grouped, np.abs(grouped).argmax(axis=2)[..., None], axis=2)
-    # The largest value of a block becomes -8, the only end of the range that has a ninth step.
-    scale = np.where(peak != 0, peak / -8, 1).astype(np.float32)
-    steps = np.clip(np.rint(grouped / scale) + 8, 0, 15).astype(np.uint8)
-    blob = steps[..., 0::2] | (steps[..., 1::2] << 4)
-    return np.ascontiguousarray(blob), scale.reshape(-1)
