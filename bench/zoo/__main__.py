@@ -86,7 +86,10 @@ class Run:
         self._cache, self._fresh, self._peers, self._kept = cache, fresh, peers, kept
         self.code = _digest(ROOT / "converters", ROOT / "agent" / "edgefleet_runtime")
         own = ROOT / "bench" / "zoo"
-        self._making = _digest(own / "samples.py", own / "families.py", own / "torch_nets.py")
+        self._making = {
+            "": _digest(own / "samples.py", own / "families.py"), "torch": _digest(own / "samples.py", own / "torch_nets.py"),
+            "download": _digest(own / "packages.py"),
+        }  # fmt: skip
         self._judging = f"{VERSION} {_digest(own / 'task_metrics.py')}"
 
     def root(self, half: str) -> str:
@@ -103,13 +106,14 @@ class Run:
         drawn = seeds(entry.name, self.root(half))
         store = self._cache / "rows" / f"{entry.name}-{half}.jsonl"
         try:
-            source = material(entry, drawn, self._cache, self._making)
+            version = f"{self._making[entry.needs]} {entry.sizes}"
+            source = material(entry, drawn, self._cache, version, is_made=not self._kept)
         except Exception as error:  # noqa: BLE001 - a model that cannot be had here is said and left out
             said = str(getattr(error, "stderr", None) or error)
             _say(f"  not made: {type(error).__name__}: {' '.join(said.split())[-160:]}")
             return []
         known = {} if self._fresh else _kept(store)
-        held, refusal = (b"", "not made") if self._kept else held_tflite(entry, source, self._cache, self.code)
+        held, refusal = held_tflite(entry, source, self.code, is_made=not self._kept)
         found = []
         for tool in TOOLS:
             if (not self._peers and not tool.is_ours) or not _fits(tool, source):
@@ -139,7 +143,7 @@ class Run:
         facts = [self._judging, tool.name, source.folder.name, source.facts["sha256"], entry.metric, str(entry.limit)]
         if tool.is_ours:
             facts.append(self.code)
-        elif tool.takes == "tflite" and not self._kept:
+        elif tool.takes == "tflite":
             facts.append(hashlib.sha256(held).hexdigest())
         return hashlib.sha256(" ".join(facts).encode()).hexdigest()[:24]
 

@@ -80,11 +80,16 @@ def _hush() -> None:
     logging.getLogger().setLevel(logging.ERROR)
 
 
-def material(entry: Entry, seeds: Seeds, cache: Path, version: str) -> Material:
-    """Return an entry's files, made when they are not in the cache. version: of what makes them. Raises what making raises."""
+def material(entry: Entry, seeds: Seeds, cache: Path, version: str, *, is_made: bool = True) -> Material:
+    """Return an entry's files. version: of what makes them. is_made: made when they are not there, else FileNotFoundError.
+
+    Raises what making raises.
+    """
     key = hashlib.sha256(f"{version} {entry.name} {seeds}".encode()).hexdigest()[:20]
     folder = cache / "material" / f"{entry.name}-{key}"
     if not (folder / "facts.json").exists():
+        if not is_made:
+            raise FileNotFoundError("nothing is kept of it")
         folder.mkdir(parents=True, exist_ok=True)
         apart(_make, entry.name, seeds, str(folder))
     return Material(folder)
@@ -119,13 +124,18 @@ def is_quantizable(model: Path) -> bool:
     return large >= _WEIGHTS_SHARE * model.stat().st_size
 
 
-def held_tflite(entry: Entry, source: Material, cache: Path, code: str) -> tuple[bytes, str]:
-    """Return the float TFLite file that peers start from and latencies are held against, and why there is none."""
+def held_tflite(entry: Entry, source: Material, code: str, *, is_made: bool = True) -> tuple[bytes, str]:
+    """Return the float TFLite file that peers start from and latencies are held against, and why there is none.
+
+    code: digest of our compiler. is_made: made when it is not there.
+    """
     if source.model.suffix == ".tflite":
         return source.model.read_bytes(), ""
     path = source.folder / f"held-{code[:16]}.tflite"
     refusal = path.with_suffix(".txt")
     if not path.exists() and not refusal.exists():
+        if not is_made:
+            return b"", "nothing is kept of it"
         try:
             apart(_hold, entry.name, str(source.folder), str(path), str(refusal))
         except BrokenProcessPool:
