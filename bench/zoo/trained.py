@@ -28,16 +28,21 @@ def tool_python() -> Path:
     return (found if found.is_usable else install(tools, "torch")).python
 
 
+def run_torch(script: Path, *arguments: str, folder: Path) -> None:
+    """Run a script with PyTorch on one thread. Blocks. Raises CalledProcessError."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")}
+    subprocess.run(
+        [str(tool_python()), "-I", str(script), *arguments],
+        check=True, capture_output=True, env=kept | {"OMP_NUM_THREADS": "1"}, timeout=1800, cwd=folder,
+    )  # fmt: skip
+
+
 def train(name: str, draw: Draw, seed: int, folder: Path) -> Path:
     """Train a net and return its ONNX file. Blocks for seconds. Raises CalledProcessError."""
     data, out = folder / "train.npz", folder / f"{name}.onnx"
     part = draw(seed, _ROWS.get(name, 3000), seed + 1)
     np.savez(data, **part.as_data(labelled=True))
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME")}
-    subprocess.run(
-        [str(tool_python()), "-I", str(SCRIPT), name, str(seed), str(data), str(out)],
-        check=True, capture_output=True, env=kept | {"OMP_NUM_THREADS": "1"}, timeout=900, cwd=folder,
-    )  # fmt: skip
+    run_torch(SCRIPT, name, str(seed), str(data), str(out), folder=folder)
     data.unlink()
     return out
 
