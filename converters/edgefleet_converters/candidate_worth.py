@@ -38,7 +38,7 @@ _WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 
 """16-bit activations: LiteRT has no fast kernels for them."""
 _FOUR_BIT_TIME: Final = 0.85
 _BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all": 0.75}
-"""Of products by how many of them are in 8-bit blocks; that of 4 bits and these measured with VNNI (ADR 0090)."""
+"""Of products by how many of them are in 8-bit blocks; that of 4 bits and these measured with VNNI (ADR 0091)."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
 
 
