@@ -14,6 +14,9 @@ _STEPPED: Final = frozenset(
      "BIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_RNN"}
 )  # fmt: skip
 
+_DEEPEST: Final = 4
+_INT32: Final = 4
+
 
 @dataclass(frozen=True)
 class _Tensor:
@@ -31,21 +34,50 @@ class _Tensor:
 
 
 def tflite_work(data: bytes) -> dict[str, Any]:
-    """Return the work of one run. The first graph counts; graphs that a `WHILE` or `IF` calls do not. Raises ValueError."""
+    """Return the work of one run. What a `WHILE` does counts as often as its condition allows, where that is one constant, else not;
+    what an `IF` calls does not. Raises ValueError.
+    """
     try:
-        model = Table.root(data)
-        codes = [max(code.number(3, "i"), code.number(0, "b")) for code in model.tables(1)]
-        stored = [max(buffer.vector_length(0, 1), buffer.number(2, "Q")) > 0 for buffer in model.tables(4)]
-        graph = model.tables(2)[0]
-        tensors = [_tensor(table, stored) for table in graph.tables(0)]
-        operators = [(BUILTIN_NAMES.get(codes[op.number(0, "I")], ""), op.numbers(1, "i"), op.numbers(2, "i"))
-                     for op in graph.tables(3)]  # fmt: skip
         work = Work()
-        for name, read, written in operators:
-            _count(work, name, [tensors[i] for i in read if i >= 0], [tensors[i] for i in written if i >= 0])
+        _File(Table.root(data)).count(work, 0, _DEEPEST)
     except (OutOfBoundsError, IndexError, KeyError) as error:
         raise ValueError(f"the TFLite file cannot be read: {error}") from error
     return work.facts()
+
+
+class _File:
+    """The parts of a file that each of its graphs names by number."""
+
+    def __init__(self, model: Table) -> None:
+        self._codes = [max(code.number(3, "i"), code.number(0, "b")) for code in model.tables(1)]
+        self._graphs, self._buffers = model.tables(2), model.tables(4)
+        self._stored = [max(buffer.vector_length(0, 1), buffer.number(2, "Q")) > 0 for buffer in self._buffers]
+
+    def count(self, work: Work, position: int, depth: int) -> None:
+        """Add what one graph does. depth: so many loops in one another are looked into."""
+        graph = self._graphs[position]
+        tensors = [_tensor(table, self._stored) for table in graph.tables(0)]
+        for op in graph.tables(3):
+            name, read, written = self._name(op), op.numbers(1, "i"), op.numbers(2, "i")
+            options = op.table(4)
+            if name == "WHILE" and options is not None and depth:
+                each = Work()
+                self.count(each, options.number(1, "i"), depth - 1)
+                work.add_rounds(each, self._rounds(self._graphs[options.number(0, "i")]))
+            else:
+                _count(work, name, [tensors[i] for i in read if i >= 0], [tensors[i] for i in written if i >= 0])
+
+    def _name(self, op: Table) -> str:
+        return BUILTIN_NAMES.get(self._codes[op.number(0, "I")], "")
+
+    def _rounds(self, condition: Table) -> int:
+        """Return how often a loop runs whose condition is one LESS against a constant; 0 where it is anything else."""
+        ops = condition.tables(3)
+        if len(ops) != 1 or self._name(ops[0]) != "LESS":
+            return 0
+        limit = condition.tables(0)[ops[0].numbers(1, "i")[1]]
+        number = self._buffers[limit.number(2, "I")].numbers(0, "B")
+        return max(0, int.from_bytes(bytes(number), "little", signed=True)) if len(number) == _INT32 else 0
 
 
 def _tensor(table: Table, stored: Sequence[bool]) -> _Tensor:

@@ -34,6 +34,16 @@ class Work:
             key = f"{kind}.{'int8' if is_integer else 'float'}"
             self.macs[key] = self.macs.get(key, 0) + count
 
+    def add_rounds(self, each: "Work", rounds: int) -> None:
+        """Count a loop. each: what one round does."""
+        self.nodes += each.nodes
+        self.weight_bytes += rounds * each.weight_bytes
+        self.activation_bytes += rounds * each.activation_bytes
+        self.largest_bytes = max(self.largest_bytes, each.largest_bytes)
+        for key, count in each.macs.items():
+            if rounds:
+                self.macs[key] = self.macs.get(key, 0) + rounds * count
+
     def facts(self) -> dict[str, Any]:
         """Return plain data with sorted keys."""
         return {

@@ -44,8 +44,10 @@ _FORMS: Final = ("QUANTIZE", "DEQUANTIZE")
 class Builder:
     """One graph on its way. `where` names the ONNX node that is being lowered."""
 
-    def __init__(self, runtime: TfliteRuntime) -> None:
+    def __init__(self, runtime: TfliteRuntime, *, loops: bool = True) -> None:
+        """loops: whether a long sequence may be a WHILE; a board of integers alone has it written out."""
         self.runtime = runtime
+        self.loops = loops
         self.where = ""
         self._ops: list[Op] = []
         self._names = 0
@@ -74,6 +76,33 @@ class Builder:
                 next_step="shorten loops and sequences, or publish the model for an -ort profile",
             )
         return outputs
+
+    def loop(
+        self, start: Sequence[Tensor], rounds: int, step: "Callable[[Builder, list[Tensor]], list[Tensor]]"
+    ) -> list[Tensor]:
+        """Append a WHILE and return what it ends with. start: the first is the number of the round, int32 [1].
+
+        step: given the builder of the body and what a round begins with, returns what it ends with, without the number.
+        """
+        cond, body = (Builder(self.runtime) for _ in range(2))
+        kinds = [(t.dtype, t.shape) for t in start]
+        given = [[Tensor(f"in_{i}", *kind) for i, kind in enumerate(kinds)] for _ in range(2)]
+        for inner in (cond, body):
+            inner.where = self.where
+        asked = cond.emit("LESS", [given[0][0], cond.const(np.array([rounds], np.int32))], "bool", [1])
+        number = body.emit(
+            "ADD", [given[1][0], body.const(np.array([1], np.int32))], "int32", [1], fused_activation_function=0
+        )
+        ends = [number, *step(body, given[1])]
+        outputs = tuple(Tensor(self._name("while"), *kind) for kind in kinds)
+        bodies = tuple(
+            Graph(tuple(mine), tuple(end), tuple(inner._ops))
+            for mine, end, inner in zip(given, ([asked], ends), (cond, body), strict=True)
+        )
+        op = Op("WHILE", tuple(start), outputs, {}, self.where, bodies=bodies)
+        self.check(op)
+        self._ops.append(op)
+        return list(outputs)
 
     def stored(self, x: Tensor, quantization: Quantization) -> Tensor:
         """Return a float32 value as it is on a grid of int8: QUANTIZE and DEQUANTIZE, which every runtime has."""

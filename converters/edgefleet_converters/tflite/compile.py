@@ -9,7 +9,7 @@ import onnx
 from edgefleet_converters.errors import ModelTooLargeError, OperatorNotCompiledError
 from edgefleet_converters.graph_passes import Pass, PassNote, run_passes
 from edgefleet_converters.tflite.builder import Builder
-from edgefleet_converters.tflite.ir import Graph
+from edgefleet_converters.tflite.ir import Graph, all_ops, in_bodies
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_converters.tflite.passes.fuse import FuseActivations
 from edgefleet_converters.tflite.passes.layout import CancelTransposes
@@ -23,6 +23,8 @@ from edgefleet_converters.tflite.writer import write
 PASSES: Final[tuple[Pass[Graph], ...]] = (
     DropRoundTrips(), DropUnused(), ShareEqual(), CancelTransposes(), ShareEqual(), DropUnused(), FuseActivations(),
 )  # fmt: skip
+
+BODY_PASSES: Final[tuple[Pass[Graph], ...]] = (ShareEqual(), DropUnused(), FuseActivations())
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,19 @@ class Compiled:
     is_carried: bool = False
 
 
-def compile_model(model: onnx.ModelProto, runtime: TfliteRuntime) -> Compiled:
+def compile_model(model: onnx.ModelProto, runtime: TfliteRuntime, *, loops: bool = True) -> Compiled:
     """Return the compiled model. Inputs and outputs keep names, order, shapes and types.
+
+    loops: whether a long sequence may be a WHILE; its body stays float32, so a board of integers has it written out.
 
     Raises UnsupportedOperatorError when the runtime lacks something, OperatorNotCompiledError when this compiler does,
     DynamicShapeError for open input shapes, ModelTooLargeError.
     """
-    builder = Builder(runtime)
+    builder = Builder(runtime, loops=loops)
     inputs, outputs = Tracer(model, builder).run()
-    done = run_passes(builder.finish(inputs, outputs), PASSES)
-    for op in done.model.ops:
+    graph = in_bodies(builder.finish(inputs, outputs), lambda body: run_passes(body, BODY_PASSES).model)
+    done = run_passes(graph, PASSES)
+    for op in all_ops(done.model):
         # What a pass made must be within the runtime's reach too.
         builder.check(op)
     return Compiled(write(done.model), done.model, _counts(done.model), done.notes)
@@ -59,13 +64,13 @@ def compile_as_given(model: onnx.ModelProto, runtime: TfliteRuntime, *, io_dtype
 
     io_dtype: float32, int8 or uint8: type of inputs and outputs that are float32 in a quantized source.
     """
-    source = source_quantization(model)
+    source, loops = source_quantization(model), io_dtype == "float32"
     if source is None:
-        return compile_model(model, runtime)
-    real = compile_model(source.model, runtime)
+        return compile_model(model, runtime, loops=loops)
+    real = compile_model(source.model, runtime, loops=False)
     graph = carried(real.graph, runtime.adapter, source.grids, io_dtype=io_dtype)
     if not in_int8(graph):
-        return compile_model(model, runtime)
+        return compile_model(model, runtime, loops=loops)
     graph = DropUnused().apply(graph)[0]
     notes = (*real.notes, PassNote("carry-scales", "applied", f"{in_int8(graph)} operators in int8"))
     return Compiled(write(graph), graph, _counts(graph), notes, is_carried=True)
@@ -90,6 +95,6 @@ def compile_step(args: dict[str, Any]) -> dict[str, Any]:
 
 def _counts(graph: Graph) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for op in graph.ops:
+    for op in all_ops(graph):
         counts[op.code] = counts.get(op.code, 0) + 1
     return dict(sorted(counts.items()))

@@ -3,8 +3,8 @@
 Everything is frozen and compared by identity: a pass builds a new graph and shares what it does not change.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -62,6 +62,8 @@ class Op:
     """The ONNX node it comes from, for messages."""
     version: int = 0
     """At least so high is it written: what a file that was read says of it."""
+    bodies: "tuple[Graph, ...]" = ()
+    """Of WHILE: the condition and what is done in each round. Both take what the operator takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +73,21 @@ class Graph:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     ops: tuple[Op, ...]
+
+
+def all_ops(graph: Graph) -> Iterator[Op]:
+    """Yield the operators of a graph and of the graphs in them."""
+    for op in graph.ops:
+        yield op
+        for body in op.bodies:
+            yield from all_ops(body)
+
+
+def in_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
+    """Return the graph with each graph inside its operators changed."""
+    if not any(op.bodies for op in graph.ops):
+        return graph
+    return replace(graph, ops=tuple(replace(op, bodies=tuple(map(change, op.bodies))) for op in graph.ops))
 
 
 def constant(name: str, data: Array) -> Tensor:

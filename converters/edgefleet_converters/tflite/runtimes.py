@@ -25,7 +25,8 @@ _BOTH: Final[dict[str, frozenset[str]]] = {
     "ATAN2": _F, "AVERAGE_POOL_2D": _F, "BATCH_MATMUL": _F, "BITCAST": _ANY - _BOOL, "BITWISE_XOR": _BITS,
     "BROADCAST_TO": _ANY, "CAST": _ANY - {"uint64"}, "CEIL": _F, "CONCATENATION": _MOVED | {"uint32"}, "CONV_2D": _F,
     "CONV_3D": _F, "CONV_3D_TRANSPOSE": _F, "COS": _F, "CUMSUM": _FI, "DEPTHWISE_CONV_2D": _F,
-    "DEPTH_TO_SPACE": _FI | {"int8", "uint8"}, "DIV": _F32, "ELU": _F, "EQUAL": _FI | _BOOL | {"int16"}, "EXP": _F,
+    "DEPTH_TO_SPACE": _FI | {"int8", "uint8"}, "DIV": _F32,
+    "DYNAMIC_UPDATE_SLICE": _F, "ELU": _F, "EQUAL": _FI | _BOOL | {"int16"}, "EXP": _F,
     "FILL": _FI | _BOOL, "FLOOR": _F, "FLOOR_DIV": _F32, "FLOOR_MOD": _FI, "FULLY_CONNECTED": _F, "GATHER": _MOVED,
     "GATHER_ND": _FI | _SMALL, "GELU": _F, "GREATER": _FI, "GREATER_EQUAL": _FI, "HARD_SWISH": _F, "LEAKY_RELU": _F,
     "LESS": _FI, "LESS_EQUAL": _FI, "LOCAL_RESPONSE_NORMALIZATION": _F, "LOG": _F, "LOGICAL_AND": _BOOL,
@@ -41,7 +42,7 @@ _BOTH: Final[dict[str, frozenset[str]]] = {
     "SPACE_TO_DEPTH": _FI | {"int8", "uint8"}, "SQRT": _F, "SQUARE": _F, "SQUARED_DIFFERENCE": _F32,
     "STRIDED_SLICE": _MOVED | {"uint32"}, "SUB": _FI, "SUM": _FI, "TANH": _F, "TILE": _FI | _BOOL | {"int8", "uint8"},
     "TOPK_V2": _FI | {"int8", "uint8", "int16"}, "TRANSPOSE": _MOVED - {"int16"}, "TRANSPOSE_CONV": _F, "UNIQUE": _FI,
-    "WHERE": _BOOL,
+    "WHERE": _BOOL, "WHILE": frozenset({"int32"}),
 }  # fmt: skip
 
 _LITERT_MORE: Final[dict[str, frozenset[str]]] = {

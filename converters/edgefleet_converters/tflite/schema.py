@@ -180,5 +180,6 @@ OPTIONS: Final[dict[str, Options]] = {
     "TILE": Options(51, _NONE),
     "UNPACK": Options(64, {"num": Field(0, "int32"), "axis": Field(1, "int32")}),
     "WHERE": Options(85, _NONE),
+    "WHILE": Options(93, {"cond_subgraph_index": Field(0, "int32"), "body_subgraph_index": Field(1, "int32")}),
 }
 """Operators that need options, or that a runtime refuses without a table. Others are written without."""

@@ -5,12 +5,13 @@ SignatureDef and TensorMap (`schema.fbs`, version 3).
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import flatbuffers
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Array, Graph, Op, Option, Quantization, Tensor
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Option, Quantization, Tensor, all_ops
 from edgefleet_converters.tflite.schema import OPTIONS, Field
 from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, DTYPES
 from edgefleet_converters.tflite.versions import version_of
@@ -32,21 +33,25 @@ class _Writer:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._b = flatbuffers.Builder(1024 + 2 * sum(t.data.nbytes for t in _constants(graph) if t.data is not None))
-        self._tensors = _all_tensors(graph)
-        self._index = {id(tensor): position for position, tensor in enumerate(self._tensors)}
+        self._graphs = _graphs(graph)
+        size = sum(t.data.nbytes for each in self._graphs for t in _all_tensors(each) if t.data is not None)
+        self._b = flatbuffers.Builder(1024 + 2 * size)
+        self._index: dict[int, int] = {}
         self._buffers: list[bytes] = [b""]
         self._buffer_of: dict[bytes, int] = {b"": 0}
 
     def model(self, description: str) -> bytes:
         """Return the bytes of the whole model."""
         b = self._b
-        codes = sorted({(NUMBER_OF[op.code], version_of(op)) for op in self._graph.ops})
-        subgraph = self._subgraph({code: position for position, code in enumerate(codes)})
+        codes = sorted({(NUMBER_OF[op.code], version_of(op)) for op in all_ops(self._graph)})
+        code_index = {code: position for position, code in enumerate(codes)}
+        # The main graph is written last, so that its tensors' places are still known for the signature.
+        inner = [self._subgraph(each, code_index) for each in self._graphs[1:]]
+        subgraphs = [self._subgraph(self._graph, code_index), *inner]
         signature = self._signature()
         code_tables = [self._operator_code(*code) for code in codes]
         buffers = [self._buffer(data) for data in self._buffers]
-        vectors = [self._offsets(code_tables), self._offsets([subgraph]), self._offsets(buffers)]
+        vectors = [self._offsets(code_tables), self._offsets(subgraphs), self._offsets(buffers)]
         signatures, text = self._offsets([signature]), b.CreateString(description)
         b.StartObject(8)
         b.PrependUint32Slot(0, 3, 0)
@@ -58,12 +63,14 @@ class _Writer:
         b.Finish(b.EndObject(), b"TFL3")
         return bytes(b.Output())
 
-    def _subgraph(self, code_index: dict[tuple[int, int], int]) -> int:
-        tensors = self._offsets([self._tensor(tensor) for tensor in self._tensors])
-        operators = self._offsets([self._operator(op, code_index) for op in self._graph.ops])
-        inputs = self._ints([self._index[id(t)] for t in self._graph.inputs])
-        outputs = self._ints([self._index[id(t)] for t in self._graph.outputs])
-        name = self._b.CreateString("main")
+    def _subgraph(self, graph: Graph, code_index: dict[tuple[int, int], int]) -> int:
+        all_tensors = _all_tensors(graph)
+        self._index = {id(tensor): position for position, tensor in enumerate(all_tensors)}
+        tensors = self._offsets([self._tensor(tensor) for tensor in all_tensors])
+        operators = self._offsets([self._operator(op, code_index) for op in graph.ops])
+        inputs = self._ints([self._index[id(t)] for t in graph.inputs])
+        outputs = self._ints([self._index[id(t)] for t in graph.outputs])
+        name = self._b.CreateString("main" if graph is self._graph else "body")
         return self._table(5, {0: tensors, 1: inputs, 2: outputs, 3: operators, 4: name})
 
     def _tensor(self, tensor: Tensor) -> int:
@@ -108,6 +115,9 @@ class _Writer:
 
     def _options(self, op: Op) -> int:
         table = OPTIONS.get(op.code)
+        if op.bodies:
+            numbers = [next(i for i, each in enumerate(self._graphs) if each is body) for body in op.bodies]
+            op = replace(op, options=dict(zip(("cond_subgraph_index", "body_subgraph_index"), numbers, strict=True)))
         if table is None:
             assert not op.options, f"{op.code} has no option table"
             return 0
@@ -191,8 +201,10 @@ class _Writer:
         return int(self._b.EndVector())
 
 
-def _constants(graph: Graph) -> list[Tensor]:
-    return [tensor for tensor in _all_tensors(graph) if tensor.data is not None]
+def _graphs(graph: Graph) -> list[Graph]:
+    """Return the graph and those inside it, each once."""
+    found = {id(graph): graph} | {id(body): body for op in all_ops(graph) for body in op.bodies}
+    return list(found.values())
 
 
 def _all_tensors(graph: Graph) -> list[Tensor]:

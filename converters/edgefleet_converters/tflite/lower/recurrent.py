@@ -1,7 +1,8 @@
-"""RNN, LSTM and GRU, written out step by step: the sequence's length is fixed at compile time.
+"""RNN, LSTM and GRU: the sequence's length is fixed at compile time. A short one is written out step by step, a long one is a WHILE.
 
-Source: the ONNX operator pages (gate orders: LSTM i o f c, GRU z r h). The products with the input are one matrix product for all
-steps; each step is then one product with the state.
+Source: the ONNX operator pages (gate orders: LSTM i o f c, GRU z r h). Written out, the products with the input are one matrix product
+for all steps; each step is then one product with the state. UNIDIRECTIONAL_SEQUENCE_LSTM is not used: it keeps its state from one run to
+the next, so an answer would depend on what was asked before.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +19,11 @@ from edgefleet_converters.tflite.lower.gather_scatter import reversed_places
 from edgefleet_converters.tflite.node import Lowering, Node
 
 MAX_STEPS: Final = 2048
+_LOOPED: Final = 16
+"""Sequences of so many steps or more are a loop: the operators of a step take a few kilobytes each time they are written."""
 _GATES: Final = {"RNN": 1, "GRU": 3, "LSTM": 4}
 _DEFAULTS: Final = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
-Activation = Callable[[Tensor], Tensor]
+Activation = Callable[[Builder, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,12 @@ def recurrent(b: Builder, n: Node) -> Sequence[Tensor]:
     for d in range(count):
         backwards = d == 1 or direction == "reverse"
         sequence = _turned(b, x, lengths) if backwards else x
-        steps, state, cell = _walk(b, _cell(b, n, d, count, x.shape[1], batch_first=batch_first), sequence, lengths)
-        made = layout_moves.stack(b, steps, 0)
+        one = _cell(b, n, d, count, x.shape[1], batch_first=batch_first)
+        if _is_loop(b, one, x.shape[0], lengths):
+            made, state, cell = _looped(b, one, sequence)
+        else:
+            steps, state, cell = _walk(b, one, sequence, lengths)
+            made = layout_moves.stack(b, steps, 0)
         outputs.append(_turned(b, made, lengths) if backwards else made)
         states.append(state)
         cells.append(cell)
@@ -119,12 +126,12 @@ def _cell(b: Builder, n: Node, d: int, count: int, batch: int, *, batch_first: b
 def _activation(b: Builder, name: str, alphas: list[float], betas: list[float]) -> Activation:
     plain = {"sigmoid": "LOGISTIC", "tanh": "TANH", "relu": "RELU"}.get(name.lower())
     if plain is not None:
-        return lambda x: arithmetic.unary(b, plain, x)
+        return lambda at, x: arithmetic.unary(at, plain, x)
     if name.lower() == "softplus":
-        return lambda x: softplus_of(b, x)
+        return softplus_of
     if name.lower() == "affine":
         alpha, beta = alphas.pop(0), betas.pop(0) if betas else 0.0
-        return lambda x: arithmetic.add(b, arithmetic.mul(b, x, alpha), beta)
+        return lambda at, x: arithmetic.add(at, arithmetic.mul(at, x, alpha), beta)
     return b.not_compiled(f"the activation {name}")
 
 
@@ -153,6 +160,34 @@ def _walk(b: Builder, cell: _Cell, sequence: Tensor, lengths: Tensor | None) -> 
     return made, state, inner
 
 
+def _is_loop(b: Builder, cell: _Cell, steps: int, lengths: Tensor | None) -> bool:
+    """Say whether the steps are a loop: its body can hold no value of the graph around it, only constants."""
+    held = (cell.weight, cell.recurrence, cell.bias, cell.state_bias, *([cell.peephole] if cell.peephole else []))
+    return b.loops and steps >= _LOOPED and lengths is None and all(t.data is not None for t in held)
+
+
+def _looped(b: Builder, cell: _Cell, sequence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return as `_walk`, with all outputs as one tensor. The weights are in the body, so they are stored once."""
+    steps, batch, width = sequence.shape
+    hidden = cell.first.shape[1]
+
+    def step(body: Builder, given: list[Tensor]) -> list[Tensor]:
+        number, state, inner, rows, made = given
+        row = layout_moves.reshape(body, layout_moves.gather(body, rows, number, 0), [batch, width])
+        turned = [layout_moves.transpose(body, w, [1, 0]) for w in (cell.weight, cell.recurrence)]
+        entry = arithmetic.add(body, arithmetic.matmul(body, row, turned[0]), cell.bias)
+        new, new_inner = _STEPS[cell.kind](body, cell, entry, turned[1], state, inner)
+        place = layout_moves.concat(body, [number, body.ints([0, 0])], 0)
+        line = layout_moves.reshape(body, new, [1, batch, hidden])
+        return [new, new_inner, rows, body.emit("DYNAMIC_UPDATE_SLICE", [made, line, place], "float32", made.shape)]
+
+    # Made when the model is loaded: as a constant it would be as large as the answer.
+    made = b.emit("FILL", [b.ints([steps, batch, hidden]), b.const(np.float32(0.0))], "float32", [steps, batch, hidden])
+    start = [b.const(np.zeros(1, np.int32)), cell.first, cell.first_cell, sequence, made]
+    _, state, inner, _, outputs = b.loop(start, steps, step)
+    return outputs, state, inner
+
+
 def _parts(b: Builder, x: Tensor, count: int) -> list[Tensor]:
     width = x.shape[-1] // count
     return [layout_moves.take(b, x, x.rank - 1, i * width, width) for i in range(count)]
@@ -162,7 +197,7 @@ def _rnn_step(
     b: Builder, cell: _Cell, entry: Tensor, turned: Tensor, state: Tensor, inner: Tensor
 ) -> tuple[Tensor, Tensor]:
     total = arithmetic.add(b, entry, arithmetic.add(b, arithmetic.matmul(b, state, turned), cell.state_bias))
-    return cell.activations[0](total), inner
+    return cell.activations[0](b, total), inner
 
 
 def _gru_step(
@@ -171,13 +206,13 @@ def _gru_step(
     gate, hidden_activation = cell.activations
     entry_z, entry_r, entry_h = _parts(b, entry, 3)
     weights, biases = _parts(b, turned, 3), _parts(b, cell.state_bias, 3)
-    update = gate(arithmetic.add(b, entry_z, arithmetic.add(b, arithmetic.matmul(b, state, weights[0]), biases[0])))
-    reset = gate(arithmetic.add(b, entry_r, arithmetic.add(b, arithmetic.matmul(b, state, weights[1]), biases[1])))
+    update = gate(b, arithmetic.add(b, entry_z, arithmetic.add(b, arithmetic.matmul(b, state, weights[0]), biases[0])))
+    reset = gate(b, arithmetic.add(b, entry_r, arithmetic.add(b, arithmetic.matmul(b, state, weights[1]), biases[1])))
     if cell.after_reset:
         part = arithmetic.mul(b, reset, arithmetic.add(b, arithmetic.matmul(b, state, weights[2]), biases[2]))
     else:
         part = arithmetic.add(b, arithmetic.matmul(b, arithmetic.mul(b, reset, state), weights[2]), biases[2])
-    new = hidden_activation(arithmetic.add(b, entry_h, part))
+    new = hidden_activation(b, arithmetic.add(b, entry_h, part))
     return arithmetic.add(
         b, arithmetic.mul(b, arithmetic.sub(b, 1.0, update), new), arithmetic.mul(b, update, state)
     ), inner
@@ -195,12 +230,12 @@ def _lstm_step(
         forget = arithmetic.add(b, forget, arithmetic.mul(b, look_forget, inner))
     else:
         look_out = None
-    opened = gate(into)
-    kept = arithmetic.sub(b, 1.0, opened) if cell.coupled else gate(forget)
-    new_inner = arithmetic.add(b, arithmetic.mul(b, kept, inner), arithmetic.mul(b, opened, new_activation(new)))
+    opened = gate(b, into)
+    kept = arithmetic.sub(b, 1.0, opened) if cell.coupled else gate(b, forget)
+    new_inner = arithmetic.add(b, arithmetic.mul(b, kept, inner), arithmetic.mul(b, opened, new_activation(b, new)))
     if look_out is not None:
         out = arithmetic.add(b, out, arithmetic.mul(b, look_out, new_inner))
-    return arithmetic.mul(b, gate(out), out_activation(new_inner)), new_inner
+    return arithmetic.mul(b, gate(b, out), out_activation(b, new_inner)), new_inner
 
 
 _STEPS: Final = {"RNN": _rnn_step, "GRU": _gru_step, "LSTM": _lstm_step}

@@ -108,7 +108,7 @@ class ShareEqual:
         for op in model.ops:
             current = replace(op, inputs=tuple(map(new, op.inputs)))
             key = (
-                op.code, tuple(id(t) for t in current.inputs), tuple(sorted(op.options.items())),
+                op.code, tuple(id(t) for t in current.inputs), tuple(sorted(op.options.items())), tuple(map(id, op.bodies)),
                 tuple((t.dtype, t.shape, t.quantization) for t in op.outputs),
             )  # fmt: skip
             twin = known.get(key)

@@ -17,7 +17,7 @@ from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sample_data import read_arrays
 from edgefleet_converters.tflite.compile import compile_model
 from edgefleet_converters.tflite.file_graph import FileGraph, read_graph
-from edgefleet_converters.tflite.ir import Array, Graph, Op
+from edgefleet_converters.tflite.ir import Array, Graph, Op, in_bodies
 from edgefleet_converters.tflite.load import MAGIC, read_facts
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator
@@ -120,7 +120,7 @@ def compiled_for(model: onnx.ModelProto, spec: CandidateSpec, adapter: str) -> G
     """
     check_known(spec)
     even = run_passes(model, [Equalise()]).model if spec.equalise else model
-    return compile_model(even, BY_ADAPTER[adapter]).graph
+    return compile_model(even, BY_ADAPTER[adapter], loops=spec.io_dtype == "float32").graph
 
 
 def ready_for(graph: Graph, spec: CandidateSpec) -> Graph:
@@ -138,7 +138,8 @@ def static_form(
     if spec.io_dtype != "float32":
         _check_whole(result)
     if not spec.weight_bits:
-        return result
+        # What a loop does in each round stays float32; its weights are stored in 8 bits all the same.
+        return in_bodies(result, lambda body: weight_only(body, per_channel=spec.per_channel))
     return weight_only(result, half=frozenset(spec.weights_half), means=means, per_channel=spec.per_channel)
 
 

@@ -35,7 +35,7 @@ from edgefleet_converters.layer_search import (
 from edgefleet_converters.precision_ranking import brought_back, by_worth
 from edgefleet_converters.recipe import CandidateSpec
 from edgefleet_converters.sample_data import read_arrays, stacked
-from edgefleet_converters.tflite.ir import Array, Graph
+from edgefleet_converters.tflite.ir import Array, Graph, all_ops
 from edgefleet_converters.tflite.quantize.affine import Range
 from edgefleet_converters.tflite.quantize.calibration import Calibrator, samples_of
 from edgefleet_converters.tflite.quantize.candidates import float_form, static_form
@@ -169,7 +169,10 @@ class _Search:
 
     def _most_half(self, worst: list[str]) -> int:
         elements = {
-            t.name: t.data.size for op in self._graph.ops for t in op.inputs if t is not None and t.data is not None
+            t.name: t.data.size
+            for op in all_ops(self._graph)
+            for t in op.inputs
+            if t is not None and t.data is not None
         }
         plain = write(weight_only(self._graph, per_channel=self._spec.per_channel))
         return most_half([elements[name] for name in worst], self._max_bytes - len(plain))

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from edgefleet_converters.tflite.ir import Array, Graph, Op, Tensor
+from edgefleet_converters.tflite.ir import Array, Graph, Op, Tensor, all_ops, in_bodies
 from edgefleet_converters.tflite.quantize import affine
 from edgefleet_converters.tflite.quantize.bias import CHANNEL_AXIS, corrected
 
@@ -50,7 +50,7 @@ def weight_only(
         axis = _channel_axis(op, tensor) if position == _WEIGHTS and per_channel else None
         return affine.weights_as(tensor, affine.weight_scales(tensor.constant, axis), axis)
 
-    return _unpacked(replace(graph, ops=tuple(map(suited, graph.ops))), small)
+    return _unpacked(_each(graph, suited), small)
 
 
 def float16_weights(graph: Graph) -> Graph:
@@ -61,7 +61,7 @@ def float16_weights(graph: Graph) -> Graph:
 
 def large_constants(graph: Graph) -> list[str]:
     """Return the names of the constants that `weight_only` stores small, in the order of their first use."""
-    return list(dict.fromkeys(t.name for op in graph.ops for t in op.inputs if t is not None and _is_large(t)))
+    return list(dict.fromkeys(t.name for op in all_ops(graph) for t in op.inputs if t is not None and _is_large(t)))
 
 
 def _halved(tensor: Tensor) -> Tensor | None:
@@ -76,16 +76,22 @@ def dynamic_range(graph: Graph, *, per_channel: bool) -> Graph:
 
     per_channel: of convolutions only; FULLY_CONNECTED always has one scale, the only form that older runtimes compute.
     """
-    ops: list[Op] = []
-    for op in graph.ops:
+
+    def small(op: Op) -> Op:
         weights = op.inputs[_WEIGHTS] if op.code in _DYNAMIC else None
         if weights is None or not _is_large(weights):
-            ops.append(op)
-            continue
+            return op
         axis = _CHANNEL_AXIS[op.code] if per_channel and op.code != "FULLY_CONNECTED" else None
         made = affine.weights_as(weights, affine.weight_scales(weights.constant, axis), axis)
-        ops.append(replace(op, inputs=(op.inputs[0], made, *op.inputs[2:])))
-    return replace(graph, ops=tuple(ops))
+        return replace(op, inputs=(op.inputs[0], made, *op.inputs[2:]))
+
+    return _each(graph, small)
+
+
+def _each(graph: Graph, change: Callable[[Op], Op]) -> Graph:
+    """Return the graph with each operator changed, those of loops too."""
+    inner = in_bodies(graph, lambda body: _each(body, change))
+    return replace(inner, ops=tuple(map(change, inner.ops)))
 
 
 def _channel_axis(op: Op, weights: Tensor) -> int | None:
@@ -106,7 +112,7 @@ def _unpacked(graph: Graph, small: Callable[[Tensor, Op, int], Tensor | None]) -
     """Return the graph with each large constant stored as `small` says and made float32 by a DEQUANTIZE before its first use."""
     ops: list[Op] = []
     made: dict[int, Tensor] = {}
-    for op in graph.ops:
+    for op in in_bodies(graph, lambda body: _unpacked(body, small)).ops:
         inputs = list(op.inputs)
         for position, tensor in enumerate(op.inputs):
             if tensor is None or not _is_large(tensor):
