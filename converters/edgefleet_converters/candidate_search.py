@@ -6,7 +6,7 @@ choice is the same on every run. The most promising one is tried first, and what
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -23,11 +23,13 @@ from edgefleet_converters.pack import Golden, choose_golden
 from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
+from edgefleet_converters.search_budget import SearchEndedError, is_plain
 from edgefleet_converters.search_refusal import Rejected
 from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
 from edgefleet_profiles.profile import HardwareProfile
 
-CandidateListener = Callable[[CandidateRow], None]
+CandidateListener = Callable[[CandidateRow, str], None]
+"""Hears each row, and the id of the best candidate so far, empty while none passed."""
 _Tried = tuple[ModelFile, Passed] | errors.ConversionError
 _PREFERRED_RATIO = 1.1
 _WORTH_RATIO = {"fp32": 0.5, "fp16": 0.9}
@@ -78,35 +80,67 @@ def search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener
         report.candidates = with_front(report.candidates)
 
 
-def _search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
-    scale = _scale(workshop, subject)
-    rejected = Rejected()
+@dataclass
+class _State:
+    """What a search has come to: the best so far, and what was rejected."""
+
     best: tuple[Best, Chosen] | None = None
-    later = []
-    for spec in in_order(_wanted(subject), scale):
-        if is_beaten(spec, scale, best[0] if best else None):
+    rejected: Rejected = field(default_factory=Rejected)
+
+
+def _search(workshop: JobSteps, subject: Subject, report: ProfileReport, listener: CandidateListener) -> Chosen:
+    state, scale = _State(), _scale(workshop, subject)
+    budget = workshop.search_budget(subject.options.budget_s, subject.source.bytes)
+    wanted = in_order(_wanted(subject), scale)
+    falls_back = any(map(is_plain, wanted))
+    later, left = [], []
+    for spec in wanted:
+        if is_beaten(spec, scale, state.best[0] if state.best else None):
             later.append(spec)
             continue
-        for own, row, tried in _attempts(workshop, subject, spec, report):
-            shown = row
-            if isinstance(tried, errors.ConversionError):
-                rejected.add(own, tried)
-            else:
-                try:
-                    best = _better(workshop, subject, scale, own, *tried, best)
-                except errors.ConversionError as error:
-                    rejected.accurate.append(error)
-                    shown = msgspec.structs.replace(row, verdict="rejected", reason=error.message)
-            report.candidates.append(shown)
-            listener(shown)
-    if best is None:
-        raise rejected.telling(subject.profile)
-    chosen = best[1]
-    if subject.options.explore:
+        # Until something passed, what a search falls back on takes the time that it needs.
+        limit = budget if state.best or (falls_back and not is_plain(spec)) else None
+        try:
+            if limit is not None and limit.ended():
+                raise SearchEndedError
+            with workshop.sandbox.ending_with(limit):
+                _look_at(workshop, subject, scale, spec, state, report, listener)
+        except SearchEndedError:
+            left.append(spec)
+    while state.best is None and left:
+        _look_at(workshop, subject, scale, left.pop(0), state, report, listener)
+    if state.best is None:
+        raise state.rejected.telling(subject.profile)
+    chosen = state.best[1]
+    if left:
+        count = f"{len(left)} candidate{'s' if len(left) != 1 else ''}"
+        report.search_ended = f"{budget.ended() or 'the search ended'}: {count} not tried"
+        report.candidates.extend(_rows_of(left, report.search_ended))
+    if subject.options.explore and not budget.is_asked():
         _explore(workshop, subject, later, report, listener)
     else:
-        report.candidates.extend(_not_tried(later, chosen))
+        reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
+        report.candidates.extend(_rows_of(later, reason))
     return _own_format(workshop, subject, chosen, report, listener)
+
+
+def _look_at(
+    workshop: JobSteps, subject: Subject, scale: Scale, spec: CandidateSpec, state: _State, report: ProfileReport,
+    listener: CandidateListener,
+) -> None:  # fmt: skip
+    """Try one candidate. Raises SearchEndedError where the steps inside are limited."""
+    for own, row, tried in _attempts(workshop, subject, spec, report):
+        shown = row
+        if isinstance(tried, errors.ConversionError):
+            state.rejected.add(own, tried)
+        else:
+            try:
+                state.best = _better(workshop, subject, scale, own, *tried, state.best)
+            except errors.ConversionError as error:
+                state.rejected.accurate.append(error)
+                shown = msgspec.structs.replace(row, verdict="rejected", reason=error.message)
+        report.candidates.append(shown)
+        listener(shown, state.best[1].spec.id if state.best else "")
 
 
 def _scale(workshop: JobSteps, subject: Subject) -> Scale:
@@ -121,11 +155,11 @@ def _better(
     workshop: JobSteps, subject: Subject, scale: Scale, spec: CandidateSpec, file: ModelFile, passed: Passed,
     best: tuple[Best, Chosen] | None,
 ) -> tuple[Best, Chosen] | None:  # fmt: skip
-    """Return a candidate that passed when it is worth more than the best so far, else that. Raises as `_finish`."""
+    """Return a candidate that passed when it is worth clearly more than the best so far, else that. Raises as `_finish`."""
     with workshop.stage("quantize"):
         work = workshop.work(file, _kind(file), subject.evaluation.samples, passed.answers.inputs)
     worth = scale.made(spec, file.bytes, work)
-    if best is not None and worth.cost >= best[0].worth.cost:
+    if best is not None and not best[0].is_better(worth):
         return best
     return Best(spec, worth), _finish(workshop, subject, spec, file, passed)
 
@@ -149,7 +183,7 @@ def _explore(
             rows = [CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason)]
         for row in rows:
             report.candidates.append(row)
-            listener(row)
+            listener(row, "")
     report.layers = layers or report.layers
 
 
@@ -231,20 +265,11 @@ def _rounds_all(spec: CandidateSpec) -> bool:
 
 
 def _layers(found: Found) -> list[LayerRow]:
-    rows = []
-    for kind, harms, kept in (("weights", found.weights, found.half), ("node", found.nodes, found.out)):
-        rows += [
-            LayerRow(
-                kind=kind,
-                name=harm.name,
-                drop=harm.drop,
-                distance=harm.distance,
-                kept=index < kept,
-                together=harm.together,
-            )
-            for index, harm in enumerate(harms)
-        ]
-    return rows
+    kinds = (("weights", found.weights, found.half), ("node", found.nodes, found.out))
+    return [
+        LayerRow(kind=kind, name=harm.name, drop=harm.drop, distance=harm.distance, kept=index < kept, together=harm.together)
+        for kind, harms, kept in kinds for index, harm in enumerate(harms)
+    ]  # fmt: skip
 
 
 def _wanted(subject: Subject) -> list[CandidateSpec]:
@@ -470,11 +495,11 @@ def _own_format(
     except errors.ConversionError as error:
         row, better = replace(row, verdict="rejected", reason=error.message), chosen
     report.candidates.append(row)
-    listener(row)
+    listener(row, better.spec.id)
     return better
 
 
-def _not_tried(specs: list[CandidateSpec], chosen: Chosen) -> Iterator[CandidateRow]:
+def _rows_of(specs: list[CandidateSpec], reason: str) -> Iterator[CandidateRow]:
+    """Yield the rows of candidates that were not tried."""
     for spec in specs:
-        reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
         yield CandidateRow(id=spec.id, precision=spec.precision, verdict="not_tried", reason=reason)

@@ -13,14 +13,15 @@ from edgefleet_converters.recipe import CandidateSpec
 
 INT8_LIMIT: Final = 0.9
 """A model of more than this part of the float32 bytes is not called int8."""
-_TIME_WEIGHT: Final = 0.25
-"""A model that takes no time at all is worth as much as one of a quarter of the bytes less."""
+_TIME_WEIGHT: Final = 0.2
+"""A model that takes no time at all is worth as much as one of a fifth of the bytes less."""
 _SLOW_WEIGHT: Final = 1.0
-"""Time beyond float32's counts four times: a small model that is slow serves nobody."""
+"""Time beyond float32's counts five times: a small model that is slow serves nobody."""
 _SEARCH_COST: Final = 0.15
 """A search over layers takes longer than every other candidate together: cheap ones as good as it come first."""
-_LESS: Final = 0.98
-"""A candidate is tried when at best it is worth a fiftieth more than the best found."""
+_LESS: Final = 0.95
+"""What is worth only a twentieth more than the best found is neither tried nor taken: of two alike the earlier one stays. Among
+16-bit forms that is int16 with scales, which is a fiftieth larger than float16 and nearer to the weights."""
 _SEARCHED_ABOVE: Final = 0.4
 """Where plain int8 passes with no more of the bytes, a search that leaves layers out is not run."""
 _SHARE_OF_BYTES: Final[Mapping[str, float]] = {
@@ -39,6 +40,8 @@ _WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 
 _FOUR_BIT_TIME: Final = 0.85
 _BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all": 0.75}
 """Of products by how many of them are in 8-bit blocks; that of 4 bits and these measured with VNNI (ADR 0091)."""
+_COUNTED: Final = frozenset({"static", "dynamic"})
+"""Methods that change the arithmetic; a processor without float16 makes float32 of it again."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
 
 
@@ -78,7 +81,7 @@ class Scale:
     def made(self, spec: CandidateSpec, size: int, work: Mapping[str, Any]) -> Worth:
         """Return what a candidate of `size` bytes is worth. work: its own, empty where it cannot be counted."""
         share = size / self.bytes if self.bytes else 1.0
-        if not work or not self.work:
+        if not work or not self.work or spec.method not in _COUNTED:
             return Worth(share, self.promise(spec).time)
         return Worth(share, self._share(_macs(work), spec, work.get("activation_bytes", 0)))
 
@@ -125,6 +128,10 @@ class Best:
     spec: CandidateSpec
     worth: Worth
 
+    def is_better(self, worth: Worth) -> bool:
+        """Say whether another candidate is worth clearly more."""
+        return worth.cost < _LESS * self.worth.cost
+
 
 def in_order(specs: Sequence[CandidateSpec], scale: Scale) -> list[CandidateSpec]:
     """Return the candidates, the most promising first; equal ones by tier, then as the recipe lists them."""
@@ -147,7 +154,7 @@ def is_beaten(spec: CandidateSpec, scale: Scale, best: Best | None) -> bool:
         return True
     if spec.method == "mixed" and theirs.method == "static" and best.worth.bytes <= _SEARCHED_ABOVE:
         return True
-    return scale.promise(spec).cost >= _LESS * best.worth.cost
+    return not best.is_better(scale.promise(spec))
 
 
 def _form(spec: CandidateSpec) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ from edgefleet_converters.recipe import CandidateSpec, Recipe
 from edgefleet_converters.request import Options
 from edgefleet_converters.sample_data import SampleSet, read_arrays, save_arrays
 from edgefleet_converters.sandbox import Sandbox
+from edgefleet_converters.search_budget import SearchBudget, budget_s
 from edgefleet_converters.source import FoundSource, found_from
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.manifest import TensorSpec
@@ -39,7 +40,7 @@ READING_BYTES_S = 5_000_000
 """Processor time for reading a source; a sound model is read at over 50 MB/s."""
 _LONG = 4.0
 """Times the usual limits for steps that run a model many hundred times: they end by count, and a busy machine is no error."""
-MAX_KEPT_BYTES = 512 * 1024 * 1024
+MAX_KEPT_BYTES = 128 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,11 @@ class Prepared:
 
 @dataclass
 class JobSteps:
-    """One job's sandbox, folder and memory. `stages_s` sums wall seconds by stage."""
+    """One job's sandbox, folder and memory. `stages_s` sums wall seconds by stage. stop: a file that asks searches to end."""
 
     sandbox: Sandbox
     folder: Path
+    stop: Path | None = None
     stages_s: dict[str, float] = field(default_factory=dict)
     _files: int = 0
     _sample_files: dict[int, tuple[SampleSet, Path]] = field(default_factory=dict)
@@ -134,6 +136,11 @@ class JobSteps:
             yield
         finally:
             self.stages_s[name] = self.stages_s.get(name, 0.0) + time.monotonic() - started_s
+
+    def search_budget(self, given_s: float | None, source_bytes: int) -> SearchBudget:
+        """Return the budget of a search that begins now. given_s: what the user said."""
+        seconds = budget_s(given_s, source_bytes)
+        return SearchBudget(seconds, self.sandbox.spent_s, lambda: self.sandbox.spent_s, self.stop)
 
     def find(self, upload: Path) -> FoundSource:
         """Return the model in an upload. Raises a SourceError."""

@@ -15,7 +15,7 @@ import msgspec
 
 from edgefleet_converters import errors
 from edgefleet_converters.c_array import c_array_files
-from edgefleet_converters.candidate_search import Chosen, Subject, search
+from edgefleet_converters.candidate_search import CandidateListener, Chosen, Subject, search
 from edgefleet_converters.check.accelerator_placement import predicted_mapping
 from edgefleet_converters.check.budget import over_storage
 from edgefleet_converters.check.compat import (
@@ -52,6 +52,7 @@ from edgefleet_converters.request import ConversionRequest
 from edgefleet_converters.result_cache import kept_report, key_of
 from edgefleet_converters.sample_data import load_samples
 from edgefleet_converters.sandbox import Sandbox
+from edgefleet_converters.search_budget import STOP_NAME
 from edgefleet_converters.sidefiles import read_preprocess, read_side_files
 from edgefleet_converters.source import FoundSource
 from edgefleet_converters.tflite.quantize.candidate_recipe import own_recipe, tflite_recipe
@@ -71,14 +72,8 @@ _GROWN_RATIO: Final = 1.5
 _BY_CHANCE: Final = {errors.TimedOutError.code, errors.OutOfMemoryError.code, errors.CrashedError.code}
 """Refusals that a less busy machine may not give: they are not kept."""
 _STAGE_PCT: Final = {
-    "import": 5,
-    "validate": 15,
-    "simplify": 25,
-    "compile": 35,
-    "quantize": 40,
-    "gate": 60,
-    "bundle": 95,
-}
+    "import": 5, "validate": 15, "simplify": 25, "compile": 35, "quantize": 40, "gate": 60, "bundle": 95,
+}  # fmt: skip
 
 
 def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
@@ -94,7 +89,9 @@ def convert(request: ConversionRequest, listener: Listener) -> ConversionReport:
         _tell_again(kept, listener)
         return kept
     with Sandbox() as sandbox, tempfile.TemporaryDirectory(prefix="ef-convert-") as folder:
-        workshop = JobSteps(sandbox, Path(folder))
+        stop = request.out_dir / STOP_NAME
+        stop.unlink(missing_ok=True)  # of an earlier conversion
+        workshop = JobSteps(sandbox, Path(folder), stop)
         return _Conversion(request, listener, workshop).run(key)
 
 
@@ -158,7 +155,8 @@ class _Conversion:
         for profile in request.profiles:
             report.profiles.append(self._serve(profile, found, model, given))
         report.data = self._data_facts()
-        if any(row.code in _BY_CHANCE for row in report.refused):
+        # What a clock or a person ended may end otherwise next time.
+        if any(row.code in _BY_CHANCE for row in report.refused) or any(row.search_ended for row in report.profiles):
             report.key = ""
         _write_report(request.out_dir, report)
         return report
@@ -182,18 +180,15 @@ class _Conversion:
                 standard = tflite_recipe if is_lite else default_recipe
                 recipe = given or standard(profile, seed=self._request.options.seed)
                 prepared = self._prepare(profile, found, model, recipe)
-                check_io_types(
-                    profile,
-                    prepared.reference.inputs,
-                    prepared.reference.specs,
-                    is_compiled=is_shrunk or compiles(profile, found.format),
-                )
+                io = prepared.reference.inputs, prepared.reference.specs
+                check_io_types(profile, *io, is_compiled=is_shrunk or compiles(profile, found.format))
             if compiles(profile, found.format):
                 row.bundle = self._compiled(profile, model, prepared, recipe, row)
             elif found.format == "onnx":
                 row.bundle = self._onnx(profile, model, prepared, recipe, row)
             else:
                 row.bundle = self._tflite(profile, model, prepared, recipe, row)
+            row.bundle = msgspec.structs.replace(row.bundle, search_ended=row.search_ended)
             self._listener({"type": "bundle", **msgspec.to_builtins(row.bundle)})
         except errors.SourceError:
             raise
@@ -389,11 +384,13 @@ class _Conversion:
             **board_facts(profile, chosen),
         }
 
-    def _candidate_listener(self, profile: HardwareProfile) -> Callable[[CandidateRow], None]:
-        def tell(row: CandidateRow) -> None:
+    def _candidate_listener(self, profile: HardwareProfile) -> CandidateListener:
+        def tell(row: CandidateRow, best: str) -> None:
             if row.metric is not None and not row.metric.is_measured:
                 (row,) = unproven([row])
-            self._say(profile.name, "gate", f"{row.id}: {row.verdict}" + (f", {row.reason}" if row.reason else ""))
+            so_far = f"best so far {best}; " if best else ""
+            why = f", {row.reason}" if row.reason else ""
+            self._say(profile.name, "gate", f"{so_far}{row.id}: {row.verdict}{why}")
             self._listener(
                 {
                     "type": "candidate", "profile": profile.name, "id": row.id, "precision": row.precision,

@@ -91,7 +91,7 @@ class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     run does, counted (`cost.work`), empty where it could not be.
 
     verdict: passed, unproven (nothing but random input judged it), or prepared (its backend is not here). latency_shapes: of the
-    inputs of each run that `latency_ms` was measured with.
+    inputs of each run that `latency_ms` was measured with. search_ended: as in `ProfileReport`.
     """
 
     model: str
@@ -116,6 +116,7 @@ class BundleRow(msgspec.Struct, frozen=True, kw_only=True):
     signed_at: str | None = None
     work: dict[str, Any] = {}
     latency_shapes: dict[str, list[int]] = {}
+    search_ended: str = ""
 
 
 class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +129,10 @@ class RefusedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ProfileReport(msgspec.Struct, kw_only=True):
-    """All that happened for one profile. layers: the ranking of a search, worst first. fp32: the source, measured."""
+    """All that happened for one profile. layers: the ranking of a search, worst first. fp32: the source, measured.
+
+    search_ended: how a search ended that left candidates untried, by its budget or on request; empty for a whole one.
+    """
 
     profile: str
     passes: list[dict[str, str]] = []
@@ -138,6 +142,7 @@ class ProfileReport(msgspec.Struct, kw_only=True):
     bundle: BundleRow | None = None
     refused: RefusedRow | None = None
     stages_s: dict[str, float] = {}
+    search_ended: str = ""
 
 
 class ConversionReport(msgspec.Struct, kw_only=True):

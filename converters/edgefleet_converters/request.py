@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -14,6 +14,9 @@ from edgefleet_protocol.ids import parse_model_name, parse_version
 WantedPrecision = Literal[
     "auto", "fp32", "fp16", "int8", "dynamic", "int8-weights", "int4-weights", "int16x8", "int16-weights"
 ]
+
+
+MAX_BUDGET_S: Final = 24 * 3600
 
 
 class DataFiles(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,7 +39,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metric: of the whole model; None = one for each output, by its kind. metrics: by output, for those that the user names.
     max_drop: how much worse than the source a candidate may be, in the metric's own unit. shapes: fixed shapes of inputs, by
     name. values: inputs that always have one value; they leave the model's inputs. allow_pickle: whether a pickle may be read.
-    explore: prove and measure the candidates behind the chosen one too; what is chosen stays the same.
+    explore: prove and measure the candidates behind the chosen one too; what is chosen stays the same. budget_s: seconds that the
+    search of a profile may take; None = by the size of the source (`search_budget`).
     """
 
     precision: WantedPrecision = "auto"
@@ -48,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     values: dict[str, float] = {}
     allow_pickle: bool = False
     explore: bool = False
+    budget_s: float | None = None
 
 
 class SourcePath(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +109,12 @@ def parse_request(document: Any) -> ConversionRequest:
     if not 0 <= parsed.options.max_drop <= 1:
         raise BadRequestError(
             f"max_drop must lie between 0 and 1, got {parsed.options.max_drop}", next_step="0.01 allows 1 % worse"
+        )
+    budget_s = parsed.options.budget_s
+    if budget_s is not None and not 1 <= budget_s <= MAX_BUDGET_S:
+        raise BadRequestError(
+            f"the budget of a search must lie between 1 s and {MAX_BUDGET_S} s, got {budget_s:g} s",
+            next_step="for example --budget 60s",
         )
     wrong = [
         name for name, shape in parsed.options.shapes.items() if not shape or any(not 0 < d < 2**31 for d in shape)

@@ -13,17 +13,21 @@ Rules of the machine:
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
 
 from edgefleet_converters import errors
+from edgefleet_converters.search_budget import SearchBudget, SearchEndedError, counted_s
 
 BUILD: Final = "build"
 """The nursery with numpy and onnx, for steps that change a graph."""
@@ -31,6 +35,7 @@ RUN: Final = "run"
 """The nursery with numpy alone, for steps that run a model: its memory figures are close to a device's worker."""
 
 
+_LOOK_S: Final = 0.2
 _BUSY: Final = 4.0
 """Times the wall-clock limit that running a model may take while it waits for a processor."""
 
@@ -60,14 +65,19 @@ class Nursery:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._process: subprocess.Popen[bytes] | None = None
+        self.spent_s = 0.0
+        self.peak_rss_bytes = 0
 
-    def run(self, step: str, args: Mapping[str, Any], *, limits: Limits, what: str) -> StepOutcome:
+    def run(
+        self, step: str, args: Mapping[str, Any], *, limits: Limits, what: str, budget: SearchBudget | None = None
+    ) -> StepOutcome:
         """Run `step` (a name in `sandbox_child.STEPS`) and return its answer. Blocks.
 
-        what: names the work in error messages ("loading the model in onnxruntime").
-        Raises the step's own error again, or CrashedError, TimedOutError, OutOfMemoryError, StepKilledError.
+        what: names the work in error messages ("loading the model in onnxruntime"). budget: of a search that the step ends with.
+        Raises the step's own error again, or CrashedError, TimedOutError, OutOfMemoryError, StepKilledError, SearchEndedError.
         """
         process = self._started()
+        started_s = time.monotonic()
         assert process.stdin is not None
         assert process.stdout is not None
         with tempfile.TemporaryDirectory(prefix="ef-step-") as scratch:
@@ -82,6 +92,7 @@ class Nursery:
             try:
                 process.stdin.write(json.dumps(request).encode() + b"\n")
                 process.stdin.flush()
+                self._await(process, budget)
                 line = process.stdout.readline()
             except BrokenPipeError:
                 line = b""
@@ -96,7 +107,22 @@ class Nursery:
                 )
             report = json.loads(line)
             answer = json.loads(answer_path.read_bytes()) if answer_path.exists() else {}
+        self.spent_s += counted_s(time.monotonic() - started_s, report["cpu_s"])
+        self.peak_rss_bytes = max(self.peak_rss_bytes, report["peak_rss_bytes"])
+        if budget is not None and report["timed_out"] and not report["over_answer"] and budget.ended():
+            raise SearchEndedError(what)
         return _outcome(report, answer, limits=limits, what=what)
+
+    def _await(self, process: "subprocess.Popen[bytes]", budget: SearchBudget | None) -> None:
+        """Wait until the step has ended. Raises SearchEndedError when its search is asked to end first."""
+        if budget is None:
+            return
+        assert process.stdout is not None
+        while not select.select([process.stdout], [], [], _LOOK_S)[0]:
+            if budget.is_asked():
+                process.kill()  # the step goes with it
+                self.close()
+                raise SearchEndedError
 
     def _started(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
@@ -138,6 +164,26 @@ class Sandbox:
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._nurseries = {kind: Nursery(kind) for kind in (BUILD, RUN)}
+        self._budget: SearchBudget | None = None
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds of all steps so far, or their processor time where that is less."""
+        return sum(nursery.spent_s for nursery in self._nurseries.values())
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Peak memory of the largest step so far."""
+        return max(nursery.peak_rss_bytes for nursery in self._nurseries.values())
+
+    @contextmanager
+    def ending_with(self, budget: SearchBudget | None) -> Iterator[None]:
+        """Let the steps inside end with a search; None = they take what they need."""
+        before, self._budget = self._budget, budget
+        try:
+            yield
+        finally:
+            self._budget = before
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -159,7 +205,7 @@ class Sandbox:
         if cpu_s is not None:
             # Processor time, because a busy machine must not make a sound file a slow one.
             limits = replace(limits, cpu_s=min(cpu_s, limits.cpu_s), wall_s=min(10.0 * cpu_s, limits.wall_s))
-        return self._nurseries[BUILD].run(step, args, limits=limits, what=what)
+        return self._run(BUILD, step, args, limits, what)
 
     def execute(self, step: str, args: Mapping[str, Any], *, what: str) -> StepOutcome:
         """Run a step that loads a model in a runtime.
@@ -168,7 +214,14 @@ class Sandbox:
         """
         cpu_s = min(self.limits.cpu_s, int(self.limits.wall_s))
         limits = replace(self.limits, cpu_s=cpu_s, wall_s=_BUSY * self.limits.wall_s)
-        return self._nurseries[RUN].run(step, args, limits=limits, what=what)
+        return self._run(RUN, step, args, limits, what)
+
+    def _run(self, kind: str, step: str, args: Mapping[str, Any], limits: Limits, what: str) -> StepOutcome:
+        budget = self._budget
+        if budget is not None:
+            cpu_s, wall_s = budget.step_limits()
+            limits = replace(limits, cpu_s=min(cpu_s, limits.cpu_s), wall_s=min(wall_s, limits.wall_s))
+        return self._nurseries[kind].run(step, args, limits=limits, what=what, budget=budget)
 
 
 def _close_quietly(pipe: IO[bytes] | None) -> None:

@@ -102,6 +102,7 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
         "signal": "" if over_cpu else name,
         "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -1,
         "peak_rss_bytes": usage.ru_maxrss * 1024,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.release.conversion.local_conversion import environment, remove_unfinished
+from edgefleet_cli.release.conversion.local_conversion import Search, environment, follow, remove_unfinished
+from edgefleet_cli.render.output import Output
+from edgefleet_cli.render.progress import Board
 from tests.converters.crash_models import never_ending
 from tests.support.processes import descendants, gone
 
@@ -60,6 +63,26 @@ def test_ctrl_c_ends_the_model_that_runs_and_leaves_nothing(converting: subproce
     assert gone(below)
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_ctrl_c_after_a_candidate_passed_ends_the_search_and_the_next_one_all(tmp_path: Path) -> None:
+    search = Search(tmp_path / "end-search")
+    passed = {
+        "type": "progress",
+        "profile": PROFILE,
+        "stage": "gate",
+        "message": "best so far int8-static; int8-static: passed",
+    }
+    with search.ended_by_ctrl_c():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert not search.stop.exists(), "nothing is there to keep"
+        assert follow(iter([json.dumps(passed)]), Board(Output(quiet=True), None), search) is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert search.stop.exists()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_whole_bundles_stay_and_are_counted(tmp_path: Path) -> None:

@@ -43,14 +43,15 @@ def recurrent(hidden: int = 48) -> onnx.ModelProto:
 def test_what_static_int8_leaves_is_small_too_and_the_smallest_of_all_kinds_is_chosen(tmp_path: Path) -> None:
     x = np.random.default_rng(1).standard_normal((120, 8, 12)).astype(np.float32)
     data = {"calibration": samples(tmp_path, "c.npz", x=x[:60]), "eval": samples(tmp_path, "e.npz", x=x[60:])}
-    report, _ = run(save(recurrent(), tmp_path), tmp_path / "out", data=data, max_drop=0.05)
+    report, _ = run(save(recurrent(), tmp_path), tmp_path / "out", data=data, max_drop=0.05, explore=True)
     (bundle,) = report.bundles
     (profile,) = report.profiles
     assert bundle.ratio < 0.45
     rows = {row.id: row for row in profile.candidates}
     assert rows["int8-static-lstm"].verdict == "passed", "the weights that static int8 leaves are ranged at run time"
     passing = [row.bytes for row in profile.candidates if row.verdict == "passed" and row.bytes]
-    assert bundle.bytes == min(passing), [(row.id, row.bytes, row.verdict) for row in profile.candidates]
+    assert len(passing) > 2
+    assert bundle.bytes <= 1.05 * min(passing), [(row.id, row.bytes, row.verdict) for row in profile.candidates]
 
 
 def test_a_tiny_model_does_not_grow(tmp_path: Path) -> None:
@@ -92,6 +93,16 @@ def test_what_cannot_beat_the_best_is_not_made() -> None:
     assert not is_beaten(RECIPE["int8-mixed"], scale, large)
     slow = CandidateSpec(id="s", precision="int16x8", method="static", act_dtype="uint16")
     assert scale.promise(slow).time > 1.0
+
+
+def test_of_two_alike_the_earlier_one_stays() -> None:
+    scale = Scale(1000, CONVS, "ort")
+    near = Best(RECIPE["int16-weights"], Worth(0.516, 1.0))
+    assert is_beaten(RECIPE["fp16"], scale, near), "float16 is a fiftieth smaller, and farther from the weights"
+    assert not near.is_better(Worth(0.505, 1.0))
+    assert near.is_better(Worth(0.27, 1.0))
+    half = CONVS | {"activation_bytes": 50_000}
+    assert scale.made(RECIPE["fp16"], 505, half).time == 1.0, "fewer bytes do not make float16 faster"
 
 
 def test_time_is_counted_on_what_was_made() -> None:

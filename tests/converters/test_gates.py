@@ -6,6 +6,7 @@ Together with what is read elsewhere, the table below names every key of the sch
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,9 +20,11 @@ from edgefleet_converters.candidate_worth import Scale
 from edgefleet_converters.check import budget, compat
 from edgefleet_converters.check.accelerator_placement import predicted_mapping
 from edgefleet_converters.check.operators import check_nodes
+from edgefleet_converters.job_steps import JobSteps
 from edgefleet_converters.onnx.load import facts_of
 from edgefleet_converters.recipe import FP32, CandidateSpec, default_recipe
 from edgefleet_converters.report import CandidateRow, ProfileReport
+from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.tflite.load import read_facts
 from edgefleet_profiles.evidence_gaps import findings
 from edgefleet_profiles.match import DeviceFacts, fits
@@ -271,7 +274,9 @@ def test_a_fact_without_evidence_is_found() -> None:
     assert not findings(wrong), "the evidence for the runtime still stands"
 
 
-def test_where_float_itself_is_wrong_that_is_told_and_not_what_int8_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_float_itself_is_wrong_that_is_told_and_not_what_int8_loses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried = {
         "int8-static": errors.AccuracyError("int8 loses", next_step="use --precision auto or fp32", drop=0.5),
         "fp32": errors.DiffersError("float32 is wrong", next_step="report it with the model"),
@@ -284,10 +289,10 @@ def test_where_float_itself_is_wrong_that_is_told_and_not_what_int8_loses(monkey
     monkeypatch.setattr(search_module, "_wanted", lambda _: specs)
     monkeypatch.setattr(search_module, "_scale", lambda *_: Scale(1000, {}, "ort"))
     monkeypatch.setattr(search_module, "_attempts", attempts)
-    subject: Any = SimpleNamespace(profile=ort())
-    nobody: Any = None
+    options = SimpleNamespace(budget_s=None)
+    subject: Any = SimpleNamespace(profile=ort(), options=options, source=SimpleNamespace(bytes=1))
     with pytest.raises(errors.DiffersError, match="float32 is wrong") as caught:
-        search_module._search(nobody, subject, ProfileReport(profile="p"), lambda _: None)
+        search_module._search(JobSteps(Sandbox(), tmp_path), subject, ProfileReport(profile="p"), lambda *_: None)
     assert "report" in caught.value.next_step
 
 

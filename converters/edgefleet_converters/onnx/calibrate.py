@@ -166,10 +166,27 @@ def _lowest_and_highest(
             shown.graph.node.append(onnx.helper.make_node(operator, [name], [made], name=made, keepdims=1))
             shown.graph.output.append(onnx.helper.make_empty_tensor_value_info(made))
             wanted.append(made)
-    session = quiet_session(shown)
+    _right_behind(shown)
+    session = quiet_session(shown, in_order=True)
     rows = in_two(lambda feed: [_bounds(value) for value in session.run(wanted, feed)], list(samples))
     lows, highs = np.min(rows, axis=0), np.max(rows, axis=0)
     return {name: (float(lows[2 * i, 0]), float(highs[2 * i + 1, 1])) for i, name in enumerate(tensors)}
+
+
+def _right_behind(model: onnx.ModelProto) -> None:
+    """Move each node right behind the last one that it reads, in place: a tensor that is only looked at is then freed at once."""
+    made: dict[str, int] = {}
+    places = []
+    for index, node in enumerate(model.graph.node):
+        is_added = node.name.startswith("edgefleet_")
+        place = max((made.get(name, -1) for name in node.input), default=-1) if is_added else index
+        places.append((place, is_added, index))
+        if not is_added:
+            made.update(dict.fromkeys(node.output, index))
+    nodes = list(model.graph.node)
+    ordered = [nodes[index] for _, _, index in sorted(places)]
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
 
 
 def _ending_at(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
@@ -193,12 +210,17 @@ def _bounds(value: Array) -> tuple[float, float]:
     return (float(value.min()), float(value.max())) if value.size else (0.0, 0.0)
 
 
-def quiet_session(model: onnx.ModelProto) -> Any:
-    """Return an onnxruntime session of one thread, so that its answers are the same on every machine. Raises its errors."""
+def quiet_session(model: onnx.ModelProto, *, in_order: bool = False) -> Any:
+    """Return an onnxruntime session of one thread, so that its answers are the same on every machine. Raises its errors.
+
+    in_order: nodes run in the order of the file.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
+    if in_order:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

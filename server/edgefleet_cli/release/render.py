@@ -243,6 +243,13 @@ def _shapes(shapes: Mapping[str, Sequence[int]] | None) -> str:
     return ", ".join("x".join(map(str, shape)) for shape in (shapes or {}).values()) or "-"
 
 
+def note_ended(out: Output, bundles: Sequence[api.bundle.Bundle]) -> None:
+    """Write of which bundles the search did not try everything, and what to do."""
+    for bundle in bundles:
+        if bundle.search_ended:
+            out.note(f"{bundle.profile}: {bundle.search_ended}; the best found is offered, --budget allows more time")
+
+
 def show_result(out: Output, release: api.release.Release) -> None:
     """Write the result table of a release."""
     rows = [*release.bundles, *_refused_rows(release)]
@@ -251,6 +258,7 @@ def show_result(out: Output, release: api.release.Release) -> None:
     if is_unproven(release.bundles):
         out.note(NOT_MEASURED)
     show_judged(out, release.bundles)
+    note_ended(out, release.bundles)
     for failure in failures(release):
         code = f" ({failure.code})" if failure.code else ""
         out.line(visible(f"{failure.profile}: {failure.reason}{code}"))

@@ -200,7 +200,9 @@ class ConversionEngine:
                 return True
             old = self._registry.bundle_for(known.ref, job.spec.profile)
             own = Path(tempfile.mkdtemp(prefix="known-", dir=folder))  # a child writes into `out` and `tmp` only
-            made = None if old is None else repack(self._registry, old, job.spec, own)
+            # What a clock or a person ended early is searched again for another release.
+            is_whole = old is not None and not old.report.get("search_ended")
+            made = repack(self._registry, old, job.spec, own) if old is not None and is_whole else None
             if made is None:
                 return False
             bundle = check_bundle(job.spec, own, made.report, self._limits.file_bytes)

@@ -38,7 +38,7 @@ MAX_ROW_BYTES: Final = 256 * 1024
 _ROW_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "bytes": int, "fp32_bytes": int, "ratio": (int, float), "metric": dict, "parity": dict, "latency_ms": dict,
     "peak_rss_bytes": int, "runtimes": list, "verdict": str, "work": dict,
-    "latency_shapes": dict,
+    "latency_shapes": dict, "search_ended": str,
 }  # fmt: skip
 """What the server shows of a bundle's report (`BundleOut`)."""
 

@@ -83,6 +83,7 @@ class OptionsIn(_In):
     """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name.
 
     explore: prove and measure every candidate; the bundles stay the same. metric: of the whole model; metrics: of single outputs.
+    budget_s: seconds for the search of a profile, null = by the size of the source.
     """
 
     precision: Literal[
@@ -99,10 +100,11 @@ class OptionsIn(_In):
     values: dict[InputName, Annotated[Real, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=64)
     allow_pickle: Flag = False
     explore: Flag = False
+    budget_s: Annotated[Real, Field(ge=1, le=86400)] | None = None
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
-        later = {"metrics", "shapes", "values", "allow_pickle", "explore"}
+        later = {"metrics", "shapes", "values", "allow_pickle", "explore", "budget_s"}
         return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 
@@ -145,6 +147,7 @@ class BundleOut(BaseModel):
 
     verdict: passed; unproven (nothing but random input judged it, so `is_measured` is false and `metric` says nothing of its
     accuracy); prepared (its backend is not on the server). latency_shapes: of the inputs of each run that `latency_ms` is of.
+    search_ended: how a search ended that left candidates untried.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -169,6 +172,7 @@ class BundleOut(BaseModel):
     predicted: dict[str, Any] | None = None
     work: dict[str, Any] | None = None
     latency_shapes: dict[str, list[int]] | None = None
+    search_ended: str | None = None
     is_measured: bool = True
     signed_at: datetime
 
@@ -245,7 +249,7 @@ class BundleInsideOut(BundleOut):
 
 _REPORT_FIELDS = (
     "bytes", "fp32_bytes", "ratio", "metric", "parity", "latency_ms", "peak_rss_bytes", "runtimes", "verdict",
-    "predicted", "work", "latency_shapes",
+    "predicted", "work", "latency_shapes", "search_ended",
 )  # fmt: skip
 
 

@@ -70,6 +70,7 @@ class Job(Struct, frozen=True):
 
 class OptionsIn(Body, frozen=True, kw_only=True):
     allow_pickle: bool | Unset = UNSET
+    budget_s: float | Unset | None = UNSET
     explore: bool | Unset = UNSET
     max_drop: float | Unset = UNSET
     metric: str | Unset | None = UNSET

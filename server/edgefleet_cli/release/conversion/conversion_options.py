@@ -15,6 +15,7 @@ import typer
 
 from edgefleet_cli.core import completion
 from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.release.conversion.model_files import locate
 from edgefleet_cli.release.conversion.pickled_model import refuse_pickle
 from edgefleet_protocol.ids import parse_model_name, parse_profile_name, parse_version
@@ -92,6 +93,12 @@ Explore = Annotated[
     bool,
     typer.Option("--explore", help="Validate and measure every candidate; the choice stays the same."),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="TIME", help="Time for the search of a profile, like 60s; default: 60s up to 15 MB."
+    ),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1,3,224,224", help="Fixed shape of an input; repeatable."),
@@ -110,6 +117,7 @@ MlflowUrl = Annotated[
 Recipe = Annotated[Path | None, typer.Option("--recipe", metavar="F", help="Conversion recipe.")]
 DEFAULT_VERSION = "dev"
 _VERSIONED = re.compile(r"(.+?)[-_]v?(\d+(?:\.\d+)+[0-9A-Za-z.+-]{0,40})")
+_MAX_BUDGET_S = 24 * 3600
 _LENGTH = re.compile(r"[0-9]{1,11}")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9._-]+")
 DATA_KINDS = ("calibration", "eval", "golden", "reference", "labels", "preprocess", "postprocess", "privacy", "recipe")
@@ -202,6 +210,15 @@ def _number(name: str, text: str) -> float:
     return number
 
 
+def _check_budget(given: str | None) -> None:
+    if given is not None and not 1 <= parse_duration_s(given) <= _MAX_BUDGET_S:
+        raise UsageError(
+            f"{given!r} is not a budget for a search",
+            why="a search takes at least 1 s and at most 24 h",
+            next_step="for example --budget 60s or --budget 5m",
+        )
+
+
 @dataclass(frozen=True)
 class ModelRequest:
     """What to convert: identity, profiles (None = the server's choice), data files by kind, options."""
@@ -219,6 +236,7 @@ class ModelRequest:
     reading: ImportFlags = ImportFlags()
     metrics: dict[str, str] = field(default_factory=dict)
     """Metrics of single outputs."""
+    budget_s: float | None = None
     lineage: dict[str, str] = field(default_factory=dict)
     """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
 
@@ -226,8 +244,8 @@ class ModelRequest:
     def options(self) -> dict[str, Any]:
         """Return the options as API and converter take them."""
         given: dict[str, Any] = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
-        given |= {"metrics": self.metrics} if self.metrics else {}
-        return given | ({"explore": True} if self.explore else {}) | self.reading.options()
+        chosen = {"metrics": self.metrics, "explore": self.explore, "budget_s": self.budget_s}
+        return given | {name: value for name, value in chosen.items() if value} | self.reading.options()
 
 
 def make_request(  # noqa: PLR0913 - the flags of the command
@@ -241,6 +259,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     metric: str | Sequence[str] | None,
     max_drop: float,
     explore: bool = False,
+    budget_s: float | None = None,
     reading: ImportFlags = ImportFlags(),
     lineage: dict[str, str] | None = None,
 ) -> ModelRequest:
@@ -271,7 +290,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     whole, metrics = metric_flags(metric)
     return ModelRequest(
         model, name, version, chosen, tuple(from_files), data, precision.value, whole, max_drop, explore, reading,
-        metrics, lineage or {},
+        metrics, budget_s, lineage or {},
     )  # fmt: skip
 
 
@@ -292,15 +311,17 @@ class Conversion:
     precision: PrecisionOption = Precision.AUTO
     max_drop: MaxDrop = 0.01
     explore: Explore = False
+    budget: Budget = None
     recipe: Recipe = None
     shape: Shapes = None
     value: Values = None
     allow_pickle: AllowPickle = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no shape or value before anything is fetched. Raises UsageError."""
+        """Refuse what is no shape, value or time before anything is fetched. Raises UsageError."""
         import_flags(self.shape, self.value, self.allow_pickle)
         metric_flags(self.metric)
+        _check_budget(self.budget)
 
     def request(self, *, model: str, name: str, version: str, lineage: dict[str, str] | None = None) -> ModelRequest:
         """Return the request for a model, as `make_request` does."""
@@ -314,6 +335,7 @@ class Conversion:
             metric=self.metric,
             max_drop=self.max_drop,
             explore=self.explore,
+            budget_s=None if self.budget is None else parse_duration_s(self.budget),
             reading=import_flags(self.shape, self.value, self.allow_pickle),
             lineage=lineage,
         )
