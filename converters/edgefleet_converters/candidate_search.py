@@ -176,9 +176,7 @@ def _explore(
     for spec in specs:
         try:
             rows = [row for _, row, _ in _attempts(workshop, subject, spec, report)]
-        except (
-            errors.SourceError
-        ) as error:  # a user's metric that fails on this candidate must not take the choice back
+        except errors.SourceError as error:  # a user's metric that fails here must not take the choice back
             reason = error.message
             rows = [CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason)]
         for row in rows:
@@ -435,10 +433,8 @@ def _measured(row: CandidateRow, measured: Measured) -> CandidateRow:
 
 def _fp32_figures(workshop: JobSteps, subject: Subject) -> CandidateRow | None:
     """Return the simplified source's figures, for comparison; None where it cannot be measured."""
-    precision = (
-        _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
-    )
-    row = CandidateRow(id="source", precision=precision, bytes=subject.base.bytes)
+    given = _given_spec(subject).precision if _is_quantised(subject) else subject.base.facts.get("precision", "fp32")
+    row = CandidateRow(id="source", precision=given, bytes=subject.base.bytes)
     try:
         return _measured(row, _measure(workshop, subject, subject.base))
     except errors.ConversionError:
@@ -483,9 +479,8 @@ def _own_format(
             raise errors.TransformError(f"the .onnx file is kept: {why}", next_step="use the .onnx file")
         too_large = over_size(subject.profile, file.bytes)
         if too_large:
-            raise errors.OverBudgetError(
-                f"the .onnx file is kept: the .ort file has {too_large}", needed_bytes=file.bytes
-            )
+            why = f"the .onnx file is kept: the .ort file has {too_large}"
+            raise errors.OverBudgetError(why, needed_bytes=file.bytes)
         with workshop.stage("gate"):
             passed = pass_gate(workshop, file, subject.profile, subject.judged, chosen.spec.precision)
         better = _finish(workshop, subject, chosen.spec, file, passed)
