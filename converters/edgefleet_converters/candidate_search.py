@@ -5,6 +5,7 @@ choice is the same on every run. The most promising one is tried first, and what
 `Options.explore` that is tried too, once the choice is made: for the report's table alone.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from edgefleet_converters.check.budget import over_arena, over_memory, over_size
 from edgefleet_converters.check.compat import check_io_types, check_precision_rule
 from edgefleet_converters.check.operators import check_nodes, quantised_form
 from edgefleet_converters.evaluation import Evaluation
-from edgefleet_converters.gate import Judged, Passed, look_again, pass_gate, refuse_hopeless
+from edgefleet_converters.gate import Judged, Passed, hold_unseen, look_again, pass_gate, refuse_hopeless
 from edgefleet_converters.job_steps import Answers, JobSteps, Measured, ModelFile
 from edgefleet_converters.layer_search import Found, resolved
 from edgefleet_converters.pack import Golden, choose_golden
@@ -281,6 +282,8 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
         specs = [spec for spec in specs if spec.precision in ("fp32", "fp16")]
     if mode == "required":
         specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
+    if subject.evaluation.is_random and precision == "auto":
+        specs = _unmeasured(specs, mode)
     present = set(subject.base.facts["operators"])
     if _is_quantised(subject):
         specs = _as_given(subject)
@@ -300,6 +303,20 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
         f"the recipe has no candidate of precision {precision} for profile {profile.name}",
         next_step="choose another precision or recipe",
     )
+
+
+def _unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
+    """Return what `auto` offers when there is no data to measure a loss on: float32 and float16.
+
+    A recipe of smaller candidates alone names them, so it keeps them. Raises PrecisionError where the profile requires int8.
+    """
+    if mode == "required":
+        raise errors.PrecisionError(
+            "the profile takes int8 models only, and without data nobody can say what an int8 model loses",
+            next_step="give samples with --calibration, or name the precision, for example --precision dynamic: its accuracy is then "
+            "not measured",
+        )
+    return [spec for spec in specs if spec.precision in ("fp32", "fp16")] or specs
 
 
 def _is_quantised(subject: Subject) -> bool:
@@ -445,6 +462,7 @@ def _finish(workshop: JobSteps, subject: Subject, spec: CandidateSpec, file: Mod
     """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
     with workshop.stage("gate"):
         look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
+        unseen = hold_unseen(workshop, file, passed, subject.profile, subject.judged, spec.id)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
     for over, needed_bytes in ((over_memory, measured.peak_rss_bytes), (over_arena, measured.arena_bytes)):
@@ -452,7 +470,7 @@ def _finish(workshop: JobSteps, subject: Subject, spec: CandidateSpec, file: Mod
         if too_much:
             cure = "use a smaller model, or a profile with more memory"
             raise errors.OverBudgetError(too_much, next_step=cure, needed_bytes=needed_bytes)
-    return Chosen(spec, file, passed, golden, measured)
+    return Chosen(spec, file, dataclasses.replace(passed, metric=unseen), golden, measured)
 
 
 def _own_format(

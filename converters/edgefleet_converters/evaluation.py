@@ -1,11 +1,13 @@
-"""Divide the given data into what may tune a candidate and what judges it.
+"""Divide the given data into what may tune a candidate, what judges it in the search, and what no choice has seen.
 
 Rules:
 
-1. Evaluation data given: it judges; calibration samples that are also in it are taken out of the calibration.
-2. Only calibration data: 30 % of it is held back and judges.
-3. No data: random input judges, and the report says so. Static int8 is then not possible.
-4. Golden vectors come from the user's golden file, else from the judging samples, filled up with mixtures of the given ones
+1. Evaluation data given: one half judges in the search, the other is the hold-out; calibration samples that are also in it are taken
+   out of the calibration.
+2. Only calibration data: 40 % of it is held back, one half for the search and one as the hold-out.
+3. Of fewer than `LEAST_PARTED` judging samples no hold-out is made: all of them judge.
+4. No data: random input judges, and the report says so. Static int8 is then not possible.
+5. Golden vectors come from the user's golden file, else from the judging samples, filled up with mixtures of the given ones
    when there are fewer than the recipe wants.
 """
 
@@ -19,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.accuracy.output_kinds import Plan, plan_of
-from edgefleet_converters.check.metrics import Choice, with_labels, with_named
+from edgefleet_converters.check.metrics import COUNTED, Choice, with_labels, with_named
 from edgefleet_converters.errors import DataEmptyError, DataShapeError
 from edgefleet_converters.job_steps import Answers
 from edgefleet_converters.recipe import Recipe
@@ -42,6 +44,9 @@ Array = npt.NDArray[Any]
 RANDOM_SAMPLES: Final = 100
 MIN_GOLDEN: Final = 8
 FIRST_SAMPLES: Final = 16
+LEAST_PARTED: Final = 8
+"""With fewer judging samples a half of them says next to nothing."""
+HOLD_OUT: Final = ", a part that no choice has seen"
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Evaluation:
 
     source: where the judging samples come from, in words. calibration: None when no data was given. shared: samples taken
     out of the calibration because they judge. expected: the golden file's own outputs, when it has any. plan: how each output is
-    judged, known when the source has answered.
+    judged, known when the source has answered. hold_out: what the chosen candidate is held against at the end.
     """
 
     samples: SampleSet
@@ -63,6 +68,24 @@ class Evaluation:
     golden_given: bool
     expected: dict[str, Array]
     plan: Plan = ()
+    hold_out: SampleSet | None = None
+
+    @cached_property
+    def unseen(self) -> "Evaluation | None":
+        """The hold-out as an evaluation of its own, None where there is none."""
+        if self.hold_out is None:
+            return None
+        return replace(
+            self, samples=self.hold_out, n=self.hold_out.n, golden=(), source=self.source + HOLD_OUT, hold_out=None
+        )
+
+    def allowed(self, metric: str, max_drop: float) -> float:
+        """Return how much of a metric the search may lose. Where samples are counted, one in this part may change if one of all
+        samples may: all of them together are held against `max_drop` at the end.
+        """
+        if self.hold_out is None or metric not in COUNTED or (self.n + self.hold_out.n) * max_drop < 1 - 1e-9:
+            return max_drop
+        return max(max_drop, 1 / self.n)
 
     def choice(self, metric: str | None) -> Choice:
         """Return how a candidate is judged. metric: named by the user for the whole model, which leaves no plan."""
@@ -109,6 +132,7 @@ def prepare_evaluation(
         load_samples(Path(files.calibration), inputs, outputs, "calibration", steps) if files.calibration else None
     )
     shared = 0
+    hold_out: SampleSet | None = None
     if files.eval:
         judging = load_samples(Path(files.eval), inputs, outputs, "evaluation", steps)
         source = "evaluation data"
@@ -119,9 +143,11 @@ def prepare_evaluation(
                     "every calibration sample is also an evaluation sample, so nothing may be used for calibration",
                     next_step="give calibration data of its own",
                 )
+        judging, hold_out = halves(judging, seed)
     elif calibration is not None:
-        calibration, judging = split_held_back(calibration, seed)
-        source = "30 % of the calibration data, held back"
+        calibration, held = split_held_back(calibration, seed)
+        (calibration, judging, hold_out), shared = _apart(calibration, *halves(held, seed))
+        source = "calibration data, held back"
     else:
         judging = random_samples(inputs, RANDOM_SAMPLES, seed=seed, open_size=open_size)
         source = RANDOM_DATA
@@ -142,7 +168,33 @@ def prepare_evaluation(
         is_random=not files.eval and calibration is None,
         golden_given=golden is not None,
         expected=expected,
+        hold_out=hold_out,
     )
+
+
+def halves(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet | None]:
+    """Return what judges in the search and what no choice sees, chosen by `seed`."""
+    if samples.n < LEAST_PARTED:
+        return samples, None
+    order = np.random.default_rng(seed + 2).permutation(samples.n)
+    half = (samples.n + 1) // 2
+    return samples.take(np.sort(order[:half])), samples.take(np.sort(order[half:]))
+
+
+def _apart(
+    calibration: SampleSet, judging: SampleSet, hold_out: SampleSet | None
+) -> tuple[tuple[SampleSet, SampleSet, SampleSet | None], int]:
+    """Return the three parts without samples that are in a later part too, and how many were taken out; a part is not emptied."""
+    taken = 0
+    for later in (hold_out, judging):
+        if later is None:
+            continue
+        alone, count = without_shared(calibration, later)
+        calibration, taken = (alone, taken + count) if alone.n else (calibration, taken)
+    if hold_out is not None:
+        alone, _ = without_shared(judging, hold_out)
+        judging = alone if alone.n else judging
+    return (calibration, judging, hold_out), taken
 
 
 def with_plan(evaluation: Evaluation, reference: Answers, ends: Sequence[str], options: Options) -> Evaluation:

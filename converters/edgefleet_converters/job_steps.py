@@ -118,6 +118,8 @@ class JobSteps:
     folder: Path
     stop: Path | None = None
     stages_s: dict[str, float] = field(default_factory=dict)
+    looks: dict[str, set[str]] = field(default_factory=dict)
+    """By profile the candidates that were held against the hold-out."""
     _files: int = 0
     _sample_files: dict[int, tuple[SampleSet, Path]] = field(default_factory=dict)
     _made: dict[str, ModelFile | ConversionError] = field(default_factory=dict)

@@ -408,6 +408,7 @@ class _Conversion:
                 return {
                     "judged_on": evaluation.source,
                     "judging_samples": evaluation.n,
+                    "hold_out_samples": evaluation.hold_out.n if evaluation.hold_out is not None else 0,
                     "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
                     "taken_out_of_calibration": evaluation.shared,
                     "golden_from_file": evaluation.golden_given,

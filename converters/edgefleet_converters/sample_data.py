@@ -45,7 +45,7 @@ from edgefleet_runtime.quantization import quantize_array
 Array = npt.NDArray[Any]
 
 MAX_UNPACKED_BYTES: Final = 2 * 1024**3
-HELD_BACK_RATIO: Final = 0.3
+HELD_BACK_RATIO: Final = 0.4
 _UNREADABLE: Final = (
     ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, MemoryError,
     RecursionError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -260,7 +260,7 @@ def stacked(spec: TensorSpec, values: Sequence[Array]) -> Array:
 
 
 def split_held_back(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet]:
-    """Return (calibration, evaluation): 30 % of the samples are held back, chosen by `seed`. They never overlap.
+    """Return (calibration, evaluation): 40 % of the samples are held back, chosen by `seed`. They never overlap.
 
     Raises DataEmptyError when there are fewer than 4 samples, since nothing could be held back that tells anything.
     """

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto, helper
 
+from edgefleet_converters.evaluation import halves
+from edgefleet_converters.sample_data import SampleSet
 from tests.converters import tampers as t
 from tests.converters.sabotage import CASES, Tamper, When, converted, digits_data
 from tests.converters.tflite_graphs import dynamic_range_by_channel
@@ -61,6 +64,13 @@ def _constant(*, at: int = 0) -> Tamper:
         [helper.make_node("Mul", ["was", "no"], ["zero"]), helper.make_node("Add", ["zero", "mean"], ["now"])], at=at,
         no=np.array(0, np.float32), mean=np.array(0.1, np.float32),
     )  # fmt: skip
+
+
+def _searched() -> npt.NDArray[np.float32]:
+    """Return the pictures that judge in the search: what no choice sees is left out."""
+    image = digits_data(80)["eval"]["image"]
+    seen, _ = halves(SampleSet({"image": image}), 0)
+    return np.asarray(seen.arrays["image"])
 
 
 def _still() -> Tamper:
@@ -137,6 +147,8 @@ FAULTS: tuple[Fault, ...] = (
           DIFFERS, "output 'logits'"),
     Fault("right-on-calibration-alone", "digits-int8",
           lambda: t.right_only_for(digits_data(80)["calibration"]["image"]), ACCURACY, "top1"),
+    Fault("right-in-the-search-alone", "digits-int8",
+          lambda: t.right_only_for(_searched()), ACCURACY, "no choice had seen"),
     Fault("right-class-wrong-scores", "digits-int8-unlabelled", lambda: _scaled(0.2), ACCURACY, "mae", None, MAE),
     Fault("tflite-exponent-bit", "digits-tflite",
           lambda: t.stored(0, np.float32, lambda w: t.flip_bit(w, 3, 28)), DIFFERS, "samples differ"),

@@ -140,13 +140,40 @@ def test_any_array_name_can_be_written_and_read(tmp_path: Path) -> None:
 
 
 @given(st.integers(4, 200), st.integers(0, 1000))
-def test_held_back_samples_are_a_third_and_disjoint(n: int, seed: int) -> None:
+def test_held_back_samples_are_two_fifths_and_disjoint(n: int, seed: int) -> None:
     calibration, evaluation = split_held_back(SampleSet({"x": np.arange(n)}, {"": np.arange(n)}), seed)
     mine, theirs = set(calibration.arrays["x"].tolist()), set(evaluation.arrays["x"].tolist())
     assert not mine & theirs
     assert mine | theirs == set(range(n))
-    assert evaluation.n == max(1, round(0.3 * n))
+    assert evaluation.n == max(1, round(0.4 * n))
     assert np.array_equal(evaluation.labels[""], evaluation.arrays["x"])
+
+
+@given(n=st.integers(10, 60), seed=st.integers(0, 9), is_eval=st.booleans())
+def test_calibration_search_and_hold_out_never_meet(
+    tmp_path_factory: pytest.TempPathFactory, n: int, seed: int, is_eval: bool
+) -> None:
+    path = samples(
+        tmp_path_factory.mktemp("parts"), x=np.arange(n * 64, dtype=np.float32).reshape(n, 1, 8, 8), y=np.arange(n)
+    )
+    files = DataFiles(eval=path) if is_eval else DataFiles(calibration=path)
+    got = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32], seed=seed), open_size=1)
+    parts = [got.judging, got.calibration, got.hold_out]
+    firsts = [set(part.arrays["image"][:, 0, 0, 0].tolist()) for part in parts if part is not None]
+    assert sum(map(len, firsts)) == len(set().union(*firsts)) == n
+    assert len(firsts) == 3 - is_eval or (not is_eval and got.judging.n < 8)
+    for part in (got.judging, got.unseen.samples if got.unseen else got.judging):
+        assert np.array_equal(part.labels[""] * 64, part.arrays["image"][:, 0, 0, 0])
+
+
+def test_copies_of_a_sample_stay_in_one_part(tmp_path: Path) -> None:
+    one = np.repeat(np.random.default_rng(1).random((20, 1, 8, 8)).astype(np.float32), 3, axis=0)
+    got = prepare_evaluation(
+        DataFiles(calibration=samples(tmp_path, x=one)), IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1
+    )
+    parts = [part for part in (got.judging, got.calibration, got.hold_out) if part is not None]
+    seen = [{row.tobytes() for row in part.arrays["image"]} for part in parts]
+    assert sum(map(len, seen)) == len(set().union(*seen))
 
 
 def test_too_few_samples_cannot_be_divided() -> None:
@@ -252,7 +279,9 @@ def test_an_evaluation_on_raw_samples_judges_preprocessed_ones(tmp_path: Path) -
     files = DataFiles(eval=samples(tmp_path, "e.npz", raw=pictures), preprocess=str(path))
     found = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
     expected = from_samples(STEPS, {"image": pictures}, IMAGE)["image"]
-    np.testing.assert_array_equal(found.samples.arrays["image"][:12], expected)
+    assert found.hold_out is not None
+    made = np.concatenate([found.judging.arrays["image"], found.hold_out.arrays["image"]])
+    np.testing.assert_array_equal(np.sort(made, axis=0), np.sort(expected, axis=0))
 
 
 @pytest.mark.parametrize(

@@ -363,4 +363,6 @@ _UNJUDGED: Final = (IGNORE, "long-run")
 """The long run of states is another run of the model (`gate`)."""
 _LABELLED: Final = ("top1", "mae", "sequence")
 _BY_CLASS: Final = ("agreement", CLASS_SCORES)
+COUNTED: Final = ("top1", "agreement", "sequence")
+"""Metrics that count samples: one of n is the least that can be lost."""
 _SUMMED: Final = ("agreement", "equal", "edit", "iou", "sequence", "mae", "scores")

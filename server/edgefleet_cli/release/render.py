@@ -216,7 +216,7 @@ def lineage_fields(release: api.release.Release) -> list[tuple[str, str]]:
 
 NOT_MEASURED = (
     "accuracy was not measured: the test input was random, which shows that the model runs, not that its answers are right; "
-    "measure it on your own data with --calibration, and --eval with labels"
+    "auto then offers float32 and float16 only; measure it on your own data with --calibration, and --eval with labels"
 )
 
 
