@@ -46,6 +46,7 @@ from edgefleet_converters.report import (
     RefusedRow,
     host_facts,
     unproven,
+    without_bounds,
 )
 from edgefleet_converters.report_html.page import render
 from edgefleet_converters.request import ConversionRequest
@@ -374,7 +375,7 @@ class _Conversion:
         evaluation = prepared.evaluation
         return {
             "candidate": chosen.spec.id,
-            "metric": msgspec.to_builtins(chosen.passed.metric),
+            "metric": msgspec.to_builtins(without_bounds(chosen.passed.metric)),
             "max_drop": self._request.options.max_drop,
             "parity": chosen.passed.parity,
             "reference": {"runtime": prepared.reference.runtime, "version": prepared.reference.version},

@@ -184,6 +184,12 @@ def with_front(rows: list[CandidateRow]) -> list[CandidateRow]:
     return [msgspec.structs.replace(row, pareto=best.get(index, False)) for index, row in enumerate(rows)]
 
 
+def without_bounds(metric: MetricRow) -> MetricRow:
+    """Return the row without bounds, which depend on how many candidates were tried: a recipe must give the same bundle again."""
+    outputs = [msgspec.structs.replace(one, bound=None) for one in metric.outputs]
+    return msgspec.structs.replace(metric, outputs=outputs, bound=None)
+
+
 def unproven(rows: list[CandidateRow]) -> list[CandidateRow]:
     """Return the rows of candidates that only random input judged: what held there is unproven."""
     return [msgspec.structs.replace(row, verdict=UNPROVEN) if row.verdict == PASSED else row for row in rows]

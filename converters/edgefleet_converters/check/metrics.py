@@ -93,7 +93,11 @@ def with_labels(plan: Plan, labels: Mapping[str, Array], reference: Answers) -> 
         ]
         named |= {row.name for row in [*(scores or free)[:1], *(row for row in free if row.kind == CLASS_NUMBERS)]}
     replace = msgspec.structs.replace
-    return tuple(replace(row, metric="top1") if row.name in named and not row.given else row for row in plan)
+    kinds = {row.name: CLASS_NUMBERS if row.kind == CLASS_NUMBERS else CLASS_SCORES for row in plan}
+    return tuple(
+        replace(row, metric="top1", kind=kinds[row.name]) if row.name in named and not row.given else row
+        for row in plan
+    )
 
 
 def with_named(plan: Plan, metric: str | None, metrics: Mapping[str, str]) -> Plan:
