@@ -21,7 +21,7 @@ from edgefleet_converters.gate import Judged, Passed, hold_unseen, look_again, p
 from edgefleet_converters.job_steps import Answers, JobSteps, Measured, ModelFile
 from edgefleet_converters.layer_search import Found, resolved
 from edgefleet_converters.pack import Golden, choose_golden
-from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe
+from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe, unmeasured
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
 from edgefleet_converters.search_budget import SearchEndedError, is_plain
@@ -283,7 +283,7 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     if mode == "required":
         specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
     if subject.evaluation.is_random and precision == "auto":
-        specs = _unmeasured(specs, mode)
+        specs = unmeasured(specs, mode)
     present = set(subject.base.facts["operators"])
     if _is_quantised(subject):
         specs = _as_given(subject)
@@ -303,20 +303,6 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
         f"the recipe has no candidate of precision {precision} for profile {profile.name}",
         next_step="choose another precision or recipe",
     )
-
-
-def _unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
-    """Return what `auto` offers when there is no data to measure a loss on: float32 and float16.
-
-    A recipe of smaller candidates alone names them, so it keeps them. Raises PrecisionError where the profile requires int8.
-    """
-    if mode == "required":
-        raise errors.PrecisionError(
-            "the profile takes int8 models only, and without data nobody can say what an int8 model loses",
-            next_step="give samples with --calibration, or name the precision, for example --precision dynamic: its accuracy is then "
-            "not measured",
-        )
-    return [spec for spec in specs if spec.precision in ("fp32", "fp16")] or specs
 
 
 def _is_quantised(subject: Subject) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 import yaml
 
-from edgefleet_converters.errors import RecipeError
+from edgefleet_converters.errors import PrecisionError, RecipeError
 from edgefleet_profiles.profile import HardwareProfile
 from edgefleet_protocol.digest import sha256_hex
 
@@ -214,3 +214,17 @@ def load_recipe(path: Path) -> Recipe:
             "a recipe needs golden_vectors >= 8 and calibration_samples >= 1", next_step="raise the numbers"
         )
     return recipe
+
+
+def unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
+    """Return what `auto` offers when there is no data to measure a loss on: float32 and float16.
+
+    A recipe of smaller candidates alone names them, so it keeps them. Raises PrecisionError where the profile requires int8.
+    """
+    if mode == "required":
+        raise PrecisionError(
+            "the profile takes int8 models only, and without data nobody can say what an int8 model loses",
+            next_step="give samples with --calibration, or name the precision, for example --precision dynamic: its accuracy is then "
+            "not measured",
+        )
+    return [spec for spec in specs if spec.precision in ("fp32", "fp16")] or specs
