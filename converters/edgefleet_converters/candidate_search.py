@@ -5,7 +5,6 @@ choice is the same on every run. The most promising one is tried first, and what
 `Options.explore` that is tried too, once the choice is made: for the report's table alone.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -32,7 +31,7 @@ from edgefleet_profiles.profile import HardwareProfile
 CandidateListener = Callable[[CandidateRow, str], None]
 """Hears each row, and the id of the best candidate so far, empty while none passed."""
 _Tried = tuple[ModelFile, Passed] | errors.ConversionError
-_PREFERRED_RATIO = 1.1
+_PREFERRED_RATIO, _LESS_MEMORY = 1.1, "use a smaller model, or a profile with more memory"
 _WORTH_RATIO = {"fp32": 0.5, "fp16": 0.9}
 """Precision of the source -> part of it that a mixed model may have: float16 is half of float32 and loses nothing."""
 _ATTEMPTS = 3
@@ -273,23 +272,21 @@ def _layers(found: Found) -> list[LayerRow]:
 
 def _wanted(subject: Subject) -> list[CandidateSpec]:
     """Return the candidates that the options and the profile allow. Raises PrecisionError when none is left."""
-    precision, profile = subject.options.precision, subject.profile
+    precision, profile, mode = subject.options.precision, subject.profile, subject.profile.quant.mode
     if precision != "auto":
         check_precision_rule(profile, precision)
     specs = [spec for spec in subject.recipe.candidates if precision in ("auto", spec.precision)]
-    mode = profile.quant.mode
     if mode == "forbidden":
         specs = [spec for spec in specs if spec.precision in ("fp32", "fp16")]
     if mode == "required":
         specs = [spec for spec in specs if spec.precision in ("int8", "dynamic") and not spec.weight_bits]
-    if subject.evaluation.is_random and precision == "auto":
-        specs = unmeasured(specs, mode)
-    present = set(subject.base.facts["operators"])
     if _is_quantised(subject):
         specs = _as_given(subject)
+    elif subject.evaluation.is_random and precision == "auto":
+        specs = unmeasured(specs, mode)
+    present, sampled = set(subject.base.facts["operators"]), ("static", "mixed")
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
     specs = [spec for spec in specs if "LSTM" in present or "LSTM" not in spec.op_types]
-    sampled = ("static", "mixed")
     usable = [spec for spec in specs if spec.method not in sampled or subject.evaluation.calibration is not None]
     if usable:
         return usable
@@ -448,15 +445,14 @@ def _finish(workshop: JobSteps, subject: Subject, spec: CandidateSpec, file: Mod
     """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
     with workshop.stage("gate"):
         look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
-        unseen = hold_unseen(workshop, file, passed, subject.profile, subject.judged, spec.id)
+        passed = hold_unseen(workshop, file, passed, subject.profile, subject.judged, spec.id)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
     for over, needed_bytes in ((over_memory, measured.peak_rss_bytes), (over_arena, measured.arena_bytes)):
         too_much = over(subject.profile, needed_bytes)
         if too_much:
-            cure = "use a smaller model, or a profile with more memory"
-            raise errors.OverBudgetError(too_much, next_step=cure, needed_bytes=needed_bytes)
-    return Chosen(spec, file, dataclasses.replace(passed, metric=unseen), golden, measured)
+            raise errors.OverBudgetError(too_much, next_step=_LESS_MEMORY, needed_bytes=needed_bytes)
+    return Chosen(spec, file, passed, golden, measured)
 
 
 def _own_format(

@@ -151,8 +151,8 @@ def hold_compiled(workshop: JobSteps, model: ModelFile, runtime: str, judged: Ju
 
 def hold_unseen(
     workshop: JobSteps, model: ModelFile, passed: Passed, profile: HardwareProfile, judged: Judged, spec_id: str
-) -> MetricRow:
-    """Return the figures on samples that no choice has seen, with a bound that counts how many candidates were held against them.
+) -> Passed:
+    """Return the proof with the figures on samples that no choice has seen, and a bound that counts how many candidates were held against them.
 
     Where samples are counted, one may change in the hold-out, and all samples together must be within `max_drop`. Without a hold-out
     the figures are those of the search, with the bound of as many choices as a search makes. Raises AccuracyError and what running
@@ -160,7 +160,7 @@ def hold_unseen(
     """
     unseen, options = judged.evaluation.unseen, judged.options
     if unseen is None:
-        return msgspec.structs.replace(passed.metric, bound=None)
+        return replace(passed, metric=msgspec.structs.replace(passed.metric, bound=None))
     looks = workshop.looks.setdefault(profile.name, set())
     looks.add(spec_id)
     reference = workshop.answers(judged.source, judged.reference.runtime, unseen.samples, key="hold-out")
@@ -187,7 +187,7 @@ def hold_unseen(
             drop=worst.drop,
             metric=row,
         )
-    return row
+    return replace(passed, metric=row)
 
 
 def _with_states(row: MetricRow, seen: MetricRow) -> MetricRow:
