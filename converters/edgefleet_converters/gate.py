@@ -152,7 +152,8 @@ def hold_compiled(workshop: JobSteps, model: ModelFile, runtime: str, judged: Ju
 def hold_unseen(
     workshop: JobSteps, model: ModelFile, passed: Passed, profile: HardwareProfile, judged: Judged, spec_id: str
 ) -> Passed:
-    """Return the proof with the figures on samples that no choice has seen, and a bound that counts how many candidates were held against them.
+    """Return the proof with the figures on samples that no choice has seen. Their bound counts how many candidates were held
+    against them.
 
     Where samples are counted, one may change in the hold-out, and all samples together must be within `max_drop`. Without a hold-out
     the figures are those of the search, with the bound of as many choices as a search makes. Raises AccuracyError and what running
