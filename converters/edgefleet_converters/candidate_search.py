@@ -24,7 +24,7 @@ from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe, unmeasu
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
 from edgefleet_converters.search_budget import SearchEndedError, is_plain
-from edgefleet_converters.search_refusal import Rejected
+from edgefleet_converters.search_refusal import Rejected, rejected
 from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
 from edgefleet_profiles.profile import HardwareProfile
 
@@ -138,7 +138,7 @@ def _look_at(
                 state.best = _better(workshop, subject, scale, own, *tried, state.best)
             except errors.ConversionError as error:
                 state.rejected.accurate.append(error)
-                shown = msgspec.structs.replace(row, verdict="rejected", reason=error.message)
+                shown = rejected(row, error)
         report.candidates.append(shown)
         listener(shown, state.best[1].spec.id if state.best else "")
 
@@ -177,8 +177,7 @@ def _explore(
         try:
             rows = [row for _, row, _ in _attempts(workshop, subject, spec, report)]
         except errors.SourceError as error:  # a user's metric that fails here must not take the choice back
-            reason = error.message
-            rows = [CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason)]
+            rows = [rejected(CandidateRow(id=spec.id, precision=spec.precision), error)]
         for row in rows:
             report.candidates.append(row)
             listener(row, "")
@@ -195,7 +194,8 @@ def _attempts(
             reason = (
                 f"not made, because its weights in int8 lose too much before anything else is rounded: {lost.message}"
             )
-            yield spec, CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=reason), lost
+            row = rejected(CandidateRow(id=spec.id, precision=spec.precision), lost)
+            yield spec, msgspec.structs.replace(row, reason=reason), lost
             return
         yield (spec, *_try(workshop, subject, spec))
         return
@@ -210,7 +210,7 @@ def _attempts(
                 max_drop=options.max_drop, max_bytes=_worth_bytes(subject),
             )  # fmt: skip
     except errors.ConversionError as error:
-        row = CandidateRow(id=spec.id, precision=spec.precision, verdict="rejected", reason=error.message)
+        row = rejected(CandidateRow(id=spec.id, precision=spec.precision), error)
         yield spec, row, error
         return
     for number in range(1, _ATTEMPTS + 1):
@@ -380,7 +380,7 @@ def _try(
     except errors.ConversionError as error:
         figures = error.metric if isinstance(error, errors.AccuracyError) else None
         metric = figures if isinstance(figures, MetricRow) else None
-        return replace(row, verdict="rejected", reason=error.message, metric=metric), error
+        return rejected(row, error, metric), error
     return replace(row, verdict="passed", metric=passed.metric, parity=passed.parity), (file, passed)
 
 
@@ -488,7 +488,7 @@ def _own_format(
     except errors.SourceError:
         raise
     except errors.ConversionError as error:
-        row, better = replace(row, verdict="rejected", reason=error.message), chosen
+        row, better = rejected(row, error), chosen
     report.candidates.append(row)
     listener(row, better.spec.id)
     return better

@@ -50,7 +50,8 @@ class MetricRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One candidate. verdict: passed, unproven, rejected or not_tried; reason says why it was not offered.
+    """One candidate. verdict: passed, unproven, rejected or not_tried; reason says why it was not offered, short in two or three
+    words.
 
     Figures of this host, None where it was not measured: latency_ms {p50, p95} of single runs; cold_start_ms from the file
     to the first answer; peak_rss_bytes of a process with this model alone. pareto: no other measured candidate is as good in
@@ -64,6 +65,7 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     parity: dict[str, dict[str, float]] = {}
     verdict: str = "not_tried"
     reason: str = ""
+    short: str = ""
     latency_ms: dict[str, float] | None = None
     cold_start_ms: float | None = None
     peak_rss_bytes: int | None = None

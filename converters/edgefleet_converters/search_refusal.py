@@ -1,10 +1,23 @@
-"""Which of many rejections is shown where no candidate passes. Pure."""
+"""How rejections are told: each in short words in its row, and where no candidate passes, the one that is shown. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
 
 from edgefleet_converters import errors
 from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.report import CandidateRow, MetricRow
 from edgefleet_profiles.profile import HardwareProfile
+
+_SHORT: Final[Mapping[type[errors.ConversionError], str]] = {
+    errors.AccuracyError: "not accurate", errors.DiffersError: "other answers", errors.NotFiniteError: "gives NaN",
+    errors.GoldenError: "not repeatable", errors.OverBudgetError: "too large", errors.CrashedError: "crashes",
+    errors.TimedOutError: "never ends", errors.OutOfMemoryError: "needs memory", errors.LoadFailedError: "does not load",
+    errors.UnsupportedOperatorError: "operator missing", errors.OperatorNotCompiledError: "operator missing",
+    errors.RecipeKeyError: "not in TFLite", errors.PrecisionError: "other precision",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,3 +81,12 @@ def _among(error: errors.ConversionError, rejections: list[errors.ConversionErro
         return error
     text = f"{error.message} (the nearest of {len(rejections)} candidates)"
     return type(error)(text, next_step=error.next_step)
+
+
+def rejected(row: CandidateRow, error: errors.ConversionError, metric: MetricRow | None = None) -> CandidateRow:
+    """Return the row of a candidate that `error` rejected. metric: what it lost, where that is known."""
+    short = _SHORT.get(type(error), "not small" if row.bytes is not None else "cannot be made")
+    if metric is not None and metric.is_measured and 0 < metric.drop < 1e4:
+        is_share = abs(metric.baseline - metric.value - metric.drop) < 1e-6
+        short = f"{100 * metric.drop:.1f} points lost" if is_share else f"{metric.drop:.2g} worse"
+    return msgspec.structs.replace(row, verdict="rejected", reason=error.message, short=short, metric=metric)

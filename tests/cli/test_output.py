@@ -16,7 +16,7 @@ from edgefleet_cli.core.api.bundle import Bundle
 from edgefleet_cli.core.api.release import Release
 from edgefleet_cli.core.options import Format
 from edgefleet_cli.core.transport.reply import Page, Reply, struct_of
-from edgefleet_cli.release.render import BUNDLES, exit_code, failures, show_result
+from edgefleet_cli.release.render import BUNDLES, CANDIDATES, Candidate, Score, exit_code, failures, show_result
 from edgefleet_cli.render.format import age, error_text, metric, milliseconds, pairs, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, fitted
 from edgefleet_server.dashboard.core.filters import size as page_size
@@ -133,7 +133,12 @@ def test_figures_are_short_and_never_fail_on_nothing() -> None:
     assert [size(n) for n in sizes] == [page_size(n) for n in sizes], "the pages say the same"
     assert [milliseconds(x) for x in (0.031, 12.4, None)] == ["0.03 ms", "12 ms", "-"]
     assert metric({"name": "top1", "value": 0.955, "drop": 0.0}) == "top1 0.9550"
-    assert metric({"name": "top1", "value": 0.95, "drop": 0.005}) == "top1 0.9500 (-0.5%)"
+    assert metric({"name": "top1", "value": 0.95, "drop": 0.005}) == "top1 0.9500 (0.5 points lost)"
+    gained = {"name": "top1", "value": 0.954, "baseline": 0.95, "drop": -0.004}
+    assert metric(gained) == "top1 0.9540 (0.4 points better)", "a gain is no loss with a sign"
+    assert metric(gained | {"drop": 0.0, "value": 0.95}) == "top1 0.9500"
+    assert metric({"name": "mae", "value": 0.012, "baseline": 0.01, "drop": 0.002}) == "mae 0.0120 (0.0020 worse)"
+    assert metric({"name": "mae", "value": 0.012, "baseline": 0.0, "drop": 0.012}) == "mae 0.0120"
     assert metric(None) == "-"
     assert pairs({"b": 1, "a": 2}) == "a=2,b=1"
     assert text(True) == "yes"
@@ -155,6 +160,18 @@ def test_a_table_leaves_out_what_is_spare_when_it_is_too_wide() -> None:
     assert [c.header for c in fitted(entries, columns, 34)[0]] == ["name", "first", "second"]
     assert [c.header for c in fitted(entries, columns, 33)[0]] == ["name", "first"]
     assert [c.header for c in fitted(entries, columns, 5)[0]] == ["name"]
+
+
+def test_a_rejection_has_its_reason_in_80_columns() -> None:
+    row = Candidate(
+        id="int8-static-head-float", precision="int8", bytes=5_000_000, metric=Score(name="top1", value=0.9, drop=0.05),
+        latency_ms={"p50": 12.3, "p95": 14.5}, peak_rss_bytes=7e7, cold_start_ms=90.0, verdict="rejected",
+        short="12.3 points lost",
+    )  # fmt: skip
+    columns, widths = fitted([row], CANDIDATES.columns, 80)
+    cells = [column.cell(row) for column in columns]
+    assert "rejected: 12.3 points lost" in cells
+    assert all(len(cell) <= width for cell, width in zip(cells, widths, strict=True)), "nothing is cut"
 
 
 def test_a_piped_table_is_100_columns_wide_and_cuts_what_is_longest_unless_wide(

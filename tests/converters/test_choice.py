@@ -11,10 +11,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from edgefleet_converters import errors
 from edgefleet_converters.candidate_worth import Best, Scale, Worth, in_order, is_beaten, not_small
 from edgefleet_converters.onnx.weights import store_weights
 from edgefleet_converters.recipe import CandidateSpec, default_recipe
-from edgefleet_converters.report import CandidateRow
+from edgefleet_converters.report import CandidateRow, MetricRow
+from edgefleet_converters.search_refusal import rejected
 from tests.converters.graphs import changed, model_of, run, samples, save
 
 CONVS = {"macs": {"conv.float": 10_000_000}, "activation_bytes": 100_000}
@@ -146,3 +148,24 @@ def test_rows_of_what_was_not_tried_say_why(tmp_path: Path) -> None:
     left: list[CandidateRow] = [row for row in report.profiles[0].candidates if row.verdict == "not_tried"]
     assert left
     assert all("passed with" in row.reason for row in left)
+
+
+@pytest.mark.parametrize(
+    ("error", "metric", "short"),
+    [
+        (errors.AccuracyError("x", drop=0.0345), ("top1", 0.96, 0.9945, 0.0345), "3.5 points lost"),
+        (errors.AccuracyError("x", drop=0.012), ("mae", 0.012, 0.0, 0.012), "0.012 worse"),
+        (errors.TransformError("x"), None, "cannot be made"),
+        (errors.CrashedError("x"), None, "crashes"),
+    ],
+)  # fmt: skip
+def test_a_rejection_has_a_short_reason(
+    error: errors.ConversionError, metric: tuple[str, float, float, float] | None, short: str
+) -> None:
+    figures = None
+    if metric is not None:
+        name, value, baseline, drop = metric
+        figures = MetricRow(name=name, value=value, baseline=baseline, drop=drop, n=10, data="evaluation data")
+    row = rejected(CandidateRow(id="c", precision="int8"), error, figures)
+    assert (row.verdict, row.short, row.reason) == ("rejected", short, error.message)
+    assert len(f"rejected: {row.short}") <= 26

@@ -174,6 +174,21 @@ def test_the_plot_shows_each_judged_candidate_and_turns_for_an_error() -> None:
     assert "an error" in turned
 
 
+def test_the_front_is_drawn_in_bytes_and_in_time() -> None:
+    rows = report().profiles[0].candidates
+    source = candidate("source", 3_000_000, 1.0)
+    by_size = accuracy_plot(rows, source, "int8-mixed", 0.01)
+    by_time = accuracy_plot(rows, source, "int8-mixed", 0.01, by_time=True)
+    assert by_size is not None
+    assert by_time is not None
+    assert by_size.count('class="front-line"') == 1
+    assert "bytes of the model" in by_size
+    assert "converting host (p50)" in by_time
+    assert "1.00 ms" in by_time
+    unmeasured = [msgspec.structs.replace(row, latency_ms=None) for row in rows]
+    assert accuracy_plot(unmeasured, None, None, 0.01, by_time=True) is None
+
+
 def test_a_plot_of_one_point_or_of_no_numbers_is_left_out() -> None:
     assert accuracy_plot([candidate("a", 10, 1.0)], None, None, 0.01) is None
     assert accuracy_plot([CandidateRow(id="a", precision="fp32")], None, None, None) is None

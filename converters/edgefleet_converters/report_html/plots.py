@@ -1,6 +1,7 @@
 """Plots of a report as inline SVG, drawn by hand: presentation attributes and classes only, no script. Pure.
 
-Accuracy against size: up is always better, so the axis of an error (MAE) is turned. A candidate that lost so much that the others
+Accuracy against size, and against time: up is always better, so the axis of an error (MAE) is turned. A line joins the candidates
+that none beats in the two figures shown; filled dots are those that none beats in all three. A candidate that lost so much that the others
 would be squeezed into a line stands at the bottom with an arrow; its figure is in the table.
 """
 
@@ -12,7 +13,7 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow
-from edgefleet_converters.report_html.number_format import number, shown, size
+from edgefleet_converters.report_html.number_format import milliseconds, number, shown, size
 
 WIDTH: Final = 420
 HEIGHT: Final = 270
@@ -22,11 +23,11 @@ _MOST_LAYERS: Final = 30
 
 @dataclass(frozen=True)
 class Mark:
-    """One point of the plot. label: its number in the table, `source` for the source."""
+    """One point of the plot. label: its number in the table, `source` for the source. across: bytes, or milliseconds."""
 
     label: str
     title: str
-    bytes: float
+    across: float
     value: float
     kind: str
     front: bool = False
@@ -39,13 +40,17 @@ def numbered(rows: Sequence[CandidateRow]) -> list[tuple[int, CandidateRow]]:
 
 
 def accuracy_plot(
-    rows: Sequence[CandidateRow], source: CandidateRow | None, taken: str | None, max_drop: float | None
-) -> Markup | None:
-    """Return the plot of accuracy against size; None when fewer than two points can be drawn. taken: id of the chosen one."""
+    rows: Sequence[CandidateRow], source: CandidateRow | None, taken: str | None, max_drop: float | None, *,
+    by_time: bool = False,
+) -> Markup | None:  # fmt: skip
+    """Return the plot of accuracy against size; None when fewer than two points can be drawn. taken: id of the chosen one.
+
+    by_time: against the p50 of this host, of those that were measured.
+    """
     metrics = [row.metric for row in rows if row.metric is not None]
     if not metrics:
         return None
-    marks = _marks(rows, source, taken, metrics[0])
+    marks = _marks(rows, source, taken, metrics[0], by_time=by_time)
     if len(marks) < 2:
         return None
     sign = -1.0 if _is_error(metrics[0]) else 1.0
@@ -53,19 +58,20 @@ def accuracy_plot(
     low, high = _range(
         [sign * mark.value for mark in marks if mark.kind != "cross"], None if limit is None else sign * limit
     )
-    across = _Scale(0.0, 1.08 * max(mark.bytes for mark in marks), _LEFT, WIDTH - _RIGHT)
+    across = _Scale(0.0, 1.08 * max(mark.across for mark in marks), _LEFT, WIDTH - _RIGHT)
     up = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
-    parts = [_axes(across, up, sign, metrics[0].name)]
+    parts = [_axes(across, up, sign, metrics[0].name, by_time=by_time)]
     if limit is not None and low <= sign * limit <= high:
         parts.append(_limit_line(up.at(sign * limit)))
     drawn = [
-        (mark, across.at(mark.bytes), up.at(max(sign * mark.value, low)), sign * mark.value < low) for mark in marks
+        (mark, across.at(mark.across), up.at(max(sign * mark.value, low)), sign * mark.value < low) for mark in marks
     ]
+    parts.append(_front_line([(x, y) for mark, x, y, below in drawn if mark.kind == "dot" and not below]))
     parts.extend(_symbol(*entry) for entry in drawn)
     parts.extend(_labels([(mark.label, x, y) for mark, x, y, _ in drawn]))
     return _element(
         "svg", *parts, class_="plot", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
-        aria_label=f"{metrics[0].name} against size of {len(marks)} models",
+        aria_label=f"{metrics[0].name} against {'time' if by_time else 'size'} of {len(marks)} models",
     )  # fmt: skip
 
 
@@ -108,24 +114,42 @@ class _Scale:
 
 
 def _marks(
-    rows: Sequence[CandidateRow], source: CandidateRow | None, taken: str | None, metric: MetricRow
+    rows: Sequence[CandidateRow], source: CandidateRow | None, taken: str | None, metric: MetricRow, *, by_time: bool
 ) -> list[Mark]:
     marks = []
-    if source is not None and source.bytes and math.isfinite(metric.baseline):
-        marks.append(
-            Mark("source", _title("source", source.bytes, metric.baseline), source.bytes, metric.baseline, "square")
-        )
+    place = _across(source, by_time=by_time) if source is not None else None
+    if source is not None and place and math.isfinite(metric.baseline):
+        marks.append(Mark("source", _title("source", source, metric.baseline), place, metric.baseline, "square"))
     for index, row in numbered(rows):
-        if row.bytes is None or row.metric is None or not math.isfinite(row.metric.value):
+        place = _across(row, by_time=by_time)
+        if place is None or row.metric is None or not math.isfinite(row.metric.value):
             continue
         kind = "dot" if row.verdict == "passed" else "cross"
-        title = _title(f"{row.id}, {row.verdict}", row.bytes, row.metric.value)
-        marks.append(Mark(str(index), title, row.bytes, row.metric.value, kind, row.pareto, row.id == taken))
+        title = _title(f"{row.id}, {row.verdict}", row, row.metric.value)
+        marks.append(Mark(str(index), title, place, row.metric.value, kind, row.pareto, row.id == taken))
     return marks
 
 
-def _title(name: str, bytes_: float, value: float) -> str:
-    return f"{name}: {size(bytes_)}, {number(value)}"
+def _across(row: CandidateRow, *, by_time: bool) -> float | None:
+    place = (row.latency_ms or {}).get("p50") if by_time else row.bytes
+    return float(place) if place is not None and math.isfinite(place) else None
+
+
+def _front_line(points: Sequence[tuple[float, float]]) -> Markup:
+    """Return the line through the points that none beats, as steps: what is allowed so much across gets so far up."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(points):
+        if not best or y < best[-1][1]:
+            best.append((x, y))
+    if len(best) < 2:
+        return Markup()
+    path = f"M{best[0][0]:.2f} {best[0][1]:.2f}" + "".join(f"H{x:.2f}V{y:.2f}" for x, y in best[1:])
+    return _element("path", class_="front-line", d=path)
+
+
+def _title(name: str, row: CandidateRow, value: float) -> str:
+    time = (row.latency_ms or {}).get("p50")
+    return f"{name}: {size(row.bytes)}, {number(value)}" + (f", {milliseconds(time)}" if time is not None else "")
 
 
 def _is_error(metric: MetricRow) -> bool:
@@ -141,7 +165,7 @@ def _range(values: Sequence[float], limit: float | None) -> tuple[float, float]:
     return low - 0.6 * span, high + 0.15 * span
 
 
-def _axes(across: _Scale, up: _Scale, sign: float, name: str) -> Markup:
+def _axes(across: _Scale, up: _Scale, sign: float, name: str, *, by_time: bool) -> Markup:
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
     ticks = up.ticks(5)
     digits = max(0, min(6, 1 - math.floor(math.log10(ticks[1] - ticks[0])))) if len(ticks) > 1 else 4
@@ -153,9 +177,12 @@ def _axes(across: _Scale, up: _Scale, sign: float, name: str) -> Markup:
     for tick in across.ticks(4):
         x = across.at(tick)
         parts.append(_element("line", class_="axis", x1=x, x2=x, y1=bottom, y2=bottom + 4))
-        parts.append(_element("text", size(tick), x=x, y=bottom + 17, text_anchor="middle"))
+        parts.append(
+            _element("text", milliseconds(tick) if by_time else size(tick), x=x, y=bottom + 17, text_anchor="middle")
+        )
     parts.append(_element("line", class_="axis", x1=_LEFT, x2=right, y1=bottom, y2=bottom))
-    parts.append(_element("text", "bytes of the model", x=right, y=HEIGHT - 8, text_anchor="end"))
+    below = "one run on the converting host (p50)" if by_time else "bytes of the model"
+    parts.append(_element("text", below, x=right, y=HEIGHT - 8, text_anchor="end"))
     direction = "up is better" if sign > 0 else "an error: up is smaller, and better"
     parts.append(_element("text", f"{name} ({direction})", x=4, y=11))
     return _join(*parts)

@@ -46,6 +46,7 @@ class Candidate(Struct, frozen=True):
     peak_rss_bytes: float | None = None
     cold_start_ms: float | None = None
     verdict: str = ""
+    short: str = ""
     pareto: bool | None = None
 
 
@@ -68,6 +69,11 @@ class Report(Struct, frozen=True):
 
     profiles: tuple[ProfileReport, ...] = ()
     data: JudgedOn = JudgedOn()
+
+
+def _candidate_verdict(candidate: Candidate) -> str:
+    why = f": {candidate.short}" if candidate.short else ""
+    return f"{text(candidate.verdict)}{why}{' *' if candidate.pareto else ''}"
 
 
 BUNDLES: Sheet[api.bundle.Bundle] = Sheet(
@@ -106,9 +112,9 @@ CANDIDATES: Sheet[Candidate] = Sheet(
             spare=1,
         ),
         Column("p50/p95 ms", lambda c: _pair(_latency(c.latency_ms, "p50"), _latency(c.latency_ms, "p95")), right=True),
-        Column("memory", lambda c: size(c.peak_rss_bytes), right=True),
-        Column("start", lambda c: milliseconds(c.cold_start_ms), right=True),
-        Column("verdict", lambda c: text(c.verdict) + (" *" if c.pareto else "")),
+        Column("memory", lambda c: size(c.peak_rss_bytes), right=True, spare=3),
+        Column("start", lambda c: milliseconds(c.cold_start_ms), right=True, spare=4),
+        Column("verdict", _candidate_verdict, keep=True),
     ],
     lambda c: text(c.id),
 )

@@ -9,6 +9,7 @@ from typing import Any
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_SAME = 1e-6
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
@@ -61,14 +62,24 @@ def share(error: Any) -> str:
 
 
 def metric(value: Any) -> str:
-    """Return `top1 0.978 (-0.2%)` for a bundle's metric; `not measured` where only random input judged it."""
+    """Return `top1 0.978 (0.2 points lost)` for a bundle's metric, or how much better it is than the source; `not measured` where only
+    random input judged it. Of an error, such as mae, a loss is `0.0040 worse`.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("value"), int | float):
         return "-"
     if value.get("is_measured") is False:
         return "not measured"
-    drop = value.get("drop")
-    change = f" ({0.0 - drop * 100:+.1f}%)" if isinstance(drop, int | float) and round(drop, 3) else ""
-    return f"{value.get('name', 'metric')} {value['value']:.4f}{change}"
+    return f"{value.get('name', 'metric')} {value['value']:.4f}{_change(value)}"
+
+
+def _change(value: dict[str, Any]) -> str:
+    drop, baseline = value.get("drop"), value.get("baseline")
+    if not isinstance(drop, int | float) or baseline == 0:  # an error against the source's own answers is the loss
+        return ""
+    if baseline is None or abs(baseline - value["value"] - drop) < _SAME:
+        points = f"{abs(drop) * 100:.1f}"
+        return f" ({points} points {'lost' if drop > 0 else 'better'})" if float(points) else ""
+    return f" ({abs(drop):.4f} {'worse' if drop > 0 else 'better'})" if round(drop, 4) else ""
 
 
 def age(value: Any, now: datetime) -> str:
