@@ -60,6 +60,11 @@ def find_source(upload: Path) -> FoundSource:
     if not stat.S_ISREG(path.stat().st_mode):
         raise NotAModelError(f"{path.name!r} is not a plain file", next_step="publish plain files")
     kind = kind_of(path)
+    if kind == "safetensors" and not is_folder:
+        raise NotAModelError(
+            f"{path.name} holds weights; the model that they belong to is in config.json",
+            next_step="publish the folder that holds both",
+        )
     return FoundSource(path, path.parent if is_folder else None, kind, format_of(kind), _digest(upload))
 
 

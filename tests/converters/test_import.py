@@ -281,12 +281,37 @@ def test_a_hugging_face_folder_with_weight_files_is_read_whole(tmp_path: Path) -
     assert checked(found.path, found.folder).graph.initializer[0].raw_data
 
 
-def test_a_hugging_face_folder_without_onnx_says_how_to_export(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "told", "next_step"),
+    [
+        ("model-00001-of-00002.safetensors", "no ONNX model", "optimum-cli export onnx"),
+        ("pytorch_model.bin", "a pickle, which is never read", "save_pretrained"),
+    ],
+)
+def test_a_hugging_face_folder_that_is_not_read_says_what_to_do(
+    tmp_path: Path, name: str, told: str, next_step: str
+) -> None:
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(bytes(8))
-    with pytest.raises(errors.NotAModelError, match="Hugging Face") as caught:
+    (tmp_path / name).write_bytes(bytes(8))
+    with pytest.raises(errors.NotAModelError, match=told) as caught:
         find_source(tmp_path)
-    assert "optimum-cli export onnx" in caught.value.next_step
+    assert next_step in caught.value.next_step
+
+
+def test_safetensors_are_a_model_only_in_a_folder_with_their_configuration(tmp_path: Path) -> None:
+    header = b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(errors.NotAModelError, match="weights without the model"):
+        find_source(weights)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(errors.NotAModelError, match=r"config\.json"):
+        find_source(weights)
+    found = find_source(tmp_path)
+    assert (found.kind, found.format, found.path) == ("safetensors", "onnx", weights)
+    weights.write_bytes(len(header).to_bytes(8, "little") + header[:9])
+    with pytest.raises(errors.TruncatedModelError, match="too early"):
+        find_source(tmp_path)
 
 
 @pytest.mark.parametrize("way", ["the file", "its folder"])

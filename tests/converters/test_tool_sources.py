@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from edgefleet_converters.report import ConversionReport
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options
 from edgefleet_converters.tools.environment import Environment
 from edgefleet_converters.tools.manage import install
+from edgefleet_protocol.bundle import open_bundle
+from edgefleet_runtime.port import load
 from tests.support.real_models import cache_folder
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -56,6 +59,40 @@ with zipfile.ZipFile(folder + "/model.pt2") as old, zipfile.ZipFile(folder + "/e
             data = buffer.getvalue()
         new.writestr(name, data)
 """
+HUGGING_FACE = """
+import json, numpy, os, sys, torch, transformers
+folder = sys.argv[1]
+torch.manual_seed(0)
+small = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+bert = transformers.BertModel(transformers.BertConfig(vocab_size=50, max_position_embeddings=40, **small)).eval()
+bert.save_pretrained(folder + "/bert")
+os.mkdir(folder + "/bert/1_Pooling")
+kind = "sentence_transformers.models."
+json.dump([{"type": kind + "Transformer"}, {"type": kind + "Pooling"}, {"type": kind + "Normalize"}],
+          open(folder + "/bert/modules.json", "w"))
+json.dump({"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}, open(folder + "/bert/1_Pooling/config.json", "w"))
+ids = torch.randint(2, 50, (5, 7))
+mask = torch.ones_like(ids)
+mask[3:, 4:] = 0
+with torch.no_grad():
+    states = bert(input_ids=ids, attention_mask=mask).last_hidden_state
+    pooled = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+    pooled = torch.nn.functional.normalize(pooled, dim=1)
+numpy.savez(folder + "/bert.npz", input_ids=ids, attention_mask=mask, token_type_ids=torch.zeros_like(ids), y=pooled)
+vit = transformers.ViTForImageClassification(transformers.ViTConfig(image_size=16, patch_size=8, num_labels=3, **small)).eval()
+vit.save_pretrained(folder + "/vit")
+x = torch.randn(5, 3, 16, 16)
+with torch.no_grad():
+    numpy.savez(folder + "/vit.npz", pixel_values=x, y=vit(x).logits)
+config = json.load(open(folder + "/bert/config.json"))
+for name, change in {
+    "code": {"auto_map": {"AutoModel": "own.Evil"}}, "odd": {"architectures": ["Evil"]},
+    "lacking": {"num_hidden_layers": 2}, "decoder": {"is_encoder_decoder": True},
+}.items():
+    bert.save_pretrained(folder + "/" + name)
+    json.dump(config | change, open(folder + "/" + name + "/config.json", "w"))
+    open(folder + "/" + name + "/own.py", "w").write("import os; os.mkdir(" + repr(folder + "/owned") + ")")
+"""
 KERAS = """
 import sys, keras, numpy
 folder = sys.argv[1]
@@ -92,11 +129,6 @@ def converted(source: Path, out: Path, **options: Any) -> ConversionReport:
 
 def answers_as_wanted(report: ConversionReport, folder: Path) -> None:
     """Hold the bundle's answers against those that the framework itself gave when the file was made."""
-    import io
-
-    from edgefleet_protocol.bundle import open_bundle
-    from edgefleet_runtime.port import load
-
     assert not report.refused, report.refused
     bundle = open_bundle(io.BytesIO(Path(report.bundles[0].path).read_bytes()))
     runtime = load("ort", bundle.read("model.onnx"))
@@ -126,6 +158,27 @@ def test_a_pickle_inside_an_exported_program_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(errors.ToolFailedError) as caught:
         converted(tmp_path / "evil.pt2", tmp_path / "out")
     assert "weights_only" in caught.value.message.lower() or "unpickl" in caught.value.message.lower()
+    assert not (tmp_path / "owned").exists()
+
+
+def test_hugging_face_folders_with_safetensors_answer_as_transformers_did_and_others_are_refused(
+    tmp_path: Path,
+) -> None:
+    made("torch", HUGGING_FACE, tmp_path)
+    for name, output in (("bert", "sentence_embedding"), ("vit", "logits")):
+        report = converted(tmp_path / name, tmp_path / f"out-{name}")
+        assert not report.refused, report.refused
+        assert report.source["imported"]["compared"]["samples"] == 3
+        bundle = open_bundle(io.BytesIO(Path(report.bundles[0].path).read_bytes()))
+        runtime = load("ort", bundle.read("model.onnx"))
+        with np.load(tmp_path / f"{name}.npz") as wanted:
+            got = runtime.run({spec.name: wanted[spec.name] for spec in runtime.inputs})
+            assert list(got) == [output]
+            assert np.abs(got[output] - wanted["y"]).max() < 1e-5
+    refusals = {"code": "auto_map", "odd": "architecture 'Evil'", "lacking": "does not fit", "decoder": "decoder"}
+    for name, told in refusals.items():
+        with pytest.raises(errors.ToolFailedError, match=told):
+            converted(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "owned").exists()
 
 

@@ -3,6 +3,7 @@
 1. A file `MLmodel` makes it an MLflow model: flavour `onnx` first, else `sklearn`; `python_function` alone is code and refused.
 2. Else `model.onnx`, `onnx/model.onnx` (Hugging Face) or `model.tflite`, in this order.
 3. Else the only model file in the folder, or in its `onnx/`.
+4. Else `model.safetensors` next to `config.json` (Hugging Face).
 """
 
 import stat
@@ -15,6 +16,7 @@ from edgefleet_converters.errors import NotAModelError
 
 _KNOWN_NAMES: Final = ("model.onnx", "onnx/model.onnx", "model.tflite")
 _SUFFIXES: Final = ((".onnx", ".tflite"), (".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib", ".sav"))
+_HF_MODEL: Final = "model.safetensors"
 _HF_WEIGHTS: Final = (".safetensors", ".bin", ".h5", ".msgpack")
 MAX_MLMODEL_BYTES: Final = 256 * 1024
 """An MLmodel file has 1 to 20 kB; the YAML reader takes a second for 256 kB."""
@@ -38,6 +40,8 @@ def model_in(folder: Path) -> Path:
                     f"{', '.join(models[:6])}",
                     next_step="name the wanted one `model.onnx` or `model.tflite`, or publish that file alone",
                 )
+    if is_plain(folder, "config.json") and is_plain(folder, _HF_MODEL):
+        return folder / _HF_MODEL
     raise _nothing(folder)
 
 
@@ -74,6 +78,11 @@ def _nothing(folder: Path) -> NotAModelError:
             next_step=f"copy the folder with its files first: cp -rL {folder.name} COPY",
         )
     weights = sorted(entry.name for entry in folder.iterdir() if entry.suffix in _HF_WEIGHTS)
+    if (folder / "config.json").is_file() and any(name.endswith(".bin") for name in weights):
+        return NotAModelError(
+            f"the folder {folder.name!r} is a Hugging Face model whose weights are a pickle, which is never read",
+            next_step="load it where you trust it, call save_pretrained(FOLDER), which writes model.safetensors, and publish that",
+        )
     if (folder / "config.json").is_file() and weights:
         return NotAModelError(
             f"the folder {folder.name!r} is a Hugging Face model with weights ({weights[0]}) and no ONNX model",

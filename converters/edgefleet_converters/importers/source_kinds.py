@@ -8,8 +8,9 @@ from typing import Final, Literal
 
 from edgefleet_converters.errors import NotAModelError, TruncatedModelError
 from edgefleet_converters.importers.archive import checked_members
+from edgefleet_converters.importers.folder_layouts import is_plain
 
-Kind = Literal["onnx", "tflite", "skops", "pickle", "pt2", "keras"]
+Kind = Literal["onnx", "tflite", "skops", "pickle", "pt2", "keras", "safetensors"]
 Format = Literal["onnx", "tflite"]
 
 _FOREIGN_HINTS: Final[tuple[tuple[bytes, str], ...]] = (
@@ -18,6 +19,8 @@ _FOREIGN_HINTS: Final[tuple[tuple[bytes, str], ...]] = (
     (b"<", "it is a web page or XML: the download did not give the model"),
     (b"GGUF", "it is a GGUF language model, which is not served: export a model to ONNX"),
 )
+MAX_HEADER_BYTES: Final = 100_000_000
+"""Of a .safetensors file: the format's own limit."""
 _PICKLE_NAMES: Final = (".pkl", ".pickle", ".joblib", ".sav")
 
 
@@ -42,6 +45,10 @@ def kind_of(path: Path) -> Kind:
         raise TruncatedModelError(f"{path.name} has {len(head)} bytes: it was cut off", next_step="copy the file again")
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= min(MAX_HEADER_BYTES, path.stat().st_size - 8):
+        return _kind_of_safetensors(path)
+    if path.suffix == ".safetensors":
+        raise TruncatedModelError(f"{path.name} ends too early or is damaged", next_step="copy the folder again")
     if head[0] == 0x80 or path.suffix.lower() in _PICKLE_NAMES:
         return "pickle"
     for start, hint in _FOREIGN_HINTS:
@@ -50,6 +57,16 @@ def kind_of(path: Path) -> Kind:
     if path.name.endswith(".tflite"):
         raise NotAModelError(f"{path.name} has no TFLite header", next_step="export the model again as .tflite")
     return "onnx"
+
+
+def _kind_of_safetensors(path: Path) -> Kind:
+    """Weights are a model only with the config.json of a Hugging Face folder next to them."""
+    if not is_plain(path.parent, "config.json") or path.name != "model.safetensors":
+        raise NotAModelError(
+            f"{path.name} holds weights without the model they belong to",
+            next_step="publish the Hugging Face folder that holds config.json and model.safetensors",
+        )
+    return "safetensors"
 
 
 def _kind_of_zip(path: Path) -> Kind:

@@ -19,6 +19,7 @@ from edgefleet_converters.tools.environment import needed
 
 TOOL_OF: Final = {
     "pt2": ("torch", "with_torch.py"),
+    "safetensors": ("torch", "with_transformers.py"),
     "keras": ("tensorflow", "with_tensorflow.py"),
     "skops": ("sklearn", "with_sklearn.py"),
 }

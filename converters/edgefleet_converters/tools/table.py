@@ -36,11 +36,11 @@ TOOLS: Final[dict[str, Tool]] = {
         ),
         Tool(
             "torch",
-            "PyTorch .pt2 (torch.export) to ONNX",
-            ("torch>=2.9,<3", "onnxscript>=0.5,<1", "onnx>=1.19,<2", "numpy>=1.26"),
+            "PyTorch .pt2 (torch.export) and Hugging Face folders with safetensors to ONNX",
+            ("torch>=2.9,<3", "onnxscript>=0.5,<1", "onnx>=1.19,<2", "numpy>=1.26", "transformers>=5,<6"),
             ((3, 10), (3, 15)),
             "torch",
-            "torch 2.13.0 with onnxscript 0.7.2 on Python 3.11",
+            "torch 2.13.0 with onnxscript 0.7.2 and transformers 5.24.0 on Python 3.11",
         ),
         Tool(
             "tensorflow",
