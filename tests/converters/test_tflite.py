@@ -22,7 +22,7 @@ from edgefleet_runtime.port import available, load
 from tests.converters.graphs import changed, run, samples
 
 pytest.importorskip("ai_edge_litert")
-from tests.converters.tflite_graphs import classifier, logarithm
+from tests.converters.tflite_graphs import classifier, detections, logarithm
 
 MODEL = classifier()
 HAS_TFLITE = any(info.name == "tflite" for info in available()) and sys.version_info < (3, 12)
@@ -69,6 +69,25 @@ def test_other_files_and_custom_operators_are_refused() -> None:
         read_facts(b"hello world, no model")
     with pytest.raises(errors.ForeignOperatorError, match="FlexErf"):
         read_facts(classifier(custom="FlexErf"))
+
+
+def test_a_custom_operator_that_the_runtimes_have_is_served(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    data = samples(
+        tmp_path, boxes=rng.normal(0, 1, (24, 12, 4)).astype(np.float32), scores=rng.random((24, 12, 4), np.float32)
+    )
+    profiles = ["generic-x86_64-litert"] + (["raspberry-pi-armv7-tflite"] if HAS_TFLITE else [])
+    report, _ = run(saved(tmp_path, detections()), tmp_path / "out", profiles, {"eval": data}, metric="mae")
+    assert not report.refused, report.refused
+    assert "custom operator" in report.profiles[0].passes[0]["reason"]
+
+
+def test_a_custom_operator_that_one_runtime_lacks_names_that_runtime(tmp_path: Path) -> None:
+    if not HAS_TFLITE:
+        pytest.skip("tflite-runtime is not here")
+    path = saved(tmp_path, classifier(custom="aeq.hadamard_rotation"))
+    report, _ = run(path, tmp_path / "out", ["raspberry-pi-armv7-tflite"])
+    assert "aeq.hadamard_rotation, which tflite 2.14" in report.refused[0].reason
 
 
 @pytest.mark.parametrize("profile", ["generic-x86_64-litert", "raspberry-pi-4-litert", "raspberry-pi-armv7-tflite"])

@@ -34,6 +34,24 @@ def logarithm() -> bytes:
     return pack([_tensor("x", [1, 4]), _tensor("y", [1, 4])], [operator([0], [1])], [code(LOG, 1)], [], [0], [1])
 
 
+def detections(*, boxes: int = 12, classes: int = 3, most: int = 4) -> bytes:
+    """Return the box decoder that both runtimes have as a custom operator: `boxes` [1, N, 4], `scores` [1, N, C + 1] -> 4 outputs."""
+    from flatbuffers import flexbuffers
+
+    options = {
+        "max_detections": most, "max_classes_per_detection": 1, "num_classes": classes, "nms_score_threshold": 0.1,
+        "nms_iou_threshold": 0.6, "y_scale": 10.0, "x_scale": 10.0, "h_scale": 5.0, "w_scale": 5.0,
+    }  # fmt: skip
+    anchors = np.random.default_rng(0).uniform(0.2, 0.8, (boxes, 4)).astype(np.float32)
+    shapes = {"boxes": [1, boxes, 4], "scores": [1, boxes, classes + 1], "a": [boxes, 4], "at": [1, most, 4], "of": [1, most],
+              "sure": [1, most], "count": [1]}  # fmt: skip
+    tensors = [_tensor(name, shape, buffer=int(name == "a")) for name, shape in shapes.items()]
+    decode = operator([0, 1, 2], [3, 4, 5, 6])
+    decode.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(options)), np.uint8)
+    custom = code(CUSTOM, 1, "TFLite_Detection_PostProcess")
+    return pack(tensors, [decode], [custom], [anchors], [0, 1], [3, 4, 5, 6])
+
+
 def edited(data: bytes, change: Callable[[Any], None]) -> bytes:
     """Return a file after `change` was called on its unpacked model (`schema.ModelT`)."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)

@@ -13,6 +13,7 @@ from edgefleet_converters.errors import (
     RankTooHighError,
     UnsupportedOperatorError,
 )
+from edgefleet_converters.tflite.runtimes import BY_ADAPTER, CUSTOM_OPERATORS
 from edgefleet_profiles.operator_sets import operator_limits
 from edgefleet_profiles.profile import HardwareProfile, OperatorLimit
 
@@ -39,6 +40,7 @@ def check_nodes(profile: HardwareProfile, facts: Mapping[str, Any]) -> None:
     """Raise the RefusedError of the first node that the profile does not take. facts: of a TFLite or an ONNX file."""
     if isinstance(facts.get("nodes"), list):
         nodes: Sequence[Node] = facts["nodes"]
+        _check_custom(profile, nodes)
         check_tflite_operators(profile, nodes)
         _check_quantization(profile, nodes, str(facts["precision"]))
     else:
@@ -46,6 +48,19 @@ def check_nodes(profile: HardwareProfile, facts: Mapping[str, Any]) -> None:
         _check_static(profile, facts)
     for node in nodes:
         _check_flow(profile, node)
+
+
+def _check_custom(profile: HardwareProfile, nodes: Sequence[Node]) -> None:
+    """Raise UnsupportedOperatorError for a custom operator that one of the profile's runtimes does not register by itself."""
+    for node in nodes:
+        having = CUSTOM_OPERATORS.get(str(node["name"]))
+        for runtime in (profile.runtime, *profile.also_verified_on):
+            if having is not None and runtime.name in BY_ADAPTER and runtime.name not in having:
+                raise UnsupportedOperatorError(
+                    f"node {node['node']} uses the custom operator {node['name']}, which {runtime.name} {runtime.version} does not "
+                    f"have (profile {profile.name})",
+                    next_step="choose a -litert profile, or export the model without it",
+                )
 
 
 def check_tflite_operators(profile: HardwareProfile, nodes: Sequence[Node]) -> None:
@@ -60,6 +75,8 @@ def check_tflite_operators(profile: HardwareProfile, nodes: Sequence[Node]) -> N
     key = "tflite_op_allowlist" if profile.tflite_op_allowlist else f"operator_set: {profile.operator_set}"
     for node in nodes:
         name, version = str(node["name"]), int(node["version"])
+        if not profile.tflite_op_allowlist and profile.runtime.name in CUSTOM_OPERATORS.get(name, ()):
+            continue  # the measured lists are of built-in operators
         where = f"node {node['node']} uses the operator {name} version {version}"
         _check_limit(profile, limits.get(name), node, where, key)
 

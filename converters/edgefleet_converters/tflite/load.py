@@ -19,6 +19,7 @@ from edgefleet_converters.errors import (
 )
 from edgefleet_converters.tflite.file_graph import NotReadError, read_graph
 from edgefleet_converters.tflite.flatbuffer import OutOfBoundsError, Table
+from edgefleet_converters.tflite.runtimes import CUSTOM_OPERATORS
 from edgefleet_converters.tflite.schema_operators import BUILTIN_NAMES, CUSTOM, DTYPES, ITEM_BYTES
 
 MAGIC: Final = b"TFL3"
@@ -159,8 +160,10 @@ def _operator_code(code: Table) -> tuple[str, int]:
     builtin = max(code.number(3, "i"), code.number(0, "b"))
     if builtin == CUSTOM or code.text(1):
         name = code.text(1)[:80] or "(unnamed)"
+        if builtin == CUSTOM and name in CUSTOM_OPERATORS:
+            return name, code.number(2, "i", 1)
         raise ForeignOperatorError(
-            f"the model uses the custom operator {name!r}, which no standard runtime has",
+            f"the model uses the custom operator {name!r}, which neither LiteRT nor tflite-runtime brings along",
             next_step="convert the model with built-in operators only (no SELECT_TF_OPS, no custom operators)",
         )
     if builtin not in BUILTIN_NAMES:

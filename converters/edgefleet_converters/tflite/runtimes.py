@@ -80,6 +80,12 @@ LITERT_23: Final = TfliteRuntime(
     {},
     _ANY,
 )
+_BUILT_IN: Final = frozenset({"tflite", "litert"})
+CUSTOM_OPERATORS: Final[Mapping[str, frozenset[str]]] = {
+    "AudioSpectrogram": _BUILT_IN, "Mfcc": _BUILT_IN, "NumericVerify": _BUILT_IN, "TFLite_Detection_PostProcess": _BUILT_IN,
+    "aeq.hadamard_rotation": frozenset({"litert"}), "odml.scaled_dot_product_attention": frozenset({"litert"}),
+}  # fmt: skip
+"""Custom operator that a runtime registers by itself -> adapters of those that do. Any other needs code that is loaded beside it."""
 BY_ADAPTER: Final = {"tflite": TFLITE_214, "litert": LITERT_23}
 """Runtime of a hardware profile -> what is known of it. One that is newer does all that an older one does."""
 RUNTIMES: Final = {runtime.name: runtime for runtime in (TFLITE_214, LITERT_23)}
