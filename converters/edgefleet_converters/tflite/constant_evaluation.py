@@ -42,7 +42,7 @@ def fold_node(
     if node.op_type in _SHAPE_ONLY and not node.domain and inputs[0] is not None:
         return [b.const(_shape_value(node, inputs[0]))]
     given = [t for t in inputs if t is not None]
-    if any(t.data is None for t in given) or node.op_type in _RANDOM | _TRACED:
+    if any(t.data is None for t in given) or node.op_type in _RANDOM | _TRACED or "Sequence" in node.op_type:
         return None
     _refuse_huge(b, node, inputs)
     names = [f"i{position}" if t is not None else "" for position, t in enumerate(inputs)]

@@ -311,3 +311,47 @@ def test_layout_is_the_models_own_through_a_residual_block() -> None:
         helper.make_node("GlobalAveragePool", ["e"], ["y"]),
     ]
     same_as_onnxruntime(graph_of(nodes, inputs, ["w", "v", "s"], ["y"]), inputs, ["w", "v", "s"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_deformed_convolutions(seed: int) -> None:
+    rng = random(seed)
+    group, apart = int(rng.choice([1, 2])), int(rng.choice([1, 2]))
+    kernel, stride, pad, step = [2, 3], int(rng.integers(1, 3)), int(rng.integers(0, 2)), int(rng.integers(1, 3))
+    x, w = floats(rng, 2, 4, 9, 10), floats(rng, 6, 4 // group, *kernel)
+    out = [(size + 2 * pad - step * (k - 1) - 1) // stride + 1 for size, k in zip((9, 10), kernel, strict=True)]
+    inputs: Inputs = {
+        "x": x, "w": w, "offset": 2 * floats(rng, 2, apart * 12, *out), "b": floats(rng, 6),
+        "mask": rng.random((2, apart * 6, *out), np.float32) if seed % 2 else None,
+    }  # fmt: skip
+    attributes = {
+        "group": group, "offset_group": apart, "kernel_shape": kernel, "strides": [stride] * 2, "pads": [pad] * 4,
+        "dilations": [step] * 2,
+    }  # fmt: skip
+    same_as_onnxruntime(one_node("DeformConv", inputs, ["w", "b"], **attributes), inputs, ["w", "b"])
+
+
+@pytest.mark.parametrize("mode", ["half_pixel", "output_half_pixel"])
+def test_aligned_regions(mode: str) -> None:
+    rng = random(3)
+    corners = rng.uniform(-4, 20, (5, 2)).astype(np.float32)
+    regions = np.concatenate([corners, corners + rng.uniform(0.2, 18, (5, 2)).astype(np.float32)], axis=1)
+    inputs: Inputs = {"x": floats(rng, 2, 3, 12, 16), "rois": regions, "at": np.array([0, 1, 1, 0, 1])}
+    attributes = {
+        "output_height": 3, "output_width": 2, "sampling_ratio": 2, "spatial_scale": 0.6, "coordinate_transformation_mode": mode,
+    }  # fmt: skip
+    same_as_onnxruntime(one_node("RoiAlign", inputs, **attributes), inputs)
+
+
+def test_sequences_of_known_length() -> None:
+    inputs: Inputs = {"x": floats(random(1), 5, 3), "size": np.array(2), "last": np.array(-1), "first": np.array(0)}
+    nodes = [
+        helper.make_node("SplitToSequence", ["x", "size"], ["parts"], axis=0),
+        helper.make_node("SequenceAt", ["parts", "last"], ["end"]),
+        helper.make_node("SequenceInsert", ["parts", "end", "first"], ["more"]),
+        helper.make_node("SequenceErase", ["more", "last"], ["fewer"]),
+        helper.make_node("SequenceLength", ["fewer"], ["count"]),
+        helper.make_node("ConcatFromSequence", ["fewer"], ["y"], axis=0),
+    ]
+    constants = ["size", "last", "first"]
+    same_as_onnxruntime(graph_of(nodes, inputs, constants, ["y", "count"]), inputs, constants)

@@ -148,3 +148,21 @@ def test_a_forest_that_gives_numbers() -> None:
     weights = leaves_of(trees, "target", lambda _, v: [(0, v[0] / len(trees))])
     node = ml("TreeEnsembleRegressor", ["x"], ["y"], n_targets=1, **nodes_of(trees), **weights)
     check(model_of([node], len(x), 64, [("y", TensorProto.FLOAT, [len(x), 1])]), x)
+
+
+def test_a_tree_that_asks_for_members_of_sets() -> None:
+    tensor = helper.make_tensor
+    node = helper.make_node(
+        "TreeEnsemble", ["x"], ["y"], domain="ai.onnx.ml", n_targets=2, aggregate_function=1, post_transform=0, tree_roots=[0],
+        nodes_featureids=[0, 0, 1], nodes_modes=tensor("m", TensorProto.UINT8, [3], [6, 1, 3]),
+        nodes_splits=tensor("s", TensorProto.FLOAT, [3], [0.0, 4.0, 0.5]),
+        nodes_truenodeids=[1, 0, 2], nodes_trueleafs=[0, 1, 1], nodes_falsenodeids=[2, 1, 3], nodes_falseleafs=[0, 1, 1],
+        leaf_targetids=[0, 1, 0, 1], leaf_weights=tensor("w", TensorProto.FLOAT, [4], [1.0, 10.0, 100.0, 1000.0]),
+        membership_values=tensor("v", TensorProto.FLOAT, [4], [1.0, 3.0, 8.0, float("nan")]),
+    )  # fmt: skip
+    model = model_of([node], 12, 2, [("y", TensorProto.FLOAT, [12, 2])])
+    model.opset_import[1].version = 5
+    x = np.stack([np.arange(12), np.arange(12) % 2], axis=1).astype(np.float32)
+    wanted = in_onnxruntime(model, {"x": x})
+    for runtime in RUNTIMES.values():
+        np.testing.assert_array_equal(compiled_in(runtime, model, {"x": x})[0], wanted[0])

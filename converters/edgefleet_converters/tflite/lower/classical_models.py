@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 
 from edgefleet_converters.tflite import arithmetic, layout_moves
 from edgefleet_converters.tflite.builder import Builder
@@ -50,8 +52,8 @@ def normalizer(b: Builder, n: Node) -> Sequence[Tensor]:
     return [layout_moves.reshape(b, arithmetic.div(b, x, safe), n.input(0).shape)]
 
 
-def _transformed(b: Builder, scores: Tensor, n: Node) -> Tensor:
-    kind = n.text("post_transform", "NONE")
+def _transformed(b: Builder, scores: Tensor, n: Node, kind: str = "") -> Tensor:
+    kind = kind or n.text("post_transform", "NONE")
     if kind == "NONE":
         return scores
     if kind == "SOFTMAX":
@@ -97,7 +99,10 @@ def linear_regressor(b: Builder, n: Node) -> Sequence[Tensor]:
 
 @dataclass(frozen=True)
 class _Forest:
-    """Nodes of all trees in one table; a leaf points at itself. roots: one a tree. weights: float32 [nodes, outputs]."""
+    """Nodes of all trees in one table; a leaf points at itself. roots: one a tree. weights: float32 [nodes, outputs].
+
+    modes: the comparisons that occur; mode_of: which one each node makes.
+    """
 
     roots: Array
     features: Array
@@ -105,7 +110,8 @@ class _Forest:
     true: Array
     false: Array
     weights: Array
-    mode: str
+    modes: tuple[str, ...]
+    mode_of: Array
     depth: int
     used: tuple[int, ...]
 
@@ -117,7 +123,7 @@ def _forest(b: Builder, n: Node, kind: str, outputs: int) -> _Forest:
     modes = [m.decode() if isinstance(m, bytes) else m for m in n.get("nodes_modes")]
     branch = np.array([mode != "LEAF" for mode in modes])
     kinds = {mode for mode in modes if mode != "LEAF"} or {"BRANCH_LEQ"}
-    if len(kinds) != 1 or not kinds <= set(_MODES):
+    if not kinds <= set(_MODES):
         b.not_compiled(f"{n.op_type} with branches of the kinds {', '.join(sorted(kinds))}")
     if any(n.get("nodes_missing_value_tracks_true", [])):
         b.not_compiled(f"{n.op_type} that follows missing values")
@@ -136,8 +142,15 @@ def _forest(b: Builder, n: Node, kind: str, outputs: int) -> _Forest:
     roots = np.array([first[tree] for tree in dict.fromkeys(trees)], np.int32)
     return _Forest(
         roots, np.where(branch, n.get("nodes_featureids"), 0).astype(np.int32), np.array(n.get("nodes_values"), np.float32),
-        sides[0], sides[1], weights, _MODES[next(iter(kinds))], _depth(roots, sides[0], sides[1]), tuple(sorted(set(columns))),
+        sides[0], sides[1], weights, *_comparisons([m if m != "LEAF" else min(kinds) for m in modes]),
+        _depth(roots, sides[0], sides[1]), tuple(sorted(set(columns))),
     )  # fmt: skip
+
+
+def _comparisons(modes: Sequence[str]) -> tuple[tuple[str, ...], Array]:
+    """Return the comparisons that occur, and which one each node makes."""
+    codes = tuple(sorted({_MODES[mode] for mode in modes}))
+    return codes, np.array([codes.index(_MODES[mode]) for mode in modes], np.int32)
 
 
 def _depth(roots: Array, true: Array, false: Array) -> int:
@@ -160,7 +173,7 @@ def _walked(b: Builder, x: Tensor, forest: _Forest) -> Tensor:
     true, false = b.const(forest.true), b.const(forest.false)
     for _ in range(forest.depth):
         seen = layout_moves.gather(b, flat, arithmetic.add(b, layout_moves.gather(b, features, node, 0), base), 0)
-        taken = arithmetic.binary(b, forest.mode, seen, layout_moves.gather(b, values, node, 0))
+        taken = _taken(b, forest, node, seen, layout_moves.gather(b, values, node, 0))
         node = layout_moves.select(
             b, taken, layout_moves.gather(b, true, node, 0), layout_moves.gather(b, false, node, 0)
         )
@@ -169,6 +182,92 @@ def _walked(b: Builder, x: Tensor, forest: _Forest) -> Tensor:
     # Votes often tie to the last bit. CUMSUM adds tree after tree, as onnxruntime does; SUM adds in an order of its own.
     sums = b.emit("CUMSUM", [leaves, b.const(np.int32(1))], "float32", leaves.shape, exclusive=False, reverse=False)
     return layout_moves.index(b, sums, 1, trees - 1)
+
+
+def _taken(b: Builder, forest: _Forest, node: Tensor, seen: Tensor, value: Tensor) -> Tensor:
+    """Return whether each row takes the true branch of its node."""
+    taken = arithmetic.binary(b, forest.modes[0], seen, value)
+    mode = layout_moves.gather(b, b.const(forest.mode_of), node, 0) if forest.modes[1:] else node
+    for number, code in enumerate(forest.modes[1:], 1):
+        is_this = arithmetic.binary(b, "EQUAL", mode, b.const(np.int32(number)))
+        taken = layout_moves.select(b, is_this, arithmetic.binary(b, code, seen, value), taken)
+    return taken
+
+
+_MODE_NAMES = (*_MODES, "BRANCH_MEMBER")
+"""By the numbers of TreeEnsemble 5."""
+_HOW = ("AVERAGE", "SUM", "MIN", "MAX")
+_AFTER = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
+
+
+def tree_ensemble(b: Builder, n: Node) -> Sequence[Tensor]:
+    """TreeEnsemble of opset 5: leaves are a table of their own, and a node may ask whether a value is in a set."""
+    x = _rows(b, n.input(0))
+    how, kind = _HOW[int(n.get("aggregate_function", 1))], _AFTER[int(n.get("post_transform", 0))]
+    if how not in ("SUM", "AVERAGE"):
+        b.not_compiled(f"TreeEnsemble with {how}")
+    if any(n.get("nodes_missing_value_tracks_true", [])):
+        b.not_compiled("TreeEnsemble that follows missing values")
+    forest = _with_leaves(n)
+    total = _walked(b, x, forest)
+    total = arithmetic.div(b, total, float(len(forest.roots))) if how == "AVERAGE" else total
+    return [_transformed(b, total, n, kind)]
+
+
+def _with_leaves(n: Node) -> _Forest:
+    """Return nodes, then the questions that stand for a set (one for each further member), then leaves."""
+    modes = [_MODE_NAMES[int(m)] for m in _values(n, "nodes_modes")]
+    splits = [float(v) for v in _values(n, "nodes_splits")]
+    features = [int(f) for f in n.get("nodes_featureids")]
+    sets = _sets(_values(n, "membership_values")) if "membership_values" in n.attributes else []
+    count, leaves = len(modes), len(n.get("leaf_targetids"))
+    further = sum(max(0, len(members) - 1) for members in sets)
+    below = [
+        [
+            int(at) + (count + further if leaf else 0)
+            for at, leaf in zip(n.get(f"nodes_{s}nodeids"), n.get(f"nodes_{s}leafs"), strict=True)
+        ]
+        for s in ("true", "false")
+    ]
+    for node in [i for i, mode in enumerate(modes) if mode == "BRANCH_MEMBER"]:
+        members, last = sets.pop(0), node
+        other = below[1][node]
+        modes[node], splits[node] = "BRANCH_EQ", members[0]
+        for member in members[1:]:
+            below[1][last], last = len(modes), len(modes)
+            modes.append("BRANCH_EQ")
+            splits.append(member)
+            features.append(features[node])
+            below[0].append(below[0][node])
+            below[1].append(other)
+    own = list(range(len(modes), len(modes) + leaves))
+    targets = [int(t) for t in n.get("leaf_targetids")]
+    weights = np.zeros((len(modes) + leaves, int(n.get("n_targets"))), np.float32)
+    weights[own, targets] = _values(n, "leaf_weights")
+    true, false = (np.array(side + own, np.int32) for side in below)
+    codes, mode_of = _comparisons(modes + [modes[0]] * leaves)
+    roots = np.array(n.get("tree_roots"), np.int32)
+    return _Forest(
+        roots, np.array(features + [0] * leaves, np.int32), np.array(splits + [0.0] * leaves, np.float32), true, false, weights,
+        codes, mode_of, _depth(roots, true, false), tuple(sorted(set(targets))),
+    )  # fmt: skip
+
+
+def _values(n: Node, name: str) -> Array:
+    """Return an attribute that is a tensor."""
+    value = n.get(name)
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
+
+
+def _sets(values: Array) -> list[list[float]]:
+    """Return the sets of members, which NaN parts."""
+    found: list[list[float]] = [[]]
+    for value in values:
+        if np.isnan(value):
+            found.append([])
+        else:
+            found[-1].append(float(value))
+    return [members for members in found if members]
 
 
 def tree_regressor(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -226,5 +325,5 @@ def _one_score(b: Builder, n: Node, score: Tensor, base: Array, labels: Array) -
 LOWERINGS: dict[str, Lowering] = {
     "Scaler": scaler, "Normalizer": normalizer, "LinearClassifier": linear_classifier,
     "LinearRegressor": linear_regressor, "TreeEnsembleRegressor": tree_regressor,
-    "TreeEnsembleClassifier": tree_classifier,
+    "TreeEnsembleClassifier": tree_classifier, "TreeEnsemble": tree_ensemble,
 }  # fmt: skip

@@ -28,25 +28,25 @@ def grid_sample(b: Builder, n: Node) -> Sequence[Tensor]:
     lengths = x.shape[2:]
     count = layout_moves.size(grid.shape[1:-1])
     flat_grid = layout_moves.reshape(b, grid, [x.shape[0], count, len(lengths)])
-    taps = []
+    found = []
     for i, length in enumerate(lengths):
         # The grid's last axis runs from the innermost axis outwards.
         place = layout_moves.index(b, flat_grid, 2, len(lengths) - 1 - i)
-        taps.append(
-            _taps(b, _placed(b, place, length, mode, padding, corners=corners), length, mode, padding, corners=corners)
+        found.append(
+            taps(b, _placed(b, place, length, mode, padding, corners=corners), length, mode, padding, corners=corners)
         )
     turned = layout_moves.transpose(b, x, [0, *range(2, x.rank), 1])
     rows = layout_moves.reshape(b, turned, [x.shape[0], layout_moves.size(lengths), x.shape[1]])
     total: Tensor | None = None
-    for chosen in itertools.product(*taps):
-        part = _tap(b, rows, chosen, lengths)
+    for chosen in itertools.product(*found):
+        part = tap(b, rows, chosen, lengths)
         total = part if total is None else arithmetic.add(b, total, part)
     assert total is not None
     made = layout_moves.transpose(b, total, [0, 2, 1])
     return [layout_moves.reshape(b, made, [x.shape[0], x.shape[1], *grid.shape[1:-1]])]
 
 
-def _tap(b: Builder, rows: Tensor, chosen: Sequence[tuple[Tensor, Tensor]], lengths: Sequence[int]) -> Tensor:
+def tap(b: Builder, rows: Tensor, chosen: Sequence[tuple[Tensor, Tensor]], lengths: Sequence[int]) -> Tensor:
     """Return [N, K, C]: the entries at one tap, by its weight. chosen: (index, weight) float32 [N, K] for each axis."""
     place: Tensor | None = None
     weight: Tensor | None = None
@@ -107,7 +107,7 @@ def _reflected(b: Builder, real: Tensor, length: int, *, corners: bool) -> Tenso
     return arithmetic.add(b, inside, low)
 
 
-def _taps(
+def taps(
     b: Builder, place: Tensor, length: int, mode: str, padding: str, *, corners: bool
 ) -> list[tuple[Tensor, Tensor]]:
     """Return (index, weight) of each tap along one axis; indices lie inside, outside taps weigh nothing for zeros."""

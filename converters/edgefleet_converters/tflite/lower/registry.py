@@ -22,14 +22,16 @@ from edgefleet_converters.tflite.lower import (
     recurrent,
     reductions,
     resize,
+    sampled_regions,
     shapes,
+    tensor_lists,
 )
 from edgefleet_converters.tflite.node import Lowering, Node
 from edgefleet_converters.tflite.source_quantization import DOMAIN, MARK
 
 FAMILIES: Final = (
     activations, control_flow, convolution, non_max_suppression, elementwise, generators, gather_scatter, normalization, pools,
-    matrix_products, quantized_operators, recurrent, reductions, resize, grid_sample, shapes, fourier,
+    matrix_products, quantized_operators, recurrent, reductions, resize, grid_sample, sampled_regions, shapes, fourier, tensor_lists,
 )  # fmt: skip
 
 ABSENT: Final[dict[str, str]] = {
