@@ -324,7 +324,7 @@ def test_deformed_convolutions(seed: int) -> None:
         "x": x, "w": w, "offset": 2 * floats(rng, 2, apart * 12, *out), "b": floats(rng, 6),
         "mask": rng.random((2, apart * 6, *out), np.float32) if seed % 2 else None,
     }  # fmt: skip
-    attributes = {
+    attributes: dict[str, Any] = {
         "group": group, "offset_group": apart, "kernel_shape": kernel, "strides": [stride] * 2, "pads": [pad] * 4,
         "dilations": [step] * 2,
     }  # fmt: skip
@@ -337,7 +337,7 @@ def test_aligned_regions(mode: str) -> None:
     corners = rng.uniform(-4, 20, (5, 2)).astype(np.float32)
     regions = np.concatenate([corners, corners + rng.uniform(0.2, 18, (5, 2)).astype(np.float32)], axis=1)
     inputs: Inputs = {"x": floats(rng, 2, 3, 12, 16), "rois": regions, "at": np.array([0, 1, 1, 0, 1])}
-    attributes = {
+    attributes: dict[str, Any] = {
         "output_height": 3, "output_width": 2, "sampling_ratio": 2, "spatial_scale": 0.6, "coordinate_transformation_mode": mode,
     }  # fmt: skip
     same_as_onnxruntime(one_node("RoiAlign", inputs, **attributes), inputs)

@@ -166,3 +166,41 @@ def test_a_tree_that_asks_for_members_of_sets() -> None:
     wanted = in_onnxruntime(model, {"x": x})
     for runtime in RUNTIMES.values():
         np.testing.assert_array_equal(compiled_in(runtime, model, {"x": x})[0], wanted[0])
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "poly", "sigmoid"])
+def test_support_vectors_vote_as_in_onnxruntime(kernel: str) -> None:
+    from sklearn.datasets import load_iris
+    from sklearn.svm import SVC, SVR
+
+    data, target = load_iris(return_X_y=True)
+    rows = np.asarray(data, np.float32)
+    for made in (SVC(kernel=kernel).fit(rows, target), SVR(kernel=kernel).fit(rows, target)):
+        given = {
+            "kernel_type": kernel.upper(), "kernel_params": [float(made._gamma), 0.5, 3.0],
+            "coefficients": made.dual_coef_.ravel().tolist(), "support_vectors": made.support_vectors_.ravel().tolist(),
+            "rho": made.intercept_.tolist(),
+        }  # fmt: skip
+        if isinstance(made, SVC):
+            own = {"classlabels_ints": [4, 7, 9], "vectors_per_class": made.n_support_.tolist()}
+            node = ml("SVMClassifier", ["x"], ["label", "scores"], **given, **own)
+            outputs = [("label", TensorProto.INT64, [150]), ("scores", TensorProto.FLOAT, [150, 3])]
+        else:
+            node = ml("SVMRegressor", ["x"], ["y"], **given, n_supports=len(made.support_vectors_))
+            outputs = [("y", TensorProto.FLOAT, [150, 1])]
+        model = model_of([node], 150, 4, outputs)
+        wanted = in_onnxruntime(model, {"x": rows})
+        for runtime in RUNTIMES.values():
+            for got, value in zip(compiled_in(runtime, model, {"x": rows}), wanted, strict=True):
+                np.testing.assert_allclose(got, value, rtol=1e-3, atol=1e-3)
+
+
+def test_numbers_become_other_numbers() -> None:
+    node = ml(
+        "LabelEncoder", ["x"], ["y"], keys_floats=[0.0, 1.5, 3.0], values_int64s=[7, 1 << 40, -2], default_int64=5
+    )
+    model = model_of([node], 3, 2, [("y", TensorProto.INT64, [3, 2])])
+    x = np.array([[0, 1], [1.5, 3], [2, 0]], np.float32)
+    wanted = in_onnxruntime(model, {"x": x})
+    for runtime in RUNTIMES.values():
+        np.testing.assert_array_equal(compiled_in(runtime, model, {"x": x})[0], wanted[0])

@@ -21,7 +21,7 @@ _MODES = {"BRANCH_LEQ": "LESS_EQUAL", "BRANCH_LT": "LESS", "BRANCH_GTE": "GREATE
           "BRANCH_EQ": "EQUAL", "BRANCH_NEQ": "NOT_EQUAL"}  # fmt: skip
 
 
-def _rows(b: Builder, x: Tensor) -> Tensor:
+def rows_of(b: Builder, x: Tensor) -> Tensor:
     """Return the input as float32 rows."""
     if x.dtype in ("float64", "int64", "uint64"):
         b.lacks(f"ai.onnx.ml operators on {x.dtype}, which float32 does not hold")
@@ -31,7 +31,7 @@ def _rows(b: Builder, x: Tensor) -> Tensor:
 
 def scaler(b: Builder, n: Node) -> Sequence[Tensor]:
     """Scaler: (x - offset) · scale."""
-    x = _rows(b, n.input(0))
+    x = rows_of(b, n.input(0))
     offset = b.const(np.array(n.get("offset", [0.0]), np.float32))
     scale = b.const(np.array(n.get("scale", [1.0]), np.float32))
     return [layout_moves.reshape(b, arithmetic.mul(b, arithmetic.sub(b, x, offset), scale), n.input(0).shape)]
@@ -39,7 +39,7 @@ def scaler(b: Builder, n: Node) -> Sequence[Tensor]:
 
 def normalizer(b: Builder, n: Node) -> Sequence[Tensor]:
     """Normalizer of each row: by its largest, its sum of sizes, or its length."""
-    x = _rows(b, n.input(0))
+    x = rows_of(b, n.input(0))
     kind = n.text("norm", "MAX")
     if kind == "MAX":
         norm = arithmetic.reduce(b, "REDUCE_MAX", x, [-1], keep=True)
@@ -52,7 +52,7 @@ def normalizer(b: Builder, n: Node) -> Sequence[Tensor]:
     return [layout_moves.reshape(b, arithmetic.div(b, x, safe), n.input(0).shape)]
 
 
-def _transformed(b: Builder, scores: Tensor, n: Node, kind: str = "") -> Tensor:
+def transformed(b: Builder, scores: Tensor, n: Node, kind: str = "") -> Tensor:
     kind = kind or n.text("post_transform", "NONE")
     if kind == "NONE":
         return scores
@@ -63,14 +63,14 @@ def _transformed(b: Builder, scores: Tensor, n: Node, kind: str = "") -> Tensor:
     return b.not_compiled(f"{n.op_type} with post_transform {kind}")
 
 
-def _labels(b: Builder, n: Node, names: Sequence[str]) -> Array:
+def labels_of(b: Builder, n: Node, names: Sequence[str]) -> Array:
     for name in names:
         if name in n.attributes:
             return np.array(n.get(name), np.int64)
     return b.lacks("string tensors (class names that are text)")
 
 
-def _largest(b: Builder, scores: Tensor, labels: Array) -> Tensor:
+def largest(b: Builder, scores: Tensor, labels: Array) -> Tensor:
     """Return the label of the first largest score of each row."""
     best = b.emit("ARG_MAX", [scores, b.const(np.int32(1))], "int32", scores.shape[:1], output_type="int32")
     return layout_moves.gather(b, b.const(labels), best, 0)
@@ -78,23 +78,23 @@ def _largest(b: Builder, scores: Tensor, labels: Array) -> Tensor:
 
 def linear_classifier(b: Builder, n: Node) -> Sequence[Tensor]:
     """LinearClassifier with a row of coefficients for each class."""
-    x = _rows(b, n.input(0))
-    labels = _labels(b, n, ["classlabels_ints"])
+    x = rows_of(b, n.input(0))
+    labels = labels_of(b, n, ["classlabels_ints"])
     weights = np.array(n.get("coefficients"), np.float32).reshape(-1, x.shape[1])
     if len(weights) != len(labels):
         b.not_compiled("LinearClassifier with fewer rows of coefficients than classes")
     offset = b.const(np.array(n.get("intercepts", [0.0] * len(labels)), np.float32))
     scores = arithmetic.add(b, arithmetic.matmul(b, x, b.const(weights.T)), offset)
-    return [_largest(b, scores, labels), _transformed(b, scores, n)]
+    return [largest(b, scores, labels), transformed(b, scores, n)]
 
 
 def linear_regressor(b: Builder, n: Node) -> Sequence[Tensor]:
     """LinearRegressor."""
-    x = _rows(b, n.input(0))
+    x = rows_of(b, n.input(0))
     targets = int(n.get("targets", 1))
     weights = np.array(n.get("coefficients"), np.float32).reshape(targets, x.shape[1])
     offset = b.const(np.array(n.get("intercepts", [0.0] * targets), np.float32))
-    return [_transformed(b, arithmetic.add(b, arithmetic.matmul(b, x, b.const(weights.T)), offset), n)]
+    return [transformed(b, arithmetic.add(b, arithmetic.matmul(b, x, b.const(weights.T)), offset), n)]
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ _AFTER = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 
 def tree_ensemble(b: Builder, n: Node) -> Sequence[Tensor]:
     """TreeEnsemble of opset 5: leaves are a table of their own, and a node may ask whether a value is in a set."""
-    x = _rows(b, n.input(0))
+    x = rows_of(b, n.input(0))
     how, kind = _HOW[int(n.get("aggregate_function", 1))], _AFTER[int(n.get("post_transform", 0))]
     if how not in ("SUM", "AVERAGE"):
         b.not_compiled(f"TreeEnsemble with {how}")
@@ -211,7 +211,7 @@ def tree_ensemble(b: Builder, n: Node) -> Sequence[Tensor]:
     forest = _with_leaves(n)
     total = _walked(b, x, forest)
     total = arithmetic.div(b, total, float(len(forest.roots))) if how == "AVERAGE" else total
-    return [_transformed(b, total, n, kind)]
+    return [transformed(b, total, n, kind)]
 
 
 def _with_leaves(n: Node) -> _Forest:
@@ -272,7 +272,7 @@ def _sets(values: Array) -> list[list[float]]:
 
 def tree_regressor(b: Builder, n: Node) -> Sequence[Tensor]:
     """TreeEnsembleRegressor by sum or average."""
-    x = _rows(b, n.input(0))
+    x = rows_of(b, n.input(0))
     outputs = int(n.get("n_targets", 1))
     forest = _forest(b, n, "target", outputs)
     total = _walked(b, x, forest)
@@ -283,13 +283,13 @@ def tree_regressor(b: Builder, n: Node) -> Sequence[Tensor]:
         b.not_compiled(f"TreeEnsembleRegressor with {how}")
     base = n.get("base_values")
     total = arithmetic.add(b, total, b.const(np.array(base, np.float32))) if base is not None else total
-    return [_transformed(b, total, n)]
+    return [transformed(b, total, n)]
 
 
 def tree_classifier(b: Builder, n: Node) -> Sequence[Tensor]:
     """TreeEnsembleClassifier; two classes may share one score, whose sign or half decides."""
-    x = _rows(b, n.input(0))
-    labels = _labels(b, n, ["classlabels_int64s"])
+    x = rows_of(b, n.input(0))
+    labels = labels_of(b, n, ["classlabels_int64s"])
     forest = _forest(b, n, "class", len(labels))
     total = _walked(b, x, forest)
     base = np.array(n.get("base_values", [0.0] * len(labels)), np.float32)
@@ -298,7 +298,7 @@ def tree_classifier(b: Builder, n: Node) -> Sequence[Tensor]:
     if len(base) != len(labels):
         b.not_compiled("TreeEnsembleClassifier whose base values are not one a class")
     scores = arithmetic.add(b, total, b.const(base))
-    return [_largest(b, scores, labels), _transformed(b, scores, n)]
+    return [largest(b, scores, labels), transformed(b, scores, n)]
 
 
 def _one_score(b: Builder, n: Node, score: Tensor, base: Array, labels: Array) -> Sequence[Tensor]:
@@ -322,8 +322,36 @@ def _one_score(b: Builder, n: Node, score: Tensor, base: Array, labels: Array) -
     return [layout_moves.reshape(b, label, [label.shape[0]]), layout_moves.concat(b, both, 1)]
 
 
+def label_encoder(b: Builder, n: Node) -> Sequence[Tensor]:
+    """LabelEncoder of numbers to numbers."""
+    x = n.input(0)
+    keys, values = (_column(n, kind) for kind in ("keys", "values"))
+    if keys is None or values is None or x.dtype not in ("int64", "float32"):
+        b.lacks("string tensors (labels that are text)")
+    given = _values(n, "default_tensor") if "default_tensor" in n.attributes else None
+    name, standard = ("default_int64", -1) if values.dtype == np.int64 else ("default_float", -0.0)
+    default = np.asarray(n.get(name, standard) if given is None else given, values.dtype).reshape(1)
+    wide = layout_moves.reshape(b, x, [layout_moves.size(x.shape), 1])
+    same = layout_moves.cast(b, arithmetic.binary(b, "EQUAL", wide, b.const(keys.reshape(1, -1))), "float32")
+    # The last column is larger than nothing and smaller than a key that fits.
+    none = b.const(np.full((wide.shape[0], 1), 0.5, np.float32))
+    chosen = largest(b, layout_moves.concat(b, [same, none], 1), np.concatenate([values, default]))
+    return [layout_moves.reshape(b, chosen, x.shape)]
+
+
+def _column(n: Node, kind: str) -> Array | None:
+    """Return the keys or values of a LabelEncoder, None where they are text."""
+    for name, dtype in ((f"{kind}_int64s", np.int64), (f"{kind}_floats", np.float32)):
+        if name in n.attributes:
+            return np.array(n.get(name), dtype)
+    if f"{kind}_tensor" in n.attributes:
+        found = _values(n, f"{kind}_tensor")
+        return found if found.dtype in (np.int64, np.float32) else None
+    return None
+
+
 LOWERINGS: dict[str, Lowering] = {
     "Scaler": scaler, "Normalizer": normalizer, "LinearClassifier": linear_classifier,
     "LinearRegressor": linear_regressor, "TreeEnsembleRegressor": tree_regressor,
-    "TreeEnsembleClassifier": tree_classifier, "TreeEnsemble": tree_ensemble,
+    "TreeEnsembleClassifier": tree_classifier, "TreeEnsemble": tree_ensemble, "LabelEncoder": label_encoder,
 }  # fmt: skip

@@ -24,6 +24,7 @@ from edgefleet_converters.tflite.lower import (
     resize,
     sampled_regions,
     shapes,
+    support_vectors,
     tensor_lists,
 )
 from edgefleet_converters.tflite.node import Lowering, Node
@@ -56,6 +57,7 @@ LOWERINGS: Final[dict[tuple[str, str], Lowering]] = {
     **{("", name): _absent(what) for name, what in ABSENT.items()},
     **{("ai.onnx.preview.training", name): lowering for name, lowering in optimizers.LOWERINGS.items()},
     **{("ai.onnx.ml", name): lowering for name, lowering in classical_models.LOWERINGS.items()},
+    **{("ai.onnx.ml", name): lowering for name, lowering in support_vectors.LOWERINGS.items()},
     ("ai.onnx.ml", "ArrayFeatureExtractor"): gather_scatter.array_feature_extractor,
     ("ai.onnx.ml", "Binarizer"): gather_scatter.binarizer,
     (DOMAIN, MARK): quantized_operators.stored,
