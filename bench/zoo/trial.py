@@ -215,6 +215,8 @@ def _worth(entry: Entry, tool: ZooTool, source: Material, made: bytes, held: byt
     got = dict(zip(wanted, answers(small, inputs, entry, order).values(), strict=True))
     got = {name: array.reshape(wanted[name].shape) for name, array in got.items()}
     lost, error = task_metrics.loss(entry.metric, got, wanted, labels)
+    if not np.isfinite(lost):
+        raise Failed("its answers are not finite")
     itself = task_metrics.METRICS[entry.metric](wanted, wanted, labels)
     base = origin if tool.runtime == "ort" else load("litert", held) if held else None
     ratio = _latency_ratio(base, small, inputs, (_order(origin, base), order)) if base else None

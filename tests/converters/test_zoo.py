@@ -87,7 +87,7 @@ def test_the_figures_count_what_they_say() -> None:
     assert (found["worst_over"], found["most_seconds"]) == (3.0, 70.0)
     assert found["within"] == {
         "silent_wrong": False, "share_of_peers": False, "share_small": False, "share_fast": True, "share_over": False,
-        "worst_over": False, "most_seconds": False, "most_mb": True,
+        "worst_over": False, "most_seconds": False, "most_mb": True, "large_seconds": None, "large_mb": None,
     }  # fmt: skip
     assert difference(found, {**found, "share_small": 0.3})["share_small"] == 10.0
 
