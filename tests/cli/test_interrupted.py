@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_cli.release.conversion.local_conversion import Search, environment, follow, remove_unfinished
+from edgefleet_cli.release.conversion.local_conversion import environment, follow, remove_unfinished
+from edgefleet_cli.release.conversion.search_interrupt import SearchInterrupt
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import Board
 from tests.converters.crash_models import never_ending
@@ -66,7 +67,8 @@ def test_ctrl_c_ends_the_model_that_runs_and_leaves_nothing(converting: subproce
 
 
 def test_ctrl_c_after_a_candidate_passed_ends_the_search_and_the_next_one_all(tmp_path: Path) -> None:
-    search = Search(tmp_path / "end-search")
+    stop = tmp_path / "end-search"
+    search = SearchInterrupt(stop.touch)
     passed = {
         "type": "progress",
         "profile": PROFILE,
@@ -76,10 +78,10 @@ def test_ctrl_c_after_a_candidate_passed_ends_the_search_and_the_next_one_all(tm
     with search.ended_by_ctrl_c():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-        assert not search.stop.exists(), "nothing is there to keep"
+        assert not stop.exists(), "nothing is there to keep"
         assert follow(iter([json.dumps(passed)]), Board(Output(quiet=True), None), search) is None
         os.kill(os.getpid(), signal.SIGINT)
-        assert search.stop.exists()
+        assert stop.exists()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -21,9 +21,10 @@ from edgefleet_cli.core.errors import ApiError, WaitTimeoutError
 from edgefleet_cli.core.structs import UNSET, convert
 from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Reply
-from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, locate, read_source
+from edgefleet_cli.release.conversion.search_interrupt import SearchInterrupt
 from edgefleet_cli.release.conversion.tool_environments import TOOL_OF, refuse_unreadable
 from edgefleet_cli.release.render import is_over
 from edgefleet_cli.render.format import duration
@@ -73,11 +74,18 @@ class Publisher:
                 self.api.put_blob(sha256, file.file, file.length, advance)
 
     def follow(self, release: Reply[Release], *, wait_s: float = DEFAULT_WAIT_S) -> Reply[Release]:
-        """Show the conversion until it is over and return the release. Raises WaitTimeoutError after `wait_s`."""
+        """Show the conversion until it is over and return the release. Raises WaitTimeoutError after `wait_s`.
+
+        Ctrl-C ends the search once a candidate has passed, and the next one the command.
+        """
         ref = release.value.ref
         deadline_s = self.clock.monotonic_s() + wait_s
-        with board(self.out) as rows:
+        search, is_sent = SearchInterrupt(), False
+        with board(self.out) as rows, search.ended_by_ctrl_c():
             while not is_over(release.value):
+                if search.is_asked and not is_sent:
+                    is_sent = True
+                    release = self.api.post(f"/releases/{part(ref)}:end-search", NOTHING, Release)
                 for job in release.value.jobs:
                     is_running = job.state == "running"
                     stage = (is_running and job.stage) or job.state

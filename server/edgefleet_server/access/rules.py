@@ -35,6 +35,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/tools"): Role.PUBLISHER,
     ("DELETE", "/releases/{ref}"): Role.PUBLISHER,
     ("POST", "/releases/{ref}:cancel"): Role.PUBLISHER,
+    ("POST", "/releases/{ref}:end-search"): Role.PUBLISHER,
     ("POST", "/releases/{ref}:withdraw"): Role.OPERATOR,
     ("GET", "/releases/{ref}/performance"): Role.VIEWER,
     ("POST", "/releases/{ref}:deploy"): Role.OPERATOR,

@@ -6,6 +6,7 @@
   same content ended well, or was refused for good, under that digest, the child is ended and its result taken over (`bundle_reuse`).
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -45,6 +46,7 @@ _REPORT_PAUSE_S = 0.25
 _KEEP_PAUSE_S = 10.0
 _READ_BYTES = 1024 * 1024
 _HELD_PAUSE_S = 0.5
+_END_SEARCH = "end-search"
 _TOOLS_TRUSTED_S = 10.0
 """How long nobody is taken to have updated the converters: the profiles of one publication need one child to tell, not each one."""
 _DATA_NAMES = {
@@ -161,7 +163,8 @@ class ConversionEngine:
                 reporter.take(line)
 
         def stop_or_keep() -> bool:
-            reporter.keep()
+            if reporter.keep():
+                _ask_to_end(folder / "out" / _END_SEARCH)
             return known is not None or should_stop()
 
         try:
@@ -369,6 +372,7 @@ class _Reporter:
         self._clock = clock
         self._last_s = float("-inf")
         self._seen_s = float("-inf")
+        self._ends_search = False
         self._stage = ""
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -386,12 +390,22 @@ class _Reporter:
         self._jobs.report(self._job, stage, str(line.get("message", "")), number)
         self._stage, self._last_s = stage, now_s
 
-    def keep(self) -> None:
-        """Extend the lease when nothing was reported for a while. Raises LeaseLostError soon after a cancellation."""
+    def keep(self) -> bool:
+        """Extend the lease when nothing was reported for a while; return whether the search was asked to end.
+
+        Raises LeaseLostError soon after a cancellation.
+        """
         now_s = self._clock.monotonic_s()
         if now_s - self._seen_s >= _HELD_PAUSE_S:
-            self._jobs.check_held(self._job)
+            self._ends_search = self._jobs.check_held(self._job)
             self._seen_s = now_s
         if now_s - self._last_s >= _KEEP_PAUSE_S:
             self._jobs.keep(self._job)
             self._last_s = now_s
+        return self._ends_search
+
+
+def _ask_to_end(path: Path) -> None:
+    """Make the file that asks the child to end its search, without following what the child may have put there."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))

@@ -59,6 +59,18 @@ def build_router(
             registry.refresh_state(wanted)
             return ReleaseOut.of(registry.release(wanted))
 
+    @router.post("/releases/{ref}:end-search", operation_id="end_release_search")
+    def end_search(ref: str, _caller: Publisher) -> ReleaseOut:
+        """Ask the conversions of a release to end their search: each goes on with the best candidate found so far."""
+        wanted = registry.resolve(ref)
+        release = registry.release(wanted)
+        if not conversion.end_search(wanted):
+            raise NothingToCancelError(
+                f"{wanted} is {release.state}: none of its conversions is queued or running",
+                next_step=f"`edgectl release show {wanted}` shows the result",
+            )
+        return ReleaseOut.of(release)
+
     @router.get("/tools", operation_id="get_tools")
     def get_tools(_caller: Publisher) -> ConverterToolsOut:
         """Return the tools that read sources of other frameworks here, so that a publisher can ask before the upload."""

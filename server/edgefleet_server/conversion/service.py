@@ -80,6 +80,11 @@ class ConversionService:
         with self._db.session() as session:
             return store.change_in_states(session, ref, (JobState.QUEUED, JobState.RUNNING), values)
 
+    def end_search(self, ref: ReleaseRef) -> int:
+        """Ask the waiting and running jobs of a release to end their search with the best found; return how many."""
+        with self._db.session() as session:
+            return store.change_in_states(session, ref, (JobState.QUEUED, JobState.RUNNING), {"ends_search": True})
+
     def jobs_of(self, refs: Sequence[ReleaseRef]) -> dict[ReleaseRef, list[JobView]]:
         """Return the jobs of releases, oldest first."""
         found: dict[ReleaseRef, list[JobView]] = {ref: [] for ref in refs}
@@ -150,11 +155,13 @@ class ConversionService:
         """Extend a job's lease. Raises LeaseLostError."""
         self._change(job, {"lease_until": self._clock.now() + LEASE})
 
-    def check_held(self, job: ClaimedJob) -> None:
-        """Raise LeaseLostError when another worker has the job, or it was cancelled."""
+    def check_held(self, job: ClaimedJob) -> bool:
+        """Return whether the job's search was asked to end. Raises LeaseLostError when another worker has it, or it was cancelled."""
         with self._db.read() as session:
-            if not store.is_held(session, job.id, job.attempt, job.worker):
-                raise _lost(job)
+            ends = store.ends_search(session, job.id, job.attempt, job.worker)
+        if ends is None:
+            raise _lost(job)
+        return ends
 
     def known(self, job: ClaimedJob, key: str) -> KnownResult | None:
         """Note the digest of what decides the job's result, and return how the same ended before. Raises LeaseLostError."""
@@ -221,6 +228,7 @@ def _blank() -> dict[str, Any]:
         "next_step": "",
         "key": "",
         "report": "",
+        "ends_search": False,
         "lease_until": None,
         "started_at": None,
         "finished_at": None,

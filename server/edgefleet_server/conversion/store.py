@@ -87,15 +87,15 @@ def change_held(session: Session, job_id: int, attempt: int, worker: str, values
     return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
-def is_held(session: Session, job_id: int, attempt: int, worker: str) -> bool:
-    """Return whether this worker still holds a running job."""
-    query = select(col(JobRow.id)).where(
+def ends_search(session: Session, job_id: int, attempt: int, worker: str) -> bool | None:
+    """Return whether the search of a running job was asked to end; None when this worker does not hold it any more."""
+    query = select(col(JobRow.ends_search)).where(
         col(JobRow.id) == job_id,
         col(JobRow.attempt) == attempt,
         col(JobRow.worker) == worker,
         col(JobRow.state) == JobState.RUNNING,
     )
-    return session.scalar(query) is not None
+    return session.scalar(query)
 
 
 def newest_with_key(session: Session, key: str) -> JobRow | None:

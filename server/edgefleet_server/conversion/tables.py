@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint
+from sqlalchemy import JSON, Column, Index, Text, UniqueConstraint, false
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -13,6 +13,7 @@ class JobRow(SQLModel, table=True):
     """One conversion: a release for a profile. A worker holds a running job until `lease_until`.
 
     key: digest of all that decides its result, "" where nothing tells; report: sha256 of its report, itself a blob.
+    ends_search: somebody asked its search to end with the best found.
     """
 
     __tablename__ = "conversion_jobs"
@@ -35,6 +36,7 @@ class JobRow(SQLModel, table=True):
     next_step: str = Field(default="", sa_column=Column(Text, nullable=False))
     key: str = Field(default="", max_length=64, index=True)
     report: str = Field(default="", max_length=64)
+    ends_search: bool = Field(default=False, sa_column_kwargs={"server_default": false()})
     queued_at: datetime = Field(sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

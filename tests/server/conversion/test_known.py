@@ -273,6 +273,29 @@ def processes_of(job: Path) -> list[str]:
     return found
 
 
+def test_a_search_that_is_asked_to_end_keeps_the_best(tmp_path: Path) -> None:
+    house = converting(tmp_path)
+    house.put(b"search model")
+    publisher = house.client(Role.PUBLISHER)
+    publisher.post("/api/v1/releases", json=release_body(b"search model", version="1.0.0"))
+    worker = Worker(house.parts, "w")
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    while not any(job["message"].startswith("best so far") for job in release(house, "1.0.0")["jobs"]):
+        pass
+    assert house.client(Role.VIEWER).post("/api/v1/releases/digits@1.0.0:end-search").status_code == 403
+    asked = publisher.post("/api/v1/releases/digits@1.0.0:end-search")
+    assert (asked.status_code, asked.json()["state"]) == (200, "converting")
+    while release(house, "1.0.0")["state"] == "converting":
+        pass
+    worker.stop()
+    thread.join(20)
+    assert release(house, "1.0.0")["state"] == "ready"
+    again = publisher.post("/api/v1/releases/digits@1.0.0:end-search")
+    assert (again.status_code, again.json()["code"]) == (409, "conversion.over")
+    house.close()
+
+
 def test_a_cancelled_conversion_dies_and_the_next_one_starts(tmp_path: Path) -> None:
     house = converting(tmp_path)
     for source in (b"hang model", b"good model"):

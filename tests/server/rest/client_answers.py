@@ -78,6 +78,8 @@ def publishing(call: Caller) -> None:
     assert (status, release.ref, [job.profile for job in release.jobs]) == (201, "buds@1.0.0", [ORT])
     status, same = call("registry", "create_release", body=wanted)
     assert (status, same.source_sha256) == (200, release.source_sha256)
+    status, asked = call("conversion", "end_release_search", "buds@1.0.0")
+    assert (status, [job.state for job in asked.jobs]) == (200, ["queued"])
     status, ended = call("conversion", "cancel_release", "buds@1.0.0")
     assert (status, [job.state for job in ended.jobs]) == (200, ["cancelled"])
     assert call("conversion", "cancel_release", "buds@1.0.0")[1].code == "conversion.over"

@@ -16,7 +16,6 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +27,7 @@ from edgefleet_cli.core.subprocesses import python_module, require
 from edgefleet_cli.core.transport.reply import Document, Reply, struct_of
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import locate
+from edgefleet_cli.release.conversion.search_interrupt import SearchInterrupt
 from edgefleet_cli.release.conversion.tool_environments import tools_folder
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import Board, board
@@ -35,9 +35,6 @@ from edgefleet_cli.render.progress import Board, board
 DEFAULT_PROFILES = ("generic-x86_64-ort", "generic-aarch64-ort")
 _UNFINISHED = ("*.bundle.part", "report.json.part", "report.html.part")
 _STOP_NAME = "end-search"
-_BEST = "best so far "
-"""How a message of the converter begins once a candidate has passed."""
-_ENDING = "ending the search (Ctrl-C again stops it all); "
 _LOG_LINES = 40
 _MEMORY_BYTES = 8 * 1024**3
 """Address space of the converter, as a server gives it by default."""
@@ -169,7 +166,8 @@ def _run(job: Document, rows: Board, scratch: Path) -> Reply[Conversion]:
     log: collections.deque[str] = collections.deque(maxlen=_LOG_LINES)
     reader = threading.Thread(target=_drain, args=(child.stderr, log), daemon=True)
     reader.start()
-    search = Search(Path(job["out_dir"]) / _STOP_NAME)
+    stop = Path(job["out_dir"]) / _STOP_NAME
+    search = SearchInterrupt(stop.touch)
     try:
         with child.stdin as stdin:
             json.dump(job, stdin)
@@ -184,7 +182,7 @@ def _run(job: Document, rows: Board, scratch: Path) -> Reply[Conversion]:
         raise InterruptedConversionError(remove_unfinished(Path(job["out_dir"])), Path(job["out_dir"])) from error
     finally:
         _stop(child)
-        search.stop.unlink(missing_ok=True)
+        stop.unlink(missing_ok=True)
         reader.join(timeout=_STOP_S)
     if result is not None:
         return result
@@ -195,38 +193,7 @@ def _run(job: Document, rows: Board, scratch: Path) -> Reply[Conversion]:
     )
 
 
-@dataclass
-class Search:
-    """What Ctrl-C does: once a candidate has passed, the first one ends the search and keeps the best; the next one ends it all.
-
-    stop: a file that asks the converter to end the search (`edgefleet_converters.search_budget`).
-    """
-
-    stop: Path
-    has_best: bool = False
-    is_asked: bool = False
-
-    @contextlib.contextmanager
-    def ended_by_ctrl_c(self) -> Iterator[None]:
-        """Answer Ctrl-C inside in this way, where that is the main thread's to do."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def answer(_number: int, _frame: object) -> None:
-            if self.is_asked or not self.has_best:
-                raise KeyboardInterrupt
-            self.is_asked = True
-            self.stop.touch()
-
-        before = signal.signal(signal.SIGINT, answer)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-
-def follow(lines: Iterator[str] | IO[str], rows: Board, search: Search) -> Reply[Conversion] | None:
+def follow(lines: Iterator[str] | IO[str], rows: Board, search: SearchInterrupt) -> Reply[Conversion] | None:
     """Show the converter's lines and return its result, None where it gave none. Raises ConversionError."""
     is_imported = False
     for line in lines:
@@ -241,8 +208,8 @@ def follow(lines: Iterator[str] | IO[str], rows: Board, search: Search) -> Reply
             if message.profile and not is_imported:
                 rows.update("model", "imported", pct=100)
                 is_imported = True
-            search.has_best = search.has_best or (message.message or "").startswith(_BEST)
-            text = f"{_ENDING}{message.message or ''}" if search.is_asked else message.message or ""
+            search.heard(message.message or "")
+            text = search.shown(message.message or "")
             rows.update(message.profile or "model", str(message.stage), text, message.pct)
         elif message.type == "bundle":
             rows.update(str(message.profile), "done", pct=100)
