@@ -170,6 +170,12 @@ class LabelsError(DataError):
     code = "convert.labels_bad"
 
 
+class DataDoubtError(DataError):
+    """The data can be read and can hardly be right for this model."""
+
+    code = "convert.data_doubt"
+
+
 class RecipeError(SourceError):
     """The recipe is no valid recipe."""
 

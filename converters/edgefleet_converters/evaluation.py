@@ -11,7 +11,7 @@ Rules:
    when there are fewer than the recipe wants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_converters.accuracy.data_questions import Given, questions
 from edgefleet_converters.accuracy.output_kinds import Plan, plan_of
 from edgefleet_converters.check.metrics import COUNTED, Choice, with_labels, with_named
-from edgefleet_converters.errors import DataEmptyError, DataShapeError
-from edgefleet_converters.job_steps import Answers
+from edgefleet_converters.errors import DataDoubtError, DataEmptyError, DataShapeError
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.request import DataFiles, Options
 from edgefleet_converters.sample_data import (
@@ -46,6 +47,7 @@ MIN_GOLDEN: Final = 8
 FIRST_SAMPLES: Final = 16
 LEAST_PARTED: Final = 8
 """With fewer judging samples a half of them says next to nothing."""
+EVALUATION: Final = "evaluation data"
 HOLD_OUT: Final = ", a part that no choice has seen"
 
 
@@ -54,8 +56,9 @@ class Evaluation:
     """What is run. samples: all that a model is run on; the first `n` of them judge. golden: indices that may become golden.
 
     source: where the judging samples come from, in words. calibration: None when no data was given. shared: samples taken
-    out of the calibration because they judge. expected: the golden file's own outputs, when it has any. plan: how each output is
-    judged, known when the source has answered. hold_out: what the chosen candidate is held against at the end.
+    out of the calibration because they judge; given: all that it had. expected: the golden file's own outputs, when it has any.
+    plan: how each output is judged, known when the source has answered. hold_out: what the chosen candidate is held against at
+    the end.
     """
 
     samples: SampleSet
@@ -64,6 +67,7 @@ class Evaluation:
     source: str
     calibration: SampleSet | None
     shared: int
+    given: int
     is_random: bool
     golden_given: bool
     expected: dict[str, Array]
@@ -131,11 +135,11 @@ def prepare_evaluation(
     calibration = (
         load_samples(Path(files.calibration), inputs, outputs, "calibration", steps) if files.calibration else None
     )
-    shared = 0
+    shared, given = 0, calibration.n if calibration is not None else 0
     hold_out: SampleSet | None = None
     if files.eval:
         judging = load_samples(Path(files.eval), inputs, outputs, "evaluation", steps)
-        source = "evaluation data"
+        source = EVALUATION
         if calibration is not None:
             calibration, shared = without_shared(calibration, judging)
             if calibration.n == 0:
@@ -165,11 +169,45 @@ def prepare_evaluation(
         source=source,
         calibration=calibration,
         shared=shared,
+        given=given,
         is_random=not files.eval and calibration is None,
         golden_given=golden is not None,
         expected=expected,
         hold_out=hold_out,
     )
+
+
+def doubts(
+    workshop: JobSteps, model: ModelFile, evaluation: Evaluation, reference: Answers, options: Options
+) -> list[str]:
+    """Return the questions that the judging data raises, empty without data.
+
+    Raises DataDoubtError unless the user said that the data is right.
+    """
+    if evaluation.is_random:
+        return []
+    arrays = evaluation.judging.arrays
+    answers = {name: array[: evaluation.n] for name, array in reference.outputs.items()}
+    plan = evaluation.plan or with_labels(
+        plan_of(reference.inputs, reference.specs, answers, model.facts.get("ends", ())), evaluation.labels, answers
+    )
+    asked = 0
+
+    def ask(changed: Mapping[str, Array]) -> Mapping[str, Array]:
+        nonlocal asked
+        asked += 1
+        return workshop.answers(model, reference.runtime, SampleSet(dict(changed)), key=f"doubt-{asked}").outputs
+
+    shared = evaluation.shared if evaluation.source == EVALUATION else 0
+    known = Given(
+        reference.inputs, arrays, evaluation.labels, answers, plan, shared=shared, calibration=evaluation.given
+    )
+    found = questions(known, ask)
+    if found and not options.accept_data:
+        raise DataDoubtError(
+            "; ".join(found), next_step="correct the data; if it is right as it is, say so with --accept-data"
+        )
+    return found
 
 
 def halves(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet | None]:

@@ -31,7 +31,7 @@ from edgefleet_converters.check.compat import (
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.drift_reference import build_reference
-from edgefleet_converters.evaluation import Evaluation, need_data, prepare_evaluation, run_shapes, with_plan
+from edgefleet_converters.evaluation import Evaluation, doubts, need_data, prepare_evaluation, run_shapes, with_plan
 from edgefleet_converters.gate import check_runtimes, hold_compiled
 from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, as_compiled, refuse_empty, refuse_nonfinite
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
@@ -124,6 +124,7 @@ class _Prepared:
     evaluation: Evaluation
     reference: Answers
     side_files: dict[str, bytes]
+    accepted: list[str]
 
 
 class _Conversion:
@@ -313,11 +314,12 @@ class _Conversion:
                     ) from error
         assert reference is not None
         evaluation = with_plan(evaluation, reference, model.facts.get("ends", ()), self._request.options)
+        accepted = doubts(self._workshop, model, evaluation, reference, self._request.options)
         if files.reference and "reference.msgpack" not in side_files:
             known = load_samples(Path(files.reference), inputs, outputs, "reference", read_preprocess(files))
             answers = self._workshop.answers(model, runtime, known, key="reference")
             side_files["reference.msgpack"] = build_reference(known.arrays, answers.outputs)
-        return _Prepared(evaluation, reference, side_files)
+        return _Prepared(evaluation, reference, side_files, accepted)
 
     def _tflite_reference(self, profile: HardwareProfile) -> str:
         """Return the runtime whose answers a TFLite file is held against: LiteRT where it is here, else the profile's own.
@@ -413,7 +415,7 @@ class _Conversion:
                     "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
                     "taken_out_of_calibration": evaluation.shared,
                     "golden_from_file": evaluation.golden_given,
-                }
+                } | ({"accepted": prepared.accepted} if prepared.accepted else {})
         return {}
 
     def _say(self, profile: str, stage: str, message: str) -> None:

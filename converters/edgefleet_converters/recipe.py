@@ -224,7 +224,6 @@ def unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
     if mode == "required":
         raise PrecisionError(
             "the profile takes int8 models only, and without data nobody can say what an int8 model loses",
-            next_step="give samples with --calibration, or name the precision, for example --precision dynamic: its accuracy is then "
-            "not measured",
+            next_step="give samples with --calibration, or name the precision with --precision: its accuracy is then not measured",
         )
     return [spec for spec in specs if spec.precision in ("fp32", "fp16")] or specs

@@ -39,6 +39,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     metric: of the whole model; None = one for each output, by its kind. metrics: by output, for those that the user names.
     max_drop: how much worse than the source a candidate may be, in the metric's own unit. shapes: fixed shapes of inputs, by
     name. values: inputs that always have one value; they leave the model's inputs. allow_pickle: whether a pickle may be read.
+    accept_data: the data is right, whatever looks wrong about it.
     explore: prove and measure the candidates behind the chosen one too; what is chosen stays the same. budget_s: seconds that the
     search of a profile may take; None = by the size of the source (`search_budget`).
     """
@@ -51,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     shapes: dict[str, list[int]] = {}
     values: dict[str, float] = {}
     allow_pickle: bool = False
+    accept_data: bool = False
     explore: bool = False
     budget_s: float | None = None
 

@@ -82,7 +82,8 @@ class DataIn(_In):
 class OptionsIn(_In):
     """How to convert. shapes, values: of inputs, by name; allow_pickle: needs the server's setting of that name.
 
-    explore: prove and measure every candidate; the bundles stay the same. metric: of the whole model; metrics: of single outputs.
+    explore: prove and measure every candidate; the bundles stay the same. metric: of the whole model; metrics: of single
+    outputs. accept_data: the data is right, whatever looks wrong about it.
     budget_s: seconds for the search of a profile, null = by the size of the source.
     """
 
@@ -99,12 +100,13 @@ class OptionsIn(_In):
     )
     values: dict[InputName, Annotated[Real, Field(allow_inf_nan=False)]] = Field(default_factory=dict, max_length=64)
     allow_pickle: Flag = False
+    accept_data: Flag = False
     explore: Flag = False
     budget_s: Annotated[Real, Field(ge=1, le=86400)] | None = None
 
     def as_given(self) -> dict[str, Any]:
         """Return the options; those that came later only when set, so that older releases keep their identity."""
-        later = {"metrics", "shapes", "values", "allow_pickle", "explore", "budget_s"}
+        later = {"accept_data", "metrics", "shapes", "values", "allow_pickle", "explore", "budget_s"}
         return {name: value for name, value in self.model_dump().items() if value or name not in later}
 
 

@@ -121,7 +121,9 @@ def test_no_static_form_is_made_of_weights_that_lose_too_much_alone_unless_int8_
     weights = (30 * random.standard_normal((64, 1)) + random.standard_normal((64, 8))).astype(np.float32)
     model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weights}, {"x": [1, 64]}, {"y": [1, 8]})
     data = {"calibration": samples(tmp_path, x=random.standard_normal((200, 64)).astype(np.float32))}
-    report, _ = run(save(model, tmp_path), tmp_path / "out", PROFILES[:1], data, precision=precision)
+    report, _ = run(
+        save(model, tmp_path), tmp_path / "out", PROFILES[:1], data, precision=precision, metric="agreement"
+    )
     rows = {row.id: row for row in report.profiles[0].candidates}
     plain = [rows[name] for name in ("int8-static", "int8-static-percentile", "int8-static-weighted")]
     assert {row.verdict for row in plain} == {"rejected"}

@@ -110,6 +110,9 @@ Values = Annotated[
 AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Read a pickle or joblib file; this runs its code, in a sandbox.")
 ]
+AcceptData = Annotated[
+    bool, typer.Option("--accept-data", help="The data is right, whatever the converter asks about it.")
+]
 MlflowUrl = Annotated[
     str | None,
     typer.Option("--mlflow-url", metavar="URL", help="Registry of mlflow: addresses; default: MLFLOW_TRACKING_URI."),
@@ -236,6 +239,7 @@ class ModelRequest:
     reading: ImportFlags = ImportFlags()
     metrics: dict[str, str] = field(default_factory=dict)
     """Metrics of single outputs."""
+    accept_data: bool = False
     budget_s: float | None = None
     lineage: dict[str, str] = field(default_factory=dict)
     """Where the source came from, for the release: `uri`, `version`, `git_commit` …"""
@@ -244,7 +248,12 @@ class ModelRequest:
     def options(self) -> dict[str, Any]:
         """Return the options as API and converter take them."""
         given: dict[str, Any] = {"precision": self.precision, "metric": self.metric, "max_drop": self.max_drop}
-        chosen = {"metrics": self.metrics, "explore": self.explore, "budget_s": self.budget_s}
+        chosen = {
+            "metrics": self.metrics,
+            "accept_data": self.accept_data,
+            "explore": self.explore,
+            "budget_s": self.budget_s,
+        }
         return given | {name: value for name, value in chosen.items() if value} | self.reading.options()
 
 
@@ -259,6 +268,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     metric: str | Sequence[str] | None,
     max_drop: float,
     explore: bool = False,
+    accept_data: bool = False,
     budget_s: float | None = None,
     reading: ImportFlags = ImportFlags(),
     lineage: dict[str, str] | None = None,
@@ -290,7 +300,7 @@ def make_request(  # noqa: PLR0913 - the flags of the command
     whole, metrics = metric_flags(metric)
     return ModelRequest(
         model, name, version, chosen, tuple(from_files), data, precision.value, whole, max_drop, explore, reading,
-        metrics, budget_s, lineage or {},
+        metrics, accept_data, budget_s, lineage or {},
     )  # fmt: skip
 
 
@@ -316,6 +326,7 @@ class Conversion:
     shape: Shapes = None
     value: Values = None
     allow_pickle: AllowPickle = False
+    accept_data: AcceptData = False
 
     def __post_init__(self) -> None:
         """Refuse what is no shape, value or time before anything is fetched. Raises UsageError."""
@@ -335,6 +346,7 @@ class Conversion:
             metric=self.metric,
             max_drop=self.max_drop,
             explore=self.explore,
+            accept_data=self.accept_data,
             budget_s=None if self.budget is None else parse_duration_s(self.budget),
             reading=import_flags(self.shape, self.value, self.allow_pickle),
             lineage=lineage,
