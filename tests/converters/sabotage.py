@@ -94,7 +94,7 @@ def converted(case: Case, folder: Path, tamper: Tamper, when: When | None = None
     else:
         options = {"precision": "fp32"} | options
 
-    def workshop(sandbox: Sandbox, place: Path) -> Saboteur:
+    def workshop(sandbox: Sandbox, place: Path, *_: Any) -> Saboteur:
         return Saboteur(sandbox, place, tamper, when)
 
     with mock.patch.object(pipeline, "JobSteps", workshop):
