@@ -445,13 +445,13 @@ def _finish(workshop: JobSteps, subject: Subject, spec: CandidateSpec, file: Mod
     """Look again, choose golden vectors and measure. Raises DiffersError, GoldenError, OverBudgetError and what running can raise."""
     with workshop.stage("gate"):
         look_again(workshop, file, passed, subject.profile, subject.judged, spec.precision)
-        passed = hold_unseen(workshop, file, passed, subject.profile, subject.judged, spec.id)
     golden = choose_golden(passed.answers, subject.reference, subject.evaluation, subject.recipe, spec.precision)
     measured = _measure(workshop, subject, file)
     for over, needed_bytes in ((over_memory, measured.peak_rss_bytes), (over_arena, measured.arena_bytes)):
-        too_much = over(subject.profile, needed_bytes)
-        if too_much:
+        if too_much := over(subject.profile, needed_bytes):
             raise errors.OverBudgetError(too_much, next_step=_LESS_MEMORY, needed_bytes=needed_bytes)
+    with workshop.stage("gate"):
+        passed = hold_unseen(workshop, file, passed, subject.profile, subject.judged, spec.id)
     return Chosen(spec, file, passed, golden, measured)
 
 
