@@ -69,6 +69,7 @@ class Job(Struct, frozen=True):
 
 
 class OptionsIn(Body, frozen=True, kw_only=True):
+    accept_data: bool | Unset = UNSET
     allow_pickle: bool | Unset = UNSET
     budget_s: float | Unset | None = UNSET
     explore: bool | Unset = UNSET
