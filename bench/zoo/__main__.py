@@ -71,6 +71,7 @@ def main() -> int:
         json.dumps(
             {
                 "bench": "zoo", "ok": held, "goals": GOALS, "machine": machine, "code": run.code, "halves_differ_by_points": apart,
+                "not_made": run.not_made,
                 "halves": halves,
             },
             indent=1,
@@ -84,6 +85,7 @@ class Run:
 
     def __init__(self, cache: Path, *, fresh: bool, peers: bool, kept: bool) -> None:
         self._cache, self._fresh, self._peers, self._kept = cache, fresh, peers, kept
+        self.not_made: dict[str, str] = {}
         self.code = _digest(ROOT / "converters", ROOT / "agent" / "edgefleet_runtime")
         own = ROOT / "bench" / "zoo"
         self._making = {
@@ -110,7 +112,9 @@ class Run:
             source = material(entry, drawn, self._cache, version, is_made=not self._kept)
         except Exception as error:  # noqa: BLE001 - a model that cannot be had here is said and left out
             said = str(getattr(error, "stderr", None) or error)
-            _say(f"  not made: {type(error).__name__}: {' '.join(said.split())[-160:]}")
+            why = f"{type(error).__name__}: {' '.join(said.split())[-300:]}"
+            _say(f"  not made: {why}")
+            self.not_made[f"{entry.name}/{half}"] = why
             return []
         known = {} if self._fresh else _kept(store)
         held, refusal = held_tflite(entry, source, self.code, is_made=not self._kept)

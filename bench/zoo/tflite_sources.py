@@ -20,9 +20,8 @@ _NETS = ("mobilenet-shapes", "mlp-three-targets", "tcn-activity", "unet-mask", "
 def _compiled(of: Entry, precision: Literal["fp32", "fp16"], seed: int, folder: Path) -> Path:
     """Make the entry's net, and of it a TFLite file. Raises Failed when our compiler refuses it."""
     source = of.make(seed, folder)
-    part = of.draw(seed, 60, seed + 2)
-    data = part.as_data(labelled=of.labelled)
-    case = Case(source, (data, data, data), None, lambda *_: {}, lambda _: True, "")
+    parts = [of.draw(seed, count, seed + at).as_data(labelled=of.labelled) for at, count in ((2, 60), (3, 60))]
+    case = Case(source, (parts[0], parts[1], parts[1]), None, lambda *_: {}, lambda _: True, "")
     with tempfile.TemporaryDirectory() as place:
         made = by_edgefleet(Ask(case, source, Path(), Path(place)), "generic-x86_64-litert", precision)
     source.unlink()

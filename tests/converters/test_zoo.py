@@ -116,6 +116,7 @@ def test_a_tiny_model_goes_through_the_whole_bench(
         monkeypatch.setattr(sys, "argv", ["zoo", *arguments, *more])
         code = zoo.main()
         said = json.loads(capsys.readouterr().out)
+        assert said["not_made"] == {}
         return code, said["halves"]["fixed"]
 
     code, first = figures()
