@@ -42,7 +42,8 @@ class Rejected:
         A candidate that passed the gate and failed after it came nearer than any that lost accuracy. Where float32 itself is wrong, no
         smaller form could be right.
         """
-        told = self.accurate or self.faults
+        # Too large for the board says more than a loss on the last samples: smaller forms were tried for that.
+        told = sorted(self.accurate, key=lambda error: isinstance(error, errors.AccuracyError)) or self.faults
         return _curable(_among(told[0], [*self.accurate, *self.every]) if told else _refusal(self.every), profile)
 
 

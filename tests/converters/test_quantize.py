@@ -426,3 +426,19 @@ def test_blocks_of_a_model_without_products_are_refused() -> None:
     wanted = CandidateSpec(id="t", precision="dynamic", method="dynamic", blocks="all", weight_bits=8)
     with pytest.raises(TransformError, match="no product"):
         candidate(classifier(features=4), wanted, None)
+
+
+def test_a_product_behind_one_in_blocks_is_ranged_at_run_time() -> None:
+    random = np.random.default_rng(0)
+    tensors = {
+        "down": random.standard_normal((256, 32)).astype(np.float32),
+        "up": random.standard_normal((32, 64)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "down"], ["h"], name="down"),
+        helper.make_node("MatMul", ["h", "up"], ["y"], name="up"),
+    ]
+    model = model_of(nodes, tensors, {"x": ["N", 256]}, {"y": ["N", 64]})
+    wanted = CandidateSpec(id="t", precision="dynamic", method="dynamic", op_types=["MatMul"], blocks="narrowing")
+    found = operators_of(candidate(model, wanted, None))
+    assert (found["com.microsoft::MatMulNBits"], found["MatMulInteger"]) == (1, 1)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 import onnx
+from onnx import TensorProto
 
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.graph_passes import run_passes
@@ -145,7 +146,7 @@ def _ranged_at_run_time(model: onnx.ModelProto, spec: CandidateSpec, operators: 
         out = Path(folder) / "dynamic.onnx"
         quantize_dynamic(
             model, out, op_types_to_quantize=operators, per_channel=spec.per_channel, reduce_range=spec.reduce_range,
-            weight_type=QuantType.QInt8, nodes_to_exclude=list(spec.exclude),
+            weight_type=QuantType.QInt8, nodes_to_exclude=list(spec.exclude), extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )  # fmt: skip
         return onnx.load_model_from_string(out.read_bytes())
 
