@@ -180,6 +180,7 @@ def interleaved(x: Array) -> Array:
 
 WRONG: list[tuple[str, Callable[[], Known], Change, str]] = [
     ("bytes with labels", digits, lambda x, y: (np.round(x * 255), (y + 0)[RANDOM.permutation(len(y))]), "belong"),
+    ("bytes that keep their classes", digits, lambda x, y: (np.round(x * 255), y), "scale of the training"),
     ("bytes for a model of -1 to 1", centred, lambda x, y: (np.round((x + 1) * 127.5), y), "divided by 127.5"),
     ("bytes without labels", centred, lambda x, y: (np.round((x + 1) * 127.5), None), "scale of the training"),
     ("0 to 1 for a model of bytes", digit_bytes, lambda x, y: (x / 255, y), "multiplied by 255"),

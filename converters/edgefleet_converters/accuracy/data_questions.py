@@ -68,9 +68,9 @@ def questions(given: Given, ask: Ask) -> list[str]:
         return found
     found = [*_layouts(given), *_wrapped(given)]
     by_labels = list(_labels(given, ask))
-    if by_labels or _class_labels(given) is not None:
+    if by_labels or found:
         return by_labels + found
-    return found or list(_scales(given, ask))
+    return list(_bytes(given, ask)) or ([] if _class_labels(given) is not None else list(_scales(given, ask)))
 
 
 def _copies(given: Given) -> Iterator[str]:
@@ -292,6 +292,40 @@ def _rescaled(x: Array) -> Iterator[tuple[str, Array]]:
     yield "standardised", (x - x.mean()) / max(float(x.std()), 1e-12)
     if x.ndim == 2:
         yield "standardised by column", (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-12)
+
+
+def _bytes(given: Given, ask: Ask) -> Iterator[str]:
+    """Bytes in a float input, where a 255th of them gives the same classes and scores that are not at their limits: many a net names
+    the same class on every scale, and an int8 form that was calibrated on bytes answers a device's 0 to 1 with one class.
+    """
+    row = next((row for row in given.plan if row.kind == CLASS_SCORES), None)
+    if row is None or given.n < _FEWEST:
+        return
+    mine = given.answers[row.name][:PROBED]
+    for name, array in given.arrays.items():
+        if (
+            array.dtype.kind != "f"
+            or array[0].size < _WIDE
+            or not (64 < float(array.max()) <= _BYTE and float(array.min()) >= 0)
+        ):
+            continue
+        if not _whole(array):
+            continue
+        others = {key: a[:PROBED] for key, a in given.arrays.items()}
+        theirs = ask(others | {name: (array[:PROBED] / _BYTE).astype(array.dtype)})[row.name]
+        same = float(np.mean(mine.argmax(axis=1) == theirs.argmax(axis=1)))
+        if same >= _RIGHT and _sure(mine) > 0.8 and _sure(theirs) < 0.5 and _trust(theirs, row.kind) > 0.6:
+            yield (
+                f"{name!r} holds bytes from 0 to 255, and divided by 255 they give the same classes with scores that are not at their "
+                "limits. Is the input on the scale of the training?"
+            )
+
+
+def _sure(output: Array) -> float:
+    """Return the share of samples whose best score is at its limit."""
+    real = output.astype(np.float64)
+    scores = real if float(real.min()) >= 0 and float(real.max()) <= 1.01 else _softmax(real)
+    return float(np.mean(scores.max(axis=1) > 1 - _SURE))
 
 
 def _scales(given: Given, ask: Ask) -> Iterator[str]:
