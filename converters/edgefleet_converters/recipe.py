@@ -221,6 +221,9 @@ def unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
 
     A recipe of smaller candidates alone names them, so it keeps them. Raises PrecisionError where the profile requires int8.
     """
+    itself = [spec for spec in specs if spec.method == "none"]
+    if len(itself) == len(specs):
+        return specs  # a source that is served as it is loses nothing
     if mode == "required":
         raise PrecisionError(
             "the profile takes int8 models only, and without data nobody can say what an int8 model loses",
