@@ -283,7 +283,7 @@ def _wanted(subject: Subject) -> list[CandidateSpec]:
     if _is_quantised(subject):
         specs = _as_given(subject)
     elif subject.evaluation.is_random and precision == "auto":
-        specs = unmeasured(specs, mode)
+        specs = unmeasured(specs, profile)
     present, sampled = set(subject.base.facts["operators"]), ("static", "mixed")
     specs = [spec for spec in specs if not spec.op_types or present & set(spec.op_types)]
     specs = [spec for spec in specs if "LSTM" in present or "LSTM" not in spec.op_types]

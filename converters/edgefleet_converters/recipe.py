@@ -216,7 +216,7 @@ def load_recipe(path: Path) -> Recipe:
     return recipe
 
 
-def unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
+def unmeasured(specs: list[CandidateSpec], profile: HardwareProfile) -> list[CandidateSpec]:
     """Return what `auto` offers when there is no data to measure a loss on: float32 and float16.
 
     A recipe of smaller candidates alone names them, so it keeps them. Raises PrecisionError where the profile requires int8.
@@ -224,9 +224,9 @@ def unmeasured(specs: list[CandidateSpec], mode: str) -> list[CandidateSpec]:
     itself = [spec for spec in specs if spec.method == "none"]
     if len(itself) == len(specs):
         return specs  # a source that is served as it is loses nothing
-    if mode == "required":
+    if profile.quant.mode == "required":
         raise PrecisionError(
-            "the profile takes int8 models only, and without data nobody can say what an int8 model loses",
+            f"the profile {profile.name} takes int8 models only (quant.mode), and without data nobody can say what one loses",
             next_step="give samples with --calibration, or name the precision with --precision: its accuracy is then not measured",
         )
     return [spec for spec in specs if spec.precision in ("fp32", "fp16")] or specs

@@ -21,13 +21,15 @@ from edgefleet_profiles.profile import HardwareProfile
 Array = npt.NDArray[Any]
 
 
-def classifier(*, features: int = 16, classes: int = 4, seed: int = 0, opset: int = 17, ir: int = 8) -> onnx.ModelProto:
+def classifier(
+    *, features: int = 16, classes: int = 4, hidden: int = 32, seed: int = 0, opset: int = 17, ir: int = 8
+) -> onnx.ModelProto:
     """Return Gemm-Relu-Gemm with random weights: `x` float32 [N, features] -> `scores` float32 [N, classes]."""
     random = np.random.default_rng(seed)
     tensors = {
-        "w1": random.standard_normal((features, 32)).astype(np.float32),
-        "b1": random.standard_normal(32).astype(np.float32),
-        "w2": random.standard_normal((32, classes)).astype(np.float32),
+        "w1": random.standard_normal((features, hidden)).astype(np.float32),
+        "b1": random.standard_normal(hidden).astype(np.float32),
+        "w2": random.standard_normal((hidden, classes)).astype(np.float32),
         "b2": random.standard_normal(classes).astype(np.float32),
     }
     nodes = [

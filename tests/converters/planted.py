@@ -80,8 +80,8 @@ QNN = "qualcomm-ort-qnn"
 REQUIRED = {"quant": _INT8}
 
 FAULTS: tuple[Fault, ...] = (
-    Fault("float-on-coral", "quant.mode", "convert.quantization_not_allowed", shipped(CORAL),
-          lambda: dense(act="float32", weight="float32", version=1), ("node 0:0", "FULLY_CONNECTED", "float tensors")),
+    Fault("float-on-coral", "quant.mode", "convert.precision_unavailable", shipped(CORAL),
+          lambda: dense(act="float32", weight="float32", version=1), ("takes int8 models only", "without data")),
     Fault("dynamic-range-on-micro", "quant.mode", "convert.quantization_not_allowed", shipped(MICRO), mostly_float,
           ("the model is dynamic", "FULLY_CONNECTED")),
     Fault("int8-where-forbidden", "quant.mode", "convert.quantization_not_allowed",
