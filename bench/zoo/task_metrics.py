@@ -106,8 +106,9 @@ def _iou(got: Answers, source: Answers, truth: Answers) -> Any:
 
 
 def _objects(got: Answers, source: Answers, truth: Answers) -> Any:
-    """1 - F1 of the objects of each sample: class and place (IoU >= 0.5) agree."""
-    output, wanted = _pair(got, source, truth)
+    """1 - F1 of the objects of each sample: class and place (IoU >= 0.5) agree. Boxes and scores in one output or in two."""
+    output = np.concatenate(list(got.values()), -1)
+    wanted = next(iter(truth.values())) if truth else np.concatenate(list(source.values()), -1)
     return np.array([1 - detection_f1(output[i : i + 1], wanted[i : i + 1]) for i in range(len(output))])
 
 

@@ -100,6 +100,14 @@ def test_a_loss_is_the_mean_of_what_it_costs_more_than_the_source() -> None:
     assert task_metrics.loss("spread", {"s": got["s"] * np.nan}, source, {})[0] == float("inf")
 
 
+def test_objects_count_in_one_output_and_in_two() -> None:
+    both = np.zeros((1, 16, 9), np.float32)
+    both[0, 0] = [10, 10, 8, 8, 0, 1, 0, 0, 0]
+    for answers in ({"objects": both}, {"boxes": both[..., :4], "scores": both[..., 4:]}):
+        assert task_metrics.METRICS["objects"](answers, answers, {"y": both}) == [0.0]
+        assert task_metrics.METRICS["objects"](answers, answers, {"y": np.zeros_like(both)}) == [1.0]
+
+
 def test_a_tiny_model_goes_through_the_whole_bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
