@@ -73,6 +73,7 @@ class Evaluation:
     expected: dict[str, Array]
     plan: Plan = ()
     hold_out: SampleSet | None = None
+    rows: tuple[int, ...] = ()
 
     @cached_property
     def unseen(self) -> "Evaluation | None":
@@ -137,6 +138,7 @@ def prepare_evaluation(
     )
     shared, given = 0, calibration.n if calibration is not None else 0
     hold_out: SampleSet | None = None
+    rows: tuple[int, ...] = ()
     if files.eval:
         judging = load_samples(Path(files.eval), inputs, outputs, "evaluation", steps)
         source = EVALUATION
@@ -147,6 +149,7 @@ def prepare_evaluation(
                     "every calibration sample is also an evaluation sample, so nothing may be used for calibration",
                     next_step="give calibration data of its own",
                 )
+        rows = hold_out_rows(judging.n, seed)
         judging, hold_out = halves(judging, seed)
     elif calibration is not None:
         calibration, held = split_held_back(calibration, seed)
@@ -174,6 +177,7 @@ def prepare_evaluation(
         golden_given=golden is not None,
         expected=expected,
         hold_out=hold_out,
+        rows=rows,
     )
 
 
@@ -212,11 +216,18 @@ def doubts(
 
 def halves(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet | None]:
     """Return what judges in the search and what no choice sees, chosen by `seed`."""
-    if samples.n < LEAST_PARTED:
+    rows = hold_out_rows(samples.n, seed)
+    if not rows:
         return samples, None
-    order = np.random.default_rng(seed + 2).permutation(samples.n)
-    half = (samples.n + 1) // 2
-    return samples.take(np.sort(order[:half])), samples.take(np.sort(order[half:]))
+    return samples.take(np.setdiff1d(np.arange(samples.n), rows)), samples.take(np.array(rows))
+
+
+def hold_out_rows(n: int, seed: int) -> tuple[int, ...]:
+    """Return which of `n` judging samples no choice sees: half of them, or none of fewer than `LEAST_PARTED`."""
+    if n < LEAST_PARTED:
+        return ()
+    order = np.random.default_rng(seed + 2).permutation(n)
+    return tuple(int(row) for row in np.sort(order[(n + 1) // 2 :]))
 
 
 def _apart(

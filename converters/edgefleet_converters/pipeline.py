@@ -68,6 +68,8 @@ Listener = Callable[[Event], None]
 
 _OPEN_SIZES: Final = (1, 32, 224)
 """Lengths tried for open dimensions when there is no data that shows them."""
+_MOST_ROWS: Final = 10_000
+"""Of the hold-out that the report names."""
 _GROWN_RATIO: Final = 1.5
 """A model that constant folding makes larger by more than this stays unfolded: tables that a few nodes compute are no gain."""
 _BY_CHANCE: Final = {errors.TimedOutError.code, errors.OutOfMemoryError.code, errors.CrashedError.code}
@@ -415,6 +417,7 @@ class _Conversion:
                     "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
                     "taken_out_of_calibration": evaluation.shared,
                     "golden_from_file": evaluation.golden_given,
+                    "hold_out_rows": list(evaluation.rows[:_MOST_ROWS]),
                 } | ({"accepted": prepared.accepted} if prepared.accepted else {})
         return {}
 

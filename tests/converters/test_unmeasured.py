@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 
 from edgefleet_converters.report import UNPROVEN
 from tests.converters.graphs import changed, classifier, data_for, run, samples, save
@@ -43,6 +44,15 @@ def test_the_figures_of_a_bundle_are_those_of_the_hold_out(tmp_path: Path) -> No
     assert bundle.metric.data == "evaluation data, a part that no choice has seen"
     assert bundle.metric.bound is not None
     assert 0.95 < bundle.metric.bound < bundle.metric.value
+    wrong = y.copy()
+    wrong[report.data["hold_out_rows"][:8]] += 1
+    wrong %= y.max() + 1
+    again, _ = run(
+        save(model, tmp_path), tmp_path / "again", data={"eval": samples(tmp_path, "wrong.npz", x=x, y=wrong)}
+    )
+    assert again.bundles[0].metric.baseline == pytest.approx(bundle.metric.baseline - 8 / 200), (
+        "the report names its rows"
+    )
 
 
 def test_a_handful_of_samples_has_no_hold_out_and_no_bound(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, rows: Sequence[int]) -> Images:
+        """Return the images at `rows`."""
+        return Images(self.pixels[list(rows)], self.labels[list(rows)])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from edgefleet_cli.demo.narration import passing
 from edgefleet_cli.demo.processes import ProcessGroup
 from edgefleet_cli.release.deployment.deployer import DONE, Deployer
 from edgefleet_cli.release.publisher import Publisher
-from edgefleet_cli.release.render import failures
+from edgefleet_cli.release.render import Report, failures
 from edgefleet_cli.render.format import named, size
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.rollout.client import Rollouts
@@ -150,9 +150,13 @@ class Story:
     def measure(self, judged: Images, unseen: Images) -> list[str]:
         """Measure the running version on the devices; return its lines. Raises StoryError.
 
-        judged: the converter's evaluation images, on which device and converter must agree; unseen: images for devices only.
+        judged: the converter's evaluation images; on those of them that its figures are of, device and converter must agree.
+        unseen: images for devices only.
         """
         version = self.running
+        report = self.api.get(f"/releases/{part(f'{MODEL}@{version}')}/report", Report).value
+        rows = report.data.hold_out_rows
+        judged = judged.take(rows) if rows else judged
         with passing(self._quiet) as note:
             note(f"asking every device for {len(judged) + len(unseen)} images")
             shares = demo_devices.measure(self.devices, judged)

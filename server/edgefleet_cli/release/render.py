@@ -59,9 +59,10 @@ class ProfileReport(Struct, frozen=True):
 
 
 class JudgedOn(Struct, frozen=True):
-    """The data of a report."""
+    """The data of a report. hold_out_rows: which samples of the evaluation data its figures are of; () = all, or others."""
 
     judged_on: str | None = None
+    hold_out_rows: tuple[int, ...] = ()
 
 
 class Report(Struct, frozen=True):
