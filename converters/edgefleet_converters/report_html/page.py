@@ -26,8 +26,8 @@ from edgefleet_converters.report_html.number_format import (
     size,
 )
 from edgefleet_converters.report_html.plots import accuracy_plot, bar, layer_rows, numbered
+from edgefleet_profiles.metric_words import judged_as
 from edgefleet_protocol.manifest import RANDOM_DATA
-from edgefleet_protocol.metric_words import judged_as
 
 
 def render(report: ConversionReport) -> str:

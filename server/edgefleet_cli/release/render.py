@@ -10,7 +10,6 @@ from edgefleet_cli.core.errors import EXIT_FAILED, EXIT_OK
 from edgefleet_cli.core.structs import Struct, replace
 from edgefleet_cli.render.format import counted, metric, milliseconds, moment, predicted, ratio, share, size, text
 from edgefleet_cli.render.output import Column, Output, Sheet, visible
-from edgefleet_protocol.metric_words import judged_as
 
 RUNNING_STATES = frozenset({"queued", "running"})
 
@@ -234,6 +233,8 @@ def is_unproven(bundles: Sequence[api.bundle.Bundle]) -> bool:
 
 def show_judged(out: Output, bundles: Sequence[api.bundle.Bundle]) -> None:
     """Write what each output was found to be, by which metric it was judged and what that came to; profiles alike once."""
+    from edgefleet_profiles.metric_words import judged_as  # reads YAML, which most commands need not load
+
     found: dict[tuple[str, ...], list[str]] = {}
     for bundle in bundles:
         lines = tuple(judged_as(bundle.metric))

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgefleet_protocol.metric_words import judged_as
+from edgefleet_profiles.metric_words import judged_as
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.registry.rules import is_measured, verdict_of
 from edgefleet_server.telemetry.model import Figures, Observed, Performance
