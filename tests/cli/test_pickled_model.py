@@ -116,6 +116,18 @@ def test_what_the_server_has_no_tool_for_is_not_uploaded(edgectl: Edgectl, fleet
     assert edgectl("publish", tmp_path / "m.skops", *FLAGS).told()[2].endswith("edgectl tool install sklearn")
 
 
+def test_a_hugging_face_folder_is_not_uploaded_to_a_server_that_cannot_read_it(
+    edgectl: Edgectl, fleet: Stub, tmp_path: Path
+) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    (tmp_path / "bert" / "model.safetensors").write_bytes(b"\0" * 16)
+    fleet.says("GET /tools", {"names": ["sklearn"], "folder": "/t", "reads_pickles": False})
+    ran = edgectl("publish", tmp_path / "bert", *FLAGS)
+    assert (ran.code, ran.told()[0]) == (2, "the server cannot read .safetensors files yet")
+    assert [one.what for one in fleet.asked] == ["GET /tools"]
+
+
 def test_an_allowed_pickle_is_still_not_sent_to_a_server_that_reads_none(
     edgectl: Edgectl, fleet: Stub, tmp_path: Path, forest: Any
 ) -> None:

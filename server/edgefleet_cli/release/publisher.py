@@ -25,7 +25,7 @@ from edgefleet_cli.core.transport.request import NOTHING, part
 from edgefleet_cli.release.conversion.conversion_options import DATA_KINDS, ModelRequest
 from edgefleet_cli.release.conversion.model_files import Source, SourceFile, describe, locate, read_source
 from edgefleet_cli.release.conversion.search_interrupt import SearchInterrupt
-from edgefleet_cli.release.conversion.tool_environments import TOOL_OF, refuse_unreadable
+from edgefleet_cli.release.conversion.tool_environments import TOOL_OF, refuse_unreadable, suffix_of
 from edgefleet_cli.release.render import is_over
 from edgefleet_cli.render.format import duration
 from edgefleet_cli.render.output import Output
@@ -55,7 +55,7 @@ class Publisher:
         return self.api.post("/releases", _body(request, source, data), Release)
 
     def _check_tools(self, source: Path) -> None:
-        if source.suffix.lower() not in TOOL_OF:
+        if suffix_of(source) not in TOOL_OF:
             return
         try:
             tools = self.api.get("/tools", ConverterTools).value

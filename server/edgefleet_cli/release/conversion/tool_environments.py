@@ -17,8 +17,15 @@ from edgefleet_cli.core.subprocesses import python_module
 from edgefleet_cli.core.transport.reply import Page, struct_of
 from edgefleet_cli.release.conversion.pickled_model import PICKLE_SUFFIXES, refuse_pickle
 
-TOOL_OF = {".skops": "sklearn", ".pt2": "torch", ".keras": "tensorflow"} | dict.fromkeys(PICKLE_SUFFIXES, "sklearn")
+TOOL_OF = {
+    ".skops": "sklearn", ".pt2": "torch", ".keras": "tensorflow", ".safetensors": "torch",
+} | dict.fromkeys(PICKLE_SUFFIXES, "sklearn")  # fmt: skip
 """The tool that reads a file of this suffix."""
+
+
+def suffix_of(source: Path) -> str:
+    """Return the suffix by which the tool of a source is known; a Hugging Face folder is its model.safetensors."""
+    return ".safetensors" if (source / "model.safetensors").is_file() else source.suffix.lower()
 
 
 class Tool(Struct, frozen=True):
@@ -62,12 +69,13 @@ def refuse_unreadable(source: Path, tools: ConverterTools) -> None:
     """Raise UsageError when the server has told that it cannot read a file. Asked before the upload."""
     if not tools.reads_pickles:
         refuse_pickle(source, is_allowed=True)
-    needed = TOOL_OF.get(source.suffix.lower())
+    suffix = suffix_of(source)
+    needed = TOOL_OF.get(suffix)
     if needed is None or tools.names is None or needed in tools.names:
         return
     folder = "" if Path(tools.folder) == tools_folder() else f" --tools {tools.folder}"
     raise UsageError(
-        f"the server cannot read {source.suffix} files yet",
+        f"the server cannot read {suffix} files yet",
         why=f"the tool {needed} is not installed there; nothing was uploaded",
         next_step=f"on the server's machine: edgectl tool install {needed}{folder}",
     )
