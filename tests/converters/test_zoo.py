@@ -120,17 +120,19 @@ def test_a_tiny_model_goes_through_the_whole_bench(
     )
     arguments = ["--only", "sklearn-pipeline", "--half", "fixed", "--cache", str(tmp_path)]
 
-    def figures(*more: str) -> tuple[int, Row]:
+    def figures(*more: str) -> Row:
         monkeypatch.setattr(sys, "argv", ["zoo", *arguments, *more])
         code = zoo.main()
         said = json.loads(capsys.readouterr().out)
         assert said["not_made"] == {}
-        return code, said["halves"]["fixed"]
+        assert code == (0 if said["ok"] else 1), "seconds are among the goals, so a busy machine may miss them"
+        fixed: Row = said["halves"]["fixed"]
+        return fixed
 
-    code, first = figures()
+    first = figures()
     ours = next(row for row in first["rows"] if row["tool"] == "edgefleet litert")
-    assert (code, ours["verdict"], ours["within"], first["served"], first["silent_wrong"]) == (0, "passed", True, 1, 0)
+    assert (ours["verdict"], ours["within"], first["served"], first["silent_wrong"]) == ("passed", True, 1, 0)
     assert {"loss", "ratio", "latency_ratio", "seconds", "peak_mb", "gate"} <= ours.keys()
     assert len(first["rows"]) == 2
-    assert figures()[1]["rows"] == first["rows"]  # taken from the lines that were kept
-    assert figures("--shard", "2/2")[1]["rows"] == []
+    assert figures()["rows"] == first["rows"]  # taken from the lines that were kept
+    assert figures("--shard", "2/2")["rows"] == []
