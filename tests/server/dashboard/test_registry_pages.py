@@ -232,8 +232,11 @@ def test_conversions_under_way_show_how_far_they_are_and_can_be_stopped(fleet: F
     assert "35 %, quantize int8-static: 12 of 40 samples" in told
     assert "Waiting for a conversion worker: number 1 in the queue." in told
     assert 'action="/do/cancel_release"' in text
+    assert 'action="/do/end_release_search"' in text
     assert 'action="/do/cancel_release"' not in page(fleet, "/models/digits/2.0.0")
     browser = fleet.browser(Role.PUBLISHER)
+    ended = do(browser, "end_release_search", path__ref="digits@2.0.0", next="/models/digits/2.0.0")
+    assert ended.status_code == 303, ended.text  # type: ignore[attr-defined]
     answer = do(browser, "cancel_release", path__ref="digits@2.0.0", next="/models/digits/2.0.0")
     assert answer.status_code == 303, answer.text  # type: ignore[attr-defined]
     assert "cancelled" in browser.get("/models/digits/2.0.0").text

@@ -23,7 +23,8 @@ from tests.server.rest.walking import Walk, busy, calls_of, changes_of, read
 
 NOT_OF_PEOPLE = {"take_alerts": "Alertmanager calls it, with a token of its own"}
 PART_OF_ANOTHER = {
-    "put_blob": "the files of a release: sent by `edgectl publish` and by the page /publish before `create_release`"
+    "put_blob": "the files of a release: sent by `edgectl publish` and by the page /publish before `create_release`",
+    "end_release_search": "Ctrl-C while `edgectl publish` follows the conversion",
 }
 BY_READING = {"plan_rollout": "changes nothing: the page /rollouts/new and `edgectl rollout plan` show it"}
 OF_THE_BROWSER = {"/logout": "ends this browser's session, which the API knows nothing of"}
