@@ -1,4 +1,4 @@
-"""How rejections are told: each in short words in its row, and where no candidate passes, the one that is shown. Pure."""
+"""How rejections are said: each in short words in its row, and where no candidate passes, the one that is shown. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
