@@ -27,7 +27,7 @@ from edgefleet_server.rollout.controller.executor import Executor, event_of
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
 from edgefleet_server.rollout.lint.download_cost import cost_of
-from edgefleet_server.rollout.lint.findings import Finding, lint
+from edgefleet_server.rollout.lint.findings import Finding, about_unproven, lint
 from edgefleet_server.rollout.lint.preview import PlanView, older_release, plan, with_findings, with_names
 from edgefleet_server.rollout.lint.rate_findings import pace_findings
 from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutState, Snapshot
@@ -243,9 +243,11 @@ class RolloutService:
     def _with_cost(
         self, made: PlanView, spec: Spec, members: Sequence[Member], bundles: Mapping[ProfileName, Bundle]
     ) -> PlanView:
-        """Return a plan that also says what the devices have to download. bundles: of the release, by profile."""
-        going = [one for one in members if not one.pinned]
-        message = self.loader.reports([one.device for one in going], ReleaseRef.parse(spec.release).model)
+        """Return a plan that also says what devices have to download, and what nobody measured. bundles: by profile."""
+        going, ref = [one for one in members if not one.pinned], ReleaseRef.parse(spec.release)
+        strata = [one.stratum for one in going]
+        made = with_findings(made, about_unproven(spec, self.loader.unproven(ref), strata))
+        message = self.loader.reports([one.device for one in going], ref.model)
         held = {device: {one.active_sha256, one.previous_sha256} for device, one in message.items()}
         return replace(made, cost=cost_of(going, by_stratum(bundles, going, ()), held))
 

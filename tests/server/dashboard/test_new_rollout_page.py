@@ -8,9 +8,12 @@ import re
 
 import pytest
 
+from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_server.access.model import Role
-from tests.server.dashboard.fleet import LITERT, STAGES, Fleet, small
+from tests.server.dashboard.fleet import LITERT, ORT, STAGES, Fleet, small
 from tests.server.dashboard.forms_of import form, forms, send
+from tests.server.dashboard.shelf import bundled, shelve
 from tests.server.dashboard.test_pages import part_of, text_of
 
 NEW = "/rollouts/new"
@@ -52,6 +55,27 @@ def test_the_count_says_who_is_meant_and_who_has_no_bundle(story: tuple[Fleet, s
     assert "No matching devices" in browser.get(f"{NEW}?step=devices&selector=site=nowhere").text
     wrong = browser.get(f"{NEW}?step=devices&selector=a+in+(").text
     assert 'aria-invalid="true"' in wrong
+
+
+def test_a_plan_names_the_profiles_whose_accuracy_was_not_measured(fleet: Fleet) -> None:
+    fleet.device("cam")
+    fleet.device("lab", LITERT)
+    release = shelve(fleet, "digits@1.0.0", ORT)
+    random = {"name": "agreement", "value": 1.0, "n": 100, "data": RANDOM_DATA, "is_measured": False}
+    bundled(fleet, ReleaseRef.parse("digits@1.0.0"), ProfileName(LITERT), verdict="unproven", metric=random)
+    spec = {"release": str(release), "stages": [STAGES[-1]]}
+    plan = fleet.parts.rollout.plan({**spec, "selector": ""})
+    assert plan.ok
+    [found] = [one for one in plan.findings if one.code == "unproven"]
+    assert (found.level, found.stratum) == ("warning", LITERT)
+    assert "digits@1.0.0 is unproven" in found.message
+    assert "--calibration" in found.next
+    told = text_of(fleet.browser(Role.OPERATOR).get(f"{NEW}?step=review&release=digits@1.0.0&who=all").text)
+    assert f"warning {found.message}." in told
+    assert "unproven" not in {
+        one.code for one in fleet.parts.rollout.plan({**spec, "selector": f"profile={ORT}"}).findings
+    }
+    assert "unproven" in {one.code for one in fleet.parts.rollout.plan_of(fleet.rollout(**spec, selector="")).findings}
 
 
 @pytest.mark.parametrize(

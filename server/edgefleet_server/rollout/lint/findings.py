@@ -1,5 +1,6 @@
 """A finding of the lint: an error that is refused or a warning, with a stable code. Pure."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -56,6 +57,8 @@ TOO_MANY_STRATA: Final = "too_many_strata"
 OLDER_RELEASE: Final = "older_release"
 
 SUSPECTS_COME_LAST: Final = "suspects_come_last"
+
+UNPROVEN: Final = "unproven"
 
 MAX_STRATA: Final = 100
 
@@ -214,6 +217,23 @@ def about_suspects(
                 f"all {_devices(counts[name])} of {name} are suspect: no stage before {last} tries the release there"
             )
         yield Finding("warning", SUSPECTS_COME_LAST, None, name, message, advice)
+
+
+def about_unproven(spec: Spec, unproven: Collection[ProfileName], strata: Collection[ProfileName]) -> Iterator[Finding]:
+    """Yield where devices get a bundle that only random input judged. unproven: those profiles; strata: one for each device."""
+    is_shadowed = any(stage.mode is Mode.SHADOW for stage in spec.stages)
+    shadow = "" if is_shadowed else "; or begin with a stage of `mode: shadow`, which compares it with what runs now"
+    advice = (
+        f"publish it with your own data: `edgectl publish ... --calibration DATA`, or `--eval DATA` with labels{shadow}"
+    )
+    devices = Counter(profile_of(name) for name in strata)
+    for profile in sorted(devices.keys() & unproven):
+        message = (
+            f"{spec.release} is unproven on {profile}: its accuracy was not measured, random input only shows that it runs "
+            f"({_devices(devices[profile])})"
+        )
+        stratum = profile if profile in strata else None
+        yield Finding("warning", UNPROVEN, None, stratum, message, advice)
 
 
 def _about_confirmation(spec: Spec, strata: Sequence[Placed]) -> Iterator[Finding]:

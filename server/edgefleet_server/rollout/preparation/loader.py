@@ -25,6 +25,7 @@ from edgefleet_protocol.ids import DeviceId, ModelName, ProfileName, ReleaseRef,
 from edgefleet_server.fleet.desired.model import WantedRef
 from edgefleet_server.fleet.model import DeviceStatus
 from edgefleet_server.fleet.reported.model import ModelReport
+from edgefleet_server.registry.rules import is_measured
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.model import (
     Answers,
@@ -265,6 +266,10 @@ class SnapshotLoader:
         """Return the release's signed bundles by profile."""
         signed = self._registry.signed_bundles(ref)
         return {profile: Bundle(target, sha256, length) for profile, target, sha256, length in signed}
+
+    def unproven(self, ref: ReleaseRef) -> frozenset[ProfileName]:
+        """Return the profiles for which nothing but random input judged the release."""
+        return frozenset(one.profile for one in self._registry.release(ref).bundles if not is_measured(one.report))
 
     def members(
         self, session: Session, spec: Spec, rollout_id: str | None, bundles: Mapping[ProfileName, Bundle] | None = None
