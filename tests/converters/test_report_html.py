@@ -22,9 +22,9 @@ from edgefleet_converters.report import (
     RefusedRow,
     with_front,
 )
-from edgefleet_converters.report_html.number_format import MAX_TEXT, shown
 from edgefleet_converters.report_html.page import render, sheet_source
-from edgefleet_converters.report_html.plots import accuracy_plot, layer_rows
+from edgefleet_converters.report_html.plots import candidates_plot, layer_rows
+from edgefleet_profiles.number_format import MAX_TEXT, shown
 from edgefleet_protocol.manifest import RuntimeProof
 
 HOSTILE = (
@@ -157,7 +157,7 @@ def test_a_long_name_is_cut() -> None:
 
 def test_the_plot_shows_each_judged_candidate_and_turns_for_an_error() -> None:
     rows = report().profiles[0].candidates
-    plot = accuracy_plot(rows, candidate("source", 3_000_000, 1.0), "int8-mixed", 0.01)
+    plot = candidates_plot(rows, candidate("source", 3_000_000, 1.0), "int8-mixed", 0.01)
     assert plot is not None
     assert plot.count("<g>") == 4
     assert plot.count('class="ring"') == 1
@@ -169,7 +169,7 @@ def test_the_plot_shows_each_judged_candidate_and_turns_for_an_error() -> None:
         msgspec.structs.replace(row, metric=metric(value, name="mae", baseline=0.0, is_error=True))
         for row, value in zip(rows[:3], (0.4, 0.004, 0.002), strict=True)
     ]
-    turned = accuracy_plot(errors, candidate("source", 3_000_000, 1.0), None, 0.01)
+    turned = candidates_plot(errors, candidate("source", 3_000_000, 1.0), None, 0.01)
     assert turned is not None
     assert "an error" in turned
 
@@ -177,8 +177,8 @@ def test_the_plot_shows_each_judged_candidate_and_turns_for_an_error() -> None:
 def test_the_front_is_drawn_in_bytes_and_in_time() -> None:
     rows = report().profiles[0].candidates
     source = candidate("source", 3_000_000, 1.0)
-    by_size = accuracy_plot(rows, source, "int8-mixed", 0.01)
-    by_time = accuracy_plot(rows, source, "int8-mixed", 0.01, by_time=True)
+    by_size = candidates_plot(rows, source, "int8-mixed", 0.01)
+    by_time = candidates_plot(rows, source, "int8-mixed", 0.01, by_time=True)
     assert by_size is not None
     assert by_time is not None
     assert by_size.count('class="front-line"') == 1
@@ -186,19 +186,19 @@ def test_the_front_is_drawn_in_bytes_and_in_time() -> None:
     assert "converting host (p50)" in by_time
     assert "1.00 ms" in by_time
     unmeasured = [msgspec.structs.replace(row, latency_ms=None) for row in rows]
-    assert accuracy_plot(unmeasured, None, None, 0.01, by_time=True) is None
+    assert candidates_plot(unmeasured, None, None, 0.01, by_time=True) is None
 
 
 def test_a_plot_of_one_point_or_of_no_numbers_is_left_out() -> None:
-    assert accuracy_plot([candidate("a", 10, 1.0)], None, None, 0.01) is None
-    assert accuracy_plot([CandidateRow(id="a", precision="fp32")], None, None, None) is None
+    assert candidates_plot([candidate("a", 10, 1.0)], None, None, 0.01) is None
+    assert candidates_plot([CandidateRow(id="a", precision="fp32")], None, None, None) is None
     broken = [candidate("a", 10, float("nan")), candidate("b", 10, float("nan"))]
-    assert accuracy_plot(broken, None, None, 0.01) is None
+    assert candidates_plot(broken, None, None, 0.01) is None
 
 
 def test_equal_points_make_a_plot() -> None:
     same = [candidate("a", 10, 1.0), candidate("b", 10, 1.0)]
-    assert accuracy_plot(same, None, None, 0.0) is not None
+    assert candidates_plot(same, None, None, 0.0) is not None
 
 
 def test_the_worst_layers_are_shown_and_the_rest_counted() -> None:

@@ -15,7 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from edgefleet_converters.report import BundleRow, CandidateRow, ConversionReport
-from edgefleet_converters.report_html.number_format import (
+from edgefleet_converters.report_html.plots import bar, candidates_plot, layer_rows, numbered
+from edgefleet_profiles.accuracy_plot import keys
+from edgefleet_profiles.metric_words import judged_as
+from edgefleet_profiles.number_format import (
     NONE,
     milliseconds,
     number,
@@ -25,8 +28,6 @@ from edgefleet_converters.report_html.number_format import (
     shown,
     size,
 )
-from edgefleet_converters.report_html.plots import accuracy_plot, bar, layer_rows, numbered
-from edgefleet_profiles.metric_words import judged_as
 from edgefleet_protocol.manifest import RANDOM_DATA
 
 
@@ -57,7 +58,7 @@ def _template() -> Template:
     )
     made.filters |= {one.__name__: one for one in (milliseconds, number, plain, ratio, seconds, size)}
     sheet, *_ = loader.get_source(made, "report.css")
-    functions = (accuracy_plot, bar, layer_rows, numbered)
+    functions = (bar, candidates_plot, keys, layer_rows, numbered)
     made.globals |= {one.__name__: one for one in functions} | {
         "NONE": NONE, "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,
         "pass_text": _pass_text, "runtimes_of": _runtimes_of, "parity_of": _parity_of, "shapes_of": _shapes_of,

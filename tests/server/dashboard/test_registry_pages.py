@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from fastapi.testclient import TestClient
 
@@ -13,6 +14,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.registry.views import facts_of
 from edgefleet_server.registry.model import Publication, SourceFile
 from edgefleet_server.registry.schemas import BundleOut
+from tests.converters.test_report_html import HOSTILE, metric, report
 from tests.server.dashboard.fleet import LITERT, ORT, Fleet, follow
 from tests.server.dashboard.forms_of import form, send
 from tests.server.dashboard.shelf import shelve, stocked
@@ -327,6 +329,41 @@ def test_the_report_of_a_release_without_one_is_a_page_that_says_so(shop: Fleet)
     answer = shop.browser(Role.VIEWER).get("/models/digits/1.1.0/report")
     assert answer.status_code == 404
     assert "edgectl release show digits@1.1.0" in text_of(answer.text)
+
+
+def reported(fleet: Fleet, ref: str, document: object) -> str:
+    """Return the page of a release whose conversion left this report."""
+    shelve(fleet, ref, ORT, report=str(fleet.parts.registry.put_blob_bytes(msgspec.json.encode(document))))
+    return page(fleet, "/models/" + ref.replace("@", "/"))
+
+
+def test_the_search_of_a_release_is_drawn_on_its_page(fleet: Fleet) -> None:
+    shown = reported(fleet, "det@1.0.0", report())
+    plots = re.findall(r'<svg class="front-plot".*?</svg>', shown)
+    assert [re.search('aria-label="([^"]*)"', one).group(1) for one in plots] == [  # type: ignore[union-attr]
+        "top1 against size of 4 models", "top1 against time of 4 models",
+    ]  # fmt: skip
+    assert "style=" not in shown, "the policy of pages allows no style of their own"
+    told = part_of(shown, "candidates")
+    assert "a-ort: 3 candidates" in told
+    assert "int8-mixed int8 1.1 MiB 0.9950 0.0050 1.00 ms passed taken on the front" in told
+    assert "source 2.9 MiB 1.0000" in told
+    assert "rejected loses too much" in told
+    assert "1 more was not tried" in told
+    assert "<script>" not in reported(fleet, "det@1.0.1", report(HOSTILE[0]))
+
+
+def test_a_search_that_cannot_be_drawn_is_left_out(fleet: Fleet) -> None:
+    random = report()
+    guess = msgspec.structs.replace(metric(1.0), is_measured=False)
+    for profile in random.profiles:
+        profile.candidates = [msgspec.structs.replace(one, metric=guess) for one in profile.candidates]
+    assert "front-plot" not in reported(fleet, "det@1.0.0", random)
+    row = {"id": ["x"], "bytes": 1e300, "latency_ms": 3, "metric": {"value": 10**400, "baseline": True}}
+    odd = {"profiles": [{"candidates": [row, row, None], "fp32": 7, "bundle": "x"}, 1], "options": {"max_drop": "all"}}
+    assert "front-plot" not in reported(fleet, "det@1.0.1", odd)
+    same = {"id": "a", "verdict": "rejected", "bytes": 0, "metric": {"value": 0, "baseline": 0, "drop": 0}}
+    assert "front-plot" in reported(fleet, "det@1.0.2", {"profiles": [{"candidates": [same, same]}]})
 
 
 def test_no_release_looks_better_than_what_is_known_of_it(fleet: Fleet) -> None:

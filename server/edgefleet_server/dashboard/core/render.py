@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, Response, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from edgefleet_profiles.accuracy_plot import keys as plot_keys
 from edgefleet_protocol.manifest import RANDOM_DATA
 from edgefleet_protocol.rollout_states import shown_state
 from edgefleet_server.dashboard.core import filters
@@ -69,6 +70,7 @@ def environment() -> Environment:
     ):
         made.filters[filter_.__name__] = filter_
     made.globals["asset"] = asset_url
+    made.globals["plot_keys"] = plot_keys
     made.globals["random_data"] = RANDOM_DATA
     made.globals["form_state"] = FormState
     made.globals["glossary"] = glossary

@@ -14,6 +14,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import ReleaseRef, parse_model_name
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.conversion.reports import load_report
+from edgefleet_server.dashboard.registry.candidate_views import SearchView, searches_of
 from edgefleet_server.dashboard.registry.lineage import LineageLine, lineage_lines
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery
@@ -88,7 +89,7 @@ class ModelPage:
 
 @dataclass(frozen=True, slots=True)
 class ReportFacts:
-    """What a conversion's report says of the source and of how it was judged; texts are empty where it says nothing."""
+    """What a conversion's report says of the source, of how it was judged and what was tried; texts are empty where it says nothing."""
 
     format: str
     imported: Sequence[tuple[str, str]]
@@ -97,6 +98,7 @@ class ReportFacts:
     judging_samples: int
     calibration_samples: int
     operators: Sequence[tuple[str, int]]
+    searches: Sequence[SearchView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class ReleasePage:
     line: VersionLine
     source: SourceView
     facts: ReportFacts | None
+    searches: Sequence[SearchView]
     manifest: Manifest | None
     bundles: Sequence[BundleLine]
     other: str
@@ -209,10 +212,12 @@ class RegistryViews:
         mine = [one for one in rollouts if one.version == version]
         reports = [job.report for job in release.jobs if job.report]
         bundles = self._comparisons.lines(release.bundles)
+        told = [facts for digest in reports if (facts := self._report_facts(digest)) is not None]
         return ReleasePage(
             line=self._line(release, _versions_running(summary).get(name, {})),
             source=registry.source_of(release.ref),
-            facts=self._report_facts(reports[0]) if reports else None,
+            facts=told[0] if told else None,
+            searches=[search for facts in told for search in facts.searches],
             manifest=next(
                 (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
             ),
@@ -316,6 +321,7 @@ def facts_of(report: Mapping[str, Any]) -> ReportFacts:
         judging_samples=_count(data.get("judging_samples")),
         calibration_samples=_count(data.get("calibration_samples")),
         operators=sorted((str(key), _count(n)) for key, n in operators.items()),
+        searches=list(searches_of(report)),
     )
 
 
