@@ -5,6 +5,7 @@ choice is the same on every run. The most promising one is tried first, and what
 `Options.explore` that is tried too, once the choice is made: for the report's table alone.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,12 +19,12 @@ from edgefleet_converters.check.operators import check_nodes, quantised_form
 from edgefleet_converters.evaluation import Evaluation
 from edgefleet_converters.gate import Judged, Passed, hold_unseen, look_again, pass_gate, refuse_hopeless
 from edgefleet_converters.job_steps import Answers, JobSteps, Measured, ModelFile
-from edgefleet_converters.layer_search import Found, resolved
+from edgefleet_converters.layer_search import Found, resolved, rows_of
 from edgefleet_converters.pack import Golden, choose_golden
 from edgefleet_converters.recipe import AS_GIVEN, CandidateSpec, Recipe, unmeasured
-from edgefleet_converters.report import CandidateRow, LayerRow, MetricRow, ProfileReport, with_front
+from edgefleet_converters.report import CandidateRow, MetricRow, ProfileReport, with_front
 from edgefleet_converters.request import Options
-from edgefleet_converters.search_budget import SearchEndedError, is_plain
+from edgefleet_converters.search_budget import EXPLORED, SearchBudget, SearchEndedError, is_plain
 from edgefleet_converters.search_refusal import Rejected, rejected
 from edgefleet_converters.tflite.quantize.candidate_recipe import WEIGHTED
 from edgefleet_profiles.profile import HardwareProfile
@@ -116,11 +117,12 @@ def _search(workshop: JobSteps, subject: Subject, report: ProfileReport, listene
         count = f"{len(left)} candidate{'s' if len(left) != 1 else ''}"
         report.search_ended = f"{budget.ended() or 'the search ended'}: {count} not tried"
         report.candidates.extend(_rows_of(left, report.search_ended))
-    if subject.options.explore and not budget.is_asked():
-        _explore(workshop, subject, later, report, listener)
-    else:
-        reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
-        report.candidates.extend(_rows_of(later, reason))
+    if subject.options.explore:
+        later = _explore(workshop, subject, later, report, lambda row, _: listener(row, chosen.spec.id), budget)
+        if later and not report.search_ended:
+            report.search_ended = f"{EXPLORED}{budget.ended()}: {len(later)} more not tried"
+    reason = f"{chosen.spec.id} passed with {chosen.file.bytes} bytes, and this would be larger or slower"
+    report.candidates.extend(_rows_of(later, reason))
     return _own_format(workshop, subject, chosen, report, listener)
 
 
@@ -169,19 +171,24 @@ def _kind(file: ModelFile) -> str:
 
 
 def _explore(
-    workshop: JobSteps, subject: Subject, specs: list[CandidateSpec], report: ProfileReport, listener: CandidateListener
-) -> None:
-    """Add the rows of candidates that cannot be chosen any more."""
-    layers = report.layers
-    for spec in specs:
-        try:
-            rows = [row for _, row, _ in _attempts(workshop, subject, spec, report)]
-        except errors.SourceError as error:  # a user's metric that fails here must not take the choice back
-            rows = [rejected(CandidateRow(id=spec.id, precision=spec.precision), error)]
-        for row in rows:
-            report.candidates.append(row)
-            listener(row, "")
+    workshop: JobSteps, subject: Subject, specs: list[CandidateSpec], report: ProfileReport, listener: CandidateListener,
+    budget: SearchBudget,
+) -> list[CandidateSpec]:  # fmt: skip
+    """Add the rows of candidates that cannot be chosen any more; return those for which no time was left."""
+    layers, left = report.layers, list(specs)
+    with contextlib.suppress(SearchEndedError), workshop.sandbox.ending_with(budget):
+        while left and not budget.ended():
+            spec = left[0]
+            try:
+                rows = [row for _, row, _ in _attempts(workshop, subject, spec, report)]
+            except errors.SourceError as error:  # a user's metric that fails here must not take the choice back
+                rows = [rejected(CandidateRow(id=spec.id, precision=spec.precision), error)]
+            for row in rows:
+                report.candidates.append(row)
+                listener(row, "")
+            left.pop(0)
     report.layers = layers or report.layers
+    return left
 
 
 def _attempts(
@@ -216,7 +223,7 @@ def _attempts(
     for number in range(1, _ATTEMPTS + 1):
         if found is None:
             return
-        report.layers = _layers(found)
+        report.layers = rows_of(found)
         own = resolved(spec, found)
         if number > 1:
             own = msgspec.structs.replace(own, id=f"{spec.id}-{number}")
@@ -260,14 +267,6 @@ def _rounds_all(spec: CandidateSpec) -> bool:
     eased = spec.exclude or spec.head_float or spec.equalise or spec.correct_bias or spec.weight_bits
     some = bool(spec.op_types) and not set(WEIGHTED) <= set(spec.op_types)
     return spec.method == "static" and spec.act_dtype == "int8" and not eased and not some
-
-
-def _layers(found: Found) -> list[LayerRow]:
-    kinds = (("weights", found.weights, found.half), ("node", found.nodes, found.out))
-    return [
-        LayerRow(kind=kind, name=harm.name, drop=harm.drop, distance=harm.distance, kept=index < kept, together=harm.together)
-        for kind, harms, kept in kinds for index, harm in enumerate(harms)
-    ]  # fmt: skip
 
 
 def _wanted(subject: Subject) -> list[CandidateSpec]:

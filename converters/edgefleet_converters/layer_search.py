@@ -26,6 +26,7 @@ from edgefleet_converters.check.distance import allowed_loss, distance, magnifie
 from edgefleet_converters.check.metrics import NAMED, is_lost, judge, judged_in
 from edgefleet_converters.errors import TransformError
 from edgefleet_converters.recipe import CandidateSpec
+from edgefleet_converters.report import LayerRow
 
 MARGIN: Final = 0.7
 """The search allows this part of the loss that the gate allows: the gate's samples are others. See `distance.allowed_loss`."""
@@ -301,3 +302,12 @@ def nothing_holds() -> TransformError:
         "the model loses more than is allowed even with 16-bit weights alone",
         next_step="use --precision auto or fp32, or allow more loss with --max-drop",
     )
+
+
+def rows_of(found: Found) -> list[LayerRow]:
+    """Return the rows of a report: what each layer did, and which the candidate of this size leaves out."""
+    kinds = (("weights", found.weights, found.half), ("node", found.nodes, found.out))
+    return [
+        LayerRow(kind=kind, name=harm.name, drop=harm.drop, distance=harm.distance, kept=index < kept, together=harm.together)
+        for kind, harms, kept in kinds for index, harm in enumerate(harms)
+    ]  # fmt: skip

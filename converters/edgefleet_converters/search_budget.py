@@ -15,6 +15,8 @@ STOP_NAME: Final = "end-search"
 DEFAULT_S: Final = 60.0
 DEFAULT_BYTES: Final = 15_000_000
 """A source of at most so many bytes has `DEFAULT_S`; a larger one in proportion."""
+EXPLORED: Final = "after the choice, "
+"""Begins how a search ended that was only exploring by then: what it offers would be the same with more time."""
 _BUSY: Final = 4.0
 _THREADS: Final = 2
 

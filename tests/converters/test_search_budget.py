@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,55 @@ def test_a_request_to_end_keeps_the_best_so_far(given: dict[str, Any], tmp_path:
     assert report.key == ""
 
 
+def explored(given: dict[str, Any], out: Path, last: str) -> ConversionReport:
+    """Choose among three candidates and explore the others; once `last` has its row, somebody asks for the end."""
+    recipe = {
+        "candidates": [
+            {"id": "int8-weights", "precision": "int8-weights", "method": "weights", "weight_bits": 8},
+            {"id": "fp16", "precision": "fp16", "method": "float16"}, {"id": "fp32", "precision": "fp32", "method": "none"},
+        ]
+    }  # fmt: skip
+    out.mkdir()
+    (out / "recipe.json").write_text(json.dumps(recipe))
+
+    def listen(event: dict[str, Any]) -> None:
+        if event["type"] == "candidate" and event["id"] == last:
+            (out / STOP_NAME).touch()
+        if event["type"] == "progress" and event["stage"] == "gate":
+            assert event["message"].startswith("best so far "), "also while exploring: then Ctrl-C keeps it"
+
+    request = parse_request(
+        {
+            "v": 1, "model": "m", "version": "1.0.0", "source": {"path": str(given["source"])}, "out_dir": str(out),
+            "profiles": [profile_to_dict(load("generic-x86_64-ort"))], "options": {"max_drop": 0.2, "explore": True},
+            "data": given["data"] | {"recipe": str(out / "recipe.json")},
+        }
+    )  # fmt: skip
+    return convert(request, listen)
+
+
+def test_exploring_ends_on_request_and_keeps_the_choice_and_the_rows(given: dict[str, Any], tmp_path: Path) -> None:
+    report = explored(given, tmp_path / "out", last="fp16")
+    (profile,) = report.profiles
+    assert profile.bundle is not None
+    assert profile.bundle.candidate == "int8-weights"
+    assert [row.verdict for row in profile.candidates] == ["passed", "passed", "not_tried"]
+    assert profile.search_ended == "after the choice, the search was ended on request: 1 more not tried"
+    assert report.key == ""
+    assert "another run" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_exploring_has_no_more_time_than_the_search(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_s = iter([60.0, 60.0])
+    monkeypatch.setattr(SearchBudget, "left_s", lambda self: next(left_s, -1.0))
+    (profile,) = explored(given, tmp_path / "out", last="").profiles
+    assert profile.bundle is not None
+    assert [row.verdict for row in profile.candidates] == ["passed", "not_tried", "not_tried"]
+    assert profile.search_ended == "after the choice, the search ended after 60 s: 2 more not tried"
+
+
 def test_a_step_ends_with_its_search_and_the_sandbox_goes_on(tmp_path: Path) -> None:
     never = save(never_ending(), tmp_path)
     np.savez(tmp_path / "x.npz", x=np.zeros((1, 1, 4), np.float32))
@@ -136,7 +186,8 @@ def test_a_budget_that_is_none_is_refused(given: dict[str, Any], tmp_path: Path)
 def test_progress_says_which_is_the_best_so_far(given: dict[str, Any], tmp_path: Path) -> None:
     _, events = run(given["source"], tmp_path / "out", data=given["data"], max_drop=0.2)
     told = [event["message"] for event in events if event["type"] == "progress" and event["stage"] == "gate"]
-    assert any(text.startswith("best so far ") for text in told)
+    best = re.compile(r"best so far \S+, 0\.\d\d of float32, top1 \d+\.\d %; ")
+    assert [text for text in told if best.match(text)]
 
 
 def test_calibration_keeps_no_tensor_that_it_has_looked_at(tmp_path: Path) -> None:

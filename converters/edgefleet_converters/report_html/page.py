@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from edgefleet_converters.report import BundleRow, CandidateRow, ConversionReport
 from edgefleet_converters.report_html.plots import bar, candidates_plot, layer_rows, numbered
+from edgefleet_converters.search_budget import EXPLORED
 from edgefleet_profiles.accuracy_plot import keys
 from edgefleet_profiles.metric_words import judged_as
 from edgefleet_profiles.number_format import (
@@ -60,7 +61,8 @@ def _template() -> Template:
     sheet, *_ = loader.get_source(made, "report.css")
     functions = (bar, candidates_plot, keys, layer_rows, numbered)
     made.globals |= {one.__name__: one for one in functions} | {
-        "NONE": NONE, "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,
+        "NONE": NONE, "explored": EXPLORED,
+        "sheet": sheet, "sheet_source": sheet_source(sheet), "reason_of": _reason_of, "changed": _changed,
         "pass_text": _pass_text, "runtimes_of": _runtimes_of, "parity_of": _parity_of, "shapes_of": _shapes_of,
         "judged_as": lambda metric: judged_as(msgspec.to_builtins(metric)),
     }  # fmt: skip
