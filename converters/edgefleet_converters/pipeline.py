@@ -44,6 +44,7 @@ from edgefleet_converters.report import (
     ConversionReport,
     ProfileReport,
     RefusedRow,
+    best_so_far,
     host_facts,
     unproven,
     without_bounds,
@@ -222,7 +223,7 @@ class _Conversion:
         check_shapes(profile, base_inputs)
         self._say(profile.name, "quantize", "making candidates")
         subject = Subject(model, base, evaluation, reference, profile, recipe, self._request.options)
-        chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
+        chosen = search(self._workshop, subject, row, self._candidate_listener(profile, base.bytes))
         kind: ModelFormat = "ort" if chosen.file.path.suffix == ".ort" else "onnx"
         return self._bundle(profile, chosen, prepared, recipe, base.bytes, kind)
 
@@ -245,7 +246,7 @@ class _Conversion:
             with self._workshop.stage("gate"):
                 hold_compiled(self._workshop, file, oldest_runtime(profile), subject.judged)
         self._say(profile.name, "quantize", "making candidates")
-        chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
+        chosen = search(self._workshop, subject, row, self._candidate_listener(profile, file.bytes))
         return self._bundle(profile, chosen, prepared, recipe, file.bytes, "tflite")
 
     def _tflite(
@@ -262,7 +263,7 @@ class _Conversion:
         what = f"served as it is: {kept}" if kept else "making candidates"
         self._say(profile.name, "quantize", what)
         subject = Subject(model, base, prepared.evaluation, prepared.reference, profile, own, self._request.options)
-        chosen = search(self._workshop, subject, row, self._candidate_listener(profile))
+        chosen = search(self._workshop, subject, row, self._candidate_listener(profile, model.bytes))
         return self._bundle(profile, chosen, prepared, own, model.bytes, "tflite")
 
     def _prepare(self, profile: HardwareProfile, found: FoundSource, model: ModelFile, recipe: Recipe) -> _Prepared:
@@ -389,11 +390,14 @@ class _Conversion:
             **board_facts(profile, chosen),
         }
 
-    def _candidate_listener(self, profile: HardwareProfile) -> CandidateListener:
+    def _candidate_listener(self, profile: HardwareProfile, fp32_bytes: int) -> CandidateListener:
+        seen: dict[str, CandidateRow] = {}
+
         def tell(row: CandidateRow, best: str) -> None:
             if row.metric is not None and not row.metric.is_measured:
                 (row,) = unproven([row])
-            so_far = f"best so far {best}; " if best else ""
+            seen[row.id] = row
+            so_far = f"{best_so_far(seen[best], fp32_bytes)}; " if best in seen else ""
             why = f", {row.reason}" if row.reason else ""
             self._say(profile.name, "gate", f"{so_far}{row.id}: {row.verdict}{why}")
             self._listener(

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_converters.pareto import front
+from edgefleet_profiles.metric_words import figure_text
 from edgefleet_protocol.manifest import RuntimeProof
 
 PASSED: Final = "passed"
@@ -190,6 +191,16 @@ def without_bounds(metric: MetricRow) -> MetricRow:
     """Return the row without bounds, which depend on how many candidates were tried: a recipe must give the same bundle again."""
     outputs = [msgspec.structs.replace(one, bound=None) for one in metric.outputs]
     return msgspec.structs.replace(metric, outputs=outputs, bound=None)
+
+
+def best_so_far(row: CandidateRow, fp32_bytes: int) -> str:
+    """Return how a search says what it would offer now: `best so far int8-static, 0.27 of float32, agreement 99.4 %`."""
+    parts = [f"best so far {row.id}"]
+    if row.bytes and fp32_bytes:
+        parts.append(f"{row.bytes / fp32_bytes:.2f} of float32")
+    if row.metric is not None and row.metric.is_measured:
+        parts.append(f"{row.metric.name} {figure_text(row.metric.name, row.metric.value)}")
+    return ", ".join(parts)
 
 
 def unproven(rows: list[CandidateRow]) -> list[CandidateRow]:

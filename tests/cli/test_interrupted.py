@@ -9,13 +9,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgefleet_cli.core.api.release import Release
+from edgefleet_cli.core.clock import SystemClock
+from edgefleet_cli.core.transport.api_client import ApiClient
+from edgefleet_cli.core.transport.reply import Reply
 from edgefleet_cli.release.conversion.local_conversion import environment, follow, remove_unfinished
 from edgefleet_cli.release.conversion.search_interrupt import SearchInterrupt
+from edgefleet_cli.release.publisher import Publisher
 from edgefleet_cli.render.output import Output
 from edgefleet_cli.render.progress import Board
+from tests.cli.fleet_stub import Stub
 from tests.converters.crash_models import never_ending
 from tests.support.processes import descendants, gone
 
@@ -85,6 +92,34 @@ def test_ctrl_c_after_a_candidate_passed_ends_the_search_and_the_next_one_all(tm
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Interrupting(SystemClock):
+    """A clock whose every sleep is ended by Ctrl-C."""
+
+    def sleep(self, seconds: float) -> None:
+        """Send the signal; return at once."""
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_in_publish_asks_the_server_to_keep_the_best(fleet: Stub) -> None:
+    def standing(state: str, message: str) -> dict[str, Any]:
+        job = {"id": "1", "profile": PROFILE, "state": "running", "stage": "gate", "message": message, "pct": 60}
+        return {"ref": "net@1.0.0", "state": state, "jobs": [job], "bundles": []}
+
+    fleet.says("POST /releases/net@1.0.0:end-search", standing("converting", "best so far fp16; fp16: passed"))
+    fleet.says("GET /releases/net@1.0.0", standing("ready", "done"))
+    with ApiClient(fleet.url, "token") as api:
+        publisher = Publisher(api, Output(quiet=True), Interrupting())
+        with pytest.raises(KeyboardInterrupt):
+            publisher.follow(Reply(standing("converting", "making candidates"), Release))
+        first = Reply(standing("converting", "best so far fp16; fp16: passed"), Release)
+        fleet.says("GET /releases/net@1.0.0", first.raw, standing("ready", "done"))
+        with pytest.raises(KeyboardInterrupt):  # the second one
+            publisher.follow(first)
+    assert [asked.what for asked in fleet.asked if "end-search" in asked.what] == [
+        "POST /releases/net@1.0.0:end-search"
+    ]
 
 
 def test_whole_bundles_stay_and_are_counted(tmp_path: Path) -> None:

@@ -89,8 +89,9 @@ class Publisher:
                 for job in release.value.jobs:
                     is_running = job.state == "running"
                     stage = (is_running and job.stage) or job.state
-                    message = job.message if is_running else _queue_place(job)
-                    rows.update(job.profile or ref, stage, message, job.pct if is_running else None)
+                    message = job.message or "" if is_running else _queue_place(job)
+                    search.heard(message)
+                    rows.update(job.profile or ref, stage, search.shown(message), job.pct if is_running else None)
                 if self.clock.monotonic_s() > deadline_s:
                     raise WaitTimeoutError(
                         f"{ref} is still converting after {wait_s:g} s",
