@@ -225,7 +225,7 @@ class OpsetTooNewError(RefusedError):
 
 
 class DynamicShapeError(RefusedError):
-    """An input has an open dimension that the profile needs fixed."""
+    """An input has an open dimension, and nothing shows how long it is; or the profile needs it fixed."""
 
     code = "convert.dynamic_shape"
 

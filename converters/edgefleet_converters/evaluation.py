@@ -12,19 +12,40 @@ Rules:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from edgefleet_converters.accuracy.data_questions import Given, questions
 from edgefleet_converters.accuracy.output_kinds import Plan, plan_of
 from edgefleet_converters.check.metrics import COUNTED, Choice, with_labels, with_named
-from edgefleet_converters.errors import DataDoubtError, DataEmptyError, DataShapeError
-from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile
+from edgefleet_converters.errors import (
+    DataDoubtError,
+    DataEmptyError,
+    DataShapeError,
+    NotFiniteError,
+    RefusedError,
+    TransformError,
+)
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, refuse_empty, refuse_nonfinite
+from edgefleet_converters.open_dimensions import (
+    BY_DATA,
+    BY_FOLDER,
+    BY_GRAPH,
+    BY_RECIPE,
+    NO_LENGTHS,
+    Lengths,
+    Place,
+    is_tokens,
+    missing,
+    open_places,
+    question,
+)
 from edgefleet_converters.recipe import Recipe
 from edgefleet_converters.request import DataFiles, Options
 from edgefleet_converters.sample_data import (
@@ -37,6 +58,7 @@ from edgefleet_converters.sample_data import (
     without_shared,
 )
 from edgefleet_converters.sidefiles import read_preprocess
+from edgefleet_converters.source import FoundSource
 from edgefleet_protocol.manifest import RANDOM_DATA, TensorSpec
 from edgefleet_runtime.port import is_batched
 
@@ -47,6 +69,8 @@ MIN_GOLDEN: Final = 8
 FIRST_SAMPLES: Final = 16
 LEAST_PARTED: Final = 8
 """With fewer judging samples a half of them says next to nothing."""
+_TRYING_S: Final = 20
+"""Processor time for trying which lengths a model runs with."""
 EVALUATION: Final = "evaluation data"
 HOLD_OUT: Final = ", a part that no choice has seen"
 
@@ -58,7 +82,7 @@ class Evaluation:
     source: where the judging samples come from, in words. calibration: None when no data was given. shared: samples taken
     out of the calibration because they judge; given: all that it had. expected: the golden file's own outputs, when it has any.
     plan: how each output is judged, known when the source has answered. hold_out: what the chosen candidate is held against at
-    the end.
+    the end. taken: by input, the shape that was taken for open dimensions where no data for judging shows them, and why.
     """
 
     samples: SampleSet
@@ -74,6 +98,7 @@ class Evaluation:
     plan: Plan = ()
     hold_out: SampleSet | None = None
     rows: tuple[int, ...] = ()
+    taken: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def unseen(self) -> "Evaluation | None":
@@ -128,9 +153,13 @@ def need_data(files: DataFiles, metric: str | None) -> None:
 
 
 def prepare_evaluation(
-    files: DataFiles, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], recipe: Recipe, *, open_size: int
+    files: DataFiles,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    recipe: Recipe,
+    lengths: Lengths = NO_LENGTHS,
 ) -> Evaluation:
-    """Return the divided data. Raises a DataError. Reads files. open_size: for open dimensions of random input."""
+    """Return the divided data. Raises a DataError. Reads files. lengths: of open dimensions, for random input."""
     seed = recipe.seed
     steps = read_preprocess(files)
     calibration = (
@@ -156,7 +185,7 @@ def prepare_evaluation(
         (calibration, judging, hold_out), shared = _apart(calibration, *halves(held, seed))
         source = "calibration data, held back"
     else:
-        judging = random_samples(inputs, RANDOM_SAMPLES, seed=seed, open_size=open_size)
+        judging = random_samples(inputs, RANDOM_SAMPLES, seed=seed, shapes=lengths.shapes(inputs))
         source = RANDOM_DATA
     if calibration is not None and calibration.n > recipe.calibration_samples:
         order = np.random.default_rng(seed).permutation(calibration.n)[: recipe.calibration_samples]
@@ -178,6 +207,7 @@ def prepare_evaluation(
         expected=expected,
         hold_out=hold_out,
         rows=rows,
+        taken=lengths.told(inputs),
     )
 
 
@@ -212,6 +242,80 @@ def doubts(
             "; ".join(found), next_step="correct the data; if it is right as it is, say so with --accept-data"
         )
     return found
+
+
+def known_lengths(
+    workshop: JobSteps, model: ModelFile, found: FoundSource, files: DataFiles, inputs: tuple[TensorSpec, ...],
+    recipe: Recipe,
+) -> Lengths:  # fmt: skip
+    """Return the lengths of open dimensions where no data for judging shows them (`open_dimensions`). Raises DynamicShapeError."""
+    if files.eval or files.calibration or not missing(inputs, {}):
+        return NO_LENGTHS
+    is_onnx = found.format == "onnx"
+    texts = {spec.name for spec in inputs if is_tokens(spec)} if found.tokens else set()
+    lengths = (
+        NO_LENGTHS.and_of(
+            {(name, at): n for name, shape in recipe.shapes.items() for at, n in enumerate(shape)}, BY_RECIPE
+        )
+        .and_of(_shown_lengths(files, inputs), BY_DATA)
+        .and_of({place: found.tokens for place in open_places(inputs) if place[0] in texts}, BY_FOLDER)
+    )
+    unknown = missing(inputs, lengths.known)
+    if unknown and is_onnx:
+        lengths = lengths.and_of(_decided_lengths(workshop, model, inputs, unknown), BY_GRAPH)
+        unknown = missing(inputs, lengths.known)
+    if unknown:
+        raise question(inputs, unknown, is_fixable=is_onnx)
+    return lengths
+
+
+def _shown_lengths(files: DataFiles, inputs: tuple[TensorSpec, ...]) -> dict[Place, int]:
+    """Return the lengths of open dimensions that golden or reference data shows. Reads files. Raises DataUnreadableError."""
+    found: dict[Place, int] = {}
+    for path, role in ((files.golden, "golden"), (files.reference, "reference")):
+        arrays = load_arrays(Path(path), role) if path else {}
+        for spec in inputs:
+            array = arrays.get(f"in.{spec.name}", arrays.get(spec.name, arrays.get("x") if len(inputs) == 1 else None))
+            if array is not None and is_batched(spec) and array.ndim == len(spec.shape):
+                found |= {(spec.name, index): array.shape[index] for index in range(1, array.ndim)} | found
+    return found
+
+
+def _decided_lengths(
+    workshop: JobSteps, model: ModelFile, inputs: tuple[TensorSpec, ...], places: Sequence[Place]
+) -> dict[Place, int]:
+    """Return the lengths of those open dimensions of an ONNX model that have no choice; empty where trying ends badly."""
+    args = {"model": str(model.path), "inputs": msgspec.to_builtins(inputs), "places": list(places)}
+    try:
+        outcome = workshop.sandbox.build("onnx_open_lengths", args, what="trying open dimensions", cpu_s=_TRYING_S)
+    except RefusedError:
+        return {}
+    return {(name, index): length for name, index, length in outcome.answer["lengths"]}
+
+
+def source_answers(workshop: JobSteps, model: ModelFile, runtime: str, evaluation: Evaluation) -> Answers:
+    """Return what the source answers to all samples. Raises TransformError, NotFiniteError."""
+    reference = None
+    try:
+        # Not the gate's key: a TFLite file is run again there, so one that does not repeat its answers is seen.
+        reference = workshop.answers(model, runtime, evaluation.samples, key="judging-source")
+        refuse_nonfinite(reference, "the source model")
+        refuse_empty(reference, "the source model")
+    except (TransformError, NotFiniteError) as error:
+        if evaluation.is_random and isinstance(error, NotFiniteError):
+            raise NotFiniteError(
+                f"{error.message}, given random input",
+                next_step="give sample data with --eval: random values may be no input of this model",
+            ) from error
+        if reference is not None:
+            raise
+        raise TransformError(
+            f"the source model itself does not run: {error.message}",
+            next_step="give sample data with --eval, or export the model with fixed shapes"
+            if evaluation.is_random
+            else "check that the model takes each sample, and that its outputs have one shape for all of them",
+        ) from error
+    return reference
 
 
 def halves(samples: SampleSet, seed: int) -> tuple[SampleSet, SampleSet | None]:

@@ -31,9 +31,18 @@ from edgefleet_converters.check.compat import (
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.check.user_metric import is_user_metric
 from edgefleet_converters.drift_reference import build_reference
-from edgefleet_converters.evaluation import Evaluation, doubts, need_data, prepare_evaluation, run_shapes, with_plan
+from edgefleet_converters.evaluation import (
+    Evaluation,
+    doubts,
+    known_lengths,
+    need_data,
+    prepare_evaluation,
+    run_shapes,
+    source_answers,
+    with_plan,
+)
 from edgefleet_converters.gate import check_runtimes, hold_compiled
-from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, as_compiled, refuse_empty, refuse_nonfinite
+from edgefleet_converters.job_steps import Answers, JobSteps, ModelFile, as_compiled
 from edgefleet_converters.pack import Contents, ModelFormat, build_bundle
 from edgefleet_converters.recipe import Recipe, default_recipe, load_recipe
 from edgefleet_converters.report import (
@@ -67,8 +76,6 @@ from edgefleet_runtime.port import is_batched
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
 
-_OPEN_SIZES: Final = (1, 32, 224)
-"""Lengths tried for open dimensions when there is no data that shows them."""
 _MOST_ROWS: Final = 10_000
 """Of the hold-out that the report names."""
 _GROWN_RATIO: Final = 1.5
@@ -272,7 +279,7 @@ class _Conversion:
         memo = f"{runtime}:{recipe.seed}:{recipe.golden_vectors}:{recipe.calibration_samples}"
         if memo not in self._prepared:
             try:
-                self._prepared[memo] = self._prepare_for(runtime, model, recipe)
+                self._prepared[memo] = self._prepare_for(runtime, model, found, recipe)
             except errors.RefusedError as error:
                 self._prepared[memo] = error
         prepared = self._prepared[memo]
@@ -280,7 +287,7 @@ class _Conversion:
             raise prepared
         return prepared
 
-    def _prepare_for(self, runtime: str, model: ModelFile, recipe: Recipe) -> _Prepared:
+    def _prepare_for(self, runtime: str, model: ModelFile, found: FoundSource, recipe: Recipe) -> _Prepared:
         inputs, outputs = self._workshop.tensors(model, runtime)
         _refuse_strings(inputs, outputs)
         files = self._request.data
@@ -289,33 +296,9 @@ class _Conversion:
         side_files = read_side_files(
             files, inputs, outputs, brought.get("labels", ()), own_columns=brought.get("features", ())
         )
-        for open_size in _OPEN_SIZES:
-            reference = None
-            evaluation = prepare_evaluation(files, inputs, outputs, recipe, open_size=open_size)
-            try:
-                # Not the gate's key: a TFLite file is run again there, so one that does not repeat its answers is seen.
-                reference = self._workshop.answers(model, runtime, evaluation.samples, key=f"judging-{open_size}")
-                # One sound sample may be too short for a model that takes sounds: then it answers NaN, or nothing at all.
-                refuse_nonfinite(reference, "the source model")
-                refuse_empty(reference, "the source model")
-                break
-            except (errors.TransformError, errors.NotFiniteError) as error:
-                open_dims = any(isinstance(dim, str) for spec in inputs for dim in spec.shape[1:])
-                if not evaluation.is_random or not open_dims or open_size == _OPEN_SIZES[-1]:
-                    if evaluation.is_random and isinstance(error, errors.NotFiniteError):
-                        raise errors.NotFiniteError(
-                            f"{error.message}, given random input",
-                            next_step="give sample data with --eval: random values may be no input of this model",
-                        ) from error
-                    if reference is not None:
-                        raise
-                    raise errors.TransformError(
-                        f"the source model itself does not run: {error.message}",
-                        next_step="give sample data with --eval, or export the model with fixed shapes"
-                        if evaluation.is_random
-                        else "check that the model takes each sample, and that its outputs have one shape for all of them",
-                    ) from error
-        assert reference is not None
+        lengths = known_lengths(self._workshop, model, found, files, inputs, recipe)
+        evaluation = prepare_evaluation(files, inputs, outputs, recipe, lengths)
+        reference = source_answers(self._workshop, model, runtime, evaluation)
         evaluation = with_plan(evaluation, reference, model.facts.get("ends", ()), self._request.options)
         accepted = doubts(self._workshop, model, evaluation, reference, self._request.options)
         if files.reference and "reference.msgpack" not in side_files:
@@ -422,6 +405,7 @@ class _Conversion:
                     "taken_out_of_calibration": evaluation.shared,
                     "golden_from_file": evaluation.golden_given,
                     "hold_out_rows": list(evaluation.rows[:_MOST_ROWS]),
+                    **({"open_dimensions": dict(evaluation.taken)} if evaluation.taken else {}),
                 } | ({"accepted": prepared.accepted} if prepared.accepted else {})
         return {}
 
@@ -475,7 +459,7 @@ def _refuse_strings(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, .
 def _fixed_shapes(
     profile: HardwareProfile, inputs: tuple[TensorSpec, ...], evaluation: Evaluation, *, needed: bool = False
 ) -> dict[str, list[int]]:
-    """Return fixed input shapes when the profile needs them: one sample, other open dimensions as the data has them."""
+    """Return fixed input shapes when the profile needs them: one sample, other open dimensions as the samples have them."""
     if profile.quant.dynamic_shapes and not profile.quant.batch_fixed and not needed:
         return {}
     shapes = {}
@@ -483,8 +467,6 @@ def _fixed_shapes(
         if not any(isinstance(dim, str) for dim in spec.shape):
             continue
         sample = list(evaluation.samples.arrays[spec.name].shape[1:])
-        if evaluation.is_random and any(isinstance(dim, str) for dim in spec.shape[1:]):
-            continue
         shapes[spec.name] = [1, *sample] if is_batched(spec) else sample
     return shapes
 

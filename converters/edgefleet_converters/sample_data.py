@@ -288,27 +288,32 @@ def _sample_key(samples: SampleSet, index: int) -> bytes:
     return b"\0".join(array[index].tobytes() for _, array in sorted(samples.arrays.items()))
 
 
-def random_samples(inputs: tuple[TensorSpec, ...], n: int, *, seed: int, open_size: int) -> SampleSet:
+def random_samples(
+    inputs: tuple[TensorSpec, ...], n: int, *, seed: int, shapes: Mapping[str, Sequence[int]] = {}
+) -> SampleSet:
     """Return `n` samples of random values: floats N(0, 1), integers and bools 0 or 1 (always a valid index).
 
-    open_size: length given to open dimensions other than the first. Raises ModelTooLargeError when they do not fit into memory.
+    shapes: of one sample of inputs with open dimensions, by name; an open one has the length 1 without. Raises
+    ModelTooLargeError when they do not fit into memory.
     """
-    wanted = sum(_random_bytes(spec, n, open_size) for spec in inputs)
+    wanted = sum(_random_bytes(spec, n, shapes) for spec in inputs)
     if wanted > MAX_UNPACKED_BYTES:
         raise _random_too_large(n, f"{wanted} bytes; sample data may have {MAX_UNPACKED_BYTES}")
     try:
-        return SampleSet(_random_arrays(inputs, n, seed, open_size))
+        return SampleSet(_random_arrays(inputs, n, seed, shapes))
     except MemoryError as error:
         raise _random_too_large(n, " ".join(str(error).split())[:160]) from error
 
 
-def _random_bytes(spec: TensorSpec, n: int, open_size: int) -> int:
-    return n * np.dtype(spec.dtype).itemsize * math.prod(_sample_shape(spec, open_size))
+def _random_bytes(spec: TensorSpec, n: int, shapes: Mapping[str, Sequence[int]]) -> int:
+    return n * np.dtype(spec.dtype).itemsize * math.prod(_sample_shape(spec, shapes))
 
 
-def _sample_shape(spec: TensorSpec, open_size: int) -> list[int]:
+def _sample_shape(spec: TensorSpec, shapes: Mapping[str, Sequence[int]]) -> list[int]:
+    if spec.name in shapes:
+        return [*([] if is_batched(spec) else spec.shape[:1]), *shapes[spec.name]]  # type: ignore[list-item] # it is fixed
     sample = spec.shape[1:] if is_batched(spec) else spec.shape
-    return [open_size if isinstance(dim, str) else dim for dim in sample]
+    return [1 if isinstance(dim, str) else dim for dim in sample]
 
 
 def _random_too_large(n: int, why: str) -> ModelTooLargeError:
@@ -318,11 +323,13 @@ def _random_too_large(n: int, why: str) -> ModelTooLargeError:
     )
 
 
-def _random_arrays(inputs: tuple[TensorSpec, ...], n: int, seed: int, open_size: int) -> dict[str, Array]:
+def _random_arrays(
+    inputs: tuple[TensorSpec, ...], n: int, seed: int, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Array]:
     random = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
     for spec in inputs:
-        dims = _sample_shape(spec, open_size)
+        dims = _sample_shape(spec, shapes)
         dtype = np.dtype(spec.dtype)
         if dtype.kind == "f":
             arrays[spec.name] = random.standard_normal((n, *dims)).astype(dtype)

@@ -29,6 +29,7 @@ STEPS: Final[dict[str, str]] = {
     "find_source": "edgefleet_converters.source:find_step",
     "foreign_import": "edgefleet_converters.importers.import_step:import_step",
     "onnx_import": "edgefleet_converters.onnx.load:import_step",
+    "onnx_open_lengths": "edgefleet_converters.onnx.open_lengths:lengths_step",
     "onnx_simplify": "edgefleet_converters.onnx.simplify:simplify_step",
     "onnx_prepare": "edgefleet_converters.onnx.prepare:prepare_step",
     "onnx_sensitivity": "edgefleet_converters.onnx.sensitivity:sensitivity_step",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_converters.errors import NotAModelError
-from edgefleet_converters.importers.folder_layouts import model_in
+from edgefleet_converters.importers.folder_layouts import model_in, text_length
 from edgefleet_converters.importers.source_kinds import Format, Kind, format_of, kind_of
 from edgefleet_protocol.digest import Sha256, folder_sha256
 
@@ -22,7 +22,7 @@ class FoundSource:
     """The model file of an upload.
 
     folder: where its weight files may lie, None for a single-file upload. kind: what was uploaded; format: what it is after
-    the import. sha256: of the whole upload.
+    the import. sha256: of the whole upload. tokens: how long a text is at most, as the folder's configuration says; 0: unknown.
     """
 
     path: Path
@@ -30,21 +30,25 @@ class FoundSource:
     kind: Kind
     format: Format
     sha256: str
+    tokens: int = 0
 
 
 def find_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {upload}. Returns a FoundSource as `{path, folder, kind, format, sha256}`."""
+    """Sandbox step. args: {upload}. Returns a FoundSource as `{path, folder, kind, format, sha256, tokens}`."""
     found = find_source(Path(args["upload"]))
     folder = str(found.folder) if found.folder else None
     return {
         "path": str(found.path), "folder": folder, "kind": found.kind, "format": found.format, "sha256": found.sha256,
+        "tokens": found.tokens,
     }  # fmt: skip
 
 
 def found_from(answer: dict[str, Any]) -> FoundSource:
     """Return the FoundSource that a `find_step` answered."""
     folder = Path(answer["folder"]) if answer["folder"] else None
-    return FoundSource(Path(answer["path"]), folder, answer["kind"], answer["format"], answer["sha256"])
+    return FoundSource(
+        Path(answer["path"]), folder, answer["kind"], answer["format"], answer["sha256"], answer["tokens"]
+    )
 
 
 def find_source(upload: Path) -> FoundSource:
@@ -65,7 +69,14 @@ def find_source(upload: Path) -> FoundSource:
             f"{path.name} holds weights; the model that they belong to is in config.json",
             next_step="publish the folder that holds both",
         )
-    return FoundSource(path, path.parent if is_folder else None, kind, format_of(kind), _digest(upload))
+    return FoundSource(
+        path,
+        path.parent if is_folder else None,
+        kind,
+        format_of(kind),
+        _digest(upload),
+        text_length(upload) if is_folder else 0,
+    )
 
 
 def _digest(upload: Path) -> Sha256:

@@ -157,7 +157,7 @@ def test_calibration_search_and_hold_out_never_meet(
         tmp_path_factory.mktemp("parts"), x=np.arange(n * 64, dtype=np.float32).reshape(n, 1, 8, 8), y=np.arange(n)
     )
     files = DataFiles(eval=path) if is_eval else DataFiles(calibration=path)
-    got = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32], seed=seed), open_size=1)
+    got = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32], seed=seed))
     parts = [got.judging, got.calibration, got.hold_out]
     firsts = [set(part.arrays["image"][:, 0, 0, 0].tolist()) for part in parts if part is not None]
     assert sum(map(len, firsts)) == len(set().union(*firsts)) == n
@@ -168,9 +168,7 @@ def test_calibration_search_and_hold_out_never_meet(
 
 def test_copies_of_a_sample_stay_in_one_part(tmp_path: Path) -> None:
     one = np.repeat(np.random.default_rng(1).random((20, 1, 8, 8)).astype(np.float32), 3, axis=0)
-    got = prepare_evaluation(
-        DataFiles(calibration=samples(tmp_path, x=one)), IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1
-    )
+    got = prepare_evaluation(DataFiles(calibration=samples(tmp_path, x=one)), IMAGE, SCORES, Recipe(candidates=[FP32]))
     parts = [part for part in (got.judging, got.calibration, got.hold_out) if part is not None]
     seen = [{row.tobytes() for row in part.arrays["image"]} for part in parts]
     assert sum(map(len, seen)) == len(set().union(*seen))
@@ -191,23 +189,21 @@ def test_samples_in_both_files_only_judge() -> None:
 def test_calibration_that_is_all_evaluation_is_refused(tmp_path: Path) -> None:
     same = samples(tmp_path, x=ones(9, 1, 8, 8))
     with pytest.raises(errors.DataEmptyError, match="also an evaluation sample"):
-        prepare_evaluation(
-            DataFiles(calibration=same, eval=same), IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1
-        )
+        prepare_evaluation(DataFiles(calibration=same, eval=same), IMAGE, SCORES, Recipe(candidates=[FP32]))
 
 
 def test_no_data_means_random_input_and_no_calibration() -> None:
-    got = prepare_evaluation(DataFiles(), IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
+    got = prepare_evaluation(DataFiles(), IMAGE, SCORES, Recipe(candidates=[FP32]))
     assert got.is_random
     assert got.calibration is None
     assert got.source == "random input only"
-    again = prepare_evaluation(DataFiles(), IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
+    again = prepare_evaluation(DataFiles(), IMAGE, SCORES, Recipe(candidates=[FP32]))
     assert np.array_equal(got.samples.arrays["image"], again.samples.arrays["image"])
 
 
 def test_few_evaluation_samples_are_filled_up_for_golden_vectors_but_do_not_judge(tmp_path: Path) -> None:
     data = DataFiles(eval=samples(tmp_path, x=ones(3, 1, 8, 8), y=np.arange(3)))
-    got = prepare_evaluation(data, IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
+    got = prepare_evaluation(data, IMAGE, SCORES, Recipe(candidates=[FP32]))
     assert got.n == 3
     assert got.samples.n >= 16
     assert len(got.labels[""]) == 3
@@ -217,7 +213,7 @@ def test_few_evaluation_samples_are_filled_up_for_golden_vectors_but_do_not_judg
 def test_a_golden_file_of_fewer_than_eight_samples_is_refused(tmp_path: Path) -> None:
     data = DataFiles(golden=samples(tmp_path, x=ones(7, 1, 8, 8)))
     with pytest.raises(errors.DataEmptyError, match="at least 8"):
-        prepare_evaluation(data, IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
+        prepare_evaluation(data, IMAGE, SCORES, Recipe(candidates=[FP32]))
 
 
 def test_random_values_fit_every_kind_of_input() -> None:
@@ -227,7 +223,7 @@ def test_random_values_fit_every_kind_of_input() -> None:
         TensorSpec(name="q", dtype="uint8", shape=[1, 3], quantization=Quantization(scale=0.1, zero_point=3)),
         TensorSpec(name="b", dtype="bool", shape=[2]),
     )
-    got = random_samples(specs, 64, seed=3, open_size=7).arrays
+    got = random_samples(specs, 64, seed=3, shapes={"f": (2, 7)}).arrays
     assert got["f"].shape == (64, 2, 7)
     assert set(np.unique(got["i"])) <= {0, 1}
     assert got["q"].max() > 200
@@ -247,7 +243,7 @@ def test_an_array_whose_header_is_no_header_is_unreadable(tmp_path: Path, header
 def test_random_samples_that_do_not_fit_into_memory_are_refused_by_name(size: int) -> None:
     huge = (TensorSpec(name="image", dtype="float32", shape=["N", size]),)
     with pytest.raises(errors.ModelTooLargeError, match="do not fit into memory") as caught:
-        random_samples(huge, 8, seed=0, open_size=1)
+        random_samples(huge, 8, seed=0)
     assert "--shape" in caught.value.next_step
 
 
@@ -277,7 +273,7 @@ def test_an_evaluation_on_raw_samples_judges_preprocessed_ones(tmp_path: Path) -
     path = tmp_path / "preprocess.json"
     path.write_bytes(msgspec.json.encode(STEPS))
     files = DataFiles(eval=samples(tmp_path, "e.npz", raw=pictures), preprocess=str(path))
-    found = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32]), open_size=1)
+    found = prepare_evaluation(files, IMAGE, SCORES, Recipe(candidates=[FP32]))
     expected = from_samples(STEPS, {"image": pictures}, IMAGE)["image"]
     assert found.hold_out is not None
     made = np.concatenate([found.judging.arrays["image"], found.hold_out.arrays["image"]])

@@ -29,7 +29,7 @@ def file_of(path: Path) -> ModelFile:
 
 
 def some(specs: tuple[TensorSpec, ...]) -> SampleSet:
-    return random_samples(specs, 3, seed=0, open_size=1)
+    return random_samples(specs, 3, seed=0)
 
 
 def test_a_crash_a_hang_and_a_memory_bomb_are_told_apart_and_leave_the_sandbox_usable(tmp_path: Path) -> None:

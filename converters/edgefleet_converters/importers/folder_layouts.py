@@ -6,6 +6,7 @@
 4. Else `model.safetensors` next to `config.json` (Hugging Face).
 """
 
+import json
 import stat
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -18,6 +19,9 @@ _KNOWN_NAMES: Final = ("model.onnx", "onnx/model.onnx", "model.tflite")
 _SUFFIXES: Final = ((".onnx", ".tflite"), (".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib", ".sav"))
 _HF_MODEL: Final = "model.safetensors"
 _HF_WEIGHTS: Final = (".safetensors", ".bin", ".h5", ".msgpack")
+MAX_TOKENS: Final = 512
+"""A longer text is not what a device is timed with unless its owner says so."""
+MAX_SETTINGS_BYTES: Final = 4 * 1024 * 1024
 MAX_MLMODEL_BYTES: Final = 256 * 1024
 """An MLmodel file has 1 to 20 kB; the YAML reader takes a second for 256 kB."""
 
@@ -43,6 +47,30 @@ def model_in(folder: Path) -> Path:
     if is_plain(folder, "config.json") and is_plain(folder, _HF_MODEL):
         return folder / _HF_MODEL
     raise _nothing(folder)
+
+
+def text_length(folder: Path) -> int:
+    """Return how many tokens a text of a Hugging Face folder has at most, 0 where nothing says so. Reads its configuration."""
+    for name, key in (
+        ("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"),
+        ("config.json", "max_position_embeddings"),
+    ):  # fmt: skip
+        length = _setting(folder, name, key)
+        if 1 < length <= MAX_TOKENS:
+            return length
+    return 0
+
+
+def _setting(folder: Path, name: str, key: str) -> int:
+    """Return a whole number of a JSON file below a folder, 0 where there is none."""
+    if not is_plain(folder, name) or (folder / name).stat().st_size > MAX_SETTINGS_BYTES:
+        return 0
+    try:
+        document: Any = json.loads((folder / name).read_bytes())
+    except (ValueError, RecursionError):
+        return 0
+    value = document.get(key) if isinstance(document, dict) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def is_plain(folder: Path, name: str) -> bool:

@@ -1,0 +1,108 @@
+"""How long the open dimensions of a model's inputs are where no data shows it. Pure.
+
+1. The leading dimension is that of the batch: 1. So is any other with the same name, such as that of a state.
+2. Golden or reference data shows lengths as well as evaluation data does.
+3. A folder's configuration says how long a text is, for inputs of tokens.
+4. The graph decides where a single length runs (`onnx.open_lengths`).
+5. What is left is asked. A length that was guessed would give latency and answers of an input that nobody has.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_converters.errors import DynamicShapeError
+from edgefleet_protocol.manifest import TensorSpec
+from edgefleet_runtime.port import format_shape
+
+Place = tuple[str, int]
+"""An input and the index of one of its dimensions."""
+BY_RECIPE: Final = "as the recipe says"
+BY_DATA: Final = "as the golden or reference data shows"
+BY_FOLDER: Final = "as the folder's configuration says"
+BY_GRAPH: Final = "the only length with which the graph runs"
+_EXAMPLES: Final = {2: 128, 3: 100, 4: 224}
+"""Lengths of the examples in questions, by the number of dimensions: tokens, a series, an image."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of open dimensions, and how each became known."""
+
+    known: Mapping[Place, int]
+    why: Mapping[Place, str]
+
+    def and_of(self, more: Mapping[Place, int], why: str) -> "Lengths":
+        """Return these lengths and those of `more` that are not known yet."""
+        fresh = {place: length for place, length in more.items() if place not in self.known}
+        return Lengths({**self.known, **fresh}, {**self.why, **dict.fromkeys(fresh, why)})
+
+    def shapes(self, inputs: Sequence[TensorSpec]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of one sample of each input that has open dimensions behind the first; all of them must be known."""
+        places = set(open_places(inputs))
+        if not self.known:
+            return {}
+        return {
+            spec.name: tuple(self._length(spec, index) for index in range(1, len(spec.shape)))
+            for spec in inputs
+            if any((spec.name, index) in places for index in range(len(spec.shape)))
+        }
+
+    def _length(self, spec: TensorSpec, index: int) -> int:
+        dim = spec.shape[index]
+        return self.known.get((spec.name, index), 1) if isinstance(dim, str) else dim
+
+    def told(self, inputs: Sequence[TensorSpec]) -> dict[str, str]:
+        """Return by input what its open dimensions were taken for, and why: `1x256, as the folder's configuration says`."""
+        found = {}
+        for name, shape in self.shapes(inputs).items():
+            whys = dict.fromkeys(why for (input_, _), why in self.why.items() if input_ == name)
+            found[name] = f"{'x'.join(map(str, (1, *shape)))}, {' and '.join(whys)}"
+        return found
+
+
+NO_LENGTHS: Final = Lengths({}, {})
+
+
+def open_places(inputs: Sequence[TensorSpec]) -> Iterator[Place]:
+    """Yield the open dimensions whose length has to be known (rule 1)."""
+    batch = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], str)}
+    for spec in inputs:
+        for index, dim in enumerate(spec.shape):
+            if index and isinstance(dim, str) and dim not in batch:
+                yield spec.name, index
+
+
+def is_tokens(spec: TensorSpec) -> bool:
+    """Return whether an input is one of tokens: whole numbers, one row a text."""
+    return spec.dtype in ("int64", "int32") and len(spec.shape) == 2
+
+
+def missing(inputs: Sequence[TensorSpec], found: Mapping[Place, int]) -> list[Place]:
+    """Return the open dimensions whose length is not known."""
+    return [place for place in open_places(inputs) if place not in found]
+
+
+def question(inputs: Sequence[TensorSpec], unknown: Sequence[Place], *, is_fixable: bool) -> DynamicShapeError:
+    """Return the question for lengths that nothing says. is_fixable: `--shape` can fix them (not in a TFLite file)."""
+    asked = [spec for spec in inputs if any(name == spec.name for name, _ in unknown)]
+    names = " and ".join(f"{spec.name!r} {format_shape(spec.shape)}" for spec in asked)
+    open_dims = list(
+        dict.fromkeys(str(spec.shape[index]) for spec in asked for name, index in unknown if name == spec.name)
+    )
+    what = (
+        f"the open dimension {open_dims[0]!r}" if len(open_dims) == 1 else f"the open dimensions {', '.join(open_dims)}"
+    )
+    example = " ".join(f"--shape {spec.name}={','.join(map(str, _example(spec)))}" for spec in asked)
+    fixing = f", or fix the shape, for example {example}" if is_fixable else ""
+    return DynamicShapeError(
+        f"input {names} has {what}, and nothing shows how long it is on the device"
+        if len(asked) == 1
+        else f"inputs {names} have {what}, and nothing shows how long they are on the device",
+        next_step=f"give data of the usual shape with --calibration or --eval{fixing}",
+    )
+
+
+def _example(spec: TensorSpec) -> list[int]:
+    usual = _EXAMPLES.get(len(spec.shape), 32)
+    return [dim if isinstance(dim, int) else usual if index else 1 for index, dim in enumerate(spec.shape)]
