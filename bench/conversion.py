@@ -3,7 +3,8 @@
 Prints one JSON object: wall seconds, peak memory of the steps, seconds by stage, the ratio to the bare quantizer, machine
 facts. The pipeline does far more than the quantizer (checks, folding, gate, golden vectors, bundle), so the ratio says what
 the proof costs. Then `edgectl publish` at a real server: the seconds of the first publication, of the same under new versions (the
-server knows the content, the bundle is packed again) and of the same once more, whole commands as a user waits for them.
+server knows the content, the bundle is packed again) and of the same once more, whole commands as a user waits for them. Goal: 3 s
+under a new version; `again_cpu_s` is the processor time of that in command and server, which a busy machine does not stretch.
 
     python bench/conversion.py [--model FILE --calibration FILE.npz --eval FILE.npz] [--runs 3]
 """
@@ -27,6 +28,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for tests.support
 DIGITS = ROOT / "examples" / "digits"
+GOAL_AGAIN_S = 3.0
+"""A repeated publication, as a user waits for it."""
 
 
 def main() -> int:
@@ -104,6 +107,7 @@ def _publish(args: argparse.Namespace) -> dict[str, Any]:
         data = Path(folder) / "server"
         token = init_server(data)
         with server_process(data, token) as server:
+            cpu_s: list[float] = []
 
             def timed(version: str) -> float:
                 command = [
@@ -111,10 +115,12 @@ def _publish(args: argparse.Namespace) -> dict[str, Any]:
                     "--version", version, "--calibration", str(args.calibration), "--eval", str(args.eval),
                     *(word for profile in (args.profile, *args.also) for word in ("--profile", profile)),
                 ]  # fmt: skip
-                started_s = time.monotonic()
+                spent_s, started_s = _cpu_s(server.process.pid), time.monotonic()
                 environment = {**os.environ, "EDGECTL_TOKEN": server.token}
                 subprocess.run(command, capture_output=True, check=True, env=environment)
-                return round(time.monotonic() - started_s, 3)
+                taken_s = round(time.monotonic() - started_s, 3)
+                cpu_s.append(round(_cpu_s(server.process.pid) - spent_s, 2))
+                return taken_s
 
             first_s = timed("1.0.0")
             again_s = [timed(f"1.0.{number}") for number in range(1, max(1, args.runs) + 1)]
@@ -123,8 +129,16 @@ def _publish(args: argparse.Namespace) -> dict[str, Any]:
             report = server.client().get(f"/api/v1/releases/bench@{last}/report").json()
     return {
         "profiles": 1 + len(args.also), "first_s": first_s, "again_s": min(again_s), "again_s_all": again_s,
+        "goal_again_s": GOAL_AGAIN_S, "is_goal_reached": min(again_s) <= GOAL_AGAIN_S, "again_cpu_s": min(cpu_s[1:-1]),
         "same_version_s": same_s, "again_kept": report.get("kept_from") == "bench@1.0.0",
     }  # fmt: skip
+
+
+def _cpu_s(server: int) -> float:
+    """Return the processor seconds of the commands that have ended, and of the server with its children that have ended."""
+    commands = resource.getrusage(resource.RUSAGE_CHILDREN)
+    fields = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()
+    return commands.ru_utime + commands.ru_stime + sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 _BARE = """
