@@ -96,7 +96,7 @@ def question(inputs: Sequence[TensorSpec], unknown: Sequence[Place], *, is_fixab
     example = " ".join(f"--shape {spec.name}={','.join(map(str, _example(spec)))}" for spec in asked)
     fixing = f", or fix the shape, for example {example}" if is_fixable else ""
     return DynamicShapeError(
-        f"input {names} has {what}, and nothing shows how long it is on the device"
+        f"input {names} has {what}, and nothing shows how long {'it is' if len(open_dims) == 1 else 'they are'} on the device"
         if len(asked) == 1
         else f"inputs {names} have {what}, and nothing shows how long they are on the device",
         next_step=f"give data of the usual shape with --calibration or --eval{fixing}",

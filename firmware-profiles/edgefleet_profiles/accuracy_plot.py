@@ -76,8 +76,8 @@ def accuracy_plot(
         (mark, across.at(mark.across), up.at(max(sign * mark.value, low)), sign * mark.value < low) for mark in marks
     ]
     parts.append(_front_line([(x, y) for mark, x, y, below in drawn if mark.kind == "dot" and not below]))
-    parts.extend(_symbol(*entry) for entry in drawn)
-    parts.extend(_labels([(mark.label, x, y - 8 if below else y) for mark, x, y, below in drawn]))
+    parts.extend(_symbol(*entry) for entry in sorted(drawn, key=lambda one: (one[0].front, one[0].taken)))
+    parts.extend(_labels([(mark, x, y - 8 if below else y) for mark, x, y, below in drawn]))
     return element(
         "svg", *parts, class_="front-plot", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img",
         aria_label=f"{name} against {'time' if by_time else 'size'} of {len(marks)} models",
@@ -201,7 +201,7 @@ def _range(values: Sequence[float], limit: float | None) -> tuple[float, float]:
     wanted = [*values, *([] if limit is None else [limit])]
     low, high = min(wanted), max(wanted)
     span = max(high - low, 1e-6 * max(1.0, abs(high)))
-    return low - 0.6 * span, high + 0.15 * span
+    return low - 0.6 * span, high + 0.25 * span
 
 
 def _axes(across: _Scale, up: _Scale, sign: float, name: str, written: Bytes | None) -> Markup:
@@ -260,12 +260,15 @@ def _cross(x: float, y: float) -> Markup:
     return element("path", class_="cross", d=f"M{x - 4:.2f} {y - 4:.2f}l8 8m0 -8l-8 8")
 
 
-def _labels(points: Sequence[tuple[str, float, float]]) -> list[Markup]:
-    """Return the labels, each at the first place next to its point where it covers no point and no other label."""
+def _labels(points: Sequence[tuple[Mark, float, float]]) -> list[Markup]:
+    """Return the labels, each at the first place next to its point where it covers no point and no other label.
+
+    In a crowd some points have none: the chosen one, the source and the front come first.
+    """
     taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in points]
     written = []
-    for label, x, y in points:
-        width = 7.0 * len(label)
+    for mark, x, y in sorted(points, key=lambda one: (not one[0].taken, one[0].kind != "square", not one[0].front)):
+        label, width = mark.label, 7.0 * len(mark.label)
         around = [(11.0, 4.0), (-11.0 - width, 4.0), (-width / 2, -10.0), (-width / 2, 19.0), (8.0, -8.0), (8.0, 16.0),
                   (-8.0 - width, -8.0), (-8.0 - width, 16.0), (22.0, 4.0), (22.0, -10.0)]  # fmt: skip
         boxes = [(x + dx, y + dy - 10, x + dx + width, y + dy) for dx, dy in around]
@@ -274,8 +277,10 @@ def _labels(points: Sequence[tuple[str, float, float]]) -> list[Markup]:
             for box in boxes
             if box[0] >= _LEFT and box[2] <= WIDTH - 2 and box[1] >= 0 and box[3] <= HEIGHT - _BOTTOM
         ]
-        box = next((box for box in inside if not any(_overlap(box, other) for other in taken)), boxes[0])
-        taken.append(box)
+        box = next((box for box in inside if not any(_overlap(box, other) for other in taken)), None)
+        if box is None:
+            continue
+        taken.append((box[0] - 3, box[1], box[2] + 3, box[3]))
         is_left = box[2] < x  # written from its point on: the letters may be wider than they were taken for
         place = {"x": box[2], "text_anchor": "end"} if is_left else {"x": box[0]}
         written.append(element("text", label, class_="label", y=box[3], **place))

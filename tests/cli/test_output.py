@@ -233,6 +233,14 @@ def test_a_release_shows_one_row_a_bundle_and_one_a_refusal(capsys: pytest.Captu
     assert exit_code(Release(state="ready")) == 0
 
 
+def test_profiles_that_are_refused_alike_share_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    refused = [{"profile": name, "code": "convert.x", "reason": "too long", "next": "cut it"} for name in ("p1", "p2")]
+    show_result(Output(Format.TABLE), struct_of({"state": "failed", "bundles": [], "refused": refused}, Release))
+    written = capsys.readouterr().out
+    assert "p1, p2: too long (convert.x)\n  next: cut it" in written
+    assert written.count("too long") == 1
+
+
 def test_lines_that_no_terminal_reads_end_without_blanks(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output(Format.TABLE)
     output.items(Page({"items": [{"name": "a", "note": "long"}, {"name": "b", "note": "-"}]}, dict), _SHEET)

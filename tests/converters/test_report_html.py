@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -199,6 +200,15 @@ def test_a_plot_of_one_point_or_of_no_numbers_is_left_out() -> None:
 def test_equal_points_make_a_plot() -> None:
     same = [candidate("a", 10, 1.0), candidate("b", 10, 1.0)]
     assert candidates_plot(same, None, None, 0.0) is not None
+
+
+def test_labels_in_a_crowd_give_way_to_those_of_the_choice_and_the_source() -> None:
+    crowd = [candidate(f"c{n}", 1_000_000 + n, 1.0) for n in range(40)]
+    plot = candidates_plot(crowd, candidate("source", 3_000_000, 1.0), "c30", 0.01)
+    assert plot is not None
+    shown = re.findall(r'class="label"[^>]*>([^<]*)<', plot)
+    assert {"source", "31"} <= set(shown)
+    assert len(shown) < 20
 
 
 def test_the_worst_layers_are_shown_and_the_rest_counted() -> None:

@@ -267,9 +267,12 @@ def show_result(out: Output, release: api.release.Release) -> None:
         out.note(NOT_MEASURED)
     show_judged(out, release.bundles)
     note_ended(out, release.bundles)
+    refused: dict[Failure, list[str]] = {}
     for failure in failures(release):
+        refused.setdefault(failure._replace(profile=""), []).append(failure.profile)
+    for failure, profiles in refused.items():
         code = f" ({failure.code})" if failure.code else ""
-        out.line(visible(f"{failure.profile}: {failure.reason}{code}"))
+        out.line(visible(f"{', '.join(profiles)}: {failure.reason}{code}"))
         if failure.next:
             out.line(visible(f"  next: {failure.next}"))
     for job in release.jobs:

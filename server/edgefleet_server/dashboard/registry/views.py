@@ -217,7 +217,7 @@ class RegistryViews:
             line=self._line(release, _versions_running(summary).get(name, {})),
             source=registry.source_of(release.ref),
             facts=told[0] if told else None,
-            searches=[search for facts in told for search in facts.searches],
+            searches=sorted((search for facts in told for search in facts.searches), key=lambda one: one.profile),
             manifest=next(
                 (found for one in release.bundles if (found := registry.readable_manifest(one)[0]) is not None), None
             ),
