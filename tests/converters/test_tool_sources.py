@@ -13,6 +13,8 @@ import pytest
 
 import edgefleet_profiles
 from edgefleet_converters import errors
+from edgefleet_converters.importers.encoder_decoder.greedy_search import answers_of
+from edgefleet_converters.importers.encoder_decoder.writer_parts import rules_of
 from edgefleet_converters.pipeline import convert
 from edgefleet_converters.report import ConversionReport
 from edgefleet_converters.request import ConversionRequest, DataFiles, Options
@@ -87,11 +89,44 @@ with torch.no_grad():
 config = json.load(open(folder + "/bert/config.json"))
 for name, change in {
     "code": {"auto_map": {"AutoModel": "own.Evil"}}, "odd": {"architectures": ["Evil"]},
-    "lacking": {"num_hidden_layers": 2}, "decoder": {"is_encoder_decoder": True},
+    "lacking": {"num_hidden_layers": 2}, "decoder": {"is_decoder": True},
 }.items():
     bert.save_pretrained(folder + "/" + name)
     json.dump(config | change, open(folder + "/" + name + "/config.json", "w"))
     open(folder + "/" + name + "/own.py", "w").write("import os; os.mkdir(" + repr(folder + "/owned") + ")")
+"""
+WRITERS = """
+import numpy, sys, torch, transformers
+folder = sys.argv[1]
+torch.manual_seed(1)
+heads = {part + name: value for part in ("encoder_", "decoder_") for name, value in
+         {"layers": 1, "attention_heads": 2, "ffn_dim": 64}.items()}
+sound = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(
+    vocab_size=90, num_mel_bins=8, d_model=32, max_source_positions=20, max_target_positions=24, init_std=0.4, suppress_tokens=[],
+    begin_suppress_tokens=[], decoder_start_token_id=4, eos_token_id=1, pad_token_id=1, bos_token_id=1, **heads)).eval()
+with torch.no_grad():  # else each token is followed by itself: the table of words is also the last layer
+    for name, weight in sound.named_parameters():
+        weight *= 6 if "layers" in name and "_proj" in name else 1
+settings = sound.generation_config
+settings._from_model_config = False
+settings.lang_to_id = {"<|" + str(token) + "|>": token for token in range(5, 15)}
+settings.no_timestamps_token_id, settings.suppress_tokens, settings.begin_suppress_tokens = 89, list(range(20, 60)), [1, 2]
+settings.eos_token_id, settings.max_length = [1, *range(60, 70)], 20
+sound.save_pretrained(folder + "/sound")
+text = transformers.T5ForConditionalGeneration(transformers.T5Config(
+    vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, initializer_factor=3.0, decoder_start_token_id=0,
+    pad_token_id=0, eos_token_id=1)).eval()
+text.generation_config.eos_token_id, text.generation_config.max_new_tokens, text.generation_config.num_beams = [1, *range(40, 50)], 9, 3
+text.save_pretrained(folder + "/text")
+ids = torch.randint(2, 60, (6, 7))
+mask = torch.ones_like(ids)
+mask[3:, 5:] = 0
+for name, model, inputs in (
+    ("sound", sound, {"input_features": torch.randn(6, 8, 40)}), ("text", text, {"input_ids": ids, "attention_mask": mask}),
+):
+    with torch.no_grad():
+        tokens = model.generate(**inputs, num_beams=1, do_sample=False)
+    numpy.savez(folder + "/" + name + ".npz", y=tokens, **inputs)
 """
 KERAS = """
 import sys, keras, numpy
@@ -175,11 +210,30 @@ def test_hugging_face_folders_with_safetensors_answer_as_transformers_did_and_ot
             got = runtime.run({spec.name: wanted[spec.name] for spec in runtime.inputs})
             assert list(got) == [output]
             assert np.abs(got[output] - wanted["y"]).max() < 1e-5
-    refusals = {"code": "auto_map", "odd": "architecture 'Evil'", "lacking": "does not fit", "decoder": "decoder"}
+    refusals = {"code": "auto_map", "odd": "architecture 'Evil'", "lacking": "does not fit", "decoder": "decoder alone"}
     for name, told in refusals.items():
         with pytest.raises(errors.ToolFailedError, match=told):
             converted(tmp_path / name, tmp_path / "out")
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("name", ["sound", "text"])
+def test_an_encoder_decoder_writes_the_tokens_that_transformers_writes(name: str, tmp_path: Path) -> None:
+    made("torch", WRITERS, tmp_path)
+    report = converted(tmp_path / name, tmp_path / "out")
+    assert not report.refused, report.refused
+    imported = report.source["imported"]
+    assert imported["compared"] == {"samples": 3, "agreeing": 3, "largest_ratio": 0.0}
+    beams = ["the folder asks for a search with 3 beams; the loop takes the best token of each step"]
+    assert imported["decoding"].get("notes") == (beams if name == "text" else None)
+    bundle = open_bundle(io.BytesIO(Path(report.bundles[0].path).read_bytes()))
+    runtime = load("ort", bundle.read("model.onnx"))
+    rules = rules_of(tmp_path / name)
+    assert rules is not None
+    with np.load(tmp_path / f"{name}.npz") as wanted:
+        tokens = runtime.run({spec.name: wanted[spec.name] for spec in runtime.inputs})["tokens"].tolist()
+        assert tokens == answers_of(rules, wanted["y"].tolist())
+    assert len({tuple(row) for row in tokens}) > 3
 
 
 def test_a_keras_model_answers_as_keras_did_and_its_code_is_not_loaded(tmp_path: Path) -> None:

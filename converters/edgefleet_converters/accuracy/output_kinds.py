@@ -21,6 +21,7 @@ CLASS_SCORES: Final = "class scores"
 CLASS_NUMBERS: Final = "class numbers"
 WHOLE_NUMBERS: Final = "whole numbers"
 SEQUENCE: Final = "sequence of scores"
+TOKENS: Final = "sequence of tokens"
 INDEPENDENT: Final = "independent scores"
 REGRESSION: Final = "regression"
 MASK: Final = "mask"
@@ -31,7 +32,7 @@ EMBEDDING: Final = "embedding"
 STATE: Final = "state"
 CONSTANT: Final = "constant"
 METRIC_OF: Final[Mapping[str, str]] = {
-    CLASS_SCORES: "agreement", CLASS_NUMBERS: "equal", WHOLE_NUMBERS: "equal", SEQUENCE: "edit", INDEPENDENT: "score-error",
+    CLASS_SCORES: "agreement", CLASS_NUMBERS: "equal", WHOLE_NUMBERS: "equal", SEQUENCE: "edit", TOKENS: "edit", INDEPENDENT: "score-error",
     REGRESSION: "mae-share", MASK: "iou", CLASS_MAP: "iou", DETECTOR: "detection", ANCHORS: "objects",
     EMBEDDING: "similarity", STATE: "long-run", CONSTANT: "constant",
 }  # fmt: skip
@@ -50,6 +51,8 @@ _DIRECTIONS: Final = _words_of(
 )
 _EMBEDDING_WORDS: Final = _words_of("embedding embeddings embed embs emb feature features pooled pooler hidden latent ")
 _LOGIT_WORDS: Final = _words_of("logit logits prob probs probability probabilities class classes cls posterior ")
+_WRITERS: Final = frozenset({"loop", "greedysearch"})
+"""Operators that make one whole number after another, the next from those before."""
 _MOST_CLASSES: Final = 100_000
 _SUM_SLACK: Final = 0.02
 _PEAKED: Final = 0.8
@@ -134,7 +137,7 @@ def kind_of(values: Array, end: str, name: str, siblings: Sequence[Array] = ()) 
     """Return the kind of one output that is no state. values: the source's answers; end: the operator that makes it."""
     last = end.lower().replace("_", "")
     if values.dtype.kind in "biu" and (values.dtype.itemsize > 1 or values.dtype.kind == "b"):
-        return _whole(values)
+        return TOKENS if last in _WRITERS and _is_rows(values) else _whole(values)
     if is_constant(values):
         return CONSTANT
     real = values.astype(np.float64) / (255.0 if values.dtype.kind in "iu" else 1.0)
@@ -145,6 +148,10 @@ def kind_of(values: Array, end: str, name: str, siblings: Sequence[Array] = ()) 
     if values.ndim == 3:
         return _table(real, last, name, siblings)
     return _map(real, last)
+
+
+def _is_rows(values: Array) -> bool:
+    return values.dtype.kind in "iu" and values.ndim == 2 and values.shape[1] > 1
 
 
 def is_constant(values: Array) -> bool:

@@ -55,16 +55,22 @@ def equal(got: Array, wanted: Array) -> Figure:
 
 
 def edit(got: Array, wanted: Array) -> Figure:
-    """One minus the edit distance of what is read over its length. got, wanted: scores [n, steps, classes].
+    """One minus the edit distance of what is read over its length. got, wanted: scores [n, steps, classes], or tokens [n, steps].
 
+    Tokens are read up to the padding at their end: what most rows of the source end with.
     Where the first or the last class is the best one in many steps, it is taken as the blank of CTC: repeats are joined and blanks
     dropped. Else every step counts. The loss of a sample is at most 1.
     """
+    if wanted.ndim == 2:
+        return _apart([(_unpadded(a, wanted), _unpadded(b, wanted)) for a, b in zip(got, wanted, strict=True)])
     mine, theirs = got.argmax(axis=2), wanted.argmax(axis=2)
     blank = _blank(theirs, wanted.shape[2])
     if blank is None:
         return _share(np.asarray((mine != theirs).mean(axis=1), dtype=np.float64))
-    pairs = [(_read(a, blank), _read(b, blank)) for a, b in zip(mine, theirs, strict=True)]
+    return _apart([(_read(a, blank), _read(b, blank)) for a, b in zip(mine, theirs, strict=True)])
+
+
+def _apart(pairs: list[tuple[list[int], list[int]]]) -> Figure:
     away = np.array([_distance(a, b) for a, b in pairs], dtype=np.float64)
     lengths = np.array([len(b) for _, b in pairs], dtype=np.float64)
     # Each sample by its own length, so that the figure is a mean over samples.
@@ -80,6 +86,13 @@ def _blank(best: Array, classes: int) -> int | None:
 def _read(row: Array, blank: int) -> list[int]:
     changed = np.flatnonzero(np.diff(row, prepend=-1))
     return [int(value) for value in row[changed] if value != blank]
+
+
+def _unpadded(row: Array, wanted: Array) -> list[int]:
+    """Return the tokens of a row without those at its end that are what most rows of `wanted` end with."""
+    ends, counts = np.unique(wanted[:, -1], return_counts=True)
+    others = np.flatnonzero(row != ends[counts.argmax()])
+    return [int(token) for token in row[: others[-1] + 1 if len(others) else 0]]
 
 
 def _distance(a: list[int], b: list[int]) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from edgefleet_converters.errors import ConversionError, ToolFailedError
 from edgefleet_converters.importers.agreement import Array, Samples, check_agreement
+from edgefleet_converters.importers.encoder_decoder.writer_parts import joined, loop_facts, rules_of, wanted
 from edgefleet_converters.sample_data import load_arrays
 from edgefleet_converters.tools.environment import needed
 
@@ -32,8 +33,14 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
 
     kind: a key of TOOL_OF. Raises ToolMissingError, ToolFailedError, ImportDiffersError.
     """
+    # Settings that cannot be honoured are said before a minute is spent.
+    rules = rules_of(source.parent) if kind == "safetensors" else None
     data, result, arrays = run_tool(kind, source, tools)
     facts: dict[str, Any] = {"tool": TOOL_OF[kind][0], "versions": dict(result.get("versions") or {})}
+    if rules is not None:
+        data = joined(data, Path.cwd() / "tool.onnx.step", int(result["kept"]), rules)
+        arrays = wanted(arrays, rules)
+        facts |= loop_facts(rules)
     return data, facts | {"compared": _compared(data, arrays, source.name)}
 
 

@@ -2,12 +2,16 @@
 
     python with_transformers.py FOLDER/model.safetensors OUT.onnx ANSWERS.npz REPORT.json
 
+Of an encoder–decoder OUT is the encoder, and OUT.step the decoder's step from one token to the next, which the caller joins
+(`decoder_loop`): inputs `token`, `states`, `attention_mask` for text, `kept_0` …; outputs `logits`, `next_0` …. The answers are then
+the tokens of a greedy `generate`, with which REPORT has `{kept: the number of values that go from step to step}`.
+
 Run as a file by the Python of the tool environment `torch`, so it imports nothing of edgefleet. ANSWERS holds sample inputs
 (`in.<name>`) and the original's answers to them (`out.<i>`). REPORT: `{versions, architecture}` or `{error: {message, next}}`.
 
 Only transformers' own classes are built; code that a folder brings is never run (`trust_remote_code`), nothing is downloaded, and
-of the folder only config.json, model.safetensors and the sentence-transformers settings of the pooling are read. An encoder with
-such settings gives one output `sentence_embedding`; else a task's `logits`, or `last_hidden_state`.
+of the folder only config.json, generation_config.json, model.safetensors and the sentence-transformers settings of the pooling are
+read. An encoder with such settings gives one output `sentence_embedding`; else a task's `logits`, or `last_hidden_state`.
 """
 
 import ctypes
@@ -23,6 +27,7 @@ CURE = "export it where it was made: optimum-cli export onnx --model FOLDER FOLD
 TASKS = (
     "Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "ForImageClassification",
 )  # fmt: skip
+WRITERS = ("ForConditionalGeneration", "MTModel")
 MAX_TOKENS = 512
 
 
@@ -46,7 +51,8 @@ def main(source: str, out: str, answers: str, report: str) -> None:
             ) from None
         result["versions"] = {"torch": torch.__version__, "transformers": transformers.__version__}
         result["architecture"] = name
-        converted(Path(source).parent, name, out, answers)
+        convert = written if name.endswith(WRITERS) else converted
+        result |= convert(Path(source).parent, name, out, answers)
     except RefusedError as refused:
         result["error"] = {"message": refused.args[0], "next": refused.args[1]}
     except Exception as error:  # noqa: BLE001 - the folder decides what is raised; the text is shown to the user
@@ -58,8 +64,8 @@ def main(source: str, out: str, answers: str, report: str) -> None:
     Path(report).write_text(json.dumps(result), encoding="utf-8")
 
 
-def converted(folder: Path, name: str, out: str, answers: str) -> None:
-    """Write the ONNX file and the answers. name: of the class. Raises RefusedError."""
+def converted(folder: Path, name: str, out: str, answers: str) -> dict[str, Any]:
+    """Write the ONNX file and the answers; return nothing more to report. name: of the class. Raises RefusedError."""
     import torch
 
     model = loaded(folder, name)
@@ -71,7 +77,102 @@ def converted(folder: Path, name: str, out: str, answers: str) -> None:
             net, (), kwargs=example, dynamo=True, dynamic_shapes=shapes, verbose=False, output_names=outputs_of(name, pooling)
         )  # fmt: skip
         made.save(out, external_data=False)
-        write_answers(net, other, answers)
+        write_answers(net(**other), other, answers)
+    return {}
+
+
+def written(folder: Path, name: str, out: str, answers: str) -> dict[str, Any]:
+    """Write encoder and step of an encoder–decoder, and the tokens of its greedy search. Raises RefusedError."""
+    import torch
+
+    model = loaded(folder, name).eval()
+    example, other, shapes = inputs_of(model)
+    encoder, step = parts_of(model)
+    with torch.no_grad():
+        made = torch.onnx.export(
+            encoder, (), kwargs=example, dynamo=True, dynamic_shapes=shapes, verbose=False, output_names=["states"]
+        )  # fmt: skip
+        made.save(out, external_data=False)
+        given, open_lengths = step_inputs(model, encoder, step, example, shapes)
+        kept = range(len(given["kept"]))
+        made = torch.onnx.export(
+            step, (), kwargs=given, dynamo=True, dynamic_shapes=open_lengths, verbose=False,
+            input_names=["token", "states", *(f"kept_{at}" for at in kept), *(key for key in given if key == "attention_mask")],
+            output_names=["logits", *(f"next_{at}" for at in kept)],
+        )  # fmt: skip
+        made.save(f"{out}.step", external_data=False)
+        write_answers(model.generate(**other, num_beams=1, do_sample=False), other, answers)
+    return {"kept": len(kept)}
+
+
+def parts_of(model: Any) -> tuple[Any, Any]:
+    """Return the encoder of a model and one step of its decoder as modules."""
+    import torch
+    import transformers
+
+    encoder = model.get_encoder()
+    cache = cache_name(model)
+
+    class Encoder(torch.nn.Module):  # type: ignore[misc] # torch is in the tool environment alone
+        """Inputs to states [batch, length, width]."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, input_ids: Any = None, attention_mask: Any = None, input_features: Any = None) -> Any:
+            """Return the states."""
+            if input_features is not None:
+                return self.encoder(input_features).last_hidden_state
+            return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    class Step(torch.nn.Module):  # type: ignore[misc]
+        """One token behind those of which keys and values are kept; those of the encoder's states are made again."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, token: Any, states: Any, kept: Any, attention_mask: Any = None) -> Any:
+            """Return logits [batch, words], and what is kept with this token's own."""
+            own = transformers.DynamicCache()
+            for at in range(0, len(kept), 2):
+                own.update(kept[at], kept[at + 1], at // 2)
+            both = transformers.EncoderDecoderCache(own, transformers.DynamicCache())
+            states = transformers.modeling_outputs.BaseModelOutput(last_hidden_state=states)
+            more = {cache: both} | ({} if attention_mask is None else {"attention_mask": attention_mask})
+            answer = self.model(decoder_input_ids=token, encoder_outputs=states, use_cache=True, **more)
+            return answer.logits[:, -1], *(part for layer in own.layers for part in (layer.keys, layer.values))
+
+    return Encoder().eval(), Step().eval()
+
+
+def cache_name(model: Any) -> str:
+    """Return what this version of transformers calls the argument for what is kept."""
+    import inspect
+
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def step_inputs(
+    model: Any, encoder: Any, step: Any, example: dict[str, Any], shapes: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return example inputs of a step, and its open lengths; the sizes of what is kept are those of a first step."""
+    import torch
+
+    states = encoder(**example)
+    batch, length = next(iter(shapes.values()))[0], torch.export.Dim("kept", min=1, max=1 << 16)
+    start = torch.full((len(states), 1), int(model.config.vocab_size) - 1)
+    given: dict[str, Any] = {"token": start, "states": states}
+    opened: dict[str, Any] = {"token": {0: batch}, "states": {0: batch}}
+    text = {key: example[key] for key in ("attention_mask",) if key in example}
+    if text:
+        opened["states"] = dict(shapes["attention_mask"])
+    first = step(**given, kept=[], **text)[1:]
+    kept = [torch.randn(len(part), part.shape[1], 3, part.shape[3]) for part in first]
+    given |= {"kept": kept} | text
+    opened |= {"kept": [{0: batch, 2: length} for _ in kept]} | {key: dict(shapes[key]) for key in text}
+    return given, opened
 
 
 def outputs_of(name: str, pooling: str) -> list[str]:
@@ -86,15 +187,29 @@ def architecture(folder: Path) -> str:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "auto_map" in config:
         raise RefusedError("the folder's model is built by code of its own (auto_map), which is never run", CURE)
-    if config.get("is_encoder_decoder") or config.get("is_decoder"):
-        raise RefusedError(
-            "the model has a decoder, which writes its answer step by step: one graph does not hold it", CURE
-        )
     named = config.get("architectures") or []
     name = str(named[0]) if len(named) == 1 else ""
+    if config.get("is_encoder_decoder"):
+        return _writer(name)
+    if config.get("is_decoder"):
+        raise RefusedError(
+            "the model is a decoder alone, which goes on with a text; encoders and encoder–decoders are taken",
+            "publish an encoder, or an encoder–decoder such as Whisper, T5, BART or Marian",
+        )
     if not name.isidentifier() or not name.endswith(TASKS):
         raise _unknown(name)
     return name
+
+
+def _writer(name: str) -> str:
+    """Return the name of a class that writes tokens. Raises RefusedError."""
+    if name.isidentifier() and name.endswith(WRITERS):
+        return name
+    raise RefusedError(
+        f"config.json names {name[:80] or '(none)'!r}; of encoder–decoders those that write tokens are taken: "
+        "…ForConditionalGeneration and …MTModel",
+        "save it as the class that generates text, and publish that folder; or " + CURE,
+    )
 
 
 def _unknown(name: str) -> RefusedError:
@@ -113,10 +228,11 @@ def loaded(folder: Path, name: str) -> Any:
     found: Any = getattr(transformers, name, None)
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
         raise _unknown(name)
-    own = Path("hf-model")  # a folder of two files: nothing else of the upload can take part
+    own = Path("hf-model")  # a folder of these files: nothing else of the upload can take part
     own.mkdir()
-    for file in ("config.json", "model.safetensors"):
-        (own / file).symlink_to((folder / file).resolve())
+    for file in ("config.json", "generation_config.json", "model.safetensors"):
+        if (folder / file).is_file() and not (folder / file).is_symlink():
+            (own / file).symlink_to((folder / file).resolve())
     maker: Any = found
     model, told = maker.from_pretrained(
         own, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
@@ -211,8 +327,13 @@ def inputs_of(model: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
         shape = [int(config.num_channels), *(int(length) for length in size)]
         images = [{"pixel_values": torch.randn(count, *shape)} for count in (2, 3)]
         return images[0], images[1], {"pixel_values": {0: batch}}
+    if model.main_input_name == "input_features" and config.model_type == "whisper":
+        shape = [int(config.num_mel_bins), 2 * int(config.max_source_positions)]
+        sounds = [{"input_features": torch.randn(count, *shape)} for count in (2, 3)]
+        return sounds[0], sounds[1], {"input_features": {0: batch}}
     if model.main_input_name != "input_ids":
-        raise RefusedError(f"the model's input is {model.main_input_name}, which is neither tokens nor an image", CURE)
+        what = f"the model's input is {model.main_input_name}; tokens, images and the features of Whisper are taken"
+        raise RefusedError(what, CURE)
     longest = int(getattr(config, "max_position_embeddings", MAX_TOKENS) or MAX_TOKENS)
     longest = max(4, min(MAX_TOKENS, longest - 2))
     tokens = torch.export.Dim("tokens", min=2, max=longest)
@@ -231,11 +352,10 @@ def inputs_of(model: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
     return first, second, {key: {0: batch, 1: tokens} for key in first}
 
 
-def write_answers(net: Any, inputs: dict[str, Any], path: str) -> None:
+def write_answers(answer: Any, inputs: dict[str, Any], path: str) -> None:
     """Write sample inputs and what the original answers to them."""
     import numpy as np
 
-    answer = net(**inputs)
     outputs = answer if isinstance(answer, tuple) else (answer,)
     arrays = {f"in.{name}": value.numpy() for name, value in inputs.items()}
     np.savez(path, **arrays, **{f"out.{index}": value.numpy() for index, value in enumerate(outputs)})

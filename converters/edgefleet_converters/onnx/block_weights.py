@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgefleet_converters.onnx.walk import all_nodes, fresh_name, value_names
+from edgefleet_converters.onnx.word_tables import lookups, read_from_blocks
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +45,7 @@ class Packed:
 def stored_in_blocks(
     model: onnx.ModelProto, bits: Literal[4, 8], *, untouched: Collection[str] = (), narrowing: bool = False
 ) -> onnx.ModelProto:
-    """Return the model with each MatMul of the main graph that has a stored matrix of its own on its right side in blocks.
+    """Return the model with each MatMul, also in subgraphs, that has a matrix of the main graph of its own on its right side in blocks.
 
     untouched: names of stored tensors. narrowing: only matrices with more rows than columns.
     """
@@ -55,18 +56,24 @@ def stored_in_blocks(
     for node in all_nodes(after):
         for name in node.input:
             uses[name] = uses.get(name, 0) + 1
-    taken = value_names(after)
-    for node in after.graph.node:
+    taken, tables = value_names(after), lookups(after)
+    for node in list(all_nodes(after)):
         tensor = stored.get(node.input[1]) if node.op_type == "MatMul" else None
-        if tensor is None or tensor.name in untouched or len(tensor.dims) != 2 or uses[tensor.name] != 1:
+        if tensor is None or tensor.name in untouched or len(tensor.dims) != 2:
+            continue
+        words = tables.get(tensor.name, [])
+        if uses[tensor.name] != 1 + len(words) or (words and tensor.dims[0] % BLOCKS[bits]):
             continue
         if int(np.prod(tensor.dims)) < MIN_ELEMENTS or (narrowing and tensor.dims[0] <= tensor.dims[1]):
             continue
         made, tensors = _product(node, tensor, bits, taken)
+        if words:
+            parts = dict(zip("qsz", made.input[1:], strict=False))
+            read_from_blocks(after, words, parts, tensor.dims[1], bits, BLOCKS[bits], taken)
         node.CopyFrom(made)
         after.graph.initializer.remove(tensor)
         after.graph.initializer.extend(tensors)
-    is_used = any(node.domain == _DOMAIN for node in after.graph.node)
+    is_used = any(node.domain == _DOMAIN for node in all_nodes(after))
     if is_used and all(entry.domain != _DOMAIN for entry in after.opset_import):
         after.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return after

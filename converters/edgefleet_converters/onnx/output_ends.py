@@ -5,7 +5,7 @@ from typing import Final
 import onnx
 
 _MOVES: Final = {
-    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Slice", "Gather", "Dropout",
+    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Slice", "Gather", "Dropout", "Pad",
     "QuantizeLinear", "DequantizeLinear",
 }  # fmt: skip
 _MOST_STEPS: Final = 64

@@ -21,7 +21,9 @@ from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
 from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
 from edgefleet_converters.onnx.passes.spell_softmax import SpellSoftmax
+from edgefleet_converters.onnx.walk import all_graphs, all_nodes
 from edgefleet_converters.onnx.weights import store_weights, weights_of
+from edgefleet_converters.onnx.word_tables import read_from_int8
 from edgefleet_converters.recipe import CandidateSpec
 
 WEIGHTED: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -74,7 +76,7 @@ def candidate(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
             made, spec.weight_bits, half=frozenset(spec.weights_half), kept=frozenset(spec.weights_float),
             whole=spec.half == "int16", zero=spec.weight_zero,
         )  # fmt: skip
-    if spec.precision == "int4-weights" and not any(node.op_type == "MatMulNBits" for node in made.graph.node):
+    if spec.precision == "int4-weights" and not any(node.op_type == "MatMulNBits" for node in all_nodes(made)):
         raise TransformError(
             "no product of the model has a stored matrix of its own, which 4 bits are for",
             next_step="use --precision int8-weights",
@@ -128,7 +130,7 @@ def _dynamic(model: onnx.ModelProto, spec: CandidateSpec) -> onnx.ModelProto:
     if spec.blocks == "all":
         return model
     named = with_node_names(run_passes(model, [GemmToMatMul()]).model)
-    present = {node.op_type for node in named.graph.node}
+    present = {node.op_type for node in all_nodes(named)}
     wanted = [op for op in (spec.op_types or _DYNAMIC_ALL) if op in present]
     if not wanted:
         raise TransformError(
@@ -142,13 +144,16 @@ def _ranged_at_run_time(model: onnx.ModelProto, spec: CandidateSpec, operators: 
     """Return the model with these operators in int8, for which the runtime ranges their inputs on each run."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    options = {"DefaultTensorType": TensorProto.FLOAT, "EnableSubgraph": any(depth for _, depth in all_graphs(model))}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dynamic.onnx"
         quantize_dynamic(
             model, out, op_types_to_quantize=operators, per_channel=spec.per_channel, reduce_range=spec.reduce_range,
-            weight_type=QuantType.QInt8, nodes_to_exclude=list(spec.exclude), extra_options={"DefaultTensorType": TensorProto.FLOAT},
+            weight_type=QuantType.QInt8, nodes_to_exclude=list(spec.exclude), extra_options=options,
         )  # fmt: skip
-        return onnx.load_model_from_string(out.read_bytes())
+        made = onnx.load_model_from_string(out.read_bytes())
+    read_from_int8(made)
+    return made
 
 
 def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibration) -> onnx.ModelProto:
@@ -210,11 +215,11 @@ def head_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def with_node_names(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the model with a unique name on each node: ORT's exclusion lists work by name, and exporters leave them out."""
+    """Return the model with a unique name on each node, in subgraphs too: onnxruntime's exclusion lists work by name."""
     after = onnx.ModelProto()
     after.CopyFrom(model)
     used: set[str] = set()
-    for index, node in enumerate(after.graph.node):
+    for index, node in enumerate(all_nodes(after)):
         if not node.name or node.name in used:
             node.name = f"{node.op_type}_{index}"
         used.add(node.name)

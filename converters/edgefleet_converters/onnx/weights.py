@@ -70,8 +70,10 @@ def channel_axes(node: onnx.NodeProto, place: int, rank: int) -> tuple[int, ...]
         return (0, 1)
     if node.op_type == "ConvTranspose":
         return (1,)
-    if node.op_type in ("Conv", "Gather"):
+    if node.op_type == "Conv":
         return (0,)
+    if node.op_type == "Gather":  # of what it reads as one: a row, or a column of a product's matrix
+        return (next((a.i for a in node.attribute if a.name == "axis"), 0) % rank,)
     side = "transA" if place == 0 else "transB"
     turned = any(a.name == side and a.i for a in node.attribute)
     # The product's own rows (left side) or columns (right side) are the channels.

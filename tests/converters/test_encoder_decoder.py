@@ -1,0 +1,218 @@
+"""Encoder–decoders as one graph: the loop against a search written in numpy, its weights stored once and in fewer bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import edgefleet_profiles
+from edgefleet_converters import errors
+from edgefleet_converters.accuracy.output_kinds import TOKENS, kind_of
+from edgefleet_converters.accuracy.output_metrics import edit
+from edgefleet_converters.importers.encoder_decoder.decoder_loop import Step, looped
+from edgefleet_converters.importers.encoder_decoder.greedy_search import Decoding, answers_of, decoding_of
+from edgefleet_converters.onnx.load import operators_of
+from edgefleet_converters.onnx.output_ends import output_ends
+from edgefleet_converters.onnx.quantize import candidate
+from edgefleet_converters.onnx.walk import all_nodes
+from edgefleet_converters.recipe import default_recipe
+
+WIDTH, WORDS = 64, 90
+Array = np.ndarray[Any, Any]
+RULES = Decoding(
+    start=1, prompt=(4, None), languages=(5, 6, 8), eos=(2, 3, *range(70, 84)), pad=0, new=12, banned=(9, 10),
+    banned_first=(2, 3, 11), least=2, forced={11: 2}, notes=(),
+)  # fmt: skip
+
+
+def weights() -> dict[str, Array]:
+    random = np.random.default_rng(3)
+    shapes = {"words": (WORDS, WIDTH), "mix": (WIDTH, WIDTH), "states": (WIDTH, WIDTH)}
+    found = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    return found | {"states": found["states"] * np.float32(0.1)}
+
+
+def parts(*, is_turned: bool) -> tuple[onnx.ModelProto, Step]:
+    """An encoder states = x @ mix, and a step whose scores are words @ (mean of the words read so far + states @ states + x @ mix).
+
+    is_turned: the table of words is stored as it is and turned by a node, as torch exports a large one.
+    """
+    w = weights()
+    info, node = helper.make_tensor_value_info, helper.make_node
+    encoder = helper.make_graph(
+        [node("MatMul", ["x", "mix"], ["states"])], "encoder", [info("x", TensorProto.FLOAT, ["batch", WIDTH])],
+        [info("states", TensorProto.FLOAT, ["batch", WIDTH])], [numpy_helper.from_array(w["mix"], "mix")],
+    )  # fmt: skip
+    turned = [node("Transpose", ["words"], ["scores_by"], perm=[1, 0])] if is_turned else []
+    stored = {"words": w["words"], "mix": w["mix"], "states_by": w["states"]}
+    stored |= {} if is_turned else {"scores_by": np.ascontiguousarray(w["words"].T)}
+    nodes = [
+        *turned, node("Gather", ["words", "token"], ["word"]), node("Unsqueeze", ["word", "one"], ["word4"]),
+        node("Concat", ["kept", "word4"], ["next"], axis=2), node("ReduceMean", ["next", "axes"], ["mean"], keepdims=0),
+        node("MatMul", ["given", "states_by"], ["theirs"]), node("MatMul", ["mean", "mix"], ["own"]),
+        node("Add", ["own", "theirs"], ["sum"]), node("MatMul", ["sum", "scores_by"], ["logits"]),
+    ]  # fmt: skip
+    step = helper.make_graph(
+        nodes, "step",
+        [info("token", TensorProto.INT64, ["batch", 1]), info("given", TensorProto.FLOAT, ["batch", WIDTH]),
+         info("kept", TensorProto.FLOAT, ["batch", 1, "length", WIDTH])],
+        [info("logits", TensorProto.FLOAT, ["batch", WORDS]), info("next", TensorProto.FLOAT, ["batch", 1, "more", WIDTH])],
+        [numpy_helper.from_array(array, name) for name, array in stored.items()]
+        + [numpy_helper.from_array(np.array([1]), "one"), numpy_helper.from_array(np.array([1, 2]), "axes")],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 20)]
+    models = [helper.make_model(graph, opset_imports=opset, ir_version=10) for graph in (encoder, step)]
+    return models[0], Step(models[1], "token", {"given": "states"}, (("kept", "next"),), "logits")
+
+
+def made(*, is_turned: bool = False, rules: Decoding = RULES) -> onnx.ModelProto:
+    model = looped(*parts(is_turned=is_turned), rules)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def run(model: onnx.ModelProto, x: Array) -> Array:
+    return np.asarray(ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})[0])
+
+
+def searched(x: Array, rules: Decoding = RULES) -> list[int]:
+    """The same search of one row, in numpy."""
+    w = weights()
+    read = [rules.start]
+    tokens: list[int] = []
+    while len(tokens) < rules.new:
+        place = len(read) - 1 - len(rules.prompt)
+        mean = w["words"][read].mean(axis=0)
+        scores = (mean @ w["mix"] + x @ w["mix"] @ w["states"]) @ w["words"].T
+        if place < 0:
+            given = rules.prompt[place]
+            token = max(rules.languages, key=lambda one: scores[one]) if given is None else given
+        else:
+            banned = {
+                *rules.banned,
+                *(rules.banned_first if place == 0 else ()),
+                *(rules.eos if place < rules.least else ()),
+            }
+            scores[list(banned)] = -np.inf
+            token = rules.forced.get(place, int(scores.argmax()))
+            tokens.append(token)
+        read.append(token)
+        if place >= 0 and token in rules.eos:
+            break
+    return tokens + [rules.pad] * (rules.new - len(tokens))
+
+
+@pytest.fixture(scope="module")
+def samples() -> Array:
+    return np.random.default_rng(5).standard_normal((40, WIDTH)).astype(np.float32) * 2
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_the_loop_writes_what_a_search_by_hand_writes_and_stores_shared_weights_once(
+    samples: Array, is_turned: bool
+) -> None:
+    model = made(is_turned=is_turned)
+    got = run(model, samples)
+    wanted = [searched(x) for x in samples]
+    assert got.tolist() == wanted
+    ends = {next(place for place, token in enumerate(row) if token in RULES.eos) for row in wanted}
+    assert len(ends) > 3  # or the test is void
+    assert run(model, samples[:1]).tolist() == wanted[:1]
+    large = [
+        tensor.dims for tensor in model.graph.initializer if np.prod(tensor.dims) >= 1000 and tensor.data_type == 1
+    ]
+    assert sorted(map(list, large)) == [[WIDTH, WIDTH], [WIDTH, WIDTH], [WIDTH, WORDS]]
+    loop = next(node for node in model.graph.node if node.op_type == "Loop")
+    inside = {node.output[0] for node in loop.attribute[0].g.node}
+    assert "decoder/theirs" not in inside
+    assert "decoder/own" in inside
+    assert not loop.attribute[0].g.initializer
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "products", "operator"),
+    [
+        ("int8-weights", 0.4, 0, ""),
+        ("int8-dynamic-matmul", 0.5, 4, "MatMulInteger"),
+        ("int8-blocks", 0.45, 2, "GatherBlockQuantized"),  # a matrix that two products share stays as it is
+        ("int4-weights", 0.4, 2, "GatherBlockQuantized"),
+    ],
+)
+def test_small_forms_reach_the_loop_and_words_are_read_from_the_last_product(
+    samples: Array, name: str, share: float, products: int, operator: str
+) -> None:
+    recipe = default_recipe(edgefleet_profiles.load("generic-x86_64-ort"), seed=0)
+    spec = next(spec for spec in recipe.candidates if spec.id == name)
+    source = made()
+    small = candidate(source, msgspec.structs.replace(spec, correct_bias=False), None)
+    assert small.ByteSize() < share * source.ByteSize(), small.ByteSize() / source.ByteSize()
+    assert sum(node.op_type in ("MatMulInteger", "MatMulNBits") for node in all_nodes(small)) == products
+    assert not operator or any(node.op_type == operator for node in all_nodes(small))
+    figure = edit(run(small, samples), run(source, samples))
+    assert figure.drop < (0.3 if "4" in name else 0.15), operators_of(small)
+
+
+def test_tokens_are_judged_by_their_edit_distance(samples: Array) -> None:
+    model = made()
+    answers = run(model, samples)
+    assert kind_of(answers, output_ends(model)[0], "tokens") == TOKENS
+    wanted = np.array([[5, 6, 7, 2, 0, 0], [5, 6, 2, 0, 0, 0]])
+    assert edit(wanted, wanted).drop == 0
+    late = np.array([[6, 7, 2, 0, 0, 0], [5, 6, 2, 0, 0, 0]])  # one token is missing, and all others move
+    assert edit(late, wanted).drop == pytest.approx((1 / 4 + 0) / 2)
+
+
+WHISPER = {
+    "model_type": "whisper", "is_encoder_decoder": True, "decoder_start_token_id": 90, "max_target_positions": 40,
+}  # fmt: skip
+GENERATION = {
+    "eos_token_id": 2, "pad_token_id": 2, "lang_to_id": {"<|en|>": 91, "<|de|>": 92}, "task_to_id": {"transcribe": 95, "translate": 96},
+    "no_timestamps_token_id": 99, "max_length": 40, "suppress_tokens": [7, -1], "begin_suppress_tokens": [8, 2],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "prompt"),
+    [
+        ({}, (None, 99)),
+        ({"language": "en"}, (91, 95, 99)),
+        ({"language": "<|de|>", "task": "translate"}, (92, 96, 99)),
+        ({"forced_decoder_ids": [[1, None], [2, 96]]}, (None, 96, 99)),
+        ({"forced_decoder_ids": [[1, 92], [2, 95], [3, 99]]}, (92, 95, 99)),
+        ({"_from_model_config": True}, ()),
+    ],
+)
+def test_whispers_prompt_is_that_of_transformers(change: dict[str, Any], prompt: tuple[int | None, ...]) -> None:
+    rules = decoding_of(WHISPER, GENERATION | change)
+    assert rules.prompt == prompt
+    assert rules.languages == ((91, 92) if None in prompt else ())
+    assert rules.new == 40 - 1 - len(prompt)
+    assert (rules.banned, rules.banned_first) == ((7,), (8, 2))
+
+
+def test_settings_of_text_models_are_honoured_noted_or_refused() -> None:
+    config = {"decoder_start_token_id": 1, "max_position_embeddings": 64, "eos_token_id": 1}
+    told = {
+        "pad_token_id": 0, "max_length": 20, "min_length": 4, "forced_bos_token_id": 9, "forced_eos_token_id": [1], "num_beams": 4,
+        "bad_words_ids": [[0], [1]], "no_repeat_ngram_size": 0, "repetition_penalty": 1.0, "length_penalty": 2.0,
+    }  # fmt: skip
+    rules = decoding_of(config, told)
+    assert (rules.new, rules.least, dict(rules.forced), rules.banned) == (19, 3, {0: 9, 18: 1}, (0,))
+    assert len(rules.notes) == 1
+    assert "4 beams" in rules.notes[0]
+    assert answers_of(rules, [[1, 9, 5, 1, 0, 0], [9, 5]])[0][:5] == [9, 5, 1, 0, 0]
+    assert decoding_of(config, {"max_new_tokens": 500}).new == 63
+    assert decoding_of(config, {}).new == 20
+    for name, value in (("no_repeat_ngram_size", 3), ("repetition_penalty", 1.2), ("bad_words_ids", [[4, 5]])):
+        with pytest.raises(errors.InvalidModelError, match=name):
+            decoding_of(config, told | {name: value})
+    with pytest.raises(errors.InvalidModelError, match="return_timestamps"):
+        decoding_of(WHISPER, GENERATION | {"return_timestamps": True})
+    with pytest.raises(errors.InvalidModelError, match="no token"):
+        decoding_of({}, told)
