@@ -150,7 +150,7 @@ def _scale(workshop: JobSteps, subject: Subject) -> Scale:
         work = workshop.work(subject.base, _kind(subject.base), subject.evaluation.samples, subject.reference.inputs)
     # A source of float16 is half of what float32 would be.
     size = subject.base.bytes * (2 if subject.base.facts.get("precision") == "fp16" else 1)
-    return Scale(size, work, subject.profile.runtime.name)
+    return Scale(size, work, subject.profile.runtime.name, has_float16="fp16" in subject.profile.features)
 
 
 def _better(

@@ -33,13 +33,25 @@ _DYNAMIC_KINDS: Final[Mapping[str, str]] = {
 }  # fmt: skip
 _INT8_TIME: Final = 0.4
 """Of an int8 product whose activations are int8 too, against float32. Measured at 0.2 to 0.7 on x86 with VNNI (ADR 0088)."""
-_DYNAMIC_TIME: Final[Mapping[str, float]] = {"conv": 6.0, "depthwise": 6.0, "matmul": 0.5, "recurrent": 0.5}
-"""onnxruntime's ConvInteger takes 4 to 20 times float32's time (docs/explanation/converting.md)."""
+_DYNAMIC_TIME: Final[Mapping[str, Mapping[str, float]]] = {
+    "ort": {"conv": 6.0, "depthwise": 6.0, "matmul": 0.5, "recurrent": 0.5},
+    "litert": {"conv": 0.5, "matmul": 0.4},
+    "tflite": {"conv": 4.0, "matmul": 4.0},
+}  # fmt: skip
+"""onnxruntime's ConvInteger takes 4 to 20 times float32's time (docs/explanation/converting.md); tflite-runtime multiplies such
+weights without its fast kernels (ADR 0097). What is not listed for a TFLite runtime stays in float32 there."""
 _WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 20.0}
 """16-bit activations: LiteRT has no fast kernels for them."""
-_FOUR_BIT_TIME: Final = 0.85
+_FLOAT16_TIME: Final = 1.3
+"""Of arithmetic in float16 where the processor has none: values are cast there and back at each operator."""
+_FOUR_BIT_TIME: Final = 1.0
+"""0.3 to 0.5 with one row, 1.0 to 1.1 with 64 (ADR 0097)."""
 _BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all": 0.75}
-"""Of products by how many of them are in 8-bit blocks; that of 4 bits and these measured with VNNI (ADR 0091)."""
+"""Of products by how many of them are in 8-bit blocks (ADR 0091)."""
+_RUN: Final[Mapping[str, int]] = {"ort": 200_000, "litert": 50_000, "tflite": 50_000}
+"""What a run costs before its first operator, in multiply-adds of float32 …"""
+_EACH: Final[Mapping[str, int]] = {"ort": 35_000, "litert": 3_000, "tflite": 3_000}
+"""… and what a product in 8 or 4 bits costs besides its own, for the values that it rounds: small models become slower (ADR 0097)."""
 _COUNTED: Final = frozenset({"static", "dynamic"})
 """Methods that change the arithmetic; a processor without float16 makes float32 of it again."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
@@ -60,11 +72,20 @@ class Worth:
 
 @dataclass(frozen=True)
 class Scale:
-    """What shares are taken of: the bytes of the float32 model, and its counted work (`cost.work`), empty where there is none."""
+    """What shares are taken of: the bytes of the float32 model, and its counted work (`cost.work`), empty where there is none.
+
+    has_float16: whether the processor multiplies float16.
+    """
 
     bytes: int
     work: Mapping[str, Any]
     runtime: str
+    has_float16: bool = False
+
+    @property
+    def kernels(self) -> str:
+        """Whose kernels are counted: of what compiles further for a chip of its own nothing is known, and onnxruntime's stand in."""
+        return self.runtime if self.runtime in _RUN else "tflite" if self.runtime == "tflm" else "ort"
 
     def promise(self, spec: CandidateSpec) -> Worth:
         """Return what a candidate is worth at best, before it is made."""
@@ -83,41 +104,53 @@ class Scale:
         share = size / self.bytes if self.bytes else 1.0
         if not work or not self.work or spec.method not in _COUNTED:
             return Worth(share, self.promise(spec).time)
-        return Worth(share, self._share(_macs(work), spec, work.get("activation_bytes", 0)))
+        return Worth(share, self._share(_macs(work), _products(work), spec, work.get("activation_bytes", 0)))
 
     def _promised_time(self, spec: CandidateSpec) -> float:
+        if spec.method == "float16" and self.kernels == "ort" and not self.has_float16:
+            return _FLOAT16_TIME
         if not self.work or spec.method in ("none", "float16"):
             return 1.0
-        if spec.method == "weights":
-            return 1.0 - (1.0 - _FOUR_BIT_TIME) * self._share_of_products() if spec.weight_bits == 4 else 1.0
-        kinds = {_DYNAMIC_KINDS[name] for name in spec.op_types if name in _DYNAMIC_KINDS} or set(_KINDS)
-        if spec.method != "dynamic":
-            kinds = set(_KINDS) - ({"recurrent"} if self.runtime == "ort" and "LSTM" not in spec.op_types else set())
-        counts = {}
-        for key, count in _macs(self.work).items():
-            kind = key.partition(".")[0]
-            counts[f"{kind}.{'int8' if kind in kinds else 'float'}"] = count
+        if spec.method == "weights" and spec.weight_bits != 4:
+            return 1.0
+        kinds = self._in_integers(spec)
+        macs, products = (
+            {f"{key.partition('.')[0]}.{'int8' if key.partition('.')[0] in kinds else 'float'}": count for key, count in counts.items()}
+            for counts in (_macs(self.work), _products(self.work))
+        )  # fmt: skip
         moved = self.work.get("activation_bytes", 0)
-        return self._share(counts, spec, moved if spec.method == "dynamic" else moved / 4)
+        return self._share(macs, products, spec, moved / 4 if spec.method in ("static", "mixed") else moved)
 
-    def _share(self, macs: Mapping[str, float], spec: CandidateSpec, moved: float) -> float:
+    def _in_integers(self, spec: CandidateSpec) -> set[str]:
+        """Return the kinds of products that a candidate multiplies in integers."""
+        if spec.weight_bits == 4:
+            return {"matmul"}
+        kinds = {_DYNAMIC_KINDS[name] for name in spec.op_types if name in _DYNAMIC_KINDS} or set(_KINDS)
+        if spec.method == "dynamic":
+            return kinds & set(_DYNAMIC_TIME[self.kernels])
+        return set(_KINDS) - ({"recurrent"} if self.kernels == "ort" and "LSTM" not in spec.op_types else set())
+
+    def _share(
+        self, macs: Mapping[str, float], products: Mapping[str, float], spec: CandidateSpec, moved: float
+    ) -> float:
         """Return the expected time of some work. moved: bytes of activations, of which one counts as one multiply-add."""
-        whole = sum(_macs(self.work).values()) + self.work.get("activation_bytes", 0)
-        spent = moved + sum(count * self._per_mac(key, spec) for key, count in macs.items())
-        return spent / whole if whole else 1.0
+        run = _RUN[self.kernels]
+        whole = run + sum(_macs(self.work).values()) + self.work.get("activation_bytes", 0)
+        rounding = _EACH[self.kernels] * sum(count for key, count in products.items() if key.endswith(".int8"))
+        return (run + rounding + moved + sum(count * self._per_mac(key, spec) for key, count in macs.items())) / whole
 
     def _per_mac(self, key: str, spec: CandidateSpec) -> float:
         kind, _, number = key.partition(".")
         if number != "int8":
             return 1.0
         if spec.act_dtype in ("int16", "uint16") and spec.method == "static":
-            return _WIDE_TIME.get(self.runtime, 1.6)
+            return _WIDE_TIME[self.kernels]
         if kind == "matmul" and spec.blocks != "none":
             return _BLOCK_TIME[spec.blocks]
-        if self.runtime == "ort" and (spec.method == "dynamic" or kind == "recurrent"):
-            return _DYNAMIC_TIME.get(kind, 1.0)
         if spec.weight_bits == 4:
             return _FOUR_BIT_TIME
+        if spec.method == "dynamic" or (kind == "recurrent" and self.kernels == "ort"):
+            return _DYNAMIC_TIME[self.kernels].get(kind, 1.0)
         return _INT8_TIME
 
 
@@ -180,4 +213,9 @@ def not_small(precision: str, size: int, source_bytes: int) -> str:
 
 def _macs(work: Mapping[str, Any]) -> Mapping[str, float]:
     found: Mapping[str, float] = work.get("macs", {})
+    return found
+
+
+def _products(work: Mapping[str, Any]) -> Mapping[str, float]:
+    found: Mapping[str, float] = work.get("products", {})
     return found

@@ -17,6 +17,7 @@ from edgefleet_converters.onnx.weights import store_weights
 from edgefleet_converters.recipe import CandidateSpec, default_recipe
 from edgefleet_converters.report import CandidateRow, MetricRow
 from edgefleet_converters.search_refusal import rejected
+from edgefleet_converters.tflite.quantize.candidate_recipe import tflite_recipe
 from tests.converters.graphs import changed, model_of, run, samples, save
 
 CONVS = {"macs": {"conv.float": 10_000_000}, "activation_bytes": 100_000}
@@ -104,7 +105,40 @@ def test_of_two_alike_the_earlier_one_stays() -> None:
     assert not near.is_better(Worth(0.505, 1.0))
     assert near.is_better(Worth(0.27, 1.0))
     half = CONVS | {"activation_bytes": 50_000}
-    assert scale.made(RECIPE["fp16"], 505, half).time == 1.0, "fewer bytes do not make float16 faster"
+    assert scale.made(RECIPE["fp16-weights"], 505, half).time == 1.0, "fewer bytes do not make float32 faster"
+    assert scale.made(RECIPE["fp16"], 505, half).time > 1.0, "without float16 arithmetic values are cast all the time"
+    assert Scale(1000, CONVS, "ort", has_float16=True).made(RECIPE["fp16"], 505, half).time == 1.0
+
+
+SMALL = {"macs": {"matmul.float": 12_000}, "products": {"matmul.float": 3}, "activation_bytes": 2_000}
+LARGE = {"macs": {"matmul.float": 3_000_000}, "products": {"matmul.float": 3}, "activation_bytes": 20_000}
+
+
+def test_small_products_become_slower_in_fewer_bits() -> None:
+    """Each rounds its left side on each run, which costs more than a small product itself."""
+    small, large = Scale(70_000, SMALL, "ort"), Scale(3_000_000, LARGE, "ort")
+    for name in ("int4-weights", "int8-dynamic-matmul", "int8-dynamic-blocks"):
+        assert small.promise(RECIPE[name]).time > 1.1
+        assert large.promise(RECIPE[name]).time < 1.1
+    assert small.promise(RECIPE["int8-weights"]).time == 1.0
+    order = [spec.id for spec in in_order(list(RECIPE.values()), small)]
+    assert order.index("int8-weights") < min(
+        order.index(name) for name in ("int4-weights", "int8-dynamic-matmul", "int8-static")
+    )
+    made = {"macs": {"matmul.int8": 12_000}, "products": {"matmul.int8": 3}, "activation_bytes": 2_000}
+    assert small.made(RECIPE["int8-dynamic-matmul"], 22_000, made).time > 1.2
+
+
+@pytest.mark.parametrize(("runtime", "is_fast"), [("litert", True), ("tflite", False)])
+def test_int8_next_to_float_is_fast_in_one_tflite_runtime_alone(runtime: str, is_fast: bool) -> None:
+    recipe = {spec.id: spec for spec in tflite_recipe(changed("generic-x86_64-litert"), seed=0).candidates}
+    for work in (CONVS, LARGE):
+        scale = Scale(1000, work, runtime)
+        assert (scale.promise(recipe["int8-dynamic"]).time < 0.7) is is_fast
+        order = [spec.id for spec in in_order(list(recipe.values()), scale)]
+        assert (order.index("int8-dynamic") < order.index("int8-weights")) is is_fast
+    depthwise = Scale(1000, {"macs": {"depthwise.float": 10_000_000}, "activation_bytes": 100_000}, runtime)
+    assert depthwise.promise(recipe["int8-dynamic"]).time == 1.0, "stored in 8 bits, and computed in float32"
 
 
 def test_time_is_counted_on_what_was_made() -> None:

@@ -1,6 +1,7 @@
 """The work of one inference, as the bundle's manifest keeps it. Counts only: nothing here was measured with a clock.
 
-`macs` holds multiply-adds by kind of operator and of number (`conv.float`, `matmul.int8`). `weight_bytes` are read once a run
+`macs` holds multiply-adds by kind of operator and of number (`conv.float`, `matmul.int8`), `products` how many operators they are
+of, by the same keys. `weight_bytes` are read once a run
 each time an operator reads them, `activation_bytes` are read or written, `largest_bytes` is what one operator holds of both kinds
 of activation at a time.
 """
@@ -17,6 +18,7 @@ class Work:
 
     nodes: int = 0
     macs: dict[str, int] = field(default_factory=dict)
+    products: dict[str, int] = field(default_factory=dict)
     weight_bytes: int = 0
     activation_bytes: int = 0
     largest_bytes: int = 0
@@ -33,6 +35,7 @@ class Work:
         if count > 0:
             key = f"{kind}.{'int8' if is_integer else 'float'}"
             self.macs[key] = self.macs.get(key, 0) + count
+            self.products[key] = self.products.get(key, 0) + 1
 
     def add_rounds(self, each: "Work", rounds: int) -> None:
         """Count a loop. each: what one round does."""
@@ -40,13 +43,15 @@ class Work:
         self.weight_bytes += rounds * each.weight_bytes
         self.activation_bytes += rounds * each.activation_bytes
         self.largest_bytes = max(self.largest_bytes, each.largest_bytes)
-        for key, count in each.macs.items():
-            if rounds:
-                self.macs[key] = self.macs.get(key, 0) + rounds * count
+        for mine, theirs in ((self.macs, each.macs), (self.products, each.products)):
+            for key, count in theirs.items():
+                if rounds:
+                    mine[key] = mine.get(key, 0) + rounds * count
 
     def facts(self) -> dict[str, Any]:
         """Return plain data with sorted keys."""
         return {
-            "nodes": self.nodes, "macs": dict(sorted(self.macs.items())), "weight_bytes": self.weight_bytes,
+            "nodes": self.nodes, "macs": dict(sorted(self.macs.items())), "products": dict(sorted(self.products.items())),
+            "weight_bytes": self.weight_bytes,
             "activation_bytes": self.activation_bytes, "largest_bytes": self.largest_bytes,
         }  # fmt: skip

@@ -88,7 +88,7 @@ def test_weights_are_stored_once_and_in_eight_bits(runtime: TfliteRuntime, op: s
     )  # fmt: skip
     wanted = in_onnxruntime(model, {"x": x})[0]
     assert len(write(graph)) <= 1.25 * source
-    for small in (weight_only(graph), dynamic_range(graph, per_channel=True), static):
+    for small in (weight_only(graph), dynamic_range(graph, per_channel=True, adapter=runtime.adapter), static):
         data = write(small)
         assert len(data) <= 0.55 * source
         assert float(np.abs(file_in(runtime, data, {"x": x})[0] - wanted).mean()) < 0.02

@@ -18,7 +18,7 @@ from edgefleet_converters.tflite.quantize.graph_rewrites import made_ready
 from edgefleet_converters.tflite.quantize.ranges import observe
 from edgefleet_converters.tflite.quantize.static import Form, quantize_static
 from edgefleet_converters.tflite.quantize.weights import dynamic_range, float16_weights, weight_only
-from edgefleet_converters.tflite.runtimes import RUNTIMES, TfliteRuntime
+from edgefleet_converters.tflite.runtimes import LITERT_23, RUNTIMES, TfliteRuntime
 from edgefleet_converters.tflite.writer import write
 from tests.converters.tflite.models import file_in, graph_of, in_onnxruntime, one_node
 
@@ -266,12 +266,36 @@ def test_smaller_weights_answer_nearly_the_same(runtime: TfliteRuntime, form: st
     graph = {
         "weight-only": weight_only(before),
         "float16": float16_weights(before),
-        "dynamic": dynamic_range(before, per_channel=True),
+        "dynamic": dynamic_range(before, per_channel=True, adapter=runtime.adapter),
     }[form]
     assert len(write(graph)) < (0.55 if form == "float16" else 0.4) * len(write(before))
     (wanted,) = in_onnxruntime(model, {"x": x})
     (got,) = file_in(runtime, write(graph), {"x": x})
     assert np.abs(got - wanted).max() <= (0.002 if form == "float16" else 0.03) * np.abs(wanted).max()
+
+
+def test_a_channel_of_small_weights_keeps_its_steps_where_the_kernel_takes_a_scale_a_channel() -> None:
+    weights = floats(64, 32) * np.logspace(-4, 0, 32, dtype=np.float32)
+    x = floats(4, 64)
+    graph = compile_model(one_node("MatMul", {"x": x, "w": weights}, ("w",)), LITERT_23).graph
+    got = file_in(LITERT_23, write(dynamic_range(graph, per_channel=True, adapter="litert")), {"x": x})[0]
+    lost = np.abs(got - x @ weights).max(axis=0) / np.abs(x @ weights).max(axis=0)
+    assert float(lost.max()) < 0.03
+
+
+def test_what_has_no_fast_kernel_is_stored_in_int8_and_computed_in_float() -> None:
+    given = {"x": floats(1, 16, 9, 9), "w": floats(16, 1, 5, 5), "t": floats(16, 8, 2, 2)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], group=16),
+        helper.make_node("ConvTranspose", ["c", "t"], ["y0"], strides=[2, 2]),
+    ]
+    graph = compile_model(graph_of(nodes, given, ("w", "t"), ["y0"]), LITERT_23).graph
+    made = dynamic_range(graph, per_channel=True, adapter="litert")
+    weights = [op.inputs[0] for op in made.ops if op.code == "DEQUANTIZE"]
+    assert [tensor.dtype for tensor in weights if tensor is not None] == ["int8", "int8"]
+    before = file_in(LITERT_23, write(graph), {"x": given["x"]})[0]
+    after = file_in(LITERT_23, write(made), {"x": given["x"]})[0]
+    assert np.abs(after - before).max() < 0.03 * np.abs(before).max()
 
 
 def test_weights_beyond_float16_stay_float32(runtime: TfliteRuntime) -> None:

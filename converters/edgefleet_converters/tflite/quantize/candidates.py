@@ -69,7 +69,7 @@ def made(
             per_channel=spec.per_channel,
         )
     if spec.method == "dynamic":
-        return dynamic_range(graph, per_channel=spec.per_channel)
+        return dynamic_range(graph, per_channel=spec.per_channel, adapter=adapter)
     graph = ready_for(graph, spec)
     means = calibrator.means(graph) if spec.correct_bias else {}
     return static_form(graph, spec, calibrator.ranges(graph, spec.calibration), adapter, means)

@@ -17,7 +17,8 @@ from edgefleet_converters.tflite.quantize.bias import CHANNEL_AXIS, corrected
 _LEAST_ELEMENTS: Final = 256
 """Smaller constants are left: the DEQUANTIZE costs more bytes than it saves."""
 _CHANNEL_AXIS: Final[Mapping[str, int]] = {**CHANNEL_AXIS, "TRANSPOSE_CONV": 0}
-_DYNAMIC: Final = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_DYNAMIC: Final = ("CONV_2D", "FULLY_CONNECTED")
+"""Not DEPTHWISE_CONV_2D: its kernel for int8 weights next to float32 values takes 5 times float32's time in LiteRT (ADR 0097)."""
 _WEIGHTS: Final = 1
 
 
@@ -71,21 +72,23 @@ def _halved(tensor: Tensor) -> Tensor | None:
     return replace(tensor, name=f"{tensor.name}_float16", dtype="float16", data=half)
 
 
-def dynamic_range(graph: Graph, *, per_channel: bool) -> Graph:
-    """Return the graph with int8 weights in the kernels that take them next to float32 values.
+def dynamic_range(graph: Graph, *, per_channel: bool, adapter: str) -> Graph:
+    """Return the graph with int8 weights in the kernels that take them next to float32 values; other weights are stored in int8 as
+    by `weight_only`.
 
-    per_channel: of convolutions only; FULLY_CONNECTED always has one scale, the only form that older runtimes compute.
+    adapter: `litert` or `tflite`. FULLY_CONNECTED of tflite-runtime has one scale, the only form that it computes.
     """
+    single = set() if per_channel and adapter == "litert" else {"FULLY_CONNECTED"}
 
     def small(op: Op) -> Op:
         weights = op.inputs[_WEIGHTS] if op.code in _DYNAMIC else None
         if weights is None or not _is_large(weights):
             return op
-        axis = _CHANNEL_AXIS[op.code] if per_channel and op.code != "FULLY_CONNECTED" else None
+        axis = _CHANNEL_AXIS[op.code] if per_channel and op.code not in single else None
         made = affine.weights_as(weights, affine.weight_scales(weights.constant, axis), axis)
         return replace(op, inputs=(op.inputs[0], made, *op.inputs[2:]))
 
-    return _each(graph, small)
+    return weight_only(_each(graph, small), per_channel=per_channel)
 
 
 def _each(graph: Graph, change: Callable[[Op], Op]) -> Graph:
