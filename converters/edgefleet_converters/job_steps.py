@@ -83,10 +83,13 @@ def comparable(answers: Answers, reference: Answers) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Stream:
-    """Runs of a model with a memory. feedback: (position of an output, the input that takes it in the next run)."""
+    """Runs of a model with a memory. feedback: (position of an output, the input that takes it in the next run). each: after so
+    many runs a new stream begins, with the states that the samples hold.
+    """
 
     feedback: tuple[tuple[int, str], ...]
     steps: int
+    each: int
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,11 @@ class JobSteps:
         asked, answers = self._sample_file(samples), self._new("answers.npz")
         args = self._run_args(model, runtime, samples=asked, outputs=answers, threads=threads) | {"batch": batch}
         if stream is not None:
-            args |= {"feedback": {str(position): name for position, name in stream.feedback}, "steps": stream.steps}
+            args |= {
+                "feedback": {str(position): name for position, name in stream.feedback},
+                "steps": stream.steps,
+                "each": stream.each,
+            }
         outcome = self.sandbox.execute("run_model", args, what=f"running the model in {runtime}")
         specs = _specs(outcome.answer["outputs"])
         arrays = read_arrays(answers)

@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 CONFIDENCE: Final = 0.95
 _STEPS: Final = 60
+_ALIKE: Final = 10
 
 
 def most_lost(losses: Array, *, looks: int = 1) -> float:
@@ -33,6 +34,14 @@ def most_lost(losses: Array, *, looks: int = 1) -> float:
         return 1.0 if wrong == n else _largest(lambda share: _at_most(wrong, n, share) >= chance, wrong / n)
     mean = float(cut.mean())
     return _largest(lambda share: n * _entropy(mean, share) <= -log(chance), mean)
+
+
+def standard_error(losses: Array | None) -> float:
+    """Return the standard error of the mean of the losses of a stream, whose neighbours are alike: by means of runs of 10."""
+    if losses is None or losses.size < 3 * _ALIKE:
+        return 0.0
+    batches = losses[: losses.size // _ALIKE * _ALIKE].astype(np.float64).reshape(-1, _ALIKE).mean(axis=1)
+    return float(batches.std(ddof=1) / np.sqrt(len(batches)))
 
 
 def _largest(holds: Callable[[float], bool], low: float) -> float:

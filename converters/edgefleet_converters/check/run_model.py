@@ -64,7 +64,8 @@ def probe_step(args: dict[str, Any]) -> dict[str, Any]:
 def run_step(args: dict[str, Any]) -> dict[str, Any]:
     """Sandbox step. args: {runtime, model, threads, samples: npz|None, outputs: path|None, timed_runs, batch: samples in one
     run, 1 when missing, answer_cpu_s: processor time for one sample and thread, ANSWER_CPU_S when missing, feedback: {output
-    position: input}, steps: runs of one stream, sample after sample, in which those outputs are given back; none when missing}.
+    position: input}, steps: runs, sample after sample, in which those outputs are given back; none when missing, each: runs of one
+    stream}.
 
     Real values for a quantized input are stored as its integers first.
 
@@ -87,6 +88,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
     samples = read_arrays(Path(args["samples"]))
     known = len(next(iter(samples.values()))) if samples else 0
     count = int(args.get("steps") or known) if known else 0
+    each = int(args.get("each") or max(count, 1))
     rows: list[dict[str, Array]] = []
     spent_ms: list[float] = []
     nonfinite: dict[str, int] = {}
@@ -96,7 +98,7 @@ def run_step(args: dict[str, Any]) -> dict[str, Any]:
         inputs = {
             spec.name: stored_values(spec, _sliced(spec, samples[spec.name], index % known, batch))
             for spec in runtime.inputs
-        } | (_given_back(runtime, rows[-1], args.get("feedback") or {}) if rows else {})
+        } | (_given_back(runtime, rows[-1], args.get("feedback") or {}) if rows and index % each else {})
         with _in_time(answer_s * min(batch, count - index)):
             row, elapsed_ms = _run(runtime, inputs)
         answer["cold_start_ms"] = answer["cold_start_ms"] or (time.perf_counter() - started_s) * 1e3
