@@ -34,24 +34,26 @@ _DYNAMIC_KINDS: Final[Mapping[str, str]] = {
 _INT8_TIME: Final = 0.4
 """Of an int8 product whose activations are int8 too, against float32. Measured at 0.2 to 0.7 on x86 with VNNI (ADR 0088)."""
 _DYNAMIC_TIME: Final[Mapping[str, Mapping[str, float]]] = {
-    "ort": {"conv": 6.0, "depthwise": 6.0, "matmul": 0.5, "recurrent": 0.5},
-    "litert": {"conv": 0.5, "matmul": 0.4},
+    "ort": {"conv": 6.0, "depthwise": 6.0, "matmul": 0.4, "recurrent": 0.5},
+    "litert": {"conv": 0.3, "matmul": 0.3},
     "tflite": {"conv": 4.0, "matmul": 4.0},
 }  # fmt: skip
 """onnxruntime's ConvInteger takes 4 to 20 times float32's time (docs/explanation/converting.md); tflite-runtime multiplies such
-weights without its fast kernels (ADR 0097). What is not listed for a TFLite runtime stays in float32 there."""
+weights without its fast kernels (ADR 0096). What is not listed for a TFLite runtime stays in float32 there."""
 _WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 20.0}
 """16-bit activations: LiteRT has no fast kernels for them."""
 _FLOAT16_TIME: Final = 1.3
 """Of arithmetic in float16 where the processor has none: values are cast there and back at each operator."""
 _FOUR_BIT_TIME: Final = 1.0
-"""0.3 to 0.5 with one row, 1.0 to 1.1 with 64 (ADR 0097)."""
+"""0.3 to 0.5 with one row, 1.0 to 1.1 with 64 (ADR 0096)."""
 _BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all": 0.75}
 """Of products by how many of them are in 8-bit blocks (ADR 0091)."""
 _RUN: Final[Mapping[str, int]] = {"ort": 200_000, "litert": 50_000, "tflite": 50_000}
 """What a run costs before its first operator, in multiply-adds of float32 …"""
 _EACH: Final[Mapping[str, int]] = {"ort": 35_000, "litert": 3_000, "tflite": 3_000}
-"""… and what a product in 8 or 4 bits costs besides its own, for the values that it rounds: small models become slower (ADR 0097)."""
+"""… what a product in 8 or 4 bits costs besides its own: small models become slower …"""
+_ROUNDED: Final = 40
+"""… and each value that is rounded in front of it on each run (ADR 0096)."""
 _COUNTED: Final = frozenset({"static", "dynamic"})
 """Methods that change the arithmetic; a processor without float16 makes float32 of it again."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
@@ -104,7 +106,8 @@ class Scale:
         share = size / self.bytes if self.bytes else 1.0
         if not work or not self.work or spec.method not in _COUNTED:
             return Worth(share, self.promise(spec).time)
-        return Worth(share, self._share(_macs(work), _products(work), spec, work.get("activation_bytes", 0)))
+        moved = work.get("activation_bytes", 0) + _ROUNDED * work.get("rounded", 0)
+        return Worth(share, self._share(_macs(work), _products(work), spec, moved))
 
     def _promised_time(self, spec: CandidateSpec) -> float:
         if spec.method == "float16" and self.kernels == "ort" and not self.has_float16:

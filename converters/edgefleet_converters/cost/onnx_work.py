@@ -41,6 +41,8 @@ _INTEGER: Final = frozenset(
      "DynamicQuantizeLSTM"}
 )  # fmt: skip
 
+_ROUNDING: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
+
 
 def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
     """Return the work of one run on `inputs` (one sample). Raises ValueError when it cannot be counted; blocks for one run."""
@@ -69,6 +71,8 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
         )
         kind, count = _macs(operator, node, [shape for _, shape in read], [shape for _, shape in written])
         work.add_macs(kind, count, is_integer=is_integer or _rounds_in_blocks(node))
+        if operator in _ROUNDING or _rounds_in_blocks(node):
+            work.rounded += math.prod(read[0][1])
     return work.facts()
 
 

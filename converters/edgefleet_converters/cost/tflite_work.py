@@ -93,6 +93,8 @@ def _count(work: Work, name: str, read: Sequence[_Tensor], written: Sequence[_Te
     kind, count = _macs(name, read, written)
     weights = read[1].dtype if len(read) > 1 else ""
     work.add_macs(kind, count, is_integer=weights in INTEGERS)
+    if count and weights in INTEGERS and read[0].dtype == "float32":
+        work.rounded += read[0].elements
 
 
 def _macs(name: str, read: Sequence[_Tensor], written: Sequence[_Tensor]) -> tuple[str, int]:

@@ -1,8 +1,8 @@
 """The work of one inference, as the bundle's manifest keeps it. Counts only: nothing here was measured with a clock.
 
 `macs` holds multiply-adds by kind of operator and of number (`conv.float`, `matmul.int8`), `products` how many operators they are
-of, by the same keys. `weight_bytes` are read once a run
-each time an operator reads them, `activation_bytes` are read or written, `largest_bytes` is what one operator holds of both kinds
+of, by the same keys, `rounded` how many values are made integers on each run next to weights that are. `weight_bytes` are read once
+a run each time an operator reads them, `activation_bytes` are read or written, `largest_bytes` is what one operator holds of both kinds
 of activation at a time.
 """
 
@@ -19,6 +19,7 @@ class Work:
     nodes: int = 0
     macs: dict[str, int] = field(default_factory=dict)
     products: dict[str, int] = field(default_factory=dict)
+    rounded: int = 0
     weight_bytes: int = 0
     activation_bytes: int = 0
     largest_bytes: int = 0
@@ -40,6 +41,7 @@ class Work:
     def add_rounds(self, each: "Work", rounds: int) -> None:
         """Count a loop. each: what one round does."""
         self.nodes += each.nodes
+        self.rounded += rounds * each.rounded
         self.weight_bytes += rounds * each.weight_bytes
         self.activation_bytes += rounds * each.activation_bytes
         self.largest_bytes = max(self.largest_bytes, each.largest_bytes)
@@ -52,6 +54,6 @@ class Work:
         """Return plain data with sorted keys."""
         return {
             "nodes": self.nodes, "macs": dict(sorted(self.macs.items())), "products": dict(sorted(self.products.items())),
-            "weight_bytes": self.weight_bytes,
+            "rounded": self.rounded, "weight_bytes": self.weight_bytes,
             "activation_bytes": self.activation_bytes, "largest_bytes": self.largest_bytes,
         }  # fmt: skip
