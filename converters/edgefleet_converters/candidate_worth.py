@@ -51,9 +51,10 @@ _BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all":
 _RUN: Final[Mapping[str, int]] = {"ort": 200_000, "litert": 50_000, "tflite": 50_000}
 """What a run costs before its first operator, in multiply-adds of float32 …"""
 _EACH: Final[Mapping[str, int]] = {"ort": 35_000, "litert": 3_000, "tflite": 3_000}
-"""… what a product in 8 or 4 bits costs besides its own: small models become slower …"""
-_ROUNDED: Final = 40
-"""… and each value that is rounded in front of it on each run (ADR 0096)."""
+"""… what a product in 8 or 4 bits costs besides its own …"""
+_INTEGERS: Final[Mapping[str, float]] = {"round": 40, "lookup": 300, "softmax": 300, "product": 10}
+"""… and what else integers cost (`cost.work`), in multiply-adds of float32: LiteRT has no fast kernels for softmax, look-ups and
+products of two activations in int8 (ADR 0096)."""
 _COUNTED: Final = frozenset({"static", "dynamic"})
 """Methods that change the arithmetic; a processor without float16 makes float32 of it again."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")
@@ -104,9 +105,11 @@ class Scale:
     def made(self, spec: CandidateSpec, size: int, work: Mapping[str, Any]) -> Worth:
         """Return what a candidate of `size` bytes is worth. work: its own, empty where it cannot be counted."""
         share = size / self.bytes if self.bytes else 1.0
-        if not work or not self.work or spec.method not in _COUNTED:
+        if not work or not self.work or (spec.method not in _COUNTED and spec.weight_bits != 4):
             return Worth(share, self.promise(spec).time)
-        moved = work.get("activation_bytes", 0) + _ROUNDED * work.get("rounded", 0)
+        # Never more than float32's: what lies between a product in integers and its scale is in one kernel.
+        moved = min(work.get("activation_bytes", 0), self.work.get("activation_bytes", 0))
+        moved += sum(_INTEGERS[kind] * count for kind, count in work.get("integers", {}).items())
         return Worth(share, self._share(_macs(work), _products(work), spec, moved))
 
     def _promised_time(self, spec: CandidateSpec) -> float:
@@ -138,9 +141,10 @@ class Scale:
     ) -> float:
         """Return the expected time of some work. moved: bytes of activations, of which one counts as one multiply-add."""
         run = _RUN[self.kernels]
-        whole = run + sum(_macs(self.work).values()) + self.work.get("activation_bytes", 0)
+        whole: float = run + sum(_macs(self.work).values()) + self.work.get("activation_bytes", 0)
         rounding = _EACH[self.kernels] * sum(count for key, count in products.items() if key.endswith(".int8"))
-        return (run + rounding + moved + sum(count * self._per_mac(key, spec) for key, count in macs.items())) / whole
+        spent: float = run + rounding + moved + sum(count * self._per_mac(key, spec) for key, count in macs.items())
+        return spent / whole
 
     def _per_mac(self, key: str, spec: CandidateSpec) -> float:
         kind, _, number = key.partition(".")

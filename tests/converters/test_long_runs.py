@@ -64,7 +64,9 @@ class Workshop:
     """Answers with what each key holds: the source's are zero but for one of 1, so that a loss is a share of a spread of 1."""
 
     def __init__(self, losses: dict[str, Any]) -> None:
-        self.losses, self.streams, self.looks = losses, [], {}
+        self.losses = losses
+        self.streams: list[tuple[str, int, int]] = []
+        self.looks: dict[str, set[str]] = {}
 
     def answers(
         self, model: Any, _runtime: str, samples: SampleSet, *, key: str, stream: Stream | None = None, **_: Any
@@ -80,7 +82,7 @@ class Workshop:
 
 def judged(n: int, *, held_out: int = 0) -> Judged:
     samples = SampleSet({"x": np.zeros((n, 1), np.float32)})
-    evaluation = Evaluation(samples, n, (), "data", None, 0, 0, False, False, {}, PLAN)  # type: ignore[call-arg]
+    evaluation = Evaluation(samples, n, (), "data", None, 0, 0, False, False, {}, PLAN)
     if held_out:
         evaluation = replace(evaluation, hold_out=SampleSet({"x": np.zeros((held_out, 1), np.float32)}))
     source: Any = SimpleNamespace(is_candidate=False)

@@ -37,7 +37,7 @@ def test_a_gemm_counts_as_by_hand_for_the_length_that_is_run(batch: int, tmp_pat
     monkeypatch.chdir(tmp_path)
     work = counted(classifier(features=16, classes=4), x=ones(batch, 16))
     assert work == {
-        "nodes": 3, "macs": {"matmul.float": batch * (16 * 32 + 32 * 4)}, "products": {"matmul.float": 2}, "rounded": 0,
+        "nodes": 3, "macs": {"matmul.float": batch * (16 * 32 + 32 * 4)}, "products": {"matmul.float": 2}, "integers": {},
         "weight_bytes": 4 * (16 * 32 + 32 + 32 * 4 + 4),
         "activation_bytes": 4 * batch * (16 + 32 + 32 + 32 + 32 + 4), "largest_bytes": 4 * batch * 64,
     }  # fmt: skip
@@ -102,7 +102,7 @@ def test_between_dequantize_and_quantize_the_numbers_are_small() -> None:
     ]  # fmt: skip
     work = counted(model_of(nodes, tensors, {"x": [1, 16]}, {"y": [1, 8]}), x=ones(1, 16))
     assert work == {
-        "nodes": 1, "macs": {"matmul.int8": 128}, "products": {"matmul.int8": 1}, "rounded": 0, "weight_bytes": 128,
+        "nodes": 1, "macs": {"matmul.int8": 128}, "products": {"matmul.int8": 1}, "integers": {}, "weight_bytes": 128,
             "activation_bytes": 24, "largest_bytes": 24,
     }  # fmt: skip
     weights_only = [nodes[2], helper.make_node("MatMul", ["x", "wd"], ["y"])]

@@ -41,6 +41,14 @@ _INTEGER: Final = frozenset(
      "DynamicQuantizeLSTM"}
 )  # fmt: skip
 
+_INTEGER_FORM: Final = frozenset(
+    {
+        "Conv", "MatMul", "Gemm", "Add", "Mul", "Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool", "Concat", "Softmax",
+        "ReduceMean", "ReduceMax", "Where", "MaxPool", "Resize", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Gather",
+        "Slice", "Split", "Expand", "DepthToSpace", "TopK", "ArgMax", "Relu", "Clip", "QuantizeLinear", "DequantizeLinear", "",
+    }
+)  # fmt: skip
+"""Between dequantize and quantize these become integer kernels of onnxruntime, or need none; "" = an input or output of the graph."""
 _ROUNDING: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 
 
@@ -50,11 +58,15 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
     model.ParseFromString(data)
     nodes = _named(model.graph)
     weights, integer = _weights(model.graph), _integer_nodes(model.graph)
+    rounding = _rounding_nodes(model.graph)
     work = Work()
     for event in _events(model.SerializeToString(), inputs):
         args = event.get("args") or {}
         operator = str(args.get("op_name"))
         name = str(event.get("name")).removesuffix(_SUFFIX)
+        if name in rounding:
+            written = _tensors(args.get("output_type_shape"))
+            work.add_integers("round", math.prod(written[0][1]) if written else 0)
         if operator in _NOT_COUNTED or name not in nodes:
             continue
         node = nodes[name]
@@ -72,7 +84,8 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
         kind, count = _macs(operator, node, [shape for _, shape in read], [shape for _, shape in written])
         work.add_macs(kind, count, is_integer=is_integer or _rounds_in_blocks(node))
         if operator in _ROUNDING or _rounds_in_blocks(node):
-            work.rounded += math.prod(read[0][1])
+            # In blocks each value takes twice as long.
+            work.add_integers("round", math.prod(read[0][1]) * (1 if operator in _ROUNDING else 2))
     return work.facts()
 
 
@@ -116,6 +129,25 @@ def _integer_nodes(graph: onnx.GraphProto) -> set[str]:
         for node in graph.node
         if len(node.input) >= 2 and node.input[0] in flowing and node.input[1] in dequantized
     }
+
+
+def _rounding_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of the quantize and dequantize nodes of values that stay: next to an operator that has no integer kernel."""
+    stored = {tensor.name for tensor in graph.initializer}
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    readers: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    found = set()
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and makers.get(node.input[0], "") not in _INTEGER_FORM:
+            found.add(node.name)
+        if node.op_type == "DequantizeLinear" and node.input[0] not in stored:
+            next_ = readers.get(node.output[0], set())
+            if not next_ <= _INTEGER_FORM:
+                found.add(node.name)
+    return found
 
 
 def _rounds_in_blocks(node: onnx.NodeProto) -> bool:

@@ -1,7 +1,7 @@
 """Count the work of a TFLite model from the shapes that its file declares; a free length counts as it is declared, mostly 1."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -93,8 +93,22 @@ def _count(work: Work, name: str, read: Sequence[_Tensor], written: Sequence[_Te
     kind, count = _macs(name, read, written)
     weights = read[1].dtype if len(read) > 1 else ""
     work.add_macs(kind, count, is_integer=weights in INTEGERS)
-    if count and weights in INTEGERS and read[0].dtype == "float32":
-        work.rounded += read[0].elements
+    for integers, values in _integers(name, read, written, count):
+        work.add_integers(integers, values)
+
+
+def _integers(name: str, read: Sequence[_Tensor], written: Sequence[_Tensor], macs: int) -> Iterator[tuple[str, int]]:
+    """Yield what integers make slower in one operator."""
+    if not read or not written or written[0].dtype not in INTEGERS:
+        if macs and len(read) > 1 and read[1].dtype in INTEGERS and read[0].dtype == "float32":
+            yield "round", read[0].elements
+        return
+    if name == "BATCH_MATMUL" and not read[1].is_constant:
+        yield "product", macs
+    elif name == "SOFTMAX":
+        yield "softmax", written[0].elements
+    elif name == "GATHER" and read[0].is_constant and len(read[0].shape) == 1:
+        yield "lookup", written[0].elements
 
 
 def _macs(name: str, read: Sequence[_Tensor], written: Sequence[_Tensor]) -> tuple[str, int]:
