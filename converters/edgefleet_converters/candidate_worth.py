@@ -125,7 +125,9 @@ class Scale:
             for counts in (_macs(self.work), _products(self.work))
         )  # fmt: skip
         moved = self.work.get("activation_bytes", 0)
-        return self._share(macs, products, spec, moved / 4 if spec.method in ("static", "mixed") else moved)
+        time = self._share(macs, products, spec, moved / 4 if spec.method in ("static", "mixed") else moved)
+        # A search may also find a form whose weights alone are small.
+        return min(1.0, time) if spec.method == "mixed" else time
 
     def _in_integers(self, spec: CandidateSpec) -> set[str]:
         """Return the kinds of products that a candidate multiplies in integers."""
