@@ -39,13 +39,13 @@ _DYNAMIC_TIME: Final[Mapping[str, Mapping[str, float]]] = {
     "tflite": {"conv": 4.0, "matmul": 4.0},
 }  # fmt: skip
 """onnxruntime's ConvInteger takes 4 to 20 times float32's time (docs/explanation/converting.md); tflite-runtime multiplies such
-weights without its fast kernels (ADR 0096). What is not listed for a TFLite runtime stays in float32 there."""
+weights without its fast kernels (ADR 0097). What is not listed for a TFLite runtime stays in float32 there."""
 _WIDE_TIME: Final[Mapping[str, float]] = {"ort": 1.6, "litert": 20.0, "tflite": 20.0}
 """16-bit activations: LiteRT has no fast kernels for them."""
 _FLOAT16_TIME: Final = 1.3
 """Of arithmetic in float16 where the processor has none: values are cast there and back at each operator."""
 _FOUR_BIT_TIME: Final = 1.0
-"""0.3 to 0.5 with one row, 1.0 to 1.1 with 64 (ADR 0096)."""
+"""0.3 to 0.5 with one row, 1.0 to 1.1 with 64 (ADR 0097)."""
 _BLOCK_TIME: Final[Mapping[str, float]] = {"none": 0.5, "narrowing": 0.6, "all": 0.75}
 """Of products by how many of them are in 8-bit blocks (ADR 0091)."""
 _RUN: Final[Mapping[str, int]] = {"ort": 200_000, "litert": 50_000, "tflite": 50_000}
@@ -54,7 +54,7 @@ _EACH: Final[Mapping[str, int]] = {"ort": 35_000, "litert": 3_000, "tflite": 3_0
 """… what a product in 8 or 4 bits costs besides its own …"""
 _INTEGERS: Final[Mapping[str, float]] = {"round": 40, "lookup": 300, "softmax": 300, "product": 10}
 """… and what else integers cost (`cost.work`), in multiply-adds of float32: LiteRT has no fast kernels for softmax, look-ups and
-products of two activations in int8 (ADR 0096)."""
+products of two activations in int8 (ADR 0097)."""
 _COUNTED: Final = frozenset({"static", "dynamic"})
 """Methods that change the arithmetic; a processor without float16 makes float32 of it again."""
 _KINDS: Final = ("conv", "depthwise", "matmul", "recurrent")

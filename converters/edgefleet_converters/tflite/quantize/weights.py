@@ -18,7 +18,7 @@ _LEAST_ELEMENTS: Final = 256
 """Smaller constants are left: the DEQUANTIZE costs more bytes than it saves."""
 _CHANNEL_AXIS: Final[Mapping[str, int]] = {**CHANNEL_AXIS, "TRANSPOSE_CONV": 0}
 _DYNAMIC: Final = ("CONV_2D", "FULLY_CONNECTED")
-"""Not DEPTHWISE_CONV_2D: its kernel for int8 weights next to float32 values takes 5 times float32's time in LiteRT (ADR 0096)."""
+"""Not DEPTHWISE_CONV_2D: its kernel for int8 weights next to float32 values takes 5 times float32's time in LiteRT (ADR 0097)."""
 _WEIGHTS: Final = 1
 
 
