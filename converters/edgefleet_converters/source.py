@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_converters.errors import NotAModelError
-from edgefleet_converters.importers.folder_layouts import model_in, text_length
+from edgefleet_converters.importers.folder_layouts import has_decoders, model_in, text_length
 from edgefleet_converters.importers.source_kinds import Format, Kind, format_of, kind_of
 from edgefleet_protocol.digest import Sha256, folder_sha256
 
@@ -69,6 +69,8 @@ def find_source(upload: Path) -> FoundSource:
             f"{path.name} holds weights; the model that they belong to is in config.json",
             next_step="publish the folder that holds both",
         )
+    if kind == "onnx" and is_folder and has_decoders(path):
+        kind = "parts"
     return FoundSource(
         path,
         path.parent if is_folder else None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,12 +19,17 @@ from edgefleet_converters import errors
 from edgefleet_converters.accuracy.output_kinds import TOKENS, kind_of
 from edgefleet_converters.accuracy.output_metrics import edit
 from edgefleet_converters.importers.encoder_decoder.decoder_loop import Step, looped
+from edgefleet_converters.importers.encoder_decoder.exported_parts import exports_to_onnx
 from edgefleet_converters.importers.encoder_decoder.greedy_search import Decoding, answers_of, decoding_of
 from edgefleet_converters.onnx.load import operators_of
 from edgefleet_converters.onnx.output_ends import output_ends
 from edgefleet_converters.onnx.quantize import candidate
 from edgefleet_converters.onnx.walk import all_nodes
+from edgefleet_converters.pipeline import convert
 from edgefleet_converters.recipe import default_recipe
+from edgefleet_converters.request import ConversionRequest, DataFiles, Options
+from edgefleet_converters.source import find_source
+from edgefleet_protocol.bundle import open_bundle
 
 WIDTH, WORDS = 64, 90
 Array = np.ndarray[Any, Any]
@@ -140,8 +148,8 @@ def test_the_loop_writes_what_a_search_by_hand_writes_and_stores_shared_weights_
     [
         ("int8-weights", 0.4, 0, ""),
         ("int8-dynamic-matmul", 0.5, 4, "MatMulInteger"),
-        ("int8-blocks", 0.45, 2, "GatherBlockQuantized"),  # a matrix that two products share stays as it is
-        ("int4-weights", 0.4, 2, "GatherBlockQuantized"),
+        ("int8-blocks", 0.45, 4, "GatherBlockQuantized"),
+        ("int4-weights", 0.3, 4, "GatherBlockQuantized"),
     ],
 )
 def test_small_forms_reach_the_loop_and_words_are_read_from_the_last_product(
@@ -166,6 +174,139 @@ def test_tokens_are_judged_by_their_edit_distance(samples: Array) -> None:
     assert edit(wanted, wanted).drop == 0
     late = np.array([[6, 7, 2, 0, 0, 0], [5, 6, 2, 0, 0, 0]])  # one token is missing, and all others move
     assert edit(late, wanted).drop == pytest.approx((1 / 4 + 0) / 2)
+
+
+def exported(folder: Path, *, is_merged: bool = False) -> None:
+    """Write the same model as optimum exports it: the decoder without a past makes keys of the states, which the other reads."""
+    w = weights()
+    info, node, number = helper.make_tensor_value_info, helper.make_node, TensorProto.FLOAT
+    stored = {
+        "words": w["words"],
+        "mix": w["mix"],
+        "states_by": w["states"],
+        "scores_by": np.ascontiguousarray(w["words"].T),
+    }
+    stored |= {"one": np.array([1]), "axes": np.array([1, 2]), "shape": np.array([-1, 1, 1, WIDTH])}
+    ids, states = (
+        info("input_ids", TensorProto.INT64, ["batch", 1]),
+        info("encoder_hidden_states", number, ["batch", WIDTH]),
+    )
+    own, theirs = "past_key_values.0.decoder.key", "past_key_values.0.encoder.key"
+    past = [info(name, number, ["batch", 1, length, WIDTH]) for name, length in ((own, "length"), (theirs, 1))]
+    outputs = [info("logits", number, ["batch", WORDS])]
+    outputs += [info(f"present.0.{part}.key", number, ["batch", 1, "length", WIDTH]) for part in ("decoder", "encoder")]
+
+    def read(kept: str) -> list[onnx.NodeProto]:
+        """Nodes from the token to the logits; kept: keys of the states."""
+        return [
+            node("ReduceMean", ["present.0.decoder.key", "axes"], ["mean"], keepdims=0), node("MatMul", ["mean", "mix"], ["mixed"]),
+            node("ReduceMean", [kept, "axes"], ["theirs"], keepdims=0), node("Add", ["mixed", "theirs"], ["sum"]),
+            node("MatMul", ["sum", "scores_by"], ["logits"]),
+        ]  # fmt: skip
+
+    word = [node("Gather", ["words", "input_ids"], ["word"]), node("Unsqueeze", ["word", "one"], ["word4"])]
+    keys = [
+        node("MatMul", ["encoder_hidden_states", "states_by"], ["keys"]), node("Shape", ["input_ids"], ["batch"], end=1),
+        node("Concat", ["batch", "one", "one", "minus"], ["sizes"], axis=0), node("Reshape", ["keys", "sizes"], ["present.0.encoder.key"]),
+    ]  # fmt: skip
+    stored["minus"] = np.array([-1])
+    without = [*word, node("Identity", ["word4"], ["present.0.decoder.key"]), *keys, *read("present.0.encoder.key")]
+    going = [*word, node("Concat", [own, "word4"], ["present.0.decoder.key"], axis=2), *read(theirs)]
+
+    def save(name: str, nodes: list[onnx.NodeProto], inputs: Any, outputs: Any, tensors: Any) -> None:
+        graph = helper.make_graph(
+            nodes, "g", inputs, outputs, [numpy_helper.from_array(a, key) for key, a in tensors.items()]
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), folder / name)
+
+    encoder = [node("MatMul", ["x", "mix"], ["last_hidden_state"])]
+    x = info("input_features", number, ["batch", WIDTH])
+    encoder[0].input[0] = "input_features"
+    save("encoder_model.onnx", encoder, [x], [info("last_hidden_state", number, ["batch", WIDTH])], {"mix": w["mix"]})
+    if is_merged:
+        going.append(node("Identity", [theirs], ["present.0.encoder.key"]))
+        branches = {
+            f"{name}_branch": helper.make_graph(nodes, name, [], outputs) for name, nodes in (("then", going), ("else", without))
+        }  # fmt: skip
+        choice = node("If", ["use_cache_branch"], [value.name for value in outputs], **branches)
+        flag = info("use_cache_branch", TensorProto.BOOL, [1])
+        save("decoder_model_merged.onnx", [choice], [ids, states, *past, flag], outputs, stored)
+    else:
+        save("decoder_model.onnx", without, [ids, states], outputs, stored)
+        save("decoder_with_past_model.onnx", going, [ids, *past], outputs[:2], stored)
+    config = {"model_type": "whisper", "is_encoder_decoder": True, "decoder_start_token_id": 1}
+    settings = {
+        "eos_token_id": list(RULES.eos), "pad_token_id": 0, "forced_decoder_ids": [[1, 4], [2, None]], "max_new_tokens": 12,
+        "lang_to_id": {"<|a|>": 5, "<|b|>": 6, "<|c|>": 8}, "suppress_tokens": [9, 10], "begin_suppress_tokens": [2, 3, 11],
+        "min_new_tokens": 2, "forced_eos_token_id": 2,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_files_of_an_export_become_one_model(tmp_path: Path, samples: Array, is_merged: bool) -> None:
+    exported(tmp_path, is_merged=is_merged)
+    if is_merged:  # as transformers.js lays it out
+        (tmp_path / "onnx").mkdir()
+        for path in tmp_path.glob("*.onnx"):
+            path.rename(tmp_path / "onnx" / path.name)
+    found = find_source(tmp_path)
+    assert (found.kind, found.format) == ("parts", "onnx")
+    data, facts = exports_to_onnx(found.path)
+    assert facts["compared"] == {"samples": 3, "agreeing": 3, "largest_ratio": 0.0}
+    got = ort.InferenceSession(data).run(None, {"input_features": samples})[0]
+    assert got.tolist() == [searched(x) for x in samples]
+    large = [
+        list(t.dims)
+        for t in onnx.load_model_from_string(data).graph.initializer
+        if np.prod(t.dims) >= 1000 and t.data_type == 1
+    ]
+    assert sorted(large) == [[WIDTH, WIDTH], [WIDTH, WIDTH], [WIDTH, WORDS]]
+
+
+def test_a_release_of_an_export_is_small_and_judged_by_its_tokens(tmp_path: Path, samples: Array) -> None:
+    exported(tmp_path)
+    np.savez(tmp_path / "eval.npz", input_features=samples)
+    profiles = tuple(map(edgefleet_profiles.load, ("generic-x86_64-ort", "generic-x86_64-litert")))
+    request = ConversionRequest(
+        model="m", version="1", source=tmp_path, profiles=profiles,
+        data=DataFiles(eval=str(tmp_path / "eval.npz")), options=Options(precision="int8-weights", max_drop=0.1), out_dir=tmp_path / "out",
+        tools_dir=None,
+    )  # fmt: skip
+    report = convert(request, lambda _event: None)
+    assert [(row.profile, row.code) for row in report.refused] == [
+        ("generic-x86_64-litert", "convert.operator_not_compiled")
+    ]
+    (bundle,) = report.bundles
+    manifest = open_bundle(io.BytesIO(Path(bundle.path).read_bytes())).manifest
+    assert manifest.precision == "int8-weights"
+    row = next(row for profile in report.profiles for row in profile.candidates if row.verdict == "passed")
+    assert row.metric is not None
+    assert (row.metric.name, row.metric.outputs[0].kind) == ("edit", TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        ("decoder_with_past_model.onnx", "goes on from what is kept"),
+        ("config.json", "no config.json"),
+        ("", "than float32"),
+    ],
+)
+def test_what_an_export_lacks_is_said(tmp_path: Path, lost: str, told: str) -> None:
+    exported(tmp_path)
+    if lost:
+        (tmp_path / lost).unlink()
+    else:
+        path = tmp_path / "decoder_with_past_model.onnx"
+        model = onnx.load(path)
+        for value in model.graph.input:
+            if value.name == "past_key_values.0.decoder.key":
+                value.type.tensor_type.elem_type = TensorProto.FLOAT16
+        onnx.save(model, path)
+    with pytest.raises(errors.SourceError, match=told):
+        exports_to_onnx(find_source(tmp_path).path)
 
 
 WHISPER = {

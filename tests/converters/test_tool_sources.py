@@ -96,7 +96,7 @@ for name, change in {
     open(folder + "/" + name + "/own.py", "w").write("import os; os.mkdir(" + repr(folder + "/owned") + ")")
 """
 WRITERS = """
-import numpy, sys, torch, transformers
+import json, numpy, sys, torch, transformers
 folder = sys.argv[1]
 torch.manual_seed(1)
 heads = {part + name: value for part in ("encoder_", "decoder_") for name, value in
@@ -118,6 +118,7 @@ text = transformers.T5ForConditionalGeneration(transformers.T5Config(
     pad_token_id=0, eos_token_id=1)).eval()
 text.generation_config.eos_token_id, text.generation_config.max_new_tokens, text.generation_config.num_beams = [1, *range(40, 50)], 9, 3
 text.save_pretrained(folder + "/text")
+json.dump({"model_max_length": 16}, open(folder + "/text/tokenizer_config.json", "w"))
 ids = torch.randint(2, 60, (6, 7))
 mask = torch.ones_like(ids)
 mask[3:, 5:] = 0

@@ -2,8 +2,9 @@
 
 1. A file `MLmodel` makes it an MLflow model: flavour `onnx` first, else `sklearn`; `python_function` alone is code and refused.
 2. Else `model.onnx`, `onnx/model.onnx` (Hugging Face) or `model.tflite`, in this order.
-3. Else the only model file in the folder, or in its `onnx/`.
-4. Else `model.safetensors` next to `config.json` (Hugging Face).
+3. Else `encoder_model.onnx` with its decoders next to it, in the folder or in its `onnx/` (Hugging Face's optimum).
+4. Else the only model file in the folder, or in its `onnx/`.
+5. Else `model.safetensors` next to `config.json` (Hugging Face).
 """
 
 import json
@@ -17,6 +18,10 @@ from edgefleet_converters.errors import NotAModelError
 
 _KNOWN_NAMES: Final = ("model.onnx", "onnx/model.onnx", "model.tflite")
 _SUFFIXES: Final = ((".onnx", ".tflite"), (".skops", ".pt2", ".keras", ".pkl", ".pickle", ".joblib", ".sav"))
+ENCODER: Final = "encoder_model.onnx"
+DECODER: Final = "decoder_model.onnx"
+DECODERS: Final = (DECODER, "decoder_with_past_model.onnx")
+MERGED: Final = "decoder_model_merged.onnx"
 _HF_MODEL: Final = "model.safetensors"
 _HF_WEIGHTS: Final = (".safetensors", ".bin", ".h5", ".msgpack")
 MAX_TOKENS: Final = 512
@@ -33,6 +38,9 @@ def model_in(folder: Path) -> Path:
     for name in _KNOWN_NAMES:
         if is_plain(folder, name):
             return folder / name
+    for place in ("", "onnx/"):
+        if is_plain(folder, place + ENCODER) and has_decoders(folder / place / ENCODER):
+            return folder / place / ENCODER
     for suffixes in _SUFFIXES:
         for place in ("", "onnx"):
             models = _models(folder, place, suffixes)
@@ -47,6 +55,11 @@ def model_in(folder: Path) -> Path:
     if is_plain(folder, "config.json") and is_plain(folder, _HF_MODEL):
         return folder / _HF_MODEL
     raise _nothing(folder)
+
+
+def has_decoders(path: Path) -> bool:
+    """Return whether an ONNX file is an encoder with a decoder next to it. Looks at the folder."""
+    return path.name == ENCODER and any(is_plain(path.parent, name) for name in (DECODER, MERGED))
 
 
 def text_length(folder: Path) -> int:

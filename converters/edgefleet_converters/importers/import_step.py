@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_converters.errors import PickleRefusedError
+from edgefleet_converters.importers.encoder_decoder.exported_parts import exports_to_onnx
 from edgefleet_converters.importers.sklearn_model import estimator_to_onnx
 from edgefleet_converters.importers.tool_process import tool_to_onnx
 
@@ -17,7 +18,9 @@ def import_step(args: dict[str, Any]) -> dict[str, Any]:
     tools = Path(args["tools"]) if args["tools"] else None
     if kind == "pickle" and not args["allow_pickle"]:
         raise refused_pickle(source.name)
-    if kind in ("skops", "pickle"):
+    if kind == "parts":
+        data, facts = exports_to_onnx(source)
+    elif kind in ("skops", "pickle"):
         data, facts = estimator_to_onnx(source, tools)
     else:
         data, facts = tool_to_onnx(kind, source, tools)

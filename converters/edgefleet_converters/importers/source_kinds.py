@@ -10,7 +10,8 @@ from edgefleet_converters.errors import NotAModelError, TruncatedModelError
 from edgefleet_converters.importers.archive import checked_members
 from edgefleet_converters.importers.folder_layouts import is_plain
 
-Kind = Literal["onnx", "tflite", "skops", "pickle", "pt2", "keras", "safetensors"]
+Kind = Literal["onnx", "tflite", "skops", "pickle", "pt2", "keras", "safetensors", "parts"]
+"""parts: an encoder in ONNX with its decoders next to it."""
 Format = Literal["onnx", "tflite"]
 
 _FOREIGN_HINTS: Final[tuple[tuple[bytes, str], ...]] = (

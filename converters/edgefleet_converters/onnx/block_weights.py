@@ -45,7 +45,9 @@ class Packed:
 def stored_in_blocks(
     model: onnx.ModelProto, bits: Literal[4, 8], *, untouched: Collection[str] = (), narrowing: bool = False
 ) -> onnx.ModelProto:
-    """Return the model with each MatMul, also in subgraphs, that has a matrix of the main graph of its own on its right side in blocks.
+    """Return the model with each MatMul, also in subgraphs, in blocks that has a matrix of the main graph on its right side.
+
+    A matrix that others than products read as well stays, but for words that are read as its columns (`onnx.word_tables`).
 
     untouched: names of stored tensors. narrowing: only matrices with more rows than columns.
     """
@@ -57,20 +59,23 @@ def stored_in_blocks(
         for name in node.input:
             uses[name] = uses.get(name, 0) + 1
     taken, tables = value_names(after), lookups(after)
-    for node in list(all_nodes(after)):
-        tensor = stored.get(node.input[1]) if node.op_type == "MatMul" else None
-        if tensor is None or tensor.name in untouched or len(tensor.dims) != 2:
+    products: dict[str, list[onnx.NodeProto]] = {}
+    for node in all_nodes(after):
+        if node.op_type == "MatMul" and node.input[1] in stored:
+            products.setdefault(node.input[1], []).append(node)
+    for name, nodes in products.items():
+        tensor, words = stored[name], tables.get(name, [])
+        if name in untouched or len(tensor.dims) != 2 or uses[name] != len(nodes) + len(words):
             continue
-        words = tables.get(tensor.name, [])
-        if uses[tensor.name] != 1 + len(words) or (words and tensor.dims[0] % BLOCKS[bits]):
+        if words and tensor.dims[0] % BLOCKS[bits]:
             continue
         if int(np.prod(tensor.dims)) < MIN_ELEMENTS or (narrowing and tensor.dims[0] <= tensor.dims[1]):
             continue
-        made, tensors = _product(node, tensor, bits, taken)
+        parts, tensors = _stored_parts(tensor, bits, taken)
         if words:
-            parts = dict(zip("qsz", made.input[1:], strict=False))
             read_from_blocks(after, words, parts, tensor.dims[1], bits, BLOCKS[bits], taken)
-        node.CopyFrom(made)
+        for node in nodes:
+            node.CopyFrom(_product(node, tensor, bits, parts))
         after.graph.initializer.remove(tensor)
         after.graph.initializer.extend(tensors)
     is_used = any(node.domain == _DOMAIN for node in all_nodes(after))
@@ -79,17 +84,23 @@ def stored_in_blocks(
     return after
 
 
-def _product(
-    node: onnx.NodeProto, tensor: onnx.TensorProto, bits: Literal[4, 8], taken: set[str]
-) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+def _stored_parts(
+    tensor: onnx.TensorProto, bits: Literal[4, 8], taken: set[str]
+) -> tuple[dict[str, str], list[onnx.TensorProto]]:
+    """Return the names of a matrix's parts, q, s and maybe z, and their tensors."""
     small = packed(numpy_helper.to_array(tensor), bits)
     parts = {"q": small.blob, "s": small.scales} | ({} if small.zeros is None else {"z": small.zeros})
     names = {key: fresh_name(f"{tensor.name}_{key}{bits}", taken) for key in parts}
-    made = helper.make_node(
+    return names, [numpy_helper.from_array(parts[key], name) for key, name in names.items()]
+
+
+def _product(
+    node: onnx.NodeProto, tensor: onnx.TensorProto, bits: Literal[4, 8], names: dict[str, str]
+) -> onnx.NodeProto:
+    return helper.make_node(
         "MatMulNBits", [node.input[0], *names.values()], list(node.output), name=node.name, domain=_DOMAIN, K=tensor.dims[0],
         N=tensor.dims[1], bits=bits, block_size=BLOCKS[bits], accuracy_level=_ROUNDED_LEFT,
     )  # fmt: skip
-    return made, [numpy_helper.from_array(parts[key], name) for key, name in names.items()]
 
 
 def packed(matrix: Array, bits: Literal[4, 8]) -> Packed:

@@ -34,7 +34,7 @@ class Step:
     """One step of a decoder. token: its input int64 [batch, 1]. given: its other inputs -> outputs or inputs of the encoder.
 
     kept: (input, output) of what goes from one step to the next, [batch, heads, length, width], empty at first. logits: its output
-    [batch, words] or [batch, 1, words].
+    [batch, words] or [batch, 1, words]. place: its input int64 [1] that counts the steps, empty where it has none.
     """
 
     model: onnx.ModelProto
@@ -42,6 +42,7 @@ class Step:
     given: Mapping[str, str]
     kept: tuple[tuple[str, str], ...]
     logits: str
+    place: str = ""
 
 
 def looped(encoder: onnx.ModelProto, step: Step, rules: Decoding) -> onnx.ModelProto:
@@ -57,8 +58,11 @@ def looped(encoder: onnx.ModelProto, step: Step, rules: Decoding) -> onnx.ModelP
     states = next(iter(inner.values()))
     known = StoredOnce(outer)
     renamed(body, known.take(body.initializer))
-    variant = {f"decoder/{step.token}", *(f"decoder/{name}" for name, _ in step.kept)}
+    variant = {f"decoder/{step.token}", f"decoder/{step.place}", *(f"decoder/{name}" for name, _ in step.kept)}
     still, moving = _parted(body.node, variant)
+    if step.place:
+        counted = f"decoder/{step.place}"
+        moving.insert(0, helper.make_node("Reshape", ["loop/step", "loop/one"], [counted], name=counted))
     outer.node.extend(still)
     kept = [(f"decoder/{a}", f"decoder/{b}") for a, b in step.kept]
     shapes = {value.name: _dims(value) for value in body.input}
@@ -223,38 +227,27 @@ class _Loop:
             "pad": np.array(rules.pad, np.int64), "eos": np.array([rules.eos or (-1,)], np.int64),
             "scores_shape": np.array([-1, self.words], np.int64),
         }  # fmt: skip
-        if self._forced():
+        forced, bans = self._forced(), self._bans()
+        if forced:
             arrays["zero"] = np.array(0, np.int64)
-            arrays["forced"] = np.array([self._forced().get(at, -1) for at in range(rules.steps)], np.int64)
-        if self._bans():
-            kinds = sorted({frozenset(), *self._bans().values()}, key=sorted)
+            arrays["forced"] = np.array([forced.get(at, -1) for at in range(rules.steps)], np.int64)
+        if bans:
+            kinds = sorted({frozenset(), *bans.values()}, key=sorted)
             rows = np.zeros((len(kinds), self.words), bool)
             for row, kind in zip(rows, kinds, strict=True):
                 row[[token for token in kind if token < self.words]] = True
             arrays["bans"], arrays["least"] = rows, np.array(np.finfo(np.float32).min, np.float32)
             arrays["ban_of_step"] = np.array(
-                [kinds.index(self._bans().get(at, frozenset())) for at in range(rules.steps)], np.int64
+                [kinds.index(bans.get(at, frozenset())) for at in range(rules.steps)], np.int64
             )
         return [numpy_helper.from_array(array, f"loop/{name}") for name, array in arrays.items()]
 
     def _forced(self) -> dict[int, int]:
         """Return step -> the token that it takes in any case."""
-        rules = self.rules
-        given = {step: token for step, token in enumerate(rules.prompt) if token is not None}
-        return given | {len(rules.prompt) + at: token for at, token in rules.forced.items()}
+        found = {step: self.rules.forced_at(step) for step in range(self.rules.steps)}
+        return {step: token for step, token in found.items() if token is not None}
 
     def _bans(self) -> dict[int, frozenset[int]]:
         """Return step -> the tokens that it must not take."""
-        rules, found = self.rules, {}
-        languages = frozenset(range(self.words)).difference(rules.languages) if rules.languages else frozenset()
-        for step in range(rules.steps):
-            at = step - len(rules.prompt)
-            if at < 0:
-                banned = languages if rules.prompt[step] is None else frozenset()
-            else:
-                banned = frozenset(rules.banned)
-                banned |= frozenset(rules.banned_first) if at == 0 else frozenset()
-                banned |= frozenset(rules.eos) if at < rules.least else frozenset()
-            if banned:
-                found[step] = banned
-        return found
+        found = {step: self.rules.banned_at(step, self.words) for step in range(self.rules.steps)}
+        return {step: tokens for step, tokens in found.items() if tokens}

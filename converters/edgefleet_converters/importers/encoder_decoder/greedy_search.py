@@ -8,7 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from edgefleet_converters.errors import InvalidModelError
+
+Array = npt.NDArray[Any]
 
 _DEFAULT_NEW: Final = 20
 """New tokens where the folder sets no length, as in transformers."""
@@ -61,6 +66,19 @@ class Decoding:
         """How often the decoder runs at most."""
         return len(self.prompt) + self.new
 
+    def forced_at(self, step: int) -> int | None:
+        """Return the token that a step takes in any case. step: from 0, the first one behind the start."""
+        place = step - len(self.prompt)
+        return self.prompt[step] if place < 0 else self.forced.get(place)
+
+    def banned_at(self, step: int, words: int) -> frozenset[int]:
+        """Return the tokens, of so many, that a step must not take."""
+        place = step - len(self.prompt)
+        if place < 0:
+            return frozenset(range(words)).difference(self.languages) if self.prompt[step] is None else frozenset()
+        first = self.banned_first if place == 0 else ()
+        return frozenset((*self.banned, *first, *(self.eos if place < self.least else ())))
+
 
 def decoding_of(config: Mapping[str, Any], generation: Mapping[str, Any] | None) -> Decoding:
     """Return the rules that a folder asks for. config: of config.json; generation: of generation_config.json, None without one.
@@ -99,6 +117,15 @@ def decoding_of(config: Mapping[str, Any], generation: Mapping[str, Any] | None)
         least=max(0, shortest if told.get("min_new_tokens") is None else int(told["min_new_tokens"])),
         notes=_notes(told, eos, first if is_forced else ()),
     )  # fmt: skip
+
+
+def best_token(rules: Decoding, step: int, scores: Array) -> tuple[int, bool]:
+    """Return the token that a step takes and whether it ends the answer. scores: float [words], as the decoder gives them."""
+    allowed = scores.copy()
+    allowed[[token for token in rules.banned_at(step, len(scores)) if token < len(scores)]] = -np.inf
+    forced = rules.forced_at(step)
+    token = int(allowed.argmax()) if forced is None else forced
+    return token, step >= len(rules.prompt) and token in rules.eos
 
 
 def answers_of(rules: Decoding, rows: Sequence[Sequence[int]]) -> list[list[int]]:
