@@ -358,7 +358,10 @@ def test_a_search_that_cannot_be_drawn_is_left_out(fleet: Fleet) -> None:
     guess = msgspec.structs.replace(metric(1.0), is_measured=False)
     for profile in random.profiles:
         profile.candidates = [msgspec.structs.replace(one, metric=guess) for one in profile.candidates]
-    assert "front-plot" not in reported(fleet, "det@1.0.0", random)
+    random.data["open_dimensions"] = {"x": "1x16, the only length with which the graph runs"}
+    shown = reported(fleet, "det@1.0.0", random)
+    assert "front-plot" not in shown
+    assert "Open dimensions of x 1x16, the only length with which the graph runs" in part_of(shown, "card")
     row = {"id": ["x"], "bytes": 1e300, "latency_ms": 3, "metric": {"value": 10**400, "baseline": True}}
     odd = {"profiles": [{"candidates": [row, row, None], "fp32": 7, "bundle": "x"}, 1], "options": {"max_drop": "all"}}
     assert "front-plot" not in reported(fleet, "det@1.0.1", odd)

@@ -98,6 +98,7 @@ class ReportFacts:
     judging_samples: int
     calibration_samples: int
     operators: Sequence[tuple[str, int]]
+    open_dimensions: Sequence[tuple[str, str]]
     searches: Sequence[SearchView]
 
 
@@ -321,6 +322,7 @@ def facts_of(report: Mapping[str, Any]) -> ReportFacts:
         judging_samples=_count(data.get("judging_samples")),
         calibration_samples=_count(data.get("calibration_samples")),
         operators=sorted((str(key), _count(n)) for key, n in operators.items()),
+        open_dimensions=[(str(key), _text(value)) for key, value in _mapping(data.get("open_dimensions")).items()],
         searches=list(searches_of(report)),
     )
 

@@ -223,14 +223,11 @@ def about_unproven(spec: Spec, unproven: Collection[ProfileName], strata: Collec
     """Yield where devices get a bundle that only random input judged. unproven: those profiles; strata: one for each device."""
     is_shadowed = any(stage.mode is Mode.SHADOW for stage in spec.stages)
     shadow = "" if is_shadowed else "; or begin with a stage of `mode: shadow`, which compares it with what runs now"
-    advice = (
-        f"publish it with your own data: `edgectl publish ... --calibration DATA`, or `--eval DATA` with labels{shadow}"
-    )
+    advice = f"publish it with data of your own (`--calibration`, `--eval`), which measures it{shadow}"
     devices = Counter(profile_of(name) for name in strata)
     for profile in sorted(devices.keys() & unproven):
         message = (
-            f"{spec.release} is unproven on {profile}: its accuracy was not measured, random input only shows that it runs "
-            f"({_devices(devices[profile])})"
+            f"{spec.release} is unproven on {profile}: its accuracy was not measured ({_devices(devices[profile])})"
         )
         stratum = profile if profile in strata else None
         yield Finding("warning", UNPROVEN, None, stratum, message, advice)
