@@ -41,9 +41,8 @@ from edgefleet_converters.open_dimensions import (
     NO_LENGTHS,
     Lengths,
     Place,
-    is_tokens,
+    declared,
     missing,
-    open_places,
     question,
 )
 from edgefleet_converters.recipe import Recipe
@@ -252,13 +251,12 @@ def known_lengths(
     if files.eval or files.calibration or not missing(inputs, {}):
         return NO_LENGTHS
     is_onnx = found.format == "onnx"
-    texts = {spec.name for spec in inputs if is_tokens(spec)} if found.tokens else set()
     lengths = (
         NO_LENGTHS.and_of(
             {(name, at): n for name, shape in recipe.shapes.items() for at, n in enumerate(shape)}, BY_RECIPE
         )
         .and_of(_shown_lengths(files, inputs), BY_DATA)
-        .and_of({place: found.tokens for place in open_places(inputs) if place[0] in texts}, BY_FOLDER)
+        .and_of(declared(inputs, found.lengths), BY_FOLDER)
     )
     unknown = missing(inputs, lengths.known)
     if unknown and is_onnx:

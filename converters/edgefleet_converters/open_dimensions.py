@@ -2,7 +2,7 @@
 
 1. The leading dimension is that of the batch: 1. So is any other with the same name, such as that of a state.
 2. Golden or reference data shows lengths as well as evaluation data does.
-3. A folder's configuration says how long a text is, for inputs of tokens.
+3. A folder's configuration says how long a text is, for inputs of tokens, and how large an image.
 4. The graph decides where a single length runs (`onnx.open_lengths`).
 5. What is left is asked. A length that was guessed would give latency and answers of an input that nobody has.
 """
@@ -73,9 +73,20 @@ def open_places(inputs: Sequence[TensorSpec]) -> Iterator[Place]:
                 yield spec.name, index
 
 
-def is_tokens(spec: TensorSpec) -> bool:
-    """Return whether an input is one of tokens: whole numbers, one row a text."""
-    return spec.dtype in ("int64", "int32") and len(spec.shape) == 2
+def declared(inputs: Sequence[TensorSpec], lengths: Mapping[str, int]) -> dict[Place, int]:
+    """Return what a folder's configuration says of open dimensions. lengths: `tokens`, `channels`, `height`, `width` as far as known.
+
+    Tokens are whole numbers, one row a text; an image is [n, channels, height, width].
+    """
+    found: dict[Place, int] = {}
+    for spec in inputs:
+        names: tuple[str, ...] = ()
+        if spec.dtype in ("int64", "int32") and len(spec.shape) == 2:
+            names = ("tokens",)
+        elif spec.dtype.startswith("float") and len(spec.shape) == 4:
+            names = ("channels", "height", "width")
+        found |= {(spec.name, index): lengths[name] for index, name in enumerate(names, 1) if name in lengths}
+    return {place: length for place, length in found.items() if place in set(open_places(inputs))}
 
 
 def missing(inputs: Sequence[TensorSpec], found: Mapping[Place, int]) -> list[Place]:

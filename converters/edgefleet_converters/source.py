@@ -7,12 +7,13 @@ outside the folder is followed. Runs in a sandboxed child: YAML, zips and file n
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgefleet_converters.errors import NotAModelError
-from edgefleet_converters.importers.folder_layouts import has_decoders, model_in, text_length
+from edgefleet_converters.importers.folder_layouts import declared_lengths, has_decoders, model_in
 from edgefleet_converters.importers.source_kinds import Format, Kind, format_of, kind_of
 from edgefleet_protocol.digest import Sha256, folder_sha256
 
@@ -22,7 +23,8 @@ class FoundSource:
     """The model file of an upload.
 
     folder: where its weight files may lie, None for a single-file upload. kind: what was uploaded; format: what it is after
-    the import. sha256: of the whole upload. tokens: how long a text is at most, as the folder's configuration says; 0: unknown.
+    the import. sha256: of the whole upload. lengths: of inputs, as the folder's configuration says
+    (`declared_lengths`).
     """
 
     path: Path
@@ -30,16 +32,16 @@ class FoundSource:
     kind: Kind
     format: Format
     sha256: str
-    tokens: int = 0
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_step(args: dict[str, Any]) -> dict[str, Any]:
-    """Sandbox step. args: {upload}. Returns a FoundSource as `{path, folder, kind, format, sha256, tokens}`."""
+    """Sandbox step. args: {upload}. Returns a FoundSource as `{path, folder, kind, format, sha256, lengths}`."""
     found = find_source(Path(args["upload"]))
     folder = str(found.folder) if found.folder else None
     return {
         "path": str(found.path), "folder": folder, "kind": found.kind, "format": found.format, "sha256": found.sha256,
-        "tokens": found.tokens,
+        "lengths": dict(found.lengths),
     }  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def found_from(answer: dict[str, Any]) -> FoundSource:
     """Return the FoundSource that a `find_step` answered."""
     folder = Path(answer["folder"]) if answer["folder"] else None
     return FoundSource(
-        Path(answer["path"]), folder, answer["kind"], answer["format"], answer["sha256"], answer["tokens"]
+        Path(answer["path"]), folder, answer["kind"], answer["format"], answer["sha256"], answer["lengths"]
     )
 
 
@@ -77,7 +79,7 @@ def find_source(upload: Path) -> FoundSource:
         kind,
         format_of(kind),
         _digest(upload),
-        text_length(upload) if is_folder else 0,
+        declared_lengths(upload) if is_folder else {},
     )
 
 

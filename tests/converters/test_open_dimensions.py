@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from edgefleet_converters.importers.folder_layouts import declared_lengths
 from edgefleet_converters.open_dimensions import NO_LENGTHS, open_places, question
 from edgefleet_protocol.manifest import TensorSpec
 from tests.converters.graphs import classifier, model_of, run, samples, save
@@ -87,6 +88,34 @@ def test_the_folder_of_an_encoder_says_how_long_a_text_is(tmp_path: Path) -> Non
     (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 32}))
     report, _ = run(folder, tmp_path / "shorter", precision="fp32")
     assert report.bundles[0].latency_shapes == {"input_ids": [1, 32]}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.json": {"image_size": [12, 16], "num_channels": 3}},
+        {"config.json": {"num_channels": 3}, "preprocessor_config.json": {"size": {"height": 12, "width": 16}}},
+    ],
+)
+def test_the_folder_of_a_model_of_images_says_how_large_they_are(tmp_path: Path, files: dict[str, object]) -> None:
+    folder = tmp_path / "net"
+    folder.mkdir()
+    model = convolutional()
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
+    save(model, folder)
+    for name, document in files.items():
+        (folder / name).write_text(json.dumps(document))
+    report, _ = run(folder, tmp_path / "out", precision="fp32")
+    assert report.bundles[0].latency_shapes == {"image": [1, 3, 12, 16]}
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[1]", "7", '{"max_position_embeddings": "x", "image_size": [1, 2, 3], "num_channels": true}']
+)
+def test_a_configuration_that_says_nothing_is_passed_over(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    assert declared_lengths(tmp_path) == {}
 
 
 def test_the_batch_is_one_wherever_its_name_stands() -> None:

@@ -10,7 +10,7 @@
 import json
 import stat
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import yaml
 
@@ -26,6 +26,7 @@ _HF_MODEL: Final = "model.safetensors"
 _HF_WEIGHTS: Final = (".safetensors", ".bin", ".h5", ".msgpack")
 MAX_TOKENS: Final = 512
 """A longer text is not what a device is timed with unless its owner says so."""
+MAX_PIXELS: Final = 4096
 MAX_SETTINGS_BYTES: Final = 4 * 1024 * 1024
 MAX_MLMODEL_BYTES: Final = 256 * 1024
 """An MLmodel file has 1 to 20 kB; the YAML reader takes a second for 256 kB."""
@@ -62,28 +63,39 @@ def has_decoders(path: Path) -> bool:
     return path.name == ENCODER and any(is_plain(path.parent, name) for name in (DECODER, MERGED))
 
 
-def text_length(folder: Path) -> int:
-    """Return how many tokens a text of a Hugging Face folder has at most, 0 where nothing says so. Reads its configuration."""
-    for name, key in (
-        ("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length"),
-        ("config.json", "max_position_embeddings"),
-    ):  # fmt: skip
-        length = _setting(folder, name, key)
-        if 1 < length <= MAX_TOKENS:
-            return length
-    return 0
+def declared_lengths(folder: Path) -> dict[str, int]:
+    """Return what a Hugging Face folder's configuration says of its inputs: `tokens` of a text at most, `channels`, `height` and
+    `width` of an image. Reads files.
+    """
+    config, image = _settings(folder, "config.json"), _settings(folder, "preprocessor_config.json")
+    texts = (
+        _settings(folder, "sentence_bert_config.json").get("max_seq_length"),
+        _settings(folder, "tokenizer_config.json").get("model_max_length"), config.get("max_position_embeddings"),
+    )  # fmt: skip
+    pixels = next((one for one in (config.get("image_size"), image.get("crop_size"), image.get("size")) if one), None)
+    if isinstance(pixels, dict):
+        pixels = [pixels.get("height"), pixels.get("width")]
+    height, width = pixels if isinstance(pixels, list) and len(pixels) == 2 else (pixels, pixels)
+    found = {
+        "tokens": next((length for length in texts if _is_length(length, MAX_TOKENS)), 0),
+        "channels": config.get("num_channels"), "height": height, "width": width,
+    }  # fmt: skip
+    return {name: length for name, length in found.items() if _is_length(length, MAX_PIXELS)}
 
 
-def _setting(folder: Path, name: str, key: str) -> int:
-    """Return a whole number of a JSON file below a folder, 0 where there is none."""
+def _is_length(value: object, most: int) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 < value <= most
+
+
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    """Return a JSON object of a file below a folder, empty where there is none."""
     if not is_plain(folder, name) or (folder / name).stat().st_size > MAX_SETTINGS_BYTES:
-        return 0
+        return {}
     try:
         document: Any = json.loads((folder / name).read_bytes())
     except (ValueError, RecursionError):
-        return 0
-    value = document.get(key) if isinstance(document, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def is_plain(folder: Path, name: str) -> bool:
