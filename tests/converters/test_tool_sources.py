@@ -221,6 +221,9 @@ def test_hugging_face_folders_with_safetensors_answer_as_transformers_did_and_ot
 @pytest.mark.parametrize("name", ["sound", "text"])
 def test_an_encoder_decoder_writes_the_tokens_that_transformers_writes(name: str, tmp_path: Path) -> None:
     made("torch", WRITERS, tmp_path)
+    (tmp_path / name / "tokenizer_config.json").write_text(
+        '{"model_max_length": 12}'
+    )  # without data it says how long a text is
     report = converted(tmp_path / name, tmp_path / "out")
     assert not report.refused, report.refused
     imported = report.source["imported"]

@@ -71,6 +71,7 @@ def declared_lengths(folder: Path) -> dict[str, int]:
     texts = (
         _settings(folder, "sentence_bert_config.json").get("max_seq_length"),
         _settings(folder, "tokenizer_config.json").get("model_max_length"), config.get("max_position_embeddings"),
+        config.get("n_positions"),
     )  # fmt: skip
     pixels = next((one for one in (config.get("image_size"), image.get("crop_size"), image.get("size")) if one), None)
     if isinstance(pixels, dict):
