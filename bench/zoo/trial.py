@@ -100,11 +100,25 @@ def _make(name: str, seeds: Seeds, where: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         made = entry.make(seeds.model, Path(scratch))
         model = made.replace(folder / f"model{made.suffix}")
+    seen: set[bytes] = set()
     for part, count, seed in zip(PARTS, entry.sizes, (seeds.calibration, seeds.gate, seeds.fresh), strict=True):
-        np.savez(folder / f"{part}.npz", **entry.draw(seeds.model, count, seed).as_data(labelled=True))
+        np.savez(folder / f"{part}.npz", **apart_from(seen, entry, seeds.model, count, seed))
     data = model.read_bytes()
     facts = {"sha256": sha256_hex(data), "bytes": len(data), "quantizable": is_quantizable(model)}
     (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def apart_from(seen: set[bytes], entry: Entry, task: int, count: int, seed: int) -> Arrays:
+    """Return `count` samples that no earlier part has, fewer where there are no more. seen: what they hold, and gains these."""
+    for times in (1, 4, 16):  # where real files are few, the same ones come again
+        data = entry.draw(task, times * count, seed).as_data(labelled=True)
+        inputs = [array for name, array in data.items() if name.split(".")[0] != "y"]
+        rows = [b"".join(np.ascontiguousarray(array[at]).tobytes() for array in inputs) for at in range(len(inputs[0]))]
+        fresh = [at for at, row in enumerate(rows) if row not in seen][:count]
+        if len(fresh) == count:
+            break
+    seen |= {rows[at] for at in fresh}
+    return {name: array[fresh] for name, array in data.items()}
 
 
 def is_quantizable(model: Path) -> bool:

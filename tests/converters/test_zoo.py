@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from bench.zoo import __main__ as zoo
 from bench.zoo import task_metrics, trial
-from bench.zoo.entry import Entry, seeds
+from bench.zoo.entry import Entry, Samples, seeds
 from bench.zoo.summary import difference, summary
 from bench.zoo.table import ENTRIES
 from bench.zoo.tools import TOOLS
@@ -106,6 +107,18 @@ def test_objects_count_in_one_output_and_in_two() -> None:
     for answers in ({"objects": both}, {"boxes": both[..., :4], "scores": both[..., 4:]}):
         assert task_metrics.METRICS["objects"](answers, answers, {"y": both}) == [0.0]
         assert task_metrics.METRICS["objects"](answers, answers, {"y": np.zeros_like(both)}) == [1.0]
+
+
+def test_parts_share_no_sample_where_there_are_others() -> None:
+    def draw(_task: int, n: int, seed: int) -> Samples:
+        """Files of a small pool, in another order each time."""
+        return Samples({"x": np.random.default_rng(seed).permutation(40)[:n].astype(np.float32)[:, None]})
+
+    entry: Any = SimpleNamespace(draw=draw)
+    seen: set[bytes] = set()
+    parts = [trial.apart_from(seen, entry, 0, 15, seed)["x"] for seed in (1, 2, 3)]
+    assert [len(part) for part in parts] == [15, 15, 10]
+    assert len(np.unique(np.concatenate(parts))) == 40
 
 
 def test_a_tiny_model_goes_through_the_whole_bench(
