@@ -107,7 +107,7 @@ def _integers(name: str, read: Sequence[_Tensor], written: Sequence[_Tensor], ma
         yield "product", macs
     elif name == "SOFTMAX":
         yield "softmax", written[0].elements
-    elif name == "GATHER" and read[0].is_constant and len(read[0].shape) == 1:
+    elif name in ("RELU", "RELU6") or (name == "GATHER" and read[0].is_constant and len(read[0].shape) == 1):
         yield "lookup", written[0].elements
 
 

@@ -9,17 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper
 
 from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.tflite.compile import compile_model
-from edgefleet_converters.tflite.ir import Graph, Op, Tensor, constant
+from edgefleet_converters.tflite.ir import Graph, Op, Shape, Tensor, constant
 from edgefleet_converters.tflite.passes.contract import broken, count
-from edgefleet_converters.tflite.passes.layout import CancelTransposes
+from edgefleet_converters.tflite.passes.layout import CancelTransposes, _ones_between
 from edgefleet_converters.tflite.passes.tidy import DropRoundTrips, DropUnused, ShareEqual
 from edgefleet_converters.tflite.runtimes import LITERT_23
+from edgefleet_converters.tflite.writer import write
 from tests.converters.tflite.board import named_twice
-from tests.converters.tflite.models import graph_of
+from tests.converters.tflite.models import file_in, graph_of, in_onnxruntime
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +71,70 @@ def test_an_activation_is_done_by_the_kernel_before_it() -> None:
     graph = compile_model(net(helper.make_node("Relu", ["a"], ["r"])), LITERT_23).graph
     assert count(graph, "RELU") == 0
     assert [op.options["fused_activation_function"] for op in graph.ops if op.code == "CONV_2D"] == [1, 0]
+
+
+@pytest.mark.parametrize("pads", [[1, 1], [2, 0]], ids=["same", "causal"])
+def test_between_convolutions_in_one_dimension_nothing_is_turned_and_no_activation_is_left(pads: list[int]) -> None:
+    random = np.random.default_rng(0)
+    arrays: dict[str, Array] = {
+        name: random.standard_normal(shape).astype(np.float32)
+        for name, shape in {"x": (1, 5, 12), "w": (7, 5, 3), "v": (7, 7, 3), "u": (2, 7, 1)}.items()
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=pads),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "v"], ["c"], pads=pads),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Add", ["d", "b"], ["e"]),
+        helper.make_node("Conv", ["e", "u"], ["y"]),
+    ]
+    model = graph_of(nodes, arrays, ["w", "v", "u"], ["y"])
+    graph = compile_model(model, LITERT_23).graph
+    assert count(graph, "TRANSPOSE") == 2, "one at each end"
+    assert count(graph, "RELU") == 0
+    (wanted,) = in_onnxruntime(model, {"x": arrays["x"]})
+    (got,) = file_in(LITERT_23, write(graph), {"x": arrays["x"]})
+    assert np.allclose(got, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed"),
+    [
+        ((1, 4, 1, 8), (1, 4, 8), (2, 1, 0)),
+        ((1, 4, 8), (1, 4, 1, 8), (2, 0, 1)),
+        ((4, 8), (4, 8, 1, 1), (2, 0, 2)),
+        ((1, 1, 4), (4,), (0, 2, 0)),
+        ((4, 8), (8, 4), None),
+        ((4, 8), (32,), None),
+        ((4, 1, 8), (1, 4, 8), None),
+        ((4, 8), (4, 8), None),
+    ],
+)
+def test_a_reshape_of_axes_of_one_is_known(before: Shape, after: Shape, changed: tuple[int, int, int] | None) -> None:
+    assert _ones_between(before, after) == changed
+
+
+@given(data=st.data(), perm=st.permutations(range(3)), turn=st.permutations(range(4)))
+@settings(max_examples=30, deadline=None)
+def test_a_transpose_goes_behind_a_reshape_of_axes_of_one(
+    data: st.DataObject, perm: list[int], turn: list[int]
+) -> None:
+    sizes = data.draw(st.lists(st.sampled_from([1, 2, 3]), min_size=3, max_size=3))
+    turned = [sizes[axis] for axis in perm]
+    place = data.draw(st.integers(0, 3))
+    wide = [*turned[:place], 1, *turned[place:]]
+    x = np.arange(int(np.prod(sizes)), dtype=np.float32).reshape(sizes)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["a"], perm=perm),
+        helper.make_node("Reshape", ["a", "s"], ["b"]),
+        helper.make_node("Sigmoid", ["b"], ["c"]),
+        helper.make_node("Transpose", ["c"], ["y"], perm=turn),
+    ]
+    model = graph_of(nodes, {"x": x, "s": np.array(wide, np.int64)}, ["s"], ["y"])
+    (wanted,) = in_onnxruntime(model, {"x": x})
+    (got,) = file_in(LITERT_23, compile_model(model, LITERT_23).data, {"x": x})
+    assert got.shape == wanted.shape
+    assert np.allclose(got, wanted, atol=1e-6)
 
 
 def _chain() -> tuple[Graph, Tensor]:

@@ -1,5 +1,6 @@
 """Let a kernel do the activation that follows it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -12,9 +13,13 @@ _FUSING: Final = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV", "MAX_POOL_2D", "AVERAGE_POOL_2D",
 }  # fmt: skip
 
+_MOVING: Final = {"RESHAPE", "TRANSPOSE"}
+
 
 class FuseActivations:
-    """Case 1: a float kernel whose only reader is RELU or RELU6 takes it over. Case 2: a result with other readers stays."""
+    """Case 1: a float kernel whose only reader is RELU or RELU6 takes it over, also where its values are only moved in between.
+    Case 2: a result with other readers stays.
+    """
 
     name = "fuse-activations"
     required = False
@@ -34,13 +39,14 @@ class FuseActivations:
         ops: list[Op] = []
         maker: dict[int, int] = {}
         for op in model.ops:
-            first = op.inputs[0] if op.inputs else None
-            position = maker.get(id(first), -1)
-            if op.code in _ACTIVATIONS and position >= 0 and readers[id(first)] == 1 and _can_take(ops[position]):
-                before = ops[position]
-                options = {**before.options, "fused_activation_function": _ACTIVATIONS[op.code]}
-                ops[position] = replace(before, outputs=op.outputs, options=options)
-                maker[id(op.outputs[0])] = position
+            last = kernel = _alone(op, maker, readers) if op.code in _ACTIVATIONS else -1
+            while kernel >= 0 and ops[kernel].code in _MOVING:
+                kernel = _alone(ops[kernel], maker, readers)
+            if kernel >= 0 and _can_take(ops[kernel]):
+                options = {**ops[kernel].options, "fused_activation_function": _ACTIVATIONS[op.code]}
+                ops[kernel] = replace(ops[kernel], options=options)
+                ops[last] = replace(ops[last], outputs=op.outputs)
+                maker[id(op.outputs[0])] = last
                 continue
             maker.update({id(t): len(ops) for t in op.outputs})
             ops.append(op)
@@ -49,6 +55,12 @@ class FuseActivations:
     def ensures(self, before: Graph, after: Graph) -> str:
         """Inputs, outputs and order are kept."""
         return broken(before, after)
+
+
+def _alone(op: Op, maker: Mapping[int, int], readers: Mapping[int, int]) -> int:
+    """Return the position of what makes an operator's first input, -1 where that has other readers or is given."""
+    first = op.inputs[0] if op.inputs else None
+    return maker.get(id(first), -1) if readers.get(id(first)) == 1 else -1
 
 
 def _can_take(op: Op) -> bool:

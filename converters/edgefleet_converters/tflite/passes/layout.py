@@ -2,7 +2,8 @@
 
 Each convolution is compiled with a transpose before and after it. What lies between two convolutions mostly works element by
 element, so the transpose after the first can be done after those operators instead, where it meets the one before the second:
-together they are nothing. The same holds for joins, padding, slices and reductions, whose axes are renamed.
+together they are nothing. The same holds for joins, padding, slices and reductions, whose axes are renamed, and for reshapes that
+drop or add axes of one.
 """
 
 from dataclasses import replace
@@ -109,13 +110,15 @@ class _Walk:
             return self._gathered(op, found[0][0], perm)
         if op.code in ("PAD", "PADV2", "SLICE"):
             return self._by_axis(op, found[0][0], perm)
+        if op.code == "RESHAPE":
+            return self._with_ones(op, found[0][0], perm)
         if op.code in _REDUCTIONS:
             return self._reduced(op, found[0][0], perm)
         return False
 
     def _data_inputs(self, op: Op) -> list[Tensor]:
         given = [t for t in op.inputs if t is not None]
-        if op.code in ("PAD", "PADV2", "SLICE", "GATHER") or op.code in _REDUCTIONS:
+        if op.code in ("PAD", "PADV2", "SLICE", "GATHER", "RESHAPE") or op.code in _REDUCTIONS:
             return given[:1]
         return given if op.code in ELEMENTWISE or op.code == "CONCATENATION" else []
 
@@ -176,6 +179,28 @@ class _Walk:
             moved.append(self._constant(table, new))
         return self._done(op, tuple(moved), perm, dict(op.options))
 
+    def _with_ones(self, op: Op, source: Tensor, perm: Shape) -> bool:
+        """Do a reshape that only drops or adds axes of one, as around a convolution in one dimension."""
+        given = op.inputs[0]
+        assert given is not None
+        changed = _ones_between(given.shape, op.outputs[0].shape)
+        if changed is None:
+            return False
+        place, dropped, added = changed
+        gone = {perm[axis] for axis in range(place, place + dropped)}
+        kept = [axis for axis in range(source.rank) if axis not in gone]
+        order = [kept.index(axis) for axis in perm if axis not in gone]
+        # New axes of one stand in front of what follows them, so that the transposes on both sides undo one another.
+        at = order[place] if place < len(order) else len(order)
+        order = [axis + added if axis >= at else axis for axis in order]
+        order[place:place] = range(at, at + added)
+        shape = [source.shape[axis] for axis in kept]
+        shape[at:at] = [1] * added
+        sizes = self._constant(
+            constant(f"{op.outputs[0].name}/sizes", np.array(shape, np.int32)), np.array(shape, np.int32)
+        )
+        return self._done(op, (source, sizes), tuple(order), {"new_shape": tuple(shape)})
+
     def _reduced(self, op: Op, source: Tensor, perm: Shape) -> bool:
         axes = op.inputs[1]
         if axes is None or axes.data is None or op.options.get("keep_dims"):
@@ -197,6 +222,18 @@ class _Walk:
         self.ops.append(replace(op, inputs=inputs, outputs=(inner,), options=options))
         self._emit_transposed(inner, perm, result, op)
         return True
+
+
+def _ones_between(before: Shape, after: Shape) -> tuple[int, int, int] | None:
+    """Return (place, axes dropped, axes added) of a reshape that only drops or only adds axes of one in a row; None for others."""
+    short = min(len(before), len(after))
+    left = next((at for at in range(short) if before[at] != after[at]), short)
+    right = next((at for at in range(short - left) if before[-1 - at] != after[-1 - at]), short - left)
+    dropped, added = len(before) - left - right, len(after) - left - right
+    if (not dropped and not added) or (dropped and added):
+        return None
+    ones = before[left : left + dropped] + after[left : left + added]
+    return (left, dropped, added) if set(ones) == {1} else None
 
 
 def _only_ones_move(shape: Shape, perm: Shape) -> bool:
