@@ -41,7 +41,7 @@ def tool_to_onnx(kind: str, source: Path, tools: Path | None) -> tuple[bytes, di
         data = joined(data, Path.cwd() / "tool.onnx.step", int(result["kept"]), rules)
         arrays = wanted(arrays, rules)
         facts |= loop_facts(rules)
-    return data, facts | {"compared": _compared(data, arrays, source.name)}
+    return data, facts | {"compared": _compared(data, arrays, source.name, is_begun=rules is not None)}
 
 
 def run_tool(
@@ -88,12 +88,12 @@ def run_tool(
     return out.read_bytes(), result, load_arrays(answers, "tool's")
 
 
-def _compared(model: bytes, arrays: dict[str, Array], name: str) -> dict[str, Any]:
+def _compared(model: bytes, arrays: dict[str, Array], name: str, *, is_begun: bool) -> dict[str, Any]:
     inputs = {key.removeprefix("in."): value for key, value in arrays.items() if key.startswith("in.")}
     outputs = [arrays[f"out.{index}"] for index in range(len(arrays) - len(inputs))]
     if not outputs:
         return {"samples": 0, "reason": "the source carries no example inputs"}
-    return check_agreement(model, Samples(inputs, outputs), name)
+    return check_agreement(model, Samples(inputs, outputs, is_begun), name)
 
 
 def _report(path: Path) -> dict[str, Any]:

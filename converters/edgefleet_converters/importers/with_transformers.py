@@ -29,6 +29,9 @@ TASKS = (
 )  # fmt: skip
 WRITERS = ("ForConditionalGeneration", "MTModel")
 MAX_TOKENS = 512
+COMPARED = 48
+"""Tokens of an answer that are compared (the same number is in `writer_parts`): on random input two tokens may come out alike, and all
+behind such a place are others; that is likelier the longer an answer is."""
 
 
 class RefusedError(Exception):
@@ -82,8 +85,9 @@ def converted(folder: Path, name: str, out: str, answers: str) -> dict[str, Any]
 
 
 def written(folder: Path, name: str, out: str, answers: str) -> dict[str, Any]:
-    """Write encoder and step of an encoder–decoder, and the tokens of its greedy search. Raises RefusedError."""
+    """Write encoder and step of an encoder–decoder, and the first tokens of its greedy search. Raises RefusedError."""
     import torch
+    import transformers
 
     model = loaded(folder, name).eval()
     example, other, shapes = inputs_of(model)
@@ -101,8 +105,24 @@ def written(folder: Path, name: str, out: str, answers: str) -> dict[str, Any]:
             output_names=["logits", *(f"next_{at}" for at in kept)],
         )  # fmt: skip
         made.save(f"{out}.step", external_data=False)
-        write_answers(model.generate(**other, num_beams=1, do_sample=False), other, answers)
+        stop = transformers.StoppingCriteriaList([stop_behind(COMPARED)])
+        tokens = model.generate(**other, num_beams=1, do_sample=False, stopping_criteria=stop)
+        write_answers(tokens, other, answers)
     return {"kept": len(kept)}
+
+
+def stop_behind(count: int) -> Any:
+    """Return a criterion that ends a search behind so many tokens, whatever lengths its rules know."""
+    import torch
+
+    asked = 0
+
+    def is_over(tokens: Any, scores: Any, **_: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return torch.full((len(tokens),), asked >= count, dtype=torch.bool)
+
+    return is_over
 
 
 def parts_of(model: Any) -> tuple[Any, Any]:

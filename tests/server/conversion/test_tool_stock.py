@@ -35,6 +35,14 @@ def test_server_converters_and_command_line_mean_the_same() -> None:
     assert asked == {f".{kind}": tool for kind, (tool, _) in TOOL_OF.items()}
 
 
+def test_a_folder_with_onnx_files_needs_no_tool(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    assert tool_environments.suffix_of(tmp_path) == ".safetensors"
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "encoder_model.onnx").touch()
+    assert tool_environments.suffix_of(tmp_path) not in tool_environments.TOOL_OF
+
+
 def test_the_packages_of_the_sklearn_tool_are_those_that_we_test_with() -> None:
     pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     assert [one for one in TOOLS["sklearn"].requirements if one not in pinned] == []

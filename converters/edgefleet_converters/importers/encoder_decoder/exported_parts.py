@@ -24,7 +24,7 @@ from edgefleet_converters.importers.agreement import Samples, check_agreement
 from edgefleet_converters.importers.encoder_decoder.decoder_loop import Step
 from edgefleet_converters.importers.encoder_decoder.greedy_search import Decoding, best_token
 from edgefleet_converters.importers.encoder_decoder.shared_weights import renamed
-from edgefleet_converters.importers.encoder_decoder.writer_parts import loop_facts, rules_of, serialised
+from edgefleet_converters.importers.encoder_decoder.writer_parts import COMPARED, loop_facts, rules_of, serialised
 from edgefleet_converters.importers.folder_layouts import DECODER, DECODERS, ENCODER, MERGED, is_plain
 from edgefleet_converters.onnx.limits import OnnxLimits
 from edgefleet_converters.onnx.load import opset_of, read_checked
@@ -60,7 +60,7 @@ def exports_to_onnx(source: Path) -> tuple[bytes, dict[str, Any]]:
     wanted = _searched(encoder, first, step, samples, rules)
     _add_crossed(encoder, first, rules)
     data = serialised(encoder, joint, rules)
-    compared = check_agreement(data, Samples(samples, [wanted]), source.name)
+    compared = check_agreement(data, Samples(samples, [wanted], is_begun=True), source.name)
     return data, loop_facts(rules) | {"compared": compared}
 
 
@@ -208,7 +208,7 @@ def _inputs(encoder: onnx.ModelProto, first: onnx.ModelProto) -> dict[str, Array
 def _searched(
     encoder: onnx.ModelProto, first: onnx.ModelProto, step: onnx.ModelProto, inputs: dict[str, Array], rules: Decoding
 ) -> Array:
-    """Return what the files write when a program runs them, sample by sample: [samples, most tokens]."""
+    """Return what the files write when a program runs them, sample by sample: [samples, first tokens]."""
     sessions = [_session(model) for model in (encoder, first, step)]
     rows = []
     for at in range(_SAMPLES):
@@ -216,7 +216,7 @@ def _searched(
         known = {_STATES: sessions[0].run(None, given)[0]}
         known |= {_MASK: given["attention_mask"]} if "attention_mask" in given else {}
         tokens: list[int] = []
-        while len(tokens) < rules.steps:
+        while len(tokens) < min(rules.steps, len(rules.prompt) + COMPARED):
             session = sessions[2 if tokens else 1]
             known["input_ids"] = np.array([[tokens[-1] if tokens else rules.start]], np.int64)
             known["cache_position"] = np.array([len(tokens)], np.int64)
@@ -229,7 +229,7 @@ def _searched(
             if ends:
                 break
         written = tokens[len(rules.prompt) :]
-        rows.append(written + [rules.pad] * (rules.new - len(written)))
+        rows.append(written + [rules.pad] * (min(rules.new, COMPARED) - len(written)))
     return np.array(rows, np.int64)
 
 

@@ -15,6 +15,8 @@ from edgefleet_converters.importers.folder_layouts import is_plain
 
 Array = npt.NDArray[Any]
 
+COMPARED: Final = 48
+"""First tokens of an answer that `with_transformers` generates."""
 MAX_SETTINGS_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -66,8 +68,9 @@ def loop_facts(rules: Decoding) -> dict[str, Any]:
 
 
 def wanted(arrays: dict[str, Array], rules: Decoding) -> dict[str, Array]:
-    """Return a tool's samples with the generated tokens as the loop writes them."""
-    return arrays | {"out.0": np.array(answers_of(rules, arrays["out.0"].tolist()), np.int64)}
+    """Return a tool's samples with the generated tokens as the loop writes them, as many as the tool looks at."""
+    tokens = np.array(answers_of(rules, arrays["out.0"].tolist()), np.int64)
+    return arrays | {"out.0": tokens[:, :COMPARED]}
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any] | None:

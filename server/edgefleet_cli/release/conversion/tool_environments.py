@@ -24,8 +24,9 @@ TOOL_OF = {
 
 
 def suffix_of(source: Path) -> str:
-    """Return the suffix by which the tool of a source is known; a Hugging Face folder is its model.safetensors."""
-    return ".safetensors" if (source / "model.safetensors").is_file() else source.suffix.lower()
+    """Return the suffix by which the tool of a source is known; a Hugging Face folder is its ONNX files, else its model.safetensors."""
+    has_onnx = any(path for pattern in ("*.onnx", "onnx/*.onnx") for path in source.glob(pattern))
+    return ".safetensors" if not has_onnx and (source / "model.safetensors").is_file() else source.suffix.lower()
 
 
 class Tool(Struct, frozen=True):
