@@ -1,6 +1,6 @@
 """How long the open dimensions of a model's inputs are where no data shows it. Pure.
 
-1. The leading dimension is that of the batch: 1. So is any other with the same name, such as that of a state.
+1. The leading dimension is that of the batch: 1. So is any other with the same name, such as that of a state; `?` is no name.
 2. Golden or reference data shows lengths as well as evaluation data does.
 3. A folder's configuration says how long a text is, for inputs of tokens, and how large an image.
 4. The graph decides where a single length runs (`onnx.open_lengths`).
@@ -21,6 +21,7 @@ BY_RECIPE: Final = "as the recipe says"
 BY_DATA: Final = "as the golden or reference data shows"
 BY_FOLDER: Final = "as the folder's configuration says"
 BY_GRAPH: Final = "the only length with which the graph runs"
+_NO_NAMES: Final = frozenset(("none", "unk", "unknown", "dynamic", "any"))
 _EXAMPLES: Final = {2: 128, 3: 100, 4: 224}
 """Lengths of the examples in questions, by the number of dimensions: tokens, a series, an image."""
 
@@ -64,9 +65,14 @@ class Lengths:
 NO_LENGTHS: Final = Lengths({}, {})
 
 
+def is_named(dim: int | str) -> bool:
+    """Return whether an open dimension has a name that says something: exporters write one word for all whose length they do not know."""
+    return isinstance(dim, str) and any(map(str.isalpha, dim)) and dim.lower() not in _NO_NAMES
+
+
 def open_places(inputs: Sequence[TensorSpec]) -> Iterator[Place]:
     """Yield the open dimensions whose length has to be known (rule 1)."""
-    batch = {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], str)}
+    batch = {spec.shape[0] for spec in inputs if spec.shape and is_named(spec.shape[0])}
     for spec in inputs:
         for index, dim in enumerate(spec.shape):
             if index and isinstance(dim, str) and dim not in batch:
@@ -99,10 +105,10 @@ def question(inputs: Sequence[TensorSpec], unknown: Sequence[Place], *, is_fixab
     asked = [spec for spec in inputs if any(name == spec.name for name, _ in unknown)]
     names = " and ".join(f"{spec.name!r} {format_shape(spec.shape)}" for spec in asked)
     open_dims = list(
-        dict.fromkeys(str(spec.shape[index]) for spec in asked for name, index in unknown if name == spec.name)
+        dict.fromkeys(_called(spec, index) for spec in asked for name, index in unknown if name == spec.name)
     )
     what = (
-        f"the open dimension {open_dims[0]!r}" if len(open_dims) == 1 else f"the open dimensions {', '.join(open_dims)}"
+        f"the open dimension {open_dims[0]}" if len(open_dims) == 1 else f"the open dimensions {', '.join(open_dims)}"
     )
     example = " ".join(f"--shape {spec.name}={','.join(map(str, _example(spec)))}" for spec in asked)
     fixing = f", or fix the shape, for example {example}" if is_fixable else ""
@@ -112,6 +118,11 @@ def question(inputs: Sequence[TensorSpec], unknown: Sequence[Place], *, is_fixab
         else f"inputs {names} have {what}, and nothing shows how long they are on the device",
         next_step=f"give data of the usual shape with --calibration or --eval{fixing}",
     )
+
+
+def _called(spec: TensorSpec, index: int) -> str:
+    dim = spec.shape[index]
+    return f"{dim!r}" if is_named(dim) else f"number {index + 1}"
 
 
 def _example(spec: TensorSpec) -> list[int]:

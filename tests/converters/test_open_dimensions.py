@@ -50,7 +50,7 @@ def test_a_size_that_nothing_shows_is_asked_for(tmp_path: Path, profile: str) ->
     assert report.bundles == []
     [refused] = report.refused
     assert refused.code == "convert.dynamic_shape"
-    assert "input 'image' [batch, 3, height, width] has the open dimensions height, width" in refused.reason
+    assert "input 'image' [batch, 3, height, width] has the open dimensions 'height', 'width'" in refused.reason
     assert "--shape image=1,3,224,224" in refused.next
 
 
@@ -116,6 +116,15 @@ def test_a_configuration_that_says_nothing_is_passed_over(tmp_path: Path, text: 
     (tmp_path / "config.json").write_text(text)
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
     assert declared_lengths(tmp_path) == {}
+
+
+@pytest.mark.parametrize("word", ["?", "None", "-1"])
+def test_one_word_for_all_open_dimensions_is_no_name(word: str) -> None:
+    inputs = (TensorSpec(name="x", dtype="float32", shape=[word, 3, word, word]),)
+    assert list(open_places(inputs)) == [("x", 2), ("x", 3)]
+    assert (
+        "has the open dimensions number 3, number 4" in question(inputs, [("x", 2), ("x", 3)], is_fixable=True).message
+    )
 
 
 def test_the_batch_is_one_wherever_its_name_stands() -> None:

@@ -13,6 +13,7 @@ import onnx
 
 from edgefleet_converters.onnx.load import parse
 from edgefleet_converters.onnx.walk import all_tensors
+from edgefleet_converters.open_dimensions import is_named
 from edgefleet_protocol.manifest import TensorSpec
 
 Place = tuple[str, int]
@@ -69,7 +70,7 @@ def _groups(inputs: list[TensorSpec], places: list[Place]) -> list[list[Place]]:
     groups: dict[object, list[Place]] = {}
     for name, index in places:
         dim = shapes[name][index]
-        groups.setdefault((name, index) if dim == f"dim{index}" else dim, []).append((name, index))
+        groups.setdefault(dim if is_named(dim) and dim != f"dim{index}" else (name, index), []).append((name, index))
     return list(groups.values())
 
 
