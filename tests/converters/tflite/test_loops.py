@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from edgefleet_converters.cost.tflite_work import tflite_work
 from edgefleet_converters.recipe import CandidateSpec
@@ -103,3 +104,39 @@ def test_the_work_of_all_rounds_counts() -> None:
     model, _ = layer("GRU", steps=20)
     rounds, samples, rows, read = 20, 2, 48, 8 + 16
     assert tflite_work(compile_model(model, LITERT_23).data)["macs"] == {"matmul.float": rounds * samples * rows * read}
+
+
+@pytest.mark.parametrize(
+    ("middle", "is_one"),
+    [
+        ([("Sub", ["d"], {}), ("ReduceSumSquare", ["o"], {"axes": [1], "keepdims": 0})], True),
+        ([("Sub", ["d"], {}), ("ReduceL1", ["r"], {"axes": [-1], "keepdims": 1}), ("Sqrt", ["o"], {})], True),
+        ([("Mul", ["d"], {}), ("Exp", ["o"], {})], True),
+        ([("Sub", ["d"], {}), ("ReduceSum", ["o"], {"axes": [0], "keepdims": 0})], False),
+        ([("Sub", ["d"], {}), ("Softmax", ["o"], {"axis": 1})], False),
+    ],
+    ids=["squares", "absolute", "no-sum", "over-the-states", "unknown"],
+)
+def test_rows_that_are_on_their_own_are_computed_at_once(
+    runtime: TfliteRuntime, middle: list[tuple[str, list[str], dict[str, Any]]], is_one: bool
+) -> None:
+    """Distances to 30 neighbours: as one operator a kind, or as 30; the answers are the same."""
+    nodes, last = [helper.make_node("Identity", ["state"], ["kept"])], "d"
+    for kind, outputs, attributes in middle:
+        inputs = ["state", "row"] if kind in ("Sub", "Mul") else [last]
+        nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
+        last = outputs[0]
+    kept, out = (helper.make_tensor_value_info(name, 1, None) for name in ("kept", "o"))
+    body = helper.make_graph(
+        nodes, "body", [helper.make_tensor_value_info("state", 1, [1, 6]), helper.make_tensor_value_info("row", 1, [6])], [kept, out]
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    x, rows = (random.uniform(0, 1, shape).astype(np.float32) for shape in ((1, 6), (30, 6)))
+    scan = helper.make_node("Scan", ["x", "rows"], ["same", "y0"], body=body, num_scan_inputs=1)
+    model = graph_of([scan], {"x": x, "rows": rows}, ("rows",), ["y0"], opset=12)
+    compiled = compile_model(model, runtime)
+    assert (len(compiled.graph.ops) < 12) is is_one
+    (wanted,) = in_onnxruntime(model, {"x": x})
+    (got,) = file_in(runtime, compiled.data, {"x": x})
+    assert got.shape == wanted.shape
+    assert np.allclose(got, wanted, atol=1e-5)

@@ -15,6 +15,8 @@ from edgefleet_converters.tflite.ir import Array, Tensor
 from edgefleet_converters.tflite.node import Lowering, Node
 
 MAX_ROUNDS = 4096
+_ELEMENTWISE = {"Identity", "Sub", "Add", "Mul", "Abs", "Sqrt", "Neg", "Exp"}
+_REDUCING = {"ReduceSumSquare", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMin"}
 
 
 def if_(b: Builder, n: Node) -> Sequence[Tensor]:
@@ -72,7 +74,7 @@ def _promised_rounds(b: Builder, n: Node, states: int) -> Array:
 
 
 def scan(b: Builder, n: Node) -> Sequence[Tensor]:
-    """Scan, written out; opset 8 had a batch axis before the others."""
+    """Scan, written out, or all rows at once where each is on its own; opset 8 had a batch axis before the others."""
     body = n.get("body")
     assert isinstance(body, onnx.GraphProto)
     if n.opset < 9:
@@ -100,6 +102,10 @@ def _scanned(b: Builder, n: Node, body: onnx.GraphProto, given: Sequence[Tensor]
     axes = list(n.get("scan_input_axes", [0] * count))
     backwards = list(n.get("scan_input_directions", n.get("directions", [0] * count)))
     steps = scanned[0].shape[axes[0]]
+    simple = count == made == len(states) == 1 and not axes[0] and not any(n.get("scan_output_axes", [0]))
+    if simple and not any(backwards) and _is_row_by_row(body, states[0], scanned[0]):
+        kept, rows = n.trace(body, [states[0], scanned[0]])
+        return [kept, layout_moves.reshape(b, rows, [steps, 1, *rows.shape[1:]])]
     if steps > MAX_ROUNDS:
         b.not_compiled(f"Scan of more than {MAX_ROUNDS} steps")
     collected: list[list[Tensor]] = [[] for _ in range(made)]
@@ -118,6 +124,29 @@ def _scanned(b: Builder, n: Node, body: onnx.GraphProto, given: Sequence[Tensor]
     for row, axis, back in zip(collected, out_axes, turned, strict=True):
         outputs.append(layout_moves.stack(b, row[::-1] if back else row, axis))
     return [*states, *outputs]
+
+
+def _is_row_by_row(body: onnx.GraphProto, state: Tensor, rows: Tensor) -> bool:
+    """Say whether all steps can be computed at once: the state, one row, stays as it is and meets each scanned row element by
+    element, as in the distances of neighbours and kernels. Then the rows together give what they give one by one.
+    """
+    if state.rank < 2 or state.rank != rows.rank or state.shape[0] != 1 or len(body.input) != 2:
+        return False
+    same, known, reduced = {body.input[0].name}, {body.input[0].name, body.input[1].name}, False
+    for node in body.node:
+        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+        if node.op_type in _REDUCING and not reduced and axes and len(node.input) == 1:
+            reduced = True
+            if any(axis % state.rank == 0 for axis in axes):
+                return False
+        elif node.op_type not in _ELEMENTWISE:
+            return False
+        if not set(node.input) <= known:
+            return False
+        known.update(node.output)
+        if node.op_type == "Identity" and node.input[0] in same:
+            same.update(node.output)
+    return body.output[0].name in same
 
 
 LOWERINGS: dict[str, Lowering] = {"If": if_, "Loop": loop, "Scan": scan}
