@@ -175,3 +175,35 @@ def test_a_run_that_would_be_told_at_length_is_not_counted(tmp_path: Path, monke
             count_step(args)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_integers_make_slower_is_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    scale = {"s": np.float32(0.1), "z": np.uint8(128)}
+
+    def work_of(*nodes: onnx.NodeProto, **tensors: Any) -> dict[str, Any]:
+        return counted(model_of(list(nodes), scale | tensors, {"x": [2, 8]}, {"y": [2, 8]}), x=ones(2, 8))
+
+    rounded = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("QuantizeLinear", ["m", "s", "z"], ["mq"]),
+        helper.make_node("DequantizeLinear", ["mq", "s", "z"], ["y"]),
+    ]
+
+    def between(node: onnx.NodeProto) -> dict[str, Any]:
+        found: dict[str, Any] = work_of(*rounded[:2], node, *rounded[2:])["integers"]
+        return found
+
+    assert between(helper.make_node("Softmax", ["xd"], ["m"])) == {"softmax": 16}
+    assert between(helper.make_node("Mul", ["xd", "xd"], ["m"])) == {"round": 16}
+    assert between(helper.make_node("Add", ["xd", "xd"], ["m"])) == {}, "an integer kernel as fast"
+    assert between(helper.make_node("Erf", ["xd"], ["m"])) == {"round": 32}, "made float32 in front, integers behind"
+    product = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"]),
+        helper.make_node("MatMulInteger", ["q", "w", "qz"], ["i"]),
+        helper.make_node("Cast", ["i"], ["f"], to=1),
+        helper.make_node("Mul", ["f", "qs"], ["y"]),
+    ]
+    found = work_of(*product, w=np.ones((8, 8), np.int8))
+    assert (found["integers"], found["products"]) == ({"round": 16}, {"matmul.int8": 1})

@@ -49,6 +49,8 @@ _INTEGER_FORM: Final = frozenset(
     }
 )  # fmt: skip
 """Between dequantize and quantize these become integer kernels of onnxruntime, or need none; "" = an input or output of the graph."""
+_SLOW: Final[Mapping[str, str]] = {"Softmax": "softmax", "AveragePool": "softmax", "Mul": "round"}
+"""Operator -> what its values cost as much as, between dequantize and quantize (ADR 0097)."""
 _ROUNDING: Final = frozenset({"DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"})
 
 
@@ -58,12 +60,15 @@ def onnx_work(data: bytes, inputs: Mapping[str, Array]) -> dict[str, Any]:
     model.ParseFromString(data)
     nodes = _named(model.graph)
     weights, integer = _weights(model.graph), _integer_nodes(model.graph)
-    rounding = _rounding_nodes(model.graph)
+    rounding, slow = _rounding_nodes(model.graph), _slow_nodes(model.graph)
     work = Work()
     for event in _events(model.SerializeToString(), inputs):
         args = event.get("args") or {}
         operator = str(args.get("op_name"))
         name = str(event.get("name")).removesuffix(_SUFFIX)
+        if name in slow:
+            written = _tensors(args.get("output_type_shape"))
+            work.add_integers(_SLOW[operator], math.prod(written[0][1]) if written else 0)
         if name in rounding:
             written = _tensors(args.get("output_type_shape"))
             work.add_integers("round", math.prod(written[0][1]) if written else 0)
@@ -148,6 +153,20 @@ def _rounding_nodes(graph: onnx.GraphProto) -> set[str]:
             if not next_ <= _INTEGER_FORM:
                 found.add(node.name)
     return found
+
+
+def _slow_nodes(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of nodes between dequantize and quantize whose integer kernel is slower than the float one."""
+    stored = {tensor.name for tensor in graph.initializer}
+    flowing = {
+        node.output[0] for node in graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in stored
+    }
+    rounded = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    return {
+        node.name
+        for node in graph.node
+        if node.op_type in _SLOW and node.input[0] in flowing and node.output[0] in rounded
+    }
 
 
 def _rounds_in_blocks(node: onnx.NodeProto) -> bool:
