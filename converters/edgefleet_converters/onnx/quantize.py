@@ -20,6 +20,7 @@ from edgefleet_converters.onnx.load import facts_of, operators_of, opset_of, par
 from edgefleet_converters.onnx.passes.correct_bias import CORRECTED, CorrectBias
 from edgefleet_converters.onnx.passes.fold import canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
+from edgefleet_converters.onnx.passes.sort_nodes import sort_nodes
 from edgefleet_converters.onnx.passes.spell_softmax import SpellSoftmax
 from edgefleet_converters.onnx.walk import all_graphs, all_nodes
 from edgefleet_converters.onnx.weights import store_weights, weights_of
@@ -29,6 +30,7 @@ from edgefleet_converters.recipe import CandidateSpec
 WEIGHTED: Final = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 RECURRENT: Final = "LSTM"
 """Has no static form; onnxruntime's own DynamicQuantizeLSTM ranges its inputs at run time (0.35 to 0.8 of float32's time)."""
+_MOVES: Final = frozenset({"Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 _DYNAMIC_ALL: Final = ("Conv", "MatMul", "Gemm", "Gather", "LSTM", "Attention", "EmbedLayerNormalization")
 _PER_CHANNEL_OPSET: Final = 13
 _INFERRED: Final = "onnx.infer"
@@ -152,6 +154,7 @@ def _ranged_at_run_time(model: onnx.ModelProto, spec: CandidateSpec, operators: 
             weight_type=QuantType.QInt8, nodes_to_exclude=list(spec.exclude), extra_options=options,
         )  # fmt: skip
         made = onnx.load_model_from_string(out.read_bytes())
+    sort_nodes(made)
     read_from_int8(made)
     return made
 
@@ -183,8 +186,8 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
         {"ActivationSymmetric": spec.act_dtype in ("int8", "int16"), "WeightSymmetric": True},
     )  # fmt: skip
     quantizer.quantize_model()
-    quantizer.model.topological_sort()  # it appends the nodes of inputs behind those that read them
     made: onnx.ModelProto = quantizer.model.model
+    sort_nodes(made)  # it appends the nodes of inputs behind those that read them
     kept = [entry for entry in made.metadata_props if entry.key != _INFERRED]
     del made.metadata_props[:]
     made.metadata_props.extend(kept)
@@ -193,7 +196,24 @@ def quantized(model: onnx.ModelProto, spec: CandidateSpec, calibration: Calibrat
 
 def excluded(model: onnx.ModelProto, spec: CandidateSpec) -> set[str]:
     """Return the names of the nodes that a static quantization leaves alone."""
-    return {*spec.exclude, *(head_nodes(model) if spec.head_float else ())}
+    return {*spec.exclude, *(head_nodes(model) if spec.head_float else ()), *_before_subgraphs(model)}
+
+
+def _before_subgraphs(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the nodes whose results a subgraph reads, also behind nodes that only move values.
+
+    onnxruntime 1.32 moves quantized values along such nodes, and ends its process where a subgraph comes behind them.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    inner = (node for node in all_nodes(model) if not any(producers.get(name) is node for name in node.output))
+    stack = [name for node in inner for name in node.input]
+    found: set[str] = set()
+    while stack:
+        node = producers.get(stack.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            stack.extend(node.input[:1] if node.op_type in _MOVES else ())
+    return found
 
 
 def head_nodes(model: onnx.ModelProto) -> list[str]:
