@@ -228,7 +228,7 @@ def test_an_encoder_decoder_writes_the_tokens_that_transformers_writes(name: str
     assert not report.refused, report.refused
     imported = report.source["imported"]
     assert imported["compared"] == {"samples": 3, "agreeing": 3, "largest_ratio": 0.0}
-    beams = ["the folder asks for a search with 3 beams; the loop takes the best token of each step"]
+    beams = "the folder asks for a search with 3 beams; the loop takes the best token of each step"
     assert imported["decoding"].get("notes") == (beams if name == "text" else None)
     bundle = open_bundle(io.BytesIO(Path(report.bundles[0].path).read_bytes()))
     runtime = load("ort", bundle.read("model.onnx"))

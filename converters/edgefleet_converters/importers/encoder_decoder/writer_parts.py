@@ -64,7 +64,7 @@ def loop_facts(rules: Decoding) -> dict[str, Any]:
         "ends": list(rules.eos),
         "most_tokens": rules.new,
     }
-    return {"decoding": facts | ({"notes": list(rules.notes)} if rules.notes else {})}
+    return {"decoding": facts | ({"notes": "; ".join(rules.notes)} if rules.notes else {})}
 
 
 def wanted(arrays: dict[str, Array], rules: Decoding) -> dict[str, Array]:
