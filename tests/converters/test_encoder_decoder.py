@@ -256,9 +256,15 @@ def exported(folder: Path, *, is_merged: bool = False) -> None:
         choice = node("If", ["use_cache_branch"], [value.name for value in outputs], **branches)
         flag = info("use_cache_branch", TensorProto.BOOL, [1])
         save("decoder_model_merged.onnx", [choice], [ids, states, *past, flag], outputs, stored)
-    else:
+    else:  # newer exports are given the place of the token: the mean is the sum over so many
+        counted = [
+            node("ReduceSum", ["present.0.decoder.key", "axes"], ["total"], keepdims=0), node("Add", ["cache_position", "one"], ["length"]),
+            node("Cast", ["length"], ["count"], to=number), node("Div", ["total", "count"], ["mean"]),
+        ]  # fmt: skip
+        going = [*going[:3], *counted, *going[4:]]
+        place = info("cache_position", TensorProto.INT64, [1])
         save("decoder_model.onnx", without, [ids, states], outputs, stored)
-        save("decoder_with_past_model.onnx", going, [ids, *past], outputs[:2], stored)
+        save("decoder_with_past_model.onnx", going, [ids, place, *past], outputs[:2], stored)
     config = {"model_type": "whisper", "is_encoder_decoder": True, "decoder_start_token_id": 1}
     settings = {
         "eos_token_id": list(RULES.eos), "pad_token_id": 0, "forced_decoder_ids": [[1, 4], [2, None]], "max_new_tokens": 12,
