@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edgefleet_converters import errors
+from edgefleet_converters.importers import with_transformers
 from edgefleet_converters.onnx.limits import OnnxLimits
 from edgefleet_converters.onnx.load import facts_of, parse, read_checked, specialise
 from edgefleet_converters.onnx.protobuf_fields import classify
@@ -284,7 +287,8 @@ def test_a_hugging_face_folder_with_weight_files_is_read_whole(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("name", "told", "next_step"),
     [
-        ("model-00001-of-00002.safetensors", "no ONNX model", "optimum-cli export onnx"),
+        ("weights.safetensors", "no ONNX model", "optimum-cli export onnx"),
+        ("model.safetensors.index.json", "in 1 file", "max_shard_size"),
         ("pytorch_model.bin", "a pickle, which is never read", "save_pretrained"),
     ],
 )
@@ -293,9 +297,29 @@ def test_a_hugging_face_folder_that_is_not_read_says_what_to_do(
 ) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / name).write_bytes(bytes(8))
+    if name.endswith(".json"):
+        (tmp_path / "model-00001-of-00001.safetensors").write_bytes(bytes(8))
     with pytest.raises(errors.NotAModelError, match=told) as caught:
         find_source(tmp_path)
     assert next_step in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"size": 32}, [32, 32]), ({"size": {"shortest_edge": 48}}, [48, 48]), ({"size": {"height": 32, "width": 64}}, [32, 64]),
+        ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, [224, 224]), ({"size": {}}, None),
+    ],
+)  # fmt: skip
+def test_the_size_of_images_is_that_of_the_folder_s_processor(
+    tmp_path: Path, settings: dict[str, Any], size: list[int] | None
+) -> None:
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    if size is None:
+        with pytest.raises(with_transformers.RefusedError, match="how large its images are"):
+            with_transformers.image_size(tmp_path)
+        return
+    assert with_transformers.image_size(tmp_path) == size
 
 
 def test_safetensors_are_a_model_only_in_a_folder_with_their_configuration(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from edgefleet_converters import errors
 from edgefleet_converters.graph_passes import run_passes
 from edgefleet_converters.onnx.load import opset_of
 from edgefleet_converters.onnx.passes.fix_shapes import FixShapes
-from edgefleet_converters.onnx.passes.fold import FoldConstants
+from edgefleet_converters.onnx.passes.fold import FoldConstants, canonical
 from edgefleet_converters.onnx.passes.gemm_to_matmul import GemmToMatMul
 from edgefleet_converters.onnx.passes.strip_inputs import StripStoredInputs
 from edgefleet_converters.onnx.passes.upgrade_opset import UpgradeOpset
@@ -71,6 +71,15 @@ def test_constants_are_folded_with_the_same_answer_and_bytes() -> None:
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     x = np.arange(8, dtype=np.float32).reshape(2, 4)
     assert np.array_equal(answer(first, x), 3 * x)
+
+
+def test_what_an_exporter_noted_of_its_source_is_not_kept() -> None:
+    model = classifier(features=16)
+    noted = canonical(model, like=model)
+    for part in (model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input):
+        part.doc_string = "line 7 of net.py"
+        part.metadata_props.add(key="stack_trace", value="File net.py, line 7, in forward")
+    assert canonical(model, like=model).SerializeToString() == noted.SerializeToString()
 
 
 def test_a_fold_that_blows_the_model_up_is_dropped() -> None:

@@ -137,6 +137,12 @@ def _nothing(folder: Path) -> NotAModelError:
             f"the folder {folder.name!r} is a Hugging Face model whose weights are a pickle, which is never read",
             next_step="load it where you trust it, call save_pretrained(FOLDER), which writes model.safetensors, and publish that",
         )
+    if (folder / "config.json").is_file() and (folder / f"{_HF_MODEL}.index.json").is_file():
+        files = f"{len(weights)} file{'s' if len(weights) != 1 else ''}"
+        return NotAModelError(
+            f"the folder {folder.name!r} is a Hugging Face model whose weights are in {files} with an index; one file is taken",
+            next_step='load it, call save_pretrained(FOLDER, max_shard_size="100GB"), which writes one file, and publish that',
+        )
     if (folder / "config.json").is_file() and weights:
         return NotAModelError(
             f"the folder {folder.name!r} is a Hugging Face model with weights ({weights[0]}) and no ONNX model",

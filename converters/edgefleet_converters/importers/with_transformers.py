@@ -265,7 +265,24 @@ def loaded(folder: Path, name: str) -> Any:
             f"model.safetensors does not fit config.json: {what} is missing or has another shape, of {name}",
             "save the model again with save_pretrained, and publish that folder",
         )
+    if model.main_input_name == "pixel_values" and not getattr(model.config, "image_size", None):
+        model.config.image_size = image_size(folder)
     return model
+
+
+def image_size(folder: Path) -> list[int]:
+    """Return height and width of images by the folder's preprocessor_config.json. Raises RefusedError where it has none."""
+    try:
+        settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        size = settings.get("crop_size") or settings["size"]
+        if isinstance(size, dict):
+            size = [size["height"], size["width"]] if "height" in size else [size["shortest_edge"]] * 2
+        return [int(length) for length in (size if isinstance(size, list) else [size] * 2)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RefusedError(
+            "neither config.json (image_size) nor preprocessor_config.json (crop_size, size) says how large its images are",
+            'save the processor into the folder as well, or add "image_size": 224 to config.json',
+        ) from None
 
 
 def pooling_of(folder: Path) -> str:

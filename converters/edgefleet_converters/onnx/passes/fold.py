@@ -59,10 +59,10 @@ def _foreign(model: onnx.ModelProto) -> set[str]:
 
 
 def canonical(model: onnx.ModelProto, *, like: onnx.ModelProto) -> onnx.ModelProto:
-    """Return `model` with unused operator-set imports, tool names and hash-ordered lists taken out.
+    """Return `model` with unused operator-set imports, tool names, notes of exporters and hash-ordered lists taken out.
 
     ORT writes every domain it knows and orders initialisers by its hash map; both would make bundles differ between
-    builds of onnxruntime.
+    builds of onnxruntime. torch's exporter notes at each node the lines of Python that it comes from: a third of a small model.
     """
     after = onnx.ModelProto()
     after.CopyFrom(model)
@@ -76,6 +76,10 @@ def canonical(model: onnx.ModelProto, *, like: onnx.ModelProto) -> onnx.ModelPro
     infos = sorted(after.graph.value_info, key=lambda value: value.name)
     del after.graph.value_info[:]
     after.graph.value_info.extend(infos)
+    graph = after.graph
+    for noted in (graph, *all_nodes(after), *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        noted.doc_string = ""
+        del noted.metadata_props[:]
     after.producer_name, after.producer_version, after.doc_string = "edgefleet", "", ""
     after.ir_version = max(like.ir_version, 8)
     return after
