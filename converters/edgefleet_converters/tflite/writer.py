@@ -39,6 +39,7 @@ class _Writer:
         self._index: dict[int, int] = {}
         self._buffers: list[bytes] = [b""]
         self._buffer_of: dict[bytes, int] = {b"": 0}
+        self._shared: dict[tuple[str, tuple[Any, ...]], int] = {}
 
     def model(self, description: str) -> bytes:
         """Return the bytes of the whole model."""
@@ -90,14 +91,26 @@ class _Writer:
         return int(b.EndObject())
 
     def _quantization(self, quantization: Quantization) -> int:
-        b = self._b
-        scale = self._vector(quantization.scale, 4, b.PrependFloat32)
-        zero_point = self._vector(quantization.zero_point, 8, b.PrependInt64)
-        b.StartObject(7)
-        b.PrependUOffsetTRelativeSlot(2, scale, 0)
-        b.PrependUOffsetTRelativeSlot(3, zero_point, 0)
-        b.PrependInt32Slot(6, quantization.dimension, 0)
-        return int(b.EndObject())
+        def made() -> int:
+            b = self._b
+            scale = self._once("f", quantization.scale, lambda: self._vector(quantization.scale, 4, b.PrependFloat32))
+            zeros = quantization.zero_point
+            zero_point = self._once("q", zeros, lambda: self._vector(zeros, 8, b.PrependInt64))
+            b.StartObject(7)
+            b.PrependUOffsetTRelativeSlot(2, scale, 0)
+            b.PrependUOffsetTRelativeSlot(3, zero_point, 0)
+            b.PrependInt32Slot(6, quantization.dimension, 0)
+            return int(b.EndObject())
+
+        key = (*quantization.scale, *quantization.zero_point, quantization.dimension)
+        return self._once("quantization", key, made)
+
+    def _once(self, kind: str, values: tuple[Any, ...], made: Callable[[], int]) -> int:
+        """Return where equal values are already, else make them: a file of many channels is a third scales and zero points."""
+        key = (kind, values)
+        if key not in self._shared:
+            self._shared[key] = made()
+        return self._shared[key]
 
     def _operator(self, op: Op, code_index: dict[tuple[int, int], int]) -> int:
         b = self._b
@@ -192,7 +205,7 @@ class _Writer:
         return self._vector(offsets, 4, self._b.PrependUOffsetTRelative)
 
     def _ints(self, values: Sequence[int]) -> int:
-        return self._vector(values, 4, self._b.PrependInt32)
+        return self._once("i", tuple(values), lambda: self._vector(values, 4, self._b.PrependInt32))
 
     def _vector(self, values: Sequence[Any], width: int, prepend: Callable[[Any], None]) -> int:
         self._b.StartVector(width, len(values), width)

@@ -64,6 +64,16 @@ def test_quantization_is_written() -> None:
     assert found.quantizedDimension == 1
 
 
+def test_equal_scales_and_zero_points_are_stored_once() -> None:
+    zeros, scales = (0,) * 48, tuple(1 / (7 + at) for at in range(48))
+    x, y, z = (Tensor(name, "int8", (1, 48), quantization=Quantization(scales, zeros, 1)) for name in "xyz")
+    data = write(Graph((x,), (z,), (Op("RELU", (x,), (y,)), Op("RELU", (y,), (z,)))))
+    assert data.count(np.array(scales, np.float32).tobytes()) == 1
+    assert data.count(np.zeros(48, np.int64).tobytes()) == 1
+    found = [tensor.quantization for tensor in schema.ModelT.InitFromPackedBuf(data, 0).subgraphs[0].tensors]
+    assert all(list(one.zeroPoint) == list(zeros) and np.allclose(one.scale, scales) for one in found)
+
+
 def test_weights_are_stored_once_and_aligned() -> None:
     x, y, z = (Tensor(name, "float32", (4,)) for name in "xyz")
     value = np.arange(4, dtype=np.float32)
