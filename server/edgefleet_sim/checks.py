@@ -245,7 +245,8 @@ def _about_offers(rows: SimDatabase, plan: Plan, state: RolloutState) -> Iterato
             yield f"{device} was offered the release in stage {one.stage}, though stage {newest} has another mode"
         cell = cells[one.stage, one.stratum]
         track = sorted((c for c in cells.values() if c.stratum == one.stratum), key=lambda c: c.stage)
-        is_hurried = track[-1].strength is Strength.OVERRIDE or rows.spec.recalls
+        # Also of a device that came back late: its first offer was out when the last stage passed, and a pause took it back.
+        is_hurried = track[-1].strength is Strength.OVERRIDE or rows.spec.recalls or one.attempt > 1
         is_last_passed = track[-1].state is StageState.PASSED and is_hurried
         if sum(c.state in CELL_OPEN for c in track) != 1 and not is_last_passed:
             yield f"{device} was offered the release while not exactly one stage of {one.stratum} was open"

@@ -65,6 +65,7 @@ from edgefleet_sim.leases import ThrottleRows
 
 ROLLOUT: Final = RolloutId("r-sim")
 NO_HOLD: Final = Hold()
+_SILENT: Final = Report()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class SimDatabase:
             members=self.members_now() if is_running else (),
             cells=tuple(self.cells[key] for key in sorted(self.cells)),
             assignments=tuple(self.assignments[key] for key in sorted(self.assignments)),
-            reports={device: self._report(device) for device in self.assignments if device in self.reports},
+            reports={device: self._report(device) for device in self.assignments},
             code=self.code,
             reason=self.reason,
             pace=self.pace.facts(self.spec, self.assignments, self.where),
@@ -230,7 +231,8 @@ class SimDatabase:
         )
 
     def _report(self, device: DeviceId) -> Report:
-        said, document = self.reports[device], self.documents[device]
+        # Of a device that never said anything the server knows its document all the same.
+        said, document = self.reports.get(device, _SILENT), self.documents[device]
         known = self.merged.get(device)
         if known is None or known[0] is not said or known[1] is not document:
             wanted = "" if document.active is None else document.active.sha256

@@ -51,6 +51,17 @@ def test_a_device_that_died_in_a_stratum_that_goes_back_is_named_where_others_fi
     assert (told.state, told.reason.endswith("not confirmed to be back: x86-00006")) == ("finished", True)
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(1454852458, id="a device that never said anything is told not to run beside what serves any more"),
+        pytest.param(1454853600, id="a pause takes the offer of a late device back when its last stage has passed"),
+    ],
+)
+def test_what_the_soak_found_keeps_every_promise(seed: int) -> None:
+    assert simulate(drawn(seed)).broken == []
+
+
 def test_a_replica_that_crashes_is_followed_by_another_within_its_lease() -> None:
     result = simulate(Scenario(seed=3, replica_crash=0.3))
     assert result.crashes > 5
