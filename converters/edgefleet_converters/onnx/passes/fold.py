@@ -78,7 +78,7 @@ def canonical(model: onnx.ModelProto, *, like: onnx.ModelProto) -> onnx.ModelPro
     after.graph.value_info.extend(infos)
     graph = after.graph
     for noted in (graph, *all_nodes(after), *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        noted.doc_string = ""
+        noted.ClearField("doc_string")
         del noted.metadata_props[:]
     after.producer_name, after.producer_version, after.doc_string = "edgefleet", "", ""
     after.ir_version = max(like.ir_version, 8)
