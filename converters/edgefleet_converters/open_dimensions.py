@@ -110,13 +110,17 @@ def question(inputs: Sequence[TensorSpec], unknown: Sequence[Place], *, is_fixab
     what = (
         f"the open dimension {open_dims[0]}" if len(open_dims) == 1 else f"the open dimensions {', '.join(open_dims)}"
     )
-    example = " ".join(f"--shape {spec.name}={','.join(map(str, _example(spec)))}" for spec in asked)
-    fixing = f", or fix the shape, for example {example}" if is_fixable else ""
-    return DynamicShapeError(
+    message = (
         f"input {names} has {what}, and nothing shows how long {'it is' if len(open_dims) == 1 else 'they are'} on the device"
         if len(asked) == 1
-        else f"inputs {names} have {what}, and nothing shows how long they are on the device",
-        next_step=f"give data of the usual shape with --calibration or --eval{fixing}",
+        else f"inputs {names} have {what}, and nothing shows how long they are on the device"
+    )
+    if not is_fixable:
+        return DynamicShapeError(message, next_step="give data of the usual shape with --calibration or --eval")
+    example = " ".join(f"--shape {spec.name}={','.join(map(str, _example(spec)))}" for spec in asked)
+    return DynamicShapeError(
+        message,
+        next_step=f"give data of the usual shape with --calibration or --eval, or fix the shape, for example {example}",
     )
 
 
