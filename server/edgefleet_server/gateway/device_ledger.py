@@ -21,6 +21,7 @@ from edgefleet_server.gateway.device_quota import (
     Day,
     Limits,
     Reason,
+    Served,
     Spent,
     Stored,
     owed,
@@ -67,7 +68,7 @@ class DeviceLedger:
         self._clock = clock
         self._lock = threading.Lock()
         self._up: dict[DeviceId, Spent] = {}
-        self._down: dict[DeviceId, tuple[Spent, int]] = {}
+        self._down: dict[DeviceId, Served] = {}
         self._days: dict[DeviceId, Day] = {}
         self._today = clock.now().date()
         self._look_at_s = clock.monotonic_s() + LOOK_S
@@ -102,19 +103,21 @@ class DeviceLedger:
         self._days[device] = day
         return True
 
-    def serve(self, device: DeviceId, size: int, *, offered_bytes: int = 0, is_block: bool = False) -> bool:
+    def serve(self, device: DeviceId, size: int, *, offers: Mapping[str, int] | None = None) -> bool:
         """Say whether so many bytes may be sent to a device now; count them, or that they were dropped.
 
-        offered_bytes: what the device may pull. It counts until the device owes nothing, for metadata too.
+        offers: for blocks, all blobs that the device may pull, with their lengths. None: metadata. An offer counts for an hour, for both.
         """
         now_s = self._clock.monotonic_s()
-        spent, known_bytes = self._down.get(device, (NOTHING, 0))
-        offered = max(known_bytes, offered_bytes)
-        after = spend(spent, self._limits.downlink(offered, is_block=is_block), size, now_s)
+        is_block = offers is not None
+        known = self._down.get(device, Served())
+        before = self._limits.downlink(known.offered_bytes, is_block=is_block)
+        known = known.offered(offers or {}, Spent(owed(known.spent, before, now_s), now_s), now_s)
+        after = spend(known.spent, self._limits.downlink(known.offered_bytes, is_block=is_block), size, now_s)
         if after is None:
             self.drop(device, Reason.DOWNLINK, size)
             return False
-        self._down[device] = (after, offered)
+        self._down[device] = Served(after, known.offers)
         if len(self._down) > self._sweep_down_at:
             self._sweep_down(now_s)
         return True
@@ -163,8 +166,8 @@ class DeviceLedger:
     def _sweep_down(self, now_s: float) -> None:
         """Forget who owes nothing. The dictionary belongs to the thread that asks `serve`."""
         self._down = {
-            device: (spent, offered)
-            for device, (spent, offered) in self._down.items()
-            if owed(spent, self._limits.downlink(offered, is_block=False), now_s) > 0
+            device: served
+            for device, served in self._down.items()
+            if owed(served.spent, self._limits.downlink(served.offered_bytes, is_block=False), now_s) > 0
         }
         self._sweep_down_at = max(SWEEP_FROM, 2 * len(self._down))

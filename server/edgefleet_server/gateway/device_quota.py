@@ -4,7 +4,8 @@ A budget is kept as what was spent and not yet earned back, so a device that was
 and a budget that grows counts at once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 BURST_S: Final = 120.0
 """A device may send what `Limits` allow in so many seconds at once."""
 OFFERED_TIMES: Final = 4
-"""How often an hour a device may pull all that it is offered."""
+"""How often an hour a device may pull all that it was offered in that hour."""
 HOUR_S: Final = 3600.0
 
 
@@ -66,7 +67,7 @@ UPLINK: Final = Budget(burst=BURST_S, per_s=1.0)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one device may do. daily: how many of each kind are stored in a UTC day; hourly_downlink: bytes beside what it is offered."""
+    """What one device may do. daily: how many of each kind are stored in a UTC day; hourly_downlink: bytes on top of its offers."""
 
     messages_per_s: float
     bytes_per_s: float
@@ -79,10 +80,34 @@ class Limits:
         return max(1 / self.messages_per_s, size / self.bytes_per_s)
 
     def downlink(self, offered_bytes: int, *, is_block: bool) -> Budget:
-        """Return the budget of bytes sent to a device that is offered so many. Blocks leave half of the rest to metadata."""
+        """Return the budget of bytes sent to a device that was offered so many. Blocks leave half of the rest to metadata."""
         own = self.hourly_downlink / 2 if is_block else self.hourly_downlink
         burst = own + OFFERED_TIMES * offered_bytes
         return Budget(burst, burst / HOUR_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a device was sent. offers: each blob that it was offered while it owed something, its length, and when it was last offered.
+
+    A server that offers one version after another pays for each of them itself: a device cannot make itself an offer.
+    """
+
+    spent: Spent = NOTHING
+    offers: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+
+    @property
+    def offered_bytes(self) -> int:
+        """Return the length of all of them."""
+        return sum(length for length, _ in self.offers.values())
+
+    def offered(self, blobs: Mapping[str, int], spent: Spent, now_s: float) -> "Served":
+        """Return this with blobs (their lengths) that are offered now, without those whose offer is older than an hour.
+
+        spent: now, by the budget so far: what an old offer allowed is earned back with that offer.
+        """
+        lately = {name: one for name, one in self.offers.items() if now_s - one[1] < HOUR_S}
+        return Served(spent, lately | {name: (length, now_s) for name, length in blobs.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,11 +111,11 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Offers:
-    """What a device may pull, by block prefix and by digest, as it was at a moment; length: of all of it in bytes."""
+    """What a device may pull, by block prefix and by digest, as it was at a moment; lengths: of each blob in bytes."""
 
     at_s: float
     blobs: dict[bytes | Sha256, Sha256]
-    length: int
+    lengths: dict[str, int]
 
 
 @dataclass
@@ -294,7 +294,7 @@ class Responder:
         start = first * LEAF_BYTES
         length = min(count * LEAF_BYTES, job.length - start)
         offers = self._offers.get(device)
-        if not self._ledger.serve(device, length, offered_bytes=offers.length if offers else job.length, is_block=True):
+        if not self._ledger.serve(device, length, offers=offers.lengths if offers else {job.sha256: job.length}):
             self._limit(device, job)
             return
         try:
@@ -351,7 +351,7 @@ class Responder:
                 offered = self._offered_to(device)
                 digests = [blob.sha256 for blob in offered]
                 by_name = {blob_prefix(sha256): sha256 for sha256 in digests} | {one: one for one in digests}
-                known = _Offers(now_s, by_name, sum(blob.length for blob in offered))
+                known = _Offers(now_s, by_name, {blob.sha256: blob.length for blob in offered})
                 if len(self._offers) > 4 * MAX_WAITING:
                     self._offers.clear()
                 self._offers[device] = known

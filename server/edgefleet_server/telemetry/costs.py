@@ -32,7 +32,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry.model import BundleView
 from edgefleet_server.telemetry import store
-from edgefleet_server.telemetry.model import CostExample, CostState, Observed, Performance
+from edgefleet_server.telemetry.model import CostExample, CostState, Observed, Performance, rounded_ms
 from edgefleet_server.telemetry.service import view
 
 MAX_BUNDLES: Final = 128
@@ -194,15 +194,15 @@ def estimate_view(estimate: Estimate) -> dict[str, Any]:
     for name in QUANTITIES:
         figure: Figure | None = getattr(estimate, name)
         if figure is not None:
-            digits = 0 if name == "memory_bytes" else 4
-            data[name] = {key: round(value, digits) for key, value in asdict(figure).items()}
+            shown = round if name == "memory_bytes" else rounded_ms
+            data[name] = {key: shown(value) for key, value in asdict(figure).items()}
             data[name]["error"] = _rounded(figure.error)
     return data
 
 
 def _plain(observation: Observation) -> Observed:
     data = asdict(observation)
-    return Observed(**data | {name: round(data[name], 4) for name in ("latency_p50_ms", "latency_p95_ms")})
+    return Observed(**data | {name: rounded_ms(data[name]) for name in ("latency_p50_ms", "latency_p95_ms")})
 
 
 def _left_out(model: CostModel, examples: Sequence[Example], index: int) -> dict[str, float]:

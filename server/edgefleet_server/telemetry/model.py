@@ -14,6 +14,16 @@ RETENTION: Final = timedelta(days=30)
 """How long windows are kept."""
 
 
+def rounded_ms(latency_ms: float) -> float:
+    """Return a latency to five digits, so that a model of microseconds is shown as exactly as one of seconds."""
+    return float(f"{latency_ms:.5g}")
+
+
+def shown_ms(latency_s: float | None) -> float | None:
+    """Return a latency in milliseconds as pages and the API show it, None where there is none."""
+    return None if latency_s is None else rounded_ms(latency_s * 1000)
+
+
 def agreement_of(figures: ShadowFigures) -> AgreementView:
     """Return comparisons with their ratios and quantiles, not rounded."""
     p50, p95 = (delta_quantile(figures.deltas, q) for q in (0.5, 0.95))

@@ -17,6 +17,7 @@ import msgspec
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.model import shown_ms
 from edgefleet_server.telemetry.tables import TelemetryWindow
 
 MOST_POINTS: Final = 1_500
@@ -97,7 +98,7 @@ class _Step:
     def point(self, at: datetime) -> Point:
         p50, p95, p99 = (self.sketch.quantile_s(q) for q in (0.5, 0.95, 0.99))
         rss = self.rss if self.rss >= 0 else None
-        return Point(at, self.n, self.errors, self.nonfinite, _ms(p50), _ms(p95), _ms(p99), rss)
+        return Point(at, self.n, self.errors, self.nonfinite, shown_ms(p50), shown_ms(p95), shown_ms(p99), rss)
 
 
 class SeriesReader:
@@ -167,7 +168,3 @@ def _number(at: datetime, since: datetime, step_s: int) -> int:
 
 def _begin(number: int, since: datetime, step_s: int) -> datetime:
     return datetime.fromtimestamp(int(since.timestamp()) + number * step_s, UTC)
-
-
-def _ms(value_s: float | None) -> float | None:
-    return None if value_s is None else round(value_s * 1000, 4)

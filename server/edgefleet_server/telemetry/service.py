@@ -27,6 +27,7 @@ from edgefleet_server.telemetry.model import (
     Figures,
     PeriodWindow,
     agreement_of,
+    shown_ms,
 )
 from edgefleet_server.telemetry.plausibility import DeviceSums, is_possible, mean_failed_share, median_latency_s
 from edgefleet_server.telemetry.rules import watched_row
@@ -204,7 +205,7 @@ class TelemetryService:
             "nonfinite": window.nonfinite,
             "crashes": window.crashes,
             "latency": msgspec.msgpack.encode(window.latency),
-            "latency_p95_ms": _ms(sketch.quantile_s(0.95)),
+            "latency_p95_ms": shown_ms(sketch.quantile_s(0.95)),
             "classes": msgspec.msgpack.encode(window.classes),
             "worker_rss_bytes": window.worker_rss_bytes,
             "worker_cpu_s": window.worker_cpu_s,
@@ -229,9 +230,9 @@ def view(row: TelemetryWindow) -> WindowView:
         timeouts=row.timeouts,
         nonfinite=row.nonfinite,
         crashes=row.crashes,
-        latency_p50_ms=_ms(sketch.quantile_s(0.5)),
-        latency_p95_ms=_ms(sketch.quantile_s(0.95)),
-        latency_p99_ms=_ms(sketch.quantile_s(0.99)),
+        latency_p50_ms=shown_ms(sketch.quantile_s(0.5)),
+        latency_p95_ms=shown_ms(sketch.quantile_s(0.95)),
+        latency_p99_ms=shown_ms(sketch.quantile_s(0.99)),
         classes=msgspec.msgpack.decode(row.classes, type=list[int]),
         worker_rss_bytes=row.worker_rss_bytes,
         worker_cpu_s=row.worker_cpu_s,
@@ -249,8 +250,8 @@ def shadow_view(figures: ShadowFigures) -> ShadowView:
         "delta_p50": None if exact.delta_p50 is None else float(f"{exact.delta_p50:.3g}"),
         "delta_p95": None if exact.delta_p95 is None else float(f"{exact.delta_p95:.3g}"),
         "overlap": None if exact.overlap is None else round(exact.overlap, 3),
-        "active_p50_ms": _ms(primary.quantile_s(0.5)),
-        "active_p95_ms": _ms(primary.quantile_s(0.95)),
+        "active_p50_ms": shown_ms(primary.quantile_s(0.5)),
+        "active_p95_ms": shown_ms(primary.quantile_s(0.95)),
     }
     return ShadowView(**{**asdict(exact), **rounded}, kept=figures.kept)
 
@@ -287,16 +288,12 @@ def _summed(rows: Iterable[TelemetryWindow]) -> Figures:
         devices=len(devices),
         windows=windows,
         **{name: sum(getattr(one, name) for one in every) for name in COUNTS},
-        latency_p50_ms=_ms(median_latency_s(every, 0.5)),
-        latency_p95_ms=_ms(median_latency_s(every, 0.95)),
-        latency_p99_ms=_ms(median_latency_s(every, 0.99)),
+        latency_p50_ms=shown_ms(median_latency_s(every, 0.5)),
+        latency_p95_ms=shown_ms(median_latency_s(every, 0.95)),
+        latency_p99_ms=shown_ms(median_latency_s(every, 0.99)),
         failed_share=mean_failed_share(every),
         crashed_devices=sum(one.crashes > 0 for one in every),
     )
-
-
-def _ms(value_s: float | None) -> float | None:
-    return None if value_s is None else round(value_s * 1000, 4)
 
 
 def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:

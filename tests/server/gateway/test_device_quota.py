@@ -182,15 +182,32 @@ def test_the_ledger_forgets_devices_that_owe_nothing(clock: TurnedClock) -> None
 
 def test_blocks_leave_half_of_the_downlink_to_metadata_and_offers_widen_it(clock: TurnedClock) -> None:
     ledger = DeviceLedger(LIMITS, clock)
-    assert ledger.serve(ONE, 1800, is_block=True)
-    assert not ledger.serve(ONE, 1, is_block=True)
+    assert ledger.serve(ONE, 1800, offers={})
+    assert not ledger.serve(ONE, 1, offers={})
     assert ledger.serve(ONE, 1800)
     assert not ledger.serve(ONE, 1)
-    assert ledger.serve(ONE, 4000, offered_bytes=1_450, is_block=True), (
-        "a new bundle is not paid with the old one's budget"
-    )
+    assert ledger.serve(ONE, 4000, offers={"a": 1_450}), "a new bundle is not paid with the old one's budget"
     clock.turn(hours=2)
     assert ledger.serve(ONE, 3600)
+
+
+def test_each_new_version_that_a_device_is_offered_may_be_pulled(clock: TurnedClock) -> None:
+    ledger = DeviceLedger(LIMITS, clock)
+    for number in range(40):
+        assert ledger.serve(ONE, 1_000, offers={f"version-{number}": 1_000}), number
+        clock.turn(seconds=2)
+
+
+def test_a_bundle_that_is_pulled_again_and_again_is_paid_four_times(clock: TurnedClock) -> None:
+    ledger = DeviceLedger(LIMITS, clock)
+    taken = [ledger.serve(ONE, 1_000, offers={"version": 1_000}) for _ in range(40)]
+    assert taken == [True] * 5 + [False] * 35, "1.8 kB of its own and four times the bundle"
+    for number in range(6):
+        assert ledger.serve(ONE, 1_000, offers={f"version-{number}": 1_000})
+    clock.turn(hours=1)
+    assert sum(ledger.serve(ONE, 1_000, offers={"version": 1_000}) for _ in range(40)) == 5, (
+        "old offers count no longer"
+    )
 
 
 def test_an_agent_that_was_away_for_long_meets_no_limit(clock: TurnedClock) -> None:

@@ -105,6 +105,16 @@ def test_a_new_bundle_keeps_its_prediction_and_is_compared_later(any_house: Hous
     assert shown["predicted"] == predicted
 
 
+def test_a_model_of_microseconds_is_shown_as_exactly_as_a_slow_one(house: House) -> None:
+    trial = Trial(house)
+    device = str(house.device(profile=ProfileName(PROFILE)).id)
+    digest = trial.publish("tiny@1.0.0", 1)
+    factor = 0.001645 / trial.truth[digest][0]
+    trial.report(device, digest, factor)
+    (shown,) = Operators(house).as_role(Role.VIEWER).get("/releases/tiny@1.0.0/performance").json()["items"]
+    assert shown["observed"]["latency_p50_ms"] == pytest.approx(0.001645, rel=0.011)
+
+
 def test_a_conversion_worker_predicts_what_the_server_does(any_house: House) -> None:
     house = any_house
     trial = Trial(house)
