@@ -118,7 +118,7 @@ def pass_gate(workshop: JobSteps, model: ModelFile, profile: HardwareProfile, ju
         refuse_hopeless(workshop, model, runtime.name, judged, precision)
         answers = workshop.answers(model, runtime.name, evaluation.samples, key="judging")
         score = _held(workshop, answers, judged, precision)
-        score = _held_long(workshop, model, runtime.name, judged, score, precision)
+        score = _held_long(workshop, model, answers, judged, score, precision)
         worst = score if worst is None or score.drop > worst.drop else worst
         first = first or answers
         proofs.append(RuntimeProof(name=runtime.name, version=answers.version))
@@ -181,7 +181,7 @@ def hold_unseen(
     assert worst is not None
     seen = passed.metric
     if longest is not None:
-        worst = with_long_run(worst, longest, [row.name for row in unseen.plan if row.metric == "long-run"])
+        worst = with_long_run(worst, longest, _states(unseen), limit=options.max_drop + _EPSILON)
     row = metric_row(worst, unseen, looks=len(looks))
     together = (seen.n * seen.drop + row.n * row.drop) / (seen.n + row.n)
     alone = max(options.max_drop, 1 / unseen.n) if worst.name in COUNTED else options.max_drop
@@ -285,21 +285,21 @@ def _held(workshop: JobSteps, answers: Answers, judged: Judged, precision: str) 
 
 
 def _held_long(
-    workshop: JobSteps, model: ModelFile, runtime: str, judged: Judged, score: Score, precision: str
+    workshop: JobSteps, model: ModelFile, answers: Answers, judged: Judged, score: Score, precision: str
 ) -> Score:
-    """Return the score with that of a long run, for a model with states that are fed back. Raises AccuracyError and what running
-    raises.
+    """Return the score with that of a long run, for a model with states that are fed back. answers: to single samples, from the
+    runtime that the long run is for. Raises AccuracyError and what running raises.
     """
-    after = _streamed(workshop, model, runtime, judged, precision, key="long-run")
+    after = _streamed(workshop, model, answers.runtime, judged, precision, key="long-run")
     if after is None:
         return score
     evaluation, options = judged.evaluation, judged.options
-    both = with_long_run(score, after, [row.name for row in evaluation.plan if row.metric == "long-run"])
+    both = with_long_run(score, after, _states(evaluation), limit=options.max_drop + _EPSILON)
     least = after.drop + standard_error(after.losses)
     if not least <= options.max_drop + _EPSILON:
         within = after.drop <= options.max_drop + _EPSILON
         raise AccuracyError(
-            loss_text(after, precision, options, runtime)
+            loss_text(after, precision, options, f"{answers.runtime} {answers.version}")
             + f", with its states fed back over {LONG_RUN} runs"
             + (f"; other {after.n} runs may well lose {least:.4g}" if within else ""),
             next_step=_MORE_ACCURATE,
@@ -307,6 +307,11 @@ def _held_long(
             metric=metric_row(both, evaluation),
         )
     return both
+
+
+def _states(evaluation: Evaluation) -> list[str]:
+    """Return the outputs that are states, which a long run judges."""
+    return [row.name for row in evaluation.plan if row.metric == "long-run"]
 
 
 def _streamed(

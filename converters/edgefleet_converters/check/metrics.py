@@ -147,11 +147,15 @@ def _judge_plan(plan: Plan, answers: Answers, reference: Answers, labels: Mappin
     return _worst_of(tuple(found), len(next(iter(reference.values()))))
 
 
-def with_long_run(score: Score, after: Score, states: list[str]) -> Score:
-    """Return the score of single runs joined with that of a long run, in which the states were fed back."""
+def with_long_run(score: Score, after: Score, states: list[str], *, limit: float) -> Score:
+    """Return the score of single runs joined with that of a long run, in which the states were fed back.
+
+    The worse of them leads. A long run that loses more than `limit` always does: what may change of a few counted samples says nothing
+    of it.
+    """
     value = 1 - after.drop
     rows = tuple(OutputScore(name, STATE, "long-run", value, 1.0, after.drop) for name in states)
-    if after.drop <= score.drop:
+    if after.drop <= min(score.drop, limit):
         return dataclasses.replace(score, outputs=score.outputs + rows)
     return Score("long-run", value, 1.0, after.drop, after.n, score.outputs + rows)
 
