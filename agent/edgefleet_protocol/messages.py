@@ -14,6 +14,7 @@ import msgspec
 
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.errors import BadMessageError
+from edgefleet_protocol.short_form import shortened
 
 HELD_CODE: Final = "install.held"
 """The device waits because its document says `hold`."""
@@ -137,6 +138,9 @@ class EventKind(StrEnum):
     IDENTITY_RENEWED = "identity_renewed"
     TASK = "task"
     CANDIDATE = "candidate"
+    DRIFT = "drift"
+    DRIFT_OVER = "drift_over"
+    DRIFT_BASELINE = "drift_baseline"
 
 
 class CandidatePhase(StrEnum):
@@ -270,7 +274,11 @@ class SystemFigures(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """One telemetry window of one model and lane. `latency` is the packed sketch (`sketch.LatencySketch`), counts are of this window."""
+    """One telemetry window of one model and lane. `latency` is the packed sketch (`sketch.LatencySketch`), counts are of this window.
+
+    signals: what the model was asked and answered, as histograms (`drift.histogram`), counted by the bins that `basis` names. They
+    do not come with each window: signals_s says how many seconds they cover, the last of them in this window; 0 that there are none.
+    """
 
     t0: int
     length_s: int
@@ -289,6 +297,9 @@ class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     worker_cpu_s: float = 0.0
     shadow: ShadowFigures | None = None
     joules_per_answer: float = -1.0
+    basis: bytes = b""
+    signals: bytes = b""
+    signals_s: int = 0
 
 
 class Telemetry(_Message, frozen=True, kw_only=True):
@@ -352,6 +363,7 @@ class CaptureReason(StrEnum):
     LOW_CONFIDENCE = "low_confidence"
     DISAGREEMENT = "disagreement"
     FLAG = "flag"
+    DRIFT = "drift"
 
 
 class Sample(_Message, frozen=True, kw_only=True):
@@ -462,26 +474,7 @@ def encode_short(message: msgspec.Struct) -> bytes:
 
     By rule 1 every reader fills in what is missing; `decode` gives the very same message. For what is sent all day.
     """
-    return _ENCODER.encode(_short(message))
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, msgspec.Struct) and value.__struct_config__.array_like:
-        fields = msgspec.structs.fields(value)
-        values = [getattr(value, field.name) for field in fields]
-        while values and _is_assumed(fields[len(values) - 1], values[-1]):
-            values.pop()
-        return [_short(one) for one in values]
-    if isinstance(value, list):
-        return [_short(one) for one in value]
-    if type(value) is float and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value
-
-
-def _is_assumed(field: msgspec.structs.FieldInfo, value: Any) -> bool:
-    default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
-    return default is not msgspec.NODEFAULT and bool(value == default)
+    return _ENCODER.encode(shortened(message))
 
 
 def decode(cls: type[M], data: bytes | bytearray | memoryview) -> M:

@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,7 @@ from edgefleet_agent.reporting.window import (
     pack_payloads,
 )
 from edgefleet_agent.worker.control.protocol import Stats
+from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode
 from edgefleet_protocol.sketch import LatencySketch
 
@@ -237,7 +239,17 @@ def test_a_file_that_cannot_be_opened_now_loses_nothing_and_stops_nothing(tmp_pa
     assert [waiting.payload for waiting in outbox(tmp_path).due(0.0, 10)] == [b"before"]
 
 
-windows = st.builds(
+SIGNALS = st.lists(st.integers(0, 500), min_size=4, max_size=4)
+
+
+def _with_signals(window: Window, *bins: int) -> Window:
+    """Return a window with one signal of four bins; its basis is that of its digest."""
+    n = sum(bins)
+    sums = SignalSums(tuple(bins), missing=bins[0], beyond=bins[1], total=7 * n, squares=64 * n)
+    return msgspec.structs.replace(window, basis=window.sha256[:8].encode(), signals=pack([sums]), signals_s=900)
+
+
+plain_windows = st.builds(
     Window,
     t0=st.integers(0, 10_000),
     length_s=st.integers(1, 900),
@@ -252,6 +264,7 @@ windows = st.builds(
     ),
     classes=st.lists(st.integers(0, 9), max_size=10),
 )
+windows = plain_windows | st.builds(lambda window, bins: _with_signals(window, *bins), plain_windows, SIGNALS)
 
 
 def _sketch(values: list[float]) -> LatencySketch:
@@ -270,6 +283,29 @@ def test_merging_windows_loses_nothing(older: list[Window], newer: list[Window])
     assert sum(sum(w.classes) for w in merged) == sum(sum(w.classes) for w in both)
     assert sum(sum(w.latency[1:]) for w in merged) == sum(sum(w.latency[1:]) for w in both)
     assert len(merged) == len({(w.model, w.lane, w.sha256) for w in both})
+    assert sum(w.signals_s for w in merged) == sum(w.signals_s for w in both)
+    assert _signals(merged) == _signals(both)
+
+
+def _signals(windows: list[Window]) -> dict[bytes, list[SignalSums]]:
+    found: dict[bytes, list[list[SignalSums]]] = {}
+    for one in windows:
+        if one.signals:
+            found.setdefault(one.basis + one.model.encode(), []).append(unpack(one.signals))
+    return {basis: merged_windows(parts) for basis, parts in found.items()}
+
+
+def test_signals_of_other_bins_are_not_added() -> None:
+    older = Window(t0=0, length_s=900, model="m", lane="active", sha256="a" * 64, version="1", n=6)
+    newer = msgspec.structs.replace(older, t0=900)
+    old = _with_signals(older, 1, 2, 3, 0)
+    new = msgspec.structs.replace(_with_signals(newer, 5, 5, 5, 5), basis=b"learned!")
+    [kept] = merge_windows([old], [new])
+    assert (kept.n, kept.basis, kept.signals, kept.signals_s) == (12, b"learned!", new.signals, 900)
+    [kept] = merge_windows([old], [newer])
+    assert (kept.basis, kept.signals, kept.signals_s) == (old.basis, old.signals, 900)
+    [kept] = merge_windows([old], [msgspec.structs.replace(old, t0=900, signals=b"\1broken")])
+    assert (kept.signals, kept.signals_s) == (b"\1broken", 900)
 
 
 def test_the_window_length_follows_the_document_while_it_is_in_force() -> None:

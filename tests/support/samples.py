@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from edgefleet_protocol import blocks, desired, envelope, manifest, messages
+from edgefleet_protocol.drift.histogram import SignalSums, pack
 
 WHEN = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 12, 2, 12, 0, tzinfo=UTC)
@@ -85,6 +86,14 @@ TELEMETRY = messages.Telemetry(
     queue_bytes=512,
     dropped=0,
 )
+SIGNALS = (SignalSums((10, 20, 30, 59), 1, 2, 64, 7_616, -9, 12), SignalSums((0, 0), 120))
+TELEMETRY_SIGNALS = msgspec.structs.replace(
+    TELEMETRY,
+    seq=5,
+    windows=[
+        msgspec.structs.replace(TELEMETRY.windows[0], basis=bytes(range(8)), signals=pack(SIGNALS), signals_s=3_600)
+    ],
+)
 REPO_HEAD = messages.RepoHead(root_version=2, timestamp=b'{"signed":{}}')
 META_REQUEST = messages.MetaRequest(req_id=5, name="7.root.json", max_bytes=512_000)
 META_REPLY = messages.MetaReply(req_id=5, name="7.root.json", part=0, parts=1, data=b"{}")
@@ -146,6 +155,7 @@ MESSAGES: dict[str, msgspec.Struct] = {
     "event": EVENT,
     "presence": PRESENCE,
     "telemetry": TELEMETRY,
+    "telemetry_signals": TELEMETRY_SIGNALS,
     "repo_head": REPO_HEAD,
     "meta_request": META_REQUEST,
     "meta_reply": META_REPLY,

@@ -4,12 +4,13 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_protocol.comparison import merge_shadows
+from edgefleet_protocol.drift.histogram import merged_windows, pack, unpack
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode_short
 from edgefleet_protocol.sketch import LatencySketch
@@ -168,7 +169,24 @@ def _sum(a: Window, b: Window) -> Window:
         worker_rss_bytes=max(a.worker_rss_bytes, b.worker_rss_bytes),
         shadow=b.shadow if a.shadow is None else a.shadow if b.shadow is None else merge_shadows([a.shadow, b.shadow]),
         joules_per_answer=_joules(a, b),
+        **_signals(a, b),
     )
+
+
+def _signals(a: Window, b: Window) -> dict[str, Any]:
+    """Return the signals of both, a being the older; of the newer alone where they are counted by other bins, or cannot be read."""
+    if not a.signals or not b.signals:
+        chosen = b if b.signals else a
+    else:
+        chosen = b
+        if a.basis == b.basis:
+            try:
+                signals = pack(merged_windows([unpack(a.signals), unpack(b.signals)]))
+            except ValueError:
+                log.warning("signals of two windows cannot be added", extra={"model": b.model, "sha256": b.sha256})
+            else:
+                return {"basis": b.basis, "signals": signals, "signals_s": a.signals_s + b.signals_s}
+    return {"basis": chosen.basis, "signals": chosen.signals, "signals_s": chosen.signals_s}
 
 
 def _joules(a: Window, b: Window) -> float:

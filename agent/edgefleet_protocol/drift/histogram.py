@@ -5,6 +5,7 @@
    `high` in 8ths of z. Each value is rounded and limited once, where it is seen; after that nothing is rounded any more.
 3. The wire form is a string of variable-length integers. Counts travel as differences from equal shares and the last one not at all:
    bins are deciles of the reference, so that is one byte a bin for up to some thousands of answers.
+4. The same signals have one wire form only, and every number that it holds fits 64 bits: what says anything else is refused.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from edgefleet_protocol.drift.reference import MAX_BINS, MAX_SIGNALS
+
 Z_PARTS = 64
 EXTREME_PARTS = 8
 MAX_Z = 1_000.0
 """Farther away counts as this far: a sum must not be one broken value."""
+MAX_COUNT = 2**36
+"""Values of one signal in a window: so many squares of MAX_Z still fit 64 bits."""
 _FORM = 1
-_MAX_COUNT = 2**53
+_MAX_SQUARE = int(MAX_Z * MAX_Z) * Z_PARTS
+_MAX_TOTAL = int(MAX_Z) * Z_PARTS
+_MAX_EXTREME = int(MAX_Z) * EXTREME_PARTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,31 +116,48 @@ def unpack(data: bytes) -> list[SignalSums]:
     if data[0] != _FORM:
         raise ValueError(f"signals in form {data[0]}, known is {_FORM}")
     numbers = _numbers(data[1:])
-    found = []
+    found: list[SignalSums] = []
     for head in numbers:
+        if len(found) == MAX_SIGNALS:
+            raise ValueError(f"more than {MAX_SIGNALS} signals")
         try:
             found.append(_one(head, numbers))
         except StopIteration:
             raise ValueError("signals end in the middle of one") from None
+    if not found:
+        raise ValueError("a wire form without signals")
     return found
 
 
 def _one(head: int, numbers: Iterator[int]) -> SignalSums:
     width, flags = head >> 3, head & 7
-    if not 1 <= width <= 256:
+    if not 1 <= width <= MAX_BINS:
         raise ValueError(f"a signal of {width} bins")
     missing = next(numbers) if flags & 1 else 0
     if not flags & 4:
+        _check(missing, flags & 1, MAX_COUNT)
+        _check(flags & 2, 0, 0)
         return SignalSums((0,) * width, missing)
     beyond = next(numbers) if flags & 2 else 0
     n = next(numbers)
     bins = [_signed(next(numbers)) + n // width for _ in range(width - 1)]
     bins.append(n - sum(bins))
-    total, squares, low, high = (_signed(next(numbers)) for _ in range(4))
+    total, squares, low, high = [_signed(next(numbers)) for _ in range(4)]  # a generator would swallow the end
     squares += n * Z_PARTS
-    if min(bins) < 0 or beyond > n or squares < 0 or max(n, missing) > _MAX_COUNT:
-        raise ValueError("signals count what cannot be")
+    _check(n, 1, MAX_COUNT)
+    _check(missing, flags & 1, MAX_COUNT)
+    _check(beyond, flags >> 1 & 1, n)
+    _check(min(bins), 0, n)
+    _check(total, -n * _MAX_TOTAL, n * _MAX_TOTAL)
+    _check(squares, 0, n * _MAX_SQUARE)
+    _check(low, -_MAX_EXTREME, high)
+    _check(high, low, _MAX_EXTREME)
     return SignalSums(tuple(bins), missing, beyond, total, squares, low, high)
+
+
+def _check(value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError("signals count what cannot be")
 
 
 def _numbers(data: bytes) -> Iterator[int]:
@@ -145,6 +169,8 @@ def _numbers(data: bytes) -> Iterator[int]:
             if shift > 63:
                 raise ValueError("a number of signals is too long")
             continue
+        if shift and not byte:
+            raise ValueError("a number of signals is longer than it need be")
         yield value
         value = shift = 0
     if shift:

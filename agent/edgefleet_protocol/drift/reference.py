@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from enum import StrEnum
 from typing import Any, Final
 
@@ -115,7 +116,7 @@ def read_reference(data: bytes) -> Reference:
     """Return the reference of a bundle's member. Raises BadReferenceError."""
     try:
         reference = msgspec.msgpack.decode(data, type=Reference)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadReferenceError(
             f"the drift reference is not readable: {error}", next_step="publish the model again"
         ) from error
@@ -153,6 +154,8 @@ def _problem(signal: Signal) -> str:
         return "counts less than nothing"
     if any(not a < b for a, b in zip(signal.edges, signal.edges[1:], strict=False)):
         return "has edges that do not rise"
-    if not signal.std >= 0:
+    if not all(map(math.isfinite, (signal.mean, signal.low, signal.high, *signal.edges, *signal.values))):
+        return "has a number that is none"
+    if not 0 <= signal.std < math.inf:
         return "has no standard deviation"
     return ""

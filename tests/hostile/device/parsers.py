@@ -42,6 +42,10 @@ from edgefleet_protocol.desired import (
     encode_desired,
     encode_hold,
 )
+from edgefleet_protocol.drift.histogram import SignalSums
+from edgefleet_protocol.drift.histogram import pack as pack_signals
+from edgefleet_protocol.drift.histogram import unpack as unpack_signals
+from edgefleet_protocol.drift.reference import Confidence, Reference, Signal, read_reference, write_reference
 from edgefleet_protocol.envelope import parse_envelope
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec, decode_manifest, encode_manifest
@@ -206,6 +210,15 @@ def _connect() -> bytes:
     return fixed[2:]
 
 
+REFERENCE: Final = Reference(
+    n=6,
+    features=[
+        Signal(name="x.0", mean=1.0, std=0.5, high=2.0, edges=[0.5, 1.5], counts=[1, 3, 2], hours={"0": [0, 3, 2]}),
+        Signal(name="x.1", kind="categorical", values=[0.0, 1.0], counts=[4, 2, 0]),
+    ],
+    classes=[4, 2],
+    confidence=Confidence([0.5], [1, 5]),
+)
 CLAIM: Final = ClaimToken("https://10.0.0.1:8443", "c1", "secret", "ab" * 32, "cd" * 32)
 HEAD: Final = (
     b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: localhost:8080\r\nContent-Length: 12\r\nConnection: close\r\n\r\n"
@@ -213,6 +226,14 @@ HEAD: Final = (
 HEAD_GET: Final = b"GET /v2/health/ready HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: */*\r\n\r\n"
 PARSERS: Final[tuple[Parser, ...]] = (
     *(_message(name) for name in sorted(samples.MESSAGES)),
+    Parser(
+        "signals",
+        (pack_signals(samples.SIGNALS), pack_signals([SignalSums((300, 301, 299) * 21, 0, 9, -70, 64_000, -31, 29)])),
+        unpack_signals,
+        (ValueError,),
+        _other_bytes(pack_signals),
+    ),
+    Parser("drift reference", (write_reference(REFERENCE),), read_reference),
     Parser("topic", (b"ef/1/acme/d/d-1/up/state",), lambda data: parse_uplink(data.decode("utf-8", "replace"))),
     Parser("CONNECT packet", (_connect(),), parse_connect),
     Parser(
