@@ -106,7 +106,7 @@ class ServerSettings(BaseSettings):
     device_daily_bytes: int = Field(default=64 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     """Bytes of events, telemetry and captured records of one device that are stored in a day (UTC)."""
     device_hourly_downlink_bytes: int = Field(default=32 * MIB, ge=16 * MIB, le=1024 * 1024 * MIB)
-    """Bytes of blocks and metadata that one device may ask for in an hour, on top of four times the bundles that it was offered in that hour."""
+    """Bytes of blocks and metadata that one device may ask for in an hour, on top of four times the bundles that it was offered in it."""
     uplink_queue_bytes: int = Field(default=64 * MIB, ge=MIB, le=16 * 1024 * MIB)
     """Messages of devices that wait in memory to be stored; one device has at most a sixteenth of it."""
 
