@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class SignalSums:
         """Return the standard deviation in those of the reference; 0 without values."""
         if not self.n:
             return 0.0
-        return max(0.0, self.squares / Z_PARTS / self.n - self.mean_z**2) ** 0.5
+        return math.sqrt(max(0.0, self.squares / Z_PARTS / self.n - self.mean_z**2))
 
 
 def merged(parts: Iterable[SignalSums]) -> SignalSums:
