@@ -215,7 +215,7 @@ def _hashes(name: str, array: Array, salt: bytes) -> list[str]:
 
 def _image(rule: Rule, array: Array, spec: TensorSpec) -> Array | None:
     """Return an image changed by a rule, in its own layout and type; None when it is no image."""
-    axes = _height_width(array, spec)
+    axes = height_width(array.shape, spec)
     if axes is None or array.dtype.kind not in "iuf":
         return None
     moved = np.moveaxis(array, axes, (-2, -1)).astype(np.float32)
@@ -237,18 +237,21 @@ def _image(rule: Rule, array: Array, spec: TensorSpec) -> Array | None:
     return np.rint(back).astype(array.dtype) if array.dtype.kind in "iu" else back.astype(array.dtype)
 
 
-def _height_width(array: Array, spec: TensorSpec) -> tuple[int, int] | None:
-    """Return the axes of height and width: by the declared layout, else by where 1, 3 or 4 channels are."""
-    layout = spec.layout.upper()
-    if layout and len(layout) == array.ndim and "H" in layout and "W" in layout:
+def height_width(shape: Sequence[int], spec: TensorSpec) -> tuple[int, int] | None:
+    """Return the axes of height and width of an array of this shape: by the declared layout, else by where 1, 3 or 4 channels are.
+
+    None for what is no picture, and where the channels could be in two places.
+    """
+    layout, rank = spec.layout.upper(), len(shape)
+    if layout and len(layout) == rank and "H" in layout and "W" in layout:
         return layout.index("H"), layout.index("W")
-    if array.ndim not in {3, 4}:
+    if rank not in {3, 4}:
         return None
-    channels_last = array.shape[-1] in {1, 3, 4}
-    channels_first = array.shape[-3] in {1, 3, 4}
+    channels_last = shape[-1] in {1, 3, 4}
+    channels_first = shape[-3] in {1, 3, 4}
     if channels_last == channels_first:
         return None
-    return (array.ndim - 3, array.ndim - 2) if channels_last else (array.ndim - 2, array.ndim - 1)
+    return (rank - 3, rank - 2) if channels_last else (rank - 2, rank - 1)
 
 
 def _downscaled(image: Array, side: int) -> Array:
