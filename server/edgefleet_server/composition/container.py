@@ -23,6 +23,8 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
+from edgefleet_server.telemetry.drift.intake import DriftIntake
+from edgefleet_server.telemetry.drift.references import BundleReferences
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.service import TelemetryService
@@ -77,7 +79,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     db, shared, signing, registry = first.db, first.shared, first.signing, first.registry
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
-    telemetry = TelemetryService(db, clock)
+    references = BundleReferences(registry)
+    telemetry = TelemetryService(db, clock, DriftIntake(references))
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)

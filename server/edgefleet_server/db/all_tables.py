@@ -11,6 +11,7 @@ MODULES: Final = (
     "events.tables",
     "fleet.tables",
     "telemetry.tables",
+    "telemetry.drift.tables",
     "rollout.store.tables",
     "webhook.tables",
     "alerting.tables",

@@ -52,7 +52,7 @@ UPDATE: Final = (
 DEVICE: Final = (
     "enrolled", "revoked", "cut_off", "profile_set", "identity_renewed", "desired", "task_asked", "phase", "crash", "rollback",
     "refused", "boot", "golden_mismatch", "quarantined", "outbox_dropped", "task", "candidate", "pending", "approved", "rejected",
-    "limited", "suspect", "suspicion_cleared",
+    "limited", "suspect", "suspicion_cleared", "drift", "drift_over", "drift_baseline",
 )  # fmt: skip
 """What else happens to a device, by the kind of the event."""
 SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocation_in_force")

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final, cast
 
-from edgefleet_protocol.bundle import open_bundle
+from edgefleet_protocol.bundle import Bundle, open_bundle
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.manifest import Manifest
 
@@ -68,10 +68,19 @@ class Manifests:
             if known is not None:
                 self._kept.move_to_end(sha256)
                 return known
-        file = io.BufferedReader(_BlobFile(self._read_range, sha256, length), BUFFER_BYTES)
-        manifest = open_bundle(cast("BinaryIO", file)).manifest
+        manifest = self._opened(sha256, length).manifest
         with self._lock:
             self._kept[sha256] = manifest
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return manifest
+
+    def member(self, sha256: Sha256, length: int, name: str, most_bytes: int) -> bytes | None:
+        """Return a member of a bundle, its digest checked; None when it has none of this name, or a larger one. Raises as `of`."""
+        bundle = self._opened(sha256, length)
+        entry = bundle.entries.get(name)
+        return bundle.read(name) if entry is not None and entry.length <= most_bytes else None
+
+    def _opened(self, sha256: Sha256, length: int) -> Bundle:
+        file = io.BufferedReader(_BlobFile(self._read_range, sha256, length), BUFFER_BYTES)
+        return open_bundle(cast("BinaryIO", file))

@@ -401,6 +401,10 @@ class RegistryService:
         """Return the manifest inside a signed bundle. Raises BundleError, ManifestError, BlobUnknownError, BlobStoreError."""
         return self._manifests.of(bundle.sha256, bundle.length)
 
+    def member_of(self, bundle: BundleView, name: str, most_bytes: int) -> bytes | None:
+        """Return a member of a signed bundle, None without one or when it is larger. Raises as `manifest_of`."""
+        return self._manifests.member(bundle.sha256, bundle.length, name, most_bytes)
+
     def readable_manifest(self, bundle: BundleView) -> tuple[Manifest | None, str]:
         """Return the manifest inside a signed bundle, or None and why it cannot be read: to show what is known of it all the same."""
         try:

@@ -22,6 +22,10 @@ from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.drift import store as drift_store
+from edgefleet_server.telemetry.drift.intake import DriftIntake, ImpossibleSignalsError
+from edgefleet_server.telemetry.drift.model import KEPT, CountedSignals
+from edgefleet_server.telemetry.drift.references import KnownBundle
 from edgefleet_server.telemetry.model import (
     RETENTION,
     Figures,
@@ -50,10 +54,11 @@ MAX_SEALED_BYTES: Final = 128 * 1024
 class TelemetryService:
     """Stores and reads telemetry. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
-        """Wire the parts."""
+    def __init__(self, db: Database, clock: Clock, drift: DriftIntake | None = None) -> None:
+        """Wire the parts. drift: takes the signals of windows; without it they are left out."""
         self._db = db
         self._clock = clock
+        self._drift = drift
         self.series = SeriesReader(db)
         self.bad_windows = 0
         self._refused: Counter[str] = Counter()
@@ -65,16 +70,27 @@ class TelemetryService:
         rows = [_batch_row(message, now) for message in by_key.values()]
         if not rows:
             return 0
+        told = [one for message in messages for one in message.windows if one.signals]
+        bundles = self._drift.bundles(told) if self._drift is not None and told else {}
         with self._db.session() as session:
             new = store.add_batches(session, rows)
-            windows = [
-                row
-                for key, message in by_key.items()
-                if key in new
-                for window in message.windows
-                if (row := self._window_row(message.device, window, now)) is not None
-            ]
+            windows, counted = [], []
+            for key, message in by_key.items():
+                for window in message.windows if key in new else ():
+                    row = self._window_row(message.device, window, now)
+                    if row is None:
+                        continue
+                    try:
+                        signals = self._signals(message.device, window, row["t0"], bundles, now)
+                    except ImpossibleSignalsError:
+                        self._refused[message.device] += 1
+                        continue
+                    windows.append(row)
+                    if signals is not None:
+                        counted.append(signals)
             store.add_windows(session, windows)
+            if counted and self._drift is not None:
+                self._drift.add(session, counted, now)
         return len(new)
 
     def refused(self) -> Mapping[str, int]:
@@ -166,7 +182,16 @@ class TelemetryService:
         with self._db.session() as session:
             store.delete_captures_before(session, now - RETENTION)
             store.delete_watched_before(session, now - WATCHED_FOR)
+            for scale, kept in KEPT.items():
+                drift_store.delete_before(session, scale.seconds, now - kept)
             return store.delete_before(session, now - RETENTION)
+
+    def _signals(
+        self, device: str, window: Window, t0: datetime, bundles: dict[str, KnownBundle], now: datetime
+    ) -> CountedSignals | None:
+        if not window.signals or self._drift is None:
+            return None
+        return self._drift.read(device, window, t0, bundles, now)
 
     def _window_row(self, device_id: str, window: Window, now: datetime) -> dict[str, Any] | None:
         counts = (window.n, window.errors, window.timeouts, window.nonfinite, window.crashes, window.length_s)

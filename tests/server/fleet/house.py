@@ -26,6 +26,8 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
+from edgefleet_server.telemetry.drift.intake import DriftIntake
+from edgefleet_server.telemetry.drift.references import BundleReferences
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.webhook.service import WebhookService
 from tests.support import databases
@@ -111,7 +113,8 @@ class House:
         self.fleet = build_fleet(self.db, self.signing, self.registry, clock, self.settings)
         self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
-        self.telemetry = TelemetryService(self.db, clock)
+        self.references = BundleReferences(self.registry)
+        self.telemetry = TelemetryService(self.db, clock, DriftIntake(self.references))
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
         self.registry.forecast_with(self.costs.forecast)
 
