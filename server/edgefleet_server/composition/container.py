@@ -23,8 +23,8 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.drift.intake import DriftIntake
 from edgefleet_server.telemetry.drift.references import BundleReferences
+from edgefleet_server.telemetry.drift.signal_intake import DriftIntake
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.service import TelemetryService

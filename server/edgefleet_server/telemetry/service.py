@@ -23,9 +23,9 @@ from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift import store as drift_store
-from edgefleet_server.telemetry.drift.intake import DriftIntake, ImpossibleSignalsError
 from edgefleet_server.telemetry.drift.model import KEPT, CountedSignals
 from edgefleet_server.telemetry.drift.references import KnownBundle
+from edgefleet_server.telemetry.drift.signal_intake import DriftIntake, ImpossibleSignalsError
 from edgefleet_server.telemetry.model import (
     RETENTION,
     Figures,

@@ -26,8 +26,8 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.drift.intake import DriftIntake
 from edgefleet_server.telemetry.drift.references import BundleReferences
+from edgefleet_server.telemetry.drift.signal_intake import DriftIntake
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.webhook.service import WebhookService
 from tests.support import databases

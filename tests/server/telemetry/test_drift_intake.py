@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, unpack
-from edgefleet_server.telemetry.drift import intake
+from edgefleet_server.telemetry.drift import signal_intake as intake
 from edgefleet_server.telemetry.drift.model import KEPT, Scale
 from edgefleet_server.telemetry.drift.tables import DriftBucket
 from tests.server.fleet.house import PROFILE, House

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.ids import ReleaseRef
 from edgefleet_server.access.model import Role
 from edgefleet_server.conversion.reports import page_of, report_of
@@ -28,7 +29,7 @@ from edgefleet_server.telemetry.costs import CostService
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
     "golden.npz": "inputs and expected answers that a device must reproduce before it switches",
-    "reference.msgpack": "reference data for detecting drift",
+    MEMBER: "reference data for detecting drift",
     "labels.txt": "class names",
     "preprocess.json": "how an input becomes a tensor",
     "postprocess.json": "how the output becomes an answer",
