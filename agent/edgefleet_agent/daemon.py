@@ -47,6 +47,7 @@ from edgefleet_agent.reporting.device_facts import runtimes
 from edgefleet_agent.reporting.reports import PROBATION_NEWS_S, Reports
 from edgefleet_agent.reporting.schedule import Ticker
 from edgefleet_agent.reporting.status import model_rows, write_status
+from edgefleet_agent.reporting.window import signals_every_s
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.tasks.task_runner import TaskDeps, TaskRunner
@@ -486,7 +487,8 @@ class Daemon:
         self._tick_timer = self._loop.call_later(delay_s, self._tick)
 
     def _close_window(self, began_s: int, length_s: int) -> None:
-        windows = [sums.closed(model, "active", began_s, length_s) for model, sums in self._serving.take_sums()]
+        when = (began_s, length_s, signals_every_s(self._ticker.interval_s))
+        windows = [sums.closed(model, "active", *when) for model, sums in self._serving.take_sums()]
         windows += self._candidates.take_windows(began_s, length_s)
         system = self._system.read([*self._serving.pids().values(), *self._candidates.pids().values()])
         self._reports.telemetry(windows, system)

@@ -21,7 +21,6 @@ def test_the_reasons_of_captures_are_those_that_occur() -> None:
     table = _text("docs/operate/privacy.md").partition("`random`")[2].partition("\n\n")[0]
     named = {"random", *re.findall(r"(?m)^\| `(\w+)` \|", table)}
     assert named == {one.value for one in CaptureReason}
-    assert "`drift`" not in _text("docs/operate/privacy.md")
 
 
 def test_no_agent_asks_for_blocks_over_https() -> None:

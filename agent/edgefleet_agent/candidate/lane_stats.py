@@ -36,6 +36,7 @@ class LaneSums(Sums):
                 known, offered=known.offered + offered, dropped=known.dropped + dropped
             )
 
-    def closed(self, model: str, lane: str, t0: int, length_s: int) -> Window:
+    def closed(self, model: str, lane: str, t0: int, length_s: int, signals_every_s: int = 0) -> Window:
         """Return the window. t0: unix seconds."""
-        return msgspec.structs.replace(super().closed(model, lane, t0, length_s), shadow=self.shadow)
+        window = super().closed(model, lane, t0, length_s, signals_every_s)
+        return msgspec.structs.replace(window, shadow=self.shadow)

@@ -10,12 +10,14 @@ import msgspec
 
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_protocol.comparison import merge_shadows
-from edgefleet_protocol.drift.histogram import merged_windows, pack, unpack
+from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode_short
 from edgefleet_protocol.sketch import LatencySketch
 
 INTERVALS_S: Mapping[str, int] = {"normal": 900, "live": 60, "metered": 3_600}
+SIGNALS_S: Mapping[str, int] = {"normal": 3_600, "live": 0, "metered": 21_600}
+"""How much time signals in one window cover: they are most of its bytes."""
 MAX_CLASSES = 256
 MAX_WINDOWS = 64
 MAX_PAYLOAD_BYTES = 32 * 1024
@@ -31,8 +33,36 @@ class Cpu(Protocol):
 
 
 @dataclass(slots=True)
+class SignalTotals:
+    """Signals of one model and lane since they were told last. seconds: of the windows before this one that they cover."""
+
+    basis: bytes = b""
+    sums: list[SignalSums] = field(default_factory=list)
+    seconds: int = 0
+
+    def add(self, basis: bytes, packed: bytes) -> None:
+        """Add what a worker counted; what was counted by other bins before is gone then. Raises ValueError for what nobody counted."""
+        fresh = unpack(packed)
+        if basis != self.basis:
+            self.basis, self.sums, self.seconds = basis, [], 0
+        self.sums = merged_windows([self.sums, fresh]) if self.sums else fresh
+
+    def told(self, length_s: int, every_s: int) -> dict[str, Any]:
+        """Return the fields of a window of length_s, none of them before every_s; what is told is gone."""
+        self.seconds += length_s
+        if self.seconds < every_s - length_s // 2:
+            return {}
+        seconds, self.seconds = self.seconds, 0
+        sums, self.sums = self.sums, []
+        return {"basis": self.basis, "signals": pack(sums), "signals_s": seconds} if sums else {}
+
+
+@dataclass(slots=True)
 class Sums:
-    """Running figures of one model and lane since the window began. `classes`: counts by class index."""
+    """Running figures of one model and lane since the window began. `classes`: counts by class index.
+
+    signals: since they were told last, which may be some windows ago.
+    """
 
     sha256: str
     version: str
@@ -45,6 +75,11 @@ class Sums:
     classes: dict[int, int] = field(default_factory=dict)
     rss_bytes: int = -1
     cpu_s: float = 0.0
+    signals: SignalTotals = field(default_factory=SignalTotals)
+
+    def following(self, sha256: str, version: str) -> "Sums":
+        """Return the sums of the next window of a version."""
+        return Sums(sha256, version, signals=self.signals) if sha256 == self.sha256 else Sums(sha256, version)
 
     def add(self, stats: Stats, worker: Cpu) -> None:
         """Add what a worker reported since its last report. A bad latency sketch is logged and left out."""
@@ -56,14 +91,19 @@ class Sums:
             self.latency.merge(LatencySketch.unpacked(stats.latency))
         except ValueError:
             log.warning("worker sent a bad latency sketch", extra={"sha256": self.sha256})
+        if stats.signals:
+            try:
+                self.signals.add(stats.basis, stats.signals)
+            except ValueError:
+                log.warning("worker sent bad signals", extra={"sha256": self.sha256})
         for index, count in enumerate(stats.classes):
             self.classes[index] = self.classes.get(index, 0) + count
         self.rss_bytes = stats.rss_bytes
         self.cpu_s += stats.cpu_s - worker.cpu_s
         worker.cpu_s = stats.cpu_s
 
-    def closed(self, model: str, lane: str, t0: int, length_s: int) -> Window:
-        """Return the window. t0: unix seconds."""
+    def closed(self, model: str, lane: str, t0: int, length_s: int, signals_every_s: int = 0) -> Window:
+        """Return the window. t0: unix seconds. signals_every_s: signals come along once they cover so much time."""
         highest = max((c for c in self.classes if 0 <= c < MAX_CLASSES), default=-1)
         return Window(
             t0=t0,
@@ -81,7 +121,13 @@ class Sums:
             classes=[self.classes.get(i, 0) for i in range(highest + 1)],
             worker_rss_bytes=self.rss_bytes,
             worker_cpu_s=self.cpu_s,
+            **self.signals.told(length_s, signals_every_s),
         )
+
+
+def signals_every_s(interval: int) -> int:
+    """Return how much time signals cover where windows last `interval`."""
+    return SIGNALS_S["live" if interval <= 60 else "normal" if interval <= 900 else "metered"]
 
 
 def interval_s(profile: str, until_s: int, now_s: int, override_s: int, *, is_metered: bool = False) -> int:

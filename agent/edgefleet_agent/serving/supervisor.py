@@ -278,7 +278,7 @@ class Supervisor:
             if lanes.sums is not None:
                 yield model, lanes.sums
                 known = lanes.active.ref if lanes.active is not None else None
-                lanes.sums = Sums(known.sha256, known.version) if known is not None else None
+                lanes.sums = lanes.sums.following(known.sha256, known.version) if known is not None else None
 
     def ask_stats(self) -> None:
         """Ask every serving worker for its figures."""

@@ -195,7 +195,7 @@ def capture(  # noqa: PLR0913, PLR0917 - the flags of the command
     device_id: DeviceArgument,
     model: Annotated[str, typer.Option("--model", help="Only this model.")] = "",
     reason: Annotated[
-        str, typer.Option("--reason", help="random, low_confidence, disagreement or flag; default: all.")
+        str, typer.Option("--reason", help="random, low_confidence, drift, disagreement or flag; default: all.")
     ] = "",
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=10_000, help="At most this many; the newest first.")

@@ -67,6 +67,25 @@ def held(number: int, label: int = 0, size: int = 4) -> Held:
     return Held(f"t{number}", number, label, {"x": np.zeros(size, np.float32)}, {}, 4 * size)
 
 
+def test_while_signals_drift_more_answers_are_kept_but_no_more_a_window() -> None:
+    one = capture(ratio=0.01)
+
+    def seen(n: int) -> Counter[str]:
+        for number in range(n):
+            one.answered(f"t{number}", X, SURE, [number % 3], at_s=time.perf_counter())
+        records = one.end_window()
+        assert max(Counter((record.reason, record.label) for record in records).values(), default=0) <= PER_STRATUM
+        return Counter(record.reason for record in records)
+
+    assert set(seen(4_000)) == {"random"}
+    one.is_drifting = True
+    assert seen(4_000) == {"random": 3 * PER_STRATUM, "drift": 3 * PER_STRATUM}
+    one.answered("t", X, UNSURE, [0], at_s=time.perf_counter())
+    assert [record.reason for record in one.end_window()] == ["low_confidence"]
+    one.is_drifting = False
+    assert set(seen(4_000)) == {"random"}
+
+
 def test_every_answer_of_a_window_has_the_same_chance() -> None:
     chance = random.Random(7)
     times: Counter[str] = Counter()

@@ -57,6 +57,8 @@ class Start(Message, frozen=True, tag="start"):
     requests come. replay_path: a recording of such copies; it is compared, reported as one `Stats`, and the worker exits.
     kept_path: file for the disagreements that are kept; keep_inputs: with their raw inputs.
     measure_s: measure golden inputs for so many seconds a round, tell each round as one `Stats`, and exit.
+
+    reference_path: the drift reference that a worker before learned of this bundle; read where the bundle has none ("" = none).
     """
 
     model: str
@@ -81,6 +83,7 @@ class Start(Message, frozen=True, tag="start"):
     status_page: bool = False
     measure_s: float = 0.0
     v: int = 1
+    reference_path: str = ""
 
 
 class Serve(Message, frozen=True, tag="serve"):
@@ -120,6 +123,12 @@ class SetCapture(Message, frozen=True, tag="set_capture"):
     device: str = ""
     random_ratio: float = 0.001
     window_s: float = 60.0
+
+
+class SetDrift(Message, frozen=True, tag="set_drift"):
+    """Whether signals of this version drift: while they do, a capture keeps more answers, with that reason. Sent when it changes."""
+
+    is_drifting: bool = False
 
 
 class SetWatch(Message, frozen=True, tag="set_watch"):
@@ -174,6 +183,7 @@ class Stats(Message, frozen=True, tag="stats"):
     classification, else empty. rss_bytes and cpu_s: absolute, of this process.
     mirrored: inputs that were had for a shadow; mirror_dropped: of those, not handed over. shadow: of a shadow itself.
     joules_per_answer: of a measurement, -1 where the board has no sensor for it.
+    basis, signals: as in a `Window`; no signals while none were counted. learning: of how many answers a reference is learned so far.
     """
 
     n: int = 0
@@ -190,6 +200,15 @@ class Stats(Message, frozen=True, tag="stats"):
     mirror_dropped: int = 0
     shadow: ShadowFigures | None = None
     joules_per_answer: float = -1.0
+    basis: bytes = b""
+    signals: bytes = b""
+    learning: int = 0
+
+
+class KnownReference(Message, frozen=True, tag="reference"):
+    """What the active worker counts signals by from now on (`drift.reference`): of its bundle, or learned by a worker. Unasked."""
+
+    body: bytes
 
 
 class Predictions(Message, frozen=True, tag="predictions"):
@@ -206,7 +225,7 @@ class AnswersTold(Message, frozen=True, tag="answers_told"):
 
 
 class Captured(Message, frozen=True, tag="captured"):
-    """One sealed record. reason: random, low_confidence, disagreement or flag. label: class index, -1 = none.
+    """One sealed record. reason: a `CaptureReason`. label: class index, -1 = none.
 
     taken_ms: unix milliseconds. seen: how many answers of its reason and class it stands for. key: id of the key it is sealed to.
     """
@@ -235,8 +254,10 @@ class Failed(Message, frozen=True, tag="failed"):
     reason: str
 
 
-ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetWatch | TellAnswers
-ToAgentd = Loaded | Golden | Ready | Serving | Stats | Predictions | AnswersTold | Captured | Seen | Failed
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetDrift | SetWatch | TellAnswers
+ToAgentd = (
+    Loaded | Golden | Ready | Serving | Stats | KnownReference | Predictions | AnswersTold | Captured | Seen | Failed
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

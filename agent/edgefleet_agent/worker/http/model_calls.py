@@ -51,7 +51,7 @@ class Call:
 class Ran(NamedTuple):
     """A run. at_s: when it ended, `time.perf_counter`. nonfinite: how many values of its outputs are.
 
-    captured: its inputs, None where nothing is captured.
+    captured: its inputs, None where nothing is captured. asked: the same, None where it takes no part in the signals.
     """
 
     at_s: float
@@ -61,6 +61,7 @@ class Ran(NamedTuple):
     nonfinite: int
     is_broken: bool
     captured: Mapping[str, Array] | None
+    asked: Mapping[str, Array] | None
 
 
 class ModelCalls:
@@ -80,6 +81,7 @@ class ModelCalls:
         self._engine = engine
         self._inline = inline
         self._figures = figures
+        self._signals = figures.signals
         self._routes = routes
         self._answer_log = answer_log
         self._mirror = mirror
@@ -191,12 +193,16 @@ class ModelCalls:
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
         captured = inputs if log.tap is not None else None
-        ran = Ran(at_s, run_s, trace_id, outputs, nonfinite, is_broken, captured)
+        asked, signals = None, self._signals
+        if signals is not None and at_s >= signals.next_s:
+            asked, signals.next_s = inputs, at_s + signals.pause_s
+        ran = Ran(at_s, run_s, trace_id, outputs, nonfinite, is_broken, captured, asked)
         self._noted.append(ran)
         for array in outputs.values():
             self._noted_bytes += array.nbytes
-        if captured is not None:
-            self._noted_bytes += sum(array.nbytes for array in captured.values())
+        if captured is not None or asked is not None:
+            for array in inputs.values():
+                self._noted_bytes += array.nbytes
         if not log.is_due:
             log.wake_if_read()
         return ran
@@ -209,6 +215,8 @@ class ModelCalls:
                 one = noted.popleft()
                 classes = self._served.postprocess.classes(one.outputs)
                 self._figures.answered(one.run_s, nonfinite=one.is_broken, classes=classes)
+                if one.asked is not None and self._signals is not None:
+                    self._signals.noted(one.asked, one.outputs)
                 self._answer_log.answered(
                     one.at_s, one.trace_id, one.captured, one.outputs, classes, one.run_s, nonfinite=one.nonfinite > 0
                 )

@@ -35,7 +35,9 @@ _TRACE = re.compile(rb"[!-~]{1,64}")
 
 
 class Tap(Protocol):
-    """Who else hears of answers: the capture."""
+    """Who else hears of answers: the capture. is_drifting: signals drift, so that more answers are worth keeping."""
+
+    is_drifting: bool
 
     def answered(
         self,

@@ -1,7 +1,7 @@
 """Which answers are worth keeping, what of them may be kept, and sealing that (ADR 0030, 0031). Nothing plain leaves this process.
 
-1. Reasons: `random` (a share of all), `low_confidence`, `disagreement` (`keep`, called by a shadow), `flag` (asked for
-   by name). One answer is kept for one reason, the rarest that fits.
+1. Reasons: `random` (a share of all), `low_confidence`, `drift` (a greater share while signals drift), `disagreement` (`keep`, called by
+   a shadow), `flag` (asked for by name). One answer is kept for one reason, the rarest that fits.
 2. A reservoir a reason and class: of all answers of one window each has the same chance to be among the PER_STRATUM kept, and a
    record says how many it stands for (`seen`). A window begins with the first of them and lasts `window_s`.
 3. At the end of a window the privacy policy of the bundle is applied, the rest is compressed and sealed to the tenant's key. The
@@ -35,6 +35,8 @@ HELD_BYTES = 8 * 1024 * 1024
 RECENT = 16
 RECENT_BYTES = 4 * 1024 * 1024
 MAX_RECORD_BYTES = 100 * 1024
+DRIFT_RATIO = 0.05
+"""Share of answers that take part while signals drift. What is kept of them stays bounded by PER_STRATUM and the day's bytes."""
 _RECORD_ID_BYTES = 8
 
 log = logging.getLogger(__name__)
@@ -108,6 +110,7 @@ class Capture:
         self._recent: OrderedDict[str, Held] = OrderedDict()
         self._recent_bytes = 0
         self._window_began_s: float | None = None
+        self.is_drifting = False
         self.too_big = 0
 
     # ---- from any thread
@@ -160,7 +163,10 @@ class Capture:
             confidence = self._served.postprocess.confidence(outputs)
             if confidence is not None and confidence < limit:
                 return CaptureReason.LOW_CONFIDENCE
-        return CaptureReason.RANDOM if self._chance.random() < self._rules.random_ratio else ""
+        drawn = self._chance.random()
+        if drawn < self._rules.random_ratio:
+            return CaptureReason.RANDOM
+        return CaptureReason.DRIFT if self.is_drifting and drawn < self._rules.random_ratio + DRIFT_RATIO else ""
 
     def _remember(self, held: Held) -> None:
         if held.size_bytes > RECENT_BYTES // 4:

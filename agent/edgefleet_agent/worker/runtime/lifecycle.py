@@ -38,6 +38,7 @@ from edgefleet_agent.worker.control.protocol import (
     Serve,
     Serving,
     SetCapture,
+    SetDrift,
     SetWatch,
     Start,
     TellAnswers,
@@ -51,6 +52,7 @@ from edgefleet_agent.worker.http.memory_server import MemoryServer
 from edgefleet_agent.worker.http.server import HttpServer
 from edgefleet_agent.worker.observe.answer_log import AnswerLog, LiveAnswers
 from edgefleet_agent.worker.observe.benchmark import measure
+from edgefleet_agent.worker.observe.signals import SignalLog
 from edgefleet_agent.worker.routing.proxy import WorkerProxy
 from edgefleet_agent.worker.routing.table import Routes
 from edgefleet_agent.worker.runtime.engine import BusyError, Engine, InlinePolicy
@@ -202,6 +204,7 @@ class _Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._accepting = False
         self._is_hurried = False
+        self._is_drifting = False
 
     async def run(self) -> int:
         """Serve until drained."""
@@ -214,6 +217,8 @@ class _Worker:
         inline = InlinePolicy(self._golden.latency_p50_ms)
         first = self._served.runtime.outputs[0].name
         self._answer_log = AnswerLog(start, first, lambda message: _send(self._control, message))
+        signals = SignalLog(self._served, lambda message: _send(self._control, message))
+        self._figures.signals = signals if signals.is_on else None
         api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._answer_log)
         self._server = HttpServer(api.handle, start.max_body_bytes)
         self._server.on_close = self._resume_accepting
@@ -271,6 +276,10 @@ class _Worker:
                 _send(self._control, self._figures.take())
             case SetCapture():
                 self._set_capture(message)
+            case SetDrift(is_drifting=is_drifting):
+                self._is_drifting = is_drifting
+                if self._answer_log.tap is not None:
+                    self._answer_log.tap.is_drifting = is_drifting
             case SetWatch(lines=lines):
                 self._answer_log.live = LiveAnswers(self._served, lines) if lines > 0 else None
             case TellAnswers(number=number):
@@ -290,6 +299,7 @@ class _Worker:
 
             try:
                 self._answer_log.tap = Capture(self._served, rules)
+                self._answer_log.tap.is_drifting = self._is_drifting
             except EdgefleetError as e:
                 _log.warning("nothing is captured: %s", e.message)
 

@@ -17,6 +17,7 @@ from edgefleet_agent.worker.control.protocol import Golden as GoldenMessage
 from edgefleet_agent.worker.control.protocol import Start
 from edgefleet_agent.worker.runtime.stats import peak_rss_bytes
 from edgefleet_protocol.bundle import Bundle, BundleError, open_bundle
+from edgefleet_protocol.drift.reference import MEMBER as REFERENCE_MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_protocol.messages import ErrorClass
@@ -65,6 +66,7 @@ class ServedModel:
     postprocess: Postprocessor
     load_ms: float
     privacy: Privacy = NOTHING
+    reference: bytes = b""
 
 
 def load_served_model(start: Start) -> ServedModel:
@@ -85,6 +87,7 @@ def load_served_model(start: Start) -> ServedModel:
             runtime = _load_runtime(bundle, start.threads)
             preprocess, postprocess = _load_processing(bundle, runtime)
             policy = _load_privacy(bundle, preprocess, runtime)
+            reference = bundle.read(REFERENCE_MEMBER) if REFERENCE_MEMBER in manifest.members else b""
     except BundleError as e:
         raise StartError(ErrorClass.SIGNATURE, e.message) from e
     except MemoryError as e:
@@ -98,7 +101,7 @@ def load_served_model(start: Start) -> ServedModel:
     except OSError as e:
         raise StartError(ErrorClass.DISK, f"the bundle cannot be read: {e}") from e
     elapsed_ms = (time.perf_counter() - began) * 1e3
-    return ServedModel(start, manifest, runtime, golden, preprocess, postprocess, elapsed_ms, policy)
+    return ServedModel(start, manifest, runtime, golden, preprocess, postprocess, elapsed_ms, policy, reference)
 
 
 def golden_message(served: ServedModel, vectors: list[int] | None) -> GoldenMessage:

@@ -8,14 +8,16 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from edgefleet_agent.reporting.collector import rss_bytes
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_runtime.port import Array
 
 MAX_CLASSES = 4096
 MAX_NOTED = 256
@@ -52,8 +54,29 @@ class Totals:
     last_s: float | None = None
 
 
+class Signals(Protocol):
+    """What else is counted of answers."""
+
+    basis: bytes
+    next_s: float
+    pause_s: float
+
+    @property
+    def learning(self) -> int:
+        """As in `Stats`."""
+        ...
+
+    def noted(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        """Note an answer."""
+        ...
+
+    def take(self) -> bytes:
+        """Return the sums since the last call, packed."""
+        ...
+
+
 class WorkerStats:
-    """Counts since the last `take`, and totals."""
+    """Counts since the last `take`, and totals. signals: None while none are counted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,6 +89,7 @@ class WorkerStats:
         self._run_s = 0.0
         self._fail_s = 0.0
         self.shadow: Callable[[], ShadowFigures] | None = None
+        self.signals: Signals | None = None
         self.settle: Callable[[], None] = lambda: None
         """Called before figures are read: counts the answers that were put down elsewhere."""
         self._queue_s = 0.0
@@ -166,6 +190,8 @@ class WorkerStats:
             self._count()
             taken, self._delta = self._delta, _Counts()
         top = max(taken.classes, default=-1)
+        signals = self.signals
+        sums = signals.take() if signals is not None else b""
         return Stats(
             n=taken.n,
             errors=taken.errors,
@@ -180,6 +206,9 @@ class WorkerStats:
             mirrored=taken.mirrored,
             mirror_dropped=taken.mirror_dropped,
             shadow=self.shadow() if self.shadow is not None else None,
+            basis=signals.basis if signals is not None and sums else b"",
+            signals=sums,
+            learning=signals.learning if signals is not None else 0,
         )
 
 

@@ -1,0 +1,96 @@
+"""Signals go from a real worker through a real agent to the server, exactly, and not with every window."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+
+from edgefleet_agent.reporting.window import Sums, signals_every_s
+from edgefleet_agent.worker.control.protocol import Stats
+from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
+from edgefleet_protocol.drift.reference import basis_of
+from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.telemetry.drift import store
+from edgefleet_server.telemetry.drift.model import Scale
+from tests.agent.field import Agent, deploy, eventually
+from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.agent.worker.test_signals import REFERENCE, WITH_REFERENCE, expected, rows
+from tests.server.gateway.conftest import Site
+
+BASIS = b"12345678"
+
+
+def stored(agent: Agent, sha256: str) -> list[SignalSums]:
+    """Return what the server has counted of a device by the bundle's own bins."""
+    house = agent.site.house
+    now, day = house.clock.now(), timedelta(days=1)
+    with house.db.session() as session:
+        where = ([sha256], basis_of(REFERENCE).hex(), Scale.DAY.seconds, now - day, now + day, [agent.id])
+        parts = [unpack(signals) for _, _, _, signals in store.buckets_of(session, *where)]
+    return merged_windows(parts) if parts else []
+
+
+def test_what_a_worker_counts_comes_to_the_server(site: Site, agent: Agent) -> None:
+    agent.environment = {**agent.environment, "EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": "1"}
+    agent.start()
+    data = bundle_bytes(classifier_onnx(), extra=WITH_REFERENCE)
+    deploy(site, "1.0.0", data)
+    agent.wait("committed", "1.0.0")
+    x = rows(60)
+    for row in x:
+        agent.infer(x=[float(value) for value in row])
+    wanted = expected(x)
+    assert eventually(lambda: stored(agent, sha256_hex(data)) == wanted), (stored(agent, sha256_hex(data)), wanted)
+
+
+def counted(n: int, basis: bytes = BASIS) -> Stats:
+    sums = SignalSums((n, 0), total=n, squares=64 * n)
+    return Stats(n=n, latency=LatencySketch().packed(), basis=basis, signals=pack([sums]))
+
+
+def told(counts: Sequence[int], length_s: int) -> list[tuple[int, int]]:
+    """Return (answers, seconds) of the signals in windows of this length, one after the other; so many answers in each."""
+    worker, sums, found = SimpleNamespace(cpu_s=0.0), Sums("a" * 64, "1"), []
+    for n in counts:
+        if n:
+            sums.add(counted(n), worker)
+        window = sums.closed("m", "active", 0, length_s, signals_every_s(length_s))
+        found.append((sum(one.n for one in unpack(window.signals)), window.signals_s))
+        sums = sums.following("a" * 64, "1")
+    return found
+
+
+def test_signals_come_with_one_window_an_hour_and_cover_the_time_since() -> None:
+    assert told([1, 2, 4, 8, 16, 32, 0, 0, 0, 0, 0, 0], 900) == [
+        *[(0, 0)] * 3, (15, 3_600),
+        *[(0, 0)] * 3, (48, 3_600),
+        *[(0, 0)] * 4,
+    ]  # fmt: skip
+    assert told([1, 2, 0, 4], 60) == [(1, 60), (2, 60), (0, 0), (4, 60)]
+    assert told([1] * 12, 3_600) == [(0, 0)] * 5 + [(6, 21_600)] + [(0, 0)] * 5 + [(6, 21_600)]
+
+
+def test_what_waits_for_its_hour_is_told_at_once_when_windows_become_short() -> None:
+    worker, sums = SimpleNamespace(cpu_s=0.0), Sums("a" * 64, "1")
+    sums.add(counted(7), worker)
+    assert sums.closed("m", "active", 0, 900, 3_600).signals == b""
+    sums = sums.following("a" * 64, "1")
+    sums.add(counted(2), worker)
+    window = sums.closed("m", "active", 900, 60, 0)
+    assert (unpack(window.signals)[0].n, window.signals_s, window.basis) == (9, 960, BASIS)
+
+
+def test_another_version_or_other_bins_begin_again() -> None:
+    worker, sums = SimpleNamespace(cpu_s=0.0), Sums("a" * 64, "1")
+    sums.add(counted(7), worker)
+    assert sums.following("b" * 64, "2").closed("m", "active", 0, 60).signals == b""
+    sums.add(counted(3, b"learned!"), worker)
+    window = sums.closed("m", "active", 0, 60)
+    assert (window.basis, unpack(window.signals)[0].n) == (b"learned!", 3)
+
+
+def test_signals_that_nobody_counted_are_left_out() -> None:
+    sums = Sums("a" * 64, "1")
+    sums.add(Stats(n=4, latency=LatencySketch().packed(), basis=BASIS, signals=b"\1\377"), SimpleNamespace(cpu_s=0.0))
+    window = sums.closed("m", "active", 0, 60)
+    assert (window.n, window.signals, window.basis) == (4, b"", b"")
