@@ -1,14 +1,19 @@
 """Tiny real models and whole bundles for the worker's tests."""
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
+from edgefleet_agent.worker.observe.baseline import Baseline
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.drift.reference import write_reference
 from edgefleet_protocol.manifest import Manifest, Recipe, RuntimeProof, TensorSpec, Tolerance
 from edgefleet_runtime.golden import dump_golden
 from edgefleet_runtime.port import load
+from edgefleet_runtime.postprocess import build_postprocessor
+from edgefleet_runtime.signals import signal_values
 
 FEATURES, CLASSES = 4, 3
 
@@ -22,6 +27,25 @@ def classifier_onnx(scale: float = 1.0) -> bytes:
     """Return x [n, 4] float32 → y [n, 3] = softmax(x·W)."""
     nodes = [helper.make_node("MatMul", ["x", "w"], ["l"]), helper.make_node("Softmax", ["l"], ["y"], axis=1)]
     return _model(nodes, ["n", FEATURES], ["n", CLASSES], {"w": weights(scale)})
+
+
+def table_onnx(features: int, classes: int) -> bytes:
+    """Return x [n, features] → y [n, classes] = softmax(x·W), W fixed numbers."""
+    w = np.random.default_rng(5).normal(size=(features, classes)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["l"]), helper.make_node("Softmax", ["l"], ["y"], axis=1)]
+    return _model(nodes, ["n", features], ["n", classes], {"w": w})
+
+
+def reference_bytes(model: bytes, x: npt.NDArray[np.float32]) -> bytes:
+    """Return the reference of a classifier's samples, as a device would learn it of them."""
+    runtime = load("ort", model)
+    last = runtime.outputs[0].shape[-1]
+    assert isinstance(last, int)
+    labels = tuple(f"class {i}" for i in range(last))
+    baseline = Baseline.of(runtime.inputs, runtime.outputs, build_postprocessor(None, labels, runtime.outputs))
+    assert baseline is not None
+    baseline.add(signal_values({"x": x}, runtime.run({"x": x}), baseline.plan))
+    return write_reference(msgspec.structs.replace(baseline.learned(), source="reference"))
 
 
 def nan_onnx() -> bytes:
