@@ -30,6 +30,7 @@ from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.core.logs import Capture, LogFile
 from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
+from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.identity.store import load_identity
@@ -42,12 +43,13 @@ from edgefleet_agent.install.runner import Runner
 from edgefleet_agent.install.slots import Slots
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress, Notice, Refused, TaskKind
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.reporting.collector import SystemReader, disk_free_bytes
-from edgefleet_agent.reporting.device_facts import runtimes
+from edgefleet_agent.reporting.collector import SystemReader
+from edgefleet_agent.reporting.device_facts import device_now, runtimes
 from edgefleet_agent.reporting.reports import PROBATION_NEWS_S, Reports
 from edgefleet_agent.reporting.schedule import Ticker
-from edgefleet_agent.reporting.status import model_rows, write_status
+from edgefleet_agent.reporting.status import identity_fields, model_rows, write_status
 from edgefleet_agent.reporting.window import signals_every_s
+from edgefleet_agent.serving.ports import Listeners
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.tasks.task_runner import TaskDeps, TaskRunner
@@ -97,6 +99,7 @@ class Daemon:
         self._infer_url = url_of(self._listeners[0])  # kept: status is written while the agent stops, too
         self._outbox = agent_parts.open_outbox(settings, self._paths)
         self._captures = self._capture_recorder()
+        self._drift = self._drift_watcher()
         self._candidates = LazyCandidates(self._paths, self._candidate_controller)
         self._slots = Slots(self._paths.models)
         self._serving = Supervisor(
@@ -105,7 +108,7 @@ class Daemon:
             self._slots,
             __version__,
             self._clock.monotonic_s,
-            self._captures,
+            Listeners(self._captures, self._drift),
             self._candidates,
         )
         # block request ids rise over restarts if a device asks less than once a second on average
@@ -125,10 +128,8 @@ class Daemon:
         self._sender = self._outbox_sender()
         self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
-        self._state_timer_set = False
-        self._state_waits = False
-        self._is_leaving = False
-        self._starts_again = False
+        self._state_timer_set = self._state_waits = False
+        self._is_leaving = self._starts_again = False
         self._tick_timer: Timer | None = None
         self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
@@ -143,6 +144,11 @@ class Daemon:
         )
         where = (self._settings, self._paths, self._outbox)
         return CaptureRecorder(self._loop, self._clock, *where, self._device, self._boot_id, deps)
+
+    def _drift_watcher(self) -> DriftWatcher:
+        ask, digests = late(lambda: self._serving.ask_stats), late(lambda: self._runner.digests)
+        deps = DriftDeps(ask, digests, late(lambda: self._reports.drift), self._write_status)
+        return agent_parts.drift_watcher(self._loop, self._clock, self._paths.drift, self._device, deps)
 
     def _candidate_controller(self) -> "CandidateController":
         context = (self._loop, self._paths, self._slots, self._intake, self._settings, self._clock)
@@ -190,6 +196,7 @@ class Daemon:
         agent_parts.recycler(self._loop, self._serving, self._room).start(self._clock.monotonic_s)
         self._tick()
         self._ticker.start()
+        self._drift.start()
         self._report_soon()
         Watchdog(self._loop.call_later, self._is_live).start()
         gc.collect()  # what the imports left behind is room for what comes
@@ -208,6 +215,7 @@ class Daemon:
         self._serving.close()
         self._runner.close()
         self._captures.close()
+        self._drift.close()
         self._outbox.close()
         for listener in self._listeners:
             listener.close()
@@ -415,10 +423,7 @@ class Daemon:
             self._tick_in(BUSY_TICK_S)
         if not self._link.is_connected:
             return
-        facts = {"disk_free_bytes": disk_free_bytes(self._paths.root), "runtimes": self._runtimes}
-        facts["modes"] = {model: mode.value for model, mode in self._runner.modes().items()}
-        if self._runner.trouble:
-            facts["disk_error"] = self._runner.trouble
+        facts = device_now(self._paths.root, self._runtimes, self._runner, self._drift.facts())
         state = self._reports.state(self._runner, self._serving, facts)
         # without room it goes out when a place is free, or with the next connection
         self._state_waits = self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None
@@ -428,14 +433,9 @@ class Daemon:
         state = self._reports.state(self._runner, self._serving, {}, count=False)
         identity = self._renewal.identity
         status = {
-            "device": identity.device,
-            "display_name": identity.display_name,
-            "certificate_from_s": identity.cert_from_s,
-            "profile": identity.profile,
-            "pid": os.getpid(),
+            **identity_fields(identity),
             "agent_version": __version__,
             "connected": self._link.is_connected,
-            "broker": f"{identity.broker_host}:{identity.broker_port}",
             "gen": self._reports.gen,
             "boot_id": self._boot_id,
             "infer_url": self._infer_url,
@@ -443,6 +443,7 @@ class Daemon:
             "control_socket": str(self._control_socket),
             "outbox": self._sender.status(),
             "capture": self._captures.status(),
+            "drift": self._drift.status(),
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,

@@ -3,7 +3,7 @@
 agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
 predictions/*.log  capture/*.cap  capture.salt
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
-models/<model>/candidate.msgpack  shadow/<model>.msgpack
+models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
 """
 
@@ -26,7 +26,7 @@ SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
 
 STATE_NAMES = (
     "agent.toml", "identity", ".identity.new", "pending-key.pem", "tuf", "floor.a", "floor.b", "desired.ok", "hold.ok", "queue",
-    "agent.lock", "logs", "tasks.ok", "predictions", "capture", "capture.salt", "models", "shadow", "run",
+    "agent.lock", "logs", "tasks.ok", "predictions", "capture", "capture.salt", "models", "shadow", "drift", "run",
 )  # fmt: skip
 """All that the agent puts into its state folder."""
 
@@ -143,6 +143,11 @@ class StatePaths:
         """The inputs on which a model and its shadow disagreed most."""
         return self.root / "shadow" / f"{model}.msgpack"
 
+    @property
+    def drift(self) -> Path:
+        """What is known of the drift of each version, and what the device learned of those without a reference."""
+        return self.root / "drift"
+
     def recording(self, model: str) -> Path:
         """Copies of answered requests, for a shadow that is not resident."""
         return self.run / f"{model}.recording"
@@ -157,6 +162,11 @@ class StatePaths:
             return self.run
         digest = hashlib.sha256(str(self.root.absolute()).encode()).hexdigest()[:12]
         return Path(tempfile.gettempdir()) / f"edgefleet-{digest}"
+
+
+def learned_reference(folder: Path, model: str, sha256: str) -> Path:
+    """Return the file of the drift reference that this device learned of a version."""
+    return folder / f"{model}.{sha256[:16]}.reference"
 
 
 def worker_socket(folder: Path, model: str, lane: str, slot: str) -> Path:

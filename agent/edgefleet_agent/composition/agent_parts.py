@@ -16,6 +16,8 @@ from edgefleet_agent.connection.sender import OutboxSender, Sources
 from edgefleet_agent.core.cgroup import delegated
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.core.systemd import given_sockets
+from edgefleet_agent.drift.files import DriftFiles
+from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
 from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.install.preflight import Room
@@ -23,7 +25,7 @@ from edgefleet_agent.install.probation.memory_leak import Memory
 from edgefleet_agent.install.probation.trial import Limits
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import disk_free_bytes, memory_available_bytes, rss_bytes
-from edgefleet_agent.reporting.window import begins_s, merge_payloads, pack_payloads
+from edgefleet_agent.reporting.window import begins_s, merge_payloads, own_part, pack_payloads
 from edgefleet_agent.serving.memory_restart import MemoryRestarter
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.serving.worker_process import WorkerOptions
@@ -56,6 +58,7 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         command=tuple(settings.python_command),
         log_predictions=settings.prediction_log_bytes > 0,
         status_page=_has_page(settings, listeners),
+        drift=paths.drift,
     )
 
 
@@ -84,6 +87,11 @@ def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> R
 def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
     """Return the outbox of this device, which adds up and packs telemetry."""
     return Outbox(paths.outbox, settings.outbox_bytes, Joins(merge_payloads, pack_payloads, begins_s))
+
+
+def drift_watcher(loop: Loop, clock: Clock, folder: Path, device: str, deps: DriftDeps) -> DriftWatcher:
+    """Return who watches drift, not started."""
+    return DriftWatcher(loop, clock, DriftFiles(folder), deps, own_part(device))
 
 
 def recycler(loop: Loop, serving: Supervisor, room_now: Callable[[], Room]) -> MemoryRestarter:

@@ -76,6 +76,11 @@ class Runner:
         """Return the records by model."""
         return self._book.records
 
+    def digests(self) -> set[str]:
+        """Return the digests of all bundles that records name."""
+        named = [ref for one in self.records.values() for ref in (one.active, one.previous, one.wanted, one.served)]
+        return {ref.sha256 for ref in named if ref is not None}
+
     @property
     def trouble(self) -> str:
         """Why records cannot be written, "" when they can."""

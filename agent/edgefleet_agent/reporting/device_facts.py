@@ -4,12 +4,14 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgefleet_agent import __version__
-from edgefleet_agent.reporting.collector import memory_total_bytes
+from edgefleet_agent.reporting.collector import disk_free_bytes, memory_total_bytes
 
 RUNTIME_DISTRIBUTIONS = {"ort": "onnxruntime", "litert": "ai-edge-litert", "tflite": "tflite-runtime"}
 """A profile's runtime word → the distribution that brings it."""
@@ -59,6 +61,32 @@ def facts() -> dict[str, Any]:
         "agent_version": __version__,
         "hostname": socket.gethostname()[:64],
     }
+
+
+class Models(Protocol):
+    """How the models of the device do."""
+
+    @property
+    def trouble(self) -> str:
+        """Why records cannot be written, "" when they can."""
+        ...
+
+    def modes(self) -> Mapping[str, StrEnum]:
+        """Return the mode of each."""
+        ...
+
+
+def device_now(
+    root: Path, runtimes: Mapping[str, str], models: Models, drift: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return the facts of a state. drift: by model, the signals that do; empty for none."""
+    found: dict[str, Any] = {"disk_free_bytes": disk_free_bytes(root), "runtimes": runtimes}
+    found["modes"] = {model: mode.value for model, mode in models.modes().items()}
+    if drift:
+        found["drift"] = drift
+    if models.trouble:
+        found["disk_error"] = models.trouble
+    return found
 
 
 def _glibc() -> str:

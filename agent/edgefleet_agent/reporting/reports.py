@@ -183,6 +183,11 @@ class Reports:
         detail = {"state": state}
         self._event(kind, model=model, sha256=sha256, error_class=error_class, code=code, reason=reason, detail=detail)
 
+    def drift(self, kind: EventKind, model: str, sha256: str, reason: str, detail: dict[str, Any]) -> None:
+        """A signal of a version drifts, does no more, or the device has learned what is usual."""
+        self._event(kind, model=model, sha256=sha256, reason=reason, detail=detail)
+        self._soon()
+
     def telemetry(self, windows: list[Window], system: SystemFigures) -> None:
         """Put one telemetry message into the outbox."""
         seq = self._next("telemetry")

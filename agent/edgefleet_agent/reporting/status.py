@@ -12,7 +12,7 @@ import msgspec
 
 from edgefleet_agent.core.durable import write_file
 from edgefleet_agent.errors import AgentNotRunningError
-from edgefleet_agent.identity.store import load_identity
+from edgefleet_agent.identity.store import Identity, load_identity
 from edgefleet_agent.paths import StatePaths
 from edgefleet_protocol.messages import ModelState
 
@@ -38,6 +38,18 @@ def is_running(state: Path) -> bool:
 def write_status(path: Path, status: Mapping[str, Any]) -> None:
     """Replace the status. Raises OSError."""
     write_file(path, json.dumps(status, indent=1).encode(), mode=0o644, durable=False)
+
+
+def identity_fields(identity: Identity) -> dict[str, Any]:
+    """Return who this agent is: the first fields of the status."""
+    return {
+        "device": identity.device,
+        "display_name": identity.display_name,
+        "certificate_from_s": identity.cert_from_s,
+        "profile": identity.profile,
+        "pid": os.getpid(),
+        "broker": f"{identity.broker_host}:{identity.broker_port}",
+    }
 
 
 def model_rows(models: Iterable[ModelState], modes: Mapping[str, StrEnum]) -> list[dict[str, Any]]:

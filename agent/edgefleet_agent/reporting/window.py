@@ -158,8 +158,12 @@ def first_window_s(device: str, interval: int) -> float:
 
     Power that returns to a whole site starts all its devices in one moment; they must not speak in one moment ever after.
     """
-    part = int.from_bytes(hashlib.sha256(device.encode()).digest()[:8], "big") / 2**64
-    return interval * (0.25 + 0.75 * part)
+    return interval * (0.25 + 0.75 * own_part(device))
+
+
+def own_part(device: str) -> float:
+    """Return a number from 0 to 1 that is the device's own."""
+    return int.from_bytes(hashlib.sha256(device.encode()).digest()[:8], "big") / 2**64
 
 
 def begins_s(payload: bytes) -> int:

@@ -86,3 +86,19 @@ class Listener(Protocol):
     def hear(self, worker: Worker, message: ToAgentd) -> bool:
         """Take a message; False when it is for somebody else."""
         ...
+
+
+class Listeners:
+    """Several who hear what workers say, one after the other."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def on_ready(self, worker: Worker) -> None:
+        """A worker can answer."""
+        for one in self._listeners:
+            one.on_ready(worker)
+
+    def hear(self, worker: Worker, message: ToAgentd) -> bool:
+        """Take a message; False when it is for somebody else."""
+        return any(one.hear(worker, message) for one in self._listeners)

@@ -18,7 +18,7 @@ from pathlib import Path
 from edgefleet_agent.core.cgroup import Cgroups
 from edgefleet_agent.core.loop import Loop, Timer
 from edgefleet_agent.install.records import SlotRef
-from edgefleet_agent.paths import worker_socket
+from edgefleet_agent.paths import learned_reference, worker_socket
 from edgefleet_agent.reporting.window import Sums
 from edgefleet_agent.worker.control.launch import WorkerLink, start_worker
 from edgefleet_agent.worker.control.protocol import (
@@ -45,7 +45,7 @@ class WorkerOptions:
     """What all workers of this device share. memory_bytes: 0 = no limit. steady_s: a worker that served so long starts its back-off again.
 
     gentle: the priority of a start next to another that serves the same model (`start_priority`). start_s: from its start a worker is
-    ready within this time. golden_s: it answers a golden vector within this time.
+    ready within this time. golden_s: it answers a golden vector within this time. drift: folder of learned references.
     """
 
     listener_fds: tuple[int, ...]
@@ -63,6 +63,7 @@ class WorkerOptions:
     command: tuple[str, ...] = ()
     log_predictions: bool = False
     status_page: bool = False
+    drift: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class Worker:
             run_timeout_s=options.timeout_s,
             log_predictions=options.log_predictions,
             status_page=options.status_page,
+            reference_path=str(learned_reference(options.drift, model, ref.sha256)) if options.drift else "",
             **asdict(role),
         )
         try:

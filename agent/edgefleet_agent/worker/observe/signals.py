@@ -34,6 +34,8 @@ MAX_WAITING = 16 * COUNT_AT
 WAITING_BYTES = 4 * COUNT_BYTES
 COUNT_DELAY_S = 0.02
 PICTURES_A_S = 4.0
+TOLD_BYTES = 64 * 1024
+"""Of a reference with its parts of the day: a control packet holds some more."""
 
 _log = logging.getLogger(__name__)
 Answer = tuple[Mapping[str, Array], Mapping[str, Array]]
@@ -85,7 +87,10 @@ class SignalLog:
         self._plan, self._reader, self.basis = plan, Reader(self._served, plan), basis_of(reference)
         self.pause_s = 1 / PICTURES_A_S if any(group.form in ("picture", "array") for group in plan.groups) else 0.0
         if self._served.start.lane == "active":
-            self._tell(KnownReference(body=write_reference(_without_hours(reference))))
+            body = write_reference(reference)
+            self._tell(
+                KnownReference(body=body if len(body) < TOLD_BYTES else write_reference(_without_hours(reference)))
+            )
         return True
 
     def noted(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
@@ -151,7 +156,7 @@ class Reader:
 
 
 def _without_hours(reference: Reference) -> Reference:
-    """Return what agentd needs of it: small enough for a control packet."""
+    """Return a reference of very many signals, small enough for a control packet."""
     return msgspec.structs.replace(
         reference,
         features=[msgspec.structs.replace(one, hours={}) for one in reference.features],
