@@ -1,15 +1,24 @@
 """Signals go from a real worker through a real agent to the server, exactly, and not with every window."""
 
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import SimpleNamespace
 
+import numpy as np
+
+from edgefleet_agent.core.durable import read_record, write_record
+from edgefleet_agent.drift.model_drift import ModelDrift, noted
 from edgefleet_agent.reporting.window import Sums, signals_every_s
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_protocol.digest import sha256_hex
+from edgefleet_protocol.drift.detector import BLOCK_S, DAY_OF_BLOCKS
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
 from edgefleet_protocol.drift.reference import basis_of
 from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_runtime.port import load
+from edgefleet_runtime.signals import counted as counted_by
+from edgefleet_runtime.signals import signal_plan, signal_values
 from edgefleet_server.telemetry.drift import store
 from edgefleet_server.telemetry.drift.model import Scale
 from tests.agent.field import Agent, deploy, eventually
@@ -41,6 +50,44 @@ def test_what_a_worker_counts_comes_to_the_server(site: Site, agent: Agent) -> N
         agent.infer(x=[float(value) for value in row])
     wanted = expected(x)
     assert eventually(lambda: stored(agent, sha256_hex(data)) == wanted), (stored(agent, sha256_hex(data)), wanted)
+
+
+def test_a_drift_is_told_to_the_server_and_shown(site: Site, agent: Agent) -> None:
+    agent.start()
+    data = bundle_bytes(classifier_onnx(), extra=WITH_REFERENCE)
+    deploy(site, "1.0.0", data)
+    agent.wait("committed", "1.0.0")
+    assert eventually(lambda: agent.status().get("drift", {}).get("digits", {}).get("signals") == 6)
+    assert "drift: 6 signals, learns for a day how they vary" in agent.command("status").stdout
+    agent.stop()
+    [file] = (agent.state / "drift").iterdir()
+    known = read_record(ModelDrift, file)
+    assert known is not None
+    write_record(file, after_a_day_of_shifted_answers(known, time.time()))
+    agent.start()
+    event = eventually(lambda: next((one for one in agent.events() if one.kind == "drift"), None))
+    detail = event.detail["detail"]
+    assert (detail["signal"], detail["scale"], detail["lane"]) == ("x.2", "5m", "active")
+    assert abs(detail["shift_z"] - 0.8) < 0.2
+    assert eventually(lambda: [one["signal"] for one in agent.status()["drift"]["digits"]["drifting"]] == ["x.2"])
+    assert "drift: x.2 since " in agent.command("status").stdout
+    assert eventually(lambda: site.house.fleet.reader.device(agent.id).facts.get("drift") == {"digits": ["x.2"]})
+
+
+def after_a_day_of_shifted_answers(known: ModelDrift, now_s: float) -> ModelDrift:
+    """Return the state after a day of usual answers, with one signal moved in the block that is still open."""
+    model, draw = load("ort", classifier_onnx()), np.random.default_rng(4)
+    plan = signal_plan(REFERENCE, model.inputs, model.outputs)
+    begin = int(now_s // BLOCK_S - DAY_OF_BLOCKS - 2) * BLOCK_S
+    for number in range(DAY_OF_BLOCKS + 1):
+        x = draw.random((300, 4)).astype(np.float32)
+        if number == DAY_OF_BLOCKS:
+            x[:, 2] += 0.2
+        answers = model.run({"x": x})
+        classes = np.bincount(answers["y"].argmax(1), minlength=3).tolist()
+        sums = counted_by(signal_values({"x": x}, answers, plan), plan)
+        known, _ = noted(known, basis_of(REFERENCE), sums, classes, begin + number * BLOCK_S + 9.0)
+    return known
 
 
 def counted(n: int, basis: bytes = BASIS) -> Stats:

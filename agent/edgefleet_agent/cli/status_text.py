@@ -35,7 +35,26 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append(cut(f"model    {what}  {model['phase']}  slot {model['slot'] or '-'}  {serving}"))
         if model["error_code"]:
             lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
+        lines += [cut(f"         {line}") for line in _drift(status.get("drift", {}).get(model["model"]))]
     return "\n".join(lines)
+
+
+def _drift(known: dict[str, Any] | None) -> list[str]:
+    """Return what is known of the drift of a model; nothing for one whose signals nobody counts."""
+    if known is None or not (known["signals"] or known["n"]):
+        return []
+    if not known["signals"]:
+        return [f"drift: learns what is usual, {known['n']} of {known['wanted']} answers"]
+    learned = ", by what this device learned" if known["reference"] == "learned" else ""
+    if known["drifting"]:
+        return [
+            f"drift: {one['signal']} since {datetime.fromtimestamp(one['since'], UTC):%m-%d %H:%MZ}"
+            f" (PSI {one['psi']:.2f} over {one['scale']}){learned}"
+            for one in known["drifting"]
+        ]
+    if known["judged"] < known["signals"]:
+        return [f"drift: {known['signals']} signals, learns for a day how they vary{learned}"]
+    return [f"drift: none of {known['signals']} signals{learned}"]
 
 
 def _name(status: dict[str, Any]) -> list[str]:

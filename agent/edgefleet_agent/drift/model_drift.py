@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
+from edgefleet_agent.worker.control.protocol import LEARN_FROM
 from edgefleet_protocol.drift.detector import BLOCK_S, Change, SignalWatch, step, watches_of
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows
 from edgefleet_protocol.drift.reference import Reference, SignalKind, basis_of
@@ -148,6 +149,7 @@ def summary(known: ModelDrift, learning: int) -> Mapping[str, Any]:
         "version": known.version,
         "reference": known.source or ("learning" if learning else "none"),
         "n": known.n or learning,
+        "wanted": 0 if known.n else LEARN_FROM,
         "basis": known.basis.hex(),
         "signals": len(known.watches),
         "judged": sum(word not in ("learning", "too_few") for word in words),

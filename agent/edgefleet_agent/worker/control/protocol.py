@@ -27,6 +27,9 @@ MAX_CONTROL_BYTES = 128 * 1024
 
 ROUTES_VERSION = 1
 
+LEARN_FROM = 1_000
+"""Answers of which a worker learns a drift reference where its bundle has none."""
+
 
 class BadControlMessageError(EdgefleetError):
     """A packet on the control socket is not one of the agreed messages."""

@@ -13,13 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from edgefleet_agent.worker.control.protocol import LEARN_FROM
 from edgefleet_protocol.drift.reference import Confidence, Reference, Signal, SignalKind
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import is_batched
 from edgefleet_runtime.postprocess import ArgMax, Postprocessor, TopK
 from edgefleet_runtime.signals import MAX_COLUMNS, MAX_NUMBERS, SignalPlan, counted, signal_plan
 
-LEARN_FROM: Final = 1_000
 MAX_LEARNED: Final = 4 * LEARN_FROM
 _RANKS: Final = np.arange(1, 10) / 10
 _CONFIDENCE_EDGES: Final = [round(0.1 * i, 1) for i in range(1, 10)]

@@ -52,7 +52,7 @@ from edgefleet_agent.worker.http.memory_server import MemoryServer
 from edgefleet_agent.worker.http.server import HttpServer
 from edgefleet_agent.worker.observe.answer_log import AnswerLog, LiveAnswers
 from edgefleet_agent.worker.observe.benchmark import measure
-from edgefleet_agent.worker.observe.signals import SignalLog
+from edgefleet_agent.worker.observe.signal_log import SignalLog
 from edgefleet_agent.worker.routing.proxy import WorkerProxy
 from edgefleet_agent.worker.routing.table import Routes
 from edgefleet_agent.worker.runtime.engine import BusyError, Engine, InlinePolicy

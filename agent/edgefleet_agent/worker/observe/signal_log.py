@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgefleet_agent.worker.control.protocol import KnownReference, ToAgentd
-from edgefleet_agent.worker.observe.baseline import LEARN_FROM, Baseline, Floats
+from edgefleet_agent.worker.control.protocol import LEARN_FROM, KnownReference, ToAgentd
+from edgefleet_agent.worker.observe.baseline import Baseline, Floats
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack
 from edgefleet_protocol.drift.reference import Reference, basis_of, read_reference, write_reference
