@@ -44,6 +44,7 @@ SUMMARIES: Final = {
     "key": "Show which keys sign what, and until when.",
     "capture-key": "Manage the key that captured records are sealed to.",
     "tool": "Manage the tool environments that scikit-learn, PyTorch and Keras models need.",
+    "alert": "Show alerts, and who gets messages about them.",
     "webhook": "Send events to other programs as signed CloudEvents.",
     "alert-receiver": "Let Alertmanager pause or roll back rollouts.",
     "fleet": "Show the fleet as a whole.",

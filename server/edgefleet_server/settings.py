@@ -149,6 +149,12 @@ class ServerSettings(BaseSettings):
     """Time limit of one webhook attempt."""
     webhook_give_up_s: float = Field(default=86_400.0, ge=1, le=30 * 86_400)
     """Time after which an undelivered message is dead; it can be redelivered by hand."""
+    alert_every_s: float = Field(default=15.0, ge=0.2, le=3600)
+    """How often the rules of alerts are evaluated."""
+    alert_wait_s: float = Field(default=30.0, ge=0, le=3600)
+    """How long an alert waits for others of its group, so that they become one message."""
+    dashboard_url: str = Field(default="", max_length=200)
+    """Address of the dashboard for people, for links in messages: ``https://fleet.example``; "" = that of the API."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 
@@ -203,6 +209,15 @@ class ServerSettings(BaseSettings):
         """The folder of tool environments in force: next to the data folder, so that its backup does not carry them."""
         own = self.data_dir.absolute()
         return self.tools_dir or own.with_name(f"{own.name}-tools")
+
+    @property
+    def dashboard_address(self) -> str:
+        """The address of the dashboard for people, without a slash at the end."""
+        if self.dashboard_url:
+            return self.dashboard_url.rstrip("/")
+        scheme = "http" if self.api_tls_cert is None else "https"
+        host = f"[{self.api_host}]" if ":" in self.api_host else self.api_host
+        return f"{scheme}://{host}:{self.api_port}"
 
     @property
     def device_public_host(self) -> str:

@@ -42,7 +42,7 @@ MODULES = {
     "key": "signing roles, their keys and the certificate authority",
     "access": "tokens, their holders and the audit trail",
     "webhook": "webhooks and their deliveries",
-    "alert": "receivers of alerts",
+    "alert": "alerts, their rules, silences, contact points and receivers",
 }
 """What the answers of a module are about. One that several need is in the first of them, so that imports go one way."""
 
@@ -84,6 +84,11 @@ PLACES = {
     "/login-links": "access",
     "/webhooks": "webhook",
     "/alert-receivers": "alert",
+    "/alerts": "alert",
+    "/alert-rules": "alert",
+    "/alert-silences": "alert",
+    "/maintenance-windows": "alert",
+    "/contact-points": "alert",
 }
 """The module of the answers below a path; the longest path that fits counts."""
 

@@ -98,6 +98,11 @@ experiments = names_of("/experiments", "id")
 strategies = names_of("/rollout-strategies", "name")
 claims = names_of("/enrollments", "id")
 receivers = names_of("/alert-receivers", "id")
+alerts = names_of("/alerts", "id")
+alert_rules = names_of("/alert-rules", "name")
+silences = names_of("/alert-silences", "id")
+windows = names_of("/maintenance-windows", "id")
+contacts = names_of("/contact-points", "id")
 _STATES = ("online", "offline", "unknown", "revoked")
 
 

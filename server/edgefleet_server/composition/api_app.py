@@ -31,6 +31,8 @@ from edgefleet_server.access.request_quota import Allowance
 from edgefleet_server.access.rules import API_PREFIX, OWN_TOKEN_PATH, is_own_token_path
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting import routes as alerting_routes
+from edgefleet_server.alerting.active_alerts import routes as active_alert_routes
+from edgefleet_server.alerting.contact_points import routes as contact_point_routes
 from edgefleet_server.composition import prometheus_sd
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.composition.dashboard_app import dashboard_router
@@ -106,6 +108,10 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         rollout_routes.build_retirement_router(parts.retirement, parts.registry, parts.db),
         webhook_routes.build_router(parts.webhooks, parts.db),
         alerting_routes.build_router(parts.alerts, parts.db),
+        active_alert_routes.build_router(parts.alarm.alerts, parts.alarm.rules, parts.db),
+        active_alert_routes.build_silence_router(parts.alarm.silences, parts.db),
+        active_alert_routes.build_window_router(parts.alarm.silences, parts.db),
+        contact_point_routes.build_router(parts.alarm.contacts, parts.db),
         search_routes.build_router(parts.search),
         prometheus_sd.build_router(parts.settings.tenant),
     ]

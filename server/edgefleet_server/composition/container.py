@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
+from edgefleet_server.composition.alarm_container import Alarm, build_alarm
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.worker_container import build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
@@ -59,6 +60,7 @@ class Parts:
     poster: HttpPoster
     webhooks: WebhookService
     alerts: AlertService
+    alarm: Alarm
     search: SearchService
     metrics: Metrics
     health: Health
@@ -88,6 +90,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     access.refusals.on_refusal(metrics.refused_requests.inc)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
+    webhooks = WebhookService(db, fleet.feed, poster, shared, settings)
     return Parts(
         settings=settings,
         clock=clock,
@@ -108,7 +111,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         retirement=ReleaseRetirement(db, registry, signing, first.conversion, rollout, fleet),
         alerts=AlertService(db, rollout, clock),
         poster=poster,
-        webhooks=WebhookService(db, fleet.feed, poster, shared, settings),
+        webhooks=webhooks,
+        alarm=build_alarm(db, fleet, telemetry, signing, webhooks, clock=clock, shared=shared, settings=settings),
         search=SearchService(fleet.finder, registry, rollout),
         metrics=metrics,
         health=Health(),

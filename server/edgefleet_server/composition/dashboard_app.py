@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from edgefleet_server.composition.container import Parts
 from edgefleet_server.dashboard import glossary_pages, search_pages
 from edgefleet_server.dashboard.actions import preview_pages
+from edgefleet_server.dashboard.alerts import pages as alerts_pages
 from edgefleet_server.dashboard.audit import pages as audit_pages
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import Gate
@@ -15,7 +16,7 @@ from edgefleet_server.dashboard.devices.views import DevicePages
 from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.dashboard.fleet import pages as fleet_pages
-from edgefleet_server.dashboard.fleet.views import FleetPages
+from edgefleet_server.dashboard.fleet.views import FleetPages, Watch
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry import publish_page
 from edgefleet_server.dashboard.registry.views import RegistryViews
@@ -39,7 +40,8 @@ def _operating(parts: Parts) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed)
-    overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, parts.alerts, clock)
+    watch = Watch(parts.alerts, parts.alarm.alerts)
+    overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, clock)
     device = DevicePages(fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, clock)
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
     return [
@@ -60,6 +62,8 @@ def _operating(parts: Parts) -> list[Area]:
             registry=registry,
         ),
         partial(experiment_pages.add_pages, reader=rollouts.experiments, pages=shown),
+        partial(alerts_pages.add_pages, alerts=parts.alarm.alerts, rules=parts.alarm.rules),
+        partial(alerts_pages.add_quiet_pages, silences=parts.alarm.silences, contacts=parts.alarm.contacts),
         partial(alert_pages.add_pages, alerts=parts.alerts, registry=registry),
     ]
 

@@ -15,6 +15,8 @@ MODULES: Final = (
     "rollout.store.tables",
     "webhook.tables",
     "alerting.tables",
+    "alerting.active_alerts.tables",
+    "alerting.contact_points.tables",
 )
 """Modules below `edgefleet_server` that declare tables."""
 

@@ -60,6 +60,8 @@ SERVER: Final = ("restored", "restore_suspected", "revocation_failed", "revocati
 
 RELEASE: Final = ("withdrawn", "deleted")
 """What becomes of a release, by the `to` of an event of kind `release`."""
+ALERT: Final = ("firing", "resolved")
+"""What becomes of a group of alerts, by the `to` of an event of kind `alert`."""
 
 WAITING: Final = ("pending", "rejected")
 """Kinds that concern a device which has no id yet."""
@@ -82,6 +84,8 @@ def type_of(kind: str, device: str, detail: Mapping[str, Any]) -> str:
         return f"{PREFIX}.device.update.{to if to in UPDATE else 'changed'}"
     if kind == "release":
         return f"{PREFIX}.release.{to if to in RELEASE else 'changed'}"
+    if kind == "alert":
+        return f"{PREFIX}.alert.{to if to in ALERT else 'changed'}"
     return f"{PREFIX}.{'device' if device or kind in WAITING else 'server'}.{kind}"
 
 
@@ -93,6 +97,7 @@ def all_types() -> list[str]:
     named = [f"{PREFIX}.rollout.{word}" for word in rollout] + [f"{PREFIX}.device.{word}" for word in device]
     named += [f"{PREFIX}.server.{word}" for word in SERVER]
     named += [f"{PREFIX}.release.{word}" for word in (*RELEASE, "changed")]
+    named += [f"{PREFIX}.alert.{word}" for word in (*ALERT, "changed")]
     return sorted({*named, PING})
 
 

@@ -160,10 +160,11 @@ def count_devices(session: Session, *conditions: ColumnElement[bool], most: int 
     return int(session.execute(select(func.count()).select_from(found.subquery())).scalar_one())
 
 
-def forget_presence(session: Session) -> None:
-    """Mark every device unheard of; locked in order of id, as every writer of many documents does."""
+def forget_presence(session: Session, now: datetime) -> None:
+    """Mark every device unheard of, those that were there as away from now; locked in order of id, as all writers of documents do."""
     heard_of = col(FleetDevice.is_online).is_not(None)
     session.execute(select(col(FleetDevice.id)).where(heard_of).order_by(col(FleetDevice.id)).with_for_update())
+    session.execute(update(FleetDevice).where(col(FleetDevice.is_online).is_(True)).values(offline_since=now))
     session.execute(update(FleetDevice).where(heard_of).values(is_online=None))
 
 

@@ -60,6 +60,10 @@ class FleetDevice(SQLModel, table=True):
     """Serial of the certificate that it connected with last, as it says; "": it does not say so."""
     cut_off_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     """When the broker had ended the session of the revoked device and refused its certificate; None: not yet."""
+    offline_since: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
+    """Since when it is away: its session ended, or the server started and has not heard of it yet. None: it is there, or never was."""
+    absences: list[int] = Field(default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]"))
+    """How long it was away before, counted in bins (`reported.absence`)."""
 
 
 class FleetLabel(SQLModel, table=True):

@@ -21,6 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
+from edgefleet_server.alerting.contact_points import service as contact_points
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
@@ -354,13 +355,14 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign desired documents", fleet.desired.resign_due),
             ("re-sign the brake", fleet.hold.resign_due),
             ("recover metadata", fleet.recovery.step),
+            ("evaluate the rules of alerts", parts.alarm.engine.tick),
         ),
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
             ("prune words about metadata", fleet.recovery.prune),
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),
-            ("prune alerts", lambda _now: parts.alerts.prune()),
+            ("prune alerts", lambda now: (parts.alerts.prune(), parts.alarm.engine.prune(now))),
             ("prune kept answers", lambda _now: parts.access.repeats.prune()),
             ("remove bytes of deleted releases", lambda _now: parts.registry.withdrawals.drop_left()),
         ),
@@ -381,6 +383,7 @@ def build_webhook_sender(parts: Parts, owner: str, *, draw: Draw = random.random
         own=parts.clock,
         timeout_s=parts.settings.webhook_timeout_s,
         draw=draw,
+        transports={contact_points.TRANSPORT: parts.alarm.contacts.post},
     )
 
 

@@ -80,6 +80,21 @@ class Trend:
         return next((one for one in reversed(self.p95_ms) if one is not None), None)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowFigures:
+    """One window of real requests in a few figures. bad: errors, timeouts and crashes. p95_ms: None where nothing was counted."""
+
+    id: int
+    device: str
+    model: str
+    version: str
+    at: datetime
+    n: int
+    bad: int
+    nonfinite: int
+    p95_ms: float | None
+
+
 @dataclass(slots=True)
 class _Step:
     n: int = 0
@@ -115,6 +130,24 @@ class SeriesReader:
             lines = _lines(store.windows_between(session, device_id, since, until), since, step_s)
             system = _system(store.batches_between(session, device_id, since, until), since, step_s)
         return Series(since, until, step_s, lines, system)
+
+    def position(self) -> int:
+        """Return the id of the newest window, 0 without one."""
+        with self._db.read() as session:
+            return store.newest_window_id(session)
+
+    def after(self, position: int, settled: datetime, limit: int) -> list[WindowFigures]:
+        """Return windows after an id, oldest first, until the first that was received after `settled`: following so loses none."""
+        found: list[WindowFigures] = []
+        with self._db.read() as session:
+            for key, device, model, version, at, n, errors, timeouts, nonfinite, crashes, p95 in store.windows_after(
+                session, position, limit
+            ):
+                if at > settled:
+                    break
+                bad = errors + timeouts + crashes
+                found.append(WindowFigures(key, device, model, version, at, n, bad, nonfinite, p95))
+        return found
 
     def trends(self, devices: Sequence[str]) -> dict[str, list[Trend]]:
         """Return the newest trend of each model of each of these devices, in order of model; devices without any are left out."""

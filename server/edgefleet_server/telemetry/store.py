@@ -327,3 +327,17 @@ def delete_captures_before(session: Session, moment: datetime) -> None:
     """Delete captured records that came, and fetches that were asked for, before a moment."""
     session.execute(delete(TelemetryCapture).where(col(TelemetryCapture.received_at) < moment))
     session.execute(delete(TelemetryCaptureFetch).where(col(TelemetryCaptureFetch.asked_at) < moment))
+
+
+def windows_after(session: Session, after_id: int, limit: int) -> list[Any]:
+    """Return windows of real requests after an id, in order of id: its figures for alerts, without sketches and classes."""
+    row = TelemetryWindow
+    columns = (row.id, row.device_id, row.model, row.version, row.received_at, row.n, row.errors, row.timeouts)
+    more = (row.nonfinite, row.crashes, row.latency_p95_ms)
+    statement = select(*(col(one) for one in (*columns, *more))).where(col(row.id) > after_id, col(row.lane) == ACTIVE)
+    return list(session.execute(statement.order_by(col(row.id)).limit(limit)))
+
+
+def newest_window_id(session: Session) -> int:
+    """Return the id of the newest window, 0 without one."""
+    return int(session.execute(select(func.max(col(TelemetryWindow.id)))).scalar_one() or 0)

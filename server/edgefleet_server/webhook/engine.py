@@ -32,6 +32,8 @@ POLL_S: Final = 1.0
 STOP_WAIT_S: Final = 3.0
 MAX_ANSWER_CHARS: Final = 1000
 Draw = Callable[[], float]
+Transport = Callable[[str, bytes, float], Posted]
+"""Sends a message to a channel: its id, the message, seconds. An answer means that it was taken. Raises EdgefleetError."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,8 +53,9 @@ class WebhookSender:
         own: Clock,
         timeout_s: float,
         draw: Draw = random.random,
+        transports: Mapping[str, Transport] | None = None,
     ) -> None:
-        """Wire the parts. shared: the time that all processes of the database go by; own: this machine's."""
+        """Wire the parts. shared: the time that all processes of the database go by; own: this machine's. transports: of channels."""
         self._db = db
         self._feed = feed
         self._service = service
@@ -62,6 +65,7 @@ class WebhookSender:
         self._owner = owner
         self._timeout_s = timeout_s
         self._draw = draw
+        self._transports = dict(transports or {})
         self._lock = threading.Lock()
         self._busy: set[str] = set()
         self._lanes = ThreadPoolExecutor(MAX_WEBHOOKS, thread_name_prefix="webhook")
@@ -164,8 +168,7 @@ class WebhookSender:
         else:
             start_s = self._clock.monotonic_s()
             try:
-                headers = rules.headers_of(parcel.message_id, body, to.secrets, self._own.now())
-                posted = self._poster.post(to.url, body, headers, self._timeout_s)
+                posted = self._post(to, parcel, body)
             except EdgefleetError as refused:
                 error = refused.message
             took_s = posted.took_s if posted is not None else self._clock.monotonic_s() - start_s
@@ -185,6 +188,12 @@ class WebhookSender:
             "answer": "" if posted is None else posted.body[:MAX_ANSWER_CHARS].replace("\0", ""),
         }
         return outcome if self._write(to, fence, parcel, outcome, attempt) else None
+
+    def _post(self, to: Receiver, parcel: Parcel, body: bytes) -> Posted:
+        if to.transport:
+            return self._transports[to.transport](to.id, body, self._timeout_s)
+        headers = rules.headers_of(parcel.message_id, body, to.secrets, self._own.now())
+        return self._poster.post(to.url, body, headers, self._timeout_s)
 
     def _write(self, to: Receiver, fence: int, parcel: Parcel, outcome: Outcome, attempt: Mapping[str, object]) -> bool:
         now = self._clock.now()

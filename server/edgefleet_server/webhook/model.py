@@ -86,12 +86,13 @@ class DeliveryView:
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Whom a lane sends to. secrets: those that sign now, the newest first."""
+    """Whom a lane sends to. secrets: those that sign now, the newest first. transport: "" for a webhook, else how a channel sends."""
 
     id: str
     url: str
     secrets: tuple[str, ...]
     failures: int
+    transport: str = ""
 
 
 @dataclass(frozen=True, slots=True)

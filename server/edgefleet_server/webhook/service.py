@@ -72,12 +72,9 @@ class WebhookService:
         secret = rules.new_secret(secrets.token_bytes(rules.SECRET_BYTES))
         now = self._clock.now()
         with self._db.session() as session:
-            if len(store.webhooks(session)) >= MAX_WEBHOOKS:
-                raise TooManyWebhooksError(
-                    f"there are {MAX_WEBHOOKS} webhooks already", next_step="delete one that is no longer needed"
-                )
+            check_room(session)
             row = Webhook(
-                id="wh-" + base64.b32encode(secrets.token_bytes(8)).decode().rstrip("=").lower(),
+                id=new_id("wh"),
                 name=name,
                 url=url,
                 types=sorted(set(types)),
@@ -127,13 +124,13 @@ class WebhookService:
         with self._db.read() as session:
             store.webhook(session, webhook_id)
             rows, total = store.deliveries(session, webhook_id, state=state, before=before, limit=limit)
-            return [_delivery(row) for row in rows], total
+            return [delivery_view(row) for row in rows], total
 
     def delivery(self, webhook_id: str, delivery_id: int) -> DeliveryView:
         """Return one delivery with its tries. Raises DeliveryUnknownError."""
         with self._db.read() as session:
             row = store.delivery(session, webhook_id, delivery_id)
-            return _delivery(row, store.attempts(session, delivery_id))
+            return delivery_view(row, store.attempts(session, delivery_id))
 
     # ---- sending
 
@@ -185,7 +182,7 @@ class WebhookService:
             session.add(made)
             session.flush()
             self.bell.ring(session)
-            return _delivery(made)
+            return delivery_view(made)
 
     def redeliver(self, webhook_id: str, delivery_id: int) -> DeliveryView:
         """Send a delivery again, at once, with the same id, and with all its time again; out of order.
@@ -203,7 +200,7 @@ class WebhookService:
             row.not_before = None
             session.flush()
             self.bell.ring(session)
-            return _delivery(one, store.attempts(session, delivery_id))
+            return delivery_view(one, store.attempts(session, delivery_id))
 
     def prune(self) -> int:
         """Remove deliveries that ended more than KEPT ago, in transactions of one batch each; return how many. For the engine tick."""
@@ -243,7 +240,22 @@ class WebhookService:
         )
 
 
-def _delivery(row: WebhookDelivery, tries: Sequence[WebhookAttempt] = ()) -> DeliveryView:
+def check_room(session: Session) -> None:
+    """Raise TooManyWebhooksError when there can be no more webhooks and channels."""
+    if store.count_all(session) >= MAX_WEBHOOKS:
+        raise TooManyWebhooksError(
+            f"there are {MAX_WEBHOOKS} webhooks and contact points already",
+            next_step="delete one that is no longer needed",
+        )
+
+
+def new_id(kind: str) -> str:
+    """Return a new id that begins with its kind."""
+    return f"{kind}-" + base64.b32encode(secrets.token_bytes(8)).decode().rstrip("=").lower()
+
+
+def delivery_view(row: WebhookDelivery, tries: Sequence[WebhookAttempt] = ()) -> DeliveryView:
+    """Return a delivery as it is shown."""
     return DeliveryView(
         id=row.id or 0,
         webhook=row.webhook_id,

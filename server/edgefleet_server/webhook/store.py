@@ -23,24 +23,31 @@ _D = WebhookDelivery
 # ---- webhooks
 
 
-def webhook(session: Session, webhook_id: str) -> Webhook:
-    """Return a webhook's row. Raises WebhookUnknownError."""
+def webhook(session: Session, webhook_id: str, transport: str = "") -> Webhook:
+    """Return the row of a webhook, or of a channel of a transport. Raises WebhookUnknownError."""
     row = session.get(Webhook, webhook_id)
-    if row is None:
+    if row is None or row.transport != transport:
         raise WebhookUnknownError(
             f"there is no webhook {webhook_id[:40]!r}", next_step="`edgectl webhook list` shows all webhooks"
         )
     return row
 
 
-def webhooks(session: Session) -> Sequence[Webhook]:
-    """Return all webhooks, oldest first: they are few."""
-    return session.execute(select(Webhook).order_by(col(Webhook.created_at), col(Webhook.id))).scalars().all()
+def webhooks(session: Session, transport: str = "") -> Sequence[Webhook]:
+    """Return all webhooks, or all channels of a transport, oldest first: they are few."""
+    mine = select(Webhook).where(col(Webhook.transport) == transport)
+    return session.execute(mine.order_by(col(Webhook.created_at), col(Webhook.id))).scalars().all()
+
+
+def count_all(session: Session) -> int:
+    """Return how many webhooks and channels there are."""
+    return int(session.execute(select(func.count()).select_from(Webhook)).scalar_one())
 
 
 def wanted(session: Session) -> list[tuple[str, list[str]]]:
     """Return id and types of each webhook that is switched on."""
-    statement = select(col(Webhook.id), col(Webhook.types)).where(col(Webhook.is_enabled)).order_by(col(Webhook.id))
+    is_mine = (col(Webhook.is_enabled), col(Webhook.transport) == "")
+    statement = select(col(Webhook.id), col(Webhook.types)).where(*is_mine).order_by(col(Webhook.id))
     return [(found, list(types)) for found, types in session.execute(statement)]
 
 
@@ -145,7 +152,7 @@ def receiver(session: Session, webhook_id: str, now: datetime) -> Receiver | Non
     if row is None or not row.is_enabled or (row.not_before is not None and row.not_before > now):
         return None
     keys = tuple(one.secret for one in secrets(session, webhook_id, now))
-    return Receiver(row.id, row.url, keys, row.failures)
+    return Receiver(row.id, row.url, keys, row.failures, row.transport)
 
 
 def due(session: Session, webhook_id: str, now: datetime) -> list[Parcel]:

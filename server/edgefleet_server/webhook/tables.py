@@ -35,6 +35,8 @@ class Webhook(SQLModel, table=True):
     lease_owner: str = Field(default="", max_length=80)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     fence: int = Field(default=0, sa_type=BigInteger)
+    transport: str = Field(default="", max_length=16, sa_column_kwargs={"server_default": ""})
+    """How messages go there. "": signed, by HTTP. Else it is the channel of another feature, and no webhook that is listed."""
 
 
 class WebhookSecret(SQLModel, table=True):

@@ -51,7 +51,7 @@ OTHERS = (
 SHOWN_ONCE = {
     "token": ("/settings/tokens", "create_token", {"body.name": "ci"}),
     "claim": ("/enrolment", "create_enrollments", {"body.uses": "3"}),
-    "receiver": ("/alerts", "create_alert_receiver", {"body.name": "staging"}),
+    "receiver": ("/alerts/receivers", "create_alert_receiver", {"body.name": "staging"}),
 }
 """Pages that only a form leads to: where it stands, what it does, what is typed."""
 

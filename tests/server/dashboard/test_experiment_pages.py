@@ -181,7 +181,7 @@ def test_a_quality_gate_shows_value_bounds_and_threshold(fleet: Fleet) -> None:
 def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
     rollout, _devices = trying(fleet, SHADOW)
     admin = fleet.browser(Role.ADMIN)
-    page = admin.get("/alerts").text
+    page = admin.get("/alerts/receivers").text
     assert "No receivers yet" in page
     assert "No alert has affected" in page
     fields = {
@@ -196,7 +196,7 @@ def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
     assert hook is not None
     answer = admin.post(hook[0], json=notification(alert(edgefleet_rollout=rollout)))
     assert answer.status_code == 200, answer.text
-    page = admin.get("/alerts").text
+    page = admin.get("/alerts/receivers").text
     assert hook[0] not in page
     told = part_of(page, "receivers")
     assert 'severity="critical" and team=edge : rollouts of digits' in told
@@ -206,11 +206,11 @@ def test_a_receiver_is_made_once_shown_used_and_removed(fleet: Fleet) -> None:
     one = form(page, "/do/delete_alert_receiver")
     assert send(admin, one, {"confirm": "staging"}).status_code == 422
     assert send(admin, one, {"confirm": "prod"}).status_code == 303
-    assert "No receivers yet" in admin.get("/alerts").text
+    assert "No receivers yet" in admin.get("/alerts/receivers").text
 
 
 def test_alerts_are_an_operators_to_see_and_an_admins_to_change(fleet: Fleet) -> None:
-    assert fleet.browser(Role.VIEWER).get("/alerts").status_code == 403
-    page = fleet.browser(Role.OPERATOR).get("/alerts").text
+    assert fleet.browser(Role.VIEWER).get("/alerts/receivers").status_code == 403
+    page = fleet.browser(Role.OPERATOR).get("/alerts/receivers").text
     assert [one.action for one in forms(page) if one.action.startswith("/do/")] == []
     assert "Create receiver: needs the role admin" in text_of(page)

@@ -7,6 +7,7 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
+from edgefleet_server.composition.alarm_container import build_alarm
 from edgefleet_server.composition.container import Parts, build_prover
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -45,6 +46,16 @@ def parts_of(house: House) -> Parts:
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
+        alarm=build_alarm(
+            house.db,
+            house.fleet,
+            house.telemetry,
+            house.signing,
+            house.webhooks,
+            clock=house.clock,
+            shared=house.clock,
+            settings=house.settings,
+        ),
         watching=LivePredictions(house.db, house.clock, house.fleet.reader, house.fleet.desired),
         search=SearchService(house.fleet.finder, house.registry, rollout),
         metrics=Metrics(),

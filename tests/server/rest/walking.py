@@ -200,6 +200,11 @@ def busy(fleet: Fleet) -> None:
     call("POST", "/enrollments", {"count": 1})
     call("POST", "/tokens", {"name": "ci", "roles": ["viewer"]})
     call("POST", "/alert-receivers", {"name": "prod"})
+    mail = "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
+    call("POST", "/contact-points", {"name": "ops", "url": mail})
+    call("POST", "/alert-silences", {"matchers": ["site=yard"], "for_s": 3600})
+    call("POST", "/maintenance-windows", {"name": "nightly", "cron": "0 1 * * *", "duration_s": 3600})
+    fleet.parts.alarm.engine.tick()  # the suspect device is an alert
     with receiving() as receiver:
         hook = call("POST", "/webhooks", {"url": receiver.url, "types": ["edgefleet.rollout.*"], "name": "ops"})
         call("POST", f"/webhooks/{hook['webhook']['id']}:ping")

@@ -60,6 +60,9 @@ _TONES: Final[Mapping[str, str]] = {
     "lost": "bad",
     "revoked": "bad",
     "suspect": "warn",
+    "critical": "bad",
+    "warning": "warn",
+    "firing": "bad",
     "rejected": "bad",
 }
 

@@ -34,7 +34,7 @@ NAVIGATION: Final = (
     Place("/models", "Models", words="releases versions registry aliases", tab="models"),
     Place("/rollouts", "Rollouts", words="deployments stages", tab="rollouts"),
     Place("/experiments", "Experiments", words="shadow a/b split compare", tab="experiments"),
-    Place("/alerts", "Alerts", Role.OPERATOR, "receivers alertmanager prometheus", "alerts"),
+    Place("/alerts", "Alerts", words="firing silent offline warnings acknowledge", tab="alerts"),
     Place("/events", "Events", words="log history", tab="events"),
     Place("/bundles", "Bundles & keys", words="signatures tuf certificates", tab="bundles"),
     Place("/profiles", "Profiles", words="hardware boards", tab="profiles"),
@@ -44,6 +44,10 @@ NAVIGATION: Final = (
 PARTS: Final = (
     Place("/settings/tokens", "Tokens", Role.ADMIN, "make new create api access user role revoke"),
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
+    Place("/alerts/rules", "Alert rules", words="thresholds severity"),
+    Place("/alerts/silences", "Silences", words="maintenance windows mute"),
+    Place("/alerts/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),
+    Place("/alerts/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
     Place("/bundles#roles", "Signing keys", words="who may sign tuf threshold rotate expiry"),
     Place("/bundles#authority", "Device certificates", words="ca authority"),
     Place("/bundles#capture-key", "Capture key", words="seal inputs"),
@@ -61,7 +65,17 @@ ACTIONS: Final = (
     Place("/rollouts/undo", "Undo a release", Role.OPERATOR, "roll back previous revert", kind="action"),
     Place("/enrolment#new", "Enrol a device", Role.OPERATOR, "enroll new claim token qr add", kind="action"),
     Place("/groups#new", "New group", Role.OPERATOR, "make create selector", kind="action"),
-    Place("/alerts#new-title", "New alert receiver", Role.ADMIN, "make create alertmanager prometheus", kind="action"),
+    Place(
+        "/alerts/contacts#new-title", "New contact point", Role.ADMIN, "mail slack teams pagerduty ntfy", kind="action"
+    ),
+    Place("/alerts/silences#new-title", "New silence", Role.OPERATOR, "mute quiet alerts", kind="action"),
+    Place(
+        "/alerts/receivers#new-title",
+        "New alert receiver",
+        Role.ADMIN,
+        "make create alertmanager prometheus",
+        kind="action",
+    ),
     Place("/preferences?theme=dark", "Dark colours", words="theme colors mode night", kind="action"),
     Place("/preferences?theme=light", "Light colours", words="theme colors mode day", kind="action"),
     Place(

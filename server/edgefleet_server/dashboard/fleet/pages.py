@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.alerts.pages import LENGTHS, matchers_of
 from edgefleet_server.dashboard.core.forms import NothingSelectedError
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
@@ -27,7 +28,11 @@ def add_pages(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
     @router.get("/", operation_id="show_overview")
     def show_overview(request: Request) -> Response:
         """Show how the fleet is, what is under way, and what needs a look."""
-        return shell.shown(request, "fleet/overview.html", lambda: {"overview": reader.overview()}, tab="overview")
+
+        def build() -> dict[str, Any]:
+            return {"overview": reader.overview(), "lengths": LENGTHS, "matchers_of": matchers_of}
+
+        return shell.shown(request, "fleet/overview.html", build, tab="overview")
 
     _add_devices(router, shell, reader)
     _add_groups(router, shell, reader)

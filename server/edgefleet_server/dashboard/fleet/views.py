@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_server.alerting.active_alerts.model import AlertView
+from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.alerting.model import AlertDeed
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.dashboard.core.rows import (
@@ -122,6 +124,9 @@ class Overview:
     rollouts: Sequence[RolloutLine]
     active_rollouts: int
     alerts: Sequence[AlertDeed]
+    firing: Sequence[AlertView]
+    open_alerts: int
+    suppressed_alerts: int
     events: Sequence[EventLine]
 
 
@@ -134,6 +139,14 @@ class Bulk:
     shown: Sequence[DeviceLine]
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Alerts of two kinds: those of a monitoring system outside, and our own."""
+
+    outside: AlertService
+    own: ActiveAlerts
+
+
 class FleetPages:
     """Builds pages. Thread-safe; calls block."""
 
@@ -144,7 +157,7 @@ class FleetPages:
         feed: EventLog,
         telemetry: TelemetryService,
         rollouts: RolloutReader,
-        alerts: AlertService,
+        watch: Watch,
         clock: Clock,
     ) -> None:
         """Wire the services."""
@@ -153,7 +166,7 @@ class FleetPages:
         self._feed = feed
         self._telemetry = telemetry
         self._rollouts = rollouts
-        self._alerts = alerts
+        self._watch = watch
         self._clock = clock
 
     def overview(self) -> Overview:
@@ -161,14 +174,17 @@ class FleetPages:
         facets = self._lists.facets()
         active, count = self._rollouts.page(PageRequest(PAGE_ROLLOUTS), states=ACTIVE)
         recent = active or self._rollouts.rollouts(limit=3)
-        since = self._clock.now() - ALERTS_AGE
+        since, counts = self._clock.now() - ALERTS_AGE, self._watch.own.counts()
         return Overview(
             facets=facets,
             models=_shares(facets),
             troubled=self._lists.troubled(SHOWN_TROUBLED),
             rollouts=[rollout_line(one) for one in recent[:PAGE_ROLLOUTS]],
             active_rollouts=count,
-            alerts=[one for one in self._alerts.deeds(limit=SHOWN_ALERTS) if one.at >= since],
+            alerts=[one for one in self._watch.outside.deeds(limit=SHOWN_ALERTS) if one.at >= since],
+            firing=self._watch.own.firing(SHOWN_ALERTS),
+            open_alerts=counts.open,
+            suppressed_alerts=counts.suppressed,
             events=[event_line(one) for one in self._feed.newest(limit=PAGE_EVENTS)],
         )
 

@@ -74,6 +74,27 @@ LINES: Final[Mapping[str, str]] = {
         "edgectl alert-receiver create {body.name}[ --action {body.action}][ --match {body.matchers*}]"
         "[ --model {body.model}]"
     ),
+    "ack_alert": "edgectl alert ack {path.alert_id}[ --comment {body.comment}]",
+    "update_alert_rule": (
+        "edgectl alert rules set {path.rule}[ --threshold {body.threshold}][ --for {body.for_s|seconds}]"
+        "[ --severity {body.severity}][ --selector {body.selector}][ --on|--off?{body.is_enabled}]"
+    ),
+    "create_alert_silence": (
+        "edgectl alert silence create[ --match {body.matchers*}][ --selector {body.selector}][ --for {body.for_s|seconds}]"
+        "[ --comment {body.comment}]"
+    ),
+    "end_alert_silence": "edgectl alert silence end {path.silence_id}",
+    "create_maintenance_window": (
+        "edgectl alert window create {body.name} --cron {body.cron} --for {body.duration_s|seconds}[ --tz {body.tz}]"
+        "[ --selector {body.selector}]"
+    ),
+    "delete_maintenance_window": "edgectl alert window delete {path.window_id} --yes",
+    "create_contact_point": (
+        "edgectl alert contact create {body.name} {body.url}[ --severity {body.severity}][ --selector {body.selector}]"
+        "[ --resolved|--no-resolved?{body.sends_resolved}]"
+    ),
+    "delete_contact_point": "edgectl alert contact delete {path.contact_id} --yes",
+    "test_contact_point": "edgectl alert contact test {path.contact_id}",
     "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",
 }
 OF_FIELD: Final[Mapping[tuple[str, str], str]] = {

@@ -20,8 +20,8 @@ _MODELS: Final = 200
 def add_pages(router: APIRouter, shell: Shell, alerts: AlertService, registry: RegistryService) -> None:
     """Add the page."""
 
-    @router.get("/alerts", operation_id="show_alerts")
-    def show_alerts(request: Request) -> Response:
+    @router.get("/alerts/receivers", operation_id="show_alert_receivers")
+    def show_alert_receivers(request: Request) -> Response:
         """Show alert receivers and what alerts did. As in the API, receivers are an operator's to see."""
 
         def build() -> dict[str, Any]:
@@ -35,4 +35,4 @@ def add_pages(router: APIRouter, shell: Shell, alerts: AlertService, registry: R
                 "models": [one.name for one in registry.models(PageRequest(_MODELS)).items],
             }
 
-        return shell.shown(request, "alerts/list.html", build, tab=TAB, role=Role.OPERATOR)
+        return shell.shown(request, "alerts/receivers.html", build, tab=TAB, role=Role.OPERATOR)

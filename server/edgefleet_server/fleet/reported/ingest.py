@@ -27,6 +27,7 @@ from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
+from edgefleet_server.fleet.reported import absence
 from edgefleet_server.fleet.reported import store as reported_store
 from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 
@@ -78,15 +79,26 @@ class ReportBook:
             device = store.device(session, device_id, lock=True)
             if device is None or device.revoked_at is not None:
                 return
-            before = device.is_online
+            before, now = device.is_online, self._clock.now()
             if presence.on:
                 device.conn_id = presence.conn_id[:64]
                 device.is_online = True
-                device.last_seen = self._clock.now()
+                device.last_seen = now
+                if device.offline_since is not None:
+                    away_s = (now - device.offline_since).total_seconds()
+                    if away_s >= absence.FIRST_S:
+                        device.absences = absence.with_absence(device.absences, away_s)
+                    device.offline_since = None
             elif device.conn_id in ("", presence.conn_id[:64]):
                 device.is_online = False
+                device.offline_since = device.offline_since or now
             if device.is_online is not before:
                 self.news.ring(session)
+
+    def forget_presence(self) -> None:
+        """Mark every device unheard of: after a restart nobody knows. Those that were there count as away until they are heard of."""
+        with self._db.session() as session:
+            store.forget_presence(session, self._clock.now())
 
     def take_events(self, events: Sequence[Event]) -> int:
         """Store events, each once; return how many were new."""

@@ -6,7 +6,6 @@ from typing import Any
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import Event, Presence, State
 from edgefleet_server.db.database import Database
-from edgefleet_server.fleet import store
 from edgefleet_server.fleet.desired import store as desired_store
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.model import SignedDesired
@@ -65,5 +64,4 @@ class ReportReceiver:
 
     def forget_presence(self) -> None:
         """Mark every device unheard of: after a restart nobody knows."""
-        with self._db.session() as session:
-            store.forget_presence(session)
+        self._reports.forget_presence()

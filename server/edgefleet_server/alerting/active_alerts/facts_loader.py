@@ -1,0 +1,120 @@
+"""Loads the facts that rules look at, from the services that know them."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgefleet_server.alerting.alert_rules.fleet_facts import (
+    DeviceFact,
+    DiskFact,
+    Facts,
+    GroupFact,
+    KeyFact,
+    Look,
+    ModelFact,
+    UpdateFact,
+)
+from edgefleet_server.alerting.alert_rules.model_rules import taken
+from edgefleet_server.fleet.inventory.device_health import DeviceHealth, DeviceHealthReader
+from edgefleet_server.fleet.inventory.device_list import Trouble
+from edgefleet_server.fleet.reported.absence import habit_s
+from edgefleet_server.telemetry.series import SeriesReader, WindowFigures
+
+SITE_LABEL: Final = "site"
+SETTLED: Final = timedelta(seconds=10)
+MAX_WINDOWS: Final = 20_000
+MAX_UPDATES: Final = 1_000
+Records = Mapping[tuple[str, str], ModelFact]
+
+
+class Role(Protocol):
+    """A role of signed metadata."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def expires(self) -> datetime:
+        """When it ends."""
+        ...
+
+    @property
+    def resign_at(self) -> datetime | None:
+        """When the server signs it again, None: a person does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where facts come from. troubled: the newest failed updates, at most so many; roles: of signed metadata; folder: on the disk."""
+
+    health: DeviceHealthReader
+    series: SeriesReader
+    troubled: Callable[[int], Sequence[Trouble]]
+    roles: Callable[[], Sequence[Role]]
+    folder: Path
+
+
+class FactsLoader:
+    """Loads facts. Thread-safe; calls block."""
+
+    def __init__(self, sources: Sources) -> None:
+        """Wire the sources."""
+        self._sources = sources
+
+    def windows(self, position: int | None, now: datetime) -> tuple[list[WindowFigures], int]:
+        """Return the windows after a position, and the next position. None: nothing was read before, so begin at the newest."""
+        series = self._sources.series
+        if position is None:
+            return [], series.position()
+        found = series.after(position, now - SETTLED, MAX_WINDOWS)
+        return found, found[-1].id if found else position
+
+    def load(self, now: datetime, models: Records) -> Facts:
+        """Return all facts of now."""
+        source = self._sources
+        disk = shutil.disk_usage(source.folder)
+        return Facts(
+            now=now,
+            devices=[_device(one, now) for one in source.health.devices()],
+            groups=[GroupFact(one.group, one.devices, one.away) for one in source.health.groups()],
+            updates=[
+                UpdateFact(one.device, one.model, one.state, one.error_class, one.reason, one.changed_at)
+                for one in source.troubled(MAX_UPDATES)
+            ],
+            models=list(models.values()),
+            keys=[KeyFact(f"TUF role {one.name}", one.expires, one.resign_at) for one in source.roles()],
+            disks=[DiskFact("the data folder", disk.total, disk.free)],
+        )
+
+
+def with_windows(known: Records, windows: Sequence[WindowFigures]) -> dict[tuple[str, str], ModelFact]:
+    """Return the records that windows change, as they are then."""
+    changed: dict[tuple[str, str], ModelFact] = {}
+    for one in windows:
+        key = (one.device, one.model)
+        look = Look(one.at, one.n, one.bad, one.nonfinite, one.p95_ms)
+        changed[key] = taken(changed.get(key) or known.get(key), one.device, one.model, one.version, look)
+    return changed
+
+
+def _device(one: DeviceHealth, now: datetime) -> DeviceFact:
+    is_away = one.offline_since is not None and one.is_online is not True
+    away_s = (now - one.offline_since).total_seconds() if is_away and one.offline_since is not None else None
+    return DeviceFact(
+        id=one.id,
+        name=one.name,
+        profile=one.profile,
+        site=str(one.labels.get(SITE_LABEL, "")),
+        away_s=None if away_s is None else max(0.0, away_s),
+        habit_s=habit_s(one.absences),
+        cert_not_after=one.cert_not_after,
+        free_mb=one.free_mb,
+        suspect_since=one.suspect_since,
+        suspect_reason=one.suspect_reason,
+    )

@@ -1,0 +1,98 @@
+"""Alerts as the rest of the server sees them: listed, shown, counted, acknowledged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.alerting.active_alerts import store
+from edgefleet_server.alerting.active_alerts.errors import AlertOverError
+from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCounts, AlertState, AlertView
+from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
+from edgefleet_server.db.database import Database
+
+OPEN: Final = (AlertState.PENDING.value, AlertState.FIRING.value)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertQuery:
+    """Which alerts: empty texts and states are all; suppressed: None = both."""
+
+    states: Sequence[str] = ()
+    rule: str = ""
+    severity: str = ""
+    suppressed: bool | None = None
+
+
+class ActiveAlerts:
+    """Shows alerts and takes acknowledgements. Thread-safe; calls block."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+
+    def page(self, query: AlertQuery, *, before: int | None, limit: int) -> tuple[list[AlertView], int]:
+        """Return alerts, newest first, and how many there are."""
+        with self._db.read() as session:
+            found, total = store.alerts_page(
+                session, states=query.states, rule=query.rule, severity=query.severity, suppressed=query.suppressed,
+                before=before, limit=limit,
+            )  # fmt: skip
+        return [view_of(one) for one in found], total
+
+    def get(self, alert_id: int) -> AlertView:
+        """Return one alert. Raises AlertUnknownError."""
+        with self._db.read() as session:
+            return view_of(store.as_alert(store.known_alert(session, alert_id)))
+
+    def firing(self, limit: int) -> list[AlertView]:
+        """Return those that fire and are not suppressed, the most severe first, then the newest."""
+        found, _ = self.page(AlertQuery((AlertState.FIRING.value,), suppressed=False), before=None, limit=500)
+        order = ("critical", "warning", "info")
+        return sorted(found, key=lambda one: (order.index(one.severity), -one.id))[:limit]
+
+    def counts(self) -> AlertCounts:
+        """Return how many alerts there are."""
+        firing: dict[str, int] = {}
+        suppressed = pending = 0
+        with self._db.read() as session:
+            for state, severity, is_quiet, _rule, n in store.counts(session):
+                if state == AlertState.PENDING:
+                    pending += n
+                elif is_quiet:
+                    suppressed += n
+                else:
+                    firing[severity] = firing.get(severity, 0) + n
+        return AlertCounts(firing, suppressed, pending)
+
+    def acknowledge(self, alert_id: int, comment: str, by: str) -> AlertView:
+        """Write down that a person takes care of an alert; the first one stays, a later comment replaces the one before.
+
+        Raises AlertUnknownError, AlertOverError.
+        """
+        with self._db.session() as session:
+            row = store.known_alert(session, alert_id, lock=True)
+            if row.state == AlertState.RESOLVED:
+                raise AlertOverError(
+                    f"alert {alert_id} has ended", next_step="`edgectl alert list` shows what fires now"
+                )
+            if row.acked_at is None:
+                row.acked_at, row.acked_by = self._clock.now(), by[:80]
+            row.ack_comment = comment
+            session.add(row)
+            session.flush()
+            return view_of(store.as_alert(row))
+
+
+def view_of(one: ActiveAlert) -> AlertView:
+    """Return an alert as it is shown."""
+    rule = RULES.get(one.rule)
+    return AlertView(
+        id=one.id, rule=one.rule, title=one.rule if rule is None else rule.title, subject=one.subject, shown=one.shown,
+        state=one.state, severity=one.severity, summary=one.summary, value=one.value, threshold=one.threshold,
+        unit="" if rule is None else rule.unit, group=one.group, since=one.since, fired_at=one.fired_at,
+        resolved_at=one.resolved_at, suppressed_by=one.suppressed_by, acked_at=one.acked_at, acked_by=one.acked_by,
+        ack_comment=one.ack_comment, next_step=next_step_of(one.rule, one.devices, one.labels), link=one.link, evidence=one.evidence,
+        devices=one.devices, labels=one.labels,
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""What keeps alerts quiet: silences, maintenance windows, and an alert that explains others. Pure.
+
+A suppressed alert is shown as such and sends no message. What it needs: all matchers of a silence hold and all its devices are in the
+silence's selector; or all its devices are in maintenance; or all its devices are those of a firing alert of a rule that quiets its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertState
+from edgefleet_server.alerting.alert_rules.rule_table import RULES
+from edgefleet_server.alerting.model import Matcher
+from edgefleet_server.alerting.rules import is_matched
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """A silence in force. devices: those of its selector, None: it has none."""
+
+    id: str
+    matchers: Sequence[Matcher]
+    devices: frozenset[str] | None
+
+    def covers(self, alert: ActiveAlert) -> bool:
+        """Return whether an alert is silenced."""
+        if self.matchers and not is_matched(alert.matched, self.matchers):
+            return False
+        if self.devices is None:
+            return bool(self.matchers)
+        return _is_inside(alert, self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """A maintenance window that is open, and the devices for which it is."""
+
+    name: str
+    devices: frozenset[str]
+
+
+def suppressed(
+    alerts: Sequence[ActiveAlert], silences: Sequence[Silence], windows: Sequence[Maintenance]
+) -> list[ActiveAlert]:
+    """Return the alerts, each with what suppresses it now."""
+    causes = [one for one in alerts if one.state is AlertState.FIRING and RULES[one.rule].quiets] if alerts else []
+    return [replace(one, suppressed_by=_reason(one, silences, windows, causes)) for one in alerts]
+
+
+def _reason(
+    alert: ActiveAlert, silences: Sequence[Silence], windows: Sequence[Maintenance], causes: Sequence[ActiveAlert]
+) -> str:
+    for silence in silences:
+        if silence.covers(alert):
+            return f"silence {silence.id}"
+    for window in windows:
+        if _is_inside(alert, window.devices):
+            return f"maintenance {window.name}"
+    for cause in causes:
+        if RULES[cause.rule].quiets == alert.rule and _is_inside(alert, frozenset(cause.devices)):
+            return f"{cause.shown} is silent" if cause.rule == "site_silent" else f"explained by: {cause.shown}"
+    return ""
+
+
+def _is_inside(alert: ActiveAlert, devices: frozenset[str]) -> bool:
+    return bool(alert.devices) and devices.issuperset(alert.devices)

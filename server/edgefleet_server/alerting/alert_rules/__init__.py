@@ -1,0 +1,1 @@
+"""The built-in rules of alerts: pure functions from facts to findings, registered in one table (ADR 0100)."""

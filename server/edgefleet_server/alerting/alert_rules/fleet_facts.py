@@ -1,0 +1,165 @@
+"""What rules look at, and what they find. Pure.
+
+`Facts` is one look at everything. A finding names its subject, what was measured, and the limit; `near` is one that does not start an
+alert but keeps one going (hysteresis).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How soon a person should look. Public and stored: never renamed."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFact:
+    """One live device. away_s: for how long it is away, None: it is there. habit_s: within what 19 of 20 absences ended."""
+
+    id: str
+    name: str
+    profile: str
+    site: str
+    away_s: float | None
+    habit_s: float | None
+    cert_not_after: datetime
+    free_mb: int | None
+    suspect_since: datetime | None = None
+    suspect_reason: str = ""
+
+    @property
+    def shown(self) -> str:
+        """Its name and id."""
+        return f"{self.name} ({self.id})" if self.name else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class GroupFact:
+    """A group's live devices, and those of them that are away."""
+
+    group: str
+    devices: int
+    away: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateFact:
+    """A model of a device whose update failed or was rolled back."""
+
+    device: str
+    model: str
+    state: str
+    error_class: str
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A window of a model on a device, in a few figures."""
+
+    at: datetime
+    n: int
+    bad: int
+    nonfinite: int
+    p95_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFact:
+    """A model on a device: its newest windows (oldest first), and what its p95 usually was before them (None: not known yet)."""
+
+    device: str
+    model: str
+    version: str
+    looks: Sequence[Look]
+    usual_p95_ms: float | None
+    usual_windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFact:
+    """Something signed that ends. resign_at: when the server signs it again by itself, None: a person has to."""
+
+    name: str
+    expires: datetime
+    resign_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFact:
+    """A disk of the server."""
+
+    name: str
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that rules look at, of one moment."""
+
+    now: datetime
+    devices: Sequence[DeviceFact] = ()
+    groups: Sequence[GroupFact] = ()
+    updates: Sequence[UpdateFact] = ()
+    models: Sequence[ModelFact] = ()
+    keys: Sequence[KeyFact] = ()
+    disks: Sequence[DiskFact] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a rule found of one subject. near: under the limit, but not far enough to end an alert.
+
+    subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `key:NAME`, `disk:NAME`, `fleet`. group: alerts of one rule and
+    group are one message. devices: those that it is about, for selectors. shown: the subject as people call it.
+    """
+
+    subject: str
+    shown: str
+    summary: str
+    value: float
+    limit: float
+    group: str = ""
+    near: bool = False
+    evidence: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    link: str = ""
+
+
+Check = Callable[[Facts, float], Iterable[Finding]]
+"""Facts and the threshold in force -> findings, at most one of a subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One built-in rule. least, most: of the threshold. source: where the default comes from. next_step: what a person should do.
+
+    for_s: how long it must be so before the alert fires; settle_s: how long it must be over before the alert ends.
+    quiets: the name of a rule whose alerts about devices of the same site say nothing more while this one fires.
+    """
+
+    name: str
+    title: str
+    description: str
+    unit: str
+    threshold: float
+    least: float
+    most: float
+    source: str
+    for_s: int
+    settle_s: int
+    severity: Severity
+    next_step: str
+    check: Check
+    quiets: str = ""
+    has_devices: bool = True
+    """Whether its findings are about devices, so that a selector can narrow them."""

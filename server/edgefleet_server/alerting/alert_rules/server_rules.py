@@ -1,0 +1,45 @@
+"""Rules about the server itself: what it signed, and its disk. Pure."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+from edgefleet_server.alerting.alert_rules.figure_text import percent_text
+from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, Finding
+
+LATE: Final = timedelta(days=1)
+"""What the server signs again by itself is late after so long."""
+CLEARS_AT: Final = 1.25
+GIB: Final = 1024**3
+SERVER: Final = "server"
+
+
+def signing_key_ends(facts: Facts, threshold: float) -> Iterator[Finding]:
+    """Find signed metadata and certificates of the server that end within so many days, or that are late to be signed again."""
+    for one in facts.keys:
+        days = (one.expires - facts.now) / timedelta(days=1)
+        is_late = one.resign_at is not None and facts.now - one.resign_at > LATE
+        if not is_late and (one.resign_at is not None or days >= threshold):
+            continue
+        end = f"{one.expires:%Y-%m-%d %H:%M} UTC"
+        text = f"ends on {end}" if days > 0 else f"ended on {end}"
+        why = "a person has to sign it again"
+        if one.resign_at is not None:
+            why = f"the server should have signed it again on {one.resign_at:%Y-%m-%d %H:%M} UTC"
+        yield Finding(
+            subject=f"key:{one.name}", shown=one.name, summary=text, value=days, limit=threshold, group=SERVER, evidence=[why],
+            labels={"key": one.name}, link="/bundles",
+        )  # fmt: skip
+
+
+def server_disk_full(facts: Facts, threshold: float) -> Iterator[Finding]:
+    """Find disks of the server of which less than so many percent are free."""
+    for one in facts.disks:
+        percent = 100 * one.free_bytes / max(one.total_bytes, 1)
+        if percent >= threshold * CLEARS_AT:
+            continue
+        text = f"{percent_text(percent / 100)} is free: {one.free_bytes / GIB:.1f} of {one.total_bytes / GIB:.1f} GiB"
+        yield Finding(
+            subject=f"disk:{one.name}", shown=f"the server's disk of {one.name}", summary=text, value=percent, limit=threshold,
+            group=SERVER, near=percent >= threshold, labels={"disk": one.name}, link="/settings",
+        )  # fmt: skip

@@ -1,0 +1,31 @@
+"""Tables of contact points. Only `store.py` reads and writes them. What waits to be sent is in the outbox of webhooks."""
+
+from datetime import datetime
+
+from sqlalchemy import Column, Text
+from sqlmodel import Field, SQLModel
+
+from edgefleet_server.db.database import UtcDateTime
+
+
+class AlertContact(SQLModel, table=True):
+    """A contact point; `id` is that of its channel in the outbox."""
+
+    __tablename__ = "alert_contact"
+
+    id: str = Field(primary_key=True, max_length=32)
+    name: str = Field(max_length=80)
+    service: str = Field(max_length=60)
+    severity: str = Field(max_length=16)
+    selector: str = Field(sa_column=Column(Text, nullable=False))
+    sends_resolved: bool
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class AlertContactSecret(SQLModel, table=True):
+    """The URL of a contact point, with its secrets: its own table, so that lists never load it (ADR 0040 says why it is kept as it is)."""
+
+    __tablename__ = "alert_contact_secret"
+
+    contact_id: str = Field(primary_key=True, max_length=32)
+    url: str = Field(sa_column=Column(Text, nullable=False))

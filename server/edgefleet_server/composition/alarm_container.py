@@ -1,0 +1,69 @@
+"""The parts that watch the fleet and send messages, wired on one database."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.alerting.active_alerts.engine import AlertEngine
+from edgefleet_server.alerting.active_alerts.facts_loader import FactsLoader, Sources
+from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
+from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
+from edgefleet_server.alerting.active_alerts.silences import SilenceBook
+from edgefleet_server.alerting.contact_points.apprise_client import AppriseClient
+from edgefleet_server.alerting.contact_points.service import TRANSPORT, ContactBook
+from edgefleet_server.composition.fleet_container import Fleet
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
+from edgefleet_server.settings import ServerSettings
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.webhook.channels import Channels
+from edgefleet_server.webhook.service import WebhookService
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """Everything about alerts of this fleet. All are thread-safe; calls block."""
+
+    alerts: ActiveAlerts
+    rules: RuleBook
+    silences: SilenceBook
+    contacts: ContactBook
+    engine: AlertEngine
+
+
+def build_alarm(  # noqa: PLR0913  # what is watched, and what sends
+    db: Database,
+    fleet: Fleet,
+    telemetry: TelemetryService,
+    signing: SigningService,
+    webhooks: WebhookService,
+    *,
+    clock: Clock,
+    shared: Clock,
+    settings: ServerSettings,
+) -> Alarm:
+    """Wire the parts. Touches nothing. shared: the clock that all processes of the database go by."""
+    rules = RuleBook(db, fleet.devices, shared)
+    silences = SilenceBook(db, fleet.devices, shared)
+    apprise = AppriseClient(settings.webhook_networks, settings.data_dir, clock)
+    channels = Channels(db, webhooks, shared, TRANSPORT, timedelta(seconds=settings.webhook_give_up_s))
+    contacts = ContactBook(db, channels, fleet.feed, fleet.devices, apprise, shared, lambda: settings.dashboard_address)
+    sources = Sources(
+        health=DeviceHealthReader(db),
+        series=telemetry.series,
+        troubled=fleet.lists.troubled,
+        roles=signing.roles,
+        folder=settings.data_dir,
+    )
+    engine = AlertEngine(
+        db,
+        FactsLoader(sources),
+        rules,
+        silences,
+        contacts.announce,
+        shared,
+        every=timedelta(seconds=settings.alert_every_s),
+        wait=timedelta(seconds=settings.alert_wait_s),
+    )
+    return Alarm(ActiveAlerts(db, shared), rules, silences, contacts, engine)

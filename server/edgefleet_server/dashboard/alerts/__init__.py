@@ -1,0 +1,1 @@
+"""Pages of alerts: what fires, the rules, what suppresses them, and where messages go."""

@@ -1,0 +1,73 @@
+"""What rules of alerts need to know of devices and groups: read-only, of all live devices at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import and_, select
+from sqlmodel import col
+
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet import store as fleet_store
+from edgefleet_server.fleet.selectors import device_selector, sql
+from edgefleet_server.fleet.tables import FleetDevice
+
+_COLUMNS: Final = (
+    *("id", "display_name", "profile", "labels", "is_online", "offline_since", "absences", "cert_not_after", "free_mb"),
+    *("suspect_since", "suspect_reason"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHealth:
+    """One live device. offline_since: None while it is there, and for one that never connected. absences: see `reported.absence`."""
+
+    id: str
+    name: str
+    profile: str
+    labels: Mapping[str, str]
+    is_online: bool | None
+    offline_since: datetime | None
+    absences: Sequence[int]
+    cert_not_after: datetime
+    free_mb: int | None
+    suspect_since: datetime | None
+    suspect_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPresence:
+    """How many live devices of a group there are, and how many of them are away."""
+
+    group: str
+    devices: int
+    away: int
+
+
+class DeviceHealthReader:
+    """Reads the health of devices. Thread-safe; calls block."""
+
+    def __init__(self, db: Database) -> None:
+        """Read from `db`."""
+        self._db = db
+
+    def devices(self) -> list[DeviceHealth]:
+        """Return all live devices in order of id."""
+        statement = select(*(getattr(FleetDevice, name) for name in _COLUMNS)).where(sql.is_live())
+        with self._db.read() as session:
+            return [DeviceHealth(*row) for row in session.execute(statement.order_by(col(FleetDevice.id)))]
+
+    def groups(self) -> list[GroupPresence]:
+        """Return the presence of each group."""
+        away = and_(col(FleetDevice.offline_since).is_not(None), col(FleetDevice.is_online).is_not(True))
+        found = []
+        with self._db.read() as session:
+            for name, selector in sorted(device_selector.all_groups(session).items()):
+                inside = sql.matching(selector, {})
+                devices = fleet_store.count_devices(session, inside, sql.is_live())
+                if devices:
+                    found.append(
+                        GroupPresence(name, devices, fleet_store.count_devices(session, inside, sql.is_live(), away))
+                    )
+        return found

@@ -1,0 +1,1 @@
+"""Alerts of this fleet: rules, alerts, what suppresses them, and messages."""
