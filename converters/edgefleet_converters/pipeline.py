@@ -30,7 +30,7 @@ from edgefleet_converters.check.compat import (
 )
 from edgefleet_converters.check.operators import check_nodes
 from edgefleet_converters.check.user_metric import is_user_metric
-from edgefleet_converters.drift_reference import build_reference
+from edgefleet_converters.drift_reference import add_reference
 from edgefleet_converters.evaluation import (
     Evaluation,
     doubts,
@@ -61,10 +61,9 @@ from edgefleet_converters.report import (
 from edgefleet_converters.report_html.page import render
 from edgefleet_converters.request import ConversionRequest
 from edgefleet_converters.result_cache import kept_report, key_of
-from edgefleet_converters.sample_data import load_samples
 from edgefleet_converters.sandbox import Sandbox
 from edgefleet_converters.search_budget import STOP_NAME
-from edgefleet_converters.sidefiles import read_preprocess, read_side_files
+from edgefleet_converters.sidefiles import read_side_files
 from edgefleet_converters.source import FoundSource
 from edgefleet_converters.tflite.quantize.candidate_recipe import own_recipe, tflite_recipe
 from edgefleet_profiles.profile import HardwareProfile
@@ -135,6 +134,7 @@ class _Prepared:
     reference: Answers
     side_files: dict[str, bytes]
     accepted: list[str]
+    drift_reference: dict[str, Any]
 
 
 class _Conversion:
@@ -301,11 +301,8 @@ class _Conversion:
         reference = source_answers(self._workshop, model, runtime, evaluation)
         evaluation = with_plan(evaluation, reference, model.facts.get("ends", ()), self._request.options)
         accepted = doubts(self._workshop, model, evaluation, reference, self._request.options)
-        if files.reference and "reference.msgpack" not in side_files:
-            known = load_samples(Path(files.reference), inputs, outputs, "reference", read_preprocess(files))
-            answers = self._workshop.answers(model, runtime, known, key="reference")
-            side_files["reference.msgpack"] = build_reference(known.arrays, answers.outputs)
-        return _Prepared(evaluation, reference, side_files, accepted)
+        drift = add_reference(self._workshop, model, reference, evaluation, files, side_files)
+        return _Prepared(evaluation, reference, side_files, accepted, drift)
 
     def _tflite_reference(self, profile: HardwareProfile) -> str:
         """Return the runtime whose answers a TFLite file is held against: LiteRT where it is here, else the profile's own.
@@ -370,6 +367,7 @@ class _Conversion:
             "calibration_samples": evaluation.calibration.n if evaluation.calibration is not None else 0,
             "parity_on": evaluation.source,
             "fp32_bytes": fp32_bytes,
+            **({"drift_reference": prepared.drift_reference} if prepared.drift_reference else {}),
             **board_facts(profile, chosen),
         }
 
@@ -406,6 +404,7 @@ class _Conversion:
                     "golden_from_file": evaluation.golden_given,
                     "hold_out_rows": list(evaluation.rows[:_MOST_ROWS]),
                     **({"open_dimensions": dict(evaluation.taken)} if evaluation.taken else {}),
+                    **({"drift_reference": prepared.drift_reference} if prepared.drift_reference else {}),
                 } | ({"accepted": prepared.accepted} if prepared.accepted else {})
         return {}
 

@@ -7,9 +7,10 @@ Rules (docs/how-to/publish-a-model.md):
 3. Labels are `y` (one integer a sample) or `y.<output>`.
 4. With a preprocess.json an array may hold raw samples instead, as a device gets them: `raw.<input>` or `raw`, images [n, h, w, c], rows
    of a table [n, columns] or arrays. The device's own code makes the model's inputs of them: parity and metric are judged with it.
-5. Values are never changed silently: a wider float may become float32, a whole number may change its integer type; all else
+5. `time`, where no input is called so, says when each sample was taken, in unix seconds. Only the drift reference reads it.
+6. Values are never changed silently: a wider float may become float32, a whole number may change its integer type; all else
    is refused. Real values for a quantised input are quantised as the device does it. NaN, infinity and pickled arrays are
-   refused.
+   refused; NaN in samples of the drift reference is a missing value.
 """
 
 import math
@@ -46,6 +47,9 @@ Array = npt.NDArray[Any]
 
 MAX_UNPACKED_BYTES: Final = 2 * 1024**3
 HELD_BACK_RATIO: Final = 0.4
+TIME: Final = "time"
+REFERENCE: Final = "reference"
+"""Role of the samples of the drift reference: only there may values be missing."""
 _UNREADABLE: Final = (
     ValueError, OSError, EOFError, KeyError, TypeError, AttributeError, OverflowError, NotImplementedError, MemoryError,
     RecursionError, SyntaxError, tokenize.TokenError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -56,10 +60,14 @@ _HINT: Final = "write the file with numpy.savez: one array for each input, sampl
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples for a model. arrays: by input name, first axis = samples. labels: by output name, or "" for plain `y`."""
+    """Samples for a model. arrays: by input name, first axis = samples. labels: by output name, or "" for plain `y`.
+
+    times: unix seconds of each sample, where they are known.
+    """
 
     arrays: dict[str, Array]
     labels: dict[str, Array] = field(default_factory=dict)
+    times: Array | None = None
 
     @property
     def n(self) -> int:
@@ -71,6 +79,7 @@ class SampleSet:
         return SampleSet(
             {name: array[indices] for name, array in self.arrays.items()},
             {name: array[indices] for name, array in self.labels.items()},
+            None if self.times is None else self.times[indices],
         )
 
 
@@ -148,7 +157,8 @@ def _from_raw(
 def check_samples(
     arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], role: str
 ) -> SampleSet:
-    """Return checked samples. role: "calibration", "evaluation" or "golden". Raises a DataError of the matching kind."""
+    """Return checked samples. role: "calibration", "evaluation", "golden" or "reference". Raises a DataError of the matching kind."""
+    times, arrays = _times_in(arrays, inputs)
     labels = {name: array for name, array in arrays.items() if name == "y" or name.startswith("y.")}
     names = {spec.name for spec in inputs}
     # A model may really have an input called `y`; then it is an input.
@@ -175,7 +185,19 @@ def check_samples(
     samples = SampleSet(checked)
     if samples.n == 0:
         raise DataEmptyError(f"the {role} data holds no samples", next_step="give at least 8 samples")
-    return SampleSet(checked, _checked_labels(labels, samples.n, outputs, role))
+    if times is not None and times.shape != (samples.n,):
+        raise DataShapeError(
+            f"the {role} data has {samples.n} samples and `time` of the shape {list(times.shape)}",
+            next_step="give one time a sample, in unix seconds",
+        )
+    return SampleSet(checked, _checked_labels(labels, samples.n, outputs, role), times)
+
+
+def _times_in(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> tuple[Array | None, Mapping[str, Array]]:
+    """Return when the samples were taken, if that is known, and the other arrays (rule 5)."""
+    if TIME not in arrays or any(spec.name == TIME for spec in inputs) or arrays[TIME].dtype.kind not in "iuf":
+        return None, arrays
+    return arrays[TIME].astype(np.float64), {name: array for name, array in arrays.items() if name != TIME}
 
 
 def _checked(spec: TensorSpec, array: Array, role: str) -> Array:
@@ -198,7 +220,7 @@ def _checked(spec: TensorSpec, array: Array, role: str) -> Array:
             f"{role} array {spec.name!r} is {array.dtype}; only numbers are taken",
             next_step=f"convert it to {spec.dtype}",
         )
-    if array.dtype.kind == "f" and array.size and not bool(np.isfinite(array).all()):
+    if role != REFERENCE and array.dtype.kind == "f" and array.size and not bool(np.isfinite(array).all()):
         bad = int(np.argwhere(~np.isfinite(array))[0][0])
         raise DataNotFiniteError(
             f"{role} array {spec.name!r} holds NaN or infinity (first in sample {bad})",
@@ -217,7 +239,11 @@ def _cast(spec: TensorSpec, array: Array, role: str) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
             cast: Array = np.ascontiguousarray(array.astype(target))
         rounding_allowed = array.dtype.kind == "f" and target.kind == "f"
-        kept = bool(np.isfinite(cast).all()) if rounding_allowed else bool((cast.astype(array.dtype) == array).all())
+        kept = (
+            bool((np.isfinite(cast) | ~np.isfinite(array)).all())
+            if rounding_allowed
+            else bool((cast.astype(array.dtype) == array).all())
+        )
         if kept:
             return cast
     raise DataDtypeError(

@@ -11,6 +11,7 @@ import msgspec
 
 from edgefleet_converters.errors import LabelsError, SideFileError
 from edgefleet_converters.request import DataFiles
+from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.postprocess import build_postprocessor, parse_postprocess
@@ -53,7 +54,7 @@ def read_side_files(
     if not labels and _label_an_output(own_labels, members.get("postprocess.json"), outputs):
         members["labels.txt"] = ("\n".join(own_labels) + "\n").encode()
     if files.reference and not holds_samples(files.reference):
-        members["reference.msgpack"] = _checked_msgpack(_read(files.reference, "reference.msgpack"))
+        members[MEMBER] = _read(files.reference, MEMBER)
     return members
 
 
@@ -136,17 +137,6 @@ def _label_an_output(labels: Sequence[str], post: bytes | None, outputs: tuple[T
 def _detector(outputs: tuple[TensorSpec, ...]) -> bool:
     """Outputs of rank 3 hold boxes or steps next to class scores; their widths say nothing about the number of labels."""
     return any(len(spec.shape) >= 3 for spec in outputs)
-
-
-def _checked_msgpack(data: bytes) -> bytes:
-    try:
-        msgspec.msgpack.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise SideFileError(
-            f"the drift reference is no MessagePack document: {error}",
-            next_step="give samples as .npz, named as the model's inputs, or a reference.msgpack of another bundle",
-        ) from error
-    return data
 
 
 def _check_against_runtime(

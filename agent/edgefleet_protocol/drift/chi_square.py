@@ -75,10 +75,10 @@ def _log_mean(x: float, weights: Sequence[float], f: float, centre: float) -> fl
     """Return ln of the mean of P(sum > x·W) over W, a chi-square of f degrees by f; `centre`: ln of the W that matters most."""
     total, squares = math.fsum(weights), math.fsum(w * w for w in weights)
     begin = total + _BULK * math.sqrt(2 * squares)
-    step = 0.5 * math.sqrt(2 / f)
+    step = math.sqrt(2 / f)
     front = f / 2 * math.log(f / 2) - math.lgamma(f / 2) if f < 1e6 else 0.5 * math.log(f / (4 * math.pi)) + f / 2
     parts = []
-    for k in range(-14, 15):
+    for k in range(-7, 8):
         u = centre + k * step
         at = x * math.exp(u)
         tail = (
@@ -163,17 +163,16 @@ def _fraction(a: float, x: float) -> float:
 
 
 def _tilt(x: float, weights: Sequence[float]) -> float:
-    """Return where the sum's cumulant has the slope x."""
-    low, high = 0.0, 0.5 / max(weights)
-    for _ in range(100):
-        middle = (low + high) / 2
-        if math.fsum(w / (1 - 2 * middle * w) for w in weights) < x:
-            low = middle
-        else:
-            high = middle
-        if high - low < 1e-14 * high:
+    """Return where the sum's cumulant has the slope x: Newton's steps down from where the greatest weight alone has it."""
+    most = max(weights)
+    tilt = (1 - most / x) / (2 * most)
+    for _ in range(60):
+        shares = [w / (1 - 2 * tilt * w) for w in weights]
+        step = (sum(shares) - x) / (2 * sum([s * s for s in shares]))
+        tilt -= step
+        if abs(step) < 1e-13 * tilt:
             break
-    return low
+    return tilt
 
 
 def _log_normal_tail(z: float, more: float) -> float:
