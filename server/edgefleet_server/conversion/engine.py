@@ -21,6 +21,7 @@ from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.bundle import BundleError, open_bundle
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.drift.reference import MEMBER
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.ids import target_path
 from edgefleet_protocol.manifest import Manifest, ManifestError
@@ -53,7 +54,7 @@ _DATA_NAMES = {
     "calibration": "calibration.npz",
     "eval": "eval.npz",
     "golden": "golden.npz",
-    "reference": "reference.msgpack",
+    "reference": MEMBER,
     "labels": "labels.txt",
     "preprocess": "preprocess.json",
     "postprocess": "postprocess.json",
