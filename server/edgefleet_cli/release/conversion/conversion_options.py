@@ -74,7 +74,11 @@ Golden = Annotated[
 ]
 Reference = Annotated[
     Path | None,
-    typer.Option("--reference", metavar="F", help="Samples for the drift reference, .npz, or a reference.msgpack; else of calibration."),
+    typer.Option(
+        "--reference",
+        metavar="F",
+        help="Samples for the drift reference, .npz, or a reference.msgpack; else of calibration.",
+    ),
 ]
 Labels = Annotated[Path | None, typer.Option("--labels", metavar="F", help="Class names, one per line.")]
 Preprocess = Annotated[
