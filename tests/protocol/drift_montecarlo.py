@@ -171,16 +171,15 @@ class Device:
         errors = np.array(effect.weights)[None] / n[:, None] + 1 / known.sum()
         bulk = errors.sum(1) + 2.5 * np.sqrt(2 * (errors**2).sum(1))
         asked = (distance > bulk) | (outside > 0.02 * n) | (pooled.min(1) * np.minimum(n_eff, known.sum()) < 5)
+        last = -1 if self.was_drift.get((scale, at), False) else None
         found = False
-        last = self.was_drift.get((scale, at), False)
         for window in np.flatnonzero(asked):
             sums = SignalSums(tuple(windows[window].tolist()), beyond=int(outside[window]))
             verdict = judge_signal(
                 signal, signal.counts, sums, effect, alpha=ALPHA, floor=PSI_FLOOR, least=LEAST[scale]
             )
             if verdict.verdict == Word.DRIFT:
-                follows = found and last == window - 1 if found else bool(last) and window == 0
-                if not follows:
+                if last is None or last != window - 1:
                     self.alarms.append((scale, verdict))
                 found, last = True, int(window)
         self.was_drift[(scale, at)] = found and last == len(windows) - 1
