@@ -54,6 +54,7 @@ from edgefleet_server.search import routes as search_routes
 from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
+from edgefleet_server.telemetry.drift import routes as drift_routes
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.webhook import routes as webhook_routes
@@ -155,6 +156,7 @@ def telemetry_routers(parts: Parts) -> list[APIRouter]:
         telemetry_routes.build_router(
             parts.telemetry, parts.costs, parts.comparisons, parts.registry, parts.fleet.reader.check
         ),
+        drift_routes.build_router(parts.drift, parts.db),
         telemetry_routes.build_capture_router(parts.captures, parts.access),
         telemetry_routes.build_watch_router(parts.watching, parts.clock),
     ]

@@ -24,11 +24,12 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.drift.references import BundleReferences
-from edgefleet_server.telemetry.drift.signal_intake import DriftIntake
+from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.signals.references import BundleReferences
+from edgefleet_server.telemetry.signals.signal_intake import DriftIntake
 from edgefleet_server.webhook.service import WebhookService
 
 PROOF_S = 120.0
@@ -52,6 +53,7 @@ class Parts:
     fleet: Fleet
     telemetry: TelemetryService
     costs: CostService
+    drift: DriftService
     comparisons: Comparisons
     captures: CaptureService
     watching: LivePredictions
@@ -104,6 +106,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         fleet=fleet,
         telemetry=telemetry,
         costs=costs,
+        drift=DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed),
         comparisons=Comparisons(registry, costs, telemetry, clock),
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),

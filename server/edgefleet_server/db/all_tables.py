@@ -11,7 +11,7 @@ MODULES: Final = (
     "events.tables",
     "fleet.tables",
     "telemetry.tables",
-    "telemetry.drift.tables",
+    "telemetry.signals.tables",
     "rollout.store.tables",
     "webhook.tables",
     "alerting.tables",

@@ -22,10 +22,6 @@ from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
-from edgefleet_server.telemetry.drift import store as drift_store
-from edgefleet_server.telemetry.drift.model import KEPT, CountedSignals
-from edgefleet_server.telemetry.drift.references import KnownBundle
-from edgefleet_server.telemetry.drift.signal_intake import DriftIntake, ImpossibleSignalsError
 from edgefleet_server.telemetry.model import (
     RETENTION,
     Figures,
@@ -36,6 +32,10 @@ from edgefleet_server.telemetry.model import (
 from edgefleet_server.telemetry.plausibility import DeviceSums, is_possible, mean_failed_share, median_latency_s
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
+from edgefleet_server.telemetry.signals import store as signal_store
+from edgefleet_server.telemetry.signals.model import KEPT, CountedSignals
+from edgefleet_server.telemetry.signals.references import KnownBundle
+from edgefleet_server.telemetry.signals.signal_intake import DriftIntake, ImpossibleSignalsError
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 from edgefleet_server.telemetry_views import Latest, ShadowView, WindowView
 
@@ -183,7 +183,7 @@ class TelemetryService:
             store.delete_captures_before(session, now - RETENTION)
             store.delete_watched_before(session, now - WATCHED_FOR)
             for scale, kept in KEPT.items():
-                drift_store.delete_before(session, scale.seconds, now - kept)
+                signal_store.delete_before(session, scale.seconds, now - kept)
             return store.delete_before(session, now - RETENTION)
 
     def _signals(

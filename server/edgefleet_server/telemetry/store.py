@@ -245,6 +245,26 @@ def _newest(*, is_sqlite: bool) -> Any:
     return found.order_by(col(row.id).desc())
 
 
+def classes_of_devices(
+    session: Session, digests: Sequence[str], devices: Sequence[str], since: datetime, until: datetime, limit: int
+) -> Iterator[tuple[str, bytes]]:
+    """Yield (device, counts by class) of windows of these bundles that answered for users and began in a span of time, at most so many."""
+    row = TelemetryWindow
+    statement = (
+        select(col(row.device_id), col(row.classes))
+        .where(
+            col(row.sha256).in_(digests),
+            col(row.received_at) >= since,
+            col(row.t0) >= since,
+            col(row.t0) < until,
+            col(row.lane) != "measure",
+            col(row.device_id).in_(devices),
+        )
+        .limit(limit)
+    )
+    yield from ((str(device), classes) for device, classes in session.execute(statement))
+
+
 def windows_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[TelemetryWindow]:
     """Yield the windows of a device received in a span of time, oldest first."""
     row = TelemetryWindow

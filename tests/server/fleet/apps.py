@@ -41,6 +41,7 @@ def parts_of(house: House) -> Parts:
         ),
         telemetry=house.telemetry,
         costs=house.costs,
+        drift=house.drift,
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
         captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
         poster=house.poster,

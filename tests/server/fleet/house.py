@@ -26,9 +26,10 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.drift.references import BundleReferences
-from edgefleet_server.telemetry.drift.signal_intake import DriftIntake
+from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.signals.references import BundleReferences
+from edgefleet_server.telemetry.signals.signal_intake import DriftIntake
 from edgefleet_server.webhook.service import WebhookService
 from tests.support import databases
 
@@ -115,6 +116,9 @@ class House:
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.references = BundleReferences(self.registry)
         self.telemetry = TelemetryService(self.db, clock, DriftIntake(self.references))
+        self.drift = DriftService(
+            self.db, clock, self.registry, self.references, self.fleet.reader.crowds_of, self.fleet.feed
+        )
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
         self.registry.forecast_with(self.costs.forecast)
 

@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlmodel import col
 
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, unpack
-from edgefleet_server.telemetry.drift import signal_intake as intake
-from edgefleet_server.telemetry.drift.model import KEPT, Scale
-from edgefleet_server.telemetry.drift.tables import DriftBucket
+from edgefleet_server.telemetry.signals import signal_intake as intake
+from edgefleet_server.telemetry.signals.model import KEPT, Scale
+from edgefleet_server.telemetry.signals.tables import DriftBucket
 from tests.server.fleet.house import PROFILE, House
 from tests.server.telemetry.drifting import bundle_bytes, counted, message, reference, window
 

@@ -191,6 +191,16 @@ class ReleaseDevice:
     display_name: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceCrowds:
+    """What a device has in common with others, and what people call it."""
+
+    profile: str
+    labels: Mapping[str, str]
+    groups: Sequence[str]
+    display_name: str
+
+
 @dataclass(frozen=True)
 class ModelCount:
     """How many devices report one state of one version."""
@@ -237,6 +247,23 @@ class FleetReader:
         """Return the profile of each of these devices; those that are unknown or revoked are left out."""
         with self._db.read() as session:
             return {one.id: one.profile for one in fleet_store.devices_by_id(session, ids) if one.revoked_at is None}
+
+    def crowds_of(self, ids: Sequence[str]) -> dict[str, "DeviceCrowds"]:
+        """Return what these devices have in common with others; those that are unknown, revoked or suspect are left out."""
+        found: dict[str, DeviceCrowds] = {}
+        with self._db.read() as session:
+            groups = device_selector.all_groups(session)
+            for start in range(0, len(ids), fleet_store.IN_CHUNK):
+                chosen = ids[start : start + fleet_store.IN_CHUNK]
+                states = inventory_store.shown_states(session, chosen) if groups else {}
+                for row in inventory_store.shown_devices(session, chosen):
+                    status = fleet_store.status_of(row.is_online, row.revoked_at)
+                    if status is DeviceStatus.REVOKED or row.suspect_since is not None:
+                        continue
+                    own = _facts(row, status, states.get(row.id, ())) if groups else {}
+                    inside = sorted(device_selector.groups_of(own, groups)) if groups else []
+                    found[row.id] = DeviceCrowds(row.profile, row.labels, inside, row.display_name)
+        return found
 
     def profiles_in_use(self) -> list[ProfileName]:
         """Return the profiles of the devices that are not revoked."""

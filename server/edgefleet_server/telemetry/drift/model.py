@@ -1,63 +1,55 @@
-"""Values of drift: scales, what devices counted, and what is said of it. Pure."""
+"""Values of drift: devices, what is expected of a signal, and what was heard of it. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import Final
 
 from edgefleet_protocol.drift.histogram import SignalSums
 
 
-class Scale(StrEnum):
-    """Over how long answers are added up before they are judged. Public, never renamed."""
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A device as crowds are made of. site: the value of its label `site`, "" without one."""
 
-    MINUTES = "5m"
-    HOUR = "1h"
-    DAY = "1d"
-
-    @property
-    def seconds(self) -> int:
-        """Return its length."""
-        return {Scale.MINUTES: 300, Scale.HOUR: 3_600, Scale.DAY: 86_400}[self]
-
-    @property
-    def length(self) -> timedelta:
-        """Return its length."""
-        return timedelta(seconds=self.seconds)
-
-    def begin(self, moment: datetime) -> datetime:
-        """Return when the step began in which a moment lies."""
-        at = int(moment.timestamp())
-        return datetime.fromtimestamp(at - at % self.seconds, UTC)
-
-
-KEPT: Final[Mapping[Scale, timedelta]] = {
-    Scale.MINUTES: timedelta(days=7),
-    Scale.HOUR: timedelta(days=90),
-    Scale.DAY: timedelta(days=730),
-}
-"""For how long the steps of a scale are kept."""
-STRETCH: Final = 1.25
-"""A window that covers this much more than a step still counts in it: jitter and a late worker stretch windows."""
+    device: str
+    profile: str
+    site: str = ""
+    groups: Sequence[str] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class CountedSignals:
-    """The signals of one window that was found possible. until: the end of what they cover, covered_s seconds of it."""
+class SignalSpec:
+    """A signal with what is expected of it. counts: of the reference's bins, and last of those without a value.
 
-    device: str
-    sha256: str
-    basis: str
-    until: datetime
-    covered_s: int
-    sums: Sequence[SignalSums]
+    mean_z: what its mean was, in standard deviations of the bundle's reference: 0 unless a person chose a period as normal.
+    """
 
-    def steps(self, now: datetime) -> list[tuple[Scale, datetime]]:
-        """Return the steps in which it counts: of each scale that is no shorter than it, as long as that is kept; the day always."""
-        middle = self.until - timedelta(seconds=self.covered_s / 2)
-        return [
-            (scale, scale.begin(middle))
-            for scale in Scale
-            if (self.covered_s <= scale.seconds * STRETCH or scale is Scale.DAY) and middle > now - KEPT[scale]
-        ]
+    name: str
+    kind: str
+    counts: Sequence[int]
+    edges: Sequence[float] = ()
+    values: Sequence[float] = ()
+    mean: float = 0.0
+    std: float = 0.0
+    mean_z: float = 0.0
+    has_sums: bool = True
+    """Whether its values have a mean; classes, other categories and the confidence have none."""
+    bins: int = 0
+
+    @property
+    def n(self) -> int:
+        """Return how many samples are behind it."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one device counted of one signal in a period."""
+
+    member: Member
+    sums: SignalSums
+
+    @property
+    def n(self) -> int:
+        """Return its answers, also those without a value."""
+        return self.sums.n + self.sums.missing

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import insert_into
-from edgefleet_server.telemetry.drift.tables import DriftBaseline, DriftBucket
+from edgefleet_server.telemetry.signals.tables import DriftBaseline, DriftBucket
 
 ROWS_A_STATEMENT: Final = 500
 

@@ -21,10 +21,10 @@ from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack,
 from edgefleet_protocol.drift.reference import BASIS_BYTES, MAX_BINS, MAX_SIGNALS
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import Window
-from edgefleet_server.telemetry.drift import store
-from edgefleet_server.telemetry.drift.model import CountedSignals
-from edgefleet_server.telemetry.drift.references import BundleReferences, KnownBundle
 from edgefleet_server.telemetry.plausibility import MAX_ANSWERS_PER_S, MAX_LENGTH_S, SLACK_S
+from edgefleet_server.telemetry.signals import store
+from edgefleet_server.telemetry.signals.model import CountedSignals
+from edgefleet_server.telemetry.signals.references import BundleReferences, KnownBundle
 
 MAX_BYTES: Final = 64 * 1024
 """Of one window: 256 signals of some twenty bins each have half of it."""

@@ -1,0 +1,92 @@
+"""What devices say of drift themselves: `drift` events that no `drift_over` has ended."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.messages import EventKind
+from edgefleet_server.events.model import EventView
+from edgefleet_server.telemetry.drift.views import DriftWord
+
+REACH: Final = timedelta(days=30)
+MOST_EVENTS: Final = 2_000
+MAX_TEXT: Final = 120
+
+
+class Feed(Protocol):
+    """What is needed of the event log."""
+
+    def page(
+        self, *, device_id: str | None = None, since: datetime | None = None, limit: int, kinds: Sequence[str] = ()
+    ) -> tuple[list[EventView], int]:
+        """Return events, newest first."""
+        ...
+
+
+class DeviceWords:
+    """Reads them. Thread-safe; calls block."""
+
+    def __init__(self, feed: Feed, clock: Clock) -> None:
+        """Wire the log."""
+        self._feed = feed
+        self._clock = clock
+
+    def open(self, *, model: str = "", device: str = "") -> list[DriftWord]:
+        """Return the drifts that devices report and that are not over, of a model or a device, the strongest first."""
+        since = self._clock.now() - REACH
+        kinds = (EventKind.DRIFT.value, EventKind.DRIFT_OVER.value)
+        events, _ = self._feed.page(device_id=device or None, since=since, limit=MOST_EVENTS, kinds=kinds)
+        known: dict[tuple[str, str, str, str], EventView] = {}
+        for event in events:  # the newest first
+            said = _said(event)
+            if not model or event.model == model:
+                known.setdefault((event.device, event.model, _text(said, "signal"), _text(said, "scale")), event)
+        found = [_word(event) for event in known.values() if event.kind == EventKind.DRIFT.value]
+        return sorted(found, key=lambda one: (-one.psi, one.device, one.signal))
+
+
+def sentence(detail: Mapping[str, Any], *, is_over: bool) -> str:
+    """Return what the detail of a device's event says, in words: from any JSON value."""
+    said = detail.get("detail") if isinstance(detail.get("detail"), Mapping) else detail
+    assert isinstance(said, Mapping)
+    name, scale = _text(said, "signal"), _text(said, "scale")
+    if is_over:
+        return f"{name} is again as in the reference ({scale})"
+    shift, psi = _number(said, "shift_z"), _number(said, "psi")
+    how = (
+        f"{abs(shift):.3g} σ {'higher' if shift > 0 else 'lower'}, " if shift is not None and abs(shift) >= 0.05 else ""
+    )
+    size = "" if psi is None else f"PSI {psi:.3g} "
+    return f"{name} drifts: {how}{size}over {scale}"
+
+
+def _said(event: EventView) -> Mapping[str, Any]:
+    inner = event.detail.get("detail")
+    return inner if isinstance(inner, Mapping) else event.detail
+
+
+def _word(event: EventView) -> DriftWord:
+    said = _said(event)
+    since = _number(said, "since")
+    is_time = since is not None and 0 < since < 4e9
+    return DriftWord(
+        device=event.device,
+        display_name=event.display_name,
+        model=event.model,
+        signal=_text(said, "signal"),
+        kind=_text(said, "kind"),
+        scale=_text(said, "scale"),
+        psi=_number(said, "psi") or 0.0,
+        shift=_number(said, "shift_z"),
+        since=datetime.fromtimestamp(since, UTC) if is_time and since is not None else event.at,
+    )
+
+
+def _text(said: Mapping[str, Any], name: str) -> str:
+    return str(said.get(name) or "")[:MAX_TEXT]
+
+
+def _number(said: Mapping[str, Any], name: str) -> float | None:
+    value = said.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""Signals of models as devices count them: checked, and added up by bundle, device and time."""
