@@ -154,6 +154,22 @@ def versions(ctx: typer.Context, incomplete: str) -> list[str]:
     )
 
 
+def signals(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the signals of the model that stands before."""
+    model = ctx.params.get("model")
+
+    def ask(session: Session) -> list[str]:
+        found = session.api.get(f"/models/{part(str(model))}/drift", dict).raw
+        return [str(one["name"]) for one in found.get("signals", ())]
+
+    return _offered(incomplete, ask) if model else []
+
+
+def drift_spans(incomplete: str) -> list[str]:
+    """Return how long answers are added up for."""
+    return [one for one in ("5m", "1h", "1d") if one.startswith(incomplete)]
+
+
 def device_to_label(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return devices for the first word of `device label`; labels come after it, or alone with -l."""
     return [] if ctx.params.get("words") or ctx.params.get("selector") else devices(incomplete)

@@ -42,7 +42,9 @@ def _operating(parts: Parts) -> list[Area]:
     shown = RolloutPages(rollouts, fleet.feed)
     watch = Watch(parts.alerts, parts.alarm.alerts)
     overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, clock)
-    device = DevicePages(fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, clock)
+    device = DevicePages(
+        fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, parts.drift, clock
+    )
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
     return [
         partial(fleet_pages.add_pages, reader=overview),
@@ -78,7 +80,14 @@ def _looking_up(parts: Parts) -> list[Area]:
     )
     return [
         partial(publish_page.add_pages, registry=registry),
-        partial(registry_pages.add_pages, views=views, keys=keys, costs=parts.costs, devices=fleet.reader),
+        partial(
+            registry_pages.add_pages,
+            views=views,
+            keys=keys,
+            costs=parts.costs,
+            drift=parts.drift,
+            devices=fleet.reader,
+        ),
         partial(audit_pages.add_pages, access=parts.access, feed=fleet.feed, clock=clock),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),
         partial(search_pages.add_pages, search=parts.search),

@@ -63,17 +63,26 @@ def shelve(
     return parsed
 
 
-def bundled(fleet: Fleet, ref: ReleaseRef, profile: ProfileName, *, size: int = 900, **changes: Any) -> None:
-    """Store and sign a bundle."""
+def bundled(
+    fleet: Fleet,
+    ref: ReleaseRef,
+    profile: ProfileName,
+    *,
+    size: int = 900,
+    members: Mapping[str, bytes] | None = None,
+    **changes: Any,
+) -> None:
+    """Store and sign a bundle. members: in addition to those that each has."""
     manifest = msgspec.structs.replace(
         MANIFEST, model=ref.model, version=ref.version, profile=profile, members={}, source_sha256="b" * 64
     )
-    members = {
+    inside = {
         "model.onnx": b"m" * size,
         "labels.txt": b"zero\none\n",
         "golden.npz": b"golden of " + ref.version.encode(),
+        **(members or {}),
     }
-    data, registry = write_bundle(members, manifest), fleet.parts.registry
+    data, registry = write_bundle(inside, manifest), fleet.parts.registry
     target = target_path(ref.model, ref.version, profile)
     with fleet.parts.db.session():
         sha256, leaves = registry.put_blob_bytes(data), registry.put_blob_bytes(leaf_index(data))

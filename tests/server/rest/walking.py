@@ -18,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from edgefleet_protocol.messages import ErrorClass, Phase, Seen
 from edgefleet_server.access.model import Role
+from tests.server.dashboard import drifting_fleet
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent
 from tests.support.receivers import receiving
@@ -196,6 +197,8 @@ def busy(fleet: Fleet) -> None:
     fleet.parts.fleet.suspicion.mark(next(iter(fleet.by_id)), "it reported a golden failure that nobody else sees")
     call("POST", "/groups", {"name": "hall", "selector": "site=hall"})
     call("PUT", "/models/digits/aliases/prod", {"version": "1.1.0"})
+    drifting_fleet.pumps(fleet)
+    call("PUT", "/releases/pump@1.0.0/drift-baseline", {"since": "2026-11-20T00:00:00Z"})
     call("PUT", "/capture-key", {"public_key": "09" + "0" * 62})
     call("POST", "/enrollments", {"count": 1})
     call("POST", "/tokens", {"name": "ci", "roles": ["viewer"]})

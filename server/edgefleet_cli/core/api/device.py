@@ -94,6 +94,7 @@ class Shadow(Struct, frozen=True):
     delta_p95: float | None = None
     dropped: int = 0
     failed: int = 0
+    judged: int = 0
     kept: int = 0
     offered: int = 0
     overlap: float | None = None

@@ -50,6 +50,97 @@ class Comparison(Struct, frozen=True):
     profiles: tuple[ProfilePair, ...] = ()
 
 
+class DriftCohort(Struct, frozen=True):
+    answers: int = 0
+    devices: int = 0
+    name: str = ""
+    psi: float = 0.0
+    shares: tuple[float, ...] = ()
+    shift: float | None = None
+    where: str = ""
+
+
+class DriftReference(Struct, frozen=True):
+    devices: int | None = None
+    n: int = 0
+    set_at: str | None = None
+    set_by: str = ""
+    since: str | None = None
+    source: str = ""
+    until: str | None = None
+
+
+class DriftVersion(Struct, frozen=True):
+    devices: int = 0
+    version: str = ""
+
+
+class DriftWord(Struct, frozen=True):
+    device: str = ""
+    display_name: str = ""
+    kind: str = ""
+    model: str = ""
+    psi: float = 0.0
+    scale: str = ""
+    shift: float | None = None
+    signal: str = ""
+    since: str = ""
+    version: str = ""
+
+
+class DriftingDevice(Struct, frozen=True):
+    answers: int = 0
+    device: str = ""
+    display_name: str = ""
+    moved: bool = False
+    profile: str = ""
+    psi: float = 0.0
+    says_so: bool = False
+    shift: float | None = None
+    site: str = ""
+
+
+class SignalDrift(Struct, frozen=True):
+    after: tuple[float, ...] = ()
+    before: tuple[float, ...] = ()
+    beyond: float = 0.0
+    bins: tuple[str, ...] = ()
+    devices: int = 0
+    kind: str = ""
+    mean_after: float | None = None
+    mean_before: float | None = None
+    missing: float = 0.0
+    moved: int = 0
+    name: str = ""
+    named: tuple[DriftingDevice, ...] = ()
+    place: str = ""
+    psi: float = 0.0
+    said: str = ""
+    shift: float | None = None
+    state: str = ""
+    where: str = ""
+
+
+class ModelDrift(Struct, frozen=True):
+    answers: int = 0
+    devices: int = 0
+    is_old: bool = False
+    judged: int = 0
+    kind: str = ""
+    model: str = ""
+    reference: DriftReference = DriftReference()
+    release: str = ""
+    said: str = ""
+    scale: str = ""
+    signals: tuple[SignalDrift, ...] = ()
+    since: str | None = None
+    state: str = ""
+    until: str | None = None
+    version: str = ""
+    versions: tuple[DriftVersion, ...] = ()
+    words: tuple[DriftWord, ...] = ()
+
+
 class Model(Struct, frozen=True):
     aliases: dict[str, str] = field(default_factory=dict)
     created_at: str = ""
@@ -57,3 +148,16 @@ class Model(Struct, frozen=True):
     latest_state: str | None = None
     name: str = ""
     releases: int = 0
+
+
+class SignalDriftDetail(Struct, frozen=True):
+    cohorts: tuple[DriftCohort, ...] = ()
+    devices: tuple[DriftingDevice, ...] = ()
+    model: str = ""
+    reference: DriftReference = DriftReference()
+    release: str = ""
+    scale: str = ""
+    signal: SignalDrift = SignalDrift()
+    since: str | None = None
+    until: str | None = None
+    version: str = ""

@@ -14,6 +14,11 @@ class Assigned(Struct, frozen=True):
     target: str = ""
 
 
+class BaselineIn(Body, frozen=True, kw_only=True):
+    since: str
+    until: str | Unset | None = UNSET
+
+
 class ConverterTools(Struct, frozen=True):
     folder: str = ""
     names: tuple[str, ...] | None = None
@@ -55,6 +60,16 @@ class Deployment(Struct, frozen=True):
     set: tuple[Assigned, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     warning: str = ""
+
+
+class DriftBaseline(Struct, frozen=True):
+    answers: int = 0
+    devices: int = 0
+    release: str = ""
+    set_at: str = ""
+    set_by: str = ""
+    since: str = ""
+    until: str = ""
 
 
 class Job(Struct, frozen=True):

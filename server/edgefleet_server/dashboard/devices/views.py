@@ -17,6 +17,8 @@ from edgefleet_server.fleet.errors import TaskResultMissingError
 from edgefleet_server.fleet.inventory.views import STATUS_REASONS, DeviceView, FleetReader, release_of
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.status.explanation import DeviceExplanation, ModelExplanation, explain
+from edgefleet_server.telemetry.drift.service import DriftService
+from edgefleet_server.telemetry.drift.views import DriftWord
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.model import PredictionsView
 from edgefleet_server.telemetry.service import TelemetryService
@@ -69,6 +71,12 @@ def rollback_targets(device: DeviceView) -> list[RollbackTarget]:
     return [RollbackTarget(model, release) for model, release in found if release and release != wanted.get(model)]
 
 
+def _of_running(words: Sequence[DriftWord], device: DeviceView) -> list[DriftWord]:
+    """Return what a device says of the versions that it runs: those before them are history."""
+    running = {one.release for one in device.models}
+    return [one for one in words if not one.version or f"{one.model}@{one.version}" in running]
+
+
 @dataclass(frozen=True, slots=True)
 class DevicePage:
     """One device. differences: in words, why it does not run what it should. pinned: why no rollout touches it, None = they do."""
@@ -89,6 +97,7 @@ class DevicePage:
     profiles: Sequence[str]
     events: Sequence[EventLine]
     older: str
+    drifting: Sequence[DriftWord] = ()
 
     @property
     def last_message(self) -> datetime | None:
@@ -105,7 +114,7 @@ class DevicePage:
 class DevicePages:
     """Builds pages. Thread-safe; calls block."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what a page of a device shows comes from as many services
         self,
         devices: FleetReader,
         feed: EventLog,
@@ -113,9 +122,11 @@ class DevicePages:
         telemetry: TelemetryService,
         watching: LivePredictions,
         registry: RegistryService,
+        drift: DriftService,
         clock: Clock,
     ) -> None:
         """Wire the services."""
+        self._drift = drift
         self._devices = devices
         self._feed = feed
         self._tasks = tasks
@@ -149,6 +160,7 @@ class DevicePages:
             profiles=sorted(one.name for one in self._registry.profiles()) if may_act else (),
             events=events,
             older=more,
+            drifting=_of_running(self._drift.of_device(device_id), device),
         )
 
     def predictions(self, device_id: str) -> PredictionsView:

@@ -42,6 +42,8 @@ LINES: Final[Mapping[str, str]] = {
     "label_devices": "edgectl device label -l {body.selector} {body.labels*} --yes",
     "set_alias": "edgectl model alias set {path.name} {path.alias} {body.version}",
     "remove_alias": "edgectl model alias remove {path.name} {path.alias} --yes",
+    "set_drift_baseline": "edgectl drift baseline set {path.ref} --since {body.since|since}",
+    "clear_drift_baseline": "edgectl drift baseline clear {path.ref} --yes",
     "clear_device_suspicion": "edgectl device clear-suspicion {path.device_id}[ --reason {body.reason}] --yes",
     "revoke_device": "edgectl device revoke {path.device_id} --yes",
     "deploy_release": "edgectl deploy {path.ref}[ --to {body.selector}][ --device {body.device}]",
@@ -222,6 +224,13 @@ def _words(value: Any, form: str, now: datetime | None) -> list[str]:
     return [shlex.quote(text) for text in texts]
 
 
+def _since(moment: str, now: datetime | None) -> str:
+    """Return a moment as the hours since then."""
+    begin = datetime.fromisoformat(moment)
+    hours = max(1, round(((now or begin) - begin).total_seconds() / 3600))
+    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
+
+
 def _until(moment: str, now: datetime | None) -> str:
     """Return a moment as the days until then: the ends that pages offer are whole days from when they were loaded."""
     end = datetime.fromisoformat(moment)
@@ -230,6 +239,7 @@ def _until(moment: str, now: datetime | None) -> str:
 
 _FORMS: Final[Mapping[str, Callable[[Any, datetime | None], str]]] = {
     "seconds": lambda value, _now: f"{value}s",
+    "since": _since,
     "until": _until,
 }
 

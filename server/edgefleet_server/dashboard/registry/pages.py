@@ -15,6 +15,7 @@ from edgefleet_server.conversion.reports import page_of, report_of
 from edgefleet_server.conversion.routes import PAGE_HEADERS, Attempt
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.core.login import to_login
+from edgefleet_server.dashboard.registry.drift_pages import add_drift_pages
 from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
 from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
@@ -25,6 +26,7 @@ from edgefleet_server.registry.model import ReleaseView
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
+from edgefleet_server.telemetry.drift.service import DriftService
 
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
@@ -50,10 +52,17 @@ class KeySources:
     clock: Clock
 
 
-def add_pages(
-    router: APIRouter, shell: Shell, views: RegistryViews, keys: KeySources, costs: CostService, devices: FleetReader
+def add_pages(  # the services of an area
+    router: APIRouter,
+    shell: Shell,
+    views: RegistryViews,
+    keys: KeySources,
+    costs: CostService,
+    drift: DriftService,
+    devices: FleetReader,
 ) -> None:
     """Add the pages."""
+    add_drift_pages(router, shell, drift, keys.clock)
     _add_model_pages(router, shell, views)
     _add_report(router, shell, keys.registry)
     _add_bundle_pages(router, shell, keys, views)

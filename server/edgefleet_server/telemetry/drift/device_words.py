@@ -37,28 +37,14 @@ class DeviceWords:
         since = self._clock.now() - REACH
         kinds = (EventKind.DRIFT.value, EventKind.DRIFT_OVER.value)
         events, _ = self._feed.page(device_id=device or None, since=since, limit=MOST_EVENTS, kinds=kinds)
-        known: dict[tuple[str, str, str, str], EventView] = {}
+        known: dict[tuple[str, ...], EventView] = {}
         for event in events:  # the newest first
             said = _said(event)
             if not model or event.model == model:
-                known.setdefault((event.device, event.model, _text(said, "signal"), _text(said, "scale")), event)
+                names = (_text(said, name) for name in ("version", "signal", "scale"))
+                known.setdefault((event.device, event.model, *names), event)
         found = [_word(event) for event in known.values() if event.kind == EventKind.DRIFT.value]
         return sorted(found, key=lambda one: (-one.psi, one.device, one.signal))
-
-
-def sentence(detail: Mapping[str, Any], *, is_over: bool) -> str:
-    """Return what the detail of a device's event says, in words: from any JSON value."""
-    said = detail.get("detail") if isinstance(detail.get("detail"), Mapping) else detail
-    assert isinstance(said, Mapping)
-    name, scale = _text(said, "signal"), _text(said, "scale")
-    if is_over:
-        return f"{name} is again as in the reference ({scale})"
-    shift, psi = _number(said, "shift_z"), _number(said, "psi")
-    how = (
-        f"{abs(shift):.3g} σ {'higher' if shift > 0 else 'lower'}, " if shift is not None and abs(shift) >= 0.05 else ""
-    )
-    size = "" if psi is None else f"PSI {psi:.3g} "
-    return f"{name} drifts: {how}{size}over {scale}"
 
 
 def _said(event: EventView) -> Mapping[str, Any]:
@@ -74,6 +60,7 @@ def _word(event: EventView) -> DriftWord:
         device=event.device,
         display_name=event.display_name,
         model=event.model,
+        version=_text(said, "version"),
         signal=_text(said, "signal"),
         kind=_text(said, "kind"),
         scale=_text(said, "scale"),

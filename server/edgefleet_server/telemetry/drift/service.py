@@ -181,6 +181,7 @@ class DriftService:
         mine = [one for one in counted if str(bundles[one[0]].view.ref.version) == chosen]
         by_own = [one for one in mine if one[1] == bundles[one[0]].basis]
         learned = {device for _, _, device in mine} - {device for _, _, device in by_own}
+        said = [one for one in said if one.version in {"", chosen}]
         empty = _empty(name, chosen, scale, bundles, said)
         versions = [DriftVersion(one, len(devices)) for one, devices in sorted(by_version.items(), key=_most_devices)]
         is_old = until + scale.length * (OLD_STEPS - 1) < self._clock.now()

@@ -92,6 +92,7 @@ class DriftWord:
     device: str
     display_name: str
     model: str
+    version: str
     signal: str
     kind: str
     scale: str
