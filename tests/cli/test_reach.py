@@ -48,6 +48,7 @@ FIELDS: Mapping[str, Any] = {
     "body.cron": "0 1 * * *",
     "body.name": "digits",
     "body.version": "1.0.0",
+    "body.since": "2026-11-20T00:00:00+00:00",
     "body.roles": "viewer",
     "body.count": 1,
     "body.uses": 1,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from edgefleet_protocol.drift.reference import MEMBER, write_reference
 from edgefleet_protocol.ids import ProfileName, ReleaseRef, target_path
 from edgefleet_protocol.messages import Event, EventKind
+from edgefleet_server.registry.model import Publication, SourceFile
 from tests.server.dashboard.fleet import ORT, Device, Fleet
-from tests.server.dashboard.shelf import shelve
+from tests.server.dashboard.shelf import bundled
 from tests.server.telemetry.drifting import counted, message, reference, window
 
 MADE = reference(20_000)
@@ -16,12 +17,13 @@ SITES = ("berlin", "lyon", "osaka")
 
 def pumps(fleet: Fleet, shift: Callable[[int], Mapping[str, float]] | None = None) -> list[Device]:
     """Return twelve devices, four at each site, that report two hours of pump@1.0.0. shift: of each; else those of lyon run warm."""
-    shelve(fleet, "pump@1.0.0", ORT, members={MEMBER: write_reference(MADE)})
+    ref, profile, registry = ReleaseRef.parse("pump@1.0.0"), ProfileName(ORT), fleet.parts.registry
+    file = SourceFile("pump.onnx", registry.put_blob_bytes(b"a pump"), len(b"a pump"))
+    registry.publish(Publication(ref, "file", (file,), (profile,), (), {}, {}), "test")
+    bundled(fleet, ref, profile, members={MEMBER: write_reference(MADE)})
     devices = [fleet.device(f"pump-{k}", ORT, {"site": SITES[k // 4]}) for k in range(12)]
     start = fleet.house.clock.now() - dt.timedelta(hours=2)
-    digest = fleet.digests[
-        target_path(ReleaseRef.parse("pump@1.0.0").model, ReleaseRef.parse("pump@1.0.0").version, ProfileName(ORT))
-    ]
+    digest = fleet.digests[target_path(ref.model, ref.version, profile)]
     for k, device in enumerate(devices):
         moved = shift(k) if shift is not None else {"temperature": 1.0} if 4 <= k < 8 else {}
         for hour in range(2):

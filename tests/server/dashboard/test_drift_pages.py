@@ -19,9 +19,8 @@ from tests.server.dashboard.test_registry_pages import page
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Twelve pumps, of which those at Lyon run warm; one says so. Tests only look at it, but for the last."""
     fleet = Fleet(tmp_path_factory.mktemp("site") / "server")
-    devices = pumps(fleet)
-    say(fleet, devices[5])
     shelve(fleet, "plain@1.0.0", ORT)
+    say(fleet, pumps(fleet)[5])
     yield fleet
     fleet.close()
 

@@ -37,7 +37,7 @@ class Pumps:
         self.made = made or MADE
         bundles = {profile: bundle_bytes("pump", "1.0.0", profile, made) for profile in PROFILES}
         self.ref = house.release("pump@1.0.0", bundles=bundles)
-        self.digests = {one.profile: str(one.sha256) for one in house.registry.release(self.ref).bundles}
+        self.digests = {str(one.profile): str(one.sha256) for one in house.registry.release(self.ref).bundles}
         self.devices = [house.device(labels={"site": SITES[k // 4]}).id for k in range(devices)]
         for k, device in enumerate(self.devices):
             if k % 2:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgefleet_cli.core import api
-from edgefleet_cli.release.drift.histograms import bar, pair
+from edgefleet_cli.release.drift.bar_pairs import bar, pair
 from edgefleet_cli.render.format import counted, moment, named, ratio, text
 from edgefleet_cli.render.output import Column, Output, Sheet
 

@@ -23,7 +23,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import Page, PageRequest
 from edgefleet_server.fleet.inventory.views import DeviceCrowds
 from edgefleet_server.registry.model import BundleView, ModelView, ReleaseView
-from edgefleet_server.telemetry.drift import period, rules, summary, words
+from edgefleet_server.telemetry.drift import period, rules, signal_views, words
 from edgefleet_server.telemetry.drift.baselines import Baselines
 from edgefleet_server.telemetry.drift.device_words import DeviceWords, Feed
 from edgefleet_server.telemetry.drift.errors import SignalUnknownError
@@ -122,8 +122,8 @@ class DriftService:
             until=view.until,
             reference=view.reference,
             signal=view.signals[at],
-            cohorts=[summary.cohort_view(one) for one in rules.crowd_effects(finding.spec, heard)],
-            devices=summary.devices_view(finding.effects[:MOST_SHOWN], said),
+            cohorts=[signal_views.cohort_view(one) for one in rules.crowd_effects(finding.spec, heard)],
+            devices=signal_views.devices_view(finding.effects[:MOST_SHOWN], said),
         )
 
     def of_device(self, device: str) -> list[DriftWord]:
@@ -231,17 +231,17 @@ class DriftService:
             rules.judge_signal(spec, one, scale, len(specs), words_of)
             for spec, one, words_of in zip(specs, heard, sayers, strict=True)
         ]
-        order = summary.ordered(findings)
+        order = signal_views.ordered(findings)
         kind = rules.drift_kind(findings)
         found = replace(
             view,
-            state=summary.state_of(findings),
+            state=signal_views.state_of(findings),
             kind=kind.value,
             said=words.of_model(kind, findings, len(wanted.members)),
             judged=len(wanted.members),
             answers=max((sum(one.n for one in signal) for signal in heard), default=0),
             reference=_reference_view(reference.source, reference.n, chosen),
-            signals=[summary.signal_view(findings[at], past[at], sayers[at]) for at in order],
+            signals=[signal_views.signal_view(findings[at], past[at], sayers[at]) for at in order],
         )
         return _Judged(found, [findings[at] for at in order], [heard[at] for at in order])
 
