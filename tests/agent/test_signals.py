@@ -19,8 +19,8 @@ from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_runtime.port import load
 from edgefleet_runtime.signals import counted as counted_by
 from edgefleet_runtime.signals import signal_plan, signal_values
-from edgefleet_server.telemetry.drift import store
-from edgefleet_server.telemetry.drift.model import Scale
+from edgefleet_server.telemetry.signals import store
+from edgefleet_server.telemetry.signals.model import Scale
 from tests.agent.field import Agent, deploy, eventually
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.agent.worker.test_signals import REFERENCE, WITH_REFERENCE, expected, rows
