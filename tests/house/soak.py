@@ -146,6 +146,18 @@ SOAKS: dict[str, Soak] = {
     ),
     "frozen": Soak("tests.frozen.soak", 100, "a frozen version, whose wheels are built again and compared"),
     "floods": Soak("tests.house.sampling", 1, "every case of each test of which one commit runs a part"),
+    "drift-montecarlo": Soak(
+        "tests.protocol.drift_montecarlo",
+        36_500,
+        "a day of a device with 16 signals in which nothing happens, at each of three autocorrelations",
+        8,
+    ),
+    "drift-real-data": Soak(
+        "tests.converters.drift_corruptions",
+        50,
+        "an untouched shuffle of each real data set, and one of each corruption",
+        1,
+    ),
     "rollout-montecarlo": Soak(
         "tests.server.rollout.montecarlo", 10_000, "releases that fail on so many devices, judged report by report"
     ),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from unittest import mock
 
 import numpy as np
@@ -60,6 +60,15 @@ def drawn_signal(rng: np.random.Generator) -> Signal:
     counts = np.bincount(np.searchsorted(edges, samples, side="right"), minlength=len(edges) + 1)
     low, high = float(samples.min()), float(samples.max())
     return Signal(name="signal", std=1.0, low=low, high=high, edges=edges.tolist(), counts=counts.tolist())
+
+
+class Blocks(Protocol):
+    """Counts of signals, block by block."""
+
+    signals: list[Signal]
+
+    def blocks(self, n: int) -> tuple[Counts, Counts]:
+        """Return [signals, n, bins] counts of the next n blocks, and [signals, n] values beyond the range."""
 
 
 @dataclass
@@ -130,7 +139,7 @@ def effect_of(counts: Counts, expected: Floats) -> Effect:
 class Device:
     """The watches of a device's signals, many windows at once; as `step` has them when no drift is open."""
 
-    stream: Stream
+    stream: Blocks
     effects: dict[tuple[str, int], Effect] = field(default_factory=dict)
     waiting: dict[str, list[Counts]] = field(default_factory=lambda: {scale: [] for scale in SCALES})
     was_drift: dict[tuple[str, int], bool] = field(default_factory=dict)
@@ -206,10 +215,9 @@ def _psi_begins(counts: Counts, signals: list[Signal]) -> int:
     return begins
 
 
-def false_alarms(rho: float, years: float, seed: int) -> dict[str, Any]:
-    """Return what so many device-years show. Of each device the first week is learned and judged as far as it can be."""
+def false_alarms(rho: float, days: int, seed: int) -> dict[str, Any]:
+    """Return what so many device-days show. Each device begins with nothing learned and lives a year at most."""
     rng = np.random.default_rng(seed)
-    days = max(1, round(years * DAYS))
     figures: dict[str, Any] = {"alarms": 0, "by_scale": dict.fromkeys(SCALES, 0), "judged": dict.fromkeys(SCALES, 0)}
     psi = 0
     left = days
@@ -243,7 +251,7 @@ def _upper(found: int) -> float:
 
 
 def main(n: int, seed: int) -> dict[str, Any]:
-    """Run n device-years at each autocorrelation."""
+    """Run n device-days at each autocorrelation."""
     with mock.patch.object(design_effect, "eigenvalues", lambda matrix: np.linalg.eigvalsh(matrix).tolist()):
         rows = [false_alarms(rho, n, seed + at) for at, rho in enumerate(RHOS)]
     return {"ok": all(row["per_device_year"] <= 1 for row in rows), "alpha": ALPHA, "rows": rows}
