@@ -18,6 +18,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.db.keyset import encode_cursor
 from edgefleet_server.fleet.inventory.device_list import Place
 from tests.converters.test_report_html import report
+from tests.server.dashboard.drifting_fleet import pumps, say
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.looking import Windows, in_peace, violations
 from tests.server.dashboard.serving import served
@@ -45,6 +46,7 @@ OTHERS = (
     "/experiments/{trial}", "/rollouts/undo", "/rollouts/undo?name=digits", "/publish", "/fleet/bulk?do=label&all=1&selector=site%3Dhall",
     "/fleet/bulk?do=deploy&all=1&selector=site%3Dhall", "/fleet/bulk?do=restart&all=1&selector=site%3Dhall",
     "/devices/{device}/predictions",
+    "/models/pump/drift", "/models/pump/drift/temperature", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
@@ -119,7 +121,9 @@ class BusyHouse:
         first, *_others = crowd(fleet, 3)
         told = {"ids": [first], "reason": "not one of ours"}
         assert admin.post("/api/v1/enrollments/pending:reject", json=told).status_code == 200
-        self.names = {"trial": trial, "device": device}
+        warm = pumps(fleet)[5]
+        say(fleet, warm)
+        self.names = {"trial": trial, "device": device, "warm": warm.id}
         self.windows = windows
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.registry.histogram_chart import HEIGHT, histogram
+from edgefleet_server.dashboard.registry.histogram_chart import HEIGHT, histogram, trend
 from tests.server.dashboard.drifting_fleet import pumps, say
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.forms_of import form, send
@@ -29,8 +29,8 @@ def test_the_page_says_what_moved_and_where(site: Fleet) -> None:
     html = page(site, "/models/pump/drift")
     told = text_of(html)
     assert "Drift of pump drift" in told
-    assert "The inputs have drifted, the answers have not: temperature." in told
-    assert "σ higher at site lyon (4 of 12 devices)." in told
+    assert "The inputs have drifted, the answers have not: temperature, 0.99 σ higher" in told
+    assert "at site lyon (4 of 12 devices)." in told
     signals = part_of(html, "signals")
     assert signals.index("temperature") < signals.index("pressure")
     assert "temperature numeric drift site lyon 4 of 12 +" in signals
@@ -84,3 +84,9 @@ def test_the_drawing_has_both_histograms_on_one_scale() -> None:
     assert [one.name for one in with_missing.bars] == ["a", "missing"]
     assert histogram([], [], []).bars == []
     assert replace(drawn, most=2.0).most == 2.0
+
+
+def test_a_trend_has_gaps_and_never_makes_little_look_like_much() -> None:
+    assert trend([0.0, 0.25]) == "M0 17L72 1"
+    assert trend([0.0, 0.0125, None, 0.5, 0.0]) == "M0 17L18 16.6M54 1L72 17"
+    assert trend([None, 0.3]) == ""

@@ -112,8 +112,8 @@ def test_the_whole_way_on_each_database(any_house: House) -> None:
     found = pumps.drift()
     assert (found.state, found.kind, found.release, found.scale) == ("drift", "data", "pump@1.0.0", "1h")
     assert found.said == (
-        "The inputs have drifted, the answers have not: temperature. temperature: "
-        f"{found.signals[0].shift:.3g} σ higher at site lyon (4 of 12 devices)."
+        "The inputs have drifted, the answers have not: temperature, "
+        f"{found.signals[0].shift:.2g} σ higher at site lyon (4 of 12 devices)."
     )
     assert (found.devices, found.judged, found.learned, found.is_old) == (12, 12, 0, False)
     assert [(one.version, one.devices) for one in found.versions] == [("1.0.0", 12)]
@@ -219,6 +219,16 @@ def test_of_a_single_device_its_own_word_counts_when_its_figures_agree(house: Ho
     found = pumps.signal("temperature")
     assert (found.state, found.where) == ("drift", "device")
     assert found.said.endswith(f"higher on its one device, {pumps.devices[0]}.")
+    assert pumps.signal("pressure").state == "same"
+
+
+def test_a_device_alone_is_judged_by_its_own_hours_before(house: House) -> None:
+    pumps = Pumps(house, devices=1)
+    pumps.report(hours=30)
+    house.clock.turn(hours=1)
+    pumps.report(lambda _: {"temperature": 1.0}, hours=1, n=300, seed=2)
+    found = pumps.signal("temperature")
+    assert (found.state, found.where, found.moved) == ("drift", "device", 1)
     assert pumps.signal("pressure").state == "same"
 
 

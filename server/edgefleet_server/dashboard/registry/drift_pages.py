@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.dashboard.core.layout import Shell
-from edgefleet_server.dashboard.registry.histogram_chart import histogram
+from edgefleet_server.dashboard.registry.histogram_chart import histogram, trend
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.drift.views import SignalDrift
 from edgefleet_server.telemetry.signals.model import Scale
@@ -55,7 +55,13 @@ def add_drift_pages(router: APIRouter, shell: Shell, drift: DriftService, clock:
             page = drift.of_model(parse_model_name(name), version, over)
             now = clock.now().replace(microsecond=0)
             periods = [((now - timedelta(days=days)).isoformat(), text) for text, days in PERIODS]
-            return {**_common(page, over), "page": page, "figures": _figures(page.signals), "periods": periods}
+            return {
+                **_common(page, over),
+                "page": page,
+                "figures": _figures(page.signals),
+                "periods": periods,
+                "trend": trend,
+            }
 
         return shell.shown(request, "registry/drift.html", build, tab="models")
 

@@ -11,6 +11,8 @@ WIDTH: Final = 1000.0
 HEIGHT: Final = 100.0
 GAP: Final = 6.0
 MOST_TICKS: Final = 7
+LARGE: Final = 0.25
+"""An effect (PSI) that is a lot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,22 @@ def histogram(names: Sequence[str], before: Sequence[float], after: Sequence[flo
         for index, share in enumerate(after[:n])
     ]
     return Histogram(bars, _outline(before[:n], step, most), _ticks(names[:n], n), most)
+
+
+def trend(values: Sequence[float | None]) -> str:
+    """Return the path of effects over time, 72 wide and 18 high; it breaks where nothing is known. "" for fewer than two.
+
+    The top is LARGE or the largest, so that noise stays at the bottom.
+    """
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return ""
+    top, step, path, is_down = max(LARGE, *known), 72 / (len(values) - 1), "", False
+    for index, value in enumerate(values):
+        if value is not None:
+            path += f"{'L' if is_down else 'M'}{_rounded(index * step):g} {round(17 - 16 * value / top, 1):g}"
+        is_down = value is not None
+    return path
 
 
 def _outline(shares: Sequence[float], step: float, most: float) -> str:

@@ -22,6 +22,7 @@ from edgefleet_server.telemetry.signals.model import Scale
 
 MOST_WINDOWS: Final = 100_000
 HISTORY: Final = 24
+MOST_STEPS: Final = 168
 HISTORY_DEVICES: Final = 40
 LEAST_IN_STEP: Final = 30
 
@@ -105,6 +106,24 @@ def history(
         [_effect(spec, [own[number] for own in by_step.get(at, ()) if number < len(own)]) for at in begins]
         for number, spec in enumerate(specs)
     ]
+
+
+def own_steps(session: Session, wanted: Wanted, last: datetime) -> dict[str, list[list[SignalSums]]]:
+    """Return the signals of each device step by step up to the one that began at `last`, oldest first, at most MOST_STEPS of each."""
+    found: dict[str, list[list[SignalSums]]] = {}
+    since = last - wanted.scale.length * MOST_STEPS
+    rows = store.buckets_of(
+        session,
+        wanted.digests,
+        wanted.basis,
+        wanted.scale.seconds,
+        since,
+        last + wanted.scale.length,
+        list(wanted.members),
+    )
+    for device, _, _, signals in rows:
+        found.setdefault(device, []).append(unpack(signals))
+    return found
 
 
 def _effect(spec: SignalSpec, sums: Sequence[SignalSums]) -> float | None:

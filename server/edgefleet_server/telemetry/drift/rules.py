@@ -1,12 +1,14 @@
 """What is said of a signal of a release: whether it moved, how much, and where in the fleet. Pure.
 
 1. A figure of many devices is a mean or median over devices, so one device moves it by no more than its part.
-2. A signal drifts when a test says that it is no chance and the effect is no smaller than FLOOR (PSI). Tested are all devices, each
-   crowd of them (site, profile, group) and each device against the others (`cluster_test`); the limit of a test is such that all
-   tests of a model together are wrong about once a year.
+2. A signal drifts when a test says that it is no chance and the effect is no smaller than a floor: a PSI of 0.02 on a device, of 0.005
+   on many, of 0.1 where devices are so few that nobody knows how they differ by nature. Tested are all devices, each crowd of them
+   (site, profile, group) and each device against the others (`cluster_test`); the limit of a test is such that all tests of a model
+   together are wrong about once a year.
 3. Where it moved is then read from the size of the effect on each device (`location`).
-4. Of a device alone, or of two, there is no spread to compare with. A device's own detector knows how its answers hang together, so
-   its word (a `drift` event that is not over) counts too: for that device, and only with an effect in what it sent.
+4. Of a device alone, or of two, there is no spread to compare with. Then its own steps before say how its answers hang together, by
+   the detector that runs on devices (ADR 0099). What that says there, and with what the device says itself (a `drift` event that is
+   not over), counts for that device alone, and only with an effect in what it sent.
 """
 
 import math
@@ -16,6 +18,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from edgefleet_protocol.drift.design_effect import Effect, learn
+from edgefleet_protocol.drift.detector import (
+    ALPHA,
+    FLEET_FLOOR,
+    LONGER_WINDOWS,
+    PSI_FLOOR,
+    SIGNALS,
+    WINDOWS,
+    Word,
+    judge,
+)
+from edgefleet_protocol.drift.histogram import SignalSums
 from edgefleet_protocol.drift.reference import SignalKind
 from edgefleet_server.telemetry.drift.cluster_test import (
     ENOUGH,
@@ -29,8 +43,6 @@ from edgefleet_server.telemetry.drift.location import Crowd, Location, Where, cr
 from edgefleet_server.telemetry.drift.model import Heard, Member, SignalSpec
 from edgefleet_server.telemetry.signals.model import Scale
 
-FLOOR: Final = 0.02
-"""Effect (PSI) below which a difference is of no use to anybody, however sure it is."""
 PLAIN: Final = 0.1
 """Effect with which a device counts as moved, where others moved more; and the least that is said of few devices."""
 MIN_ANSWERS: Final = 100
@@ -153,8 +165,10 @@ def judge_signal(
     chances = _chances(spec, effects, crowds, expected)
     limit = limit_log10(scale, signals, tests)
     sure = {key: one for key, one in chances.items() if one.log10_p <= limit}
-    least = FLOOR if len(able) - 2 >= ENOUGH else PLAIN
-    strong = {key: one for key, one in sure.items() if _effect_of(key, effects, expected) >= least}
+    has_enough = len(able) - 2 >= ENOUGH
+    strong = {
+        key: one for key, one in sure.items() if _effect_of(key, effects, spec) >= _floor(key, has_enough=has_enough)
+    }
     log10_p = min((one.log10_p for one in chances.values()), default=0.0)
     said = [one for one in effects if one.member.device in words and one.psi >= _least_effect(one)]
     if not strong and said:
@@ -168,6 +182,16 @@ def judge_signal(
     found = locate(members, {one.member.device for one in moved}, crowds)
     shown = effects if found.where is Where.ALL else moved
     return _finding(spec, SignalState.DRIFT, found, shown, effects, log10_p, able)
+
+
+def has_own_drift(spec: SignalSpec, before: Sequence[SignalSums], now: SignalSums, scale: Scale, signals: int) -> bool:
+    """Say whether a step of one device differs from what is expected by more than its own steps before let chance make."""
+    expected, effect = spec.counts[:-1], Effect()
+    for step in before:
+        effect = learn(effect, expected, step.bins, missing=step.missing)
+    least = LONGER_WINDOWS.get(scale.value, WINDOWS)
+    alpha = ALPHA * SIGNALS / max(SIGNALS, signals)
+    return judge(expected, now.bins, effect, alpha=alpha, least=least).verdict == Word.DRIFT
 
 
 def crowd_effects(spec: SignalSpec, heard: Sequence[Heard]) -> list[CrowdEffect]:
@@ -235,13 +259,21 @@ def _sampled(effects: Sequence[DeviceEffect]) -> Sampled:
     return Sampled([one.shares for one in effects], [one.n for one in effects])
 
 
-def _effect_of(key: Tested, effects: Sequence[DeviceEffect], expected: Sequence[float]) -> float:
+def _floor(key: Tested, *, has_enough: bool) -> float:
+    """Return the least effect that is worth a word: of many devices together a smaller one is."""
+    if not has_enough:
+        return PLAIN
+    return PSI_FLOOR if isinstance(key, str) and key else FLEET_FLOOR
+
+
+def _effect_of(key: Tested, effects: Sequence[DeviceEffect], spec: SignalSpec) -> float:
     """Return the effect of what a test was of: of many devices that of their mean."""
+    expected = expected_shares(spec)
     if isinstance(key, str) and key:
         return next(one.psi for one in effects if one.member.device == key)
     inside = [one for one in effects if _holds(key, one.member.device)]
     n = sum(one.n for one in inside)
-    return psi_of(mean_shares([one.shares for one in inside]), expected, n) - (len(expected) - 1) / n
+    return psi_of(mean_shares([one.shares for one in inside]), expected, n) - (len(expected) - 1) * (1 / n + 1 / spec.n)
 
 
 def _moved(effects: Sequence[DeviceEffect], strong: Mapping[Tested, Chance]) -> list[DeviceEffect]:
@@ -257,7 +289,7 @@ def _moved(effects: Sequence[DeviceEffect], strong: Mapping[Tested, Chance]) -> 
 
 def _least_effect(one: DeviceEffect) -> float:
     """Return the effect on one device that is no mere sampling: three standard deviations of what sampling makes of PSI."""
-    return max(FLOOR, 3 * math.sqrt(2 * (len(one.shares) - 1)) / one.n)
+    return max(PSI_FLOOR, 3 * math.sqrt(2 * (len(one.shares) - 1)) / one.n)
 
 
 def _holds(key: Tested, device: str) -> bool:

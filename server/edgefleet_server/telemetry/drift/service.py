@@ -27,7 +27,7 @@ from edgefleet_server.telemetry.drift import period, rules, signal_views, words
 from edgefleet_server.telemetry.drift.baselines import Baselines
 from edgefleet_server.telemetry.drift.device_words import DeviceWords, Feed
 from edgefleet_server.telemetry.drift.errors import SignalUnknownError
-from edgefleet_server.telemetry.drift.model import Heard, Member
+from edgefleet_server.telemetry.drift.model import Heard, Member, SignalSpec
 from edgefleet_server.telemetry.drift.rules import SignalFinding
 from edgefleet_server.telemetry.drift.specs import specs_of
 from edgefleet_server.telemetry.drift.views import (
@@ -49,6 +49,8 @@ MOST_SHOWN: Final = 50
 KEPT: Final = 64
 KEPT_S: Final = 20.0
 OLD_STEPS: Final = 3
+FEW_DEVICES: Final = 6
+"""So many devices are also judged each by its own steps before: fewer than seven say little of each other."""
 SITE_LABEL: Final = "site"
 Crowds = Callable[[Sequence[str]], Mapping[str, DeviceCrowds]]
 
@@ -227,9 +229,10 @@ class DriftService:
         heard = period.heard_of(specs, wanted.members, sums, answered)
         past = period.history(session, wanted, specs, newest)
         sayers = [{word.device for word in said if word.signal == spec.name} for spec in specs]
+        alone = self._alone(session, wanted, specs, newest)
         findings = [
-            rules.judge_signal(spec, one, scale, len(specs), words_of)
-            for spec, one, words_of in zip(specs, heard, sayers, strict=True)
+            rules.judge_signal(spec, one, scale, len(specs), by_word | by_steps)
+            for spec, one, by_word, by_steps in zip(specs, heard, sayers, alone, strict=True)
         ]
         order = signal_views.ordered(findings)
         kind = rules.drift_kind(findings)
@@ -244,6 +247,25 @@ class DriftService:
             signals=[signal_views.signal_view(findings[at], past[at], sayers[at]) for at in order],
         )
         return _Judged(found, [findings[at] for at in order], [heard[at] for at in order])
+
+    def _alone(
+        self, session: Session, wanted: period.Wanted, specs: Sequence[SignalSpec], newest: datetime
+    ) -> list[set[str]]:
+        """Return for each signal the devices whose own steps say that it drifts: where they are too few to compare with each other."""
+        found: list[set[str]] = [set() for _ in specs]
+        if len(wanted.members) > FEW_DEVICES:
+            return found
+        is_whole = newest + wanted.scale.length <= self._clock.now()
+        last = newest if is_whole else newest - wanted.scale.length
+        for device, steps in period.own_steps(session, wanted, last).items():
+            sound = [one for one in steps if len(one) == len(steps[-1])]
+            for number, spec in enumerate(specs[: len(steps[-1])]):
+                own = [one[number] for one in sound]
+                if all(len(one.bins) == spec.bins for one in own) and rules.has_own_drift(
+                    spec, own[:-1], own[-1], wanted.scale, len(specs)
+                ):
+                    found[number].add(device)
+        return found
 
     def _members(self, devices: Sequence[str]) -> dict[str, Member]:
         return {

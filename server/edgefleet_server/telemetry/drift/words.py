@@ -14,8 +14,8 @@ MOST_NAMES: Final = 3
 
 
 def figure(value: float) -> str:
-    """Return a number in three digits."""
-    return f"{value:.3g}"
+    """Return a number in two digits."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def of_signal(found: SignalFinding) -> str:
@@ -29,7 +29,8 @@ def of_signal(found: SignalFinding) -> str:
         case SignalState.SMALL:
             return f"A little different on {_count(devices)}, too little to matter."
         case SignalState.DRIFT:
-            return f"{_what(found)} {place(found)}."
+            said = _what(found)
+            return f"{said[0].upper()}{said[1:]} {place(found)}."
 
 
 def _what(found: SignalFinding) -> str:
@@ -37,14 +38,14 @@ def _what(found: SignalFinding) -> str:
     if found.missing - found.missing_before >= LEAST_SHARE:
         return f"{found.missing:.0%} of the values are missing ({found.missing_before:.0%} before)"
     if found.spec.kind == SignalKind.CLASSES:
-        return f"Classes are answered in other shares (PSI {figure(found.psi)})"
+        return f"classes are answered in other shares (PSI {figure(found.psi)})"
     if found.shift_z is not None and abs(found.shift_z) >= LEAST_SHIFT:
         way = "higher" if found.shift_z > 0 else "lower"
         beyond = f", {found.beyond:.0%} of it beyond what the reference ever saw" if found.beyond >= LEAST_SHARE else ""
         return f"{figure(abs(found.shift_z))} σ {way}{beyond}"
     if found.spread is not None and not 0.8 <= found.spread <= 1.25:
-        return f"Spread out {figure(found.spread)} times as far as before"
-    return f"Spread otherwise than before (PSI {figure(found.psi)})"
+        return f"spread out {figure(found.spread)} times as far as before"
+    return f"spread otherwise than before (PSI {figure(found.psi)})"
 
 
 def place(found: SignalFinding) -> str:
@@ -88,11 +89,12 @@ def of_model(kind: DriftKind, found: Sequence[SignalFinding], devices: int) -> s
         DriftKind.BOTH: "Inputs and answers have drifted",
     }[kind]
     names = [one.spec.name for one in drifting]
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     first = drifting[0]
-    detail = of_signal(first)
-    lowered = detail[0].lower() + detail[1:] if not detail[0].isdigit() else detail
-    return f"{side}: {', '.join(names[:MOST_NAMES])}{more}. {first.spec.name}: {lowered}"
+    strongest = f"{first.spec.name}, {_what(first)} {place(first)}."
+    if len(names) == 1:
+        return f"{side}: {strongest}"
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{side}: {', '.join(names[:MOST_NAMES])}{more}. Most of all {strongest}"
 
 
 def _count(devices: int) -> str:
