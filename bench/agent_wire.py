@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Proxy:
         self._listener.close()
 
 
-def measured(watch_s: float, busy_s: float = 0.0, **environment: str) -> dict[str, Any]:
+def measured(watch_s: float, environment: Mapping[str, str], busy_s: float = 0.0) -> dict[str, Any]:
     """Return what went over the wire within `watch_s` of a connected agent with one model. busy_s: with ANSWERS answers in so long."""
     data = _busy_bundle() if busy_s else bundle_bytes(classifier_onnx())
     with tempfile.TemporaryDirectory(prefix="ef-wire-") as name:
@@ -200,10 +200,10 @@ def main() -> None:
     parser.add_argument("--busy-s", type=int, default=4, help="length of the windows with 900 answers each")
     args = parser.parse_args()
     quiet = {"EDGEFLEET_AGENT_KEEPALIVE_S": "1200"}
-    nothing = measured(args.watch_s, **quiet)
-    windows = measured(args.watch_s, EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S=str(args.window_s), **quiet)
-    pings = measured(args.watch_s, EDGEFLEET_AGENT_KEEPALIVE_S="5")
-    busy = measured(args.watch_s, args.busy_s, EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S=str(args.busy_s), **quiet)
+    nothing = measured(args.watch_s, quiet)
+    windows = measured(args.watch_s, {"EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": str(args.window_s), **quiet})
+    pings = measured(args.watch_s, {"EDGEFLEET_AGENT_KEEPALIVE_S": "5"})
+    busy = measured(args.watch_s, {"EDGEFLEET_AGENT_TELEMETRY_INTERVAL_S": str(args.busy_s), **quiet}, args.busy_s)
     day = busy_day(busy, (wire(busy) - wire(nothing)) * busy["seconds"] / max(1, len(busy["windows"])))
     for run in (nothing, windows, pings, busy):
         run["windows"] = len(run["windows"])

@@ -84,7 +84,7 @@ class Daemon:
         identity = load_identity(self._paths.identity)
         self._topics = Topics(TenantId(identity.tenant))
         self._device = DeviceId(identity.device)
-        self._boot_id = secrets.token_hex(8)
+        self._boot_id = secrets.token_urlsafe(6)  # it is in each message
         self._lock = agent_parts.lock_state(self._paths.lock)
         self._code = CodeFiles()
         self._loop = Loop(self._clock)

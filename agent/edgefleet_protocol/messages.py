@@ -470,7 +470,7 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 def encode_short(message: msgspec.Struct) -> bytes:
-    """Return the same message in fewer bytes: without the fields at the end that say what is assumed anyway, whole floats as integers.
+    """Return the same message in fewer bytes (`short_form`).
 
     By rule 1 every reader fills in what is missing; `decode` gives the very same message. For what is sent all day.
     """

@@ -1,8 +1,22 @@
-"""A message in fewer bytes: without the fields at the end that say what is assumed anyway, whole floats as integers."""
+"""A message in fewer bytes: without the fields at the end that say what is assumed anyway, whole floats as integers, and those that four
+bytes hold exactly in four.
+"""
 
-from typing import Any
+import struct
+from typing import Any, Final
 
 import msgspec
+
+_SINGLE: Final = struct.Struct(">f")
+_MOST_SINGLE: Final = 2.0**127
+
+
+def single(value: float) -> float:
+    """Return the nearest number that four bytes hold: what was measured has no more digits that mean anything."""
+    if not abs(value) < _MOST_SINGLE:
+        return value
+    nearest: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
+    return nearest
 
 
 def shortened(value: Any) -> Any:
@@ -17,6 +31,8 @@ def shortened(value: Any) -> Any:
         return [shortened(one) for one in value]
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
+    if type(value) is float and single(value) == value and abs(value) < _MOST_SINGLE:
+        return msgspec.Raw(b"\xca" + _SINGLE.pack(value))
     return value
 
 

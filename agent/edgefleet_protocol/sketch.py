@@ -65,22 +65,34 @@ class LatencySketch:
         raise AssertionError("rank beyond the total")
 
     def packed(self) -> list[int]:
-        """Return the wire form: [offset, count, count, …] over consecutive buckets; [] when empty."""
+        """Return the wire form: [offset, count, count, …] over consecutive buckets, -k for k empty ones; [] when empty."""
         if not self.counts:
             return []
-        low, high = min(self.counts), max(self.counts)
-        return [low, *(self.counts.get(i, 0) for i in range(low, high + 1))]
+        buckets = sorted(self.counts)
+        wire = [buckets[0]]
+        for before, bucket in zip([buckets[0] - 1, *buckets], buckets, strict=False):
+            empty = bucket - before - 1
+            wire += [0] if empty == 1 else [-empty] if empty else []
+            wire.append(self.counts[bucket])
+        return wire
 
     @classmethod
     def unpacked(cls, packed: Iterable[int]) -> LatencySketch:
-        """Return the sketch of a wire form. Raises ValueError on negative numbers or buckets out of range."""
+        """Return the sketch of a wire form. Raises ValueError on buckets out of range."""
         values = list(packed)
         if not values:
             return cls()
-        low, counts = values[0], values[1:]
-        if low < 0 or low + len(counts) - 1 > MAX_BUCKET or any(c < 0 for c in counts):
+        found: dict[int, int] = {}
+        bucket = values[0]
+        for count in values[1:]:
+            if count > 0:
+                found[bucket] = count
+            bucket += max(1, -count)
+            if not 0 < bucket <= MAX_BUCKET + 1:
+                raise ValueError("latency sketch out of range")
+        if not 0 <= values[0] <= MAX_BUCKET:
             raise ValueError("latency sketch out of range")
-        return cls({low + i: count for i, count in enumerate(counts) if count})
+        return cls(found)
 
     @classmethod
     def merged(cls, sketches: Iterable[LatencySketch]) -> LatencySketch:

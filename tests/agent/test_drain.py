@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgefleet_agent.connection.budget import DAY_S, MESSAGES_S, OVERHEAD_BYTES, Bucket, daily, fresh_pace
 from edgefleet_agent.connection.metered import decide, default_interface
-from edgefleet_agent.connection.outbox import Kind, Outbox
+from edgefleet_agent.connection.outbox import RESEND_AFTER_S, Kind, Outbox
 from edgefleet_agent.connection.sender import NextLive, OutboxSender, Sources
 from edgefleet_protocol.messages import Telemetry, decode
 from tests.agent.test_outbox import JOINS, payload
@@ -27,6 +27,7 @@ class Simulated:
         self.taken: list[tuple[float, str, bytes]] = []
         self.sent_as: dict[int, tuple[str, bytes]] = {}
         self.busy: list[float] = []
+        self.qos: list[int] = []
         self.room = 16
         self.published: Callable[[int], None] = lambda _mid: None
         self._mids = itertools.count(1)
@@ -43,21 +44,21 @@ class Simulated:
 
     def publish(self, topic: str, data: bytes, qos: int) -> int | None:
         """Take a message."""
-        assert qos == 1
-        if self.room <= 0:
+        if self.room <= 0 and qos:
             return None
         mid = next(self._mids)
-        self.room -= 1
+        self.room -= qos
+        self.qos.append(qos)
         self.sent_as[mid] = (topic, data)
         self.taken.append((self.now, topic, data))
         took_s = self.round_trip_s + (len(data) + OVERHEAD_BYTES) / self.bytes_s
         if topic != Kind.EVENT.name:
             self.busy.append(took_s)
-        self.later(took_s, lambda: self._arrived(mid))
+        self.later(took_s, lambda: self._arrived(mid, qos))
         return mid
 
-    def _arrived(self, mid: int) -> None:
-        self.room += 1
+    def _arrived(self, mid: int, qos: int) -> None:
+        self.room += qos
         self.published(mid)
 
     def run(self, until_s: float) -> None:
@@ -105,6 +106,38 @@ def test_events_go_first_and_samples_last(tmp_path: Path) -> None:
     drain.pump()
     link.run(5.0)
     assert [topic for _, topic, _ in link.taken] == ["EVENT", "TELEMETRY", "SAMPLE"]
+
+
+def test_a_window_alone_goes_without_a_puback_and_again_with_one_when_the_server_says_nothing(tmp_path: Path) -> None:
+    link = Simulated()
+    box, drain = drained(tmp_path, link)
+    for seq in (1, 2, 3):
+        box.add(Kind.TELEMETRY, "b", seq, payload(seq), link.now)
+        drain.pump()
+        link.run(900.0 * seq)
+    assert link.qos == [1, 0, 0], "the first of a connection has one"
+    assert len(box) == 0
+    link.published = drain.published  # the server does not hear of it
+    box.add(Kind.TELEMETRY, "b", 4, payload(4), link.now)
+    for _ in range(14):
+        drain.pump()
+        link.run(link.now + 5.0)
+    assert link.qos[3:] == [0, 1, 1]
+    assert link.taken[4][0] - link.taken[3][0] >= RESEND_AFTER_S
+    drain.relinked()
+    drain.pump()
+    assert link.qos[6:] == [1]
+
+
+def test_a_backlog_goes_with_pubacks(tmp_path: Path) -> None:
+    link = Simulated()
+    box, drain = drained(tmp_path, link)
+    for seq in range(1, 6):
+        box.add(Kind.TELEMETRY, "b", seq, payload(seq))
+    drain.pump()
+    link.run(100.0)
+    assert link.qos[:4] == [1, 1, 1, 1]
+    assert len(box) == 0
 
 
 @pytest.mark.parametrize("bytes_s", [2_000, 50_000, 1e7])

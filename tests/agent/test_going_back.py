@@ -12,6 +12,7 @@ import pytest
 
 from edgefleet_agent.serving.supervisor import BACKOFF_S
 from edgefleet_protocol.desired import Ref
+from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.fleet.inventory.views import ReportedProbation
 from tests.agent.field import Agent, deploy, eventually, offer, publish
 from tests.agent.worker.models import bundle_bytes, classifier_onnx, crash_onnx, nan_onnx
@@ -164,7 +165,7 @@ def test_a_version_that_became_slow_goes_back(site: Site, agent: Agent) -> None:
     offer(agent, publish(site, "1.1.0", bundle_bytes(crash_onnx(300), version="1.1.0")))
     agent.wait("probation", "1.1.0")
     # the last words of the worker before came with its drain; they are on the disk before it matters
-    assert eventually(lambda: sum(agent.record().before.latency[1:]) == 60)
+    assert eventually(lambda: LatencySketch.unpacked(agent.record().before.latency).n == 60)
     agent.kill()
     agent.start()
     assert eventually(lambda: agent.model().get("serving"))

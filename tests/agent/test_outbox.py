@@ -281,7 +281,9 @@ def test_merging_windows_loses_nothing(older: list[Window], newer: list[Window])
     assert sum(w.n for w in merged) == sum(w.n for w in both)
     assert sum(w.errors for w in merged) == sum(w.errors for w in both)
     assert sum(sum(w.classes) for w in merged) == sum(sum(w.classes) for w in both)
-    assert sum(sum(w.latency[1:]) for w in merged) == sum(sum(w.latency[1:]) for w in both)
+    assert sum(LatencySketch.unpacked(w.latency).n for w in merged) == sum(
+        LatencySketch.unpacked(w.latency).n for w in both
+    )
     assert len(merged) == len({(w.model, w.lane, w.sha256) for w in both})
     assert sum(w.signals_s for w in merged) == sum(w.signals_s for w in both)
     assert _signals(merged) == _signals(both)

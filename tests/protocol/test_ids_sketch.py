@@ -87,9 +87,19 @@ def test_merge_is_the_sketch_of_both_and_survives_the_wire(a: list[float], b: li
     one.merge(two)
     assert one == both
     assert LatencySketch.unpacked(both.packed()) == both
+    low = min(both.counts, default=0)
+    dense = [both.counts.get(i, 0) for i in range(low, max(both.counts, default=-1) + 1)]
+    assert LatencySketch.unpacked([low, *dense]) == both, "as agents of 0.1 tell it"
 
 
-@pytest.mark.parametrize("packed", [[-1, 1], [0, -1], [1_400, 1, 1]])
+def test_one_slow_answer_takes_few_bytes() -> None:
+    sketch = LatencySketch()
+    for value in (1e-4, 1e-4, 1.02e-4, 2.0):
+        sketch.add(value)
+    assert sketch.packed() == [233, 2, 1, -498, 1]
+
+
+@pytest.mark.parametrize("packed", [[-1, 1], [0, -1_402], [1_400, 1, 1], [1_400, -1, 1], [-1], [0, 1, -(2**60), 1]])
 def test_a_bad_sketch_is_refused(packed: list[int]) -> None:
     with pytest.raises(ValueError, match="range"):
         LatencySketch.unpacked(packed)

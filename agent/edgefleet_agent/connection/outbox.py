@@ -324,6 +324,10 @@ class Outbox:
             except sqlite3.Error as error:
                 log.warning("not marked as sent", extra={"reason": str(error)})
 
+    def was_sent(self, waiting: Waiting) -> bool:
+        """Whether a message went out on this connection before."""
+        return waiting.id in self._sent
+
     def unsent(self, waiting: Waiting) -> None:
         """Note that the link did not take a message after all."""
         self._sent.pop(waiting.id, None)

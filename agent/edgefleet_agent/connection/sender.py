@@ -5,6 +5,8 @@
 2. A backlog of telemetry is packed into few messages before it goes: windows stay as they are.
 3. A message whose PUBACK does not come within LOST_S counts as arrived: the pace never waits for a lost one.
 4. Two places of the link stay free for state and metadata.
+5. A window that waits alone goes with QoS 0 at the first try: only the server's own Ack counts, and what has none after RESEND_AFTER_S goes
+   again, with QoS 1 (ADR 0101). Backlogs, and the first message of a connection, go with QoS 1: then the broker can hold devices back.
 """
 
 from collections.abc import Callable
@@ -84,6 +86,7 @@ class OutboxSender:
         self._pace: Pace = fresh_pace(now)
         self._bulk_mid: int | None = None
         self._small: dict[int, float] = {}
+        self._is_new_link = True
         self._is_waiting = False
         self.is_metered = False
         self._sources = sources or Sources()
@@ -112,6 +115,7 @@ class OutboxSender:
         """The connection is another one, or gone: nothing is on its way."""
         self._outbox.resend_all()
         self._bulk_mid = None
+        self._is_new_link = True
         self._small.clear()
         self._pace = self._pace.lost(self._now())
 
@@ -176,11 +180,14 @@ class OutboxSender:
         return _NEVER  # the PUBACK, the next message or the tick comes back here
 
     def _hand_over(self, waiting: Waiting, now: float, *, bulk: bool) -> bool:
+        is_alone = waiting.kind is Kind.TELEMETRY and self._outbox.waiting(Kind.TELEMETRY) == 1
+        qos = 0 if is_alone and not self._is_new_link and not self._outbox.was_sent(waiting) else 1
         self._outbox.sent(waiting, now)
-        mid = self._link.publish(self._topic_of(waiting.kind), waiting.payload, 1)
+        mid = self._link.publish(self._topic_of(waiting.kind), waiting.payload, qos)
         if mid is None:
             self._outbox.unsent(waiting)
             return False
+        self._is_new_link = False
         if bulk:
             self._bulk_mid = mid
         elif len(self._small) < SMALL_TIMED and len(waiting.payload) <= SMALL_BYTES:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgefleet_protocol.messages import SystemFigures
+from edgefleet_protocol.short_form import single
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -23,13 +24,13 @@ class SystemReader:
         """Return the figures now. workers: process ids."""
         rx, tx = self._network()
         return SystemFigures(
-            cpu_ratio=self._cpu_ratio(),
+            cpu_ratio=single(self._cpu_ratio()),
             agent_rss_bytes=rss_bytes(os.getpid()),
             workers_rss_bytes=sum(max(0, rss_bytes(pid)) for pid in workers),
             memory_available_bytes=memory_available_bytes(),
             disk_free_bytes=disk_free_bytes(self._disk),
-            load_1m=_load(),
-            temperature_celsius=_temperature(),
+            load_1m=single(_load()),
+            temperature_celsius=single(_temperature()),
             uptime_s=_uptime_s(),
             net_rx_bytes=rx,
             net_tx_bytes=tx,

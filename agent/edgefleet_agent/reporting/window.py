@@ -13,6 +13,7 @@ from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Telemetry, Window, decode, encode_short
+from edgefleet_protocol.short_form import single
 from edgefleet_protocol.sketch import LatencySketch
 
 INTERVALS_S: Mapping[str, int] = {"normal": 900, "live": 60, "metered": 3_600}
@@ -120,7 +121,7 @@ class Sums:
             latency=self.latency.packed(),
             classes=[self.classes.get(i, 0) for i in range(highest + 1)],
             worker_rss_bytes=self.rss_bytes,
-            worker_cpu_s=self.cpu_s,
+            worker_cpu_s=single(self.cpu_s),
             **self.signals.told(length_s, signals_every_s),
         )
 
@@ -215,7 +216,7 @@ def _sum(a: Window, b: Window) -> Window:
         crashes=a.crashes + b.crashes,
         latency=latency.packed(),
         classes=classes,
-        worker_cpu_s=a.worker_cpu_s + b.worker_cpu_s,
+        worker_cpu_s=single(a.worker_cpu_s + b.worker_cpu_s),
         worker_rss_bytes=max(a.worker_rss_bytes, b.worker_rss_bytes),
         shadow=b.shadow if a.shadow is None else a.shadow if b.shadow is None else merge_shadows([a.shadow, b.shadow]),
         joules_per_answer=_joules(a, b),

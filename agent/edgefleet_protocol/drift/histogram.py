@@ -4,7 +4,8 @@
 2. Sums are integers in parts of the reference's standard deviation: `total` in 64ths of z, `squares` in 64ths of z², `low` and
    `high` in 8ths of z. Each value is rounded and limited once, where it is seen; after that nothing is rounded any more.
 3. The wire form is a string of variable-length integers. Counts travel as differences from equal shares and the last one not at all:
-   bins are deciles of the reference, so that is one byte a bin for up to some thousands of answers.
+   bins are deciles of the reference, so that is one byte a bin for up to some thousands of answers. How many there are travels as the
+   difference from the signal before.
 4. The same signals have one wire form only, and every number that it holds fits 64 bits: what says anything else is refused.
 """
 
@@ -89,7 +90,7 @@ def pack(signals: Sequence[SignalSums]) -> bytes:
     """Return the wire form of a window's signals; b"" for none."""
     if not signals:
         return b""
-    out = bytearray((_FORM,))
+    out, before = bytearray((_FORM,)), 0
     for one in signals:
         n, width = one.n, len(one.bins)
         flags = (one.missing > 0) | (one.beyond > 0) << 1 | (n > 0) << 2
@@ -100,7 +101,8 @@ def pack(signals: Sequence[SignalSums]) -> bytes:
             continue
         if one.beyond:
             _put(out, one.beyond)
-        _put(out, n)
+        _put_signed(out, n - before)
+        before = n
         for count in one.bins[:-1]:
             _put_signed(out, count - n // width)
         _put_signed(out, one.total)
@@ -116,21 +118,22 @@ def unpack(data: bytes) -> list[SignalSums]:
         return []
     if data[0] != _FORM:
         raise ValueError(f"signals in form {data[0]}, known is {_FORM}")
-    numbers = _numbers(data[1:])
+    numbers, before = _numbers(data[1:]), 0
     found: list[SignalSums] = []
     for head in numbers:
         if len(found) == MAX_SIGNALS:
             raise ValueError(f"more than {MAX_SIGNALS} signals")
         try:
-            found.append(_one(head, numbers))
+            found.append(_one(head, numbers, before))
         except StopIteration:
             raise ValueError("signals end in the middle of one") from None
+        before = found[-1].n or before
     if not found:
         raise ValueError("a wire form without signals")
     return found
 
 
-def _one(head: int, numbers: Iterator[int]) -> SignalSums:
+def _one(head: int, numbers: Iterator[int], before: int) -> SignalSums:
     width, flags = head >> 3, head & 7
     if not 1 <= width <= MAX_BINS:
         raise ValueError(f"a signal of {width} bins")
@@ -140,7 +143,7 @@ def _one(head: int, numbers: Iterator[int]) -> SignalSums:
         _check(flags & 2, 0, 0)
         return SignalSums((0,) * width, missing)
     beyond = next(numbers) if flags & 2 else 0
-    n = next(numbers)
+    n = before + _signed(next(numbers))
     bins = [_signed(next(numbers)) + n // width for _ in range(width - 1)]
     bins.append(n - sum(bins))
     total, squares, low, high = [_signed(next(numbers)) for _ in range(4)]  # a generator would swallow the end

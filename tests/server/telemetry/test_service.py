@@ -88,7 +88,7 @@ def test_figures_are_means_and_medians_over_devices(house: House) -> None:
     [
         {"latency": [-1, 2]},
         {"latency": [1399, 1, 1, 1, 1]},
-        {"latency": [3, -5]},
+        {"latency": [3, -5_000]},
         {"n": -1},
         {"errors": 2**63},
         {"classes": [0] * 5000},
