@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
+from edgefleet_server.alerting.contact_points.errors import BadContactError
 from edgefleet_server.clock import SystemClock
+from edgefleet_server.composition.alarm_container import build_alarm
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from tests.server.alerting.post_office import PostOffice, post_office, text_of
@@ -19,6 +22,13 @@ from tests.support.receivers import LOOPBACK, receiving
 def fleet(tmp_path: Path, database_url: str) -> Iterator[WatchedFleet]:
     made = WatchedFleet(tmp_path / "server", database_url, webhook_networks=LOOPBACK)
     made.house.parts = replace(made.house.parts, poster=HttpPoster(parse_networks(LOOPBACK), SystemClock()))
+    yield made
+    made.house.close()
+
+
+@pytest.fixture
+def plain_fleet(tmp_path: Path) -> Iterator[WatchedFleet]:
+    made = WatchedFleet(tmp_path / "server", webhook_networks=LOOPBACK)
     yield made
     made.house.close()
 
@@ -45,6 +55,7 @@ def test_a_silent_device_is_one_mail_and_its_return_another(fleet: WatchedFleet,
         text = text_of(mail)
         assert f"press 7 ({device.id}) has been offline for 10 min" in text
         assert "What to do: Look at its power and network" in text
+        assert "http://127.0.0.1:8080/alerts/" in text
         (event,) = hook.got
         assert event.json["type"] == "edgefleet.alert.firing"
         assert event.json["data"]["detail"]["alerts"][0]["subject"] == f"device:{device.id}"
@@ -54,3 +65,136 @@ def test_a_silent_device_is_one_mail_and_its_return_another(fleet: WatchedFleet,
         sender.tick()
         assert office.subjects[1:] == [f"[ended] Device offline beyond its habit: press 7 ({device.id})"]
         assert hook.got[-1].json["type"] == "edgefleet.alert.resolved"
+
+
+def test_a_dozen_devices_are_one_message_also_when_they_go_one_after_another(plain_fleet: WatchedFleet) -> None:
+    fleet = plain_fleet
+    ops = fleet.contact("ops", "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org")
+    silent = [fleet.device(labels={"site": "osaka"}) for _ in range(12)]
+    half = [fleet.device(labels={"site": "lyon"}) for _ in range(3)]
+    for one in (*silent, *half[:2]):
+        one.gone()
+    for _ in range(6):
+        fleet.device(labels={"site": "kyoto"})
+    fleet.alarm.rules.change("offline_share", {"is_enabled": False}, "ann")
+    fleet.run(minutes=12)
+    assert sorted(fleet.queued(ops)) == [
+        "[critical] Silent site: site osaka",
+        "[warning] Device offline beyond its habit: 2 in site lyon",
+    ]
+    half[2].gone()  # Lyon is silent too, and was half silent before
+    fleet.run(minutes=7)
+    assert fleet.queued(ops)[2:] == ["[critical] Silent site: site lyon"]
+    silent[0].back()  # the others are still away: now they say so themselves, in one message
+    fleet.run(minutes=7)
+    assert sorted(fleet.queued(ops)[3:]) == [
+        "[ended] Silent site: site osaka",
+        "[warning] Device offline beyond its habit: 11 in site osaka",
+    ]
+
+
+def test_a_contact_point_gets_what_it_asked_for(plain_fleet: WatchedFleet) -> None:
+    fleet, url = plain_fleet, "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
+    night = fleet.contact("night", url, Severity.CRITICAL)
+    lyon = fleet.contact("lyon", url, selector="site=lyon", sends_resolved=False)
+    everything = fleet.contact("all", url)
+    there, other = fleet.device(labels={"site": "lyon"}), fleet.device(labels={"site": "oslo"})
+    there.gone()
+    other.gone()
+    fleet.run(minutes=12)
+    there.back()
+    fleet.run(minutes=7)
+    assert [len(fleet.queued(one)) for one in (night, lyon, everything)] == [0, 1, 3]
+    assert there.id in fleet.queued(lyon)[0]
+
+
+def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(fleet: WatchedFleet, office: PostOffice) -> None:
+    made = fleet.contact("ops", office.url)
+    office.refuses = True
+    fleet.device().gone()
+    fleet.run(minutes=11.5)
+    with lanes(fleet.house) as sender:
+        sender.tick()
+        found, total = fleet.alarm.contacts.deliveries(made.id, before=None, limit=10)
+        assert (total, found[0].state, found[0].attempts_made) == (1, "pending", 1)
+        assert found[0].error
+        assert fleet.alarm.contacts.contact(made.id).held_until is not None
+        sender.tick()
+        assert office.mails == []
+        office.refuses = False
+        fleet.house.clock.turn(minutes=1)
+        sender.tick()
+        sender.tick()
+    assert len(office.mails) == 1
+    found, _ = fleet.alarm.contacts.deliveries(made.id, before=None, limit=10)
+    assert (found[0].state, [bool(one.error) for one in found[0].attempts]) == ("delivered", [True, False])
+
+
+def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fleet: WatchedFleet) -> None:
+    parts = fleet.house.parts
+    services = (parts.db, parts.fleet, parts.telemetry, parts.signing, parts.webhooks)
+    other = build_alarm(*services, clock=parts.clock, shared=parts.clock, settings=parts.settings).engine
+    device = fleet.device()
+    device.gone()
+    fleet.house.clock.turn(minutes=11)
+    assert (fleet.alarm.engine.tick(), other.tick()) == (True, False)
+    load = fleet.alarm.engine._facts.load
+
+    def slow(*given: object) -> object:
+        """Load facts for longer than the next evaluation waits: another process does that one."""
+        device.back()
+        fleet.house.clock.turn(minutes=5)
+        assert other.tick()
+        return load(*given)  # type: ignore[arg-type]
+
+    fleet.house.clock.turn(seconds=30)
+    fleet.alarm.engine._facts.load = slow  # type: ignore[method-assign,assignment]
+    assert not fleet.alarm.engine.tick()
+    fleet.alarm.engine._facts.load = load  # type: ignore[method-assign]
+    fleet.run(minutes=2)
+    assert fleet.open() == {}
+
+
+def test_the_child_goes_only_where_webhooks_may_go_also_after_a_redirect(plain_fleet: WatchedFleet) -> None:
+    fleet, alarm = plain_fleet, plain_fleet.alarm
+    for bad in (
+        "mailto://10.1.2.3/?from=a@x.org&to=b@x.org",
+        "jsons://192.168.0.9/hook",
+        "json://example.org/hook",
+        "syslog://",
+        "nonsense",
+    ):
+        with pytest.raises(BadContactError):
+            fleet.contact("bad", bad)
+    with receiving() as inside, receiving() as outside:
+        inner = inside.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")
+        outside.answer = lambda _got: (307, {"location": inner}, b"")
+        made = fleet.contact("hook", outside.url.replace("http://", "json://"))
+        alarm.contacts.test(made.id, "ann")
+        with lanes(fleet.house) as sender:
+            sender.tick()
+        (message,), _ = alarm.contacts.deliveries(made.id, before=None, limit=5)
+        assert (message.state, inside.got, len(outside.got)) == ("pending", [], 1)
+        assert "not a public address" in message.error, message.error
+
+
+def test_secrets_in_urls_are_never_shown(plain_fleet: WatchedFleet) -> None:
+    from edgefleet_server.access.model import Role
+
+    admin = plain_fleet.house.client(Role.ADMIN)
+    body = {"name": "ops", "url": "mailto://fleet:hunter2secret@127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"}
+    made = admin.post("/api/v1/contact-points", json=body)
+    assert made.status_code == 201, made.text
+    path = f"/api/v1/contact-points/{made.json()['id']}"
+    assert admin.post(f"{path}:test", json={}).status_code == 202
+    with lanes(plain_fleet.house) as sender:
+        sender.tick()
+    shown = "".join(
+        admin.get(one).text
+        for one in (path, "/api/v1/contact-points", f"{path}/deliveries", "/api/v1/webhooks", "/api/v1/audit")
+    )
+    assert "hunter2secret" not in made.text + shown
+    assert '"attempts_made":1' in shown
+    assert admin.get("/api/v1/webhooks").json()["total"] == 0
+    assert admin.get(f"/api/v1/webhooks/{made.json()['id']}").status_code == 404
+    assert admin.delete(path).status_code == 204

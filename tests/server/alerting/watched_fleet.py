@@ -1,12 +1,12 @@
 """A fleet whose clock is turned, whose devices come and go as real ones would, and whose rules are evaluated as the engine does."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from edgefleet_protocol.ids import DeviceId
-from edgefleet_protocol.messages import Presence, State, Telemetry, Window
+from edgefleet_protocol.messages import ModelState, Phase, Presence, State, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.contact_points.model import ContactView
@@ -19,11 +19,12 @@ EVERY = timedelta(seconds=30)
 class WatchedDevice:
     """One enrolled device that is online."""
 
-    def __init__(self, fleet: "WatchedFleet", device_id: DeviceId) -> None:
+    def __init__(self, fleet: "WatchedFleet", device_id: DeviceId, *, connects: bool) -> None:
         self.fleet = fleet
         self.id = device_id
         self.seq = 0
-        self.back()
+        if connects:
+            self.back()
 
     def back(self) -> None:
         """Connect."""
@@ -37,11 +38,22 @@ class WatchedDevice:
         presence = Presence(on=on, conn_id="c1", boot_id="b1", ts=0)
         self.fleet.house.parts.fleet.receiver.take_presence(self.id, presence)
 
-    def says(self, **facts: Any) -> None:
-        """Send a state with these facts."""
+    def runs(self, model: str, phase: Phase, **told: Any) -> None:
+        """Say how far a model is."""
+        self.says(models=[ModelState(model=model, phase=phase, gen=0, **told)])
+
+    def says(self, models: Sequence[ModelState] = (), **facts: Any) -> None:
+        """Send a state with these models and facts."""
         self.seq += 1
         state = State(
-            device=self.id, gen=0, boot_id="b1", seq=self.seq, ts=0, models=[], agent_version="0.1.0", facts=facts
+            device=self.id,
+            gen=0,
+            boot_id="b1",
+            seq=self.seq,
+            ts=0,
+            models=list(models),
+            agent_version="0.1.0",
+            facts=facts,
         )
         self.fleet.house.parts.fleet.receiver.take_state(self.id, state)
 
@@ -68,11 +80,15 @@ class WatchedFleet:
         self.alarm = self.house.parts.alarm
         self.alarm.engine.tick()
 
-    def device(self, *, name: str = "", labels: Mapping[str, str] | None = None) -> WatchedDevice:
+    def device(
+        self, *, name: str = "", labels: Mapping[str, str] | None = None, connects: bool = True
+    ) -> WatchedDevice:
         """Enrol a device."""
         fleet = self.house.parts.fleet
         claim = fleet.enrolment.create_claims(labels=labels, created_by="test", display_name=name)
-        return WatchedDevice(self, fleet.enrolment.enroll(claim[0].token, KeyedDevice().csr(), FACTS).device_id)
+        return WatchedDevice(
+            self, fleet.enrolment.enroll(claim[0].token, KeyedDevice().csr(), FACTS).device_id, connects=connects
+        )
 
     def contact(self, name: str, url: str, severity: Severity = Severity.WARNING, **more: Any) -> ContactView:
         """Make a contact point."""
@@ -80,6 +96,11 @@ class WatchedFleet:
         return self.alarm.contacts.create(
             name, url, severity, given["selector"], "ann", sends_resolved=given["sends_resolved"]
         )
+
+    def queued(self, contact: ContactView) -> list[str]:
+        """Return the subjects of all messages to a contact point, oldest first."""
+        found, _ = self.alarm.contacts.deliveries(contact.id, before=None, limit=100)
+        return [one.subject for one in reversed(found)]
 
     def run(self, **length: float) -> None:
         """Let time pass, with an evaluation every EVERY, as the engine would."""

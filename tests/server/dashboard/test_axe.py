@@ -47,7 +47,8 @@ OTHERS = (
     "/fleet/bulk?do=deploy&all=1&selector=site%3Dhall", "/fleet/bulk?do=restart&all=1&selector=site%3Dhall",
     "/devices/{device}/predictions",
     "/models/pump/drift", "/models/pump/drift/temperature", "/devices/{warm}",
-    "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/find",
+    "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/alerts/receivers", "/alerts/{alert}", "/alerts/rules",
+    "/alerts/silences", "/alerts/contacts", "/alerts/contacts/{contact}", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
 SHOWN_ONCE = {
@@ -123,7 +124,16 @@ class BusyHouse:
         assert admin.post("/api/v1/enrollments/pending:reject", json=told).status_code == 200
         warm = pumps(fleet)[5]
         say(fleet, warm)
-        self.names = {"trial": trial, "device": device, "warm": warm.id}
+        contact = admin.post("/api/v1/contact-points", json={"name": "on call", "url": "ntfy://edgefleet"}).json()["id"]
+        admin.post(f"/api/v1/contact-points/{contact}:test", json={})
+        admin.post("/api/v1/alert-silences", json={"matchers": ["site=lab"], "for_s": 3600, "comment": "new router"})
+        admin.post("/api/v1/maintenance-windows", json={"name": "nightly", "cron": "0 1 * * *", "duration_s": 3600})
+        for other in devices[:2]:
+            fleet.parts.fleet.suspicion.mark(other.id, "it reported a golden failure that nobody else sees")
+        fleet.parts.alarm.engine.tick()
+        (one, *_rest) = fleet.parts.alarm.alerts.firing(5)
+        admin.post(f"/api/v1/alerts/{one.id}:ack", json={"comment": "on my way"})
+        self.names = {"trial": trial, "device": device, "alert": str(one.id), "contact": contact, "warm": warm.id}
         self.windows = windows
 
 

@@ -5,7 +5,8 @@ groups and the messages themselves are written in one transaction, so a message 
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,7 +22,7 @@ from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
 from edgefleet_server.alerting.active_alerts.state_machine import all_stepped
 from edgefleet_server.alerting.active_alerts.suppression import suppressed
-from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, Finding
+from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, Finding, ModelFact
 from edgefleet_server.alerting.alert_rules.model_rules import FRESH
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.db.database import Database
@@ -57,6 +58,9 @@ class AlertEngine:
         self._clock = clock
         self._every = every
         self._wait = wait
+        self._known: dict[tuple[str, str], ModelFact] = {}
+        """The records of models after the evaluation `_fence`: those of the next one, if it is ours as well."""
+        self._fence = -1
 
     def tick(self, _now: datetime | None = None) -> bool:
         """Evaluate the rules if that is due and no other process does; return whether it was done."""
@@ -71,10 +75,10 @@ class AlertEngine:
             return False
         fence, position = claimed
         windows, position_after = self._facts.windows(position, now)
-        with self._db.read() as session:
-            known = store.records(session, now - FRESH, {one.device for one in windows})
+        known = self._records(now, fence, {one.device for one in windows})
         changed = with_windows(known, windows)
-        facts = self._facts.load(now, {**known, **changed})
+        known |= changed
+        facts = self._facts.load(now, known)
         settings = self._rules.settings()
         findings = self._findings(facts, settings)
         quiet = self._silences.in_force(now, [one.id for one in facts.devices])
@@ -87,6 +91,7 @@ class AlertEngine:
             after = suppressed(after, *quiet)
             store.forget_alerts(session, [one.id for one in forgotten])
             self._tell(session, store.write_alerts(session, before, after), now)
+        self._known, self._fence = known, fence
         return True
 
     def prune(self, _now: datetime | None = None) -> int:
@@ -94,6 +99,22 @@ class AlertEngine:
         now = self._clock.now()
         with self._db.session() as session:
             return store.prune(session, now - ENDED_KEPT, now - SILENCES_KEPT, now - RECORDS_KEPT)
+
+    def _records(self, now: datetime, fence: int, devices: Collection[str]) -> dict[tuple[str, str], ModelFact]:
+        """Return what is known of models, from memory where the evaluation before was ours."""
+        fresh = now - FRESH
+        kept = (
+            {}
+            if fence != self._fence + 1
+            else {key: one for key, one in self._known.items() if one.looks[-1].at >= fresh}
+        )
+        missing = set(devices) - {device for device, _model in kept}
+        if kept and not missing:
+            return kept
+        with self._db.read() as session:
+            if kept:
+                return kept | store.records_of(session, missing)
+            return store.records(session, fresh) | store.records_of(session, missing)
 
     def _findings(self, facts: Facts, settings: Mapping[str, RuleSetting]) -> dict[str, list[Finding]]:
         """Return the findings of each rule; a rule that fails is left out, so that its alerts stay as they are."""
@@ -121,10 +142,14 @@ class AlertEngine:
         known = store.groups(session)
         here = {one.id for one in alerts}
         gone = store.alerts_by_id(session, {one for group in known.values() for one in group.sent} - here)
+        every = {one.id: one for one in (*alerts, *gone)}
+        inside: dict[tuple[str, str], list[ActiveAlert]] = defaultdict(list)
+        for one in alerts:
+            inside[one.rule, one.group].append(one)
         changed = []
         for group in notices.groups_of(alerts, known):
-            mine = [one for one in (*alerts, *gone) if one.id in group.sent or (one.rule, one.group) == group.key]
-            there = {one.id for one in mine}
+            there = {one.id for one in inside[group.key]} | (group.sent & every.keys())
+            mine = [every[one] for one in sorted(there)]
             after, notice = notices.planned(replace(group, sent=group.sent & there), mine, now, self._wait)
             if notice is not None:
                 self._announce(notice)

@@ -23,7 +23,6 @@ from edgefleet_server.fleet.inventory.device_list import Trouble
 from edgefleet_server.fleet.reported.absence import habit_s
 from edgefleet_server.telemetry.series import SeriesReader, WindowFigures
 
-SITE_LABEL: Final = "site"
 SETTLED: Final = timedelta(seconds=10)
 MAX_WINDOWS: Final = 20_000
 MAX_UPDATES: Final = 1_000
@@ -110,7 +109,7 @@ def _device(one: DeviceHealth, now: datetime) -> DeviceFact:
         id=one.id,
         name=one.name,
         profile=one.profile,
-        site=str(one.labels.get(SITE_LABEL, "")),
+        site=one.site,
         away_s=None if away_s is None else max(0.0, away_s),
         habit_s=habit_s(one.absences),
         cert_not_after=one.cert_not_after,

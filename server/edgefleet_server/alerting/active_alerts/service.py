@@ -11,6 +11,7 @@ from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertCoun
 from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.db.database import Database
 
+SHOWN_DEVICES: Final = 200
 OPEN: Final = (AlertState.PENDING.value, AlertState.FIRING.value)
 
 
@@ -94,5 +95,5 @@ def view_of(one: ActiveAlert) -> AlertView:
         unit="" if rule is None else rule.unit, group=one.group, since=one.since, fired_at=one.fired_at,
         resolved_at=one.resolved_at, suppressed_by=one.suppressed_by, acked_at=one.acked_at, acked_by=one.acked_by,
         ack_comment=one.ack_comment, next_step=next_step_of(one.rule, one.devices, one.labels), link=one.link, evidence=one.evidence,
-        devices=one.devices, labels=one.labels,
+        devices=one.devices[:SHOWN_DEVICES], labels=one.labels,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertState, RuleSetting
 from edgefleet_server.alerting.alert_rules.fleet_facts import Finding, Rule
 
-MAX_DEVICES = 200
-"""Devices that an alert names."""
+MAX_DEVICES = 10_000
+"""Devices that an alert is about at most."""
 
 
 def stepped(

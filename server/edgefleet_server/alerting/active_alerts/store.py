@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import Table, delete, func, or_, select, update
 from sqlmodel import Session, col
 
 from edgefleet_server.alerting.active_alerts.errors import (
@@ -25,6 +25,7 @@ from edgefleet_server.alerting.active_alerts.tables import (
     AlertWindow,
 )
 from edgefleet_server.alerting.alert_rules.fleet_facts import Look, ModelFact, Severity
+from edgefleet_server.db import bulk
 from edgefleet_server.db.bulk import insert_into
 
 RESOLVED: Final = AlertState.RESOLVED.value
@@ -34,6 +35,7 @@ OURS: Final = (
 )
 """What an evaluation writes of an alert that there is already."""
 IN_CHUNK: Final = 500
+_ALERT: Final[Table] = Alert.__table__  # type: ignore[attr-defined]
 
 
 # ---- alerts
@@ -72,22 +74,25 @@ def known_alert(session: Session, alert_id: int, *, lock: bool = False) -> Alert
 
 
 def write_alerts(session: Session, before: Sequence[ActiveAlert], after: Sequence[ActiveAlert]) -> list[ActiveAlert]:
-    """Write how alerts went on; return them, new ones with their ids. One that only says its figures again is written once a minute."""
+    """Write how alerts went on; return them, new ones with their ids. One that only says its figures again is written once a minute.
+
+    With one statement for all new ones and one for all others: when a fleet loses its network, they are thousands.
+    """
     known = {one.id: one for one in before}
-    written = []
-    for one in after:
-        if one.id == 0:
-            values = {name: getattr(one, name) for name in ("rule", "subject", "since", *OURS)}
-            values |= {"evidence": list(one.evidence), "devices": list(one.devices), "acked_by": "", "ack_comment": ""}
-            key = session.execute(insert(Alert).values(**values).returning(col(Alert.id))).scalar_one()
-            written.append(replace(one, id=int(key)))
-        else:
-            if _is_news(known[one.id], one):
-                values = {name: getattr(one, name) for name in OURS}
-                values |= {"evidence": list(one.evidence), "devices": list(one.devices)}
-                session.execute(update(Alert).where(col(Alert.id) == one.id).values(**values))
-            written.append(one)
-    return written
+    new, old = [one for one in after if one.id == 0], [one for one in after if one.id]
+    first = {"acked_at": None, "acked_by": "", "ack_comment": ""}
+    rows = [{**_row(one), "rule": one.rule, "subject": one.subject, "since": one.since, **first} for one in new]
+    ids = bulk.insert_counted(session, _ALERT, rows)
+    changed = [{"id": one.id, **_row(one)} for one in old if _is_news(known[one.id], one)]
+    bulk.update_rows(session, _ALERT, changed)
+    return [*old, *(replace(one, id=key) for one, key in zip(new, ids, strict=True))]
+
+
+def _row(one: ActiveAlert) -> dict[str, Any]:
+    """Return what an evaluation writes of an alert."""
+    values = {name: getattr(one, name) for name in OURS}
+    plain = {"state": one.state.value, "severity": one.severity.value, "labels": dict(one.labels)}
+    return values | plain | {"evidence": list(one.evidence), "devices": list(one.devices)}
 
 
 def _is_news(before: ActiveAlert, after: ActiveAlert) -> bool:
@@ -247,17 +252,27 @@ def write_groups(session: Session, changed: Iterable[NoticeGroup]) -> None:
 # ---- records of models
 
 
-def records(session: Session, since: datetime, devices: Collection[str]) -> dict[tuple[str, str], ModelFact]:
-    """Return what is known of models: those with a window since a moment, and all of some devices."""
-    row, found = AlertModelRecord, {}
-    chosen = [col(row.newest_at) >= since]
+def records(session: Session, since: datetime) -> dict[tuple[str, str], ModelFact]:
+    """Return what is known of models that had a window since a moment."""
+    return _records(session, col(AlertModelRecord.newest_at) >= since)
+
+
+def records_of(session: Session, devices: Collection[str]) -> dict[tuple[str, str], ModelFact]:
+    """Return what is known of the models of some devices."""
+    found: dict[tuple[str, str], ModelFact] = {}
     wanted = sorted(devices)
-    chosen += [col(row.device_id).in_(wanted[at : at + IN_CHUNK]) for at in range(0, len(wanted), IN_CHUNK)]
-    for condition in chosen:
-        for one in session.execute(select(row).where(condition)).scalars():
-            looks = tuple(Look(datetime.fromisoformat(at), *figures) for at, *figures in one.looks)
-            fact = ModelFact(one.device_id, one.model, one.version, looks, one.usual_p95_ms, one.usual_windows)
-            found[(one.device_id, one.model)] = fact
+    for start in range(0, len(wanted), IN_CHUNK):
+        found |= _records(session, col(AlertModelRecord.device_id).in_(wanted[start : start + IN_CHUNK]))
+    return found
+
+
+def _records(session: Session, condition: Any) -> dict[tuple[str, str], ModelFact]:
+    row, found = AlertModelRecord, {}
+    columns = (row.device_id, row.model, row.version, row.looks, row.usual_p95_ms, row.usual_windows)
+    chosen = select(*(col(one) for one in columns)).where(condition)
+    for device, model, version, kept, usual_ms, windows in session.execute(chosen):
+        looks = tuple(Look(datetime.fromisoformat(at), *figures) for at, *figures in kept)
+        found[(device, model)] = ModelFact(device, model, version, looks, usual_ms, windows)
     return found
 
 

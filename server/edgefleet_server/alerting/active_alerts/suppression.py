@@ -4,7 +4,8 @@ A suppressed alert is shown as such and sends no message. What it needs: all mat
 silence's selector; or all its devices are in maintenance; or all its devices are those of a firing alert of a rule that quiets its own.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertState
@@ -42,22 +43,32 @@ def suppressed(
     alerts: Sequence[ActiveAlert], silences: Sequence[Silence], windows: Sequence[Maintenance]
 ) -> list[ActiveAlert]:
     """Return the alerts, each with what suppresses it now."""
-    causes = [one for one in alerts if one.state is AlertState.FIRING and RULES[one.rule].quiets] if alerts else []
+    causes: dict[tuple[str, str], list[ActiveAlert]] = defaultdict(list)
+    for one in alerts:
+        rule = RULES.get(one.rule)
+        if one.state is AlertState.FIRING and rule is not None and rule.quiets:
+            for device in one.devices:
+                for quiet in rule.quiets:
+                    causes[quiet, device].append(one)
     return [replace(one, suppressed_by=_reason(one, silences, windows, causes)) for one in alerts]
 
 
 def _reason(
-    alert: ActiveAlert, silences: Sequence[Silence], windows: Sequence[Maintenance], causes: Sequence[ActiveAlert]
+    alert: ActiveAlert,
+    silences: Sequence[Silence],
+    windows: Sequence[Maintenance],
+    causes: Mapping[tuple[str, str], Sequence[ActiveAlert]],
 ) -> str:
+    """Return what suppresses an alert, "" for nothing. causes: what explains alerts of a rule about a device."""
     for silence in silences:
         if silence.covers(alert):
             return f"silence {silence.id}"
     for window in windows:
         if _is_inside(alert, window.devices):
             return f"maintenance {window.name}"
-    for cause in causes:
-        if RULES[cause.rule].quiets == alert.rule and _is_inside(alert, frozenset(cause.devices)):
-            return f"{cause.shown} is silent" if cause.rule == "site_silent" else f"explained by: {cause.shown}"
+    found = [causes.get((alert.rule, device), ()) for device in alert.devices]
+    if found and all(found):
+        return f"{found[0][-1].shown} is silent"
     return ""
 
 

@@ -31,3 +31,8 @@ def percent_text(share: float) -> str:
 def number_text(value: float) -> str:
     """Return a number without digits that say nothing."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def sentence_of(shown: str, summary: str) -> str:
+    """Return what an alert says in one sentence: of what, and what."""
+    return f"{shown} {summary}" if summary.startswith(("has ", "is ", "ends ", "ended ")) else f"{shown}: {summary}"

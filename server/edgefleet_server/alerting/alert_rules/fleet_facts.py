@@ -144,7 +144,7 @@ class Rule:
     """One built-in rule. least, most: of the threshold. source: where the default comes from. next_step: what a person should do.
 
     for_s: how long it must be so before the alert fires; settle_s: how long it must be over before the alert ends.
-    quiets: the name of a rule whose alerts about devices of the same site say nothing more while this one fires.
+    quiets: rules whose alerts about the same devices say nothing more while one of this rule fires.
     """
 
     name: str
@@ -160,6 +160,6 @@ class Rule:
     severity: Severity
     next_step: str
     check: Check
-    quiets: str = ""
+    quiets: Sequence[str] = ()
     has_devices: bool = True
     """Whether its findings are about devices, so that a selector can narrow them."""

@@ -13,6 +13,8 @@ LEAST_GROUP: Final = 5
 """Of fewer devices a share says nothing that the devices themselves do not say."""
 CLEARS_AT: Final = 0.8
 """An alert about a share ends at four fifths of the threshold."""
+NEARLY_ALL: Final = 80
+"""From so many percent of the fleet on, sites and devices are no news: the network or the server is."""
 NAMED: Final = 10
 FLEET: Final = "fleet"
 
@@ -51,8 +53,8 @@ def site_silent(facts: Facts, threshold: float) -> Iterator[Finding]:
 
 def offline_share(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find groups, and the fleet, of which more than so many percent are away."""
-    away = sum(1 for one in facts.devices if one.away_s is not None)
-    for one in (GroupFact("", len(facts.devices), away), *facts.groups):
+    away = [one.id for one in facts.devices if one.away_s is not None]
+    for one in (GroupFact("", len(facts.devices), len(away)), *facts.groups):
         if one.devices < LEAST_GROUP:
             continue
         percent = 100 * one.away / one.devices
@@ -66,6 +68,7 @@ def offline_share(facts: Facts, threshold: float) -> Iterator[Finding]:
             limit=threshold,
             group=f"group {one.group}" if one.group else FLEET,
             near=percent < threshold,
+            devices=away if not one.group and percent >= NEARLY_ALL else (),
             labels={"group": one.group} if one.group else {},
             link=f"/groups/{one.group}" if one.group else "/devices?selector=status%3Doffline",
         )

@@ -41,12 +41,15 @@ _ALL: Final = (
         severity=Severity.CRITICAL,
         next_step="Look at the site's power, router and uplink first; the devices are probably fine.",
         check=fleet_rules.site_silent,
-        quiets="device_offline",
+        quiets=("device_offline",),
     ),
     Rule(
         name="offline_share",
         title="Many devices offline",
-        description="A large part of a group, or of the whole fleet, is offline. Groups of fewer than 5 devices are left out.",
+        description=(
+            "A large part of a group, or of the whole fleet, is offline. Groups of fewer than 5 devices are left out. "
+            "From four fifths of the fleet on, the alerts of sites and devices are suppressed."
+        ),
         unit="percent",
         threshold=20,
         least=1,
@@ -57,6 +60,7 @@ _ALL: Final = (
         severity=Severity.CRITICAL,
         next_step="Look at the network between devices and server, and at the server's broker: `edgectl doctor`.",
         check=fleet_rules.offline_share,
+        quiets=("site_silent", "device_offline"),
         has_devices=False,
     ),
     Rule(

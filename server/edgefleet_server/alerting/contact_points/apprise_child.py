@@ -20,6 +20,8 @@ NOT_INSTALLED: Final = "Apprise is not installed where the server runs"
 _PROCESSES: Final = frozenset(
     {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.spawn", "pty.spawn"}
 )
+_LOCAL: Final = frozenset({"syslog", "dbus", "kde", "qt", "glib", "gnome", "macosx", "windows"})
+"""Services of the machine that the server runs on: nobody there reads them."""
 _LONG: Final = 16
 
 
@@ -92,6 +94,12 @@ def _done(asked: Mapping[str, Any]) -> dict[str, Any]:
     one = apprise.Apprise.instantiate(asked["url"], suppress_exceptions=True)
     if one is None:
         return {"ok": False, "error": "Apprise knows no service of this URL, or a part of it is missing", "bad": True}
+    if asked["url"].partition("://")[0].lower() in _LOCAL:
+        return {
+            "ok": False,
+            "error": "this service is one of the server's own machine, where nobody reads it",
+            "bad": True,
+        }
     guard.is_plain = _is_plain(one)
     if "text" not in asked:
         return _looked_at(one, guard)

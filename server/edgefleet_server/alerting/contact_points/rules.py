@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgefleet_server.alerting.active_alerts.model import ActiveAlert
 from edgefleet_server.alerting.active_alerts.notices import Notice
-from edgefleet_server.alerting.alert_rules.figure_text import duration_text
+from edgefleet_server.alerting.alert_rules.figure_text import duration_text, sentence_of
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.alert_rules.rule_table import RULES, next_step_of
 from edgefleet_server.alerting.contact_points.model import Message
@@ -83,6 +83,7 @@ def event_detail(notice: Notice, message: Message) -> dict[str, Any]:
         "group": notice.group,
         "severity": severity_of(notice).value,
         "title": message.subject,
+        "reason": message.subject,
         "text": message.text,
         "firing": len(notice.firing),
         "alerts": [_plain(one, one.id in notice.new) for one in notice.firing[:TOLD]],
@@ -101,11 +102,9 @@ def _listed(alerts: Sequence[ActiveAlert], new: frozenset[int], now: datetime) -
     lines: list[str] = []
     for one in sorted(alerts, key=lambda each: each.id not in new)[:NAMED]:
         again = "" if one.id in new or len(alerts) == 1 else " (not new)"
-        lines.append(
-            f"{one.shown} {one.summary}{again}" if not one.summary.startswith("all ") else f"{one.shown}: {one.summary}"
-        )
-        since = one.since
-        lines.append(f"  since {since:%Y-%m-%d %H:%M} UTC, {duration_text((now - since).total_seconds())} ago")
+        lines.append(f"{sentence_of(one.shown, one.summary)}{again}")
+        since = one.fired_at or one.since
+        lines.append(f"  fires since {since:%Y-%m-%d %H:%M} UTC, {duration_text((now - since).total_seconds())} ago")
         lines += [f"  {text}" for text in one.evidence if text]
     return lines + _more(len(alerts))
 
