@@ -48,7 +48,6 @@ from edgefleet_agent.reporting.device_facts import device_now, runtimes
 from edgefleet_agent.reporting.reports import PROBATION_NEWS_S, Reports
 from edgefleet_agent.reporting.schedule import Ticker
 from edgefleet_agent.reporting.status import identity_fields, model_rows, write_status
-from edgefleet_agent.reporting.window import signals_every_s
 from edgefleet_agent.serving.ports import Listeners
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
@@ -208,6 +207,7 @@ class Daemon:
 
     def _close(self) -> None:
         self._link.stop(encode(self._reports.presence(on=False)))
+        self._ticker.finish()
         self._intake.close()
         self._renewal.close()
         self._control.close()
@@ -487,10 +487,9 @@ class Daemon:
             self._tick_timer.cancel()
         self._tick_timer = self._loop.call_later(delay_s, self._tick)
 
-    def _close_window(self, began_s: int, length_s: int) -> None:
-        when = (began_s, length_s, signals_every_s(self._ticker.interval_s))
+    def _close_window(self, *when: int) -> None:
         windows = [sums.closed(model, "active", *when) for model, sums in self._serving.take_sums()]
-        windows += self._candidates.take_windows(began_s, length_s)
+        windows += self._candidates.take_windows(*when[:2])
         system = self._system.read([*self._serving.pids().values(), *self._candidates.pids().values()])
         self._reports.telemetry(windows, system)
         self._pump()

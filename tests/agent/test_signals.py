@@ -52,6 +52,20 @@ def test_what_a_worker_counts_comes_to_the_server(site: Site, agent: Agent) -> N
     assert eventually(lambda: stored(agent, sha256_hex(data)) == wanted), (stored(agent, sha256_hex(data)), wanted)
 
 
+def test_an_agent_that_is_stopped_keeps_what_it_counted_for_its_next_run(site: Site, agent: Agent) -> None:
+    agent.start()
+    data = bundle_bytes(classifier_onnx(), extra=WITH_REFERENCE)
+    deploy(site, "1.0.0", data)
+    agent.wait("committed", "1.0.0")
+    x = rows(25)
+    for row in x:
+        agent.infer(x=[float(value) for value in row])
+    agent.stop()
+    assert stored(agent, sha256_hex(data)) == []
+    agent.start()
+    assert eventually(lambda: stored(agent, sha256_hex(data)) == expected(x))
+
+
 def test_a_drift_is_told_to_the_server_and_shown(site: Site, agent: Agent) -> None:
     agent.start()
     data = bundle_bytes(classifier_onnx(), extra=WITH_REFERENCE)
@@ -108,32 +122,36 @@ def told(counts: Sequence[int], length_s: int) -> list[tuple[int, int]]:
 
 
 def test_signals_come_with_one_window_an_hour_and_cover_the_time_since() -> None:
-    assert told([1, 2, 4, 8, 16, 32, 0, 0, 0, 0, 0, 0], 900) == [
-        *[(0, 0)] * 3, (15, 3_600),
-        *[(0, 0)] * 3, (48, 3_600),
+    assert told([10, 20, 40, 80, 160, 320, 0, 0, 0, 0, 0, 0], 900) == [
+        *[(0, 0)] * 3, (150, 3_600),
+        *[(0, 0)] * 3, (480, 3_600),
         *[(0, 0)] * 4,
     ]  # fmt: skip
-    assert told([1, 2, 0, 4], 60) == [(1, 60), (2, 60), (0, 0), (4, 60)]
-    assert told([1] * 12, 3_600) == [(0, 0)] * 5 + [(6, 21_600)] + [(0, 0)] * 5 + [(6, 21_600)]
+    assert told([30, 20, 0, 40], 60) == [(30, 60), (20, 60), (0, 0), (40, 60)]
+    assert told([10] * 12, 3_600) == [(0, 0)] * 5 + [(60, 21_600)] + [(0, 0)] * 5 + [(60, 21_600)]
+
+
+def test_signals_of_few_answers_wait_for_more() -> None:
+    assert told([1, 0, 18, 1, 5], 60) == [(0, 0), (0, 0), (0, 0), (20, 240), (0, 0)]
 
 
 def test_what_waits_for_its_hour_is_told_at_once_when_windows_become_short() -> None:
     worker, sums = SimpleNamespace(cpu_s=0.0), Sums("a" * 64, "1")
-    sums.add(counted(7), worker)
+    sums.add(counted(70), worker)
     assert sums.closed("m", "active", 0, 900, 3_600).signals == b""
     sums = sums.following("a" * 64, "1")
     sums.add(counted(2), worker)
     window = sums.closed("m", "active", 900, 60, 0)
-    assert (unpack(window.signals)[0].n, window.signals_s, window.basis) == (9, 960, BASIS)
+    assert (unpack(window.signals)[0].n, window.signals_s, window.basis) == (72, 960, BASIS)
 
 
 def test_another_version_or_other_bins_begin_again() -> None:
     worker, sums = SimpleNamespace(cpu_s=0.0), Sums("a" * 64, "1")
-    sums.add(counted(7), worker)
+    sums.add(counted(70), worker)
     assert sums.following("b" * 64, "2").closed("m", "active", 0, 60).signals == b""
-    sums.add(counted(3, b"learned!"), worker)
+    sums.add(counted(30, b"learned!"), worker)
     window = sums.closed("m", "active", 0, 60)
-    assert (window.basis, unpack(window.signals)[0].n) == (b"learned!", 3)
+    assert (window.basis, unpack(window.signals)[0].n) == (b"learned!", 30)
 
 
 def test_signals_that_nobody_counted_are_left_out() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.install.records import DesiredOk
-from edgefleet_agent.reporting.window import first_window_s, interval_s
+from edgefleet_agent.reporting.window import first_window_s, interval_s, signals_every_s
 from edgefleet_protocol.clock import Clock
 
 LOOK_S = 30.0
@@ -16,10 +16,13 @@ CLOSE_S = 2
 
 
 class Ticker:
-    """Calls `close` with (unix seconds, length in seconds) at the end of each window. override_s: of the settings, 0 = none."""
+    """Calls `close` with (unix seconds, length in seconds, `signals_every_s`) at the end of each window.
+
+    override_s: of the settings, 0 = none.
+    """
 
     def __init__(
-        self, loop: Loop, clock: Clock, device: str, override_s: int, close: Callable[[int, int], None]
+        self, loop: Loop, clock: Clock, device: str, override_s: int, close: Callable[[int, int, int], None]
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -58,8 +61,13 @@ class Ticker:
             length = first_window_s(self._device, self.interval_s)
         return self._began_s + length - self._clock.monotonic_s()
 
-    def _end(self) -> None:
+    def finish(self) -> None:
+        """End the open window now, with all signals that wait: agentd ends, and what it counted goes with the next connection."""
+        self._end(0)
+
+    def _end(self, every_s: int | None = None) -> None:
         age = max(1, int(self._clock.monotonic_s() - self._began_s))
-        self._close(int(self._clock.now().timestamp()) - age, age)
+        every_s = signals_every_s(self.interval_s) if every_s is None else every_s
+        self._close(int(self._clock.now().timestamp()) - age, age, every_s)
         self._began_s += age
         self._is_first = False

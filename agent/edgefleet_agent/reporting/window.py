@@ -19,6 +19,8 @@ from edgefleet_protocol.sketch import LatencySketch
 INTERVALS_S: Mapping[str, int] = {"normal": 900, "live": 60, "metered": 3_600}
 SIGNALS_S: Mapping[str, int] = {"normal": 3_600, "live": 0, "metered": 21_600}
 """How much time signals in one window cover: they are most of its bytes."""
+LEAST_TOLD = 20
+"""Signals of fewer answers wait for more: a sum over one answer is its input (docs/operate/privacy.md)."""
 MAX_CLASSES = 256
 MAX_WINDOWS = 64
 MAX_PAYLOAD_BYTES = 32 * 1024
@@ -49,9 +51,10 @@ class SignalTotals:
         self.sums = merged_windows([self.sums, fresh]) if self.sums else fresh
 
     def told(self, length_s: int, every_s: int) -> dict[str, Any]:
-        """Return the fields of a window of length_s, none of them before every_s; what is told is gone."""
+        """Return the fields of a window of length_s, none of them before every_s or for few answers; what is told is gone."""
         self.seconds += length_s
-        if self.seconds < every_s - length_s // 2:
+        most = max((one.n + one.missing for one in self.sums), default=0)
+        if self.seconds < every_s - length_s // 2 or 0 < most < LEAST_TOLD:
             return {}
         seconds, self.seconds = self.seconds, 0
         sums, self.sums = self.sums, []

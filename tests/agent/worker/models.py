@@ -36,6 +36,12 @@ def table_onnx(features: int, classes: int) -> bytes:
     return _model(nodes, ["n", features], ["n", classes], {"w": w})
 
 
+def picture_onnx(side: int) -> bytes:
+    """Return x [n, 3, side, side] → y [n, 3]: the mean of each channel."""
+    nodes = [helper.make_node("GlobalAveragePool", ["x"], ["p"]), helper.make_node("Flatten", ["p"], ["y"])]
+    return _model(nodes, ["n", 3, side, side], ["n", 3], {})
+
+
 def reference_bytes(model: bytes, x: npt.NDArray[np.float32]) -> bytes:
     """Return the reference of a classifier's samples, as a device would learn it of them."""
     runtime = load("ort", model)

@@ -1,13 +1,15 @@
 """Signals: a real worker counts what it was asked and answered by its bundle's reference, or learns one."""
 
 import json
+import time
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edgefleet_agent.worker.control.protocol import GetStats, KnownReference, Stats
+from edgefleet_agent.worker.control.protocol import Captured, GetStats, KnownReference, SetCapture, SetDrift, Stats
+from edgefleet_agent.worker.observe.signal_log import PICTURES_A_S
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, unpack
 from edgefleet_protocol.drift.reference import (
     MEMBER,
@@ -18,10 +20,11 @@ from edgefleet_protocol.drift.reference import (
     read_reference,
     write_reference,
 )
+from edgefleet_protocol.hpke import new_key
 from edgefleet_runtime.port import load
 from edgefleet_runtime.signals import counted, signal_plan, signal_values
 from tests.agent.worker.conftest import Rig, RunningWorker
-from tests.agent.worker.models import bundle_bytes, classifier_onnx
+from tests.agent.worker.models import bundle_bytes, classifier_onnx, picture_onnx
 
 LABELS = {"labels.txt": b"zero\none\ntwo\n"}
 REFERENCE = Reference(
@@ -157,3 +160,52 @@ def test_a_reference_that_cannot_be_used_harms_no_answer(rig: Rig, reference: by
     worker.serve()
     in_one(rig, rows(10))
     assert (stats(worker).n, stats(worker).signals) == (1, b"")
+
+
+def test_of_pictures_a_few_a_second_are_looked_at(rig: Rig) -> None:
+    model = picture_onnx(16)
+    words = ("brightness", "contrast", "blur", "channel_0", "channel_1", "channel_2")
+    reference = Reference(
+        n=9,
+        features=[
+            Signal(name=f"x.{word}", kind="image", std=0.1, edges=[0.4, 0.6], counts=[3, 3, 3]) for word in words
+        ],
+    )
+    x = np.random.default_rng(1).random((8, 3, 16, 16), np.float32)
+    data = bundle_bytes(model, golden_inputs=x, extra={MEMBER: write_reference(reference)})
+    worker = rig.start(data)
+    worker.serve()
+    began = time.monotonic()
+    for _ in range(40):
+        in_one(rig, x[:1])
+    looked_s = time.monotonic() - began
+    found = stats(worker)
+    signals = unpack(found.signals)
+    assert found.n == 40
+    assert {one.missing for one in signals} == {0}
+    assert 1 <= signals[0].n <= 2 + PICTURES_A_S * looked_s
+    runtime = load("ort", model)
+    plan = signal_plan(reference, runtime.inputs, runtime.outputs)
+    once = counted(signal_values({"x": x[:1]}, {}, plan), plan)
+    assert signals == merged_windows([once] * signals[0].n)
+
+
+def test_while_signals_drift_a_worker_captures_more(rig: Rig) -> None:
+    policy = {"privacy.json": b'{"fields": {"x": [{"do": "keep"}]}, "low_confidence": 0.0}'}
+    worker = rig.start(bundle_bytes(classifier_onnx(), extra={**WITH_REFERENCE, **policy}))
+    worker.serve()
+    rules = SetCapture(key=new_key()[1], salt=b"s" * 32, device="d-1", random_ratio=0.0, window_s=0.1)
+    worker.link.send(rules)
+    worker.link.send(SetDrift(is_drifting=True))
+    for row in rows(300):
+        in_one(rig, row[None])
+    assert worker.until(Captured).reason == "drift"
+    worker.link.send(SetDrift())
+    worker.link.send(rules)
+    stats(worker)
+    before = sum(isinstance(one, Captured) for one in worker.messages)
+    for row in rows(300):
+        in_one(rig, row[None])
+    worker.drain()
+    worker.until(Stats)
+    assert sum(isinstance(one, Captured) for one in worker.messages) == before
