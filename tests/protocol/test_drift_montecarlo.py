@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from edgefleet_protocol.drift.detector import DAY_OF_BLOCKS, SignalWatch, step
+from edgefleet_protocol.drift.detector import ALARMS_A_YEAR, DAY_OF_BLOCKS, SignalWatch, step
 from edgefleet_protocol.drift.histogram import SignalSums
 from edgefleet_protocol.drift.reference import Signal
 from tests.house.soak import in_ci
@@ -71,4 +71,5 @@ def test_nothing_happens_in_a_few_device_days() -> None:
         assert row["alarms"] == 0
         assert (row["judged"]["5m"] > 0) == (row["rho"] < 0.9), "300 answers of 0.9 are worth 75"
         assert row["judged"]["1h"] > 0
+        assert sum(row["expected_per_device_year"].values()) < ALARMS_A_YEAR
         assert math.isfinite(row["at_most_per_device_year"])
