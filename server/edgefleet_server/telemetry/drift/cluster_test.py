@@ -8,7 +8,7 @@ Sampling of the reference is part of it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ SURE: Final = -300.0
 """No smaller power of ten is told."""
 ENOUGH: Final = 5
 """Freedom with which it is known how devices differ by nature; with less, only a plain effect is worth a word."""
+MIN_PEERS: Final = 3
 _TINY: Final = 1e-300
 _STEPS: Final = 300
 _MANY: Final = 1e5
@@ -66,16 +67,38 @@ def against_expected(some: Sampled, others: Sampled, expected: Shares, n_expecte
     return _judged(mean, expected, expected, spread + own * (len(mean) - 1), some.counting + own, freedom)
 
 
-def against_others(one: Sampled, others: Sampled, expected: Shares) -> Chance:
-    """Compare one device with others, by the spread of these. expected: what differences are measured by."""
-    freedom = len(others.shares) - 1
-    if freedom < 2:
-        return NOTHING
-    every = others.counting * len(others.sizes)
-    beyond = max(0.0, _scatter(others.shares, expected) / freedom - every * (len(expected) - 1))
-    counting = one.counting + others.counting
-    spread = beyond * (1 + 1 / len(others.shares)) + counting * (len(expected) - 1)
-    return _judged(one.shares[0], mean_shares(others.shares), expected, spread, counting, freedom)
+def each_against_peers(some: Sampled, peers: Collection[int], expected: Shares) -> list[Chance]:
+    """Compare each device with its peers, by the spread of these. peers: places of those that serve as such; nobody is its own.
+
+    expected: what differences are measured by.
+    """
+    chosen = [some.shares[at] for at in sorted(peers)]
+    if len(chosen) < MIN_PEERS:
+        return [NOTHING] * len(some.shares)
+    mean, whole = mean_shares(chosen), _scatter(chosen, expected)
+    counting = sum(1 / some.sizes[at] for at in peers)
+    found = []
+    for at, (one, size) in enumerate(zip(some.shares, some.sizes, strict=True)):
+        n, others, scatter, count = len(chosen), mean, whole, counting
+        if at in peers:  # what is left without it
+            others = [(n * a - b) / (n - 1) for a, b in zip(mean, one, strict=True)]
+            scatter -= n / (n - 1) * _distance(one, mean, expected)
+            count -= 1 / size
+            n -= 1
+        found.append(
+            _against_peers(one, size, others, max(0.0, scatter), count, n, expected) if n >= MIN_PEERS else NOTHING
+        )
+    return found
+
+
+def _against_peers(
+    one: Shares, size: float, others: Shares, scatter: float, count: float, n: int, expected: Shares
+) -> Chance:
+    """Compare one device with the mean of n others. scatter, count: their squared deviations, and the sum of 1 / size."""
+    bins, freedom = len(expected), n - 1
+    beyond = max(0.0, scatter / freedom - count / n * (bins - 1))
+    counting = 1 / size + count / n**2
+    return _judged(one, others, expected, beyond * (1 + 1 / n) + counting * (bins - 1), counting, freedom)
 
 
 def mean_shares(shares: Sequence[Shares]) -> list[float]:
@@ -99,7 +122,7 @@ def _judged(
     lie in one direction, which is the least that it can be told from a drift.
     """
     bins = len(mean)
-    statistic = sum((a - b) ** 2 / share for a, b, share in zip(mean, other, expected, strict=True))
+    statistic = _distance(mean, other, expected)
     known = counting * (bins - 1)
     beyond = max(0.0, spread - known)
     total = known + beyond
@@ -116,7 +139,11 @@ def _judged(
 def _scatter(shares: Sequence[Shares], expected: Shares) -> float:
     """Return the sum over devices of squared deviations from their mean, measured by the expected shares."""
     mean = mean_shares(shares)
-    return sum((a - b) ** 2 / share for one in shares for a, b, share in zip(one, mean, expected, strict=True))
+    return sum(_distance(one, mean, expected) for one in shares)
+
+
+def _distance(one: Shares, other: Shares, expected: Shares) -> float:
+    return sum((a - b) ** 2 / share for a, b, share in zip(one, other, expected, strict=True))
 
 
 def f_survival_log10(value: float, d1: float, d2: float) -> float:

@@ -23,7 +23,7 @@ from edgefleet_server.telemetry.signals.model import Scale
 MOST_WINDOWS: Final = 100_000
 HISTORY: Final = 24
 MOST_STEPS: Final = 168
-HISTORY_DEVICES: Final = 40
+HISTORY_DEVICES: Final = 20
 LEAST_IN_STEP: Final = 30
 
 

@@ -36,7 +36,7 @@ from edgefleet_server.telemetry.drift.cluster_test import (
     Chance,
     Sampled,
     against_expected,
-    against_others,
+    each_against_peers,
     mean_shares,
 )
 from edgefleet_server.telemetry.drift.location import Crowd, Location, Where, crowds_of, locate
@@ -47,7 +47,6 @@ PLAIN: Final = 0.1
 """Effect with which a device counts as moved, where others moved more; and the least that is said of few devices."""
 MIN_ANSWERS: Final = 100
 """Of a device in a period, to have a say."""
-MIN_PEERS: Final = 3
 YEAR_S: Final = 365.25 * 86_400
 OUTPUTS: Final = frozenset({SignalKind.OUTPUT, SignalKind.CONFIDENCE, SignalKind.CLASSES})
 
@@ -239,19 +238,17 @@ def _chances(
     for crowd in crowds:
         inside = [one for one in effects if one.member.device in crowd.devices]
         found[crowd] = _against_reference(inside, effects, expected, spec)
-    calm = [one for one in effects if one.psi < PLAIN]
-    peers = calm if 3 * len(calm) > 2 * len(effects) else effects
-    for one in effects:
-        others = [peer for peer in peers if peer is not one]
-        if len(others) >= MIN_PEERS:
-            found[one.member.device] = against_others(_sampled([one]), _sampled(others), expected)
-    return found
+    calm = [at for at, one in enumerate(effects) if one.psi < PLAIN]
+    peers = calm if 3 * len(calm) > 2 * len(effects) else range(len(effects))
+    each = each_against_peers(_sampled(effects), frozenset(peers), expected)
+    return found | {one.member.device: chance for one, chance in zip(effects, each, strict=True)}
 
 
 def _against_reference(
     inside: Sequence[DeviceEffect], every: Sequence[DeviceEffect], expected: Sequence[float], spec: SignalSpec
 ) -> Chance:
-    outside = [one for one in every if one not in inside] if len(inside) < len(every) else []
+    named = {one.member.device for one in inside}
+    outside = [one for one in every if one.member.device not in named]
     return against_expected(_sampled(inside), _sampled(outside), expected, spec.n)
 
 

@@ -44,10 +44,10 @@ from edgefleet_server.telemetry.signals.tables import DriftBaseline
 
 MOST_BUNDLES: Final = 200
 MOST_COUNTED: Final = 100_000
-MOST_DEVICES: Final = 400
+MOST_DEVICES: Final = 200
 MOST_SHOWN: Final = 50
 KEPT: Final = 64
-KEPT_S: Final = 20.0
+KEPT_S: Final = 60.0
 OLD_STEPS: Final = 3
 FEW_DEVICES: Final = 6
 """So many devices are also judged each by its own steps before: fewer than seven say little of each other."""

@@ -44,7 +44,10 @@ STRETCH: Final = 1.25
 
 @dataclass(frozen=True, slots=True)
 class CountedSignals:
-    """The signals of one window that was found possible. until: the end of what they cover, covered_s seconds of it."""
+    """The signals of one window that was found possible. until: the end of what they cover, covered_s seconds of it.
+
+    packed: the same sums in their wire form, of which there is only one.
+    """
 
     device: str
     sha256: str
@@ -52,6 +55,7 @@ class CountedSignals:
     until: datetime
     covered_s: int
     sums: Sequence[SignalSums]
+    packed: bytes
 
     def steps(self, now: datetime) -> list[tuple[Scale, datetime]]:
         """Return the steps in which it counts: of each scale that is no shorter than it, as long as that is kept; the day always."""

@@ -90,7 +90,7 @@ class DriftIntake:
             self.left_out += 1
             return None
         until = min(t0 + timedelta(seconds=window.length_s), now + AHEAD)
-        return CountedSignals(device, window.sha256, basis, until, window.signals_s, sums)
+        return CountedSignals(device, window.sha256, basis, until, window.signals_s, sums, window.signals)
 
     def add(self, session: Session, counted: Sequence[CountedSignals], now: datetime) -> None:
         """Add signals to their steps, in the caller's transaction."""
@@ -104,12 +104,16 @@ class DriftIntake:
         changed: dict[store.Key, tuple[int, bytes]] = {}
         for key, (seconds, signals) in store.locked_buckets(session, keys).items():
             windows = [one.sums for one in parts[key]]
+            covered_s = seconds + sum(one.covered_s for one in parts[key])
+            if not signals and len(windows) == 1:
+                changed[key] = covered_s, parts[key][0].packed
+                continue
             try:
                 sums = merged_windows([unpack(signals), *windows] if signals else windows)
             except ValueError:  # one basis and other bins: this device has counted by another's name
                 self.left_out += len(windows)
                 continue
-            changed[key] = seconds + sum(one.covered_s for one in parts[key]), pack(sums)
+            changed[key] = covered_s, pack(sums)
         store.set_buckets(session, changed)
 
     def _check_outline(self, window: Window) -> int:
