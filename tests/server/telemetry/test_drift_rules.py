@@ -68,6 +68,11 @@ def test_where_it_moved_is_told_apart(case: str) -> None:
         assert found.shift_z == pytest.approx(max(shift(k) for k in range(12)), abs=0.12)
 
 
+def test_a_little_everywhere_is_not_blamed_on_those_that_look_worst() -> None:
+    found = [judged(heard(lambda _: 0.25, seed=seed)) for seed in range(8)]
+    assert {(one.state, one.location.where) for one in found} == {(SignalState.DRIFT, Where.ALL)}
+
+
 def test_two_bad_sensors_in_two_places_are_two_devices() -> None:
     found = judged(heard(lambda k: 2.0 if k in {1, 10} else 0.0))
     assert (found.state, found.location.where) == (SignalState.DRIFT, Where.DEVICES)

@@ -47,6 +47,9 @@ PLAIN: Final = 0.1
 """Effect with which a device counts as moved, where others moved more; and the least that is said of few devices."""
 MIN_ANSWERS: Final = 100
 """Of a device in a period, to have a say."""
+PLAINLY: Final = -3.0
+"""log10 of the chance at which the rest of the devices counts as moved, once it is sure that some did."""
+LEAST_REST: Final = 2
 YEAR_S: Final = 365.25 * 86_400
 OUTPUTS: Final = frozenset({SignalKind.OUTPUT, SignalKind.CONFIDENCE, SignalKind.CLASSES})
 
@@ -179,6 +182,8 @@ def judge_signal(
     moved = _moved(effects, strong)
     members = [one.member for one in able]
     found = locate(members, {one.member.device for one in moved}, crowds)
+    if found.where is not Where.ALL and _has_rest_moved(moved, effects, spec):
+        found = Location(Where.ALL)
     shown = effects if found.where is Where.ALL else moved
     return _finding(spec, SignalState.DRIFT, found, shown, effects, log10_p, able)
 
@@ -265,10 +270,14 @@ def _floor(key: Tested, *, has_enough: bool) -> float:
 
 def _effect_of(key: Tested, effects: Sequence[DeviceEffect], spec: SignalSpec) -> float:
     """Return the effect of what a test was of: of many devices that of their mean."""
-    expected = expected_shares(spec)
     if isinstance(key, str) and key:
         return next(one.psi for one in effects if one.member.device == key)
-    inside = [one for one in effects if _holds(key, one.member.device)]
+    return _mean_effect([one for one in effects if _holds(key, one.member.device)], spec)
+
+
+def _mean_effect(inside: Sequence[DeviceEffect], spec: SignalSpec) -> float:
+    """Return the effect of the mean of devices, less what sampling makes of it."""
+    expected = expected_shares(spec)
     n = sum(one.n for one in inside)
     return psi_of(mean_shares([one.shares for one in inside]), expected, n) - (len(expected) - 1) * (1 / n + 1 / spec.n)
 
@@ -282,6 +291,17 @@ def _moved(effects: Sequence[DeviceEffect], strong: Mapping[Tested, Chance]) -> 
         return found
     key = min(strong, key=lambda one: strong[one].log10_p)
     return [one for one in effects if _holds(key, one.member.device)]
+
+
+def _has_rest_moved(moved: Sequence[DeviceEffect], effects: Sequence[DeviceEffect], spec: SignalSpec) -> bool:
+    """Say whether the other devices moved as well, each too little to be told from chance: then it is everywhere."""
+    named = {one.member.device for one in moved}
+    rest = [one for one in effects if one.member.device not in named]
+    if len(rest) < LEAST_REST:
+        return False
+    chance = _against_reference(rest, effects, expected_shares(spec), spec)
+    effect, of_moved = _mean_effect(rest, spec), _mean_effect(moved, spec)
+    return chance.log10_p <= PLAINLY and effect >= max(FLEET_FLOOR, of_moved / 4)
 
 
 def _least_effect(one: DeviceEffect) -> float:
