@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from bench import cli, fleet_page, live_pages, mqtt_publish, rest_lists
+from bench import cli, fleet_drift, fleet_page, live_pages, mqtt_publish, rest_lists
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.support.browsers import binary
@@ -71,6 +71,13 @@ def test_lists_of_the_api(printed: Bench) -> None:
     assert all(is_figure(value) for name, value in connections.items() if name != "cpu_ratio")
     assert told["within"] == rest_lists.within(connections)
     assert told["ok"] == all(told["within"].values())
+
+
+def test_drift_of_simulated_fleets(printed: Bench) -> None:
+    told = printed(fleet_drift, "--hours", "3", "--trials", "2")
+    assert [one["alarms"] for one in told["alarms"]] == [0] * len(fleet_drift.FLEETS)
+    large = [one for one in told["found"] if one["shift"] == 1.0]
+    assert [(one["drift"], one["right"]) for one in large] == [(2, 2)] * len(fleet_drift.PLACES)
 
 
 @pytest.mark.parametrize(
