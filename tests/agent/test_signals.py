@@ -52,28 +52,18 @@ def test_what_a_worker_counts_comes_to_the_server(site: Site, agent: Agent) -> N
     assert eventually(lambda: stored(agent, sha256_hex(data)) == wanted), (stored(agent, sha256_hex(data)), wanted)
 
 
-def test_an_agent_that_is_stopped_keeps_what_it_counted_for_its_next_run(site: Site, agent: Agent) -> None:
-    agent.start()
-    data = bundle_bytes(classifier_onnx(), extra=WITH_REFERENCE)
-    deploy(site, "1.0.0", data)
-    agent.wait("committed", "1.0.0")
-    x = rows(25)
-    for row in x:
-        agent.infer(x=[float(value) for value in row])
-    agent.stop()
-    assert stored(agent, sha256_hex(data)) == []
-    agent.start()
-    assert eventually(lambda: stored(agent, sha256_hex(data)) == expected(x))
-
-
-def test_a_drift_is_told_to_the_server_and_shown(site: Site, agent: Agent) -> None:
+def test_a_drift_is_told_and_what_was_counted_survives_a_stop(site: Site, agent: Agent) -> None:
     agent.start()
     data = bundle_bytes(classifier_onnx(), extra=WITH_REFERENCE)
     deploy(site, "1.0.0", data)
     agent.wait("committed", "1.0.0")
     assert eventually(lambda: agent.status().get("drift", {}).get("digits", {}).get("signals") == 6)
     assert "drift: 6 signals, learns for a day how they vary" in agent.command("status").stdout
+    x = rows(25)
+    for row in x:
+        agent.infer(x=[float(value) for value in row])
     agent.stop()
+    assert stored(agent, sha256_hex(data)) == []
     [file] = (agent.state / "drift").iterdir()
     known = read_record(ModelDrift, file)
     assert known is not None
@@ -85,6 +75,7 @@ def test_a_drift_is_told_to_the_server_and_shown(site: Site, agent: Agent) -> No
     assert abs(detail["shift_z"] - 0.8) < 0.2
     assert eventually(lambda: [one["signal"] for one in agent.status()["drift"]["digits"]["drifting"]] == ["x.2"])
     assert "drift: x.2 since " in agent.command("status").stdout
+    assert eventually(lambda: stored(agent, sha256_hex(data)) == expected(x)), "the open window of the run before"
     assert eventually(lambda: site.house.fleet.reader.device(agent.id).facts.get("drift") == {"digits": ["x.2"]})
 
 

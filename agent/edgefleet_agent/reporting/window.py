@@ -37,11 +37,15 @@ class Cpu(Protocol):
 
 @dataclass(slots=True)
 class SignalTotals:
-    """Signals of one model and lane since they were told last. seconds: of the windows before this one that they cover."""
+    """Signals of one model and lane since they were told last. seconds: of the windows before this one that they cover.
+
+    is_last: no window of this version follows.
+    """
 
     basis: bytes = b""
     sums: list[SignalSums] = field(default_factory=list)
     seconds: int = 0
+    is_last: bool = False
 
     def add(self, basis: bytes, packed: bytes) -> None:
         """Add what a worker counted; what was counted by other bins before is gone then. Raises ValueError for what nobody counted."""
@@ -54,7 +58,7 @@ class SignalTotals:
         """Return the fields of a window of length_s, none of them before every_s or for few answers; what is told is gone."""
         self.seconds += length_s
         most = max((one.n + one.missing for one in self.sums), default=0)
-        if self.seconds < every_s - length_s // 2 or 0 < most < LEAST_TOLD:
+        if (self.seconds < every_s - length_s // 2 and not self.is_last) or 0 < most < LEAST_TOLD:
             return {}
         seconds, self.seconds = self.seconds, 0
         sums, self.sums = self.sums, []

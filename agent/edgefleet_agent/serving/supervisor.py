@@ -275,6 +275,11 @@ class Supervisor:
     def take_sums(self) -> Iterator[tuple[str, Sums]]:
         """Yield each model's sums and begin new ones."""
         for model, lanes in self._models.items():
+            past, lanes.past = lanes.past, []
+            for ended in past:
+                if ended.n or ended.crashes:
+                    ended.signals.is_last = True
+                    yield model, ended
             if lanes.sums is not None:
                 yield model, lanes.sums
                 known = lanes.active.ref if lanes.active is not None else None
@@ -336,7 +341,13 @@ class Supervisor:
     @staticmethod
     def _sums_for(lanes: ModelWorkers, ref: SlotRef) -> Sums:
         known = lanes.sums
-        return known if known is not None and known.sha256 == ref.sha256 else Sums(ref.sha256, ref.version)
+        if known is not None and known.sha256 == ref.sha256:
+            return known
+        if known is not None:
+            lanes.past.append(known)
+        back = next((one for one in lanes.past if one.sha256 == ref.sha256), None)
+        lanes.past = [one for one in lanes.past if one is not back]
+        return back or Sums(ref.sha256, ref.version)
 
     def _start(self, model: str, ref: SlotRef, *, gentle: str = "") -> Worker:
         fd = self._slots.open(model, ref.slot)
@@ -389,8 +400,9 @@ class Supervisor:
         elif worker is lanes.trial:
             owner.on_trial_message(worker.model, message)
         elif isinstance(message, Stats):
-            if lanes.sums is not None and lanes.sums.sha256 == worker.ref.sha256:
-                lanes.sums.add(message, worker)
+            for sums in (lanes.sums, *lanes.past):
+                if sums is not None and sums.sha256 == worker.ref.sha256:
+                    sums.add(message, worker)
             if self._candidates is not None:
                 self._candidates.on_primary_stats(worker.model, message)
             owner.on_stats(worker.model, worker.ref.sha256, message)

@@ -232,7 +232,10 @@ class Worker:
 
 @dataclass(slots=True)
 class ModelWorkers:
-    """The workers of one model, and what waits for one of them. made_room: the slot of the worker that left for a trial."""
+    """The workers of one model, and what waits for one of them. made_room: the slot of the worker that left for a trial.
+
+    past: sums of versions that served earlier in this window.
+    """
 
     active: Worker | None = None
     trial: Worker | None = None
@@ -245,6 +248,7 @@ class ModelWorkers:
     failures: int = 0
     serving_since_s: float | None = None
     sums: Sums | None = None
+    past: list[Sums] = field(default_factory=list)
 
 
 def route_of(options: WorkerOptions, model: str, lanes: ModelWorkers) -> LaneRoute:

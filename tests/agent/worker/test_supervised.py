@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from edgefleet_agent.serving import supervisor
+from tests.agent.field import eventually
 from tests.agent.worker import kills, swaps
 from tests.agent.worker.models import bundle_bytes, classifier_onnx
 from tests.agent.worker.supervised import WAIT_S, House, answers, asking
@@ -50,6 +52,28 @@ def test_a_worker_is_replaced_by_another_of_its_slot_without_a_lost_request(tmp_
         assert house.do(lambda: house.serving.recycle("digits", "it leaks"))
         house.swap("digits", house.put("digits", "B", "2", bundle_bytes(classifier_onnx(2.0), version="2")))
         assert house.do(house.serving.pids)["digits"] not in {before, after}
+    finally:
+        house.close()
+
+
+def test_what_a_version_answered_before_a_swap_is_told_too(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    try:
+        house.serve("digits", house.put("digits", "A", "1", bundle_bytes(classifier_onnx(), version="1")))
+        with asking(house.port, 100.0, 1, tmp_path / "answers", "digits"):
+            time.sleep(0.3)
+            house.swap("digits", house.put("digits", "B", "2", bundle_bytes(classifier_onnx(2.0), version="2")))
+            time.sleep(0.3)
+        house.do(house.serving.ask_stats)
+        given = Counter(row[1] for row in answers(tmp_path / "answers"))
+        assert given["1"] > 0 < given["2"]
+        told: Counter[str] = Counter()
+
+        def all_told() -> bool:
+            told.update({sums.version: sums.n for _, sums in house.do(lambda: list(house.serving.take_sums()))})
+            return told == given
+
+        assert eventually(all_told), (told, given)
     finally:
         house.close()
 
