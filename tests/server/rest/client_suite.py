@@ -5,6 +5,7 @@ python -m tests.server.rest.client_suite URL TOKEN ROLLOUT
 
 import json
 import sys
+from datetime import UTC, datetime
 
 from tests.server.rest import client_answers as answers
 from tests.server.rest.client_caller import Caller
@@ -193,6 +194,20 @@ def connecting(call: Caller) -> None:
     assert call("alerting", "delete_alert_receiver", receiver.receiver.id)[0] == 204
 
 
+def drifting(call: Caller) -> None:
+    """Ask for the drift of a model whose bundles have no reference, and choose a period in which nothing was counted."""
+    status, drift = call("telemetry", "get_model_drift", "digits")
+    assert (status, drift.state, drift.kind) == (200, "no_reference", "none")
+    status, unknown = call("telemetry", "get_signal_drift", "digits", "temperature")
+    assert (status, unknown.code) == (404, "drift.signal_unknown")
+    period = call.models.BaselineIn(since=datetime(2026, 11, 20, tzinfo=UTC))
+    status, refused = call("telemetry", "set_drift_baseline", "digits@1.0.0", body=period)
+    assert (status, refused.code) == (409, "drift.nothing_counted")
+    for operation in ("get_drift_baseline", "clear_drift_baseline"):
+        status, none = call("telemetry", operation, "digits@1.0.0")
+        assert (status, none.code) == (404, "drift.no_baseline")
+
+
 def keeping(call: Caller) -> None:
     """Look into bundles, keys and versions; remove an alias."""
     _, bundles = call("registry", "list_bundles", model="digits")
@@ -230,6 +245,7 @@ def main(url: str, token: str, rollout: str) -> None:
     steering(call, rollout)
     handing_out(call, device)
     connecting(call)
+    drifting(call)
     keeping(call)
     answers.admitting(call)
     answers.asking(call, device)
