@@ -38,6 +38,7 @@ def client_fleet(folder: Path) -> tuple[Fleet, str]:
     stored = fleet.parts.registry.put_blob_bytes(json.dumps(REPORTED).encode())
     shelve(fleet, "gauge@1.0.0", ORT, report=stored)
     good, _ = staged(fleet)
+    fleet.parts.alarm.engine.tick()  # its failed updates are alerts
     fleet.release("seeds@1.0.0", ORT)
     fleet.release("leaves@1.0.0", ORT)
     claim = fleet.parts.fleet.enrolment.create_claims(approval=True, uses=5, created_by="test")[0]

@@ -187,6 +187,7 @@ def connecting(call: Caller) -> None:
     assert call("webhook", "list_webhooks")[1].total == 1
     assert call("webhook", "delete_webhook", hook_id)[0] == 204
     assert call("webhook", "get_webhook", hook_id)[0] == 404
+    alarming(call)
     status, receiver = call("alerting", "create_alert_receiver", body=models.ReceiverIn(name="am"))
     assert status == 201
     assert call("alerting", "get_alert_receiver", receiver.receiver.id)[1].name == "am"
@@ -206,6 +207,39 @@ def drifting(call: Caller) -> None:
     for operation in ("get_drift_baseline", "clear_drift_baseline"):
         status, none = call("telemetry", operation, "digits@1.0.0")
         assert (status, none.code) == (404, "drift.no_baseline")
+
+
+def alarming(call: Caller) -> None:
+    """Look at alerts and rules; make, use and remove what suppresses them, and where messages go."""
+    models = call.models
+    _, alerts = call("alerting", "list_alerts")
+    first = alerts.items[0].id
+    assert call("alerting", "get_alert", first)[1].id == first
+    status, acked = call("alerting", "ack_alert", first, body=models.AckIn(comment="on my way"))
+    assert (status, acked.ack_comment) == (200, "on my way")
+    assert call("alerting", "list_alert_rules")[1].total >= 12
+    assert call("alerting", "get_alert_rule", "latency_up")[1].threshold == 1.5
+    status, rule = call("alerting", "update_alert_rule", "latency_up", body=models.RuleChangeIn(threshold=2))
+    assert (status, rule.threshold) == (200, 2)
+    status, silence = call("alerting", "create_alert_silence", body=models.SilenceIn(matchers=["site=lab"], for_s=60))
+    assert status == 201
+    assert call("alerting", "list_alert_silences")[1].total == 1
+    assert call("alerting", "get_alert_silence", silence.id)[1].matchers == ["site=lab"]
+    assert call("alerting", "end_alert_silence", silence.id)[0] == 204
+    nightly = models.MaintenanceWindowIn(name="nightly", cron="0 1 * * *", duration_s=3600)
+    status, window = call("alerting", "create_maintenance_window", body=nightly)
+    assert status == 201
+    assert call("alerting", "list_maintenance_windows")[1].total == 1
+    assert call("alerting", "get_maintenance_window", window.id)[1].name == "nightly"
+    assert call("alerting", "delete_maintenance_window", window.id)[0] == 204
+    wanted = models.ContactIn(name="ops", url="ntfy://edgefleet")
+    status, contact = call("alerting", "create_contact_point", body=wanted)
+    assert (status, contact.service) == (201, "ntfy")
+    assert call("alerting", "test_contact_point", contact.id)[0] == 202
+    assert call("alerting", "list_contact_deliveries", contact.id)[1].total == 1
+    assert call("alerting", "get_contact_point", contact.id)[1].pending == 1
+    assert call("alerting", "list_contact_points")[1].total == 1
+    assert call("alerting", "delete_contact_point", contact.id)[0] == 204
 
 
 def keeping(call: Caller) -> None:

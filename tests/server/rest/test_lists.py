@@ -64,7 +64,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
         hook = admin.post("/api/v1/webhooks", json={"url": "http://127.0.0.1:9/x"}).json()["webhook"]["id"]
         assert admin.post(f"/api/v1/webhooks/{hook}:ping").is_success
         assert admin.post("/api/v1/enrollments", json={}).is_success
+    for _ in range(3):
+        contact = admin.post("/api/v1/contact-points", json={"name": "ops", "url": "ntfy://edgefleet"}).json()["id"]
+        assert admin.post(f"/api/v1/contact-points/{contact}:test", json={}).is_success
+    fleet.parts.alarm.engine.tick()  # failed updates are alerts
     names = {
+        "contact_id": contact,
         "device_id": next(iter(fleet.by_id)),
         "ref": "digits@1.0.0",
         "rollout_id": good,
