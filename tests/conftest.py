@@ -82,6 +82,8 @@ SLOW = (
     "house/test_error_page.py",
     "journeys/",
     "profiles/test_cost.py",
+    "server/alerting/test_messages.py",
+    "server/alerting/test_rules.py",
     "server/conversion/test_engine.py",
     "server/conversion/test_files.py",
     "server/conversion/test_known.py",

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from edgefleet_server.alerting.active_alerts.errors import BadSilenceError
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.rules import MAX_MATCHERS
 from edgefleet_server.web.strict_types import Whole
@@ -50,15 +51,16 @@ class SilenceIn(BaseModel):
     for_s: Annotated[int, Whole(1, YEAR_S)] | None = None
     comment: str = Field(default="", max_length=500)
 
-    @model_validator(mode="after")
-    def _has_one_end(self) -> "SilenceIn":
-        if (self.until is None) == (self.for_s is None):
-            raise ValueError("give either until or for_s")
-        return self
-
     def end(self, now: datetime) -> datetime:
-        """Return when the silence ends."""
-        return self.until.astimezone(UTC) if self.until is not None else now + timedelta(seconds=self.for_s or 0)
+        """Return when the silence ends. Raises BadSilenceError unless just one of `until` and `for_s` says it."""
+        if (self.until is None) == (self.for_s is None):
+            raise BadSilenceError("a silence has one end", next_step="give either `until` or `for_s`")
+        try:
+            return now + timedelta(seconds=self.for_s or 0) if self.until is None else self.until.astimezone(UTC)
+        except OverflowError as error:
+            raise BadSilenceError(
+                "it has to end within a year from now", next_step="give a time in the future"
+            ) from error
 
 
 class MaintenanceWindowIn(BaseModel):
