@@ -38,6 +38,11 @@ LISTS: dict[str, tuple[str, ...]] = {
     "profile list": (),
     "token list": (),
     "webhook list": (),
+    "alert list": (),
+    "alert rules list": (),
+    "alert silence list": (),
+    "alert window list": (),
+    "alert contact list": (),
     "alert-receiver list": (),
     "audit list": (),
     "context list": (),
@@ -82,6 +87,9 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "group members": ("yard",),
     "profile show": (ORT,),
     "profile cost": (ORT,),
+    "alert show": ("ALERT",),
+    "alert rules show": ("device_offline",),
+    "alert contact deliveries": ("CONTACT",),
     "webhook show": ("WEBHOOK",),
     "webhook deliveries": ("WEBHOOK",),
 }
@@ -122,6 +130,8 @@ ELSEWHERE = {
 """Commands that read something else than a server's lists and objects, and where they are tested."""
 
 ACTS = {
+    "alert ack", "alert contact create", "alert contact delete", "alert contact test", "alert rules set", "alert silence create",
+    "alert silence end", "alert window create", "alert window delete",
     "alert-receiver create", "alert-receiver delete", "apply", "capture-key create", "capture-key open", "capture-key remove",
     "capture-key set",
     "device approve", "device ask", "device reject", "device revoke-claim", "import write-back", "server down", "server up",
@@ -163,13 +173,28 @@ class Served:
         self.names: dict[str, str] = {}
 
 
+def alarming(fleet: Fleet, device: str) -> dict[str, str]:
+    """Let an alert fire, and make a contact point, a silence and a maintenance window; return the names of the first two."""
+    fleet.parts.fleet.suspicion.mark(device, "it reported a golden failure that nobody else sees")
+    fleet.parts.alarm.engine.tick()
+    (alert, *_rest) = fleet.parts.alarm.alerts.firing(5)
+    admin = fleet.house.client(Role.ADMIN)
+    contact = admin.post("/api/v1/contact-points", json={"name": "ops", "url": "ntfy://edgefleet"}).json()["id"]
+    for path, body in (
+        ("alert-silences", {"matchers": ["site=osaka"], "for_s": 3600, "comment": "new router"}),
+        ("maintenance-windows", {"name": "nightly", "cron": "0 1 * * *", "duration_s": 3600}),
+    ):
+        assert admin.post(f"/api/v1/{path}", json=body).status_code == 201
+    return {"ALERT": str(alert.id), "CONTACT": contact}
+
+
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server without anything."""
     fleet = Fleet(tmp_path_factory.mktemp("empty") / "server")
     with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
-        made.names = {"BUNDLE": "0" * 64}
+        made.names = {"BUNDLE": "0" * 64, "ALERT": "1"}
         yield made
     fleet.close()
 
@@ -190,6 +215,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     admin = fleet.house.client(Role.ADMIN)
     assert admin.post(f"/api/v1/devices/{device}/tasks", json={"kind": "diag"}).status_code == 201
     assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
+    alarms = alarming(fleet, device)
+    assert admin.post(f"/api/v1/contact-points/{alarms['CONTACT']}:test", json={}).status_code == 202
     with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
         made.names = {
@@ -199,6 +226,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             "WEBHOOK": hook.webhook.id,
             "BUNDLE": bundle,
             "TRIAL": str(trial),
+            **alarms,
         }
         yield made
     fleet.close()
@@ -215,6 +243,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     hook = fleet.parts.webhooks.create("ops", "https://192.0.2.7/hook", ["edgefleet.rollout.*"], "ann")
     trial = fleet.parts.rollout.create({"release": "digits@1.1.0", "selector": "", "stages": TRIAL}, "ann")
     bundle = fleet.parts.registry.newest_bundles(ORT, 1)[0].sha256
+    alarms = alarming(fleet, device)
     with served(fleet.house.own_app()) as url:
         made = Served(fleet, url)
         made.names = {
@@ -223,6 +252,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
             "DEVICE": device,
             "WEBHOOK": hook.webhook.id,
             "BUNDLE": bundle,
+            **alarms,
         }
         yield made
     fleet.close()

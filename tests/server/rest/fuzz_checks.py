@@ -53,14 +53,14 @@ def answers_keep_their_schema(
 def what_is_deleted_is_gone(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> bool | None:
-    """Fail for an answer about what was deleted before, unless that was a dry run, or revoked and is kept to be seen.
+    """Fail for an answer about what was deleted before, unless that was a dry run, or revoked or ended and is kept to be seen.
 
     Stands for the check of schemathesis, which knows neither.
     """
     for one in ctx.internals.find_related(case_id=case.id):
         is_dry = str((one.query or {}).get("dry_run", "")).lower() == "true"
         if one.method.upper() == "DELETE" and (
-            is_dry or one.operation.definition.raw["operationId"].startswith("revoke_")
+            is_dry or one.operation.definition.raw["operationId"].startswith(("revoke_", "end_"))
         ):
             return None
     found: bool | None = use_after_free(ctx, response, case)
