@@ -108,7 +108,8 @@ def test_a_contact_point_gets_what_it_asked_for(plain_fleet: WatchedFleet) -> No
     assert there.id in fleet.queued(lyon)[0]
 
 
-def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(fleet: WatchedFleet, office: PostOffice) -> None:
+def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(plain_fleet: WatchedFleet, office: PostOffice) -> None:
+    fleet = plain_fleet
     made = fleet.contact("ops", office.url)
     office.refuses = True
     fleet.device().gone()
@@ -157,13 +158,7 @@ def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fl
 
 def test_the_child_goes_only_where_webhooks_may_go_also_after_a_redirect(plain_fleet: WatchedFleet) -> None:
     fleet, alarm = plain_fleet, plain_fleet.alarm
-    for bad in (
-        "mailto://10.1.2.3/?from=a@x.org&to=b@x.org",
-        "jsons://192.168.0.9/hook",
-        "json://example.org/hook",
-        "syslog://",
-        "nonsense",
-    ):
+    for bad in ("mailto://10.1.2.3/?from=a@x.org&to=b@x.org", "jsons://192.168.0.9/hook", "syslog://"):
         with pytest.raises(BadContactError):
             fleet.contact("bad", bad)
     with receiving() as inside, receiving() as outside:

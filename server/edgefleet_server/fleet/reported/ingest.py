@@ -84,14 +84,14 @@ class ReportBook:
                 device.conn_id = presence.conn_id[:64]
                 device.is_online = True
                 device.last_seen = now
-                if device.offline_since is not None:
+                if device.offline_since is not None and before is not True:
                     away_s = (now - device.offline_since).total_seconds()
                     if away_s >= absence.FIRST_S:
                         device.absences = absence.with_absence(device.absences, away_s)
-                    device.offline_since = None
+                device.offline_since = None
             elif device.conn_id in ("", presence.conn_id[:64]):
                 device.is_online = False
-                device.offline_since = device.offline_since or now
+                device.offline_since = now if before is True else device.offline_since or now
             if device.is_online is not before:
                 self.news.ring(session)
 
