@@ -20,15 +20,11 @@ Found = Callable[[Any], list[int]]
 
 
 def of_windows(is_drift: Callable[[Any], bool]) -> Found:
-    """Return a detector that judges windows of 300 samples, one after another. An alarm is a window after one without."""
+    """Return a detector that judges windows of 300 samples, one after another. Each window with drift is an alarm."""
 
     def found(stream: Any) -> list[int]:
-        alarms, last = [], False
-        for at in range(0, len(stream) - WINDOW + 1, WINDOW):
-            now = is_drift(stream[at : at + WINDOW])
-            alarms += [at + WINDOW] * (now and not last)
-            last = now
-        return alarms
+        ends = range(WINDOW, len(stream) + 1, WINDOW)
+        return [end for end in ends if is_drift(stream[end - WINDOW : end])]
 
     return found
 
