@@ -164,7 +164,7 @@ def show_signal(out: Output, one: api.model.SignalDriftDetail) -> None:
     ]
     out.table(rows, _BINS)
     if len(one.cohorts) > 1:
-        out.heading("By cohort: a mean over devices")
+        out.heading("By cohort: each device counts once")
         out.table(one.cohorts, _COHORTS)
     if one.devices:
         out.heading("Devices, the largest effect first")
