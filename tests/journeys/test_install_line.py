@@ -23,7 +23,7 @@ from tests.house.tree import ROOT
 from tests.journeys.road import PATIENCE_S, Road
 
 pytestmark = [pytest.mark.network, pytest.mark.slow]
-MAX_WHEEL_BYTES = 450_000
+MAX_WHEEL_BYTES = 500_000
 _OF_THE_WORKER = {
     "http": (
         "api",
@@ -36,7 +36,7 @@ _OF_THE_WORKER = {
         "predict",
         "wire",
     ),
-    "observe": ("answer_log", "benchmark", "capture", "live_answers"),
+    "observe": ("answer_log", "baseline", "benchmark", "capture", "live_answers", "signal_log"),
     "routing": ("split",),
     "runtime": ("lifecycle", "loader"),
     "shadow": ("comparer", "disagreements", "frames", "mirror"),
