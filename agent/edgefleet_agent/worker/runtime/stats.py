@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edgefleet_agent.reporting.collector import rss_bytes
 from edgefleet_agent.worker.control.protocol import Stats
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_runtime.port import Array
 
 MAX_CLASSES = 4096
 MAX_NOTED = 256
@@ -66,8 +65,8 @@ class Signals(Protocol):
         """As in `Stats`."""
         ...
 
-    def noted(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
-        """Note an answer."""
+    def noted(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Note an answer: arrays by name."""
         ...
 
     def take(self) -> bytes:
