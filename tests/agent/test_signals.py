@@ -72,7 +72,7 @@ def test_a_drift_is_told_and_what_was_counted_survives_a_stop(site: Site, agent:
     event = eventually(lambda: next((one for one in agent.events() if one.kind == "drift"), None))
     detail = event.detail["detail"]
     assert (detail["signal"], detail["scale"], detail["lane"]) == ("x.2", "5m", "active")
-    assert abs(detail["shift_z"] - 0.8) < 0.2
+    assert abs(detail["shift_z"] - 1.0) < 0.2
     assert eventually(lambda: [one["signal"] for one in agent.status()["drift"]["digits"]["drifting"]] == ["x.2"])
     assert "drift: x.2 since " in agent.command("status").stdout
     assert eventually(lambda: stored(agent, sha256_hex(data)) == expected(x)), "the open window of the run before"
@@ -87,7 +87,7 @@ def after_a_day_of_shifted_answers(known: ModelDrift, now_s: float) -> ModelDrif
     for number in range(DAY_OF_BLOCKS + 1):
         x = draw.random((300, 4)).astype(np.float32)
         if number == DAY_OF_BLOCKS:
-            x[:, 2] += 0.2
+            x[:, 2] += 0.25
         answers = model.run({"x": x})
         classes = np.bincount(answers["y"].argmax(1), minlength=3).tolist()
         sums = counted_by(signal_values({"x": x}, answers, plan), plan)
