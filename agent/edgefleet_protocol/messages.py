@@ -259,7 +259,10 @@ class Presence(_Message, frozen=True, kw_only=True):
 
 
 class SystemFigures(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """Figures of the device over one window. Ratios are 0 … 1, sizes bytes, -1 means not readable."""
+    """Figures of the device over one window. Ratios are 0 … 1, sizes bytes, -1 means not readable.
+
+    throttled_ratio: how much of the processor's clock heat or voltage takes away, 0 = nothing.
+    """
 
     cpu_ratio: float = -1.0
     agent_rss_bytes: int = -1
@@ -271,6 +274,7 @@ class SystemFigures(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     uptime_s: int = -1
     net_rx_bytes: int = -1
     net_tx_bytes: int = -1
+    throttled_ratio: float = -1.0
 
 
 class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):

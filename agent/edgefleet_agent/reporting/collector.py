@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from edgefleet_agent.reporting.clock_throttle import ClockThrottle
 from edgefleet_protocol.messages import SystemFigures
 from edgefleet_protocol.short_form import single
 
@@ -19,10 +20,12 @@ class SystemReader:
         self._disk = disk
         self._cpu: tuple[int, int] | None = None
         self._net: tuple[int, int] | None = None
+        self._throttle = ClockThrottle()
 
     def read(self, workers: Iterable[int]) -> SystemFigures:
         """Return the figures now. workers: process ids."""
         rx, tx = self._network()
+        uptime_s = _uptime_s()
         return SystemFigures(
             cpu_ratio=single(self._cpu_ratio()),
             agent_rss_bytes=rss_bytes(os.getpid()),
@@ -31,9 +34,10 @@ class SystemReader:
             disk_free_bytes=disk_free_bytes(self._disk),
             load_1m=single(_load()),
             temperature_celsius=single(_temperature()),
-            uptime_s=_uptime_s(),
+            uptime_s=uptime_s,
             net_rx_bytes=rx,
             net_tx_bytes=tx,
+            throttled_ratio=single(self._throttle.ratio(uptime_s)),
         )
 
     def _cpu_ratio(self) -> float:
