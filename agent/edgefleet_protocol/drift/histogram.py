@@ -3,16 +3,16 @@
 1. Merging is addition, so any two windows of the same `basis` (`reference.basis_of`) merged say the same as one window over both.
 2. Sums are integers in parts of the reference's standard deviation: `total` in 64ths of z, `squares` in 64ths of z², `low` and
    `high` in 8ths of z. Each value is rounded and limited once, where it is seen; after that nothing is rounded any more.
-3. The wire form is a string of variable-length integers. Counts travel as differences from equal shares and the last one not at all:
-   bins are deciles of the reference, so that is one byte a bin for up to some thousands of answers. How many there are travels as the
-   difference from the signal before.
+3. The wire form is a string of bits: Exp-Golomb codes, whose parameter follows from how many answers there are. Of bins the difference
+   from equal shares is coded, for bins are deciles of the reference, and the last one not at all; sums and extremes are coded as what
+   they are beyond those of a normal signal that has not moved. So a number takes what its chance is worth, a bin of 90 answers six bits.
 4. The same signals have one wire form only, and every number that it holds fits 64 bits: what says anything else is refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from edgefleet_protocol.drift.reference import MAX_BINS, MAX_SIGNALS
@@ -23,7 +23,9 @@ MAX_Z = 1_000.0
 """Farther away counts as this far: a sum must not be one broken value."""
 MAX_COUNT = 2**36
 """Values of one signal in a window: so many squares of MAX_Z still fit 64 bits."""
-_FORM = 1
+_FORM = 2
+_EXTREME_BITS = 2
+_MOST_BITS = 68
 _MAX_SQUARE = int(MAX_Z * MAX_Z) * Z_PARTS
 _MAX_TOTAL = int(MAX_Z) * Z_PARTS
 _MAX_EXTREME = int(MAX_Z) * EXTREME_PARTS
@@ -90,26 +92,26 @@ def pack(signals: Sequence[SignalSums]) -> bytes:
     """Return the wire form of a window's signals; b"" for none."""
     if not signals:
         return b""
-    out, before = bytearray((_FORM,)), 0
+    out = [_coded(len(signals), 4)]
+    before, width = 0, 0
     for one in signals:
-        n, width = one.n, len(one.bins)
-        flags = (one.missing > 0) | (one.beyond > 0) << 1 | (n > 0) << 2
-        _put(out, width << 3 | flags)
+        n = one.n
+        out.append("".join("01"[flag] for flag in (len(one.bins) == width, one.missing > 0, n > 0)))
+        if len(one.bins) != width:
+            width = len(one.bins)
+            out.append(_coded(width, 4))
         if one.missing:
-            _put(out, one.missing)
-        if n == 0:
-            continue
-        if one.beyond:
-            _put(out, one.beyond)
-        _put_signed(out, n - before)
-        before = n
-        for count in one.bins[:-1]:
-            _put_signed(out, count - n // width)
-        _put_signed(out, one.total)
-        _put_signed(out, one.squares - n * Z_PARTS)
-        _put_signed(out, one.low)
-        _put_signed(out, one.high)
-    return bytes(out)
+            out.append(_coded(one.missing, 0))
+        if n:
+            share, place, few, many = _guesses(n, width)
+            out += [_coded(_folded(n - before), 0), _coded(one.beyond, 0)]
+            out += [_coded(_folded(count - share), few) for count in one.bins[:-1]]
+            out += [_coded(_folded(value), many) for value in (one.total, one.squares - n * Z_PARTS)]
+            out += [_coded(_folded(value), _EXTREME_BITS) for value in (one.low + place, one.high - place)]
+            before = n
+    text = "".join(out)
+    size = -(-len(text) // 8)
+    return bytes((_FORM,)) + (int(text, 2) << 8 * size - len(text)).to_bytes(size, "big")
 
 
 def unpack(data: bytes) -> list[SignalSums]:
@@ -118,39 +120,39 @@ def unpack(data: bytes) -> list[SignalSums]:
         return []
     if data[0] != _FORM:
         raise ValueError(f"signals in form {data[0]}, known is {_FORM}")
-    numbers, before = _numbers(data[1:]), 0
+    bits = _Bits(data[1:])
+    (of,) = bits.numbers(1, 4)
+    if not 0 < of <= MAX_SIGNALS:
+        raise ValueError(f"no signals, or more than {MAX_SIGNALS} signals")
     found: list[SignalSums] = []
-    for head in numbers:
-        if len(found) == MAX_SIGNALS:
-            raise ValueError(f"more than {MAX_SIGNALS} signals")
-        try:
-            found.append(_one(head, numbers, before))
-        except StopIteration:
-            raise ValueError("signals end in the middle of one") from None
-        before = found[-1].n or before
-    if not found:
-        raise ValueError("a wire form without signals")
+    before, width = 0, 0
+    for _ in range(of):
+        found.append(_one(bits, before, width))
+        before, width = found[-1].n or before, len(found[-1].bins)
+    bits.end()
     return found
 
 
-def _one(head: int, numbers: Iterator[int], before: int) -> SignalSums:
-    width, flags = head >> 3, head & 7
-    if not 1 <= width <= MAX_BINS:
-        raise ValueError(f"a signal of {width} bins")
-    missing = next(numbers) if flags & 1 else 0
-    if not flags & 4:
-        _check(missing, flags & 1, MAX_COUNT)
-        _check(flags & 2, 0, 0)
+def _one(bits: _Bits, before: int, width: int) -> SignalSums:
+    is_as_wide, is_missing, is_counted = bits.flags(3)
+    if not is_as_wide:
+        last, (width,) = width, bits.numbers(1, 4)
+        _check(width != last, 1, 1)
+    _check(width, 1, MAX_BINS)
+    missing = bits.numbers(1, 0)[0] if is_missing else 0
+    _check(missing, int(is_missing), MAX_COUNT)
+    if not is_counted:
         return SignalSums((0,) * width, missing)
-    beyond = next(numbers) if flags & 2 else 0
-    n = before + _signed(next(numbers))
-    bins = [_signed(next(numbers)) + n // width for _ in range(width - 1)]
-    bins.append(n - sum(bins))
-    total, squares, low, high = [_signed(next(numbers)) for _ in range(4)]  # a generator would swallow the end
-    squares += n * Z_PARTS
+    more, beyond = bits.numbers(2, 0)
+    n = before + _unfolded(more)
     _check(n, 1, MAX_COUNT)
-    _check(missing, flags & 1, MAX_COUNT)
-    _check(beyond, flags >> 1 & 1, n)
+    share, place, few, many = _guesses(n, width)
+    bins = [_unfolded(value) + share for value in bits.numbers(width - 1, few)]
+    bins.append(n - sum(bins))
+    total, squares = map(_unfolded, bits.numbers(2, many))
+    low, high = map(_unfolded, bits.numbers(2, _EXTREME_BITS))
+    squares, low, high = squares + n * Z_PARTS, low - place, high + place
+    _check(beyond, 0, n)
     _check(min(bins), 0, n)
     _check(total, -n * _MAX_TOTAL, n * _MAX_TOTAL)
     _check(squares, 0, n * _MAX_SQUARE)
@@ -159,38 +161,62 @@ def _one(head: int, numbers: Iterator[int], before: int) -> SignalSums:
     return SignalSums(tuple(bins), missing, beyond, total, squares, low, high)
 
 
+def _guesses(n: int, width: int) -> tuple[int, int, int, int]:
+    """Return what n normal answers would count: answers a bin, the extreme, and how many bits the distance of a bin and of a sum takes."""
+    share, bits = n // width, n.bit_length()
+    return share, 9 + 3 * bits // 2, share.bit_length() // 2, 6 + bits // 2
+
+
 def _check(value: int, least: int, most: int) -> None:
     if not least <= value <= most:
         raise ValueError("signals count what cannot be")
 
 
-def _numbers(data: bytes) -> Iterator[int]:
-    value = shift = 0
-    for byte in data:
-        value |= (byte & 127) << shift
-        if byte & 128:
-            shift += 7
-            if shift > 63:
+class _Bits:
+    """A string of bits, read from the front. Every method raises ValueError where there are none left."""
+
+    def __init__(self, data: bytes) -> None:
+        self._text = f"{int.from_bytes(data, 'big'):0{8 * len(data)}b}" if data else ""
+        self._at = 0
+
+    def flags(self, count: int) -> list[bool]:
+        text = self._text[self._at : self._at + count]
+        if len(text) < count:
+            raise ValueError("signals end in the middle of one")
+        self._at += count
+        return [bit == "1" for bit in text]
+
+    def numbers(self, count: int, noise: int) -> list[int]:
+        """Return so many numbers, each coded with so many bits of noise."""
+        text, at, size, least = self._text, self._at, len(self._text), 1 << noise
+        found = []
+        for _ in range(count):
+            first = text.find("1", at)
+            end = 2 * first - at + noise + 1
+            if first < 0 or end > size:
+                raise ValueError("signals end in the middle of a number")
+            if end - first > _MOST_BITS:
                 raise ValueError("a number of signals is too long")
-            continue
-        if shift and not byte:
-            raise ValueError("a number of signals is longer than it need be")
-        yield value
-        value = shift = 0
-    if shift:
-        raise ValueError("signals end in the middle of a number")
+            found.append(int(text[first:end], 2) - least)
+            at = end
+        self._at = at
+        return found
+
+    def end(self) -> None:
+        rest = self._text[self._at :]
+        if len(rest) > 7 or "1" in rest:
+            raise ValueError("signals are followed by something else")
 
 
-def _put(out: bytearray, value: int) -> None:
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
+def _coded(value: int, noise: int) -> str:
+    """Return the Exp-Golomb code of a number of which the last so many bits are noise."""
+    text = f"{value + (1 << noise):b}"
+    return "0" * (len(text) - 1 - noise) + text
 
 
-def _put_signed(out: bytearray, value: int) -> None:
-    _put(out, value << 1 if value >= 0 else (-value << 1) - 1)
+def _folded(value: int) -> int:
+    return value << 1 if value >= 0 else (-value << 1) - 1
 
 
-def _signed(value: int) -> int:
+def _unfolded(value: int) -> int:
     return -(value + 1 >> 1) if value & 1 else value >> 1
