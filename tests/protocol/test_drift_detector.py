@@ -113,6 +113,27 @@ def test_missing_values_and_values_beyond_the_range_are_drift(learned: dict[floa
     assert [one.verdict.cause for _, one in changes] == ["missing"], "nothing but missing values"
 
 
+@pytest.mark.parametrize(("value", "cause"), [(np.nan, "missing"), (9.0, "range")])
+def test_a_sensor_that_is_plainly_broken_is_seen_while_learning(value: float, cause: str) -> None:
+    broken = stream(np.random.default_rng(8), 0.5, 8 * IN_BLOCK)
+    broken[2 * IN_BLOCK : 4 * IN_BLOCK : 2] = value
+    broken[2 * IN_BLOCK : 4 * IN_BLOCK : 3] = value
+    watch, found = watched(SignalWatch(SIGNAL), broken)
+    assert [(at, one.scale, one.is_over, one.verdict.cause) for at, one in found] == [
+        (2, "5m", False, cause),
+        (6, "5m", True, ""),
+    ]
+    assert not watch.is_drifting
+
+
+def test_less_than_that_waits_until_something_is_learned() -> None:
+    odd = stream(np.random.default_rng(8), 0.5, 8 * IN_BLOCK)
+    odd[::3] = 9.0
+    few = Signal(name="a", std=1.0, low=-3.8, high=3.8, edges=EDGES, counts=[9] * 10)
+    assert watched(SignalWatch(SIGNAL), odd)[1] == []
+    assert watched(SignalWatch(few), np.full(8 * IN_BLOCK, 9.0))[1] == [], "90 samples do not say what a range is"
+
+
 def test_a_few_missing_are_none(learned: dict[float, SignalWatch]) -> None:
     values = stream(np.random.default_rng(14), 0, IN_BLOCK)
     values[:5] = np.nan

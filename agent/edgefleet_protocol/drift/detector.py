@@ -4,8 +4,9 @@
    the learned design effect in full (ADR 0099). It alarms when chance makes such a difference less often than `alpha` and the part of
    the PSI beyond what chance makes is at least `floor`.
 2. `judge_signal` also asks whether more values are missing, or are beyond what the reference ever saw, than before.
-3. A `SignalWatch` goes through blocks of five minutes: windows of 5 minutes, an hour and a day, each learning first. After that they
-   learn again and again, so that a change in the first day does no lasting harm; what is learned while a drift is open does not count.
+3. A `SignalWatch` goes through blocks of five minutes: windows of 5 minutes, an hour and a day, each learning first; meanwhile only half
+   of the answers missing, or beyond the range, are a drift. After that they learn again and again, so that a change in the first day does
+   no lasting harm; what is learned while a drift is open does not count.
    `ALPHA` is a quarter of a false alarm in a year of a device with 16 signals, over all windows of the three scales.
 4. Hour-of-day parts of the reference are used where there are some. Without them five-minute windows learn for a whole day, so that
    night and day are no drift.
@@ -64,6 +65,7 @@ _SHARE_OF_REST: Final = 0.1
 """Of alpha: for the bins, for missing values and for values beyond the range."""
 _LEAST_SHARE: Final = 0.02
 """So many more of all answers must be missing or beyond the range."""
+_GROSS_SHARE: Final = 0.5
 _LEAST_EXPECTED: Final = 5.0
 _MOST_BINS: Final = 16
 _WITHOUT_ORDER: Final = (SignalKind.CATEGORICAL, SignalKind.CLASSES)
@@ -202,7 +204,9 @@ def judge_signal(
 ) -> Verdict:
     """Return whether a signal differs from the reference: in its bins, in how many values are missing, or beyond its range."""
     found = judge(expected, sums.bins, effect, alpha=alpha * _SHARE_OF_BINS, floor=floor, least=least)
-    if effect.looked < least or found.verdict == Word.DRIFT:
+    if effect.looked < least:
+        return _gross(signal, sums) or found
+    if found.verdict == Word.DRIFT:
         return found
     n, known = sums.n, sum(signal.counts)
     causes = {
@@ -217,6 +221,20 @@ def judge_signal(
             psi = psi_of([before / of, 1 - before / of], [count / answers, 1 - count / answers], of, answers)
             return Verdict(answers, answers / design, found.statistic, found.freedom, log10_p, psi, Word.DRIFT, cause)
     return found
+
+
+def _gross(signal: Signal, sums: SignalSums) -> Verdict | None:
+    """Return a drift so plain that nothing need be learned to see it: half of all answers missing, or beyond all that was ever seen."""
+    n, known = sums.n, sum(signal.counts)
+    causes = {
+        "missing": (sums.missing, n + sums.missing, signal.missing, known + signal.missing),
+        "range": (sums.beyond, n, 0, known),
+    }
+    for cause, (count, answers, before, of) in causes.items():
+        if min(answers, of) >= LEAST_EFFECTIVE and count / answers - before / of >= _GROSS_SHARE:
+            psi = psi_of([before / of, 1 - before / of], [count / answers, 1 - count / answers], of, answers)
+            return Verdict(answers, psi=psi, verdict=Word.DRIFT, cause=cause)
+    return None
 
 
 def distance_of(old: Sequence[float], new: Sequence[float], pooled: Sequence[float], n: int) -> float:
@@ -346,7 +364,9 @@ def _turned(
         if one.since > 0:
             return replaced(one, calm=0), []
         return replaced(one, since=at_s, calm=0), [change(at_s, is_over=False)]
-    is_usual = verdict.verdict == Word.SMALL or (verdict.verdict == Word.CHANCE and verdict.log10_p > _CALM_LOG10_P)
+    is_usual = verdict.verdict in (Word.SMALL, Word.LEARNING) or (
+        verdict.verdict == Word.CHANCE and verdict.log10_p > _CALM_LOG10_P
+    )
     if one.since <= 0 or not is_usual:
         return replaced(one, calm=0), []
     if one.calm + 1 < CALM[scale]:
