@@ -137,7 +137,8 @@ UNNAMED = {("profile cost", "name"), ("drift features", "name")}
 """Commands that have nothing to name until a device has reported on a model."""
 
 ACTS = {
-    "alert ack", "alert contact create", "alert contact delete", "alert contact test", "alert rules set", "alert silence create",
+    "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",
+    "alert silence create",
     "alert silence end", "alert window create", "alert window delete",
     "alert-receiver create", "alert-receiver delete", "drift baseline clear", "drift baseline set",
     "apply", "capture-key create", "capture-key open", "capture-key remove",

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from edgefleet_cli.core import api, completion
-from edgefleet_cli.core.errors import CliError
+from edgefleet_cli.core.errors import CliError, UsageError
+from edgefleet_cli.core.options import parse_duration_s
 from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.structs import UNSET
 from edgefleet_cli.core.transport.request import NOTHING, part
-from edgefleet_cli.render.format import moment, text
+from edgefleet_cli.render.format import duration, moment, text
 from edgefleet_cli.render.output import Column, Sheet
 
 app = typer.Typer(help="Manage contact points: mail, Slack, Teams, PagerDuty, ntfy and others.", no_args_is_help=True)
@@ -26,6 +28,7 @@ SHEET: Sheet[api.alert.Contact] = Sheet(
         Column("address", lambda c: text(c.shown)),
         Column("from", lambda c: text(c.severity)),
         Column("devices", lambda c: text(c.selector or "all")),
+        Column("again", lambda c: duration(c.repeat_s) if c.repeat_s else "never", wide=True),
         Column("pending", lambda c: text(c.pending), right=True),
         Column("dead", lambda c: text(c.dead), right=True),
         Column("created", lambda c: moment(c.created_at), wide=True),
@@ -46,6 +49,7 @@ DELIVERIES: Sheet[api.alert.ContactDelivery] = Sheet(
     ],
     lambda d: text(d.id),
 )
+_REPEAT = "Send a critical alert that nobody acknowledged again after so long, e.g. 4h; 0: never."
 _LOOK_S = 0.3
 _TEST_S = 30.0
 
@@ -66,14 +70,47 @@ def create(  # a contact point is all of these
     ] = "warning",
     selector: Annotated[str, completion.selector_option("Only alerts about devices that match")] = "",
     resolved: Annotated[bool, typer.Option("--resolved/--no-resolved", help="Also when alerts end.")] = True,
+    repeat: Annotated[str | None, typer.Option("--repeat", help=_REPEAT)] = None,
 ) -> None:
     """Send messages about alerts from now on. The URL is never shown again."""
     session = Session.of(ctx)
     body = api.alert.ContactIn(
         name=name, url=sys.stdin.read().strip() if url == "-" else url, severity=severity, selector=selector,
-        sends_resolved=resolved,
+        sends_resolved=resolved, repeat_s=UNSET if repeat is None else int(parse_duration_s(repeat)),
     )  # fmt: skip
     session.out.one(session.api.post("/contact-points", body, api.alert.Contact), SHEET)
+
+
+@app.command("set")
+def set_contact(  # noqa: PLR0913, PLR0917  # one option for each thing that can be changed
+    ctx: typer.Context,
+    contact_id: ContactId,
+    name: Annotated[str | None, typer.Option("--name", help="Who or what it is.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Another URL of Apprise; `-`: read it from stdin.")] = None,
+    severity: Annotated[
+        str | None, typer.Option("--severity", help="The least that is sent: critical, warning or info.")
+    ] = None,
+    selector: Annotated[
+        str | None, completion.selector_option('Only alerts about devices that match; "" for all')
+    ] = None,
+    resolved: Annotated[bool | None, typer.Option("--resolved/--no-resolved", help="Also when alerts end.")] = None,
+    repeat: Annotated[str | None, typer.Option("--repeat", help=_REPEAT)] = None,
+) -> None:
+    """Change a contact point; what is not given stays. Its messages and their log stay too."""
+    if all(one is None for one in (name, url, severity, selector, resolved, repeat)):
+        raise UsageError(
+            "nothing to change", next_step=f"`edgectl alert contact set {contact_id} --severity critical`, or --url"
+        )
+    session = Session.of(ctx)
+    body = api.alert.ContactChangeIn(
+        name=UNSET if name is None else name,
+        url=UNSET if url is None else sys.stdin.read().strip() if url == "-" else url,
+        severity=UNSET if severity is None else severity,
+        selector=UNSET if selector is None else selector,
+        sends_resolved=UNSET if resolved is None else resolved,
+        repeat_s=UNSET if repeat is None else int(parse_duration_s(repeat)),
+    )
+    session.out.one(session.api.patch(f"/contact-points/{part(contact_id)}", body, api.alert.Contact), SHEET)
 
 
 @app.command("list")

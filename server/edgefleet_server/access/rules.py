@@ -146,6 +146,7 @@ POLICY: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/contact-points"): Role.OPERATOR,
     ("POST", "/contact-points"): Role.ADMIN,
     ("GET", "/contact-points/{contact_id}"): Role.OPERATOR,
+    ("PATCH", "/contact-points/{contact_id}"): Role.ADMIN,
     ("DELETE", "/contact-points/{contact_id}"): Role.ADMIN,
     ("POST", "/contact-points/{contact_id}:test"): Role.OPERATOR,
     ("GET", "/contact-points/{contact_id}/deliveries"): Role.OPERATOR,

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import ModelName
+from edgefleet_server.alerting.active_alerts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.active_alerts.engine import AlertEngine
 from edgefleet_server.alerting.active_alerts.facts_loader import FactsLoader, Sources
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
@@ -13,12 +16,18 @@ from edgefleet_server.alerting.contact_points.apprise_client import AppriseClien
 from edgefleet_server.alerting.contact_points.service import TRANSPORT, ContactBook
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.db.database import Database
+from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
+from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.webhook.channels import Channels
 from edgefleet_server.webhook.service import WebhookService
+
+MOST_MODELS: Final = 500
+"""Models of which drift is an alert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,8 @@ def build_alarm(  # noqa: PLR0913  # what is watched, and what sends
     telemetry: TelemetryService,
     signing: SigningService,
     webhooks: WebhookService,
+    registry: RegistryService,
+    drift: DriftService,
     *,
     clock: Clock,
     shared: Clock,
@@ -55,13 +66,16 @@ def build_alarm(  # noqa: PLR0913  # what is watched, and what sends
         troubled=fleet.lists.troubled,
         roles=signing.roles,
         folder=settings.data_dir,
+        verdicts=DriftVerdicts(
+            db, drift.of_model, lambda: [ModelName(one.name) for one in registry.models(PageRequest(MOST_MODELS)).items]
+        ),
     )
     engine = AlertEngine(
         db,
         FactsLoader(sources),
         rules,
         silences,
-        contacts.announce,
+        contacts,
         shared,
         every=timedelta(seconds=settings.alert_every_s),
         wait=timedelta(seconds=settings.alert_wait_s),

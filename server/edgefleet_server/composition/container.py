@@ -93,6 +93,10 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings)
+    drift = DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed)
+    alarm = build_alarm(
+        db, fleet, telemetry, signing, webhooks, registry, drift, clock=clock, shared=shared, settings=settings
+    )
     return Parts(
         settings=settings,
         clock=clock,
@@ -106,7 +110,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         fleet=fleet,
         telemetry=telemetry,
         costs=costs,
-        drift=DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed),
+        drift=drift,
         comparisons=Comparisons(registry, costs, telemetry, clock),
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
@@ -115,7 +119,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         alerts=AlertService(db, rollout, clock),
         poster=poster,
         webhooks=webhooks,
-        alarm=build_alarm(db, fleet, telemetry, signing, webhooks, clock=clock, shared=shared, settings=settings),
+        alarm=alarm,
         search=SearchService(fleet.finder, registry, rollout),
         metrics=metrics,
         health=Health(),

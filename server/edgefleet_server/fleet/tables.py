@@ -29,6 +29,13 @@ class FleetDevice(SQLModel, table=True):
             sqlite_where=text("suspect_since IS NOT NULL"),
             postgresql_where=text("suspect_since IS NOT NULL"),
         ),
+        # the few on which a model drifts, which every look at alerts reads
+        Index(
+            "ix_fleet_device_drift",
+            "id",
+            sqlite_where=text("drift IS NOT NULL"),
+            postgresql_where=text("drift IS NOT NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True, max_length=63)
@@ -64,6 +71,8 @@ class FleetDevice(SQLModel, table=True):
     """Since when it is away: its session ended, or the server started and has not heard of it yet. None: it is there, or never was."""
     absences: list[int] = Field(default_factory=list, sa_column=Column(JSON, nullable=False, server_default="[]"))
     """How long it was away before, counted in bins (`reported.absence`)."""
+    drift: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True), nullable=True))
+    """By model the signals that drift, as its newest state says; None: none, or it does not say."""
 
 
 class FleetLabel(SQLModel, table=True):

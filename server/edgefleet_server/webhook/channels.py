@@ -57,6 +57,18 @@ class Channels:
             session.flush()
             return self._state(row, {})
 
+    def change(self, channel_id: str, name: str, shown: str | None) -> ChannelState:
+        """Give a channel another name and, where `shown` is given, another address: that is tried at once. Raises WebhookUnknownError."""
+        with self._db.session() as session:
+            row = store.webhook(session, channel_id, self._transport)
+            row.name = name
+            if shown is not None:
+                row.url, row.not_before, row.failures = shown, None, 0
+                store.retry_now(session, channel_id, self._clock.now())
+                self._webhooks.bell.ring(session)
+            session.flush()
+            return self._state(row, store.counts(session).get(row.id, {}))
+
     def close(self, channel_id: str) -> None:
         """Remove a channel with its deliveries. Raises WebhookUnknownError."""
         with self._db.session() as session:

@@ -194,6 +194,12 @@ def note(session: Session, parcel: Parcel, outcome: Outcome, attempt: Mapping[st
     return written is not None
 
 
+def retry_now(session: Session, webhook_id: str, now: datetime) -> None:
+    """Let what waits for its next try be due."""
+    waits = update(_D).where(col(_D.webhook_id) == webhook_id, col(_D.state) == _PENDING, col(_D.next_at) > now)
+    session.execute(waits.values(next_at=now))
+
+
 def hold(session: Session, webhook_id: str, failures: int, until: datetime | None) -> None:
     """Note how many failures of the receiver came in a row, and until when nothing is sent to it."""
     session.execute(update(Webhook).where(col(Webhook.id) == webhook_id).values(failures=failures, not_before=until))

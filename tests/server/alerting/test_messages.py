@@ -108,6 +108,55 @@ def test_a_contact_point_gets_what_it_asked_for(plain_fleet: WatchedFleet) -> No
     assert there.id in fleet.queued(lyon)[0]
 
 
+def test_a_critical_alert_that_nobody_acknowledges_is_sent_again(plain_fleet: WatchedFleet) -> None:
+    fleet, url = plain_fleet, "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
+    usual, hourly = fleet.contact("usual", url), fleet.contact("hourly", url, repeat_s=3600)
+    never, lyon = fleet.contact("never", url, repeat_s=0), fleet.contact("lyon", url, selector="site=lyon")
+    every = (usual, hourly, never, lyon)
+    for one in [fleet.device(labels={"site": "osaka"}) for _ in range(3)]:
+        one.gone()
+    fleet.device().gone()  # that is a warning: it is sent once
+    fleet.run(minutes=12)
+    assert [len(fleet.queued(one)) for one in every] == [2, 2, 2, 0]
+    fleet.house.clock.turn(minutes=59)
+    fleet.run(minutes=1)
+    assert [len(fleet.queued(one)) for one in every] == [2, 3, 2, 0]
+    assert fleet.queued(hourly)[2] == "[critical] Silent site: site osaka (again, not acknowledged)"
+    for _ in range(3):
+        fleet.house.clock.turn(minutes=59)
+        fleet.run(minutes=1)
+    assert [len(fleet.queued(one)) for one in every] == [3, 6, 2, 0]
+    (alert,) = (one for key, one in fleet.open().items() if key[0] == "site_silent")
+    fleet.alarm.alerts.acknowledge(alert.id, "I see to it", "ann")
+    fleet.house.clock.turn(minutes=300)
+    fleet.run(minutes=1)
+    assert [len(fleet.queued(one)) for one in every] == [3, 6, 2, 0]
+
+
+def test_a_contact_point_that_was_changed_goes_on_with_its_new_address(
+    plain_fleet: WatchedFleet, office: PostOffice
+) -> None:
+    fleet = plain_fleet
+    made = fleet.contact("ops", "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org")
+    fleet.device().gone()
+    fleet.run(minutes=12)
+    with lanes(fleet.house) as sender:
+        sender.tick()
+        assert fleet.alarm.contacts.contact(made.id).held_until is not None
+        with pytest.raises(BadContactError):
+            fleet.alarm.contacts.change(made.id, {"url": "mailto://10.1.2.3/?from=a@x.org&to=b@x.org"})
+        changed = fleet.alarm.contacts.change(made.id, {"url": office.url, "name": "night"})
+        assert (changed.name, changed.severity, changed.held_until) == ("night", made.severity, None)
+        assert changed.shown != made.shown
+        sender.tick()
+        assert office.subjects == [f"[warning] Device offline beyond its habit: {fleet.open_devices()[0]}"]
+        fleet.alarm.contacts.test(made.id, "ann")
+        sender.tick()
+    assert office.subjects[1:] == ["[test] Contact point night"]
+    assert fleet.alarm.contacts.change(made.id, {"selector": "site=x", "repeat_s": 0}).repeat_s == 0
+    assert fleet.alarm.contacts.contact(made.id).selector == "site=x"
+
+
 def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(plain_fleet: WatchedFleet, office: PostOffice) -> None:
     fleet = plain_fleet
     made = fleet.contact("ops", office.url)
@@ -133,7 +182,10 @@ def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(plain_fleet: Wa
 
 def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fleet: WatchedFleet) -> None:
     parts = fleet.house.parts
-    services = (parts.db, parts.fleet, parts.telemetry, parts.signing, parts.webhooks)
+    services = (
+        *(parts.db, parts.fleet, parts.telemetry, parts.signing, parts.webhooks),
+        *(parts.registry, parts.drift),
+    )
     other = build_alarm(*services, clock=parts.clock, shared=parts.clock, settings=parts.settings).engine
     device = fleet.device()
     device.gone()

@@ -90,12 +90,14 @@ class WatchedFleet:
             self, fleet.enrolment.enroll(claim[0].token, KeyedDevice().csr(), FACTS).device_id, connects=connects
         )
 
+    def known(self, device_id: DeviceId) -> WatchedDevice:
+        """Return a device that was enrolled elsewhere, connected."""
+        return WatchedDevice(self, device_id, connects=True)
+
     def contact(self, name: str, url: str, severity: Severity = Severity.WARNING, **more: Any) -> ContactView:
         """Make a contact point."""
         given: dict[str, Any] = {"selector": "", "sends_resolved": True} | more
-        return self.alarm.contacts.create(
-            name, url, severity, given["selector"], "ann", sends_resolved=given["sends_resolved"]
-        )
+        return self.alarm.contacts.create(name, url, severity, given.pop("selector"), "ann", **given)
 
     def queued(self, contact: ContactView) -> list[str]:
         """Return the subjects of all messages to a contact point, oldest first."""
@@ -115,6 +117,10 @@ class WatchedFleet:
 
         found, _ = self.alarm.alerts.page(AlertQuery(OPEN), before=None, limit=500)
         return {(one.rule, one.subject): one for one in found}
+
+    def open_devices(self) -> list[str]:
+        """Return the devices of open alerts."""
+        return sorted({device for one in self.open().values() for device in one.devices})
 
     def firing(self) -> list[tuple[str, str]]:
         """Return rule and subject of the alerts that fire and are not suppressed."""

@@ -53,6 +53,8 @@ def parts_of(house: House) -> Parts:
             house.telemetry,
             house.signing,
             house.webhooks,
+            house.registry,
+            house.drift,
             clock=house.clock,
             shared=house.clock,
             settings=house.settings,

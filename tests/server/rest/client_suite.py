@@ -239,6 +239,8 @@ def alarming(call: Caller) -> None:
     assert call("alerting", "list_contact_deliveries", contact.id)[1].total == 1
     assert call("alerting", "get_contact_point", contact.id)[1].pending == 1
     assert call("alerting", "list_contact_points")[1].total == 1
+    changed = call("alerting", "update_contact_point", contact.id, body=models.ContactChangeIn(severity="critical"))
+    assert (changed[0], changed[1].severity, changed[1].name) == (200, "critical", "ops")
     assert call("alerting", "delete_contact_point", contact.id)[0] == 204
 
 

@@ -31,6 +31,15 @@ class Alert(Struct, frozen=True):
     value: float = 0.0
 
 
+class ContactChangeIn(Body, frozen=True, kw_only=True):
+    name: str | Unset | None = UNSET
+    repeat_s: int | Unset | None = UNSET
+    selector: str | Unset | None = UNSET
+    sends_resolved: bool | Unset | None = UNSET
+    severity: str | Unset | None = UNSET
+    url: str | Unset | None = UNSET
+
+
 class ContactDelivery(Struct, frozen=True):
     attempts_made: int = 0
     created_at: str = ""
@@ -43,6 +52,7 @@ class ContactDelivery(Struct, frozen=True):
 
 class ContactIn(Body, frozen=True, kw_only=True):
     name: str
+    repeat_s: int | Unset = UNSET
     selector: str | Unset = UNSET
     sends_resolved: bool | Unset = UNSET
     severity: str | Unset = UNSET
@@ -56,6 +66,7 @@ class Contact(Struct, frozen=True):
     id: str = ""
     name: str = ""
     pending: int = 0
+    repeat_s: int = 0
     selector: str = ""
     sends_resolved: bool = False
     service: str = ""

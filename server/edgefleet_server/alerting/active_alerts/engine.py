@@ -6,10 +6,10 @@ groups and the messages themselves are written in one transaction, so a message 
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from sqlmodel import Session
 
@@ -34,6 +34,22 @@ RECORDS_KEPT: Final = timedelta(days=30)
 _log = logging.getLogger(__name__)
 
 
+class Announcer(Protocol):
+    """Writes messages, in the caller's transaction."""
+
+    def announce(self, notice: Notice) -> None:
+        """Write a notice for all that want it."""
+        ...
+
+    def repeats(self) -> Mapping[str, timedelta]:
+        """Return after how long each contact point gets again what nobody acknowledged; those that never do are left out."""
+        ...
+
+    def remind(self, notice: Notice, contacts: Sequence[str]) -> None:
+        """Write a notice again for some contact points."""
+        ...
+
+
 class AlertEngine:
     """Evaluates rules. Thread-safe; calls block."""
 
@@ -43,18 +59,18 @@ class AlertEngine:
         facts: FactsLoader,
         rules: RuleBook,
         silences: SilenceBook,
-        announce: Callable[[Notice], None],
+        announcer: Announcer,
         clock: Clock,
         *,
         every: timedelta,
         wait: timedelta,
     ) -> None:
-        """Wire the parts. announce: writes a message, in the caller's transaction; clock: shared by all processes of the database."""
+        """Wire the parts. clock: shared by all processes of the database."""
         self._db = db
         self._facts = facts
         self._rules = rules
         self._silences = silences
-        self._announce = announce
+        self._announcer = announcer
         self._clock = clock
         self._every = every
         self._wait = wait
@@ -92,6 +108,7 @@ class AlertEngine:
             store.forget_alerts(session, [one.id for one in forgotten])
             self._tell(session, store.write_alerts(session, before, after), now)
         self._known, self._fence = known, fence
+        self._facts.refresh(now)
         return True
 
     def prune(self, _now: datetime | None = None) -> int:
@@ -146,13 +163,17 @@ class AlertEngine:
         inside: dict[tuple[str, str], list[ActiveAlert]] = defaultdict(list)
         for one in alerts:
             inside[one.rule, one.group].append(one)
-        changed = []
+        changed, repeats = [], self._announcer.repeats()
         for group in notices.groups_of(alerts, known):
             there = {one.id for one in inside[group.key]} | (group.sent & every.keys())
             mine = [every[one] for one in sorted(there)]
             after, notice = notices.planned(replace(group, sent=group.sent & there), mine, now, self._wait)
             if notice is not None:
-                self._announce(notice)
+                self._announcer.announce(notice)
+            else:
+                after, again, contacts = notices.reminded(after, mine, now, repeats)
+                if again is not None:
+                    self._announcer.remind(again, contacts)
             if after != known.get(group.key):
                 changed.append(after)
         store.write_groups(session, changed)

@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
+from edgefleet_server.alerting.active_alerts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.alert_rules.fleet_facts import (
     DeviceFact,
     DiskFact,
+    DriftWordFact,
     Facts,
     GroupFact,
     KeyFact,
@@ -57,6 +59,7 @@ class Sources:
     troubled: Callable[[int], Sequence[Trouble]]
     roles: Callable[[], Sequence[Role]]
     folder: Path
+    verdicts: DriftVerdicts
 
 
 class FactsLoader:
@@ -77,6 +80,7 @@ class FactsLoader:
     def load(self, now: datetime, models: Records) -> Facts:
         """Return all facts of now."""
         source = self._sources
+        verdicts, names = source.verdicts.known()
         disk = shutil.disk_usage(source.folder)
         return Facts(
             now=now,
@@ -89,7 +93,17 @@ class FactsLoader:
             models=list(models.values()),
             keys=[KeyFact(f"TUF role {one.name}", one.expires, one.resign_at) for one in source.roles()],
             disks=[DiskFact("the data folder", disk.total, disk.free)],
+            drift_words=[
+                DriftWordFact(one.device, one.model, one.signals)
+                for one in source.health.drifts()
+                if one.model in names
+            ],
+            drift_verdicts=verdicts,
         )
+
+    def refresh(self, now: datetime) -> None:
+        """Do what takes longer, for the next evaluation."""
+        self._sources.verdicts.refresh(now)
 
 
 def with_windows(known: Records, windows: Sequence[WindowFigures]) -> dict[tuple[str, str], ModelFact]:

@@ -1,7 +1,7 @@
 """The SQL of alerts. Every function works in the caller's session and never commits."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from edgefleet_server.alerting.active_alerts.model import ActiveAlert, AlertStat
 from edgefleet_server.alerting.active_alerts.notices import NoticeGroup
 from edgefleet_server.alerting.active_alerts.tables import (
     Alert,
+    AlertDriftVerdict,
     AlertEvaluation,
     AlertGroup,
     AlertModelRecord,
@@ -24,7 +25,7 @@ from edgefleet_server.alerting.active_alerts.tables import (
     AlertSilence,
     AlertWindow,
 )
-from edgefleet_server.alerting.alert_rules.fleet_facts import Look, ModelFact, Severity
+from edgefleet_server.alerting.alert_rules.fleet_facts import DriftedSignal, DriftVerdict, Look, ModelFact, Severity
 from edgefleet_server.db import bulk
 from edgefleet_server.db.bulk import insert_into
 
@@ -236,7 +237,14 @@ def groups(session: Session) -> dict[tuple[str, str], NoticeGroup]:
     """Return what was sent of groups."""
     rows = session.execute(select(AlertGroup)).scalars()
     return {
-        (row.rule, row.group): NoticeGroup(row.rule, row.group, row.due_at, row.sent_at, frozenset(row.sent))
+        (row.rule, row.group): NoticeGroup(
+            row.rule,
+            row.group,
+            row.due_at,
+            row.sent_at,
+            frozenset(row.sent),
+            {contact: datetime.fromisoformat(at) for contact, at in row.reminded.items()},
+        )
         for row in rows
     }
 
@@ -244,7 +252,8 @@ def groups(session: Session) -> dict[tuple[str, str], NoticeGroup]:
 def write_groups(session: Session, changed: Iterable[NoticeGroup]) -> None:
     """Write what was sent of groups."""
     for one in changed:
-        values = {"due_at": one.due_at, "sent_at": one.sent_at, "sent": sorted(one.sent)}
+        again = {contact: at.isoformat() for contact, at in one.reminded.items()}
+        values = {"due_at": one.due_at, "sent_at": one.sent_at, "sent": sorted(one.sent), "reminded": again}
         statement = insert_into(session, AlertGroup).values({"rule": one.rule, "group": one.group, **values})
         session.execute(statement.on_conflict_do_update(index_elements=["rule", "group"], set_=values))
 
@@ -297,10 +306,33 @@ def write_records(session: Session, changed: Iterable[ModelFact]) -> None:
         session.execute(statement.on_conflict_do_update(index_elements=["device_id", "model"], set_=new))
 
 
+# ---- drift
+
+
+def drift_verdicts(session: Session) -> list[DriftVerdict]:
+    """Return how models were judged last."""
+    rows = session.execute(select(AlertDriftVerdict).order_by(col(AlertDriftVerdict.model))).scalars()
+    return [
+        DriftVerdict(
+            row.model, row.version, row.scale, row.judged_at, tuple(DriftedSignal(**one) for one in row.signals)
+        )
+        for row in rows
+    ]
+
+
+def write_drift_verdict(session: Session, one: DriftVerdict) -> None:
+    """Write how a model was judged."""
+    signals = [asdict(signal) | {"devices": list(signal.devices)} for signal in one.signals]
+    values = {"version": one.version, "scale": one.scale, "judged_at": one.judged_at, "signals": signals}
+    statement = insert_into(session, AlertDriftVerdict).values({"model": one.model, **values})
+    session.execute(statement.on_conflict_do_update(index_elements=["model"], set_=values))
+
+
 def prune(session: Session, ended: datetime, silent: datetime, unheard: datetime) -> int:
     """Remove alerts and silences that ended before a moment, records of before another, and groups of which nothing is open."""
     done = session.execute(delete(Alert).where(col(Alert.state) == RESOLVED, col(Alert.resolved_at) < ended))
     session.execute(delete(AlertSilence).where(col(AlertSilence.until) < silent))
     session.execute(delete(AlertModelRecord).where(col(AlertModelRecord.newest_at) < unheard))
+    session.execute(delete(AlertDriftVerdict).where(col(AlertDriftVerdict.judged_at) < unheard))
     session.execute(delete(AlertGroup).where(col(AlertGroup.due_at).is_(None), col(AlertGroup.sent_at) < unheard))
     return int(done.rowcount)  # type: ignore[attr-defined]

@@ -66,10 +66,18 @@ def _reason(
     for window in windows:
         if _is_inside(alert, window.devices):
             return f"maintenance {window.name}"
-    found = [causes.get((alert.rule, device), ()) for device in alert.devices]
+    found = [
+        [one for one in causes.get((alert.rule, device), ()) if _has_model_of(one, alert)] for device in alert.devices
+    ]
     if found and all(found):
-        return f"{found[0][-1].shown} is silent"
+        cause = found[0][-1]
+        return f"{cause.shown} {RULES[cause.rule].quiet_word}"
     return ""
+
+
+def _has_model_of(cause: ActiveAlert, alert: ActiveAlert) -> bool:
+    """Return whether a cause may explain an alert: one about a model explains nothing of another model."""
+    return "model" not in cause.labels or cause.labels["model"] == alert.labels.get("model")
 
 
 def _is_inside(alert: ActiveAlert, devices: frozenset[str]) -> bool:

@@ -101,6 +101,20 @@ class AlertGroup(SQLModel, table=True):
     due_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime, nullable=True)
     sent: list[int] = Field(sa_column=Column(JSON, nullable=False))
+    reminded: dict[str, str] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False, server_default="{}"))
+    """When a contact point got the group again because nobody acknowledged it, by contact point."""
+
+
+class AlertDriftVerdict(SQLModel, table=True):
+    """How the server judged the drift of a model last. signals: those that drift, each as `DriftedSignal`."""
+
+    __tablename__ = "alert_drift_verdict"
+
+    model: str = Field(primary_key=True, max_length=63)
+    version: str = Field(max_length=63)
+    scale: str = Field(max_length=8)
+    judged_at: datetime = Field(sa_type=UtcDateTime)
+    signals: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class AlertModelRecord(SQLModel, table=True):

@@ -102,6 +102,39 @@ class DiskFact:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftWordFact:
+    """What a device's own detector says of a model there: the signals that drift."""
+
+    device: str
+    model: str
+    signals: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftedSignal:
+    """One signal that drifts by the server's own figures. where: as `telemetry.drift` says it; devices: ids of some that moved."""
+
+    name: str
+    where: str
+    place: str
+    said: str
+    moved: int
+    of: int
+    devices: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DriftVerdict:
+    """How the server judged the drift of a model last. version: the one that it judged; signals: those that drift, the strongest first."""
+
+    model: str
+    version: str
+    scale: str
+    judged_at: datetime
+    signals: Sequence[DriftedSignal]
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that rules look at, of one moment."""
 
@@ -112,6 +145,8 @@ class Facts:
     models: Sequence[ModelFact] = ()
     keys: Sequence[KeyFact] = ()
     disks: Sequence[DiskFact] = ()
+    drift_words: Sequence[DriftWordFact] = ()
+    drift_verdicts: Sequence[DriftVerdict] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +196,7 @@ class Rule:
     next_step: str
     check: Check
     quiets: Sequence[str] = ()
+    quiet_word: str = "is silent"
+    """What its subject is said to do where it quiets others."""
     has_devices: bool = True
     """Whether its findings are about devices, so that a selector can narrow them."""

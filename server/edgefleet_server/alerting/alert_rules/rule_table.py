@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from edgefleet_server.alerting.alert_rules import device_rules, fleet_rules, model_rules, server_rules
+from edgefleet_server.alerting.alert_rules import device_rules, drift_rules, fleet_rules, model_rules, server_rules
 from edgefleet_server.alerting.alert_rules.fleet_facts import Rule, Severity
 
 _ALL: Final = (
@@ -107,6 +107,44 @@ _ALL: Final = (
         severity=Severity.CRITICAL,
         next_step="Look at the inputs and the precision of the release: `edgectl device capture ID` fetches examples.",
         check=model_rules.not_finite,
+    ),
+    Rule(
+        name="drift",
+        title="Drift on a device",
+        description=(
+            "What a model is asked or answers on a device is not what it was made for: its own detector says so, "
+            "or the server's figures say it of this device alone. Suspect devices do not count."
+        ),
+        unit="signals",
+        threshold=1,
+        least=1,
+        most=64,
+        source="One is enough: the detector is made for at most one false alarm a device and year.",
+        for_s=0,
+        settle_s=0,
+        severity=Severity.WARNING,
+        next_step="`edgectl drift explain MODEL` says what moved and how; look at the device's sensor first.",
+        check=drift_rules.drift,
+    ),
+    Rule(
+        name="drift_spread",
+        title="Drift on many devices",
+        description=(
+            "A model drifts at a site, in a profile or group, or everywhere: by the server's own figures, or because many "
+            "devices say it of the same signal (at least a twentieth of them). Alerts of its devices are then suppressed."
+        ),
+        unit="devices",
+        threshold=3,
+        least=2,
+        most=1_000_000,
+        source="Chosen: two devices may well have a bad sensor of the same kind.",
+        for_s=0,
+        settle_s=0,
+        severity=Severity.WARNING,
+        next_step="`edgectl drift explain MODEL` says what moved and where; new data may be needed: capture some, and train again.",
+        check=drift_rules.drift_spread,
+        quiets=("drift",),
+        quiet_word="drifts",
     ),
     Rule(
         name="update_failed",

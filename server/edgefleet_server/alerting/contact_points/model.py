@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
+
+REPEAT_S: Final = 4 * 3600
+"""After how long a critical alert that nobody acknowledged is sent again, where nobody says otherwise."""
 
 
 @dataclass(frozen=True)
 class ContactView:
     """A contact point as it is shown. shown: its URL without secrets. severity: the least that is sent; selector: of devices, "" = all.
 
+    repeat_s: after how long a critical alert that nobody acknowledged is sent again, 0: never.
     held_until: after a failure nothing is sent before that. pending, dead: messages in that state.
     """
 
@@ -21,6 +26,7 @@ class ContactView:
     severity: Severity
     selector: str
     sends_resolved: bool
+    repeat_s: int
     created_at: datetime
     created_by: str
     held_until: datetime | None

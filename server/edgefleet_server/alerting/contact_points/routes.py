@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from edgefleet_server.access.dependency import Admin, Operator
 from edgefleet_server.alerting.contact_points.model import ContactDelivery, ContactView
-from edgefleet_server.alerting.contact_points.schemas import ContactIn
+from edgefleet_server.alerting.contact_points.schemas import ContactChangeIn, ContactIn
 from edgefleet_server.alerting.contact_points.service import ContactBook
 from edgefleet_server.db.database import Database
 from edgefleet_server.web.pagination import ListOf, NewestFirst
@@ -27,6 +27,7 @@ def build_router(contacts: ContactBook, db: Database) -> APIRouter:
                 wanted.selector,
                 caller.name,
                 sends_resolved=wanted.sends_resolved,
+                repeat_s=wanted.repeat_s,
             )
         put_location(response, f"/contact-points/{made.id}")
         put_tag(response, _tag(made))
@@ -43,6 +44,22 @@ def build_router(contacts: ContactBook, db: Database) -> APIRouter:
         found = contacts.contact(contact_id)
         put_tag(response, _tag(found))
         return found
+
+    @router.patch("/contact-points/{contact_id}", operation_id="update_contact_point")
+    def update_contact_point(
+        contact_id: str,
+        wanted: ContactChangeIn,
+        response: Response,
+        expected: IfMatch,
+        dry_run: DryRun,
+        _caller: Admin,
+    ) -> ContactView:
+        """Change a contact point; what is left out stays. A new URL is tried at once, also where the old one was failing."""
+        with acting(db, dry_run=dry_run), db.session():
+            expected.check(lambda: _tag(contacts.contact(contact_id)))
+            changed = contacts.change(contact_id, wanted.changes())
+        put_tag(response, _tag(changed))
+        return changed
 
     @router.delete(
         "/contact-points/{contact_id}", operation_id="delete_contact_point", status_code=204, response_class=Response
@@ -69,4 +86,12 @@ def build_router(contacts: ContactBook, db: Database) -> APIRouter:
 
 
 def _tag(contact: ContactView) -> str:
-    return tag_of(contact.id, contact.name, contact.severity.value, contact.selector, contact.sends_resolved)
+    return tag_of(
+        contact.id,
+        contact.name,
+        contact.severity.value,
+        contact.selector,
+        contact.sends_resolved,
+        contact.repeat_s,
+        contact.shown,
+    )

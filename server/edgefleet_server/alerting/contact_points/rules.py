@@ -65,8 +65,11 @@ def message_of(notice: Notice, address: str) -> Message:
         one = notice.firing[0]
         step = next_step_of(one.rule, one.devices, one.labels) if len(notice.firing) == 1 else rule.next_step
         lines += ["", f"What to do: {step}"]
+    if notice.is_again:
+        lines += [f"Nobody has acknowledged it: `edgectl alert ack {notice.firing[0].id}`, or on the page below."]
     place = f"/alerts/{shown[0].id}" if len(shown) == 1 else "/alerts"
-    return Message(f"[{word}] {rule.title}: {where}", "\n".join([*lines, "", f"{address}{place}"]))
+    again = " (again, not acknowledged)" if notice.is_again else ""
+    return Message(f"[{word}] {rule.title}: {where}{again}", "\n".join([*lines, "", f"{address}{place}"]))
 
 
 def test_message(name: str, address: str, by: str) -> Message:

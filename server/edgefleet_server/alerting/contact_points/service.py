@@ -1,10 +1,11 @@
-"""Contact points as the rest of the server sees them: made, tried out, removed; and notices, which go to all of them and to webhooks.
+"""Contact points as the rest of the server sees them: made, changed, tried out, removed; notices go to all of them and to webhooks.
 
 The messages are written to the outbox of webhooks in the transaction of the notice: at least once, one a group and change, by one sender.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
@@ -13,7 +14,13 @@ from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.contact_points import rules, store
 from edgefleet_server.alerting.contact_points.apprise_client import AppriseClient
 from edgefleet_server.alerting.contact_points.errors import ContactUnavailableError
-from edgefleet_server.alerting.contact_points.model import ContactAttempt, ContactDelivery, ContactView, Message
+from edgefleet_server.alerting.contact_points.model import (
+    REPEAT_S,
+    ContactAttempt,
+    ContactDelivery,
+    ContactView,
+    Message,
+)
 from edgefleet_server.alerting.contact_points.tables import AlertContact, AlertContactSecret
 from edgefleet_server.db.database import Database
 from edgefleet_server.events.log import EventLog
@@ -26,6 +33,7 @@ from edgefleet_server.webhook.model import DeliveryView
 
 TRANSPORT: Final = "apprise"
 ALERT: Final = "alert"
+_PLAIN: Final = ("name", "selector", "sends_resolved", "repeat_s")
 _KINDS: Final = {Severity.CRITICAL: "failure", Severity.WARNING: "warning", Severity.INFO: "info"}
 
 
@@ -52,7 +60,15 @@ class ContactBook:
         self._address = address
 
     def create(  # a contact point is all of these
-        self, name: str, url: str, severity: Severity, selector: str, by: str, *, sends_resolved: bool
+        self,
+        name: str,
+        url: str,
+        severity: Severity,
+        selector: str,
+        by: str,
+        *,
+        sends_resolved: bool,
+        repeat_s: int = REPEAT_S,
     ) -> ContactView:
         """Make a contact point; blocks for a child process.
 
@@ -65,10 +81,31 @@ class ContactBook:
             channel = self._channels.open("cp", name, looked.shown, by)
             row = AlertContact(
                 id=channel.id, name=name, service=looked.service, severity=severity.value, selector=selector,
-                sends_resolved=sends_resolved, created_at=self._clock.now(),
+                sends_resolved=sends_resolved, repeat_s=repeat_s, created_at=self._clock.now(),
             )  # fmt: skip
             session.add(row)
             session.add(AlertContactSecret(contact_id=channel.id, url=url))
+            session.flush()
+            return _view(row, channel)
+
+    def change(self, contact_id: str, changes: Mapping[str, Any]) -> ContactView:
+        """Change a contact point by fields of `ContactChangeIn`; blocks for a child process where the URL is a new one.
+
+        Raises ContactUnknownError, BadContactError, ContactUnavailableError, BadSelectorError.
+        """
+        if changes.get("selector"):
+            self._devices.select(str(changes["selector"]))
+        url = changes.get("url")
+        looked = None if url is None else self._apprise.look(url)
+        with self._db.session() as session:
+            row = store.known(session, contact_id)
+            for name in _PLAIN:
+                setattr(row, name, changes.get(name, getattr(row, name)))
+            row.severity = Severity(changes.get("severity", row.severity)).value
+            if looked is not None:
+                row.service = looked.service
+                store.set_url(session, contact_id, str(url))
+            channel = self._channels.change(contact_id, row.name, None if looked is None else looked.shown)
             session.flush()
             return _view(row, channel)
 
@@ -109,18 +146,20 @@ class ContactBook:
 
     def announce(self, notice: Notice) -> None:
         """Write a notice down for every contact point that wants it, and as an event for webhooks, in the caller's transaction."""
-        address = self._address()
         with self._db.session() as session:
-            message = rules.message_of(notice, address)
+            message = rules.message_of(notice, self._address())
             self._feed.add([NewEvent(ALERT, _device_of(notice), detail=rules.event_detail(notice, message))])
-            for row in store.contacts(session):
-                part = rules.for_contact(
-                    notice, Severity(row.severity), self._selected(row), resolved=row.sends_resolved
-                )
-                if part is not None:
-                    kind = "success" if part.is_over else _KINDS[rules.severity_of(part)]
-                    body = _body(rules.message_of(part, address), kind)
-                    self._channels.send(row.id, rules.type_of(part), f"g:{notice.rule}:{notice.group}", body)
+            self._send(notice, store.contacts(session))
+
+    def repeats(self) -> dict[str, timedelta]:
+        """Return after how long each contact point gets again what nobody acknowledged."""
+        with self._db.read() as session:
+            return {row.id: timedelta(seconds=row.repeat_s) for row in store.contacts(session) if row.repeat_s}
+
+    def remind(self, notice: Notice, contacts: Sequence[str]) -> None:
+        """Write a notice down again for some contact points, in the caller's transaction."""
+        with self._db.session() as session:
+            self._send(notice, [row for row in store.contacts(session) if row.id in contacts])
 
     def post(self, contact_id: str, body: bytes, timeout_s: float) -> Posted:
         """Send what the outbox holds for a contact point: a transport of `WebhookSender`. Raises ContactUnavailableError."""
@@ -130,6 +169,15 @@ class ContactBook:
             raise ContactUnavailableError("the contact point was removed", next_step="nothing is sent any more")
         plain = json.loads(body)
         return self._apprise.send(url, Message(plain["subject"], plain["text"]), plain["kind"], timeout_s)
+
+    def _send(self, notice: Notice, rows: Sequence[AlertContact]) -> None:
+        address = self._address()
+        for row in rows:
+            part = rules.for_contact(notice, Severity(row.severity), self._selected(row), resolved=row.sends_resolved)
+            if part is not None:
+                kind = "success" if part.is_over else _KINDS[rules.severity_of(part)]
+                body = _body(rules.message_of(part, address), kind)
+                self._channels.send(row.id, rules.type_of(part), f"g:{notice.rule}:{notice.group}", body)
 
     def _selected(self, row: AlertContact) -> frozenset[str] | None:
         """Return the devices of a contact point; one whose selector is wrong by now gets everything."""
@@ -154,7 +202,7 @@ def _body(message: Message, kind: str) -> dict[str, Any]:
 def _view(row: AlertContact, channel: ChannelState) -> ContactView:
     return ContactView(
         id=row.id, name=row.name, service=row.service, shown=channel.shown, severity=Severity(row.severity),
-        selector=row.selector, sends_resolved=row.sends_resolved, created_at=channel.created_at,
+        selector=row.selector, sends_resolved=row.sends_resolved, repeat_s=row.repeat_s, created_at=channel.created_at,
         created_by=channel.created_by, held_until=channel.held_until, pending=channel.pending, dead=channel.dead,
     )  # fmt: skip
 

@@ -31,6 +31,11 @@ def url_of(session: Session, contact_id: str) -> str | None:
     return None if row is None else row.url
 
 
+def set_url(session: Session, contact_id: str, url: str) -> None:
+    """Put a URL in the place of the one before."""
+    session.merge(AlertContactSecret(contact_id=contact_id, url=url))
+
+
 def remove(session: Session, contact_id: str) -> None:
     """Delete a contact point and its secret. Raises ContactUnknownError."""
     known(session, contact_id)

@@ -5,6 +5,7 @@ from datetime import datetime
 from sqlalchemy import Column, Text
 from sqlmodel import Field, SQLModel
 
+from edgefleet_server.alerting.contact_points.model import REPEAT_S
 from edgefleet_server.db.database import UtcDateTime
 
 
@@ -19,6 +20,8 @@ class AlertContact(SQLModel, table=True):
     severity: str = Field(max_length=16)
     selector: str = Field(sa_column=Column(Text, nullable=False))
     sends_resolved: bool
+    repeat_s: int = Field(default=REPEAT_S, sa_column_kwargs={"server_default": str(REPEAT_S)})
+    """After how long a critical alert that nobody acknowledged is sent again; 0: never."""
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

@@ -93,7 +93,11 @@ LINES: Final[Mapping[str, str]] = {
     "delete_maintenance_window": "edgectl alert window delete {path.window_id} --yes",
     "create_contact_point": (
         "edgectl alert contact create {body.name} {body.url}[ --severity {body.severity}][ --selector {body.selector}]"
-        "[ --resolved|--no-resolved?{body.sends_resolved}]"
+        "[ --resolved|--no-resolved?{body.sends_resolved}][ --repeat {body.repeat_s|seconds}]"
+    ),
+    "update_contact_point": (
+        "edgectl alert contact set {path.contact_id}[ --name {body.name}][ --url {body.url}][ --severity {body.severity}]"
+        "[ --selector {body.selector}][ --resolved|--no-resolved?{body.sends_resolved}][ --repeat {body.repeat_s|seconds}]"
     ),
     "delete_contact_point": "edgectl alert contact delete {path.contact_id} --yes",
     "test_contact_point": "edgectl alert contact test {path.contact_id}",

@@ -42,6 +42,15 @@ class DeviceHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceDrift:
+    """A model of which a live device says that signals drift."""
+
+    device: str
+    model: str
+    signals: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupPresence:
     """How many live devices of a group there are, and how many of them are away."""
 
@@ -76,6 +85,20 @@ class DeviceHealthReader:
             absences = {str(device): tuple(bins) for device, bins in session.execute(away)}
             rows: list[list[Any]] = [list(row) for row in session.execute(statement)]
         return [DeviceHealth(site or "", absences.get(row[0], ()), *row) for site, *row in rows]
+
+    def drifts(self) -> list[DeviceDrift]:
+        """Return what live devices say of drift, in order of id."""
+        statement = (
+            select(col(FleetDevice.id), col(FleetDevice.drift))
+            .where(sql.is_live(), col(FleetDevice.drift).is_not(None))
+            .order_by(col(FleetDevice.id))
+        )
+        with self._db.read() as session:
+            return [
+                DeviceDrift(str(device), model, signals)
+                for device, said in session.execute(statement)
+                for model, signals in said.items()
+            ]
 
     def groups(self) -> list[GroupPresence]:
         """Return the presence of each group."""

@@ -34,6 +34,8 @@ from edgefleet_server.fleet.tables import FleetDevice, FleetModelState
 LIMITED: Final = "limited"
 MIB: Final = 1024 * 1024
 MAX_MODELS: Final = 64
+MAX_SIGNALS: Final = 8
+MAX_SIGNAL: Final = 120
 MAX_REPORT_BYTES: Final = 64 * 1024
 MAX_MS: Final = 253_402_300_799_000  # the last millisecond of the year 9999
 
@@ -123,6 +125,9 @@ class ReportBook:
         free = state.facts.get("disk_free_bytes")
         if isinstance(free, int) and 0 <= free < 2**62:
             device.free_mb = free // MIB
+        drift = _drift_of(state.facts.get("drift"))
+        if device.drift != drift:
+            device.drift = drift
         known = reported_store.model_states(session, device.id)
         reported = {model.model[:63]: model for model in state.models[:MAX_MODELS]}
         for name, model in reported.items():
@@ -160,6 +165,20 @@ def _compared(reported: dict[str, Any] | None) -> Any:
         return None
     models = [{**model, "progress_pct": 0} for model in reported["models"]]
     return reported["gen"], reported["refused_gen"], reported["refused_code"], models
+
+
+def _drift_of(told: Any) -> dict[str, list[str]] | None:
+    """Return by model the signals that a state says drift, at most so many of so many letters; None for none."""
+    found: dict[str, list[str]] = {}
+    for model, signals in list(told.items())[:MAX_MODELS] if isinstance(told, Mapping) else ():
+        names = (
+            [one[:MAX_SIGNAL] for one in signals[:MAX_SIGNALS] if isinstance(one, str)]
+            if isinstance(signals, list)
+            else []
+        )
+        if names and isinstance(model, str):
+            found[model[:63]] = names
+    return found or None
 
 
 def _version_of(target: str) -> str:
