@@ -45,6 +45,23 @@ def build_router(contacts: ContactBook, db: Database) -> APIRouter:
         put_tag(response, _tag(found))
         return found
 
+    _add_changes(router, contacts, db)
+
+    @router.post("/contact-points/{contact_id}:test", operation_id="test_contact_point", status_code=202)
+    def test_contact_point(contact_id: str, caller: Operator) -> ContactDelivery:
+        """Send a message that says nothing, at once."""
+        return contacts.test(contact_id, caller.name)
+
+    @router.get("/contact-points/{contact_id}/deliveries", operation_id="list_contact_deliveries")
+    def list_contact_deliveries(contact_id: str, page: NewestFirst, _caller: Operator) -> ListOf[ContactDelivery]:
+        """List messages to a contact point, newest first, with every try."""
+        found, total = contacts.deliveries(contact_id, before=page.after_number(), limit=page.limit + 1)
+        return ListOf.cut(found, page, total, lambda one: str(one.id))
+
+    return router
+
+
+def _add_changes(router: APIRouter, contacts: ContactBook, db: Database) -> None:
     @router.patch("/contact-points/{contact_id}", operation_id="update_contact_point")
     def update_contact_point(
         contact_id: str,
@@ -70,19 +87,6 @@ def build_router(contacts: ContactBook, db: Database) -> APIRouter:
             expected.check(lambda: _tag(contacts.contact(contact_id)))
             contacts.delete(contact_id)
         return Response(status_code=204)
-
-    @router.post("/contact-points/{contact_id}:test", operation_id="test_contact_point", status_code=202)
-    def test_contact_point(contact_id: str, caller: Operator) -> ContactDelivery:
-        """Send a message that says nothing, at once."""
-        return contacts.test(contact_id, caller.name)
-
-    @router.get("/contact-points/{contact_id}/deliveries", operation_id="list_contact_deliveries")
-    def list_contact_deliveries(contact_id: str, page: NewestFirst, _caller: Operator) -> ListOf[ContactDelivery]:
-        """List messages to a contact point, newest first, with every try."""
-        found, total = contacts.deliveries(contact_id, before=page.after_number(), limit=page.limit + 1)
-        return ListOf.cut(found, page, total, lambda one: str(one.id))
-
-    return router
 
 
 def _tag(contact: ContactView) -> str:
