@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.device_python import PATIENCE
+from tests.support.processes import clean_up
 
 ROOT = Path(__file__).parent
 SLOW = (
@@ -158,6 +159,11 @@ def pytest_collection_finish() -> None:
     """Search for no cycles in what nine thousand collected tests are made of."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Stop what the tests of this process share while it is still waited for."""
+    clean_up()
 
 
 def _flush_nothing(fd: Any) -> None:

@@ -7,14 +7,13 @@ made by the tests of signing, whose clocks stand at other times.
 
 from __future__ import annotations
 
-import atexit
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,7 @@ from edgefleet_server import migrations
 from edgefleet_server.db.database import Database
 from edgefleet_server.signing.service import SigningService
 from tests.support.postgres import PostgresServer, shared_server
+from tests.support.processes import at_end
 
 NOON: Final = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 """Where the clocks of tests stand at first."""
@@ -71,7 +71,7 @@ def _new_file(db: Database) -> Path | None:
 def _begun() -> Path:
     """Return where the first server of this process is kept."""
     folder = tempfile.mkdtemp(prefix="ef-begun-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     return Path(folder, "first")
 
 
@@ -192,7 +192,7 @@ def _copies(server: PostgresServer) -> _Copies:
 @cache
 def _sqlite() -> Path:
     folder = tempfile.mkdtemp(prefix="ef-schema-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     path = Path(folder, "newest.db")
     _make(f"sqlite:///{path}")
     return path

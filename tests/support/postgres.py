@@ -3,7 +3,6 @@
 It runs as an unprivileged user on a unix socket in a temporary folder, never on TCP, without fsync, and is stopped at the end.
 """
 
-import atexit
 import os
 import pwd
 import shutil
@@ -16,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 import psycopg
+
+from tests.support.processes import at_end
 
 _BINARIES = Path("/usr/lib/postgresql")
 
@@ -119,6 +120,6 @@ def shared_server() -> PostgresServer | None:
     folder = Path(tempfile.mkdtemp(prefix="efpg-", dir="/tmp"))
     folder.chmod(0o755)
     server = PostgresServer(folder, bin_dir)
-    atexit.register(server.stop)
+    at_end(server.stop)
     server.start()
     return server

@@ -1,8 +1,28 @@
-"""What runs below a process, for tests that end it."""
+"""What runs below a process, for tests that end it; what a process of tests cleans up at its end."""
 
 from __future__ import annotations
 
+import atexit
+from collections.abc import Callable
 from pathlib import Path
+
+_AT_END: list[Callable[[], object]] = []
+
+
+def at_end(call: Callable[[], object]) -> None:
+    """Call it when the tests of this process are over; where it runs none, when it exits.
+
+    A worker of pytest-xdist has 10 s to exit before it is killed, so what waits for its exit may never run.
+    """
+    if not _AT_END:
+        atexit.register(clean_up)
+    _AT_END.append(call)
+
+
+def clean_up() -> None:
+    """Call what `at_end` was given, the last first, each once."""
+    while _AT_END:
+        _AT_END.pop()()
 
 
 def descendants(pid: int) -> set[int]:

@@ -1,6 +1,5 @@
 """Real servers for tests: the API app on real services in this process, or the whole server as a process."""
 
-import atexit
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.settings import load_settings
 from tests.support import databases
 from tests.support.apps import AppOf, shared_app
+from tests.support.processes import at_end
 
 PROFILE = "generic-x86_64-ort"
 
@@ -149,7 +149,7 @@ def copy_server(data: Path) -> str:
 @cache
 def _initialised() -> Path:
     folder = tempfile.mkdtemp(prefix="ef-init-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    at_end(partial(shutil.rmtree, folder, ignore_errors=True))
     init_server(Path(folder, "data"))
     return Path(folder, "data")
 
