@@ -10,7 +10,7 @@ import ast
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from edgefleet_agent.settings import AgentSettings
 from edgefleet_server import settings as server_settings
 from edgefleet_server.access.model import INCLUDES, Role
 from edgefleet_server.access.rules import POLICY
+from edgefleet_server.observability.fleet_figures.figure_table import FIGURES
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.spec.model import Spec
 from edgefleet_server.rollout.spec.parser import Document
@@ -57,8 +58,21 @@ _METRICS = """# Figures at /metrics
 
 <!-- made by `python -m tests.house.reference` from the code; edit the code -->
 
-Prometheus text at `/metrics` of the API listener, without a token. No figure has a label for a device: their number does not grow with
-the fleet. Rules and a Grafana page are not part of this yet.
+Prometheus text at `/metrics` of the API listener. No figure has a label for a device: their number does not grow with
+the fleet. [Monitoring](../operate/monitoring.md) has rules and dashboards for them.
+
+## Of fleet and models
+
+With a viewer token. They are the same from every server process: they come from the database, at most 5 s old. Only releases and groups
+that the server knows have series. Counters of models count since ever and never fall; answers of a shadow are not among them.
+
+| figure | kind | labels | what it counts |
+| --- | --- | --- | --- |
+"""
+_PROCESS_METRICS = """
+## Of one server process
+
+Without a token, too. They begin at zero when a process starts: add up those of all processes.
 
 | figure | kind | labels | what it counts |
 | --- | --- | --- | --- |
@@ -104,8 +118,16 @@ def metrics_page() -> str:
     metrics = Metrics()
     metrics.watch_gateway(lambda: {"example": 1}, lambda: {"rate": 1})
     metrics.watch_revocation(lambda: 1, lambda: 1)
-    rows = [f"| `{name}` | {kind} | {labels} | {text} |" for name, kind, labels, text in _figures(metrics)]
-    return _METRICS + "\n".join(rows) + "\n"
+    fleet = [(one.name, one.kind.value, _named(one.labels), one.text) for one in FIGURES]
+    return _METRICS + _rows(fleet) + _PROCESS_METRICS + _rows(_figures(metrics))
+
+
+def _rows(figures: Iterable[tuple[str, str, str, str]]) -> str:
+    return "".join(f"| `{name}` | {kind} | {labels} | {text} |\n" for name, kind, labels, text in figures)
+
+
+def _named(labels: Sequence[str]) -> str:
+    return ", ".join(f"`{one}`" for one in labels)
 
 
 def roles_page() -> str:
@@ -132,7 +154,7 @@ def _figures(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:
     for family in metrics.registry.collect():
         ending = "_total" if family.type == "counter" else ""
         names = labels.get(family.name) or tuple(family.samples[0].labels if family.samples else ())
-        yield family.name + ending, family.type, ", ".join(f"`{one}`" for one in names), family.documentation
+        yield family.name + ending, family.type, _named(names), family.documentation
 
 
 def _default(value: Any) -> str:

@@ -30,6 +30,7 @@ scrape_configs:
       - url: {url}/api/v1/prometheus/sd
         refresh_interval: 1s
         authorization: {{ credentials_file: {token} }}
+    authorization: {{ credentials_file: {token} }}
     relabel_configs:
       - {{ source_labels: [__meta_edgefleet_tenant], target_label: tenant }}
 """

@@ -35,6 +35,15 @@ def authorize(request: Request) -> Principal:
     return principal
 
 
+def viewer_if_named(request: Request) -> Principal | None:
+    """Return the caller of a route that also answers without a token, None for one without. Raises what `authorize` does."""
+    if "authorization" not in request.headers:
+        return None
+    principal = _by_token(request)
+    _check(principal, Role.VIEWER)
+    return principal
+
+
 def _by_token(request: Request) -> Principal:
     access = cast("AccessService", request.app.state.access)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -8,7 +8,7 @@ import logging
 import re
 from functools import partial
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -23,7 +23,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server.access import routes as access_routes
 from edgefleet_server.access.allowed_methods import AllowedMethods
-from edgefleet_server.access.dependency import authorize, throttled
+from edgefleet_server.access.dependency import authorize, throttled, viewer_if_named
 from edgefleet_server.access.idempotency.middleware import Idempotency
 from edgefleet_server.access.model import Principal
 from edgefleet_server.access.refusals import ANONYMOUS, Refusal
@@ -184,14 +184,14 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
     @app.get(prometheus_sd.METRICS_PATH, operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
-    def get_metrics() -> Response:
-        """Return figures in Prometheus text format."""
+    def get_metrics(caller: Annotated[Principal | None, Depends(viewer_if_named)]) -> Response:
+        """Return figures in Prometheus text format; those of fleet and models only with a viewer token."""
         for state, count in parts.conversion.counts().items():
             parts.metrics.jobs.labels(state).set(count)
         for state, count in parts.rollout.reader.counts().items():
             parts.metrics.rollouts.labels(state).set(count)
         parts.metrics.suspects.set(parts.fleet.suspicion.count())
-        return Response(parts.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(parts.metrics.text(with_fleet=caller is not None), media_type=CONTENT_TYPE_LATEST)
 
 
 class _RequestLog:

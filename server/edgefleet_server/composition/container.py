@@ -6,12 +6,14 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Alarm, build_alarm
+from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.worker_container import build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.outbound.address_policy import parse_networks
@@ -24,6 +26,7 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
+from edgefleet_server.telemetry.drift.device_words import DeviceWords
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.release_comparison import Comparisons
@@ -97,6 +100,10 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     alarm = build_alarm(
         db, fleet, telemetry, signing, webhooks, registry, drift, clock=clock, shared=shared, settings=settings
     )
+    sources = FigureSources(
+        FleetCounter(db), registry, DeviceWords(fleet.feed, clock), alarm.alerts, signing, settings.data_dir
+    )
+    metrics.watch_fleet(FiguresLoader(sources, clock).load, clock.monotonic_s)
     return Parts(
         settings=settings,
         clock=clock,

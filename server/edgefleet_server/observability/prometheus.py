@@ -9,6 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from edgefleet_server.observability.fleet_figures.collector import FleetCollector
+from edgefleet_server.observability.fleet_figures.values import FigureValues
+
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 
 
@@ -17,6 +20,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
+        self.fleet_registry = CollectorRegistry()
+        """Figures of fleet and models: they name models and groups, so that not everybody may read them."""
         self.requests = Counter(
             "edgefleet_http_requests_total", "API requests", ["operation", "status"], registry=self.registry
         )
@@ -113,9 +118,14 @@ class Metrics:
             registry=self.registry,
         ).set_function(left_s)
 
-    def text(self) -> bytes:
-        """Return all figures in Prometheus text format."""
-        return generate_latest(self.registry)
+    def watch_fleet(self, load: Callable[[], FigureValues], monotonic_s: Callable[[], float]) -> None:
+        """Show the figures of fleet and models, loaded when somebody asks."""
+        self.fleet_registry.register(FleetCollector(load, monotonic_s))
+
+    def text(self, *, with_fleet: bool = False) -> bytes:
+        """Return the figures of this process in Prometheus text format, on request with those of the fleet."""
+        own = generate_latest(self.registry)
+        return own + generate_latest(self.fleet_registry) if with_fleet else own
 
 
 class _GatewayCounters(Collector):

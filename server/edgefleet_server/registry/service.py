@@ -33,7 +33,6 @@ from edgefleet_server.registry.errors import (
     ModelUnknownError,
     ReleaseBusyError,
     ReleaseDiffersError,
-    ReleaseRemovedError,
     unknown_blob,
     withdrawn_error,
 )
@@ -53,7 +52,7 @@ from edgefleet_server.registry.rules import Outcome
 from edgefleet_server.registry.tables import BundleRow, ReleaseRow
 from edgefleet_server.registry.version_order import downgrade
 from edgefleet_server.registry.views import attempt_of, bundle_view, model_view, ref_of, release_view, source_view
-from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, unknown_release
+from edgefleet_server.registry.withdrawals import Jobs, WithdrawalBook, check_not_removed, unknown_release
 
 DEFAULT_MAX_BLOB_BYTES = 2 * 1024 * 1024 * 1024
 KEPT_ATTEMPTS: Final = 50
@@ -213,7 +212,7 @@ class RegistryService:
             assert stored is not None
             if is_new:
                 aliases.check_version(session, publication.ref)
-                _check_not_removed(session, publication.ref)
+                check_not_removed(session, publication.ref)
             else:
                 is_new = self._take_up(session, stored, row)
             self._queue_missing(publication, chosen, is_new=is_new)
@@ -348,6 +347,11 @@ class RegistryService:
         """Return why releases were withdrawn, by release."""
         return self.withdrawals.reasons()
 
+    def bundle_counts(self) -> Mapping[tuple[str, str], int]:
+        """Return how many signed bundles each release has, by (model, version)."""
+        with self._db.read() as session:
+            return store.signed_bundles_by_release(session)
+
     def releases(self, page: PageRequest, model: str | None = None) -> Page[ReleaseView]:
         """Return one page of releases, newest first as usual."""
         with self._db.read() as session:
@@ -456,15 +460,6 @@ class RegistryService:
             )
             for row in rows
         ]
-
-
-def _check_not_removed(session: Session, ref: ReleaseRef) -> None:
-    gone = store.removed_version(session, ref)
-    if gone is not None:
-        raise ReleaseRemovedError(
-            f"{ref} had a signed bundle and was deleted on {gone.removed_at:%Y-%m-%d} by {gone.removed_by}",
-            next_step="publish under a new version: somebody may have a copy of the signed bundle, so this one is never used again",
-        )
 
 
 _OF_AN_ATTEMPT: Final = (

@@ -130,6 +130,13 @@ def withdrawn_reasons(session: Session) -> dict[str, str]:
     return {f"{model}@{version}": reason for model, version, reason in rows}
 
 
+def signed_bundles_by_release(session: Session) -> dict[tuple[str, str], int]:
+    """Return how many signed bundles each release has, by (model, version); releases without one have 0."""
+    keys = (col(ReleaseRow.model), col(ReleaseRow.version))
+    query = select(*keys, func.count(col(BundleRow.id))).join(BundleRow, isouter=True).group_by(*keys)
+    return {(model, version): int(n) for model, version, n in session.execute(query)}
+
+
 def remove_release(session: Session, row: ReleaseRow, removed: RemovedVersionRow | None) -> None:
     """Remove a release with its bundles and attempts, and its model, which is locked, when that was the last one.
 

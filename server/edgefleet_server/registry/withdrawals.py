@@ -13,13 +13,15 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from sqlmodel import Session
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import ModelName, ReleaseRef
 from edgefleet_server.db.database import Database
 from edgefleet_server.registry import store
 from edgefleet_server.registry.blobs import BlobStore
-from edgefleet_server.registry.errors import BlobStoreError, ReleaseUnknownError, withdrawn_error
+from edgefleet_server.registry.errors import BlobStoreError, ReleaseRemovedError, ReleaseUnknownError, withdrawn_error
 from edgefleet_server.registry.model import JobView
 from edgefleet_server.registry.tables import ReleaseRow, RemovedVersionRow
 
@@ -145,3 +147,13 @@ def _known(row: ReleaseRow | None, ref: ReleaseRef) -> ReleaseRow:
     if row is None:
         raise unknown_release(ref)
     return row
+
+
+def check_not_removed(session: Session, ref: ReleaseRef) -> None:
+    """Raise ReleaseRemovedError where a release of this name was signed once and is deleted."""
+    gone = store.removed_version(session, ref)
+    if gone is not None:
+        raise ReleaseRemovedError(
+            f"{ref} had a signed bundle and was deleted on {gone.removed_at:%Y-%m-%d} by {gone.removed_by}",
+            next_step="publish under a new version: somebody may have a copy of the signed bundle, so this one is never used again",
+        )

@@ -67,6 +67,15 @@ class ActiveAlerts:
                     firing[severity] = firing.get(severity, 0) + n
         return AlertCounts(firing, suppressed, pending)
 
+    def counts_by_rule(self) -> dict[tuple[str, str, str], int]:
+        """Return how many open alerts there are by (rule, severity, status): pending, firing or suppressed."""
+        found: dict[tuple[str, str, str], int] = {}
+        with self._db.read() as session:
+            for state, severity, is_quiet, rule, n in store.counts(session):
+                status = "suppressed" if is_quiet and state == AlertState.FIRING else state
+                found[rule, severity, status] = found.get((rule, severity, status), 0) + n
+        return found
+
     def acknowledge(self, alert_id: int, comment: str, by: str) -> AlertView:
         """Write down that a person takes care of an alert; the first one stays, a later comment replaces the one before.
 

@@ -1,0 +1,141 @@
+"""Loads the figures of fleet and models for `/metrics` from the services that know them (docs/operate/monitoring.md).
+
+Only releases and groups that the server itself knows have series: what a device says of itself makes none.
+"""
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final, Protocol
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
+from edgefleet_server.alerting.alert_rules.rule_table import RULES
+from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, FleetCounts, Limits
+from edgefleet_server.observability.fleet_figures import figure_table as table
+from edgefleet_server.observability.fleet_figures.values import BY_GROUP, BY_RELEASE, FigureValues, ModelSums, put_sums
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.signing.errors import RepositoryMissingError
+from edgefleet_server.signing.service import SigningService
+from edgefleet_server.telemetry.drift.device_words import DeviceWords
+
+CERTIFICATE_ENDS: Final = timedelta(days=14)
+LEAST_FREE_MB: Final = 200.0
+TROUBLED: Final = ("failed", "rolled_back")
+
+
+class ModelTotals(Protocol):
+    """What models did since ever."""
+
+    def by_release(self) -> Mapping[tuple[str, ...], ModelSums]:
+        """Return sums by (model, version)."""
+        ...
+
+    def by_group(self) -> Mapping[tuple[str, ...], ModelSums]:
+        """Return sums by (group, model)."""
+        ...
+
+    def lag_s(self) -> float:
+        """Return how far they are behind what was received, in seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FigureSources:
+    """Where figures come from. folder: of the data, on the disk whose space is a figure."""
+
+    counter: FleetCounter
+    registry: RegistryService
+    words: DeviceWords
+    alerts: ActiveAlerts
+    signing: SigningService
+    folder: Path
+    totals: ModelTotals | None = None
+
+
+class FiguresLoader:
+    """Loads figures. Thread-safe; calls block."""
+
+    def __init__(self, sources: FigureSources, clock: Clock) -> None:
+        """Wire the sources."""
+        self._sources = sources
+        self._clock = clock
+
+    def load(self) -> FigureValues:
+        """Return the values of now."""
+        values, source = FigureValues(), self._sources
+        values.put(table.BUILD, 1, version("edgefleet"))
+        bundles = source.registry.bundle_counts()
+        models = {model for model, _version in bundles}
+        counts = source.counter.count(Limits(self._clock.now() + CERTIFICATE_ENDS, LEAST_FREE_MB))
+        _put_fleet(values, counts)
+        _put_releases(values, counts, bundles, models)
+        if source.totals is not None:
+            _put_totals(values, source.totals, bundles, {one.group for one in counts.groups})
+        self._put_drift(values, models)
+        self._put_alerts(values)
+        self._put_server(values)
+        return values
+
+    def _put_drift(self, values: FigureValues, models: set[str]) -> None:
+        devices: dict[str, set[str]] = {model: set() for model in models}
+        effects: dict[str, float] = dict.fromkeys(models, 0.0)
+        for word in self._sources.words.open():
+            if word.model in models:
+                devices[word.model].add(word.device)
+                effects[word.model] = max(effects[word.model], word.psi)
+        values.put_all(table.DRIFTING, {model: len(those) for model, those in devices.items()}.items())
+        values.put_all(table.DRIFT_EFFECT, effects.items())
+
+    def _put_alerts(self, values: FigureValues) -> None:
+        for rule in RULES.values():  # a rule that finds nothing has a series, too: rates and graphs begin at 0
+            values.put(table.ALERTS, 0, rule.name, rule.severity.value, "firing")
+        values.put_all(table.ALERTS, self._sources.alerts.counts_by_rule().items())
+
+    def _put_server(self, values: FigureValues) -> None:
+        try:
+            roles = self._sources.signing.roles()
+        except RepositoryMissingError:
+            roles = []
+        values.put_all(table.METADATA_END, {role.name: role.expires.timestamp() for role in roles}.items())
+        disk = shutil.disk_usage(self._sources.folder)
+        values.put(table.DISK_FREE, disk.free)
+        values.put(table.DISK_SIZE, disk.total)
+
+
+def _put_fleet(values: FigureValues, counts: FleetCounts) -> None:
+    status = {"online": counts.online, "offline": counts.offline, "unknown": counts.unknown, "revoked": counts.revoked}
+    values.put_all(table.DEVICES, status.items())
+    values.put(table.AWAY, counts.away)
+    values.put_all(table.PROFILES, counts.profiles.items())
+    values.put_all(table.GROUPS, {one.group: one.devices for one in counts.groups}.items())
+    values.put_all(table.GROUPS_AWAY, {one.group: one.away for one in counts.groups}.items())
+    values.put(table.LOW_DISK, counts.low_disk)
+    values.put(table.CERTIFICATES, counts.certificates_end)
+    if counts.first_certificate_end is not None:
+        values.put(table.FIRST_CERTIFICATE, counts.first_certificate_end.timestamp())
+
+
+def _put_releases(
+    values: FigureValues, counts: FleetCounts, bundles: Mapping[tuple[str, str], int], models: set[str]
+) -> None:
+    values.put_all(table.BUNDLES, bundles.items())
+    values.put_all(table.RUNNING, {release: counts.versions.get(release, 0) for release in bundles}.items())
+    values.put_all(table.UPDATES, {(model, state): 0 for model in models for state in TROUBLED}.items())
+    values.put_all(table.UPDATES, {key: n for key, n in counts.updates.items() if key[0] in models}.items())
+
+
+def _put_totals(
+    values: FigureValues, totals: ModelTotals, releases: Collection[tuple[str, str]], groups: Collection[str]
+) -> None:
+    models = {model for model, _version in releases}
+    for release, sums in totals.by_release().items():
+        if release in releases:
+            put_sums(values, BY_RELEASE, release, sums)
+    for (group, model), sums in totals.by_group().items():
+        if group in groups and model in models:
+            put_sums(values, BY_GROUP, (group, model), sums)
+    values.put(table.ROLLUP_LAG, totals.lag_s())

@@ -1,0 +1,107 @@
+"""The fleet in counts that do not grow with it, for `/metrics`: read-only, of all devices at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, and_, case, func, select
+from sqlmodel import col
+
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.inventory import store
+from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader, GroupPresence
+from edgefleet_server.fleet.selectors import sql
+from edgefleet_server.fleet.tables import FleetDevice
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What counts as too little: certificates that end before a moment, and free disk space below so many MiB."""
+
+    certificate_until: datetime
+    least_free_mb: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetCounts:
+    """The fleet in counts; all but `revoked` are of live devices.
+
+    away: offline, or not heard of since the server started. versions: devices that run a version, by (model, version). updates: devices
+    by (model, state of the assignment). first_certificate_end: None without devices.
+    """
+
+    online: int
+    offline: int
+    unknown: int
+    revoked: int
+    away: int
+    profiles: Mapping[str, int]
+    groups: Sequence[GroupPresence]
+    versions: Mapping[tuple[str, str], int]
+    updates: Mapping[tuple[str, str], int]
+    certificates_end: int
+    first_certificate_end: datetime | None
+    low_disk: int
+
+
+class FleetCounter:
+    """Counts the fleet. Thread-safe; calls block."""
+
+    def __init__(self, db: Database) -> None:
+        """Read from `db`."""
+        self._db = db
+        self._health = DeviceHealthReader(db)
+
+    def count(self, limits: Limits) -> FleetCounts:
+        """Return the counts of now."""
+        groups = self._health.groups()
+        with self._db.read() as session:
+            updates: dict[tuple[str, str], int] = {}
+            for model, _version, state, n in store.count_model_states(session):
+                updates[model, state] = updates.get((model, state), 0) + n
+            versions = {(model, version): n for model, version, n in store.count_versions(session)}
+            profiles = store.count_by(session, col(FleetDevice.profile))
+            whole = _Whole(*session.execute(_whole(limits)).one())
+        return FleetCounts(
+            online=int(whole.online or 0),
+            offline=int(whole.offline or 0),
+            unknown=int(whole.unknown or 0),
+            revoked=int(whole.revoked or 0),
+            away=int(whole.away or 0),
+            profiles=profiles,
+            groups=groups,
+            versions=versions,
+            updates=updates,
+            certificates_end=int(whole.certificates_end or 0),
+            first_certificate_end=whole.first_certificate_end,
+            low_disk=int(whole.low_disk or 0),
+        )
+
+
+class _Whole(NamedTuple):
+    """What one look at all rows of devices counts; sums are null without devices."""
+
+    online: int | None
+    offline: int | None
+    unknown: int | None
+    revoked: int | None
+    away: int | None
+    certificates_end: int | None
+    low_disk: int | None
+    first_certificate_end: datetime | None
+
+
+def _whole(limits: Limits) -> Select[Any]:
+    is_live, is_online = sql.is_live(), col(FleetDevice.is_online)
+    counted = [
+        and_(is_live, is_online.is_(True)),
+        and_(is_live, is_online.is_(False)),
+        and_(is_live, is_online.is_(None)),
+        col(FleetDevice.revoked_at).is_not(None),
+        and_(is_live, col(FleetDevice.offline_since).is_not(None), is_online.is_not(True)),
+        and_(is_live, col(FleetDevice.cert_not_after) < limits.certificate_until),
+        and_(is_live, col(FleetDevice.free_mb) < limits.least_free_mb),
+    ]
+    sums = [func.sum(case((condition, 1), else_=0)) for condition in counted]
+    return select(*sums, func.min(case((is_live, col(FleetDevice.cert_not_after)))))

@@ -1,0 +1,1 @@
+"""Figures of the fleet and its models at `/metrics`: the table of them, their values, and how they reach Prometheus."""
