@@ -87,7 +87,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     references = BundleReferences(registry)
-    telemetry = TelemetryService(db, clock, DriftIntake(references))
+    telemetry = TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of)
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)

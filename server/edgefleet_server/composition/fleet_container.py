@@ -30,6 +30,7 @@ from edgefleet_server.fleet.inventory.device_list import DeviceLister
 from edgefleet_server.fleet.inventory.display_names import DisplayNames
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.inventory.labels import DeviceEdits
+from edgefleet_server.fleet.inventory.memberships import MembershipReader
 from edgefleet_server.fleet.inventory.search import InventorySearch
 from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.reported.ingest import ReportBook
@@ -80,6 +81,7 @@ class Fleet:
     devices: DeviceSelector
     reader: FleetReader
     lists: DeviceLister
+    memberships: MembershipReader
     finder: InventorySearch
     names: DisplayNames
     edits: DeviceEdits
@@ -129,6 +131,7 @@ def build_fleet(
         devices=devices,
         reader=FleetReader(db, registry.withdrawn),
         lists=lists,
+        memberships=MembershipReader(db),
         finder=InventorySearch(db),
         names=names,
         edits=DeviceEdits(db, feed, registry.profile),

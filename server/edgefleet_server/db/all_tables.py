@@ -12,6 +12,7 @@ MODULES: Final = (
     "fleet.tables",
     "telemetry.tables",
     "telemetry.signals.tables",
+    "telemetry.rollups.tables",
     "rollout.store.tables",
     "webhook.tables",
     "alerting.tables",

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import TextClause
 from sqlmodel import Session, SQLModel
 
-from edgefleet_server.db.pg_arrays import Packed, array_of, pack
+from edgefleet_server.db.pg_arrays import Packed, array_of, pack, pack_tuples
 
 FEW: Final = 8
 """PostgreSQL takes so few values as parameters each: what is good for many costs more to plan (ADR 0065)."""
@@ -66,6 +66,58 @@ def insert_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
         session.execute(_insert(table, packed), packed.parameters)
     elif rows:
         session.execute(table.insert(), list(rows))
+
+
+def upsert_rows(session: Session, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows; of those whose primary key is taken the other columns are set."""
+    if not rows:
+        return
+    keys = ", ".join(_quoted([column.name for column in table.primary_key.columns]))
+    others = [name for name in rows[0] if not table.c[name].primary_key]
+    change = f"ON CONFLICT ({keys}) DO UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in others)
+    if is_postgresql(session):
+        packed = pack(table, rows)
+        session.execute(text(f"{_insert(table, packed).text} {change}"), packed.parameters)
+    else:
+        names, values = ", ".join(_quoted(rows[0])), ", ".join(f":{name}" for name in rows[0])
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({values}) {change}"  # noqa: S608  # names of columns
+        session.connection().exec_driver_sql(statement, [dict(row) for row in rows])
+
+
+def insert_tuples(session: Session, table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows of values that the driver takes as they are, in the order of `columns`: COPY on PostgreSQL."""
+    if not rows:
+        return
+    names = ", ".join(_quoted(columns))
+    if is_postgresql(session):
+        driver: Any = session.connection().connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    statement = f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608  # names of columns
+    _sqlite_cursor(session).executemany(statement, rows)
+
+
+def insert_unless_there(
+    session: Session, table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> list[bool]:
+    """Insert those rows whose primary key is not taken; say of each whether it was inserted. Values as in `insert_tuples`, keys differ."""
+    names = ", ".join(_quoted(columns))
+    if is_postgresql(session):
+        packed = pack_tuples(table, columns, rows)
+        keys = [column.name for column in table.primary_key.columns]
+        statement = f"{_insert(table, packed).text} ON CONFLICT DO NOTHING RETURNING {', '.join(_quoted(keys))}"
+        new = {tuple(key) for key in session.execute(text(statement), packed.parameters)}
+        places = [columns.index(key) for key in keys]
+        return [tuple(row[place] for place in places) in new for row in rows]
+    statement = f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(columns))}) ON CONFLICT DO NOTHING"  # noqa: S608  # as above
+    execute = _sqlite_cursor(session).execute
+    return [execute(statement, row).rowcount == 1 for row in rows]
+
+
+def _sqlite_cursor(session: Session) -> Any:
+    return session.connection().connection.cursor()
 
 
 def insert_counted(session: Session, table: Table, rows: Sequence[Row]) -> list[int]:

@@ -61,6 +61,17 @@ def pack(table: Table, rows: Sequence[Mapping[str, Any]]) -> Packed:
     return packed
 
 
+def pack_tuples(table: Table, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Packed:
+    """Return the columns of rows of values, in the order of `columns`; times and JSON are PostgreSQL's own text already."""
+    packed = Packed(len(rows))
+    for place, name in enumerate(columns):
+        _, kind = _kind_of(table.columns[name])
+        values = [row[place] for row in rows]
+        texts = [one if one is None or type(one) is str else str(one) for one in values]
+        packed.columns[name] = packed.add_array(f"p{place}", kind, texts)
+    return packed
+
+
 def array_of(texts: Sequence[str | None]) -> str:
     """Return texts as an array in PostgreSQL's own notation."""
     if None in texts:

@@ -21,8 +21,11 @@ MAX_LENGTH_S: Final = 400 * 86_400
 """An outbox adds up windows of a year at most."""
 
 
-def is_possible(window: Window, latency: LatencySketch) -> bool:
-    """Return whether a device can have counted this in the time that the window lasted. Errors and odd answers are answers."""
+def is_possible(window: Window, latencies: int) -> bool:
+    """Return whether a device can have counted this in the time that the window lasted. Errors and odd answers are answers.
+
+    latencies: how many its sketch counts.
+    """
     if not 0 <= window.length_s <= MAX_LENGTH_S:
         return False
     most = (window.length_s + SLACK_S) * MAX_ANSWERS_PER_S
@@ -32,7 +35,7 @@ def is_possible(window: Window, latency: LatencySketch) -> bool:
         and 0 <= window.nonfinite <= window.n
         and 0 <= window.timeouts <= most
         and 0 <= window.crashes <= (window.length_s + SLACK_S) * MAX_CRASHES_PER_S
-        and latency.n <= window.n
+        and latencies <= window.n
     )
 
 

@@ -7,8 +7,6 @@ Rules:
 - Figures of several devices are means or medians over devices: each device has one part of them, whatever it counts (`plausibility`).
 """
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -17,11 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.comparison import ShadowFigures, check_shadow
-from edgefleet_protocol.messages import Sample, Telemetry, Watched, Window
+from edgefleet_protocol.comparison import ShadowFigures
+from edgefleet_protocol.messages import Sample, Telemetry, Watched
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.intake.columns import MAX_INT, MAX_SECONDS, text_of
+from edgefleet_server.telemetry.intake.telemetry_intake import TelemetryIntake
 from edgefleet_server.telemetry.model import (
     RETENTION,
     Figures,
@@ -29,76 +29,51 @@ from edgefleet_server.telemetry.model import (
     agreement_of,
     shown_ms,
 )
-from edgefleet_server.telemetry.plausibility import DeviceSums, is_possible, mean_failed_share, median_latency_s
+from edgefleet_server.telemetry.plausibility import DeviceSums, mean_failed_share, median_latency_s
+from edgefleet_server.telemetry.rollups.cohorts import DeviceCohorts, Memberships
+from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
+from edgefleet_server.telemetry.rollups.rollup_writer import RollupWriter
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.signals import store as signal_store
-from edgefleet_server.telemetry.signals.model import KEPT, CountedSignals
-from edgefleet_server.telemetry.signals.references import KnownBundle
-from edgefleet_server.telemetry.signals.signal_intake import DriftIntake, ImpossibleSignalsError
+from edgefleet_server.telemetry.signals.model import KEPT
+from edgefleet_server.telemetry.signals.signal_intake import DriftIntake
 from edgefleet_server.telemetry.tables import TelemetryCapture, TelemetryWindow
 from edgefleet_server.telemetry_views import Latest, ShadowView, WindowView
 
 KEPT_WATCHED: Final = 64
 WATCHED_FOR: Final = timedelta(minutes=10)
-MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
-MAX_INT: Final = 2**62
 COUNTS: Final = ("n", "errors", "timeouts", "nonfinite", "crashes")
-DROPPED: Final = ("events", "telemetry", "samples")
 MAX_INT32: Final = 2**31
-MAX_JOULES: Final = 1e9
-MAX_CLASSES: Final = 4096
 MAX_SEALED_BYTES: Final = 128 * 1024
 
 
 class TelemetryService:
     """Stores and reads telemetry. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, clock: Clock, drift: DriftIntake | None = None) -> None:
-        """Wire the parts. drift: takes the signals of windows; without it they are left out."""
+    def __init__(
+        self, db: Database, clock: Clock, drift: DriftIntake | None = None, memberships: Memberships | None = None
+    ) -> None:
+        """Wire the parts. drift: takes the signals of windows; without it they are left out. memberships: what devices belong to."""
         self._db = db
         self._clock = clock
-        self._drift = drift
+        self._adding = RollupWriter()
+        self._intake = TelemetryIntake(db, clock, drift, DeviceCohorts(memberships, clock), self._adding)
         self.series = SeriesReader(db)
-        self.bad_windows = 0
-        self._refused: Counter[str] = Counter()
+        self.rollups = RollupReader(db)
+
+    @property
+    def bad_windows(self) -> int:
+        """How many windows said nothing, since the start."""
+        return self._intake.bad_windows
 
     def ingest(self, messages: Sequence[Telemetry]) -> int:
         """Store messages in one transaction; return how many were new. When it returns, all may be acknowledged."""
-        now = self._clock.now()
-        by_key = {(m.device, _text(m.boot_id, 64), m.seq): m for m in messages}
-        rows = [_batch_row(message, now) for message in by_key.values()]
-        if not rows:
-            return 0
-        told = [one for message in messages for one in message.windows if one.signals]
-        bundles = self._drift.bundles(told) if self._drift is not None and told else {}
-        with self._db.session() as session:
-            new = store.add_batches(session, rows)
-            windows, counted = [], []
-            for key, message in by_key.items():
-                for window in message.windows if key in new else ():
-                    row = self._window_row(message.device, window, now)
-                    if row is None:
-                        continue
-                    try:
-                        signals = self._signals(message.device, window, row["t0"], bundles, now)
-                    except ImpossibleSignalsError:
-                        self._refused[message.device] += 1
-                        continue
-                    windows.append(row)
-                    if signals is not None:
-                        counted.append(signals)
-            store.add_windows(session, windows)
-            if counted and self._drift is not None:
-                self._drift.add(session, counted, now)
-        return len(new)
+        return self._intake.ingest(messages)
 
     def refused(self) -> Mapping[str, int]:
         """Return how many impossible windows each device sent since this was asked last. For the thread that ingests."""
-        if not self._refused:
-            return {}
-        found, self._refused = self._refused, Counter()
-        return found
+        return self._intake.refused()
 
     def ingest_samples(self, samples: Sequence[Sample]) -> int:
         """Store captured records that were asked for; return how many were new. All may be acknowledged when it returns."""
@@ -106,7 +81,7 @@ class TelemetryService:
         new = 0
         with self._db.session() as session:
             for sample in samples:
-                fetch = store.capture_fetch(session, _text(sample.task, 32), lock=True)
+                fetch = store.capture_fetch(session, text_of(sample.task, 32), lock=True)
                 if fetch is None or fetch.device_id != sample.device:
                     continue  # nobody asked this device for it
                 if sample.left <= 0 and fetch.done_at is None:
@@ -184,59 +159,8 @@ class TelemetryService:
             store.delete_watched_before(session, now - WATCHED_FOR)
             for scale, kept in KEPT.items():
                 signal_store.delete_before(session, scale.seconds, now - kept)
+            self._adding.prune(session, now)
             return store.delete_before(session, now - RETENTION)
-
-    def _signals(
-        self, device: str, window: Window, t0: datetime, bundles: dict[str, KnownBundle], now: datetime
-    ) -> CountedSignals | None:
-        if not window.signals or self._drift is None:
-            return None
-        return self._drift.read(device, window, t0, bundles, now)
-
-    def _window_row(self, device_id: str, window: Window, now: datetime) -> dict[str, Any] | None:
-        counts = (window.n, window.errors, window.timeouts, window.nonfinite, window.crashes, window.length_s)
-        try:
-            sketch: LatencySketch | None = LatencySketch.unpacked(window.latency)
-            if window.shadow is not None:
-                check_shadow(window.shadow)
-        except ValueError:
-            sketch = None
-        is_sound = (
-            sketch is not None
-            and all(0 <= count < MAX_INT for count in counts)
-            and window.length_s < 2**31
-            and len(window.classes) <= MAX_CLASSES
-            and -1 <= window.worker_rss_bytes < MAX_INT
-            and math.isfinite(window.worker_cpu_s)
-        )
-        if not is_sound or sketch is None:
-            self.bad_windows += 1
-            return None
-        if not is_possible(window, sketch):
-            self._refused[device_id] += 1
-            return None
-        return {
-            "device_id": device_id,
-            "model": _text(window.model, 63),
-            "lane": _text(window.lane, 16),
-            "sha256": _text(window.sha256, 64),
-            "version": _text(window.version, 63),
-            "t0": _moment(window.t0, now),
-            "length_s": window.length_s,
-            "received_at": now,
-            "n": window.n,
-            "errors": window.errors,
-            "timeouts": window.timeouts,
-            "nonfinite": window.nonfinite,
-            "crashes": window.crashes,
-            "latency": msgspec.msgpack.encode(window.latency),
-            "latency_p95_ms": shown_ms(sketch.quantile_s(0.95)),
-            "classes": msgspec.msgpack.encode(window.classes),
-            "worker_rss_bytes": window.worker_rss_bytes,
-            "worker_cpu_s": window.worker_cpu_s,
-            "joules_per_answer": window.joules_per_answer if 0 <= window.joules_per_answer < MAX_JOULES else -1.0,
-            "shadow": None if window.shadow is None else msgspec.msgpack.encode(window.shadow),
-        }
 
 
 def view(row: TelemetryWindow) -> WindowView:
@@ -321,48 +245,26 @@ def _summed(rows: Iterable[TelemetryWindow]) -> Figures:
     )
 
 
-def _batch_row(message: Telemetry, now: datetime) -> dict[str, Any]:
-    system = msgspec.structs.asdict(message.system)
-    system |= {f"dropped_{kind}": n for kind, n in zip(DROPPED, message.dropped_by, strict=False) if n > 0}
-    if message.merged > 0:
-        system["merged"] = message.merged
-    return {
-        "device_id": message.device,
-        "boot_id": _text(message.boot_id, 64),
-        "seq": max(0, min(message.seq, MAX_INT)),
-        "at": _moment(message.ts // 1000, now),
-        "received_at": now,
-        "system": {name: value for name, value in system.items() if 0 <= value < MAX_INT},
-        "queue_bytes": max(0, min(message.queue_bytes, MAX_INT)),
-        "dropped": max(0, min(message.dropped, MAX_INT)),
-    }
-
-
 def _capture_row(sample: Sample, now: datetime) -> TelemetryCapture | None:
     """Return the row of one record; None when the message carries none, or one that no device makes."""
     if not sample.record or not 0 < len(sample.sealed) <= MAX_SEALED_BYTES or not -1 <= sample.label < MAX_INT32:
         return None
     return TelemetryCapture(
         device_id=sample.device,
-        record=_text(sample.record, 32),
-        fetch_id=_text(sample.task, 32),
-        model=_text(sample.model, 63),
-        sha256=_text(sample.sha256, 64),
-        reason=_text(sample.reason, 32),
+        record=text_of(sample.record, 32),
+        fetch_id=text_of(sample.task, 32),
+        model=text_of(sample.model, 63),
+        sha256=text_of(sample.sha256, 64),
+        reason=text_of(sample.reason, 32),
         label=sample.label,
-        trace_id=_text(sample.trace_id, 64),
+        trace_id=text_of(sample.trace_id, 64),
         taken_at=_moment(sample.taken // 1000, now),
         received_at=now,
         seen=max(1, min(sample.seen, MAX_INT)),
-        key_id=_text(sample.key, 16),
+        key_id=text_of(sample.key, 16),
         size_bytes=len(sample.sealed),
         sealed=sample.sealed,
     )
-
-
-def _text(text: str, limit: int) -> str:
-    """Return a device's text as every database takes it."""
-    return text[:limit].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _moment(seconds: int, now: datetime) -> datetime:

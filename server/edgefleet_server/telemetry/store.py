@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import JSON, ColumnElement, Integer, Text, bindparam, cast, delete, func, insert, select, true
+from sqlalchemy import JSON, ColumnElement, Integer, Text, bindparam, cast, delete, func, select, true
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
@@ -19,7 +19,6 @@ from edgefleet_server.telemetry.tables import (
     TelemetryWindow,
 )
 
-ROWS_A_STATEMENT = 1000
 SCANNED = 240_000
 """Twice as many windows as are stored of one device in a day (`device_daily_windows`)."""
 ACTIVE = "active"
@@ -29,28 +28,6 @@ PERIOD_COLUMNS = (
     *("device_id", "lane", "sha256", "t0", "length_s", "n", "errors", "timeouts", "nonfinite"),
     *("latency", "classes", "joules_per_answer", "shadow"),
 )
-
-Key = tuple[str, str, int]
-
-
-def add_batches(session: Session, rows: Sequence[dict[str, Any]]) -> set[Key]:
-    """Insert messages; return the keys (device, boot, seq) of those that are new."""
-    new: set[Key] = set()
-    for start in range(0, len(rows), ROWS_A_STATEMENT):
-        statement = (
-            insert_into(session, TelemetryBatch)
-            .values(list(rows[start : start + ROWS_A_STATEMENT]))
-            .on_conflict_do_nothing()
-            .returning(col(TelemetryBatch.device_id), col(TelemetryBatch.boot_id), col(TelemetryBatch.seq))
-        )
-        new |= {(device, boot, int(seq)) for device, boot, seq in session.execute(statement)}
-    return new
-
-
-def add_windows(session: Session, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert windows with one prepared statement."""
-    if rows:
-        session.execute(insert(TelemetryWindow), list(rows))
 
 
 def newest_batch(session: Session, device_id: str) -> TelemetryBatch | None:

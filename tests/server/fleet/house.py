@@ -115,7 +115,7 @@ class House:
         self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.references = BundleReferences(self.registry)
-        self.telemetry = TelemetryService(self.db, clock, DriftIntake(self.references))
+        self.telemetry = TelemetryService(self.db, clock, DriftIntake(self.references), self.fleet.memberships.of)
         self.drift = DriftService(
             self.db, clock, self.registry, self.references, self.fleet.reader.crowds_of, self.fleet.feed
         )

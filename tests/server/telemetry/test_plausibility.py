@@ -48,7 +48,7 @@ def window(**more: Any) -> Window:
 )
 def test_what_no_device_can_have_done_is_refused(more: dict[str, Any]) -> None:
     made = window(**more)
-    assert not is_possible(made, LatencySketch.unpacked(made.latency))
+    assert not is_possible(made, LatencySketch.unpacked(made.latency).n)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_no_device_can_have_done_is_refused(more: dict[str, Any]) -> None:
 )
 def test_what_an_outbox_adds_up_is_possible(more: dict[str, Any]) -> None:
     made = window(**more)
-    assert is_possible(made, LatencySketch.unpacked(made.latency))
+    assert is_possible(made, LatencySketch.unpacked(made.latency).n)
 
 
 counted = st.integers(0, MOST)

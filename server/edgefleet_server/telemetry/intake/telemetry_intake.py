@@ -1,0 +1,162 @@
+"""Stores telemetry messages, each once, in one transaction with all that is added up from them (ADR 0104).
+
+- (device, boot, seq) is a message's key. A replay is acknowledged and changes nothing.
+- Bad windows are left out and counted; the rest of the message counts. So are windows that count more than a device can have done, and
+  those are counted against the device.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_server.db.bulk import insert_tuples, insert_unless_there, is_postgresql
+from edgefleet_server.db.database import Database
+from edgefleet_server.telemetry.intake.columns import (
+    BATCH,
+    MAX_JOULES,
+    MAX_SECONDS,
+    WINDOW,
+    Moments,
+    batch_row,
+    seq_of,
+    text_of,
+    window_row,
+)
+from edgefleet_server.telemetry.intake.window_check import BadWindowError, ImpossibleWindowError, checked, p95_ms
+from edgefleet_server.telemetry.rollups.cohorts import NOWHERE, DeviceCohorts
+from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, SYSTEM, Counted, RollupWriter
+from edgefleet_server.telemetry.rollups.totals import MICRO, SystemTotal, WindowTotal
+from edgefleet_server.telemetry.signals.model import CountedSignals
+from edgefleet_server.telemetry.signals.references import KnownBundle
+from edgefleet_server.telemetry.signals.signal_intake import DriftIntake, ImpossibleSignalsError
+from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
+
+NO_BUNDLE: Final = ("", "", "", "")
+MAX_CPU_S: Final = 1e9
+Key = tuple[str, str, int]
+"""Device, boot, number of a message."""
+Bundle = tuple[str, str, str, str]
+"""Model, version, digest, lane."""
+
+
+class TelemetryIntake:
+    """Stores messages. For the thread that ingests."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        drift: DriftIntake | None,
+        cohorts: DeviceCohorts,
+        rollups: RollupWriter,
+    ) -> None:
+        """Wire the parts. drift: takes the signals of windows; without it they are left out."""
+        self._db = db
+        self._clock = clock
+        self._drift = drift
+        self._cohorts = cohorts
+        self._rollups = rollups
+        self._refused: Counter[str] = Counter()
+        self.bad_windows = 0
+
+    def ingest(self, messages: Sequence[Telemetry]) -> int:
+        """Store messages in one transaction; return how many were new. When it returns, all may be acknowledged."""
+        by_key = {(m.device, text_of(m.boot_id, 64), seq_of(m)): m for m in messages}
+        if not by_key:
+            return 0
+        told = [one for message in messages for one in message.windows if one.signals]
+        bundles = self._drift.bundles(told) if self._drift is not None and told else {}
+        cohorts = self._cohorts.of(sorted({message.device for message in messages}))
+        now = self._clock.now()
+        with self._db.session() as session:
+            part = _Part(Moments(now, is_postgresql=is_postgresql(session)), Counted(now), now)
+            rows = [batch_row(message, key[1], part.moments) for key, message in by_key.items()]
+            new = insert_unless_there(session, TelemetryBatch.__table__, BATCH, rows)  # type: ignore[attr-defined]
+            for is_new, message in zip(new, by_key.values(), strict=True):
+                if is_new:
+                    self._take(part, message, bundles, cohorts.get(message.device, NOWHERE))
+            insert_tuples(session, TelemetryWindow.__table__, WINDOW, part.windows)  # type: ignore[attr-defined]
+            self._rollups.add(session, part.counted, now)
+            if part.signals and self._drift is not None:
+                self._drift.add(session, part.signals, now)
+        return sum(new)
+
+    def refused(self) -> Mapping[str, int]:
+        """Return how many impossible windows each device sent since this was asked last."""
+        if not self._refused:
+            return {}
+        found, self._refused = self._refused, Counter()
+        return found
+
+    def _take(self, part: "_Part", message: Telemetry, known: dict[str, KnownBundle], cohort: Any) -> None:
+        device = message.device
+        for window in message.windows:
+            try:
+                first, counts, total = checked(window)
+                signals = self._signals(device, window, known, part.now) if window.signals else None
+            except BadWindowError:
+                self.bad_windows += 1
+                continue
+            except (ImpossibleWindowError, ImpossibleSignalsError):
+                self._refused[device] += 1
+                continue
+            named = (window.model, window.version, window.sha256, window.lane)
+            bundle = part.bundles.get(named)
+            if bundle is None:
+                bundle = part.bundles[named] = _clean(named)
+            part.windows.append(window_row(device, bundle, window, p95_ms(first, counts, total), part.moments))
+            if signals is not None:
+                part.signals.append(signals)
+            counting = self._rollups.bundle_of(device, bundle, part.now)
+            part.counted.add(cohort, MODEL, counting, window.t0, _total(window, first, counts))
+        part.counted.add(cohort, SYSTEM, NO_BUNDLE, message.ts // 1000, SystemTotal.of(message.system))
+
+    def _signals(
+        self, device: str, window: Window, bundles: dict[str, KnownBundle], now: datetime
+    ) -> CountedSignals | None:
+        if self._drift is None:
+            return None
+        t0 = datetime.fromtimestamp(window.t0, now.tzinfo) if 0 <= window.t0 <= MAX_SECONDS else now
+        return self._drift.read(device, window, t0, bundles, now)
+
+
+class _Part:
+    """What is collected in one transaction."""
+
+    def __init__(self, moments: Moments, counted: Counted, now: datetime) -> None:
+        self.moments = moments
+        self.counted = counted
+        self.now = now
+        self.windows: list[tuple[Any, ...]] = []
+        self.signals: list[CountedSignals] = []
+        self.bundles: dict[Bundle, Bundle] = {}
+
+
+def _clean(named: Bundle) -> Bundle:
+    model, version, sha256, lane = named
+    return text_of(model, 63), text_of(version, 63), text_of(sha256, 64), text_of(lane, 16)
+
+
+def _total(window: Window, first: int, counts: list[int]) -> WindowTotal:
+    cpu_s, joules, n = window.worker_cpu_s, window.joules_per_answer, window.n
+    has_joules = 0 <= joules < MAX_JOULES
+    return WindowTotal(
+        [
+            1,
+            window.length_s,
+            n,
+            window.errors,
+            window.timeouts,
+            window.nonfinite,
+            window.crashes,
+            round(cpu_s * MICRO) if 0 < cpu_s < MAX_CPU_S else 0,
+            round(joules * n * MICRO) if has_joules else 0,
+            n if has_joules else 0,
+        ],
+        window.classes,
+        first,
+        counts,
+    )

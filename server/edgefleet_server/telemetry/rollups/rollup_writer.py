@@ -1,0 +1,200 @@
+"""Adds what a batch of messages counted to the roll-ups, in the transaction that stores the messages: each window once, or not at all.
+
+1. Who adds is alone until the transaction ends (`store.lock`), so a row is read, added to and written without another between.
+2. Ids that a transaction made are remembered only once it is committed.
+3. Devices name models and versions as they like. One device makes at most DAILY_SERIES series a UTC day, and all together MOST_SERIES;
+   what is beyond counts in a series named OTHER. Cohorts are bounded likewise: first groups are left out, then sites.
+"""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import event
+from sqlmodel import Session
+
+from edgefleet_server.telemetry.rollups import store
+from edgefleet_server.telemetry.rollups.model import KEPT, SCALES, Cohort
+from edgefleet_server.telemetry.rollups.step_fold import (
+    Minutes,
+    SeriesKey,
+    folded,
+    minute_of,
+    with_all,
+    written,
+)
+from edgefleet_server.telemetry.rollups.totals import SystemTotal, Total, WindowTotal
+
+MODEL: Final = "model"
+SYSTEM: Final = "system"
+KINDS: Final[Mapping[str, type[Any]]] = {MODEL: WindowTotal, SYSTEM: SystemTotal}
+OTHER: Final = "(other)"
+LANES: Final = frozenset({"active", "candidate", "measure", "shadow", "split"})
+DAILY_SERIES: Final = 100
+MOST_SERIES: Final = 50_000
+MOST_COHORTS: Final = 1_000
+"""Beyond it new cohorts have no groups, beyond twice as many no site either."""
+MOST_ROWS: Final = 10_000_000
+"""Of all scales together, some gigabytes: beyond it the oldest steps of the finest scale go first."""
+
+BundleKey = tuple[str, str, str, str]
+"""Model, version, digest, lane."""
+_log = logging.getLogger(__name__)
+
+
+class Counted:
+    """What one transaction adds: totals of minutes by cohort and bundle."""
+
+    __slots__ = ("minutes", "now_s")
+
+    def __init__(self, now: datetime) -> None:
+        self.now_s = int(now.timestamp())
+        self.minutes: dict[tuple[Cohort, str, BundleKey], Minutes] = {}
+
+    def add(self, cohort: Cohort, kind: str, bundle: BundleKey, t0: int, total: Total) -> None:
+        """Count a total in the minute in which it began, unix seconds."""
+        key = (cohort, kind, bundle)
+        minutes = self.minutes.get(key)
+        if minutes is None:
+            minutes = self.minutes[key] = {}
+        at = minute_of(t0, self.now_s)
+        known = minutes.get(at)
+        minutes[at] = total if known is None else known.plus(total)
+
+
+class RollupWriter:
+    """Adds to the roll-ups. For the thread that ingests."""
+
+    def __init__(self, most_rows: int = MOST_ROWS) -> None:
+        """Remember nothing yet. most_rows: how many are kept."""
+        self._most_rows = most_rows
+        self._series: dict[SeriesKey, int] = {}
+        self._cohorts: dict[Cohort, int] = {}
+        self._day: date | None = None
+        self._made: Counter[str] = Counter()
+        self._bundles: set[BundleKey] = set()
+        self.dropped_rows = 0
+        """How many were deleted for want of room since the start."""
+
+    def bundle_of(self, device: str, bundle: BundleKey, now: datetime) -> BundleKey:
+        """Return under which bundle a device's window counts: its own, or OTHER where it has named too many."""
+        if bundle in self._bundles:
+            return bundle
+        today = now.astimezone(UTC).date()
+        if today != self._day:
+            self._day = today
+            self._made.clear()
+        if self._made[device] >= DAILY_SERIES or len(self._bundles) >= MOST_SERIES:
+            return OTHER, "", "", bundle[3] if bundle[3] in LANES else OTHER
+        self._made[device] += 1
+        self._bundles.add(bundle)
+        return bundle
+
+    def add(self, session: Session, counted: Counted, now: datetime) -> None:
+        """Add in the caller's transaction."""
+        if not counted.minutes:
+            return
+        store.lock(session)
+        cohorts = self._cohort_ids(session, {key[0] for key in counted.minutes})
+        minutes: dict[SeriesKey, Minutes] = {}
+        for (cohort, kind, bundle), found in counted.minutes.items():
+            series = (kind, *bundle, cohorts[cohort])
+            _merge(minutes.setdefault(series, {}), found)
+        rows = folded(with_all(minutes), now)
+        numbers = self._series_ids(session, {series for _, series, _ in rows})
+        keys = {(scale, numbers[series], at): (scale, series, at) for scale, series, at in rows}
+        before = store.rows_of(session, list(keys))
+        store.set_rows(
+            session,
+            [
+                {
+                    "scale_s": stored[0],
+                    "series_id": stored[1],
+                    "at": stored[2],
+                    "sums": written(stored[0], rows[key], before.get(stored), KINDS[key[1][0]]),
+                }
+                for stored, key in sorted(keys.items())
+            ],
+        )
+
+    def prune(self, session: Session, now: datetime) -> int:
+        """Delete what is older than is kept, then what there is no room for; return how many rows."""
+        gone = sum(
+            store.delete_before(session, scale, int((now - kept).timestamp()) // scale * scale)
+            for scale, kept in KEPT.items()
+        )
+        excess = sum(store.count_rows(session).values()) - self._most_rows
+        for scale in SCALES if excess > 0 else ():
+            until = found = 0
+            for at, n in store.begins(session, scale):
+                until, found = at + 1, found + n
+                if found >= excess:
+                    break
+            dropped = store.delete_before(session, scale, until) if found else 0
+            if dropped:
+                began = datetime.fromtimestamp(until - 1, UTC).isoformat()
+                _log.warning("roll-ups dropped to save room", extra={"scale_s": scale, "rows": dropped, "until": began})
+            gone, excess = gone + dropped, excess - dropped
+            self.dropped_rows += dropped
+            if excess <= 0:
+                break
+        return gone
+
+    def _cohort_ids(self, session: Session, wanted: set[Cohort]) -> dict[Cohort, int]:
+        unknown = {one for one in wanted if one not in self._cohorts}
+        if not unknown:
+            return self._cohorts
+        there = store.count_cohorts(session)
+        kept = {one: _bounded(one, there + at) for at, one in enumerate(sorted(unknown, key=_text))}
+        ids = store.cohort_ids(session, {digest: row for one in kept.values() for digest, row in [_row(one)]})
+        fresh = {one: ids[_digest(cohort)] for one, cohort in kept.items()}
+        _remember(session, self._cohorts, fresh)
+        return self._cohorts | fresh
+
+    def _series_ids(self, session: Session, wanted: Iterable[SeriesKey]) -> Mapping[SeriesKey, int]:
+        unknown = sorted(one for one in wanted if one not in self._series)
+        if not unknown:
+            return self._series
+        store.add_series(session, unknown)
+        known = {key: number for number, key in store.series(session, max(self._series.values(), default=0))}
+        if any(one not in known for one in unknown):  # another process made them before the newest that is known here
+            known = {key: number for number, key in store.series(session)}
+        _remember(session, self._series, known)
+        return self._series | known
+
+
+def _merge(into: Minutes, found: Mapping[int, Total]) -> None:
+    for at, total in found.items():
+        known = into.get(at)
+        into[at] = total if known is None else known.plus(total)
+
+
+def _remember(session: Session, known: dict[Any, int], fresh: Mapping[Any, int]) -> None:
+    event.listen(session, "after_commit", lambda _session: known.update(fresh), once=True)
+
+
+def _bounded(cohort: Cohort, there: int) -> Cohort:
+    if there < MOST_COHORTS:
+        return cohort
+    if there == MOST_COHORTS:
+        _log.warning("too many combinations of profile, site and groups: charts by group leave out new ones")
+    return Cohort(cohort.profile, cohort.site if there < 2 * MOST_COHORTS else "")
+
+
+def _row(cohort: Cohort) -> tuple[str, dict[str, Any]]:
+    digest = _digest(cohort)
+    return digest, {
+        "digest": digest, "profile": cohort.profile, "site": cohort.site, "groups": list(cohort.groups),
+    }  # fmt: skip
+
+
+def _text(cohort: Cohort) -> bytes:
+    return msgspec.json.encode([cohort.profile, cohort.site, cohort.groups])
+
+
+def _digest(cohort: Cohort) -> str:
+    return hashlib.sha256(_text(cohort)).hexdigest()

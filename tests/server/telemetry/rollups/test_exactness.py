@@ -1,0 +1,226 @@
+"""Roll-ups: at every scale exactly the sum of the distinct windows, whatever order, replays and kills they came through."""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
+from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.telemetry.rollups.model import KEPT, SCALES, Dimension, Sums
+from edgefleet_server.telemetry.rollups.totals import WindowTotal
+from edgefleet_server.telemetry.service import TelemetryService
+from tests.server.fleet.house import House
+
+HOUR_S = 3_600
+PROFILES = {"d-1": ("pi5", "north", ("edge", "test")), "d-2": ("pi5", "south", ("edge",)), "d-3": ("x86", "", ())}
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+def telemetry_of(house: House) -> TelemetryService:
+    """Return a service that knows of three devices what they belong to."""
+    return TelemetryService(house.db, house.clock, None, lambda _devices: PROFILES)
+
+
+def emptied(house: House) -> None:
+    """Forget all telemetry: the tables are the same for all examples."""
+    with house.db.session() as session:
+        for table in ("batch", "window", "rollup", "series", "cohort"):
+            session.execute(text(f"DELETE FROM telemetry_{table}"))
+
+
+def windows_of(now_s: int) -> st.SearchStrategy[Window]:
+    """Return windows as agents send them, of the last days and some from a clock that is ahead."""
+    small = st.integers(0, 5)
+    return st.builds(
+        Window,
+        t0=st.integers(now_s - 3 * 86_400, now_s + HOUR_S),
+        length_s=st.sampled_from([60, 900, HOUR_S]),
+        model=st.sampled_from(["digits", "faces"]),
+        lane=st.sampled_from(["active", "candidate"]),
+        sha256=st.sampled_from(["a" * 64, "b" * 64]),
+        version=st.just("1.0.0"),
+        n=st.integers(50, 1000),
+        errors=small,
+        timeouts=small,
+        nonfinite=small,
+        crashes=small,
+        latency=st.builds(
+            lambda counts: LatencySketch(counts).packed(),
+            st.dictionaries(st.integers(0, 1400), st.integers(1, 9), max_size=5),
+        ),
+        classes=st.lists(st.integers(0, 9), max_size=4),
+        worker_cpu_s=st.floats(0, 100, width=32),
+        joules_per_answer=st.sampled_from([-1.0, 0.25]),
+    )
+
+
+def sum_of(windows: Sequence[Window]) -> Sums:
+    """Return the sums by the plainest way."""
+    found = WindowTotal([0] * 10, [], 0, []).sums()
+    for one in windows:
+        latency = LatencySketch.unpacked(one.latency)
+        has_joules = one.joules_per_answer >= 0
+        found += Sums(
+            1, one.length_s, one.n, one.errors, one.timeouts, one.nonfinite, one.crashes, latency, 0.0, tuple(one.classes),
+            one.worker_cpu_s, one.joules_per_answer * one.n if has_joules else 0.0, one.n if has_joules else 0,
+        )  # fmt: skip
+    return found
+
+
+def assert_same(found: Sums, expected: Sums) -> None:
+    """Check that both count the same; seconds of CPU are kept in microseconds."""
+    for name in ("windows", "seconds", "n", "errors", "timeouts", "nonfinite", "crashes", "joules_n"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert {k: v for k, v in found.latency.counts.items() if v} == expected.latency.counts
+    assert [one for one in found.classes if one] == [one for one in expected.classes if one]
+    assert found.worker_cpu_s == pytest.approx(expected.worker_cpu_s, abs=1e-4)
+    assert found.joules == pytest.approx(expected.joules)
+
+
+def read(telemetry: TelemetryService, scale: int, now: dt.datetime, **asked: object) -> dict[tuple[str, ...], Sums]:
+    """Return the sums of all steps of a scale by key."""
+    since = now - dt.timedelta(days=8)
+    found: dict[tuple[str, ...], Sums] = {}
+    for step in telemetry.rollups.models(scale, since, now + dt.timedelta(days=1), **asked):  # type: ignore[arg-type]
+        found[step.key] = found[step.key] + step.sums if step.key in found else step.sums
+    return found
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_scale_is_the_sum_of_the_distinct_windows(any_house: House, data: st.DataObject) -> None:
+    house = any_house
+    emptied(house)
+    now = house.clock.now()
+    now_s = int(now.timestamp())
+    messages = [
+        Telemetry(
+            device=data.draw(st.sampled_from(sorted(PROFILES))), boot_id="b", seq=seq, ts=now_s * 1000,
+            windows=data.draw(st.lists(windows_of(now_s), max_size=4)), system=SystemFigures(cpu_ratio=0.5),
+        )
+        for seq in range(data.draw(st.integers(1, 8)))
+    ]  # fmt: skip
+    deliveries = data.draw(st.lists(st.lists(st.sampled_from(messages), min_size=1, max_size=5), max_size=6))
+    telemetry = telemetry_of(house)
+    for at, batch in enumerate([*deliveries, messages]):
+        is_killed = data.draw(st.booleans())
+        if is_killed:  # just before the commit; then the process goes on, or another begins
+            _ingest_and_die(house, telemetry, batch)
+            telemetry = data.draw(st.sampled_from([telemetry, telemetry_of(house)]))
+        if not is_killed or at == len(deliveries):
+            telemetry.ingest(batch)
+    sent = [(one.device, window) for one in messages for window in one.windows]
+    for scale in SCALES:
+        mine = [(d, w) for d, w in sent if _is_kept(w, scale, now_s)]
+        by_model = read(telemetry, scale, now, by=(Dimension.MODEL, Dimension.LANE))
+        keys = {(w.model, w.lane) for _, w in mine}
+        assert set(by_model) == keys
+        for key in keys:
+            assert_same(by_model[key], sum_of([w for _, w in mine if (w.model, w.lane) == key]))
+        by_group = read(telemetry, scale, now, by=(Dimension.GROUP,))
+        for group in ("edge", "test", ""):
+            inside = [w for d, w in mine if group in (PROFILES[d][2] or ("",))]
+            assert ((group,) in by_group) == bool(inside)
+            if inside:
+                assert_same(by_group[group,], sum_of(inside))
+        at_site = read(telemetry, scale, now, where={Dimension.SITE: ["north"]})
+        inside = [w for d, w in mine if d == "d-1"]
+        assert bool(at_site) == bool(inside)
+        if inside:
+            assert_same(at_site[()], sum_of(inside))
+    totals = telemetry.rollups.totals(by=(Dimension.SHA256,))
+    for digest in {w.sha256 for _, w in sent}:
+        assert_same(totals[digest,], sum_of([w for _, w in sent if w.sha256 == digest]))
+    system = telemetry.rollups.system(86_400, now - dt.timedelta(days=2), now + dt.timedelta(days=2))
+    assert sum(step.sums.messages for step in system) == len(messages)
+
+
+def _ingest_and_die(house: House, telemetry: TelemetryService, batch: Sequence[Telemetry]) -> None:
+    try:
+        with house.db.session():
+            telemetry.ingest(batch)
+            raise KilledError
+    except KilledError:
+        pass
+
+
+def _is_kept(window: Window, scale: int, now_s: int) -> bool:
+    return min(window.t0, now_s) // scale * scale >= now_s - KEPT[scale].total_seconds()
+
+
+def test_devices_that_change_their_cohort_count_where_they_were(any_house: House) -> None:
+    house = any_house
+    belongs: dict[str, tuple[str, str, tuple[str, ...]]] = {"d-1": ("pi5", "north", ("edge",))}
+    telemetry = TelemetryService(house.db, house.clock, None, lambda _devices: belongs)
+    now_s = int(house.clock.now().timestamp())
+    window = Window(t0=now_s - 60, length_s=60, model="m", lane="active", sha256="a" * 64, version="1", n=3)
+    telemetry.ingest([Telemetry(device="d-1", boot_id="b", seq=1, ts=now_s * 1000, windows=[window])])
+    belongs["d-1"] = ("pi5", "south", ("edge", "hall"))
+    house.clock.turn(seconds=61)
+    telemetry.ingest([Telemetry(device="d-1", boot_id="b", seq=2, ts=now_s * 1000, windows=[window])])
+    now = house.clock.now()
+    assert {key: sums.n for key, sums in read(telemetry, 900, now, by=(Dimension.SITE,)).items()} == {
+        ("north",): 3,
+        ("south",): 3,
+    }
+    assert {key: sums.n for key, sums in read(telemetry, 900, now, by=(Dimension.GROUP,)).items()} == {
+        ("edge",): 6,
+        ("hall",): 3,
+    }
+    assert read(telemetry, 900, now)[()].n == 6
+
+
+def test_old_steps_go_by_scale_and_the_totals_stay(any_house: House) -> None:
+    house = any_house
+    telemetry = telemetry_of(house)
+    now_s = int(house.clock.now().timestamp())
+    window = Window(t0=now_s - 60, length_s=60, model="m", lane="active", sha256="a" * 64, version="1", n=3)
+    telemetry.ingest([Telemetry(device="d-1", boot_id="b", seq=1, ts=now_s * 1000, windows=[window])])
+    then = house.clock.now()
+    for scale in SCALES:
+        house.clock.time = then + KEPT[scale] + dt.timedelta(seconds=2 * scale)
+        telemetry.prune(house.clock.now())
+        assert not telemetry.rollups.models(scale, then - dt.timedelta(days=2), then)
+        coarser = [one for one in SCALES if one > scale]
+        assert all(telemetry.rollups.models(one, then - dt.timedelta(days=2), then) for one in coarser)
+    assert telemetry.rollups.totals()[()].n == 3
+
+
+def test_a_device_that_names_too_many_models_counts_under_one_name(any_house: House) -> None:
+    house = any_house
+    telemetry = telemetry_of(house)
+    now_s = int(house.clock.now().timestamp())
+    windows = [
+        Window(t0=now_s - 60, length_s=60, model=f"m-{at}", lane="active", sha256="a" * 64, version="1", n=1)
+        for at in range(150)
+    ]
+    telemetry.ingest([Telemetry(device="d-1", boot_id="b", seq=1, ts=now_s * 1000, windows=windows)])
+    found = telemetry.rollups.totals(by=(Dimension.MODEL,))
+    assert len(found) == 101
+    assert found["(other)",].n == 50
+    assert telemetry.rollups.totals()[()].windows == 150
+
+
+def test_counts_that_grow_without_end_stay_storable(any_house: House) -> None:
+    house = any_house
+    telemetry = telemetry_of(house)
+    now_s = int(house.clock.now().timestamp())
+    most = (400 * 86_400) * 100_000
+    window = Window(
+        t0=now_s - 60, length_s=400 * 86_400, model="m", lane="active", sha256="a" * 64, version="1", n=most, timeouts=most,
+        latency=[500, most], classes=[2**62 - 1], joules_per_answer=9e8,
+    )  # fmt: skip
+    for seq in range(3):
+        telemetry.ingest([Telemetry(device="d-1", boot_id="b", seq=seq, ts=now_s * 1000, windows=[window])])
+    found = telemetry.rollups.totals()[()]
+    assert found.n == 3 * most
+    assert found.classes == (2**62,)
+    assert msgspec.msgpack.encode(found.latency.counts)
