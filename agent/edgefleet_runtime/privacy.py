@@ -5,13 +5,14 @@
 3. Values are the model's own: after preprocessing. A `bin` of a scaled column is in scaled units.
 4. `hash` is HMAC-SHA256 with the device's secret salt, cut to 16 hex digits: equal values stay equal on one device, and nobody
    without the salt can try values out.
-5. Columns are distinguished only while the last axis still has one element for each; else the tensor counts as one field of its own.
+5. Of a field that the policy drops or hashes by name, no signal is counted either (docs/operate/privacy.md).
+6. Columns are distinguished only while the last axis still has one element for each; else the tensor counts as one field of its own.
 """
 
 import hashlib
 import hmac
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -127,6 +128,26 @@ def check_against(policy: Privacy, declared: Preprocess, inputs: Sequence[Tensor
             f"privacy.json speaks of {', '.join(unknown)}, which the model does not take",
             next_step=f"use the names of its inputs and columns: {', '.join(sorted(known))}",
         )
+
+
+def uncounted(
+    policy: Privacy, declared: Preprocess, specs: Sequence[TensorSpec], signals: Iterable[str]
+) -> frozenset[str]:
+    """Return those of the signals, named `<input>.<word>`, that would say something of a field which the policy drops or hashes by name."""
+    recipes = {recipe.name: recipe for recipe in declared.inputs}
+    secret = {name for name, rules in policy.fields.items() if any(isinstance(one, Drop | Hash) for one in rules)}
+    hidden: set[str] = set()
+    for spec in specs:
+        recipe = recipes.get(spec.name)
+        columns = recipe.columns if isinstance(recipe, ColumnsInput) else []
+        apart = {f"{spec.name}.{word}": column for i, column in enumerate(columns) for word in (column, i)}
+        for name in signals:
+            if name in apart:
+                field = apart[name] if apart[name] in policy.fields else spec.name
+                hidden |= {name} if field in secret else set()
+            elif name.startswith(f"{spec.name}.") and not secret.isdisjoint({spec.name, *columns}):
+                hidden.add(name)
+    return frozenset(hidden)
 
 
 def apply(

@@ -13,7 +13,7 @@ The converter makes the reference with this code and the device counts with it, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -61,7 +61,8 @@ class SignalPlan:
     """How the signals of a reference are made and counted, in its order. Made once, when a model is loaded.
 
     edges: [signals, most edges], +inf where a signal has fewer; kinds: sorted values of categorical signals and the place of each, by
-    the signal's number; low, high: what the reference saw, infinite where it does not say.
+    the signal's number; low, high: what the reference saw, infinite where it does not say. hidden: numbers of signals that are never
+    made; each sample counts as missing there.
     """
 
     groups: tuple[_Group, ...]
@@ -72,6 +73,7 @@ class SignalPlan:
     std: Floats
     low: Floats
     high: Floats
+    hidden: npt.NDArray[np.intp]
 
     @property
     def width(self) -> int:
@@ -79,8 +81,16 @@ class SignalPlan:
         return len(self.bins)
 
 
-def signal_plan(reference: Reference, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> SignalPlan:
-    """Return how to make and count the signals of a reference for a model. Raises SignalPlanError when it is of another model."""
+def signal_plan(
+    reference: Reference,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    hidden: Collection[str] = (),
+) -> SignalPlan:
+    """Return how to make and count the signals of a reference for a model. Raises SignalPlanError when it is of another model.
+
+    hidden: names of signals that must not be made (`privacy.uncounted`).
+    """
     signals = reference.signals
     groups = [
         *_groups(reference.features, inputs, is_output=False),
@@ -109,6 +119,7 @@ def signal_plan(reference: Reference, inputs: Sequence[TensorSpec], outputs: Seq
         std=np.where(std > 0, std, 1.0),
         low=np.where(known, np.array([one.low for one in signals], np.float64) - margin, -np.inf),
         high=np.where(known, np.array([one.high for one in signals], np.float64) + margin, np.inf),
+        hidden=np.array([at for at, one in enumerate(signals) if one.name in hidden], np.intp),
     )
 
 
@@ -130,6 +141,7 @@ def signal_values(inputs: Mapping[str, Array], outputs: Mapping[str, Array], pla
                     values[:, at : at + group.width] = made
             at += group.width
         values[~np.isfinite(values)] = np.nan
+        values[:, plan.hidden] = np.nan
     return values
 
 

@@ -42,6 +42,7 @@ from edgefleet_protocol.drift.reference import (
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.preprocess import PREPROCESS_MEMBER, ColumnsInput, Preprocess, parse_preprocess
+from edgefleet_runtime.privacy import NOTHING, PRIVACY_MEMBER, Privacy, parse_privacy, uncounted
 from edgefleet_runtime.quantization import real_values
 from edgefleet_runtime.signals import (
     ARRAY_WORDS,
@@ -97,8 +98,13 @@ def add_reference(
     source: the source model's answers to the evaluation's samples. Raises a DataError, SideFileError, TransformError.
     """
     inputs, outputs = source.inputs, source.specs
+    declared, private = side_files.get(PREPROCESS_MEMBER), side_files.get(PRIVACY_MEMBER)
+    preprocess = parse_preprocess(declared) if declared is not None else None
+    policy = parse_privacy(private) if private is not None else NOTHING
     if MEMBER in side_files:
         given = given_reference(side_files[MEMBER], inputs, outputs)
+        given = _emptied(given, _hidden(given.features, inputs, preprocess, policy))
+        side_files[MEMBER] = write_reference(given)
         return reference_facts(given, sum(given.classes))
     path = files.reference or files.calibration
     if not path:
@@ -110,21 +116,28 @@ def add_reference(
     else:  # these were answered anyhow; more would cost time
         answers, times = {name: array[: evaluation.n] for name, array in source.outputs.items()}, None
     answered = Answered(answers, outputs, {one.name: one.kind for one in evaluation.plan}, times)
-    declared = side_files.get(PREPROCESS_MEMBER)
-    preprocess = parse_preprocess(declared) if declared is not None else None
-    made = build_reference(known, inputs, answered, preprocess, role)
+    made = build_reference(known, inputs, answered, preprocess, role, policy)
     side_files[MEMBER] = write_reference(made)
     return reference_facts(made, len(next(iter(answers.values()))))
 
 
 def build_reference(
-    samples: SampleSet, inputs: Sequence[TensorSpec], answered: Answered, preprocess: Preprocess | None, source: str
+    samples: SampleSet,
+    inputs: Sequence[TensorSpec],
+    answered: Answered,
+    preprocess: Preprocess | None,
+    source: str,
+    policy: Privacy = NOTHING,
 ) -> Reference:
-    """Return the reference of samples. source: what they were given as, "reference" or "calibration"."""
+    """Return the reference of samples. source: what they were given as, "reference" or "calibration".
+
+    Of a field that the policy drops or hashes by name it says nothing but that its values are missing.
+    """
     features = _features(samples.arrays, inputs, preprocess)
     scores = _class_scores(answered)
     outputs = _output_signals(answered, scores, MAX_SIGNALS - len(features) - 1)
-    made = signal_values(samples.arrays, {}, signal_plan(Reference(n=0, features=features), inputs, []))
+    hidden = _hidden(features, inputs, preprocess, policy)
+    made = signal_values(samples.arrays, {}, signal_plan(Reference(n=0, features=features), inputs, [], hidden))
     features = _described(features, made, _categories(inputs, preprocess))
     known = Reference(n=samples.n, features=features, source=source)
     known = replace(known, features=_counted(known, made, inputs, [], samples.times))
@@ -167,6 +180,21 @@ def given_reference(data: bytes, inputs: Sequence[TensorSpec], outputs: Sequence
             error.message, next_step="give samples as .npz, named as the model's inputs, or leave --reference out"
         ) from error
     return reference
+
+
+def _hidden(
+    features: Sequence[Signal], inputs: Sequence[TensorSpec], preprocess: Preprocess | None, policy: Privacy
+) -> frozenset[str]:
+    return uncounted(policy, preprocess or Preprocess(inputs=[]), inputs, [one.name for one in features])
+
+
+def _emptied(reference: Reference, hidden: frozenset[str]) -> Reference:
+    """Return a reference that says nothing of hidden signals but that their values are missing."""
+    features = [
+        Signal(name=one.name, kind=one.kind, missing=reference.n, counts=[0]) if one.name in hidden else one
+        for one in reference.features
+    ]
+    return replace(reference, features=features)
 
 
 def _features(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], preprocess: Preprocess | None) -> list[Signal]:

@@ -26,6 +26,7 @@ from edgefleet_converters.sidefiles import holds_samples, read_side_files
 from edgefleet_protocol.drift.reference import Reference, read_reference, write_reference
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.preprocess import parse_preprocess
+from edgefleet_runtime.privacy import NOTHING, parse_privacy
 from edgefleet_runtime.signals import counted, signal_plan, signal_values
 
 Array = npt.NDArray[Any]
@@ -43,7 +44,8 @@ def made(x: Array, y: Array | None = None, kind: str = CLASS_SCORES, **more: Any
     )
     pre = parse_preprocess(more["preprocess"]) if "preprocess" in more else None
     samples = SampleSet({"x": x}, times=more.get("times"))
-    return read_reference(write_reference(build_reference(samples, [spec_of(x)], answered, pre, "calibration")))
+    built = build_reference(samples, [spec_of(x)], answered, pre, "calibration", more.get("policy", NOTHING))
+    return read_reference(write_reference(built))
 
 
 @given(
@@ -160,3 +162,13 @@ def test_a_finished_reference_is_taken_as_it_is_and_anything_else_refused(tmp_pa
     assert read_side_files(DataFiles(reference=str(tmp_path / "samples.npz")), (), ()) == {}
     with pytest.raises(SideFileError, match="cannot read"):
         holds_samples(str(tmp_path / "none"))
+
+
+def test_a_dropped_column_leaves_no_figure_in_the_reference() -> None:
+    x = np.random.default_rng(5).normal(40.0, 9.0, (300, 3)).astype(np.float32)
+    columns = b'{"inputs": [{"name": "x", "from": "columns", "columns": ["age", "weight", "badge"]}]}'
+    policy = parse_privacy(b'{"fields": {"badge": [{"do": "hash"}], "age": [{"do": "drop"}]}}')
+    age, weight, badge = made(x, preprocess=columns, policy=policy).features
+    assert sum(weight.counts) == 300
+    for one in (age, badge):
+        assert (one.mean, one.std, one.low, one.high, one.edges, one.counts, one.missing) == (0, 0, 0, 0, [], [0], 300)

@@ -134,6 +134,13 @@ def test_less_than_that_waits_until_something_is_learned() -> None:
     assert watched(SignalWatch(few), np.full(8 * IN_BLOCK, 9.0))[1] == [], "90 samples do not say what a range is"
 
 
+def test_a_signal_that_the_privacy_policy_hides_is_never_a_drift() -> None:
+    watch, hidden = SignalWatch(Signal(name="badge", counts=[0], missing=500)), SignalSums((0,), missing=300)
+    for at in range(2 * DAY_OF_BLOCKS):
+        watch, changes = step(watch, hidden, (at + 1) * 300.0)
+        assert changes == []
+
+
 def test_a_few_missing_are_none(learned: dict[float, SignalWatch]) -> None:
     values = stream(np.random.default_rng(14), 0, IN_BLOCK)
     values[:5] = np.nan

@@ -44,6 +44,36 @@ def test_each_column_has_its_own_rule() -> None:
     assert dropped == ["note"]
 
 
+NAMES = ["x.age", "x.id", "x.city", "x.note"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "signals", "hidden"),
+    [
+        ({}, NAMES, set()),
+        ({"age": "bin", "city": "keep"}, NAMES, set()),
+        ({"age": "drop", "id": "hash"}, NAMES, {"x.age", "x.id"}),
+        ({"age": "drop"}, ["x.0", "x.1", "x.2", "x.3"], {"x.0"}),
+        ({"x": "drop", "city": "keep"}, NAMES, {"x.age", "x.id", "x.note"}),
+        ({"x": "keep", "note": "drop"}, NAMES, {"x.note"}),
+        ({"note": "drop"}, ["x.mean", "x.std"], {"x.mean", "x.std"}),
+        ({"note": "keep"}, ["x.mean", "x.std"], set()),
+    ],
+)
+def test_of_a_field_that_is_dropped_or_hashed_by_name_nothing_is_counted(
+    rules: dict[str, str], signals: list[str], hidden: set[str]
+) -> None:
+    width = {"bin": {"width": 1}}
+    fields = {name: [{"do": do, **width.get(do, {})}] for name, do in rules.items()}
+    assert privacy.uncounted(policy(**fields), COLUMNS, TABLE, [*signals, "z.0"]) == hidden
+
+
+def test_of_a_picture_that_is_dropped_nothing_is_counted() -> None:
+    names = ["image.brightness", "image.blur"]
+    assert privacy.uncounted(policy(image=[{"do": "drop"}]), PLAIN, IMAGE, names) == set(names)
+    assert privacy.uncounted(policy(image=[{"do": "blur", "radius": 2}]), PLAIN, IMAGE, names) == set()
+
+
 @pytest.mark.parametrize(("after", "stays"), [("keep", True), ("drop", False)])
 def test_what_stands_behind_a_hash_holds_too(after: str, stays: bool) -> None:
     kept, _ = privacy.apply(policy(id=[{"do": "hash"}, {"do": after}]), COLUMNS, TABLE, {"x": ROWS}, SALT)

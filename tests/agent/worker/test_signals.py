@@ -121,6 +121,22 @@ def test_what_is_not_finite_is_missing(rig: Rig) -> None:
     assert [(one.n, one.missing) for one in found] == [(0, 1), (1, 0), (0, 1), (1, 0), (0, 1)]
 
 
+@pytest.mark.parametrize("is_learned", [False, True])
+def test_what_the_policy_drops_is_counted_as_missing(rig: Rig, is_learned: bool) -> None:
+    policy = {"privacy.json": b'{"fields": {"x": [{"do": "drop"}]}}'}
+    worker = rig.start(bundle_bytes(classifier_onnx(), extra={**(LABELS if is_learned else WITH_REFERENCE), **policy}))
+    worker.serve()
+    if is_learned:
+        in_one(rig, rows(1_100))
+        assert stats(worker).signals == b""
+        known = read_reference(next(one for one in worker.messages if isinstance(one, KnownReference)).body)
+        assert [(one.low, one.high, one.counts, one.missing) for one in known.features] == [(0, 0, [0], 1_100)] * 4
+    in_one(rig, rows(30))
+    *inputs, confidence = unpack(stats(worker).signals)
+    assert [(one.n, one.missing, one.low, one.high) for one in inputs] == [(0, 30, 0, 0)] * 4
+    assert confidence.n == 30
+
+
 def test_a_model_without_a_reference_learns_one_and_counts_by_it(rig: Rig) -> None:
     worker = rig.start(bundle_bytes(classifier_onnx(), extra=LABELS))
     worker.serve()

@@ -6,7 +6,7 @@ those of confidence fixed ones, as in a reference that comes with a bundle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -40,9 +40,13 @@ class Baseline:
 
     @classmethod
     def of(
-        cls, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], postprocess: Postprocessor
+        cls,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        postprocess: Postprocessor,
+        hidden: Callable[[Reference], Collection[str]] = lambda reference: (),
     ) -> Baseline | None:
-        """Return an empty baseline of a model; None when it has nothing that is learned."""
+        """Return an empty baseline of a model; None when it has nothing that is learned. hidden: which signals must not be made."""
         recipe = postprocess.declared.outputs[0]
         classes = _width(postprocess.specs[recipe.name]) if isinstance(recipe.steps[-1], TopK | ArgMax) else 0
         draft = Reference(
@@ -55,7 +59,9 @@ class Baseline:
             confidence=Confidence(_CONFIDENCE_EDGES, [1] * 10) if classes > 1 else Confidence(),
             source="learned",
         )
-        return cls(draft, signal_plan(draft, inputs, outputs), (inputs, outputs)) if draft.signals else None
+        if not draft.signals:
+            return None
+        return cls(draft, signal_plan(draft, inputs, outputs, hidden(draft)), (inputs, outputs))
 
     def __len__(self) -> int:
         """Return how many samples were seen."""

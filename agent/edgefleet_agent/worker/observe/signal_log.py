@@ -26,6 +26,7 @@ from edgefleet_protocol.drift.reference import Reference, basis_of, read_referen
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.manifest import TensorSpec
 from edgefleet_runtime.port import Array, is_batched
+from edgefleet_runtime.privacy import uncounted
 from edgefleet_runtime.signals import SignalPlan, counted, signal_plan, signal_values
 
 COUNT_AT = 256
@@ -62,7 +63,7 @@ class SignalLog:
         reference = _reference_of(served)
         if (reference is None or not self._follow(reference)) and served.start.lane == "active":
             runtime = served.runtime
-            self._baseline = Baseline.of(runtime.inputs, runtime.outputs, served.postprocess)
+            self._baseline = Baseline.of(runtime.inputs, runtime.outputs, served.postprocess, self._hidden)
             self._reader = Reader(served, self._baseline.plan) if self._baseline is not None else None
 
     @property
@@ -77,8 +78,9 @@ class SignalLog:
 
     def _follow(self, reference: Reference) -> bool:
         """Count by a reference from now on; False when it is of another model."""
+        served = self._served
         try:
-            plan = signal_plan(reference, self._served.runtime.inputs, self._served.runtime.outputs)
+            plan = signal_plan(reference, served.runtime.inputs, served.runtime.outputs, self._hidden(reference))
         except EdgefleetError as error:
             _log.warning("the drift reference cannot be used: %s", error.message)
             return False
@@ -92,6 +94,10 @@ class SignalLog:
                 KnownReference(body=body if len(body) < TOLD_BYTES else write_reference(_without_hours(reference)))
             )
         return True
+
+    def _hidden(self, reference: Reference) -> frozenset[str]:
+        served, names = self._served, [one.name for one in reference.features]
+        return uncounted(served.privacy, served.preprocess, served.runtime.inputs, names)
 
     def noted(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
         """Note an answer. From any thread."""
