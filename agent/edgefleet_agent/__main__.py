@@ -1,4 +1,4 @@
-"""`edge-agent`: enroll, renew, run, stop, status, rollback, shadow, predictions, infer, mqtt, and the commands of `care`.
+"""`edge-agent`: enroll, renew, run, stop, status, rollback, shadow, predictions, infer, feedback, mqtt, and the commands of `care`.
 
 Errors in four lines (what, why, next, code), exit codes as edgectl's:
 0 ok, 1 failed, 2 usage, 3 cancelled, 4 refused, 5 not found, 6 conflict, 7 unreachable, 130 interrupted.
@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (enroll, run, stop, status, renew, rollback, shadow, predictions, *add_care_parsers(sub)):
         _add_common(command)
     _add_infer(sub)
+    _add_feedback(sub)
     _add_mqtt(sub)
     return parser
 
@@ -123,6 +124,14 @@ def _add_infer(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     infer = add_infer_parser(sub)
     infer.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
     infer.set_defaults(run=_infer)
+
+
+def _add_feedback(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from edgefleet_agent.cli.feedback_args import add_feedback_parser
+
+    feedback = add_feedback_parser(sub)
+    feedback.add_argument("--state", type=Path, default=default_state(), help="state folder (default: %(default)s)")
+    feedback.set_defaults(run=_feedback)
 
 
 def _add_mqtt(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -225,6 +234,15 @@ def _infer(args: argparse.Namespace) -> int:
     if args.url is None and args.socket is None:
         args.socket = str(read_status(args.state)["infer_socket"])
     return run_infer(args)
+
+
+def _feedback(args: argparse.Namespace) -> int:
+    from edgefleet_agent.cli.feedback import run_feedback
+    from edgefleet_agent.reporting.status import read_status
+
+    if args.url is None and args.socket is None:
+        args.socket = str(read_status(args.state)["infer_socket"])
+    return run_feedback(args)
 
 
 def _mqtt(args: argparse.Namespace) -> int:

@@ -151,6 +151,30 @@ class Model:
             raise
         return True
 
+    def feedback(
+        self,
+        trace_id: str = "",
+        *,
+        label: str | int | None = None,
+        value: float | None = None,
+        kpi: Mapping[str, float] | None = None,
+        segment: str = "",
+    ) -> None:
+        """Say what was right about an earlier answer, by its `trace_id`: the right class as `label`, or the right number as `value`.
+
+        kpi: business figures by name; alone they belong to no answer. segment: where this counts, a line or a shift, say.
+        Raises InferenceError, InferenceUnreachableError.
+        """
+        item = {"trace_id": trace_id, "label": label, "value": value, "kpi": dict(kpi or {}), "segment": segment}
+        self.send_feedback([{name: one for name, one in item.items() if one not in ("", None, {})}])
+
+    def send_feedback(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Send many at once, each as the fields of `feedback` by name; return `{"accepted": n, "refused": [{index, error}]}`.
+
+        Raises InferenceError, InferenceUnreachableError.
+        """
+        return self._json("POST", f"{self._path}/feedback", json.dumps(list(items)).encode(), "application/json")
+
     def ready(self) -> bool:
         """Say whether the model answers now."""
         try:
@@ -158,19 +182,22 @@ class Model:
         except InferenceUnreachableError:
             return False
 
-    def predict(self, data: Any, *, content_type: str | None = None) -> dict[str, Any]:
+    def predict(self, data: Any, *, content_type: str | None = None, key: str = "") -> dict[str, Any]:
         """Return `{"predictions": [one a sample], "model_version", "parameters", …}`.
 
         data: a path (image, .csv, .json, .npy), bytes of such a file (with content_type), a numpy array, or what JSON can
-        hold (rows, nested lists). Raises InferenceError, InferenceUnreachableError, OSError.
+        hold (rows, nested lists). key: the trace id of this answer, of your own choice: 1 to 64 visible ASCII characters.
+        Raises InferenceError, InferenceUnreachableError, OSError; ValueError for a key that is none.
         """
+        if key and (len(key) > 64 or not all("!" <= letter <= "~" for letter in key)):
+            raise ValueError("a key has 1 to 64 visible ASCII characters")
         body, found = _payload(data)
         media = content_type or found
         if media is None:
             raise InferenceError(
                 "the content type of these bytes is not known", status=0, next_step="pass content_type='image/png'"
             )
-        return self._json("POST", f"{self._path}/predict", body, media)
+        return self._json("POST", f"{self._path}/predict", body, media, key)
 
     def post(self, verb: Literal["infer", "predict"], body: bytes, content_type: str) -> dict[str, Any]:
         """Return the answer to a body that is there already, of `predict` or a v2 request in JSON.
@@ -215,15 +242,17 @@ class Model:
                 link.expect(plan, inputs, places)
             return arrays
 
-    def _json(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> dict[str, Any]:
-        reply = self._request(method, path, body, content_type)
+    def _json(self, method: str, path: str, body: bytes = b"", content_type: str = "", key: str = "") -> dict[str, Any]:
+        reply = self._request(method, path, body, content_type, key)
         if reply.status != 200:
             raise _refusal(reply)
         value: dict[str, Any] = json.loads(reply.document)
         return value
 
-    def _request(self, method: str, path: str, body: bytes = b"", content_type: str = "") -> Reply:
+    def _request(self, method: str, path: str, body: bytes = b"", content_type: str = "", key: str = "") -> Reply:
         head = f"{method} {path} {self._common}"
+        if key:
+            head += f"X-Edgefleet-Trace: {key}\r\n"
         if content_type:
             head += f"Content-Type: {content_type}\r\n"
         if body or method != "GET":

@@ -32,6 +32,7 @@ from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
 from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
 from edgefleet_agent.errors import StateFileError
+from edgefleet_agent.feedback.service import FeedbackKeeper
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.intake import Intake
@@ -64,8 +65,7 @@ STATE_DELAY_S = 0.15
 PUMP_S = 5.0
 BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
-STOP_S = 5.0
-"""How long a stop waits for requests in flight."""
+STOP_S = 5.0  # how long a stop waits for requests in flight
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Daemon:
         self._outbox = agent_parts.open_outbox(settings, self._paths)
         self._captures = self._capture_recorder()
         self._drift = self._drift_watcher()
+        self._feedback = self._feedback_keeper()
         self._candidates = LazyCandidates(self._paths, self._candidate_controller)
         self._slots = Slots(self._paths.models)
         self._serving = Supervisor(
@@ -107,7 +108,7 @@ class Daemon:
             self._slots,
             __version__,
             self._clock.monotonic_s,
-            Listeners(self._captures, self._drift),
+            Listeners(self._captures, self._drift, self._feedback),
             self._candidates,
         )
         # block request ids rise over restarts if a device asks less than once a second on average
@@ -127,8 +128,7 @@ class Daemon:
         self._sender = self._outbox_sender()
         self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
-        self._state_timer_set = self._state_waits = False
-        self._is_leaving = self._starts_again = False
+        self._state_timer_set = self._state_waits = self._is_leaving = self._starts_again = False
         self._tick_timer: Timer | None = None
         self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
@@ -149,15 +149,18 @@ class Daemon:
         deps = DriftDeps(ask, digests, late(lambda: self._reports.drift), self._write_status)
         return agent_parts.drift_watcher(self._loop, self._clock, self._paths.drift, self._device, deps)
 
+    def _feedback_keeper(self) -> FeedbackKeeper:
+        worker_of, finish = late(lambda: self._serving.worker_of), late(lambda: self._tasks.finish)
+        return agent_parts.feedback_keeper(self._loop, self._clock, self._paths, self._captures, worker_of, finish)
+
     def _candidate_controller(self) -> "CandidateController":
         context = (self._loop, self._paths, self._slots, self._intake, self._settings, self._clock)
         deps = (self._runner, self._serving, self._reports, self._room, self._captures)
         return agent_parts.candidates(*context, *deps)
 
     def _install_runner(self) -> Runner:
-        limits = agent_parts.limits(self._settings)
-        parts = (self._slots, self._intake, self._serving, self._reports)
-        return Runner(Journal(self._paths.models), *parts, limits, self._room, self._clock)
+        parts = (self._slots, self._intake, self._serving, self._reports, agent_parts.limits(self._settings))
+        return Runner(Journal(self._paths.models), *parts, self._room, self._clock)
 
     def _task_runner(self) -> TaskRunner:
         deps = TaskDeps(
@@ -166,13 +169,12 @@ class Daemon:
             is_installing=lambda: self._runner.is_installing,
             restart_agent=self._restart,
             restart_worker=partial(self._serving.recycle, reason="a task asks for it"),
-            others={"capture": self._captures.begin_fetch},
+            others={"capture": self._captures.begin_fetch, "feedback": self._feedback.begin_task},
         )
         return TaskRunner(self._loop, self._paths, self._clock, self._settings.python_command, deps)
 
     def _outbox_sender(self) -> OutboxSender:
-        captures = self._captures
-        sources = Sources(captures.next_sample, self._topics.log(self._device), captures.live.next_message)
+        sources = Sources(self._captures.next_sample, self._topics.log(self._device), self._captures.live.next_message)
         chooser = topic_chooser(self._topics, self._device)
         return agent_parts.open_sender(self._settings, self._outbox, self._link, chooser, self._loop, sources)
 
@@ -207,6 +209,7 @@ class Daemon:
 
     def _close(self) -> None:
         self._link.stop(encode(self._reports.presence(on=False)))
+        self._feedback.close()
         self._ticker.finish()
         self._intake.close()
         self._renewal.close()
@@ -355,10 +358,7 @@ class Daemon:
                 self._write_status()
             else:
                 self._sender.published(item.mid)
-                if self._state_waits:
-                    self._publish_state()
-                else:
-                    self._pump()
+                (self._publish_state if self._state_waits else self._pump)()
 
     def _on_connected(self, item: Connected) -> None:
         log.info("connected", extra={"conn_id": item.conn_id})
@@ -442,8 +442,7 @@ class Daemon:
             "infer_socket": str(self._paths.sockets() / "infer.sock"),
             "control_socket": str(self._control_socket),
             "outbox": self._sender.status(),
-            "capture": self._captures.status(),
-            "drift": self._drift.status(),
+            **agent_parts.observed(self._captures, self._drift, self._feedback),
             "refused": {"gen": state.refused_gen, "code": state.refused_code, "reason": state.refused_reason},
             "workers": self._serving.pids(),
             "disk_error": self._runner.trouble,
@@ -491,7 +490,7 @@ class Daemon:
         windows = [sums.closed(model, "active", *when) for model, sums in self._serving.take_sums()]
         windows += self._candidates.take_windows(*when[:2])
         system = self._system.read([*self._serving.pids().values(), *self._candidates.pids().values()])
-        self._reports.telemetry(windows, system)
+        self._reports.telemetry(self._feedback.told(windows, *when[:2]), system)
         self._pump()
 
     def _metered(self, is_metered: bool) -> None:

@@ -1,7 +1,7 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
 agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
-predictions/*.log  capture/*.cap  capture.salt
+predictions/*.log  feedback.ok  capture/*.cap  capture.salt
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
@@ -26,7 +26,7 @@ SYSTEM_STATE = Path("/var/lib/edgefleet-agent")
 
 STATE_NAMES = (
     "agent.toml", "identity", ".identity.new", "pending-key.pem", "tuf", "floor.a", "floor.b", "desired.ok", "hold.ok", "queue",
-    "agent.lock", "logs", "tasks.ok", "predictions", "capture", "capture.salt", "models", "shadow", "drift", "run",
+    "agent.lock", "logs", "tasks.ok", "predictions", "feedback.ok", "capture", "capture.salt", "models", "shadow", "drift", "run",
 )  # fmt: skip
 """All that the agent puts into its state folder."""
 
@@ -93,6 +93,11 @@ class StatePaths:
     def predictions(self) -> Path:
         """Folder of the prediction log."""
         return self.root / "predictions"
+
+    @property
+    def feedback(self) -> Path:
+        """Which answers had their label already."""
+        return self.root / "feedback.ok"
 
     @property
     def captures(self) -> Path:

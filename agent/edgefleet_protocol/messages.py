@@ -282,6 +282,7 @@ class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
 
     signals: what the model was asked and answered, as histograms (`drift.histogram`), counted by the bins that `basis` names. They
     do not come with each window: signals_s says how many seconds they cover, the last of them in this window; 0 that there are none.
+    truth: how earlier answers compare with labels that came for them in this window (`ground_truth`).
     """
 
     t0: int
@@ -304,6 +305,7 @@ class Window(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     basis: bytes = b""
     signals: bytes = b""
     signals_s: int = 0
+    truth: bytes = b""
 
 
 class Telemetry(_Message, frozen=True, kw_only=True):

@@ -147,11 +147,7 @@ def log_files(folder: Path) -> list[Path]:
 def read_predictions(folder: Path, *, model: str = "", trace_id: str = "") -> Iterator[Prediction]:
     """Yield what the log holds, oldest first, of one model or one trace where asked for. Raises OSError."""
     for path in log_files(folder):
-        for missing, body in _frames(path.read_bytes()):
-            try:
-                block = unpack_block(body)
-            except ValueError:
-                continue
+        for missing, block in _blocks(path.read_bytes()):
             yield from _predictions(block, missing, model, trace_id)
 
 
@@ -174,6 +170,21 @@ def _predictions(block: Block, missing: int, model: str, trace_id: str) -> Itera
                 missing=missing,
             )
         missing = 0
+
+
+def blocks_of(data: bytes) -> Iterator[Block]:
+    """Yield the blocks of one file, oldest first; what cannot be read is skipped."""
+    for _, block in _blocks(data):
+        yield block
+
+
+def _blocks(data: bytes) -> Iterator[tuple[int, Block]]:
+    for missing, body in _frames(data):
+        try:
+            block = unpack_block(body)
+        except ValueError:
+            continue
+        yield missing, block
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -35,8 +35,20 @@ def status_text(status: dict[str, Any]) -> str:
         lines.append(cut(f"model    {what}  {model['phase']}  slot {model['slot'] or '-'}  {serving}"))
         if model["error_code"]:
             lines.append(cut(f"         {model['error_code']}: {model['reason']}"))
+        lines += [cut(f"         {line}") for line in _labels(status.get("feedback", {}).get(model["model"]))]
         lines += [cut(f"         {line}") for line in _drift(status.get("drift", {}).get(model["model"]))]
     return "\n".join(lines)
+
+
+def _labels(known: dict[str, Any] | None) -> list[str]:
+    """Return how feedback fared since agentd began; nothing where there was none."""
+    if known is None:
+        return []
+    odd = [f"{known[name]} {word}" for name, word in _ODD_LABELS if known[name]]
+    return ["labels: " + ", ".join([f"{known['matched']} matched", *odd])]
+
+
+_ODD_LABELS = (("unmatched", "without an answer"), ("repeated", "sent again"), ("misfit", "of the wrong kind"))
 
 
 def _drift(known: dict[str, Any] | None) -> list[str]:

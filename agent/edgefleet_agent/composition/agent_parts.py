@@ -19,6 +19,7 @@ from edgefleet_agent.core.systemd import given_sockets
 from edgefleet_agent.drift.files import DriftFiles
 from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
 from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
+from edgefleet_agent.feedback.service import FeedbackDeps, FeedbackKeeper
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.probation.memory_leak import Memory
@@ -28,13 +29,14 @@ from edgefleet_agent.reporting.collector import disk_free_bytes, memory_availabl
 from edgefleet_agent.reporting.window import begins_s, merge_payloads, own_part, pack_payloads
 from edgefleet_agent.serving.memory_restart import MemoryRestarter
 from edgefleet_agent.serving.supervisor import Supervisor
-from edgefleet_agent.serving.worker_process import WorkerOptions
+from edgefleet_agent.serving.worker_process import Worker, WorkerOptions
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.worker.control.launch import listen_tcp, listen_unix
 from edgefleet_protocol.clock import Clock
 
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.controller import CandidateController
+    from edgefleet_agent.captures.service import CaptureRecorder
 
 KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
@@ -92,6 +94,24 @@ def open_outbox(settings: AgentSettings, paths: StatePaths) -> Outbox:
 def drift_watcher(loop: Loop, clock: Clock, folder: Path, device: str, deps: DriftDeps) -> DriftWatcher:
     """Return who watches drift, not started."""
     return DriftWatcher(loop, clock, DriftFiles(folder), deps, own_part(device))
+
+
+def feedback_keeper(
+    loop: Loop,
+    clock: Clock,
+    paths: StatePaths,
+    captures: "CaptureRecorder",
+    worker_of: Callable[[str], Worker | None],
+    finish: Callable[[str, str, str, str], None],
+) -> FeedbackKeeper:
+    """Return who pairs labels with the answers in the log. finish: a task is over."""
+    deps = FeedbackDeps(captures.write_out, worker_of, finish)
+    return FeedbackKeeper(loop, clock, paths, deps)
+
+
+def observed(captures: "CaptureRecorder", drift: DriftWatcher, feedback: FeedbackKeeper) -> dict[str, Any]:
+    """Return what the status says of answers."""
+    return {"capture": captures.status(), "drift": drift.status(), "feedback": feedback.status()}
 
 
 def recycler(loop: Loop, serving: Supervisor, room_now: Callable[[], Room]) -> MemoryRestarter:

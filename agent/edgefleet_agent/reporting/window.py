@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from edgefleet_agent.worker.control.protocol import Stats
+from edgefleet_protocol import ground_truth
 from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
 from edgefleet_protocol.errors import BadMessageError
@@ -228,6 +229,7 @@ def _sum(a: Window, b: Window) -> Window:
         shadow=b.shadow if a.shadow is None else a.shadow if b.shadow is None else merge_shadows([a.shadow, b.shadow]),
         joules_per_answer=_joules(a, b),
         **_signals(a, b),
+        truth=_truth(a, b),
     )
 
 
@@ -245,6 +247,17 @@ def _signals(a: Window, b: Window) -> dict[str, Any]:
             else:
                 return {"basis": b.basis, "signals": signals, "signals_s": a.signals_s + b.signals_s}
     return {"basis": chosen.basis, "signals": chosen.signals, "signals_s": chosen.signals_s}
+
+
+def _truth(a: Window, b: Window) -> bytes:
+    """Return the ground truth of both, a being the older; of the newer alone where they cannot be read."""
+    if not a.truth or not b.truth:
+        return b.truth or a.truth
+    try:
+        return ground_truth.pack(ground_truth.merged(ground_truth.unpack(a.truth), ground_truth.unpack(b.truth)))
+    except ValueError:
+        log.warning("ground truth of two windows cannot be added", extra={"model": b.model, "sha256": b.sha256})
+        return b.truth
 
 
 def _joules(a: Window, b: Window) -> float:

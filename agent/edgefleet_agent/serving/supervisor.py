@@ -293,6 +293,12 @@ class Supervisor:
         if self._candidates is not None:
             self._candidates.ask_stats()
 
+    def worker_of(self, model: str) -> Worker | None:
+        """Return the worker that answers for a model, None while there is none."""
+        lanes = self._models.get(model)
+        active = lanes.active if lanes is not None else None
+        return active if active is not None and active.state == "serving" else None
+
     def ask_golden(self, model: str) -> None:
         """Ask the serving worker to answer one golden vector, in time."""
         lanes = self._lanes(model)

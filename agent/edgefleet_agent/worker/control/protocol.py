@@ -6,6 +6,7 @@
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
 4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`, each
    `TellAnswers` with the `Predictions` that are held and one `AnswersTold`. Else `Predictions`, `Captured` and `Seen` come unasked.
+   `Labels` come as callers send feedback.
    A drained worker sends a last `Stats` unasked before it exits, and so does one that replayed a recording.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
@@ -146,6 +147,13 @@ class TellAnswers(Message, frozen=True, tag="tell_answers"):
     number: int
 
 
+class ReadLabels(Message, frozen=True, tag="read_labels"):
+    """Read feedback that the server sent with a task; answered with `Labels`. body: as of the local API, TASK_LABELS items at most."""
+
+    task: str
+    body: bytes
+
+
 # ---- worker -> agentd
 
 
@@ -250,6 +258,31 @@ class Seen(Message, frozen=True, tag="seen"):
     n: int
 
 
+class Label(msgspec.Struct, frozen=True, array_like=True):
+    """What was right about an answer, or business figures. key: its trace id ("" = of no answer). label: class index, -1 = none.
+
+    value: of a model that answers numbers. at_s: when the answer was given, unix seconds, 0 = not said.
+    """
+
+    key: str = ""
+    label: int = -1
+    value: float | None = None
+    segment: str = ""
+    at_s: int = 0
+    figures: dict[str, float] = {}
+
+
+class Labels(Message, frozen=True, tag="labels"):
+    """Feedback of a caller, or of a task. unit: in which errors of this model's numbers are counted (`ground_truth`). Unasked, or the
+    answer to `ReadLabels`: then `task` is its, and so many items were refused.
+    """
+
+    items: list[Label]
+    unit: float = 1.0
+    task: str = ""
+    refused: int = 0
+
+
 class Failed(Message, frozen=True, tag="failed"):
     """Last word of a worker that cannot go on. error_class: a value of `edgefleet_protocol.messages.ErrorClass`."""
 
@@ -257,9 +290,20 @@ class Failed(Message, frozen=True, tag="failed"):
     reason: str
 
 
-ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetDrift | SetWatch | TellAnswers
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetDrift | SetWatch | TellAnswers | ReadLabels
 ToAgentd = (
-    Loaded | Golden | Ready | Serving | Stats | KnownReference | Predictions | AnswersTold | Captured | Seen | Failed
+    Loaded
+    | Golden
+    | Ready
+    | Serving
+    | Stats
+    | KnownReference
+    | Predictions
+    | AnswersTold
+    | Captured
+    | Seen
+    | Labels
+    | Failed
 )
 
 _encoder = msgspec.msgpack.Encoder()

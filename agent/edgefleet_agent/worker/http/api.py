@@ -48,12 +48,14 @@ EXTENSIONS = [
     "model_configuration",
     "classification",
     "edgefleet_predict",
+    "edgefleet_feedback",
 ]
 TIMEOUT_HEADER = b"x-edgefleet-timeout-ms"
 
 _MODEL_PATH = re.compile(
-    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag|config))?"
+    r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag|feedback|config))?"
 )
+_POSTED = frozenset({"infer", "predict", "flag", "feedback"})
 _READ_ONLY = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
 
 
@@ -195,9 +197,9 @@ class Api:
         start = self._served.start
         model, version = unquote(match["model"]), match["version"] and unquote(match["version"])
         verb = match["verb"] or "metadata"
-        if verb in {"infer", "predict", "flag"} and request.method != "POST":
+        if verb in _POSTED and request.method != "POST":
             return _not_allowed("POST")
-        if verb not in {"infer", "predict", "flag"} and request.method not in {"GET", "HEAD"}:
+        if verb not in _POSTED and request.method not in {"GET", "HEAD"}:
             return _not_allowed("GET")
         elsewhere = self._elsewhere(request, model, version, verb)
         if isinstance(elsewhere, Response):
@@ -220,6 +222,8 @@ class Api:
                 return self._queued(self._predict_job(request), self._call(request), self._deadline_s(request))
             case "flag":
                 return self._flag(request)
+            case "feedback":
+                return self._feedback(request)
             case "ready":
                 return json_response(200, {"name": self._served.start.model, "ready": True})
             case "stats":
@@ -256,6 +260,28 @@ class Api:
                 404, f"there is no answer {trace_id[:64]!r} to keep: only the last few are remembered"
             )
         return json_response(200, {"kept": trace_id})
+
+    def _feedback(self, request: Request) -> Response:
+        """Take labels of earlier answers and business figures; agentd pairs them (`feedback`)."""
+        from edgefleet_agent.worker.http import feedback  # it costs nothing until somebody has a label
+
+        try:
+            items = feedback.items_of(request.body)
+        except wire.BadRequestError as error:
+            return error_response(400, error.message)
+        taken, refused = feedback.read_items(self._served, items)
+        if not self._served.start.log_predictions and any(one.key for one in taken):
+            return error_response(
+                409, "this device keeps no log of its answers (prediction_log_bytes = 0): there is nothing to pair"
+            )
+        if not taken:
+            return error_response(400, f"item {refused[0].place}: {refused[0].error}")
+        if not self._answer_log.tell_labels(taken, feedback.unit_of(self._served)):
+            return error_response(503, "the agent is busy; send it again", headers=[(b"Retry-After", b"1")])
+        answer: dict[str, Any] = {"accepted": len(taken)}
+        if refused:
+            answer["refused"] = [{"index": one.place, "error": one.error} for one in refused]
+        return json_response(200, answer)
 
     def _look(self, model: str, version: str | None) -> Callable[[], str | None]:
         """Return what tells where a model or version listens now, None while it is not ready."""

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from edgefleet_agent.captures.prediction_log import Block, Row, pack_block
 from edgefleet_agent.clock import SystemClock
-from edgefleet_agent.worker.control.protocol import Captured, Predictions, Seen, Start, ToAgentd
+from edgefleet_agent.worker.control.protocol import Captured, Label, Labels, Predictions, Seen, Start, ToAgentd
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import MAX_LABELS, PredictionLine
@@ -30,6 +30,8 @@ EVERY_S = 1.0
 MAX_ROWS = 512
 SEND_BYTES = 64 * 1024
 SEND_PAUSE_S = 0.05
+LABELS_AT_ONCE = 100
+"""Of feedback in one message: with all their figures it fits a control packet."""
 TRACE_HEADER = b"x-edgefleet-trace"
 _TRACE = re.compile(rb"[!-~]{1,64}")
 
@@ -74,11 +76,21 @@ class Tap(Protocol):
 class AnswerLog:
     """The notes of one worker. `tap` is None while nothing is captured, `live` while nobody watches."""
 
-    def __init__(self, start: Start, first_output: str, send: Callable[[ToAgentd], None]) -> None:
-        """Name who is watched. Call it in the event loop. first_output: whose value is the score."""
+    def __init__(
+        self,
+        start: Start,
+        first_output: str,
+        send: Callable[[ToAgentd], bool | None],
+        number: Callable[[Array], float] | None = None,
+    ) -> None:
+        """Name who is watched. Call it in the event loop. first_output: whose value is the score. send: to agentd; False: it is lost.
+
+        number: of an output that is no classification, its first number as it is answered.
+        """
         self._loop = asyncio.get_running_loop()
         self._start = start
         self._first_output = first_output
+        self._number = number or (lambda output: _score(output, 0))
         self._send = send
         self._clock = SystemClock()
         self._prefix = secrets.token_hex(4)
@@ -126,7 +138,9 @@ class AnswerLog:
             live.answered(at_s, trace_id, outputs, run_s, nonfinite=nonfinite)
         if self._start.log_predictions:
             top = classes[0] if classes else -1
-            self._rows.append((at_s, trace_id, run_s, top, _score(outputs[self._first_output], top), nonfinite))
+            first = outputs[self._first_output]
+            score = self._number(first) if top < 0 else _score(first, top)
+            self._rows.append((at_s, trace_id, run_s, top, score, nonfinite))
 
     def keep(
         self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
@@ -163,6 +177,12 @@ class AnswerLog:
         elif left_s is not None and not self.is_due:
             self.is_due = True
             self._loop.call_later(min(EVERY_S, left_s), self._tick)
+
+    def tell_labels(self, labels: Sequence[Label], unit: float) -> bool:
+        """Tell what callers say of earlier answers, after these; False when not all of it could be told. In the event loop."""
+        self._flush()
+        parts = [labels[at : at + LABELS_AT_ONCE] for at in range(0, len(labels), LABELS_AT_ONCE)]
+        return all(self._send(Labels(items=list(part), unit=unit)) is not False for part in parts)
 
     def tell(self) -> None:
         """Tell what is noted for the prediction log without waiting. In the event loop."""
@@ -210,10 +230,10 @@ class AnswerLog:
 
 
 def _score(output: Array, top: int) -> float:
-    """Return the model's number for the first sample's class, or its first number; 0 when there is none."""
-    if output.size <= max(top, 0) or output.dtype.kind not in "iuf":
+    """Return the model's number for the first sample's class; 0 when there is none."""
+    if output.size <= top or output.dtype.kind not in "iuf":
         return 0.0
-    return float(output.item(max(top, 0)))  # the first sample's classes come first
+    return float(output.item(top))  # the first sample's classes come first
 
 
 MAX_LINES = 16

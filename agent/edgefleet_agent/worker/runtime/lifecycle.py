@@ -33,6 +33,7 @@ from edgefleet_agent.worker.control.protocol import (
     LaneRoute,
     Loaded,
     ModelRoute,
+    ReadLabels,
     Ready,
     RoutesTable,
     Serve,
@@ -181,12 +182,19 @@ def _watch_agentd(control: socket.socket) -> None:
 
 
 def _send(control: socket.socket, message: ToAgentd) -> None:
+    _sent(control, message)
+
+
+def _sent(control: socket.socket, message: ToAgentd) -> bool:
+    """Send a message; False when it is lost."""
     try:
         control.send(encode_control(message))
     except BlockingIOError:
         _log.warning("agentd does not read: message=%s dropped", type(message).__name__)
+        return False
     except (BrokenPipeError, ConnectionResetError):
-        pass  # agentd is gone: the watcher ends this process
+        return False  # agentd is gone: the watcher ends this process
+    return True
 
 
 class _Worker:
@@ -215,8 +223,10 @@ class _Worker:
         self._forwarder = WorkerProxy(start.run_timeout_s + _FORWARD_MARGIN_S)
         routes = Routes(start.routes_path, self._own_table(), loop)
         inline = InlinePolicy(self._golden.latency_p50_ms)
-        first = self._served.runtime.outputs[0].name
-        self._answer_log = AnswerLog(start, first, lambda message: _send(self._control, message))
+        post = self._served.postprocess
+        self._answer_log = AnswerLog(
+            start, post.declared.outputs[0].name, lambda message: _sent(self._control, message), post.number
+        )
         signals = SignalLog(self._served, lambda message: _send(self._control, message))
         self._figures.signals = signals if signals.is_on else None
         api = Api(self._served, self._engine, inline, self._figures, routes, self._forwarder, self._answer_log)
@@ -285,10 +295,19 @@ class _Worker:
             case TellAnswers(number=number):
                 self._answer_log.tell()
                 _send(self._control, AnswersTold(number))
+            case ReadLabels():
+                self._read_labels(message)
             case CheckGolden(vectors=vectors):
                 self._spawn(self._check_golden(vectors))
             case _:
                 _log.warning("control message ignored: %s", type(message).__name__)
+
+    def _read_labels(self, asked: ReadLabels) -> None:
+        """Read labels that came from the server, as those of a caller."""
+        from edgefleet_agent.worker.http.feedback import read_labels
+
+        self._answer_log.tell()
+        _send(self._control, read_labels(self._served, asked))
 
     def _set_capture(self, rules: SetCapture) -> None:
         """Capture by these rules from now on. A key that is none captures nothing."""
