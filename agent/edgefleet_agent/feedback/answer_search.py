@@ -6,7 +6,6 @@ from pathlib import Path
 from edgefleet_agent.captures.prediction_log import blocks_of, log_files
 from edgefleet_agent.feedback.label_counts import Answer
 
-
 Key = tuple[str, str]
 """Model and trace id."""
 
