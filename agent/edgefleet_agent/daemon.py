@@ -20,6 +20,7 @@ from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.composition import agent_parts
 from edgefleet_agent.composition.agent_parts import late, public_listeners, url_of
 from edgefleet_agent.composition.lazy_candidates import LazyCandidates
+from edgefleet_agent.composition.lazy_feedback import LazyFeedback
 from edgefleet_agent.connection.metered import look
 from edgefleet_agent.connection.mqtt import Connected, Disconnected, MqttLink, Received
 from edgefleet_agent.connection.outbox import Kind
@@ -32,7 +33,6 @@ from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
 from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
 from edgefleet_agent.errors import StateFileError
-from edgefleet_agent.feedback.service import FeedbackKeeper
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.intake import Intake
@@ -149,9 +149,10 @@ class Daemon:
         deps = DriftDeps(ask, digests, late(lambda: self._reports.drift), self._write_status)
         return agent_parts.drift_watcher(self._loop, self._clock, self._paths.drift, self._device, deps)
 
-    def _feedback_keeper(self) -> FeedbackKeeper:
+    def _feedback_keeper(self) -> LazyFeedback:
         worker_of, finish = late(lambda: self._serving.worker_of), late(lambda: self._tasks.finish)
-        return agent_parts.feedback_keeper(self._loop, self._clock, self._paths, self._captures, worker_of, finish)
+        parts = (self._loop, self._clock, self._paths, self._captures, worker_of, finish)
+        return LazyFeedback(lambda: agent_parts.feedback_keeper(*parts))
 
     def _candidate_controller(self) -> "CandidateController":
         context = (self._loop, self._paths, self._slots, self._intake, self._settings, self._clock)

@@ -19,7 +19,6 @@ from edgefleet_agent.core.systemd import given_sockets
 from edgefleet_agent.drift.files import DriftFiles
 from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
 from edgefleet_agent.errors import AgentRunningError, PortTakenError, StateFileError
-from edgefleet_agent.feedback.service import FeedbackDeps, FeedbackKeeper
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.probation.memory_leak import Memory
@@ -37,6 +36,8 @@ from edgefleet_protocol.clock import Clock
 if TYPE_CHECKING:
     from edgefleet_agent.candidate.controller import CandidateController
     from edgefleet_agent.captures.service import CaptureRecorder
+    from edgefleet_agent.composition.lazy_feedback import LazyFeedback
+    from edgefleet_agent.feedback.service import FeedbackKeeper
 
 KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
@@ -103,13 +104,15 @@ def feedback_keeper(
     captures: "CaptureRecorder",
     worker_of: Callable[[str], Worker | None],
     finish: Callable[[str, str, str, str], None],
-) -> FeedbackKeeper:
-    """Return who pairs labels with the answers in the log. finish: a task is over."""
+) -> "FeedbackKeeper":
+    """Return who pairs labels with the answers in the log. finish: a task is over. Loaded here, and not before."""
+    from edgefleet_agent.feedback.service import FeedbackDeps, FeedbackKeeper
+
     deps = FeedbackDeps(captures.write_out, worker_of, finish)
     return FeedbackKeeper(loop, clock, paths, deps)
 
 
-def observed(captures: "CaptureRecorder", drift: DriftWatcher, feedback: FeedbackKeeper) -> dict[str, Any]:
+def observed(captures: "CaptureRecorder", drift: DriftWatcher, feedback: "LazyFeedback") -> dict[str, Any]:
     """Return what the status says of answers."""
     return {"capture": captures.status(), "drift": drift.status(), "feedback": feedback.status()}
 

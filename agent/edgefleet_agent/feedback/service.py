@@ -121,9 +121,6 @@ class FeedbackKeeper:
 
     # ---- from workers
 
-    def on_ready(self, worker: Worker) -> None:
-        """A worker can answer."""
-
     def hear(self, worker: Worker, message: ToAgentd) -> bool:
         """Take labels; False for all others."""
         if not isinstance(message, Labels):

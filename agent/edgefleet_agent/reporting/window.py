@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import msgspec
 
 from edgefleet_agent.worker.control.protocol import Stats
-from edgefleet_protocol import ground_truth
 from edgefleet_protocol.comparison import merge_shadows
 from edgefleet_protocol.drift.histogram import SignalSums, merged_windows, pack, unpack
 from edgefleet_protocol.errors import BadMessageError
@@ -253,6 +252,8 @@ def _truth(a: Window, b: Window) -> bytes:
     """Return the ground truth of both, a being the older; of the newer alone where they cannot be read."""
     if not a.truth or not b.truth:
         return b.truth or a.truth
+    from edgefleet_protocol import ground_truth  # a device without labels does not carry it
+
     try:
         return ground_truth.pack(ground_truth.merged(ground_truth.unpack(a.truth), ground_truth.unpack(b.truth)))
     except ValueError:
