@@ -114,7 +114,8 @@ def test_numbers_are_logged_and_labelled_as_they_are_answered(rig: Rig) -> None:
             model.feedback(model.trace_id or "", label="one")
     first = answer[0] if isinstance(answer, list) else answer
     (row,) = unpack_block(worker.until(Predictions).body).rows
-    assert (row.top, row.score) == (-1, pytest.approx(first, rel=1e-5))
+    assert row.top == -1
+    assert row.score == pytest.approx(first, rel=1e-5)
     told = worker.until(Labels)
     assert (told.items[0].value, told.unit) == (80.5, 25.0)
 
