@@ -116,6 +116,7 @@ def test_the_whole_way_on_each_database(any_house: House) -> None:
         f"{found.signals[0].shift:.2g} σ higher at site lyon (4 of 12 devices)."
     )
     assert (found.devices, found.judged, found.learned, found.is_old) == (12, 12, 0, False)
+    assert found.until == any_house.clock.now(), "an hour that is not over yet does not end in the future"
     assert [(one.version, one.devices) for one in found.versions] == [("1.0.0", 12)]
     first = found.signals[0]
     assert (first.name, first.where, first.place, first.moved, first.devices) == ("temperature", "site", "lyon", 4, 12)

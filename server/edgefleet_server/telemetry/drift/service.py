@@ -190,7 +190,7 @@ class DriftService:
         view = replace(
             empty,
             since=since,
-            until=until,
+            until=min(until, self._clock.now()),
             is_old=is_old,
             versions=versions,
             devices=len({device for _, _, device in mine}),
