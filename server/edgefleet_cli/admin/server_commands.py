@@ -151,3 +151,12 @@ def openapi(
     require("fastapi", "server")
     flags = child_flags(out=out) + (["--allow-breaking"] if allow_breaking else [])
     become(python_module("edgefleet_server.process.openapi_file", *flags))
+
+
+@app.command("monitoring-files")
+def monitoring_files(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write them to; made if it is missing.")],
+) -> None:
+    """Write rules for Prometheus and dashboards for Grafana, made for the installed server; needs no data folder."""
+    require("fastapi", "server")
+    become(python_module("edgefleet_server.process.monitoring_files", *child_flags(out=out)))
