@@ -13,7 +13,7 @@ from typing import Final
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
-from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement, ReduceDataOptions
+from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
 
 from tests.house.tree import ROOT
 
