@@ -159,4 +159,4 @@ def monitoring_files(
 ) -> None:
     """Write rules for Prometheus and dashboards for Grafana, made for the installed server; needs no data folder."""
     require("fastapi", "server")
-    become(python_module("edgefleet_server.process.monitoring_files", *child_flags(out=out)))
+    become(python_module("edgefleet_server.process.integration_files", *child_flags(out=out)))

@@ -26,7 +26,6 @@ from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.drift.device_words import DeviceWords
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.release_comparison import Comparisons
@@ -101,7 +100,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         db, fleet, telemetry, signing, webhooks, registry, drift, clock=clock, shared=shared, settings=settings
     )
     sources = FigureSources(
-        FleetCounter(db), registry, DeviceWords(fleet.feed, clock), alarm.alerts, signing, settings.data_dir
+        FleetCounter(db), registry, fleet.feed, alarm.alerts, signing, settings.data_dir, telemetry.rollups
     )
     metrics.watch_fleet(FiguresLoader(sources, clock).load, clock.monotonic_s)
     return Parts(

@@ -9,38 +9,27 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
+from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, FleetCounts, Limits
 from edgefleet_server.observability.fleet_figures import figure_table as table
-from edgefleet_server.observability.fleet_figures.values import BY_GROUP, BY_RELEASE, FigureValues, ModelSums, put_sums
+from edgefleet_server.observability.fleet_figures.values import BY_GROUP, BY_RELEASE, FigureValues, put_sums
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.errors import RepositoryMissingError
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.drift.device_words import DeviceWords
+from edgefleet_server.telemetry.rollups.model import Dimension
+from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 
 CERTIFICATE_ENDS: Final = timedelta(days=14)
 LEAST_FREE_MB: Final = 200.0
+REAL: Final = {Dimension.LANE: ("active",)}
+"""Answers to real requests."""
 TROUBLED: Final = ("failed", "rolled_back")
-
-
-class ModelTotals(Protocol):
-    """What models did since ever."""
-
-    def by_release(self) -> Mapping[tuple[str, ...], ModelSums]:
-        """Return sums by (model, version)."""
-        ...
-
-    def by_group(self) -> Mapping[tuple[str, ...], ModelSums]:
-        """Return sums by (group, model)."""
-        ...
-
-    def lag_s(self) -> float:
-        """Return how far they are behind what was received, in seconds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +38,11 @@ class FigureSources:
 
     counter: FleetCounter
     registry: RegistryService
-    words: DeviceWords
+    feed: EventLog
     alerts: ActiveAlerts
     signing: SigningService
     folder: Path
-    totals: ModelTotals | None = None
+    rollups: RollupReader
 
 
 class FiguresLoader:
@@ -63,6 +52,7 @@ class FiguresLoader:
         """Wire the sources."""
         self._sources = sources
         self._clock = clock
+        self._words = DeviceWords(sources.feed, clock)
 
     def load(self) -> FigureValues:
         """Return the values of now."""
@@ -73,8 +63,7 @@ class FiguresLoader:
         counts = source.counter.count(Limits(self._clock.now() + CERTIFICATE_ENDS, LEAST_FREE_MB))
         _put_fleet(values, counts)
         _put_releases(values, counts, bundles, models)
-        if source.totals is not None:
-            _put_totals(values, source.totals, bundles, {one.group for one in counts.groups})
+        _put_totals(values, source.rollups, bundles, {one.group for one in counts.groups})
         self._put_drift(values, models)
         self._put_alerts(values)
         self._put_server(values)
@@ -83,7 +72,7 @@ class FiguresLoader:
     def _put_drift(self, values: FigureValues, models: set[str]) -> None:
         devices: dict[str, set[str]] = {model: set() for model in models}
         effects: dict[str, float] = dict.fromkeys(models, 0.0)
-        for word in self._sources.words.open():
+        for word in self._words.open():
             if word.model in models:
                 devices[word.model].add(word.device)
                 effects[word.model] = max(effects[word.model], word.psi)
@@ -129,13 +118,13 @@ def _put_releases(
 
 
 def _put_totals(
-    values: FigureValues, totals: ModelTotals, releases: Collection[tuple[str, str]], groups: Collection[str]
+    values: FigureValues, rollups: RollupReader, releases: Collection[tuple[str, str]], groups: Collection[str]
 ) -> None:
     models = {model for model, _version in releases}
-    for release, sums in totals.by_release().items():
-        if release in releases:
-            put_sums(values, BY_RELEASE, release, sums)
-    for (group, model), sums in totals.by_group().items():
+    for (model, number), sums in rollups.totals(by=(Dimension.MODEL, Dimension.VERSION), where=REAL).items():
+        if (model, number) in releases:
+            put_sums(values, BY_RELEASE, (model, number), sums)
+    for (group, model), sums in rollups.totals(by=(Dimension.GROUP, Dimension.MODEL), where=REAL).items():
         if group in groups and model in models:
             put_sums(values, BY_GROUP, (group, model), sums)
-    values.put(table.ROLLUP_LAG, totals.lag_s())
+    values.put(table.ROLLUP_LAG, rollups.lag_s())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefleet_server.process.monitoring_files import FOLDER
+from edgefleet_server.process.integration_files import FOLDER
 from tests.house.grafana_dashboards import DASHBOARDS, main
 
 
@@ -23,7 +23,7 @@ def test_every_panel_is_in_its_place(name: str) -> None:
     made = json.loads((FOLDER / f"{name}.dashboard.json").read_text("utf-8"))
     assert made["uid"] == f"edgefleet-{name}"
     assert [panel["title"] for panel in made["panels"]] == [panel.title for panel in DASHBOARDS[name]]
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in made["panels"]:
         place = panel["gridPos"]
         cells = {

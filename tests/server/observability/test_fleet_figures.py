@@ -9,9 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
+from edgefleet_server.composition.container import build_parts
 from edgefleet_server.observability.fleet_figures import figure_table
 from edgefleet_server.observability.fleet_figures.values import distribution_of
 from tests.server.observability.fleets import add_devices, make_fleet
+from tests.server.observability.reports import BAD, report
 from tests.support.servers import ApiHouse
 
 Samples = dict[str, dict[tuple[str, ...], float]]
@@ -74,6 +76,53 @@ def test_series_do_not_grow_with_devices(house: ApiHouse) -> None:
     assert counts[1] == pytest.approx(counts[0], rel=0.05)
     assert samples_of(many)["edgefleet_devices"][("online",)] == 9_500
     assert samples_of(many)["edgefleet_model_updates"][("parts", "failed")] == 200
+
+
+def test_what_models_did_since_ever(any_house: ApiHouse) -> None:
+    house, telemetry = any_house, any_house.parts.telemetry
+    make_fleet(house, 20)
+    now_s = house.clock.now().timestamp()
+    report(telemetry, "dev-000000", "digits", "1.0.0", seq=1, now_s=now_s)
+    report(telemetry, "dev-000010", "digits", "1.0.0", seq=1, now_s=now_s)  # of the same site
+    report(telemetry, "dev-000002", "digits", "1.1.0", seq=1, now_s=now_s)
+    report(telemetry, "dev-000002", "digits", "9.9.9", seq=2, now_s=now_s)
+    report(telemetry, "dev-000002", "made-up", "1.0.0", seq=3, now_s=now_s)
+    report(telemetry, "dev-000002", "digits", "1.1.0", seq=4, now_s=now_s, lane="candidate")
+    found = samples_of(scraped(house))
+    assert found["edgefleet_model_predictions_total"] == {("digits", "1.0.0"): 200, ("digits", "1.1.0"): 100}
+    assert found["edgefleet_model_errors_total"][("digits", "1.0.0")] == 2 * BAD["errors"]
+    assert found["edgefleet_model_timeouts_total"][("digits", "1.0.0")] == 2 * BAD["timeouts"]
+    assert found["edgefleet_model_not_finite_total"][("digits", "1.0.0")] == 2 * BAD["nonfinite"]
+    assert found["edgefleet_model_crashes_total"][("digits", "1.0.0")] == 2 * BAD["crashes"]
+    buckets = found["edgefleet_model_latency_seconds_bucket"]
+    assert [buckets["digits", "1.0.0", le] for le in ("0.0025", "0.005", "+Inf")] == [0, 200, 200]
+    assert found["edgefleet_model_latency_seconds_count"]["digits", "1.0.0"] == 200
+    assert found["edgefleet_model_latency_seconds_sum"]["digits", "1.0.0"] == pytest.approx(0.6, rel=0.01)
+    of_groups = found["edgefleet_group_model_predictions_total"]
+    assert of_groups == {("site-0", "digits"): 200, ("site-2", "digits"): 200}, "with the version that nobody knows"
+    assert found["edgefleet_rollup_lag_seconds"] == {(): 0}
+
+
+def test_every_process_says_the_same_and_counters_never_fall(house: ApiHouse) -> None:
+    make_fleet(house, 20)
+    before: Samples = {}
+    for seq in range(1, 4):
+        report(house.parts.telemetry, "dev-000000", "digits", "1.0.0", seq=seq, now_s=house.clock.now().timestamp())
+        now = samples_of(scraped(house))
+        for figure in (one for one in figure_table.FIGURES if one.kind is not figure_table.Kind.GAUGE):
+            for name in (figure.name, f"{figure.name}_bucket", f"{figure.name}_sum", f"{figure.name}_count"):
+                for labels, value in before.get(name, {}).items():
+                    assert now[name][labels] >= value, (name, labels)
+        before = now
+        house.clock.turn(days=20)
+        house.parts.telemetry.prune(house.clock.now())
+    other = build_parts(house.settings, house.clock, is_turned=True)
+    said = samples_of(other.metrics.text(with_fleet=True).decode())
+    own = samples_of(scraped(house))
+    names = {name for name in said if name.startswith(("edgefleet_model", "edgefleet_group", "edgefleet_devices"))}
+    assert len(names) > 20
+    assert {name: said[name] for name in names} == {name: own[name] for name in names}
+    other.db.dispose()
 
 
 def test_no_label_names_a_device() -> None:

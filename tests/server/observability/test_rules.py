@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
-from edgefleet_server.process.monitoring_files import FOLDER
+from edgefleet_server.process.integration_files import FOLDER
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
 FILE = FOLDER / "edgefleet.rules.yml"
