@@ -95,7 +95,7 @@ def test_what_models_did_since_ever(any_house: ApiHouse) -> None:
     assert found["edgefleet_model_not_finite_total"][("digits", "1.0.0")] == 2 * BAD["nonfinite"]
     assert found["edgefleet_model_crashes_total"][("digits", "1.0.0")] == 2 * BAD["crashes"]
     buckets = found["edgefleet_model_latency_seconds_bucket"]
-    assert [buckets["digits", "1.0.0", le] for le in ("0.0025", "0.005", "+Inf")] == [0, 200, 200]
+    assert [buckets[le, "digits", "1.0.0"] for le in ("0.0025", "0.005", "+Inf")] == [0, 200, 200]
     assert found["edgefleet_model_latency_seconds_count"]["digits", "1.0.0"] == 200
     assert found["edgefleet_model_latency_seconds_sum"]["digits", "1.0.0"] == pytest.approx(0.6, rel=0.01)
     of_groups = found["edgefleet_group_model_predictions_total"]
