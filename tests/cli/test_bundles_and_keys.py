@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
-from edgefleet_cli.core.api.device import Window
-from edgefleet_cli.core.transport.reply import struct_of
-from edgefleet_cli.device.telemetry.metric_windows import metric_rows
 from edgefleet_protocol.bundle import write_bundle
 from edgefleet_server.access.model import Role
 from tests.cli.conftest import Edgectl
-from tests.cli.fleet_stub import NOON, Stub, page, problem
+from tests.cli.fleet_stub import NOON, Stub, problem
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.shelf import stocked
@@ -257,25 +254,6 @@ def window(minute: int, **changes: Any) -> dict[str, Any]:
         "nonfinite": 0, "latency_p50_ms": None, "latency_p95_ms": 4.0 + minute, "worker_rss_bytes": 10_000_000,
     }  # fmt: skip
     return {**plain, **changes}
-
-
-def test_metrics_are_bars_with_the_newest_on_the_right(edgectl: Edgectl, fleet: Stub) -> None:
-    windows = [window(minute) for minute in (30, 20, 10, 0)]
-    rows = {row.figure: row for row in metric_rows([struct_of(one, Window) for one in windows])}
-    assert (rows["answers"].trend, rows["answers"].last) == ("▁▃▆█", "30")
-    assert (rows["p95"].least, rows["p95"].most) == ("4.00 ms", "34 ms")
-    assert (rows["p50"].trend, rows["p50"].last) == ("", "-")
-    fleet.says("GET /devices/d-1/telemetry", page(windows))
-    ran = edgectl("device", "metrics", "d-1")
-    assert "▁▃▆█" in ran.out
-    assert [line for line in ran.out.splitlines() if len(line) > 80] == []
-    assert edgectl("device", "metrics", "d-1", "-o", "json").json["items"] == windows
-    since = edgectl("device", "metrics", "d-1", "--since", NOON.replace(minute=15).isoformat(), "-o", "json").json
-    assert (since["items"], since["total"]) == (windows[:2], 2)
-    fleet.says("GET /devices/d-1/telemetry", page([]))
-    empty = edgectl("device", "metrics", "d-1")
-    assert (empty.code, empty.out) == (0, "")
-    assert empty.err.startswith("no figures of this device yet")
 
 
 RECOVERY = {

@@ -54,6 +54,7 @@ LISTS: dict[str, tuple[str, ...]] = {
 
 FACTS: dict[str, tuple[str, ...]] = {
     "fleet summary": (),
+    "fleet metrics": (),
     "whoami": (),
     "version": (),
     "doctor": (),
@@ -70,6 +71,8 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "release performance": ("digits@1.1.0",),
     "bundle show": ("BUNDLE",),
     "key show": ("root",),
+    "model metrics": ("digits",),
+    "model explain": ("digits",),
     "model compare": ("digits@1.0.0", "digits@1.1.0"),
     "rollout show": ("GOOD",),
     "rollout plan": ("GOOD",),
@@ -85,6 +88,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "experiment show": ("TRIAL",),
     "group show": ("yard",),
     "group members": ("yard",),
+    "group metrics": ("yard",),
     "profile show": (ORT,),
     "profile cost": (ORT,),
     "drift show": ("digits",),
@@ -133,8 +137,11 @@ ELSEWHERE = {
 }
 """Commands that read something else than a server's lists and objects, and where they are tested."""
 
-UNNAMED = {("profile cost", "name"), ("drift features", "name")}
-"""Commands that have nothing to name until a device has reported on a model."""
+UNNAMED = {
+    ("profile cost", "name"), ("drift features", "name"), ("model explain", "name"),
+    ("group metrics", "table"), ("group metrics", "wide"), ("group metrics", "name"),
+}  # fmt: skip
+"""Commands that have nothing to name until devices have reported on a model, or for a while."""
 
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",

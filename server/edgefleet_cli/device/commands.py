@@ -20,9 +20,9 @@ from edgefleet_cli.device.lookup_commands import add_look_commands, add_watch_co
 from edgefleet_cli.device.render import device_sheet, errors_of
 from edgefleet_cli.device.tasks.bulk_commands import add_many_command
 from edgefleet_cli.device.tasks.commands import add_task_commands
-from edgefleet_cli.device.telemetry.commands import add_metrics_command
 from edgefleet_cli.render.format import age, counted, moment, pairs, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.timelines.commands import device_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ app = typer.Typer(help="Manage devices.", no_args_is_help=True)
 DeviceArgument = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
 
 add_look_commands(app)
-add_metrics_command(app)
+app.command("metrics")(device_metrics)
 
 
 @app.command("show")
@@ -72,7 +72,7 @@ def _show(session: Session, reply: Reply[api.device.Device], sheet: Sheet[api.de
         out.fields((key.replace("_", " "), _fact(value)) for key, value in model.items() if key != "model")
     if device.telemetry is not None:
         from edgefleet_cli.device.render import show_health
-        from edgefleet_cli.device.telemetry.trends import TRENDS, trends, windows_of
+        from edgefleet_cli.timelines.trends import TRENDS, trends, windows_of
 
         show_health(out, device.telemetry, session.clock.now())
         rows = trends(windows_of(session.api, device.id))

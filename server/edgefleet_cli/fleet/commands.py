@@ -13,9 +13,11 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import pairs, text
 from edgefleet_cli.render.output import Column
+from edgefleet_cli.timelines.commands import fleet_metrics
 
 app = typer.Typer(help="Show the fleet as a whole.", no_args_is_help=True)
 LAST = 50
+app.command("metrics")(fleet_metrics)
 
 
 def events(  # noqa: PLR0913, PLR0917  # one parameter an option

@@ -11,6 +11,7 @@ from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.timelines.commands import group_metrics
 
 app = typer.Typer(help="Manage groups of devices, for `group=NAME` in selectors.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
@@ -76,6 +77,9 @@ def members(ctx: typer.Context, name: Name) -> None:
     session = Session.of(ctx)
     page = session.api.pages(f"/groups/{part(name)}/members", api.device.Device)
     session.out.items(page, replace(device_sheet(session.clock.now()), plural=f"device is in the group {name}"))
+
+
+app.command("metrics")(group_metrics)
 
 
 @app.command("delete")

@@ -17,13 +17,13 @@ from edgefleet_cli.core.transport.api_client import ApiClient
 from edgefleet_cli.core.transport.reply import Document, Page, Reply, reply_of
 from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.device.render import errors_of
-from edgefleet_cli.device.telemetry.trends import trends, windows_of
 from edgefleet_cli.fleet.render import EVENTS
 from edgefleet_cli.render.format import age, counted, text
 from edgefleet_cli.render.output import Column, Output, visible
 from edgefleet_cli.render.sparkline import spark
 from edgefleet_cli.rollout.render import UNSETTLED, counts_text, state_text
 from edgefleet_cli.rollout.stage_tree import counts_bar
+from edgefleet_cli.timelines.trends import trends, windows_of
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -14,6 +14,7 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.release.render import RELEASES
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
+from edgefleet_cli.timelines.commands import explain_model, model_metrics
 
 app = typer.Typer(help="Manage models.", no_args_is_help=True)
 aliases = typer.Typer(help="Manage aliases, such as `model@prod`.", no_args_is_help=True)
@@ -68,6 +69,10 @@ def show(
         session.out.items(session.api.pages("/releases", api.release.Release, model=name), RELEASES)
 
     session.out.one(model, SHEET, for_eyes)
+
+
+app.command("metrics")(model_metrics)
+app.command("explain")(explain_model)
 
 
 @app.command("compare")

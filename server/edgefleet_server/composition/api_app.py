@@ -55,6 +55,8 @@ from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.telemetry.drift import routes as drift_routes
+from edgefleet_server.telemetry.latency import routes as latency_routes
+from edgefleet_server.telemetry.timelines import routes as timeline_routes
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.webhook import routes as webhook_routes
@@ -157,6 +159,8 @@ def telemetry_routers(parts: Parts) -> list[APIRouter]:
             parts.telemetry, parts.costs, parts.comparisons, parts.registry, parts.fleet.reader.check
         ),
         drift_routes.build_router(parts.drift, parts.db),
+        timeline_routes.build_router(parts.timelines.reader, parts.clock),
+        latency_routes.build_router(parts.timelines.explainer, parts.clock),
         telemetry_routes.build_capture_router(parts.captures, parts.access),
         telemetry_routes.build_watch_router(parts.watching, parts.clock),
     ]

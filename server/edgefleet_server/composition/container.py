@@ -8,6 +8,7 @@ from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Alarm, build_alarm
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
+from edgefleet_server.composition.timeline_container import Timelines, build_timelines
 from edgefleet_server.composition.worker_container import build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
@@ -56,6 +57,7 @@ class Parts:
     telemetry: TelemetryService
     costs: CostService
     drift: DriftService
+    timelines: Timelines
     comparisons: Comparisons
     captures: CaptureService
     watching: LivePredictions
@@ -117,6 +119,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         telemetry=telemetry,
         costs=costs,
         drift=drift,
+        timelines=build_timelines(db, clock, fleet, registry, telemetry, drift),
         comparisons=Comparisons(registry, costs, telemetry, clock),
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),

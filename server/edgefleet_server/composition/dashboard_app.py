@@ -27,6 +27,8 @@ from edgefleet_server.dashboard.rollouts.wizard import NewRolloutPages
 from edgefleet_server.dashboard.routes import Area, build_router
 from edgefleet_server.dashboard.settings import pages as settings_pages
 from edgefleet_server.dashboard.settings.views import SettingsPages
+from edgefleet_server.dashboard.timelines import pages as timelines_pages
+from edgefleet_server.dashboard.timelines.views import TimelineViews
 
 
 def dashboard_router(parts: Parts) -> APIRouter:
@@ -40,10 +42,10 @@ def _operating(parts: Parts) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed)
-    watch = Watch(parts.alerts, parts.alarm.alerts)
-    overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, clock)
+    watch, charts = Watch(parts.alerts, parts.alarm.alerts), TimelineViews(parts.timelines.reader, clock)
+    overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, charts, clock)
     device = DevicePages(
-        fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, parts.drift, clock
+        fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, parts.drift, charts, clock
     )
     waiting = EnrolmentReader(fleet.approvals, fleet.enroller)
     return [
@@ -73,6 +75,7 @@ def _operating(parts: Parts) -> list[Area]:
 def _looking_up(parts: Parts) -> list[Area]:
     """Return the areas of models, the trail, settings and the search."""
     fleet, registry, clock = parts.fleet, parts.registry, parts.clock
+    charts = TimelineViews(parts.timelines.reader, clock)
     views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
     keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, clock)
     settings = SettingsPages(
@@ -80,6 +83,7 @@ def _looking_up(parts: Parts) -> list[Area]:
     )
     return [
         partial(publish_page.add_pages, registry=registry),
+        partial(timelines_pages.add_pages, views=charts, explainer=parts.timelines.explainer, clock=clock),
         partial(
             registry_pages.add_pages,
             views=views,
@@ -87,6 +91,7 @@ def _looking_up(parts: Parts) -> list[Area]:
             costs=parts.costs,
             drift=parts.drift,
             devices=fleet.reader,
+            timelines=charts,
         ),
         partial(audit_pages.add_pages, access=parts.access, feed=fleet.feed, clock=clock),
         partial(settings_pages.add_pages, pages=settings, webhooks=parts.webhooks),

@@ -135,13 +135,20 @@ class EventLog:
         with self._db.read() as session:
             return self.since(after or 0, what, limit + 1), feed_store.count_events(session, what)
 
-    def newest(
-        self, *, limit: int, device_id: str | None = None, rollout: str | None = None, before: int | None = None
+    def newest(  # what events are asked for
+        self,
+        *,
+        limit: int,
+        device_id: str | None = None,
+        rollout: str | None = None,
+        before: int | None = None,
+        kinds: Sequence[str] = (),
+        since: datetime | None = None,
     ) -> list[EventView]:
         """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
         with self._db.read() as session:
-            rows = feed_store.events_page(session, EventFilter(device_id, rollout), before, limit)
-            return [self._view(row) for row in rows]
+            what = EventFilter(device_id, rollout, kinds, since)
+            return [self._view(row) for row in feed_store.events_page(session, what, before, limit)]
 
     def position(self) -> int:
         """Return an id up to which nothing can appear any more: that of the newest event that is SETTLED old, 0 without one."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
@@ -13,7 +13,10 @@ class FleetEvent(SQLModel, table=True):
     """Something that happened. From a device: (device, boot, seq) is unique. From the server: boot and seq are null."""
 
     __tablename__ = "fleet_event"
-    __table_args__ = (UniqueConstraint("device_id", "boot_id", "seq"),)
+    __table_args__ = (
+        UniqueConstraint("device_id", "boot_id", "seq"),
+        Index("ix_fleet_event_kind_received", "kind", "received_at"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     device_id: str = Field(max_length=63, index=True)

@@ -13,3 +13,10 @@ class NoCaptureKeyError(EdgefleetError):
     """The tenant has no key to seal captured records to."""
 
     code = "telemetry.no_capture_key"
+
+
+class BadSpanError(EdgefleetError):
+    """A span of time that ends before it begins."""
+
+    code = "telemetry.bad_span"
+    default_next_step = "choose a `since` that is before `until`; without `until` it ends now"

@@ -29,6 +29,19 @@ PERIOD_COLUMNS = (
     *("latency", "classes", "joules_per_answer", "shadow"),
 )
 
+LATENCY_COLUMNS = (
+    "device_id",
+    "model",
+    "lane",
+    "sha256",
+    "version",
+    "t0",
+    "length_s",
+    "n",
+    "latency_p95_ms",
+    "classes",
+)
+
 
 def newest_batch(session: Session, device_id: str) -> TelemetryBatch | None:
     """Return the newest message of a device."""
@@ -253,13 +266,40 @@ def windows_between(session: Session, device_id: str, since: datetime, until: da
     yield from session.execute(statement.execution_options(yield_per=1000)).scalars()
 
 
-def batches_between(session: Session, device_id: str, since: datetime, until: datetime) -> Iterator[Any]:
-    """Yield (received_at, system figures) of a device's messages of a span of time, oldest first."""
+def devices_of_bundles(
+    session: Session, digests: Sequence[str], since: datetime, until: datetime, *, windows: int
+) -> list[str]:
+    """Return the devices that sent the newest so many windows of these bundles for users in a span of time, in order."""
+    row = TelemetryWindow
+    newest = (
+        select(col(row.device_id))
+        .where(
+            col(row.sha256).in_(digests),
+            col(row.received_at) >= since,
+            col(row.received_at) <= until,
+            col(row.lane) == ACTIVE,
+        )
+        .order_by(col(row.received_at).desc())
+        .limit(windows)
+        .subquery()
+    )
+    return list(session.execute(select(newest.c.device_id).distinct().order_by(newest.c.device_id)).scalars())
+
+
+def latency_rows(session: Session, devices: Sequence[str], since: datetime, until: datetime) -> Iterator[Any]:
+    """Yield LATENCY_COLUMNS of the windows that devices sent in a span of time."""
+    row = TelemetryWindow
+    statement = select(*(getattr(row, name) for name in LATENCY_COLUMNS)).where(
+        col(row.device_id).in_(devices), col(row.received_at) >= since, col(row.received_at) <= until
+    )
+    yield from session.execute(statement.execution_options(yield_per=1000))
+
+
+def system_rows(session: Session, devices: Sequence[str], since: datetime, until: datetime) -> Iterator[Any]:
+    """Yield (device, when it was measured, figures) of the messages that devices sent in a span of time."""
     row = TelemetryBatch
-    statement = (
-        select(col(row.received_at), col(row.system))
-        .where(col(row.device_id) == device_id, col(row.received_at) >= since, col(row.received_at) <= until)
-        .order_by(col(row.received_at))
+    statement = select(col(row.device_id), col(row.at), col(row.system)).where(
+        col(row.device_id).in_(devices), col(row.received_at) >= since, col(row.received_at) <= until
     )
     yield from session.execute(statement.execution_options(yield_per=1000))
 

@@ -96,6 +96,7 @@ STATUS: Final[Mapping[str, int]] = {
     "conversion.report_unknown": 404,
     "conversion.report_broken": 500,
     "telemetry.no_capture_key": 409,
+    "telemetry.bad_span": 422,
     "drift.no_baseline": 404,
     "drift.nothing_counted": 409,
     "drift.bad_period": 422,

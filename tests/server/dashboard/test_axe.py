@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +28,7 @@ from tests.server.dashboard.test_enrolment_page import crowd
 from tests.server.dashboard.test_experiment_pages import FIGURES, SHADOW, tell, trying
 from tests.server.rollout.test_alerts import alert, notification
 from tests.server.telemetry.test_watching import shown
+from tests.server.telemetry.told_fleet import Say, tell_past
 from tests.support.browsers import binary, browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]
@@ -46,6 +48,8 @@ OTHERS = (
     "/experiments/{trial}", "/rollouts/undo", "/rollouts/undo?name=digits", "/publish", "/fleet/bulk?do=label&all=1&selector=site%3Dhall",
     "/fleet/bulk?do=deploy&all=1&selector=site%3Dhall", "/fleet/bulk?do=restart&all=1&selector=site%3Dhall",
     "/devices/{device}/predictions",
+    "/", "/fleet?by=site", "/models/digits/latency", "/models/digits/latency?device={hot}", "/models/digits", "/groups/hall",
+    "/devices/{hot}",
     "/models/pump/drift", "/models/pump/drift/temperature", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/alerts/receivers", "/alerts/{alert}", "/alerts/rules",
     "/alerts/silences", "/alerts/contacts", "/alerts/contacts/{contact}", "/find",
@@ -122,6 +126,8 @@ class BusyHouse:
         first, *_others = crowd(fleet, 3)
         told = {"ids": [first], "reason": "not one of ours"}
         assert admin.post("/api/v1/enrollments/pending:reject", json=told).status_code == 200
+        tell_past(fleet, devices, _heats(devices[1].id))
+        admin.post("/api/v1/groups", json={"name": "hall", "selector": "site=hall"})
         warm = pumps(fleet)[5]
         say(fleet, warm)
         contact = admin.post("/api/v1/contact-points", json={"name": "on call", "url": "ntfy://edgefleet"}).json()["id"]
@@ -133,8 +139,28 @@ class BusyHouse:
         fleet.parts.alarm.engine.tick()
         (one, *_rest) = fleet.parts.alarm.alerts.firing(5)
         admin.post(f"/api/v1/alerts/{one.id}:ack", json={"comment": "on my way"})
-        self.names = {"trial": trial, "device": device, "alert": str(one.id), "contact": contact, "warm": warm.id}
+        self.names = {
+            "trial": trial,
+            "device": device,
+            "alert": str(one.id),
+            "contact": contact,
+            "warm": warm.id,
+            "hot": devices[1].id,
+        }
         self.windows = windows
+
+
+def _heats(hot: str) -> Say:
+    """Return what lets one device get hot, and all of them answer by a version that came before."""
+
+    def say(step: int, device: str, said: dict[str, Any]) -> None:
+        said["n"] = 600 + 300 * (step % 96 > 30)
+        if step >= 40:
+            said.update(version="1.1.0", ms=16.0)
+        if device == hot and step >= 60:
+            said.update(ms=45.0, throttled_ratio=0.5, temperature_celsius=85.0, errors=4)
+
+    return say
 
 
 @pytest.fixture(scope="module")

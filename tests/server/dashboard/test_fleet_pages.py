@@ -321,7 +321,7 @@ def test_a_device_shows_its_figures_over_time_and_as_tables(story: Story) -> Non
     page = browser.get(f"/devices/{device}").text
     assert chart_names(page)[:2] == ["digits: latency", "digits: requests"]
     assert "2026-11-25" in part_of(page, "head")
-    assert re.search(r"240 1 31", text_of(page[page.index("chart-figures") :]))
+    assert re.search(r"240 1 0 31", text_of(page[page.index("chart-figures") :]))
     other = next(one for one in fleet.by_id if one != device)
     assert "No measurements in the last 1h" in text_of(browser.get(f"/devices/{other}?span=1h").text)
 

@@ -9,6 +9,7 @@ from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import build_alarm
 from edgefleet_server.composition.container import Parts, build_prover
+from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.rollout.retirement import ReleaseRetirement
@@ -42,6 +43,7 @@ def parts_of(house: House) -> Parts:
         telemetry=house.telemetry,
         costs=house.costs,
         drift=house.drift,
+        timelines=build_timelines(house.db, house.clock, house.fleet, house.registry, house.telemetry, house.drift),
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
         captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
         poster=house.poster,

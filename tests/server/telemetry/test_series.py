@@ -1,6 +1,5 @@
-"""Telemetry over time: added up in steps, and the newest trend of many devices, on both databases."""
+"""The newest trend of many devices, on both databases."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,9 +7,9 @@ import pytest
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
-from edgefleet_server.telemetry.series import MOST_POINTS, TREND_WINDOWS, step_of
+from edgefleet_server.telemetry.series import TREND_WINDOWS
 from edgefleet_server.telemetry.service import TelemetryService
-from tests.server.fleet.house import START, TurnedClock
+from tests.server.fleet.house import TurnedClock
 
 
 class Fleet:
@@ -41,35 +40,6 @@ class Fleet:
 def fleet(db: Database) -> Fleet:
     """A fleet without windows."""
     return Fleet(db)
-
-
-def test_windows_of_one_step_are_added_up(fleet: Fleet) -> None:
-    for latencies, celsius in (((0.001, 0.001, 0.1), 40.0), ((0.001,), 50.0)):
-        fleet.send("d-a", *latencies, temperature_celsius=celsius)
-        fleet.clock.turn(seconds=60)
-    fleet.clock.turn(minutes=30)
-    fleet.send("d-a", 0.002)
-    fleet.send("d-a", 0.05, lane="candidate")
-    fleet.send("d-b", 0.9)
-    until = fleet.clock.now()
-    series = fleet.telemetry.series.of_device("d-a", START, until, points=4)
-    assert [(line.model, line.lane) for line in series.lines] == [("digits", "active"), ("digits", "candidate")]
-    first, last = series.lines[0].points
-    assert (first.at, first.n, first.errors, first.worker_rss_bytes) == (START, 4, 2, 5000)
-    assert first.p50_ms == pytest.approx(1.0, rel=0.02)
-    assert first.p99_ms == pytest.approx(100.0, rel=0.02)
-    assert last.p95_ms == pytest.approx(2.0, rel=0.02)
-    assert (last.at - first.at).total_seconds() % series.step_s == 0
-    assert series.system[0].figures == {"temperature_celsius": 45.0}
-    assert series.system[-1].figures == {}
-    assert fleet.telemetry.series.of_device("d-a", until + timedelta(seconds=1), until + timedelta(days=1)).lines == []
-
-
-@pytest.mark.parametrize(("hours", "points"), [(1, 1500), (24, 1500), (720, 1500), (720, 200), (0.01, 1500)])
-def test_a_span_has_no_more_points_than_asked_for(hours: float, points: int) -> None:
-    until = START + timedelta(hours=hours)
-    step_s = step_of(START, until, points)
-    assert int((until - START).total_seconds() // step_s) + 1 <= min(points, MOST_POINTS)
 
 
 def test_trends_are_the_newest_windows_of_real_requests(fleet: Fleet) -> None:

@@ -114,7 +114,7 @@ class Window(Struct, frozen=True):
     received_at: str = ""
     sha256: str = ""
     shadow: Shadow | None = None
-    t0: str = ""
+    timeouts: int = 0
     version: str = ""
     worker_rss_bytes: int = 0
 
@@ -164,6 +164,41 @@ class LabelsIn(Body, frozen=True, kw_only=True):
     dry_run: bool | Unset = UNSET
     labels: dict[str, str | None]
     selector: str
+
+
+class Mark(Struct, frozen=True):
+    at: str = ""
+    device: str = ""
+    kind: str = ""
+    model: str = ""
+    n: int = 1
+    rollout: str = ""
+    title: str = ""
+
+
+class MetricLine(Struct, frozen=True):
+    crashes: tuple[int | None, ...] = ()
+    errors: tuple[int | None, ...] = ()
+    key: str = ""
+    nonfinite: tuple[int | None, ...] = ()
+    p50_ms: tuple[float | None, ...] = ()
+    p95_ms: tuple[float | None, ...] = ()
+    p99_ms: tuple[float | None, ...] = ()
+    requests: tuple[int | None, ...] = ()
+    requests_per_s: tuple[float | None, ...] = ()
+    timeouts: tuple[int | None, ...] = ()
+
+
+class Timeline(Struct, frozen=True):
+    at: tuple[str, ...] = ()
+    by: str = ""
+    lines: tuple[MetricLine, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    name: str = ""
+    since: str = ""
+    step_s: int = 0
+    system: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    until: str = ""
 
 
 class Watch(Struct, frozen=True):

@@ -100,6 +100,32 @@ class DriftingDevice(Struct, frozen=True):
     site: str = ""
 
 
+class LatencyCause(Struct, frozen=True):
+    after: float | None = None
+    against: tuple[str, ...] = ()
+    before: float | None = None
+    evidence: tuple[str, ...] = ()
+    kind: str = ""
+    said: str = ""
+    score: float = 0.0
+    title: str = ""
+    unit: str = ""
+    verdict: str = ""
+
+
+class LatencyExplanation(Struct, frozen=True):
+    causes: tuple[LatencyCause, ...] = ()
+    device: str = ""
+    model: str = ""
+    next: str = ""
+    place: str = ""
+    said: str = ""
+    since: str = ""
+    state: str = ""
+    until: str = ""
+    where: str = ""
+
+
 class SignalDrift(Struct, frozen=True):
     after: tuple[float, ...] = ()
     before: tuple[float, ...] = ()

@@ -5,17 +5,19 @@ Rules:
 2. It ends at the largest value. An outlier does not stretch it: when the largest value of a series is more than OUTLIER times what nine
    tenths of the series keep within, the scale of that series ends at the latter. A chart ends where the largest of its series does.
 3. A point above the scale is drawn at its upper edge, with an arrow that says its value. Neighbours share one arrow.
-4. A line breaks where a value is missing. A value between two breaks is a dot.
+4. A line breaks where a value is missing; with an axis of its own it goes on over gaps that are at most GAP times as long as usual, for
+   steps may be shorter than the time between two reports. A value between two breaks is a dot.
 
 The paths are in a space of WIDTH x HEIGHT that is stretched to the width of the page; places on the time axis are percents of it, those
 on the other axis pixels.
 """
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
 
 from edgefleet_server.dashboard.core.filters import number
@@ -27,6 +29,7 @@ USUAL_SHARE: Final = 0.9
 MOST_VALUES: Final = 5
 MOST_TIMES: Final = 6
 HEADROOM: Final = 1.08
+GAP: Final = 3
 FEWEST: Final = 4
 """Of fewer values none is an outlier."""
 STEPS_S: Final = (60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400, 172_800, 604_800)
@@ -63,15 +66,19 @@ class Drawing:
     arrows: Sequence[Arrow]
 
 
-def drawn(times: Sequence[int], columns: Sequence[Column]) -> Drawing:
-    """Return the drawing of series over the same times, in seconds since 1970, ascending; None is a missing value."""
+def drawn(times: Sequence[int], columns: Sequence[Column], axis: tuple[int, int] | None = None) -> Drawing:
+    """Return the drawing of series over the same times, in seconds since 1970, ascending; None is a missing value.
+
+    axis: where the axis of time begins and ends; without it the series do.
+    """
     low, high = scale(columns)
-    first, last = (times[0], times[-1]) if times else (0, 0)
-    places = [_place(one, first, last) for one in times]
-    paths = [_paths(places, column, low, high) for column in columns]
+    first, last = axis or ((times[0], times[-1]) if times else (0, 0))
+    places = [time_place(one, first, last) for one in times]
+    reach = [0.0 if axis is None else _reach(places, column) for column in columns]
+    paths = [_paths(places, column, low, high, far) for column, far in zip(columns, reach, strict=True)]
     return Drawing(
         values=[Tick(round(_height(one, low, high), 1), label) for one, label in value_ticks(low, high)],
-        times=[Tick(round(100 * _place(at, first, last), 2), label) for at, label in time_ticks(first, last)],
+        times=[Tick(round(100 * time_place(at, first, last), 2), label) for at, label in time_ticks(first, last)],
         lines=[line for line, _dots in paths],
         dots=[dots for _line, dots in paths],
         arrows=[one for n, column in enumerate(columns) for one in _arrows(n, places, column, high)],
@@ -111,7 +118,7 @@ def time_ticks(first: int, last: int) -> list[tuple[int, str]]:
     return [(at, f"{datetime.fromtimestamp(at, UTC):{form}}") for at in range(begin, last + 1, step)]
 
 
-def _place(at: int, first: int, last: int) -> float:
+def time_place(at: int, first: int, last: int) -> float:
     """Return a moment as a share of the time axis; a single one stands in the middle."""
     return 0.5 if last <= first else (at - first) / (last - first)
 
@@ -120,10 +127,17 @@ def _height(value: float, low: float, high: float) -> float:
     return HEIGHT * (1 - (min(value, high) - low) / (high - low))
 
 
-def _paths(places: Sequence[float], column: Column, low: float, high: float) -> tuple[str, str]:
+def _reach(places: Sequence[float], column: Column) -> float:
+    """Return over how much of the axis the line of a column goes on."""
+    known = [at for at, value in zip(places, column, strict=True) if value is not None]
+    gaps = [b - a for a, b in pairwise(known)]
+    return GAP * statistics.median(gaps) * (1 + 1e-9) if gaps else 0.0
+
+
+def _paths(places: Sequence[float], column: Column, low: float, high: float, reach: float) -> tuple[str, str]:
     lines, dots = [], []
-    for run in _runs(places, column):
-        points = [f"{WIDTH * place:.0f} {_height(value, low, high):.1f}" for place, value in run]
+    for run in _joined(_runs(places, column), reach):
+        points = [f"{WIDTH * at:.0f} {_height(value, low, high):.1f}" for at, value in run]
         if len(points) > 1:
             lines.append(f"M{'L'.join(points)}")
         else:
@@ -136,6 +150,17 @@ def _runs(places: Sequence[float], column: Column) -> Iterator[list[tuple[float,
     for is_known, run in groupby(zip(places, column, strict=True), key=lambda one: one[1] is not None):
         if is_known:
             yield [(place, value) for place, value in run if value is not None]
+
+
+def _joined(runs: Iterator[list[tuple[float, float]]], reach: float) -> list[list[tuple[float, float]]]:
+    """Return the runs; those that are within reach of each other are one."""
+    found: list[list[tuple[float, float]]] = []
+    for run in runs:
+        if found and run[0][0] - found[-1][-1][0] <= reach:
+            found[-1] += run
+        else:
+            found.append(run)
+    return found
 
 
 def _arrows(series: int, places: Sequence[float], column: Column, high: float) -> Iterator[Arrow]:

@@ -8,7 +8,7 @@ from typing import Final
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.labels import PIN_LABEL
 from edgefleet_server.dashboard.core.rows import DeviceLine, EventLine, device_line, event_line
-from edgefleet_server.dashboard.devices.charts import CHART_POINTS, DEFAULT_SPAN, SPANS, Chart, charts
+from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import encode_cursor
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.desired.model import TaskState, TaskView
@@ -22,6 +22,7 @@ from edgefleet_server.telemetry.drift.views import DriftWord
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.model import PredictionsView
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.timelines.model import Scope
 from edgefleet_server.telemetry_views import Latest
 
 PAGE_EVENTS: Final = 20
@@ -85,10 +86,7 @@ class DevicePage:
     line: DeviceLine
     differences: Sequence[str]
     telemetry: Latest | None
-    span: str
-    spans: Sequence[str]
-    charts: Sequence[Chart]
-    step_s: int
+    timeline: TimelineView
     tasks: Sequence[TaskView]
     log: Log | None
     rollback_targets: Sequence[RollbackTarget]
@@ -123,10 +121,12 @@ class DevicePages:
         watching: LivePredictions,
         registry: RegistryService,
         drift: DriftService,
+        timelines: TimelineViews,
         clock: Clock,
     ) -> None:
         """Wire the services."""
         self._drift = drift
+        self._timelines = timelines
         self._devices = devices
         self._feed = feed
         self._tasks = tasks
@@ -138,9 +138,7 @@ class DevicePages:
     def device(self, device_id: str, span: str, before: int | None, *, may_act: bool) -> DevicePage:
         """Return one device; what only an operator may see or choose is left out for others. Raises DeviceUnknownError."""
         device = self._devices.device(device_id)
-        span = span if span in SPANS else DEFAULT_SPAN
         now = self._clock.now()
-        series = self._telemetry.series.of_device(device_id, now - SPANS[span], now, CHART_POINTS)
         tasks = self._tasks.tasks(device_id)
         events, more = self._events(device_id, before)
         return DevicePage(
@@ -148,10 +146,7 @@ class DevicePages:
             line=device_line(device),
             differences=differences(explain(device, {}, now)),
             telemetry=self._telemetry.latest(device_id),
-            span=span,
-            spans=list(SPANS),
-            charts=charts(series),
-            step_s=series.step_s,
+            timeline=self._timelines.view(Scope.DEVICE, device_id, span),
             tasks=tasks[:SHOWN_TASKS],
             log=self._log(device_id, tasks) if may_act else None,
             rollback_targets=rollback_targets(device),

@@ -14,11 +14,13 @@ from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
+from edgefleet_server.telemetry.timelines.model import By
 
 BULK: Final = ("deploy", "label", "restart")
 Text = Annotated[str, Query(max_length=4096)]
 Short = Annotated[str, Query(max_length=128)]
 Cursor = Annotated[str | None, Query(max_length=512)]
+LinesBy = Annotated[By | None, Query()]
 Ids = Annotated[list[str] | None, Query(max_length=200)]
 
 
@@ -101,12 +103,17 @@ def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         return shell.shown(request, "fleet/groups.html", build, tab="groups")
 
     @router.get("/groups/{name}", operation_id="show_group")
-    def show_group(request: Request, name: str) -> Response:
+    def show_group(request: Request, name: str, span: Short = "", by: LinesBy = None) -> Response:
         """Show one group and its members."""
 
         def build() -> dict[str, Any]:
             group, members = reader.group(name)
-            return {"group": group, "members": members, "all": Search().toggled("group", group.name).address()}
+            return {
+                "group": group,
+                "members": members,
+                "all": Search().toggled("group", group.name).address(),
+                "timeline": reader.over_time(name, span, by),
+            }
 
         return shell.shown(request, "fleet/group.html", build, tab="groups")
 

@@ -20,6 +20,7 @@ from edgefleet_server.dashboard.core.rows import (
     rollout_line,
 )
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
+from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor, encode_cursor
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQuery, Facets, Order, Place, Trouble
@@ -29,6 +30,7 @@ from edgefleet_server.fleet.selectors.grammar import SUSPECT
 from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.timelines.model import By, Scope
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 10
@@ -36,6 +38,7 @@ PAGE_EVENTS: Final = 10
 PAGE_GROUPS: Final = 50
 SHOWN_TROUBLED: Final = 8
 SHOWN_ALERTS: Final = 5
+SHOWN_CHARTS: Final = 2
 SHOWN_IN_BULK: Final = 20
 ALERTS_AGE: Final = timedelta(days=1)
 FACET_OPTIONS: Final = 12
@@ -128,6 +131,7 @@ class Overview:
     open_alerts: int
     suppressed_alerts: int
     events: Sequence[EventLine]
+    timeline: TimelineView
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +154,7 @@ class Watch:
 class FleetPages:
     """Builds pages. Thread-safe; calls block."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what the pages of a fleet show comes from as many services
         self,
         lists: DeviceLister,
         groups: GroupBook,
@@ -158,6 +162,7 @@ class FleetPages:
         telemetry: TelemetryService,
         rollouts: RolloutReader,
         watch: Watch,
+        timelines: TimelineViews,
         clock: Clock,
     ) -> None:
         """Wire the services."""
@@ -167,6 +172,7 @@ class FleetPages:
         self._telemetry = telemetry
         self._rollouts = rollouts
         self._watch = watch
+        self._timelines = timelines
         self._clock = clock
 
     def overview(self) -> Overview:
@@ -186,7 +192,12 @@ class FleetPages:
             open_alerts=counts.open,
             suppressed_alerts=counts.suppressed,
             events=[event_line(one) for one in self._feed.newest(limit=PAGE_EVENTS)],
+            timeline=self._timelines.view(Scope.FLEET).first(SHOWN_CHARTS),
         )
+
+    def over_time(self, group: str, span: str, by: By | None) -> TimelineView:
+        """Return the charts of a group. Raises GroupUnknownError."""
+        return self._timelines.view(Scope.GROUP, group, span, by)
 
     def devices(self, search: Search, after: str | None, before: str | None) -> FleetPage:
         """Return a page of devices. Raises BadSelectorError, BadCursorError."""

@@ -18,6 +18,7 @@ from edgefleet_server.dashboard.core.login import to_login
 from edgefleet_server.dashboard.registry.drift_pages import add_drift_pages
 from edgefleet_server.dashboard.registry.profile_views import profile_lines, profile_page
 from edgefleet_server.dashboard.registry.views import PAGE_ROWS, RegistryViews
+from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor
 from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.inventory.views import FleetReader
@@ -27,6 +28,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
+from edgefleet_server.telemetry.timelines.model import By, Scope
 
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
@@ -39,6 +41,7 @@ CONTENTS: Final = {
 }
 Cursor = Annotated[str | None, Query(max_length=256)]
 Version = Annotated[str, Query(max_length=63)]
+LinesBy = Annotated[By | None, Query()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class KeySources:
     clock: Clock
 
 
-def add_pages(  # the services of an area
+def add_pages(  # noqa: PLR0913, PLR0917  # the services of an area
     router: APIRouter,
     shell: Shell,
     views: RegistryViews,
@@ -60,16 +63,17 @@ def add_pages(  # the services of an area
     costs: CostService,
     drift: DriftService,
     devices: FleetReader,
+    timelines: TimelineViews,
 ) -> None:
     """Add the pages."""
     add_drift_pages(router, shell, drift, keys.clock)
-    _add_model_pages(router, shell, views)
+    _add_model_pages(router, shell, views, timelines)
     _add_report(router, shell, keys.registry)
     _add_bundle_pages(router, shell, keys, views)
     _add_profile_pages(router, shell, keys.registry, costs, devices)
 
 
-def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> None:
+def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews, timelines: TimelineViews) -> None:
     @router.get("/models", operation_id="show_models")
     def show_models(request: Request, cursor: Cursor = None) -> Response:
         """Show models: newest version, size, where they run."""
@@ -80,8 +84,10 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
         return shell.shown(request, "registry/models.html", build, tab="models")
 
     @router.get("/models/{name}", operation_id="show_model")
-    def show_model(request: Request, name: str, cursor: Cursor = None) -> Response:
-        """Show one model: versions, their share of the devices, rollouts."""
+    def show_model(
+        request: Request, name: str, cursor: Cursor = None, span: Version = "", by: LinesBy = None
+    ) -> Response:
+        """Show one model: versions, their share of the devices, figures over time, rollouts."""
 
         def build() -> dict[str, Any]:
             page = views.model(name, _after(cursor))
@@ -91,6 +97,7 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews) -> N
                 "is_first": cursor is None,
                 "newest_ref": usable[0] if usable else "",
                 "has_aliases": any(one.id == "set_alias" for one in shell.operations(request)),
+                "timeline": timelines.view(Scope.MODEL, name, span, by),
             }
 
         return shell.shown(request, "registry/model.html", build, tab="models")

@@ -18,21 +18,23 @@
 
   function say(figure, n) {
     const { data, unit } = figuresOf(figure.dataset.chart);
-    figure.querySelector(".legend-at").textContent = moment(data[0][n]);
-    figure.querySelectorAll(".legend b").forEach((place, series) => (place.textContent = written(data[series + 1][n], unit)));
+    const last = n == null ? (column) => column.findLast((one) => one != null) : (column) => column[n];
+    figure.querySelector(".legend-at").textContent = moment(n == null ? data[0].at(-1) : data[0][n]);
+    figure.querySelectorAll(".legend b").forEach((place, series) => (place.textContent = written(last(data[series + 1]), unit)));
   }
 
   charts.addEventListener("pointermove", (event) => {
     const area = event.target.closest(".area");
     if (!area) return;
     const figure = area.closest("figure");
-    const times = figuresOf(figure.dataset.chart).data[0];
+    const { data, begin, end } = figuresOf(figure.dataset.chart);
+    const times = data[0];
     const box = area.getBoundingClientRect();
-    const span = times.at(-1) - times[0] || 1;
-    const at = times[0] + ((event.clientX - box.left) / box.width) * span;
+    const span = end - begin || 1;
+    const at = begin + ((event.clientX - box.left) / box.width) * span;
     const n = times.reduce((best, one, place) => (Math.abs(one - at) < Math.abs(times[best] - at) ? place : best), 0);
     const cursor = area.querySelector(".cursor");
-    const x = `${times.length > 1 ? (100 * (times[n] - times[0])) / span : 50}%`;
+    const x = `${end > begin ? (100 * (times[n] - begin)) / span : 50}%`;
     cursor.setAttribute("x1", x);
     cursor.setAttribute("x2", x);
     cursor.classList.add("on");
@@ -43,6 +45,6 @@
     if (!area || area.contains(event.relatedTarget)) return;
     area.querySelector(".cursor").classList.remove("on");
     const figure = area.closest("figure");
-    say(figure, figuresOf(figure.dataset.chart).data[0].length - 1);
+    say(figure, null);
   });
 })();

@@ -22,7 +22,7 @@ MOST: Final = 2**62
 """No count grows beyond it: only a device that lies for months gets there, and MessagePack ends at 64 bits."""
 FIGURES: Final = (
     *("cpu_ratio", "agent_rss_bytes", "workers_rss_bytes", "memory_available_bytes", "disk_free_bytes", "load_1m"),
-    *("temperature_celsius", "net_rx_bytes", "net_tx_bytes"),
+    *("temperature_celsius", "net_rx_bytes", "net_tx_bytes", "throttled_ratio"),
 )
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _encode = _ENCODER.encode

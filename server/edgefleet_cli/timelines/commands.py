@@ -1,0 +1,128 @@
+"""`edgectl fleet|model|group|device metrics`: how figures went; and `edgectl model explain`: why latency rose."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgefleet_cli.core import api, completion
+from edgefleet_cli.core.session import Session
+from edgefleet_cli.core.transport.request import part
+
+if TYPE_CHECKING:
+    from edgefleet_cli.core.transport.reply import Reply
+
+USUAL_SPAN = "24h"
+
+
+class LinesBy(StrEnum):
+    """By what lines are told apart."""
+
+    NONE = "none"
+    MODEL = "model"
+    VERSION = "version"
+    GROUP = "group"
+    PROFILE = "profile"
+    SITE = "site"
+
+
+Since = Annotated[
+    str | None, typer.Option("--since", metavar="T", help="From then on: 24h, 7d, or RFC 3339; default: 24h.")
+]
+Until = Annotated[str | None, typer.Option("--until", metavar="T", help="Up to then: 1h (ago), or RFC 3339.")]
+Points = Annotated[
+    int | None, typer.Option("--points", min=2, max=1500, help="At most this many steps; default: 1500.")
+]
+By = Annotated[LinesBy | None, typer.Option("--by", help="A line for each of these.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", autocompletion=completion.models)]
+Group = Annotated[str, typer.Argument(metavar="NAME", help="Name of the group.", autocompletion=completion.groups)]
+Device = Annotated[str, typer.Argument(metavar="ID", help="Device id.", autocompletion=completion.devices)]
+
+
+def fleet_metrics(
+    ctx: typer.Context, by: By = None, since: Since = None, until: Until = None, points: Points = None
+) -> None:
+    """Show requests, errors, latency and figures of all devices over time, a line a model."""
+    _show(Session.of(ctx), "/fleet/metrics", by, since, until, points)
+
+
+def model_metrics(
+    ctx: typer.Context,
+    model: Model,
+    by: By = None,
+    since: Since = None,
+    until: Until = None,
+    points: Points = None,
+) -> None:
+    """Show requests, errors and latency of a model over time, a line a version, with deploys, rollbacks and alerts."""
+    _show(Session.of(ctx), f"/models/{part(model)}/metrics", by, since, until, points)
+
+
+def group_metrics(
+    ctx: typer.Context,
+    name: Group,
+    by: By = None,
+    since: Since = None,
+    until: Until = None,
+    points: Points = None,
+) -> None:
+    """Show requests, errors, latency and figures of a group's devices over time, a line a model."""
+    _show(Session.of(ctx), f"/groups/{part(name)}/metrics", by, since, until, points)
+
+
+def device_metrics(
+    ctx: typer.Context, device_id: Device, since: Since = None, until: Until = None, points: Points = None
+) -> None:
+    """Show requests, errors, latency, memory and heat of a device over time, a line a model and lane."""
+    _show(Session.of(ctx), f"/devices/{part(device_id)}/metrics", None, since, until, points)
+
+
+def explain_model(
+    ctx: typer.Context,
+    model: Model,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="ID", help="Of this device, held against others.", autocompletion=completion.devices
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Explain why a model's latency rose: what changed with it, the most likely cause first."""
+    from edgefleet_cli.timelines.latency_causes import CAUSES, show_explanation
+
+    session = Session.of(ctx)
+    path = f"/models/{part(model)}/latency-explanation"
+    span = _span(session, since, until)
+    found: Reply[Any] = session.api.get(path, api.model.LatencyExplanation, device=device, **span)
+    if session.out.is_for_eyes:
+        show_explanation(session.out, found.value)
+    else:
+        session.out.rows(found.raw, found.value.causes, CAUSES)
+
+
+def _show(
+    session: Session, path: str, by: LinesBy | None, since: str | None, until: str | None, points: int | None
+) -> None:
+    from edgefleet_cli.timelines.timeline_table import STEPS, show_timeline, steps_of
+
+    named = None if by is None else by.value
+    span = _span(session, since, until)
+    found: Reply[Any] = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
+    if session.out.is_for_eyes and found.value.lines:
+        show_timeline(session.out, found.value)
+    else:
+        session.out.rows(found.raw, steps_of(found.value), STEPS)
+
+
+def _span(session: Session, since: str | None, until: str | None) -> dict[str, str | None]:
+    from edgefleet_cli.core.options import time_of
+
+    now = session.clock.now()
+    return {
+        name: None if given is None else time_of(given, now).isoformat()
+        for name, given in (("since", since), ("until", until))
+    }

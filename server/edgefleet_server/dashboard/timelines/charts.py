@@ -1,0 +1,295 @@
+"""Charts of a timeline: series as rows of numbers, and as they are drawn, with what happened as marks. Pure.
+
+Rules:
+1. All charts of a page have the same axis of time, so that they line up.
+2. A line goes on over steps without figures where devices report more seldom than a step is long (`line_chart`).
+3. Of versions the newest is drawn first, solid; the one before is dashed and grey. At most MOST_SERIES lines have a place in a chart.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from edgefleet_server.dashboard.core.line_chart import Column, Drawing, drawn, time_place
+from edgefleet_server.telemetry.timelines.model import By, Mark, MarkKind, MetricLine, Scope, Timeline
+
+DEVICES: Final = ("memory", "temperature", "cpu", "throttled", "disk", "network")
+"""Charts of the devices themselves: nothing says which of them run a model."""
+
+TABLE_ROWS: Final = 24
+
+MOST_SERIES: Final = 6
+
+MIB: Final = 1024 * 1024
+
+SPANS: Final[Mapping[str, tuple[timedelta, int]]] = {
+    "1h": (timedelta(hours=1), 61),
+    "6h": (timedelta(hours=6), 73),
+    "24h": (timedelta(days=1), 97),
+    "7d": (timedelta(days=7), 169),
+    "30d": (timedelta(days=30), 361),
+}
+"""How long, and in how many steps at most: those of a day are as long as devices wait between two windows."""
+
+DEFAULT_SPAN: Final = "24h"
+
+SIGNS: Final[Mapping[MarkKind, tuple[str, str]]] = {
+    MarkKind.DEPLOY: ("◆", "deploy begins"),
+    MarkKind.DEPLOYED: ("◇", "deploy ends"),
+    MarkKind.PAUSE: ("‖", "pause"),
+    MarkKind.ROLLBACK: ("▼", "rollback"),
+    MarkKind.ALERT: ("!", "alert"),
+    MarkKind.ALERT_OVER: ("✓", "alert over"),
+    MarkKind.DRIFT: ("≈", "drift"),
+    MarkKind.DRIFT_OVER: ("=", "drift over"),
+}
+"""How marks are drawn, and what the key says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChartMark:
+    """A mark on a chart. at: percents from the left."""
+
+    at: float
+    kind: str
+    sign: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart: seconds since 1970 and a column of figures for each series; `rows` are some of them, for readers of a table.
+
+    begin, end: of the axis of time. is_of_versions: its lines are versions, the newest first.
+    """
+
+    id: str
+    title: str
+    unit: str
+    names: Sequence[str]
+    data: Sequence[Column]
+    begin: int
+    end: int
+    marks: Sequence[ChartMark] = ()
+    is_of_versions: bool = False
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The figures as the script reads them when somebody points at the chart."""
+        axis = {"begin": self.begin, "end": self.end}
+        return {"id": self.id, "title": self.title, "unit": self.unit, "names": self.names, "data": self.data, **axis}
+
+    @property
+    def drawing(self) -> Drawing:
+        """The chart as it is drawn."""
+        return drawn([int(at or 0) for at in self.data[0]], self.data[1:], (self.begin, self.end))
+
+    @property
+    def newest(self) -> Sequence[float | int | None]:
+        """The newest figure of each series."""
+        return [next((one for one in reversed(column) if one is not None), None) for column in self.data[1:]]
+
+    @property
+    def summary(self) -> Iterator[tuple[str, float, float, float]]:
+        """Of each series that has figures: its name, the newest, the least and the largest."""
+        for name, column in zip(self.names, self.data[1:], strict=True):
+            known = [value for value in column if value is not None]
+            if known:
+                yield name, known[-1], min(known), max(known)
+
+    @property
+    def rows(self) -> Sequence[Column]:
+        """The newest figures, newest first; steps without any are left out."""
+        every = [list(row) for row in zip(*self.data, strict=True)]
+        return [row for row in every if any(value is not None for value in row[1:])][: -TABLE_ROWS - 1 : -1]
+
+
+def charts(timeline: Timeline) -> list[Chart]:
+    """Return the charts of a timeline: of a device those of each model and lane, else a line for each key; then the devices' own."""
+    of_lines = _of_device(timeline) if timeline.scope is Scope.DEVICE else _of_keys(timeline)
+    return [*of_lines, *_of_drift(timeline), *_of_system(timeline)]
+
+
+def key_of(charts: Sequence[Chart]) -> list[tuple[str, str, str]]:
+    """Return the kinds of marks that charts have, with their signs and words."""
+    kinds = {one.kind for chart in charts for one in chart.marks}
+    return [(kind.value, *SIGNS[kind]) for kind in SIGNS if kind.value in kinds]
+
+
+def _of_device(timeline: Timeline) -> Iterator[Chart]:
+    for number, line in enumerate(timeline.lines):
+        latency = {"p50": line.p50_ms, "p95": line.p95_ms, "p99": line.p99_ms}
+        yield from _chart(timeline, f"latency-{number}", f"{line.key}: latency", "ms", latency)
+        counts = {
+            "requests": line.requests,
+            "errors": line.errors,
+            "timeouts": line.timeouts,
+            "non-finite": line.nonfinite,
+        }
+        yield from _chart(timeline, f"requests-{number}", f"{line.key}: requests", "", counts)
+        if line.classes:
+            shares = {_class(one.index): _scaled(one.share, 0.01) for one in line.classes}
+            yield from _chart(timeline, f"classes-{number}", f"{line.key}: answers by class", "%", shares)
+
+
+def _of_keys(timeline: Timeline) -> Iterator[Chart]:
+    lines = _ordered(timeline)
+
+    def each(read: Callable[[MetricLine], Column]) -> dict[str, Column]:
+        return {line.key or "all": read(line) for line in lines}
+
+    yield from _chart(timeline, "p95", "Latency p95", "ms", each(lambda one: one.p95_ms))
+    yield from _chart(timeline, "requests", "Requests a second", "", each(lambda one: one.requests_per_s))
+    failed = each(_failed)
+    if any(value for column in failed.values() for value in column):
+        yield from _chart(timeline, "failed", "Failed answers", "%", failed)
+        kinds: tuple[tuple[str, Callable[[MetricLine], Column]], ...] = (
+            ("errors", lambda one: one.errors),
+            ("timeouts", lambda one: one.timeouts),
+            ("non-finite", lambda one: one.nonfinite),
+        )
+        sums = {name: _sum([read(line) for line in timeline.lines]) for name, read in kinds}
+        yield from _chart(timeline, "failures", "Failures by kind", "", sums)
+    yield from _chart(timeline, "p50", "Latency p50", "ms", each(lambda one: one.p50_ms))
+    yield from _chart(timeline, "p99", "Latency p99", "ms", each(lambda one: one.p99_ms))
+    if timeline.scope is Scope.MODEL and (shares := _class_mix(timeline)):
+        yield from _chart(timeline, "classes", "Answers by class", "%", shares)
+
+
+def _ordered(timeline: Timeline) -> list[MetricLine]:
+    """Return the lines that a chart has a place for: versions by when they were seen first, the newest first, else the busiest first."""
+
+    def first(line: MetricLine) -> int:
+        return next((place for place, n in enumerate(line.requests) if n is not None), len(timeline.at))
+
+    def last(line: MetricLine) -> int:
+        return max((place for place, n in enumerate(line.requests) if n is not None), default=-1)
+
+    def total(line: MetricLine) -> int:
+        return sum(n for n in line.requests if n is not None)
+
+    busiest = sorted(timeline.lines, key=total, reverse=True)[:MOST_SERIES]
+    if timeline.by is By.VERSION:
+        return sorted(busiest, key=lambda one: (first(one), last(one), one.key), reverse=True)
+    return busiest
+
+
+def _failed(line: MetricLine) -> Column:
+    found: list[float | None] = []
+    for n, *bad in zip(line.requests, line.errors, line.timeouts, line.nonfinite, line.crashes, strict=True):
+        count = sum(one for one in bad if one is not None)
+        found.append(None if n is None else round(100 * min(1.0, count / max(1, n, count)), 4))
+    return found
+
+
+def _sum(columns: Sequence[Column]) -> Column:
+    rows = zip(*columns, strict=True)
+    return [None if all(one is None for one in row) else sum(one for one in row if one is not None) for row in rows]
+
+
+def _class_mix(timeline: Timeline) -> dict[str, Column]:
+    """Return the shares of classes over all lines, in percent."""
+    counts: dict[int, list[float]] = {}
+    known = [0] * len(timeline.at)
+    for line in timeline.lines:
+        for place, n in enumerate(line.requests):
+            known[place] += (n or 0) if any(one.share[place] is not None for one in line.classes) else 0
+        for one in line.classes:
+            column = counts.setdefault(one.index, [0.0] * len(timeline.at))
+            for place, share in enumerate(one.share):
+                column[place] += (share or 0.0) * (line.requests[place] or 0)
+    order = sorted(counts, key=lambda index: -sum(counts[index]))[:MOST_SERIES]
+    return {
+        _class(index): [round(100 * value / n, 2) if n else None for value, n in zip(counts[index], known, strict=True)]
+        for index in sorted(order, key=lambda one: (one < 0, one))
+    }
+
+
+def _class(index: int) -> str:
+    return "other classes" if index < 0 else f"class {index}"
+
+
+def _of_drift(timeline: Timeline) -> Iterator[Chart]:
+    """Yield the chart of the signals that are farthest from their reference."""
+    strongest = sorted(timeline.drift, key=lambda one: -max((p for p in one.psi if p is not None), default=0.0))
+    shown = strongest[:MOST_SERIES]
+    if not shown:
+        return
+    at = [int(shown[0].since.timestamp()) + n * shown[0].step_s for n in range(len(shown[0].psi))]
+    alike = [one for one in shown if (one.since, one.step_s) == (shown[0].since, shown[0].step_s)]
+    columns = {one.signal: one.psi for one in alike}
+    yield from _chart(timeline, "drift", "Drift from the reference", "PSI", columns, at)
+
+
+def _of_system(timeline: Timeline) -> Iterator[Chart]:
+    def column(name: str, scale: float = 1.0, *, most: bool = False) -> Column:
+        figures = (timeline.system_most if most else timeline.system).get(name)
+        return [None] * len(timeline.at) if figures is None else _scaled(figures, scale)
+
+    memory = {
+        "free": column("memory_available_bytes", MIB),
+        "workers": column("workers_rss_bytes", MIB),
+        "agent": column("agent_rss_bytes", MIB),
+    }
+    yield from _chart(timeline, "memory", "Memory", "MiB", memory)
+    heat, busy, held = "temperature_celsius", "cpu_ratio", "throttled_ratio"
+    if timeline.scope is Scope.DEVICE:
+        yield from _chart(timeline, "temperature", "Temperature", "°C", {"temperature": column(heat)})
+        yield from _chart(timeline, "cpu", "CPU", "%", {"busy": column(busy, 0.01)})
+        yield from _chart(timeline, "throttled", "Clock taken away", "%", {"throttled": column(held, 0.01)})
+    else:
+        both = {"mean": column(heat), "hottest": column(heat, most=True)}
+        yield from _chart(timeline, "temperature", "Temperature", "°C", both)
+        both = {"mean": column(busy, 0.01), "busiest": column(busy, 0.01, most=True)}
+        yield from _chart(timeline, "cpu", "CPU", "%", both)
+        both = {"mean": column(held, 0.01), "most": column(held, 0.01, most=True)}
+        yield from _chart(timeline, "throttled", "Clock taken away", "%", both)
+    yield from _chart(timeline, "disk", "Free disk", "MiB", {"free": column("disk_free_bytes", MIB)})
+    traffic = {"received": column("net_rx_bytes_per_s", 1024), "sent": column("net_tx_bytes_per_s", 1024)}
+    yield from _chart(timeline, "network", "Network", "KiB/s", traffic)
+
+
+def _scaled(figures: Sequence[float | None], scale: float) -> Column:
+    return [None if value is None else round(value / scale, 2) for value in figures]
+
+
+def _chart(
+    timeline: Timeline,
+    chart_id: str,
+    title: str,
+    unit: str,
+    columns: Mapping[str, Column],
+    at: Sequence[int] | None = None,
+) -> Iterator[Chart]:
+    """Yield a chart of the columns that have figures, none where no column has."""
+    known = {name: column for name, column in columns.items() if any(value is not None for value in column)}
+    if not known:
+        return
+    begin, end = (_seconds(one) for one in (timeline.since, timeline.until))
+    moments = [_seconds(one) for one in timeline.at] if at is None else at
+    kept = [one for one in range(len(moments)) if any(column[one] is not None for column in known.values())]
+    axis = (min(begin, moments[0]), max(end, moments[-1])) if at is None else (moments[0], moments[-1])
+    data: list[Column] = [[column[one] for one in kept] for column in (moments, *known.values())]
+    marks = _marks(timeline.marks, *axis)
+    if timeline.scope is Scope.MODEL and at is None and chart_id in DEVICES:
+        title = f"{title} of all devices"
+    is_of_versions = timeline.by is By.VERSION and chart_id in {"p95", "p50", "p99", "requests", "failed"}
+    yield Chart(chart_id, title, unit, list(known), data, *axis, marks, is_of_versions)
+
+
+def _marks(marks: Sequence[Mark], begin: int, end: int) -> list[ChartMark]:
+    found = []
+    for one in marks:
+        at = _seconds(one.at)
+        if begin <= at <= end:
+            sign, _ = SIGNS[one.kind]
+            more = f" ({one.n} times)" if one.n > 1 else ""
+            found.append(
+                ChartMark(round(100 * time_place(at, begin, end), 2), one.kind.value, sign, f"{one.title}{more}")
+            )
+    return found
+
+
+def _seconds(at: datetime) -> int:
+    return int(at.timestamp())

@@ -1,0 +1,84 @@
+"""What the pages show of figures over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, key_of
+from edgefleet_server.telemetry.timelines.model import By, Mark, Scope, Timeline
+from edgefleet_server.telemetry.timelines.service import TimelineReader
+
+SHOWN_MARKS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineView:
+    """Charts of a span of time. key: kinds of marks with signs and words; marks: what happened, newest first; more: older ones.
+
+    file: the address of the figures as CSV; lines: by what its lines are told apart, with the choices.
+    """
+
+    scope: str
+    name: str
+    span: str
+    spans: Sequence[str]
+    by: str
+    choices: Sequence[str]
+    charts: Sequence[Chart]
+    step_s: int
+    key: Sequence[tuple[str, str, str]]
+    marks: Sequence[Mark]
+    more: int
+
+    def first(self, count: int) -> "TimelineView":
+        """Return it with the first charts only."""
+        return replace(self, charts=self.charts[:count])
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The figures for the script."""
+        return {"span": self.span, "charts": [one.plain for one in self.charts]}
+
+
+class TimelineViews:
+    """Builds them. Thread-safe; calls block."""
+
+    def __init__(self, timelines: TimelineReader, clock: Clock) -> None:
+        """Wire the parts."""
+        self._timelines = timelines
+        self._clock = clock
+
+    def read(self, scope: Scope, name: str, span: str, by: By | None = None) -> Timeline:
+        """Return the figures of one of SPANS."""
+        length, points = SPANS.get(span, SPANS[DEFAULT_SPAN])
+        now = self._clock.now()
+        return self._timelines.read(scope, name, now - length, now, by=by, points=points)
+
+    def view(self, scope: Scope, name: str = "", span: str = "", by: By | None = None) -> TimelineView:
+        """Return the charts of a span; the usual one where it is none."""
+        span = span if span in SPANS else DEFAULT_SPAN
+        timeline = self.read(scope, name, span, by)
+        made = charts(timeline)
+        marks = list(reversed(timeline.marks))
+        return TimelineView(
+            scope=scope.value,
+            name=name,
+            span=span,
+            spans=list(SPANS),
+            by=timeline.by.value,
+            choices=_CHOICES[scope],
+            charts=made,
+            step_s=timeline.step_s,
+            key=key_of(made),
+            marks=marks[:SHOWN_MARKS],
+            more=max(0, len(marks) - SHOWN_MARKS),
+        )
+
+
+_CHOICES = {
+    Scope.FLEET: (By.MODEL.value, By.SITE.value, By.PROFILE.value, By.GROUP.value),
+    Scope.MODEL: (By.VERSION.value, By.PROFILE.value, By.SITE.value, By.GROUP.value),
+    Scope.GROUP: (By.MODEL.value, By.VERSION.value, By.PROFILE.value, By.SITE.value),
+    Scope.DEVICE: (),
+}

@@ -1,0 +1,184 @@
+"""Reads figures over time: of the fleet, a model or a group from roll-ups, of a device from what it sent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import ModelName
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.model import EventView
+from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.drift.views import ModelDrift
+from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums, SystemSums
+from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
+from edgefleet_server.telemetry.signals.model import Scale
+from edgefleet_server.telemetry.timelines.device_steps import message_steps, window_steps
+from edgefleet_server.telemetry.timelines.marks import DEVICE_KINDS, KINDS, between, marks_of
+from edgefleet_server.telemetry.timelines.model import MOST_POINTS, By, DriftLine, Mark, Scope, Timeline
+from edgefleet_server.telemetry.timelines.timeline_figures import (
+    begins,
+    joined,
+    line_of,
+    scale_of,
+    step_length,
+    system_of,
+)
+
+ACTIVE: Final = ("active",)
+MOST_MARKS: Final = 500
+USUAL: Final[Mapping[Scope, By]] = {
+    Scope.FLEET: By.MODEL,
+    Scope.MODEL: By.VERSION,
+    Scope.GROUP: By.MODEL,
+    Scope.DEVICE: By.MODEL,
+}
+_DIMENSIONS: Final[Mapping[By, tuple[Dimension, ...]]] = {
+    By.NONE: (),
+    By.MODEL: (Dimension.MODEL,),
+    By.VERSION: (Dimension.VERSION,),
+    By.GROUP: (Dimension.GROUP,),
+    By.PROFILE: (Dimension.PROFILE,),
+    By.SITE: (Dimension.SITE,),
+}
+_OF: Final[Mapping[Scope, Dimension]] = {Scope.MODEL: Dimension.MODEL, Scope.GROUP: Dimension.GROUP}
+
+
+class Feed(Protocol):
+    """What is needed of the event log."""
+
+    def newest(
+        self,
+        *,
+        limit: int,
+        device_id: str | None = None,
+        kinds: Sequence[str] = (),
+        since: datetime | None = None,
+    ) -> list[EventView]:
+        """Return events, newest first."""
+        ...
+
+
+class Drift(Protocol):
+    """What is needed of drift."""
+
+    def of_model(self, name: ModelName) -> ModelDrift:
+        """Return the drift of the version that most devices report."""
+        ...
+
+
+class TimelineReader:
+    """Reads. Thread-safe; calls block."""
+
+    def __init__(  # figures, events and drift come from as many parts
+        self,
+        db: Database,
+        clock: Clock,
+        rollups: RollupReader,
+        feed: Feed,
+        drift: Drift,
+        check: Callable[[Scope, str], None],
+    ) -> None:
+        """Wire the parts. check: raises an error unless there is such a model, group or device (`check_of`)."""
+        self._check = check
+        self._db = db
+        self._clock = clock
+        self._rollups = rollups
+        self._feed = feed
+        self._drift = drift
+
+    def read(
+        self,
+        scope: Scope,
+        name: str,
+        since: datetime,
+        until: datetime,
+        *,
+        by: By | None = None,
+        points: int = MOST_POINTS,
+    ) -> Timeline:
+        """Return figures over time in at most `points` steps. name: "" for the fleet. Raises an error when there is no such object.
+
+        By group a device in two groups counts in both lines. A device is always told apart by model and lane.
+        """
+        self._check(scope, name)
+        chosen = USUAL[scope] if by is None or scope is Scope.DEVICE else by
+        now_s = int(self._clock.now().timestamp())
+        step_s = step_length((until - since).total_seconds(), points)
+        if scope is Scope.DEVICE:
+            answers, system = self._of_device(name, since, until)
+        else:
+            scale_s = scale_of(step_s, now_s - since.timestamp())
+            step_s = max(step_s, scale_s)
+            answers, system = self._of_rollups(scope, name, chosen, scale_s, since, until)
+        at = begins(int(since.timestamp()), int(until.timestamp()), step_s)
+        means, most = system_of(system, at, step_s)
+        return Timeline(
+            scope=scope,
+            name=name,
+            by=chosen,
+            since=since,
+            until=until,
+            step_s=step_s,
+            at=[datetime.fromtimestamp(one, UTC) for one in at],
+            lines=[line_of(key, cells, at, step_s, now_s) for key, cells in joined(answers, step_s).items()],
+            system=means,
+            system_most=most,
+            drift=self._drift_of(name) if scope is Scope.MODEL else [],
+            marks=self._marks(scope, name, since, until, step_s),
+        )
+
+    def _of_device(
+        self, device: str, since: datetime, until: datetime
+    ) -> tuple[list[Step[Sums]], list[Step[SystemSums]]]:
+        with self._db.read() as session:
+            windows = window_steps(store.windows_between(session, device, since, until))
+            answers = [one for one in windows if since <= one.at <= until]
+            messages = message_steps(store.system_rows(session, [device], since, until))
+            return answers, [one for one in messages if since <= one.at <= until]
+
+    def _of_rollups(
+        self, scope: Scope, name: str, by: By, scale_s: int, since: datetime, until: datetime
+    ) -> tuple[list[Step[Sums]], list[Step[SystemSums]]]:
+        begin = datetime.fromtimestamp(int(since.timestamp()) // scale_s * scale_s, UTC)
+        of = {_OF[scope]: (name,)} if scope in _OF else {}
+        answers = self._rollups.models(scale_s, begin, until, by=_DIMENSIONS[by], where={**of, Dimension.LANE: ACTIVE})
+        # a model's devices are those of the fleet: roll-ups do not say which of them run it
+        place = {Dimension.GROUP: (name,)} if scope is Scope.GROUP else {}
+        return answers, self._rollups.system(scale_s, begin, until, where=place)
+
+    def _drift_of(self, model: str) -> list[DriftLine]:
+        found = self._drift.of_model(ModelName(model))
+        if found.until is None:
+            return []
+        length_s = Scale(found.scale).seconds
+        return [
+            DriftLine(one.name, found.until - timedelta(seconds=length_s * len(one.history)), length_s, one.history)
+            for one in found.signals
+            if any(value is not None for value in one.history)
+        ]
+
+    def _marks(self, scope: Scope, name: str, since: datetime, until: datetime, step_s: int) -> list[Mark]:
+        device = name if scope is Scope.DEVICE else None
+        kinds = KINDS if device is None else DEVICE_KINDS
+        events = self._feed.newest(limit=MOST_MARKS, device_id=device, kinds=kinds, since=since)
+        return between(marks_of(events, scope, name, step_s), since, until)
+
+
+def check_of(
+    model: Callable[[ModelName], object], group: Callable[[str], object], device: Callable[[str], object]
+) -> Callable[[Scope, str], None]:
+    """Return what raises an error unless there is such a model, group or device."""
+
+    def check(scope: Scope, name: str) -> None:
+        match scope:
+            case Scope.MODEL:
+                model(ModelName(name))
+            case Scope.GROUP:
+                group(name)
+            case Scope.DEVICE:
+                device(name)
+            case Scope.FLEET:
+                pass
+
+    return check
