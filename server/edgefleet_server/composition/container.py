@@ -73,10 +73,7 @@ class Parts:
 
 
 def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = False) -> Parts:
-    """Wire all services on one database. Opens no connection and starts nothing.
-
-    is_turned: the clock is a test's, which knows nothing of the database's; rollouts go by it too.
-    """
+    """Wire all services on one database; open and start nothing. is_turned: the clock is a test's, and rollouts go by it too."""
     # registry asks fleet which profiles its devices have, fleet asks registry for bundles: the late call breaks the circle
     first = build_first_parts(
         settings,
