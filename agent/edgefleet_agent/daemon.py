@@ -140,6 +140,7 @@ class Daemon:
             send_to_all=late(lambda: self._serving.send_to_all),
             pump=late(lambda: self._sender.pump),
             finish=late(lambda: self._tasks.finish),
+            show=self._write_status,
         )
         where = (self._settings, self._paths, self._outbox)
         return CaptureRecorder(self._loop, self._clock, *where, self._device, self._boot_id, deps)

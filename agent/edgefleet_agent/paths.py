@@ -1,10 +1,11 @@
 """Where things lie in the state folder. One place, so that every process means the same file.
 
 agent.toml  identity/  identity/next/  tuf/  floor.a floor.b  desired.ok  hold.ok  queue/q.db  agent.lock  logs/agent.log  tasks.ok
-predictions/*.log  feedback.ok  capture/*.cap  capture.salt
+predictions/*.log  predictions/parts/<model>/{state,open,*.part}  feedback.ok  capture/*.cap  capture.salt
 models/<name>/current.msgpack  models/<name>/{A,B}/{bundle,slot.msgpack,bundle.part,bundle.bits}  models/<name>/active -> A
 models/<model>/candidate.msgpack  shadow/<model>.msgpack  drift/<model>.<digest>.{watch,reference}
 run/status.json  run/routes.json  run/infer.sock  run/<model>.<lane>.<slot>.sock  run/<model>.recording
+run/counts/<pid>.count
 """
 
 import hashlib
@@ -98,6 +99,11 @@ class StatePaths:
     def feedback(self) -> Path:
         """Which answers had their label already."""
         return self.root / "feedback.ok"
+
+    @property
+    def prediction_parts(self) -> Path:
+        """Folder with a folder for each model whose answers are kept and sent."""
+        return self.predictions / "parts"
 
     @property
     def captures(self) -> Path:

@@ -32,6 +32,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     back-off for a document on which the verifier child died repeatedly. measure_s: length of each of the three rounds of a measurement.
     telemetry_daily_bytes: daily limit of telemetry and captured records on the wire, 0 = no limit; download_daily_bytes: the same
     for models. prediction_log_bytes: size of the prediction log, 0 = none; prediction_log_daily_bytes: its daily write limit.
+    prediction_upload_bytes: room for answers that the server asked to keep and does not have yet, 0 = they never leave this device;
+    prediction_part_s: how old they are at most when they are sent.
     watch_predictions: an operator may watch answers; watch_daily_bytes: daily traffic limit for that.
     capture_consent: inputs may be captured, as the bundle's privacy policy says and sealed to the tenant's key; capture_key: only
     to this one (64 hex digits), "" = to the one that the server names; capture_random_ratio: share captured at random;
@@ -55,6 +57,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     metered: Literal["auto", "yes", "no"] = "auto"
     prediction_log_bytes: int = 4 * 1024 * 1024
     prediction_log_daily_bytes: int = 32 * 1024 * 1024
+    prediction_upload_bytes: int = 16 * 1024 * 1024
+    prediction_part_s: float = 900.0
     watch_predictions: bool = True
     watch_daily_bytes: int = 5_000_000
     capture_consent: bool = False

@@ -21,6 +21,7 @@ DESIRED_TYPE = "application/vnd.edgefleet.desired.v1+json"
 HOLD_TYPE = "application/vnd.edgefleet.hold.v1+json"
 MAX_INT = 2**63 - 1
 _KEY = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"([0-9a-f]{2})*")
 
 
 class Deadlines(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +90,19 @@ class CaptureRequest(msgspec.Struct, frozen=True, kw_only=True):
     key: str
 
 
+class PredictionLogRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """To keep a log of a model's answers and send it (ADR 0105). ratio: share of the answers, 0 to 1.
+
+    subject_key: what subjects are hashed with, 64 lower-case hex digits. inputs: also what the bundle's privacy policy keeps of them.
+    erased: subjects (their hash, 32 hex digits) whose rows are to go, each with until when, unix milliseconds.
+    """
+
+    subject_key: str
+    ratio: float = 1.0
+    inputs: bool = False
+    erased: dict[str, int] = {}
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True):
     """All that one device should run. `sec_floor` is the lowest security version allowed per model."""
 
@@ -102,6 +116,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: TelemetryRequest = TelemetryRequest()
     tasks: list[Task] = []
     capture: CaptureRequest | UnsetType = UNSET
+    prediction_logs: dict[str, PredictionLogRequest] | UnsetType = UNSET
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +154,10 @@ def decode_desired(data: bytes) -> Desired:
     _require_storable(document)
     if document.capture is not UNSET and _KEY.fullmatch(document.capture.key) is None:
         raise BadMessageError("desired document names a capture key that is none")
+    for name, kept in (document.prediction_logs or {}).items():
+        erased = "".join(kept.erased)
+        if _KEY.fullmatch(kept.subject_key) is None or not 0.0 <= kept.ratio <= 1.0 or _HEX.fullmatch(erased) is None:
+            raise BadMessageError(f"desired document asks for a prediction log of {name} that cannot be kept")
     return document
 
 

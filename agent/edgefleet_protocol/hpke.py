@@ -84,6 +84,11 @@ def about_record(device: str, record: str, sha256: str) -> bytes:
     return "\0".join((device, record, sha256)).encode()
 
 
+def about_log(device: str, model: str) -> bytes:
+    """Return what the key of an epoch of a prediction log is bound to."""
+    return "\0".join(("log", device, model)).encode()
+
+
 def new_key() -> tuple[bytes, bytes]:
     """Return a new (private, public) pair, raw."""
     secret = X25519PrivateKey.generate()

@@ -81,12 +81,14 @@ Rule = Keep | Drop | Hash | Bin | Downscale | Blur | Crop
 
 class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole privacy.json. outputs: whether the model's answers are kept with a record. low_confidence: an answer whose best score
-    is below is worth keeping (0 = never for that reason).
+    is below is worth keeping (0 = never for that reason). subject: whether a prediction log keeps the subject that a caller names, or
+    only its keyed hash.
     """
 
     fields: dict[str, list[Rule]] = {}
     outputs: bool = True
     low_confidence: float = 0.5
+    subject: Literal["hash", "keep"] = "hash"
     v: Literal[1] = 1
 
 

@@ -105,6 +105,8 @@ class ServerSettings(BaseSettings):
     """Captured records of one device that are stored in a day (UTC)."""
     device_daily_bytes: int = Field(default=64 * MIB, ge=MIB, le=1024 * 1024 * MIB)
     """Bytes of events, telemetry and captured records of one device that are stored in a day (UTC)."""
+    prediction_pack_s: int = Field(default=900, ge=1, le=7 * 86_400)
+    """How long parts of prediction logs wait in the database before a Parquet file takes them."""
     device_hourly_downlink_bytes: int = Field(default=32 * MIB, ge=16 * MIB, le=1024 * 1024 * MIB)
     """Bytes of blocks and metadata that one device may ask for in an hour, on top of four times the bundles that it was offered in it."""
     uplink_queue_bytes: int = Field(default=64 * MIB, ge=MIB, le=16 * 1024 * MIB)

@@ -26,7 +26,7 @@ from edgefleet_agent.install.preflight import Room, Unfit, check_disk, check_fit
 from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, ModelRecord, SlotInfo, Wanted
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.serving.worker_process import Worker
-from edgefleet_agent.worker.control.protocol import GetStats, ModelRoute, SetCapture, SetWatch, Stats, TellAnswers
+from edgefleet_agent.worker.control.protocol import ForAll, GetStats, ModelRoute, Stats
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import CandidatePhase, CandidateState, ErrorClass, EventKind, Window
 
@@ -400,7 +400,7 @@ class CandidateController:
         """Ask every resident candidate for its figures."""
         self.send_to_all(GetStats())
 
-    def send_to_all(self, message: GetStats | SetCapture | SetWatch | TellAnswers) -> int:
+    def send_to_all(self, message: GetStats | ForAll) -> int:
         """Tell something to every resident candidate; return to how many."""
         return sum(one.lane.tell(message) for one in self._all.values())
 

@@ -21,14 +21,12 @@ from edgefleet_agent.serving.ports import Listener
 from edgefleet_agent.serving.worker_process import CandidateStart, Worker, WorkerOptions
 from edgefleet_agent.worker.control.protocol import (
     Failed,
+    ForAll,
     GetStats,
     LaneRoute,
     ModelRoute,
     Ready,
-    SetCapture,
-    SetWatch,
     Stats,
-    TellAnswers,
     ToAgentd,
 )
 from edgefleet_protocol.messages import Window
@@ -286,7 +284,7 @@ class CandidateProcess:
         if self._sums is not None:
             self._sums.mirrored(stats.mirrored, stats.mirror_dropped)
 
-    def tell(self, message: GetStats | SetCapture | SetWatch | TellAnswers) -> bool:
+    def tell(self, message: GetStats | ForAll) -> bool:
         """Tell something to a resident worker that can answer; False when there is none."""
         if self.worker is None or self.worker.state != "serving":
             return False

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from edgefleet_agent.captures.live_view import LiveView
+from edgefleet_agent.captures.log_upload import PredictionUpload, as_message
 from edgefleet_agent.captures.prediction_log import FLUSH_S, PredictionLog
 from edgefleet_agent.captures.store import CaptureRecord, CaptureStore
 from edgefleet_agent.connection.outbox import Kind, Outbox
@@ -28,10 +29,11 @@ from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.worker.control.protocol import (
     AnswersTold,
     Captured,
+    ForAll,
+    Logged,
     Predictions,
     Seen,
     SetCapture,
-    SetWatch,
     TellAnswers,
     ToAgentd,
 )
@@ -53,11 +55,13 @@ class CaptureDeps(msgspec.Struct, frozen=True):
     """What the recorder needs of the rest of agentd. All are called in the loop.
 
     send_to_all: to every worker, returns to how many. pump: the sender looks for something to send. finish: a task `capture` is over.
+    show: what `status` says of the logs has changed.
     """
 
-    send_to_all: Callable[[SetCapture | SetWatch | TellAnswers], int]
+    send_to_all: Callable[[ForAll], int]
     pump: Callable[[], None]
     finish: Callable[[str], None]
+    show: Callable[[], None]
 
 
 @dataclass
@@ -102,12 +106,18 @@ class CaptureRecorder:
         self._fetches: list[tuple[TaskRequest, list[str]]] = []
         self._seq = 0
         self._on_the_way: dict[int, tuple[str, str]] = {}
+        self._parts_on_the_way: dict[int, str] = {}
         self._rules = SetCapture()
         self._deps = deps
+        self.upload = PredictionUpload(loop, clock, settings, paths, device, self.store.forget, self._part_closed)
         self.live = LiveView(loop, clock, settings, device, boot_id, deps.send_to_all, deps.pump)
         if not settings.capture_consent:
             self.store.clear()
         loop.call_later(HOUR_S, self._hourly)
+
+    def _part_closed(self) -> None:
+        self._deps.show()
+        self._deps.pump()
 
     @property
     def is_capturing(self) -> bool:
@@ -117,6 +127,7 @@ class CaptureRecorder:
     def close(self) -> None:
         """Write what is pending."""
         self._log.flush()
+        self.upload.close()
 
     def write_out(self, done: Callable[[bool], None]) -> None:
         """Write all answers up to now for a reader of the log. done: called afterwards; False when a worker told nothing in time."""
@@ -151,6 +162,13 @@ class CaptureRecorder:
     def follow(self, desired: DesiredOk) -> None:
         """Follow a verified document."""
         self._set_rules(desired)
+        try:
+            order = self.upload.follow(desired, self._salt)
+        except OSError as error:
+            log.warning("no prediction log", extra={"reason": str(error)})
+        else:
+            if order is not None:
+                self._deps.send_to_all(order)
         self.live.follow(desired)
         self._deps.pump()
 
@@ -195,6 +213,7 @@ class CaptureRecorder:
         """A worker can answer: tell it the rules."""
         if self.is_capturing:
             worker.send(self._rules)
+        self.upload.on_ready(worker)
         self.live.on_ready(worker)
 
     def hear(self, worker: Worker, message: ToAgentd) -> bool:
@@ -207,6 +226,9 @@ class CaptureRecorder:
             elif not self._flush_is_due:
                 self._flush_is_due = True
                 self._loop.call_later(FLUSH_S, self._flush)
+            return True
+        if isinstance(message, Logged):
+            self.upload.hear(worker, message)
             return True
         if isinstance(message, AnswersTold):
             self._told(message.number, 1)
@@ -239,8 +261,11 @@ class CaptureRecorder:
         self._deps.pump()
 
     def next_sample(self) -> None:
-        """Put the next record that was asked for into the outbox, when the ones before are on their way."""
-        if not self._fetches or self._outbox.waiting(Kind.SAMPLE) >= IN_OUTBOX:
+        """Put the next record that was asked for into the outbox, when the ones before are on their way; else the next part of a log."""
+        if self._outbox.waiting(Kind.SAMPLE) >= IN_OUTBOX:
+            return
+        if not self._fetches:
+            self._next_part()
             return
         request, names = self._fetches[0]
         record = None
@@ -255,6 +280,21 @@ class CaptureRecorder:
         if not names:
             self._fetches.pop(0)
         self._on_the_way[seq] = (name, "" if names else request.id)
+
+    def _next_part(self) -> None:
+        if not self._outbox.waiting(Kind.SAMPLE):  # what it gave up for want of room goes again
+            while self._parts_on_the_way:
+                self.upload.stored(self._parts_on_the_way.popitem()[1], is_there=False)
+        part = self.upload.next_sample()
+        if part is None:
+            return
+        seq = self._seq + 1
+        message = encode(as_message(part, self._boot_id, seq, self._now_ms()))
+        if not self._outbox.add(Kind.SAMPLE, self._boot_id, seq, message, self._clock.monotonic_s()):
+            self.upload.stored(part.record, is_there=False)
+            return
+        self._seq = seq
+        self._parts_on_the_way[seq] = part.record
 
     def _sample(self, request: TaskRequest, record: CaptureRecord | None, seq: int, left: int) -> Sample:
         common: dict[str, Any] = {"device": self._device, "boot_id": self._boot_id, "seq": seq, "ts": self._now_ms()}
@@ -279,6 +319,8 @@ class CaptureRecorder:
     def stored(self, boot_id: str, seqs: list[int]) -> None:
         """The server has these samples: they go from here, and with the last one its task is done."""
         for seq in seqs if boot_id == self._boot_id else ():
+            if seq in self._parts_on_the_way:
+                self.upload.stored(self._parts_on_the_way.pop(seq))
             name, task = self._on_the_way.pop(seq, ("", ""))
             if name:
                 self.store.remove(name)
@@ -296,6 +338,7 @@ class CaptureRecorder:
             "by_reason": store.counts(),
             "refused": store.refused,
             "evicted": store.evicted,
+            "logs": self.upload.status(),
         }
 
     def _now_ms(self) -> int:

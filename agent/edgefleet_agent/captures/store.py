@@ -9,6 +9,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +146,13 @@ class CaptureStore:
         """Remove everything: consent was withdrawn."""
         for name in list(self._entries):
             self.remove(name)
+
+    def forget(self, traces: Collection[str]) -> None:
+        """Remove the records of these traces."""
+        for name in list(self._entries) if traces else ():
+            record = self.read(name)
+            if record is not None and record.trace_id in traces:
+                self.remove(name)
 
     def select(self, model: str = "", reason: str = "", limit: int = 100) -> list[Entry]:
         """Return the newest records of a model and a reason ("" = any), oldest first."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgefleet_agent.install.records import DesiredOk, HoldOk
 from edgefleet_agent.install.verifier_protocol import Fetched, FetchFailed, FetchProgress
 from edgefleet_agent.paths import StatePaths
-from edgefleet_agent.worker.control.protocol import ModelRoute, SetCapture, SetWatch, Stats, TellAnswers
+from edgefleet_agent.worker.control.protocol import ForAll, ModelRoute, Stats
 from edgefleet_protocol.messages import CandidateState, Window
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class LazyCandidates:
         if self._made is not None:
             self._made.ask_stats()
 
-    def send_to_all(self, message: SetCapture | SetWatch | TellAnswers) -> int:
+    def send_to_all(self, message: ForAll) -> int:
         """Tell something to every candidate's worker that can answer; return to how many."""
         return self._made.send_to_all(message) if self._made is not None else 0
 

@@ -62,6 +62,15 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True):
     args: dict[str, Any] = {}
 
 
+class LogRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Which answers of a model are kept and sent: `PredictionLogRequest`. subject_key and the keys of erased: raw."""
+
+    subject_key: bytes
+    ratio: float = 1.0
+    inputs: bool = False
+    erased: dict[bytes, int] = {}
+
+
 class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     """`desired.ok`: what the install child verified. agentd acts on this and on nothing else.
 
@@ -85,6 +94,7 @@ class DesiredOk(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[CandidateRequest] = []
     refused_candidates: list[Refusal] = []
     capture_key: str = ""
+    prediction_logs: dict[str, LogRules] = {}
 
     def live_until_s(self) -> float:
         """Return until when `live` telemetry is asked for, unix seconds: infinite = for good, 0 = it is not."""

@@ -4,16 +4,7 @@ from typing import Protocol
 
 from edgefleet_agent.install.records import SlotRef
 from edgefleet_agent.serving.worker_process import Worker
-from edgefleet_agent.worker.control.protocol import (
-    Failed,
-    Golden,
-    ModelRoute,
-    SetCapture,
-    SetWatch,
-    Stats,
-    TellAnswers,
-    ToAgentd,
-)
+from edgefleet_agent.worker.control.protocol import Failed, ForAll, Golden, ModelRoute, Stats, ToAgentd
 
 
 class Owner(Protocol):
@@ -67,7 +58,7 @@ class Candidates(Protocol):
         """Ask the candidates' workers for theirs."""
         ...
 
-    def send_to_all(self, message: SetCapture | SetWatch | TellAnswers) -> int:
+    def send_to_all(self, message: ForAll) -> int:
         """Tell something to every candidate's worker that can answer; return to how many."""
         ...
 

@@ -25,6 +25,7 @@ from edgefleet_agent.serving.worker_process import ModelWorkers, Worker, WorkerO
 from edgefleet_agent.worker.control.protocol import (
     CheckGolden,
     Failed,
+    ForAll,
     GetStats,
     Golden,
     Loaded,
@@ -33,10 +34,7 @@ from edgefleet_agent.worker.control.protocol import (
     RoutesTable,
     Serve,
     Serving,
-    SetCapture,
-    SetWatch,
     Stats,
-    TellAnswers,
     ToAgentd,
     write_routes,
 )
@@ -89,7 +87,7 @@ class Supervisor:
         """Name who decides. Not an argument: the owner needs this one for its own making."""
         self._owner = owner
 
-    def send_to_all(self, message: SetCapture | SetWatch | TellAnswers) -> int:
+    def send_to_all(self, message: ForAll) -> int:
         """Tell something to every worker that can answer; return to how many."""
         workers = [
             worker

@@ -155,6 +155,11 @@ class Worker:
         """Process id."""
         return self._link.pid
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended and all that it said was read."""
+        return not self._is_open
+
     def send(self, message: ToWorker) -> None:
         """Send one message; nothing happens when the worker is on its way out."""
         try:

@@ -17,7 +17,7 @@ from edgefleet_agent.core.durable import read_record, write_record
 from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity.store import ROOT_FILE
 from edgefleet_agent.install.desired_diff import spread
-from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, Refusal, TaskRequest, Wanted
+from edgefleet_agent.install.records import CandidateRequest, DesiredOk, HoldOk, LogRules, Refusal, TaskRequest, Wanted
 from edgefleet_agent.install.verifier_protocol import Task
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.verifier.errors import HoldReplayError, TargetMismatchError, TransportError, code_of
@@ -191,6 +191,15 @@ def _accepted(document: Desired, raw: bytes, repository: Repository) -> DesiredO
         candidates=candidates,
         refused_candidates=refused_candidates,
         capture_key=document.capture.key if document.capture is not msgspec.UNSET else "",
+        prediction_logs={
+            parse_model_name(name): LogRules(
+                subject_key=bytes.fromhex(kept.subject_key),
+                ratio=kept.ratio,
+                inputs=kept.inputs,
+                erased={bytes.fromhex(one): until for one, until in kept.erased.items()},
+            )
+            for name, kept in (document.prediction_logs or {}).items()
+        },
     )
 
 

@@ -81,6 +81,7 @@ def throttled(request: Request) -> None:
 Viewer = Annotated[Principal, Depends(require(Role.VIEWER))]
 Operator = Annotated[Principal, Depends(require(Role.OPERATOR))]
 Publisher = Annotated[Principal, Depends(require(Role.PUBLISHER))]
+Auditor = Annotated[Principal, Depends(require(Role.AUDITOR))]
 Admin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 

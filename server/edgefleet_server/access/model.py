@@ -13,6 +13,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     PUBLISHER = "publisher"
     APPROVER = "approver"
+    AUDITOR = "auditor"
     ADMIN = "admin"
 
 
@@ -34,6 +35,7 @@ INCLUDES: dict[Role, frozenset[Role]] = {
     Role.OPERATOR: frozenset({Role.OPERATOR, Role.VIEWER}),
     Role.PUBLISHER: frozenset({Role.PUBLISHER, Role.VIEWER}),
     Role.APPROVER: frozenset({Role.APPROVER, Role.VIEWER}),
+    Role.AUDITOR: frozenset({Role.AUDITOR, Role.VIEWER}),
     Role.ADMIN: frozenset(Role),
 }
 """The roles that each role stands for. Approver does not include publisher or operator: two people stay two people."""

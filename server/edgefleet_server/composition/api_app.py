@@ -56,6 +56,7 @@ from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.telemetry.drift import routes as drift_routes
 from edgefleet_server.telemetry.latency import routes as latency_routes
+from edgefleet_server.telemetry.predictions import routes as prediction_routes
 from edgefleet_server.telemetry.timelines import routes as timeline_routes
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import API_BODY_BYTES, BodyLimit
@@ -163,6 +164,9 @@ def telemetry_routers(parts: Parts) -> list[APIRouter]:
         latency_routes.build_router(parts.timelines.explainer, parts.clock),
         telemetry_routes.build_capture_router(parts.captures, parts.access),
         telemetry_routes.build_watch_router(parts.watching, parts.clock),
+        prediction_routes.build_router(parts.predictions, parts.db),
+        prediction_routes.build_reading_router(parts.predictions, parts.access),
+        prediction_routes.build_erasure_router(parts.erasures),
     ]
 
 

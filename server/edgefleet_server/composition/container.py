@@ -1,6 +1,8 @@
 """The parts of one server process, wired once. The apps of this package and `process.lifecycle` hand each router what it uses."""
 
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
@@ -9,7 +11,7 @@ from edgefleet_server.composition.alarm_container import Alarm, build_alarm
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
-from edgefleet_server.composition.worker_container import build_first_parts, child_limits
+from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
 from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
@@ -19,6 +21,7 @@ from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
+from edgefleet_server.registry.blobs import open_blob_store
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.rollout.retirement import ReleaseRetirement
 from edgefleet_server.rollout.service import RolloutService
@@ -29,6 +32,9 @@ from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
+from edgefleet_server.telemetry.predictions.erasure import Erasures
+from edgefleet_server.telemetry.predictions.part_intake import PartIntake
+from edgefleet_server.telemetry.predictions.service import PredictionLogs
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.signals.references import BundleReferences
@@ -60,6 +66,8 @@ class Parts:
     timelines: Timelines
     comparisons: Comparisons
     captures: CaptureService
+    predictions: PredictionLogs
+    erasures: Erasures
     watching: LivePredictions
     rollout: RolloutService
     retirement: ReleaseRetirement
@@ -85,7 +93,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     references = BundleReferences(registry)
-    telemetry = TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of)
+    telemetry = build_telemetry(db, clock, references, fleet)
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
@@ -93,15 +101,13 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     access.refusals.on_refusal(metrics.refused_requests.inc)
     costs = CostService(db, clock, registry, fleet.reader.profiles_of)
     registry.forecast_with(costs.forecast)
+    predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings)
     drift = DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed)
     alarm = build_alarm(
         db, fleet, telemetry, signing, webhooks, registry, drift, clock=clock, shared=shared, settings=settings
     )
-    sources = FigureSources(
-        FleetCounter(db), registry, fleet.feed, alarm.alerts, signing, settings.data_dir, telemetry.rollups
-    )
-    metrics.watch_fleet(FiguresLoader(sources, clock).load, clock.monotonic_s)
+    _watch_fleet(metrics, first, fleet, telemetry, alarm, settings.data_dir, clock)
     return Parts(
         settings=settings,
         clock=clock,
@@ -119,6 +125,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         timelines=build_timelines(db, clock, fleet, registry, telemetry, drift),
         comparisons=Comparisons(registry, costs, telemetry, clock),
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
+        predictions=predictions,
+        erasures=Erasures(db, clock, fleet.logging, predictions, fleet.feed),
         watching=LivePredictions(db, clock, fleet.reader, fleet.desired),
         rollout=rollout,
         retirement=ReleaseRetirement(db, registry, signing, first.conversion, rollout, fleet),
@@ -130,6 +138,35 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         metrics=metrics,
         health=Health(),
     )
+
+
+def _watch_fleet(
+    metrics: Metrics,
+    first: ConverterParts,
+    fleet: Fleet,
+    telemetry: TelemetryService,
+    alarm: Alarm,
+    data: Path,
+    clock: Clock,
+) -> None:
+    """Let the metrics ask for figures of the fleet."""
+    counter = FleetCounter(first.db)
+    sources = FigureSources(counter, first.registry, fleet.feed, alarm.alerts, first.signing, data, telemetry.rollups)
+    metrics.watch_fleet(FiguresLoader(sources, clock).load, clock.monotonic_s)
+
+
+def build_telemetry(db: Database, clock: Clock, references: BundleReferences, fleet: Fleet) -> TelemetryService:
+    """Wire what takes in what devices tell of their models."""
+    intake = PartIntake(fleet.logging, fleet.feed)
+    return TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of, intake)
+
+
+def build_prediction_logs(
+    settings: ServerSettings, db: Database, clock: Clock, fleet: Fleet, access: AccessService
+) -> PredictionLogs:
+    """Wire what keeps prediction logs, in the blob store of the settings. Touches nothing."""
+    pack_after = timedelta(seconds=settings.prediction_pack_s)
+    return PredictionLogs(db, clock, fleet.logging, fleet.sampling, open_blob_store(settings), access, pack_after)
 
 
 def build_prover(

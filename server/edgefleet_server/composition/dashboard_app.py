@@ -77,7 +77,7 @@ def _looking_up(parts: Parts) -> list[Area]:
     fleet, registry, clock = parts.fleet, parts.registry, parts.clock
     charts = TimelineViews(parts.timelines.reader, clock)
     views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
-    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, clock)
+    keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, parts.predictions, clock)
     settings = SettingsPages(
         parts.settings, parts.db, fleet.addresses, parts.health, parts.conversion, parts.access, clock
     )

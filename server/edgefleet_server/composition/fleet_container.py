@@ -15,6 +15,7 @@ from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.desired.deploy import Deployer
 from edgefleet_server.fleet.desired.documents import DesiredBook
 from edgefleet_server.fleet.desired.hold import HoldDocument
+from edgefleet_server.fleet.desired.prediction_logs import PredictionLogBook
 from edgefleet_server.fleet.desired.reader import DesiredReader
 from edgefleet_server.fleet.desired.tasks import TaskBook
 from edgefleet_server.fleet.enrolment.agent_installer import AgentInstaller
@@ -87,6 +88,7 @@ class Fleet:
     edits: DeviceEdits
     groups: GroupBook
     sampling: CaptureKeyBook
+    logging: PredictionLogBook
     desired: DesiredBook
     documents: DesiredReader
     deployer: Deployer
@@ -137,6 +139,7 @@ def build_fleet(
         edits=DeviceEdits(db, feed, registry.profile),
         groups=GroupBook(db, clock),
         sampling=CaptureKeyBook(db, clock),
+        logging=PredictionLogBook(db, clock),
         desired=desired,
         documents=DesiredReader(db, registry, devices, desired),
         deployer=Deployer(db, registry, devices, desired, feed),

@@ -13,6 +13,7 @@ MODULES: Final = (
     "telemetry.tables",
     "telemetry.signals.tables",
     "telemetry.rollups.tables",
+    "telemetry.predictions.tables",
     "rollout.store.tables",
     "webhook.tables",
     "alerting.tables",

@@ -220,6 +220,24 @@ class FleetCaptureKey(SQLModel, table=True):
     set_by: str = Field(max_length=120)
 
 
+class FleetPredictionLog(SQLModel, table=True):
+    """What is kept of one model's answers (ADR 0105). ratio: share, 0 = nothing any more. subject_key: what subjects are hashed with.
+
+    erased: the newest erased subjects, each with until when (unix milliseconds), for devices that still have rows of them.
+    """
+
+    __tablename__ = "fleet_prediction_log"
+
+    model: str = Field(primary_key=True, max_length=63)
+    ratio: float
+    inputs: bool
+    keep_days: int
+    subject_key: str = Field(max_length=64)
+    erased: dict[str, int] = Field(sa_column=Column(JSON, nullable=False))
+    set_at: datetime = Field(sa_type=UtcDateTime)
+    set_by: str = Field(max_length=120)
+
+
 class FleetTask(SQLModel, table=True):
     """A thing that one device was asked to do once, and how far it is. `state` is a `TaskState`; over when it is terminal."""
 

@@ -356,9 +356,11 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign the brake", fleet.hold.resign_due),
             ("recover metadata", fleet.recovery.step),
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
+            ("pack prediction logs", parts.predictions.tick),
         ),
         hourly=(
             ("prune telemetry", parts.telemetry.prune),
+            ("let prediction logs go", parts.predictions.prune),
             ("prune events", lambda now: (fleet.feed.prune(now), fleet.tasks.prune(now), fleet.approvals.prune(now))),
             ("prune words about metadata", fleet.recovery.prune),
             ("prune webhook deliveries", lambda _now: parts.webhooks.prune()),

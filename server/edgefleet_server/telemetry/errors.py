@@ -20,3 +20,33 @@ class BadSpanError(EdgefleetError):
 
     code = "telemetry.bad_span"
     default_next_step = "choose a `since` that is before `until`; without `until` it ends now"
+
+
+class NoParquetError(EdgefleetError):
+    """pyarrow is not installed where prediction logs are packed or checked."""
+
+    code = "predictions.no_parquet"
+
+
+class PredictionLogUnknownError(EdgefleetError):
+    """The model has no prediction log, or the log has no such file."""
+
+    code = "predictions.unknown"
+
+
+class BadPredictionLogError(EdgefleetError):
+    """A prediction log cannot be kept like this."""
+
+    code = "predictions.bad_rule"
+
+
+class ErasureUnknownError(EdgefleetError):
+    """There is no such erasure."""
+
+    code = "erasure.unknown"
+
+
+class ErasureUnfinishedError(EdgefleetError):
+    """Rows of the subject may still be there: others changed the files meanwhile."""
+
+    code = "erasure.unfinished"

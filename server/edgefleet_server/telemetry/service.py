@@ -17,6 +17,7 @@ import msgspec
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.comparison import ShadowFigures
 from edgefleet_protocol.messages import Sample, Telemetry, Watched
+from edgefleet_protocol.prediction_parts import REASON as PART_OF_LOG
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
@@ -30,6 +31,7 @@ from edgefleet_server.telemetry.model import (
     shown_ms,
 )
 from edgefleet_server.telemetry.plausibility import DeviceSums, mean_failed_share, median_latency_s
+from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.rollups.cohorts import DeviceCohorts, Memberships
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.rollups.rollup_writer import RollupWriter
@@ -52,13 +54,22 @@ class TelemetryService:
     """Stores and reads telemetry. Thread-safe; calls block."""
 
     def __init__(
-        self, db: Database, clock: Clock, drift: DriftIntake | None = None, memberships: Memberships | None = None
+        self,
+        db: Database,
+        clock: Clock,
+        drift: DriftIntake | None = None,
+        memberships: Memberships | None = None,
+        logs: PartIntake | None = None,
     ) -> None:
-        """Wire the parts. drift: takes the signals of windows; without it they are left out. memberships: what devices belong to."""
+        """Wire the parts. drift: takes the signals of windows, logs: parts of prediction logs; without one they are left out.
+
+        memberships: what devices belong to.
+        """
         self._db = db
         self._clock = clock
         self._adding = RollupWriter()
         self._intake = TelemetryIntake(db, clock, drift, DeviceCohorts(memberships, clock), self._adding)
+        self._logs = logs
         self.series = SeriesReader(db)
         self.rollups = RollupReader(db)
 
@@ -76,11 +87,17 @@ class TelemetryService:
         return self._intake.refused()
 
     def ingest_samples(self, samples: Sequence[Sample]) -> int:
-        """Store captured records that were asked for; return how many were new. All may be acknowledged when it returns."""
+        """Store captured records that were asked for, and parts of prediction logs; return how many were new.
+
+        All may be acknowledged when it returns.
+        """
         now = self._clock.now()
         new = 0
         with self._db.session() as session:
-            for sample in samples:
+            parts = [sample for sample in samples if sample.reason == PART_OF_LOG]
+            if parts and self._logs is not None:
+                new += self._logs.take(session, parts, now)
+            for sample in (one for one in samples if one.reason != PART_OF_LOG):
                 fetch = store.capture_fetch(session, text_of(sample.task, 32), lock=True)
                 if fetch is None or fetch.device_id != sample.device:
                     continue  # nobody asked this device for it

@@ -8,7 +8,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import build_alarm
-from edgefleet_server.composition.container import Parts, build_prover
+from edgefleet_server.composition.container import Parts, build_prediction_logs, build_prover
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -17,6 +17,7 @@ from edgefleet_server.rollout.service import RolloutService
 from edgefleet_server.search.service import SearchService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.live_predictions import LivePredictions
+from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from tests.server.fleet.house import House
 from tests.support.apps import shared_app, shared_device_app
@@ -25,12 +26,14 @@ from tests.support.apps import shared_app, shared_device_app
 def parts_of(house: House) -> Parts:
     """Return the parts that routes get."""
     rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
+    access = AccessService(house.db, house.clock)
+    predictions = build_prediction_logs(house.settings, house.db, house.clock, house.fleet, access)
     return Parts(
         settings=house.settings,
         clock=house.clock,
         shared=house.clock,
         db=house.db,
-        access=AccessService(house.db, house.clock),
+        access=access,
         signing=house.signing,
         registry=house.registry,
         conversion=cast("Any", house.jobs),
@@ -46,6 +49,8 @@ def parts_of(house: House) -> Parts:
         timelines=build_timelines(house.db, house.clock, house.fleet, house.registry, house.telemetry, house.drift),
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
         captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),
+        predictions=predictions,
+        erasures=Erasures(house.db, house.clock, house.fleet.logging, predictions, house.fleet.feed),
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),

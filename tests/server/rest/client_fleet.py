@@ -38,6 +38,7 @@ def client_fleet(folder: Path) -> tuple[Fleet, str]:
     stored = fleet.parts.registry.put_blob_bytes(json.dumps(REPORTED).encode())
     shelve(fleet, "gauge@1.0.0", ORT, report=stored)
     good, _ = staged(fleet)
+    fleet.parts.predictions.set("digits", "test", ratio=1.0, inputs=False, keep_days=30)
     fleet.parts.alarm.engine.tick()  # its failed updates are alerts
     fleet.release("seeds@1.0.0", ORT)
     fleet.release("leaves@1.0.0", ORT)

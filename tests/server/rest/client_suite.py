@@ -209,6 +209,24 @@ def drifting(call: Caller) -> None:
         assert (status, none.code) == (404, "drift.no_baseline")
 
 
+def logging(call: Caller) -> None:
+    """Keep answers, look at the log, erase somebody, stop."""
+    wanted = call.models.PredictionLogIn(ratio=0.5, keep_days=10)
+    status, kept = call("predictions", "set_prediction_log", "digits", body=wanted)
+    assert (status, str(kept.state), kept.keep_days) == (200, "sampled", 10)
+    assert [one.model for one in call("predictions", "list_prediction_logs")[1].items] == ["digits"]
+    assert call("predictions", "get_prediction_log", "digits")[1].ratio == 0.5
+    assert call("predictions", "verify_prediction_log", "digits")[1].is_whole
+    assert call("predictions", "list_prediction_log_files", "digits")[1].items == []
+    status, none = call("predictions", "get_prediction_log_file", "digits", "0" * 64)
+    assert (status, none.code) == (404, "predictions.unknown")
+    status, receipt = call("predictions", "erase_subject", body=call.models.ErasureIn(subject="ann"))
+    assert (status, receipt.rows, receipt.models) == (201, 0, ["digits"])
+    assert call("predictions", "get_erasure", receipt.id)[1].id == receipt.id
+    assert call("predictions", "list_erasures")[1].total == 1
+    assert call("predictions", "stop_prediction_log", "digits")[0] == 204
+
+
 def alarming(call: Caller) -> None:
     """Look at alerts and rules; make, use and remove what suppresses them, and where messages go."""
     models = call.models
@@ -282,6 +300,7 @@ def main(url: str, token: str, rollout: str) -> None:
     handing_out(call, device)
     connecting(call)
     drifting(call)
+    logging(call)
     keeping(call)
     answers.admitting(call)
     answers.asking(call, device)

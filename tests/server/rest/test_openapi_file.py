@@ -53,7 +53,7 @@ def test_every_operation_says_who_may_what_it_refuses_and_how(made: dict[str, An
             assert answer["description"], (place, status)
         if not path.startswith("/api/v1/hooks"):
             assert operation["security"] == [{"operatorToken": []}]
-            assert operation["x-role"] in ("viewer", "operator", "publisher", "approver", "admin"), place
+            assert operation["x-role"] in ("viewer", "operator", "publisher", "approver", "auditor", "admin"), place
 
 
 def whole_numbers(

@@ -5,8 +5,8 @@
    worker exits 0.
 3. `Failed` is the last message of a worker, which exits with status 1. A worker whose control socket closes exits at once.
 4. Each `GetStats` is answered with one `Stats` (the delta since the last one), each `CheckGolden` with one `Golden`, each
-   `TellAnswers` with the `Predictions` that are held and one `AnswersTold`. Else `Predictions`, `Captured` and `Seen` come unasked.
-   `Labels` come as callers send feedback.
+   `TellAnswers` with the `Predictions` that are held and one `AnswersTold`. Else `Predictions`, `Logged`, `Captured` and `Seen` come
+   unasked. `Labels` come as callers send feedback.
    A drained worker sends a last `Stats` unasked before it exits, and so does one that replayed a recording.
 5. At start, `Golden(ok=False)` is followed by `Failed(error_class="golden")` and never by `Ready`.
 6. Descriptors are inherited under the numbers given in `Start`; they are never sent over the socket.
@@ -129,6 +129,39 @@ class SetCapture(Message, frozen=True, tag="set_capture"):
     window_s: float = 60.0
 
 
+class LogRequest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """To keep the answers of one model: `install.records.LogRules`, without the share."""
+
+    subject_key: bytes
+    inputs: bool = False
+
+
+class SetLog(Message, frozen=True, tag="set_log"):
+    """Keep the answers of these models, each with a number (ADR 0105); of others none. Sent at any time after `Ready`.
+
+    key: raw X25519 public key that answers are sealed to, empty: they stay clear. salt, device: as in `SetCapture`.
+    counts: folder for `<pid>.count`, where a worker says how many answers it has numbered: a kill takes no number with it.
+    """
+
+    models: dict[str, LogRequest] = {}
+    key: bytes = b""
+    salt: bytes = b""
+    device: str = ""
+    counts: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One answer for the kept log; fields as in `edgefleet_protocol.prediction_parts.Row`."""
+
+    at: int
+    trace_id: str
+    status: str
+    latency_us: int
+    subject: bytes
+    nonce: int
+    body: bytes
+
+
 class SetDrift(Message, frozen=True, tag="set_drift"):
     """Whether signals of this version drift: while they do, a capture keeps more answers, with that reason. Sent when it changes."""
 
@@ -229,6 +262,18 @@ class Predictions(Message, frozen=True, tag="predictions"):
     n: int
 
 
+class Logged(Message, frozen=True, tag="logged"):
+    """Answers for the kept log, without a gap between them. first: number of the first one in this worker, from 1 on.
+
+    key: what bodies are encrypted with, sealed to the public key with the id key_id; empty: bodies are clear.
+    """
+
+    first: int
+    entries: list[Entry]
+    key: bytes = b""
+    key_id: str = ""
+
+
 class AnswersTold(Message, frozen=True, tag="answers_told"):
     """All answers that were given before the `TellAnswers` of this number are told."""
 
@@ -290,7 +335,9 @@ class Failed(Message, frozen=True, tag="failed"):
     reason: str
 
 
-ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetCapture | SetDrift | SetWatch | TellAnswers | ReadLabels
+ForAll = SetCapture | SetWatch | SetLog | TellAnswers
+"""What agentd tells every worker that can answer."""
+ToWorker = Start | Serve | Drain | CheckGolden | GetStats | SetDrift | ReadLabels | ForAll
 ToAgentd = (
     Loaded
     | Golden
@@ -299,6 +346,7 @@ ToAgentd = (
     | Stats
     | KnownReference
     | Predictions
+    | Logged
     | AnswersTold
     | Captured
     | Seen

@@ -27,8 +27,9 @@ from edgefleet_agent.worker.http.model_calls import Call, ModelCalls
 from edgefleet_agent.worker.http.quick_answer import QuickAnswer
 from edgefleet_agent.worker.http.server import Request, Response, error_response, json_response
 from edgefleet_agent.worker.observe.answer_log import TRACE_HEADER, AnswerLog
+from edgefleet_agent.worker.observe.kept_log import NOBODY, Caller
 from edgefleet_agent.worker.routing.proxy import FORWARDED_HEADER, WorkerProxy
-from edgefleet_agent.worker.routing.split import candidate_for
+from edgefleet_agent.worker.routing.split import KEY_HEADER, candidate_for
 from edgefleet_agent.worker.routing.table import Routes, lane_of_version
 from edgefleet_agent.worker.runtime.engine import BusyError, DeadlineError, Engine, InlinePolicy
 from edgefleet_agent.worker.runtime.loader import ServedModel
@@ -51,6 +52,8 @@ EXTENSIONS = [
     "edgefleet_feedback",
 ]
 TIMEOUT_HEADER = b"x-edgefleet-timeout-ms"
+SUBJECT_HEADER = b"x-edgefleet-subject"
+MAX_CALLER = 128
 
 _MODEL_PATH = re.compile(
     r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer|predict|stats|flag|feedback|config))?"
@@ -121,16 +124,20 @@ class Api:
         # the reader of plain heads gives the same list for the same head
         if request.headers is not self._headers:
             self._headers, self._json_bytes = request.headers, _json_bytes(request)
-        if not self._json_bytes:
+        if not self._json_bytes or self._must_note_key(request):
             return None
         try:
             return self._calls.quick(self._codec, request.body, self._json_bytes)
         except EdgefleetError as e:
             return self._failure(e)
 
+    def _must_note_key(self, request: Request) -> bool:
+        kept = self._answer_log.kept
+        return kept is not None and kept.is_on and request.header(KEY_HEADER) is not None
+
     def direct_of(self, request: Request) -> Direct | None:
         """Return what answers infer requests like that one without this API, None when it must have each of them."""
-        if request.target not in self._infer_paths or not _is_simple(request):
+        if request.target not in self._infer_paths or not _is_simple(request) or request.header(KEY_HEADER) is not None:
             return None
         return Direct(self._calls, self._codec, self._failure)
 
@@ -339,7 +346,13 @@ class Api:
             self._calls.mirror_after(call.answered)
 
     def _call(self, request: Request) -> Call:
-        return Call(self._answer_log.trace_of(request.header(TRACE_HEADER)))
+        kept, caller = self._answer_log.kept, NOBODY
+        if kept is not None and kept.is_on:
+            key, subject = request.header(KEY_HEADER) or b"", request.header(SUBJECT_HEADER) or b""
+            caller = Caller(
+                key.decode("utf-8", "replace")[:MAX_CALLER], subject.decode("utf-8", "replace")[:MAX_CALLER]
+            )
+        return Call(self._answer_log.trace_of(request.header(TRACE_HEADER)), caller)
 
     def _deadline_s(self, request: Request) -> float:
         """Return how long this request may take: as this device allows, or less where its caller gives up sooner."""
@@ -351,7 +364,9 @@ class Api:
         try:
             return await self._engine.submit(lambda: job(call), deadline_s)
         except EdgefleetError as e:
-            call.is_abandoned = isinstance(e, DeadlineError)
+            if isinstance(e, DeadlineError):
+                call.is_abandoned = True
+                self._answer_log.failed("timeout", call.trace_id, call.caller)
             return self._failure(e)
         finally:
             self._calls.mirror_after(call.answered)
@@ -442,7 +457,8 @@ def _json_bytes(request: Request) -> int:
 
 
 def _is_simple(request: Request) -> bool:
-    return request.header(b"content-encoding") is None and request.header(TRACE_HEADER) is None
+    found = (b"content-encoding", TRACE_HEADER, SUBJECT_HEADER)
+    return all(request.header(name) is None for name in found)
 
 
 def _is_size(text: bytes) -> bool:

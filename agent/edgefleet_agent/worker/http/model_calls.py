@@ -19,6 +19,7 @@ from edgefleet_agent.worker.http.codec import InferCodec
 from edgefleet_agent.worker.http.quick_answer import QuickAnswer
 from edgefleet_agent.worker.http.wire import InferRequest
 from edgefleet_agent.worker.observe.answer_log import AnswerLog
+from edgefleet_agent.worker.observe.kept_log import NOBODY, Caller, Given
 from edgefleet_agent.worker.routing.table import Routes
 from edgefleet_agent.worker.runtime.engine import INLINE_LONG_CPU_MS, Engine, InlinePolicy
 from edgefleet_agent.worker.runtime.loader import ServedModel
@@ -39,12 +40,13 @@ class Call:
     since_s: when it came.
     """
 
-    __slots__ = ("answered", "is_abandoned", "since_s", "trace_id")
+    __slots__ = ("answered", "caller", "is_abandoned", "since_s", "trace_id")
 
-    def __init__(self, trace_id: str) -> None:
+    def __init__(self, trace_id: str, caller: Caller = NOBODY) -> None:
         self.answered: list[Sample] = []
         self.is_abandoned = False
         self.since_s = time.monotonic()
+        self.caller = caller
         self.trace_id = trace_id
 
 
@@ -52,6 +54,7 @@ class Ran(NamedTuple):
     """A run. at_s: when it ended, `time.perf_counter`. nonfinite: how many values of its outputs are.
 
     captured: its inputs, None where nothing is captured. asked: the same, None where it takes no part in the signals.
+    number: of the kept log, 0 where none is kept.
     """
 
     at_s: float
@@ -62,6 +65,8 @@ class Ran(NamedTuple):
     is_broken: bool
     captured: Mapping[str, Array] | None
     asked: Mapping[str, Array] | None
+    number: int = 0
+    caller: Caller = NOBODY
 
 
 class ModelCalls:
@@ -100,13 +105,15 @@ class ModelCalls:
             outputs = self._served.runtime.run(inputs)
         except RunError:
             if not call.is_abandoned:  # else counted as a timeout already
-                self._figures.failed(time.perf_counter() - began)
+                run_s = time.perf_counter() - began
+                self._figures.failed(run_s)
+                self._answer_log.failed("error", call.trace_id, call.caller, run_s)
             raise
         ended = time.perf_counter()
         nonfinite = total_nonfinite(outputs.values())
         if call.is_abandoned:
             return outputs, nonfinite
-        self._note(call.trace_id, inputs, outputs, nonfinite, ended - began, ended)
+        self._note(call.trace_id, inputs, outputs, nonfinite, ended - began, ended, call.caller)
         self.settle()
         if len(call.answered) < QUEUE:  # of a long predict, no more than a shadow could take
             call.answered.append(Sample(inputs, outputs, ended - began))
@@ -128,7 +135,9 @@ class ModelCalls:
             nonfinite = total_nonfinite(outputs.values())
             ran = self._note(self._answer_log.new_trace(), inputs, outputs, nonfinite, run_s, ended)
         except RunError:
-            self._figures.failed(time.perf_counter() - began)
+            run_s = time.perf_counter() - began
+            self._figures.failed(run_s)
+            self._answer_log.failed("error", self._answer_log.new_trace(), NOBODY, run_s)
             raise
         finally:
             turn.release()
@@ -188,15 +197,19 @@ class ModelCalls:
         nonfinite: int,
         run_s: float,
         at_s: float,
+        caller: Caller = NOBODY,
     ) -> Ran:
         log = self._answer_log
         # what NaN was asked with may be answered with NaN: that says nothing about the model
         is_broken = nonfinite > 0 and not total_nonfinite(inputs.values())
-        captured = inputs if log.tap is not None else None
+        kept, number = log.kept, 0
+        if kept is not None and kept.is_on:
+            number = kept.number()
+        captured = inputs if log.tap is not None or (number and kept is not None and kept.wants_inputs) else None
         asked, signals = None, self._signals
         if signals is not None and at_s >= signals.next_s:
             asked, signals.next_s = inputs, at_s + signals.pause_s
-        ran = Ran(at_s, run_s, trace_id, outputs, nonfinite, is_broken, captured, asked)
+        ran = Ran(at_s, run_s, trace_id, outputs, nonfinite, is_broken, captured, asked, number, caller)
         self._noted.append(ran)
         for array in outputs.values():
             self._noted_bytes += array.nbytes
@@ -220,6 +233,11 @@ class ModelCalls:
                 self._answer_log.answered(
                     one.at_s, one.trace_id, one.captured, one.outputs, classes, one.run_s, nonfinite=one.nonfinite > 0
                 )
+                kept = self._answer_log.kept
+                if one.number and kept is not None:
+                    status = "nonfinite" if one.nonfinite else "ok"
+                    given = Given(one.number, one.at_s, one.trace_id, status, one.run_s, one.caller)
+                    kept.answered(given, one.captured, one.outputs, classes)
 
     def mirror_after(self, answered: list[Sample]) -> None:
         """Hand copies to a shadow, if one wants them, once the answer is on its way: in the loop's next round."""

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from edgefleet_agent.captures.prediction_log import Block, Row, pack_block
 from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.control.protocol import Captured, Label, Labels, Predictions, Seen, Start, ToAgentd
+from edgefleet_agent.worker.observe.kept_log import Caller, KeptLog
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.messages import MAX_LABELS, PredictionLine
@@ -101,6 +102,7 @@ class AnswerLog:
         self.is_due = False
         self.tap: Tap | None = None
         self.live: LiveAnswers | None = None
+        self.kept: KeptLog | None = None
         self.settle: Callable[[], None] = lambda: None
         """Called before anything is told or flagged: hands over the answers that were put down elsewhere."""
 
@@ -115,8 +117,9 @@ class AnswerLog:
         return f"{self._prefix}{next(self._traces):08x}"
 
     def wake_if_read(self) -> None:
-        """`wake` when answers are told to anybody: the prediction log, a capture, or somebody who watches. From any thread."""
-        if self._start.log_predictions or self.tap is not None or self.live is not None:
+        """`wake` when answers are told to anybody: a log, a capture, or somebody who watches. From any thread."""
+        readers = (self.tap, self.live, self.kept)
+        if self._start.log_predictions or any(one is not None for one in readers):
             self.wake()
 
     def answered(
@@ -141,6 +144,12 @@ class AnswerLog:
             first = outputs[self._first_output]
             score = self._number(first) if top < 0 else _score(first, top)
             self._rows.append((at_s, trace_id, run_s, top, score, nonfinite))
+
+    def failed(self, status: str, trace_id: str, caller: Caller, run_s: float = 0.0) -> None:
+        """Note that a caller got no answer. status: error or timeout. From any thread."""
+        if self.kept is not None:
+            self.kept.failed(status, trace_id, caller, run_s)
+            self.wake()
 
     def keep(
         self, reason: str, inputs: Mapping[str, Array], outputs: Mapping[str, Any], *, difference: float = 0.0
@@ -191,6 +200,8 @@ class AnswerLog:
     def close(self) -> None:
         """Tell everything that is left. In the event loop."""
         self._flush()
+        if self.kept is not None:
+            self.kept.tell(is_last=True)
         self._end_window()
         while self._outgoing:
             self._send(self._outgoing.popleft())
@@ -211,6 +222,8 @@ class AnswerLog:
 
     def _flush(self) -> None:
         self.settle()
+        if self.kept is not None:
+            self.kept.tell()
         rows = [self._rows.popleft() for _ in range(len(self._rows))]
         if rows:
             now, now_ms = time.perf_counter(), int(self._clock.now().timestamp() * 1_000)

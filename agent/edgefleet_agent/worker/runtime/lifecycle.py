@@ -20,6 +20,7 @@ import threading
 from collections.abc import Coroutine
 from pathlib import Path
 
+from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.control.launch import listen_unix
 from edgefleet_agent.worker.control.protocol import (
     MAX_CONTROL_BYTES,
@@ -40,6 +41,7 @@ from edgefleet_agent.worker.control.protocol import (
     Serving,
     SetCapture,
     SetDrift,
+    SetLog,
     SetWatch,
     Start,
     TellAnswers,
@@ -53,6 +55,7 @@ from edgefleet_agent.worker.http.memory_server import MemoryServer
 from edgefleet_agent.worker.http.server import HttpServer
 from edgefleet_agent.worker.observe.answer_log import AnswerLog, LiveAnswers
 from edgefleet_agent.worker.observe.benchmark import measure
+from edgefleet_agent.worker.observe.kept_log import KeptLog
 from edgefleet_agent.worker.observe.signal_log import SignalLog
 from edgefleet_agent.worker.routing.proxy import WorkerProxy
 from edgefleet_agent.worker.routing.table import Routes
@@ -286,6 +289,8 @@ class _Worker:
                 _send(self._control, self._figures.take())
             case SetCapture():
                 self._set_capture(message)
+            case SetLog():
+                self._set_log(message)
             case SetDrift(is_drifting=is_drifting):
                 self._is_drifting = is_drifting
                 if self._answer_log.tap is not None:
@@ -321,6 +326,24 @@ class _Worker:
                 self._answer_log.tap.is_drifting = self._is_drifting
             except EdgefleetError as e:
                 _log.warning("nothing is captured: %s", e.message)
+
+    def _set_log(self, order: SetLog) -> None:
+        """Keep answers by these rules from now on, or keep none."""
+        log = self._answer_log
+        if log.kept is None and self._served.start.model not in order.models:
+            return
+        if log.kept is None:
+            clock = SystemClock()
+            log.kept = KeptLog(
+                self._served,
+                lambda message: _send(self._control, message),
+                lambda: int(clock.now().timestamp() * 1_000),
+            )
+        log.tell()
+        try:
+            log.kept.follow(order)
+        except (OSError, EdgefleetError) as e:
+            _log.warning("no prediction log is kept: %s", e)
 
     async def _check_golden(self, vectors: int) -> None:
         if vectors > 0:

@@ -1,9 +1,10 @@
-"""The API: captured inputs and predictions. Made by `python -m tests.house.api_structs`."""
+"""The API: captured inputs, predictions and their logs. Made by `python -m tests.house.api_structs`."""
 
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset
 
 
 class CaptureFetch(Struct, frozen=True):
+    asked_at: str = ""
     device: str = ""
     id: str = ""
     limit: int = 0
@@ -58,6 +59,82 @@ class Capture(Struct, frozen=True):
     seen: int = 0
     taken_at: str = ""
     trace_id: str = ""
+
+
+class MissingNumbers(Struct, frozen=True):
+    n: int = 0
+    ranges: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class CheckedPredictionLog(Struct, frozen=True):
+    device: str = ""
+    first: int = 0
+    head: str = ""
+    last: int = 0
+    log: str = ""
+    missing: tuple[MissingNumbers, ...] = ()
+    parts: int = 0
+    problems: tuple[str, ...] = ()
+    rows: int = 0
+
+
+class Erasure(Struct, frozen=True):
+    asked_at: str = ""
+    asked_by: str = ""
+    captures: int = 0
+    devices: int = 0
+    files: int = 0
+    id: str = ""
+    models: tuple[str, ...] = ()
+    rows: int = 0
+
+
+class ErasureIn(Body, frozen=True, kw_only=True):
+    models: tuple[str, ...] | Unset = UNSET
+    subject: str
+
+
+class PredictionLogFile(Struct, frozen=True):
+    bytes: int = 0
+    id: str = ""
+    model: str = ""
+    parts: int = 0
+    received_from: str = ""
+    received_to: str = ""
+    rows: int = 0
+
+
+class PredictionLogIn(Body, frozen=True, kw_only=True):
+    inputs: bool | Unset = UNSET
+    keep_days: int | Unset = UNSET
+    ratio: float | Unset = UNSET
+
+
+class PredictionLogVerification(Struct, frozen=True):
+    erased: int = 0
+    is_whole: bool = False
+    logs: tuple[CheckedPredictionLog, ...] = ()
+    lost: int = 0
+    model: str = ""
+    rows: int = 0
+
+
+class PredictionLog(Struct, frozen=True):
+    bytes: int = 0
+    devices: int = 0
+    inputs: bool = False
+    is_sealed: bool = False
+    keep_days: int = 0
+    lost: int = 0
+    model: str = ""
+    newest_at: str | None = None
+    ratio: float = 0.0
+    rows: int = 0
+    set_at: str = ""
+    set_by: str = ""
+    state: str = ""
+    waiting: int = 0
 
 
 class Prediction(Struct, frozen=True):

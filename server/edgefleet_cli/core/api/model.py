@@ -118,6 +118,7 @@ class LatencyExplanation(Struct, frozen=True):
     device: str = ""
     model: str = ""
     next: str = ""
+    parts: int = 0
     place: str = ""
     said: str = ""
     since: str = ""

@@ -47,6 +47,12 @@ LINES: Final[Mapping[str, str]] = {
     "clear_device_suspicion": "edgectl device clear-suspicion {path.device_id}[ --reason {body.reason}] --yes",
     "revoke_device": "edgectl device revoke {path.device_id} --yes",
     "deploy_release": "edgectl deploy {path.ref}[ --to {body.selector}][ --device {body.device}]",
+    "set_prediction_log": (
+        "edgectl predictions keep {path.model}[ --sample {body.ratio}][ --days {body.keep_days}]"
+        "[ --inputs|--no-inputs?{body.inputs}]"
+    ),
+    "stop_prediction_log": "edgectl predictions stop {path.model} --yes",
+    "erase_subject": "edgectl data erase --subject {body.subject}[ --model {body.models*}] --yes",
     "create_device_task": "edgectl device {body.kind} {path.device_id}[ --lines {body.lines}][ --contains {body.contains}]",
     "create_tasks": "edgectl device ask {body.kind} -l {body.selector} --yes",
     "watch_device": "edgectl device watch {path.device_id}",

@@ -28,6 +28,7 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
+from edgefleet_server.telemetry.predictions.service import PredictionLogs
 from edgefleet_server.telemetry.timelines.model import By, Scope
 
 SOON: Final = timedelta(days=30)
@@ -52,6 +53,7 @@ class KeySources:
     signing: SigningService
     capture_key: CaptureKeyBook
     recovery: MetadataRecovery
+    predictions: PredictionLogs
     clock: Clock
 
 
@@ -67,13 +69,15 @@ def add_pages(  # noqa: PLR0913, PLR0917  # the services of an area
 ) -> None:
     """Add the pages."""
     add_drift_pages(router, shell, drift, keys.clock)
-    _add_model_pages(router, shell, views, timelines)
+    _add_model_pages(router, shell, views, keys.predictions, timelines)
     _add_report(router, shell, keys.registry)
     _add_bundle_pages(router, shell, keys, views)
     _add_profile_pages(router, shell, keys.registry, costs, devices)
 
 
-def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews, timelines: TimelineViews) -> None:
+def _add_model_pages(
+    router: APIRouter, shell: Shell, views: RegistryViews, predictions: PredictionLogs, timelines: TimelineViews
+) -> None:
     @router.get("/models", operation_id="show_models")
     def show_models(request: Request, cursor: Cursor = None) -> Response:
         """Show models: newest version, size, where they run."""
@@ -96,6 +100,7 @@ def _add_model_pages(router: APIRouter, shell: Shell, views: RegistryViews, time
                 "page": page,
                 "is_first": cursor is None,
                 "newest_ref": usable[0] if usable else "",
+                "log": predictions.find(name),
                 "has_aliases": any(one.id == "set_alias" for one in shell.operations(request)),
                 "timeline": timelines.view(Scope.MODEL, name, span, by),
             }

@@ -60,7 +60,7 @@ class CaptureKeyBook:
         with self._db.session() as session:
             row = FleetCaptureKey(id=CAPTURE_KEY_ROW, public_key=public_key.lower(), set_at=now, set_by=by[:120])
             session.merge(row)
-            self._sign_all_soon(session, now)
+            self.sign_all_soon(session, now)
         return CaptureKeyView(public_key.lower(), now, by[:120])
 
     def remove(self) -> None:
@@ -69,10 +69,11 @@ class CaptureKeyBook:
             row = session.get(FleetCaptureKey, CAPTURE_KEY_ROW)
             if row is not None:
                 session.delete(row)
-                self._sign_all_soon(session, self._clock.now())
+                self.sign_all_soon(session, self._clock.now())
 
     @staticmethod
-    def _sign_all_soon(session: Session, now: datetime) -> None:
+    def sign_all_soon(session: Session, now: datetime) -> None:
+        """Make every document due for signing: what all of them say has changed."""
         # devices, then documents, each in order of id, as everywhere: else this and who signs could wait for each other
         lock_devices(session)
         device_id = col(FleetDesired.device_id)

@@ -18,7 +18,6 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.desired import (
-    CaptureRequest,
     Desired,
     ModelDesired,
     Ref,
@@ -44,6 +43,7 @@ from edgefleet_server.fleet.desired.content import (
     watched_until,
 )
 from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired
+from edgefleet_server.fleet.desired.prediction_logs import log_requests
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
@@ -137,11 +137,11 @@ class DesiredBook:
             new: list[dict[str, Any]] = []
             changed: list[dict[str, Any]] = []
             for batch in _locked_many(session, by_device):
-                contents, capture = Contents(self._clock.now()), capture_request(session)
+                contents = Contents(self._clock.now())
                 for held in batch:
                     content = contents.after(held.texts, by_device[held.device])
                     if content is not None:
-                        one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, capture)
+                        one = self._sign(held.device, max(held.gen, held.reported_gen) + 1, content, session)
                         signed.append(one)
                         row = {"device_id": one.device, "gen": one.gen, "envelope": one.envelope, **content.columns}
                         (new if held.texts is None else changed).append(row)
@@ -224,7 +224,7 @@ class DesiredBook:
             before.telemetry if telemetry is None else telemetry,
         )
         gen = max(0 if row is None else row.gen, held.reported_gen) + 1
-        signed = self._sign(held.device, gen, content, capture_request(session))
+        signed = self._sign(held.device, gen, content, session)
         fields = {"gen": gen, "envelope": signed.envelope, **content.columns}
         if row is None:
             session.add(FleetDesired(device_id=held.device, **fields))
@@ -236,7 +236,7 @@ class DesiredBook:
         _log.info("desired signed", extra={"device_id": held.device, "gen": signed.gen})
         return signed
 
-    def _sign(self, device: DeviceId, gen: int, content: Content, capture: CaptureRequest | None) -> SignedDesired:
+    def _sign(self, device: DeviceId, gen: int, content: Content, session: Session) -> SignedDesired:
         """Return a device's document with this content and number, signed."""
         document = Desired(
             device=device,
@@ -246,7 +246,8 @@ class DesiredBook:
             models=content.models,
             telemetry=content.telemetry,
             tasks=content.tasks,
-            capture=capture or msgspec.UNSET,
+            capture=capture_request(session) or msgspec.UNSET,
+            prediction_logs=log_requests(session, content.models) or msgspec.UNSET,
         )
         return SignedDesired(device, gen, self._signing.sign_desired(encode_desired(document)))
 

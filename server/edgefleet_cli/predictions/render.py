@@ -1,0 +1,95 @@
+"""How prediction logs and erasures are shown."""
+
+from __future__ import annotations
+
+from edgefleet_cli.core import api
+from edgefleet_cli.render.format import moment, size, text
+from edgefleet_cli.render.output import Column, Output, Sheet
+
+
+def kept(one: api.capture.PredictionLog) -> str:
+    """Return what is kept: `all`, `10 %`, `off`."""
+    return {"complete": "all", "off": "off"}.get(one.state, f"{one.ratio * 100:g} %")
+
+
+def missing(one: api.capture.CheckedPredictionLog) -> str:
+    """Return which numbers have no row and why: `lost 3, erased 2`."""
+    return ", ".join(f"{text(gap.reason)} {gap.n}" for gap in one.missing) or "none"
+
+
+LOGS: Sheet[api.capture.PredictionLog] = Sheet(
+    "prediction logs; keep one with `edgectl predictions keep MODEL`",
+    [
+        Column("model", lambda one: text(one.model), keep=True),
+        Column("kept", kept),
+        Column("devices", lambda one: text(one.devices), right=True),
+        Column("rows", lambda one: text(one.rows), right=True),
+        Column("lost", lambda one: text(one.lost), right=True),
+        Column("size", lambda one: size(one.bytes), right=True),
+        Column("newest", lambda one: moment(one.newest_at or None)),
+        Column("sealed", lambda one: "yes" if one.is_sealed else "no", spare=1),
+        Column("days", lambda one: text(one.keep_days), right=True, spare=2),
+        Column("waiting", lambda one: text(one.waiting), right=True, wide=True),
+        Column("inputs", lambda one: "yes" if one.inputs else "no", wide=True),
+        Column("set by", lambda one: text(one.set_by), wide=True),
+    ],
+    lambda one: text(one.model),
+)
+
+FILES: Sheet[api.capture.PredictionLogFile] = Sheet(
+    "files of this prediction log yet; parts wait up to a quarter of an hour for one",
+    [
+        Column("id", lambda one: text(one.id[:16])),
+        Column("rows", lambda one: text(one.rows), right=True),
+        Column("parts", lambda one: text(one.parts), right=True),
+        Column("size", lambda one: size(one.bytes), right=True),
+        Column("from", lambda one: moment(one.received_from)),
+        Column("to", lambda one: moment(one.received_to)),
+    ],
+    lambda one: text(one.id),
+)
+
+CHECKED: Sheet[api.capture.CheckedPredictionLog] = Sheet(
+    "parts of this prediction log yet",
+    [
+        Column("device", lambda one: text(one.device), keep=True),
+        Column("log", lambda one: text(one.log[:8])),
+        Column("numbers", lambda one: f"{one.first}-{one.last}", right=True),
+        Column("rows", lambda one: text(one.rows), right=True),
+        Column("missing", missing),
+        Column("whole", lambda one: "no" if one.problems else "yes"),
+        Column("head", lambda one: text(one.head[:16]), wide=True),
+        Column("parts", lambda one: text(one.parts), right=True, wide=True),
+    ],
+    lambda one: text(one.device),
+)
+
+ERASURES: Sheet[api.capture.Erasure] = Sheet(
+    "erasures",
+    [
+        Column("id", lambda one: text(one.id), keep=True),
+        Column("asked", lambda one: moment(one.asked_at)),
+        Column("by", lambda one: text(one.asked_by)),
+        Column("rows", lambda one: text(one.rows), right=True),
+        Column("captures", lambda one: text(one.captures), right=True),
+        Column("files", lambda one: text(one.files), right=True, wide=True),
+        Column("devices", lambda one: text(one.devices), right=True, wide=True),
+        Column("models", lambda one: text(", ".join(one.models)), spare=1),
+    ],
+    lambda one: text(one.id),
+)
+
+
+def show_check(out: Output, found: api.capture.PredictionLogVerification) -> None:
+    """Say in words what a check found, and each problem."""
+    word = "whole" if found.is_whole else "NOT WHOLE"
+    out.line(
+        f"The prediction log of {text(found.model)} is {word}: {found.rows} rows, {found.erased} erased, {found.lost} lost."
+    )
+    for log in found.logs:
+        for gap in log.missing:
+            if gap.ranges and gap.reason != "erased":
+                most = "at most " if gap.reason == "stopped" else ""
+                out.line(f"  {text(log.device)}: {most}{gap.n} {text(gap.reason)}: {text(', '.join(gap.ranges))}")
+        for problem in log.problems:
+            out.line(f"  {text(log.device)}, log {text(log.log[:8])}: {text(problem)}")

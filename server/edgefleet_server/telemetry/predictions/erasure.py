@@ -1,0 +1,162 @@
+"""Erasing a subject: its rows in every prediction log, what was captured of the same answers, and what devices still have (ADR 0105).
+
+1. First it is written down who is erased, under the lock that taking parts in needs: what comes from then on is erased as it comes.
+2. Then what waits is rewritten, and each file with a row of the subject is replaced by one without; the old bytes are removed. The hash of
+   a row stays in its place, so that the log can still be checked.
+3. Devices learn it from their next document. The receipt says what was found; the subject itself is in no table, no log and no receipt.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Final
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.prediction_parts import Part, erase, pack_part, pseudonym, unpack_part
+from edgefleet_server.db.database import Database
+from edgefleet_server.events.log import EventLog
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.fleet.desired.prediction_logs import LogRule, PredictionLogBook
+from edgefleet_server.telemetry.errors import ErasureUnfinishedError, ErasureUnknownError, PredictionLogUnknownError
+from edgefleet_server.telemetry.predictions import parquet, store
+from edgefleet_server.telemetry.predictions.model import Erasure
+from edgefleet_server.telemetry.predictions.service import PredictionLogs
+from edgefleet_server.telemetry.predictions.tables import PredictionErasure, PredictionFile, PredictionPart
+
+ALWAYS: Final = 2**53
+TRIES: Final = 5
+
+
+class _Found:
+    """What is gone so far. traces: of erased answers, by device."""
+
+    def __init__(self) -> None:
+        self.rows = self.files = self.captures = 0
+        self.traces: dict[str, set[str]] = {}
+
+    def add(self, device: str, before: Part, after: Part) -> None:
+        """Count what one part lost."""
+        left = {row.seq for row in after.rows}
+        gone = [row for row in before.rows if row.seq not in left]
+        self.rows += len(gone)
+        self.traces.setdefault(device, set()).update(row.trace_id for row in gone)
+
+
+class Erasures:
+    """Erases subjects and shows the receipts. Thread-safe; calls block."""
+
+    def __init__(
+        self, db: Database, clock: Clock, book: PredictionLogBook, logs: PredictionLogs, feed: EventLog
+    ) -> None:
+        """Wire the parts."""
+        self._db = db
+        self._clock = clock
+        self._book = book
+        self._logs = logs
+        self._feed = feed
+
+    def erase(self, subject: str, models: Sequence[str], by: str) -> Erasure:
+        """Erase a subject from the logs of these models, or of all, and return the receipt.
+
+        Raises PredictionLogUnknownError, NoParquetError, BlobStoreError; then it is asked again and goes on.
+        """
+        rules = [rule for rule in self._book.rules() if not models or rule.model in models]
+        if unknown := sorted(set(models) - {rule.model for rule in rules}):
+            raise PredictionLogUnknownError(
+                f"the model {unknown[0]} has no prediction log",
+                next_step="see which have one: `edgectl predictions list`",
+            )
+        erasure = f"e-{secrets.token_hex(8)}"
+        for rule in rules:
+            self._erase(erasure, rule, pseudonym(bytes.fromhex(rule.subject_key), subject), by)
+        with self._db.session():
+            detail = {"erasure": erasure, "models": [rule.model for rule in rules]}
+            self._feed.add([NewEvent("subject_erased", detail=detail)])
+        return self.receipt(erasure) if rules else Erasure(erasure, self._clock.now(), by, [], 0, 0, 0, 0)
+
+    def _erase(self, erasure: str, rule: LogRule, subject: bytes, by: str) -> None:
+        now = self._clock.now()
+        until_ms = int(now.timestamp() * 1_000)
+        row = PredictionErasure(
+            id=erasure, model=rule.model, subject=subject.hex(), until_ms=until_ms, asked_at=now, asked_by=by[:120],
+            rows=0, captures=0, files=0, devices=0,
+        )  # fmt: skip
+        with self._db.session() as session:
+            self._book.erase(rule.model, subject.hex(), until_ms)
+            session.add(row)
+        found = _Found()
+        self._from_waiting(rule.model, subject, found)
+        self._from_files(rule.model, subject, found)
+        with self._db.session() as session:
+            for device, traces in found.traces.items():
+                found.captures += store.delete_captures(session, device, traces)
+            kept = store.erasure(session, erasure, rule.model)
+            kept.rows, kept.captures, kept.files = found.rows, found.captures, found.files
+            kept.devices = len(store.devices(session, rule.model))
+
+    def _from_waiting(self, model: str, subject: bytes, found: _Found) -> None:
+        with self._db.session() as session:
+            for row in store.unpacked(session, model, None, lock=True):
+                assert row.body is not None, "asked for those"
+                before = unpack_part(row.body)
+                after = erase(before, {subject: ALWAYS}, ALWAYS)
+                if after is not before:
+                    row.body, row.rows = pack_part(after), len(after.rows)
+                    found.add(row.device_id, before, after)
+
+    def _from_files(self, model: str, subject: bytes, found: _Found) -> None:
+        """Replace the files that have rows of a subject; what others pack or erase meanwhile is looked at again."""
+        for _ in range(TRIES):
+            with self._db.read() as session:
+                files = store.files(session, model)
+            had = [self._from_file(file, subject, found) for file in files]
+            if not any(had):
+                return
+        raise ErasureUnfinishedError(
+            f"files of the prediction log of {model} were changed {TRIES} times while rows were erased from them",
+            next_step="erase the subject again: what is gone stays gone",
+        )
+
+    def _from_file(self, file: PredictionFile, subject: bytes, found: _Found) -> bool:
+        """Return whether the file had rows of the subject."""
+        known = parquet.read_parts(self._logs.read_file(file.model, file.sha256))
+        after = {key: erase(part, {subject: ALWAYS}, ALWAYS) for key, (part, _) in known.items()}
+        if all(after[key] is known[key][0] for key in known):
+            return False
+        with self._db.read() as session:
+            rows: list[PredictionPart] = list(store.parts_of_file(session, file.sha256))
+        parts = [after[parquet.PartKey(row.device_id, row.log, row.part)] for row in rows]
+        if self._logs.write_file(file.model, parts, rows, file.sha256):
+            found.files += 1
+            for key, (part, _) in known.items():
+                found.add(key.device, part, after[key])
+        return True
+
+    # ---- receipts
+
+    def receipts(self) -> list[Erasure]:
+        """Return all receipts, newest first."""
+        with self._db.read() as session:
+            rows = list(store.erasures(session))
+        return [_receipt([row for row in rows if row.id == one]) for one in dict.fromkeys(row.id for row in rows)]
+
+    def receipt(self, erasure_id: str) -> Erasure:
+        """Return one receipt. Raises ErasureUnknownError."""
+        with self._db.read() as session:
+            rows = list(store.erasures(session, erasure_id))
+        if not rows:
+            raise ErasureUnknownError(f"there is no erasure {erasure_id}", next_step="list them: `edgectl data list`")
+        return _receipt(rows)
+
+
+def _receipt(rows: Sequence[PredictionErasure]) -> Erasure:
+    first = rows[0]
+    return Erasure(
+        id=first.id,
+        asked_at=first.asked_at,
+        asked_by=first.asked_by,
+        models=[row.model for row in rows],
+        rows=sum(row.rows for row in rows),
+        captures=sum(row.captures for row in rows),
+        files=sum(row.files for row in rows),
+        devices=sum(row.devices for row in rows),
+    )

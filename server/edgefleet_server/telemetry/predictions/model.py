@@ -1,0 +1,92 @@
+"""Values of prediction logs. Pure."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+MAX_RANGES: Final = 20
+"""Ranges of missing numbers that one answer lists of a log and a reason; the counts are of all."""
+
+
+@dataclass(frozen=True)
+class PredictionLogView:
+    """The prediction log of a model: what is kept, and how much there is. ratio: share of the answers, 0 = nothing any more."""
+
+    model: str
+    state: Literal["complete", "sampled", "off"]
+    ratio: float
+    inputs: bool
+    keep_days: int
+    is_sealed: bool
+    set_at: datetime
+    set_by: str
+    devices: int
+    rows: int
+    lost: int
+    bytes: int
+    waiting: int
+    newest_at: datetime | None
+
+
+@dataclass(frozen=True)
+class PredictionLogFile:
+    """A Parquet file. received_from, received_to: when the parts in it came."""
+
+    id: str
+    model: str
+    rows: int
+    bytes: int
+    parts: int
+    received_from: datetime
+    received_to: datetime
+
+
+@dataclass(frozen=True)
+class MissingNumbers:
+    """Numbers without a row. reason: lost, full, stopped (at most so many), sampled, erased, or expired (after their days)."""
+
+    reason: str
+    n: int
+    ranges: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class CheckedPredictionLog:
+    """What the parts of one device's log prove. first, last: numbers that are accounted for. head: hash of the newest part."""
+
+    device: str
+    log: str
+    parts: int
+    first: int
+    last: int
+    rows: int
+    head: str
+    missing: list[MissingNumbers]
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class PredictionLogVerification:
+    """Whether a model's log is whole. is_whole: no number without a reason, no part missing or changed."""
+
+    model: str
+    is_whole: bool
+    checked_at: datetime
+    rows: int
+    erased: int
+    lost: int
+    logs: list[CheckedPredictionLog]
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """The receipt of an erasure: what is gone. rows: of the log; captures: records of these answers; devices: that were asked, too."""
+
+    id: str
+    asked_at: datetime
+    asked_by: str
+    models: list[str]
+    rows: int
+    captures: int
+    files: int
+    devices: int

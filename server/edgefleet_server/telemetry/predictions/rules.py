@@ -1,0 +1,117 @@
+"""What the parts of a log prove: that no number is missing without a reason, and that nothing was changed. Pure.
+
+A log is checked part by part, oldest first. It begins with its first part, or behind the floor: the newest part that has gone after its
+days. A log that ends early looks whole: compare its head with what the device says (`edge-agent status`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from edgefleet_protocol.prediction_parts import Head, decode_head, is_sampled, part_hash, unexplained
+from edgefleet_server.telemetry.predictions.model import MAX_RANGES, CheckedPredictionLog, MissingNumbers
+
+SAMPLED, ERASED, EXPIRED = "sampled", "erased", "expired"
+
+
+@dataclass(frozen=True)
+class HeldPart:
+    """A part as the server has it. hash: as it was when it came. leaves: hashes by number, of rows and of erased ones; None: gone.
+
+    problem: why its content could not be read, "" if it could.
+    """
+
+    part: int
+    head: bytes
+    hash: str
+    leaves: dict[int, bytes] | None
+    erased: frozenset[int] = frozenset()
+    problem: str = ""
+
+
+@dataclass
+class _Sums:
+    rows: int = 0
+    missing: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, reason: str, ranges: Iterable[tuple[int, int]]) -> None:
+        known = self.missing.setdefault(reason, [])
+        for first, last in ranges:
+            if known and known[-1][1] == first - 1:
+                known[-1] = (known[-1][0], last)
+            else:
+                known.append((first, last))
+
+
+def check_log(device: str, log: str, parts: Sequence[HeldPart]) -> CheckedPredictionLog:
+    """Return what these parts prove. parts: of one log, in order of their number."""
+    sums = _Sums()
+    before: tuple[int, str, int] | None = None  # part, hash, last number
+    first = 0
+    for held in parts:
+        head = decode_head(held.head)
+        if before is None and held.part != 1 and held.leaves is not None:
+            sums.problems.append(f"parts 1 to {held.part - 1} are missing")
+        elif before is not None and held.part != before[0] + 1:
+            sums.problems.append(
+                f"parts {before[0] + 1} to {held.part - 1} are missing, numbers {before[2] + 1} to {head.first - 1}"
+            )
+        elif before is not None:
+            _check_link(held, head, before, sums)
+        if before is None and held.leaves is None and not held.problem:
+            sums.add(EXPIRED, [(1, head.last)])
+        before = (held.part, held.hash, head.last)
+        if held.leaves is not None or held.problem:
+            first = first or head.first
+            _check_content(device, log, held, head, sums)
+    return CheckedPredictionLog(
+        device=device,
+        log=log,
+        parts=sum(held.leaves is not None for held in parts),
+        first=first,
+        last=before[2] if before is not None else 0,
+        rows=sums.rows,
+        head=before[1] if before is not None else "",
+        missing=[_missing(reason, ranges) for reason, ranges in sorted(sums.missing.items()) if ranges],
+        problems=sums.problems,
+    )
+
+
+def _check_link(held: HeldPart, head: Head, before: tuple[int, str, int], sums: _Sums) -> None:
+    if head.before.hex() != before[1]:
+        sums.problems.append(f"part {held.part} does not follow the part {before[0]} that is here")
+    if head.first != before[2] + 1:
+        sums.problems.append(f"part {held.part} begins with number {head.first} instead of {before[2] + 1}")
+
+
+def _check_content(device: str, log: str, held: HeldPart, head: Head, sums: _Sums) -> None:
+    if held.problem or held.leaves is None:
+        sums.problems.append(f"part {held.part}: {held.problem}")
+        return
+    if (head.device, head.log, head.part) != (device, log, held.part):
+        sums.problems.append(f"part {held.part} has the head of another part")
+    if part_hash(held.head, held.leaves.items()).hex() != held.hash:
+        sums.problems.append(f"part {held.part} was changed: its hash is not the one that the device sent")
+    seqs = sorted(held.leaves)
+    strays = unexplained(head, seqs)
+    if strays:
+        sums.problems.append(
+            f"part {held.part} has no row and no reason for {len(strays)} numbers, the first is {strays[0]}"
+        )
+    sums.rows += len(seqs) - len(held.erased)
+    for gap in head.gaps:
+        sums.add(gap.reason, [(gap.first, gap.last)])
+    sums.add(ERASED, _ranges(sorted(held.erased)))
+    if head.ratio < 1.0:
+        accounted = set(seqs).union(*(range(gap.first, gap.last + 1) for gap in head.gaps))
+        left_out = (seq for seq in range(head.first, head.last + 1) if seq not in accounted)
+        sums.add(SAMPLED, _ranges(seq for seq in left_out if not is_sampled(log, seq, head.ratio)))
+
+
+def _ranges(seqs: Iterable[int]) -> Iterable[tuple[int, int]]:
+    return ((seq, seq) for seq in seqs)
+
+
+def _missing(reason: str, ranges: Sequence[tuple[int, int]]) -> MissingNumbers:
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:MAX_RANGES]]
+    return MissingNumbers(reason, sum(last - first + 1 for first, last in ranges), [] if reason == SAMPLED else shown)

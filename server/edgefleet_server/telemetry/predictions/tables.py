@@ -1,0 +1,69 @@
+"""Tables of prediction logs. Only `store.py` reads and writes them."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Column, Index, LargeBinary
+from sqlmodel import Field, SQLModel
+
+from edgefleet_server.db.database import UtcDateTime
+
+
+class PredictionPart(SQLModel, table=True):
+    """One part of a device's log of a model. `body`: `pack_part` while it is in no file; `file`: sha256 of the Parquet file that it is in.
+
+    `hash` in hex, `head` as the device encoded it. A part without either has gone after its days; the newest such stays as the floor
+    of its log.
+    """
+
+    __tablename__ = "prediction_part"
+    __table_args__ = (
+        Index("ix_prediction_part_model_received", "model", "received_at"),
+        Index("ix_prediction_part_file", "file"),
+    )
+
+    model: str = Field(primary_key=True, max_length=63)
+    device_id: str = Field(primary_key=True, max_length=63)
+    log: str = Field(primary_key=True, max_length=32)
+    part: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    first_seq: int = Field(sa_type=BigInteger)
+    last_seq: int = Field(sa_type=BigInteger)
+    rows: int
+    lost: int = Field(sa_type=BigInteger)
+    hash: str = Field(max_length=64)
+    head: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    received_at: datetime = Field(sa_type=UtcDateTime)
+    body: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    file: str = Field(default="", max_length=64)
+
+
+class PredictionFile(SQLModel, table=True):
+    """A Parquet file of parts of one model. Its bytes are the blob `sha256`; `is_whole` once they are there and its parts point to it."""
+
+    __tablename__ = "prediction_file"
+
+    sha256: str = Field(primary_key=True, max_length=64)
+    model: str = Field(max_length=63, index=True)
+    rows: int
+    bytes: int = Field(sa_type=BigInteger)
+    parts: int
+    received_from: datetime = Field(sa_type=UtcDateTime)
+    received_to: datetime = Field(sa_type=UtcDateTime)
+    made_at: datetime = Field(sa_type=UtcDateTime)
+    is_whole: bool = Field(default=False)
+
+
+class PredictionErasure(SQLModel, table=True):
+    """A subject that was erased, by the hash of one model's log. Rows that come later and are not newer than `until_ms` go too."""
+
+    __tablename__ = "prediction_erasure"
+
+    id: str = Field(primary_key=True, max_length=32)
+    model: str = Field(primary_key=True, max_length=63)
+    subject: str = Field(max_length=32)
+    until_ms: int = Field(sa_type=BigInteger)
+    asked_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    asked_by: str = Field(max_length=120)
+    rows: int = Field(sa_type=BigInteger)
+    captures: int
+    files: int
+    devices: int

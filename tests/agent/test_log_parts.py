@@ -1,0 +1,181 @@
+"""The kept prediction log on the device: numbered without repeats, chained, bounded, and honest about what is missing."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from edgefleet_agent.captures.log_parts import LogParts
+from edgefleet_agent.worker.control.protocol import Entry
+from edgefleet_protocol.prediction_parts import (
+    FULL,
+    LOST,
+    STOPPED,
+    Gap,
+    Head,
+    Part,
+    Release,
+    decode_head,
+    erase,
+    hash_of,
+    is_sampled,
+    unexplained,
+    unpack_part,
+)
+
+RELEASE = Release("1.0.0", "a" * 64, "active")
+ROOM = 1 << 20
+
+
+def entries(n: int, subject: bytes = b"") -> list[Entry]:
+    """Return answers."""
+    return [Entry(1_000 + i, f"t{i}", "ok", 250, subject, i, b"body") for i in range(n)]
+
+
+def begun(folder: Path) -> LogParts:
+    """Return the log as a start of the agent finds it."""
+    return LogParts(folder, "d-1", "digits")
+
+
+def add(parts: LogParts, n: int, *, lost: int = 0, room: int = ROOM, subject: bytes = b"") -> None:
+    """Keep n answers."""
+    parts.add(entries(n, subject), RELEASE, b"", "", lost=lost, free_bytes=room)
+
+
+def kept(parts: LogParts) -> list[tuple[Head, Part]]:
+    """Return the parts that wait; each follows the one before, and accounts for each of its numbers."""
+    found = [unpack_part(parts.read(number)) for number in parts.waiting()]
+    heads = [decode_head(part.head) for part in found]
+    for head, part in zip(heads, found, strict=True):
+        assert unexplained(head, sorted([r.seq for r in part.rows] + [e.seq for e in part.erased])) == []
+    for (one, part), after in pairwise(zip(heads, found, strict=True)) if len(found) > 1 else ():
+        assert (after[0].first, after[0].before) == (one.last + 1, hash_of(part))
+    return list(zip(heads, found, strict=True))
+
+
+def numbers(parts: LogParts) -> list[int]:
+    """Return the numbers of all rows."""
+    return [row.seq for _, part in kept(parts) for row in part.rows]
+
+
+def test_parts_follow_each_other_over_an_orderly_restart(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    add(parts, 3)
+    assert parts.close()
+    add(parts, 2)
+    parts.close(is_orderly=True)
+    again = begun(tmp_path)
+    add(again, 1)
+    again.close(is_orderly=True)
+    assert numbers(again) == [1, 2, 3, 4, 5, 6]
+    assert again.lost == 0
+    assert len({head.log for head, _ in kept(again)}) == 1
+    again.remove(1)
+    assert begun(tmp_path).waiting() == [2, 3]
+
+
+def test_a_kill_takes_no_row_repeats_no_number_and_leaves_a_gap(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    add(parts, 3)  # and then nothing more: SIGKILL
+    again = begun(tmp_path)
+    add(again, 2)
+    again.close()
+    found = numbers(again)
+    assert found[:3] == [1, 2, 3]
+    assert len(set(found)) == 5
+    (head, _), _ = kept(again)
+    assert [(gap.first, gap.reason) for gap in head.gaps] == [(4, STOPPED)]
+
+
+@pytest.mark.parametrize("keep", range(0, 220, 7))
+def test_a_power_cut_leaves_what_was_written_whole_and_says_that_more_may_be_missing(tmp_path: Path, keep: int) -> None:
+    parts = begun(tmp_path)
+    add(parts, 1)
+    parts.close()
+    for _ in range(3):
+        add(parts, 1)
+    path = tmp_path / "open"
+    path.write_bytes(path.read_bytes()[:keep])
+    again = begun(tmp_path)
+    add(again, 1)
+    again.close()
+    found = numbers(again)
+    assert found == sorted(set(found))
+    last = again.status()["seq"]
+    gaps = [gap for head, _ in kept(again) for gap in head.gaps]
+    assert {gap.reason for gap in gaps} == {STOPPED}
+    assert len(found) + sum(gap.last - gap.first + 1 for gap in gaps) == last
+    assert found[-1] > 4, "a number that was given before is never given again"
+
+
+def test_a_cut_while_a_part_is_closed_neither_loses_nor_doubles_it(tmp_path: Path) -> None:
+    parts = begun(tmp_path / "a")
+    add(parts, 3)
+    before = tmp_path / "b"
+    shutil.copytree(tmp_path / "a", before)
+    parts.close()
+    shutil.copy(tmp_path / "a" / "00000001.part", before)  # the part is there, the state does not know of it
+    again = begun(before)
+    assert numbers(again) == [1, 2, 3]
+    late = tmp_path / "c"  # the state knows, the open file is still there
+    shutil.copytree(tmp_path / "a", late)
+    shutil.copy(before.parent / "b" / "00000001.part", late / "00000001.part")
+    add(parts, 1)
+    shutil.copy(tmp_path / "a" / "open", late / "open")
+    assert numbers(begun(late)) == [1, 2, 3, 4]
+
+
+def test_without_room_new_answers_are_left_out_and_the_gap_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parts = begun(tmp_path)
+    add(parts, 2)
+    add(parts, 5, room=10)
+    add(parts, 5, room=10)
+    assert parts.lost == 10
+    add(parts, 1, lost=3)
+    parts.close()
+    ((head, part),) = kept(parts)
+    assert [row.seq for row in part.rows] == [1, 2, 16]
+    assert head.gaps == [Gap(3, 12, FULL), Gap(13, 15, LOST)]
+    assert "gap in the prediction log" in caplog.text
+    add(parts, 4, room=10)  # nothing but a gap: it is sent too
+    parts.close()
+    assert kept(parts)[-1][0].gaps == [Gap(17, 20, FULL)]
+
+
+def test_a_disk_that_takes_nothing_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    parts = begun(tmp_path / "file" / "digits")
+    add(parts, 5)
+    assert not parts.close()
+    assert parts.lost == 5
+
+
+def test_what_is_sampled_is_no_choice_of_the_device(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    parts.ratio = 0.1
+    for _ in range(50):
+        add(parts, 20)
+    parts.close()
+    ((head, part),) = kept(parts)
+    seqs = [row.seq for row in part.rows]
+    assert seqs == [seq for seq in range(1, 1_001) if is_sampled(head.log, seq, 0.1)]
+    assert 60 < len(seqs) < 150
+    assert unexplained(head, seqs[1:]) == seqs[:1], "a row that was left out by hand"
+
+
+def test_erased_rows_leave_their_hash_and_the_chain(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    add(parts, 2, subject=b"s")
+    add(parts, 2)
+    before = parts.status()["head"]
+    parts.erase({b"s": 2_000}, 9_000)
+    ((head, part),) = kept(parts)
+    assert before == ""
+    assert hash_of(part).hex() == parts.status()["head"]
+    assert ([row.seq for row in part.rows], [one.seq for one in part.erased]) == ([3, 4], [1, 2])
+    assert head.last == 4
+    assert erase(part, {b"s": 2_000}, 9_000) is part
+    assert not (tmp_path / "open").exists()

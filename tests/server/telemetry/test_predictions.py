@@ -1,0 +1,286 @@
+"""Prediction logs on the server: taken in once, packed, proved whole, erased, let go. The parts are made by the device's own code."""
+
+import io
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow.parquet as pq
+import pytest
+from sqlmodel import select
+
+from edgefleet_agent.captures.log_parts import LogParts
+from edgefleet_agent.worker.control.protocol import Entry
+from edgefleet_protocol.desired import decode_desired
+from edgefleet_protocol.digest import Sha256
+from edgefleet_protocol.envelope import parse_envelope
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import Sample
+from edgefleet_protocol.prediction_parts import REASON, Answer, Release, pack_part, pseudonym, unpack_part
+from edgefleet_server.access.service import AccessService
+from edgefleet_server.registry.blobs import open_blob_store
+from edgefleet_server.telemetry.errors import BadPredictionLogError, PredictionLogUnknownError
+from edgefleet_server.telemetry.predictions import store
+from edgefleet_server.telemetry.predictions.erasure import Erasures
+from edgefleet_server.telemetry.predictions.part_intake import PartIntake
+from edgefleet_server.telemetry.predictions.service import PredictionLogs
+from edgefleet_server.telemetry.predictions.tables import PredictionPart
+from edgefleet_server.telemetry.service import TelemetryService
+from edgefleet_server.telemetry.tables import TelemetryCapture
+from tests.server.fleet.house import House
+
+MODEL = "digits"
+
+
+class Site:
+    """A server that keeps the answers of a model, and a device with its log."""
+
+    def __init__(self, house: House, folder: Path) -> None:
+        self.house = house
+        fleet = house.fleet
+        self.access = AccessService(house.db, house.clock)
+        self.blobs = open_blob_store(house.settings)
+        self.logs = PredictionLogs(
+            house.db, house.clock, fleet.logging, fleet.sampling, self.blobs, self.access, timedelta(minutes=15)
+        )
+        self.erasures = Erasures(house.db, house.clock, fleet.logging, self.logs, fleet.feed)
+        self.telemetry = TelemetryService(house.db, house.clock, logs=PartIntake(fleet.logging, fleet.feed))
+        self.folder = folder
+        self.device: str = house.device().id
+        self.logs.set(MODEL, "ann", ratio=1.0, inputs=False, keep_days=30)
+        self.parts = LogParts(folder / "parts", self.device, MODEL)
+
+    def subject(self, name: str) -> bytes:
+        """Return what stands for a subject."""
+        rule = self.house.fleet.logging.rule(MODEL)
+        assert rule is not None
+        return pseudonym(bytes.fromhex(rule.subject_key), name)
+
+    def answer(self, n: int, subject: str = "", *, lost: int = 0, room: int = 1 << 20) -> None:
+        """Have the device keep n answers."""
+        at = int(self.house.clock.now().timestamp() * 1_000)
+        said = msgspec.msgpack.encode(Answer(labels=["seven"], scores=[0.9]))
+        who = self.subject(subject) if subject else b""
+        entries = [Entry(at + i, f"{subject}-{i}", "ok", 250, who, i + 1, said) for i in range(n)]
+        self.parts.add(entries, Release("1.0.0", "a" * 64, "active"), b"", "", lost=lost, free_bytes=room)
+        self.parts.close()
+
+    def send(self, *numbers: int, change: Any = None) -> int:
+        """Send parts, all of them without numbers; return how many were new."""
+        samples = []
+        for number in numbers or self.parts.waiting():
+            data = self.parts.read(number)
+            samples.append(
+                Sample(
+                    device=self.device, boot_id="b", seq=number, ts=0, task="", record=f"{MODEL}/{number}", model=MODEL,
+                    reason=REASON, sealed=change(data) if change else data,
+                )
+            )  # fmt: skip
+        return self.telemetry.ingest_samples(samples)
+
+    def everything(self) -> bytes:
+        """Return all bytes that the server has: database and blobs, also what SQLite has deleted."""
+        files = [path for path in self.house.settings.blobs_dir.rglob("*") if path.is_file()]
+        with self.house.db.read() as session:
+            rows = session.exec(select(PredictionPart)).all()
+        return b"".join([path.read_bytes() for path in files] + [b"".join([row.body or b"", row.head]) for row in rows])
+
+
+@pytest.fixture
+def site(house: House, tmp_path: Path) -> Site:
+    """A site."""
+    return Site(house, tmp_path)
+
+
+@pytest.fixture
+def any_site(any_house: House, tmp_path: Path) -> Site:
+    """A site on each database."""
+    return Site(any_house, tmp_path)
+
+
+def problems(site: Site) -> list[str]:
+    """Return what verifying finds."""
+    return [text for log in site.logs.verify(MODEL).logs for text in log.problems]
+
+
+def test_the_document_of_a_device_with_the_model_says_what_to_keep(site: Site) -> None:
+    desired = decode_desired(parse_envelope(site.house.fleet.desired.ensure(DeviceId(site.device)).envelope).payload)
+    assert desired.prediction_logs is msgspec.UNSET, "the device does not run the model"
+    with pytest.raises(BadPredictionLogError):
+        site.logs.set(MODEL, "ann", ratio=1.0, inputs=True, keep_days=30)
+    with pytest.raises(PredictionLogUnknownError):
+        site.logs.verify("other")
+
+
+def test_parts_count_once_and_a_whole_log_is_proved_before_and_after_packing(site: Site) -> None:
+    site.answer(3)
+    site.answer(2, "ann", lost=4)
+    assert site.send() == 2
+    assert site.send(1, 1, 2) == 0
+    waiting = site.logs.verify(MODEL)
+    assert (waiting.is_whole, waiting.rows, waiting.lost) == (True, 5, 4)
+    assert site.logs.pack(MODEL) == 2
+    (file,) = site.logs.files(MODEL)
+    table = pq.read_table(io.BytesIO(site.logs.read_file(MODEL, file.id)))
+    assert table.column("seq").to_pylist() == [1, 2, 3, 8, 9]
+    assert set(table.column("label").to_pylist()) == {"seven"}
+    packed = site.logs.verify(MODEL)
+    assert (packed.is_whole, packed.rows, packed.lost) == (True, 5, 4)
+    (log,) = packed.logs
+    assert [(one.reason, one.n, one.ranges) for one in log.missing] == [("lost", 4, ["4-7"])]
+    assert log.head == site.parts.status()["head"], "the device says the same"
+    view = site.logs.view(MODEL)
+    assert (view.state, view.rows, view.lost, view.waiting, view.devices) == ("complete", 5, 4, 0, 1)
+    (event,) = site.house.fleet.feed.page(kinds=["prediction_gap"], limit=10)[0]
+    assert event.detail["lost"] == {"lost": 4}
+
+
+def test_a_changed_or_missing_part_is_found(site: Site) -> None:
+    for _ in range(4):
+        site.answer(2)
+    site.send(1, 2, 4)
+    assert problems(site) == ["parts 3 to 3 are missing, numbers 5 to 6"]
+    site.send(3)
+    assert problems(site) == []
+    with site.house.db.session() as session:
+        row = store.part(session, MODEL, site.device, site.parts.status()["log"], 2)  # type: ignore[arg-type]
+        assert row is not None
+        assert row.body is not None
+        part = unpack_part(row.body)
+        other = msgspec.structs.replace(part.rows[0], latency_us=1)
+        row.body = pack_part(msgspec.structs.replace(part, rows=[other, part.rows[1]]))
+    assert problems(site) == ["part 2 was changed: its hash is not the one that the device sent"]
+
+
+def test_a_changed_or_missing_file_is_found(site: Site) -> None:
+    site.answer(2)
+    site.send()
+    site.logs.pack(MODEL)
+    (file,) = site.logs.files(MODEL)
+    path = site.house.settings.blobs_dir / file.id[:2] / file.id
+    good = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(good[:-9] + b"x" + good[-8:])
+    assert len(problems(site)) == 1
+    path.unlink()
+    assert problems(site) == [f"part 1: its file {file.id[:16]} is missing"]
+    assert not site.logs.verify(MODEL).is_whole
+
+
+def test_what_no_device_makes_is_left_out(site: Site) -> None:
+    site.answer(2)
+    stranger = site.house.device().id
+    sample = Sample(
+        device=stranger, boot_id="b", seq=1, ts=0, task="", model=MODEL, reason=REASON, sealed=site.parts.read(1)
+    )
+    assert site.telemetry.ingest_samples([sample]) == 0, "the log of another device"
+    assert site.send(change=lambda data: data[:-4]) == 0
+    assert site.send(change=lambda _: b"") == 0
+    assert site.send() == 1
+    forged = unpack_part(site.parts.read(1))
+    rows = [msgspec.structs.replace(row, latency_us=7) for row in forged.rows]
+    assert site.send(1, change=lambda _: pack_part(msgspec.structs.replace(forged, rows=rows))) == 0
+    assert len(site.house.fleet.feed.page(kinds=["prediction_conflict"], limit=10)[0]) == 1
+    assert problems(site) == []
+
+
+def test_an_erased_subject_is_nowhere_and_the_log_is_still_proved(any_site: Site) -> None:
+    site = any_site
+    site.answer(3, "ann")
+    site.answer(2, "bob")
+    site.send()
+    site.logs.pack(MODEL)
+    site.answer(1, "ann")
+    site.send(3)
+    site.answer(2, "ann")  # still on the device
+    with site.house.db.session() as session:
+        session.add(
+            TelemetryCapture(
+                device_id=site.device, record="r1", fetch_id="c", model=MODEL, sha256="a" * 64, reason="flag", label=1,
+                trace_id="ann-1", taken_at=site.house.clock.now(), received_at=site.house.clock.now(), seen=1, key_id="k",
+                size_bytes=1, sealed=b"x",
+            )
+        )  # fmt: skip
+    (before,) = site.logs.files(MODEL)
+    site.house.clock.turn(seconds=5)
+    receipt = site.erasures.erase("ann", [], "ann")
+    assert (receipt.rows, receipt.files, receipt.captures, receipt.devices) == (4, 1, 1, 1)
+    assert site.erasures.receipt(receipt.id) == receipt
+    assert "ann" not in repr(receipt.models)
+    (after,) = site.logs.files(MODEL)
+    assert after.id != before.id
+    assert site.blobs.size(Sha256(before.id)) is None, "the old file is still there"
+    site.send(4)  # what comes late is erased as it comes
+    checked = site.logs.verify(MODEL)
+    assert (checked.is_whole, checked.rows, checked.erased) == (True, 2, 6)
+    held = site.everything()
+    assert site.subject("ann") not in held
+    assert site.subject("ann").hex().encode() not in held
+    table = pq.read_table(io.BytesIO(site.logs.read_file(MODEL, after.id)))
+    assert {text for text in table.column("trace_id").to_pylist() if text} == {"bob-0", "bob-1"}
+    site.logs.pack(MODEL)
+    assert site.logs.verify(MODEL).is_whole
+    assert site.erasures.erase("ann", [MODEL], "ann").rows == 0
+    site.house.clock.turn(seconds=60)
+    site.answer(1, "ann")  # a new contract
+    site.send(5)
+    assert site.logs.verify(MODEL).rows == 3
+
+
+def test_the_device_drops_what_it_still_has(site: Site) -> None:
+    site.answer(2, "ann")
+    site.answer(1, "bob")
+    now = int(site.house.clock.now().timestamp() * 1_000)
+    assert site.parts.erase({site.subject("ann"): now + 10}, now + 10) == {"ann-0", "ann-1"}
+    assert site.subject("ann") not in b"".join(pack.read_bytes() for pack in site.folder.rglob("*.part"))
+    site.send()
+    checked = site.logs.verify(MODEL)
+    assert (checked.is_whole, checked.rows, checked.erased) == (True, 1, 2)
+
+
+def test_files_go_after_their_days_and_the_rest_is_still_proved(any_site: Site) -> None:
+    site = any_site
+    for _ in range(3):
+        site.answer(2)
+        site.send()
+        site.logs.pack(MODEL)
+        site.house.clock.turn(days=10)
+    site.house.clock.turn(days=15)
+    assert site.logs.prune(site.house.clock.now()) == 2
+    assert len(site.logs.files(MODEL)) == 1
+    checked = site.logs.verify(MODEL)
+    assert (checked.is_whole, checked.rows, checked.lost) == (True, 2, 0)
+    assert [(one.reason, one.n) for one in checked.logs[0].missing] == [("expired", 4)]
+    assert len(list(site.house.settings.blobs_dir.glob("??/*"))) == 1
+    with site.house.db.read() as session:
+        assert [row.part for row in store.parts(session, MODEL)] == [2, 3]
+
+
+def test_packing_waits_and_a_half_made_file_is_removed(site: Site) -> None:
+    site.answer(2)
+    site.send()
+    site.logs.tick(site.house.clock.now())
+    assert site.logs.files(MODEL) == []
+    site.house.clock.turn(minutes=16)
+    site.logs.tick(site.house.clock.now())
+    (file,) = site.logs.files(MODEL)
+    with site.house.db.session() as session:
+        row = store.file(session, file.id)
+        assert row is not None
+        row.is_whole = False
+        (part,) = store.parts(session, MODEL)
+        part.file, part.body = "", site.parts.read(1)
+    site.house.clock.turn(hours=2)
+    site.logs.tick(site.house.clock.now())
+    assert len(site.logs.files(MODEL)) == 1
+    assert problems(site) == []
+
+
+def test_stopping_keeps_what_is_there(site: Site) -> None:
+    site.answer(2)
+    site.send()
+    site.logs.stop(MODEL, "ann")
+    assert (site.logs.view(MODEL).state, site.logs.verify(MODEL).rows) == ("off", 2)
+    site.answer(1)
+    assert site.send(2) == 1, "what was answered before the device heard of it"
