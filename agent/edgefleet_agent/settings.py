@@ -20,8 +20,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """All settings of a device. Sizes are bytes, times are seconds.
 
     infer_host: must be loopback. infer_port: 0 picks a free port, shown in `status`. status_page: where `GET /` of the inference
-    port shows the status page; loopback = off if systemd opened another address. keepalive_s: the longest silence on the broker
-    connection (`connection.keepalive`), 0 = 1,200, or 3,900 if `metered` is yes. telemetry_interval_s: overrides the profile of
+    port shows the status page; loopback = off if systemd opened another address. metrics: the same for `GET /metrics`. keepalive_s:
+    the longest silence on the broker connection (`connection.keepalive`), 0 = 1,200, or 3,900 if `metered` is yes.
+    telemetry_interval_s: overrides the profile of
     the desired document, 0 = follow it. python_command: how workers and verifier children are started where Python needs a
     prefix, for example an emulator. replace_s: a healthy version on probation is committed after this time if another version
     waits to replace it. renew_look_s: how often the age of the certificate is checked.
@@ -44,6 +45,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     infer_host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
     infer_port: int = 8500
     status_page: Literal["loopback", "always", "off"] = "loopback"
+    metrics: Literal["loopback", "always", "off"] = "loopback"
     infer_threads: int = 1
     infer_body_bytes: int = 32 * 1024 * 1024
     infer_timeout_s: float = 30.0

@@ -60,15 +60,16 @@ def worker_options(settings: AgentSettings, paths: StatePaths, listeners: Sequen
         cgroups=delegated() if settings.worker_memory_bytes else None,
         command=tuple(settings.python_command),
         log_predictions=settings.prediction_log_bytes > 0,
-        status_page=_has_page(settings, listeners),
+        status_page=_is_shown(settings.status_page, listeners),
+        metrics=_is_shown(settings.metrics, listeners),
         drift=paths.drift,
     )
 
 
-def _has_page(settings: AgentSettings, listeners: Sequence[socket.socket]) -> bool:
-    """Whether workers show the status page: on loopback by default. systemd may have opened another address than the settings."""
-    if settings.status_page != "loopback":
-        return settings.status_page == "always"
+def _is_shown(where: str, listeners: Sequence[socket.socket]) -> bool:
+    """Whether workers show a page: on loopback by default. systemd may have opened another address than the settings."""
+    if where != "loopback":
+        return where == "always"
     tcp = [one.getsockname()[0] for one in listeners if one.family != socket.AF_UNIX]
     return all(host == "::1" or host.startswith("127.") for host in tcp)
 

@@ -63,6 +63,7 @@ class WorkerOptions:
     command: tuple[str, ...] = ()
     log_predictions: bool = False
     status_page: bool = False
+    metrics: bool = False
     drift: Path | None = None
 
 
@@ -136,6 +137,7 @@ class Worker:
             run_timeout_s=options.timeout_s,
             log_predictions=options.log_predictions,
             status_page=options.status_page,
+            metrics=options.metrics,
             reference_path=str(learned_reference(options.drift, model, ref.sha256)) if options.drift else "",
             **asdict(role),
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgefleet_agent.composition.agent_parts import _has_page
+from edgefleet_agent.composition.agent_parts import _is_shown
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.worker.http.status_page import POLICY, status_page
 from tests.support.browsers import binary
@@ -100,10 +100,12 @@ def test_whatever_is_written_stays_text(tmp_path: Path) -> None:
 
 def test_it_is_shown_on_loopback_only_unless_allowed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as near, socket.create_server(("0.0.0.0", 0)) as far:
-        assert _has_page(AgentSettings(), [near])
-        assert not _has_page(AgentSettings(), [far])
-        assert _has_page(AgentSettings(status_page="always"), [far])
-        assert not _has_page(AgentSettings(status_page="off"), [near])
+        own = AgentSettings()
+        for chosen in (own.status_page, own.metrics):
+            assert _is_shown(chosen, [near])
+            assert not _is_shown(chosen, [far])
+        assert _is_shown("always", [far])
+        assert not _is_shown("off", [near])
 
 
 @pytest.mark.skipif(binary() is None, reason="chromium is not installed")

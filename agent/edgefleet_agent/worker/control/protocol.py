@@ -54,7 +54,7 @@ class Start(Message, frozen=True, tag="start"):
     routes_path: file with a `RoutesTable` ("" = this worker knows only itself).
     threads: runtime threads for one inference. memory_limit_bytes: RLIMIT_DATA, None = no limit.
     run_timeout_s: a request that takes longer is answered 504 and counted as a timeout.
-    status_page: answer `GET /` with the page of `http.status_page`.
+    status_page: answer `GET /` with the page of `http.status_page`; metrics: and `GET /metrics` (`http.exposition`).
     log_predictions: tell agentd of each answer, in blocks.
 
     Of a candidate in shadow mode: background: give way to everything else. mirror_path: unix socket on which copies of answered
@@ -88,6 +88,7 @@ class Start(Message, frozen=True, tag="start"):
     measure_s: float = 0.0
     v: int = 1
     reference_path: str = ""
+    metrics: bool = False
 
 
 class Serve(Message, frozen=True, tag="serve"):

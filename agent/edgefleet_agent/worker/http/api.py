@@ -153,8 +153,10 @@ class Api:
     # ---- the whole device
 
     def _server_request(self, request: Request, path: str) -> Response | Awaitable[Response]:
-        if path == "" and self._served.start.status_page:
-            return self._status_page() if request.method in {"GET", "HEAD"} else _not_allowed("GET")
+        start = self._served.start
+        if (path == "" and start.status_page) or (path == "/metrics" and start.metrics):
+            page = self._metrics if path else self._status_page
+            return page(request) if request.method in {"GET", "HEAD"} else _not_allowed("GET")
         table = self._routes.table()
         if path == "/v2/repository/index":
             if request.method not in {"GET", "POST"}:
@@ -178,10 +180,25 @@ class Api:
         waiting = [name for name, route in table.models.items() if not _is_ready(route.lanes.get("active"))]
         return json_response(503 if waiting else 200, {"ready": not waiting})
 
-    def _status_page(self) -> Response:
+    def _status_page(self, _request: Request) -> Response:
         from edgefleet_agent.worker.http.status_page import status_page  # it costs nothing until somebody looks
 
         return status_page(self._served.start.routes_path, {"model_stats": [self._statistics()]})
+
+    async def _metrics(self, request: Request) -> Response:
+        """Return figures for Prometheus, of this worker and those of the other models; another worker asks for JSON."""
+        from edgefleet_agent.worker.http import exposition  # it costs nothing until somebody scrapes
+
+        rows = [exposition.answers_of(self._served, self._figures)]
+        if request.header(FORWARDED_HEADER) is not None:
+            return json_response(200, rows)
+        for name, route in sorted(self._routes.table(fresh=True).models.items()):
+            lane = route.lanes.get("active")
+            if name != self._served.start.model and lane is not None and _is_ready(lane):
+                answer = await self._forwarder.forward(Request("GET", "/metrics", request.headers, b""), lane.socket)
+                if answer.status == 200:
+                    rows += exposition.answers_in(answer.body)
+        return exposition.exposition(self._served.start.routes_path, rows)
 
     async def _all_statistics(self, request: Request) -> Response:
         """Return the rows of every model; of another one its worker's own."""

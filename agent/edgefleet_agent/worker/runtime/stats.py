@@ -35,6 +35,25 @@ class _Counts:
     sketch: LatencySketch = field(default_factory=LatencySketch)
     classes: dict[int, int] = field(default_factory=dict)
 
+    def add(self, other: "_Counts") -> None:
+        """Add what answers were; classes and mirrors are left out."""
+        for name in ("n", "errors", "timeouts", "bad_requests", "nonfinite"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.sketch.merge(other.sketch)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a worker answered since it started. latency: packed; run_s: time inside the runtime."""
+
+    n: int
+    errors: int
+    timeouts: int
+    bad_requests: int
+    nonfinite: int
+    latency: list[int]
+    run_s: float
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -80,6 +99,7 @@ class WorkerStats:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._delta = _Counts()
+        self._taken = _Counts()
         # deques: one thread may append while another takes from the front
         self._answered: deque[tuple[float, bool, tuple[int, ...]]] = deque()
         self._spent: deque[tuple[float, float, float, float]] = deque(maxlen=8 * MAX_NOTED)
@@ -182,12 +202,25 @@ class WorkerStats:
                 self._last_s,
             )
 
+    def since_start(self) -> Answers:
+        """Return what was answered since start, taken or not."""
+        self.settle()
+        whole = _Counts()
+        with self._lock:
+            self._count()
+            whole.add(self._taken)
+            whole.add(self._delta)
+            run_s = self._run_s
+        counts = (whole.n, whole.errors, whole.timeouts, whole.bad_requests, whole.nonfinite)
+        return Answers(*counts, whole.sketch.packed(), run_s)
+
     def take(self) -> Stats:
         """Return the counts since the last call and begin again."""
         self.settle()
         with self._lock:
             self._count()
             taken, self._delta = self._delta, _Counts()
+            self._taken.add(taken)
         top = max(taken.classes, default=-1)
         signals = self.signals
         sums = signals.take() if signals is not None else b""
