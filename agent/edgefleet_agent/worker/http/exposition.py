@@ -13,16 +13,18 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgefleet_agent.reporting import collector
 from edgefleet_agent.worker.http.server import Response
 from edgefleet_agent.worker.http.status_page import STATUS_FILE
-from edgefleet_agent.worker.runtime.loader import ServedModel
-from edgefleet_agent.worker.runtime.stats import WorkerStats
 from edgefleet_protocol.sketch import LatencySketch, bucket_value_s
+
+if TYPE_CHECKING:
+    from edgefleet_agent.worker.runtime.loader import ServedModel
+    from edgefleet_agent.worker.runtime.stats import WorkerStats
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -38,7 +40,7 @@ COUNTERS = (
 Labels = Mapping[str, str]
 
 
-def answers_of(served: ServedModel, figures: WorkerStats) -> dict[str, Any]:
+def answers_of(served: "ServedModel", figures: "WorkerStats") -> dict[str, Any]:
     """Return the figures of this worker, as workers tell them to each other."""
     own = {"rss_bytes": collector.rss_bytes(os.getpid()), "cpu_s": time.process_time()}
     return {"model": served.start.model, "version": served.start.version, **asdict(figures.since_start()), **own}
