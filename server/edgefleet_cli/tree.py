@@ -24,6 +24,7 @@ _GROUPS: Final = {
     "release": "release.commands",
     "bundle": "release.bundle.commands",
     "drift": "release.drift.commands",
+    "feedback": "release.ground_truth.feedback_commands",
     "profile": "admin.profile_commands",
     "tool": "admin.installation.tool_commands",
     "import": "importing.commands",
@@ -77,7 +78,7 @@ _PANELS: Final = {
     "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import"),
     "Rollouts": ("deploy", "rollout", "undo", "experiment", "sim"),
     "Fleet": (
-        *("device", "group", "fleet", "drift", "alert", "events", "top", "search"),
+        *("device", "group", "fleet", "drift", "feedback", "alert", "events", "top", "search"),
         *("get", "apply", "diff", "delete", "export"),
     ),
     "Admin": (

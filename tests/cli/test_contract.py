@@ -95,6 +95,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "profile cost": (ORT,),
     "drift show": ("digits",),
     "drift features": ("digits",),
+    "model accuracy": ("digits",),
     "alert show": ("ALERT",),
     "alert rules show": ("device_offline",),
     "alert contact deliveries": ("CONTACT",),
@@ -126,6 +127,8 @@ ELSEWHERE = {
     "device logs": "tests/cli/test_device_tasks.py: asks the device",
     "diff": "tests/cli/test_declaring.py",
     "drift baseline show": "tests/cli/test_drift_commands.py: a release with a baseline",
+    "feedback list": "tests/cli/test_feedback_commands.py: an upload of labels",
+    "feedback show": "tests/cli/test_feedback_commands.py: an upload of labels",
     "drift explain": "tests/cli/test_drift_commands.py: a model whose devices counted signals",
     "model alias list": "tests/cli/test_more_commands.py",
     "predictions show": "tests/cli/test_predictions.py: a model whose answers are kept",
@@ -143,17 +146,22 @@ ELSEWHERE = {
 }
 """Commands that read something else than a server's lists and objects, and where they are tested."""
 
+<<<<<<< HEAD
 UNNAMED = {
     ("profile cost", "name"), ("drift features", "name"), ("model explain", "name"),
     ("group metrics", "table"), ("group metrics", "wide"), ("group metrics", "name"),
 }  # fmt: skip
 """Commands that have nothing to name until devices have reported on a model, or for a while."""
+=======
+UNNAMED = {("profile cost", "name"), ("drift features", "name"), ("model accuracy", "name")}
+"""Commands that have nothing to name until a device has reported on a model."""
+>>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",
     "alert silence create",
     "alert silence end", "alert window create", "alert window delete",
-    "alert-receiver create", "alert-receiver delete", "drift baseline clear", "drift baseline set",
+    "alert-receiver create", "alert-receiver delete", "drift baseline clear", "drift baseline set", "feedback upload",
     "apply", "capture-key create", "capture-key open", "capture-key remove",
     "capture-key set",
     "device approve", "device ask", "device reject", "device revoke-claim", "import write-back", "server down", "server up",

@@ -112,10 +112,14 @@ class LabelCounts:
         self._figures(lane, hour, segment, label.figures)
         return self._fared(lane, "matched")
 
-    def unmatched(self, lane: Lane, label: Label, oldest_s: int) -> str:
-        """Count a label without a remembered answer, for what serves now. oldest_s: the first answer that is remembered, 0 = none."""
+    def unmatched(self, lane: Lane, label: Label, oldest_s: int, *, is_told: bool = True) -> str:
+        """Count a label without a remembered answer, for what serves now. oldest_s: the first answer that is remembered, 0 = none.
+
+        is_told: windows say so, too.
+        """
         is_late = 0 < label.at_s < oldest_s
-        self._extra(lane, unmatched=1, late=int(is_late))
+        if is_told:
+            self._extra(lane, unmatched=1, late=int(is_late))
         return self._fared(lane, "late" if is_late else "unmatched")
 
     def told(self, windows: list[Window], t0: int, length_s: int) -> list[Window]:

@@ -4,7 +4,7 @@
    SLICE_S at a time, and seldom enough that reading takes at most a share 1 / REST of the time.
 2. At most MAX_WAITING labels wait; more are counted as unmatched. A kill of agentd loses those that wait, and the counts of the open
    window; which answers had their label is kept (`feedback.ok`).
-3. Task `feedback` {model, items}: the model's worker reads the items as those of a caller, and the task ends when all are looked for:
+3. Task `feedback` {model, items, wide}: the model's worker reads the items as those of a caller, and the task ends when all are looked for:
    its reason says how they fared.
 """
 
@@ -67,11 +67,15 @@ class _Waiting:
 
 @dataclass(slots=True)
 class _Task:
-    """A task in progress. left: labels that are not looked for yet; None: not read yet."""
+    """A task in progress. left: labels that are not looked for yet; None: not read yet.
+
+    is_wide: other devices look for the same labels, too: those that are not found here may be there.
+    """
 
     left: int | None = None
     tally: Tally = field(default_factory=Tally)
     refused: int = 0
+    is_wide: bool = False
 
 
 class FeedbackKeeper:
@@ -151,7 +155,7 @@ class FeedbackKeeper:
         if worker is None or not isinstance(items, list):
             self._deps.finish(request.id, "failed", NO_MODEL, f"no model {model[:63]!r} answers on this device")
             return
-        self._tasks[request.id] = _Task()
+        self._tasks[request.id] = _Task(is_wide=request.args.get("wide") is True)
         worker.send(ReadLabels(task=request.id, body=json.dumps(items).encode()))
         self._loop.call_later(READ_S, lambda: self._unread(request.id))
 
@@ -198,7 +202,9 @@ class FeedbackKeeper:
         for one in waiting:
             answer = search.found.get((one.lane.model, one.label.key))
             if answer is None:
-                outcome = self._counts.unmatched(one.lane, one.label, search.oldest_s)
+                task = self._tasks.get(one.task)
+                is_told = task is None or not task.is_wide
+                outcome = self._counts.unmatched(one.lane, one.label, search.oldest_s, is_told=is_told)
             else:
                 outcome = self._counts.pair(one.lane.model, one.label, answer, one.unit)
             self._fared(one, outcome)

@@ -170,6 +170,12 @@ def drift_spans(incomplete: str) -> list[str]:
     return [one for one in ("5m", "1h", "1d") if one.startswith(incomplete)]
 
 
+def accuracy_lines(incomplete: str) -> list[str]:
+    """Return what lines of accuracy may be of."""
+    words = ("all", "release", "group", "segment", "site", "profile")
+    return [one for one in words if one.startswith(incomplete)]
+
+
 def device_to_label(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return devices for the first word of `device label`; labels come after it, or alone with -l."""
     return [] if ctx.params.get("words") or ctx.params.get("selector") else devices(incomplete)

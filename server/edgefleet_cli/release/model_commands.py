@@ -11,6 +11,7 @@ from edgefleet_cli.core import api, completion
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.session import Session
 from edgefleet_cli.core.transport.request import part
+from edgefleet_cli.release.ground_truth.accuracy_command import accuracy
 from edgefleet_cli.release.render import RELEASES
 from edgefleet_cli.render.format import moment, text
 from edgefleet_cli.render.output import Column, Sheet
@@ -71,8 +72,12 @@ def show(
     session.out.one(model, SHEET, for_eyes)
 
 
+<<<<<<< HEAD
 app.command("metrics")(model_metrics)
 app.command("explain")(explain_model)
+=======
+app.command("accuracy")(accuracy)
+>>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
 
 @app.command("compare")

@@ -17,8 +17,8 @@ from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.dashboard.fleet import pages as fleet_pages
 from edgefleet_server.dashboard.fleet.views import FleetPages, Watch
+from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
-from edgefleet_server.dashboard.registry import publish_page
 from edgefleet_server.dashboard.registry.views import RegistryViews
 from edgefleet_server.dashboard.rollouts import alert_pages, experiment_pages
 from edgefleet_server.dashboard.rollouts import pages as rollouts_pages
@@ -83,7 +83,11 @@ def _looking_up(parts: Parts) -> list[Area]:
     )
     return [
         partial(publish_page.add_pages, registry=registry),
+<<<<<<< HEAD
         partial(timelines_pages.add_pages, views=charts, explainer=parts.timelines.explainer, clock=clock),
+=======
+        partial(accuracy_pages.add_pages, accuracy=parts.accuracy, uploads=parts.feedback, clock=clock),
+>>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
         partial(
             registry_pages.add_pages,
             views=views,

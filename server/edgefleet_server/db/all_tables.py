@@ -12,6 +12,7 @@ MODULES: Final = (
     "fleet.tables",
     "telemetry.tables",
     "telemetry.signals.tables",
+    "telemetry.ground_truth.tables",
     "telemetry.rollups.tables",
     "telemetry.predictions.tables",
     "rollout.store.tables",

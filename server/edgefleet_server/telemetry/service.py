@@ -21,6 +21,9 @@ from edgefleet_protocol.prediction_parts import REASON as PART_OF_LOG
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry import store
+from edgefleet_server.telemetry.ground_truth import store as truth_store
+from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
+from edgefleet_server.telemetry.ground_truth.truth_sums import KEPT as TRUTH_KEPT
 from edgefleet_server.telemetry.intake.columns import MAX_INT, MAX_SECONDS, text_of
 from edgefleet_server.telemetry.intake.telemetry_intake import TelemetryIntake
 from edgefleet_server.telemetry.model import (
@@ -59,17 +62,27 @@ class TelemetryService:
         clock: Clock,
         drift: DriftIntake | None = None,
         memberships: Memberships | None = None,
+<<<<<<< HEAD
         logs: PartIntake | None = None,
     ) -> None:
         """Wire the parts. drift: takes the signals of windows, logs: parts of prediction logs; without one they are left out.
+=======
+        truths: TruthIntake | None = None,
+    ) -> None:
+        """Wire the parts. drift, truths: take the signals and the ground truth of windows; without them they are left out.
+>>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
         memberships: what devices belong to.
         """
         self._db = db
         self._clock = clock
         self._adding = RollupWriter()
+<<<<<<< HEAD
         self._intake = TelemetryIntake(db, clock, drift, DeviceCohorts(memberships, clock), self._adding)
         self._logs = logs
+=======
+        self._intake = TelemetryIntake(db, clock, drift, DeviceCohorts(memberships, clock), self._adding, truths)
+>>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
         self.series = SeriesReader(db)
         self.rollups = RollupReader(db)
 
@@ -176,6 +189,8 @@ class TelemetryService:
             store.delete_watched_before(session, now - WATCHED_FOR)
             for scale, kept in KEPT.items():
                 signal_store.delete_before(session, scale.seconds, now - kept)
+            for step, kept in TRUTH_KEPT.items():
+                truth_store.delete_before(session, int(step), now - kept)
             self._adding.prune(session, now)
             return store.delete_before(session, now - RETENTION)
 

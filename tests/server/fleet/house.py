@@ -27,6 +27,8 @@ from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
+from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
+from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.signals.references import BundleReferences
 from edgefleet_server.telemetry.signals.signal_intake import DriftIntake
@@ -115,9 +117,15 @@ class House:
         self.poster = HttpPoster(parse_networks(self.settings.webhook_networks), clock)
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.references = BundleReferences(self.registry)
-        self.telemetry = TelemetryService(self.db, clock, DriftIntake(self.references), self.fleet.memberships.of)
+        self.telemetry = TelemetryService(
+            self.db, clock, DriftIntake(self.references), self.fleet.memberships.of, TruthIntake(self.references)
+        )
+        crowds_of = self.fleet.reader.crowds_of
+        self.accuracy = AccuracyService(
+            self.db, clock, self.registry, crowds_of, lambda name, version: self.drift.of_model(name, version).concept
+        )
         self.drift = DriftService(
-            self.db, clock, self.registry, self.references, self.fleet.reader.crowds_of, self.fleet.feed
+            self.db, clock, self.registry, self.references, crowds_of, self.fleet.feed, self.accuracy.concept
         )
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
         self.registry.forecast_with(self.costs.forecast)

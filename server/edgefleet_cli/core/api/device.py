@@ -101,6 +101,7 @@ class Shadow(Struct, frozen=True):
 
 
 class Window(Struct, frozen=True):
+    classes: tuple[int, ...] = ()
     crashes: int = 0
     errors: int = 0
     joules_per_answer: float | None = None

@@ -18,6 +18,7 @@ _STATES = {
     "no_reference": "no reference",
     "no_data": "no data",
 }
+_CONCEPT = {"drift": "▲ worse", "inputs": "▲ worse, as inputs drift", "none": "as before"}
 _SIDES = {"data": "inputs", "prediction": "answers", "both": "inputs and answers"}
 
 
@@ -43,6 +44,7 @@ MODELS: Sheet[api.model.ModelDrift] = Sheet(
         Column("state", lambda m: _state(m.state)),
         Column("drifting", lambda m: _SIDES.get(m.kind, "-")),
         Column("signals", lambda m: text(sum(one.state == "drift" for one in m.signals)), right=True),
+        Column("accuracy", lambda m: _CONCEPT.get(m.concept.state if m.concept else "", "-"), spare=2),
         Column("devices", lambda m: text(m.devices), right=True),
         Column("until", lambda m: moment(m.until), spare=1),
     ],

@@ -42,6 +42,7 @@ LINES: Final[Mapping[str, str]] = {
     "label_devices": "edgectl device label -l {body.selector} {body.labels*} --yes",
     "set_alias": "edgectl model alias set {path.name} {path.alias} {body.version}",
     "remove_alias": "edgectl model alias remove {path.name} {path.alias} --yes",
+    "send_feedback": "edgectl feedback upload labels.csv --model {path.name}",
     "set_drift_baseline": "edgectl drift baseline set {path.ref} --since {body.since|since}",
     "clear_drift_baseline": "edgectl drift baseline clear {path.ref} --yes",
     "clear_device_suspicion": "edgectl device clear-suspicion {path.device_id}[ --reason {body.reason}] --yes",

@@ -5,7 +5,8 @@ Tasks outlive the documents that carry them. Rules:
 2. Its progress comes from the device's events, and goes forward only: a late or repeated event changes nothing.
 3. A result ends a task that has one; it is bounded, taken from the task's own device only, and kept for KEPT.
 4. Nobody hears of a task whose `until` has passed any more: such a task reads as expired, and no later signing names it.
-5. `check` is the server's own question, not an operator's: whether what the device serves still has its digest, its signatures and
+5. `feedback` carries labels of answers (`telemetry.ground_truth`); it is no operator's either, and what came of it stands in its reason.
+6. `check` is the server's own question, not an operator's: whether what the device serves still has its digest, its signatures and
    its golden answers. Its asker chooses the id, so that asking again after a crash asks once.
 """
 
@@ -44,6 +45,7 @@ from edgefleet_server.fleet.errors import (
 from edgefleet_server.fleet.tables import FleetTask
 
 CHECK: Final = "check"
+FEEDBACK: Final = "feedback"
 MAX_OPEN: Final = 8
 MOST_AT_ONCE: Final = 1_000
 MAX_RESULT_BYTES: Final = 1_000_000
@@ -55,6 +57,7 @@ _ARGS: Final[Mapping[str, frozenset[str]]] = {
     "logs": frozenset({"lines", "contains"}),
     "restart": frozenset({"what", "model"}),
     CHECK: frozenset({"model", "sha256"}),
+    FEEDBACK: frozenset({"model", "items", "wide"}),
 }
 _ID: Final = re.compile(r"t-[0-9a-f]{16}")
 _COPIED: Final = (
@@ -237,7 +240,7 @@ def _check_order(order: TaskOrder, task_id: str) -> None:
             parse_sha256(order.args.get("sha256", ""))
         except EdgefleetError as error:
             what = what or f"check needs the model and the digest that it is about: {error.message}"
-    elif (order.args.get("what") == "worker") != ("model" in order.args):
+    elif order.kind != FEEDBACK and (order.args.get("what") == "worker") != ("model" in order.args):
         what = what or "`model` belongs to `what: worker`, and is needed there"
     if task_id and not _ID.fullmatch(task_id):
         what = what or f"{task_id[:40]!r} is no id of a task: `t-` and 16 hex digits"

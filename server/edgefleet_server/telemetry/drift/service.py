@@ -28,7 +28,7 @@ from edgefleet_server.telemetry.drift.baselines import Baselines
 from edgefleet_server.telemetry.drift.device_words import DeviceWords, Feed
 from edgefleet_server.telemetry.drift.errors import SignalUnknownError
 from edgefleet_server.telemetry.drift.model import Heard, Member, SignalSpec
-from edgefleet_server.telemetry.drift.rules import SignalFinding
+from edgefleet_server.telemetry.drift.rules import DriftKind, SignalFinding
 from edgefleet_server.telemetry.drift.specs import specs_of
 from edgefleet_server.telemetry.drift.views import (
     DriftReference,
@@ -37,6 +37,7 @@ from edgefleet_server.telemetry.drift.views import (
     ModelDrift,
     SignalDriftDetail,
 )
+from edgefleet_server.telemetry.ground_truth.views import ConceptDrift
 from edgefleet_server.telemetry.signals import store
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.signals.references import BundleReferences, KnownBundle
@@ -52,6 +53,8 @@ OLD_STEPS: Final = 3
 FEW_DEVICES: Final = 6
 """So many devices are also judged each by its own steps before: fewer than seven say little of each other."""
 SITE_LABEL: Final = "site"
+Concept = Callable[[ModelName, str, bool], ConceptDrift]
+"""Model, version and whether its inputs drift -> whether its answers became worse."""
 Crowds = Callable[[Sequence[str]], Mapping[str, DeviceCrowds]]
 
 
@@ -84,14 +87,22 @@ class DriftService:
     """Judges drift. Thread-safe; calls block: a first one for some tenths of a second."""
 
     def __init__(
-        self, db: Database, clock: Clock, registry: Registry, references: BundleReferences, crowds: Crowds, feed: Feed
+        self,
+        db: Database,
+        clock: Clock,
+        registry: Registry,
+        references: BundleReferences,
+        crowds: Crowds,
+        feed: Feed,
+        concept: Concept | None = None,
     ) -> None:
-        """Wire the parts. crowds: returns what devices have in common, of those that count."""
+        """Wire the parts. crowds: returns what devices have in common, of those that count. concept: judges by labels."""
         self._db = db
         self._clock = clock
         self._registry = registry
         self._references = references
         self._crowds = crowds
+        self._concept = concept
         self._words = DeviceWords(feed, clock)
         self.baselines = Baselines(db, clock, registry, references, self._members)
         self._lock = threading.Lock()
@@ -145,12 +156,20 @@ class DriftService:
             kept = self._kept.get(key)
         if kept is not None and 0 <= now_s - kept[0] < KEPT_S:
             return kept[1]
-        found = self._judge(name, version, scale)
+        found = self._with_concept(name, self._judge(name, version, scale))
         with self._lock:
             self._kept[key] = (now_s, found)
             while len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
+
+    def _with_concept(self, name: ModelName, judged: _Judged) -> _Judged:
+        view = judged.view
+        if self._concept is None or not view.version:
+            return judged
+        found = self._concept(name, view.version, view.kind in {DriftKind.DATA, DriftKind.BOTH})
+        said = f"{view.said} {found.said}" if found.state in {"drift", "inputs"} else view.said
+        return replace(judged, view=replace(view, concept=found, said=said))
 
     def _judge(self, name: ModelName, version: str, scale: Scale | None) -> _Judged:
         self._registry.model(name)

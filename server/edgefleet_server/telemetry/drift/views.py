@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from edgefleet_server.telemetry.ground_truth.views import NOT_KNOWN, ConceptDrift
+
 
 @dataclass(frozen=True)
 class DriftingDevice:
@@ -108,7 +110,7 @@ class ModelDrift:
     state: drift, same, few (too few answers), no_reference (judged on each device alone) or no_data. kind: none, data (inputs),
     prediction (answers) or both. since, until: the period that was judged, null without data; is_old: nothing came since.
     devices: how many reported; judged: how many of them were looked at; learned: how many count by bins that they learned themselves.
-    words: what devices say themselves.
+    words: what devices say themselves. concept: whether answers became worse by labels that came for them.
     """
 
     model: str
@@ -129,6 +131,7 @@ class ModelDrift:
     versions: Sequence[DriftVersion]
     signals: Sequence[SignalDrift]
     words: Sequence[DriftWord]
+    concept: ConceptDrift = NOT_KNOWN
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_server.db.bulk import insert_tuples, insert_unless_there, is_postgresql
 from edgefleet_server.db.database import Database
+from edgefleet_server.telemetry.ground_truth.truth_intake import CountedTruth, ImpossibleTruthError, TruthIntake
 from edgefleet_server.telemetry.intake.columns import (
     BATCH,
     MAX_JOULES,
@@ -52,13 +53,15 @@ class TelemetryIntake:
         drift: DriftIntake | None,
         cohorts: DeviceCohorts,
         rollups: RollupWriter,
+        truths: TruthIntake | None = None,
     ) -> None:
-        """Wire the parts. drift: takes the signals of windows; without it they are left out."""
+        """Wire the parts. drift, truths: take the signals and the ground truth of windows; without them they are left out."""
         self._db = db
         self._clock = clock
         self._drift = drift
         self._cohorts = cohorts
         self._rollups = rollups
+        self._truths = truths
         self._refused: Counter[str] = Counter()
         self.bad_windows = 0
 
@@ -69,6 +72,9 @@ class TelemetryIntake:
             return 0
         told = [one for message in messages for one in message.windows if one.signals]
         bundles = self._drift.bundles(told) if self._drift is not None and told else {}
+        labelled = [one for message in messages for one in message.windows if one.truth]
+        if self._truths is not None and labelled:
+            bundles = bundles | self._truths.bundles(labelled)
         cohorts = self._cohorts.of(sorted({message.device for message in messages}))
         now = self._clock.now()
         with self._db.session() as session:
@@ -82,6 +88,8 @@ class TelemetryIntake:
             self._rollups.add(session, part.counted, now)
             if part.signals and self._drift is not None:
                 self._drift.add(session, part.signals, now)
+            if part.truths and self._truths is not None:
+                self._truths.add(session, part.truths, now)
         return sum(new)
 
     def refused(self) -> Mapping[str, int]:
@@ -97,10 +105,11 @@ class TelemetryIntake:
             try:
                 first, counts, total = checked(window)
                 signals = self._signals(device, window, known, part.now) if window.signals else None
+                truth = self._truth(device, window, known, part.now) if window.truth else None
             except BadWindowError:
                 self.bad_windows += 1
                 continue
-            except (ImpossibleWindowError, ImpossibleSignalsError):
+            except (ImpossibleWindowError, ImpossibleSignalsError, ImpossibleTruthError):
                 self._refused[device] += 1
                 continue
             named = (window.model, window.version, window.sha256, window.lane)
@@ -110,6 +119,8 @@ class TelemetryIntake:
             part.windows.append(window_row(device, bundle, window, p95_ms(first, counts, total), part.moments))
             if signals is not None:
                 part.signals.append(signals)
+            if truth is not None:
+                part.truths.append(truth)
             counting = self._rollups.bundle_of(device, bundle, part.now)
             part.counted.add(cohort, MODEL, counting, window.t0, _total(window, first, counts))
         part.counted.add(cohort, SYSTEM, NO_BUNDLE, message.ts // 1000, SystemTotal.of(message.system))
@@ -119,8 +130,18 @@ class TelemetryIntake:
     ) -> CountedSignals | None:
         if self._drift is None:
             return None
-        t0 = datetime.fromtimestamp(window.t0, now.tzinfo) if 0 <= window.t0 <= MAX_SECONDS else now
-        return self._drift.read(device, window, t0, bundles, now)
+        return self._drift.read(device, window, _t0(window, now), bundles, now)
+
+    def _truth(
+        self, device: str, window: Window, bundles: dict[str, KnownBundle], now: datetime
+    ) -> CountedTruth | None:
+        if self._truths is None:
+            return None
+        return self._truths.read(device, window, _t0(window, now), bundles, now)
+
+
+def _t0(window: Window, now: datetime) -> datetime:
+    return datetime.fromtimestamp(window.t0, now.tzinfo) if 0 <= window.t0 <= MAX_SECONDS else now
 
 
 class _Part:
@@ -132,6 +153,7 @@ class _Part:
         self.now = now
         self.windows: list[tuple[Any, ...]] = []
         self.signals: list[CountedSignals] = []
+        self.truths: list[CountedTruth] = []
         self.bundles: dict[Bundle, Bundle] = {}
 
 

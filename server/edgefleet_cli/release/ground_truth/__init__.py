@@ -1,0 +1,1 @@
+"""Ground truth: accuracy over time, and labels that come later."""

@@ -1,0 +1,134 @@
+"""The SQL of ground truth: batched Core statements. Every function works in the caller's session."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, func, select, tuple_, update
+from sqlmodel import Session, col
+
+from edgefleet_server.db.bulk import among, insert_into
+from edgefleet_server.telemetry.ground_truth.tables import TruthBucket
+from edgefleet_server.telemetry.ground_truth.truth_sums import NOTHING, TruthSums, pack_detail, unpack_detail
+
+ROWS_A_STATEMENT: Final = 500
+NAMES: Final = ("device_id", "sha256", "lane", "segment", "scale_s", "at")
+_SUMS: Final = (
+    *("labelled", "correct", "n", "total", "sizes", "squares", "unit", "unmatched", "late", "repeated"),
+    "detail",
+)
+
+Key = tuple[str, str, str, str, int, datetime]
+"""Device, bundle digest, lane, segment, length of the step in seconds, its beginning."""
+_KEY: Final = tuple(col(getattr(TruthBucket, name)) for name in NAMES)
+
+
+def make_buckets(session: Session, keys: Sequence[Key], named: Mapping[str, tuple[str, str]]) -> set[Key]:
+    """Insert empty buckets where there are none yet; return the keys of those that are new. named: model and version by digest."""
+    new: set[Key] = set()
+    empty = _row_of(NOTHING)
+    for start in range(0, len(keys), ROWS_A_STATEMENT):
+        rows = [
+            {**dict(zip(NAMES, key, strict=True)), "model": named[key[1]][0], "version": named[key[1]][1], **empty}
+            for key in keys[start : start + ROWS_A_STATEMENT]
+        ]
+        statement = insert_into(session, TruthBucket).values(rows).on_conflict_do_nothing().returning(*_KEY)
+        new |= {tuple(found) for found in session.execute(statement)}
+    return new
+
+
+def locked_buckets(session: Session, keys: Sequence[Key]) -> dict[Key, TruthSums]:
+    """Return what these buckets hold; no other process changes them until the caller's transaction ends."""
+    found: dict[Key, TruthSums] = {}
+    columns = [col(getattr(TruthBucket, name)) for name in _SUMS]
+    for start in range(0, len(keys), ROWS_A_STATEMENT):
+        statement = (
+            select(*_KEY, *columns)
+            .where(tuple_(*_KEY).in_(keys[start : start + ROWS_A_STATEMENT]))
+            .order_by(*_KEY)
+            .with_for_update()
+        )
+        found |= {tuple(row[: len(NAMES)]): _sums(row[len(NAMES) :]) for row in session.execute(statement)}
+    return found
+
+
+def set_buckets(session: Session, values: Mapping[Key, TruthSums]) -> None:
+    """Set what buckets that exist hold."""
+    if not values:
+        return
+    table = TruthBucket.__table__  # type: ignore[attr-defined]
+    statement = (
+        update(table)
+        .where(*(table.c[name] == bindparam(f"key_{name}") for name in NAMES))
+        .values({name: bindparam(f"new_{name}") for name in _SUMS})
+    )
+    rows = [
+        {
+            **{f"key_{name}": part for name, part in zip(NAMES, key, strict=True)},
+            **{f"new_{name}": one for name, one in _row_of(sums).items()},
+        }
+        for key, sums in values.items()
+    ]
+    session.connection().execute(statement, rows)
+
+
+def steps(
+    session: Session, model: str, scale_s: int, since: datetime, until: datetime, limit: int
+) -> Iterator[tuple[str, str, str, str, datetime, TruthSums]]:
+    """Yield (device, version, lane, segment, at, sums) of a model's buckets in a span of time, oldest first, at most so many."""
+    row = TruthBucket
+    columns = [col(getattr(row, name)) for name in ("device_id", "version", "lane", "segment", "at", *_SUMS)]
+    statement = (
+        select(*columns)
+        .where(col(row.model) == model, col(row.scale_s) == scale_s, col(row.at) >= since, col(row.at) < until)
+        .order_by(col(row.at), col(row.device_id))
+        .limit(limit)
+    )
+    for found in session.execute(statement.execution_options(yield_per=1000)):
+        yield (found[0], found[1], found[2], found[3], found[4], _sums(found[5:]))
+
+
+def of_devices(
+    session: Session, devices: Collection[str], model: str, scale_s: int, since: datetime, until: datetime | None
+) -> Iterator[tuple[str, str, str, datetime, int, int]]:
+    """Yield (device, lane, digest, at, labelled, correct) of a model's buckets on these devices in a span of time."""
+    row = TruthBucket
+    ends = () if until is None else (col(row.at) < until,)
+    statement = (
+        select(
+            col(row.device_id),
+            col(row.lane),
+            col(row.sha256),
+            col(row.at),
+            func.sum(col(row.labelled)),
+            func.sum(col(row.correct)),
+        )
+        .where(
+            among(session, col(row.device_id), devices),
+            col(row.model) == model,
+            col(row.scale_s) == scale_s,
+            col(row.at) >= since,
+            *ends,
+        )
+        .group_by(col(row.device_id), col(row.lane), col(row.sha256), col(row.at))
+    )
+    for found in session.execute(statement):
+        if found[4]:
+            yield (found[0], found[1], found[2], found[3], int(found[4]), int(found[5]))
+
+
+def delete_before(session: Session, scale_s: int, moment: datetime) -> None:
+    """Delete the steps of a scale that began before a moment."""
+    row = TruthBucket
+    session.execute(delete(row).where(col(row.scale_s) == scale_s, col(row.at) < moment))
+
+
+def _row_of(sums: TruthSums) -> dict[str, Any]:
+    found: dict[str, Any] = {name: getattr(sums, name) for name in _SUMS if name != "detail"}
+    return {**found, "detail": pack_detail(sums)}
+
+
+def _sums(values: Sequence[Any]) -> TruthSums:
+    cells, figures = unpack_detail(values[-1])
+    named = dict(zip(_SUMS, values[:-1], strict=False))
+    return TruthSums(**named, cells=cells, figures=figures)

@@ -1,0 +1,291 @@
+"""Labels in bulk: they go down to the devices that answered, since only these know what they said; the devices pair and count them.
+
+1. Rows name a device and an answer. Rows without a device go to every device that runs the model, BROADCAST of them at most: each answer
+   is known to one device, so a label that matches nowhere is unmatched once, not once a device (`wide` in the task's arguments).
+2. A device has one part on its way, PART_ROWS rows and PART_BYTES at most, as a task of its signed document; the next one follows when it
+   is over. A device that is away gets them when it comes back, for PART_LIFE.
+3. What came of an upload is kept for KEPT, single labels only until they are sent.
+4. A row that cannot be read stops no other: it is named by its line, the first SHOWN of them.
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.feedback_csv import Row
+from edgefleet_protocol.ids import ModelName
+from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.desired.model import TaskOrder, TaskState, TaskView
+from edgefleet_server.telemetry.ground_truth import upload_store
+from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError, TooManyLabelsError, UploadUnknownError
+from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, FeedbackUpload
+from edgefleet_server.telemetry.ground_truth.upload_views import BadRow, FeedbackUploadView, PartFailure
+
+FEEDBACK: Final = "feedback"
+MOST_ROWS: Final = 50_000
+BROADCAST: Final = 16
+PART_ROWS: Final = 100
+PART_BYTES: Final = 12 * 1024
+PART_LIFE: Final = timedelta(days=7)
+KEPT: Final = timedelta(days=90)
+SHOWN: Final = 50
+CHUNK: Final = 500
+AT_ONCE: Final = 50
+"""Documents that are signed in one tick."""
+_WORDS: Final = re.compile(r"(\w+)=(\d{1,9})")
+_ENDED: Final = (TaskState.DONE, TaskState.FAILED, TaskState.EXPIRED, TaskState.CANCELLED)
+
+
+class Tasks(Protocol):
+    """What is needed of the fleet's tasks."""
+
+    def create(self, device_id: str, order: TaskOrder, by: str, task_id: str = "") -> TaskView:
+        """Ask a device to do something once; under an id that is known nothing changes."""
+        ...
+
+    def answers(self, ids: Collection[str]) -> Mapping[str, TaskView]:
+        """Return how far these tasks are."""
+        ...
+
+
+class FeedbackUploads:
+    """Takes labels and sends them on. Thread-safe; calls block."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        tasks: Tasks,
+        live: Callable[[Collection[str]], Collection[str]],
+        running: Callable[[ModelName], Sequence[str]],
+        check_model: Callable[[ModelName], object],
+    ) -> None:
+        """Wire the parts. live: of these devices those that are; running: devices that run a model; check_model: raises without one."""
+        self._db = db
+        self._clock = clock
+        self._tasks = tasks
+        self._live = live
+        self._running = running
+        self._check_model = check_model
+
+    def take(self, model: ModelName, rows: Iterable[Row], by: str) -> FeedbackUploadView:
+        """Take labels; their devices get them from now on. Raises ModelUnknownError, NoLabelsError, TooManyLabelsError."""
+        self._check_model(model)
+        found = list(rows)
+        if len(found) > MOST_ROWS:
+            raise TooManyLabelsError(
+                f"{len(found)} labels at once, at most {MOST_ROWS} are taken", next_step="send them in parts"
+            )
+        good, bad = self._sorted_out(model, found)
+        if not good:
+            first = f": line {bad[0].line}: {bad[0].error}" if bad else ""
+            raise NoLabelsError(f"no row can be used{first}")
+        now = self._clock.now()
+        upload = FeedbackUpload(
+            id=f"u-{secrets.token_hex(8)}",
+            model=model,
+            rows=len(found),
+            refused=len(bad),
+            bad=[[one.line, one.error] for one in bad[:SHOWN]],
+            created_at=now,
+            created_by=by[:120],
+            is_open=True,
+        )
+        upload_id = upload.id
+        with self._db.session() as session:
+            number = upload_store.last_number(session)
+            upload_store.add(session, upload, _parts(upload_id, good, number))
+        self.advance(now)
+        return self.upload(upload_id, model)
+
+    def _sorted_out(
+        self, model: ModelName, rows: Sequence[Row]
+    ) -> tuple[dict[tuple[str, bool], list[Any]], list[BadRow]]:
+        """Return the items by device, and the rows that cannot be used."""
+        bad = [BadRow(row.line, row.error) for row in rows if row.error]
+        named = sorted({str(row.item["device"]) for row in rows if row.item.get("device")})
+        live = {one for at in range(0, len(named), CHUNK) for one in self._live(named[at : at + CHUNK])}
+        running: Sequence[str] | None = None
+        good: dict[tuple[str, bool], list[Any]] = {}
+        for row in rows:
+            if row.error:
+                continue
+            item = {name: one for name, one in row.item.items() if name != "device"}
+            device = str(row.item.get("device") or "")
+            why = _flaw(item)
+            if not why and device and device not in live:
+                why = f"there is no device {device[:63]}"
+            if not why and not device:
+                running = self._running(model) if running is None else running
+                why = _no_device(item, running, model)
+            if why:
+                bad.append(BadRow(row.line, why))
+                continue
+            for one in (device,) if device else running or ():
+                good.setdefault((one, not device), []).append(item)
+        return good, sorted(bad, key=lambda one: one.line)
+
+    def advance(self, now: datetime) -> int:
+        """Take in what devices did, and send what is next; return how many parts were sent. For the engine tick."""
+        with self._db.session() as session:
+            parts = upload_store.sent(session, 10 * AT_ONCE)
+            answers = self._tasks.answers([one.id for one in parts]) if parts else {}
+            for part in parts:
+                answer = answers.get(part.id)
+                if answer is None or answer.state in _ENDED:
+                    _end(part, answer)
+            session.flush()
+            for upload in upload_store.open_uploads(session) if parts else ():
+                upload.is_open = upload_store.has_open_parts(session, upload.id)
+            upload_store.delete_before(session, now - KEPT)
+        with self._db.session() as session:
+            following = upload_store.next_to_send(session, AT_ONCE)
+            models = {one.upload_id: upload_store.upload(session, one.upload_id) for one in following}
+            for part in following:
+                known = models[part.upload_id]
+                self._send(part, "" if known is None else known.model, "" if known is None else known.created_by)
+            return len(following)
+
+    def _send(self, part: FeedbackPart, model: str, by: str) -> None:
+        args = {"model": model, "items": part.items} | ({"wide": True} if part.broadcast else {})
+        order = TaskOrder(FEEDBACK, args, PART_LIFE)
+        try:
+            self._tasks.create(part.device_id, order, by, part.id)
+        except EdgefleetError as error:
+            part.state, part.code, part.reason, part.items = "failed", error.code[:64], error.message[:200], []
+        else:
+            part.state, part.items = "sent", []
+
+    def upload(self, upload_id: str, model: str) -> FeedbackUploadView:
+        """Return how an upload of a model stands. Raises UploadUnknownError."""
+        with self._db.read() as session:
+            row = upload_store.upload(session, upload_id[:32])
+            if row is None or row.model != model:
+                raise UploadUnknownError(f"{model} has no upload of labels {upload_id[:32]!r}")
+            failures = [PartFailure(*one) for one in upload_store.failures(session, row.id, SHOWN)]
+            return _view(row, upload_store.outcomes(session, [row.id]), failures)
+
+    def uploads(self, model: str, limit: int) -> list[FeedbackUploadView]:
+        """Return the newest uploads of a model, without their failures."""
+        with self._db.read() as session:
+            rows = upload_store.newest(session, model, limit)
+            outcomes = upload_store.outcomes(session, [one.id for one in rows])
+            return [_view(row, outcomes, ()) for row in rows]
+
+
+def _parts(upload_id: str, good: Mapping[tuple[str, bool], list[Any]], number: int) -> list[dict[str, Any]]:
+    """Return the rows of the parts. number: of the last part of all."""
+    found: list[dict[str, Any]] = []
+    for (device, broadcast), items in sorted(good.items()):
+        for some in _cut(items):
+            number += 1
+            found.append(
+                {
+                    "id": f"t-{secrets.token_hex(8)}",
+                    "upload_id": upload_id,
+                    "device_id": device,
+                    "number": number,
+                    "rows": len(some),
+                    "broadcast": broadcast,
+                    "items": some,
+                    "state": "waiting",
+                    "code": "",
+                    "reason": "",
+                    **dict.fromkeys(upload_store.OUTCOMES, 0),
+                }
+            )
+    return found
+
+
+def _cut(items: Sequence[Any]) -> Iterable[list[Any]]:
+    part: list[Any] = []
+    size = 0
+    for item in items:
+        more = len(json.dumps(item))
+        if part and (len(part) >= PART_ROWS or size + more > PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += more
+    if part:
+        yield part
+
+
+def _flaw(item: Mapping[str, Any]) -> str:
+    """Return what no device could do anything with; classes and names the device checks itself."""
+    has_answer = bool(item.get("trace_id") or item.get("key"))
+    if (item.get("label") is not None or item.get("value") is not None) and not has_answer:
+        return "it names no answer: give `trace_id` or `key`"
+    if not item.keys() & {"label", "value", "kpi"}:
+        return "it has no label, no value and no figure"
+    return "it is too long" if len(json.dumps(item)) > PART_BYTES else ""
+
+
+def _no_device(item: Mapping[str, Any], running: Sequence[str], model: str) -> str:
+    if "label" not in item and "value" not in item:
+        return "business figures need the `device` that they are of"
+    if not running:
+        return f"it names no device, and none runs {model}"
+    if len(running) > BROADCAST:
+        return f"it names no device, and {len(running)} run {model}: name the `device`"
+    return ""
+
+
+def _end(part: FeedbackPart, answer: TaskView | None) -> None:
+    if answer is None or answer.state is not TaskState.DONE:
+        part.state, part.code = "failed", "" if answer is None else answer.code
+        part.reason = "the task is gone" if answer is None else (answer.reason or f"the task is {answer.state}")[:200]
+        return
+    counts = {name: int(n) for name, n in _WORDS.findall(answer.reason)}
+    part.state = "done"
+    for name in upload_store.OUTCOMES:
+        # a device says what it likes of itself, but never of more labels than it got
+        setattr(part, name, min(part.rows, counts.get(name, 0)))
+
+
+def _view(
+    row: FeedbackUpload, outcomes: Mapping[tuple[str, str, bool], Mapping[str, int]], failures: Sequence[PartFailure]
+) -> FeedbackUploadView:
+    mine = {key[1:]: one for key, one in outcomes.items() if key[0] == row.id}
+
+    def total(name: str, *states: str, broadcast: bool | None = None) -> int:
+        return sum(
+            one[name]
+            for (state, wide), one in mine.items()
+            if (not states or state in states) and broadcast in {None, wide}
+        )
+
+    # of labels that went to every device, one matches on one device at most: the rest of the rows matched nowhere
+    labels = row.rows - row.refused - total("rows", broadcast=False)
+    matched_wide = min(labels, total("matched", broadcast=True))
+    known_wide = min(labels, matched_wide + total("repeated", broadcast=True) + total("misfit", broadcast=True))
+    is_open = any(state in {"waiting", "sent"} for state, _ in mine)
+    has_wide = any(wide for _, wide in mine)
+    failed = total("rows", "failed", broadcast=False)
+    unmatched_wide = labels - known_wide if has_wide and not is_open else 0
+    return FeedbackUploadView(
+        id=row.id,
+        model=row.model,
+        state="open" if is_open else "partly" if total("parts", "failed") else "done",
+        rows=row.rows,
+        bad=row.refused,
+        parts=total("parts"),
+        over=total("parts", "done", "failed"),
+        matched=total("matched", broadcast=False) + matched_wide,
+        unmatched=total("unmatched", broadcast=False) + unmatched_wide,
+        late=min(total("late", broadcast=False) + (min(unmatched_wide, total("late", broadcast=True))), row.rows),
+        repeated=total("repeated", broadcast=False) + min(labels, total("repeated", broadcast=True)),
+        misfit=total("misfit"),
+        refused=total("refused", broadcast=False) + min(labels, total("refused", broadcast=True)),
+        pending=total("rows", "waiting", "sent", broadcast=False) + (labels if has_wide and is_open else 0),
+        failed=failed,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        bad_rows=[BadRow(int(line), str(error)) for line, error in row.bad],
+        failures=failures,
+    )
