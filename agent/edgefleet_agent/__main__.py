@@ -237,7 +237,7 @@ def _infer(args: argparse.Namespace) -> int:
 
 
 def _feedback(args: argparse.Namespace) -> int:
-    from edgefleet_agent.cli.feedback import run_feedback
+    from edgefleet_agent.cli.feedback_command import run_feedback
     from edgefleet_agent.reporting.status import read_status
 
     if args.url is None and args.socket is None:

@@ -146,16 +146,11 @@ ELSEWHERE = {
 }
 """Commands that read something else than a server's lists and objects, and where they are tested."""
 
-<<<<<<< HEAD
 UNNAMED = {
-    ("profile cost", "name"), ("drift features", "name"), ("model explain", "name"),
+    ("profile cost", "name"), ("drift features", "name"), ("model explain", "name"), ("model accuracy", "name"),
     ("group metrics", "table"), ("group metrics", "wide"), ("group metrics", "name"),
 }  # fmt: skip
 """Commands that have nothing to name until devices have reported on a model, or for a while."""
-=======
-UNNAMED = {("profile cost", "name"), ("drift features", "name"), ("model accuracy", "name")}
-"""Commands that have nothing to name until a device has reported on a model."""
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",

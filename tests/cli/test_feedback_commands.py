@@ -84,7 +84,7 @@ def test_the_page_shows_the_same_and_sends_labels(site: tuple[Fleet, str, list[s
     by_site = browser.get("/models/pump/accuracy?by=site&span=2d").text
     assert "lyon" in by_site
     assert "/models/pump/accuracy" in browser.get("/models/pump").text
-    before = len(fleet.parts.feedback.uploads(ModelName("pump"), 50))
+    before = len(fleet.parts.truth.uploads.uploads(ModelName("pump"), 50))
     filled = {"body.csv": f"device,trace_id,label\n{devices[1]},t5,1"}
     send(browser, form(page.text, "/do/send_feedback"), filled)
-    assert len(fleet.parts.feedback.uploads(ModelName("pump"), 50)) == before + 1
+    assert len(fleet.parts.truth.uploads.uploads(ModelName("pump"), 50)) == before + 1

@@ -1,4 +1,4 @@
-"""Arguments of `edge-agent feedback`. Apart from `cli.feedback`, so that other commands do not carry the inference client."""
+"""Arguments of `edge-agent feedback`. Apart from `cli.feedback_command`, so that other commands do not carry the inference client."""
 
 import argparse
 

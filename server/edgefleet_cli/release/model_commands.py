@@ -72,12 +72,9 @@ def show(
     session.out.one(model, SHEET, for_eyes)
 
 
-<<<<<<< HEAD
 app.command("metrics")(model_metrics)
 app.command("explain")(explain_model)
-=======
 app.command("accuracy")(accuracy)
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
 
 @app.command("compare")

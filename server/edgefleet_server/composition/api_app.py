@@ -55,13 +55,10 @@ from edgefleet_server.settings import ServerRole, ServerSettings
 from edgefleet_server.signing import routes as signing_routes
 from edgefleet_server.telemetry import routes as telemetry_routes
 from edgefleet_server.telemetry.drift import routes as drift_routes
-<<<<<<< HEAD
+from edgefleet_server.telemetry.ground_truth import routes as truth_routes
 from edgefleet_server.telemetry.latency import routes as latency_routes
 from edgefleet_server.telemetry.predictions import routes as prediction_routes
 from edgefleet_server.telemetry.timelines import routes as timeline_routes
-=======
-from edgefleet_server.telemetry.ground_truth import routes as truth_routes
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 from edgefleet_server.web import problems
 from edgefleet_server.web.body_limit import API_BODY_BYTES, BodyLimit
 from edgefleet_server.webhook import routes as webhook_routes
@@ -164,12 +161,9 @@ def telemetry_routers(parts: Parts) -> list[APIRouter]:
             parts.telemetry, parts.costs, parts.comparisons, parts.registry, parts.fleet.reader.check
         ),
         drift_routes.build_router(parts.drift, parts.db),
-<<<<<<< HEAD
         timeline_routes.build_router(parts.timelines.reader, parts.clock),
         latency_routes.build_router(parts.timelines.explainer, parts.clock),
-=======
-        truth_routes.build_router(parts.accuracy, parts.feedback),
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+        truth_routes.build_router(parts.truth.accuracy, parts.truth.uploads),
         telemetry_routes.build_capture_router(parts.captures, parts.access),
         telemetry_routes.build_watch_router(parts.watching, parts.clock),
         prediction_routes.build_router(parts.predictions, parts.db),

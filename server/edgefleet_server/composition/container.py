@@ -5,12 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import ModelName
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
 from edgefleet_server.composition.alarm_container import Alarm, build_alarm
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
+from edgefleet_server.composition.judge_container import GroundTruth, build_judges
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
 from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
@@ -32,9 +32,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.captures import CaptureService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
-from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
 from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
-from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
@@ -67,12 +65,8 @@ class Parts:
     telemetry: TelemetryService
     costs: CostService
     drift: DriftService
-<<<<<<< HEAD
     timelines: Timelines
-=======
-    accuracy: AccuracyService
-    feedback: FeedbackUploads
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+    truth: GroundTruth
     comparisons: Comparisons
     captures: CaptureService
     predictions: PredictionLogs
@@ -102,11 +96,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     fleet = build_fleet(db, signing, registry, clock, settings, shared)
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     references = BundleReferences(registry)
-<<<<<<< HEAD
     telemetry = build_telemetry(db, clock, references, fleet)
-=======
-    telemetry = TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of, TruthIntake(references))
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
     rollout = RolloutService(db, fleet, registry, shared, telemetry)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
@@ -116,10 +106,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     registry.forecast_with(costs.forecast)
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings)
-    accuracy = AccuracyService(
-        db, clock, registry, fleet.reader.crowds_of, lambda name, version: drift.of_model(name, version).concept
-    )
-    drift = DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed, accuracy.concept)
+    truth, drift = build_judges(db, clock, fleet, registry, references)
     alarm = build_alarm(
         db, fleet, telemetry, signing, webhooks, registry, drift, clock=clock, shared=shared, settings=settings
     )
@@ -138,12 +125,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         telemetry=telemetry,
         costs=costs,
         drift=drift,
-<<<<<<< HEAD
         timelines=build_timelines(db, clock, fleet, registry, telemetry, drift),
-=======
-        accuracy=accuracy,
-        feedback=build_feedback(db, clock, fleet, registry),
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+        truth=truth,
         comparisons=Comparisons(registry, costs, telemetry, clock),
         captures=CaptureService(db, clock, fleet.reader, fleet.sampling, fleet.desired),
         predictions=predictions,
@@ -161,7 +144,6 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     )
 
 
-<<<<<<< HEAD
 def _watch_fleet(
     metrics: Metrics,
     first: ConverterParts,
@@ -180,7 +162,8 @@ def _watch_fleet(
 def build_telemetry(db: Database, clock: Clock, references: BundleReferences, fleet: Fleet) -> TelemetryService:
     """Wire what takes in what devices tell of their models."""
     intake = PartIntake(fleet.logging, fleet.feed)
-    return TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of, intake)
+    truths = TruthIntake(references)
+    return TelemetryService(db, clock, DriftIntake(references), fleet.memberships.of, intake, truths)
 
 
 def build_prediction_logs(
@@ -189,17 +172,6 @@ def build_prediction_logs(
     """Wire what keeps prediction logs, in the blob store of the settings. Touches nothing."""
     pack_after = timedelta(seconds=settings.prediction_pack_s)
     return PredictionLogs(db, clock, fleet.logging, fleet.sampling, open_blob_store(settings), access, pack_after)
-=======
-def build_feedback(db: Database, clock: Clock, fleet: Fleet, registry: RegistryService) -> FeedbackUploads:
-    """Wire what sends labels to devices."""
-
-    def running(model: ModelName) -> list[str]:
-        return [str(one.id) for one in fleet.devices.population(f"model.{model}")]
-
-    return FeedbackUploads(
-        db, clock, fleet.tasks, lambda ids: fleet.reader.profiles_of(list(ids)), running, registry.model
-    )
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
 
 def build_prover(

@@ -83,11 +83,8 @@ def _looking_up(parts: Parts) -> list[Area]:
     )
     return [
         partial(publish_page.add_pages, registry=registry),
-<<<<<<< HEAD
         partial(timelines_pages.add_pages, views=charts, explainer=parts.timelines.explainer, clock=clock),
-=======
-        partial(accuracy_pages.add_pages, accuracy=parts.accuracy, uploads=parts.feedback, clock=clock),
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+        partial(accuracy_pages.add_pages, accuracy=parts.truth.accuracy, uploads=parts.truth.uploads, clock=clock),
         partial(
             registry_pages.add_pages,
             views=views,

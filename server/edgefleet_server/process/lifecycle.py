@@ -356,11 +356,8 @@ def build_engine(parts: Parts) -> EngineThread:
             ("re-sign the brake", fleet.hold.resign_due),
             ("recover metadata", fleet.recovery.step),
             ("evaluate the rules of alerts", parts.alarm.engine.tick),
-<<<<<<< HEAD
             ("pack prediction logs", parts.predictions.tick),
-=======
-            ("send labels to devices", parts.feedback.advance),
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+            ("send labels to devices", parts.truth.uploads.advance),
         ),
         hourly=(
             ("prune telemetry", parts.telemetry.prune),

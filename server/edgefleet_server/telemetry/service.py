@@ -62,27 +62,18 @@ class TelemetryService:
         clock: Clock,
         drift: DriftIntake | None = None,
         memberships: Memberships | None = None,
-<<<<<<< HEAD
         logs: PartIntake | None = None,
-    ) -> None:
-        """Wire the parts. drift: takes the signals of windows, logs: parts of prediction logs; without one they are left out.
-=======
         truths: TruthIntake | None = None,
     ) -> None:
-        """Wire the parts. drift, truths: take the signals and the ground truth of windows; without them they are left out.
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+        """Wire the parts. drift, truths: take signals and ground truth of windows, logs: parts of prediction logs; without one: nothing.
 
         memberships: what devices belong to.
         """
         self._db = db
         self._clock = clock
         self._adding = RollupWriter()
-<<<<<<< HEAD
-        self._intake = TelemetryIntake(db, clock, drift, DeviceCohorts(memberships, clock), self._adding)
-        self._logs = logs
-=======
         self._intake = TelemetryIntake(db, clock, drift, DeviceCohorts(memberships, clock), self._adding, truths)
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
+        self._logs = logs
         self.series = SeriesReader(db)
         self.rollups = RollupReader(db)
 

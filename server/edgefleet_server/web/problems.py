@@ -96,17 +96,14 @@ STATUS: Final[Mapping[str, int]] = {
     "conversion.report_unknown": 404,
     "conversion.report_broken": 500,
     "telemetry.no_capture_key": 409,
-<<<<<<< HEAD
     "telemetry.bad_span": 422,
     "predictions.bad_rule": 422,
     "predictions.no_parquet": 409,
     "erasure.unfinished": 409,
-=======
     "accuracy.bad_period": 422,
     "feedback.upload_unknown": 404,
     "feedback.no_labels": 422,
     "feedback.too_many": 413,
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
     "drift.no_baseline": 404,
     "drift.nothing_counted": 409,
     "drift.bad_period": 422,

@@ -26,7 +26,7 @@ def labelled(fleet: Fleet) -> list[Device]:
             truth = Truth(unmatched=1, parts=added(parts))
             _tell(fleet, device, digest, truth)
     text = f"device,trace_id,label\n{devices[0].id},t1,1\nd-nobody,t2,1\n"
-    fleet.parts.feedback.take(ModelName("pump"), read_rows(text), "ann")
+    fleet.parts.truth.uploads.take(ModelName("pump"), read_rows(text), "ann")
     return devices
 
 

@@ -209,7 +209,6 @@ def drifting(call: Caller) -> None:
         assert (status, none.code) == (404, "drift.no_baseline")
 
 
-<<<<<<< HEAD
 def logging(call: Caller) -> None:
     """Keep answers, look at the log, erase somebody, stop."""
     wanted = call.models.PredictionLogIn(ratio=0.5, keep_days=10)
@@ -226,7 +225,8 @@ def logging(call: Caller) -> None:
     assert call("predictions", "get_erasure", receipt.id)[1].id == receipt.id
     assert call("predictions", "list_erasures")[1].total == 1
     assert call("predictions", "stop_prediction_log", "digits")[0] == 204
-=======
+
+
 def labelling(call: Caller) -> None:
     """Ask how often answers are right where nobody has said so, and send labels that nobody can use."""
     status, accuracy = call("telemetry", "get_model_accuracy", "digits")
@@ -237,7 +237,6 @@ def labelling(call: Caller) -> None:
     assert call("telemetry", "list_feedback", "digits")[1].total == 0
     status, unknown = call("telemetry", "get_feedback", "digits", "u-none")
     assert (status, unknown.code) == (404, "feedback.upload_unknown")
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
 
 
 def alarming(call: Caller) -> None:
@@ -313,11 +312,8 @@ def main(url: str, token: str, rollout: str) -> None:
     handing_out(call, device)
     connecting(call)
     drifting(call)
-<<<<<<< HEAD
     logging(call)
-=======
     labelling(call)
->>>>>>> 1ad96785 (Show accuracy in the field by labels, send labels in bulk to the devices that answered, and tell concept drift apart)
     keeping(call)
     answers.admitting(call)
     answers.asking(call, device)

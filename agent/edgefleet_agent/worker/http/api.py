@@ -287,7 +287,9 @@ class Api:
 
     def _feedback(self, request: Request) -> Response:
         """Take labels of earlier answers and business figures; agentd pairs them (`feedback`)."""
-        from edgefleet_agent.worker.http import feedback  # it costs nothing until somebody has a label
+        from edgefleet_agent.worker.http import (
+            feedback_items as feedback,
+        )  # it costs nothing until somebody has a label
 
         try:
             items = feedback.items_of(request.body)

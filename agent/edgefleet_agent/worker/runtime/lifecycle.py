@@ -309,7 +309,7 @@ class _Worker:
 
     def _read_labels(self, asked: ReadLabels) -> None:
         """Read labels that came from the server, as those of a caller."""
-        from edgefleet_agent.worker.http.feedback import read_labels
+        from edgefleet_agent.worker.http.feedback_items import read_labels
 
         self._answer_log.tell()
         _send(self._control, read_labels(self._served, asked))

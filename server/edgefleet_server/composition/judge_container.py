@@ -1,0 +1,39 @@
+"""What judges the answers of models: by their signals, and by labels that came for them."""
+
+from dataclasses import dataclass
+
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.ids import ModelName
+from edgefleet_server.composition.fleet_container import Fleet
+from edgefleet_server.db.database import Database
+from edgefleet_server.registry.service import RegistryService
+from edgefleet_server.telemetry.drift.service import DriftService
+from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
+from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
+from edgefleet_server.telemetry.signals.references import BundleReferences
+
+
+@dataclass(frozen=True, slots=True)
+class GroundTruth:
+    """Accuracy in the field, and labels in bulk."""
+
+    accuracy: AccuracyService
+    uploads: FeedbackUploads
+
+
+def build_judges(
+    db: Database, clock: Clock, fleet: Fleet, registry: RegistryService, references: BundleReferences
+) -> tuple[GroundTruth, DriftService]:
+    """Wire what judges answers by labels, and what judges signals: each shows what the other says."""
+    accuracy = AccuracyService(
+        db, clock, registry, fleet.reader.crowds_of, lambda name, version: drift.of_model(name, version).concept
+    )
+    drift = DriftService(db, clock, registry, references, fleet.reader.crowds_of, fleet.feed, accuracy.concept)
+
+    def running(model: ModelName) -> list[str]:
+        return [str(one.id) for one in fleet.devices.population(f"model.{model}")]
+
+    uploads = FeedbackUploads(
+        db, clock, fleet.tasks, lambda ids: fleet.reader.profiles_of(list(ids)), running, registry.model
+    )
+    return GroundTruth(accuracy, uploads), drift
