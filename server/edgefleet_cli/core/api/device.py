@@ -5,6 +5,10 @@ from typing import Any
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
 
+class ClassShares(Struct, frozen=True):
+    index: int = 0
+
+
 class ClearSuspicionIn(Body, frozen=True, kw_only=True):
     reason: str | Unset = UNSET
 
@@ -178,6 +182,7 @@ class Mark(Struct, frozen=True):
 
 
 class MetricLine(Struct, frozen=True):
+    classes: tuple[ClassShares, ...] = ()
     crashes: tuple[int | None, ...] = ()
     errors: tuple[int | None, ...] = ()
     key: str = ""

@@ -1,6 +1,33 @@
 """The API: models, their aliases and the comparison of two versions. Made by `python -m tests.house.api_structs`."""
 
-from edgefleet_cli.core.structs import Body, Struct, field
+from typing import Any
+
+from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
+
+
+class AccuracyPoint(Struct, frozen=True):
+    accuracy: float | None = None
+    at: str = ""
+    devices: int = 0
+    error: float | None = None
+    high: float | None = None
+    labelled: int = 0
+    low: float | None = None
+
+
+class AccuracyLine(Struct, frozen=True):
+    accuracy: float | None = None
+    bias: float | None = None
+    devices: int = 0
+    error: float | None = None
+    high: float | None = None
+    labelled: int = 0
+    low: float | None = None
+    name: str = ""
+    numbers: int = 0
+    points: tuple[AccuracyPoint, ...] = ()
+    right: int = 0
+    rmse: float | None = None
 
 
 class AliasIn(Body, frozen=True, kw_only=True):
@@ -16,6 +43,25 @@ class Alias(Struct, frozen=True):
     version: str = ""
 
 
+class BadRow(Struct, frozen=True):
+    error: str = ""
+    line: int = 0
+
+
+class FigurePoint(Struct, frozen=True):
+    at: str = ""
+    reports: int = 0
+    total: float = 0.0
+
+
+class BusinessFigure(Struct, frozen=True):
+    devices: int = 0
+    name: str = ""
+    points: tuple[FigurePoint, ...] = ()
+    reports: int = 0
+    total: float = 0.0
+
+
 class Change(Struct, frozen=True):
     after: float | str | None = None
     before: float | str | None = None
@@ -25,6 +71,15 @@ class Change(Struct, frozen=True):
     said: str = ""
     tone: str = "plain"
     unit: str = ""
+
+
+class ClassAccuracy(Struct, frozen=True):
+    answered: int = 0
+    label: str = ""
+    labelled: int = 0
+    mistaken_for: str | None = None
+    mistakes: int = 0
+    right: int = 0
 
 
 class ComparedVersion(Struct, frozen=True):
@@ -48,6 +103,18 @@ class Comparison(Struct, frozen=True):
     before: ComparedVersion = ComparedVersion()
     model: str = ""
     profiles: tuple[ProfilePair, ...] = ()
+
+
+class ConceptDrift(Struct, frozen=True):
+    after: float | None = None
+    before: float | None = None
+    devices: int = 0
+    high: float | None = None
+    labelled: int = 0
+    low: float | None = None
+    said: str = ""
+    source: str = ""
+    state: str = ""
 
 
 class DriftCohort(Struct, frozen=True):
@@ -100,6 +167,37 @@ class DriftingDevice(Struct, frozen=True):
     site: str = ""
 
 
+class FeedbackIn(Body, frozen=True, kw_only=True):
+    csv: str | Unset | None = UNSET
+    items: tuple[dict[str, Any], ...] | Unset | None = UNSET
+
+
+class PartFailure(Struct, frozen=True):
+    device: str = ""
+    reason: str = ""
+    rows: int = 0
+
+
+class FeedbackUpload(Struct, frozen=True):
+    bad: int = 0
+    bad_rows: tuple[BadRow, ...] = ()
+    created_at: str = ""
+    created_by: str = ""
+    failed: int = 0
+    failures: tuple[PartFailure, ...] = ()
+    id: str = ""
+    late: int = 0
+    matched: int = 0
+    model: str = ""
+    parts: int = 0
+    pending: int = 0
+    refused: int = 0
+    repeated: int = 0
+    rows: int = 0
+    state: str = ""
+    unmatched: int = 0
+
+
 class LatencyCause(Struct, frozen=True):
     after: float | None = None
     against: tuple[str, ...] = ()
@@ -127,6 +225,29 @@ class LatencyExplanation(Struct, frozen=True):
     where: str = ""
 
 
+class PublishedAccuracy(Struct, frozen=True):
+    metric: str = ""
+    n: int = 0
+    value: float = 0.0
+
+
+class ModelAccuracy(Struct, frozen=True):
+    by: str = ""
+    classes: tuple[ClassAccuracy, ...] = ()
+    concept: ConceptDrift = ConceptDrift()
+    figures: tuple[BusinessFigure, ...] = ()
+    is_cut: bool = False
+    late: int = 0
+    lines: tuple[AccuracyLine, ...] = ()
+    model: str = ""
+    published: PublishedAccuracy | None = None
+    repeated: int = 0
+    since: str = ""
+    unmatched: int = 0
+    until: str = ""
+    version: str = ""
+
+
 class SignalDrift(Struct, frozen=True):
     after: tuple[float, ...] = ()
     before: tuple[float, ...] = ()
@@ -150,6 +271,7 @@ class SignalDrift(Struct, frozen=True):
 
 class ModelDrift(Struct, frozen=True):
     answers: int = 0
+    concept: ConceptDrift | None = None
     devices: int = 0
     is_old: bool = False
     judged: int = 0
