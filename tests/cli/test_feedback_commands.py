@@ -21,7 +21,7 @@ from tests.server.dashboard.serving import served
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, str, list[str]]]:
     """The fleet, served."""
     fleet = Fleet(tmp_path_factory.mktemp("labels") / "server")
-    devices = [one.id for one in labelled(fleet)]
+    devices = [str(one.id) for one in labelled(fleet)]
     with served(fleet.house.own_app()) as url:
         yield fleet, url, devices
     fleet.close()

@@ -4,7 +4,7 @@ import datetime as dt
 
 from edgefleet_protocol.feedback_csv import read_rows
 from edgefleet_protocol.ground_truth import Truth, added, class_part, figure_part, pack
-from edgefleet_protocol.ids import ModelName, target_path
+from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.messages import Telemetry, Window
 from tests.server.dashboard.fleet import ORT, Device, Fleet
 
@@ -14,7 +14,7 @@ RELEASE = "pump@1.0.0"
 def labelled(fleet: Fleet) -> list[Device]:
     """Return four pumps that told labels of three days: two in lyon, of which a tenth is wrong, and two in osaka, of which a half is."""
     fleet.release(RELEASE, ORT)
-    digest = fleet.digests[target_path("pump", "1.0.0", ORT)]
+    digest = fleet.digests[target_path(ModelName("pump"), Version("1.0.0"), ProfileName(ORT))]
     devices = [fleet.device(f"pump-{k}", ORT, {"site": ("lyon", "osaka")[k // 2]}) for k in range(4)]
     now = fleet.house.clock.now()
     for k, device in enumerate(devices):

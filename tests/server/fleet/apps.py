@@ -46,6 +46,7 @@ def parts_of(house: House) -> Parts:
         telemetry=house.telemetry,
         costs=house.costs,
         drift=house.drift,
+        truth=house.truth,
         timelines=build_timelines(house.db, house.clock, house.fleet, house.registry, house.telemetry, house.drift),
         comparisons=Comparisons(house.registry, house.costs, house.telemetry, house.clock),
         captures=CaptureService(house.db, house.clock, house.fleet.reader, house.fleet.sampling, house.fleet.desired),

@@ -17,6 +17,7 @@ from edgefleet_protocol.blocks import LEAF_BYTES, leaf_index
 from edgefleet_protocol.digest import sha256_hex
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef, Version, target_path
 from edgefleet_server.composition.fleet_container import build_fleet
+from edgefleet_server.composition.judge_container import build_judges
 from edgefleet_server.db.database import Database
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
@@ -26,8 +27,6 @@ from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings, load_settings
 from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
-from edgefleet_server.telemetry.drift.service import DriftService
-from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService
 from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.signals.references import BundleReferences
@@ -118,15 +117,10 @@ class House:
         self.webhooks = WebhookService(self.db, self.fleet.feed, self.poster, clock, self.settings)
         self.references = BundleReferences(self.registry)
         self.telemetry = TelemetryService(
-            self.db, clock, DriftIntake(self.references), self.fleet.memberships.of, TruthIntake(self.references)
+            self.db, clock, DriftIntake(self.references), self.fleet.memberships.of, truths=TruthIntake(self.references)
         )
-        crowds_of = self.fleet.reader.crowds_of
-        self.accuracy = AccuracyService(
-            self.db, clock, self.registry, crowds_of, lambda name, version: self.drift.of_model(name, version).concept
-        )
-        self.drift = DriftService(
-            self.db, clock, self.registry, self.references, crowds_of, self.fleet.feed, self.accuracy.concept
-        )
+        self.truth, self.drift = build_judges(self.db, clock, self.fleet, self.registry, self.references)
+        self.accuracy = self.truth.accuracy
         self.costs = CostService(self.db, clock, self.registry, self.fleet.reader.profiles_of)
         self.registry.forecast_with(self.costs.forecast)
 
