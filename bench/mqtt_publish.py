@@ -70,7 +70,7 @@ def main() -> None:
 def _published(site: Site, name: str, args: argparse.Namespace) -> Figures:
     """Sign and publish all documents with one client; return what that took."""
     with patch.object(mqtt, "client_type", lambda: CLIENTS[name]):
-        link = site.link("srv-main", LinkHandlers(lambda _topic, _payload: None, lambda: None, lambda: None))
+        link = site.link("srv-main", LinkHandlers(lambda _topic, _payload, _receipt: None, lambda: None, lambda: None))
         link.start()
         while not link.is_up:
             time.sleep(0.01)

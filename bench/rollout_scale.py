@@ -226,7 +226,7 @@ def _broker(house: House, folder: Path) -> Iterator[_Sent]:
     """Send each document that is signed to a broker, as the gateway does."""
     site = Site(Authority(folder / "pki"), folder, BrokerKind.MOSQUITTO)
     site.supervisor.start()
-    handlers = LinkHandlers(lambda _topic, _payload: None, lambda: outbound.send_everything(), lambda: None)  # noqa: PLW0108
+    handlers = LinkHandlers(lambda _topic, _payload, _receipt: None, lambda: outbound.send_everything(), lambda: None)  # noqa: PLW0108
     link = site.link("srv-main", handlers)
     outbound = Outbound(
         site.topics,

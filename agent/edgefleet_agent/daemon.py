@@ -399,10 +399,10 @@ class Daemon:
             self._on_ack(message.ack)
 
     def _on_ack(self, ack: Ack) -> None:
-        removed = self._outbox.ack(Kind.EVENT, ack.boot_id, ack.events)
-        removed += self._outbox.ack(Kind.TELEMETRY, ack.boot_id, ack.telemetry)
-        removed += self._outbox.ack(Kind.SAMPLE, ack.boot_id, ack.samples)
+        stored = {Kind.EVENT: ack.events, Kind.TELEMETRY: ack.telemetry, Kind.SAMPLE: ack.samples}
+        removed = sum(self._outbox.ack(kind, ack.boot_id, seqs) for kind, seqs in stored.items())
         self._captures.stored(ack.boot_id, ack.samples)
+        self._ticker.stretch(ack.stretch)
         if removed:
             self._pump()
 

@@ -312,7 +312,7 @@ class Telemetry(_Message, frozen=True, kw_only=True):
     """A batch of windows. (device, boot_id, seq) is unique, so a replay counts once; `system` is the newest reading.
 
     dropped_by: of `dropped`, how many were events, telemetry and samples. merged: how many messages were added into a
-    neighbour since the outbox was made, to save room; nothing of those is lost but the times between them.
+    neighbour since the outbox was made; nothing of those is lost but the times between them. joined: how many went into this one.
     """
 
     device: str
@@ -325,6 +325,7 @@ class Telemetry(_Message, frozen=True, kw_only=True):
     dropped: int = 0
     dropped_by: list[int] = msgspec.field(default_factory=list)
     merged: int = 0
+    joined: int = 0
 
 
 class RepoHead(_Message, frozen=True, kw_only=True):
@@ -354,12 +355,13 @@ class MetaReply(_Message, frozen=True, kw_only=True):
 
 
 class Ack(_Message, frozen=True, kw_only=True):
-    """The server stored these: application acknowledgement, since a PUBACK proves nothing; `seq` numbers per kind of one boot."""
+    """The server stored these, since a PUBACK proves nothing; `seq` per kind of one boot. stretch: make windows so many times as long."""
 
     boot_id: str
     events: list[int] = msgspec.field(default_factory=list)
     telemetry: list[int] = msgspec.field(default_factory=list)
     samples: list[int] = msgspec.field(default_factory=list)
+    stretch: int = 0
 
 
 class CaptureReason(StrEnum):

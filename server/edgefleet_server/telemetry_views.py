@@ -76,3 +76,5 @@ class Latest:
     queue_bytes: int
     dropped: int
     windows: Sequence[WindowView]
+    missing: int = 0
+    """Messages between those that are kept that never came: lost, dropped by the device, or still waiting there."""

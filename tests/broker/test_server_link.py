@@ -17,7 +17,7 @@ from tests.broker.conftest import Clients, Site
 @pytest.fixture
 def link(site: Site) -> Iterator[MqttLink]:
     """Return a link that is up."""
-    made = site.link("srv-second", LinkHandlers(lambda _topic, _payload: None, lambda: None, lambda: None))
+    made = site.link("srv-second", LinkHandlers(lambda _topic, _payload, _receipt: None, lambda: None, lambda: None))
     made.start()
     eventually(lambda: made.is_up, "the connection")
     yield made

@@ -1,7 +1,9 @@
 """When telemetry windows end: by the desired document, the settings and the link, each device at its own moment.
 
 1. The first window after a start lasts the device's own part of the interval (`window.first_window_s`); later ones the interval.
-2. The length of a window is measured with the monotonic clock; its start is read from the wall clock as it is at the end.
+2. A server that has more to store than it can asks for windows of several times that length; the next acknowledgement takes that back,
+   or STRETCHED_S without one. The override of the settings stands.
+3. The length of a window is measured with the monotonic clock; its start is read from the wall clock as it is at the end.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from edgefleet_protocol.clock import Clock
 
 LOOK_S = 30.0
 CLOSE_S = 2
+MAX_STRETCH = 8
+STRETCHED_S = 6 * 3_600.0
 
 
 class Ticker:
@@ -31,6 +35,8 @@ class Ticker:
         self._close = close
         self._began_s = clock.monotonic_s()
         self._is_first = True
+        self._stretch = 1
+        self._stretched_s = 0.0
         self.desired: DesiredOk | None = None
         self.is_metered = False
 
@@ -40,7 +46,14 @@ class Ticker:
         desired = self.desired
         profile, until = (desired.telemetry_profile, desired.telemetry_until_s) if desired else ("normal", 0)
         now_s = int(self._clock.now().timestamp())
-        return interval_s(profile, until, now_s, self._override_s, is_metered=self.is_metered)
+        length = interval_s(profile, until, now_s, self._override_s, is_metered=self.is_metered)
+        is_asked = not self._override_s and self._clock.monotonic_s() < self._stretched_s
+        return length * self._stretch if is_asked else length
+
+    def stretch(self, times: int) -> None:
+        """The server asks for windows so many times as long, 0 or 1: for the usual ones. At most MAX_STRETCH times."""
+        self._stretch = max(1, min(times, MAX_STRETCH))
+        self._stretched_s = self._clock.monotonic_s() + STRETCHED_S if self._stretch > 1 else 0.0
 
     @property
     def is_closing(self) -> bool:

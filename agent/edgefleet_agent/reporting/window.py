@@ -201,7 +201,8 @@ def _joined(older: bytes, newer: bytes, join: Callable[[list[Window], list[Windo
     windows = join(first.windows, second.windows)
     if len(windows) > MAX_WINDOWS:
         return None
-    payload = encode_short(msgspec.structs.replace(second, windows=windows))
+    joined = first.joined + second.joined + 1
+    payload = encode_short(msgspec.structs.replace(second, windows=windows, joined=joined))
     return payload if len(payload) <= MAX_PAYLOAD_BYTES else None
 
 

@@ -110,7 +110,11 @@ def show_health(out: Output, telemetry: api.device.Latest, now: datetime) -> Non
     out.heading(f"Health, {age(telemetry.received_at, now)} ago")
     out.fields(_system(telemetry.system))
     out.fields(
-        [("waiting to be sent", size(telemetry.queue_bytes)), ("reports dropped", text(telemetry.dropped or None))]
+        [
+            ("waiting to be sent", size(telemetry.queue_bytes)),
+            ("reports dropped", text(telemetry.dropped or None)),
+            ("reports that never came", text(telemetry.missing or None)),
+        ]
     )
     if telemetry.windows:
         out.table(telemetry.windows, WINDOWS)

@@ -114,6 +114,9 @@ class CommitSignal:
 SQLITE_BUSY_TIMEOUT_MS = 10_000
 SQLITE_CACHE_KIB = 8 * 1024
 """Of each connection; with the 2 MiB that SQLite has by itself a page of a large fleet reads half of its rows from the file again."""
+SQLITE_LOG_PAGES = 8_000
+"""Pages of 4 KiB in the write-ahead log before they go into the file; with the 1,000 that SQLite has by itself a page that a storm of
+telemetry changes again and again is written into the file each time."""
 BRIEF_MS = 250
 """How long a write that may be left undone waits for others."""
 PROBE_MS = 5000
@@ -317,6 +320,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_TIMEOUT_MS}")
     cursor.execute(f"PRAGMA cache_size = -{SQLITE_CACHE_KIB}")
     cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {SQLITE_LOG_PAGES}")
     cursor.execute("PRAGMA synchronous = NORMAL")
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()

@@ -24,10 +24,10 @@ Item = TypeVar("Item")
 
 
 class FairQueue(Generic[Item]):
-    """The queue. Thread-safe; `put` never blocks. on_drop: called with the device and size of a message that was refused or made room."""
+    """The queue. Thread-safe; `put` never blocks. on_drop: called for a message that was refused or made room."""
 
-    def __init__(self, room_bytes: int, on_drop: Callable[[DeviceId, int, bool], None]) -> None:
-        """on_drop: device, payload bytes, whether the device held too much (False: the queue was full of everybody's)."""
+    def __init__(self, room_bytes: int, on_drop: Callable[[DeviceId, Item, int, bool], None]) -> None:
+        """on_drop: device, message, payload bytes, whether the device held too much (False: the queue was full of everybody's)."""
         self._room = room_bytes
         self._share = room_bytes // SHARE
         self._on_drop = on_drop
@@ -44,6 +44,11 @@ class FairQueue(Generic[Item]):
         return self._n
 
     @property
+    def is_half_full(self) -> bool:
+        """Whether more than half of the room is taken."""
+        return 2 * self._bytes > self._room
+
+    @property
     def size_bytes(self) -> int:
         """What waits, with its overhead."""
         return self._bytes
@@ -51,17 +56,17 @@ class FairQueue(Generic[Item]):
     def put(self, device: DeviceId, item: Item, payload_bytes: int) -> None:
         """Let a message wait, or refuse it."""
         size = payload_bytes + OVERHEAD_BYTES
-        dropped: list[tuple[DeviceId, int, bool]] = []
+        dropped: list[tuple[DeviceId, Item, int, bool]] = []
         with self._lock:
             held = self._held.get(device, 0)
             if held + size > self._share:
-                dropped.append((device, payload_bytes, True))
+                dropped.append((device, item, payload_bytes, True))
             elif self._bytes + size <= self._room or self._make_room(device, size, dropped):
                 self._add(device, item, size, held)
                 if self._n == self._wanted:
                     self._changed.notify()
             else:
-                dropped.append((device, payload_bytes, device in self._heavy))
+                dropped.append((device, item, payload_bytes, device in self._heavy))
         for one in dropped:
             self._on_drop(*one)
 
@@ -86,16 +91,16 @@ class FairQueue(Generic[Item]):
         self._bytes += size
         self._n += 1
 
-    def _make_room(self, device: DeviceId, size: int, dropped: list[tuple[DeviceId, int, bool]]) -> bool:
+    def _make_room(self, device: DeviceId, size: int, dropped: list[tuple[DeviceId, Item, int, bool]]) -> bool:
         """Drop the newest messages of devices that hold much until `size` bytes fit; say whether they do."""
         while self._bytes + size > self._room:
             if device in self._heavy or not self._heavy:
                 return False
             heavy = next(iter(self._heavy))
             line = self._waiting[heavy]
-            _, lost = line.pop()
+            item, lost = line.pop()
             self._gone(heavy, lost, line)
-            dropped.append((heavy, lost - OVERHEAD_BYTES, True))
+            dropped.append((heavy, item, lost - OVERHEAD_BYTES, True))
         return True
 
     def _gone(self, device: DeviceId, size: int, line: deque[tuple[Item, int]]) -> None:

@@ -8,10 +8,13 @@ Rules:
    the database refuses a batch, its messages are stored one by one, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
 5. Telemetry and events of a batch are one transaction each; states are one each, since each may sign a document.
+6. The broker has a message acknowledged once it was stored, refused or dropped, so it hands over no more than this can hold.
 """
 
+import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -31,8 +34,16 @@ from edgefleet_server.gateway.fair_queue import FairQueue
 from edgefleet_server.gateway.outbound import Signed
 from edgefleet_server.gateway.payload_check import MAX_EVENT_BYTES, storable
 
-MAX_BATCH: Final = 500
-MAX_BATCH_BYTES: Final = 1024 * 1024
+MAX_BATCH: Final = 1_000
+MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
+HALF_FULL: Final = 2_048
+"""So many messages that wait are half of what the broker hands over before one is acknowledged (`mqtt.RECEIVE_MAXIMUM`)."""
+PRESSED: Final = 30
+"""After so many batches with more than half of the room taken devices are asked for longer windows: a moment's storm is none."""
+STRETCH: Final = 4
+KNOWN_TOPICS: Final = 50_000
+DONE_AT_ONCE: Final = 256
+"""So many messages that were dropped are acknowledged together, or what there is after each batch."""
 GATHER_S: Final = 0.02
 RETRY_S: Final = 1.0
 MAX_RETRIES: Final = 5
@@ -106,6 +117,10 @@ class InboundCounters:
     failed: int = 0
 
 
+_Item = tuple[Uplink, bytes, int]
+"""Where it came from, what it says, its receipt."""
+
+
 class _Outcome(Enum):
     STORED = auto()
     REFUSED = auto()
@@ -157,10 +172,18 @@ class Inbound:
         self._telemetry = telemetry
         self._answers = answers
         self._ledger = ledger
-        self._queue: FairQueue[tuple[Uplink, bytes]] = FairQueue(queue_bytes, self._note_dropped)
+        self._acknowledge_broker: Callable[[Sequence[int]], None] = _nothing
+        self._done: deque[int] = deque()
+        self._topics: dict[str, Uplink] = {}
+        self._pressed = 0
+        self._queue: FairQueue[_Item] = FairQueue(queue_bytes, self._note_dropped)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gateway-inbound", daemon=True)
         self.counters = InboundCounters()
+
+    def acknowledge_by(self, acknowledge: Callable[[Sequence[int]], None]) -> None:
+        """Let `acknowledge` take the receipts of messages that are done, on any thread: the broker hands over as many more."""
+        self._acknowledge_broker = acknowledge
 
     def start(self) -> None:
         """Run the thread."""
@@ -172,20 +195,45 @@ class Inbound:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
-    def put(self, topic: str, payload: bytes) -> None:
-        """Take one message, or drop it when its device has spent its quota; never blocks."""
+    def put(self, topic: str, payload: bytes, receipt: int = 0) -> None:
+        """Take one message, or drop it when its device has spent its quota; never blocks. receipt: of the broker, 0: none."""
         try:
-            uplink = parse_uplink(topic)
+            uplink = self._topics.get(topic) or self._parsed(topic)
         except BadMessageError as error:
             self._note_bad(topic, error)
+            self.done(receipt)
             return
         if self._ledger.admit(uplink.device, len(payload)):
-            self._queue.put(uplink.device, (uplink, payload), len(payload))
+            self._queue.put(uplink.device, (uplink, payload, receipt), len(payload))
         else:
             self.counters.dropped += 1
+            self.done(receipt)
 
-    def _note_dropped(self, device: DeviceId, payload_bytes: int, is_its_own: bool) -> None:
+    def _parsed(self, topic: str) -> Uplink:
+        """Return what a topic names, and remember it: a device sends to the same few."""
+        if len(self._topics) >= KNOWN_TOPICS:
+            self._topics.clear()
+        uplink = self._topics[topic] = parse_uplink(topic)
+        return uplink
+
+    def done(self, receipt: int) -> None:
+        """Acknowledge a message soon, together with others. For the MQTT thread."""
+        if receipt:
+            self._done.append(receipt)
+            if len(self._done) >= DONE_AT_ONCE:
+                self._acknowledge_done()
+
+    def _acknowledge_done(self, more: Sequence[int] = ()) -> None:
+        receipts = list(more)
+        while self._done:  # two threads take from it
+            with contextlib.suppress(IndexError):
+                receipts.append(self._done.popleft())
+        if receipts:
+            self._acknowledge_broker(receipts)
+
+    def _note_dropped(self, device: DeviceId, item: _Item, payload_bytes: int, is_its_own: bool) -> None:
         self.counters.dropped += 1
+        self.done(item[2])
         if is_its_own:  # where the queue is full of everybody's, the server is too slow and no device is to blame
             self._ledger.drop(device, Reason.QUEUE, payload_bytes)
 
@@ -196,6 +244,8 @@ class Inbound:
     def _run(self) -> None:
         while not (self._stopping.is_set() and not len(self._queue)):
             items = self._queue.gather(0.2, GATHER_S, MAX_BATCH, MAX_BATCH_BYTES)
+            is_half_full = len(self._queue) > HALF_FULL or self._queue.is_half_full
+            self._pressed = self._pressed + 1 if is_half_full else 0
             try:
                 if items:
                     self._store(self._sorted(items))
@@ -203,10 +253,12 @@ class Inbound:
             except Exception:  # noqa: BLE001  # the outermost loop of this thread: a bug in one batch must not end ingest
                 self.counters.failed += 1
                 _log.exception("inbound batch failed")
+            finally:
+                self._acknowledge_done([receipt for _, _, receipt in items if receipt])
 
-    def _sorted(self, items: Sequence[tuple[Uplink, bytes]]) -> _Batch:
+    def _sorted(self, items: Sequence[_Item]) -> _Batch:
         batch = _Batch()
-        for uplink, payload in items:
+        for uplink, payload, _ in items:
             self.counters.messages += 1
             try:
                 self._sort_one(batch, uplink, payload)
@@ -321,9 +373,14 @@ class Inbound:
         for kind, messages in enumerate(stored):
             for message in messages:
                 boots.setdefault((message.device, message.boot_id), ([], [], []))[kind].append(message.seq)
+        stretch = STRETCH if self._pressed > PRESSED else 0
         for (device, boot_id), seqs in boots.items():
-            ack = Ack(boot_id=boot_id, events=seqs[0], telemetry=seqs[1], samples=seqs[2])
+            ack = Ack(boot_id=boot_id, events=seqs[0], telemetry=seqs[1], samples=seqs[2], stretch=stretch)
             self._answers.send_ack(DeviceId(device), ack)
+
+
+def _nothing(_receipts: Sequence[int]) -> None:
+    """Acknowledge nothing: this broker needs none."""
 
 
 def _own(device: DeviceId, message: Spoken) -> Spoken:

@@ -7,25 +7,33 @@ What paho 2.2 does not do by itself, and how it is answered here:
 3. Callbacks run on paho's thread and must not publish: they only put into queues.
 4. A TLS error can leave a dead loop behind a client that says it is connected: a watchdog publishes a heartbeat to nobody
    at QoS 1 every HEARTBEAT_S and gives the connection up when one is not taken, or not acknowledged before the next.
+5. It acknowledges a message as soon as a callback has seen it. With MQTT 5 messages are acknowledged once they are stored (`ack`), and the
+   broker keeps what is beyond RECEIVE_MAXIMUM until then: that is what holds a storm of devices back (ADR 0104).
 """
 
+import itertools
 import logging
 import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
-from edgefleet_server.gateway.quick_client import client_type
+from edgefleet_server.gateway.quick_client import QuickClient, client_type
 
+RECEIVE_MAXIMUM: Final = 4_096
+"""So many messages the broker hands over before one of them is acknowledged."""
+NO_RECEIPT: Final = 0
 MAX_UNACKED: Final = 100
 ROOM_AGAIN: Final = MAX_UNACKED // 2
 MAX_PENDING_BYTES: Final = 4 * 1024 * 1024
@@ -51,8 +59,8 @@ class LinkIdentity:
 class LinkHandlers:
     """Called on paho's thread; must return at once and never publish."""
 
-    on_message: Callable[[str, bytes], None]
-    """topic, payload."""
+    on_message: Callable[[str, bytes, int], None]
+    """topic, payload, receipt: to be given to `MqttLink.ack` once the message is stored or refused."""
     on_up: Callable[[], None]
     on_down: Callable[[], None]
 
@@ -60,8 +68,9 @@ class LinkHandlers:
 class _Connection:
     """One paho client, from connect to its end."""
 
-    def __init__(self, client: paho.Client) -> None:
+    def __init__(self, client: paho.Client, number: int) -> None:
         self.client = client
+        self.number = number
         self.is_up = threading.Event()
         self.is_over = threading.Event()
         self.pending: dict[int, int] = {}
@@ -96,6 +105,7 @@ class MqttLink:
         self._clock = clock
         self._changed = threading.Condition()
         self._waiting = 0
+        self._numbers = itertools.count(1)
         self._connection: _Connection | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt-link", daemon=True)
@@ -133,6 +143,19 @@ class MqttLink:
         with self._changed:
             connection = self._room(limit_s)
         return connection is not None and self._send(connection, topic, payload, qos, retain) is not None
+
+    def ack(self, receipts: Iterable[int]) -> None:
+        """Acknowledge messages; those of a connection that is over are sent again by their devices. Thread-safe, never blocks."""
+        connection = self._connection
+        if connection is None:
+            return
+        mids = [one & 0xFFFF for one in receipts if one >> 16 == connection.number]
+        client = connection.client
+        if isinstance(client, QuickClient):
+            client.ack_all(mids)
+        else:
+            for mid in mids:
+                client.ack(mid, 1)
 
     def retained_under(self, filters: Sequence[str]) -> list[str] | None:
         """Return topics under these filters that hold a retained message, not always all of many; None without a connection.
@@ -213,7 +236,7 @@ class MqttLink:
     def _one_connection(self) -> bool:
         """Connect once and stay until it is over; return whether the broker had accepted us."""
         try:
-            connection = _Connection(self._new_client())
+            connection = _Connection(self._new_client(), next(self._numbers))
         except (OSError, ValueError) as error:  # also ssl.SSLError: the files are being replaced, or bad
             _log.error("own certificate not usable", extra={"reason": f"{type(error).__name__}: {error}"})
             return False
@@ -222,7 +245,9 @@ class MqttLink:
         if self._stopping.is_set():  # stop() may have looked just before this connection was there
             return False
         try:
-            connection.client.connect(self._endpoint.host, self._endpoint.port, keepalive=KEEPALIVE_S)
+            connection.client.connect(
+                self._endpoint.host, self._endpoint.port, keepalive=KEEPALIVE_S, properties=self._flow_control()
+            )
             connection.client.loop_start()
             with self._changed:
                 self._changed.wait_for(
@@ -269,6 +294,7 @@ class MqttLink:
             clean_session=None if is_v5 else True,
             protocol=paho.MQTTv5 if is_v5 else paho.MQTTv311,
             reconnect_on_failure=False,
+            manual_ack=is_v5,
         )
         context = ssl.create_default_context(cafile=str(self._endpoint.ca_file))
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -278,6 +304,13 @@ class MqttLink:
         client.max_inflight_messages_set(0)
         client.on_socket_open = _send_at_once
         return client
+
+    def _flow_control(self) -> Properties | None:
+        if self._endpoint.mqtt != "5":
+            return None
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.ReceiveMaximum = RECEIVE_MAXIMUM
+        return properties
 
     def _wire(self, connection: _Connection) -> None:
         def on_connect(client: paho.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -318,11 +351,18 @@ class MqttLink:
                 if self._waiting and len(connection.pending) <= ROOM_AGAIN:
                     self._changed.notify_all()
 
+        receipts = connection.number << 16 if self._endpoint.mqtt == "5" else NO_RECEIPT
+
+        def take(topic: str, payload: bytes, mid: int) -> None:
+            self._handlers.on_message(topic, payload, receipts | mid if mid and receipts else NO_RECEIPT)
+
         def on_message(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-            self._handlers.on_message(message.topic, bytes(message.payload))
+            take(message.topic, bytes(message.payload), message.mid if message.qos == 1 else 0)
 
         connection.client.on_connect = on_connect
         connection.client.on_subscribe = on_subscribe
         connection.client.on_disconnect = on_disconnect
         connection.client.on_publish = on_publish
         connection.client.on_message = on_message
+        if isinstance(connection.client, QuickClient):
+            connection.client.take_plain(take)

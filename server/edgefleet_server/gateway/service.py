@@ -76,6 +76,7 @@ class Gateway:
             self._ledger,
             settings.uplink_queue_bytes,
         )
+        self._inbound.acknowledge_by(self._link.ack)
         self._responder = Responder(
             self._topics,
             Sources(registry, signing.metadata_file, fleet.documents.offered_to, self._is_live),
@@ -155,8 +156,9 @@ class Gateway:
 
     # ---- on paho's thread: only enqueue
 
-    def _on_message(self, topic: str, payload: bytes) -> None:
+    def _on_message(self, topic: str, payload: bytes, receipt: int) -> None:
         if topic.endswith(("/up/blk", "/up/meta")):
+            self._inbound.done(receipt)
             try:
                 uplink = parse_uplink(topic)
             except BadMessageError:
@@ -164,7 +166,7 @@ class Gateway:
             ask = self._responder.ask_block if uplink.leaf == "blk" else self._responder.ask_meta
             ask(uplink.device, payload)
         else:
-            self._inbound.put(topic, payload)
+            self._inbound.put(topic, payload, receipt)
 
     def _on_up(self) -> None:
         self._outbound.send_everything()

@@ -135,7 +135,8 @@ class TelemetryService:
             if batch is None:
                 return None
             windows = [view(row) for row in store.newest_windows(session, device_id)]
-            return Latest(batch.at, batch.received_at, batch.system, batch.queue_bytes, batch.dropped, windows)
+            missing = store.count_missing(session, device_id)
+            return Latest(batch.at, batch.received_at, batch.system, batch.queue_bytes, batch.dropped, windows, missing)
 
     def windows(self, device_id: str, before: int | None, limit: int) -> tuple[list[tuple[int, WindowView]], int]:
         """Return windows of a device with their keys, newest first, and how many there are."""

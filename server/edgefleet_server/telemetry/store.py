@@ -43,6 +43,22 @@ LATENCY_COLUMNS = (
 )
 
 
+def count_missing(session: Session, device_id: str) -> int:
+    """Return how many numbers are missing between the messages that are kept of each boot of a device, without those joined into others."""
+    row = TelemetryBatch
+    mine = col(row.device_id) == device_id
+    span = func.max(col(row.seq)) - func.min(col(row.seq)) + 1 - func.count()
+    gaps = (
+        select(col(row.boot_id), func.min(col(row.seq)), span).where(mine).group_by(col(row.boot_id)).having(span > 0)
+    )
+    missing = 0
+    for boot, first, n in session.execute(gaps).all():
+        later = select(col(row.system)).where(mine, col(row.boot_id) == boot, col(row.seq) > first)
+        joined = sum(int(system.get("joined", 0)) for system in session.execute(later).scalars())
+        missing += max(0, int(n) - joined)
+    return missing
+
+
 def newest_batch(session: Session, device_id: str) -> TelemetryBatch | None:
     """Return the newest message of a device."""
     statement = (

@@ -77,7 +77,7 @@ messages = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3000)), ma
 @given(messages=messages, room=st.sampled_from([SHARE * 3000, SHARE * 8000]), every=st.integers(1, 20))
 def test_the_queue_keeps_order_bounds_and_counts(messages: list[tuple[str, int]], room: int, every: int) -> None:
     dropped: Counter[str] = Counter()
-    queue: FairQueue[tuple[str, int]] = FairQueue(room, lambda device, _size, _own: dropped.update([device]))
+    queue: FairQueue[tuple[str, int]] = FairQueue(room, lambda device, _item, _size, _own: dropped.update([device]))
     taken: list[tuple[str, int]] = []
     for number, (device, size) in enumerate(messages):
         queue.put(DeviceId(device), (device, number), size)
@@ -96,7 +96,7 @@ def test_the_queue_keeps_order_bounds_and_counts(messages: list[tuple[str, int]]
 def test_a_device_that_floods_is_behind_itself_only() -> None:
     dropped: list[str] = []
     queue: FairQueue[str] = FairQueue(
-        SHARE * 100 * 1024, lambda device, _size, own: dropped.append(device) if own else None
+        SHARE * 100 * 1024, lambda device, _item, _size, own: dropped.append(device) if own else None
     )
     for number in range(1000):
         queue.put(ONE, f"one-{number}", 10_000)
@@ -110,7 +110,7 @@ def test_a_device_that_floods_is_behind_itself_only() -> None:
 def test_many_that_flood_make_room_for_one_that_does_not() -> None:
     share = 100 * (1000 + OVERHEAD_BYTES)
     dropped: Counter[tuple[str, bool]] = Counter()
-    queue: FairQueue[str] = FairQueue(SHARE * share, lambda device, _size, own: dropped.update([(device, own)]))
+    queue: FairQueue[str] = FairQueue(SHARE * share, lambda device, _item, _size, own: dropped.update([(device, own)]))
     for _ in range(100):
         for name in range(SHARE):
             queue.put(DeviceId(f"d-{name}"), "flood", 1000)

@@ -146,9 +146,11 @@ def test_what_waits_is_written_together_and_no_more_than_so_much() -> None:
     assert sizes == [65_000, 65_000, 65_000, 5_000]
 
 
-def heard_of(kind: type[paho.Client], coming: bytes, pieces: list[int]) -> tuple[Heard, Any]:
-    """Return what a client hears of bytes that come, and how its reading ended."""
+def heard_of(kind: type[paho.Client], coming: bytes, pieces: list[int], *, is_plain: bool = False) -> tuple[Heard, Any]:
+    """Return what a client hears of bytes that come, and how its reading ended. is_plain: plain messages are taken by themselves."""
     client, told = client_on(kind, FakeSocket(pieces, coming)), Heard()
+    if is_plain and isinstance(client, quick_client.QuickClient):
+        client.take_plain(lambda topic, payload, mid: told.append((topic, payload, int(mid > 0), mid)))
     for _ in range(3):
         client.publish("a/topic", b"x", qos=1)
     client.on_message = lambda _client, _data, one: told.append((one.topic, one.payload, one.qos, one.mid))
@@ -162,9 +164,10 @@ def heard_of(kind: type[paho.Client], coming: bytes, pieces: list[int]) -> tuple
     return told, (result, bytes(client._in_packet["packet"]), client._in_packet["command"])
 
 
-def message(number: int, size: int, qos: int) -> bytes:
+def message(number: int, size: int, qos: int, properties: bytes = b"") -> bytes:
     """Return a PUBLISH as a broker sends it."""
-    rest = b"\x00\x03a/b" + (number.to_bytes(2, "big") if qos else b"") + b"\x00" + bytes([number % 256]) * size
+    head = (number.to_bytes(2, "big") if qos else b"") + bytes([len(properties)]) + properties
+    rest = b"\x00\x03a/b" + head + bytes([number % 256]) * size
     length, left = b"", len(rest)
     while not length or left:
         left, digit = divmod(left, 128)
@@ -173,22 +176,55 @@ def message(number: int, size: int, qos: int) -> bytes:
 
 
 COMING = st.lists(
-    st.builds(message, st.integers(1, 9), st.integers(0, 300) | st.just(40_000), st.integers(0, 1))
+    st.builds(
+        message,
+        st.integers(1, 9),
+        st.integers(0, 300) | st.just(40_000),
+        st.integers(0, 1),
+        st.sampled_from([b"", b"", b"\x01\x01"]),
+    )
     | st.integers(1, 4).map(lambda mid: b"\x40\x02\x00" + bytes([mid]))
     | st.just(b"\xd0\x00"),
     max_size=12,
 ).map(b"".join)
 
 
-@given(COMING, PIECES)
-def test_the_same_is_heard_of_what_comes(coming: bytes, pieces: list[int]) -> None:
-    assert heard_of(quick_client.QuickClient, coming, pieces) == heard_of(paho.Client, coming, pieces)
+@pytest.mark.parametrize("is_plain", [False, True])
+@given(coming=COMING, pieces=PIECES)
+def test_the_same_is_heard_of_what_comes(coming: bytes, pieces: list[int], is_plain: bool) -> None:
+    quick = heard_of(quick_client.QuickClient, coming, pieces, is_plain=is_plain)
+    assert quick == heard_of(paho.Client, coming, pieces)
 
 
-@given(COMING, st.binary(min_size=1, max_size=8), PIECES)
-def test_the_same_is_heard_of_what_comes_broken(coming: bytes, more: bytes, pieces: list[int]) -> None:
-    quick, plain = (heard_of(kind, coming + more, pieces) for kind in (quick_client.QuickClient, paho.Client))
-    assert quick == plain
+@pytest.mark.parametrize("is_plain", [False, True])
+@given(coming=COMING, more=st.binary(min_size=1, max_size=8), pieces=PIECES)
+def test_the_same_is_heard_of_what_comes_broken(coming: bytes, more: bytes, pieces: list[int], is_plain: bool) -> None:
+    quick = heard_of(quick_client.QuickClient, coming + more, pieces, is_plain=is_plain)
+    assert quick == heard_of(paho.Client, coming + more, pieces)
+
+
+def test_messages_under_a_filter_go_to_its_callback() -> None:
+    client, plain, filtered = client_on(quick_client.QuickClient, FakeSocket([], message(3, 4, 1))), Heard(), Heard()
+    assert isinstance(client, quick_client.QuickClient)
+    client.take_plain(lambda topic, payload, mid: plain.append((topic, payload, mid)))
+    client.message_callback_add("a/#", lambda _client, _data, one: filtered.append((one.topic,)))
+    client.loop_read()
+    assert (plain, filtered) == ([], [("a/b",)])
+    client.message_callback_remove("a/#")
+    client._sock.coming = message(4, 4, 1)  # type: ignore[union-attr]
+    client.loop_read()
+    assert plain == [("a/b", b"\x04" * 4, 4)]
+
+
+def test_acknowledgements_of_many_are_written_at_once() -> None:
+    client = client_on(quick_client.QuickClient, FakeSocket([]))
+    assert isinstance(client, quick_client.QuickClient)
+    client.ack_all(range(1, 400))
+    client.ack_all([])
+    client._packet_write()
+    socket: Any = client._sock
+    assert bytes(socket.out) == b"".join(b"\x40\x02" + mid.to_bytes(2, "big") for mid in range(1, 400))
+    assert socket.calls == 1
 
 
 def test_many_acknowledgements_are_read_at_once() -> None:
@@ -239,6 +275,18 @@ def test_a_stream_without_end_lets_others_come_to_their_turn() -> None:
         client.loop_read()
     assert told == [(b"\x07" * 90,)] * len(told)
     assert 5 <= len(told) <= 10, "a packet, and what was read with it"
+
+
+def test_a_stream_of_plain_messages_lets_others_come_to_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quick_client, "AT_ONCE", 1_000)
+    client, told = client_on(quick_client.QuickClient, Stream(message(7, 90, 0))), Heard()
+    assert isinstance(client, quick_client.QuickClient)
+    client.take_plain(lambda _topic, payload, _mid: told.append((payload,)))
+    client.on_message = lambda _client, _data, one: told.append((one.payload,))
+    for _ in range(5):
+        client.loop_read()
+    assert told == [(b"\x07" * 90,)] * len(told)
+    assert len(told) > 40
 
 
 @pytest.mark.parametrize("thread", [None, threading.Thread()], ids=["it-ended", "another-thread"])

@@ -195,7 +195,7 @@ def test_what_comes_of_a_revoked_device_counts_for_nothing(site: Site) -> None:
     site.house.fleet.revocation.revoke(device.id)
     event = Event(device=device.id, boot_id="b", seq=1, ts=1, kind=EventKind.BOOT)
     # as if it had been under way when the broker ended its session
-    site.gateway._on_message(topics.event(device.id), encode(event))
+    site.gateway._on_message(topics.event(device.id), encode(event), 0)
     assert eventually(lambda: site.gateway.counters()["messages_foreign"] == 1)
 
 

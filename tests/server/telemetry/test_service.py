@@ -65,6 +65,18 @@ def test_latest_is_the_newest_window_of_each_model(house: House) -> None:
     assert (latest.queue_bytes, latest.dropped, latest.received_at) == (9, 1, house.clock.now())
 
 
+def test_numbers_that_never_came_are_counted_without_those_that_were_joined(house: House) -> None:
+    house.telemetry.ingest([batch(window(1), seq=seq) for seq in (3, 4, 9)])
+    house.telemetry.ingest([batch(window(1), seq=14, joined=2), batch(window(1), seq=1, boot="other")])
+    latest = house.telemetry.latest("d-abc")
+    assert latest is not None
+    assert latest.missing == 4 + 2  # 5 to 8, and two of 10 to 13
+    house.telemetry.ingest([batch(window(1), seq=seq) for seq in range(1, 15)])
+    latest = house.telemetry.latest("d-abc")
+    assert latest is not None
+    assert latest.missing == 0
+
+
 def test_figures_are_means_and_medians_over_devices(house: House) -> None:
     house.telemetry.ingest(
         [

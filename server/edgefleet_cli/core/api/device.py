@@ -127,6 +127,7 @@ class Window(Struct, frozen=True):
 class Latest(Struct, frozen=True):
     at: str = ""
     dropped: int = 0
+    missing: int = 0
     queue_bytes: int = 0
     received_at: str = ""
     system: dict[str, Any] = field(default_factory=dict)

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
 
 BATCH: Final = ("device_id", "boot_id", "seq", "at", "received_at", "system", "queue_bytes", "dropped")
 WINDOW: Final = (
     *("device_id", "model", "version", "sha256", "lane", "t0", "length_s", "received_at", "n", "errors", "timeouts", "nonfinite"),
     *("crashes", "latency", "latency_p95_ms", "classes", "worker_rss_bytes", "worker_cpu_s", "joules_per_answer", "shadow"),
 )  # fmt: skip
+SYSTEM: Final = SystemFigures.__struct_fields__
 MAX_SECONDS: Final = 253_402_300_799  # the last second of the year 9999
 MAX_INT: Final = 2**62
 MAX_JOULES: Final = 1e9
@@ -30,16 +31,16 @@ class Moments:
     def __init__(self, now: datetime, *, is_postgresql: bool) -> None:
         """now: stands for what a device's clock says of no time at all."""
         self._zone = "+00" if is_postgresql else ""
-        self._known: dict[int, str] = {}
+        self.known: dict[int, str] = {}
         self.now = self._text(now)
 
     def of(self, seconds: int) -> str:
         """Return a device's time, unix seconds."""
-        found = self._known.get(seconds)
+        found = self.known.get(seconds)
         if found is None:
             is_time = 0 <= seconds <= MAX_SECONDS
             found = self._text(datetime.fromtimestamp(seconds, UTC)) if is_time else self.now
-            self._known[seconds] = found
+            self.known[seconds] = found
         return found
 
     def _text(self, moment: datetime) -> str:
@@ -48,18 +49,23 @@ class Moments:
 
 def batch_row(message: Telemetry, boot_id: str, moments: Moments) -> tuple[Any, ...]:
     """Return a message's row."""
-    system = msgspec.structs.asdict(message.system)
+    told = zip(SYSTEM, msgspec.structs.astuple(message.system), strict=True)
+    system: dict[str, Any] = {name: value for name, value in told if 0 <= value < MAX_INT}
     if message.dropped_by:
-        system |= {f"dropped_{kind}": n for kind, n in zip(DROPPED, message.dropped_by, strict=False) if n > 0}
-    if message.merged > 0:
+        system |= {
+            f"dropped_{kind}": n for kind, n in zip(DROPPED, message.dropped_by, strict=False) if 0 < n < MAX_INT
+        }
+    if 0 < message.merged < MAX_INT:
         system["merged"] = message.merged
+    if 0 < message.joined < MAX_INT:
+        system["joined"] = message.joined
     return (
         message.device,
         boot_id,
         seq_of(message),
         moments.of(message.ts // 1000),
         moments.now,
-        _json({name: value for name, value in system.items() if 0 <= value < MAX_INT}).decode(),
+        _json(system).decode(),
         max(0, min(message.queue_bytes, MAX_INT)),
         max(0, min(message.dropped, MAX_INT)),
     )
@@ -69,11 +75,15 @@ def window_row(
     device: str, bundle: tuple[str, str, str, str], window: Window, p95_ms: float | None, moments: Moments
 ) -> tuple[Any, ...]:
     """Return a window's row. bundle: model, version, digest and lane as every database takes them."""
-    joules = window.joules_per_answer
+    joules, t0, shadow = window.joules_per_answer, window.t0, window.shadow
+    model, version, sha256, lane = bundle
     return (
         device,
-        *bundle,
-        moments.of(window.t0),
+        model,
+        version,
+        sha256,
+        lane,
+        moments.known.get(t0) or moments.of(t0),
         window.length_s,
         moments.now,
         window.n,
@@ -87,7 +97,7 @@ def window_row(
         window.worker_rss_bytes,
         window.worker_cpu_s,
         joules if 0 <= joules < MAX_JOULES else -1.0,
-        None if window.shadow is None else _pack(window.shadow),
+        None if shadow is None else _pack(shadow),
     )
 
 

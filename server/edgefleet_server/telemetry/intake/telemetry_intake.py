@@ -28,14 +28,15 @@ from edgefleet_server.telemetry.intake.columns import (
 )
 from edgefleet_server.telemetry.intake.window_check import BadWindowError, ImpossibleWindowError, checked, p95_ms
 from edgefleet_server.telemetry.rollups.cohorts import NOWHERE, DeviceCohorts
-from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, SYSTEM, Counted, RollupWriter
-from edgefleet_server.telemetry.rollups.totals import MICRO, SystemTotal, WindowTotal
+from edgefleet_server.telemetry.rollups.model import Cohort
+from edgefleet_server.telemetry.rollups.rollup_writer import Counted, RollupWriter
+from edgefleet_server.telemetry.rollups.step_fold import place_of
+from edgefleet_server.telemetry.rollups.totals import MICRO, WindowTotal
 from edgefleet_server.telemetry.signals.model import CountedSignals
 from edgefleet_server.telemetry.signals.references import KnownBundle
 from edgefleet_server.telemetry.signals.signal_intake import DriftIntake, ImpossibleSignalsError
 from edgefleet_server.telemetry.tables import TelemetryBatch, TelemetryWindow
 
-NO_BUNDLE: Final = ("", "", "", "")
 MAX_CPU_S: Final = 1e9
 Key = tuple[str, str, int]
 """Device, boot, number of a message."""
@@ -99,8 +100,9 @@ class TelemetryIntake:
         found, self._refused = self._refused, Counter()
         return found
 
-    def _take(self, part: "_Part", message: Telemetry, known: dict[str, KnownBundle], cohort: Any) -> None:
-        device = message.device
+    def _take(self, part: "_Part", message: Telemetry, known: dict[str, KnownBundle], cohort: Cohort) -> None:
+        device, now_s, oldest_s = message.device, part.counted.now_s, part.counted.oldest_minute_s
+        collected, longest_s = part.counted.of(cohort), 0
         for window in message.windows:
             try:
                 first, counts, total = checked(window)
@@ -121,9 +123,18 @@ class TelemetryIntake:
                 part.signals.append(signals)
             if truth is not None:
                 part.truths.append(truth)
-            counting = self._rollups.bundle_of(device, bundle, part.now)
-            part.counted.add(cohort, MODEL, counting, window.t0, _total(window, first, counts))
-        part.counted.add(cohort, SYSTEM, NO_BUNDLE, message.ts // 1000, SystemTotal.of(message.system))
+            places = collected.get(bundle)
+            if places is None:
+                places = collected.setdefault(self._rollups.bundle_of(device, bundle, part.now), {})
+            length_s = window.length_s
+            longest_s = max(longest_s, length_s)
+            place = place_of(window.t0, length_s, now_s, oldest_s)
+            if place in places:
+                places[place].append(_total(window, first, counts))
+            else:
+                places[place] = [_total(window, first, counts)]
+        told = part.counted.system[cohort]
+        told.setdefault(place_of(message.ts // 1000, longest_s, now_s, oldest_s), []).append(message.system)
 
     def _signals(
         self, device: str, window: Window, bundles: dict[str, KnownBundle], now: datetime
@@ -164,21 +175,10 @@ def _clean(named: Bundle) -> Bundle:
 
 def _total(window: Window, first: int, counts: list[int]) -> WindowTotal:
     cpu_s, joules, n = window.worker_cpu_s, window.joules_per_answer, window.n
-    has_joules = 0 <= joules < MAX_JOULES
-    return WindowTotal(
-        [
-            1,
-            window.length_s,
-            n,
-            window.errors,
-            window.timeouts,
-            window.nonfinite,
-            window.crashes,
-            round(cpu_s * MICRO) if 0 < cpu_s < MAX_CPU_S else 0,
-            round(joules * n * MICRO) if has_joules else 0,
-            n if has_joules else 0,
-        ],
-        window.classes,
-        first,
-        counts,
-    )
+    cpu_us = int(cpu_s * MICRO + 0.5) if 0 < cpu_s < MAX_CPU_S else 0
+    length_s, errors, timeouts, nonfinite = window.length_s, window.errors, window.timeouts, window.nonfinite
+    if 0 <= joules < MAX_JOULES:
+        counted = (1, length_s, n, errors, timeouts, nonfinite, window.crashes, cpu_us, round(joules * n * MICRO), n)
+    else:
+        counted = (1, length_s, n, errors, timeouts, nonfinite, window.crashes, cpu_us, 0, 0)
+    return WindowTotal(counted, window.classes, first, counts)

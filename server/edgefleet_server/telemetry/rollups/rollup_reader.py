@@ -15,7 +15,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.telemetry.rollups import store
 from edgefleet_server.telemetry.rollups.model import EVER, Cohort, Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_writer import KINDS, MODEL, SYSTEM
-from edgefleet_server.telemetry.rollups.step_fold import ALL, BLOCK, MINUTE, SeriesKey
+from edgefleet_server.telemetry.rollups.step_fold import ALL, BLOCK, MINUTE, SeriesKey, sum_of
 from edgefleet_server.telemetry.rollups.totals import Total, loaded
 
 OF_COHORTS: Final = frozenset({Dimension.PROFILE, Dimension.GROUP, Dimension.SITE})
@@ -76,16 +76,17 @@ class RollupReader:
         with self._db.read() as session:
             series, cohorts = self._known(session)
             keys = _chosen(series, cohorts, kind, by, where)
-            found: dict[tuple[int, tuple[str, ...]], Total] = {}
+            found: dict[tuple[int, tuple[str, ...]], list[Total]] = {}
             first = begin - BLOCK + 1 if scale_s == MINUTE else begin
             for number, at, data in store.steps(session, scale_s, keys, int(-(-first // 1)), int(-(-end // 1))):
                 parts = loaded(data)
                 for moment, one in parts if scale_s == MINUTE else [(at, parts)]:
                     total = KINDS[kind].unpacked(one)
                     if begin <= moment < end:
-                        _add(found, moment, keys[number], total)
+                        for key in keys[number]:
+                            found.setdefault((moment, key), []).append(total)
         for at, key in sorted(found):
-            yield datetime.fromtimestamp(at, UTC), key, found[at, key]
+            yield datetime.fromtimestamp(at, UTC), key, sum_of(found[at, key])
 
     def _known(self, session: Session) -> tuple[Mapping[int, SeriesKey], Mapping[int, Cohort]]:
         """Return series and cohorts: they are only ever added, and become visible in the order of their ids (`store.lock`)."""
@@ -99,12 +100,6 @@ class RollupReader:
             with self._lock:
                 self._series, self._cohorts = series, cohorts
         return series, cohorts
-
-
-def _add(found: dict[tuple[int, tuple[str, ...]], Total], at: int, keys: Keys, total: Total) -> None:
-    for key in keys:
-        known = found.get((at, key))
-        found[at, key] = total if known is None else known.plus(total)
 
 
 def _chosen(

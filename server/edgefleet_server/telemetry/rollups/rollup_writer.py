@@ -17,21 +17,16 @@ import msgspec
 from sqlalchemy import event
 from sqlmodel import Session
 
+from edgefleet_protocol.messages import SystemFigures
 from edgefleet_server.telemetry.rollups import store
-from edgefleet_server.telemetry.rollups.model import KEPT, SCALES, Cohort
-from edgefleet_server.telemetry.rollups.step_fold import (
-    Minutes,
-    SeriesKey,
-    folded,
-    minute_of,
-    with_all,
-    written,
-)
-from edgefleet_server.telemetry.rollups.totals import SystemTotal, Total, WindowTotal
+from edgefleet_server.telemetry.rollups.model import SCALES, Cohort
+from edgefleet_server.telemetry.rollups.step_fold import BLOCK, MINUTE, Places, SeriesKey, folded, oldest_of, written
+from edgefleet_server.telemetry.rollups.totals import SystemTotal, WindowTotal
 
 MODEL: Final = "model"
 SYSTEM: Final = "system"
-KINDS: Final[Mapping[str, type[Any]]] = {MODEL: WindowTotal, SYSTEM: SystemTotal}
+KINDS: Final[Mapping[str, type[WindowTotal | SystemTotal]]] = {MODEL: WindowTotal, SYSTEM: SystemTotal}
+NO_BUNDLE: Final = ("", "", "", "")
 OTHER: Final = "(other)"
 LANES: Final = frozenset({"active", "candidate", "measure", "shadow", "split"})
 DAILY_SERIES: Final = 100
@@ -47,23 +42,38 @@ _log = logging.getLogger(__name__)
 
 
 class Counted:
-    """What one transaction adds: totals of minutes by cohort and bundle."""
+    """What one transaction adds: totals of windows and figures of devices, by cohort, bundle and minute."""
 
-    __slots__ = ("minutes", "now_s")
+    __slots__ = ("_cohorts", "now_s", "oldest_minute_s", "system")
 
     def __init__(self, now: datetime) -> None:
         self.now_s = int(now.timestamp())
-        self.minutes: dict[tuple[Cohort, str, BundleKey], Minutes] = {}
+        self.oldest_minute_s = oldest_of(MINUTE, now)
+        self._cohorts: dict[Cohort, dict[BundleKey, dict[int, list[WindowTotal]]]] = {}
+        self.system: dict[Cohort, dict[int, list[SystemFigures]]] = {}
 
-    def add(self, cohort: Cohort, kind: str, bundle: BundleKey, t0: int, total: Total) -> None:
-        """Count a total in the minute in which it began, unix seconds."""
-        key = (cohort, kind, bundle)
-        minutes = self.minutes.get(key)
-        if minutes is None:
-            minutes = self.minutes[key] = {}
-        at = minute_of(t0, self.now_s)
-        known = minutes.get(at)
-        minutes[at] = total if known is None else known.plus(total)
+    def of(self, cohort: Cohort) -> dict[BundleKey, dict[int, list[WindowTotal]]]:
+        """Return where the windows of a cohort are collected, by bundle and `place_of`."""
+        known = self._cohorts.get(cohort)
+        if known is None:
+            known = self._cohorts[cohort] = {}
+            self.system[cohort] = {}
+        return known
+
+    def places(self, cohorts: Mapping[Cohort, int]) -> dict[SeriesKey, Places]:
+        """Return what was collected by series. Cohorts that are the same in the database are one."""
+        found: dict[SeriesKey, Places] = {}
+        for cohort, bundles in self._cohorts.items():
+            for bundle, totals in bundles.items():
+                _merge(found.setdefault((MODEL, *bundle, cohorts[cohort]), {}), totals)
+            told = {at: [SystemTotal.of(messages)] for at, messages in self.system[cohort].items()}
+            _merge(found.setdefault((SYSTEM, *NO_BUNDLE, cohorts[cohort]), {}), told)
+        return found
+
+    @property
+    def cohorts(self) -> set[Cohort]:
+        """Which cohorts there are."""
+        return set(self._cohorts)
 
 
 class RollupWriter:
@@ -96,15 +106,10 @@ class RollupWriter:
 
     def add(self, session: Session, counted: Counted, now: datetime) -> None:
         """Add in the caller's transaction."""
-        if not counted.minutes:
+        if not counted.cohorts:
             return
         store.lock(session)
-        cohorts = self._cohort_ids(session, {key[0] for key in counted.minutes})
-        minutes: dict[SeriesKey, Minutes] = {}
-        for (cohort, kind, bundle), found in counted.minutes.items():
-            series = (kind, *bundle, cohorts[cohort])
-            _merge(minutes.setdefault(series, {}), found)
-        rows = folded(with_all(minutes), now)
+        rows = folded(counted.places(self._cohort_ids(session, counted.cohorts)), now)
         numbers = self._series_ids(session, {series for _, series, _ in rows})
         keys = {(scale, numbers[series], at): (scale, series, at) for scale, series, at in rows}
         before = store.rows_of(session, list(keys))
@@ -123,10 +128,7 @@ class RollupWriter:
 
     def prune(self, session: Session, now: datetime) -> int:
         """Delete what is older than is kept, then what there is no room for; return how many rows."""
-        gone = sum(
-            store.delete_before(session, scale, int((now - kept).timestamp()) // scale * scale)
-            for scale, kept in KEPT.items()
-        )
+        gone = sum(store.delete_before(session, scale, oldest_of(scale, now) - BLOCK) for scale in SCALES)
         excess = sum(store.count_rows(session).values()) - self._most_rows
         for scale in SCALES if excess > 0 else ():
             until = found = 0
@@ -167,10 +169,9 @@ class RollupWriter:
         return self._series | known
 
 
-def _merge(into: Minutes, found: Mapping[int, Total]) -> None:
-    for at, total in found.items():
-        known = into.get(at)
-        into[at] = total if known is None else known.plus(total)
+def _merge(into: dict[int, list[Any]], found: Mapping[int, list[Any]]) -> None:
+    for at, parts in found.items():
+        into[at] = into[at] + parts if at in into else parts
 
 
 def _remember(session: Session, known: dict[Any, int], fresh: Mapping[Any, int]) -> None:

@@ -1,8 +1,9 @@
 """Folds what a batch counted by minute into the rows that hold it: each scale of each series, and of all cohorts together. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from operator import itemgetter
+from typing import Final
 
 from edgefleet_server.telemetry.rollups.model import EVER, KEPT, SCALES
 from edgefleet_server.telemetry.rollups.totals import Total, loaded, stored, stored_block
@@ -15,70 +16,84 @@ ALL: Final = 0
 
 SeriesKey = tuple[str, str, str, str, str, int]
 """Kind, model, version, digest, lane, cohort."""
+Places = dict[int, list[Total]]
+"""By `place_of`: what counts there, not added up yet."""
 Minutes = dict[int, Total]
-"""By the beginning of the minute, unix seconds."""
 RowKey = tuple[int, SeriesKey, int]
 """Scale, series, beginning."""
 Row = Total | Minutes
 """A step; of a block its minutes."""
 
 
-def minute_of(t0: int, now_s: int) -> int:
-    """Return the beginning of the minute in which a window counts: a device's clock puts nothing into the future."""
-    at = min(t0, now_s)
-    return at - at % MINUTE
+def oldest_of(scale_s: int, now: datetime) -> int:
+    """Return before when nothing is kept any more of a scale, unix seconds."""
+    return int((now - KEPT[scale_s]).timestamp())
 
 
-def with_all(counted: Mapping[SeriesKey, Minutes]) -> dict[SeriesKey, Minutes]:
-    """Return the series with those of all cohorts together."""
-    found: dict[SeriesKey, Minutes] = dict(counted)
-    for key, minutes in counted.items():
-        total = found.setdefault((*key[:5], ALL), {})
-        for at, sums in minutes.items():
-            known = total.get(at)
-            total[at] = sums if known is None else known.plus(sums)
-    return found
+def place_of(t0: int, length_s: int, now_s: int, oldest_minute_s: int) -> int:
+    """Return where a window counts: at the beginning of its minute, or of its block where it is as long as that, or old.
+
+    A device's clock puts nothing into the future.
+    """
+    at = min(now_s, t0)
+    minute = at - at % MINUTE
+    return minute if length_s < BLOCK and minute >= oldest_minute_s else at - at % BLOCK
 
 
-def folded(counted: Mapping[SeriesKey, Minutes], now: datetime) -> dict[RowKey, Row]:
-    """Return the rows of each scale that still keeps them, and of all time."""
+def folded(counted: Mapping[SeriesKey, Places], now: datetime) -> dict[RowKey, Row]:
+    """Return the rows of each scale that still keeps them and of all time: of each series, and of all cohorts together."""
     rows: dict[RowKey, Row] = {}
-    oldest = {scale: int((now - kept).timestamp()) for scale, kept in KEPT.items()}
-    for series, minutes in counted.items():
-        steps: dict[int, Total] = minutes
-        for at, sums in minutes.items():
-            if at >= oldest[MINUTE]:
-                rows.setdefault((MINUTE, series, at - at % BLOCK), {})[at] = sums  # type: ignore[index]
-        for scale in SCALES[1:]:
-            steps = _coarser(steps, scale)
-            rows |= {(scale, series, at): sums for at, sums in steps.items() if at >= oldest[scale]}
-        rows[EVER, series, 0] = _sum(steps.values())
+    of_all: dict[SeriesKey, Places] = {}
+    for series, places in counted.items():
+        minutes = _summed(places)
+        _collect(of_all.setdefault((*series[:5], ALL), {}), minutes.items())
+        rows |= _rows(series, minutes, now)
+    for series, places in of_all.items():
+        rows |= _rows(series, _summed(places), now)
     return rows
 
 
-def _coarser(steps: Mapping[int, Total], scale: int) -> dict[int, Total]:
-    found: dict[int, Total] = {}
-    for at, sums in steps.items():
-        begin = at - at % scale
-        known = found.get(begin)
-        found[begin] = sums if known is None else known.plus(sums)
-    return found
+def _rows(series: SeriesKey, minutes: Minutes, now: datetime) -> dict[RowKey, Row]:
+    rows: dict[RowKey, Row] = {}
+    oldest = oldest_of(MINUTE, now)
+    for at, sums in minutes.items():
+        if at >= oldest:
+            rows.setdefault((MINUTE, series, at - at % BLOCK), {})[at] = sums  # type: ignore[index]
+    steps = minutes
+    for scale in SCALES[1:]:
+        parts: Places = {}
+        _collect(parts, ((at - at % scale, sums) for at, sums in steps.items()))
+        steps, oldest = _summed(parts), oldest_of(scale, now)
+        rows |= {(scale, series, at): sums for at, sums in steps.items() if at >= oldest}
+    rows[EVER, series, 0] = sum_of(list(steps.values()))
+    return rows
 
 
-def _sum(totals: Iterable[Total]) -> Total:
-    first, *more = totals
-    for one in more:
-        first = first.plus(one)
-    return first
+def sum_of(totals: Sequence[Total]) -> Total:
+    """Return the sum of at least one total, all of the same kind."""
+    return type(totals[0]).summed(totals)
 
 
-def written(scale_s: int, added: Row, before: bytes | None, kind: type[Any]) -> bytes:
+def _summed(parts: Mapping[int, Sequence[Total]]) -> dict[int, Total]:
+    return {at: sum_of(totals) for at, totals in parts.items()}
+
+
+def _collect(into: Places, found: Iterable[tuple[int, Total]]) -> None:
+    for at, sums in found:
+        known = into.get(at)
+        if known is None:
+            into[at] = [sums]
+        else:
+            known.append(sums)
+
+
+def written(scale_s: int, added: Row, before: bytes | None, kind: type[Total]) -> bytes:
     """Return a row with what is added to it. before: what is stored, None without a row. kind: the totals of its series."""
     if scale_s != MINUTE:
         total: Total = added  # type: ignore[assignment]
-        return stored(total if before is None else kind.unpacked(loaded(before)).plus(total))
+        return stored(total if before is None else kind.summed([kind.unpacked(loaded(before)), total]))
     minutes: Minutes = dict(added)  # type: ignore[arg-type]
     for at, one in () if before is None else loaded(before):
         known = kind.unpacked(one)
-        minutes[at] = known.plus(minutes[at]) if at in minutes else known
-    return stored_block(sorted(minutes.items(), key=lambda one: one[0]))
+        minutes[at] = kind.summed([known, minutes[at]]) if at in minutes else known
+    return stored_block([[at, sums.packed()] for at, sums in sorted(minutes.items(), key=itemgetter(0))])

@@ -1,12 +1,12 @@
 """Totals of windows and of system figures: integers that add up exactly in any order, and their stored form. Pure.
 
-A total is never changed; `plus` makes another, so one may stand in several places. Times and energies are whole microseconds and
-microjoules: sums of floats would depend on the order.
+A total is never changed, so one may stand in several places; many are added at once, which is quicker than one by one. Times and energies
+are whole microseconds and microjoules: sums of floats would depend on the order.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from operator import add
+from collections.abc import Sequence
+from itertools import zip_longest
+from operator import attrgetter
 from typing import Any, Final, Protocol, Self
 
 import msgspec
@@ -24,6 +24,7 @@ FIGURES: Final = (
     *("cpu_ratio", "agent_rss_bytes", "workers_rss_bytes", "memory_available_bytes", "disk_free_bytes", "load_1m"),
     *("temperature_celsius", "net_rx_bytes", "net_tx_bytes", "throttled_ratio"),
 )
+_figures: Final = attrgetter(*FIGURES)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _encode = _ENCODER.encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
@@ -32,8 +33,14 @@ _decode = msgspec.msgpack.Decoder(list[Any]).decode
 class Total(Protocol):
     """What one step of one series holds."""
 
-    def plus(self, other: Any) -> Self:
-        """Return the sum of both."""
+    @classmethod
+    def summed(cls, totals: Sequence[Self]) -> Self:
+        """Return the sum of at least one."""
+        ...
+
+    @classmethod
+    def unpacked(cls, stored: Sequence[Any]) -> Self:
+        """Return what was stored."""
         ...
 
     def packed(self) -> list[Any]:
@@ -46,18 +53,25 @@ class WindowTotal:
 
     __slots__ = ("classes", "counts", "first", "latency")
 
-    def __init__(self, counts: list[int], classes: Sequence[int], first: int, latency: list[int]) -> None:
+    def __init__(self, counts: Sequence[int], classes: Sequence[int], first: int, latency: Sequence[int]) -> None:
         self.counts = counts
         self.classes = classes
         self.first = first
         self.latency = latency
 
-    def plus(self, other: "WindowTotal") -> "WindowTotal":
-        """Return the sum of both."""
-        first, latency = _joined(self.first, self.latency, other.first, other.latency)
-        return WindowTotal(
-            list(map(add, self.counts, other.counts)), _by_position(self.classes, other.classes), first, latency
-        )
+    @classmethod
+    def summed(cls, totals: Sequence["WindowTotal"]) -> "WindowTotal":
+        """Return the sum of at least one."""
+        if len(totals) == 1:
+            return totals[0]
+        counts = list(map(sum, zip(*[one.counts for one in totals], strict=True)))
+        classes = list(map(sum, zip_longest(*[one.classes for one in totals], fillvalue=0)))
+        sketches = [(one.first, one.latency) for one in totals if one.latency]
+        if not sketches:
+            return cls(counts, classes, 0, [])
+        first = min([at for at, _ in sketches])
+        aligned = [latency if at == first else [*([0] * (at - first)), *latency] for at, latency in sketches]
+        return cls(counts, classes, first, list(map(sum, zip_longest(*aligned, fillvalue=0))))
 
     def packed(self) -> list[Any]:
         """Return what is stored."""
@@ -78,55 +92,45 @@ class WindowTotal:
         )  # fmt: skip
 
 
-def _joined(first: int, mine: list[int], other_first: int, theirs: list[int]) -> tuple[int, list[int]]:
-    if not theirs:
-        return first, mine
-    if not mine:
-        return other_first, theirs
-    if len(mine) < len(theirs):
-        first, mine, other_first, theirs = other_first, theirs, first, mine
-    if other_first < first:
-        mine, first = [0] * (first - other_first) + mine, other_first
-    else:
-        mine = mine[:]
-    at = other_first - first
-    end = at + len(theirs)
-    if end > len(mine):
-        mine.extend([0] * (end - len(mine)))
-    mine[at:end] = map(add, mine[at:end], theirs)
-    return first, mine
-
-
-def _by_position(mine: Sequence[int], theirs: Sequence[int]) -> Sequence[int]:
-    if len(mine) < len(theirs):
-        mine, theirs = theirs, mine
-    return mine if not theirs else [*map(add, mine, theirs), *mine[len(theirs) :]]
-
-
-@dataclass(frozen=True, slots=True)
 class SystemTotal:
-    """Of messages. figures: of each of FIGURES how many said it, the sum, the most; floats, since a device may say what it likes."""
+    """Of messages. said, total, most: of each of FIGURES how many said it, the sum, the most; floats, since a device may say anything."""
 
-    messages: int
-    figures: list[list[float]]
+    __slots__ = ("messages", "most", "said", "total")
+
+    def __init__(self, messages: int, said: Sequence[int], total: Sequence[float], most: Sequence[float]) -> None:
+        self.messages = messages
+        self.said = said
+        self.total = total
+        self.most = most
 
     @classmethod
-    def of(cls, system: SystemFigures) -> "SystemTotal":
-        """Return that of one message."""
-        said = (float(getattr(system, name)) for name in FIGURES)
-        return cls(1, [[1.0, one, one] if 0 <= one < MOST else [0.0, 0.0, 0.0] for one in said])
+    def of(cls, told: Sequence[SystemFigures]) -> "SystemTotal":
+        """Return that of messages."""
+        columns = zip(*[_figures(one) for one in told], strict=True)
+        known = [[float(one) for one in column if 0 <= one < MOST] for column in columns]
+        return cls(
+            len(told),
+            [len(one) for one in known],
+            [sum(one) for one in known],
+            [max(one, default=0.0) for one in known],
+        )
 
-    def plus(self, other: "SystemTotal") -> "SystemTotal":
-        """Return the sum of both."""
-        pairs = zip(self.figures, other.figures, strict=True)
-        return SystemTotal(
-            self.messages + other.messages,
-            [[a[0] + b[0], a[1] + b[1], max(a[2], b[2])] for a, b in pairs],
+    @classmethod
+    def summed(cls, totals: Sequence["SystemTotal"]) -> "SystemTotal":
+        """Return the sum of at least one."""
+        if len(totals) == 1:
+            return totals[0]
+        said, total, most = ([getattr(one, name) for one in totals] for name in ("said", "total", "most"))
+        return cls(
+            sum(one.messages for one in totals),
+            list(map(sum, zip(*said, strict=True))),
+            list(map(sum, zip(*total, strict=True))),
+            list(map(max, zip(*most, strict=True))),
         )
 
     def packed(self) -> list[Any]:
         """Return what is stored."""
-        return [self.messages, self.figures]
+        return [self.messages, self.said, self.total, self.most]
 
     @classmethod
     def unpacked(cls, stored: Sequence[Any]) -> "SystemTotal":
@@ -135,10 +139,8 @@ class SystemTotal:
 
     def sums(self) -> SystemSums:
         """Return it as readers take it."""
-        named = zip(FIGURES, self.figures, strict=True)
-        return SystemSums(
-            self.messages, {name: FigureSums(int(n), total, most) for name, (n, total, most) in named if n}
-        )
+        named = zip(FIGURES, self.said, self.total, self.most, strict=True)
+        return SystemSums(self.messages, {name: FigureSums(n, total, most) for name, n, total, most in named if n})
 
 
 def stored(total: Total) -> bytes:
@@ -146,9 +148,9 @@ def stored(total: Total) -> bytes:
     return _bytes(total.packed())
 
 
-def stored_block(parts: Iterable[tuple[int, Total]]) -> bytes:
-    """Return totals with their places as bytes."""
-    return _bytes([[place, total.packed()] for place, total in parts])
+def stored_block(parts: Sequence[Sequence[Any]]) -> bytes:
+    """Return packed totals with their places as bytes."""
+    return _bytes(list(parts))
 
 
 def loaded(data: bytes) -> list[Any]:

@@ -1,0 +1,106 @@
+"""A storm of devices waits in the broker, not in the bin: messages are acknowledged once they are done, and devices are slowed down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.messages import Ack, Telemetry, Window, encode
+from edgefleet_protocol.topics import Topics
+from edgefleet_server.gateway import inbound, mqtt
+from edgefleet_server.gateway.broker.model import BrokerKind, find_mosquitto
+from edgefleet_server.gateway.device_ledger import DeviceLedger
+from edgefleet_server.gateway.inbound import Inbound
+from edgefleet_server.gateway.outbound import Signed
+from edgefleet_server.gateway.service import limits_of
+from tests.broker.client import eventually
+from tests.server.fleet.conftest import any_house  # noqa: F401  # a fixture
+from tests.server.fleet.house import House
+from tests.server.gateway.conftest import Site
+
+DEVICES, EACH = 3, 500
+
+
+def told(device: str, seq: int) -> bytes:
+    """Return one window of a device."""
+    window = Window(
+        t0=1_764_000_000 + seq * 60, length_s=60, model="m", lane="active", sha256="a" * 64, version="1", n=5
+    )
+    return encode(Telemetry(device=device, boot_id="b", seq=seq, ts=1, windows=[window]))
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto on this machine")
+def test_a_storm_arrives_whole_at_the_first_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "RECEIVE_MAXIMUM", 64)
+    monkeypatch.setattr(inbound, "MAX_BATCH", 50)
+    site = Site(tmp_path, BrokerKind.MOSQUITTO)
+    try:
+        devices = [site.connect(site.house.device()) for _ in range(DEVICES)]
+        waiting: list[int] = []
+        store = site.house.telemetry.ingest
+
+        def slow(messages: Sequence[Telemetry]) -> int:
+            waiting.append(len(site.gateway._inbound._queue))
+            return store(messages)
+
+        monkeypatch.setattr(site.house.telemetry, "ingest", slow)
+        for device in devices:
+            for seq in range(EACH):
+                device.client.publish(device.topics.telemetry(device.id), told(device.id, seq), qos=1)
+        stored = site.house.telemetry.rollups.totals
+        eventually(lambda: (found := stored().get(())) is not None and found.windows == DEVICES * EACH, "all of it")
+        assert max(waiting) <= 64, "the broker hands over no more before it is acknowledged"
+        assert site.gateway.counters()["messages_dropped"] == 0
+    finally:
+        site.close()
+
+
+class Answers:
+    """Notes acknowledgements."""
+
+    def __init__(self) -> None:
+        self.stretches: list[int] = []
+
+    def send_desired(self, documents: Sequence[Signed], *, again: bool = False) -> None:
+        """Nothing waits for documents here."""
+
+    def send_ack(self, device: DeviceId, ack: Ack) -> None:
+        """Note what it asks for."""
+        self.stretches.append(ack.stretch)
+
+
+def test_devices_are_asked_for_longer_windows_while_the_queue_stays_half_full(
+    any_house: House,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house = any_house
+    monkeypatch.setattr(inbound, "MAX_BATCH", 1)
+    monkeypatch.setattr(inbound, "HALF_FULL", 10)
+    monkeypatch.setattr(inbound, "PRESSED", 5)
+    device, answers, done = house.device(), Answers(), list[int]()
+    topics = Topics(house.settings.tenant)  # type: ignore[arg-type]
+    ledger = DeviceLedger(limits_of(house.settings), house.clock)
+    made = Inbound(
+        topics.tenant,
+        house.fleet.devices.live_among,
+        house.fleet.receiver,
+        house.telemetry,
+        answers,
+        ledger,
+        house.settings.uplink_queue_bytes,
+    )
+    made.acknowledge_by(done.extend)
+    for seq in range(30):
+        made.put(topics.telemetry(device.id), told(device.id, seq), receipt=seq + 1)
+    made.put("nonsense", b"", receipt=31)
+    made.start()
+    made.stop()
+    # 29 wait behind the first: 19 batches are taken while more than 10 wait, and the sixth of them is under pressure
+    assert answers.stretches == [0] * 5 + [inbound.STRETCH] * 14 + [0] * 11
+    assert sorted(done) == list(range(1, 32))
+
+
+def test_half_of_what_waits_is_half_of_what_the_broker_hands_over() -> None:
+    assert 2 * inbound.HALF_FULL == mqtt.RECEIVE_MAXIMUM
