@@ -21,6 +21,7 @@ NOUNS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "token": {"revoke": ("delete", "rm")},
     "rollout": {"abort": ("cancel",)},
     "capture-key": {"create": ("new",)},
+    "slo": {"set": ("apply",)},
 }
 """On one noun."""
 

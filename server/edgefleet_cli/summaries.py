@@ -36,6 +36,7 @@ SUMMARIES: Final = {
     "release": "Manage releases: a model at a version, with one bundle per profile.",
     "bundle": "Manage bundles: a release built and signed for one profile.",
     "feedback": "Send labels of earlier answers, and see how they fared.",
+    "slo": "Set objectives of models, and see what is left of their error budgets.",
     "drift": "Show whether what models are asked and answer has drifted.",
     "rollout": "Manage rollouts: a release in stages, judged at each.",
     "experiment": "Show experiments: rollouts with a shadow or split stage.",

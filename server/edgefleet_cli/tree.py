@@ -38,6 +38,7 @@ _GROUPS: Final = {
     "capture-key": "device.captures.commands",
     "predictions": "predictions.commands",
     "data": "predictions.erasure_commands",
+    "slo": "objectives.commands",
     "alert": "alerts.commands",
     "webhook": "admin.webhook_commands",
     "alert-receiver": "admin.alert_receiver_commands",
@@ -78,7 +79,7 @@ _PANELS: Final = {
     "Models": ("publish", "convert", "model", "release", "bundle", "profile", "tool", "import"),
     "Rollouts": ("deploy", "rollout", "undo", "experiment", "sim"),
     "Fleet": (
-        *("device", "group", "fleet", "drift", "feedback", "alert", "events", "top", "search"),
+        *("device", "group", "fleet", "drift", "slo", "feedback", "alert", "events", "top", "search"),
         *("get", "apply", "diff", "delete", "export"),
     ),
     "Admin": (

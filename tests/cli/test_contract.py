@@ -22,6 +22,7 @@ from edgefleet_server.alerting.model import AlertAction
 from tests.cli.conftest import Edgectl
 from tests.server.dashboard.fleet import ORT, Fleet, staged
 from tests.server.dashboard.serving import served
+from tests.server.objectives.test_openslo import latency
 
 FORMS = ("table", "wide", "json", "yaml", "name", "csv")
 
@@ -43,6 +44,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "alert silence list": (),
     "alert window list": (),
     "alert contact list": (),
+    "slo list": (),
     "alert-receiver list": (),
     "predictions list": (),
     "data list": (),
@@ -98,6 +100,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "model accuracy": ("digits",),
     "alert show": ("ALERT",),
     "alert rules show": ("device_offline",),
+    "slo show": ("digits-fast",),
     "alert contact deliveries": ("CONTACT",),
     "webhook show": ("WEBHOOK",),
     "webhook deliveries": ("WEBHOOK",),
@@ -154,6 +157,7 @@ UNNAMED = {
 
 ACTS = {
     "alert ack", "alert contact create", "alert contact delete", "alert contact set", "alert contact test", "alert rules set",
+    "slo delete", "slo set",
     "alert silence create",
     "alert silence end", "alert window create", "alert window delete",
     "alert-receiver create", "alert-receiver delete", "drift baseline clear", "drift baseline set", "feedback upload",
@@ -211,6 +215,7 @@ def alarming(fleet: Fleet, device: str) -> dict[str, str]:
         ("maintenance-windows", {"name": "nightly", "cron": "0 1 * * *", "duration_s": 3600}),
     ):
         assert admin.post(f"/api/v1/{path}", json=body).status_code == 201
+    assert admin.put("/api/v1/slos/digits-fast", json=latency()).status_code == 201
     return {"ALERT": str(alert.id), "CONTACT": contact}
 
 

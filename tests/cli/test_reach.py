@@ -19,6 +19,7 @@ from edgefleet_server.dashboard.operations.command_preview import LINES, OF_FIEL
 from tests.cli.conftest import Edgectl
 from tests.cli.fleet_stub import Asked, Stub, serving
 from tests.house.tree import ROOT
+from tests.server.objectives.test_openslo import latency
 
 OPERATIONS = Operations(json.loads((ROOT / "docs" / "reference" / "openapi.json").read_text("utf-8")))
 PREFIX = "/api/v1"
@@ -95,6 +96,7 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"a model")
     (tmp_path / "rollout.yaml").write_text(SPEC)
+    (tmp_path / "slo.json").write_text(json.dumps(latency()))
     with serving(Agreeing()) as stub:
         monkeypatch.setenv("EDGECTL_SERVER", stub.url)
         monkeypatch.setenv("EDGECTL_TOKEN", "edg_test")

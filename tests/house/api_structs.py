@@ -42,7 +42,7 @@ MODULES = {
     "key": "signing roles, their keys and the certificate authority",
     "access": "tokens, their holders and the audit trail",
     "webhook": "webhooks and their deliveries",
-    "alert": "alerts, their rules, silences, contact points and receivers",
+    "alert": "alerts, objectives, their rules, silences, contact points and receivers",
 }
 """What the answers of a module are about. One that several need is in the first of them, so that imports go one way."""
 
@@ -85,6 +85,7 @@ PLACES = {
     "/whoami": "access",
     "/login-links": "access",
     "/webhooks": "webhook",
+    "/slos": "alert",
     "/alert-receivers": "alert",
     "/alerts": "alert",
     "/alert-rules": "alert",

@@ -31,6 +31,7 @@ SMALL_ON_PURPOSE = {
     "server/edgefleet_server/dashboard/alerts": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/devices": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/enrolment": "each area of the pages is a folder",
+    "server/edgefleet_server/dashboard/objectives": "each area of the pages is a folder",
     "server/edgefleet_server/dashboard/live": "each area of the pages is a folder",
     "server/edgefleet_server/outbound": "below every feature that calls others",
 }

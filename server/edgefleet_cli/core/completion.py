@@ -102,6 +102,7 @@ alerts = names_of("/alerts", "id")
 alert_rules = names_of("/alert-rules", "name")
 silences = names_of("/alert-silences", "id")
 windows = names_of("/maintenance-windows", "id")
+slos = names_of("/slos", "name")
 contacts = names_of("/contact-points", "id")
 _STATES = ("online", "offline", "unknown", "revoked")
 

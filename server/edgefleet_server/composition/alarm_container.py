@@ -6,18 +6,20 @@ from typing import Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ModelName
-from edgefleet_server.alerting.active_alerts.drift_verdicts import DriftVerdicts
 from edgefleet_server.alerting.active_alerts.engine import AlertEngine
-from edgefleet_server.alerting.active_alerts.facts_loader import FactsLoader, Sources
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
+from edgefleet_server.alerting.alert_facts.drift_verdicts import DriftVerdicts
+from edgefleet_server.alerting.alert_facts.facts_loader import FactsLoader, Sources
+from edgefleet_server.alerting.alert_facts.model_facts import ModelFacts
 from edgefleet_server.alerting.contact_points.apprise_client import AppriseClient
 from edgefleet_server.alerting.contact_points.service import TRANSPORT, ContactBook
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
+from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.registry.service import RegistryService
 from edgefleet_server.settings import ServerSettings
 from edgefleet_server.signing.service import SigningService
@@ -41,34 +43,40 @@ class Alarm:
     engine: AlertEngine
 
 
-def build_alarm(  # noqa: PLR0913  # what is watched, and what sends
-    db: Database,
-    fleet: Fleet,
-    telemetry: TelemetryService,
-    signing: SigningService,
-    webhooks: WebhookService,
-    registry: RegistryService,
-    drift: DriftService,
-    *,
-    clock: Clock,
-    shared: Clock,
-    settings: ServerSettings,
-) -> Alarm:
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is watched, and what sends."""
+
+    fleet: Fleet
+    telemetry: TelemetryService
+    signing: SigningService
+    webhooks: WebhookService
+    registry: RegistryService
+    drift: DriftService
+    objectives: ObjectiveBook
+
+
+def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, settings: ServerSettings) -> Alarm:
     """Wire the parts. Touches nothing. shared: the clock that all processes of the database go by."""
-    rules = RuleBook(db, fleet.devices, shared)
-    silences = SilenceBook(db, fleet.devices, shared)
+    rules = RuleBook(db, watched.fleet.devices, shared)
+    silences = SilenceBook(db, watched.fleet.devices, shared)
     apprise = AppriseClient(settings.webhook_networks, settings.data_dir, clock)
-    channels = Channels(db, webhooks, shared, TRANSPORT, timedelta(seconds=settings.webhook_give_up_s))
-    contacts = ContactBook(db, channels, fleet.feed, fleet.devices, apprise, shared, lambda: settings.dashboard_address)
+    channels = Channels(db, watched.webhooks, shared, TRANSPORT, timedelta(seconds=settings.webhook_give_up_s))
+    contacts = ContactBook(
+        db, channels, watched.fleet.feed, watched.fleet.devices, apprise, shared, lambda: settings.dashboard_address
+    )
     sources = Sources(
         health=DeviceHealthReader(db),
-        series=telemetry.series,
-        troubled=fleet.lists.troubled,
-        roles=signing.roles,
+        series=watched.telemetry.series,
+        troubled=watched.fleet.lists.troubled,
+        roles=watched.signing.roles,
         folder=settings.data_dir,
         verdicts=DriftVerdicts(
-            db, drift.of_model, lambda: [ModelName(one.name) for one in registry.models(PageRequest(MOST_MODELS)).items]
+            db,
+            watched.drift.of_model,
+            lambda: [ModelName(one.name) for one in watched.registry.models(PageRequest(MOST_MODELS)).items],
         ),
+        models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),
     )
     engine = AlertEngine(
         db,

@@ -47,6 +47,7 @@ from edgefleet_server.fleet.enrolment import routes as enrolment_routes
 from edgefleet_server.fleet.inventory import group_routes
 from edgefleet_server.fleet.inventory import routes as inventory_routes
 from edgefleet_server.fleet.reported import routes as recovery_routes
+from edgefleet_server.objectives import routes as objective_routes
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.registry import routes as registry_routes
 from edgefleet_server.rollout import routes as rollout_routes
@@ -112,6 +113,7 @@ def api_routers(parts: Parts) -> list[APIRouter]:
         rollout_routes.build_router(parts.rollout, parts.db),
         rollout_routes.build_retirement_router(parts.retirement, parts.registry, parts.db),
         webhook_routes.build_router(parts.webhooks, parts.db),
+        objective_routes.build_router(parts.objectives, parts.db),
         alerting_routes.build_router(parts.alerts, parts.db),
         active_alert_routes.build_router(parts.alarm.alerts, parts.alarm.rules, parts.db),
         active_alert_routes.build_silence_router(parts.alarm.silences, parts.db),

@@ -7,10 +7,11 @@ from pathlib import Path
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
-from edgefleet_server.composition.alarm_container import Alarm, build_alarm
+from edgefleet_server.composition.alarm_container import Alarm, Watched, build_alarm
 from edgefleet_server.composition.figures_loader import FiguresLoader, FigureSources
 from edgefleet_server.composition.fleet_container import Fleet, build_fleet
 from edgefleet_server.composition.judge_container import GroundTruth, build_judges
+from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import Timelines, build_timelines
 from edgefleet_server.composition.worker_container import ConverterParts, build_first_parts, child_limits
 from edgefleet_server.conversion.release_proof import ReleaseProver
@@ -18,6 +19,7 @@ from edgefleet_server.conversion.sandbox import Converter, converter_command
 from edgefleet_server.conversion.service import ConversionService
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter
+from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
 from edgefleet_server.outbound.address_policy import parse_networks
@@ -77,6 +79,7 @@ class Parts:
     poster: HttpPoster
     webhooks: WebhookService
     alerts: AlertService
+    objectives: ObjectiveBook
     alarm: Alarm
     search: SearchService
     metrics: Metrics
@@ -97,7 +100,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     poster = HttpPoster(parse_networks(settings.webhook_networks), clock, ca_file=settings.webhook_ca_file)
     references = BundleReferences(registry)
     telemetry = build_telemetry(db, clock, references, fleet)
-    rollout = RolloutService(db, fleet, registry, shared, telemetry)
+    objectives = build_objectives(db, fleet, registry, telemetry, clock, shared)
+    rollout = RolloutService(db, fleet, registry, shared, telemetry, objectives.budget)
     metrics = Metrics()
     rollout.carrier.counted.subscribe(metrics.count_transitions, metrics.count_documents)
     access = AccessService(db, clock, rate_limit_per_min=settings.rate_limit_per_min)
@@ -107,9 +111,8 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     predictions = build_prediction_logs(settings, db, clock, fleet, access)
     webhooks = WebhookService(db, fleet.feed, poster, shared, settings)
     truth, drift = build_judges(db, clock, fleet, registry, references)
-    alarm = build_alarm(
-        db, fleet, telemetry, signing, webhooks, registry, drift, clock=clock, shared=shared, settings=settings
-    )
+    watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives)
+    alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
     _watch_fleet(metrics, first, fleet, telemetry, alarm, settings.data_dir, clock)
     return Parts(
         settings=settings,
@@ -137,6 +140,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
         alerts=AlertService(db, rollout, clock),
         poster=poster,
         webhooks=webhooks,
+        objectives=objectives,
         alarm=alarm,
         search=SearchService(fleet.finder, registry, rollout),
         metrics=metrics,

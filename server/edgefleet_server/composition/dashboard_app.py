@@ -17,6 +17,7 @@ from edgefleet_server.dashboard.enrolment import pages as enrolment_pages
 from edgefleet_server.dashboard.enrolment.views import EnrolmentReader
 from edgefleet_server.dashboard.fleet import pages as fleet_pages
 from edgefleet_server.dashboard.fleet.views import FleetPages, Watch
+from edgefleet_server.dashboard.objectives import pages as objectives_pages
 from edgefleet_server.dashboard.registry import accuracy_pages, publish_page
 from edgefleet_server.dashboard.registry import pages as registry_pages
 from edgefleet_server.dashboard.registry.views import RegistryViews
@@ -42,7 +43,8 @@ def _operating(parts: Parts) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed)
-    watch, charts = Watch(parts.alerts, parts.alarm.alerts), TimelineViews(parts.timelines.reader, clock)
+    watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives)
+    charts = TimelineViews(parts.timelines.reader, clock)
     overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, charts, clock)
     device = DevicePages(
         fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, parts.drift, charts, clock
@@ -68,6 +70,7 @@ def _operating(parts: Parts) -> list[Area]:
         partial(experiment_pages.add_pages, reader=rollouts.experiments, pages=shown),
         partial(alerts_pages.add_pages, alerts=parts.alarm.alerts, rules=parts.alarm.rules),
         partial(alerts_pages.add_quiet_pages, silences=parts.alarm.silences, contacts=parts.alarm.contacts),
+        partial(objectives_pages.add_pages, objectives=parts.objectives),
         partial(alert_pages.add_pages, alerts=parts.alerts, registry=registry),
     ]
 

@@ -17,6 +17,7 @@ MODULES: Final = (
     "telemetry.predictions.tables",
     "rollout.store.tables",
     "webhook.tables",
+    "objectives.tables",
     "alerting.tables",
     "alerting.active_alerts.tables",
     "alerting.contact_points.tables",

@@ -19,6 +19,7 @@ from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.ids import DeviceId, ProfileName, RolloutId
 from edgefleet_protocol.messages import AssignmentState, ErrorClass, Phase
 from edgefleet_protocol.rollout_states import RolloutState
+from edgefleet_server.rollout.spec.budget_gate import BudgetLeft
 from edgefleet_server.rollout.spec.model import (
     DeviceTerms,
     Inconclusive,
@@ -150,8 +151,7 @@ class Wait:
 
 NO_PACE_FACTS: Final = PaceFacts()
 
-LOST: Final = "lost"
-"""The key of devices that fell silent, in `Facts.failures`."""
+LOST: Final = "lost"  # the key of devices that fell silent, in `Facts.failures`
 
 GUARD_CLASSES: Final = (ErrorClass.SIGNATURE, ErrorClass.GOLDEN)
 """One of these is enough at any size: the bytes are not what was signed, or compute something else than was proven."""
@@ -480,8 +480,7 @@ class Snapshot:
     missed: timedelta = timedelta()
     """For how long nobody looked although it was time: the server was away, and heard no device either."""
     pace: PaceFacts = NO_PACE_FACTS
-    measured: tuple[DeviceQuality, ...] = ()
-    """What was measured of devices so far, for the quality gate."""
+    measured: tuple[DeviceQuality, ...] = ()  # what was measured of devices so far, for the quality gate
     behind: tuple[str, ...] = ()
     """Older rollouts that a queued one waits for."""
     rollback_bundles: Mapping[ProfileName, Bundle] = field(default_factory=dict)
@@ -496,5 +495,6 @@ class Snapshot:
     """Devices of which a failure was refuted: what they report does not act alone."""
     sites: Mapping[DeviceId, str] = field(default_factory=dict)
     """Sites of lost devices, where more are lost than may be."""
+    budget: BudgetLeft | None = None  # of the objective that the budget gate names
     seed: str = ""
     """Fresh randomness of this look, 32 hex digits: no device can foresee whom the server draws."""

@@ -1,5 +1,6 @@
-"""What rollouts use of the fleet: its devices, what they report, what they should run, the hold, groups and the event log."""
+"""What rollouts use of the fleet (devices, what they report and should run, the hold, groups, the event log), and of objectives."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from edgefleet_server.events.log import EventLog
@@ -11,6 +12,24 @@ from edgefleet_server.fleet.inventory.views import FleetReader
 from edgefleet_server.fleet.reported.reader import ReportedStateReader
 from edgefleet_server.fleet.reported.suspicion import Suspicion
 from edgefleet_server.fleet.selectors.device_selector import DeviceSelector
+
+
+class BudgetOf(Protocol):
+    """An objective's error budget."""
+
+    @property
+    def model(self) -> str:
+        """Of which model the objective is."""
+        ...
+
+    @property
+    def left(self) -> float | None:
+        """The part that is left, None without events."""
+        ...
+
+
+Budgets = Callable[[str], BudgetOf]
+"""The error budget of an objective, by its name. Raises an error when there is none."""
 
 
 class RolloutFleet(Protocol):

@@ -26,6 +26,7 @@ from edgefleet_server.rollout.commands.undo import Undo
 from edgefleet_server.rollout.controller.executor import Executor, event_of
 from edgefleet_server.rollout.effects import AssignmentTransitioned, Plan
 from edgefleet_server.rollout.errors import IllegalStateError, LintError, ReasonNeededError
+from edgefleet_server.rollout.lint.budget_findings import about_budget
 from edgefleet_server.rollout.lint.download_cost import cost_of
 from edgefleet_server.rollout.lint.findings import Finding, about_unproven, lint
 from edgefleet_server.rollout.lint.preview import PlanView, older_release, plan, with_findings, with_names
@@ -34,7 +35,7 @@ from edgefleet_server.rollout.model import Assignment, Bundle, Member, RolloutSt
 from edgefleet_server.rollout.placement import is_countable
 from edgefleet_server.rollout.planner.completion import plan_regression
 from edgefleet_server.rollout.planner.stages import awaiting_approval, refuse_unless_approver
-from edgefleet_server.rollout.ports import RolloutFleet
+from edgefleet_server.rollout.ports import Budgets, RolloutFleet
 from edgefleet_server.rollout.preparation.loader import SnapshotLoader
 from edgefleet_server.rollout.preparation.membership import by_stratum, counted, selectors_in
 from edgefleet_server.rollout.preparation.metric_collector import MetricCollector
@@ -73,14 +74,10 @@ SALT_BYTES: Final = 16
 class RolloutService:
     """Makes and steers rollouts."""
 
-    def __init__(
-        self,
-        db: Database,
-        fleet: RolloutFleet,
-        registry: RegistryService,
-        clock: Clock,
-        telemetry: TelemetryService,
-    ) -> None:
+    def __init__(  # what it works with
+        self, db: Database, fleet: RolloutFleet, registry: RegistryService, clock: Clock, telemetry: TelemetryService,
+        budgets: Budgets | None = None,
+    ) -> None:  # fmt: skip
         """Wire the parts; from then on a group that an open rollout's selector names cannot be deleted."""
         self._db = db
         self._fleet = fleet
@@ -90,7 +87,8 @@ class RolloutService:
         self._withdrawals = registry.withdrawals
         self._downgrade = registry.downgrade
         self.finder = RolloutFinder(db)
-        self.loader = SnapshotLoader(fleet, registry, clock)
+        self.loader = SnapshotLoader(fleet, registry, clock, budgets)
+        self._budgets = budgets
         self.measurer = MetricCollector(telemetry)
         self.carrier = Executor(fleet, self.loader)
         self.reader = RolloutReader(db, fleet, clock, self.loader)
@@ -111,7 +109,7 @@ class RolloutService:
         spec = with_versions(parse_spec(document), self._resolve)
         for ref in _releases_in(spec):
             self._withdrawals.check_deployable(ref)
-        made = self._plan(spec, secrets.token_hex(SALT_BYTES))
+        made = with_findings(self._plan(spec, secrets.token_hex(SALT_BYTES)), about_budget(spec, self._budgets))
         ref = ReleaseRef.parse(spec.release)
         running = self._fleet.devices.versions(spec.selector, ref.model)
         made = with_findings(made, older_release(ref, self._downgrade(ref, running, made.matched)))
@@ -165,7 +163,7 @@ class RolloutService:
             self._fleet.groups.pin(selector)
         for ref in _releases_in(spec):
             self._withdrawals.keep_deployable(ref)
-        findings = self._findings(spec, salt)
+        findings = (*self._findings(spec, salt), *about_budget(spec, self._budgets))
         if any(finding.level == "error" for finding in findings):
             raise LintError(findings)
 

@@ -9,7 +9,7 @@ import pytest
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.contact_points.errors import BadContactError
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.composition.alarm_container import build_alarm
+from edgefleet_server.composition.alarm_container import Watched, build_alarm
 from edgefleet_server.outbound.address_policy import parse_networks
 from edgefleet_server.outbound.http_post import HttpPoster
 from tests.server.alerting.post_office import PostOffice, post_office, text_of
@@ -182,11 +182,10 @@ def test_a_mail_server_that_is_away_gets_the_mail_later_and_once(plain_fleet: Wa
 
 def test_one_of_several_servers_evaluates_and_one_that_is_late_writes_nothing(fleet: WatchedFleet) -> None:
     parts = fleet.house.parts
-    services = (
-        *(parts.db, parts.fleet, parts.telemetry, parts.signing, parts.webhooks),
-        *(parts.registry, parts.drift),
+    watched = Watched(
+        *(parts.fleet, parts.telemetry, parts.signing, parts.webhooks, parts.registry, parts.drift, parts.objectives)
     )
-    other = build_alarm(*services, clock=parts.clock, shared=parts.clock, settings=parts.settings).engine
+    other = build_alarm(parts.db, watched, clock=parts.clock, shared=parts.clock, settings=parts.settings).engine
     device = fleet.device()
     device.gone()
     fleet.house.clock.turn(minutes=11)

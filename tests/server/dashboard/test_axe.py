@@ -26,6 +26,7 @@ from tests.server.dashboard.serving import served
 from tests.server.dashboard.shelf import shelve
 from tests.server.dashboard.test_enrolment_page import crowd
 from tests.server.dashboard.test_experiment_pages import FIGURES, SHADOW, tell, trying
+from tests.server.objectives.test_openslo import share
 from tests.server.rollout.test_alerts import alert, notification
 from tests.server.telemetry.test_watching import shown
 from tests.server.telemetry.told_fleet import Say, tell_past
@@ -52,7 +53,7 @@ OTHERS = (
     "/devices/{hot}",
     "/models/pump/drift", "/models/pump/drift/temperature", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/alerts/receivers", "/alerts/{alert}", "/alerts/rules",
-    "/alerts/silences", "/alerts/contacts", "/alerts/contacts/{contact}", "/find",
+    "/alerts/silences", "/alerts/contacts", "/alerts/contacts/{contact}", "/slos", "/slos/{slo}", "/", "/find",
 )  # fmt: skip
 """Pages that need something going on: seen at a second house."""
 SHOWN_ONCE = {
@@ -132,6 +133,11 @@ class BusyHouse:
         say(fleet, warm)
         contact = admin.post("/api/v1/contact-points", json={"name": "on call", "url": "ntfy://edgefleet"}).json()["id"]
         admin.post(f"/api/v1/contact-points/{contact}:test", json={})
+        slos = {"pump-ok": share("success"), "pump-up": share("availability")}
+        for name, document in slos.items():
+            document["spec"]["service"] = "pump"
+            assert admin.put(f"/api/v1/slos/{name}", json=document | {"metadata": {"name": name}}).status_code == 201
+        fleet.parts.objectives.tick()
         admin.post("/api/v1/alert-silences", json={"matchers": ["site=lab"], "for_s": 3600, "comment": "new router"})
         admin.post("/api/v1/maintenance-windows", json={"name": "nightly", "cron": "0 1 * * *", "duration_s": 3600})
         for other in devices[:2]:
@@ -147,6 +153,7 @@ class BusyHouse:
             "warm": warm.id,
             "hot": devices[1].id,
         }
+        self.names["slo"] = "pump-ok"
         self.windows = windows
 
 

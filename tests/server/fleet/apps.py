@@ -7,8 +7,9 @@ from fastapi.testclient import TestClient
 from edgefleet_server.access.model import Role
 from edgefleet_server.access.service import AccessService
 from edgefleet_server.alerting.service import AlertService
-from edgefleet_server.composition.alarm_container import build_alarm
+from edgefleet_server.composition.alarm_container import Watched, build_alarm
 from edgefleet_server.composition.container import Parts, build_prediction_logs, build_prover
+from edgefleet_server.composition.objective_container import build_objectives
 from edgefleet_server.composition.timeline_container import build_timelines
 from edgefleet_server.observability.health import Health
 from edgefleet_server.observability.prometheus import Metrics
@@ -28,6 +29,7 @@ def parts_of(house: House) -> Parts:
     rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
     access = AccessService(house.db, house.clock)
     predictions = build_prediction_logs(house.settings, house.db, house.clock, house.fleet, access)
+    objectives = build_objectives(house.db, house.fleet, house.registry, house.telemetry, house.clock, house.clock)
     return Parts(
         settings=house.settings,
         clock=house.clock,
@@ -55,14 +57,13 @@ def parts_of(house: House) -> Parts:
         poster=house.poster,
         webhooks=house.webhooks,
         alerts=AlertService(house.db, rollout, house.clock),
+        objectives=objectives,
         alarm=build_alarm(
             house.db,
-            house.fleet,
-            house.telemetry,
-            house.signing,
-            house.webhooks,
-            house.registry,
-            house.drift,
+            Watched(
+                *(house.fleet, house.telemetry, house.signing, house.webhooks),
+                *(house.registry, house.drift, objectives),
+            ),
             clock=house.clock,
             shared=house.clock,
             settings=house.settings,

@@ -262,6 +262,7 @@ def alarming(call: Caller) -> None:
     assert call("alerting", "list_maintenance_windows")[1].total == 1
     assert call("alerting", "get_maintenance_window", window.id)[1].name == "nightly"
     assert call("alerting", "delete_maintenance_window", window.id)[0] == 204
+    call_objectives(call)
     wanted = models.ContactIn(name="ops", url="ntfy://edgefleet")
     status, contact = call("alerting", "create_contact_point", body=wanted)
     assert (status, contact.service) == (201, "ntfy")
@@ -272,6 +273,24 @@ def alarming(call: Caller) -> None:
     changed = call("alerting", "update_contact_point", contact.id, body=models.ContactChangeIn(severity="critical"))
     assert (changed[0], changed[1].severity, changed[1].name) == (200, "critical", "ops")
     assert call("alerting", "delete_contact_point", contact.id)[0] == 204
+
+
+def call_objectives(call: Caller) -> None:
+    """Set, read and remove an objective."""
+    source = {"metricSource": {"type": "edgefleet", "spec": {"metric": "latency_ms"}}}
+    spec = {
+        "service": "digits",
+        "indicator": {"spec": {"thresholdMetric": source}},
+        "timeWindow": [{"duration": "28d", "isRolling": True}],
+        "budgetingMethod": "Occurrences",
+        "objectives": [{"op": "lte", "value": 100, "target": 0.99}],
+    }
+    document = {"apiVersion": "openslo/v1", "kind": "SLO", "metadata": {"name": "digits-fast"}, "spec": spec}
+    wanted = call.models.SloIn.from_dict(document)
+    assert call("objectives", "put_slo", "digits-fast", body=wanted)[0] == 201
+    assert call("objectives", "list_slos")[1].total == 1
+    assert call("objectives", "get_slo", "digits-fast")[1].slo.model == "digits"
+    assert call("objectives", "delete_slo", "digits-fast")[0] == 204
 
 
 def keeping(call: Caller) -> None:

@@ -21,6 +21,7 @@ from edgefleet_server.access.model import Role
 from tests.server.dashboard import drifting_fleet
 from tests.server.dashboard.fleet import NONFINITE, Fleet
 from tests.server.dashboard.test_settings_pages import sent
+from tests.server.objectives.test_openslo import latency
 from tests.support.receivers import receiving
 from tests.support.servers import release_body
 
@@ -203,6 +204,7 @@ def busy(fleet: Fleet) -> None:
     call("POST", "/enrollments", {"count": 1})
     call("POST", "/tokens", {"name": "ci", "roles": ["viewer"]})
     call("POST", "/alert-receivers", {"name": "prod"})
+    call("PUT", "/slos/digits-fast", latency())
     mail = "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"
     call("POST", "/contact-points", {"name": "ops", "url": mail})
     call("POST", "/alert-silences", {"matchers": ["site=yard"], "for_s": 3600})

@@ -1,4 +1,6 @@
-"""The API: alerts, their rules, silences, contact points and receivers. Made by `python -m tests.house.api_structs`."""
+"""The API: alerts, objectives, their rules, silences, contact points and receivers. Made by `python -m tests.house.api_structs`."""
+
+from typing import Any
 
 from edgefleet_cli.core.structs import UNSET, Body, Struct, Unset, field
 
@@ -29,6 +31,23 @@ class Alert(Struct, frozen=True):
     title: str = ""
     unit: str = ""
     value: float = 0.0
+
+
+class BudgetPoint(Struct, frozen=True):
+    good: int = 0
+    left: float | None = None
+    total: int = 0
+
+
+class Burn(Struct, frozen=True):
+    bad: int = 0
+    factor: float = 0.0
+    long_burn: float | None = None
+    long_s: int = 0
+    short_burn: float | None = None
+    short_s: int = 0
+    state: str = ""
+    total: int = 0
 
 
 class ContactChangeIn(Body, frozen=True, kw_only=True):
@@ -162,3 +181,29 @@ class Silence(Struct, frozen=True):
     matchers: tuple[str, ...] = ()
     selector: str = ""
     until: str = ""
+
+
+class Slo(Struct, frozen=True):
+    burns: tuple[Burn, ...] = ()
+    changed_at: str = ""
+    changed_by: str = ""
+    counted_at: float | None = None
+    created_at: str = ""
+    created_by: str = ""
+    description: str = ""
+    good: int = 0
+    left: float | None = None
+    model: str = ""
+    name: str = ""
+    says: str = ""
+    since: str | None = None
+    state: str = ""
+    threshold: float | None = None
+    title: str = ""
+    total: int = 0
+
+
+class SloDetail(Struct, frozen=True):
+    document: dict[str, Any] = field(default_factory=dict)
+    history: tuple[BudgetPoint, ...] = ()
+    slo: Slo = Slo()

@@ -254,6 +254,7 @@ class SignalDrift(Struct, frozen=True):
     beyond: float = 0.0
     bins: tuple[str, ...] = ()
     devices: int = 0
+    history: tuple[float | None, ...] = ()
     kind: str = ""
     mean_after: float | None = None
     mean_before: float | None = None

@@ -86,7 +86,7 @@ class ApiClient:
         """Change what is at `path`, return the answer."""
         return self._change("PATCH", path, body, kind)
 
-    def put(self, path: str, body: Body, kind: type[T]) -> Reply[T]:
+    def put(self, path: str, body: Body | bytes, kind: type[T]) -> Reply[T]:
         """Set what is at `path`, return the answer."""
         return self._change("PUT", path, body, kind)
 

@@ -15,13 +15,13 @@ from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts import notices, store
-from edgefleet_server.alerting.active_alerts.facts_loader import FactsLoader, with_windows
 from edgefleet_server.alerting.active_alerts.model import ActiveAlert, RuleSetting
 from edgefleet_server.alerting.active_alerts.notices import Notice
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.silences import SilenceBook
 from edgefleet_server.alerting.active_alerts.state_machine import all_stepped
 from edgefleet_server.alerting.active_alerts.suppression import suppressed
+from edgefleet_server.alerting.alert_facts.facts_loader import FactsLoader, with_windows
 from edgefleet_server.alerting.alert_rules.fleet_facts import Facts, Finding, ModelFact
 from edgefleet_server.alerting.alert_rules.model_rules import FRESH
 from edgefleet_server.alerting.alert_rules.rule_table import RULES

@@ -135,6 +135,48 @@ class DriftVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class BurnFact:
+    """A pair of windows of an objective: the smaller of their burns.
+
+    is_sure: enough events failed to say so; bad, total: of the long window.
+    """
+
+    long_s: int
+    short_s: int
+    factor: float
+    is_fast: bool
+    burn: float
+    is_sure: bool
+    bad: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class SloFact:
+    """An objective. left: the part of its budget that is left, None without events; says: what it asks."""
+
+    name: str
+    title: str
+    model: str
+    says: str
+    left: float | None
+    burns: Sequence[BurnFact]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTotals:
+    """A model on all devices: requests of the last hour, and of some days before. n: with those that failed."""
+
+    model: str
+    n: int
+    failed: int
+    p95_ms: float | None
+    usual_n: int
+    usual_p95_ms: float | None
+    usual_days: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that rules look at, of one moment."""
 
@@ -147,14 +189,16 @@ class Facts:
     disks: Sequence[DiskFact] = ()
     drift_words: Sequence[DriftWordFact] = ()
     drift_verdicts: Sequence[DriftVerdict] = ()
+    slos: Sequence[SloFact] = ()
+    totals: Sequence[ModelTotals] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What a rule found of one subject. near: under the limit, but not far enough to end an alert.
 
-    subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `key:NAME`, `disk:NAME`, `fleet`. group: alerts of one rule and
-    group are one message. devices: those that it is about, for selectors. shown: the subject as people call it.
+    subject: `device:ID`, `site:NAME`, `group:NAME`, `model:NAME@DEVICE`, `model:NAME`, `slo:NAME`, `key:NAME`, `disk:NAME`, `fleet`.
+    group: alerts of one rule and group are one message. devices: those that it is about, for selectors. shown: as people call it.
     """
 
     subject: str

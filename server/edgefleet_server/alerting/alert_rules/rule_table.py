@@ -1,14 +1,22 @@
 """The table of built-in rules: what each finds, its default threshold, and where that number comes from. Pure.
 
 A new rule is a function from `Facts` to findings, and one entry here. A rule that needs a fact of its own adds it to `Facts` and to
-`active_alerts.facts_loader`. Names are stored and public: never renamed.
+`alert_facts.facts_loader`. Names are stored and public: never renamed.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from edgefleet_server.alerting.alert_rules import device_rules, drift_rules, fleet_rules, model_rules, server_rules
+from edgefleet_server.alerting.alert_rules import (
+    device_rules,
+    drift_rules,
+    fleet_rules,
+    model_fleet_rules,
+    model_rules,
+    server_rules,
+    slo_rules,
+)
 from edgefleet_server.alerting.alert_rules.fleet_facts import Rule, Severity
 
 _ALL: Final = (
@@ -107,6 +115,76 @@ _ALL: Final = (
         severity=Severity.CRITICAL,
         next_step="Look at the inputs and the precision of the release: `edgectl device capture ID` fetches examples.",
         check=model_rules.not_finite,
+    ),
+    Rule(
+        name="model_latency_up",
+        title="Latency up on all devices",
+        description="The p95 latency of a model over all devices in the last hour is higher than in the week before.",
+        unit="times its usual",
+        threshold=1.3,
+        least=1.05,
+        most=100,
+        source="Chosen: less than on one device, since many answers vary less; 2 ms more are needed as well.",
+        for_s=0,
+        settle_s=300,
+        severity=Severity.WARNING,
+        next_step="Compare release, temperature and load before and after, on the page of the model.",
+        check=model_fleet_rules.model_latency_up,
+        has_devices=False,
+    ),
+    Rule(
+        name="model_error_share",
+        title="Requests fail on all devices",
+        description="A part of a model's requests on all devices together failed in the last hour.",
+        unit="percent",
+        threshold=2,
+        least=0.01,
+        most=100,
+        source="Chosen: less than on one device, since one bad device of many is not enough; 200 requests are judged at least.",
+        for_s=0,
+        settle_s=300,
+        severity=Severity.CRITICAL,
+        next_step="See which devices: `edgectl alert list --rule error_share`. `edgectl undo MODEL` brings back the release before.",
+        check=model_fleet_rules.model_error_share,
+        has_devices=False,
+    ),
+    Rule(
+        name="slo_burn",
+        title="Error budget burns fast",
+        description=(
+            "An objective uses its error budget so fast that little is left within days: 14.4 times over 1 h and 5 min, or "
+            "6 times over 6 h and 30 min. Both windows must be too fast, and enough events must have failed."
+        ),
+        unit="times the limits",
+        threshold=1,
+        least=0.1,
+        most=100,
+        source="Google's Site Reliability Workbook: 2 % of 30 days' budget in an hour, 5 % in 6 hours.",
+        for_s=0,
+        settle_s=120,
+        severity=Severity.CRITICAL,
+        next_step="See what fails on the page of the model. After a new release, `edgectl undo MODEL` brings back the one before.",
+        check=slo_rules.slo_burn,
+        has_devices=False,
+    ),
+    Rule(
+        name="slo_burn_slow",
+        title="Error budget burns",
+        description=(
+            "An objective uses its error budget faster than it may: 3 times over 1 day and 2 h, or once over 3 days and 6 h, so "
+            "that it will not last."
+        ),
+        unit="times the limits",
+        threshold=1,
+        least=0.1,
+        most=100,
+        source="Google's Site Reliability Workbook: 10 % of 30 days' budget in 1 day, or in 3 days.",
+        for_s=0,
+        settle_s=600,
+        severity=Severity.WARNING,
+        next_step="Find out what fails before the budget is spent: `edgectl slo list`, then the page of the model.",
+        check=slo_rules.slo_burn_slow,
+        has_devices=False,
     ),
     Rule(
         name="drift",

@@ -45,6 +45,7 @@ PARTS: Final = (
     Place("/settings/tokens", "Tokens", Role.ADMIN, "make new create api access user role revoke"),
     Place("/settings/webhooks", "Webhooks", Role.OPERATOR, "make new create events deliveries redeliver"),
     Place("/alerts/rules", "Alert rules", words="thresholds severity"),
+    Place("/slos", "Objectives", words="slo service level error budget burn rate"),
     Place("/alerts/silences", "Silences", words="maintenance windows mute"),
     Place("/alerts/contacts", "Contact points", Role.OPERATOR, "mail slack teams pagerduty ntfy messages"),
     Place("/alerts/receivers", "Alert receivers", Role.OPERATOR, "alertmanager prometheus"),
@@ -68,6 +69,7 @@ ACTIONS: Final = (
     Place(
         "/alerts/contacts#new-title", "New contact point", Role.ADMIN, "mail slack teams pagerduty ntfy", kind="action"
     ),
+    Place("/slos#new-title", "New objective", Role.OPERATOR, "slo service level openslo", kind="action"),
     Place("/alerts/silences#new-title", "New silence", Role.OPERATOR, "mute quiet alerts", kind="action"),
     Place(
         "/alerts/receivers#new-title",

@@ -12,6 +12,7 @@ from edgefleet_server.dashboard.core.forms import NothingSelectedError
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.fleet.device_query import Search
 from edgefleet_server.dashboard.fleet.views import FleetPages
+from edgefleet_server.dashboard.objectives.pages import TONES, WORDS
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
 from edgefleet_server.telemetry.timelines.model import By
@@ -32,7 +33,13 @@ def add_pages(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         """Show how the fleet is, what is under way, and what needs a look."""
 
         def build() -> dict[str, Any]:
-            return {"overview": reader.overview(), "lengths": LENGTHS, "matchers_of": matchers_of}
+            return {
+                "overview": reader.overview(),
+                "lengths": LENGTHS,
+                "matchers_of": matchers_of,
+                "slo_tones": TONES,
+                "slo_words": WORDS,
+            }
 
         return shell.shown(request, "fleet/overview.html", build, tab="overview")
 

@@ -20,6 +20,7 @@ from edgefleet_server.dashboard.core.rows import (
     rollout_line,
 )
 from edgefleet_server.dashboard.fleet.device_query import MAX_IDS, Search, ids_selector
+from edgefleet_server.dashboard.objectives.pages import worst_first
 from edgefleet_server.dashboard.timelines.views import TimelineView, TimelineViews
 from edgefleet_server.db.keyset import PageRequest, decode_cursor, encode_cursor
 from edgefleet_server.events.log import EventLog
@@ -27,6 +28,8 @@ from edgefleet_server.fleet.inventory.device_list import DeviceLister, DeviceQue
 from edgefleet_server.fleet.inventory.groups import GroupBook
 from edgefleet_server.fleet.model import Group
 from edgefleet_server.fleet.selectors.grammar import SUSPECT
+from edgefleet_server.objectives.model import SloView
+from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
@@ -37,6 +40,7 @@ PAGE_ROLLOUTS: Final = 10
 PAGE_EVENTS: Final = 10
 PAGE_GROUPS: Final = 50
 SHOWN_TROUBLED: Final = 8
+SHOWN_SLOS: Final = 6
 SHOWN_ALERTS: Final = 5
 SHOWN_CHARTS: Final = 2
 SHOWN_IN_BULK: Final = 20
@@ -132,6 +136,7 @@ class Overview:
     suppressed_alerts: int
     events: Sequence[EventLine]
     timeline: TimelineView
+    slos: Sequence[SloView]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +150,11 @@ class Bulk:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Alerts of two kinds: those of a monitoring system outside, and our own."""
+    """Alerts of two kinds: those of a monitoring system outside, and our own; and objectives."""
 
     outside: AlertService
     own: ActiveAlerts
+    objectives: ObjectiveBook
 
 
 class FleetPages:
@@ -193,6 +199,7 @@ class FleetPages:
             suppressed_alerts=counts.suppressed,
             events=[event_line(one) for one in self._feed.newest(limit=PAGE_EVENTS)],
             timeline=self._timelines.view(Scope.FLEET).first(SHOWN_CHARTS),
+            slos=worst_first(self._watch.objectives.slos())[:SHOWN_SLOS],
         )
 
     def over_time(self, group: str, span: str, by: By | None) -> TimelineView:

@@ -106,6 +106,8 @@ LINES: Final[Mapping[str, str]] = {
         "edgectl alert contact set {path.contact_id}[ --name {body.name}][ --url {body.url}][ --severity {body.severity}]"
         "[ --selector {body.selector}][ --resolved|--no-resolved?{body.sends_resolved}][ --repeat {body.repeat_s|seconds}]"
     ),
+    "put_slo": "edgectl slo set -f slo.json",
+    "delete_slo": "edgectl slo delete {path.name} --yes",
     "delete_contact_point": "edgectl alert contact delete {path.contact_id} --yes",
     "test_contact_point": "edgectl alert contact test {path.contact_id}",
     "delete_alert_receiver": "edgectl alert-receiver delete {path.receiver_id} --yes",

@@ -130,7 +130,7 @@ def decide(facts: Facts) -> Decision:
     flaw = _flaw(facts)
     logs = _Logs.of(facts)
     judged = stage_gates.judged(facts)
-    figures = {**_figures(facts, logs), **stage_gates.figures_of(judged)}
+    figures = {**_figures(facts, logs), **stage_gates.figures_of(judged, facts.budget)}
     against = (
         _against(facts, logs, figures)
         or stage_gates.against(facts, judged, logs.back, figures)

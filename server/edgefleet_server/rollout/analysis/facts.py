@@ -13,6 +13,7 @@ from itertools import repeat
 from typing import Final, TypeVar, assert_never
 
 from edgefleet_protocol.messages import AssignmentState
+from edgefleet_server.rollout.analysis.budget_facts import budget_fact
 from edgefleet_server.rollout.analysis.confirmation import words_of
 from edgefleet_server.rollout.analysis.metrics import quality_facts
 from edgefleet_server.rollout.analysis.model import Counts, Facts, QualityFacts, Rule
@@ -148,6 +149,7 @@ def _facts(snapshot: Snapshot, cell: StageRun, lots: Iterable[Lot], now: datetim
         gates=facts_of_gates(spec.stages[cell.stage].gates, snapshot.answers.get((cell.stage, cell.stratum), {}), now),
         quality=_quality(snapshot, cell, (a for a, _, _, _ in lane)),
         beside_metrics=has_failing_metrics(spec),
+        budget=budget_fact(snapshot, cell),
         words=words_of(snapshot, cell, (a for a, _, has_failed, _ in lane if has_failed)) if is_each_named else None,
     )
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from edgefleet_server.rollout.analysis.budget_facts import BudgetFact
 from edgefleet_server.rollout.model import Strength
 from edgefleet_server.rollout.spec.model import Bound, Control, GateKind, Metric, OnBreach, OnFail
 
@@ -200,6 +201,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     quality: QualityFacts | None = None
     beside_metrics: bool = False
     words: WordFacts | None = None
+    budget: BudgetFact | None = None
 
 
 Figures = Mapping[str, float | int | str | None]

@@ -1,4 +1,4 @@
-"""What the gates of a stage add to its decision: the quality gate, and webhook gates. Pure.
+"""What the gates of a stage add to its decision: the quality gate, the budget gate, and webhook gates. Pure.
 
 `decide` is about devices that fail, the quality gate about devices that get worse. In that order:
 1. The evidence against the release is the weighted mean of that of installation and that of the metrics: one error probability for
@@ -25,6 +25,7 @@ from datetime import datetime
 from typing import Final
 
 from edgefleet_server.rollout.analysis import metrics as analysis_metrics
+from edgefleet_server.rollout.analysis.budget_facts import BUDGET_LOW, BudgetFact, figures_of_budget
 from edgefleet_server.rollout.analysis.metrics import INSTALL_WEIGHT, MetricVerdicts
 from edgefleet_server.rollout.analysis.model import (
     PASSES_TO,
@@ -132,9 +133,9 @@ def checked(facts: Facts, metrics: MetricVerdicts | None, verdict: Advance | Kee
     return Advance(verdict.code, f"{verdict.reason}; {message}", verdict.figures, verdict.strength, verdict.bound)
 
 
-def figures_of(metrics: MetricVerdicts | None) -> dict[str, float | int | str | None]:
-    """Return every number of the metrics, named `metric.what`: value and what it lies between in the unit of the bound."""
-    figures: dict[str, float | int | str | None] = {}
+def figures_of(metrics: MetricVerdicts | None, budget: BudgetFact | None = None) -> dict[str, float | int | str | None]:
+    """Return every number of the budget and of the metrics: `metric.what`, value and what it lies between in the unit of the bound."""
+    figures = figures_of_budget(budget)
     if metrics is None:
         return figures
     for one in metrics.metrics:
@@ -193,13 +194,20 @@ def asked_back_by_gate(facts: Facts, figures: Figures) -> RollBack | None:
 
 
 def held_by_gate(facts: Facts, verdict: Decision) -> Decision:
-    """Return an advance that a gate does not let through as a Hold, every other verdict as it is.
+    """Return an advance that a gate does not let through as a Hold, every other verdict as it is; a low budget stops a stage once.
 
     A closed `rollout` gate comes first: whoever confirms is asked only when everything else is there.
     """
+    lack = "" if facts.budget is None else facts.budget.lack
+    if facts.budget is not None and lack and not facts.budget.is_answered:
+        return Pause(BUDGET_LOW, lack, verdict.figures)
     if not isinstance(verdict, Advance):
         return verdict
-    for code, waits in ((GATE_CLOSED, is_closed(facts.gates)), (GATE_CONFIRM, waits_for_confirmation(facts.gates))):
+    for code, waits in (
+        (BUDGET_LOW, lack),
+        (GATE_CLOSED, is_closed(facts.gates)),
+        (GATE_CONFIRM, waits_for_confirmation(facts.gates)),
+    ):
         if waits:
             return KeepWaiting(code, f"{verdict.reason}; {waits}", verdict.figures)
     return verdict

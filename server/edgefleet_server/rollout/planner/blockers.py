@@ -14,6 +14,7 @@ from typing import Final
 from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.admission import spans_of
+from edgefleet_server.rollout.analysis.budget_facts import BUDGET_LOW
 from edgefleet_server.rollout.effects import Blocked, StepReport
 from edgefleet_server.rollout.model import Assignment, Lot, RolloutState, Snapshot, StageRun, StageState, Wait
 from edgefleet_server.rollout.planner import completion
@@ -124,7 +125,12 @@ def _of_stage(snapshot: Snapshot, stage: int) -> list[Blocked]:
     if asked:
         found.append(_asked_for(snapshot, asked, asked[0].reason, stage))
     pending = [run for run in runs if run.state is StageState.PENDING and run not in asked]
-    if stage and (pending or not runs):
+    low = [run for run in pending if run.code == BUDGET_LOW]
+    if low:
+        moves = "bad events leave the window of the objective; `edgectl slo list` shows its budget"
+        wait = Wait(BUDGET_LOW, low[0].reason, moves)
+        found.append(Blocked(wait, stage=stage, count=len(low), state=StageState.PENDING))
+    elif stage and (pending or not runs):
         before = snapshot.spec.stages[stage - 1].name
         reason = next((run.reason for run in pending if run.reason), "") or f"opens when {before} has passed"
         wait = Wait(EARLIER_STAGE, reason, f"{before} passes")

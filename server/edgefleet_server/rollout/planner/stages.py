@@ -22,6 +22,7 @@ from edgefleet_protocol.ids import RolloutId
 from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.access.model import Principal
 from edgefleet_server.rollout.analysis import decide
+from edgefleet_server.rollout.analysis.budget_facts import BUDGET_LOW, lack_of
 from edgefleet_server.rollout.analysis.doubt import doubt
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import Advance, Facts, KeepWaiting, Pause, RollBack
@@ -219,7 +220,12 @@ def _advance(plan: PlanBuilder, track: StratumTrack) -> bool:
 
 
 def _waits_for_gate(plan: PlanBuilder, run: StageRun) -> bool:
-    """Whether a webhook gate does not let the stage open yet; the stage's code says so, and that is when the gate is asked."""
+    """Whether its budget or a webhook gate does not let the stage open yet; its code says so, and that is when a webhook is asked."""
+    lack = lack_of(plan.snapshot, run)
+    if lack:
+        if (run.code, run.reason) != (BUDGET_LOW, lack):
+            plan.update_stage_run(replace(run, code=BUDGET_LOW, reason=lack))
+        return True
     gates = plan.snapshot.spec.stages[run.stage].gates
     answers = plan.snapshot.answers.get((run.stage, run.stratum), {})
     waits = waits_to_open(facts_of_gates(gates, answers, plan.now))

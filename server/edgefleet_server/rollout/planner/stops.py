@@ -11,8 +11,10 @@ Source: ADR 0082.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from edgefleet_server.rollout.analysis import decide
+from edgefleet_server.rollout.analysis.budget_facts import BUDGET_LOW
 from edgefleet_server.rollout.analysis.facts import facts_of
 from edgefleet_server.rollout.analysis.model import RollBack
 from edgefleet_server.rollout.analysis.stage_gates import GATE_OPENING
@@ -24,6 +26,10 @@ from edgefleet_server.rollout.planner.stages import awaits_approval, move_stage_
 from edgefleet_server.rollout.state_machines import ROLLOUT_WALKS, RolloutEvent, StageEvent
 
 # ---- steps
+
+
+OPENS_BY_ITSELF: Final = frozenset({GATE_OPENING, BUDGET_LOW})
+"""Codes of stages that have not opened and wait for no person."""
 
 
 def take_back(plan: PlanBuilder) -> StepReport | None:
@@ -49,7 +55,7 @@ def pause(plan: PlanBuilder) -> StepReport | None:
 
 def _moves(run: StageRun) -> bool:
     """Return whether a stage goes on by itself: one that has not opened waits for a person or for other strata, unless a gate is asked."""
-    waits = run.state is StageState.HELD or (run.state is StageState.PENDING and run.code != GATE_OPENING)
+    waits = run.state is StageState.HELD or (run.state is StageState.PENDING and run.code not in OPENS_BY_ITSELF)
     return not waits
 
 

@@ -37,8 +37,9 @@ from edgefleet_server.rollout.model import (
     RolloutState,
     Snapshot,
 )
-from edgefleet_server.rollout.ports import RolloutFleet
+from edgefleet_server.rollout.ports import Budgets, RolloutFleet
 from edgefleet_server.rollout.preparation import confirmation_loader
+from edgefleet_server.rollout.preparation.budget_loader import budget_of
 from edgefleet_server.rollout.preparation.membership import by_stratum, members_of, suspects_in
 from edgefleet_server.rollout.preparation.overlap import queued_behind
 from edgefleet_server.rollout.spec.fields import NO_ROLLBACK, PREVIOUS
@@ -175,7 +176,10 @@ _NOBODY: Final[tuple[Member, ...]] = ()
 class SnapshotLoader:
     """Makes snapshots."""
 
-    def __init__(self, fleet: RolloutFleet, registry: RegistryService, clock: Clock) -> None:
+    def __init__(
+        self, fleet: RolloutFleet, registry: RegistryService, clock: Clock, budgets: Budgets | None = None
+    ) -> None:
+        self._budgets = budgets
         self._fleet = fleet
         self._registry = registry
         self.memory = SnapshotCache(clock)
@@ -215,6 +219,7 @@ class SnapshotLoader:
             sites=asked.sites,
             seed=asked.seed,
             suspects=suspects_in(members, reports),
+            budget=budget_of(spec, self._budgets),
         )
 
     def again(self, session: Session, kept: Sequence[Snapshot]) -> list[Snapshot]:
@@ -344,6 +349,7 @@ def can_be_read_again(snapshot: Snapshot) -> bool:
     return (
         snapshot.state is not RolloutState.VALIDATING
         and spec.gates.quality is None
+        and spec.gates.budget is None
         and not spec.recalls
         and not confirmation_loader.is_any_alive(snapshot)
         and spec.membership is not Membership.SNAPSHOT

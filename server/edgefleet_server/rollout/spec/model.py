@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from edgefleet_protocol.messages import ErrorClass
 from edgefleet_server.access.model import Role
 from edgefleet_server.rollout.failure_ratio import clean_needed, with_hidden_failures
-from edgefleet_server.rollout.spec import fields
+from edgefleet_server.rollout.spec import budget_gate, fields
 from edgefleet_server.rollout.spec.maintenance_windows import Window
 from edgefleet_server.rollout.spec.parts import (
     LATER,
@@ -33,8 +33,9 @@ NO_VALUE: Final = "-"  # in a stratum's name, for a device without the label: no
 MAX_STAGES: Final = 32
 MIN_FRESH: Final = timedelta(minutes=1)
 DRIFT_FLOOR: Final = 0.02  # the least PSI of a drift that counts (ADR 0039)
-WATCH: Final = timedelta(hours=24)
-"""How long a finished rollout is looked at for devices that fall back, unless its quality gate says otherwise."""
+WATCH: Final = timedelta(
+    hours=24
+)  # a finished rollout is looked at for so long, unless its quality gate says otherwise
 DEFAULT_MAX: Final = 1000
 
 
@@ -257,12 +258,13 @@ class InstallGate:
             yield ("promote_below",), f"{error}; raise promote_below or alpha_promote"
 
 
-@part("GatesIn", sparse=["quality"])
+@part("GatesIn", sparse=["quality", "budget"])
 class Gates:
-    """What judges a stage. install always does; quality where a stage does not leave it out."""
+    """What judges a stage. install always does; quality where a stage does not leave it out; budget lets it open and pass."""
 
     install: InstallGate = InstallGate()
     quality: Annotated[QualityGate | None, Kind(by=QualityGate)] = None
+    budget: Annotated[budget_gate.BudgetGate | None, Kind(by=budget_gate.BudgetGate)] = None
 
 
 # ---- stages
@@ -456,9 +458,7 @@ class Spec:
 
     release: Annotated[str, fields.RELEASE, Advice("name the release as model@version")]
     # Not every device by default: who forgets the selector must not update the whole fleet.
-    selector: Annotated[
-        str, fields.SELECTOR, Advice("say which devices, for example 'site=lab'; '' means every device")
-    ]
+    selector: Annotated[str, fields.SELECTOR, Advice("say which devices, such as 'site=lab'; '' means every device")]
     stages: Annotated[tuple[StageSpec, ...], fields.items("stages", 1, MAX_STAGES)]
     strategy: Annotated[
         Any, Kind(lambda value: value, {"enum": ["canary", "rolling", "blue-green", "shadow", "ab"]})

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
-from edgefleet_server.alerting.active_alerts.drift_verdicts import DriftVerdicts
+from edgefleet_server.alerting.alert_facts.drift_verdicts import DriftVerdicts
+from edgefleet_server.alerting.alert_facts.model_facts import ModelFacts
 from edgefleet_server.alerting.alert_rules.fleet_facts import (
     DeviceFact,
     DiskFact,
@@ -60,6 +61,7 @@ class Sources:
     roles: Callable[[], Sequence[Role]]
     folder: Path
     verdicts: DriftVerdicts
+    models: ModelFacts
 
 
 class FactsLoader:
@@ -99,6 +101,8 @@ class FactsLoader:
                 if one.model in names
             ],
             drift_verdicts=verdicts,
+            slos=source.models.slos(),
+            totals=source.models.totals(now),
         )
 
     def refresh(self, now: datetime) -> None:

@@ -1,0 +1,96 @@
+"""The file of an objective: read from YAML or JSON, with the line that each field stands on.
+
+The server judges what is written there; here a refusal only gets the lines of the fields that it names.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+
+MAX_BYTES = 100_000
+_PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]+\])*")
+_START = "start from an example in docs/reference/slo.md"
+
+
+@dataclass(frozen=True)
+class SloFile:
+    """One file. lines: by place, such as `$.spec.objectives[0].target`."""
+
+    origin: str
+    name: str
+    document: Mapping[str, Any]
+    lines: Mapping[str, int]
+
+    def located(self, text: str) -> str:
+        """Return a refusal with the line of each place that it names; of a field that is missing, the line of what it belongs in."""
+        return _PATH.sub(lambda found: f"{self.origin}:{self._line(found[0])}: {found[0]}", text)
+
+    def _line(self, path: str) -> int:
+        while path not in self.lines and path != "$":
+            path = path[: max(path.rfind("."), path.rfind("["))] or "$"
+        return self.lines.get(path, 1)
+
+
+def read_slo_file(file: str) -> list[SloFile]:
+    """Return the objectives in a file, or on standard input for `-`. Raises UsageError, UnreadableFileError."""
+    import yaml
+
+    origin, text = ("standard input", sys.stdin.read(MAX_BYTES + 1)) if file == "-" else (file, _text(file))
+    if len(text) > MAX_BYTES:
+        raise UsageError(f"{origin} is too large", why=f"more than {MAX_BYTES} characters", next_step="split it")
+    try:
+        nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
+        values = [value for value in yaml.safe_load_all(text) if value is not None]
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError(
+            f"{origin} is neither YAML nor JSON", why=str(error), next_step="fix the named line"
+        ) from error
+    if not values:
+        raise UsageError(f"{origin} is empty", why="it has no objective", next_step=_START)
+    return [_one(origin, value, dict(_lines(node, "$"))) for node, value in zip(nodes, values, strict=True)]
+
+
+def _one(origin: str, value: Any, lines: Mapping[str, int]) -> SloFile:
+    metadata = value.get("metadata") if isinstance(value, dict) else None
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or not name:
+        line = lines.get("$.metadata", lines.get("$", 1))
+        raise UsageError(
+            f"{origin}:{line}: $.metadata.name is missing", why="an objective has a name", next_step=_START
+        )
+    return SloFile(origin, name, value, lines)
+
+
+def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
+    """Yield the places of a node of YAML with their lines."""
+    import yaml
+
+    yield path, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            for place, line in _lines(value, f"{path}.{key.value}"):
+                yield place, key.start_mark.line + 1 if place == f"{path}.{key.value}" else line
+    elif isinstance(node, yaml.SequenceNode):
+        for at, item in enumerate(node.value):
+            yield from _lines(item, f"{path}[{at}]")
+
+
+def _text(file: str) -> str:
+    try:
+        with Path(file).open(encoding="utf-8") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot read {file}", why=error.strerror or str(error), next_step="check the path and its permissions"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{file} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
+        ) from error

@@ -1,0 +1,1 @@
+"""What rules of alerts look at, loaded: devices, models, objectives, and how the server judged drift."""
