@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefleet_agent import __version__, errors
-from edgefleet_agent.core.logs import set_up_logging
+from edgefleet_agent.core.logs import LOG_FORMAT, set_up_logging
 from edgefleet_agent.paths import StatePaths, default_state, state_flag
 from edgefleet_agent.settings import load_settings
 from edgefleet_protocol.errors import EdgefleetError, error_lines
@@ -71,6 +71,7 @@ def _add_run(sub: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argp
     run.add_argument(
         "--background", action="store_true", help="start it, wait until it is connected, and leave it running"
     )
+    run.add_argument("--log-format", choices=("text", "json"), help="lines as text, or as JSON with the names of ECS")
     run.set_defaults(run=_run)
     return run
 
@@ -194,9 +195,12 @@ def _renew(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.log_format:
+        os.environ[LOG_FORMAT] = args.log_format
     if args.background:
         return _run_in_background(args)
     settings = load_settings(StatePaths(args.state).settings)
+    os.environ[LOG_FORMAT] = settings.log_format
     set_up_logging(settings.log_level, "agentd")
     gc.collect()  # the parser holds itself
     from edgefleet_agent.core.systemd import hand_on

@@ -113,6 +113,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     measure_s: float = 2.0
     python_command: list[str] = []
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
 
 
 def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> AgentSettings:

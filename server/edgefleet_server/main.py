@@ -74,6 +74,7 @@ def parse(arguments: list[str] | None) -> tuple[ServerSettings, bool]:
     parser.add_argument("--roles", type=lambda text: tuple(part.strip() for part in text.split(",")))
     parser.add_argument("--instance")
     parser.add_argument("--log-level")
+    parser.add_argument("--log-format", choices=("text", "json"))
     parser.add_argument("--check", action="store_true", help="check the settings and say what would be used, then end")
     given: dict[str, Any] = vars(parser.parse_args(arguments))
     data_dir: Path = given.pop("data").absolute()
@@ -96,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             sys.stdout.write(json.dumps(describe(settings), indent=2) + "\n")
             return 0
-        logs.set_up("server", settings.log_level)
+        logs.set_up("server", settings.log_level, settings.log_format)
         return run_server(settings)
     except EdgefleetError as error:
         report_error(error)

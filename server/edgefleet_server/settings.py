@@ -7,7 +7,7 @@ data folder, the defaults below. No other module reads the environment.
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -159,6 +159,8 @@ class ServerSettings(BaseSettings):
     """Address of the dashboard for people, for links in messages: ``https://fleet.example``; "" = that of the API."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+    log_format: Literal["text", "json"] = "text"
+    """``text``, or ``json``: one object a line with the field names of the Elastic Common Schema."""
 
     @field_validator("tenant")
     @classmethod

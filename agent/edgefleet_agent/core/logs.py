@@ -19,6 +19,8 @@ from typing import TextIO, cast
 
 from edgefleet_protocol.log_fields import with_fields
 
+LOG_FORMAT = "EDGEFLEET_AGENT_LOG_FORMAT"
+"""How agentd's children learn the format of lines: the variable of the setting."""
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -31,10 +33,31 @@ class FieldFormatter(logging.Formatter):
         return with_fields(super().format(record), fields)
 
 
+class EcsFormatter(logging.Formatter):
+    """Writes a line as JSON with the names of ECS. process: the word of this process."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        from edgefleet_protocol.ecs_log import LoggedError, LogLine, ecs_text  # nobody pays for it who writes text
+
+        fields = {name: value for name, value in vars(record).items() if name not in _OWN}
+        raised = record.exc_info[1] if record.exc_info else None
+        error = None
+        if record.exc_info and raised is not None:
+            error = LoggedError(type(raised).__name__, str(raised), self.formatException(record.exc_info))
+        what = (record.created, record.levelname, record.name, record.getMessage())
+        return ecs_text(LogLine(*what, "edgefleet-agent", self._process, record.process or 0, fields, error))
+
+
 def set_up_logging(level: str, process: str) -> None:
-    """Send all log lines of this process to stderr. process: its name in each line."""
+    """Send all log lines of this process to stderr. process: its name in each line. agentd's children have its format."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(FieldFormatter(f"%(asctime)s %(levelname)s {process} %(message)s"))
+    text = FieldFormatter(f"%(asctime)s %(levelname)s {process} %(message)s")
+    handler.setFormatter(EcsFormatter(process) if os.environ.get(LOG_FORMAT) == "json" else text)
     logging.basicConfig(level=level, handlers=[handler])
 
 

@@ -57,6 +57,8 @@ TlsKey = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="
 Instance = Annotated[str | None, typer.Option("--instance", help="Name of this replica; each needs its own.")]
 LogLevel = Annotated[str | None, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR.")]
 
+LogFormat = Annotated[str | None, typer.Option("--log-format", help="text, or json with the field names of ECS.")]
+
 
 @app.command("init")
 def init(
@@ -102,6 +104,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
     behind_proxy: BehindProxy = False,
     instance: Instance = None,
     log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run the server until it is stopped."""
     require("fastapi", "server")
@@ -120,6 +123,7 @@ def start(  # noqa: PLR0913, PLR0917 - the flags of the command
         tls_key=tls_key,
         instance=instance,
         log_level=log_level,
+        log_format=log_format,
     )
     if behind_proxy:
         flags.append("--behind-proxy")

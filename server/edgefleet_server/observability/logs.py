@@ -1,4 +1,4 @@
-"""How log lines of the server's processes look: time, level, process word, logger, event phrase, then the fields.
+"""How log lines of the server's processes look: time, level, process word, logger, event phrase, then the fields; or JSON (ECS).
 
 Server and conversion worker agree by it: neither may import the other.
 
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
+from edgefleet_protocol.ecs_log import LoggedError, LogLine, ecs_text
 from edgefleet_protocol.log_fields import with_fields
 
 WINDOW_S: Final = 1.0
@@ -29,6 +30,24 @@ class FieldFormatter(logging.Formatter):
         """Return the line of a record."""
         fields = {name: value for name, value in vars(record).items() if name not in _PLAIN}
         return with_fields(super().format(record), fields)
+
+
+class EcsFormatter(logging.Formatter):
+    """Writes a line as JSON with the names of ECS. process: the word of this process."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        raised = record.exc_info[1] if record.exc_info else None
+        error = None
+        if record.exc_info and raised is not None:
+            error = LoggedError(type(raised).__name__, str(raised), self.formatException(record.exc_info))
+        what = (record.created, record.levelname, record.name, record.getMessage())
+        return ecs_text(LogLine(*what, "edgefleet", self._process, record.process or 0, fields, error))
 
 
 class RepeatHandler(logging.StreamHandler[TextIO]):
@@ -101,10 +120,11 @@ def _line_key(record: logging.LogRecord) -> tuple[object, ...]:
     )
 
 
-def set_up(process: str, level: str) -> None:
-    """Send all log lines of this process to stderr."""
+def set_up(process: str, level: str, log_format: str = "text") -> None:
+    """Send all log lines of this process to stderr. log_format: text, or json with the names of ECS."""
     handler = RepeatHandler(sys.stderr)
-    handler.setFormatter(FieldFormatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s"))
+    text = FieldFormatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
+    handler.setFormatter(EcsFormatter(process) if log_format == "json" else text)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

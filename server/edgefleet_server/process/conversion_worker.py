@@ -162,7 +162,7 @@ def main() -> int:
     """Run one worker. Returns the exit code."""
     life_line = sys.stdin.fileno()
     settings = read_settings(_read_line(life_line))
-    logs.set_up("converter", settings.log_level)
+    logs.set_up("converter", settings.log_level, settings.log_format)
     number = sys.argv[1] if len(sys.argv) > 1 else "1"
     parts = build_converter_parts(settings, SystemClock())
     worker = Worker(parts, f"{settings.instance}-{number}")
