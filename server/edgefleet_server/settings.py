@@ -157,6 +157,10 @@ class ServerSettings(BaseSettings):
     """How long an alert waits for others of its group, so that they become one message."""
     dashboard_url: str = Field(default="", max_length=200)
     """Address of the dashboard for people, for links in messages: ``https://fleet.example``; "" = that of the API."""
+    otlp_endpoint: str = Field(default="", max_length=200, pattern=r"^(https?://\S+)?$")
+    """Base address of an OTLP collector: ``http://127.0.0.1:4318``; "" = none. Needs the extra ``otel``."""
+    otlp_interval_s: float = Field(default=60.0, ge=0.1, le=3600)
+    """How often figures are sent there."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     log_format: Literal["text", "json"] = "text"

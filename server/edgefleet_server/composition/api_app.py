@@ -198,12 +198,17 @@ def _add_health_routes(app: FastAPI, parts: Parts) -> None:
     @app.get(prometheus_sd.METRICS_PATH, operation_id="get_metrics", tags=["server"], response_class=PlainTextResponse)
     def get_metrics(caller: Annotated[Principal | None, Depends(viewer_if_named)]) -> Response:
         """Return figures in Prometheus text format; those of fleet and models only with a viewer token."""
-        for state, count in parts.conversion.counts().items():
-            parts.metrics.jobs.labels(state).set(count)
-        for state, count in parts.rollout.reader.counts().items():
-            parts.metrics.rollouts.labels(state).set(count)
-        parts.metrics.suspects.set(parts.fleet.suspicion.count())
+        refresh_gauges(parts)
         return Response(parts.metrics.text(with_fleet=caller is not None), media_type=CONTENT_TYPE_LATEST)
+
+
+def refresh_gauges(parts: Parts) -> None:
+    """Set what is counted only when somebody asks."""
+    for state, count in parts.conversion.counts().items():
+        parts.metrics.jobs.labels(state).set(count)
+    for state, count in parts.rollout.reader.counts().items():
+        parts.metrics.rollouts.labels(state).set(count)
+    parts.metrics.suspects.set(parts.fleet.suspicion.count())
 
 
 class _RequestLog:

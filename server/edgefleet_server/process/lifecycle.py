@@ -12,10 +12,12 @@ import random
 import ssl
 from contextlib import ExitStack
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
+from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import SQLAlchemyError
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -23,7 +25,7 @@ from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_server import migrations
 from edgefleet_server.alerting.contact_points import service as contact_points
 from edgefleet_server.clock import SystemClock
-from edgefleet_server.composition.api_app import create_app
+from edgefleet_server.composition.api_app import create_app, refresh_gauges
 from edgefleet_server.composition.container import Parts, build_parts
 from edgefleet_server.conversion.sandbox import LAYERS, active_layers
 from edgefleet_server.observability.health import Recent, disk_line
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from edgefleet_server.gateway.broker.model import BrokerEndpoint
     from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
     from edgefleet_server.gateway.service import Gateway
+    from edgefleet_server.observability.otlp.exporter import OtlpExporter
 
 _log = logging.getLogger(__name__)
 _CERT_MARGIN = timedelta(days=30)
@@ -83,11 +86,23 @@ def check_settings(settings: ServerSettings) -> None:
             f"the API would send tokens in plain HTTP on {settings.api_host}",
             next_step="give --tls-cert and --tls-key, or --behind-proxy when a TLS proxy stands in front, or use 127.0.0.1",
         )
+    if settings.otlp_endpoint:
+        _check_otlp()
     if settings.device_public_host in _WILDCARDS:
         raise SettingsError(
             f"devices cannot connect to {settings.device_public_host!r}",
             next_step="name the address under which devices reach this server: --public-host HOST",
         )
+
+
+def _check_otlp() -> None:
+    try:
+        from edgefleet_server.observability.otlp import exporter  # noqa: F401  # whether it can be loaded
+    except ImportError as error:
+        raise SettingsError(
+            f"otlp_endpoint is set, but what exports by OTLP is not installed: {error}",
+            next_step="install it: `pip install 'edgefleet[otel]'`, or take otlp_endpoint out of server.toml",
+        ) from error
 
 
 def describe(settings: ServerSettings) -> dict[str, Any]:
@@ -127,6 +142,7 @@ class Server:
         self._stack = ExitStack()
         self._listeners: list[Listener] = []
         self._endpoint: BrokerEndpoint | None = None
+        self._otlp: OtlpExporter | None = None
         self.parts: Parts | None = None
 
     def start(self) -> None:
@@ -143,6 +159,8 @@ class Server:
         parts = self.parts = build_parts(settings, SystemClock())
         self._stack.callback(parts.db.dispose)
         self._prepare(parts)
+        if settings.otlp_endpoint:
+            self._start_otlp(parts)
         if ServerRole.GATEWAY in roles:
             self._start_gateway(parts)
         if ServerRole.ENGINE in roles:
@@ -196,6 +214,24 @@ class Server:
         parts.health.add("database", Recent(lambda: _database_line(parts), parts.clock))
         parts.health.add("disk", Recent(lambda: disk_line(settings.data_dir, settings.min_free_bytes), parts.clock))
         parts.health.add("keys", lambda: _keys_line(parts))
+
+    def _start_otlp(self, parts: Parts) -> None:
+        from edgefleet_server.observability.otlp.exporter import OtlpExporter
+
+        def registries() -> list[CollectorRegistry]:
+            refresh_gauges(parts)
+            return [parts.metrics.registry, parts.metrics.fleet_registry]
+
+        settings = self.settings
+        self._otlp = OtlpExporter(
+            settings.otlp_endpoint,
+            instance=settings.instance,
+            version=version("edgefleet"),
+            every_s=settings.otlp_interval_s,
+            registries=registries,
+        )
+        self._otlp.start()
+        self._stack.callback(self._otlp.stop)
 
     def _start_gateway(self, parts: Parts) -> None:
         from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind, choose_broker, memory_for
@@ -286,6 +322,8 @@ class Server:
             "ssl_version": ssl.PROTOCOL_TLS_SERVER,
         }
         api: Any = create_app(parts)  # uvicorn and Starlette write the type of an app differently
+        if self._otlp is not None:
+            api = self._otlp.traced(api)
         if settings.behind_proxy:  # inside of the guard, which counts what really connects
             api = ProxyHeadersMiddleware(api, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
         device = create_device_app(parts.fleet, parts.signing, parts.registry)
