@@ -246,6 +246,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     admin = fleet.house.client(Role.ADMIN)
     assert admin.post(f"/api/v1/devices/{device}/tasks", json={"kind": "diag"}).status_code == 201
     assert admin.post(f"/api/v1/webhooks/{hook.webhook.id}:ping", json={}).status_code == 202
+    fleet.parts.predictions.set("digits", "ann", ratio=1.0, inputs=False, keep_days=30)
+    fleet.parts.erasures.erase("ann", [], "ann")
     alarms = alarming(fleet, device)
     assert admin.post(f"/api/v1/contact-points/{alarms['CONTACT']}:test", json={}).status_code == 202
     with served(fleet.house.own_app()) as url:

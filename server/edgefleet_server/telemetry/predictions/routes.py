@@ -22,7 +22,7 @@ from edgefleet_server.web.pagination import ListOf
 from edgefleet_server.web.preconditions import DryRun, IfMatch, acting, put_location, put_tag, tag_of
 from edgefleet_server.web.sparse_fields import ListRoute
 
-PARQUET = "application/vnd.apache.parquet"
+PARQUET = "application/octet-stream"
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"description": "the file", "content": {PARQUET: {"schema": {"type": "string", "format": "binary"}}}}
 }
