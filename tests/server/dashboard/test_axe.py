@@ -71,6 +71,7 @@ class House:
         good, bad = staged(fleet)
         device = fleet.parts.rollout.reader.devices(bad)[0].device
         fleet.house.client(Role.ADMIN).post("/api/v1/groups", json={"name": "berlin", "selector": "site=hall"})
+        fleet.parts.predictions.set("digits", "ann", ratio=1.0, inputs=False, keep_days=180)
         second_page = encode_cursor(Place(0, "", min(fleet.by_id)).text())
         self.names = {"good": good, "bad": bad, "device": device, "second_page": second_page}
         self.windows = windows
