@@ -425,7 +425,7 @@ class Daemon:
             self._tick_in(BUSY_TICK_S)
         if not self._link.is_connected:
             return
-        facts = device_now(self._paths.root, self._runtimes, self._runner, self._drift.facts())
+        facts = device_now(self._paths.root, self._runtimes, self._runner, self._drift.facts(), self._captures.heads())
         state = self._reports.state(self._runner, self._serving, facts)
         # without room it goes out when a place is free, or with the next connection
         self._state_waits = self._link.publish(self._topics.state(self._device), encode(state), 1, retain=True) is None

@@ -97,6 +97,7 @@ def test_a_log_is_kept_killed_proved_opened_and_erased(road: Road, tmp_path: Pat
     found = checked(road, 10)
     assert found["is_whole"], found
     (log,) = found["logs"]
+    assert log["written"] > 0, "the device says how far its log is"
     reasons = {gap["reason"]: gap["n"] for gap in log["missing"]}
     assert reasons["stopped"] > 0, "the kill of the agent is seen"
     assert set(reasons) <= {"stopped", "lost"}

@@ -229,6 +229,11 @@ class PredictionUpload:
         for kept in self._logs.values():
             kept.parts.close(is_orderly=True)
 
+    def heads(self) -> dict[str, list[object]]:
+        """Return id, parts and head of each log that has a part."""
+        said = {model: kept.parts.status() for model, kept in self._logs.items()}
+        return {model: [one["log"], one["parts"], one["head"]] for model, one in said.items() if one["parts"]}
+
     def status(self) -> dict[str, object]:
         """Return how far each log is, for `edge-agent status`."""
         return {

@@ -327,6 +327,10 @@ class CaptureRecorder:
             if task:
                 self._deps.finish(task)
 
+    def heads(self) -> dict[str, list[object]]:
+        """Return how far each prediction log is, for the state: the server may not have less, nor another one."""
+        return self.upload.heads()
+
     def status(self) -> dict[str, object]:
         """Return what is captured, for `edge-agent status`."""
         store = self.store

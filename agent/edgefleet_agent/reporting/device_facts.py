@@ -77,13 +77,19 @@ class Models(Protocol):
 
 
 def device_now(
-    root: Path, runtimes: Mapping[str, str], models: Models, drift: Mapping[str, Sequence[str]]
+    root: Path,
+    runtimes: Mapping[str, str],
+    models: Models,
+    drift: Mapping[str, Sequence[str]],
+    logs: Mapping[str, Sequence[object]],
 ) -> dict[str, Any]:
-    """Return the facts of a state. drift: by model, the signals that do; empty for none."""
+    """Return the facts of a state. drift: by model, the signals that do. logs: by model, id, parts and head of its prediction log."""
     found: dict[str, Any] = {"disk_free_bytes": disk_free_bytes(root), "runtimes": runtimes}
     found["modes"] = {model: mode.value for model, mode in models.modes().items()}
     if drift:
         found["drift"] = drift
+    if logs:
+        found["prediction_log"] = logs
     if models.trouble:
         found["disk_error"] = models.trouble
     return found

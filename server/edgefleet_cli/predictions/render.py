@@ -91,5 +91,7 @@ def show_check(out: Output, found: api.capture.PredictionLogVerification) -> Non
             if gap.ranges and gap.reason != "erased":
                 most = "at most " if gap.reason == "stopped" else ""
                 out.line(f"  {text(log.device)}: {most}{gap.n} {text(gap.reason)}: {text(', '.join(gap.ranges))}")
+        if log.written > log.newest:
+            out.line(f"  {text(log.device)}: has closed {log.written - log.newest} parts more than are here")
         for problem in log.problems:
             out.line(f"  {text(log.device)}, log {text(log.log[:8])}: {text(problem)}")

@@ -38,7 +38,7 @@ from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
 from edgefleet_server.telemetry.live_predictions import LivePredictions
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
-from edgefleet_server.telemetry.predictions.service import PredictionLogs
+from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
 from edgefleet_server.telemetry.release_comparison import Comparisons
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.signals.references import BundleReferences
@@ -175,7 +175,8 @@ def build_prediction_logs(
 ) -> PredictionLogs:
     """Wire what keeps prediction logs, in the blob store of the settings. Touches nothing."""
     pack_after = timedelta(seconds=settings.prediction_pack_s)
-    return PredictionLogs(db, clock, fleet.logging, fleet.sampling, open_blob_store(settings), access, pack_after)
+    sides = FleetSide(fleet.logging, fleet.sampling, fleet.reader.facts_of)
+    return PredictionLogs(db, clock, sides, open_blob_store(settings), access, pack_after)
 
 
 def build_prover(

@@ -24,7 +24,7 @@ from edgefleet_server.telemetry.errors import BadPredictionLogError, PredictionL
 from edgefleet_server.telemetry.predictions import store
 from edgefleet_server.telemetry.predictions.erasure import Erasures
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
-from edgefleet_server.telemetry.predictions.service import PredictionLogs
+from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
 from edgefleet_server.telemetry.predictions.tables import PredictionPart
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.tables import TelemetryCapture
@@ -41,9 +41,9 @@ class Site:
         fleet = house.fleet
         self.access = AccessService(house.db, house.clock)
         self.blobs = open_blob_store(house.settings)
-        self.logs = PredictionLogs(
-            house.db, house.clock, fleet.logging, fleet.sampling, self.blobs, self.access, timedelta(minutes=15)
-        )
+        self.facts: dict[str, Any] = {}
+        known = FleetSide(fleet.logging, fleet.sampling, lambda _device: self.facts)
+        self.logs = PredictionLogs(house.db, house.clock, known, self.blobs, self.access, timedelta(minutes=15))
         self.erasures = Erasures(house.db, house.clock, fleet.logging, self.logs, fleet.feed)
         self.telemetry = TelemetryService(house.db, house.clock, logs=PartIntake(fleet.logging, fleet.feed))
         self.folder = folder
@@ -151,6 +151,24 @@ def test_a_changed_or_missing_part_is_found(site: Site) -> None:
         other = msgspec.structs.replace(part.rows[0], latency_us=1)
         row.body = pack_part(msgspec.structs.replace(part, rows=[other, part.rows[1]]))
     assert problems(site) == ["part 2 was changed: its hash is not the one that the device sent"]
+
+
+def test_a_log_that_ends_early_is_seen_by_what_the_device_says(site: Site) -> None:
+    site.answer(2)
+    site.answer(2)
+    site.send(1)
+    status = site.parts.status()
+    site.facts = {"prediction_log": {MODEL: [status["log"], status["parts"], status["head"]]}}
+    (log,) = site.logs.verify(MODEL).logs
+    assert (log.newest, log.written, log.problems) == (1, 2, []), "the second may be on its way"
+    site.send(2)
+    assert problems(site) == []
+    site.facts["prediction_log"][MODEL][2] = "0" * 64
+    assert problems(site) == ["the device says that part 2 is another one"]
+    odd: list[Any] = [[], {MODEL: 5}, {MODEL: ["x", 1, "y"]}, {MODEL: [status["log"], "1", 2]}, None]
+    for strange in odd:
+        site.facts = {"prediction_log": strange}
+        assert problems(site) == []
 
 
 def test_a_changed_or_missing_file_is_found(site: Site) -> None:

@@ -74,9 +74,11 @@ class CheckedPredictionLog(Struct, frozen=True):
     last: int = 0
     log: str = ""
     missing: tuple[MissingNumbers, ...] = ()
+    newest: int = 0
     parts: int = 0
     problems: tuple[str, ...] = ()
     rows: int = 0
+    written: int = 0
 
 
 class Erasure(Struct, frozen=True):

@@ -238,6 +238,12 @@ class FleetReader:
             known = fleet_store.known_device(session, device_id)
             return device_views(session, inventory_store.shown_devices(session, [known.id]), self._withdrawn())[0]
 
+    def facts_of(self, device_id: str) -> Mapping[str, Any]:
+        """Return the facts of a device's newest report, none where it is unknown or has not reported."""
+        with self._db.read() as session:
+            row = fleet_store.device(session, device_id)
+            return {} if row is None else (row.reported or {}).get("facts") or {}
+
     def check(self, device_id: str) -> None:
         """Raise DeviceUnknownError unless there is such a device."""
         with self._db.read() as session:

@@ -52,7 +52,10 @@ class MissingNumbers:
 
 @dataclass(frozen=True)
 class CheckedPredictionLog:
-    """What the parts of one device's log prove. first, last: numbers that are accounted for. head: hash of the newest part."""
+    """What the parts of one device's log prove. first, last: numbers that are accounted for. head: hash of the newest part.
+
+    newest: number of the newest part. written: parts that the device said last it has closed, 0 = it said nothing of this log.
+    """
 
     device: str
     log: str
@@ -61,6 +64,8 @@ class CheckedPredictionLog:
     last: int
     rows: int
     head: str
+    newest: int
+    written: int
     missing: list[MissingNumbers]
     problems: list[str]
 

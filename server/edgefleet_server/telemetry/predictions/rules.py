@@ -1,7 +1,7 @@
 """What the parts of a log prove: that no number is missing without a reason, and that nothing was changed. Pure.
 
 A log is checked part by part, oldest first. It begins with its first part, or behind the floor: the newest part that has gone after its
-days. A log that ends early looks whole: compare its head with what the device says (`edge-agent status`).
+days. A log that ends early looks whole: only what the device says of its newest part shows that more was written.
 """
 
 from collections.abc import Iterable, Sequence
@@ -43,7 +43,15 @@ class _Sums:
                 known.append((first, last))
 
 
-def check_log(device: str, log: str, parts: Sequence[HeldPart]) -> CheckedPredictionLog:
+@dataclass(frozen=True)
+class SaidHead:
+    """What a device says of its log: how many parts it has closed, and the hash of the newest."""
+
+    parts: int
+    head: str
+
+
+def check_log(device: str, log: str, parts: Sequence[HeldPart], said: SaidHead | None = None) -> CheckedPredictionLog:
     """Return what these parts prove. parts: of one log, in order of their number."""
     sums = _Sums()
     before: tuple[int, str, int] | None = None  # part, hash, last number
@@ -64,6 +72,8 @@ def check_log(device: str, log: str, parts: Sequence[HeldPart]) -> CheckedPredic
         if held.leaves is not None or held.problem:
             first = first or head.first
             _check_content(device, log, held, head, sums)
+    if said is not None and before is not None and before[0] == said.parts and before[1] != said.head:
+        sums.problems.append(f"the device says that part {before[0]} is another one")
     return CheckedPredictionLog(
         device=device,
         log=log,
@@ -72,6 +82,8 @@ def check_log(device: str, log: str, parts: Sequence[HeldPart]) -> CheckedPredic
         last=before[2] if before is not None else 0,
         rows=sums.rows,
         head=before[1] if before is not None else "",
+        newest=before[0] if before is not None else 0,
+        written=said.parts if said is not None else 0,
         missing=[_missing(reason, ranges) for reason, ranges in sorted(sums.missing.items()) if ranges],
         problems=sums.problems,
     )

@@ -9,9 +9,10 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
@@ -25,7 +26,7 @@ from edgefleet_server.registry.blobs import BlobStore, read_whole
 from edgefleet_server.telemetry.errors import BadPredictionLogError, PredictionLogUnknownError
 from edgefleet_server.telemetry.predictions import parquet, store
 from edgefleet_server.telemetry.predictions.model import PredictionLogFile, PredictionLogVerification, PredictionLogView
-from edgefleet_server.telemetry.predictions.rules import ERASED, EXPIRED, SAMPLED, HeldPart, check_log
+from edgefleet_server.telemetry.predictions.rules import ERASED, EXPIRED, SAMPLED, HeldPart, SaidHead, check_log
 from edgefleet_server.telemetry.predictions.tables import PredictionFile, PredictionPart
 
 PACK_ROWS: Final = 20_000
@@ -36,6 +37,19 @@ HALF_FOR: Final = timedelta(hours=1)
 _log = logging.getLogger(__name__)
 
 
+def _nothing(_device: str) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSide:
+    """What the fleet knows: rules, the key that answers are sealed to, and what a device reported last."""
+
+    book: PredictionLogBook
+    key: CaptureKeyBook
+    facts: Callable[[str], Mapping[str, Any]] = _nothing
+
+
 class PredictionLogs:
     """Keeps prediction logs. Thread-safe; calls block."""
 
@@ -43,8 +57,7 @@ class PredictionLogs:
         self,
         db: Database,
         clock: Clock,
-        book: PredictionLogBook,
-        key: CaptureKeyBook,
+        fleet: FleetSide,
         blobs: BlobStore,
         access: AccessService,
         pack_after: timedelta,
@@ -52,8 +65,7 @@ class PredictionLogs:
         """Wire the parts. pack_after: how long parts wait for a file at most."""
         self._db = db
         self._clock = clock
-        self._book = book
-        self._key = key
+        self._book, self._key, self._facts = fleet.book, fleet.key, fleet.facts
         self._blobs = blobs
         self._access = access
         self._pack_after = pack_after
@@ -235,7 +247,10 @@ class PredictionLogs:
         by_log: dict[tuple[str, str], list[HeldPart]] = {}
         for row in rows:
             by_log.setdefault((row.device_id, row.log), []).append(contents.held(row))
-        logs = [check_log(device_id, log, parts) for (device_id, log), parts in by_log.items()]
+        logs = [
+            check_log(device_id, log, parts, said_of(self._facts(device_id), model, log))
+            for (device_id, log), parts in by_log.items()
+        ]
         counts = {reason: sum(m.n for one in logs for m in one.missing if m.reason == reason) for reason in (ERASED,)}
         known = {ERASED, SAMPLED, EXPIRED}
         return PredictionLogVerification(
@@ -247,6 +262,15 @@ class PredictionLogs:
             lost=sum(m.n for one in logs for m in one.missing if m.reason not in known),
             logs=logs,
         )
+
+
+def said_of(facts: Mapping[str, Any], model: str, log: str) -> SaidHead | None:
+    """Return what a device's facts (any JSON value) say of a log."""
+    said = facts.get("prediction_log")
+    found = said.get(model) if isinstance(said, Mapping) else None
+    if not isinstance(found, Sequence) or len(found) != 3 or found[0] != log:
+        return None
+    return SaidHead(found[1], found[2]) if isinstance(found[1], int) and isinstance(found[2], str) else None
 
 
 class _Contents:
