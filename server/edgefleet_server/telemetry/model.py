@@ -68,7 +68,10 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class PeriodWindow:
-    """One window as it adds up with others: counts, the packed latency sketch, counts by class. joules_per_answer: -1 = not reported."""
+    """One window as it adds up with others: counts, the packed latency sketch, counts by class. joules_per_answer: -1 = not reported.
+
+    labelled, right: of an hour of answers instead, how many have a label and how many of them are right.
+    """
 
     device: str
     lane: str
@@ -83,6 +86,8 @@ class PeriodWindow:
     classes: Sequence[int]
     joules_per_answer: float
     shadow: ShadowFigures | None
+    labelled: int = 0
+    right: int = 0
 
 
 @dataclass(frozen=True)

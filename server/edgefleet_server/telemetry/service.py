@@ -24,6 +24,7 @@ from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
 from edgefleet_server.telemetry.ground_truth.truth_sums import KEPT as TRUTH_KEPT
+from edgefleet_server.telemetry.ground_truth.truth_sums import Scale
 from edgefleet_server.telemetry.intake.columns import MAX_INT, MAX_SECONDS, text_of
 from edgefleet_server.telemetry.intake.telemetry_intake import TelemetryIntake
 from edgefleet_server.telemetry.model import (
@@ -168,6 +169,16 @@ class TelemetryService:
                 for row in store.windows_of_devices(session, devices, model, since, until, windows=windows):
                     found.setdefault(row.device_id, []).append(_period_window(row))
         return found
+
+    def labelled(self, device: str, model: str, since: datetime, until: datetime) -> list[PeriodWindow]:
+        """Return the hours of a device's answers that have labels and began in a span of time, each as a window without other figures."""
+        with self._db.read() as session:
+            hour = int(Scale.HOUR)
+            found = list(truth_store.of_devices(session, [device], model, hour, since, until))
+        return [
+            PeriodWindow(device, lane, sha256, at, hour, 0, 0, 0, 0, (), (), -1.0, None, labelled, right)
+            for _, lane, sha256, at, labelled, right in found
+        ]
 
     def devices_of_lane(self, digests: Sequence[str], lane: str, since: datetime, *, limit: int) -> list[str]:
         """Return devices that sent windows of one of these bundles in a lane since a moment, in order of id, at most so many."""

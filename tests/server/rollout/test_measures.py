@@ -128,3 +128,41 @@ def test_with_one_class_or_a_short_past_nothing_can_be_told() -> None:
     assert read([*short, window(5, NEW)], NEW, BEGAN, GATE, is_control=False).drift is None
     long = [window(-15 * (i + 1)) for i in range(60)]
     assert read([*long, window(5, NEW)], NEW, BEGAN, GATE, is_control=False).drift == 0.0
+
+
+# ---- accuracy
+
+LABELS = QualityGate(
+    metrics=(QualityMetric(Metric.ACCURACY, Bound.NON_INFERIOR_ABS, 0.05, OnBreach.FAIL),),
+    before=timedelta(hours=24),
+    after=timedelta(hours=2),
+    watch=timedelta(hours=10),
+)
+
+
+def labels(hours: float, digest: str, labelled: int, right: int, **more: Any) -> PeriodWindow:
+    """An hour of labelled answers that begins so many hours after the switch."""
+    return window(60 * hours, digest, n=0, length_s=3600, labelled=labelled, right=right, **more)
+
+
+def test_labels_count_in_the_period_of_their_answers() -> None:
+    told = [
+        window(-60), window(5, NEW), window(20, NEW), window(125, NEW),
+        labels(-30, OLD, 100, 0), labels(-3, OLD, 10, 9), labels(-2, OLD, 10, 9), labels(-2, OLD, 50, 0, lane="measure"),
+        labels(0, NEW, 6, 3), labels(1, NEW, 4, 3), labels(1, OLD, 50, 0), labels(2, NEW, 50, 0),
+    ]  # fmt: skip
+    own = read(told, NEW, BEGAN, LABELS, is_control=False)
+    assert own.before[Metric.ACCURACY] == pytest.approx(0.9)
+    assert own.after[Metric.ACCURACY] == pytest.approx(0.6)
+    assert own.answers_after == 120, "labels are no answers"
+    other = read(told, NEW, BEGAN, LABELS, is_control=True)
+    assert other.after[Metric.ACCURACY] == 0.0
+    few = read([window(5, NEW), labels(0, NEW, 4, 4)], NEW, BEGAN, LABELS, is_control=False)
+    assert Metric.ACCURACY not in few.after
+
+
+def test_labels_are_waited_for_a_fixed_time() -> None:
+    reading = read([window(-60), window(5, NEW), window(125, NEW)], NEW, BEGAN, LABELS, is_control=False)
+    assert reading.is_whole
+    assert not is_ready(reading, BEGAN, LABELS, BEGAN + timedelta(hours=6, minutes=59))
+    assert is_ready(reading, BEGAN, LABELS, BEGAN + timedelta(hours=7))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgefleet_protocol.ground_truth import Truth, added, class_part, pack
 from edgefleet_protocol.ids import DeviceId, ProfileName
 from edgefleet_protocol.messages import AssignmentState, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
@@ -282,3 +283,43 @@ def test_a_person_may_let_a_stage_pass_and_is_not_overruled_by_what_was_known(re
     ready.tick()
     assert ready.view(rollout).state == "running"
     assert ready.view(rollout).stages[0].strength == "override"
+
+
+def test_labels_that_show_worse_answers_stop_a_release_that_nothing_else_shows(ready: World) -> None:
+    """Latency and errors are as ever; half an hour of labels a device says that every third answer is wrong."""
+    gate = {"metrics": [{"name": "accuracy", "non_inferior_abs": 0.05}], "before": "4h", "after": "1h", "watch": "2h"}
+
+    def label(right: Callable[[SimDevice], int]) -> None:
+        now = int(ready.clock.now().timestamp())
+        for device in ready.devices.values():
+            if device.active is None:
+                continue
+            wrong = 10 - right(device)
+            parts = [class_part((now - 900) // 3_600, "", 0, int(n < wrong)) for n in range(10)]
+            told = Window(
+                t0=now - 900, length_s=900, model=MODEL, lane="active", sha256=device.active.sha256, version=device.running,
+                n=40, latency=[], truth=pack(Truth(parts=added(parts))),
+            )  # fmt: skip
+            ready.house.telemetry.ingest(
+                [Telemetry(device=device.id, boot_id="b", seq=now, ts=1000 * now, windows=[told])]
+            )
+
+    def quarter(right: Callable[[SimDevice], int]) -> None:
+        ready.clock.turn(seconds=900)
+        label(right)
+
+    for _ in range(4):
+        quarter(lambda _: 9)
+    stages = [{"name": "canary", "size": {"count": 20}, "soak": "1m"}, {"name": "rest", "size": {"percent": 100}}]
+    rollout = ready.create(stages=stages, gates={"quality": gate}, on_inconclusive={"after": "1d", "do": "pause"})
+    for _ in range(24):
+        if ready.view(rollout).state in {"rolled_back", "rolling_back"}:
+            break
+        ready.step()
+        for _ in range(3):
+            ready.step([device for device in ready.devices.values() if device.is_busy])
+        ready.tick()
+        quarter(lambda device: 6 if device.running == "1.1.0" else 9)
+    view = ready.view(rollout)
+    assert view.state in {"rolled_back", "rolling_back"}
+    assert "accuracy is" in view.stages[0].reason

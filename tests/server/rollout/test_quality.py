@@ -415,3 +415,41 @@ def test_the_plan_knows_how_many_devices_can_be_compared() -> None:
     assert list(out_of_reach(gate(LATENCY), 0.05, *counted(100, 100))), (
         "one stage for all leaves nobody to compare with"
     )
+
+
+# ---- accuracy
+
+RIGHT = QualityMetric(Metric.ACCURACY, Bound.NON_INFERIOR_ABS, 0.05, OnBreach.FAIL)
+AT_LEAST = QualityMetric(Metric.ACCURACY, Bound.MIN, 0.9, OnBreach.FAIL)
+
+
+def labelled(after: float | None, before: float | None = 0.95) -> dict[Metric, Span]:
+    """A device whose answers were right so often before and after, like its control device before."""
+    return {Metric.ACCURACY: Span(before, after, before, before)}
+
+
+@pytest.mark.parametrize("metric", [RIGHT, AT_LEAST])
+def test_worse_answers_fail_as_good_ones_pass_and_devices_without_labels_are_excused(metric: QualityMetric) -> None:
+    poor = facts_of(gate(metric), [device(i, labelled(0.6)) for i in range(40)])
+    decision = decide(poor)
+    assert decision.code == "quality_breach"
+    assert "accuracy is" in decision.reason
+    (view,) = metric_views(poor)
+    assert view.value is not None
+    assert view.value < (0 if metric is RIGHT else 0.9)
+    fine = [device(i, labelled(0.95 if i % 2 else None)) for i in range(120)]
+    (good,) = metric_views(facts_of(gate(metric), fine))
+    assert (good.verdict, good.devices, good.missing) == ("pass", 60, 0)
+
+
+@pytest.mark.parametrize("metric", [RIGHT, AT_LEAST])
+def test_one_liar_neither_fails_nor_passes_a_stage_by_its_labels(metric: QualityMetric) -> None:
+    crying = [device(0, labelled(0.0)), *(device(i, labelled(0.95)) for i in range(1, 60))]
+    (view,) = metric_views(facts_of(gate(metric), crying))
+    assert view.verdict != "fail"
+    alone = [device(0, labelled(1.0)), *(device(i, labelled(None)) for i in range(1, 60))]
+    (view,) = metric_views(facts_of(gate(metric), alone))
+    assert view.verdict == "hold", "one device that says all is well is no evidence"
+    nobody = [device(i, labelled(None)) for i in range(60)]
+    (view,) = metric_views(facts_of(gate(metric), nobody))
+    assert view.verdict == "no_data"

@@ -24,7 +24,10 @@ from edgefleet_server.rollout.spec.model import Metric, QualityGate
 from edgefleet_server.telemetry.model import PeriodWindow
 
 ACTIVE: Final = "active"
+CANDIDATE: Final = "candidate"
 MEASURE: Final = "measure"
+LEAST_LABELS: Final = 5
+"""Of a device in a period: fewer say nothing of it."""
 LATE: Final = timedelta(hours=1)
 """So long a device may be silent after its period: then what it sent until then is all."""
 MIN_BLOCKS: Final = 10
@@ -51,12 +54,14 @@ def read(
 ) -> Reading:
     """Return what the windows of one device say of the periods before and after `began`."""
     end = began + gate.after
+    labels, windows = [one for one in windows if one.labelled], [one for one in windows if not one.labelled]
     earlier = [one for one in windows if began - gate.before <= _middle(one) < began and one.sha256 != digest]
     later = [one for one in windows if began <= _middle(one) < end and (one.sha256 == digest) is not is_control]
     before, after = _serving(earlier), _serving(later)
     return Reading(
-        before=_figures(before, ()),
-        after=_figures(after, [one for one in later if one.shadow is not None]),
+        before=_figures(before, ()) | _accuracy(labels, digest, began - gate.before, began, is_of=False),
+        after=_figures(after, [one for one in later if one.shadow is not None])
+        | _accuracy(labels, digest, began, end, is_of=not is_control),
         drift=_drift(before, after, began, gate),
         answers_before=sum(one.n for one in before),
         answers_after=sum(one.n for one in after),
@@ -88,9 +93,17 @@ def spans(own: Reading, control: Reading | None, gate: QualityGate) -> dict[Metr
     }
 
 
+def taken_from(began: datetime, gate: QualityGate) -> datetime:
+    """Return when a device's values are taken at the earliest: after its period, and where accuracy is asked for half of the time later
+    for which a finished rollout is watched. Labels come when they come: taken at a fixed time, none comes early because it is bad.
+    """
+    asks_labels = any(one.name is Metric.ACCURACY for one in gate.metrics)
+    return began + gate.after + (gate.watch / 2 if asks_labels else timedelta(0))
+
+
 def is_ready(reading: Reading, began: datetime, gate: QualityGate, now: datetime) -> bool:
     """Return whether a device's period can be taken: it has answers enough, and no window of it is on its way."""
-    is_over = reading.is_whole or now >= began + gate.after + LATE
+    is_over = now >= taken_from(began, gate) and (reading.is_whole or now >= began + gate.after + LATE)
     return is_over and reading.answers_after >= gate.min_inferences
 
 
@@ -102,6 +115,19 @@ def _serving(windows: Sequence[PeriodWindow]) -> list[PeriodWindow]:
     """Return the windows of what serves; where nothing of it does (a shadow), those of the candidate."""
     active = [one for one in windows if one.lane == ACTIVE]
     return active or [one for one in windows if one.lane != MEASURE]
+
+
+def _accuracy(
+    labels: Sequence[PeriodWindow], digest: str, begin: datetime, end: datetime, *, is_of: bool
+) -> dict[Metric, float]:
+    """Return the share of right answers among the labelled ones of a period, whole hours. is_of: of the release, else of another."""
+    mine = [
+        one
+        for one in labels
+        if begin <= _middle(one) < end and (one.sha256 == digest) is is_of and one.lane in {ACTIVE, CANDIDATE}
+    ]
+    labelled = sum(one.labelled for one in mine)
+    return {Metric.ACCURACY: sum(one.right for one in mine) / labelled} if labelled >= LEAST_LABELS else {}
 
 
 def _figures(windows: Sequence[PeriodWindow], shadows: Sequence[PeriodWindow]) -> dict[Metric, float]:

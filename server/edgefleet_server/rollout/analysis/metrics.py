@@ -146,7 +146,7 @@ def _change(metric: QualityMetric, before: float | None, after: float | None) ->
     if before is None or after is None:
         return None
     if metric.bound is Bound.NON_INFERIOR_ABS:
-        return after - before
+        return before - after if metric.name is Metric.ACCURACY else after - before
     return math.log(after / before) if before > 0 and after > 0 else None
 
 
@@ -208,12 +208,21 @@ def _metric_facts(
 
 
 def _is_excused(metric: QualityMetric, control: Control, one: DeviceQuality) -> bool:
-    """Whether a device need not have a value: nobody was left to compare it with, or it serves what others only shadow."""
+    """Whether a device need not have a value: nobody was left to compare it with, it serves what others only shadow, or nobody has
+    said what was right about its answers: labels are seldom there for all, and what devices without them do is judged by all else.
+    """
+    if metric.name is Metric.ACCURACY and not _is_labelled(metric, control, one):
+        return True
     if metric.name is Metric.SHADOW_AGREEMENT:
         return one.is_serving
     is_compared = metric.bound in (Bound.NON_INFERIOR_REL, Bound.NON_INFERIOR_ABS)
     own = _change(metric, *_own(one.spans.get(metric.name, Span())))
     return is_compared and control is Control.HOLDOUT and not one.control and own is not None
+
+
+def _is_labelled(metric: QualityMetric, control: Control, one: DeviceQuality) -> bool:
+    """Whether all is known that the comparison takes."""
+    return value_of(metric, one.spans.get(metric.name, Span()), control) is not None
 
 
 def _own(span: Span) -> tuple[float | None, float | None]:
@@ -371,8 +380,8 @@ def _judge_drift(facts: QualityFacts, drift: DriftFacts, log_hold: float, log_ab
 
 
 def _ways(one: MetricFacts | DriftFacts) -> dict[str, str]:
-    """Return the words for worse and better: with `min` less is worse."""
-    is_min = isinstance(one, MetricFacts) and one.bound is Bound.MIN
+    """Return the words for worse and better: with `min`, and of accuracy, less is worse."""
+    is_min = isinstance(one, MetricFacts) and (one.bound is Bound.MIN or one.name is Metric.ACCURACY)
     return {
         "worse": "or less" if is_min else "or more",
         "better": "or more" if is_min else "or less",
@@ -406,12 +415,14 @@ def text_of_value(one: MetricFacts, value: float) -> str:
 def shown_value(one: MetricFacts, value: float) -> float:
     """Return a value of a metric's scale in the unit of its bound: percent of change, the difference, or the value itself.
 
-    With `min` the scale runs the other way: low and high change places.
+    With `min`, and of accuracy, the scale runs the other way: low and high change places.
     """
     if one.bound is Bound.NON_INFERIOR_REL:
         return 100 * math.expm1(value)
     if one.bound is Bound.MIN:
         return 1.0 - value
+    if one.name is Metric.ACCURACY:
+        return -value
     if one.bound is Bound.MAX and not _is_ratio(one.name):
         return one.value * math.exp(value)
     return value

@@ -28,7 +28,7 @@ from edgefleet_protocol.messages import AssignmentState
 from edgefleet_server.rollout.analysis import device_metrics
 from edgefleet_server.rollout.model import Assignment, DeviceQuality, RolloutState, Snapshot
 from edgefleet_server.rollout.placement import rank
-from edgefleet_server.rollout.spec.model import Control, Mode, QualityGate, Spec, gate_in
+from edgefleet_server.rollout.spec.model import Control, Metric, Mode, QualityGate, Spec, gate_in
 from edgefleet_server.rollout.state_machines import EXPOSED_STATES, is_gone
 from edgefleet_server.rollout.store import measurements
 from edgefleet_server.telemetry.model import PeriodWindow
@@ -81,12 +81,15 @@ class MetricCollector:
         if gate is None:
             return snapshot
 
+        asks_labels = any(one.name is Metric.ACCURACY for one in gate.metrics)
+
         def look(device: DeviceId, began: datetime, is_later: bool) -> Sequence[PeriodWindow]:
             """Read before and after apart: many windows of the one must not crowd out the other."""
             first, last = began - gate.before, began + gate.after + device_metrics.LATE
             middle = max(first, began - LONGEST)
             since, until = (middle, last) if is_later else (first, middle)
-            return self._telemetry.periods([device], model, since, until, windows=WINDOWS).get(device, ())
+            found = self._telemetry.periods([device], model, since, until, windows=WINDOWS).get(device, ())
+            return [*found, *self._telemetry.labelled(device, model, since, until)] if asks_labels else found
 
         taken = self.values(snapshot, look, now)
         measurements.add(session, snapshot.id, taken)
@@ -137,7 +140,7 @@ class MetricCollector:
         for a in sorted(waiting, key=lambda a: (tried.get(a.device, long_ago), a.switched_at or now, a.device)):
             began = a.switched_at
             bundle = snapshot.bundles.get(a.stratum)
-            if began is None or bundle is None or is_gone(a) or began + gate.after > now:
+            if began is None or bundle is None or is_gone(a) or device_metrics.taken_from(began, gate) > now:
                 continue
             if a.device not in tried or tried[a.device] + TRY_AGAIN <= now:
                 yield _Due(a, began, bundle.sha256)

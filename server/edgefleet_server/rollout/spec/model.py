@@ -33,9 +33,7 @@ NO_VALUE: Final = "-"  # in a stratum's name, for a device without the label: no
 MAX_STAGES: Final = 32
 MIN_FRESH: Final = timedelta(minutes=1)
 DRIFT_FLOOR: Final = 0.02  # the least PSI of a drift that counts (ADR 0039)
-WATCH: Final = timedelta(
-    hours=24
-)  # a finished rollout is looked at for so long, unless its quality gate says otherwise
+WATCH: Final = timedelta(hours=24)  # so long a finished rollout is watched, unless its quality gate says otherwise
 DEFAULT_MAX: Final = 1000
 
 
@@ -100,6 +98,7 @@ class Metric(StrEnum):
     SHADOW_AGREEMENT = "shadow_agreement"
     JOULES_PER_INFERENCE = "joules_per_inference"
     NONFINITE_RATE = "nonfinite_rate"
+    ACCURACY = "accuracy"
     DRIFT = "drift"
 
 
@@ -150,6 +149,7 @@ _MOST: Final[Mapping[Metric, Mapping[Bound, float]]] = {
     Metric.INFERENCE_ERROR_RATE: {Bound.NON_INFERIOR_ABS: 0.5, Bound.MAX: 0.5},
     Metric.NONFINITE_RATE: {Bound.NON_INFERIOR_ABS: 0.5, Bound.MAX: 0.5},
     Metric.SHADOW_AGREEMENT: {Bound.MIN: 1.0},
+    Metric.ACCURACY: {Bound.MIN: 1.0, Bound.NON_INFERIOR_ABS: 0.5},
     Metric.DRIFT: {Bound.MAX: 10.0},
 }
 """The bounds that make sense for a metric, each with the greatest value. A ratio of rates does not: the usual rate is 0."""

@@ -61,7 +61,7 @@ def metric_views(facts: Facts) -> Sequence[MetricView]:
             value = None if one.value is None else shown_value(metric, one.value)
             ends = [shown_value(metric, end) for end in (one.low, one.high) if end is not None]
             low, high = (min(ends), max(ends)) if ends else (None, None)
-        is_min = bound == "min"
+        is_min = bound == "min" or name is Metric.ACCURACY
         levels = (1 - facts.alpha_abort, 1 - facts.alpha_promote)
         views.append(
             MetricView(
