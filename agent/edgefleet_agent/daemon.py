@@ -152,7 +152,7 @@ class Daemon:
 
     def _feedback_keeper(self) -> LazyFeedback:
         worker_of, finish = late(lambda: self._serving.worker_of), late(lambda: self._tasks.finish)
-        parts = (self._loop, self._clock, self._paths, self._captures, worker_of, finish)
+        parts = (self._loop, self._clock, self._paths, self._captures, worker_of, finish, self._write_status)
         return LazyFeedback(lambda: agent_parts.feedback_keeper(*parts))
 
     def _candidate_controller(self) -> "CandidateController":

@@ -37,7 +37,7 @@ class Device:
         """Start agentd."""
         self.due.clear()
         loop = SimpleNamespace(call_later=lambda s, run: self.due.append((self.clock.monotonic_s() + s, run)))
-        deps = FeedbackDeps(self._write_out, self._worker_of, lambda *words: self.finished.append(words))
+        deps = FeedbackDeps(self._write_out, self._worker_of, lambda *words: self.finished.append(words), lambda: None)
         self.keeper = FeedbackKeeper(cast("Any", loop), self.clock, self.paths, deps)
 
     def _write_out(self, done: Any) -> None:

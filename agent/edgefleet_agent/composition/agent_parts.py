@@ -105,11 +105,12 @@ def feedback_keeper(
     captures: "CaptureRecorder",
     worker_of: Callable[[str], Worker | None],
     finish: Callable[[str, str, str, str], None],
+    changed: Callable[[], None],
 ) -> "FeedbackKeeper":
-    """Return who pairs labels with the answers in the log. finish: a task is over. Loaded here, and not before."""
+    """Return who pairs labels with the answers in the log; loaded here, and not before. finish: a task is over; changed: the status is."""
     from edgefleet_agent.feedback.service import FeedbackDeps, FeedbackKeeper
 
-    deps = FeedbackDeps(captures.write_out, worker_of, finish)
+    deps = FeedbackDeps(captures.write_out, worker_of, finish, changed)
     return FeedbackKeeper(loop, clock, paths, deps)
 
 

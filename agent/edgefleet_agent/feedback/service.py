@@ -47,12 +47,13 @@ class FeedbackDeps(msgspec.Struct, frozen=True):
     """What the keeper needs of the rest of agentd. All are called in the loop.
 
     write_out: has all answers written to the log, then calls what it is given. worker_of: the model's worker that answers, if any.
-    finish: a task is over, with state, code and reason.
+    finish: a task is over, with state, code and reason. changed: what the status shows is another.
     """
 
     write_out: Callable[[Callable[[bool], None]], None]
     worker_of: Callable[[str], Worker | None]
     finish: Callable[[str, str, str, str], None]
+    changed: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -192,6 +193,7 @@ class FeedbackKeeper:
                 return
         used_s += self._clock.monotonic_s() - began
         self._pair(search, waiting)
+        self._deps.changed()
         self._is_due = False
         self._rests_until_s = self._clock.monotonic_s() + REST * used_s
         if self._clock.monotonic_s() - self._kept_s >= KEEP_EVERY_S:
