@@ -102,6 +102,10 @@ MODEL: Final = (
          ('max by (model) (edgefleet_model_drift_effect_ratio{model=~"$model"})', "{{model}} PSI")],
     ),
     Panel(
+        "Error budget left", "percentunit",
+        [('max by (model, slo) (edgefleet_slo_budget_left_ratio{model=~"$model"})', "{{model}} {{slo}}")],
+    ),
+    Panel(
         "Requests a second by group", "reqps",
         [(_of_model("edgefleet_group_model_predictions_total", "group, model"), "{{group}} {{model}}")],
     ),

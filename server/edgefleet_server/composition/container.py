@@ -113,7 +113,7 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
     truth, drift = build_judges(db, clock, fleet, registry, references)
     watched = Watched(fleet, telemetry, signing, webhooks, registry, drift, objectives)
     alarm = build_alarm(db, watched, clock=clock, shared=shared, settings=settings)
-    _watch_fleet(metrics, first, fleet, telemetry, alarm, settings.data_dir, clock)
+    _watch_fleet(metrics, first, watched, alarm, settings.data_dir, clock)
     return Parts(
         settings=settings,
         clock=clock,
@@ -149,17 +149,19 @@ def build_parts(settings: ServerSettings, clock: Clock, *, is_turned: bool = Fal
 
 
 def _watch_fleet(
-    metrics: Metrics,
-    first: ConverterParts,
-    fleet: Fleet,
-    telemetry: TelemetryService,
-    alarm: Alarm,
-    data: Path,
-    clock: Clock,
+    metrics: Metrics, first: ConverterParts, watched: Watched, alarm: Alarm, data: Path, clock: Clock
 ) -> None:
     """Let the metrics ask for figures of the fleet."""
-    counter = FleetCounter(first.db)
-    sources = FigureSources(counter, first.registry, fleet.feed, alarm.alerts, first.signing, data, telemetry.rollups)
+    sources = FigureSources(
+        FleetCounter(first.db),
+        first.registry,
+        watched.fleet.feed,
+        alarm.alerts,
+        first.signing,
+        data,
+        watched.telemetry.rollups,
+        watched.objectives,
+    )
     metrics.watch_fleet(FiguresLoader(sources, clock).load, clock.monotonic_s)
 
 

@@ -16,6 +16,8 @@ from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.fleet.inventory.fleet_counts import FleetCounter, FleetCounts, Limits
+from edgefleet_server.objectives.model import BudgetState
+from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.observability.fleet_figures import figure_table as table
 from edgefleet_server.observability.fleet_figures.values import BY_GROUP, BY_RELEASE, FigureValues, put_sums
 from edgefleet_server.registry.service import RegistryService
@@ -43,6 +45,7 @@ class FigureSources:
     signing: SigningService
     folder: Path
     rollups: RollupReader
+    objectives: ObjectiveBook
 
 
 class FiguresLoader:
@@ -65,6 +68,7 @@ class FiguresLoader:
         _put_releases(values, counts, bundles, models)
         _put_totals(values, source.rollups, bundles, {one.group for one in counts.groups})
         self._put_drift(values, models)
+        self._put_objectives(values)
         self._put_alerts(values)
         self._put_server(values)
         return values
@@ -78,6 +82,15 @@ class FiguresLoader:
                 effects[word.model] = max(effects[word.model], word.psi)
         values.put_all(table.DRIFTING, {model: len(those) for model, those in devices.items()}.items())
         values.put_all(table.DRIFT_EFFECT, effects.items())
+
+    def _put_objectives(self, values: FigureValues) -> None:
+        for slo in self._sources.objectives.slos():
+            labels = (slo.model, slo.name)
+            values.put(table.SLO_TARGET, slo.target, *labels)
+            if slo.left is not None:
+                values.put(table.SLO_LEFT, slo.left, *labels)
+            for state in BudgetState:
+                values.put(table.SLO_STATE, float(state is slo.state), *labels, state.value)
 
     def _put_alerts(self, values: FigureValues) -> None:
         for rule in RULES.values():  # a rule that finds nothing has a series, too: rates and graphs begin at 0

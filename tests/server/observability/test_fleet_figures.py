@@ -10,6 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.container import build_parts
+from edgefleet_server.objectives import openslo
+from edgefleet_server.objectives.model import BudgetState, Indicator, Slo
 from edgefleet_server.observability.fleet_figures import figure_table
 from edgefleet_server.observability.fleet_figures.values import distribution_of
 from tests.server.observability.fleets import add_devices, make_fleet
@@ -103,6 +105,21 @@ def test_what_models_did_since_ever(any_house: ApiHouse) -> None:
     assert found["edgefleet_rollup_lag_seconds"] == {(): 0}
 
 
+def test_objectives_show_what_is_left(house: ApiHouse) -> None:
+    make_fleet(house, 20)
+    document = openslo.document_of(Slo("digits-works", "digits", Indicator.SUCCESS, 0.9, 30 * 86_400))
+    house.parts.objectives.put("digits-works", document, "ann")
+    now_s = house.clock.now().timestamp()
+    report(house.parts.telemetry, "dev-000000", "digits", "1.0.0", seq=1, now_s=now_s)
+    found = samples_of(scraped(house))
+    view = house.parts.objectives.slo("digits-works").slo
+    assert found["edgefleet_slo_target_ratio"] == {("digits", "digits-works"): 0.9}
+    assert view.left is not None
+    assert found["edgefleet_slo_budget_left_ratio"] == {("digits", "digits-works"): pytest.approx(view.left)}
+    states = {status: value for (_model, _slo, status), value in found["edgefleet_slo_state"].items()}
+    assert states == {state.value: float(state is view.state) for state in BudgetState}
+
+
 def test_every_process_says_the_same_and_counters_never_fall(house: ApiHouse) -> None:
     make_fleet(house, 20)
     before: Samples = {}
@@ -126,7 +143,7 @@ def test_every_process_says_the_same_and_counters_never_fall(house: ApiHouse) ->
 
 
 def test_no_label_names_a_device() -> None:
-    known = {"group", "model", "version", "status", "profile", "rule", "severity", "role"}
+    known = {"group", "model", "version", "status", "profile", "rule", "severity", "role", "slo"}
     assert {label for figure in figure_table.FIGURES for label in figure.labels} <= known
 
 

@@ -18,6 +18,8 @@ import yaml
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.api_app import create_app
 from edgefleet_server.composition.container import Parts, build_parts
+from edgefleet_server.objectives import openslo
+from edgefleet_server.objectives.model import Indicator, Slo
 from edgefleet_server.process.integration_files import FOLDER
 from edgefleet_server.process.lifecycle import build_engine
 from tests.house.grafana_dashboards import DASHBOARDS
@@ -51,6 +53,8 @@ class LiveFleet:
         self.world.enrol(5, room="lab")
         self.world.settle("1.0.0")
         self.world.release("1.1.0")
+        slo = Slo("digits-works", "digits", Indicator.SUCCESS, 0.9, 30 * 86_400)
+        self.parts.objectives.put(slo.name, openslo.document_of(slo), "ann")
         away = next(iter(self.world.devices.values()))
         self.world.presence(away, on=False)
         self.answer()

@@ -87,6 +87,14 @@ CASES: Mapping[str, Case] = {
         {'edgefleet_model_drifting_devices{model="m"}': "1x90"},
         {'edgefleet_model_drifting_devices{model="m"}': "0x30 1x10 0x20 1x13 0x20"},
     ),
+    "EdgefleetBudgetBurns": Case(
+        {'edgefleet_slo_state{model="m",slo="a",status="burning"}': "1x90"},
+        {'edgefleet_slo_state{model="m",slo="a",status="burning"}': "0x90", 'edgefleet_slo_state{model="m",slo="a",status="ok"}': "1x90"},
+    ),
+    "EdgefleetBudgetSpent": Case(
+        {'edgefleet_slo_budget_left_ratio{model="m",slo="a"}': "-0.1x90"},
+        {'edgefleet_slo_budget_left_ratio{model="m",slo="a"}': "0.01x90"},
+    ),
     "EdgefleetServerDown": Case({'up{job="edgefleet",instance="a"}': "0x90"}, {'up{job="edgefleet",instance="a"}': "1x58 0x20"}),
     "EdgefleetServerDiskFull": Case(
         {"edgefleet_data_disk_free_bytes": "9x90"},
