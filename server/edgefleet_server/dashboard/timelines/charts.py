@@ -28,7 +28,7 @@ SPANS: Final[Mapping[str, tuple[timedelta, int]]] = {
     "6h": (timedelta(hours=6), 73),
     "24h": (timedelta(days=1), 97),
     "7d": (timedelta(days=7), 169),
-    "30d": (timedelta(days=30), 361),
+    "30d": (timedelta(days=30), 181),
 }
 """How long, and in how many steps at most: those of a day are as long as devices wait between two windows."""
 

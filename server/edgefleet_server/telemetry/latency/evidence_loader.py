@@ -18,14 +18,16 @@ from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift.views import DriftWord
 from edgefleet_server.telemetry.latency.model import Case, DriftFact, Moment, Strand, VersionFigures
 from edgefleet_server.telemetry.model import shown_ms
-from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums, SystemSums
+from edgefleet_server.telemetry.rollups.model import SCALES, Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 
 STEPS: Final = 192
+FEWEST_STEPS: Final = 12
+MOST_ROWS: Final = 20_000
+"""Of roll-ups that are read for one answer."""
 MOST_OTHERS: Final = 16
 LOOKED_AT: Final = 2_000
 """Windows of other devices that are looked at to find some."""
-SCALES: Final = (60, 900, 3_600, 86_400)
 SITE_LABEL: Final = "site"
 ACTIVE: Final = "active"
 MEASURE: Final = "measure"
@@ -128,20 +130,23 @@ class EvidenceLoader:
 
     def of_fleet(self, model: str, since: datetime, until: datetime) -> Case:
         """Return the question about all devices that run a model, by hardware profile and site."""
-        scale_s = next((one for one in SCALES if (until - since).total_seconds() / one <= STEPS), SCALES[-1])
         where = {Dimension.MODEL: (model,), Dimension.LANE: (ACTIVE,)}
         place = (Dimension.PROFILE, Dimension.SITE)
-        read = self._rollups.models
-        answers = read(scale_s, since, until, by=(Dimension.VERSION, *place), where=where)
+        by = (Dimension.MODEL, Dimension.LANE, Dimension.VERSION, *place)
+        span_s, series = (until - since).total_seconds(), self._rollups.series(by)
+        scale_s = next((s for s in SCALES if span_s / s <= min(STEPS, MOST_ROWS / max(1, series))), SCALES[-1])
+        scale_s = min(scale_s, self._longest(span_s))
         cells: dict[Place, Steps] = {}
         whole: Steps = {}
-        for one in answers:
-            version, *cell = one.key
-            p95_ms = shown_ms(one.sums.latency.quantile_s(0.95))
-            _answer(cells.setdefault((cell[0], cell[1]), {}), one, version, p95_ms)
-        for one in read(scale_s, since, until, by=(Dimension.VERSION,), where=where):
-            _answer(whole, one, one.key[0], shown_ms(one.sums.latency.quantile_s(0.95)))
-        others = read(scale_s, since, until, by=(Dimension.MODEL, Dimension.LANE, *place))
+        others = []
+        for one in self._rollups.models(scale_s, since, until, by=by):
+            name, lane, version, *cell = one.key
+            if (name, lane) == (model, ACTIVE):
+                _answer(cells.setdefault((cell[0], cell[1]), {}), one, version)
+            else:
+                others.append(one)
+        for one in self._rollups.models(scale_s, since, until, by=(Dimension.VERSION,), where=where):
+            _answer(whole, one, one.key[0])
         _add_others(cells, others, model)
         _add_cohorts(cells, self._rollups.system(scale_s, since, until, by=place))
         strands = [
@@ -149,6 +154,11 @@ class EvidenceLoader:
             for cell, steps in sorted(cells.items())
         ]
         return Case(model, Strand("", _known(whole, scale_s)), strands, scale_s, drift=self._drift(model, ""))
+
+    @staticmethod
+    def _longest(span_s: float) -> int:
+        """Return the longest scale with enough steps to see a rise in."""
+        return max((one for one in SCALES if span_s / one >= FEWEST_STEPS), default=SCALES[0])
 
     def _drift(self, model: str, device: str) -> list[DriftFact]:
         words = self._words.open(model=model, device=device)
@@ -196,14 +206,15 @@ def _add_system(step: _Step, figures: Mapping[str, Any]) -> None:
             sums[1] += value
 
 
-def _answer(steps: Steps, one: Step[Sums], version: str, p95_ms: float | None) -> None:
+def _answer(steps: Steps, one: Step[Sums], version: str) -> None:
     step = steps.setdefault(int(one.at.timestamp()), _Step())
+    p95_ms = shown_ms(one.sums.latency.quantile_s(0.95))
     step.answer(version, one.sums.n, one.sums.seconds, p95_ms, one.sums.classes)
 
 
 def _add_others(cells: Mapping[Place, Steps], others: Iterable[Step[Sums]], model: str) -> None:
     for one in others:
-        name, lane, profile, site = one.key
+        name, lane, _, profile, site = one.key
         step = cells.get((profile, site), {}).get(int(one.at.timestamp()))
         if step is None or lane == MEASURE:
             continue

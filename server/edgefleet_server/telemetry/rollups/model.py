@@ -44,7 +44,7 @@ class Cohort:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What windows counted. latency_sum_s: of all counted latencies, read from the sketch. joules: of `joules_n` answers."""
+    """What windows counted. joules: of `joules_n` answers."""
 
     windows: int
     seconds: int
@@ -54,11 +54,15 @@ class Sums:
     nonfinite: int
     crashes: int
     latency: LatencySketch
-    latency_sum_s: float
     classes: tuple[int, ...]
     worker_cpu_s: float
     joules: float
     joules_n: int
+
+    @property
+    def latency_sum_s(self) -> float:
+        """Return the sum of all counted latencies, read from the sketch."""
+        return latency_sum_s(self.latency)
 
     @property
     def failed(self) -> int:
@@ -79,7 +83,6 @@ class Sums:
             self.nonfinite + other.nonfinite,
             self.crashes + other.crashes,
             latency,
-            latency_sum_s(latency),
             classes,
             self.worker_cpu_s + other.worker_cpu_s,
             self.joules + other.joules,

@@ -44,9 +44,14 @@ class RollupReader:
         *,
         by: Sequence[Dimension] = (),
         where: Where = _EVERYTHING,
+        step_s: int | None = None,
     ) -> list[Step[Sums]]:
-        """Return the sums of steps that began in a span of time, oldest first, by the values of `by`."""
-        return [Step(at, key, total.sums()) for at, key, total in self._steps(MODEL, scale_s, since, until, by, where)]
+        """Return the sums of steps that began in a span of time, oldest first, by the values of `by`.
+
+        step_s: a multiple of the scale: so many seconds of it are added up to one step.
+        """
+        found = self._steps(MODEL, scale_s, since, until, by, where, step_s or scale_s)
+        return [Step(at, key, total.sums()) for at, key, total in found]
 
     def system(
         self,
@@ -56,21 +61,35 @@ class RollupReader:
         *,
         by: Sequence[Dimension] = (),
         where: Where = _EVERYTHING,
+        step_s: int | None = None,
     ) -> list[Step[SystemSums]]:
         """Return what devices said of themselves, as `models`; only by and where profile, group and site."""
-        return [Step(at, key, total.sums()) for at, key, total in self._steps(SYSTEM, scale_s, since, until, by, where)]
+        found = self._steps(SYSTEM, scale_s, since, until, by, where, step_s or scale_s)
+        return [Step(at, key, total.sums()) for at, key, total in found]
+
+    def series(self, by: Sequence[Dimension] = (), where: Where = _EVERYTHING) -> int:
+        """Return how many series `models` reads for a question: each has a row a step."""
+        with self._db.read() as session:
+            return len(_chosen(*self._known(session), MODEL, by, where))
 
     def totals(self, *, by: Sequence[Dimension] = (), where: Where = _EVERYTHING) -> dict[tuple[str, ...], Sums]:
         """Return what was counted since ever, by the values of `by`."""
         begin, end = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(1, UTC)
-        return {key: total.sums() for _, key, total in self._steps(MODEL, EVER, begin, end, by, where)}
+        return {key: total.sums() for _, key, total in self._steps(MODEL, EVER, begin, end, by, where, 1)}
 
     def lag_s(self) -> float:
         """Return how far the sums are behind what is stored: never, they are added in the transaction that stores it."""
         return 0.0
 
-    def _steps(
-        self, kind: str, scale_s: int, since: datetime, until: datetime, by: Sequence[Dimension], where: Where
+    def _steps(  # the question as it was asked
+        self,
+        kind: str,
+        scale_s: int,
+        since: datetime,
+        until: datetime,
+        by: Sequence[Dimension],
+        where: Where,
+        step_s: int,
     ) -> Iterator[tuple[datetime, tuple[str, ...], Any]]:
         begin, end = since.timestamp(), until.timestamp()
         with self._db.read() as session:
@@ -84,7 +103,7 @@ class RollupReader:
                     total = KINDS[kind].unpacked(one)
                     if begin <= moment < end:
                         for key in keys[number]:
-                            found.setdefault((moment, key), []).append(total)
+                            found.setdefault((moment // step_s * step_s, key), []).append(total)
         for at, key in sorted(found):
             yield datetime.fromtimestamp(at, UTC), key, sum_of(found[at, key])
 

@@ -13,7 +13,7 @@ import msgspec
 
 from edgefleet_protocol.messages import SystemFigures
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.telemetry.rollups.model import FigureSums, Sums, SystemSums, latency_sum_s
+from edgefleet_server.telemetry.rollups.model import FigureSums, Sums, SystemSums
 
 COUNTS: Final = 10
 """windows, seconds, n, errors, timeouts, nonfinite, crashes, worker CPU in µs, energy in µJ, answers with a figure of it."""
@@ -87,7 +87,7 @@ class WindowTotal:
         windows, seconds, n, errors, timeouts, nonfinite, crashes, cpu, joules, joules_n = self.counts
         latency = LatencySketch({self.first + at: count for at, count in enumerate(self.latency) if count})
         return Sums(
-            windows, seconds, n, errors, timeouts, nonfinite, crashes, latency, latency_sum_s(latency),
+            windows, seconds, n, errors, timeouts, nonfinite, crashes, latency,
             tuple(self.classes), cpu / MICRO, joules / MICRO, joules_n,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_protocol.sketch import LatencySketch
-from edgefleet_server.telemetry.rollups.model import FigureSums, Step, Sums, SystemSums, latency_sum_s
+from edgefleet_server.telemetry.rollups.model import FigureSums, Step, Sums, SystemSums
 from edgefleet_server.telemetry.timelines.timeline_figures import NETWORK
 
 ACTIVE: Final = "active"
@@ -38,7 +38,6 @@ def _sums(row: Any) -> Sums:
         nonfinite=row.nonfinite,
         crashes=row.crashes,
         latency=latency,
-        latency_sum_s=latency_sum_s(latency),
         classes=tuple(msgspec.msgpack.decode(row.classes, type=list[int])),
         worker_cpu_s=row.worker_cpu_s,
         joules=joules,

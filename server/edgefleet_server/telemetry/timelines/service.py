@@ -10,7 +10,7 @@ from edgefleet_server.db.database import Database
 from edgefleet_server.events.model import EventView
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift.views import ModelDrift
-from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums, SystemSums
+from edgefleet_server.telemetry.rollups.model import SCALES, Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.timelines.device_steps import message_steps, window_steps
@@ -27,6 +27,8 @@ from edgefleet_server.telemetry.timelines.timeline_figures import (
 
 ACTIVE: Final = ("active",)
 MOST_MARKS: Final = 500
+MOST_ROWS: Final = 20_000
+"""Of roll-ups that are read for one answer."""
 USUAL: Final[Mapping[Scope, By]] = {
     Scope.FLEET: By.MODEL,
     Scope.MODEL: By.VERSION,
@@ -108,9 +110,7 @@ class TimelineReader:
         if scope is Scope.DEVICE:
             answers, system = self._of_device(name, since, until)
         else:
-            scale_s = scale_of(step_s, now_s - since.timestamp())
-            step_s = max(step_s, scale_s)
-            answers, system = self._of_rollups(scope, name, chosen, scale_s, since, until)
+            answers, system, step_s = self._of_rollups(scope, name, chosen, step_s, since, until, now_s)
         at = begins(int(since.timestamp()), int(until.timestamp()), step_s)
         means, most = system_of(system, at, step_s)
         return Timeline(
@@ -137,15 +137,21 @@ class TimelineReader:
             messages = message_steps(store.system_rows(session, [device], since, until))
             return answers, [one for one in messages if since <= one.at <= until]
 
-    def _of_rollups(
-        self, scope: Scope, name: str, by: By, scale_s: int, since: datetime, until: datetime
-    ) -> tuple[list[Step[Sums]], list[Step[SystemSums]]]:
-        begin = datetime.fromtimestamp(int(since.timestamp()) // scale_s * scale_s, UTC)
+    def _of_rollups(  # the question as it was asked
+        self, scope: Scope, name: str, by: By, step_s: int, since: datetime, until: datetime, now_s: int
+    ) -> tuple[list[Step[Sums]], list[Step[SystemSums]], int]:
+        """Return the sums, and how long their steps are: longer ones where finer ones would be too many rows to read."""
         of = {_OF[scope]: (name,)} if scope in _OF else {}
-        answers = self._rollups.models(scale_s, begin, until, by=_DIMENSIONS[by], where={**of, Dimension.LANE: ACTIVE})
+        where = {**of, Dimension.LANE: ACTIVE}
+        series, span_s = self._rollups.series(_DIMENSIONS[by], where), (until - since).total_seconds()
+        scale_s = scale_of(step_s, now_s - since.timestamp())
+        scale_s = next((one for one in SCALES if one >= scale_s and series * span_s / one <= MOST_ROWS), SCALES[-1])
+        step_s = max(step_s, scale_s)
+        begin = datetime.fromtimestamp(int(since.timestamp()) // step_s * step_s, UTC)
+        answers = self._rollups.models(scale_s, begin, until, by=_DIMENSIONS[by], where=where, step_s=step_s)
         # a model's devices are those of the fleet: roll-ups do not say which of them run it
         place = {Dimension.GROUP: (name,)} if scope is Scope.GROUP else {}
-        return answers, self._rollups.system(scale_s, begin, until, where=place)
+        return answers, self._rollups.system(scale_s, begin, until, where=place, step_s=step_s), step_s
 
     def _drift_of(self, model: str) -> list[DriftLine]:
         found = self._drift.of_model(ModelName(model))

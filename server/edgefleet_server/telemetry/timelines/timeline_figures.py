@@ -7,7 +7,9 @@ Rules:
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, zip_longest
 from typing import Final
 
 from edgefleet_protocol.sketch import LatencySketch, bucket_value_s
@@ -81,26 +83,19 @@ def line_of(key: str, cells: Cells, at: Sequence[int], step_s: int, now_s: int) 
 
 def quantiles_ms(latency: LatencySketch) -> tuple[float | None, float | None, float | None]:
     """Return QUANTILES in milliseconds in one walk over the sketch, None where it is empty."""
-    total = latency.n
-    if not total:
+    buckets = sorted(latency.counts)
+    seen = list(accumulate(map(latency.counts.__getitem__, buckets)))
+    if not seen or not seen[-1]:
         return None, None, None
-    found: list[float] = []
-    seen = 0
-    for bucket in sorted(latency.counts):
-        seen += latency.counts[bucket]
-        while len(found) < len(QUANTILES) and seen >= max(1, math.ceil(QUANTILES[len(found)] * total)):
-            found.append(rounded_ms(bucket_value_s(bucket) * 1000))
-    return found[0], found[1], found[2]
+    ranks = (max(1, math.ceil(one * seen[-1])) for one in QUANTILES)
+    p50, p95, p99 = (rounded_ms(bucket_value_s(buckets[bisect_left(seen, rank)]) * 1000) for rank in ranks)
+    return p50, p95, p99
 
 
 def class_shares(counts: Sequence[Sequence[int]]) -> list[ClassShares]:
     """Return the shares of the most frequent classes, and of all others as -1."""
-    longest = max((len(one) for one in counts), default=0)
-    sums = [0] * longest
-    for one in counts:
-        for place, count in enumerate(one):
-            sums[place] += count
-    order = sorted((place for place in range(longest) if sums[place]), key=lambda place: (-sums[place], place))
+    sums = [sum(column) for column in zip_longest(*counts, fillvalue=0)]
+    order = sorted((place for place, n in enumerate(sums) if n), key=lambda place: (-sums[place], place))
     chosen = sorted(order[:MOST_CLASSES])
     totals = [sum(one) for one in counts]
     shares = [

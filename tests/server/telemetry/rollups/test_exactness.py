@@ -69,7 +69,7 @@ def sum_of(windows: Sequence[Window]) -> Sums:
         latency = LatencySketch.unpacked(one.latency)
         has_joules = one.joules_per_answer >= 0
         found += Sums(
-            1, one.length_s, one.n, one.errors, one.timeouts, one.nonfinite, one.crashes, latency, 0.0, tuple(one.classes),
+            1, one.length_s, one.n, one.errors, one.timeouts, one.nonfinite, one.crashes, latency, tuple(one.classes),
             one.worker_cpu_s, one.joules_per_answer * one.n if has_joules else 0.0, one.n if has_joules else 0,
         )  # fmt: skip
     return found

@@ -1,0 +1,201 @@
+"""Charts of a month of a large fleet: how long the server takes for figures over time, for pages with them, and for why latency rose.
+
+Prints one JSON object. Roll-ups of a month of `--devices` devices (a window every 15 minutes from each: 3 versions of one model and one
+of another, 4 profiles, 10 sites, 3 groups) are written as the real writer makes them, at the scales that charts of a month and of a week
+read; then the services, the API and the pages are asked in this process. Figures, in ms, with what they are held to:
+- service_ms: median and largest of `TimelineReader.read` for 30 days in the steps of the page (100 ms), by scope and lines;
+- page_ms: the whole page, rendered, by the API app without a network (100 ms for the charts of fleet and model);
+- api_ms: JSON of 1,500 points at most; explain_ms: why latency rose over all devices (not held to a goal).
+
+    python bench/charts.py [--devices 10000] [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.server.dashboard.fleet import ORT, Fleet  # noqa: E402
+
+from edgefleet_protocol.ids import ModelName  # noqa: E402
+from edgefleet_protocol.sketch import LatencySketch  # noqa: E402
+from edgefleet_server.access.model import Role  # noqa: E402
+from edgefleet_server.dashboard.timelines.charts import SPANS  # noqa: E402
+from edgefleet_server.telemetry.rollups import store  # noqa: E402
+from edgefleet_server.telemetry.rollups.model import SCALES  # noqa: E402
+from edgefleet_server.telemetry.rollups.step_fold import ALL  # noqa: E402
+from edgefleet_server.telemetry.rollups.tables import TelemetryCohort  # noqa: E402
+from edgefleet_server.telemetry.rollups.totals import FIGURES, SystemTotal, WindowTotal, stored  # noqa: E402
+from edgefleet_server.telemetry.timelines.model import By, Scope  # noqa: E402
+
+GOAL_MS = 100.0
+DAYS = 30
+PROFILES = ("raspberry-pi-5-ort", "raspberry-pi-4-litert", "generic-x86_64-ort", "jetson-orin-ort")
+SITES = tuple(f"site-{n}" for n in range(10))
+GROUPS = (("berlin",), ("berlin", "prod"), ("prod",))
+MODELS = (("digits", "1.0.0"), ("digits", "1.1.0"), ("digits", "1.2.0"), ("pump", "2.0.0"))
+WINDOW_S = 900
+ASKED = (
+    ("fleet", Scope.FLEET, "", None),
+    ("model", Scope.MODEL, "digits", None),
+    ("model by profile", Scope.MODEL, "digits", By.PROFILE),
+    ("model by site", Scope.MODEL, "digits", By.SITE),
+    ("group", Scope.GROUP, "berlin", None),
+)
+
+
+def main() -> int:
+    """Run the benchmark and print its figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
+        fleet = Fleet(Path(folder) / "server")
+        began = time.perf_counter()
+        rows = seed(fleet, args.devices)
+        result = {
+            "bench": "charts",
+            "devices": args.devices,
+            "days": DAYS,
+            "rows": rows,
+            "seeded_s": round(time.perf_counter() - began, 1),
+            "goal_ms": GOAL_MS,
+            **_measured(fleet, args.rounds),
+        }
+        fleet.close()
+    result["ok"] = all(one["median"] <= GOAL_MS for name in ("service_ms", "page_ms") for one in result[name].values())
+    result["machine"] = {
+        "cpus": os.cpu_count(),
+        "load": [round(one, 1) for one in os.getloadavg()],
+        "arch": platform.machine(),
+        "python": platform.python_version(),
+    }
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+def _measured(fleet: Fleet, rounds: int) -> dict[str, Any]:
+    parts, now = fleet.parts, fleet.house.clock.now()
+    length, points = SPANS["30d"]
+
+    def read(scope: Scope, name: str, by: By | None) -> Callable[[], Any]:
+        return lambda: parts.timelines.reader.read(scope, name, now - length, now, by=by, points=points)
+
+    client, browser = fleet.house.client(Role.VIEWER), fleet.browser(Role.VIEWER)
+    pages = {"fleet": "/fleet?span=30d", "model": "/models/digits?span=30d", "overview": "/"}
+    since = (now - length).isoformat()
+    return {
+        "service_ms": {label: _timed(read(scope, name, by), rounds) for label, scope, name, by in ASKED},
+        "page_ms": {name: _timed(lambda path=path: _got(browser, path), rounds) for name, path in pages.items()},
+        "api_ms": {
+            name: _timed(lambda path=path: _got(client, f"/api/v1/{path}?since={since}".replace("+", "%2B")), rounds)
+            for name, path in (("fleet", "fleet/metrics"), ("model", "models/digits/metrics"))
+        },
+        "explain_ms": _timed(
+            lambda: parts.timelines.explainer.explain(ModelName("digits"), now - timedelta(days=1), now), 3
+        ),
+    }
+
+
+def _got(client: Any, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 200, (path, answer.status_code, answer.text[:300])
+
+
+def _timed(act: Callable[[], Any], rounds: int) -> dict[str, float]:
+    """Return the first time, which fills caches, and median and largest of those after it, in ms."""
+    took = []
+    for _ in range(rounds + 1):
+        began = time.process_time()
+        act()
+        took.append((time.process_time() - began) * 1000)
+    return {
+        "first": round(took[0], 1),
+        "median": round(statistics.median(took[1:]), 1),
+        "largest": round(max(took[1:]), 1),
+    }
+
+
+def seed(fleet: Fleet, devices: int) -> int:
+    """Write the roll-ups of a month; return how many rows."""
+    house = fleet.house
+    for model, version in MODELS:
+        fleet.release(f"{model}@{version}", ORT)
+    house.parts.fleet.groups.create("berlin", "site=site-0", "ann")
+    end = int(house.clock.now().timestamp())
+    cohorts = [(profile, site, groups) for profile in PROFILES for site in SITES for groups in GROUPS]
+    with house.parts.db.session() as session:
+        for number, (profile, site, groups) in enumerate(cohorts, 1):
+            session.add(TelemetryCohort(id=number, digest=f"{number}", profile=profile, site=site, groups=list(groups)))
+        session.flush()
+        keys = [
+            ("w", *model, "a" * 64, "active", cohort)
+            for model in MODELS
+            for cohort in (ALL, *range(1, len(cohorts) + 1))
+        ]
+        kinds = _kinds()
+        keys = [(kinds[0], *key[1:]) for key in keys]
+        keys += [(kinds[1], "", "", "", "", cohort) for cohort in (ALL, *range(1, len(cohorts) + 1))]
+        store.add_series(session, keys)
+        session.flush()
+        numbers = {key: number for number, key in store.series(session)}
+    rng = random.Random(1)
+    shapes = [_sketch(rng, 4 + which) for which in range(8)]
+    total = 0
+    for scale in SCALES[1:]:
+        span = min(DAYS * 86_400, 32 * 86_400 if scale > 900 else 2 * 86_400)
+        for key, number in numbers.items():
+            share = devices if key[5] == ALL else devices // len(cohorts)
+            rows = [
+                {"scale_s": scale, "series_id": number, "at": at, "sums": _row(key, kinds, share, scale, shapes, at)}
+                for at in range((end - span) // scale * scale, end, scale)
+            ]
+            total += len(rows)
+            with house.parts.db.session() as session:
+                store.set_rows(session, rows)
+    return total
+
+
+def _kinds() -> tuple[str, str]:
+    from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, SYSTEM
+
+    return MODEL, SYSTEM
+
+
+def _sketch(rng: random.Random, scale_ms: float) -> tuple[int, list[int]]:
+    sketch = LatencySketch()
+    for _ in range(20_000):
+        sketch.add(scale_ms / 1000 * rng.lognormvariate(0, 0.5))
+    first = min(sketch.counts)
+    return first, [sketch.counts.get(bucket, 0) for bucket in range(first, max(sketch.counts) + 1)]
+
+
+def _row(key: Any, kinds: tuple[str, str], devices: int, scale: int, shapes: list[Any], at: int) -> bytes:
+    windows = max(1, devices * scale // WINDOW_S)
+    if key[0] == kinds[1]:
+        return stored(SystemTotal(windows, [[windows, 0.5 * windows, 0.9] for _ in FIGURES]))
+    first, counts = shapes[(at // scale + key[5]) % len(shapes)]
+    n = 900 * windows
+    factor = max(1, n // 20_000)
+    latency = [count * factor for count in counts]
+    sums = [windows, windows * WINDOW_S, sum(latency), windows // 10, 0, 0, 0, windows * 10**6, 0, 0]
+    return stored(WindowTotal(sums, [n // 2, n // 3, n // 6], first, latency))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
