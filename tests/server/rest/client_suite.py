@@ -209,6 +209,18 @@ def drifting(call: Caller) -> None:
         assert (status, none.code) == (404, "drift.no_baseline")
 
 
+def looking_back(call: Caller, device: str) -> None:
+    """Ask for figures over time, as objects and as CSV, and why latency rose where nothing was measured."""
+    for operation, name in (
+        ("get_fleet_metrics", ()), ("get_model_metrics", ("digits",)), ("get_group_metrics", ("lab",)), ("get_device_metrics", (device,))
+    ):  # fmt: skip
+        status, found = call("telemetry", operation, *name, points=100)
+        assert (status, found.step_s) == (200, 900)
+        assert call("telemetry", f"{operation}_csv", *name)[0] == 200
+    status, explained = call("telemetry", "explain_latency", "digits")
+    assert (status, explained.state) == (200, "no_data")
+
+
 def logging(call: Caller) -> None:
     """Keep answers, look at the log, erase somebody, stop."""
     wanted = call.models.PredictionLogIn(ratio=0.5, keep_days=10)
@@ -331,6 +343,7 @@ def main(url: str, token: str, rollout: str) -> None:
     handing_out(call, device)
     connecting(call)
     drifting(call)
+    looking_back(call, device)
     logging(call)
     labelling(call)
     keeping(call)

@@ -74,7 +74,7 @@ def drawn(times: Sequence[int], columns: Sequence[Column], axis: tuple[int, int]
     low, high = scale(columns)
     first, last = axis or ((times[0], times[-1]) if times else (0, 0))
     places = [time_place(one, first, last) for one in times]
-    reach = [0.0 if axis is None else _reach(places, column) for column in columns]
+    reach = [None if axis is None else _reach(places, column) for column in columns]
     paths = [_paths(places, column, low, high, far) for column, far in zip(columns, reach, strict=True)]
     return Drawing(
         values=[Tick(round(_height(one, low, high), 1), label) for one, label in value_ticks(low, high)],
@@ -134,9 +134,9 @@ def _reach(places: Sequence[float], column: Column) -> float:
     return GAP * statistics.median(gaps) * (1 + 1e-9) if gaps else 0.0
 
 
-def _paths(places: Sequence[float], column: Column, low: float, high: float, reach: float) -> tuple[str, str]:
+def _paths(places: Sequence[float], column: Column, low: float, high: float, reach: float | None) -> tuple[str, str]:
     lines, dots = [], []
-    for run in _joined(_runs(places, column), reach):
+    for run in _runs(places, column) if reach is None else _within(places, column, reach):
         points = [f"{WIDTH * at:.0f} {_height(value, low, high):.1f}" for at, value in run]
         if len(points) > 1:
             lines.append(f"M{'L'.join(points)}")
@@ -152,14 +152,16 @@ def _runs(places: Sequence[float], column: Column) -> Iterator[list[tuple[float,
             yield [(place, value) for place, value in run if value is not None]
 
 
-def _joined(runs: Iterator[list[tuple[float, float]]], reach: float) -> list[list[tuple[float, float]]]:
-    """Return the runs; those that are within reach of each other are one."""
+def _within(places: Sequence[float], column: Column, reach: float) -> list[list[tuple[float, float]]]:
+    """Return the known points, cut where two neighbours are further apart than a line reaches."""
     found: list[list[tuple[float, float]]] = []
-    for run in runs:
-        if found and run[0][0] - found[-1][-1][0] <= reach:
-            found[-1] += run
+    for at, value in zip(places, column, strict=True):
+        if value is None:
+            continue
+        if found and at - found[-1][-1][0] <= reach:
+            found[-1].append((at, value))
         else:
-            found.append(run)
+            found.append([(at, value)])
     return found
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, key_of
 from edgefleet_server.telemetry.timelines.model import By, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 
-SHOWN_MARKS = 40
+SHOWN_MARKS: Final = 40
+KEPT_S: Final = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,14 @@ class TimelineViews:
         """Wire the parts."""
         self._timelines = timelines
         self._clock = clock
+        self._kept: tuple[float, TimelineView] | None = None
+
+    def overview(self, count: int) -> TimelineView:
+        """Return the first charts of the fleet's usual span, at most KEPT_S old: the overview is made again with every event."""
+        now_s, kept = self._clock.monotonic_s(), self._kept
+        if kept is None or not 0 <= now_s - kept[0] < KEPT_S:
+            kept = self._kept = (now_s, self.view(Scope.FLEET))
+        return kept[1].first(count)
 
     def read(self, scope: Scope, name: str, span: str, by: By | None = None) -> Timeline:
         """Return the figures of one of SPANS."""

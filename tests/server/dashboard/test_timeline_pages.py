@@ -1,0 +1,134 @@
+"""Charts of the fleet, a model and a group with marks, their file, and the page that says why latency rose."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.telemetry.timelines.model import By, MetricLine, Scope, Timeline
+from tests.server.telemetry.told_fleet import ToldFleet
+
+BEGIN = datetime(2026, 11, 25, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToldFleet]:
+    """Devices of which one gets slow and hot with 1.1.0; tests only look."""
+    made = ToldFleet(tmp_path_factory.mktemp("charts") / "server")
+    made.join(3, "hall")
+    made.parts.fleet.groups.create("halls", "site=hall", "ann")
+
+    def later(step: int, device: str, said: dict[str, Any]) -> None:
+        said["version"] = "1.1.0"
+        if device == made.devices[0].id:
+            said.update(ms=60.0, errors=9, throttled_ratio=0.5, temperature_celsius=84.0)
+
+    made.go_on(40)
+    detail = {"to": "running", "from": "validating", "release": "digits@1.1.0"}
+    made.parts.fleet.feed.add([NewEvent("rollout", model="digits", rollout="r1", detail=detail)])
+    made.go_on(40, later)
+    yield made
+    made.fleet.close()
+
+
+def figures(page: str) -> dict[str, Any]:
+    """Return the charts that a page carries for its script, by id."""
+    found = re.search(r'id="chart-data"[^>]*><script type="application/json">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    return {one["id"]: one for one in json.loads(found[1])["charts"]}
+
+
+def test_the_page_of_a_model_has_a_line_for_each_version_and_marks(told: ToldFleet) -> None:
+    page = told.fleet.browser(Role.VIEWER).get("/models/digits").text
+    found = figures(page)
+    assert list(found)[:2] == ["p95", "requests"]
+    assert found["p95"]["names"] == ["1.1.0", "1.0.0"]
+    assert {"failed", "failures", "classes", "memory", "temperature", "throttled", "network"} <= found.keys()
+    assert page.count('class="mark deploy"') == len(found)
+    assert "digits@1.1.0 begins" in page
+    assert 'href="/rollouts/r1"' in page
+    assert "Why did latency rise?" in page
+
+
+def test_lines_and_spans_are_chosen_by_links(told: ToldFleet) -> None:
+    browser = told.fleet.browser(Role.VIEWER)
+    by_site = browser.get("/models/digits?span=7d&by=site").text
+    assert figures(by_site)["p95"]["names"] == ["hall"]
+    assert 'aria-current="true">7d' in by_site
+    assert 'aria-current="true">site' in by_site
+    assert figures(browser.get("/fleet").text)["p95"]["names"] == ["digits"]
+    assert figures(browser.get("/groups/halls").text)["requests"]["names"] == ["digits"]
+    assert list(figures(browser.get("/").text)) == ["p95", "requests"]
+
+
+def test_the_file_has_what_the_charts_show(told: ToldFleet) -> None:
+    browser = told.fleet.browser(Role.VIEWER)
+    answer = browser.get("/metrics-file?scope=model&name=digits&span=24h")
+    assert answer.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert sum(int(row["requests"]) for row in rows if row["line"] == "1.1.0") == 3 * 40 * 900
+    assert browser.get("/metrics-file?scope=group&name=nobody").status_code == 404
+    told.fleet.browser(Role.VIEWER).cookies.clear()
+
+
+def test_the_page_of_latency_ranks_causes_with_their_evidence(told: ToldFleet) -> None:
+    browser, slow = told.fleet.browser(Role.VIEWER), told.devices[0].id
+    page = browser.get(f"/models/digits/latency?device={slow}").text
+    assert "Most likely: throttled clock." in page
+    assert "check cooling and power supply" in page
+    assert page.index("Throttled clock") < page.index("Version 1.1.0") < page.index("Little free memory")
+    assert "2 of 2 devices that stayed fast had the same change" in page
+    calm = browser.get(f"/models/digits/latency?device={told.devices[1].id}").text
+    assert "did not rise" in calm
+    assert browser.get("/models/nobody/latency").status_code == 404
+    assert "Why did the latency of digits rise?" in browser.get("/models/digits/latency").text
+
+
+def line(key: str, requests: list[int | None]) -> MetricLine:
+    nothing: list[Any] = [None] * len(requests)
+    p95 = [None if one is None else 20.0 for one in requests]
+    return MetricLine(key, requests, nothing, nothing, nothing, nothing, nothing, nothing, p95, nothing, ())
+
+
+def timeline(lines: list[MetricLine], by: By = By.VERSION) -> Timeline:
+    steps = len(lines[0].requests)
+    at = [BEGIN + timedelta(hours=n) for n in range(steps)]
+    return Timeline(Scope.MODEL, "digits", by, at[0], at[-1] + timedelta(hours=1), 3600, at, lines, {}, {}, (), ())
+
+
+def test_versions_are_ordered_by_when_they_came_and_others_by_what_they_answer() -> None:
+    old, new = line("2.0.0", [5, 5, None]), line("1.9.1", [None, 1, 1])
+    (chart,) = charts(timeline([old, new]))
+    assert (chart.names, chart.is_of_versions) == (["1.9.1", "2.0.0"], True)
+    (chart,) = charts(timeline([new, old], By.SITE))
+    assert (chart.names, chart.is_of_versions) == (["2.0.0", "1.9.1"], False)
+
+
+def test_a_chart_has_no_more_lines_than_can_be_told_apart() -> None:
+    (chart,) = charts(timeline([line(f"{n}", [n, n]) for n in range(1, 12)], By.SITE))
+    assert chart.names == [f"{n}" for n in range(11, 11 - MOST_SERIES, -1)]
+
+
+def test_steps_between_seldom_reports_do_not_break_a_line_but_silence_does() -> None:
+    seldom: list[int | None] = [9 if n % 3 == 0 else None for n in range(30)]
+    (chart,) = charts(timeline([line("1", seldom)]))
+    assert chart.drawing.lines[0].count("M") == 1
+    silent = [*seldom, *[None] * 20, *seldom]
+    (chart,) = charts(timeline([line("1", silent)]))
+    assert chart.drawing.lines[0].count("M") == 2
+    assert (chart.begin, chart.end) == (int(BEGIN.timestamp()), int(BEGIN.timestamp()) + 80 * 3600)
+
+
+@pytest.mark.parametrize("span", SPANS)
+def test_every_span_can_be_seen(told: ToldFleet, span: str) -> None:
+    assert told.fleet.browser(Role.VIEWER).get(f"/fleet?span={span}").status_code == 200
