@@ -211,12 +211,14 @@ def drifting(call: Caller) -> None:
 
 def looking_back(call: Caller, device: str) -> None:
     """Ask for figures over time, as objects and as CSV, and why latency rose where nothing was measured."""
+    assert call("fleet", "create_group", body=call.models.GroupIn(name="lab", selector="site=lab"))[0] == 201
     for operation, name in (
         ("get_fleet_metrics", ()), ("get_model_metrics", ("digits",)), ("get_group_metrics", ("lab",)), ("get_device_metrics", (device,))
     ):  # fmt: skip
         status, found = call("telemetry", operation, *name, points=100)
         assert (status, found.step_s) == (200, 900)
         assert call("telemetry", f"{operation}_csv", *name)[0] == 200
+    assert call("fleet", "delete_group", "lab")[0] == 204
     status, explained = call("telemetry", "explain_latency", "digits")
     assert (status, explained.state) == (200, "no_data")
 
