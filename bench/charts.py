@@ -40,7 +40,7 @@ from edgefleet_server.telemetry.rollups.model import SCALES  # noqa: E402
 from edgefleet_server.telemetry.rollups.step_fold import ALL  # noqa: E402
 from edgefleet_server.telemetry.rollups.tables import TelemetryCohort  # noqa: E402
 from edgefleet_server.telemetry.rollups.totals import FIGURES, SystemTotal, WindowTotal, stored  # noqa: E402
-from edgefleet_server.telemetry.timelines.model import By, Scope  # noqa: E402
+from edgefleet_server.telemetry.timelines.model import LinesBy, Scope  # noqa: E402
 
 GOAL_MS = 100.0
 DAYS = 30
@@ -52,8 +52,8 @@ WINDOW_S = 900
 ASKED = (
     ("fleet", Scope.FLEET, "", None),
     ("model", Scope.MODEL, "digits", None),
-    ("model by profile", Scope.MODEL, "digits", By.PROFILE),
-    ("model by site", Scope.MODEL, "digits", By.SITE),
+    ("model by profile", Scope.MODEL, "digits", LinesBy.PROFILE),
+    ("model by site", Scope.MODEL, "digits", LinesBy.SITE),
     ("group", Scope.GROUP, "berlin", None),
 )
 
@@ -93,7 +93,7 @@ def _measured(fleet: Fleet, rounds: int) -> dict[str, Any]:
     parts, now = fleet.parts, fleet.house.clock.now()
     length, points = SPANS["30d"]
 
-    def read(scope: Scope, name: str, by: By | None) -> Callable[[], Any]:
+    def read(scope: Scope, name: str, by: LinesBy | None) -> Callable[[], Any]:
         return lambda: parts.timelines.reader.read(scope, name, now - length, now, by=by, points=points)
 
     client, browser = fleet.house.client(Role.VIEWER), fleet.browser(Role.VIEWER)

@@ -15,7 +15,7 @@ import pytest
 from edgefleet_server.access.model import Role
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts
 from edgefleet_server.events.model import NewEvent
-from edgefleet_server.telemetry.timelines.model import By, MetricLine, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import LinesBy, MetricLine, Scope, Timeline
 from tests.server.telemetry.told_fleet import ToldFleet
 
 BEGIN = datetime(2026, 11, 25, tzinfo=UTC)
@@ -100,7 +100,7 @@ def line(key: str, requests: list[int | None]) -> MetricLine:
     return MetricLine(key, requests, nothing, nothing, nothing, nothing, nothing, nothing, p95, nothing, ())
 
 
-def timeline(lines: list[MetricLine], by: By = By.VERSION) -> Timeline:
+def timeline(lines: list[MetricLine], by: LinesBy = LinesBy.VERSION) -> Timeline:
     steps = len(lines[0].requests)
     at = [BEGIN + timedelta(hours=n) for n in range(steps)]
     return Timeline(Scope.MODEL, "digits", by, at[0], at[-1] + timedelta(hours=1), 3600, at, lines, {}, {}, (), ())
@@ -110,12 +110,12 @@ def test_versions_are_ordered_by_when_they_came_and_others_by_what_they_answer()
     old, new = line("2.0.0", [5, 5, None]), line("1.9.1", [None, 1, 1])
     (chart,) = charts(timeline([old, new]))
     assert (chart.names, chart.is_of_versions) == (["1.9.1", "2.0.0"], True)
-    (chart,) = charts(timeline([new, old], By.SITE))
+    (chart,) = charts(timeline([new, old], LinesBy.SITE))
     assert (chart.names, chart.is_of_versions) == (["2.0.0", "1.9.1"], False)
 
 
 def test_a_chart_has_no_more_lines_than_can_be_told_apart() -> None:
-    (chart,) = charts(timeline([line(f"{n}", [n, n]) for n in range(1, 12)], By.SITE))
+    (chart,) = charts(timeline([line(f"{n}", [n, n]) for n in range(1, 12)], LinesBy.SITE))
     assert chart.names == [f"{n}" for n in range(11, 11 - MOST_SERIES, -1)]
 
 

@@ -15,7 +15,7 @@ from edgefleet_server.access.model import Role
 from edgefleet_server.events.model import EventView, NewEvent
 from edgefleet_server.telemetry.rollups.model import FigureSums, Step, SystemSums
 from edgefleet_server.telemetry.timelines.marks import marks_of
-from edgefleet_server.telemetry.timelines.model import MOST_CLASSES, MOST_POINTS, By, MarkKind, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import MOST_CLASSES, MOST_POINTS, LinesBy, MarkKind, Scope, Timeline
 from edgefleet_server.telemetry.timelines.timeline_figures import begins, class_shares, scale_of, step_length, system_of
 from tests.server.conftest import KINDS, new_database
 from tests.server.fleet.house import START
@@ -71,14 +71,14 @@ def test_the_lines_of_a_model_are_its_versions(told: ToldFleet) -> None:
 @pytest.mark.parametrize(
     ("by", "keys"),
     [
-        (By.NONE, [""]),
-        (By.SITE, ["hall", "kyoto"]),
-        (By.GROUP, ["", "halls"]),
-        (By.PROFILE, ["generic-x86_64-ort"]),
-        (By.MODEL, ["digits"]),
+        (LinesBy.NONE, [""]),
+        (LinesBy.SITE, ["hall", "kyoto"]),
+        (LinesBy.GROUP, ["", "halls"]),
+        (LinesBy.PROFILE, ["generic-x86_64-ort"]),
+        (LinesBy.MODEL, ["digits"]),
     ],
 )
-def test_lines_can_be_told_apart_otherwise(told: ToldFleet, by: By, keys: list[str]) -> None:
+def test_lines_can_be_told_apart_otherwise(told: ToldFleet, by: LinesBy, keys: list[str]) -> None:
     found = read(told, Scope.MODEL, "digits", by=by)
     assert [one.key for one in found.lines] == keys
     assert sum(sum(filter(None, line.requests)) for line in found.lines) == 900 * 72

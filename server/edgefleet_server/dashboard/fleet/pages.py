@@ -15,13 +15,13 @@ from edgefleet_server.dashboard.fleet.views import FleetPages
 from edgefleet_server.dashboard.objectives.pages import TONES, WORDS
 from edgefleet_server.db.keyset import decode_cursor
 from edgefleet_server.fleet.errors import BadSelectorError
-from edgefleet_server.telemetry.timelines.model import By
+from edgefleet_server.telemetry.timelines.model import LinesBy
 
 BULK: Final = ("deploy", "label", "restart")
 Text = Annotated[str, Query(max_length=4096)]
 Short = Annotated[str, Query(max_length=128)]
 Cursor = Annotated[str | None, Query(max_length=512)]
-LinesBy = Annotated[By | None, Query()]
+ByQuery = Annotated[LinesBy | None, Query()]
 Ids = Annotated[list[str] | None, Query(max_length=200)]
 
 
@@ -110,7 +110,7 @@ def _add_groups(router: APIRouter, shell: Shell, reader: FleetPages) -> None:
         return shell.shown(request, "fleet/groups.html", build, tab="groups")
 
     @router.get("/groups/{name}", operation_id="show_group")
-    def show_group(request: Request, name: str, span: Short = "", by: LinesBy = None) -> Response:
+    def show_group(request: Request, name: str, span: Short = "", by: ByQuery = None) -> Response:
         """Show one group and its members."""
 
         def build() -> dict[str, Any]:

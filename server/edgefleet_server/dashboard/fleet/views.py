@@ -33,7 +33,7 @@ from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.rollout.status.reader import RolloutReader
 from edgefleet_server.telemetry.series import Trend
 from edgefleet_server.telemetry.service import TelemetryService
-from edgefleet_server.telemetry.timelines.model import By, Scope
+from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
 PAGE_DEVICES: Final = 50
 PAGE_ROLLOUTS: Final = 10
@@ -202,7 +202,7 @@ class FleetPages:
             slos=worst_first(self._watch.objectives.slos())[:SHOWN_SLOS],
         )
 
-    def over_time(self, group: str, span: str, by: By | None) -> TimelineView:
+    def over_time(self, group: str, span: str, by: LinesBy | None) -> TimelineView:
         """Return the charts of a group. Raises GroupUnknownError."""
         return self._timelines.view(Scope.GROUP, group, span, by)
 

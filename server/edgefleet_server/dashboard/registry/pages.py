@@ -29,7 +29,7 @@ from edgefleet_server.signing.service import SigningService
 from edgefleet_server.telemetry.costs import CostService
 from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
-from edgefleet_server.telemetry.timelines.model import By, Scope
+from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
 SOON: Final = timedelta(days=30)
 CONTENTS: Final = {
@@ -42,7 +42,7 @@ CONTENTS: Final = {
 }
 Cursor = Annotated[str | None, Query(max_length=256)]
 Version = Annotated[str, Query(max_length=63)]
-LinesBy = Annotated[By | None, Query()]
+ByQuery = Annotated[LinesBy | None, Query()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _add_model_pages(
 
     @router.get("/models/{name}", operation_id="show_model")
     def show_model(
-        request: Request, name: str, cursor: Cursor = None, span: Version = "", by: LinesBy = None
+        request: Request, name: str, cursor: Cursor = None, span: Version = "", by: ByQuery = None
     ) -> Response:
         """Show one model: versions, their share of the devices, figures over time, rollouts."""
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgefleet_server.dashboard.core.line_chart import Column, Drawing, drawn, time_place
-from edgefleet_server.telemetry.timelines.model import By, Mark, MarkKind, MetricLine, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import LinesBy, Mark, MarkKind, MetricLine, Scope, Timeline
 
 DEVICES: Final = ("memory", "temperature", "cpu", "throttled", "disk", "network")
 """Charts of the devices themselves: nothing says which of them run a model."""
@@ -170,7 +170,7 @@ def _ordered(timeline: Timeline) -> list[MetricLine]:
         return sum(n for n in line.requests if n is not None)
 
     busiest = sorted(timeline.lines, key=total, reverse=True)[:MOST_SERIES]
-    if timeline.by is By.VERSION:
+    if timeline.by is LinesBy.VERSION:
         return sorted(busiest, key=lambda one: (first(one), last(one), one.key), reverse=True)
     return busiest
 
@@ -274,7 +274,7 @@ def _chart(
     marks = _marks(timeline.marks, *axis)
     if timeline.scope is Scope.MODEL and at is None and chart_id in DEVICES:
         title = f"{title} of all devices"
-    is_of_versions = timeline.by is By.VERSION and chart_id in {"p95", "p50", "p99", "requests", "failed"}
+    is_of_versions = timeline.by is LinesBy.VERSION and chart_id in {"p95", "p50", "p99", "requests", "failed"}
     yield Chart(chart_id, title, unit, list(known), data, *axis, marks, is_of_versions)
 
 

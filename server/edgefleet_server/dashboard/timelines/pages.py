@@ -16,7 +16,7 @@ from edgefleet_server.dashboard.timelines.charts import SPANS
 from edgefleet_server.dashboard.timelines.views import TimelineViews
 from edgefleet_server.telemetry.latency.service import LatencyExplainer
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
-from edgefleet_server.telemetry.timelines.model import By, Scope
+from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
 USUAL: Final = "24h"
 TONES: Final = {
@@ -29,21 +29,21 @@ TONES: Final = {
 }
 Span = Annotated[str, Query(max_length=8)]
 Name = Annotated[str, Query(max_length=63)]
-LinesBy = Annotated[By | None, Query()]
+ByQuery = Annotated[LinesBy | None, Query()]
 
 
 def add_pages(router: APIRouter, shell: Shell, views: TimelineViews, explainer: LatencyExplainer, clock: Clock) -> None:
     """Add the pages."""
 
     @router.get("/fleet", operation_id="show_fleet_metrics")
-    def show_fleet_metrics(request: Request, span: Span = "", by: LinesBy = None) -> Response:
+    def show_fleet_metrics(request: Request, span: Span = "", by: ByQuery = None) -> Response:
         """Show figures of all devices over time."""
         build = lambda: {"timeline": views.view(Scope.FLEET, "", span, by)}  # noqa: E731
         return shell.shown(request, "fleet/metrics.html", build, tab="overview")
 
     @router.get("/metrics-file", operation_id="download_metrics")
     def download_metrics(
-        request: Request, scope: Scope, name: Name = "", span: Span = "", by: LinesBy = None
+        request: Request, scope: Scope, name: Name = "", span: Span = "", by: ByQuery = None
     ) -> Response:
         """Return what charts show as CSV."""
         session = shell.gate.session_of(request)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, key_of
-from edgefleet_server.telemetry.timelines.model import By, Mark, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import LinesBy, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 
 SHOWN_MARKS: Final = 40
@@ -58,13 +58,13 @@ class TimelineViews:
             kept = self._kept = (now_s, self.view(Scope.FLEET))
         return kept[1].first(count)
 
-    def read(self, scope: Scope, name: str, span: str, by: By | None = None) -> Timeline:
+    def read(self, scope: Scope, name: str, span: str, by: LinesBy | None = None) -> Timeline:
         """Return the figures of one of SPANS."""
         length, points = SPANS.get(span, SPANS[DEFAULT_SPAN])
         now = self._clock.now()
         return self._timelines.read(scope, name, now - length, now, by=by, points=points)
 
-    def view(self, scope: Scope, name: str = "", span: str = "", by: By | None = None) -> TimelineView:
+    def view(self, scope: Scope, name: str = "", span: str = "", by: LinesBy | None = None) -> TimelineView:
         """Return the charts of a span; the usual one where it is none."""
         span = span if span in SPANS else DEFAULT_SPAN
         timeline = self.read(scope, name, span, by)
@@ -86,8 +86,8 @@ class TimelineViews:
 
 
 _CHOICES = {
-    Scope.FLEET: (By.MODEL.value, By.SITE.value, By.PROFILE.value, By.GROUP.value),
-    Scope.MODEL: (By.VERSION.value, By.PROFILE.value, By.SITE.value, By.GROUP.value),
-    Scope.GROUP: (By.MODEL.value, By.VERSION.value, By.PROFILE.value, By.SITE.value),
+    Scope.FLEET: (LinesBy.MODEL.value, LinesBy.SITE.value, LinesBy.PROFILE.value, LinesBy.GROUP.value),
+    Scope.MODEL: (LinesBy.VERSION.value, LinesBy.PROFILE.value, LinesBy.SITE.value, LinesBy.GROUP.value),
+    Scope.GROUP: (LinesBy.MODEL.value, LinesBy.VERSION.value, LinesBy.PROFILE.value, LinesBy.SITE.value),
     Scope.DEVICE: (),
 }

@@ -22,7 +22,7 @@ class Scope(StrEnum):
     DEVICE = "device"
 
 
-class By(StrEnum):
+class LinesBy(StrEnum):
     """By what lines are told apart."""
 
     NONE = "none"
@@ -110,7 +110,7 @@ class Timeline:
 
     scope: Scope
     name: str
-    by: By
+    by: LinesBy
     since: datetime
     until: datetime
     step_s: int

@@ -13,7 +13,7 @@ from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.access.dependency import Viewer
 from edgefleet_server.telemetry.errors import BadSpanError
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
-from edgefleet_server.telemetry.timelines.model import MOST_POINTS, By, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import MOST_POINTS, LinesBy, Scope, Timeline
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 from edgefleet_server.web.sparse_fields import ListRoute
 from edgefleet_server.web.strict_types import Moment
@@ -26,8 +26,8 @@ _CSV: Final[dict[int | str, dict[str, Any]]] = {
 Since = Annotated[Moment | None, Query(description="Beginning; without it a day before the end.")]
 Until = Annotated[Moment | None, Query(description="End; without it now.")]
 Points = Annotated[int, Query(ge=2, le=MOST_POINTS, description="At most so many steps.")]
-LinesBy = Annotated[
-    By | None,
+ByQuery = Annotated[
+    LinesBy | None,
     Query(description="By what lines are told apart; without it the versions of a model, and models elsewhere."),
 ]
 
@@ -39,7 +39,7 @@ class Asked:
     since: datetime | None
     until: datetime | None
     points: int
-    by: By | None
+    by: LinesBy | None
 
 
 def span_of(clock: Clock, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
@@ -51,7 +51,7 @@ def span_of(clock: Clock, since: datetime | None, until: datetime | None) -> tup
     return begin, end
 
 
-def _asked(since: Since = None, until: Until = None, points: Points = MOST_POINTS, by: LinesBy = None) -> Asked:
+def _asked(since: Since = None, until: Until = None, points: Points = MOST_POINTS, by: ByQuery = None) -> Asked:
     return Asked(since, until, points, by)
 
 

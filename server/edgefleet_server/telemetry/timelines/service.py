@@ -15,7 +15,7 @@ from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.timelines.device_steps import message_steps, window_steps
 from edgefleet_server.telemetry.timelines.marks import DEVICE_KINDS, KINDS, between, marks_of
-from edgefleet_server.telemetry.timelines.model import MOST_POINTS, By, DriftLine, Mark, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import MOST_POINTS, DriftLine, LinesBy, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.timeline_figures import (
     begins,
     joined,
@@ -29,19 +29,19 @@ ACTIVE: Final = ("active",)
 MOST_MARKS: Final = 500
 MOST_ROWS: Final = 20_000
 """Of roll-ups that are read for one answer."""
-USUAL: Final[Mapping[Scope, By]] = {
-    Scope.FLEET: By.MODEL,
-    Scope.MODEL: By.VERSION,
-    Scope.GROUP: By.MODEL,
-    Scope.DEVICE: By.MODEL,
+USUAL: Final[Mapping[Scope, LinesBy]] = {
+    Scope.FLEET: LinesBy.MODEL,
+    Scope.MODEL: LinesBy.VERSION,
+    Scope.GROUP: LinesBy.MODEL,
+    Scope.DEVICE: LinesBy.MODEL,
 }
-_DIMENSIONS: Final[Mapping[By, tuple[Dimension, ...]]] = {
-    By.NONE: (),
-    By.MODEL: (Dimension.MODEL,),
-    By.VERSION: (Dimension.VERSION,),
-    By.GROUP: (Dimension.GROUP,),
-    By.PROFILE: (Dimension.PROFILE,),
-    By.SITE: (Dimension.SITE,),
+_DIMENSIONS: Final[Mapping[LinesBy, tuple[Dimension, ...]]] = {
+    LinesBy.NONE: (),
+    LinesBy.MODEL: (Dimension.MODEL,),
+    LinesBy.VERSION: (Dimension.VERSION,),
+    LinesBy.GROUP: (Dimension.GROUP,),
+    LinesBy.PROFILE: (Dimension.PROFILE,),
+    LinesBy.SITE: (Dimension.SITE,),
 }
 _OF: Final[Mapping[Scope, Dimension]] = {Scope.MODEL: Dimension.MODEL, Scope.GROUP: Dimension.GROUP}
 
@@ -96,7 +96,7 @@ class TimelineReader:
         since: datetime,
         until: datetime,
         *,
-        by: By | None = None,
+        by: LinesBy | None = None,
         points: int = MOST_POINTS,
     ) -> Timeline:
         """Return figures over time in at most `points` steps. name: "" for the fleet. Raises an error when there is no such object.
@@ -138,7 +138,7 @@ class TimelineReader:
             return answers, [one for one in messages if since <= one.at <= until]
 
     def _of_rollups(  # the question as it was asked
-        self, scope: Scope, name: str, by: By, step_s: int, since: datetime, until: datetime, now_s: int
+        self, scope: Scope, name: str, by: LinesBy, step_s: int, since: datetime, until: datetime, now_s: int
     ) -> tuple[list[Step[Sums]], list[Step[SystemSums]], int]:
         """Return the sums, and how long their steps are: longer ones where finer ones would be too many rows to read."""
         of = {_OF[scope]: (name,)} if scope in _OF else {}
