@@ -10,9 +10,10 @@ Rules:
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
+from sqlmodel import Session
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.comparison import ShadowFigures
@@ -35,7 +36,6 @@ from edgefleet_server.telemetry.model import (
     shown_ms,
 )
 from edgefleet_server.telemetry.plausibility import DeviceSums, mean_failed_share, median_latency_s
-from edgefleet_server.telemetry.predictions.part_intake import PartIntake
 from edgefleet_server.telemetry.rollups.cohorts import DeviceCohorts, Memberships
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.rollups.rollup_writer import RollupWriter
@@ -54,6 +54,14 @@ MAX_INT32: Final = 2**31
 MAX_SEALED_BYTES: Final = 128 * 1024
 
 
+class PartSink(Protocol):
+    """What takes parts of prediction logs; it knows the fleet, which a conversion worker does not load."""
+
+    def take(self, session: Session, samples: Sequence[Sample], now: datetime) -> int:
+        """Keep the parts that these messages carry; return how many were new."""
+        ...
+
+
 class TelemetryService:
     """Stores and reads telemetry. Thread-safe; calls block."""
 
@@ -63,7 +71,7 @@ class TelemetryService:
         clock: Clock,
         drift: DriftIntake | None = None,
         memberships: Memberships | None = None,
-        logs: PartIntake | None = None,
+        logs: PartSink | None = None,
         truths: TruthIntake | None = None,
     ) -> None:
         """Wire the parts. drift, truths: take signals and ground truth of windows, logs: parts of prediction logs; without one: nothing.

@@ -142,7 +142,7 @@ class Erasures:
     def receipt(self, erasure_id: str) -> Erasure:
         """Return one receipt. Raises ErasureUnknownError."""
         with self._db.read() as session:
-            rows = list(store.erasures(session, erasure_id))
+            rows = list(store.erasures(session, erasure_id)) if erasure_id.isprintable() else []
         if not rows:
             raise ErasureUnknownError(f"there is no erasure {erasure_id}", next_step="list them: `edgectl data list`")
         return _receipt(rows)

@@ -83,7 +83,7 @@ def build_reading_router(logs: PredictionLogs, access: AccessService) -> APIRout
 
     @router.get("/prediction-logs/{model}/verification", operation_id="verify_prediction_log")
     def verify_prediction_log(
-        model: str, _caller: Auditor, device: Annotated[str, Query(max_length=63)] = ""
+        model: str, _caller: Auditor, device: Annotated[str, Query(max_length=63, pattern="^[a-z0-9-]*$")] = ""
     ) -> PredictionLogVerification:
         """Read a log again and say whether it is whole: which numbers have no row and why, and which parts are missing or were changed."""
         return logs.verify(parse_model_name(model), device)

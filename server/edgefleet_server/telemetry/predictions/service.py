@@ -146,7 +146,7 @@ class PredictionLogs:
     def read_file(self, model: str, sha256: str) -> bytes:
         """Return a file's bytes. Raises PredictionLogUnknownError, BlobStoreError."""
         with self._db.read() as session:
-            row = store.file(session, sha256)
+            row = store.file(session, sha256) if sha256.isalnum() else None
             if row is None or row.model != model or not row.is_whole:
                 raise PredictionLogUnknownError(
                     f"the prediction log of {model} has no file {sha256[:16]}",
