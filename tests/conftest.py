@@ -94,6 +94,8 @@ SLOW = (
     "server/fleet/test_listing.py",
     "server/gateway/test_poison.py",
     "server/gateway/test_whole_way.py",
+    "server/observability/test_live_dashboards.py",
+    "server/observability/test_otlp.py",
     "server/registry/test_blobs.py",
     "server/rest/test_client.py",
     "server/rest/test_lists.py",
