@@ -21,6 +21,7 @@ from edgefleet_server.fleet.inventory.device_list import Place
 from tests.converters.test_report_html import report
 from tests.server.dashboard.drifting_fleet import pumps, say
 from tests.server.dashboard.fleet import ORT, Fleet, staged
+from tests.server.dashboard.labelled_fleet import tell_labels
 from tests.server.dashboard.looking import Windows, in_peace, violations
 from tests.server.dashboard.serving import served
 from tests.server.dashboard.shelf import shelve
@@ -51,7 +52,7 @@ OTHERS = (
     "/devices/{device}/predictions",
     "/", "/fleet?by=site", "/models/digits/latency", "/models/digits/latency?device={hot}", "/models/digits", "/groups/hall",
     "/devices/{hot}",
-    "/models/pump/drift", "/models/pump/drift/temperature", "/devices/{warm}",
+    "/models/pump/drift", "/models/pump/drift/temperature", "/models/pump/accuracy", "/devices/{warm}",
     "/models/told/1.0.0", "/enrolment", "/enrolment?state=rejected", "/alerts", "/alerts/receivers", "/alerts/{alert}", "/alerts/rules",
     "/alerts/silences", "/alerts/contacts", "/alerts/contacts/{contact}", "/slos", "/slos/{slo}", "/", "/find",
 )  # fmt: skip
@@ -130,7 +131,9 @@ class BusyHouse:
         assert admin.post("/api/v1/enrollments/pending:reject", json=told).status_code == 200
         tell_past(fleet, devices, _heats(devices[1].id))
         admin.post("/api/v1/groups", json={"name": "hall", "selector": "site=hall"})
-        warm = pumps(fleet)[5]
+        every = pumps(fleet)
+        tell_labels(fleet, every)
+        warm = every[5]
         say(fleet, warm)
         contact = admin.post("/api/v1/contact-points", json={"name": "on call", "url": "ntfy://edgefleet"}).json()["id"]
         admin.post(f"/api/v1/contact-points/{contact}:test", json={})

@@ -311,9 +311,23 @@ def test_worse_than_at_publish_from_the_first_day_on_is_said_so() -> None:
 def test_one_device_of_many_says_nothing_of_the_concept() -> None:
     days = history(0.95, 0.95)
     liar = days_of([("d-0", NOW - DAY, TruthSums(labelled=10**6, correct=0, cells={(0, 1): 10**6}))])
-    assert concept({**{day: one for day, one in days.items() if day < NOW - 10 * DAY}, **liar}).state == "none"
+    assert concept({**{day: one for day, one in days.items() if day < NOW - 10 * DAY}, **liar}).state == "few"
     both: Mapping[dt.datetime, Mapping[str, TruthSums]] = {**days, NOW - DAY: {**days[NOW - DAY], **liar[NOW - DAY]}}
     assert concept(both).state == "none"
+
+
+def test_a_drop_on_few_devices_that_differ_is_said_and_not_called_one_yet() -> None:
+    day = NOW - DAY
+    counts = [(20, 18)] * 6 + [(20, 10)] * 6
+    found = concept(
+        days_of(
+            (f"d-{k}", day, TruthSums(labelled=n, correct=right, cells={(0, 0): right, (0, 1): n - right}))
+            for k, (n, right) in enumerate(counts)
+        ),
+        published=PublishedAccuracy("top1", 0.975, 360),
+    )
+    assert found.state == "unsure"
+    assert "not sure enough yet" in found.said
 
 
 def test_few_labels_say_nothing() -> None:

@@ -18,7 +18,12 @@ _STATES = {
     "no_reference": "no reference",
     "no_data": "no data",
 }
-_CONCEPT = {"drift": "▲ worse", "inputs": "▲ worse, as inputs drift", "none": "as before"}
+_CONCEPT = {
+    "drift": "▲ worse",
+    "inputs": "▲ worse, as inputs drift",
+    "unsure": "lower, not sure yet",
+    "none": "as before",
+}
 _SIDES = {"data": "inputs", "prediction": "answers", "both": "inputs and answers"}
 
 

@@ -22,6 +22,7 @@ SPANS: Final[Mapping[str, tuple[timedelta, str]]] = {
 WORDS: Final[Mapping[str, tuple[str, str]]] = {
     "none": ("as before", "good"),
     "few": ("too few labels", "plain"),
+    "unsure": ("lower, not sure yet", "plain"),
     "drift": ("worse", "bad"),
     "inputs": ("worse, as inputs drift", "bad"),
 }

@@ -26,6 +26,8 @@ LOOK_BACK: Final = timedelta(days=120)
 LEAST_LABELS: Final = 50
 LEAST_DROP: Final = 0.02
 CHANCE: Final = 1e-4
+DOUBT: Final = 1e-2
+"""A drop that chance makes less often is said, but not called one yet."""
 LEAST_DEVICES: Final = 2
 
 Days = Mapping[datetime, Mapping[str, TruthSums]]
@@ -68,9 +70,12 @@ def judge(
     plainest = min(drops, key=lambda one: one.log10_p)
     is_sure = plainest.log10_p + math.log10(len(drops)) <= math.log10(CHANCE)
     is_large = plainest.before - plainest.now.value >= LEAST_DROP
-    has_say = plainest.now.devices >= min(LEAST_DEVICES, fleet)
-    if not (is_sure and is_large and has_say):
-        return _view("none", _calm(plainest, len(drops)), plainest, plainest.now)
+    if plainest.now.devices < min(LEAST_DEVICES, fleet):
+        return _view("few", "Only one device of several has labels lately: it says nothing of the others.", None, share)
+    if not (is_sure and is_large):
+        is_lower = is_large and plainest.log10_p + math.log10(len(drops)) <= math.log10(DOUBT)
+        state = "unsure" if is_lower else "none"
+        return _view(state, _calm(plainest, is_large=is_large, is_lower=is_lower), plainest, plainest.now)
     state = "inputs" if inputs_drift() else "drift"
     return _view(state, _worse(plainest, state), plainest, plainest.now)
 
@@ -157,9 +162,11 @@ def _figures(drop: _Drop) -> str:
     )
 
 
-def _calm(drop: _Drop, tests: int) -> str:
-    is_sure = drop.log10_p + math.log10(tests) <= math.log10(CHANCE)
-    ending = "too little of a difference to matter" if is_sure else "no more of a difference than chance makes"
+def _calm(drop: _Drop, *, is_large: bool, is_lower: bool) -> str:
+    if is_lower:
+        ending = "lower, but not sure enough yet to be called worse; more labels or devices would tell"
+    else:
+        ending = "chance may make this difference" if is_large else "too little of a difference to matter"
     return f"{_figures(drop)}: {ending}."
 
 

@@ -84,8 +84,9 @@ class PublishedAccuracy:
 
 @dataclass(frozen=True)
 class ConceptDrift:
-    """Whether answers became worse for the same inputs. state: none, few (too few labels), drift (worse, and the inputs are as before) or
-    inputs (worse, and the inputs have drifted too). before: what it is compared with, source: publish or first_labels; after: now, both
+    """Whether answers became worse for the same inputs. state: none, few (too few labels), unsure (lower, but that may be chance),
+    drift (worse, and the inputs are as before) or inputs (worse, and the inputs have drifted too). before: what it is compared with,
+    source: publish or first_labels; after: now, both
     for the same mix of classes. log10_p: how likely so much is by chance. devices: of now.
     """
 
