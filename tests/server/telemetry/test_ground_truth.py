@@ -14,7 +14,7 @@ from edgefleet_protocol.ground_truth import Truth, TruthPart, added, class_part,
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Telemetry, Window
 from edgefleet_server.telemetry.ground_truth import truth_intake as intake
-from edgefleet_server.telemetry.ground_truth.accuracy import By
+from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyBy
 from edgefleet_server.telemetry.ground_truth.concept import days_of, judge
 from edgefleet_server.telemetry.ground_truth.errors import BadPeriodError
 from edgefleet_server.telemetry.ground_truth.intervals import drop_log10, share_of, t_quantile
@@ -109,7 +109,7 @@ def test_windows_add_up_exactly_by_hour_and_day_and_a_replay_counts_once(any_hou
         ("line-1", 8, 4, 0, 0),
     ]
     assert [(sum(getattr(one, name) for one in hours)) for name in ("unmatched", "late", "repeated")] == [6, 3, 3]
-    view = any_house.accuracy.of_model(PUMP, by=By.SEGMENT)
+    view = any_house.accuracy.of_model(PUMP, by=AccuracyBy.SEGMENT)
     assert [(one.name, one.labelled, one.right) for one in view.lines] == [("", 18, 16), ("line-1", 8, 4)]
     (figure,) = view.figures
     assert (figure.name, figure.total, figure.reports) == ("scrap", 5.0, 2)
@@ -167,16 +167,19 @@ def test_lines_are_of_releases_sites_and_groups_and_suspects_do_not_count(line: 
     for device in line.devices:
         line.label(device, 9, 1)
         line.label(device, 5, 5, sha256=newer, version="1.1.0")
-    by_release = line.house.accuracy.of_model(PUMP, by=By.RELEASE)
+    by_release = line.house.accuracy.of_model(PUMP, by=AccuracyBy.RELEASE)
     assert [(one.name, round(one.accuracy or 0, 2)) for one in by_release.lines] == [("1.0.0", 0.9), ("1.1.0", 0.5)]
-    by_site = line.house.accuracy.of_model(PUMP, version="1.0.0", by=By.SITE)
+    by_site = line.house.accuracy.of_model(PUMP, version="1.0.0", by=AccuracyBy.SITE)
     assert [(one.name, one.devices) for one in by_site.lines] == [("lyon", 2), ("osaka", 2)]
     assert by_site.published is not None
     assert by_site.published.value == 0.95
     assert by_site.classes[0].label == "0"
     assert (by_site.classes[0].mistaken_for, by_site.classes[0].mistakes) == ("1", 4)
     line.house.fleet.suspicion.mark(line.devices[3], "lies")
-    assert [one.devices for one in line.house.accuracy.of_model(PUMP, version="1.0.0", by=By.SITE).lines] == [2, 1]
+    assert [one.devices for one in line.house.accuracy.of_model(PUMP, version="1.0.0", by=AccuracyBy.SITE).lines] == [
+        2,
+        1,
+    ]
 
 
 def test_labels_that_come_days_later_count_when_their_answers_were_given(line: Line) -> None:

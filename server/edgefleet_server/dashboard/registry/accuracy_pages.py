@@ -11,7 +11,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.dashboard.core.layout import Shell
 from edgefleet_server.dashboard.registry.accuracy_chart import accuracy_charts, figure_charts
-from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService, By
+from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyBy, AccuracyService
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
 
 SPANS: Final[Mapping[str, tuple[timedelta, str]]] = {
@@ -38,7 +38,7 @@ def add_pages(
 
     @router.get("/models/{name}/accuracy", operation_id="show_model_accuracy")
     def show_model_accuracy(
-        request: Request, name: str, version: Version = "", by: By = By.RELEASE, span: Span = "30d"
+        request: Request, name: str, version: Version = "", by: AccuracyBy = AccuracyBy.RELEASE, span: Span = "30d"
     ) -> Response:
         """Show how often labelled answers of a model are right, over time, and how labels that were sent fared."""
 
@@ -54,7 +54,7 @@ def add_pages(
                 "figures": figure_charts(page.figures),
                 "uploads": uploads.uploads(model, UPLOADS),
                 "spans": [(key, text, key == chosen) for key, (_, text) in SPANS.items()],
-                "lines": [(one.value, one is by) for one in By],
+                "lines": [(one.value, one is by) for one in AccuracyBy],
                 "span": chosen,
             }
 

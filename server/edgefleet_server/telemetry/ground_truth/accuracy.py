@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 TOP1: Final = "top1"
 
 
-class By(StrEnum):
+class AccuracyBy(StrEnum):
     """What the lines are of. Public, never renamed."""
 
     ALL = "all"
@@ -125,7 +125,7 @@ class AccuracyService:
         name: ModelName,
         *,
         version: str = "",
-        by: By = By.RELEASE,
+        by: AccuracyBy = AccuracyBy.RELEASE,
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> ModelAccuracy:
@@ -212,7 +212,7 @@ class AccuracyService:
         return [] if data is None else [one.strip() for one in data.decode("utf-8", "replace").splitlines()]
 
 
-def _lines(counted: Sequence[Bucket], by: By, crowds: Mapping[str, DeviceCrowds]) -> list[tuple[str, _Line]]:
+def _lines(counted: Sequence[Bucket], by: AccuracyBy, crowds: Mapping[str, DeviceCrowds]) -> list[tuple[str, _Line]]:
     """Return the lines with the most labels, in order of name."""
     found: dict[str, _Line] = {}
     for one in counted:
@@ -222,17 +222,17 @@ def _lines(counted: Sequence[Bucket], by: By, crowds: Mapping[str, DeviceCrowds]
     return [(key, found[key]) for key in sorted(most[:MOST_LINES])]
 
 
-def _keys(one: Bucket, by: By, crowd: DeviceCrowds) -> Sequence[str]:
+def _keys(one: Bucket, by: AccuracyBy, crowd: DeviceCrowds) -> Sequence[str]:
     match by:
-        case By.RELEASE:
+        case AccuracyBy.RELEASE:
             return (one.version,)
-        case By.SEGMENT:
+        case AccuracyBy.SEGMENT:
             return (one.segment,)
-        case By.GROUP:
+        case AccuracyBy.GROUP:
             return crowd.groups or ("",)
-        case By.SITE:
+        case AccuracyBy.SITE:
             return (crowd.labels.get(SITE_LABEL, ""),)
-        case By.PROFILE:
+        case AccuracyBy.PROFILE:
             return (crowd.profile,)
         case _:
             return ("",)

@@ -7,7 +7,7 @@ from pydantic import AwareDatetime
 
 from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.access.dependency import Operator, Viewer
-from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyService, By
+from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyBy, AccuracyService
 from edgefleet_server.telemetry.ground_truth.schemas import FeedbackIn
 from edgefleet_server.telemetry.ground_truth.upload_views import FeedbackUploadView
 from edgefleet_server.telemetry.ground_truth.uploads import FeedbackUploads
@@ -22,7 +22,7 @@ Since = Annotated[
 ]
 Until = Annotated[AwareDatetime | None, Query(description="End of the period; without it now.")]
 Limit = Annotated[int, Query(ge=1, le=200)]
-LinesBy = Annotated[By, Query(description="What each line is of.")]
+LinesBy = Annotated[AccuracyBy, Query(description="What each line is of.")]
 
 
 def build_router(accuracy: AccuracyService, uploads: FeedbackUploads) -> APIRouter:
@@ -34,7 +34,7 @@ def build_router(accuracy: AccuracyService, uploads: FeedbackUploads) -> APIRout
         name: str,
         _caller: Viewer,
         version: Version = "",
-        by: LinesBy = By.RELEASE,
+        by: LinesBy = AccuracyBy.RELEASE,
         since: Since = None,
         until: Until = None,
     ) -> ModelAccuracy:
