@@ -32,10 +32,6 @@ THRESHOLDS: Final[Mapping[Indicator, tuple[str, float, float]]] = {
     Indicator.RELEASE_AGE: ("days", 0.01, 3650),
 }
 """Indicators with a threshold: its unit, the least and the most that it may be. All others are shares."""
-REFUSED: Final = {
-    Indicator.ACCURACY: "needs labels, and this server cannot read ground truth yet; "
-    "use latency_ms, success, availability, answer_age_s or release_age_days",
-}
 _NOT_TAKEN: Final = {
     "indicatorRef": "an indicator stands in the file of its objective; write `indicator`",
     "alertPolicies": "alerts are built in: the rules slo_burn and slo_burn_slow; remove it",
@@ -219,6 +215,8 @@ def _indicator(part: _Part, notes: _Notes) -> tuple[Indicator | None, tuple[tupl
     where = tuple((place, text) for place in PLACES if (text := inner.text(place)))
     if len(where) > 1:
         notes.add(inner.path, f"expected at most one of {', '.join(PLACES)}")
+    if where and found is Indicator.ACCURACY:
+        notes.add(inner.path, f"accuracy is of all devices; remove {where[0][0]}")
     for one in (inner, source, holder, metric):
         one.end()
     if found is not None and (found in THRESHOLDS) == is_ratio:
@@ -228,7 +226,7 @@ def _indicator(part: _Part, notes: _Notes) -> tuple[Indicator | None, tuple[tupl
 
 
 def _known(part: _Part, notes: _Notes) -> Indicator | None:
-    names = [one.value for one in Indicator if one not in REFUSED]
+    names = [one.value for one in Indicator]
     found = part.text("metric", needs=f"write one of {', '.join(names)}")
     if not found:
         return None
@@ -237,10 +235,7 @@ def _known(part: _Part, notes: _Notes) -> Indicator | None:
         hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(names)}"
         notes.add(f"{part.path}.metric", f"{_shown(found)} is not a metric; {hint}")
         return None
-    indicator = Indicator(found)
-    if indicator in REFUSED:
-        notes.add(f"{part.path}.metric", f"{found} {REFUSED[indicator]}")
-    return indicator
+    return Indicator(found)
 
 
 def _window(part: _Part, notes: _Notes) -> int:

@@ -161,7 +161,7 @@ def says(slo: Slo) -> str:
         Indicator.AVAILABILITY: "of devices that serve it are connected",
         Indicator.ANSWER_AGE: f"of minutes with an answer not older than {value} s",
         Indicator.RELEASE_AGE: f"of devices run a release not older than {value} days",
-        Indicator.ACCURACY: "of answers are right",
+        Indicator.ACCURACY: "of labelled answers are right",
     }
     where = "".join(f", {place} {name}" for place, name in slo.where)
     days = slo.window_s / 86_400

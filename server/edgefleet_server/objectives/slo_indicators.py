@@ -2,6 +2,7 @@
 
 - `latency_ms`: answers; good up to the threshold, by the latency sketch at its nearest edge (`error_budget.edge_s`).
 - `success`: requests; good unless they ended in an error, a timeout, a crash, or an answer that is not finite.
+- `accuracy`: labelled answers; good if the label is what was answered. Counted by hour.
 - `availability`: once a minute, each live device that reports the model as serving and was heard of since the server started; good if it
   is connected.
 - `answer_age_s`: once a minute; good if the newest answer of the model is not older. `release_age_days`: once a minute, each live device
@@ -48,15 +49,26 @@ class Releases(Protocol):
         ...
 
 
+class Labels(Protocol):
+    """What is needed of ground truth."""
+
+    def hourly(self, name: str, since: datetime, until: datetime) -> list[tuple[datetime, int, int]]:
+        """Return (hour, right answers, labelled answers), oldest first."""
+        ...
+
+
 class Indicators:
     """Counts events. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, rollups: RollupReader, devices: Devices, releases: Releases) -> None:
+    def __init__(
+        self, db: Database, rollups: RollupReader, devices: Devices, releases: Releases, labels: Labels
+    ) -> None:
         """Wire the parts."""
         self._db = db
         self._rollups = rollups
         self._devices = devices
         self._releases = releases
+        self._labels = labels
 
     def steps(self, slo: Slo, scale_s: int, since: datetime, until: datetime) -> list[CountStep]:
         """Return the events of an objective in the steps that began in a span of time, oldest first. Steps without any are left out."""
@@ -65,13 +77,18 @@ class Indicators:
             with self._db.read() as session:
                 found = store.samples(session, slo.name, scale, int(since.timestamp()), int(until.timestamp()))
             return [CountStep(datetime.fromtimestamp(at, UTC), Counts(good, total)) for at, good, total in found]
+        if slo.indicator is Indicator.ACCURACY:
+            hours = self._labels.hourly(slo.model, since, until)
+            return [CountStep(at, Counts(right, labelled)) for at, right, labelled in hours]
         steps = self._rollups.models(scale_s, since, until, where=where_of(slo))
         return [CountStep(one.at, counts_of(slo, one.sums)) for one in steps]
 
     def report_s(self, slo: Slo, since: datetime, until: datetime) -> float:
-        """Return how many seconds a report of a device covers, as a mean; of sampled indicators one minute."""
+        """Return how many seconds a report of a device covers, as a mean; a minute of sampled indicators, an hour of labels."""
         if slo.indicator in SAMPLED:
             return float(MINUTE_S)
+        if slo.indicator is Indicator.ACCURACY:
+            return float(HOUR_S)
         steps = self._rollups.models(COARSE_S, since, until, where=where_of(slo))
         windows = sum(one.sums.windows for one in steps)
         return sum(one.sums.seconds for one in steps) / windows if windows else 0.0

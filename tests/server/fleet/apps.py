@@ -29,7 +29,9 @@ def parts_of(house: House) -> Parts:
     rollout = RolloutService(house.db, house.fleet, house.registry, house.clock, house.telemetry)
     access = AccessService(house.db, house.clock)
     predictions = build_prediction_logs(house.settings, house.db, house.clock, house.fleet, access)
-    objectives = build_objectives(house.db, house.fleet, house.registry, house.telemetry, house.clock, house.clock)
+    objectives = build_objectives(
+        *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)
+    )
     return Parts(
         settings=house.settings,
         clock=house.clock,

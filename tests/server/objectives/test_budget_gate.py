@@ -105,7 +105,7 @@ class Shop:
         house = world.house
         self.world = world
         self.book: ObjectiveBook = build_objectives(
-            house.db, house.fleet, house.registry, house.telemetry, house.clock, house.clock
+            *(house.db, house.fleet, house.registry, house.telemetry, house.accuracy, house.clock, house.clock)
         )
         world.service = RolloutService(
             house.db, house.fleet, house.registry, house.clock, house.telemetry, self.book.budget

@@ -11,10 +11,11 @@ from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
 from edgefleet_server.objectives.model import BudgetState
-from tests.server.alerting.test_drift_alerts import publish
+from tests.server.alerting.test_drift_alerts import as_house, publish
 from tests.server.alerting.test_rules import fires, is_calm
 from tests.server.alerting.watched_fleet import WatchedDevice, WatchedFleet
 from tests.server.objectives.test_openslo import latency, share, threshold
+from tests.server.telemetry.test_ground_truth import Line
 
 TARGET = target_path(ModelName("digits"), Version("1.0.0"), ProfileName("generic-x86_64-ort"))
 
@@ -134,6 +135,23 @@ def test_devices_that_are_away_use_the_budget_of_availability(fleet: WatchedFlee
     assert book.prune() == 6
     put(fleet, share("availability", site="lyon"), "up")
     assert book.slo("up").slo.total == 0
+
+
+def test_labels_make_the_budget_of_accuracy_and_a_suspect_device_has_no_say(fleet: WatchedFleet) -> None:
+    line = Line(as_house(fleet), 2)
+    document = share("accuracy")
+    document["spec"]["service"] = "pump"
+    put(fleet, document, "right")
+    line.label(line.devices[0], 999, 1, ago=timedelta(days=2))
+    line.label(line.devices[1], 990, 10, ago=timedelta(days=1))
+    fleet.house.clock.turn(minutes=11)  # the past is read again every ten minutes
+    found = fleet.house.parts.objectives.slo("right").slo
+    assert (found.good, found.total) == (1989, 2000)
+    assert found.left == pytest.approx(1 - 11 / 10)
+    assert found.state is BudgetState.SPENT
+    fleet.house.parts.fleet.suspicion.mark(line.devices[1], "a failure that nobody else sees")
+    fleet.house.clock.turn(minutes=11)
+    assert fleet.house.parts.objectives.slo("right").slo.left == pytest.approx(1 - 1 / 5)
 
 
 def test_a_model_that_is_slow_or_fails_everywhere_is_an_alert_and_one_bad_device_is_not(fleet: WatchedFleet) -> None:

@@ -61,6 +61,11 @@ GOOD: list[tuple[dict[str, Any], Slo, str]] = [
         "99.5 % of devices that serve it are connected, in 28 days",
     ),
     (
+        share("accuracy"),
+        Slo("digits-fast", "digits", Indicator.ACCURACY, 0.995, 28 * DAY_S),
+        "99.5 % of labelled answers are right, in 28 days",
+    ),
+    (
         threshold("answer_age_s", 7200),
         Slo("digits-fast", "digits", Indicator.ANSWER_AGE, 0.9, 28 * DAY_S, 7200.0),
         "90 % of minutes with an answer not older than 7200 s, in 28 days",
@@ -114,6 +119,7 @@ def changed(path: str, value: Any) -> Callable[[], dict[str, Any]]:
     return make
 
 
+RATIO = "spec.indicator.spec.ratioMetric.raw.metricSource"
 METRIC = "spec.indicator.spec.thresholdMetric.metricSource"
 BAD: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: "no file", "$", "expected an object, got 'no file'"),
@@ -135,7 +141,7 @@ BAD: list[tuple[Callable[[], Any], str, str]] = [
     (changed("spec.budgetingMethod", "Timeslices"), "$.spec.budgetingMethod", "expected 'Occurrences', got 'Timeslices'"),
     (changed(f"{METRIC}.type", "prometheus"), f"$.{METRIC}.type", "expected 'edgefleet', got 'prometheus'"),
     (changed(f"{METRIC}.spec.metric", "latency"), f"$.{METRIC}.spec.metric", "'latency' is not a metric; did you mean latency_ms?"),
-    (changed(f"{METRIC}.spec.metric", "accuracy"), f"$.{METRIC}.spec.metric", "accuracy needs labels"),
+    (lambda: share("accuracy", site="a"), f"$.{RATIO}.spec", "accuracy is of all devices; remove site"),
     (changed(f"{METRIC}.spec.metric", "success"), "$.spec.indicator.spec.thresholdMetric", "success is a share; write ratioMetric"),
     (lambda: share("latency_ms"), "$.spec.indicator.spec.ratioMetric", "latency_ms is a value; write thresholdMetric"),
     (lambda: share("success", site="a", group="b"), "$.spec.indicator.spec.ratioMetric.raw.metricSource.spec", "expected at most one of"),

@@ -170,6 +170,17 @@ class AccuracyService:
             ]
         return found[:MOST_BUCKETS], len(found) > MOST_BUCKETS
 
+    def hourly(self, name: str, since: datetime, until: datetime) -> list[tuple[datetime, int, int]]:
+        """Return (hour, right answers, labelled answers) of all devices that count, oldest first."""
+        buckets, _ = self.buckets(name, Scale.HOUR, since, until)
+        counting = self._crowds(sorted({one.device for one in buckets}))
+        found: dict[datetime, tuple[int, int]] = {}
+        for one in buckets:
+            if one.device in counting and one.sums.labelled:
+                right, labelled = found.get(one.at, (0, 0))
+                found[one.at] = (right + one.sums.correct, labelled + one.sums.labelled)
+        return [(at, right, labelled) for at, (right, labelled) in sorted(found.items())]
+
     def concept(self, name: ModelName, version: str, inputs_drift: bool) -> ConceptDrift:
         """Return whether answers of a version became worse. inputs_drift: whether those of it have drifted."""
         now = self._clock.now()
