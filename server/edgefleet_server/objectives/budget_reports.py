@@ -16,7 +16,7 @@ from edgefleet_server.objectives.error_budget import Counts, CountStep, edge_s, 
 from edgefleet_server.objectives.model import BudgetPoint, BudgetState, BurnView, Indicator, Slo
 from edgefleet_server.objectives.slo_indicators import COARSE_S, DAY_S, HOUR_S, MINUTE_S, Indicators
 
-FRESH_S: Final = 15.0
+FRESH_S: Final = 30.0
 OLD_S: Final = 600.0
 POINTS: Final = 120
 """Points of the history of a budget, at most."""

@@ -15,7 +15,7 @@ from edgefleet_server.objectives.model import Indicator, Slo, SloDetail, SloView
 from edgefleet_server.objectives.slo_indicators import COARSE_S, MINUTE_S, SAMPLED, Indicators
 from edgefleet_server.objectives.tables import Objective
 
-MAX_SLOS: Final = 200
+MAX_SLOS: Final = 100
 FINE_KEPT: Final = timedelta(days=2)
 COARSE_KEPT: Final = timedelta(days=2 * 90 + 2)
 
