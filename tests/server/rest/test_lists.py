@@ -67,10 +67,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
     for _ in range(3):
         contact = admin.post("/api/v1/contact-points", json={"name": "ops", "url": "ntfy://edgefleet"}).json()["id"]
         assert admin.post(f"/api/v1/contact-points/{contact}:test", json={}).is_success
+    assert admin.put("/api/v1/prediction-logs/digits", json={}).is_success
     fleet.parts.alarm.engine.tick()  # failed updates are alerts
     names = {
         "contact_id": contact,
         "device_id": next(iter(fleet.by_id)),
+        "model": "digits",
         "ref": "digits@1.0.0",
         "rollout_id": good,
         "webhook_id": hook,
@@ -172,6 +174,7 @@ def test_items_are_cut_to_the_fields_asked_for(stage: Any) -> None:
         address = path.format(**{"name": "digits" if "models" in path else "hall", **names})
         query = {"q": "digits"} if path.endswith("/search") else {}
         whole = client.get(address, params=query).json()
+        assert "items" in whole, (address, whole)
         if not whole["items"]:
             continue
         wanted = sorted(whole["items"][0])[:2]
