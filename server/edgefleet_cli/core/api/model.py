@@ -168,8 +168,8 @@ class DriftingDevice(Struct, frozen=True):
 
 
 class FeedbackIn(Body, frozen=True, kw_only=True):
-    csv: str | Unset | None = UNSET
-    items: tuple[dict[str, Any], ...] | Unset | None = UNSET
+    csv: str | Unset = UNSET
+    items: tuple[dict[str, Any], ...] | Unset = UNSET
 
 
 class PartFailure(Struct, frozen=True):
