@@ -26,9 +26,6 @@ MAX_PACKET_BYTES = 300_000  # four 32 KiB leaves and their head fit with room; n
 MAX_KEEPALIVE_S = 3_900  # what devices may ask for; a metered one sends telemetry each hour and no ping (ADR 0045)
 MAX_QUEUED_MESSAGES = 1_000  # per client that is away
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # per client
-# mosquitto knows one limit for all clients, and what a storm of devices sends waits in its queue of the gateway (ADR 0104)
-MAX_STORM_MESSAGES = 50_000
-MAX_STORM_BYTES = 64 * 1024 * 1024
 SESSION_EXPIRY_S = 7 * 86_400
 MEMORY_BASE_BYTES = 512 * 1024 * 1024  # queues of clients that are slow or away
 MEMORY_DEVICE_BYTES = 256 * 1024  # its session, its retained document, state and presence, and what waits for it
