@@ -36,7 +36,7 @@ from edgefleet_server.gateway.payload_check import MAX_EVENT_BYTES, storable
 
 MAX_BATCH: Final = 1_000
 MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
-HALF_FULL: Final = 16_384
+HALF_FULL: Final = 16_000
 """So many messages that wait are half of what the broker hands over before one is acknowledged (`mqtt.RECEIVE_MAXIMUM`)."""
 PRESSED: Final = 10
 """After so many batches with more than half of the room taken devices are asked for longer windows: a moment's storm is none."""

@@ -31,7 +31,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from edgefleet_server.gateway.quick_client import QuickClient, client_type
 
-RECEIVE_MAXIMUM: Final = 32_768
+RECEIVE_MAXIMUM: Final = 32_000
 """So many messages the broker hands over before one of them is acknowledged: they wait in the fair queue, which has room for them."""
 NO_RECEIPT: Final = 0
 MAX_UNACKED: Final = 100

@@ -19,7 +19,7 @@ from tests.server.fleet.conftest import any_house  # noqa: F401  # a fixture
 from tests.server.fleet.house import House
 from tests.server.gateway.conftest import Site
 
-DEVICES, EACH = 3, 500
+DEVICES, EACH = 3, 300
 
 
 def told(device: str, seq: int) -> bytes:
