@@ -4,7 +4,8 @@
   paho, JSON and a row a window. `cpu_s` is of the whole server process: TLS, MQTT, checks, rows, roll-ups, acknowledgements. Messages
   are real ones of agents that were away: 900 answers a window, 15 minutes each, four models.
 - `signals`: the same with 16 signals in each window, as devices in `live` send them.
-- `storm`: 16,000 messages of eight windows of 40 devices, sent once, with the quotas of a real server. How many arrive at the first try.
+- `storm`: 16,000 messages of eight windows of 40 devices, with the quotas of a real server. How many arrive at the first
+  try: sent as agents do, which wait for the server's own answers; and all handed to the broker at once.
 - `killed`: the server's process is killed while they come, some times, and begins again; devices send again what has no
   acknowledgement. Windows lost and doubled, and sums of the roll-ups at each scale against those of the messages.
 - `charts`: a month of 10,000 devices out of roll-ups: milliseconds of a chart of the fleet, of a site and by profile.
@@ -96,7 +97,7 @@ class Server:
         """Return what the devices shall send."""
         each = {"messages": count // DEVICES, "windows": windows, "boot": f"boot-{time.monotonic_ns()}", "json": False}
         where = {"host": self.endpoint.host, "port": self.endpoint.port, "ca": str(self.endpoint.ca_file)}
-        resends = {"again_s": 0.0, "quiet_s": 15.0, "signals": "", "basis": "", "signals_s": 0}
+        resends = {"as_agents": False, "again_s": 0.0, "quiet_s": 15.0, "signals": "", "basis": "", "signals_s": 0}
         return {**each, **where, **resends, "folder": str(self.folder), "devices": self.devices, **more}
 
     def stored(self) -> tuple[int, int]:
@@ -218,11 +219,11 @@ def rows(kind: str, count: int) -> dict[str, Any]:
     return found
 
 
-def storm(kind: str, count: int) -> dict[str, Any]:
+def storm(kind: str, count: int, *, as_agents: bool) -> dict[str, Any]:
     """Return how many of a storm's messages arrive at the first try, with the quotas of a real server."""
     with server_on(kind) as server:
         server.start("consumer", "quotas")
-        plan = server.plan(count, 8, quiet_s=8.0)
+        plan = server.plan(count, 8, as_agents=as_agents, quiet_s=8.0)
         with sending(plan) as load:
             began = time.monotonic()
             go(load)
@@ -242,7 +243,7 @@ def killed(kind: str, count: int, kills: int) -> dict[str, Any]:
     """Return what is lost and doubled when the process is killed while messages come."""
     with server_on(kind) as server:
         server.start("consumer", "generous")
-        with sending(server.plan(count, 8, again_s=4.0, quiet_s=30.0)) as load:
+        with sending(server.plan(count, 8, as_agents=True, again_s=4.0, quiet_s=30.0)) as load:
             assert load.stdin is not None
             load.stdin.write("go\n")
             load.stdin.flush()
@@ -282,7 +283,8 @@ def main() -> None:
         if "rows" in only:
             mine["rows"] = rows(kind, arguments.messages)
         if "storm" in only:
-            mine["storm"] = storm(kind, arguments.storm)
+            mine["storm"] = storm(kind, arguments.storm, as_agents=True)
+            mine["storm_at_once"] = storm(kind, arguments.storm, as_agents=False)
         if "killed" in only:
             mine["killed"] = killed(kind, arguments.messages, arguments.kills)
         if "charts" in only:

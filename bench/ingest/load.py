@@ -1,7 +1,8 @@
 """Devices that send at once, in a process of their own. `python -m bench.ingest.load` reads its plan, JSON, from the first line.
 
-Each device keeps what the server has not acknowledged, and with `again_s` sends it again after so long, as agents do. Prints one line of
-JSON when all is handed to the broker, one when all is acknowledged or nothing more comes for `quiet_s`.
+Each device keeps what the server has not acknowledged, and with `again_s` sends it again after so long, as agents do. With `as_agents` it
+has no more messages on their way than an agent has; without, it hands all to the broker at once. Prints one line of JSON when all is
+handed to the broker, one when all is acknowledged or nothing more comes for `quiet_s`.
 """
 
 import json
@@ -9,7 +10,6 @@ import ssl
 import sys
 import threading
 import time
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import paho.mqtt.client as paho
 from bench.ingest.messages import messages, window_shapes
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgefleet_agent.connection.sender import ON_THE_WAY
 from edgefleet_protocol.ids import DeviceId, TenantId
 from edgefleet_protocol.messages import Downlink, Telemetry, Window, decode
 from edgefleet_protocol.topics import Topics
@@ -35,6 +36,9 @@ class Device:
         self.left = {seq: (_as_json(one) if plan["json"] else one) for seq, one in enumerate(made, 1)}
         self.acked_at = time.monotonic()
         self.stretch = 0
+        self._most = ON_THE_WAY if plan["as_agents"] else len(self.left)
+        self._on_the_way: dict[int, float] = {}
+        self.sent = 0
         self._up = threading.Event()
         self._lock = threading.Lock()
         self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=paho.MQTTv5)
@@ -55,23 +59,33 @@ class Device:
             with self._lock:
                 for seq in ack.telemetry:
                     self.left.pop(seq, None)
+                    self._on_the_way.pop(seq, None)
                 self.acked_at = time.monotonic()
                 self.stretch = max(self.stretch, ack.stretch)
 
-    def waiting(self) -> list[bytes]:
-        """Return what is left."""
+    def send_next(self, again_s: float) -> paho.MQTTMessageInfo | None:
+        """Send the oldest message that may go: one that was not sent, or `again_s` ago; None when there is none."""
+        now = time.monotonic()
         with self._lock:
-            return list(self.left.values())
-
-    def send(self, payload: bytes) -> paho.MQTTMessageInfo:
-        """Send one message."""
+            late = {seq for seq, at in self._on_the_way.items() if again_s and now - at > again_s}
+            if len(self._on_the_way) - len(late) >= self._most:
+                return None
+            due = (seq for seq in self.left if seq in late or seq not in self._on_the_way)
+            seq = next(due, None)
+            if seq is None:
+                return None
+            self._on_the_way.pop(seq, None)
+            self._on_the_way[seq], payload = now, self.left[seq]
+            self.sent += 1
         return self.client.publish(self.topics.telemetry(self.name), payload, qos=1)
 
 
-def sent_by_all(devices: list[Device]) -> list[paho.MQTTMessageInfo]:
-    """Let all devices send what is left, at the same time: a message of each in turn."""
-    waiting = [[(device, one) for one in device.waiting()] for device in devices]
-    return [device.send(one) for turn in zip_longest(*waiting) for device, one in filter(None, turn)]
+def sent_by_all(devices: list[Device], again_s: float = 0.0) -> list[paho.MQTTMessageInfo]:
+    """Let all devices send what may go, at the same time: a message of each in turn."""
+    found: list[paho.MQTTMessageInfo] = []
+    while turn := [info for device in devices if (info := device.send_next(again_s)) is not None]:
+        found += turn
+    return found
 
 
 def _as_json(payload: bytes) -> bytes:
@@ -103,16 +117,12 @@ def main() -> None:
     if plan["json"]:
         sys.stdin.readline()
         return
-    sent_again = 0
-    again_at = time.monotonic() + plan["again_s"]
     while any(device.left for device in devices):
-        time.sleep(0.05)
-        now = time.monotonic()
-        if now - max(began, *(device.acked_at for device in devices)) > plan["quiet_s"]:
+        time.sleep(0.005)
+        if time.monotonic() - max(began, *(device.acked_at for device in devices)) > plan["quiet_s"]:
             break
-        if plan["again_s"] and now > again_at:
-            again_at = now + plan["again_s"]
-            sent_again += len(sent_by_all(devices))
+        sent_by_all(devices, plan["again_s"])
+    sent_again = sum(device.sent for device in devices) - plan["messages"] * len(devices)
     found = {"acked_s": round(time.monotonic() - began, 2), "left": sum(len(one.left) for one in devices)}
     longest = max(one.stretch for one in devices)
     print(

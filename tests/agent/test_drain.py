@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgefleet_agent.connection.budget import DAY_S, MESSAGES_S, OVERHEAD_BYTES, Bucket, daily, fresh_pace
 from edgefleet_agent.connection.metered import decide, default_interface
 from edgefleet_agent.connection.outbox import RESEND_AFTER_S, Kind, Outbox
-from edgefleet_agent.connection.sender import NextLive, OutboxSender, Sources
+from edgefleet_agent.connection.sender import ON_THE_WAY, PACK_FROM, NextLive, OutboxSender, Sources
 from edgefleet_protocol.messages import Telemetry, decode
 from tests.agent.test_outbox import JOINS, payload
 
@@ -151,6 +151,36 @@ def test_a_backlog_takes_a_fifth_of_the_link_at_most(tmp_path: Path, bytes_s: fl
     span_s = link.taken[-1][0] - link.taken[0][0]
     assert len(link.taken) == 19
     assert sum(link.busy[:-1]) <= 0.2 * span_s + 1e-6
+
+
+def test_no_more_telemetry_is_on_its_way_than_the_server_keeps_up_with(tmp_path: Path) -> None:
+    link = Simulated(bytes_s=1e9, round_trip_s=0.0001)
+    box, drain = drained(tmp_path, link)
+
+    def taken_by_the_broker(mid: int) -> None:
+        drain.published(mid)
+        drain.pump()
+
+    link.published = taken_by_the_broker  # the server stores nothing yet
+    for seq in range(1, PACK_FROM + 1):
+        box.add(Kind.TELEMETRY, "b", seq, payload(seq))
+    drain.pump()
+    link.run(15.0)
+    assert len(link.taken) == ON_THE_WAY
+    assert box.ack(Kind.TELEMETRY, "b", [1, 2]) == 2
+    drain.pump()
+    link.run(16.0)
+    assert len(link.taken) == ON_THE_WAY + 2
+    box.add(Kind.EVENT, "b", 1, b"event\0\1")
+    drain.pump()
+    assert link.taken[-1][1] == "EVENT", "events wait for no telemetry"
+    link.run(18.0)
+    assert len(link.taken) == ON_THE_WAY + 3
+    while link.now < 60.0:
+        link.run(link.now + 2.0)
+        drain.pump()
+    sent = {decode(Telemetry, data).seq for _, topic, data in link.taken if topic == "TELEMETRY"}
+    assert sent == set(range(1, PACK_FROM + 1)), "what has no answer for long may be lost, and holds nothing up"
 
 
 def test_no_more_than_twenty_messages_a_second_go_out(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Outbox:
         self._fresh: dict[Key, _Fresh] = {}
         self._fresh_bytes = 0
         self._next_id = -1
-        self._sent: dict[int, tuple[float, int, float]] = {}
+        self._sent: dict[int, tuple[float, int, float, Kind]] = {}
         self._merged_to = [0] * len(SPANS_S)
         self._db = self._open(path, pages)
         rows = self._db.execute("SELECT kind, COUNT(*), SUM(LENGTH(payload)) FROM message GROUP BY kind").fetchall()
@@ -170,7 +170,7 @@ class Outbox:
 
     def awaits_since_s(self, now_s: float) -> float:
         """Return since when something that was sent on this connection waits to be confirmed; `now_s` when nothing does."""
-        return min((first_s for _, _, first_s in self._sent.values()), default=now_s)
+        return min((first_s for _, _, first_s, _ in self._sent.values()), default=now_s)
 
     def waiting(self, kind: Kind) -> int:
         """Return how many messages of a class wait."""
@@ -312,8 +312,8 @@ class Outbox:
 
     def sent(self, waiting: Waiting, now_s: float) -> None:
         """Note that a message is handed to the link; telemetry on the disk is marked there *before* it goes (rule 3)."""
-        _, times, first_s = self._sent.get(waiting.id, (now_s, 0, now_s))
-        self._sent[waiting.id] = (now_s, times + 1, first_s)
+        _, times, first_s, kind = self._sent.get(waiting.id, (now_s, 0, now_s, waiting.kind))
+        self._sent[waiting.id] = (now_s, times + 1, first_s, kind)
         fresh = self._fresh.get((int(waiting.kind), waiting.boot_id, waiting.seq))
         if fresh is not None:
             fresh.sent = True
@@ -323,6 +323,10 @@ class Outbox:
                 self._db.execute("UPDATE message SET sent = 1 WHERE id = ? AND sent = 0", (waiting.id,))
             except sqlite3.Error as error:
                 log.warning("not marked as sent", extra={"reason": str(error)})
+
+    def on_the_way(self, now_s: float) -> int:
+        """Return how many messages other than events were sent a moment ago and are not confirmed."""
+        return sum(now_s - at_s < RESEND_AFTER_S and kind is not Kind.EVENT for at_s, _, _, kind in self._sent.values())
 
     def was_sent(self, waiting: Waiting) -> bool:
         """Whether a message went out on this connection before."""

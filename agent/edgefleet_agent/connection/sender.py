@@ -4,8 +4,10 @@
    who watches the device: it is no message of the outbox, nobody confirms it.
 2. A backlog of telemetry is packed into few messages before it goes: windows stay as they are.
 3. A message whose PUBACK does not come within LOST_S counts as arrived: the pace never waits for a lost one.
-4. Two places of the link stay free for state and metadata.
-5. A window that waits alone goes with QoS 0 at the first try: only the server's own Ack counts, and what has none after RESEND_AFTER_S goes
+4. At most ON_THE_WAY messages of telemetry and samples wait for the server's own Ack: a server that falls behind holds its devices back
+   by that, whatever the broker takes. What has none after RESEND_AFTER_S holds nothing up, it may be lost.
+5. Two places of the link stay free for state and metadata.
+6. A window that waits alone goes with QoS 0 at the first try: only the server's own Ack counts, and what has none after RESEND_AFTER_S goes
    again, with QoS 1 (ADR 0101). Backlogs, and the first message of a connection, go with QoS 1: then the broker can hold devices back.
 """
 
@@ -20,6 +22,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_protocol.topics import Topics
 
 PACK_FROM = 20
+ON_THE_WAY = 16
 LOST_S = RESEND_AFTER_S
 KEPT_FREE = 2
 SMALL_BYTES = 2_048
@@ -158,6 +161,8 @@ class OutboxSender:
 
     def _bulk(self, now: float) -> float:
         """Send one message of telemetry or one sample; return how long until the next may go, infinite when nothing waits."""
+        if self._outbox.on_the_way(now) >= ON_THE_WAY:
+            return _NEVER  # an Ack or the tick comes back here
         wait_s = self._pace.bulk_wait_s(now)
         if wait_s > 0.0 or self._link.room <= KEPT_FREE:
             return wait_s

@@ -34,6 +34,7 @@ JOINED: Final = 64 * 1024
 """Bytes that are written at once, at most, unless one packet has more."""
 _NEEDED: Final = (
     "_in_packet",
+    "_manual_ack",
     "_out_packet",
     "_protocol",
     "_out_message_mutex",
@@ -80,7 +81,7 @@ class QuickClient(paho.Client):
         self._taker = taker
 
     def ack_all(self, mids: Iterable[int]) -> None:
-        """Acknowledge messages of QoS 1 in one piece, with `manual_ack`. Thread-safe."""
+        """Acknowledge messages of QoS 1 in one piece. Thread-safe."""
         packets = b"".join(b"\x40\x02" + mid.to_bytes(2, "big") for mid in mids)
         if packets:
             self._packet_queue(MessageType.PUBACK, packets, 0, 0)
@@ -148,10 +149,13 @@ class QuickClient(paho.Client):
         """Hand on the plain messages of which all was read."""
         if self._in_packet["command"] or self._filters:  # paho is in the middle of a packet
             return
-        begin, is_v5 = self._read, self._protocol == paho.MQTTv5
+        begin, is_v5, taken = self._read, self._protocol == paho.MQTTv5, []
         while (found := _plain(self._ahead, self._read, is_v5=is_v5)) is not None:
             topic, payload, mid, self._read = found
             taker(topic, payload, mid)
+            if mid and not self._manual_ack:
+                taken.append(mid)
+        self.ack_all(taken)
         if self._read > begin:
             with self._msgtime_mutex:
                 self._last_bytes_received = time.monotonic()

@@ -216,6 +216,24 @@ def test_messages_under_a_filter_go_to_its_callback() -> None:
     assert plain == [("a/b", b"\x04" * 4, 4)]
 
 
+@pytest.mark.parametrize("is_manual", [False, True])
+def test_plain_messages_are_acknowledged_at_once_unless_that_is_somebody_elses_work(is_manual: bool) -> None:
+    coming = message(3, 4, 1) + message(4, 4, 0) + message(5, 4, 1)
+    written = []
+    for kind in (quick_client.QuickClient, paho.Client):
+        client = client_on(kind, FakeSocket([], coming))
+        client.manual_ack_set(is_manual)
+        if isinstance(client, quick_client.QuickClient):
+            client.take_plain(lambda _topic, _payload, _mid: None)
+        client.on_message = lambda _client, _data, _message: None
+        for _ in range(3):
+            client.loop_read()
+        client._packet_write()
+        socket: Any = client._sock
+        written.append(bytes(socket.out))
+    assert written == [b"" if is_manual else b"\x40\x02\x00\x03\x40\x02\x00\x05"] * 2
+
+
 def test_acknowledgements_of_many_are_written_at_once() -> None:
     client = client_on(quick_client.QuickClient, FakeSocket([]))
     assert isinstance(client, quick_client.QuickClient)
