@@ -128,6 +128,10 @@ def _does_without_a_server(machine: Machine) -> None:
     document = machine.folder / "openapi.json"
     machine.run("edgectl", "server", "openapi", "--out", document)
     assert document.read_bytes() == (ROOT / "docs" / "reference" / "openapi.json").read_bytes()
+    machine.run("edgectl", "server", "monitoring-files", "--out", machine.folder / "monitoring")
+    assert "fleet.dashboard.json" in [file.name for file in (machine.folder / "monitoring").iterdir()], (
+        "dashboards lie in the wheel"
+    )
     assert machine.edgectl("sim", "--devices", "10")
     assert machine.run("python", "-P", "-c", GLOSSARY).strip() == "True", "the page of hard words lies in the wheel"
     assert machine.edgectl("tool", "list", "--tools", machine.folder / "tools")["items"]
