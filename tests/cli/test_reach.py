@@ -96,6 +96,7 @@ def agreeing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Stub]:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"a model")
     (tmp_path / "rollout.yaml").write_text(SPEC)
+    (tmp_path / "labels.csv").write_text("device,trace_id,label\nd-1,t-1,1\n")
     (tmp_path / "slo.json").write_text(json.dumps(latency()))
     with serving(Agreeing()) as stub:
         monkeypatch.setenv("EDGECTL_SERVER", stub.url)

@@ -204,6 +204,7 @@ def test_files_are_served_with_their_kind_and_kept_by_what_is_in_them(empty_flee
     addresses = set(re.findall(r'(?:href|src)="(/static/[^"]+)"', browser.get("/login").text))
     addresses |= set(re.findall(r'src="(/static/[^"]+)"', empty_fleet.browser(Role.VIEWER).get("/").text))
     assert {address.partition("?")[0] for address in addresses} == {
+        "/static/charts.js",
         "/static/command.js",
         "/static/htmx-4.0.1.min.js",
         "/static/hx-sse-4.0.1.min.js",
