@@ -106,6 +106,8 @@ def scraping(url: str, token: str, folder: Path) -> Iterator[Callable[..., Any]]
     try:
         match = until(lambda: re.search(r'msg="Listening on" address=(\S+)', log.read_text()), log.read_text)
         with httpx.Client(base_url=f"http://{match[1]}/api/v1") as client:
+            # it listens before it can answer: until then each question is 503
+            until(lambda: client.get(f"http://{match[1]}/-/ready").status_code == 200, log.read_text)
             yield lambda path, **asked: client.get(path, params=asked).json().get("data", {})
     finally:
         process.terminate()
