@@ -151,11 +151,14 @@ class MqttLink:
             return
         mids = [one & 0xFFFF for one in receipts if one >> 16 == connection.number]
         client = connection.client
-        if isinstance(client, QuickClient):
-            client.ack_all(mids)
-        else:
-            for mid in mids:
-                client.ack(mid, 1)
+        try:
+            if isinstance(client, QuickClient):
+                client.ack_all(mids)
+            else:
+                for mid in mids:
+                    client.ack(mid, 1)
+        except (ValueError, OSError, RuntimeError) as error:  # the connection is ending: devices send again
+            _log.warning("messages not acknowledged", extra={"reason": type(error).__name__})
 
     def retained_under(self, filters: Sequence[str]) -> list[str] | None:
         """Return topics under these filters that hold a retained message, not always all of many; None without a connection.
@@ -168,7 +171,8 @@ class MqttLink:
         found: dict[str, float] = {}
         begun_s = self._clock.monotonic_s()
 
-        def take(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        def take(client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+            client.ack(message.mid, message.qos)
             if message.retain and message.payload:
                 found[message.topic] = self._clock.monotonic_s()
 
