@@ -142,8 +142,8 @@ ROLLOUT: Final = (
 SERVER: Final = (
     Panel("Processes up", "none", [('sum(up{job="edgefleet"})', "")], stat=True),
     Panel("Free disk", "percentunit", [("min(edgefleet_data_disk_free_bytes / edgefleet_data_disk_size_bytes)", "")], stat=True),
-    Panel("Roll-ups behind", "s", [("max(edgefleet_rollup_lag_seconds)", "")], stat=True),
     Panel("Root metadata ends in", "s", [('min(edgefleet_metadata_end_timestamp_seconds{role="root"}) - time()', "")], stat=True),
+    Panel("Revocation list is valid for", "s", [("min(edgefleet_revocation_list_seconds)", "")], stat=True),
     Panel("Open connections", "none", [("sum(edgefleet_connections)", "")], stat=True),
     Panel("Version", "none", [("max by (version) (edgefleet_build_info)", "{{version}}")], stat=True),
     Panel(
@@ -167,7 +167,6 @@ SERVER: Final = (
         [("sum(rate(edgefleet_anonymous_refusals_total[$__rate_interval]))", "")],
     ),
     Panel("Metadata ends in", "s", [("min by (role) (edgefleet_metadata_end_timestamp_seconds) - time()", "{{role}}")]),
-    Panel("Revocation list is valid for", "s", [("min(edgefleet_revocation_list_seconds)", "")]),
 )  # fmt: skip
 DASHBOARDS: Final = {"fleet": FLEET, "model": MODEL, "rollout": ROLLOUT, "server": SERVER}
 

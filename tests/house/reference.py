@@ -64,7 +64,7 @@ the fleet. [Monitoring](../operate/monitoring.md) has rules and dashboards for t
 ## Of fleet and models
 
 With a viewer token. They are the same from every server process: they come from the database, at most 5 s old. Only releases and groups
-that the server knows have series. Counters of models count since ever and never fall; answers of candidates are not among them.
+that the server knows have series. Counters of models count since the beginning and never fall; answers of candidates are not among them.
 
 | figure | kind | labels | what it counts |
 | --- | --- | --- | --- |

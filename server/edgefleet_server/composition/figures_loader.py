@@ -140,4 +140,3 @@ def _put_totals(
     for (group, model), sums in rollups.totals(by=(Dimension.GROUP, Dimension.MODEL), where=REAL).items():
         if group in groups and model in models:
             put_sums(values, BY_GROUP, (group, model), sums)
-    values.put(table.ROLLUP_LAG, rollups.lag_s())

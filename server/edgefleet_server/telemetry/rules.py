@@ -7,12 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from edgefleet_protocol.messages import MAX_LABELS, PredictionLine, Watched
+from edgefleet_server.telemetry.intake.columns import MAX_INT
 from edgefleet_server.telemetry.model import PredictionView
 
 MAX_LINES: Final = 16
 MAX_TEXT: Final = 64
 MAX_MS: Final = 253_402_300_799_000  # the last second of the year 9999
-MAX_INT: Final = 2**62
 
 
 def watched_row(message: Watched, now: datetime) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ Rules:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -26,7 +26,7 @@ from edgefleet_server.telemetry.ground_truth import store as truth_store
 from edgefleet_server.telemetry.ground_truth.truth_intake import TruthIntake
 from edgefleet_server.telemetry.ground_truth.truth_sums import KEPT as TRUTH_KEPT
 from edgefleet_server.telemetry.ground_truth.truth_sums import Scale
-from edgefleet_server.telemetry.intake.columns import MAX_INT, MAX_SECONDS, text_of
+from edgefleet_server.telemetry.intake.columns import MAX_INT, moment_of, text_of
 from edgefleet_server.telemetry.intake.telemetry_intake import TelemetryIntake
 from edgefleet_server.telemetry.model import (
     RETENTION,
@@ -39,6 +39,7 @@ from edgefleet_server.telemetry.plausibility import DeviceSums, mean_failed_shar
 from edgefleet_server.telemetry.rollups.cohorts import DeviceCohorts, Memberships
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.rollups.rollup_writer import RollupWriter
+from edgefleet_server.telemetry.rollups.store import count_rows
 from edgefleet_server.telemetry.rules import watched_row
 from edgefleet_server.telemetry.series import SeriesReader
 from edgefleet_server.telemetry.signals import store as signal_store
@@ -195,6 +196,8 @@ class TelemetryService:
 
     def prune(self, now: datetime) -> int:
         """Delete what is older than the retention; return how many windows. For the engine tick."""
+        with self._db.read() as session:
+            steps = count_rows(session)
         with self._db.session() as session:
             store.delete_captures_before(session, now - RETENTION)
             store.delete_watched_before(session, now - WATCHED_FOR)
@@ -202,7 +205,7 @@ class TelemetryService:
                 signal_store.delete_before(session, scale.seconds, now - kept)
             for step, kept in TRUTH_KEPT.items():
                 truth_store.delete_before(session, int(step), now - kept)
-            self._adding.prune(session, now)
+            self._adding.prune(session, now, steps)
             return store.delete_before(session, now - RETENTION)
 
 
@@ -301,15 +304,10 @@ def _capture_row(sample: Sample, now: datetime) -> TelemetryCapture | None:
         reason=text_of(sample.reason, 32),
         label=sample.label,
         trace_id=text_of(sample.trace_id, 64),
-        taken_at=_moment(sample.taken // 1000, now),
+        taken_at=moment_of(sample.taken // 1000, now),
         received_at=now,
         seen=max(1, min(sample.seen, MAX_INT)),
         key_id=text_of(sample.key, 16),
         size_bytes=len(sample.sealed),
         sealed=sample.sealed,
     )
-
-
-def _moment(seconds: int, now: datetime) -> datetime:
-    """Return a device's time; `now` when its clock says nonsense."""
-    return datetime.fromtimestamp(seconds, UTC) if 0 <= seconds <= MAX_SECONDS else now

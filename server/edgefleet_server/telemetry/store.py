@@ -53,8 +53,9 @@ def count_missing(session: Session, device_id: str) -> int:
     )
     missing = 0
     for boot, first, n in session.execute(gaps).all():
-        later = select(col(row.system)).where(mine, col(row.boot_id) == boot, col(row.seq) > first)
-        joined = sum(int(system.get("joined", 0)) for system in session.execute(later).scalars())
+        is_joined = col(row.system)["joined"].as_string().is_not(None)
+        later = select(col(row.system)).where(mine, col(row.boot_id) == boot, col(row.seq) > first, is_joined)
+        joined = sum(int(system["joined"]) for system in session.execute(later).scalars())
         missing += max(0, int(n) - joined)
     return missing
 

@@ -102,7 +102,6 @@ def test_what_models_did_since_ever(any_house: ApiHouse) -> None:
     assert found["edgefleet_model_latency_seconds_sum"]["digits", "1.0.0"] == pytest.approx(0.6, rel=0.01)
     of_groups = found["edgefleet_group_model_predictions_total"]
     assert of_groups == {("site-0", "digits"): 200, ("site-2", "digits"): 200}, "with the version that nobody knows"
-    assert found["edgefleet_rollup_lag_seconds"] == {(): 0}
 
 
 def test_objectives_show_what_is_left(house: ApiHouse) -> None:

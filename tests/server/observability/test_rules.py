@@ -110,7 +110,6 @@ CASES: Mapping[str, Case] = {
         {'edgefleet_metadata_end_timestamp_seconds{role="timestamp"}': "3590x90"},
         {'edgefleet_metadata_end_timestamp_seconds{role="timestamp"}': "3610x90"},
     ),
-    "EdgefleetRollupLag": Case({"edgefleet_rollup_lag_seconds": "301x90"}, {"edgefleet_rollup_lag_seconds": "900x55 10x30"}),
     "EdgefleetEngineFails": Case(
         {'edgefleet_engine_ticks_total{result="failed",instance="a"}': "0+1x90"},
         {'edgefleet_engine_ticks_total{result="failed",instance="a"}': "0x55 1 2 2x30",

@@ -104,7 +104,6 @@ SLO_STATE: Final = _gauge(
     "slo_state", "1 for the state that an objective is in, 0 for the others", "model", "slo", "status"
 )
 
-ROLLUP_LAG: Final = _gauge("rollup_lag_seconds", "How far the roll-ups of telemetry are behind what was received")
 ALERTS: Final = _gauge(
     "alerts", "Alerts by rule, severity and status: pending, firing or suppressed", "rule", "severity", "status"
 )
@@ -116,5 +115,5 @@ FIGURES: Final = (
     BUILD, DEVICES, AWAY, PROFILES, GROUPS, GROUPS_AWAY, LOW_DISK, CERTIFICATES, FIRST_CERTIFICATE, RUNNING, UPDATES, BUNDLES,
     PREDICTIONS, ERRORS, TIMEOUTS, NOT_FINITE, CRASHES, LATENCY,
     GROUP_PREDICTIONS, GROUP_ERRORS, GROUP_TIMEOUTS, GROUP_NOT_FINITE, GROUP_CRASHES, GROUP_LATENCY,
-    DRIFTING, DRIFT_EFFECT, SLO_TARGET, SLO_LEFT, SLO_STATE, ROLLUP_LAG, ALERTS, METADATA_END, DISK_FREE, DISK_SIZE,
+    DRIFTING, DRIFT_EFFECT, SLO_TARGET, SLO_LEFT, SLO_STATE, ALERTS, METADATA_END, DISK_FREE, DISK_SIZE,
 )  # fmt: skip

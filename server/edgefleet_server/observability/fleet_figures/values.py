@@ -39,7 +39,7 @@ class FigureValues:
 
 
 class ModelSums(Protocol):
-    """What a model did since ever."""
+    """What a model did since the beginning."""
 
     @property
     def n(self) -> int:

@@ -31,16 +31,15 @@ class Moments:
     def __init__(self, now: datetime, *, is_postgresql: bool) -> None:
         """now: stands for what a device's clock says of no time at all."""
         self._zone = "+00" if is_postgresql else ""
-        self.known: dict[int, str] = {}
+        self._known: dict[int, str] = {}
+        self._now = now
         self.now = self._text(now)
 
     def of(self, seconds: int) -> str:
         """Return a device's time, unix seconds."""
-        found = self.known.get(seconds)
+        found = self._known.get(seconds)
         if found is None:
-            is_time = 0 <= seconds <= MAX_SECONDS
-            found = self._text(datetime.fromtimestamp(seconds, UTC)) if is_time else self.now
-            self.known[seconds] = found
+            found = self._known[seconds] = self._text(moment_of(seconds, self._now))
         return found
 
     def _text(self, moment: datetime) -> str:
@@ -49,8 +48,8 @@ class Moments:
 
 def batch_row(message: Telemetry, boot_id: str, moments: Moments) -> tuple[Any, ...]:
     """Return a message's row."""
-    told = zip(SYSTEM, msgspec.structs.astuple(message.system), strict=True)
-    system: dict[str, Any] = {name: value for name, value in told if 0 <= value < MAX_INT}
+    figures = zip(SYSTEM, msgspec.structs.astuple(message.system), strict=True)
+    system: dict[str, Any] = {name: value for name, value in figures if 0 <= value < MAX_INT}
     if message.dropped_by:
         system |= {
             f"dropped_{kind}": n for kind, n in zip(DROPPED, message.dropped_by, strict=False) if 0 < n < MAX_INT
@@ -75,7 +74,7 @@ def window_row(
     device: str, bundle: tuple[str, str, str, str], window: Window, p95_ms: float | None, moments: Moments
 ) -> tuple[Any, ...]:
     """Return a window's row. bundle: model, version, digest and lane as every database takes them."""
-    joules, t0, shadow = window.joules_per_answer, window.t0, window.shadow
+    joules, shadow = window.joules_per_answer, window.shadow
     model, version, sha256, lane = bundle
     return (
         device,
@@ -83,7 +82,7 @@ def window_row(
         version,
         sha256,
         lane,
-        moments.known.get(t0) or moments.of(t0),
+        moments.of(window.t0),
         window.length_s,
         moments.now,
         window.n,
@@ -99,6 +98,11 @@ def window_row(
         joules if 0 <= joules < MAX_JOULES else -1.0,
         None if shadow is None else _pack(shadow),
     )
+
+
+def moment_of(seconds: int, now: datetime) -> datetime:
+    """Return a device's time, unix seconds; `now` when its clock says nonsense."""
+    return datetime.fromtimestamp(seconds, UTC) if 0 <= seconds <= MAX_SECONDS else now
 
 
 def seq_of(message: Telemetry) -> int:

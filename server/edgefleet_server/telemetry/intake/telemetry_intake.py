@@ -18,10 +18,10 @@ from edgefleet_server.telemetry.ground_truth.truth_intake import CountedTruth, I
 from edgefleet_server.telemetry.intake.columns import (
     BATCH,
     MAX_JOULES,
-    MAX_SECONDS,
     WINDOW,
     Moments,
     batch_row,
+    moment_of,
     seq_of,
     text_of,
     window_row,
@@ -71,8 +71,8 @@ class TelemetryIntake:
         by_key = {(m.device, text_of(m.boot_id, 64), seq_of(m)): m for m in messages}
         if not by_key:
             return 0
-        told = [one for message in messages for one in message.windows if one.signals]
-        bundles = self._drift.bundles(told) if self._drift is not None and told else {}
+        signalled = [one for message in messages for one in message.windows if one.signals]
+        bundles = self._drift.bundles(signalled) if self._drift is not None and signalled else {}
         labelled = [one for message in messages for one in message.windows if one.truth]
         if self._truths is not None and labelled:
             bundles = bundles | self._truths.bundles(labelled)
@@ -133,26 +133,22 @@ class TelemetryIntake:
                 places[place].append(_total(window, first, counts))
             else:
                 places[place] = [_total(window, first, counts)]
-        told = part.counted.system[cohort]
-        told.setdefault(place_of(message.ts // 1000, longest_s, now_s, oldest_s), []).append(message.system)
+        system = part.counted.system[cohort]
+        system.setdefault(place_of(message.ts // 1000, longest_s, now_s, oldest_s), []).append(message.system)
 
     def _signals(
         self, device: str, window: Window, bundles: dict[str, KnownBundle], now: datetime
     ) -> CountedSignals | None:
         if self._drift is None:
             return None
-        return self._drift.read(device, window, _t0(window, now), bundles, now)
+        return self._drift.read(device, window, moment_of(window.t0, now), bundles, now)
 
     def _truth(
         self, device: str, window: Window, bundles: dict[str, KnownBundle], now: datetime
     ) -> CountedTruth | None:
         if self._truths is None:
             return None
-        return self._truths.read(device, window, _t0(window, now), bundles, now)
-
-
-def _t0(window: Window, now: datetime) -> datetime:
-    return datetime.fromtimestamp(window.t0, now.tzinfo) if 0 <= window.t0 <= MAX_SECONDS else now
+        return self._truths.read(device, window, moment_of(window.t0, now), bundles, now)
 
 
 class _Part:

@@ -10,10 +10,10 @@ from typing import Final
 from edgefleet_protocol.comparison import ShadowFigures, check_shadow
 from edgefleet_protocol.messages import Window
 from edgefleet_protocol.sketch import MAX_BUCKET, bucket_value_s
+from edgefleet_server.telemetry.intake.columns import MAX_INT
 from edgefleet_server.telemetry.model import rounded_ms
 from edgefleet_server.telemetry.plausibility import is_possible
 
-MAX_INT: Final = 2**62
 MAX_CLASSES: Final = 4096
 MAX_LENGTH: Final = 2**31
 _SHOWN_MS: Final = [rounded_ms(bucket_value_s(bucket) * 1000) for bucket in range(MAX_BUCKET + 2)]
@@ -43,7 +43,9 @@ def dense(packed: Sequence[int]) -> tuple[int, list[int]]:
 def _without_gaps(counts: Sequence[int]) -> list[int]:
     found: list[int] = []
     for count in counts:
-        if count < -MAX_BUCKET - 1 or len(found) > MAX_BUCKET + 1:  # also before gaps make a list of millions of a packet
+        if (
+            count < -MAX_BUCKET - 1 or len(found) > MAX_BUCKET + 1
+        ):  # also before gaps make a list of millions of a packet
             raise BadWindowError("latency sketch out of range")
         if count >= 0:
             found.append(count)

@@ -3,6 +3,7 @@
 A device that is not known yet is asked for by itself. Where asking takes long, it is done more seldom: at most a hundredth of the time.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -25,18 +26,17 @@ class DeviceCohorts:
         self._memberships = memberships
         self._clock = clock
         self._known: dict[str, Cohort] = {}
-        self._due_s = 0.0
-        self._has_asked = False
+        self._due_s = -math.inf
 
     def of(self, devices: Sequence[str]) -> Mapping[str, Cohort]:
         """Return the cohorts of at least these devices. Call it outside of a transaction that writes."""
         if self._memberships is None:
             return {}
         begun_s = self._clock.monotonic_s()
-        if not self._has_asked or begun_s >= self._due_s:
+        if begun_s >= self._due_s:
             self._known = _cohorts(self._memberships(None))
             took_s = self._clock.monotonic_s() - begun_s
-            self._has_asked, self._due_s = True, begun_s + max(KEPT_S, PATIENCE * took_s)
+            self._due_s = begun_s + max(KEPT_S, PATIENCE * took_s)
         unknown = [one for one in devices if one not in self._known]
         if unknown:
             self._known |= dict.fromkeys(unknown, NOWHERE) | _cohorts(self._memberships(unknown))

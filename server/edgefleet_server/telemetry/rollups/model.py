@@ -125,9 +125,3 @@ class Step(Generic[T]):
 def latency_sum_s(latency: LatencySketch) -> float:
     """Return the sum of all latencies in a sketch, each taken as the middle of its bucket."""
     return sum(count * _VALUES_S[bucket] for bucket, count in latency.counts.items())
-
-
-def scale_for(since: datetime, until: datetime, points: int = 1_500) -> int:
-    """Return the finest scale with at most so many steps in a span of time; the coarsest where each has more."""
-    seconds = (until - since).total_seconds()
-    return next((scale for scale in SCALES if seconds / scale <= points), SCALES[-1])

@@ -73,13 +73,9 @@ class RollupReader:
             return len(_chosen(*self._known(session), MODEL, by, where))
 
     def totals(self, *, by: Sequence[Dimension] = (), where: Where = _EVERYTHING) -> dict[tuple[str, ...], Sums]:
-        """Return what was counted since ever, by the values of `by`."""
+        """Return what was counted since the beginning, by the values of `by`."""
         begin, end = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(1, UTC)
         return {key: total.sums() for _, key, total in self._steps(MODEL, EVER, begin, end, by, where, 1)}
-
-    def lag_s(self) -> float:
-        """Return how far the sums are behind what is stored: never, they are added in the transaction that stores it."""
-        return 0.0
 
     def _steps(  # the question as it was asked
         self,

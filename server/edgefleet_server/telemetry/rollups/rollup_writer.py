@@ -2,8 +2,9 @@
 
 1. Who adds is alone until the transaction ends (`store.lock`), so a row is read, added to and written without another between.
 2. Ids that a transaction made are remembered only once it is committed.
-3. Devices name models and versions as they like. One device makes at most DAILY_SERIES series a UTC day, and all together MOST_SERIES;
-   what is beyond counts in a series named OTHER. Cohorts are bounded likewise: first groups are left out, then sites.
+3. Devices name models and versions as they like. One device names at most DAILY_SERIES new bundles a UTC day, and all together
+   MOST_SERIES since the process began; what is beyond counts in a series named OTHER. Cohorts are bounded by how many are stored: in
+   new ones groups are left out first, then sites.
 """
 
 import hashlib
@@ -66,8 +67,8 @@ class Counted:
         for cohort, bundles in self._cohorts.items():
             for bundle, totals in bundles.items():
                 _merge(found.setdefault((MODEL, *bundle, cohorts[cohort]), {}), totals)
-            told = {at: [SystemTotal.of(messages)] for at, messages in self.system[cohort].items()}
-            _merge(found.setdefault((SYSTEM, *NO_BUNDLE, cohorts[cohort]), {}), told)
+            system = {at: [SystemTotal.of(messages)] for at, messages in self.system[cohort].items()}
+            _merge(found.setdefault((SYSTEM, *NO_BUNDLE, cohorts[cohort]), {}), system)
         return found
 
     @property
@@ -87,8 +88,7 @@ class RollupWriter:
         self._day: date | None = None
         self._made: Counter[str] = Counter()
         self._bundles: set[BundleKey] = set()
-        self.dropped_rows = 0
-        """How many were deleted for want of room since the start."""
+        self._beyond: set[str] = set()
 
     def bundle_of(self, device: str, bundle: BundleKey, now: datetime) -> BundleKey:
         """Return under which bundle a device's window counts: its own, or OTHER where it has named too many."""
@@ -98,7 +98,12 @@ class RollupWriter:
         if today != self._day:
             self._day = today
             self._made.clear()
+            self._beyond.clear()
         if self._made[device] >= DAILY_SERIES or len(self._bundles) >= MOST_SERIES:
+            if device not in self._beyond:
+                self._beyond.add(device)
+                why = {"device": device, "new_today": self._made[device], "known": len(self._bundles)}
+                _log.warning("too many new models and versions: more of them count as (other) today", extra=why)
             return OTHER, "", "", bundle[3] if bundle[3] in LANES else OTHER
         self._made[device] += 1
         self._bundles.add(bundle)
@@ -126,10 +131,13 @@ class RollupWriter:
             ],
         )
 
-    def prune(self, session: Session, now: datetime) -> int:
-        """Delete what is older than is kept, then what there is no room for; return how many rows."""
+    def prune(self, session: Session, now: datetime, there: int) -> int:
+        """Delete what is older than is kept, then what there is no room for; return how many rows.
+
+        there: how many rows there were, counted outside of this transaction: nobody else can write meanwhile.
+        """
         gone = sum(store.delete_before(session, scale, oldest_of(scale, now) - BLOCK) for scale in SCALES)
-        excess = sum(store.count_rows(session).values()) - self._most_rows
+        excess = there - gone - self._most_rows
         for scale in SCALES if excess > 0 else ():
             until = found = 0
             for at, n in store.begins(session, scale):
@@ -141,7 +149,6 @@ class RollupWriter:
                 began = datetime.fromtimestamp(until - 1, UTC).isoformat()
                 _log.warning("roll-ups dropped to save room", extra={"scale_s": scale, "rows": dropped, "until": began})
             gone, excess = gone + dropped, excess - dropped
-            self.dropped_rows += dropped
             if excess <= 0:
                 break
         return gone
@@ -150,9 +157,18 @@ class RollupWriter:
         unknown = {one for one in wanted if one not in self._cohorts}
         if not unknown:
             return self._cohorts
-        there = store.count_cohorts(session)
-        kept = {one: _bounded(one, there + at) for at, one in enumerate(sorted(unknown, key=_text))}
-        ids = store.cohort_ids(session, {digest: row for one in kept.values() for digest, row in [_row(one)]})
+        digests = {one: _digest(one) for one in unknown | {_without_groups(one) for one in unknown}}
+        ids = store.cohort_ids(session, digests.values())
+        kept = {one: one for one in unknown if digests[one] in ids}
+        new = sorted(unknown - kept.keys(), key=_text)
+        if new:
+            there = store.count_cohorts(session)
+            for at, one in enumerate(new):
+                bare = _without_groups(one)
+                kept[one] = bare if there + at >= MOST_COHORTS and digests[bare] in ids else _bounded(one, there + at)
+            rows = {_digest(kept[one]): kept[one] for one in new}
+            store.add_cohorts(session, [_row(digest, one) for digest, one in rows.items()])
+            ids |= store.cohort_ids(session, rows)
         fresh = {one: ids[_digest(cohort)] for one, cohort in kept.items()}
         _remember(session, self._cohorts, fresh)
         return self._cohorts | fresh
@@ -183,14 +199,15 @@ def _bounded(cohort: Cohort, there: int) -> Cohort:
         return cohort
     if there == MOST_COHORTS:
         _log.warning("too many combinations of profile, site and groups: charts by group leave out new ones")
-    return Cohort(cohort.profile, cohort.site if there < 2 * MOST_COHORTS else "")
+    return _without_groups(cohort) if there < 2 * MOST_COHORTS else Cohort(cohort.profile)
 
 
-def _row(cohort: Cohort) -> tuple[str, dict[str, Any]]:
-    digest = _digest(cohort)
-    return digest, {
-        "digest": digest, "profile": cohort.profile, "site": cohort.site, "groups": list(cohort.groups),
-    }  # fmt: skip
+def _without_groups(cohort: Cohort) -> Cohort:
+    return Cohort(cohort.profile, cohort.site)
+
+
+def _row(digest: str, cohort: Cohort) -> dict[str, Any]:
+    return {"digest": digest, "profile": cohort.profile, "site": cohort.site, "groups": list(cohort.groups)}
 
 
 def _text(cohort: Cohort) -> bytes:

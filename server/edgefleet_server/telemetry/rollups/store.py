@@ -8,6 +8,7 @@ from sqlalchemy import delete, func, select, text
 from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import insert_into, is_postgresql, upsert_rows
+from edgefleet_server.telemetry.rollups.model import EVER
 from edgefleet_server.telemetry.rollups.step_fold import SeriesKey
 from edgefleet_server.telemetry.rollups.tables import TelemetryCohort, TelemetryRollup, TelemetrySeries
 
@@ -31,11 +32,15 @@ def cohorts(session: Session, after: int = 0) -> list[TelemetryCohort]:
     return list(session.execute(select(row).where(col(row.id) > after).order_by(col(row.id))).scalars())
 
 
-def cohort_ids(session: Session, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Return the ids of cohorts by digest; those that are new are stored."""
+def add_cohorts(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store cohorts; those that are known stay."""
+    session.execute(insert_into(session, TelemetryCohort).values(rows).on_conflict_do_nothing())
+
+
+def cohort_ids(session: Session, digests: Collection[str]) -> dict[str, int]:
+    """Return the ids of those cohorts that are stored, by digest."""
     table = TelemetryCohort
-    session.execute(insert_into(session, table).values(list(rows.values())).on_conflict_do_nothing())
-    found = session.execute(select(col(table.digest), col(table.id)).where(col(table.digest).in_(rows)))
+    found = session.execute(select(col(table.digest), col(table.id)).where(col(table.digest).in_(digests)))
     return {digest: int(number) for digest, number in found if number is not None}
 
 
@@ -107,11 +112,10 @@ def delete_before(session: Session, scale_s: int, moment: int) -> int:
     return int(session.execute(delete(row).where(*where)).rowcount)  # type: ignore[attr-defined]
 
 
-def count_rows(session: Session) -> dict[int, int]:
-    """Return how many rows each scale has."""
-    row = TelemetryRollup
-    counted = session.execute(select(col(row.scale_s), func.count()).group_by(col(row.scale_s)))
-    return {int(scale): int(n) for scale, n in counted}
+def count_rows(session: Session) -> int:
+    """Return how many rows there are of steps that end. It reads them all: do it where nobody waits to write."""
+    statement = select(func.count()).select_from(TelemetryRollup).where(col(TelemetryRollup.scale_s) > EVER)
+    return int(session.execute(statement).scalar_one())
 
 
 def begins(session: Session, scale_s: int) -> Iterator[tuple[int, int]]:

@@ -104,12 +104,12 @@ class SystemTotal:
         self.most = most
 
     @classmethod
-    def of(cls, told: Sequence[SystemFigures]) -> "SystemTotal":
+    def of(cls, messages: Sequence[SystemFigures]) -> "SystemTotal":
         """Return that of messages."""
-        columns = zip(*[_figures(one) for one in told], strict=True)
+        columns = zip(*[_figures(one) for one in messages], strict=True)
         known = [[float(one) for one in column if 0 <= one < MOST] for column in columns]
         return cls(
-            len(told),
+            len(messages),
             [len(one) for one in known],
             [sum(one) for one in known],
             [max(one, default=0.0) for one in known],

@@ -11,7 +11,9 @@ from sqlalchemy import text
 
 from edgefleet_protocol.messages import SystemFigures, Telemetry, Window
 from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_server.telemetry.rollups import rollup_writer, store
 from edgefleet_server.telemetry.rollups.model import KEPT, SCALES, Dimension, Sums
+from edgefleet_server.telemetry.rollups.rollup_writer import RollupWriter
 from edgefleet_server.telemetry.rollups.totals import WindowTotal
 from edgefleet_server.telemetry.service import TelemetryService
 from tests.server.fleet.house import House
@@ -224,3 +226,66 @@ def test_counts_that_grow_without_end_stay_storable(any_house: House) -> None:
     assert found.n == 3 * most
     assert found.classes == (2**62,)
     assert msgspec.msgpack.encode(found.latency.counts)
+
+
+def _of_devices(house: House, names: Sequence[str], seq: int, **fields: object) -> list[Telemetry]:
+    """Return a message of each device with one window."""
+    now_s = int(house.clock.now().timestamp())
+    plain = {
+        "t0": now_s - 60,
+        "length_s": 60,
+        "model": "m",
+        "lane": "active",
+        "sha256": "a" * 64,
+        "version": "1",
+        "n": 1,
+    }
+    window = Window(**{**plain, **fields})  # type: ignore[arg-type]
+    return [Telemetry(device=one, boot_id="b", seq=seq, ts=now_s * 1000, windows=[window]) for one in names]
+
+
+def test_groups_stay_after_a_restart_with_as_many_as_there_may_be(
+    any_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = any_house
+    monkeypatch.setattr(rollup_writer, "MOST_COHORTS", 3)
+    names = [f"d-{at}" for at in range(7)]
+    belongs = {one: ("pi5", f"site-{one}", (f"group-{one}",)) for one in names}
+    for seq in range(3):  # each time a new process
+        telemetry = TelemetryService(house.db, house.clock, None, lambda _devices: belongs)
+        for one in names:
+            telemetry.ingest(_of_devices(house, [one], seq))
+    with house.db.read() as session:
+        stored = [(row.site, tuple(row.groups)) for row in store.cohorts(session)]
+    whole = [(site, groups) for _, site, groups in (belongs[one] for one in names)]
+    # three with all, three without groups, the rest without a site: the same ones again after a restart
+    assert stored == [*whole[:3], *((site, ()) for site, _ in whole[3:6]), ("", ())]
+    by_site = telemetry.rollups.totals(by=(Dimension.SITE,))
+    assert {key: sums.n for key, sums in by_site.items()} == {(site,): 3 for site, _ in [*whole[:6], ("", ())]}
+
+
+def test_what_there_is_no_room_for_goes_from_the_finest_scale_first(any_house: House) -> None:
+    house = any_house
+    telemetry = telemetry_of(house)
+    for seq in range(4):
+        telemetry.ingest(_of_devices(house, ["d-1"], seq))
+        house.clock.turn(minutes=15)
+    now = house.clock.now()
+    with house.db.session() as session:
+        there = store.count_rows(session)
+        gone = RollupWriter(most_rows=there - 5).prune(session, now, there)
+        assert gone >= 5
+        assert store.count_rows(session) == there - gone
+    assert len(telemetry.rollups.models(60, now - dt.timedelta(days=1), now)) < 4
+    assert len(telemetry.rollups.models(900, now - dt.timedelta(days=1), now)) == 4
+    assert telemetry.rollups.totals()[()].n == 4
+
+
+def test_a_device_beyond_its_new_names_is_said_once_a_day(any_house: House, caplog: pytest.LogCaptureFixture) -> None:
+    house = any_house
+    writer, now = RollupWriter(), house.clock.now()
+    for day in range(2):
+        for at in range(120):
+            writer.bundle_of("d-1", (f"m-{at}", f"{day}", "a" * 64, "active"), now + dt.timedelta(days=day))
+        writer.bundle_of("d-2", ("m", f"{day}", "a" * 64, "active"), now + dt.timedelta(days=day))
+    assert [vars(one)["device"] for one in caplog.records] == ["d-1", "d-1"]
