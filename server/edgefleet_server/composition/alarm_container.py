@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_protocol.ids import ModelName
 from edgefleet_server.alerting.active_alerts.engine import AlertEngine
 from edgefleet_server.alerting.active_alerts.rule_settings import RuleBook
 from edgefleet_server.alerting.active_alerts.service import ActiveAlerts
@@ -17,7 +15,6 @@ from edgefleet_server.alerting.contact_points.apprise_client import AppriseClien
 from edgefleet_server.alerting.contact_points.service import TRANSPORT, ContactBook
 from edgefleet_server.composition.fleet_container import Fleet
 from edgefleet_server.db.database import Database
-from edgefleet_server.db.keyset import PageRequest
 from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader
 from edgefleet_server.objectives.service import ObjectiveBook
 from edgefleet_server.registry.service import RegistryService
@@ -27,9 +24,6 @@ from edgefleet_server.telemetry.drift.service import DriftService
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.webhook.channels import Channels
 from edgefleet_server.webhook.service import WebhookService
-
-MOST_MODELS: Final = 500
-"""Models of which drift is an alert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +65,7 @@ def build_alarm(db: Database, watched: Watched, *, clock: Clock, shared: Clock, 
         troubled=watched.fleet.lists.troubled,
         roles=watched.signing.roles,
         folder=settings.data_dir,
-        verdicts=DriftVerdicts(
-            db,
-            watched.drift.of_model,
-            lambda: [ModelName(one.name) for one in watched.registry.models(PageRequest(MOST_MODELS)).items],
-        ),
+        verdicts=DriftVerdicts(db, watched.drift.of_model, watched.registry.model_names),
         models=ModelFacts(watched.objectives, watched.telemetry.rollups, clock),
     )
     engine = AlertEngine(

@@ -27,8 +27,8 @@ from edgefleet_server.telemetry.drift.device_words import DeviceWords
 from edgefleet_server.telemetry.rollups.model import Dimension
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 
-CERTIFICATE_ENDS: Final = timedelta(days=14)
-LEAST_FREE_MB: Final = 200.0
+CERTIFICATE_ENDS: Final = timedelta(days=RULES["certificate_ends"].threshold)
+LEAST_FREE_MB: Final = RULES["disk_full"].threshold
 REAL: Final = {Dimension.LANE: ("active",)}
 """Answers to real requests."""
 TROUBLED: Final = ("failed", "rolled_back")

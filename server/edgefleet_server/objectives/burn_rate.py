@@ -74,11 +74,11 @@ def is_chance(counts: Counts, allowed: float) -> bool:
     return n * divergence < -math.log(CHANCE)
 
 
-def judged(pair: BurnPair, long: Counts, short: Counts, allowed: float, times: float = 1.0) -> BurnState:
-    """Return what a pair says of the events of its windows. times: of the factors, 1 as they are."""
+def judged(pair: BurnPair, long: Counts, short: Counts, allowed: float) -> BurnState:
+    """Return what a pair says of the events of its windows."""
     burns = [burn for one in (long, short) if (burn := burn_of(one, allowed)) is not None]
-    if len(burns) < 2 or min(burns) < CLEARS_AT * times * pair.factor:
+    if len(burns) < 2 or min(burns) < CLEARS_AT * pair.factor:
         return BurnState.CALM
     if is_chance(long, allowed):
         return BurnState.FEW
-    return BurnState.BURNING if min(burns) >= times * pair.factor else BurnState.NEAR
+    return BurnState.BURNING if min(burns) >= pair.factor else BurnState.NEAR

@@ -21,7 +21,7 @@ from edgefleet_server.objectives import store
 from edgefleet_server.objectives.error_budget import Counts, CountStep, within
 from edgefleet_server.objectives.model import Indicator, Slo
 from edgefleet_server.registry.model import ReleaseView
-from edgefleet_server.telemetry.rollups.model import Dimension, Sums
+from edgefleet_server.telemetry.rollups.model import Dimension, Step, Sums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 
 SAMPLED: Final = frozenset({Indicator.AVAILABILITY, Indicator.ANSWER_AGE, Indicator.RELEASE_AGE})
@@ -30,7 +30,8 @@ MINUTE_S: Final = 60
 COARSE_S: Final = 900
 HOUR_S: Final = 3600
 DAY_S: Final = 86_400
-ANSWER_SCALES: Final = (MINUTE_S, COARSE_S, HOUR_S)
+ANSWER_SCALES: Final = (MINUTE_S, COARSE_S, HOUR_S, DAY_S)
+LONGEST_REPORT: Final = timedelta(hours=6)
 
 
 class Devices(Protocol):
@@ -115,18 +116,19 @@ class Indicators:
             return {}
 
     def _answer_age(self, slo: Slo, now: datetime) -> Counts:
+        if not self._versions(slo):
+            return Counts()  # a model that no device runs owes nobody an answer
         most = timedelta(seconds=slo.threshold or 0.0)
         for scale_s in ANSWER_SCALES:
-            reach = min(most + timedelta(seconds=2 * scale_s), timedelta(seconds=300 * scale_s))
-            steps = [one for one in self._rollups.models(scale_s, now - reach, now, where=where_of(slo)) if one.sums.n]
-            if steps:
-                newest = steps[-1]
-                end = newest.at + timedelta(seconds=newest.sums.seconds / max(newest.sums.windows, 1))
-                return Counts(int(now - min(end, now) <= most), 1)
-            if reach > most:
+            whole = most + LONGEST_REPORT + timedelta(seconds=2 * scale_s)  # a report counts where it began
+            reach = min(whole, timedelta(seconds=400 * scale_s))
+            steps = self._rollups.models(scale_s, now - reach, now, where=where_of(slo))
+            ends = [_end(one) for one in steps if one.sums.n]
+            if ends:
+                return Counts(int(now - max(ends) <= most), 1)
+            if reach == whole:
                 break
-        ran = sum(self._versions(slo).values())
-        return Counts(0, 1) if ran else Counts()  # a model that no device runs owes nobody an answer
+        return Counts(0, 1)
 
     def _release_age(self, slo: Slo, now: datetime) -> Counts:
         most = timedelta(days=slo.threshold or 0.0)
@@ -142,6 +144,11 @@ class Indicators:
             return self._releases.release(ReleaseRef(ModelName(model), parse_version(version))).created_at
         except EdgefleetError:  # deleted, or none that this server published: as old as can be
             return datetime.fromtimestamp(0, UTC)
+
+
+def _end(step: Step[Sums]) -> datetime:
+    """Return when reports of a step ended, as a mean."""
+    return step.at + timedelta(seconds=step.sums.seconds / max(step.sums.windows, 1))
 
 
 def where_of(slo: Slo) -> dict[Dimension, Sequence[str]]:

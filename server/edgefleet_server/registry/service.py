@@ -19,7 +19,7 @@ from edgefleet_profiles.profile import HardwareProfile, profile_from_dict, profi
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ids import ProfileName, ReleaseRef
+from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.manifest import Manifest
 from edgefleet_server.db.database import Database
 from edgefleet_server.db.keyset import Page, PageRequest
@@ -429,6 +429,11 @@ class RegistryService:
             newest, named = store.newest_releases(session, names), aliases.by_model(session, names)
         items = [model_view(row, newest.get(row.name), named.get(row.name)) for row in rows.items]
         return rows.of(items)
+
+    def model_names(self) -> list[ModelName]:
+        """Return the names of all models, in order."""
+        with self._db.read() as session:
+            return [ModelName(name) for name in store.model_names(session)]
 
     def model(self, name: str) -> ModelView:
         """Return one model. Raises ModelUnknownError."""

@@ -286,6 +286,11 @@ def list_models(session: Session, page: PageRequest) -> Page[ModelRow]:
     return cut_page(list(session.scalars(query)), page, total, lambda row: row.name)
 
 
+def model_names(session: Session) -> list[str]:
+    """Return the names of all models, in order."""
+    return list(session.scalars(select(col(ModelRow.name)).order_by(col(ModelRow.name))))
+
+
 def find_model(session: Session, name: str) -> ModelRow | None:
     """Return the row of a model."""
     return session.get(ModelRow, name)

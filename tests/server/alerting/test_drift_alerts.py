@@ -105,12 +105,13 @@ def test_a_site_that_drifts_is_one_alert_and_quiets_its_devices(fleet: WatchedFl
         {"model": "pump", "version": "1.0.0", "site": "lyon"},
         sorted(pumps.devices[4:8]),
     )
-    is_calm(fleet, "drift")
+    quiet = {("drift", f"model:pump@{one}"): "pump drifts" for one in pumps.devices[4:8]}
+    assert fleet.quiet() == quiet
     said: Mapping[str, list[str]] = {"pump": ["temperature"]}
     told = fleet.known(pumps.devices[5])
     told.says(drift=said)
     fleet.run(minutes=1)
-    assert fleet.quiet() == {("drift", f"model:pump@{told.id}"): "pump drifts"}
+    assert fleet.quiet() == quiet
     fleet.house.clock.turn(hours=2)
     pumps.report(seed=3)
     told.says()
@@ -118,11 +119,41 @@ def test_a_site_that_drifts_is_one_alert_and_quiets_its_devices(fleet: WatchedFl
     is_calm(fleet, "drift_spread")
 
 
+def test_a_model_that_cannot_be_judged_keeps_its_alert_and_lets_others_be_judged(
+    fleet: WatchedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pumps = Pumps(as_house(fleet))
+    pumps.report(lambda k: {"pressure": -1.5} if k == 7 else {})
+    publish(fleet, "axle")
+    fleet.run(minutes=2)
+    fires(fleet, "drift", f"model:pump@{pumps.devices[7]}")
+    judged: list[str] = []
+
+    def broken(_self: object, model: str, *_wanted: object) -> None:
+        judged.append(model)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(fleet.house.parts.drift), "_judged", broken)
+    fleet.run(minutes=12)
+    assert set(judged) == {"axle", "pump"}
+    fires(fleet, "drift", f"model:pump@{pumps.devices[7]}")
+
+
 def test_one_bad_sensor_among_many_is_an_alert_about_that_device(fleet: WatchedFleet) -> None:
     pumps = Pumps(as_house(fleet))
     pumps.report(lambda k: {"pressure": -1.5} if k == 7 else {})
     fleet.run(minutes=11)
     fires(fleet, "drift", f"model:pump@{pumps.devices[7]}")
+    is_calm(fleet, "drift_spread")
+
+
+def test_two_bad_sensors_are_an_alert_about_each_of_the_two_devices(fleet: WatchedFleet) -> None:
+    pumps = Pumps(as_house(fleet))
+    pumps.report(lambda k: {"pressure": -1.5} if k in (2, 7) else {})
+    fleet.run(minutes=11)
+    assert [one for one in fleet.firing() if one[0] == "drift"] == sorted(
+        ("drift", f"model:pump@{pumps.devices[k]}") for k in (2, 7)
+    )
     is_calm(fleet, "drift_spread")
 
 

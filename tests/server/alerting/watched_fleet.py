@@ -58,7 +58,14 @@ class WatchedDevice:
         self.fleet.house.parts.fleet.receiver.take_state(self.id, state)
 
     def measures(
-        self, *, p95_ms: float = 5.0, n: int = 100, errors: int = 0, nonfinite: int = 0, length_s: int = 60
+        self,
+        *,
+        p95_ms: float = 5.0,
+        n: int = 100,
+        errors: int = 0,
+        nonfinite: int = 0,
+        length_s: int = 60,
+        model: str = "digits",
     ) -> None:
         """Send one window of real requests."""
         self.seq += 1
@@ -67,7 +74,7 @@ class WatchedDevice:
             sketch.add(p95_ms / 1000)
         now_s = int(self.fleet.house.clock.now().timestamp())
         window = Window(
-            t0=now_s - length_s, length_s=length_s, model="digits", lane="active", sha256="a" * 64, version="1.0.0", n=n,
+            t0=now_s - length_s, length_s=length_s, model=model, lane="active", sha256="a" * 64, version="1.0.0", n=n,
             latency=sketch.packed(), errors=errors, nonfinite=nonfinite,
         )  # fmt: skip
         told = Telemetry(device=self.id, boot_id="b1", seq=self.seq, ts=now_s * 1000, windows=[window])

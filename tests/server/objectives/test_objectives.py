@@ -80,7 +80,7 @@ def test_a_fast_burn_is_an_alert_within_minutes_and_one_failure_of_few_is_none(f
     is_calm(fleet, "slo_burn")  # 4 times: the limit of an hour is 14.4, and of six hours 6
     minutes(fleet, device, 12, n=100, errors=20)
     fires(fleet, "slo_burn", "slo:ok")
-    is_calm(fleet, "slo_burn_slow")  # it has nothing to add
+    assert fleet.quiet() == {("slo_burn_slow", "slo:ok"): "ok burns fast"}  # it has nothing to add
     alert = fleet.open()["slo_burn", "slo:ok"]
     assert "burns its error budget" in alert.summary
     assert (alert.labels, alert.link) == ({"model": "digits", "slo": "ok"}, "/slos/ok")
@@ -88,7 +88,7 @@ def test_a_fast_burn_is_an_alert_within_minutes_and_one_failure_of_few_is_none(f
     hours(fleet, device, 6, n=2000)
     minutes(fleet, device, 3, n=1000)
     is_calm(fleet, "slo_burn")
-    assert fleet.house.parts.objectives.slo("ok").slo.left is not None
+    assert fleet.house.parts.objectives.slo("ok").slo.left == pytest.approx(1 - (1 + 10 + 240) / (0.005 * 16_712))
 
 
 def test_a_slow_burn_is_a_warning_and_a_pace_that_lasts_is_none(fleet: WatchedFleet) -> None:
@@ -101,6 +101,22 @@ def test_a_slow_burn_is_a_warning_and_a_pace_that_lasts_is_none(fleet: WatchedFl
     minutes(fleet, device, 1, n=1000, errors=8)
     fires(fleet, "slo_burn_slow", "slo:ok")
     is_calm(fleet, "slo_burn")
+
+
+def test_a_burn_that_the_fast_rule_does_not_fire_at_is_an_alert_of_the_slow_one(fleet: WatchedFleet) -> None:
+    put(fleet, share("success"), "ok")
+    device = fleet.device()
+    hours(fleet, device, 80, n=1000, errors=25)
+    minutes(fleet, device, 1, n=1000, errors=25)
+    is_calm(fleet, "slo_burn")  # 5 times: near the limit of 6, which only keeps an alert going
+    fires(fleet, "slo_burn_slow", "slo:ok")
+    minutes(fleet, device, 30, n=1000, errors=200)
+    fires(fleet, "slo_burn", "slo:ok")
+    assert list(fleet.quiet()) == [("slo_burn_slow", "slo:ok")]
+    operator = fleet.house.client(Role.OPERATOR)
+    operator.patch("/api/v1/alert-rules/slo_burn", json={"is_enabled": False})
+    fleet.run(seconds=30)
+    fires(fleet, "slo_burn_slow", "slo:ok")
 
 
 def test_latency_counts_the_share_under_the_threshold(fleet: WatchedFleet) -> None:
@@ -175,6 +191,25 @@ def test_a_model_that_is_slow_or_fails_everywhere_is_an_alert_and_one_bad_device
     assert fleet.open()["model_latency_up", "model:digits"].summary.startswith("p95 latency over all devices is 27")
 
 
+def test_a_model_that_only_a_device_knows_is_no_alert_about_a_model(fleet: WatchedFleet) -> None:
+    device = fleet.device()
+    for model in ("made-up", "digits"):
+        device.measures(n=1000, errors=500, model=model)
+    fleet.run(minutes=1)
+    fires(fleet, "model_error_share", "model:digits")
+
+
+def test_the_age_of_answers_is_known_for_as_long_as_it_may_be(fleet: WatchedFleet) -> None:
+    put(fleet, threshold("answer_age_s", 30 * 86_400), "fresh")
+    book, device = fleet.house.parts.objectives, fleet.device()
+    device.runs("digits", Phase.COMMITTED, active_target=TARGET)
+    device.measures()
+    for days in (20, 11):
+        fleet.house.clock.turn(days=days)
+        book.tick()
+    assert (book.slo("fresh").slo.good, book.slo("fresh").slo.total) == (1, 2)
+
+
 def test_the_api_sets_shows_and_removes_and_names_each_mistake(fleet: WatchedFleet) -> None:
     operator, viewer = fleet.house.client(Role.OPERATOR), fleet.house.client(Role.VIEWER)
     path, document = "/api/v1/slos/fast", latency() | {"metadata": {"name": "fast"}}
@@ -212,4 +247,12 @@ def test_devices_that_report_every_quarter_of_an_hour_are_judged_by_longer_windo
         device.measures(n=100, errors=20, length_s=900)
     fast = book.slo("ok").slo.burns[0]
     assert (fast.long_s, fast.short_s, fast.state) == (3600, 1800, "burning")
-    assert book.slo("ok").slo.looked_at - fleet.house.clock.now() < timedelta(minutes=1)
+    put(fleet, threshold("answer_age_s", 300), "fresh")
+    assert book.tick() == 1
+    assert (book.slo("fresh").slo.good, book.slo("fresh").slo.total) == (0, 0)  # no device runs the model
+    device.runs("digits", Phase.COMMITTED, active_target=TARGET)
+    fleet.house.clock.turn(minutes=4)
+    assert book.tick() == 1
+    fleet.house.clock.turn(minutes=2)
+    assert book.tick() == 1
+    assert (book.slo("fresh").slo.good, book.slo("fresh").slo.total) == (1, 2)  # 4 and 6 minutes after the report's end

@@ -1,5 +1,6 @@
 """Alerts as the rest of the server sees them: listed, shown, counted, acknowledged."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -55,17 +56,14 @@ class ActiveAlerts:
 
     def counts(self) -> AlertCounts:
         """Return how many alerts there are."""
-        firing: dict[str, int] = {}
-        suppressed = pending = 0
-        with self._db.read() as session:
-            for state, severity, is_quiet, _rule, n in store.counts(session):
-                if state == AlertState.PENDING:
-                    pending += n
-                elif is_quiet:
-                    suppressed += n
-                else:
-                    firing[severity] = firing.get(severity, 0) + n
-        return AlertCounts(firing, suppressed, pending)
+        firing: Counter[str] = Counter()
+        others: Counter[str] = Counter()
+        for (_rule, severity, status), n in self.counts_by_rule().items():
+            if status == AlertState.FIRING:
+                firing[severity] += n
+            else:
+                others[status] += n
+        return AlertCounts(dict(firing), others["suppressed"], others[AlertState.PENDING])
 
     def counts_by_rule(self) -> dict[tuple[str, str, str], int]:
         """Return how many open alerts there are by (rule, severity, status): pending, firing or suppressed."""

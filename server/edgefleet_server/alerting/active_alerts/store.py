@@ -313,9 +313,7 @@ def drift_verdicts(session: Session) -> list[DriftVerdict]:
     """Return how models were judged last."""
     rows = session.execute(select(AlertDriftVerdict).order_by(col(AlertDriftVerdict.model))).scalars()
     return [
-        DriftVerdict(
-            row.model, row.version, row.scale, row.judged_at, tuple(DriftedSignal(**one) for one in row.signals)
-        )
+        DriftVerdict(row.model, row.version, row.judged_at, tuple(DriftedSignal(**one) for one in row.signals))
         for row in rows
     ]
 
@@ -323,7 +321,7 @@ def drift_verdicts(session: Session) -> list[DriftVerdict]:
 def write_drift_verdict(session: Session, one: DriftVerdict) -> None:
     """Write how a model was judged."""
     signals = [asdict(signal) | {"devices": list(signal.devices)} for signal in one.signals]
-    values = {"version": one.version, "scale": one.scale, "judged_at": one.judged_at, "signals": signals}
+    values = {"version": one.version, "judged_at": one.judged_at, "signals": signals}
     statement = insert_into(session, AlertDriftVerdict).values({"model": one.model, **values})
     session.execute(statement.on_conflict_do_update(index_elements=["model"], set_=values))
 

@@ -2,6 +2,7 @@
 
 A suppressed alert is shown as such and sends no message. What it needs: all matchers of a silence hold and all its devices are in the
 silence's selector; or all its devices are in maintenance; or all its devices are those of a firing alert of a rule that quiets its own.
+An alert about no device is explained by one about the same subject.
 """
 
 from collections import defaultdict
@@ -47,9 +48,9 @@ def suppressed(
     for one in alerts:
         rule = RULES.get(one.rule)
         if one.state is AlertState.FIRING and rule is not None and rule.quiets:
-            for device in one.devices:
+            for about in one.devices or [one.subject]:
                 for quiet in rule.quiets:
-                    causes[quiet, device].append(one)
+                    causes[quiet, about].append(one)
     return [replace(one, suppressed_by=_reason(one, silences, windows, causes)) for one in alerts]
 
 
@@ -59,7 +60,7 @@ def _reason(
     windows: Sequence[Maintenance],
     causes: Mapping[tuple[str, str], Sequence[ActiveAlert]],
 ) -> str:
-    """Return what suppresses an alert, "" for nothing. causes: what explains alerts of a rule about a device."""
+    """Return what suppresses an alert, "" for nothing. causes: what explains alerts of a rule about a device or subject."""
     for silence in silences:
         if silence.covers(alert):
             return f"silence {silence.id}"
@@ -67,9 +68,10 @@ def _reason(
         if _is_inside(alert, window.devices):
             return f"maintenance {window.name}"
     found = [
-        [one for one in causes.get((alert.rule, device), ()) if _has_model_of(one, alert)] for device in alert.devices
+        [one for one in causes.get((alert.rule, about), ()) if _has_model_of(one, alert)]
+        for about in alert.devices or [alert.subject]
     ]
-    if found and all(found):
+    if all(found):
         cause = found[0][-1]
         return f"{cause.shown} {RULES[cause.rule].quiet_word}"
     return ""

@@ -112,7 +112,6 @@ class AlertDriftVerdict(SQLModel, table=True):
 
     model: str = Field(primary_key=True, max_length=63)
     version: str = Field(max_length=63)
-    scale: str = Field(max_length=8)
     judged_at: datetime = Field(sa_type=UtcDateTime)
     signals: list[dict[str, Any]] = Field(sa_column=Column(JSON, nullable=False))
 

@@ -1,4 +1,6 @@
-"""What the server's own judgement of the drift of models was: one model is judged after an evaluation, each every EVERY.
+"""What the server's own judgement of the drift of models was: one model is judged after an evaluation, the longest waiting first.
+
+With evaluations every 15 s, up to 40 models are judged every EVERY, and more of them less often.
 
 To judge a model takes some tenths of a second, so that all of them in one evaluation would be too slow; what was judged is stored, so
 that another process that evaluates next knows it.
@@ -6,6 +8,7 @@ that another process that evaluates next knows it.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -42,15 +45,18 @@ class DriftVerdicts:
     def refresh(self, now: datetime) -> None:
         """Judge the model that is due, if one is."""
         with self._db.read() as session:
-            judged = {one.model: one.judged_at for one in store.drift_verdicts(session)}
-        name = due(self._models(), judged, now)
+            known = {one.model: one for one in store.drift_verdicts(session)}
+        name = due(self._models(), {model: one.judged_at for model, one in known.items()}, now)
         if name is None:
             return
         try:
             found = verdict_of(self._judge(name), name, now)
         except EdgefleetError as error:  # it was removed meanwhile
             _log.warning("a model's drift could not be judged", extra={"model": name, "error": error.message})
-            found = DriftVerdict(name, "", "", now, ())
+            found = DriftVerdict(name, "", now, ())
+        except Exception:  # noqa: BLE001  # a bug in the judgement of one model must not keep the others waiting
+            _log.exception("a model's drift could not be judged", extra={"model": name})
+            found = replace(known.get(name) or DriftVerdict(name, "", now, ()), judged_at=now)
         with self._db.session() as session:
             store.write_drift_verdict(session, found)
 
@@ -67,7 +73,7 @@ def due(models: Sequence[ModelName], judged: Mapping[str, datetime], now: dateti
 def verdict_of(found: ModelDrift, name: str, now: datetime) -> DriftVerdict:
     """Return what alerts need of a judgement; figures that nothing was added to for long say nothing of now."""
     drifting = [] if found.is_old else [one for one in found.signals if one.state == DRIFT]
-    return DriftVerdict(name, found.version, found.scale, now, tuple(map(_signal, drifting[:MOST_SIGNALS])))
+    return DriftVerdict(name, found.version, now, tuple(map(_signal, drifting[:MOST_SIGNALS])))
 
 
 def _signal(one: SignalDrift) -> DriftedSignal:

@@ -102,7 +102,7 @@ class FactsLoader:
             ],
             drift_verdicts=verdicts,
             slos=source.models.slos(),
-            totals=source.models.totals(now),
+            totals=[one for one in source.models.totals(now) if one.model in names],
         )
 
     def refresh(self, now: datetime) -> None:

@@ -4,7 +4,8 @@ Rules:
 1. A device's word is the facts of its state: the signals of a model that its own detector says drift. Suspect devices have none, nor
    have devices that are away for longer than FRESH: what they said says nothing of now.
 2. The server's verdict is its own judgement of what devices counted (`telemetry.drift`), in which one device has one device's part.
-3. One device starts an alert about itself and no other, whatever it says and counts: many devices are at least two.
+3. One device starts an alert about itself and no other, whatever it says and counts: many devices are at least two. What fewer devices
+   than the limit of `drift_spread` count is an alert about each of them; from there on that rule quiets these.
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +32,7 @@ _PLACES: Final = frozenset({"site", "profile", "group"})
 
 
 def drift(facts: Facts, threshold: float) -> Iterator[Finding]:
-    """Find models that drift on a device: by its own word, or by the server's verdict about that device alone. threshold: signals."""
+    """Find models that drift on a device: by its own word, or by the server's verdict that names it. threshold: signals."""
     devices = _heard(facts)
     said: dict[tuple[str, str], list[str]] = {}
     for word in facts.drift_words:
@@ -40,8 +41,9 @@ def drift(facts: Facts, threshold: float) -> Iterator[Finding]:
     judged: dict[tuple[str, str], list[DriftedSignal]] = defaultdict(list)
     for verdict in facts.drift_verdicts:
         for one in verdict.signals:
-            if one.moved < MANY and one.devices and one.devices[0] in devices:
-                judged[verdict.model, one.devices[0]].append(one)
+            if one.moved <= len(one.devices):  # all are named
+                for device in devices.keys() & set(one.devices):
+                    judged[verdict.model, device].append(one)
     for model, device in sorted({*said, *judged}):
         mine, ours = said.get((model, device), []), judged.get((model, device), [])
         signals = list(dict.fromkeys([*mine, *(one.name for one in ours)]))

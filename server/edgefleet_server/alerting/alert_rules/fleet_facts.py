@@ -129,7 +129,6 @@ class DriftVerdict:
 
     model: str
     version: str
-    scale: str
     judged_at: datetime
     signals: Sequence[DriftedSignal]
 
@@ -223,7 +222,7 @@ class Rule:
     """One built-in rule. least, most: of the threshold. source: where the default comes from. next_step: what a person should do.
 
     for_s: how long it must be so before the alert fires; settle_s: how long it must be over before the alert ends.
-    quiets: rules whose alerts about the same devices say nothing more while one of this rule fires.
+    quiets: rules whose alerts about the same devices, or without any about the same subject, say nothing more while one of this rule fires.
     """
 
     name: str

@@ -140,7 +140,7 @@ _ALL: Final = (
         threshold=2,
         least=0.01,
         most=100,
-        source="Chosen: less than on one device, since one bad device of many is not enough; 200 requests are judged at least.",
+        source="Chosen: less than on one device, since all requests count together; 200 are judged at least.",
         for_s=0,
         settle_s=300,
         severity=Severity.CRITICAL,
@@ -165,6 +165,8 @@ _ALL: Final = (
         severity=Severity.CRITICAL,
         next_step="See what fails on the page of the model. After a new release, `edgectl undo MODEL` brings back the one before.",
         check=slo_rules.slo_burn,
+        quiets=("slo_burn_slow",),
+        quiet_word="burns fast",
         has_devices=False,
     ),
     Rule(
@@ -191,7 +193,7 @@ _ALL: Final = (
         title="Drift on a device",
         description=(
             "What a model is asked or answers on a device is not what it was made for: its own detector says so, "
-            "or the server's figures say it of this device alone. Suspect devices do not count."
+            "or the server's figures say it of this device. Suspect devices do not count."
         ),
         unit="signals",
         threshold=1,

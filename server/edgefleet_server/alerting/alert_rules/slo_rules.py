@@ -1,42 +1,35 @@
 """Rules about objectives: a budget that burns too fast, and one that burns slowly. Pure.
 
-A pair of windows burns when both are too fast (`objectives.burn_rate`); the slow rule is silent while the fast one has something to say.
+A pair of windows burns when both are too fast (`objectives.burn_rate`); an alert of the fast rule quiets the slow one's.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from edgefleet_server.alerting.alert_rules.figure_text import duration_text, number_text, percent_text
 from edgefleet_server.alerting.alert_rules.fleet_facts import BurnFact, Facts, Finding, SloFact
-
-CLEARS_AT: Final = 0.8
-"""An alert ends at four fifths of the limit."""
+from edgefleet_server.objectives.burn_rate import CLEARS_AT
 
 
 def slo_burn(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find objectives whose budget would be gone within days. threshold: of the limits of the pairs, 1 = as they are."""
-    for slo in facts.slos:
-        found = _fastest(slo, threshold, is_fast=True)
-        if found is not None:
-            yield _burning(slo, found, threshold)
+    yield from _all_burning(facts, threshold, is_fast=True)
 
 
 def slo_burn_slow(facts: Facts, threshold: float) -> Iterator[Finding]:
     """Find objectives whose budget will not last its window. threshold: of the limits of the pairs, 1 = as they are."""
+    yield from _all_burning(facts, threshold, is_fast=False)
+
+
+def _all_burning(facts: Facts, threshold: float, *, is_fast: bool) -> Iterator[Finding]:
+    """Find objectives of which a pair is over its limit, or close to it; the one that is furthest over it speaks."""
     for slo in facts.slos:
-        found = _fastest(slo, threshold, is_fast=False)
-        if found is not None and _fastest(slo, threshold, is_fast=True) is None:
-            yield _burning(slo, found, threshold)
-
-
-def _fastest(slo: SloFact, threshold: float, *, is_fast: bool) -> BurnFact | None:
-    """Return the pair that is furthest over its limit, or close to it."""
-    found = [
-        one
-        for one in slo.burns
-        if one.is_fast is is_fast and one.is_sure and one.burn >= CLEARS_AT * threshold * one.factor
-    ]
-    return max(found, key=lambda one: one.burn / one.factor, default=None)
+        found = [
+            one
+            for one in slo.burns
+            if one.is_fast is is_fast and one.is_sure and one.burn >= CLEARS_AT * threshold * one.factor
+        ]
+        if found:
+            yield _burning(slo, max(found, key=lambda one: one.burn / one.factor), threshold)
 
 
 def _burning(slo: SloFact, one: BurnFact, threshold: float) -> Finding:

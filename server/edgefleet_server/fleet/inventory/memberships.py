@@ -1,18 +1,16 @@
 """What devices belong to, all in few queries: profile, site and groups, for sums of telemetry by what devices have in common (ADR 0104)."""
 
 from collections.abc import Sequence
-from typing import Final
 
 from sqlalchemy import select
 from sqlmodel import col
 
 from edgefleet_server.db.bulk import among
 from edgefleet_server.db.database import Database
+from edgefleet_server.fleet.inventory.device_health import SITE
 from edgefleet_server.fleet.selectors import device_selector, sql
 from edgefleet_server.fleet.tables import FleetDevice, FleetLabel
 
-SITE: Final = "site"
-"""The label that names the place of a device."""
 Membership = tuple[str, str, tuple[str, ...]]
 """Profile, site ("" without one) and the names of groups, sorted."""
 

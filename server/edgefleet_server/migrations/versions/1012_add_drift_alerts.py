@@ -23,7 +23,6 @@ def upgrade() -> None:
         "alert_drift_verdict",
         sa.Column("model", sa.String(length=63), nullable=False),
         sa.Column("version", sa.String(length=63), nullable=False),
-        sa.Column("scale", sa.String(length=8), nullable=False),
         sa.Column("judged_at", _TIME, nullable=False),
         sa.Column("signals", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("model", name=op.f("pk_alert_drift_verdict")),
