@@ -163,6 +163,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish() -> None:
     """Stop what the tests of this process share while it is still waited for."""
     clean_up()

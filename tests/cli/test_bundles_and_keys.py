@@ -247,15 +247,6 @@ def test_an_experiment_is_shown_by_mode_and_stratum(
     fleet.close()
 
 
-def window(minute: int, **changes: Any) -> dict[str, Any]:
-    at = NOON.replace(minute=minute).isoformat()
-    plain = {
-        "model": "digits", "lane": "active", "version": "1.0.0", "t0": at, "received_at": at, "n": minute, "errors": 0,
-        "nonfinite": 0, "latency_p50_ms": None, "latency_p95_ms": 4.0 + minute, "worker_rss_bytes": 10_000_000,
-    }  # fmt: skip
-    return {**plain, **changes}
-
-
 RECOVERY = {
     "version": 300,
     "roles": [{"name": "releases", "version": 200, "becomes": 301}],
