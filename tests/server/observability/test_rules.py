@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from edgefleet_server.alerting.alert_rules.model_fleet_rules import LEAST_N
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.process.integration_files import FOLDER
 
@@ -80,16 +81,20 @@ CASES: Mapping[str, Case] = {
         {'edgefleet_alerts{rule="site_silent",severity="critical",status="firing"}': "1x90"},
         {'edgefleet_alerts{rule="site_silent",severity="critical",status="suppressed"}': "1x90"},
     ),
-    "EdgefleetModelFails": Case(_model("m", 100, errors=3, timeouts=3), _model("m", 100, errors=3, timeouts=2)),
+    "EdgefleetModelFails": Case(_model("m", 100, errors=2, timeouts=1), _model("m", 100, errors=1, timeouts=1)),
     "EdgefleetModelNotFinite": Case(_model("n", 100, not_finite=2), _model("n", 100, not_finite=1)),
     "EdgefleetModelSlow": Case(_latency("0.005", "0.01"), _latency("0.005", "0.005"), at_min=225),
     "EdgefleetModelDrift": Case(
         {'edgefleet_model_drifting_devices{model="m"}': "1x90"},
         {'edgefleet_model_drifting_devices{model="m"}': "0x30 1x10 0x20 1x13 0x20"},
     ),
-    "EdgefleetBudgetBurns": Case(
+    "EdgefleetBudgetBurnsFast": Case(
         {'edgefleet_slo_state{model="m",slo="a",status="burning"}': "1x90"},
         {'edgefleet_slo_state{model="m",slo="a",status="burning"}': "0x90", 'edgefleet_slo_state{model="m",slo="a",status="ok"}': "1x90"},
+    ),
+    "EdgefleetBudgetBurns": Case(
+        {'edgefleet_slo_state{model="m",slo="b",status="slow_burn"}': "1x90"},
+        {'edgefleet_slo_state{model="m",slo="b",status="slow_burn"}': "0x90", 'edgefleet_slo_state{model="m",slo="b",status="ok"}': "1x90"},
     ),
     "EdgefleetBudgetSpent": Case(
         {'edgefleet_slo_budget_left_ratio{model="m",slo="a"}': "-0.1x90"},
@@ -176,6 +181,22 @@ def test_each_alert_says_what_to_do() -> None:
         severity = rule.get("labels", {}).get("severity", "that of the rule")
         assert severity in {"critical", "warning", "that of the rule"}, rule["alert"]
         assert set(rule["annotations"]) == {"summary", "next_step"}, rule["alert"]
+
+
+def test_thresholds_and_severities_are_those_of_the_server() -> None:
+    by_name = {one["alert"]: one for one in alerts()}
+    same = {
+        "EdgefleetDevicesAway": ("offline_share", "> 0.20 "), "EdgefleetGroupAway": ("offline_share", "> 0.20 "),
+        "EdgefleetModelFails": ("model_error_share", "> 0.02 "), "EdgefleetModelNotFinite": ("not_finite", "> 0.01 "),
+        "EdgefleetModelSlow": ("model_latency_up", "> 1.3 "), "EdgefleetBudgetBurnsFast": ("slo_burn", ""),
+        "EdgefleetBudgetBurns": ("slo_burn_slow", ""),
+    }  # fmt: skip
+    for name, (rule, limit) in same.items():
+        assert limit in by_name[name]["expr"], name
+        assert by_name[name]["labels"]["severity"] == RULES[rule].severity, name
+        if limit:
+            assert float(limit[2:]) == RULES[rule].threshold / (100 if RULES[rule].unit == "percent" else 1), name
+    assert f">= {LEAST_N}" in by_name["EdgefleetModelFails"]["expr"]
 
 
 def test_what_is_passed_on_are_rules_of_the_server() -> None:
