@@ -8,60 +8,67 @@ Source: the ECS reference, and the specification of the ECS loggers.
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, Protocol
 
 ECS_VERSION: Final = "8.11.0"
 NAMES: Final[Mapping[str, str]] = {
     "request_id": "http.request.id",
-    "method": "http.request.method",
     "status": "http.response.status_code",
     "path": "url.path",
-    "address": "source.address",
-    "trace_id": "trace.id",
-    "span_id": "span.id",
 }
 """Names that ECS has for fields of ours."""
 NUMBERS: Final = frozenset({"http.response.status_code"})
 
 
-class LoggedError(NamedTuple):
-    """What was raised: its type, what it says, and the traceback."""
+class Line(Protocol):
+    """What Python's logging knows of a line, which it does not import."""
 
-    type: str
-    message: str
-    stack_trace: str
+    @property
+    def created(self) -> float:
+        """Unix time."""
+        ...
+
+    @property
+    def levelname(self) -> str:
+        """Level, as Python names it."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        ...
+
+    @property
+    def process(self) -> int | None:
+        """Number of the process."""
+        ...
+
+    @property
+    def exc_info(self) -> tuple[object, BaseException | None, object] | None:
+        """What was raised."""
+        ...
+
+    def getMessage(self) -> str:  # noqa: N802  # the name that it has there
+        """Return the phrase."""
+        ...
 
 
-class LogLine(NamedTuple):
-    """A line. at_s: Unix time. level: as Python names it."""
-
-    at_s: float
-    level: str
-    logger: str
-    message: str
-    service: str
-    process: str
-    pid: int
-    fields: Mapping[str, object]
-    error: LoggedError | None = None
-
-
-def ecs_text(line: LogLine) -> str:
-    """Return the line as one JSON object, without a newline at the end."""
-    at = datetime.fromtimestamp(line.at_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def ecs_text(line: Line, fields: Mapping[str, object], service: str, process: str, stack_trace: str) -> str:
+    """Return a line as one JSON object, without a newline at the end. process: its word. stack_trace: of what was raised, if anything."""
+    at = datetime.fromtimestamp(line.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     made: dict[str, object] = {
         "@timestamp": at,
-        "log.level": line.level.lower(),
-        "message": line.message,
+        "log.level": line.levelname.lower(),
+        "message": line.getMessage(),
         "ecs.version": ECS_VERSION,
-        "service.name": line.service,
-        "event.dataset": f"{line.service}.{line.process}",
-        "process.name": line.process,
-        "process.pid": line.pid,
-        "log.logger": line.logger,
+        "service.name": service,
+        "event.dataset": f"{service}.{process}",
+        "process.name": process,
+        "process.pid": line.process or 0,
+        "log.logger": line.name,
     }
     labels: dict[str, str] = {}
-    for name, value in line.fields.items():
+    for name, value in fields.items():
         key = NAMES.get(name)
         if key is None or (key in NUMBERS and not isinstance(value, int)):
             labels[name] = str(value)
@@ -69,6 +76,7 @@ def ecs_text(line: LogLine) -> str:
             made[key] = value if key in NUMBERS else str(value)
     if labels:
         made["labels"] = labels
-    if line.error is not None:
-        made |= {f"error.{name}": value for name, value in line.error._asdict().items()}
+    raised = line.exc_info[1] if line.exc_info else None
+    if raised is not None:
+        made |= {"error.type": type(raised).__name__, "error.message": str(raised), "error.stack_trace": stack_trace}
     return json.dumps(made, ensure_ascii=True)

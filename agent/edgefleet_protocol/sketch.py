@@ -7,12 +7,16 @@ Bucket i holds values in (BASE·GAMMA^(i-1), BASE·GAMMA^i]; a quantile read fro
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 GAMMA = 1.02
 BASE_S = 1e-6
 MAX_BUCKET = 1_400
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the buckets of histograms for other systems."""
 _LOG_GAMMA = math.log(GAMMA)
 
 
@@ -63,6 +67,13 @@ class LatencySketch:
             if seen >= rank:
                 return bucket_value_s(bucket)
         raise AssertionError("rank beyond the total")
+
+    def up_to(self, bounds_s: Sequence[float] = BOUNDS_S) -> list[int]:
+        """Return how many values there are up to each bound, and in all: each counts as the middle of its bucket, at most 1 % away."""
+        counts = [0] * (len(bounds_s) + 1)
+        for bucket, count in self.counts.items():
+            counts[bisect_left(bounds_s, bucket_value_s(bucket))] += count
+        return list(accumulate(counts))
 
     def packed(self) -> list[int]:
         """Return the wire form: [offset, count, count, …] over consecutive buckets, -k for k empty ones; [] when empty."""

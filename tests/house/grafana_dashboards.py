@@ -46,7 +46,9 @@ def _quantile(q: float, by: str = "model, version", metric: str = "edgefleet_mod
 
 
 def _share(metric: str, by: str = "model, version", family: str = "edgefleet_model") -> str:
-    return f"{_of_model(f'{family}_{metric}_total', by)} / ({_of_model(f'{family}_predictions_total', by)} > 0)"
+    """Return a share of requests: a timeout is no answer, so it is not among the predictions."""
+    answered, unanswered = (_of_model(f"{family}_{one}_total", by) for one in ("predictions", "timeouts"))
+    return f"{_of_model(f'{family}_{metric}_total', by)} / ({answered} + {unanswered} > 0)"
 
 
 def _p95(metric: str, by: str) -> str:

@@ -12,7 +12,7 @@ from edgefleet_profiles.profile import ProfileError, profile_from_dict
 from edgefleet_protocol import ids
 from edgefleet_protocol.digest import folder_sha256, parse_sha256, sha256_hex
 from edgefleet_protocol.errors import BadIdError
-from edgefleet_protocol.sketch import LatencySketch
+from edgefleet_protocol.sketch import BOUNDS_S, LatencySketch
 
 
 @pytest.mark.parametrize("name", ["root", "targets", "director", "", "A", "-a", "a" * 64, "a/b", "a b", "ä"])
@@ -115,3 +115,11 @@ def test_odd_latencies_are_counted_not_lost(value: float) -> None:
 def test_an_unknown_profile_key_is_refused() -> None:
     with pytest.raises(ProfileError, match="nonsense"):
         profile_from_dict({"name": "x", "nonsense": 1})
+
+
+def test_a_sketch_becomes_a_histogram() -> None:
+    found = LatencySketch()
+    for value_s in (0.0005, 0.003, 0.003, 0.2, 99.0):
+        found.add(value_s)
+    by_bound = dict(zip((*BOUNDS_S, "inf"), found.up_to(), strict=True))
+    assert [by_bound[one] for one in (0.001, 0.0025, 0.005, 0.1, 0.25, 10.0, "inf")] == [1, 1, 3, 3, 4, 4, 5]

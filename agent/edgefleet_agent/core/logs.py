@@ -42,15 +42,11 @@ class EcsFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        from edgefleet_protocol.ecs_log import LoggedError, LogLine, ecs_text  # nobody pays for it who writes text
+        from edgefleet_protocol.ecs_log import ecs_text  # nobody pays for it who writes text
 
         fields = {name: value for name, value in vars(record).items() if name not in _OWN}
-        raised = record.exc_info[1] if record.exc_info else None
-        error = None
-        if record.exc_info and raised is not None:
-            error = LoggedError(type(raised).__name__, str(raised), self.formatException(record.exc_info))
-        what = (record.created, record.levelname, record.name, record.getMessage())
-        return ecs_text(LogLine(*what, "edgefleet-agent", self._process, record.process or 0, fields, error))
+        stack_trace = self.formatException(record.exc_info) if record.exc_info else ""
+        return ecs_text(record, fields, "edgefleet-agent", self._process, stack_trace)
 
 
 def set_up_logging(level: str, process: str) -> None:

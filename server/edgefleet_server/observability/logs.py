@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from edgefleet_protocol.ecs_log import LoggedError, LogLine, ecs_text
+from edgefleet_protocol.ecs_log import ecs_text
 from edgefleet_protocol.log_fields import with_fields
 
 WINDOW_S: Final = 1.0
 PHRASE_BURST: Final = 50
 MAX_KEYS: Final = 1000
 _VARYING: Final = frozenset({"request_id"})
-_PLAIN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+PLAIN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+"""What a record has without fields."""
 
 
 class FieldFormatter(logging.Formatter):
@@ -28,7 +29,7 @@ class FieldFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN}
+        fields = {name: value for name, value in vars(record).items() if name not in PLAIN}
         return with_fields(super().format(record), fields)
 
 
@@ -41,20 +42,20 @@ class EcsFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
-        fields = {name: value for name, value in vars(record).items() if name not in _PLAIN}
-        raised = record.exc_info[1] if record.exc_info else None
-        error = None
-        if record.exc_info and raised is not None:
-            error = LoggedError(type(raised).__name__, str(raised), self.formatException(record.exc_info))
-        what = (record.created, record.levelname, record.name, record.getMessage())
-        return ecs_text(LogLine(*what, "edgefleet", self._process, record.process or 0, fields, error))
+        fields = {name: value for name, value in vars(record).items() if name not in PLAIN}
+        stack_trace = self.formatException(record.exc_info) if record.exc_info else ""
+        return ecs_text(record, fields, "edgefleet", self._process, stack_trace)
 
 
 class RepeatHandler(logging.StreamHandler[TextIO]):
-    """Writes lines, but not the same one more often than once a second. Thread-safe, as every handler is."""
+    """Writes lines, but not the same one more often than once a second. Thread-safe, as every handler is.
+
+    also: handlers that get what is written, and nothing else.
+    """
 
     def __init__(self, stream: TextIO, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         super().__init__(stream)
+        self.also: list[logging.Handler] = []
         self._now_s = monotonic_s
         self._seen: dict[tuple[object, ...], tuple[float, int, int, logging.LogRecord]] = {}
         self._timer: threading.Timer | None = None
@@ -66,7 +67,7 @@ class RepeatHandler(logging.StreamHandler[TextIO]):
         if self._is_let_through(_line_key(record), 1, now_s, record) and self._is_let_through(
             (record.name, record.levelno, record.msg), PHRASE_BURST, now_s, record
         ):
-            super().emit(record)
+            self._write(record)
             return
         if self._timer is None:
             self._timer = threading.Timer(WINDOW_S, self._on_timer)
@@ -76,14 +77,18 @@ class RepeatHandler(logging.StreamHandler[TextIO]):
     def write_counts(self, now_s: float) -> None:
         """Forget what is older than a second, and say how often it was left out."""
         old = [key for key, (began_s, *_rest) in self._seen.items() if now_s - began_s >= WINDOW_S]
-        for key in old:
-            _, _, left_out, record = self._seen.pop(key)
+        for _, _, left_out, record in [self._seen.pop(key) for key in old]:
             if left_out:
                 again = logging.makeLogRecord(
                     {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
                     | {"msg": f"{_first_line(record)} (repeated)", "times": left_out}
                 )
-                super().emit(again)
+                self._write(again)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        for handler in self.also:
+            handler.handle(record)
 
     def _is_let_through(self, key: tuple[object, ...], most: int, now_s: float, record: logging.LogRecord) -> bool:
         began_s, written, left_out, first = self._seen.get(key, (now_s, 0, 0, record))
@@ -108,7 +113,7 @@ def _first_line(record: logging.LogRecord) -> str:
 
 def _line_key(record: logging.LogRecord) -> tuple[object, ...]:
     """Return what makes two lines the same: all but the time and what differs in every request."""
-    fields = sorted((k, repr(v)) for k, v in vars(record).items() if k not in _PLAIN and k not in _VARYING)
+    fields = sorted((k, repr(v)) for k, v in vars(record).items() if k not in PLAIN and k not in _VARYING)
     error = record.exc_info[1] if record.exc_info else None
     return (
         record.name,
@@ -118,6 +123,19 @@ def _line_key(record: logging.LogRecord) -> tuple[object, ...]:
         type(error),
         None if error is None else str(error),
     )
+
+
+def also_to(handler: logging.Handler) -> Callable[[], None]:
+    """Give another handler every line that is written; return what ends that. Without `set_up` no line is written."""
+    written = [one for one in logging.getLogger().handlers if isinstance(one, RepeatHandler)]
+    for one in written:
+        one.also.append(handler)
+
+    def end() -> None:
+        for one in written:
+            one.also.remove(handler)
+
+    return end
 
 
 def set_up(process: str, level: str, log_format: str = "text") -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_server.process import integration_files
 from edgefleet_server.process.integration_files import FOLDER
 from tests.house.grafana_dashboards import DASHBOARDS, main
 
@@ -16,6 +17,15 @@ def test_a_dashboard_is_current(name: str, tmp_path: Path) -> None:
     assert (FOLDER / file).read_text("utf-8") == (tmp_path / file).read_text("utf-8"), (
         "run `./dev run python -m tests.house.grafana_dashboards`"
     )
+
+
+def test_a_share_of_requests_counts_those_without_an_answer() -> None:
+    asked = {panel.title: [expression for expression, _legend in panel.queries] for panel in DASHBOARDS["model"]}
+    for title in ("Failed", "Not finite", "Errors by group"):
+        for expression in asked[title]:
+            requests = expression.partition(" / ")[2]
+            assert "_predictions_total" in requests, expression
+            assert "_timeouts_total" in requests, expression
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
@@ -34,3 +44,16 @@ def test_every_panel_is_in_its_place(name: str) -> None:
         assert not cells & taken
         assert place["x"] + place["w"] <= 24
         taken |= cells
+
+
+def test_the_files_are_written_and_a_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "folder"
+    assert integration_files.main(["--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == sorted(path.name for path in FOLDER.iterdir())
+    file = out / "edgefleet.rules.yml"
+    assert integration_files.main(["--out", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert f"error: cannot write monitoring files to {file}" in said
+    assert "next: give a folder" in said

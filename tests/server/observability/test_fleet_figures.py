@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.container import build_parts
 from edgefleet_server.objectives import openslo
 from edgefleet_server.objectives.model import BudgetState, Indicator, Slo
 from edgefleet_server.observability.fleet_figures import figure_table
-from edgefleet_server.observability.fleet_figures.values import distribution_of
 from tests.server.observability.fleets import add_devices, make_fleet
 from tests.server.observability.reports import BAD, report
 from tests.support.servers import ApiHouse
@@ -162,12 +160,3 @@ def test_promtool_finds_nothing_to_blame(house: ApiHouse, tmp_path: Path) -> Non
         ["promtool", "check", "metrics"], input=scraped(house), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_a_sketch_becomes_a_histogram() -> None:
-    sketch = LatencySketch()
-    for value_s in (0.0005, 0.003, 0.003, 0.2, 99.0):
-        sketch.add(value_s)
-    found = distribution_of(sketch, 99.3)
-    by_bound = dict(zip((*figure_table.LATENCY_BOUNDS_S, "inf"), found.counts, strict=True))
-    assert [by_bound[one] for one in (0.001, 0.0025, 0.005, 0.1, 0.25, 10.0, "inf")] == [1, 1, 3, 3, 4, 4, 5]

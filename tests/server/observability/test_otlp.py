@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import io
 import logging
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,7 +21,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client import CollectorRegistry
 
+from edgefleet_server.observability.logs import PHRASE_BURST, RepeatHandler
 from edgefleet_server.observability.otlp.exporter import OtlpExporter
+from edgefleet_server.observability.otlp.log_records import OtlpHandler
 from edgefleet_server.process.lifecycle import check_settings
 from edgefleet_server.settings import SettingsError, load_settings
 from tests.support.servers import copy_server, server_process
@@ -164,13 +168,15 @@ def test_a_server_exports_figures_requests_and_logs(tmp_path: Path) -> None:
     assert (resource["service.name"], resource["service.instance.id"]) == ("edgefleet", "main")
 
 
-def test_a_collector_that_is_away_holds_nothing_up() -> None:
+def test_a_collector_that_is_away_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = CollectorRegistry()
     exporter = OtlpExporter(
         "http://127.0.0.1:9", instance="main", version="1", every_s=0.01, registries=lambda: [registry]
     )
-    before = logging.getLogger().handlers[:]
+    written = RepeatHandler(io.StringIO())
+    monkeypatch.setattr(logging.getLogger(), "handlers", [written])
     exporter.start()
+    assert len(written.also) == 1
     answered = []
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:
@@ -185,7 +191,37 @@ def test_a_collector_that_is_away_holds_nothing_up() -> None:
     asyncio.run(exporter.traced(app)(scope, None, sent))  # type: ignore[arg-type]
     exporter.stop(0.1)
     assert answered == [503, "/api/v1/devices"]
-    assert logging.getLogger().handlers == before
+    assert written.also == []
+
+
+def _handled(*calls: Callable[[logging.Logger], None]) -> list[Any]:
+    """Return what OTLP gets of log calls."""
+    got: list[Any] = []
+    written = RepeatHandler(io.StringIO(), lambda: 5.0)
+    written.also.append(OtlpHandler(SimpleNamespace(emit=got.append)))  # type: ignore[arg-type]
+    logger = logging.Logger("edgefleet.calls")  # noqa: LOG001  # one that no other test sees
+    logger.addHandler(written)
+    for call in calls:
+        call(logger)
+    return got
+
+
+def test_a_wrong_log_call_does_not_fail_its_caller(capsys: pytest.CaptureFixture[str]) -> None:
+    record = logging.makeLogRecord({"msg": "%d devices", "args": ("no number",)})
+    got: list[Any] = []
+    OtlpHandler(SimpleNamespace(emit=got.append)).handle(record)  # type: ignore[arg-type]
+    assert got == []
+    assert "no number" in capsys.readouterr().err
+
+
+def test_a_line_over_and_over_is_exported_as_often_as_it_is_written() -> None:
+    got = _handled(*[lambda logger: logger.warning("bad message")] * 9, *[_bad(n) for n in range(500)])
+    assert [one.body for one in got].count("bad message") == 1
+    assert [one.body for one in got].count("bad topic") == PHRASE_BURST
+
+
+def _bad(number: int) -> Callable[[logging.Logger], None]:
+    return lambda logger: logger.warning("bad topic", extra={"topic": f"t{number}"})
 
 
 def test_an_address_without_the_extra_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

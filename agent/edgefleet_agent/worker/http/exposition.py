@@ -9,7 +9,6 @@
 import json
 import os
 import time
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,15 +19,13 @@ import msgspec
 from edgefleet_agent.reporting import collector
 from edgefleet_agent.worker.http.server import Response
 from edgefleet_agent.worker.http.status_page import STATUS_FILE
-from edgefleet_protocol.sketch import LatencySketch, bucket_value_s
+from edgefleet_protocol.sketch import BOUNDS_S, LatencySketch
 
 if TYPE_CHECKING:
     from edgefleet_agent.worker.runtime.loader import ServedModel
     from edgefleet_agent.worker.runtime.stats import WorkerStats
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
-BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""As those of the server's `edgefleet_model_latency_seconds`."""
 COUNTERS = (
     ("predictions", "n", "Answers, those that were errors included"),
     ("errors", "errors", "Answers that were errors"),
@@ -88,14 +85,9 @@ class _Page:
         """Add a histogram of each sketch and the sum of its values."""
         lines: list[str] = []
         for labels, sketch, total_s in rows:
-            counts = [0] * (len(BOUNDS_S) + 1)
-            for bucket, count in sketch.counts.items():
-                counts[bisect_left(BOUNDS_S, bucket_value_s(bucket))] += count
-            running = 0
-            for bound, count in zip((*map(repr, BOUNDS_S), "+Inf"), counts, strict=True):
-                running += count
-                lines.append(self._line(f"{name}_bucket", {**labels, "le": bound}, running))
-            lines += [self._line(f"{name}_sum", labels, total_s), self._line(f"{name}_count", labels, running)]
+            for bound, count in zip((*map(repr, BOUNDS_S), "+Inf"), sketch.up_to(), strict=True):
+                lines.append(self._line(f"{name}_bucket", {**labels, "le": bound}, count))
+            lines += [self._line(f"{name}_sum", labels, total_s), self._line(f"{name}_count", labels, sketch.n)]
         if lines:
             head = [f"# HELP edgefleet_agent_{name} {text}", f"# TYPE edgefleet_agent_{name} histogram"]
             self._lines += [*head, *lines]

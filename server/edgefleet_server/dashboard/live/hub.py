@@ -124,7 +124,9 @@ class LiveHub:
             viewer.end()
             return {}
         if status != 200:
-            _log.warning("a live page could not be made", extra={"address": room.address, "status": status})
+            _log.warning(
+                "a live page could not be made", extra={"path": room.address.partition("?")[0], "status": status}
+            )
             return {}
         return {name: text.replace(viewer.session.form_key, KEY_MARK) for name, text in parts.items()}
 

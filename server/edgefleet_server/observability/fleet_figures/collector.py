@@ -7,11 +7,12 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edgefleet_server.observability.fleet_figures.figure_table import FIGURES, LATENCY_BOUNDS_S, Figure, Kind
+from edgefleet_protocol.sketch import BOUNDS_S
+from edgefleet_server.observability.fleet_figures.figure_table import FIGURES, Figure, Kind
 from edgefleet_server.observability.fleet_figures.values import Distribution, FigureValues
 
 KEPT_S: Final = 5.0
-_BOUNDS: Final = (*(repr(one) for one in LATENCY_BOUNDS_S), "+Inf")
+_BOUNDS: Final = (*(repr(one) for one in BOUNDS_S), "+Inf")
 
 
 class FleetCollector(Collector):

@@ -40,9 +40,6 @@ def _histogram(name: str, text: str, *labels: str) -> Figure:
     return Figure(f"edgefleet_{name}", Kind.HISTOGRAM, labels, text)
 
 
-LATENCY_BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the buckets of latency histograms."""
-
 BUILD: Final = _gauge("build_info", "Always 1; the version of the server is a label", "version")
 
 DEVICES: Final = _gauge(

@@ -1,13 +1,12 @@
-"""Values of figures of one moment, and how latency sketches become histograms of Prometheus. Pure."""
+"""Values of figures of one moment. Pure."""
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edgefleet_protocol.sketch import LatencySketch, bucket_value_s
+from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.observability.fleet_figures import figure_table as table
-from edgefleet_server.observability.fleet_figures.figure_table import LATENCY_BOUNDS_S, Figure
+from edgefleet_server.observability.fleet_figures.figure_table import Figure
 
 Labels = tuple[str, ...]
 """Values of the labels of a figure, in its order."""
@@ -15,7 +14,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """A histogram: how many values there are up to each of LATENCY_BOUNDS_S and in all, and their sum."""
+    """A histogram: how many values there are up to each of BOUNDS_S and in all, and their sum."""
 
     counts: Sequence[int]
     total_s: float
@@ -92,19 +91,4 @@ def put_sums(values: FigureValues, figures: Sequence[Figure], labels: Labels, su
     counted = (sums.n, sums.errors, sums.timeouts, sums.nonfinite, sums.crashes)
     for figure, value in zip(figures, counted, strict=False):
         values.put(figure, value, *labels)
-    values.distributions.setdefault(figures[-1], {})[labels] = distribution_of(sums.latency, sums.latency_sum_s)
-
-
-def distribution_of(sketch: LatencySketch, total_s: float) -> Distribution:
-    """Return a sketch as a histogram: each value counts as the middle of its bucket, at most 1 % away."""
-    counts = [0] * (len(LATENCY_BOUNDS_S) + 1)
-    for bucket, count in sketch.counts.items():
-        counts[bisect_left(LATENCY_BOUNDS_S, bucket_value_s(bucket))] += count
-    return Distribution(list(_running(counts)), total_s)
-
-
-def _running(counts: Iterable[int]) -> Iterable[int]:
-    total = 0
-    for count in counts:
-        total += count
-        yield total
+    values.distributions.setdefault(figures[-1], {})[labels] = Distribution(sums.latency.up_to(), sums.latency_sum_s)

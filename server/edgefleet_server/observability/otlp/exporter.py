@@ -23,6 +23,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from edgefleet_server.observability.logs import also_to
 from edgefleet_server.observability.otlp.log_records import OtlpHandler
 from edgefleet_server.observability.otlp.metric_points import metrics_of
 from edgefleet_server.observability.otlp.request_spans import RequestSpans
@@ -50,6 +51,7 @@ class OtlpExporter:
         self._tracers = TracerProvider(resource=self._resource, shutdown_on_exit=False)
         self._loggers = LoggerProvider(resource=self._resource, shutdown_on_exit=False)
         self._handler = OtlpHandler(self._loggers.get_logger(SCOPE))
+        self._end_of_lines: Callable[[], None] = lambda: None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otlp", daemon=True)
         self._start_ns = time.time_ns()
@@ -58,13 +60,13 @@ class OtlpExporter:
         """Begin to export."""
         self._tracers.add_span_processor(BatchSpanProcessor(self._span_exporter))
         self._loggers.add_log_record_processor(BatchLogRecordProcessor(self._log_exporter))
-        logging.getLogger().addHandler(self._handler)
+        self._end_of_lines = also_to(self._handler)
         self._thread.start()
 
     def stop(self, wait_s: float = STOP_WAIT_S) -> None:
         """Export what waits, a last time the figures, and end; after a while what a collector did not take is given up."""
         self._stopping.set()
-        logging.getLogger().removeHandler(self._handler)
+        self._end_of_lines()
         ends = [threading.Thread(target=end, daemon=True) for end in (self._tracers.shutdown, self._loggers.shutdown)]
         for end in ends:
             end.start()

@@ -6,6 +6,8 @@ from typing import Final
 from opentelemetry._logs import Logger, LogRecord, SeverityNumber
 from opentelemetry.context import get_current
 
+from edgefleet_server.observability.logs import PLAIN
+
 OWN: Final = ("opentelemetry", "urllib3", "requests")
 """Loggers of the export itself: what they say is not exported."""
 SEVERITIES: Final = {
@@ -15,7 +17,6 @@ SEVERITIES: Final = {
     logging.ERROR: SeverityNumber.ERROR,
     logging.CRITICAL: SeverityNumber.FATAL,
 }
-_PLAIN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
 
 class OtlpHandler(logging.Handler):
@@ -26,10 +27,15 @@ class OtlpHandler(logging.Handler):
         self._otlp = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a line on."""
-        if record.name.startswith(OWN):
-            return
-        attributes = {name: _plain(value) for name, value in vars(record).items() if name not in _PLAIN}
+        """Pass a line on. Never raises: a wrong line is told as every handler of Python's tells it."""
+        try:
+            if not record.name.startswith(OWN):
+                self._emit(record)
+        except Exception:  # noqa: BLE001  # as in logging's own handlers: no line may fail the caller
+            self.handleError(record)
+
+    def _emit(self, record: logging.LogRecord) -> None:
+        attributes = {name: _plain(value) for name, value in vars(record).items() if name not in PLAIN}
         attributes["log.logger"] = record.name
         raised = record.exc_info[1] if record.exc_info else None
         if record.exc_info and raised is not None:
