@@ -32,7 +32,9 @@ def _plain(value: Any) -> str:
 
 
 def _rate(value: Any) -> str:
-    return f"{value:.3g}/s" if isinstance(value, int | float) else "-"
+    if not isinstance(value, int | float):
+        return "-"
+    return f"{value:.3g}/s" if value < 999.5 else f"{_plain(value)}/s"
 
 
 def _percent(value: Any) -> str:

@@ -36,15 +36,15 @@ def dashboard_router(parts: Parts) -> APIRouter:
     """Return the pages, to be mounted at the root."""
     shell = Shell(Gate(parts.access, behind_proxy=parts.settings.behind_proxy), parts.clock, parts.fleet.names.name_of)
     stream = parts.fleet.stream
-    return build_router(shell, [*_operating(parts), *_looking_up(parts)], lambda: stream.is_closing)
+    charts = TimelineViews(parts.timelines.reader, parts.clock)
+    return build_router(shell, [*_operating(parts, charts), *_looking_up(parts, charts)], lambda: stream.is_closing)
 
 
-def _operating(parts: Parts) -> list[Area]:
+def _operating(parts: Parts, charts: TimelineViews) -> list[Area]:
     """Return the areas of devices and rollouts."""
     fleet, rollouts, registry, clock = parts.fleet, parts.rollout, parts.registry, parts.clock
     shown = RolloutPages(rollouts, fleet.feed)
     watch = Watch(parts.alerts, parts.alarm.alerts, parts.objectives)
-    charts = TimelineViews(parts.timelines.reader, clock)
     overview = FleetPages(fleet.lists, fleet.groups, fleet.feed, parts.telemetry, rollouts.reader, watch, charts, clock)
     device = DevicePages(
         fleet.reader, fleet.feed, fleet.tasks, parts.telemetry, parts.watching, registry, parts.drift, charts, clock
@@ -75,10 +75,9 @@ def _operating(parts: Parts) -> list[Area]:
     ]
 
 
-def _looking_up(parts: Parts) -> list[Area]:
+def _looking_up(parts: Parts, charts: TimelineViews) -> list[Area]:
     """Return the areas of models, the trail, settings and the search."""
     fleet, registry, clock = parts.fleet, parts.registry, parts.clock
-    charts = TimelineViews(parts.timelines.reader, clock)
     views = RegistryViews(registry, parts.signing, fleet.reader, fleet.lists, parts.rollout.reader, parts.comparisons)
     keys = registry_pages.KeySources(registry, parts.signing, fleet.sampling, fleet.recovery, parts.predictions, clock)
     settings = SettingsPages(

@@ -146,8 +146,11 @@ class EventLog:
         since: datetime | None = None,
     ) -> list[EventView]:
         """Return up to `limit` events, newest first, uncounted: counting reads every event that there is."""
+        return self.newest_of(EventFilter(device_id, rollout, kinds, since), limit, before)
+
+    def newest_of(self, what: EventFilter, limit: int, before: int | None = None) -> list[EventView]:
+        """Return up to `limit` events, newest first, uncounted, as `newest`."""
         with self._db.read() as session:
-            what = EventFilter(device_id, rollout, kinds, since)
             return [self._view(row) for row in feed_store.events_page(session, what, before, limit)]
 
     def position(self) -> int:

@@ -41,3 +41,5 @@ class EventFilter:
     rollout: str | None = None
     kinds: Sequence[str] = ()
     since: datetime | None = None
+    until: datetime | None = None
+    model: str | None = None

@@ -101,6 +101,10 @@ def _chosen(
         conditions.append(col(FleetEvent.kind).in_(what.kinds))
     if what.since is not None:
         conditions.append(col(FleetEvent.received_at) >= what.since)
+    if what.until is not None:
+        conditions.append(col(FleetEvent.received_at) <= what.until)
+    if what.model is not None:
+        conditions.append(col(FleetEvent.model) == what.model)
     if after_id is not None:
         conditions.append(col(FleetEvent.id) > after_id)
     if until is not None:

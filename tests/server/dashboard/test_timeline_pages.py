@@ -7,15 +7,25 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from edgefleet_server.access.model import Role
-from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts
+from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts, fitting
 from edgefleet_server.events.model import NewEvent
-from edgefleet_server.telemetry.timelines.model import LinesBy, MetricLine, Scope, Timeline
+from edgefleet_server.telemetry.timelines.csv_table import csv_lines
+from edgefleet_server.telemetry.timelines.model import (
+    MOST_CLASSES,
+    ClassShares,
+    DriftLine,
+    LinesBy,
+    MetricLine,
+    Scope,
+    Timeline,
+)
 from tests.server.telemetry.told_fleet import ToldFleet
 
 BEGIN = datetime(2026, 11, 25, tzinfo=UTC)
@@ -54,7 +64,7 @@ def test_the_page_of_a_model_has_a_line_for_each_version_and_marks(told: ToldFle
     assert list(found)[:2] == ["p95", "requests"]
     assert found["p95"]["names"] == ["1.1.0", "1.0.0"]
     assert {"failed", "failures", "classes", "memory", "temperature", "throttled", "network"} <= found.keys()
-    assert page.count('class="mark deploy"') == len(found)
+    assert page.count('class="mark of-deploy"') == len(found)
     assert "digits@1.1.0 begins" in page
     assert 'href="/rollouts/r1"' in page
     assert "Why did latency rise?" in page
@@ -78,7 +88,11 @@ def test_the_file_has_what_the_charts_show(told: ToldFleet) -> None:
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert sum(int(row["requests"]) for row in rows if row["line"] == "1.1.0") == 3 * 40 * 900
     assert browser.get("/metrics-file?scope=group&name=nobody").status_code == 404
-    told.fleet.browser(Role.VIEWER).cookies.clear()
+    odd = browser.get("/metrics-file?scope=fleet&name=%E8%AA%9E")
+    assert 'filename="fleet-metrics-' in odd.headers["content-disposition"]
+    browser.cookies.clear()
+    away = browser.get("/metrics-file?scope=fleet", follow_redirects=False)
+    assert (away.status_code, away.headers["location"].partition("?")[0]) == (303, "/login")
 
 
 def test_the_page_of_latency_ranks_causes_with_their_evidence(told: ToldFleet) -> None:
@@ -100,10 +114,11 @@ def line(key: str, requests: list[int | None]) -> MetricLine:
     return MetricLine(key, requests, nothing, nothing, nothing, nothing, nothing, nothing, p95, nothing, ())
 
 
-def timeline(lines: list[MetricLine], by: LinesBy = LinesBy.VERSION) -> Timeline:
+def timeline(lines: list[MetricLine], by: LinesBy = LinesBy.VERSION, **more: Any) -> Timeline:
     steps = len(lines[0].requests)
     at = [BEGIN + timedelta(hours=n) for n in range(steps)]
-    return Timeline(Scope.MODEL, "digits", by, at[0], at[-1] + timedelta(hours=1), 3600, at, lines, {}, {}, (), ())
+    made = Timeline(Scope.MODEL, "digits", by, at[0], at[-1] + timedelta(hours=1), 3600, at, lines, {}, {}, (), ())
+    return replace(made, **more)
 
 
 def test_versions_are_ordered_by_when_they_came_and_others_by_what_they_answer() -> None:
@@ -117,6 +132,34 @@ def test_versions_are_ordered_by_when_they_came_and_others_by_what_they_answer()
 def test_a_chart_has_no_more_lines_than_can_be_told_apart() -> None:
     (chart,) = charts(timeline([line(f"{n}", [n, n]) for n in range(1, 12)], LinesBy.SITE))
     assert chart.names == [f"{n}" for n in range(11, 11 - MOST_SERIES, -1)]
+
+
+def test_drift_has_the_axis_of_the_other_charts() -> None:
+    drift = [DriftLine("blur", BEGIN + timedelta(hours=5), 3600, [0.1, None, 0.3])]
+    latency, psi = charts(timeline([line("1.0.0", [5] * 9)], drift=drift))
+    assert (psi.id, psi.begin, psi.end) == ("drift", latency.begin, latency.end)
+    assert psi.data[0] == [int(BEGIN.timestamp()) + 3600 * n for n in (5, 7)]
+
+
+def test_shares_of_classes_are_those_of_all_lines() -> None:
+    classes = [ClassShares(7, [0.75] * 3), ClassShares(-1, [0.25] * 3)]
+    _, mix = charts(timeline([line("1.0.0", [5] * 3)], classes=classes))
+    assert (mix.names, mix.data[1:]) == (["class 7", "other classes"], [[75.0] * 3, [25.0] * 3])
+    assert MOST_CLASSES + 1 <= MOST_SERIES
+
+
+@pytest.mark.parametrize(
+    ("by", "name"), [(LinesBy.NONE, "all"), (LinesBy.SITE, "no site"), (LinesBy.GROUP, "no group")]
+)
+def test_what_belongs_to_none_is_not_called_all(by: LinesBy, name: str) -> None:
+    made = timeline([line("", [5, 5])], by)
+    assert charts(made)[0].names == [name]
+    assert f",{name}," in "".join(csv_lines(made))
+
+
+@pytest.mark.parametrize(("steps", "span"), [(0, "24h"), (1, "1h"), (5, "6h"), (7, "24h")])
+def test_a_young_fleet_has_a_short_span(steps: int, span: str) -> None:
+    assert fitting(timeline([line("1.0.0", [*[None] * (24 - steps), *[5] * steps])])) == span
 
 
 def test_steps_between_seldom_reports_do_not_break_a_line_but_silence_does() -> None:

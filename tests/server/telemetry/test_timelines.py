@@ -5,18 +5,29 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.access.model import Role
 from edgefleet_server.events.model import EventView, NewEvent
-from edgefleet_server.telemetry.rollups.model import FigureSums, Step, SystemSums
+from edgefleet_server.telemetry.rollups.model import FigureSums, Step, Sums, SystemSums
 from edgefleet_server.telemetry.timelines.marks import marks_of
 from edgefleet_server.telemetry.timelines.model import MOST_CLASSES, MOST_POINTS, LinesBy, MarkKind, Scope, Timeline
-from edgefleet_server.telemetry.timelines.timeline_figures import begins, class_shares, scale_of, step_length, system_of
+from edgefleet_server.telemetry.timelines.service import MOST_MARKS
+from edgefleet_server.telemetry.timelines.timeline_figures import (
+    begins,
+    class_shares,
+    classes_of,
+    line_of,
+    scale_of,
+    step_length,
+    system_of,
+)
 from tests.server.conftest import KINDS, new_database
 from tests.server.fleet.house import START
 from tests.server.telemetry.told_fleet import WINDOW_S, ToldFleet
@@ -163,6 +174,60 @@ def test_steps_that_devices_still_have_to_report_have_no_rate(told: ToldFleet) -
     rates = read(told, Scope.FLEET, "", points=30).lines[0].requests_per_s
     assert rates[-1] is None
     assert rates[-3] == pytest.approx(3.0)
+
+
+def sums(n: int, seconds: int) -> Sums:
+    return Sums(1, seconds, n, 0, 0, 0, 0, LatencySketch(), (), 0.0, 0.0, 0)
+
+
+def test_a_rate_is_spread_over_a_part_of_the_last_step() -> None:
+    at = list(range(0, 3600, 300))
+    rates = line_of("1.0.0", {0: sums(400, 400)}, at, 300, 10**9).requests_per_s
+    assert rates[:3] == [1.0, pytest.approx(1 / 3, abs=1e-4), None]
+
+
+def test_a_window_of_a_year_is_spread_over_the_axis_only() -> None:
+    at = list(range(0, 3600, 60))
+    cells = {60 * n: sums(900, 400 * 86_400) for n in range(10)}
+    assert line_of("1.0.0", cells, at, 60, 10**9).requests_per_s[0] == pytest.approx(0.0, abs=1e-4)
+
+
+def test_classes_are_counted_over_all_lines() -> None:
+    wide, narrow = (
+        replace(sums(21, 900), classes=(3, 3, 3, 3, 3, 3, 3)),
+        replace(sums(90, 900), classes=(0, 0, 0, 0, 0, 0, 90)),
+    )
+    steps = [Step(START, (key,), one) for key, one in (("1", wide), ("2", narrow))]
+    found = classes_of(steps, [int(START.timestamp()) // 900 * 900], 900)
+    assert {one.index: one.share[0] for one in found}[6] == pytest.approx(93 / 111, abs=1e-4)
+
+
+def test_marks_are_not_pushed_out_by_what_devices_say(told: ToldFleet) -> None:
+    clock, feed = told.fleet.house.clock, told.parts.fleet.feed
+    clock.turn(seconds=1)
+    begun = clock.now()
+    detail = {"to": "running", "from": "validating", "release": "digits@1.2.0"}
+    alert = {"to": "firing", "title": "budget is spent", "alerts": [{"subject": "slo:fast", "model": "digits"}]}
+    feed.add([
+        NewEvent("rollout", model="digits", rollout="r9", detail=detail),
+        NewEvent("alert", detail=alert),
+        NewEvent("alert", detail={**alert, "title": "budget is spent (again)", "again": True}),
+    ])  # fmt: skip
+    feed.add([NewEvent("drift", "d-1", "digits", detail={"signal": f"s{n % 9}"}) for n in range(600)])
+    clock.turn(seconds=1)
+    later = clock.now()
+    clock.turn(seconds=1)
+    feed.add(
+        [
+            NewEvent("rollout", model="digits", rollout="r8", detail={**detail, "release": f"digits@2.{n}.0"})
+            for n in range(MOST_MARKS)
+        ]
+    )
+    reader = told.parts.timelines.reader
+    titles = [
+        one.title for one in reader.read(Scope.MODEL, "digits", begun, later).marks if one.kind is not MarkKind.DRIFT
+    ]
+    assert titles == ["digits@1.2.0 begins", "budget is spent"]
 
 
 def event(number: int, kind: str, at_s: int, **detail: Any) -> EventView:

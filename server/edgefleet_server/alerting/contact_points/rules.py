@@ -82,6 +82,7 @@ def event_detail(notice: Notice, message: Message) -> dict[str, Any]:
     """Return the detail of the event of a notice: for webhooks."""
     return {
         "to": "resolved" if notice.is_over else "firing",
+        "again": notice.is_again,
         "rule": notice.rule,
         "group": notice.group,
         "severity": severity_of(notice).value,
@@ -96,8 +97,9 @@ def event_detail(notice: Notice, message: Message) -> dict[str, Any]:
 
 def _plain(one: ActiveAlert, is_new: bool) -> Mapping[str, Any]:
     return {
-        "id": one.id, "subject": one.subject, "shown": one.shown, "summary": one.summary, "severity": one.severity.value,
-        "since": one.since.isoformat(timespec="seconds"), "value": one.value, "threshold": one.threshold, "new": is_new,
+        "id": one.id, "subject": one.subject, "model": one.labels.get("model", ""), "shown": one.shown, "summary": one.summary,
+        "severity": one.severity.value, "since": one.since.isoformat(timespec="seconds"), "value": one.value,
+        "threshold": one.threshold, "new": is_new,
     }  # fmt: skip
 
 

@@ -168,7 +168,7 @@ def share(part: float, whole: float) -> float:
 def evidence(value: Any) -> str:
     """Return one figure of a decision."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return number(value) if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {evidence(one)}" for key, one in value.items()) or NOTHING
     return NOTHING if value in (None, "") else str(value)

@@ -198,7 +198,7 @@ class FleetPages:
             open_alerts=counts.open,
             suppressed_alerts=counts.suppressed,
             events=[event_line(one) for one in self._feed.newest(limit=PAGE_EVENTS)],
-            timeline=self._timelines.overview(SHOWN_CHARTS),
+            timeline=self._timelines.view(Scope.FLEET).first(SHOWN_CHARTS),
             slos=worst_first(self._watch.objectives.slos())[:SHOWN_SLOS],
         )
 

@@ -4,7 +4,9 @@
   const holder = document.getElementById("chart-data");
   const charts = document.getElementById("charts");
   if (!holder || !charts) return;
-  const written = (value, unit) => (value == null ? "–" : `${value.toLocaleString("en", { maximumSignificantDigits: 4 })}${unit ? ` ${unit}` : ""}`);
+  const digits = (value) => (Math.abs(value) < 1000 ? { maximumSignificantDigits: 4 } : { maximumFractionDigits: 0 });
+  const number = (value) => value.toLocaleString("en", digits(value)).replaceAll(",", "\u202f");
+  const written = (value, unit) => (value == null ? "–" : `${number(value)}${unit ? ` ${unit}` : ""}`);
   let known = { text: "", charts: [] };
 
   function figuresOf(id) {

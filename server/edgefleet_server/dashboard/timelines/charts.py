@@ -2,7 +2,7 @@
 
 Rules:
 1. All charts of a page have the same axis of time, so that they line up.
-2. A line goes on over steps without figures where devices report more seldom than a step is long (`line_chart`).
+2. A line goes on over steps without figures where devices report less often than a step is long (`line_chart`).
 3. Of versions the newest is drawn first, solid; the one before is dashed and grey. At most MOST_SERIES lines have a place in a chart.
 """
 
@@ -12,7 +12,16 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from edgefleet_server.dashboard.core.line_chart import Column, Drawing, drawn, time_place
-from edgefleet_server.telemetry.timelines.model import LinesBy, Mark, MarkKind, MetricLine, Scope, Timeline
+from edgefleet_server.telemetry.timelines.model import (
+    ClassShares,
+    LinesBy,
+    Mark,
+    MarkKind,
+    MetricLine,
+    Scope,
+    Timeline,
+    line_name,
+)
 
 DEVICES: Final = ("memory", "temperature", "cpu", "throttled", "disk", "network")
 """Charts of the devices themselves: nothing says which of them run a model."""
@@ -111,6 +120,16 @@ def charts(timeline: Timeline) -> list[Chart]:
     return [*of_lines, *_of_drift(timeline), *_of_system(timeline)]
 
 
+def fitting(timeline: Timeline) -> str:
+    """Return the shortest span that has all figures of the usual one; the usual one where there are none."""
+    columns = [*(line.requests for line in timeline.lines), *timeline.system.values()]
+    known = [place for column in columns for place, value in enumerate(column) if value is not None]
+    if not known:
+        return DEFAULT_SPAN
+    oldest = timeline.until - timeline.at[min(known)]
+    return next((span for span, (length, _) in SPANS.items() if length >= oldest), DEFAULT_SPAN)
+
+
 def key_of(charts: Sequence[Chart]) -> list[tuple[str, str, str]]:
     """Return the kinds of marks that charts have, with their signs and words."""
     kinds = {one.kind for chart in charts for one in chart.marks}
@@ -128,16 +147,14 @@ def _of_device(timeline: Timeline) -> Iterator[Chart]:
             "non-finite": line.nonfinite,
         }
         yield from _chart(timeline, f"requests-{number}", f"{line.key}: requests", "", counts)
-        if line.classes:
-            shares = {_class(one.index): _scaled(one.share, 0.01) for one in line.classes}
-            yield from _chart(timeline, f"classes-{number}", f"{line.key}: answers by class", "%", shares)
+        yield from _chart(timeline, f"classes-{number}", f"{line.key}: answers by class", "%", _shares(line.classes))
 
 
 def _of_keys(timeline: Timeline) -> Iterator[Chart]:
     lines = _ordered(timeline)
 
     def each(read: Callable[[MetricLine], Column]) -> dict[str, Column]:
-        return {line.key or "all": read(line) for line in lines}
+        return {line_name(line.key, timeline.by): read(line) for line in lines}
 
     yield from _chart(timeline, "p95", "Latency p95", "ms", each(lambda one: one.p95_ms))
     yield from _chart(timeline, "requests", "Requests a second", "", each(lambda one: one.requests_per_s))
@@ -153,8 +170,7 @@ def _of_keys(timeline: Timeline) -> Iterator[Chart]:
         yield from _chart(timeline, "failures", "Failures by kind", "", sums)
     yield from _chart(timeline, "p50", "Latency p50", "ms", each(lambda one: one.p50_ms))
     yield from _chart(timeline, "p99", "Latency p99", "ms", each(lambda one: one.p99_ms))
-    if timeline.scope is Scope.MODEL and (shares := _class_mix(timeline)):
-        yield from _chart(timeline, "classes", "Answers by class", "%", shares)
+    yield from _chart(timeline, "classes", "Answers by class", "%", _shares(timeline.classes))
 
 
 def _ordered(timeline: Timeline) -> list[MetricLine]:
@@ -188,38 +204,18 @@ def _sum(columns: Sequence[Column]) -> Column:
     return [None if all(one is None for one in row) else sum(one for one in row if one is not None) for row in rows]
 
 
-def _class_mix(timeline: Timeline) -> dict[str, Column]:
-    """Return the shares of classes over all lines, in percent."""
-    counts: dict[int, list[float]] = {}
-    known = [0] * len(timeline.at)
-    for line in timeline.lines:
-        for place, n in enumerate(line.requests):
-            known[place] += (n or 0) if any(one.share[place] is not None for one in line.classes) else 0
-        for one in line.classes:
-            column = counts.setdefault(one.index, [0.0] * len(timeline.at))
-            for place, share in enumerate(one.share):
-                column[place] += (share or 0.0) * (line.requests[place] or 0)
-    order = sorted(counts, key=lambda index: -sum(counts[index]))[:MOST_SERIES]
-    return {
-        _class(index): [round(100 * value / n, 2) if n else None for value, n in zip(counts[index], known, strict=True)]
-        for index in sorted(order, key=lambda one: (one < 0, one))
-    }
-
-
-def _class(index: int) -> str:
-    return "other classes" if index < 0 else f"class {index}"
+def _shares(classes: Sequence[ClassShares]) -> dict[str, Column]:
+    return {"other classes" if one.index < 0 else f"class {one.index}": _scaled(one.share, 0.01) for one in classes}
 
 
 def _of_drift(timeline: Timeline) -> Iterator[Chart]:
     """Yield the chart of the signals that are farthest from their reference."""
     strongest = sorted(timeline.drift, key=lambda one: -max((p for p in one.psi if p is not None), default=0.0))
     shown = strongest[:MOST_SERIES]
-    if not shown:
-        return
-    at = [int(shown[0].since.timestamp()) + n * shown[0].step_s for n in range(len(shown[0].psi))]
-    alike = [one for one in shown if (one.since, one.step_s) == (shown[0].since, shown[0].step_s)]
-    columns = {one.signal: one.psi for one in alike}
-    yield from _chart(timeline, "drift", "Drift from the reference", "PSI", columns, at)
+    if shown:
+        at = [_seconds(shown[0].since) + n * shown[0].step_s for n in range(len(shown[0].psi))]
+        columns = {one.signal: one.psi for one in shown}
+        yield from _chart(timeline, "drift", "Drift from the reference", "PSI", columns, at)
 
 
 def _of_system(timeline: Timeline) -> Iterator[Chart]:
@@ -237,14 +233,14 @@ def _of_system(timeline: Timeline) -> Iterator[Chart]:
     if timeline.scope is Scope.DEVICE:
         yield from _chart(timeline, "temperature", "Temperature", "°C", {"temperature": column(heat)})
         yield from _chart(timeline, "cpu", "CPU", "%", {"busy": column(busy, 0.01)})
-        yield from _chart(timeline, "throttled", "Clock taken away", "%", {"throttled": column(held, 0.01)})
+        yield from _chart(timeline, "throttled", "Throttled clock", "%", {"throttled": column(held, 0.01)})
     else:
         both = {"mean": column(heat), "hottest": column(heat, most=True)}
         yield from _chart(timeline, "temperature", "Temperature", "°C", both)
         both = {"mean": column(busy, 0.01), "busiest": column(busy, 0.01, most=True)}
         yield from _chart(timeline, "cpu", "CPU", "%", both)
         both = {"mean": column(held, 0.01), "most": column(held, 0.01, most=True)}
-        yield from _chart(timeline, "throttled", "Clock taken away", "%", both)
+        yield from _chart(timeline, "throttled", "Throttled clock", "%", both)
     yield from _chart(timeline, "disk", "Free disk", "MiB", {"free": column("disk_free_bytes", MIB)})
     traffic = {"received": column("net_rx_bytes_per_s", 1024), "sent": column("net_tx_bytes_per_s", 1024)}
     yield from _chart(timeline, "network", "Network", "KiB/s", traffic)
@@ -269,7 +265,7 @@ def _chart(
     begin, end = (_seconds(one) for one in (timeline.since, timeline.until))
     moments = [_seconds(one) for one in timeline.at] if at is None else at
     kept = [one for one in range(len(moments)) if any(column[one] is not None for column in known.values())]
-    axis = (min(begin, moments[0]), max(end, moments[-1])) if at is None else (moments[0], moments[-1])
+    axis = (min(begin, _seconds(timeline.at[0])), max(end, _seconds(timeline.at[-1])))
     data: list[Column] = [[column[one] for one in kept] for column in (moments, *known.values())]
     marks = _marks(timeline.marks, *axis)
     if timeline.scope is Scope.MODEL and at is None and chart_id in DEVICES:

@@ -1,10 +1,9 @@
 """The page of the fleet's figures, the file of any figures, and the page that says why latency rose."""
 
-from datetime import timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import parse_model_name
@@ -18,7 +17,6 @@ from edgefleet_server.telemetry.latency.service import LatencyExplainer
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
 from edgefleet_server.telemetry.timelines.model import LinesBy, Scope
 
-USUAL: Final = "24h"
 TONES: Final = {
     "likely": "bad",
     "possible": "warn",
@@ -49,26 +47,20 @@ def add_pages(router: APIRouter, shell: Shell, views: TimelineViews, explainer: 
         session = shell.gate.session_of(request)
         if session is None or not session.principal.may(Role.VIEWER):
             return to_login(request)
+        name = "" if scope is Scope.FLEET else name
         found = views.read(scope, name, span, by)
         named = f'attachment; filename="{name or scope.value}-metrics-{clock.now():%Y-%m-%d}.csv"'
         headers = {**render.HEADERS, "content-disposition": named}
-        return StreamingResponse(csv_lines(found), media_type="text/csv", headers=headers)
+        return Response("".join(csv_lines(found)), media_type="text/csv", headers=headers)
 
     @router.get("/models/{name}/latency", operation_id="show_latency_explanation")
     def show_latency(request: Request, name: str, device: Name = "", span: Span = "") -> Response:
         """Show why a model's latency rose: what changed with it, the most likely cause first."""
 
         def build() -> dict[str, Any]:
-            now = clock.now()
-            chosen = span if span in SPANS else USUAL
-            length: timedelta = SPANS[chosen][0]
-            page = explainer.explain(parse_model_name(name), now - length, now, device)
-            scope, of = (Scope.DEVICE, device) if device else (Scope.MODEL, name)
-            return {
-                "page": page,
-                "timeline": views.view(scope, of, chosen),
-                "span": chosen,
-                "tones": TONES,
-            }
+            now, model = clock.now(), parse_model_name(name)
+            timeline = views.view(*((Scope.DEVICE, device) if device else (Scope.MODEL, model)), span)
+            page = explainer.explain(model, now - SPANS[timeline.span][0], now, device)
+            return {"page": page, "timeline": timeline, "span": timeline.span, "tones": TONES}
 
         return shell.shown(request, "registry/latency.html", build, tab="models")

@@ -5,19 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from edgefleet_protocol.clock import Clock
-from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, key_of
+from edgefleet_server.dashboard.timelines.charts import DEFAULT_SPAN, SPANS, Chart, charts, fitting, key_of
 from edgefleet_server.telemetry.timelines.model import LinesBy, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.service import TimelineReader
 
 SHOWN_MARKS: Final = 40
 KEPT_S: Final = 15.0
+Asked = tuple[Scope, str, str, LinesBy | None]
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineView:
     """Charts of a span of time. key: kinds of marks with signs and words; marks: what happened, newest first; more: older ones.
 
-    file: the address of the figures as CSV; lines: by what its lines are told apart, with the choices.
+    spans: those that can be asked for; by: by what its lines are told apart, one of the choices.
     """
 
     scope: str
@@ -49,14 +50,7 @@ class TimelineViews:
         """Wire the parts."""
         self._timelines = timelines
         self._clock = clock
-        self._kept: tuple[float, TimelineView] | None = None
-
-    def overview(self, count: int) -> TimelineView:
-        """Return the first charts of the fleet's usual span, at most KEPT_S old: the overview is made again with every event."""
-        now_s, kept = self._clock.monotonic_s(), self._kept
-        if kept is None or not 0 <= now_s - kept[0] < KEPT_S:
-            kept = self._kept = (now_s, self.view(Scope.FLEET))
-        return kept[1].first(count)
+        self._kept: dict[Asked, tuple[float, TimelineView]] = {}
 
     def read(self, scope: Scope, name: str, span: str, by: LinesBy | None = None) -> Timeline:
         """Return the figures of one of SPANS."""
@@ -65,9 +59,22 @@ class TimelineViews:
         return self._timelines.read(scope, name, now - length, now, by=by, points=points)
 
     def view(self, scope: Scope, name: str = "", span: str = "", by: LinesBy | None = None) -> TimelineView:
-        """Return the charts of a span; the usual one where it is none."""
-        span = span if span in SPANS else DEFAULT_SPAN
+        """Return the charts of a span, at most KEPT_S old: pages are made again with every event.
+
+        Where it is none of SPANS: of the usual one, or of a shorter one that has all of its figures.
+        """
+        asked, now_s, known = (scope, name, span, by), self._clock.monotonic_s(), self._kept
+        kept = {key: one for key, one in known.items() if 0 <= now_s - one[0] < KEPT_S}
+        if asked not in kept:
+            kept[asked] = (now_s, self._made(*asked))
+        self._kept = kept
+        return kept[asked][1]
+
+    def _made(self, scope: Scope, name: str, span: str, by: LinesBy | None) -> TimelineView:
         timeline = self.read(scope, name, span, by)
+        if span not in SPANS:
+            span = fitting(timeline)
+            timeline = timeline if span == DEFAULT_SPAN else self.read(scope, name, span, by)
         made = charts(timeline)
         marks = list(reversed(timeline.marks))
         return TimelineView(

@@ -224,13 +224,18 @@ def value_text(value: float, unit: str) -> str:
         case "bytes":
             return f"{value / MIB / 1024:.1f} GiB" if value >= 1024 * MIB else f"{value / MIB:.0f} MiB"
         case "per_s":
-            return f"{value:.3g} a second"
+            return f"{_three(value)} a second"
         case _:
-            return f"{value:.3g}"
+            return _three(value)
+
+
+def _three(value: float) -> str:
+    """Return a figure to three digits, never as a power of ten."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
 
 
 def _ms(value: float) -> str:
-    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+    return f"{_three(value)} ms"
 
 
 def _moment(at: int) -> str:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from edgefleet_server.telemetry.timelines.model import MetricLine, Timeline
+from edgefleet_server.telemetry.timelines.model import MetricLine, Timeline, line_name
 
 FIGURES: Final = (
     *("requests", "requests_per_s", "errors", "timeouts", "nonfinite", "crashes", "p50_ms", "p95_ms", "p99_ms"),
@@ -36,7 +36,9 @@ def _of_line(timeline: Timeline, line: MetricLine) -> Iterator[str]:
     for place, at in enumerate(timeline.at):
         if line.requests[place] is not None:
             values = [getattr(line, name)[place] for name in FIGURES]
-            yield _line([at.isoformat(), _safe(line.key or "all"), *map(_text, values), *[""] * len(SYSTEM)])
+            yield _line(
+                [at.isoformat(), _safe(line_name(line.key, timeline.by)), *map(_text, values), *[""] * len(SYSTEM)]
+            )
 
 
 def _text(value: float | None) -> str:

@@ -3,16 +3,17 @@
 Marks that say the same within one step are one, with their number: a thousand devices that report drift are one triangle.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from edgefleet_server.events.model import EventView
 from edgefleet_server.telemetry.timelines.model import Mark, MarkKind, Scope
 
-KINDS: Final = ("rollout", "alert", "drift", "drift_over")
-DEVICE_KINDS: Final = ("desired", "rollback", "alert", "drift", "drift_over")
+KINDS: Final = ("rollout", "alert")
+DEVICE_KINDS: Final = ("desired", "rollback", "alert")
 """Of a device: what was deployed to it also without a rollout."""
+DRIFT_KINDS: Final = ("drift", "drift_over")
 MOST_TEXT: Final = 120
 _ROLLOUT: Final[Mapping[str, tuple[MarkKind, str]]] = {
     "running": (MarkKind.DEPLOY, "{release} begins"),
@@ -74,7 +75,9 @@ def _of_rollout(event: EventView) -> Mark | None:
     return Mark(event.at, kind, title.format(release=release), event.model, event.rollout or "")
 
 
-def _of_alert(event: EventView) -> Mark:
+def _of_alert(event: EventView) -> Mark | None:
+    if event.detail.get("again"):
+        return None
     is_over = _text(event.detail, "to") == "resolved"
     kind = MarkKind.ALERT_OVER if is_over else MarkKind.ALERT
     title = _text(event.detail, "title") or _text(event.detail, "rule") or "alert"
@@ -93,12 +96,9 @@ def _of_drift(event: EventView) -> Mark:
 def _concerns(event: EventView, mark: Mark, model: str) -> bool:
     if mark.kind not in {MarkKind.ALERT, MarkKind.ALERT_OVER}:
         return event.model == model
-    return any(one == f"model:{model}" or one.startswith(f"model:{model}@") for one in _subjects(event.detail))
-
-
-def _subjects(detail: Mapping[str, Any]) -> Collection[str]:
-    listed = [one for name in ("alerts", "ended") for one in detail.get(name) or () if isinstance(one, Mapping)]
-    return {str(one.get("subject", "")) for one in listed}
+    listed = [one for name in ("alerts", "ended") for one in event.detail.get(name) or () if isinstance(one, Mapping)]
+    named = ((one.get("model"), str(one.get("subject")).removeprefix("model:").partition("@")[0]) for one in listed)
+    return any(model in one for one in named)
 
 
 def _inner(detail: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,8 @@ from typing import Final
 MOST_POINTS: Final = 1_500
 MOST_LINES: Final = 12
 """The lines with the most answers; the rest are one line together."""
-MOST_CLASSES: Final = 6
+MOST_CLASSES: Final = 5
+"""The others are one together, and a chart has a place for six lines."""
 REST: Final = "others"
 
 
@@ -92,7 +93,7 @@ class MetricLine:
 
 @dataclass(frozen=True)
 class DriftLine:
-    """How far one signal was from its reference (PSI) in equal steps up to `until`, null where nothing was reported."""
+    """How far one signal was from its reference (PSI) in equal steps from `since` on, null where nothing was reported."""
 
     signal: str
     since: datetime
@@ -105,7 +106,7 @@ class Timeline:
     """Figures over time. scope: fleet, model, group or device; name: which. at: the beginnings of steps of `step_s` seconds.
 
     system: figures of the devices themselves, by name: means over devices, ratios 0 … 1, sizes bytes; traffic is bytes a second of all
-    of them together. system_most: the largest of any device. marks: what happened, oldest first.
+    of them together. system_most: the largest of any device. marks: what happened, oldest first. classes: of a model, over all lines.
     """
 
     scope: Scope
@@ -120,3 +121,9 @@ class Timeline:
     system_most: Mapping[str, Sequence[float | None]]
     drift: Sequence[DriftLine]
     marks: Sequence[Mark]
+    classes: Sequence[ClassShares] = ()
+
+
+def line_name(key: str, by: LinesBy) -> str:
+    """Return how a line is named; "" is the key of all together, or of what belongs to none."""
+    return key or ("all" if by is LinesBy.NONE else f"no {by}")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import parse_model_name
@@ -95,43 +95,41 @@ def _add_json(router: APIRouter, read: Read) -> None:
 
 
 def _add_csv(router: APIRouter, read: Read) -> None:
-    def file(scope: Scope, name: str, span: Asked) -> StreamingResponse:
+    def file(scope: Scope, name: str, span: Asked) -> Response:
         headers = {"content-disposition": f'attachment; filename="{name or scope.value}-metrics.csv"'}
-        return StreamingResponse(csv_lines(read(scope, name, span)), media_type=MEDIA_TYPE, headers=headers)
+        return Response("".join(csv_lines(read(scope, name, span))), media_type=MEDIA_TYPE, headers=headers)
 
-    @router.get(
-        "/fleet/metrics.csv", operation_id="get_fleet_metrics_csv", response_class=StreamingResponse, responses=_CSV
-    )
-    def get_fleet_metrics_csv(span: Span, _caller: Viewer) -> StreamingResponse:
+    @router.get("/fleet/metrics.csv", operation_id="get_fleet_metrics_csv", response_class=Response, responses=_CSV)
+    def get_fleet_metrics_csv(span: Span, _caller: Viewer) -> Response:
         """Return the same as CSV."""
         return file(Scope.FLEET, "", span)
 
     @router.get(
         "/models/{name}/metrics.csv",
         operation_id="get_model_metrics_csv",
-        response_class=StreamingResponse,
+        response_class=Response,
         responses=_CSV,
     )
-    def get_model_metrics_csv(name: str, span: Span, _caller: Viewer) -> StreamingResponse:
+    def get_model_metrics_csv(name: str, span: Span, _caller: Viewer) -> Response:
         """Return the same as CSV."""
         return file(Scope.MODEL, parse_model_name(name), span)
 
     @router.get(
         "/groups/{name}/metrics.csv",
         operation_id="get_group_metrics_csv",
-        response_class=StreamingResponse,
+        response_class=Response,
         responses=_CSV,
     )
-    def get_group_metrics_csv(name: str, span: Span, _caller: Viewer) -> StreamingResponse:
+    def get_group_metrics_csv(name: str, span: Span, _caller: Viewer) -> Response:
         """Return the same as CSV."""
         return file(Scope.GROUP, name, span)
 
     @router.get(
         "/devices/{device_id}/metrics.csv",
         operation_id="get_device_metrics_csv",
-        response_class=StreamingResponse,
+        response_class=Response,
         responses=_CSV,
     )
-    def get_device_metrics_csv(device_id: str, span: Span, _caller: Viewer) -> StreamingResponse:
+    def get_device_metrics_csv(device_id: str, span: Span, _caller: Viewer) -> Response:
         """Return the same as CSV."""
         return file(Scope.DEVICE, device_id, span)

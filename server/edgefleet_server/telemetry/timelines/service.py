@@ -1,23 +1,24 @@
 """Reads figures over time: of the fleet, a model or a group from roll-ups, of a device from what it sent."""
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
-from edgefleet_server.events.model import EventView
+from edgefleet_server.events.model import EventFilter, EventView
 from edgefleet_server.telemetry import store
 from edgefleet_server.telemetry.drift.views import ModelDrift
 from edgefleet_server.telemetry.rollups.model import SCALES, Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
 from edgefleet_server.telemetry.signals.model import Scale
 from edgefleet_server.telemetry.timelines.device_steps import message_steps, window_steps
-from edgefleet_server.telemetry.timelines.marks import DEVICE_KINDS, KINDS, between, marks_of
+from edgefleet_server.telemetry.timelines.marks import DEVICE_KINDS, DRIFT_KINDS, KINDS, between, marks_of
 from edgefleet_server.telemetry.timelines.model import MOST_POINTS, DriftLine, LinesBy, Mark, Scope, Timeline
 from edgefleet_server.telemetry.timelines.timeline_figures import (
     begins,
+    classes_of,
     joined,
     line_of,
     scale_of,
@@ -49,14 +50,7 @@ _OF: Final[Mapping[Scope, Dimension]] = {Scope.MODEL: Dimension.MODEL, Scope.GRO
 class Feed(Protocol):
     """What is needed of the event log."""
 
-    def newest(
-        self,
-        *,
-        limit: int,
-        device_id: str | None = None,
-        kinds: Sequence[str] = (),
-        since: datetime | None = None,
-    ) -> list[EventView]:
+    def newest_of(self, what: EventFilter, limit: int) -> list[EventView]:
         """Return events, newest first."""
         ...
 
@@ -124,8 +118,9 @@ class TimelineReader:
             lines=[line_of(key, cells, at, step_s, now_s) for key, cells in joined(answers, step_s).items()],
             system=means,
             system_most=most,
-            drift=self._drift_of(name) if scope is Scope.MODEL else [],
+            drift=self._drift_of(name, since, until) if scope is Scope.MODEL else [],
             marks=self._marks(scope, name, since, until, step_s),
+            classes=classes_of(answers, at, step_s) if scope is Scope.MODEL else (),
         )
 
     def _of_device(
@@ -153,21 +148,30 @@ class TimelineReader:
         place = {Dimension.GROUP: (name,)} if scope is Scope.GROUP else {}
         return answers, self._rollups.system(scale_s, begin, until, where=place, step_s=step_s), step_s
 
-    def _drift_of(self, model: str) -> list[DriftLine]:
+    def _drift_of(self, model: str, since: datetime, until: datetime) -> list[DriftLine]:
+        """Return the steps of drift that began in a span of time."""
         found = self._drift.of_model(ModelName(model))
-        if found.until is None:
+        if found.since is None:
             return []
-        length_s = Scale(found.scale).seconds
-        return [
-            DriftLine(one.name, found.until - timedelta(seconds=length_s * len(one.history)), length_s, one.history)
-            for one in found.signals
-            if any(value is not None for value in one.history)
-        ]
+        length = Scale(found.scale).length
+        lines = []
+        for one in found.signals:
+            # the judged period is the last two steps
+            begins = [found.since + length * (number - len(one.history) + 2) for number in range(len(one.history))]
+            kept = [number for number, at in enumerate(begins) if since <= at < until]
+            psi = [one.history[number] for number in kept]
+            if any(value is not None for value in psi):
+                lines.append(DriftLine(one.name, begins[kept[0]], int(length.total_seconds()), psi))
+        return lines
 
     def _marks(self, scope: Scope, name: str, since: datetime, until: datetime, step_s: int) -> list[Mark]:
         device = name if scope is Scope.DEVICE else None
-        kinds = KINDS if device is None else DEVICE_KINDS
-        events = self._feed.newest(limit=MOST_MARKS, device_id=device, kinds=kinds, since=since)
+        model = name if scope is Scope.MODEL else None
+        events: list[EventView] = []
+        # drift comes from devices, as often as they like: it has a limit of its own
+        for kinds, of in ((KINDS if device is None else DEVICE_KINDS, None), (DRIFT_KINDS, model)):
+            what = EventFilter(device, None, kinds, since, until, of)
+            events += self._feed.newest_of(what, MOST_MARKS)
         return between(marks_of(events, scope, name, step_s), since, until)
 
 

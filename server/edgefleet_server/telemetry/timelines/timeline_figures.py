@@ -18,7 +18,7 @@ from edgefleet_server.telemetry.rollups.model import KEPT, SCALES, Step, Sums, S
 from edgefleet_server.telemetry.timelines.model import MOST_CLASSES, MOST_LINES, REST, ClassShares, MetricLine
 
 QUANTILES: Final = (0.5, 0.95, 0.99)
-LENGTHS: Final = (*(60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400),)
+LENGTHS: Final = (*(60, 180, 300, 900, 1_800, 3_600, 7_200, 10_800, 14_400, 21_600, 43_200, 86_400),)
 MESSAGE_S: Final = 900
 """How long a device waits between two messages where nothing is under way."""
 NETWORK: Final = ("net_rx_bytes", "net_tx_bytes")
@@ -92,6 +92,15 @@ def quantiles_ms(latency: LatencySketch) -> tuple[float | None, float | None, fl
     return p50, p95, p99
 
 
+def classes_of(steps: Iterable[Step[Sums]], at: Sequence[int], step_s: int) -> list[ClassShares]:
+    """Return the shares of classes over all lines."""
+    found: dict[int, list[int]] = {}
+    for one in steps:
+        place = int(one.at.timestamp()) // step_s * step_s
+        found[place] = [a + b for a, b in zip_longest(found.get(place, ()), one.sums.classes, fillvalue=0)]
+    return class_shares([found.get(one, ()) for one in at])
+
+
 def class_shares(counts: Sequence[Sequence[int]]) -> list[ClassShares]:
     """Return the shares of the most frequent classes, and of all others as -1."""
     sums = [sum(column) for column in zip_longest(*counts, fillvalue=0)]
@@ -122,8 +131,9 @@ def _rates(cells: Cells, at: Sequence[int], step_s: int, now_s: int) -> list[flo
             continue
         covered = max(step_s, sums.seconds // sums.windows)
         longest = max(longest, min(covered, 3600) if covered > step_s else sums.seconds // sums.windows)
-        for later in range(0, covered, step_s):
-            spread[begin + later] = spread.get(begin + later, 0.0) + sums.n / covered
+        end = begin + covered
+        for one in range(begin, min(end, at[-1] + 1), step_s):
+            spread[one] = spread.get(one, 0.0) + sums.n / covered * min(1.0, (end - one) / step_s)
     whole = {one for one in at if one + step_s + longest <= now_s}
     kept = whole if any(one in spread for one in whole) else set(at)
     return [round(spread[one], 4) if one in spread and one in kept else None for one in at]
