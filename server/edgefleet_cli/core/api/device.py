@@ -199,6 +199,7 @@ class MetricLine(Struct, frozen=True):
 class Timeline(Struct, frozen=True):
     at: tuple[str, ...] = ()
     by: str = ""
+    classes: tuple[ClassShares, ...] = ()
     lines: tuple[MetricLine, ...] = ()
     marks: tuple[Mark, ...] = ()
     name: str = ""
