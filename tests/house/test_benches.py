@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-from bench import cli, fleet_drift, fleet_page, live_pages, mqtt_publish, rest_lists
+from bench import cli, fleet_drift, fleet_page, live_pages, mqtt_publish, rest_lists, scrape
 
 from edgefleet_server.gateway.broker.model import find_mosquitto
 from tests.support.browsers import binary
@@ -71,6 +71,14 @@ def test_lists_of_the_api(printed: Bench) -> None:
     assert all(is_figure(value) for name, value in connections.items() if name != "cpu_ratio")
     assert told["within"] == rest_lists.within(connections)
     assert told["ok"] == all(told["within"].values())
+
+
+def test_a_scrape_of_all_figures(printed: Bench) -> None:
+    told = printed(scrape, "--devices", "20", "--devices", "40", "--rounds", "1", "--reporting", "2")
+    few, many = told["sizes"]
+    assert (few["devices"], many["devices"]) == (20, 40)
+    assert few["series"] == many["series"] > 100
+    assert all(is_figure(one[name]) for one in told["sizes"] for name in ("loaded_ms", "kept_ms"))
 
 
 def test_drift_of_simulated_fleets(printed: Bench) -> None:

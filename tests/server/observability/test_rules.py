@@ -14,6 +14,7 @@ import yaml
 from edgefleet_server.alerting.alert_rules.model_fleet_rules import LEAST_N
 from edgefleet_server.alerting.alert_rules.rule_table import RULES
 from edgefleet_server.process.integration_files import FOLDER
+from tests.house.tree import ROOT
 
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool on this machine")
 FILE = FOLDER / "edgefleet.rules.yml"
@@ -162,6 +163,11 @@ def _promtool(*args: str | Path) -> str:
     done = subprocess.run(["promtool", *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_the_page_says_how_many_there_are() -> None:
+    page = (ROOT / "docs" / "operate" / "monitoring.md").read_text("utf-8")
+    assert f"8 recording and {len(alerts())} alert rules" in page
 
 
 def test_promtool_finds_no_fault() -> None:
