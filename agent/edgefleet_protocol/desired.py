@@ -155,8 +155,8 @@ def decode_desired(data: bytes) -> Desired:
     if document.capture is not UNSET and _KEY.fullmatch(document.capture.key) is None:
         raise BadMessageError("desired document names a capture key that is none")
     for name, kept in (document.prediction_logs or {}).items():
-        erased = "".join(kept.erased)
-        if _KEY.fullmatch(kept.subject_key) is None or not 0.0 <= kept.ratio <= 1.0 or _HEX.fullmatch(erased) is None:
+        is_hex = all(_HEX.fullmatch(subject) for subject in kept.erased)
+        if _KEY.fullmatch(kept.subject_key) is None or not 0.0 <= kept.ratio <= 1.0 or not is_hex:
             raise BadMessageError(f"desired document asks for a prediction log of {name} that cannot be kept")
     return document
 

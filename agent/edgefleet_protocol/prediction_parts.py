@@ -11,7 +11,8 @@
 import hashlib
 import hmac
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from heapq import merge
 from typing import Any
 
 import msgspec
@@ -19,10 +20,12 @@ import msgspec
 from edgefleet_protocol.errors import BadMessageError
 
 REASON = "log"
-"""Of the `Sample` that carries a part; its `record` is `<log>.<part>`."""
+"""Of the `Sample` that carries a part; its `record` is `<model>/<part>`."""
 MAX_PART_BYTES = 1 << 20
 SALT_BYTES = 16
 SUBJECT_BYTES = 16
+HEADS = b"edgefleet.heads"
+"""In the metadata of a Parquet file: the heads of its parts."""
 STOPPED, LOST, FULL = "stopped", "lost", "full"
 """Why numbers are missing: the device or its agent was stopped (at most so many), a worker was (exactly so many), no room."""
 
@@ -197,13 +200,31 @@ def erase(part: Part, until: Mapping[bytes, int], now: int) -> Part:
     return Part(part.head, left, sorted(erased, key=lambda one: one.seq))
 
 
-def unexplained(head: Head, seqs: Sequence[int]) -> list[int]:
-    """Return the numbers of a part that are neither among `seqs` (rows and erased ones) nor accounted for by its head.
+def columns_of(body: bytes) -> dict[str, Any]:
+    """Return the columns of a clear answer; none where a device wrote what is no answer that JSON can say."""
+    try:
+        answer = msgspec.msgpack.decode(body, type=Answer)
+        text = msgspec.json.encode(answer).decode()
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+        return {}
+    return {
+        "label": answer.labels[0] if answer.labels else None,
+        "score": answer.scores[0] if answer.scores and answer.scores[0] == answer.scores[0] else None,
+        "answer": text,
+    }
 
-    seqs: in order.
-    """
-    held = set(seqs)
-    for gap in head.gaps:
-        held.update(range(max(gap.first, head.first), min(gap.last, head.last) + 1))
-    missing = (seq for seq in range(head.first, head.last + 1) if seq not in held)
-    return [seq for seq in missing if is_sampled(head.log, seq, head.ratio)]
+
+def left_open(head: Head, seqs: Sequence[int]) -> Iterator[range]:
+    """Return the numbers of a part that are neither among `seqs` (rows and erased ones, in order) nor in a gap, in ranges."""
+    at = head.first
+    for first, last in merge([(seq, seq) for seq in seqs], sorted((gap.first, gap.last) for gap in head.gaps)):
+        if first > at:
+            yield range(at, min(first, head.last + 1))
+        at = max(at, last + 1)
+    if at <= head.last:
+        yield range(at, head.last + 1)
+
+
+def unexplained(head: Head, seqs: Sequence[int]) -> Iterator[int]:
+    """Return the numbers that are left open and belong to the log."""
+    return (seq for numbers in left_open(head, seqs) for seq in numbers if is_sampled(head.log, seq, head.ratio))

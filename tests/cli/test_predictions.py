@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from edgefleet_agent.captures.log_parts import LogParts
 from edgefleet_agent.worker.control.protocol import Entry
+from edgefleet_cli.predictions.export_files import fetch_file, open_file, remove_others
+from edgefleet_protocol.hpke import about_log, key_id, new_key, seal
 from edgefleet_protocol.messages import Sample
-from edgefleet_protocol.prediction_parts import REASON, Answer, Release, pseudonym
+from edgefleet_protocol.prediction_parts import REASON, Answer, Head, Part, Release, Row, encode_head, pseudonym
 from edgefleet_server.access.model import Role
+from edgefleet_server.telemetry.predictions.parquet import write_parts
 from tests.cli.conftest import Edgectl
 from tests.server.dashboard.fleet import ORT, Fleet
 from tests.server.dashboard.serving import served
@@ -73,6 +79,16 @@ def test_a_log_is_kept_shown_checked_and_stopped(edgectl: Edgectl, site: tuple[F
     assert "3 lost: 3-5" in ran.out
     out = edgectl("predictions", "export", "digits", "--out", str(tmp_path / "log"))
     assert out.out.startswith("1 file in "), out.err
+    (file,) = (tmp_path / "log").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    for name in ("digits", "digits-2"):
+        (tmp_path / "log" / f"{name}.{'a' * 64}.parquet").write_bytes(b"of rows that were erased")
+    again = edgectl("predictions", "export", "digits", "--out", str(tmp_path / "log"))
+    assert "1 file removed that the server has no more" in again.err
+    assert file.read_bytes() == whole, "a damaged file is fetched again"
+    assert sorted(path.name.split(".")[0] for path in (tmp_path / "log").iterdir()) == ["digits", "digits-2"]
+    assert file.stat().st_mode & 0o777 == 0o600
     assert edgectl("predictions", "stop", "digits", "--yes").code == 0
     assert edgectl("predictions", "show", "digits", "-o", "json").json["state"] == "off"
     wrong = edgectl("predictions", "verify", "other")
@@ -88,6 +104,7 @@ def test_a_subject_is_erased_with_a_receipt_and_a_missing_file_ends_in_1(
     made = edgectl("data", "erase", "--subject", "ann", "--model", "digits", "--yes")
     assert "erased 2 rows and 0 captured records" in made.out, made.err
     (receipt,) = edgectl("data", "list", "-o", "json").json["items"]
+    assert receipt["finished_at"]
     shown = edgectl("data", "show", receipt["id"])
     assert receipt["id"] in shown.out
     assert edgectl("predictions", "verify", "digits", "-o", "json").json["erased"] == 2
@@ -96,3 +113,25 @@ def test_a_subject_is_erased_with_a_receipt_and_a_missing_file_ends_in_1(
     broken = edgectl("predictions", "verify", "digits")
     assert (broken.code, "NOT WHOLE" in broken.out) == (1, True)
     assert f"its file {file.id[:16]} is missing" in broken.out
+
+
+def test_what_was_opened_lies_where_readers_of_the_folder_do_not_read_it(tmp_path: Path) -> None:
+    private, public = new_key()
+    secret = bytes(32)
+    nonce, said = 7, msgspec.msgpack.encode(Answer(labels=["seven"], scores=[0.9]))
+    row = Row(
+        1, 1_000, 0, "t", "ok", 250, b"", bytes(16), 0, nonce,
+        ChaCha20Poly1305(secret).encrypt(nonce.to_bytes(12, "big"), said, None),
+    )  # fmt: skip
+    sealed = seal(public, secret, about_log("cam", "digits"))
+    head = Head(
+        1, "cam", "digits", "a", 1, b"", 1, 1, 1.0, [Release("1", "a" * 64, "active")], [sealed], key_id(public), []
+    )
+    data = write_parts([Part(encode_head(head), [row], [])])
+    path = fetch_file(tmp_path, "digits", sha256(data).hexdigest(), lambda: data)
+    opened = open_file(path, private)
+    assert pq.read_table(opened).column("label").to_pylist() == ["seven"]
+    assert pq.read_table(tmp_path).column("label").to_pylist() == [None], "each row once"
+    assert pq.read_table(opened.parent).num_rows == 1
+    assert opened.stat().st_mode & 0o777 == 0o600
+    assert remove_others(tmp_path, "digits", []) == 2

@@ -112,18 +112,14 @@ def test_a_log_is_kept_killed_proved_opened_and_erased(road: Road, tmp_path: Pat
 
     folder = tmp_path / "log"
     road.edgectl("predictions", "export", MODEL, "--out", folder, "--key", key)
-    opened = [row for path in folder.glob("*.opened.parquet") for row in pq.read_table(path).to_pylist()]
+    opened = [row for path in (folder / "_opened").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
     seqs = [row["seq"] for row in opened]
     assert len(seqs) == len(set(seqs))
     said = [json.loads(row["answer"]) for row in opened]
     assert {one.get("key") for one in said} >= {"order-ann", "order-bob"}
     assert all(len(one["scores"]) == len(one["labels"]) > 0 for one in said)
-    sealed = [
-        row
-        for path in folder.glob("*.parquet")
-        if ".opened" not in path.name
-        for row in pq.read_table(path).to_pylist()
-    ]
+    sealed = pq.read_table(folder).to_pylist()
+    assert len(sealed) == len(opened) > 0
     assert all(row["answer"] is None for row in sealed)
     anns = {row["trace_id"] for row, one in zip(opened, said, strict=True) if one.get("key") == "order-ann"}
     assert len({row["subject"] for row in opened if row["subject"]}) == 2
@@ -135,6 +131,7 @@ def test_a_log_is_kept_killed_proved_opened_and_erased(road: Road, tmp_path: Pat
     again = tmp_path / "again"
     road.edgectl("predictions", "export", MODEL, "--out", again)
     left = [row for path in again.glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    assert left
     assert not anns & {row["trace_id"] for row in left}
     assert road.edgectl("data", "list")["items"] == [receipt]
     audit = [row["action"] for row in road.edgectl("audit", "list", "--limit", "200")["items"]]

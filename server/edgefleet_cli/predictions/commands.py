@@ -85,11 +85,9 @@ def verify(
     """Check that no number of a log is missing without a reason and nothing was changed. Exit code 1 if not."""
     session = Session.of(ctx)
     found = session.api.get(f"{_path(model)}/verification", api.capture.PredictionLogVerification, device=device)
+    session.out.rows(found.raw, found.value.logs, CHECKED)
     if session.out.is_for_eyes:
-        session.out.rows(found.raw, found.value.logs, CHECKED)
         show_check(session.out, found.value)
-    else:
-        session.out.rows(found.raw, found.value.logs, CHECKED)
     if not found.value.is_whole:
         raise typer.Exit(NOT_WHOLE)
 
@@ -105,24 +103,27 @@ def files(ctx: typer.Context, model: Model) -> None:
 def export(
     ctx: typer.Context,
     model: Model,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the files; those that are there stay.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the files; those that the server has no more go.")
+    ],
     key: Annotated[
         Path | None,
         typer.Option(
-            "--key", metavar="FILE", help="Private capture key: also write `.opened.parquet` with the answers."
+            "--key", metavar="FILE", help="Private capture key: also write the files with the answers to DIR/_opened."
         ),
     ] = None,
 ) -> None:
     """Fetch the Parquet files of a log. Sealed answers stay sealed without --key."""
     from edgefleet_cli.device.captures.capture_files import read_key
-    from edgefleet_cli.predictions.export_files import fetch_file, open_file
+    from edgefleet_cli.predictions.export_files import fetch_file, open_file, remove_others
 
     session = Session.of(ctx)
     private_key = read_key(key) if key is not None else None
-    page = session.api.pages(f"{_path(model)}/files", api.capture.PredictionLogFile)
+    listed = list(session.api.pages(f"{_path(model)}/files", api.capture.PredictionLogFile))
+    gone = remove_others(out, model, {one.id for one in listed})
     written: list[Path] = []
-    for one in page:
-        path = fetch_file(out, one.id, partial(session.api.read, f"{_path(model)}/files/{part(one.id)}"))
+    for one in listed:
+        path = fetch_file(out, model, one.id, partial(session.api.read, f"{_path(model)}/files/{part(one.id)}"))
         written.append(path)
         if private_key is not None:
             written.append(open_file(path, private_key))
@@ -130,3 +131,5 @@ def export(
         {"files": [str(path) for path in written]},
         lambda: session.out.line(f"{counted(len(written), 'file')} in {text(out)}"),
     )
+    if gone:
+        session.out.note(f"{counted(gone, 'file')} removed that the server has no more")

@@ -4,35 +4,71 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.core.files import write_private
 
-HEADS = b"edgefleet.heads"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def fetch_file(folder: Path, sha256: str, read: Callable[[], bytes]) -> Path:
-    """Write a file of the log unless it is there, checking its digest. Raises UsageError."""
-    path = folder / f"{sha256}.parquet"
-    if path.exists():
-        return path
+OPENED = "_opened"
+"""Folder for what was opened: readers of a whole folder leave out names that begin so."""
+
+
+def fetch_file(folder: Path, model: str, sha256: str, read: Callable[[], bytes]) -> Path:
+    """Write a file of the log unless it is there as it should be, checking its digest. Raises UsageError."""
+    path = folder / f"{model}.{sha256}.parquet"
+    try:
+        if path.exists() and _digest(path.read_bytes()) == sha256:
+            return path
+    except OSError as error:
+        raise _unusable(folder, error) from error
     data = read()
-    if hashlib.sha256(data).hexdigest() != sha256:
+    if _digest(data) != sha256:
         raise UsageError(f"the file {sha256[:16]} is damaged", why="its sha256 is another", next_step="fetch it again")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, data)
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}", why=str(error), next_step="give another --out") from error
+        raise _unusable(folder, error) from error
     return path
 
 
+def remove_others(folder: Path, model: str, listed: Collection[str]) -> int:
+    """Remove files of the log that the server has no more, and what was opened of them; return how many. Raises UsageError.
+
+    A file of which rows were erased is replaced by another: what stays would be read twice.
+    """
+    try:
+        old = [
+            path
+            for place in (folder, folder / OPENED)
+            for path in place.glob(f"{model}.*.parquet")
+            if _SHA256.fullmatch(path.stem[len(model) + 1 :]) and path.stem[len(model) + 1 :] not in listed
+        ]
+        for path in old:
+            path.unlink()
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    return len(old)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _unusable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot use the folder {folder}", why=str(error), next_step="give another --out")
+
+
 def open_file(path: Path, private_key: bytes) -> Path:
-    """Write a copy with the sealed answers opened, next to the file. Raises UsageError, SealedError."""
+    """Write a copy with the sealed answers opened to the folder `_opened` next to the file. Raises UsageError, SealedError."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -42,7 +78,7 @@ def open_file(path: Path, private_key: bytes) -> Path:
             why=str(error),
             next_step="pip install 'edgefleet[parquet]', or leave --key out",
         ) from error
-    from edgefleet_protocol.prediction_parts import decode_head
+    from edgefleet_protocol.prediction_parts import HEADS, decode_head
 
     table = pq.read_table(path)
     heads = [decode_head(base64.b64decode(one)) for one in json.loads((table.schema.metadata or {})[HEADS])]
@@ -57,9 +93,14 @@ def open_file(path: Path, private_key: bytes) -> Path:
                 head = keys[place]
                 opened[name] = _cipher(private_key, head.keys[line["epoch"]], head.device, head.model)
             line.update(_answer(opened[name], line["nonce"], line["body"]))
-    out = path.with_suffix(".opened.parquet")
-    pq.write_table(pa.Table.from_pylist(lines, schema=table.schema), out, compression="zstd")
-    out.chmod(0o600)
+    data = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(lines, schema=table.schema), data, compression="zstd")
+    out = path.parent / OPENED / path.name
+    try:
+        out.parent.mkdir(exist_ok=True, mode=0o700)
+        write_private(out, data.getvalue())
+    except OSError as error:
+        raise _unusable(path.parent, error) from error
     return out
 
 
@@ -72,18 +113,13 @@ def _cipher(private_key: bytes, sealed: bytes, device: str, model: str) -> Any:
 
 
 def _answer(cipher: Any, nonce: int, body: bytes) -> dict[str, Any]:
-    import msgspec
     from cryptography.exceptions import InvalidTag
 
     from edgefleet_protocol.hpke import SealedError
-    from edgefleet_protocol.prediction_parts import Answer
+    from edgefleet_protocol.prediction_parts import columns_of
 
     try:
-        answer = msgspec.msgpack.decode(cipher.decrypt(nonce.to_bytes(12, "big"), body, None), type=Answer)
-    except (InvalidTag, msgspec.MsgspecError) as error:
+        clear = cipher.decrypt(nonce.to_bytes(12, "big"), body, None)
+    except InvalidTag as error:
         raise SealedError("an answer does not open with this key: it is for another one, or it was altered") from error
-    return {
-        "label": answer.labels[0] if answer.labels else None,
-        "score": answer.scores[0] if answer.scores else None,
-        "answer": msgspec.json.encode(answer).decode(),
-    }
+    return columns_of(clear)

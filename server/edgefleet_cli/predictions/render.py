@@ -72,6 +72,7 @@ ERASURES: Sheet[api.capture.Erasure] = Sheet(
         Column("by", lambda one: text(one.asked_by)),
         Column("rows", lambda one: text(one.rows), right=True),
         Column("captures", lambda one: text(one.captures), right=True),
+        Column("done", lambda one: "yes" if one.finished_at else "no"),
         Column("files", lambda one: text(one.files), right=True, wide=True),
         Column("devices", lambda one: text(one.devices), right=True, wide=True),
         Column("models", lambda one: text(", ".join(one.models)), spare=1),
@@ -91,6 +92,8 @@ def show_check(out: Output, found: api.capture.PredictionLogVerification) -> Non
             if gap.ranges and gap.reason != "erased":
                 most = "at most " if gap.reason == "stopped" else ""
                 out.line(f"  {text(log.device)}: {most}{gap.n} {text(gap.reason)}: {text(', '.join(gap.ranges))}")
+        if log.ratio < 1:
+            out.line(f"  {text(log.device)}: says that it followed a share of {log.ratio * 100:g} %")
         if log.written > log.newest:
             out.line(f"  {text(log.device)}: has closed {log.written - log.newest} parts more than are here")
         for problem in log.problems:

@@ -15,20 +15,42 @@ from edgefleet_agent.worker.control.protocol import Entry
 from edgefleet_protocol.desired import decode_desired
 from edgefleet_protocol.digest import Sha256
 from edgefleet_protocol.envelope import parse_envelope
-from edgefleet_protocol.ids import DeviceId
+from edgefleet_protocol.ids import DeviceId, ModelName
 from edgefleet_protocol.messages import Sample
-from edgefleet_protocol.prediction_parts import REASON, Answer, Release, pack_part, pseudonym, unpack_part
+from edgefleet_protocol.prediction_parts import (
+    FULL,
+    LOST,
+    REASON,
+    Answer,
+    Gap,
+    Head,
+    Part,
+    Release,
+    decode_head,
+    encode_head,
+    erase,
+    hash_of,
+    is_sampled,
+    left_open,
+    pack_part,
+    pseudonym,
+    unpack_part,
+)
 from edgefleet_server.access.service import AccessService
+from edgefleet_server.fleet.desired.model import ModelChange
 from edgefleet_server.registry.blobs import open_blob_store
-from edgefleet_server.telemetry.errors import BadPredictionLogError, PredictionLogUnknownError
-from edgefleet_server.telemetry.predictions import store
+from edgefleet_server.telemetry.errors import BadPredictionLogError, ErasureUnfinishedError, PredictionLogUnknownError
+from edgefleet_server.telemetry.predictions import service, store
 from edgefleet_server.telemetry.predictions.erasure import Erasures
+from edgefleet_server.telemetry.predictions.model import MissingNumbers
 from edgefleet_server.telemetry.predictions.part_intake import PartIntake
+from edgefleet_server.telemetry.predictions.rules import HeldPart, check_log
 from edgefleet_server.telemetry.predictions.service import FleetSide, PredictionLogs
 from edgefleet_server.telemetry.predictions.tables import PredictionPart
 from edgefleet_server.telemetry.service import TelemetryService
 from edgefleet_server.telemetry.tables import TelemetryCapture
 from tests.server.fleet.house import House
+from tests.server.fleet.test_offering import ref
 
 MODEL = "digits"
 
@@ -80,7 +102,7 @@ class Site:
         return self.telemetry.ingest_samples(samples)
 
     def everything(self) -> bytes:
-        """Return all bytes that the server has: database and blobs, also what SQLite has deleted."""
+        """Return what the server has of answers: all blobs, and the parts in the database."""
         files = [path for path in self.house.settings.blobs_dir.rglob("*") if path.is_file()]
         with self.house.db.read() as session:
             rows = session.exec(select(PredictionPart)).all()
@@ -107,6 +129,18 @@ def problems(site: Site) -> list[str]:
 def test_the_document_of_a_device_with_the_model_says_what_to_keep(site: Site) -> None:
     desired = decode_desired(parse_envelope(site.house.fleet.desired.ensure(DeviceId(site.device)).envelope).payload)
     assert desired.prediction_logs is msgspec.UNSET, "the device does not run the model"
+    fleet = site.house.fleet
+
+    def told() -> Any:
+        (signed,) = fleet.desired.set_models([ModelChange(DeviceId(site.device), ModelName(MODEL), ref())])
+        return decode_desired(parse_envelope(signed.envelope).payload).prediction_logs
+
+    (asked,) = told().items()
+    assert (asked[0], asked[1].ratio, asked[1].inputs, asked[1].erased) == (MODEL, 1.0, False, {})
+    site.erasures.erase("ann", [], "ann")
+    assert set(told()[MODEL].erased) == {site.subject("ann").hex()}
+    site.house.clock.turn(days=31)
+    assert told()[MODEL].erased == {}, "documents do not name a subject for good"
     with pytest.raises(BadPredictionLogError):
         site.logs.set(MODEL, "ann", ratio=1.0, inputs=True, keep_days=30)
     with pytest.raises(PredictionLogUnknownError):
@@ -225,7 +259,7 @@ def test_an_erased_subject_is_nowhere_and_the_log_is_still_proved(any_site: Site
     receipt = site.erasures.erase("ann", [], "ann")
     assert (receipt.rows, receipt.files, receipt.captures, receipt.devices) == (4, 1, 1, 1)
     assert site.erasures.receipt(receipt.id) == receipt
-    assert "ann" not in repr(receipt.models)
+    assert (receipt.models, receipt.finished_at) == ([MODEL], site.house.clock.now())
     (after,) = site.logs.files(MODEL)
     assert after.id != before.id
     assert site.blobs.size(Sha256(before.id)) is None, "the old file is still there"
@@ -249,6 +283,10 @@ def test_an_erased_subject_is_nowhere_and_the_log_is_still_proved(any_site: Site
 def test_the_device_drops_what_it_still_has(site: Site) -> None:
     site.answer(2, "ann")
     site.answer(1, "bob")
+    assert (
+        site.send(1, change=lambda data: pack_part(erase(unpack_part(data), {site.subject("ann"): 2**53}, 0))) == 0
+    ), "the device erases what nobody asked for"
+    site.erasures.erase("ann", [], "ann")
     now = int(site.house.clock.now().timestamp() * 1_000)
     assert site.parts.erase({site.subject("ann"): now + 10}, now + 10) == {"ann-0", "ann-1"}
     assert site.subject("ann") not in b"".join(pack.read_bytes() for pack in site.folder.rglob("*.part"))
@@ -272,7 +310,7 @@ def test_files_go_after_their_days_and_the_rest_is_still_proved(any_site: Site) 
     assert [(one.reason, one.n) for one in checked.logs[0].missing] == [("expired", 4)]
     assert len(list(site.house.settings.blobs_dir.glob("??/*"))) == 1
     with site.house.db.read() as session:
-        assert [row.part for row in store.parts(session, MODEL)] == [2, 3]
+        assert [row.part for row in store.parts(session, MODEL, site.device)] == [2, 3]
 
 
 def test_packing_waits_and_a_half_made_file_is_removed(site: Site) -> None:
@@ -287,7 +325,7 @@ def test_packing_waits_and_a_half_made_file_is_removed(site: Site) -> None:
         row = store.file(session, file.id)
         assert row is not None
         row.is_whole = False
-        (part,) = store.parts(session, MODEL)
+        (part,) = store.parts(session, MODEL, site.device)
         part.file, part.body = "", site.parts.read(1)
     site.house.clock.turn(hours=2)
     site.logs.tick(site.house.clock.now())
@@ -302,3 +340,124 @@ def test_stopping_keeps_what_is_there(site: Site) -> None:
     assert (site.logs.view(MODEL).state, site.logs.verify(MODEL).rows) == ("off", 2)
     site.answer(1)
     assert site.send(2) == 1, "what was answered before the device heard of it"
+
+
+def forged(data: bytes, **head: Any) -> bytes:
+    """Return a part whose head says something else."""
+    part = unpack_part(data)
+    return pack_part(Part(encode_head(msgspec.structs.replace(decode_head(part.head), **head)), part.rows, part.erased))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {"last": 9, "gaps": [Gap(3, 9, "sampled")]},
+        {"last": 9, "gaps": [Gap(3, 9, "expired")]},
+        {"last": 9, "gaps": [Gap(3, 9, LOST), Gap(3, 9, LOST)]},
+        {"last": 9, "gaps": [Gap(6, 9, LOST), Gap(3, 5, FULL)]},
+        {"model": "digits\0"},
+    ],
+)
+def test_a_head_that_no_device_writes_is_left_out(site: Site, head: dict[str, Any]) -> None:
+    site.answer(2)
+    assert site.send(change=lambda data: forged(data, **head)) == 0
+    short = unpack_part(site.parts.read(1))
+    rows = [msgspec.structs.replace(row, salt=b"") for row in short.rows]
+    assert site.send(change=lambda _: pack_part(Part(short.head, rows, []))) == 0
+    assert site.send(change=lambda data: forged(data, last=9, gaps=[Gap(3, 5, FULL), Gap(6, 9, LOST)])) == 1
+
+
+def test_two_servers_that_pack_the_same_parts_lose_none(site: Site) -> None:
+    site.answer(2)
+    site.send()
+    with site.house.db.read() as session:
+        rows = store.unpacked(session, MODEL, None)
+    parts = [unpack_part(row.body or b"") for row in rows]
+    first = site.logs.write_file(MODEL, parts, rows)
+    assert site.logs.write_file(MODEL, parts, rows) == "", "the other was first"
+    assert [file.id for file in site.logs.files(MODEL)] == [first]
+    site.logs.drop_file(first)
+    assert problems(site) == [], "a file with parts stays"
+
+
+def test_an_odd_answer_has_no_columns_and_one_model_does_not_stop_the_next(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = msgspec.msgpack.encode({"fields": {"x": msgspec.msgpack.Ext(5, b"")}})
+    deep = msgspec.msgpack.encode({"labels": ["a"]})[:1] + b"\xa6fields\x81\xa1x" + b"\x91" * 5_000 + b"\xc0"
+    site.answer(2)
+    part = unpack_part(site.parts.read(1))
+    rows = [msgspec.structs.replace(row, body=body) for row, body in zip(part.rows, (odd, deep), strict=True)]
+    assert site.send(change=lambda _: pack_part(Part(part.head, rows, []))) == 1
+    site.house.clock.turn(minutes=16)
+    packed: list[str] = []
+    pack = site.logs.pack
+
+    def fails_first(model: str) -> int:
+        packed.append(model)
+        if len(packed) == 1:
+            raise RuntimeError("a bug")
+        return pack(model)
+
+    monkeypatch.setattr(site.logs, "pack", fails_first)
+    waiting = {"another": (1, site.house.clock.now() - timedelta(days=1)), MODEL: (2, site.house.clock.now())}
+    monkeypatch.setattr(store, "waiting", lambda _session: waiting)
+    site.house.clock.turn(minutes=16)
+    site.logs.tick(site.house.clock.now())
+    assert packed == ["another", MODEL]
+    (file,) = site.logs.files(MODEL)
+    table = pq.read_table(io.BytesIO(site.logs.read_file(MODEL, file.id)))
+    assert table.column("answer").to_pylist() == [None, None]
+    assert problems(site) == []
+
+
+def test_a_file_has_a_bound_whatever_parts_hold(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        site.answer(3)
+    site.send()
+    monkeypatch.setattr(service, "PACK_ROWS", 5)
+    assert site.logs.pack(MODEL) == 2
+    monkeypatch.setattr(service, "PACK_BYTES", 1)
+    assert [site.logs.pack(MODEL) for _ in range(3)] == [1, 1, 0]
+    assert site.logs.verify(MODEL).rows == 12
+
+
+def test_wide_gaps_and_shares_are_checked_without_counting_each_number() -> None:
+    head = Head(1, "d", MODEL, "a", 1, b"", 1, 10**12, 1.0, [], [], "", [Gap(2, 10**12 - 1, LOST)])
+    assert [*left_open(head, [1])] == [range(10**12, 10**12 + 1)]
+    part = Part(encode_head(head), [], [])
+    log = check_log("d", "a", [HeldPart(1, part.head, hash_of(part).hex(), {})])
+    assert log.problems == ["part 1 has no row and no reason for 2 numbers, the first is 1"]
+    share = Part(encode_head(msgspec.structs.replace(head, last=100, ratio=0.25, gaps=[])), [], [])
+    kept = [seq for seq in range(1, 101) if is_sampled("a", seq, 0.25)]
+    log = check_log("d", "a", [HeldPart(1, share.head, hash_of(share).hex(), {})])
+    assert log.problems == [f"part 1 has no row and no reason for {len(kept)} numbers, the first is {kept[0]}"]
+    assert (log.ratio, log.missing) == (0.25, [MissingNumbers("sampled", 100 - len(kept))])
+
+
+def test_an_erasure_that_fails_half_way_says_so_and_goes_on_when_asked_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.answer(2, "ann")
+    site.send()
+    site.logs.pack(MODEL)
+    site.answer(1, "ann")
+    site.send(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(site.logs, "write_file", lambda *_: "")
+        with pytest.raises(ErasureUnfinishedError):
+            site.erasures.erase("ann", [], "ann")
+    (half,) = site.erasures.receipts()
+    assert (half.rows, half.finished_at) == (1, None)
+    assert site.erasures.erase("ann", [], "ann").rows == 2
+    site.logs.set("faces", "ann", ratio=1.0, inputs=False, keep_days=30)
+    (file,) = site.logs.files(MODEL)
+    read = site.logs.read_file
+
+    def lets_go(model: str, sha256: str) -> bytes:
+        monkeypatch.setattr(site.logs, "read_file", read)
+        site.logs.prune(site.house.clock.now() + timedelta(days=60))
+        return read(model, sha256)
+
+    monkeypatch.setattr(site.logs, "read_file", lets_go)
+    assert site.erasures.erase("bob", [], "ann").finished_at is not None, f"{file.id} went meanwhile"

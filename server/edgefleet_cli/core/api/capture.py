@@ -77,6 +77,7 @@ class CheckedPredictionLog(Struct, frozen=True):
     newest: int = 0
     parts: int = 0
     problems: tuple[str, ...] = ()
+    ratio: float = 0.0
     rows: int = 0
     written: int = 0
 
@@ -87,6 +88,7 @@ class Erasure(Struct, frozen=True):
     captures: int = 0
     devices: int = 0
     files: int = 0
+    finished_at: str | None = None
     id: str = ""
     models: tuple[str, ...] = ()
     rows: int = 0

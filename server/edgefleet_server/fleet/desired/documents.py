@@ -43,7 +43,7 @@ from edgefleet_server.fleet.desired.content import (
     watched_until,
 )
 from edgefleet_server.fleet.desired.model import ActiveRequest, ModelChange, OfferedBlob, SignedDesired
-from edgefleet_server.fleet.desired.prediction_logs import log_requests
+from edgefleet_server.fleet.desired.prediction_logs import log_requests, remember_logs
 from edgefleet_server.fleet.errors import DeviceRevokedError
 from edgefleet_server.fleet.tables import FleetDesired
 from edgefleet_server.signing.service import SigningService
@@ -159,7 +159,7 @@ class DesiredBook:
     def drop_tasks(self, over: Mapping[str, Collection[str]]) -> None:
         """Leave each device's tasks that are over out of its document from the next signing on: no reason to sign now."""
         with self._db.session() as session:
-            for row, _ in desired_store.lock_documents(session, over) if over else ():
+            for row, _, _ in desired_store.lock_documents(session, over) if over else ():
                 row.tasks = [task for task in row.tasks if task["id"] not in over[row.device_id]]
 
     def watch(self, device_id: DeviceId) -> datetime:
@@ -247,7 +247,7 @@ class DesiredBook:
             telemetry=content.telemetry,
             tasks=content.tasks,
             capture=capture_request(session) or msgspec.UNSET,
-            prediction_logs=log_requests(session, content.models) or msgspec.UNSET,
+            prediction_logs=log_requests(session, content.models, content.issued) or msgspec.UNSET,
         )
         return SignedDesired(device, gen, self._signing.sign_desired(encode_desired(document)))
 
@@ -299,9 +299,10 @@ def _locked_live(session: Session, device_ids: Collection[str]) -> list[_Held]:
     """Lock those of these devices that are known and not revoked, then their documents; return them in order of id."""
     gens = store.lock_live(session, device_ids)
     rows: dict[str, FleetDesired] = {}
-    for row, public_key in desired_store.lock_documents(session, gens):
+    for row, public_key, has_logs in desired_store.lock_documents(session, gens):
         rows[row.device_id] = row
         remember_key(session, public_key)
+        remember_logs(session, has_logs=has_logs)
     return [_Held(DeviceId(device_id), gen, rows.get(device_id)) for device_id, gen in gens.items()]
 
 
@@ -311,9 +312,10 @@ def _locked_many(session: Session, device_ids: Collection[str]) -> Iterator[list
     for start in range(0, len(ids), LOCK_BATCH):
         gens = store.lock_live(session, ids[start : start + LOCK_BATCH])
         known: dict[str, tuple[int, Texts]] = {}
-        for device_id, gen, texts, public_key in desired_store.lock_contents(session, gens):
+        for device_id, gen, texts, public_key, has_logs in desired_store.lock_contents(session, gens):
             known[device_id] = gen, texts
             remember_key(session, public_key)
+            remember_logs(session, has_logs=has_logs)
         yield [_Many(DeviceId(one), reported, *known.get(one, (0, None))) for one, reported in gens.items()]
 
 

@@ -7,7 +7,7 @@ device is locked. A model keeps its key for subjects also while its log is off: 
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlmodel import Session, col, select
@@ -19,7 +19,8 @@ from edgefleet_server.fleet.desired.capture_key import CaptureKeyBook
 from edgefleet_server.fleet.tables import FleetPredictionLog
 
 NAMED_ERASED: Final = 200
-"""So many erased subjects a model are named in documents, the newest; what devices send of older ones is erased where it comes in."""
+NAMED_FOR: Final = timedelta(days=30)
+"""So many erased subjects a model are named in documents, the newest, and so long; what comes in of others is erased as it comes."""
 _REQUESTS = "fleet_prediction_logs"
 
 
@@ -83,17 +84,29 @@ class PredictionLogBook:
                 CaptureKeyBook.sign_all_soon(session, self._clock.now())
 
 
-def log_requests(session: Session, models: Collection[str]) -> dict[str, PredictionLogRequest]:
+def remember_logs(session: Session, *, has_logs: bool) -> None:
+    """Note what was read together with something else: where no model ever had a log there is nothing to look up."""
+    if not has_logs:
+        session.info[_REQUESTS] = {}
+
+
+def log_requests(session: Session, models: Collection[str], now: datetime) -> dict[str, PredictionLogRequest]:
     """Return what a document signed in this transaction says of logs; looked up once a transaction, after a device is locked."""
     if _REQUESTS not in session.info:
         with session.no_autoflush:
             rows = session.exec(select(FleetPredictionLog)).all()
-        session.info[_REQUESTS] = {
-            row.model: PredictionLogRequest(
-                subject_key=row.subject_key, ratio=row.ratio, inputs=row.inputs, erased=row.erased
+        since_ms = (now - NAMED_FOR).timestamp() * 1_000
+        requests = [
+            PredictionLogRequest(
+                subject_key=row.subject_key,
+                ratio=row.ratio,
+                inputs=row.inputs,
+                erased={subject: until_ms for subject, until_ms in row.erased.items() if until_ms >= since_ms},
             )
             for row in rows
-            if row.ratio > 0 or row.erased
+        ]
+        session.info[_REQUESTS] = {
+            row.model: one for row, one in zip(rows, requests, strict=True) if one.ratio > 0 or one.erased
         }
     known: dict[str, PredictionLogRequest] = session.info[_REQUESTS]
     return {model: known[model] for model in models if model in known}

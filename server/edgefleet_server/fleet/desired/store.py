@@ -22,6 +22,7 @@ from edgefleet_server.fleet.tables import (
     FleetDesired,
     FleetDevice,
     FleetHold,
+    FleetPredictionLog,
     FleetTask,
     FleetTaskResult,
 )
@@ -29,22 +30,27 @@ from edgefleet_server.fleet.tables import (
 _DESIRED: Final[Table] = FleetDesired.__table__  # type: ignore[attr-defined]
 
 
-def lock_contents(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, int, Texts, str | None]]:
-    """Lock the documents of devices that `store.lock_live` returned; yield device, gen, content and the public key for captures.
-
-    The key may be read in the same statement because it changes only while no device is locked (`store.lock_devices`).
-    """
-    key = select(col(FleetCaptureKey.public_key)).where(col(FleetCaptureKey.id) == CAPTURE_KEY_ROW).scalar_subquery()
+def lock_contents(session: Session, device_ids: Collection[str]) -> Iterator[tuple[str, int, Texts, str | None, bool]]:
+    """Lock the documents of devices that `store.lock_live` returned; yield device, gen, content and `_common`."""
     table = _DESIRED
     texts = [cast(column, Text) for column in (table.c.models, table.c.telemetry, table.c.tasks)]
     statement = (
-        select(table.c.device_id, table.c.gen, *texts, key)
+        select(table.c.device_id, table.c.gen, *texts, *_common())
         .where(bulk.among(session, table.c.device_id, device_ids))
         .order_by(table.c.device_id)
         .with_for_update(of=table)
     )
-    for device_id, gen, models, telemetry, tasks, public_key in session.execute(statement):
-        yield device_id, int(gen), Texts(models, telemetry, tasks), public_key
+    for device_id, gen, models, telemetry, tasks, public_key, has_logs in session.execute(statement):
+        yield device_id, int(gen), Texts(models, telemetry, tasks), public_key, bool(has_logs)
+
+
+def _common() -> tuple[Any, Any]:
+    """What all documents say: the public key for captures, and whether a model has a prediction log.
+
+    They may be read in the same statement because they change only while no device is locked (`store.lock_devices`).
+    """
+    key = select(col(FleetCaptureKey.public_key)).where(col(FleetCaptureKey.id) == CAPTURE_KEY_ROW).scalar_subquery()
+    return key, select(col(FleetPredictionLog.model)).exists()
 
 
 def write_documents(session: Session, new: Sequence[bulk.Row], changed: Sequence[bulk.Row]) -> None:
@@ -155,20 +161,16 @@ def wanted_targets(session: Session, model: str) -> dict[str, str]:
     return {str(device_id): str(found) for device_id, found in session.execute(statement)}
 
 
-def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, str | None]]:
-    """Lock the documents of devices that `lock_live` returned; return each, read again, with the public key for captures.
-
-    The key may be read in the same statement because it changes only while no device is locked (`lock_devices`).
-    """
-    key = select(col(FleetCaptureKey.public_key)).where(col(FleetCaptureKey.id) == CAPTURE_KEY_ROW).scalar_subquery()
+def lock_documents(session: Session, device_ids: Collection[str]) -> Iterable[tuple[FleetDesired, str | None, bool]]:
+    """Lock the documents of devices that `lock_live` returned; return each, read again, with `_common`."""
     statement = (
-        select(FleetDesired, key)
+        select(FleetDesired, *_common())
         .where(col(FleetDesired.device_id).in_(device_ids))
         .order_by(col(FleetDesired.device_id))
         .with_for_update()
         .execution_options(populate_existing=True)
     )
-    return [(row[0], row[1]) for row in session.execute(statement)]
+    return [(row[0], row[1], bool(row[2])) for row in session.execute(statement)]
 
 
 def documents(session: Session, device_ids: Sequence[str]) -> Iterator[tuple[DeviceId, int, dict[str, Any]]]:

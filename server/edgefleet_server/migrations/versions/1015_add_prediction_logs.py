@@ -29,8 +29,6 @@ def upgrade() -> None:
         sa.Column("device_id", sa.String(length=63), nullable=False),
         sa.Column("log", sa.String(length=32), nullable=False),
         sa.Column("part", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("first_seq", sa.BigInteger(), nullable=False),
-        sa.Column("last_seq", sa.BigInteger(), nullable=False),
         sa.Column("rows", sa.Integer(), nullable=False),
         sa.Column("lost", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.String(length=64), nullable=False),
@@ -42,6 +40,10 @@ def upgrade() -> None:
     )
     op.create_index("ix_prediction_part_model_received", "prediction_part", ["model", "received_at"])
     op.create_index("ix_prediction_part_file", "prediction_part", ["file"])
+    waits = sa.text("body IS NOT NULL")
+    op.create_index(
+        "ix_prediction_part_waiting", "prediction_part", ["model"], sqlite_where=waits, postgresql_where=waits
+    )
     op.create_table(
         "prediction_file",
         sa.Column("sha256", sa.String(length=64), nullable=False),
@@ -68,6 +70,7 @@ def upgrade() -> None:
         sa.Column("captures", sa.Integer(), nullable=False),
         sa.Column("files", sa.Integer(), nullable=False),
         sa.Column("devices", sa.Integer(), nullable=False),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", "model", name=op.f("pk_prediction_erasure")),
     )
     op.create_index(op.f("ix_prediction_erasure_asked_at"), "prediction_erasure", ["asked_at"])

@@ -8,6 +8,7 @@
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from edgefleet_protocol.clock import Clock
@@ -20,7 +21,7 @@ from edgefleet_server.telemetry.errors import ErasureUnfinishedError, ErasureUnk
 from edgefleet_server.telemetry.predictions import parquet, store
 from edgefleet_server.telemetry.predictions.model import Erasure
 from edgefleet_server.telemetry.predictions.service import PredictionLogs
-from edgefleet_server.telemetry.predictions.tables import PredictionErasure, PredictionFile, PredictionPart
+from edgefleet_server.telemetry.predictions.tables import PredictionErasure, PredictionFile
 
 ALWAYS: Final = 2**53
 TRIES: Final = 5
@@ -66,14 +67,16 @@ class Erasures:
                 next_step="see which have one: `edgectl predictions list`",
             )
         erasure = f"e-{secrets.token_hex(8)}"
+        asked: set[str] = set()
         for rule in rules:
-            self._erase(erasure, rule, pseudonym(bytes.fromhex(rule.subject_key), subject), by)
+            self._erase(erasure, rule, pseudonym(bytes.fromhex(rule.subject_key), subject), by, asked)
         with self._db.session():
             detail = {"erasure": erasure, "models": [rule.model for rule in rules]}
             self._feed.add([NewEvent("subject_erased", detail=detail)])
-        return self.receipt(erasure) if rules else Erasure(erasure, self._clock.now(), by, [], 0, 0, 0, 0)
+        return self.receipt(erasure) if rules else _nothing(erasure, self._clock.now(), by)
 
-    def _erase(self, erasure: str, rule: LogRule, subject: bytes, by: str) -> None:
+    def _erase(self, erasure: str, rule: LogRule, subject: bytes, by: str, asked: set[str]) -> None:
+        """Erase from one log. asked: devices that the receipt counts already."""
         now = self._clock.now()
         until_ms = int(now.timestamp() * 1_000)
         row = PredictionErasure(
@@ -84,14 +87,20 @@ class Erasures:
             self._book.erase(rule.model, subject.hex(), until_ms)
             session.add(row)
         found = _Found()
-        self._from_waiting(rule.model, subject, found)
-        self._from_files(rule.model, subject, found)
-        with self._db.session() as session:
-            for device, traces in found.traces.items():
-                found.captures += store.delete_captures(session, device, traces)
-            kept = store.erasure(session, erasure, rule.model)
-            kept.rows, kept.captures, kept.files = found.rows, found.captures, found.files
-            kept.devices = len(store.devices(session, rule.model))
+        finished_at: datetime | None = None
+        try:
+            self._from_waiting(rule.model, subject, found)
+            self._from_files(rule.model, subject, found)
+            finished_at = self._clock.now()
+        finally:  # captures are found by rows that are gone: now or never
+            with self._db.session() as session:
+                for device, traces in found.traces.items():
+                    found.captures += store.delete_captures(session, device, traces)
+                kept = store.erasure(session, erasure, rule.model)
+                kept.rows, kept.captures, kept.files = found.rows, found.captures, found.files
+                devices = set(store.devices(session, rule.model))
+                kept.devices, kept.finished_at = len(devices - asked), finished_at
+        asked |= devices
 
     def _from_waiting(self, model: str, subject: bytes, found: _Found) -> None:
         with self._db.session() as session:
@@ -117,13 +126,18 @@ class Erasures:
         )
 
     def _from_file(self, file: PredictionFile, subject: bytes, found: _Found) -> bool:
-        """Return whether the file had rows of the subject."""
-        known = parquet.read_parts(self._logs.read_file(file.model, file.sha256))
+        """Return whether the file had rows of the subject, or has been replaced or let go meanwhile."""
+        try:
+            known = parquet.read_parts(self._logs.read_file(file.model, file.sha256))
+        except PredictionLogUnknownError:
+            return True
         after = {key: erase(part, {subject: ALWAYS}, ALWAYS) for key, (part, _) in known.items()}
         if all(after[key] is known[key][0] for key in known):
             return False
         with self._db.read() as session:
-            rows: list[PredictionPart] = list(store.parts_of_file(session, file.sha256))
+            rows = store.parts_of_file(session, file.sha256)
+        if not rows:
+            return True
         parts = [after[parquet.PartKey(row.device_id, row.log, row.part)] for row in rows]
         if self._logs.write_file(file.model, parts, rows, file.sha256):
             found.files += 1
@@ -148,8 +162,14 @@ class Erasures:
         return _receipt(rows)
 
 
+def _nothing(erasure: str, now: datetime, by: str) -> Erasure:
+    """Return the receipt where no model has a log."""
+    return Erasure(erasure, now, by, [], 0, 0, 0, 0, now)
+
+
 def _receipt(rows: Sequence[PredictionErasure]) -> Erasure:
     first = rows[0]
+    finished = [row.finished_at for row in rows if row.finished_at is not None]
     return Erasure(
         id=first.id,
         asked_at=first.asked_at,
@@ -159,4 +179,5 @@ def _receipt(rows: Sequence[PredictionErasure]) -> Erasure:
         captures=sum(row.captures for row in rows),
         files=sum(row.files for row in rows),
         devices=sum(row.devices for row in rows),
+        finished_at=max(finished) if len(finished) == len(rows) else None,
     )

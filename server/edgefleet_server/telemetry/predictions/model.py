@@ -55,6 +55,7 @@ class CheckedPredictionLog:
     """What the parts of one device's log prove. first, last: numbers that are accounted for. head: hash of the newest part.
 
     newest: number of the newest part. written: parts that the device said last it has closed, 0 = it said nothing of this log.
+    ratio: the least share that the device says it followed.
     """
 
     device: str
@@ -66,6 +67,7 @@ class CheckedPredictionLog:
     head: str
     newest: int
     written: int
+    ratio: float
     missing: list[MissingNumbers]
     problems: list[str]
 
@@ -85,7 +87,10 @@ class PredictionLogVerification:
 
 @dataclass(frozen=True)
 class Erasure:
-    """The receipt of an erasure: what is gone. rows: of the log; captures: records of these answers; devices: that were asked, too."""
+    """The receipt of an erasure: what is gone. rows: of the log; captures: records of these answers; devices: that sent parts of the logs.
+
+    finished_at: None while it goes on, and where it failed half-way: then it is asked again.
+    """
 
     id: str
     asked_at: datetime
@@ -95,3 +100,4 @@ class Erasure:
     captures: int
     files: int
     devices: int
+    finished_at: datetime | None

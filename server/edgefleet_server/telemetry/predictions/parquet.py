@@ -1,7 +1,8 @@
 """Parts of prediction logs as Parquet files, and back (needs the extra `parquet`).
 
 1. A row of the file is a row of the log, or what is left of an erased one (status `erased`, its hash in `leaf`). The heads of all parts
-   are in the file's metadata under `edgefleet.heads`, so that a file can be checked without the server.
+   are in the file's metadata under `edgefleet.heads`, so that a file can be checked without the server. Random bytes there make each
+   file another one: two servers that pack the same parts never mean the same blob.
 2. `body` is what the device sent: sealed where `epoch` is 0 or more, else the answer. What can be read of a clear one is in columns of
    its own, for whatever reads Parquet; `read_parts` checks that they say the same.
 3. pyarrow is imported at the first file, by the process that packs or checks and by no other.
@@ -10,16 +11,16 @@
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from edgefleet_protocol.prediction_parts import Answer, Erased, Head, Part, Row, decode_head
+from edgefleet_protocol.prediction_parts import HEADS, Erased, Head, Part, Row, columns_of, decode_head
 from edgefleet_server.telemetry.errors import NoParquetError
 
-HEADS: Final = b"edgefleet.heads"
+_FILE: Final = b"edgefleet.file"
+_BATCH: Final = 1_000
 ERASED: Final = "erased"
 MAX_MS: Final = 253_402_300_799_000
 _COLUMNS: Final = (
@@ -62,7 +63,7 @@ def write_parts(parts: Sequence[Part]) -> bytes:
         for line in sorted(lines, key=lambda one: int(one["seq"])):
             for name, values in columns.items():
                 values.append(line.get(name))
-    schema = _schema(pa).with_metadata({HEADS: json.dumps(heads).encode()})
+    schema = _schema(pa).with_metadata({HEADS: json.dumps(heads).encode(), _FILE: secrets.token_hex(16).encode()})
     out = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), out, compression="zstd")
     return out.getvalue()
@@ -77,32 +78,23 @@ def read_parts(data: bytes) -> dict[PartKey, tuple[Part, str]]:
     try:
         table = pq.read_table(io.BytesIO(data))
         encoded = json.loads((table.schema.metadata or {})[HEADS])
-        heads = [base64.b64decode(one) for one in encoded]
-        known = {PartKey(head.device, head.log, head.part): raw for raw in heads for head in (decode_head(raw),)}
+        raws = [base64.b64decode(one) for one in encoded]
+        known = {PartKey(head.device, head.log, head.part): (head, raw) for raw in raws for head in (decode_head(raw),)}
         rows: dict[PartKey, list[Row]] = {key: [] for key in known}
         erased: dict[PartKey, list[Erased]] = {key: [] for key in known}
         wrong: dict[PartKey, str] = {}
-        for line in table.to_pylist():
+        for line in (line for batch in table.to_batches(_BATCH) for line in batch.to_pylist()):
             key = PartKey(line["device"], line["log"], line["part"])
             if line["status"] == ERASED:
                 erased[key].append(Erased(line["seq"], line["leaf"]))
                 continue
             row = _row(line)
             rows[key].append(row)
-            if _line(decode_head(known[key]), row) != line:
+            if _line(known[key][0], row) != line:
                 wrong[key] = f"the columns of number {row.seq} do not say what its record says"
-        return {key: (Part(raw, rows[key], erased[key]), wrong.get(key, "")) for key, raw in known.items()}
+        return {key: (Part(raw, rows[key], erased[key]), wrong.get(key, "")) for key, (_, raw) in known.items()}
     except (pa.ArrowException, KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"not a file of prediction logs: {type(error).__name__}") from error
-
-
-def answers_of(parts: Iterable[Part]) -> Mapping[str, int]:
-    """Return how many rows there are by status."""
-    counts: dict[str, int] = {}
-    for part in parts:
-        for row in part.rows:
-            counts[row.status] = counts.get(row.status, 0) + 1
-    return counts
 
 
 def _schema(pa: Any) -> Any:
@@ -124,22 +116,8 @@ def _line(head: Head, row: Row) -> dict[str, Any]:
         "salt": row.salt, "epoch": row.epoch, "nonce": row.nonce, "body": row.body, "at_ms": row.at,
     }  # fmt: skip
     if row.epoch < 0:
-        line |= _said(row.body)
+        line |= columns_of(row.body)
     return line
-
-
-def _said(body: bytes) -> dict[str, Any]:
-    """Return the columns of a clear answer; none where a device wrote what is no answer."""
-    try:
-        answer = msgspec.msgpack.decode(body, type=Answer)
-    except msgspec.MsgspecError:
-        return {}
-    text = msgspec.json.encode(msgspec.to_builtins(answer)).decode()
-    return {
-        "label": answer.labels[0] if answer.labels else None,
-        "score": float(answer.scores[0]) if answer.scores and answer.scores[0] == answer.scores[0] else None,
-        "answer": text,
-    }
 
 
 def _left(head: Head, one: Erased) -> dict[str, Any]:

@@ -8,12 +8,25 @@
 import logging
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from sqlmodel import Session
 
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.messages import Sample
-from edgefleet_protocol.prediction_parts import Head, Part, decode_head, erase, hash_of, pack_part, unpack_part
+from edgefleet_protocol.prediction_parts import (
+    FULL,
+    LOST,
+    SALT_BYTES,
+    STOPPED,
+    Head,
+    Part,
+    decode_head,
+    erase,
+    hash_of,
+    pack_part,
+    unpack_part,
+)
 from edgefleet_server.events.log import EventLog
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.fleet.desired.prediction_logs import PredictionLogBook
@@ -57,15 +70,18 @@ class PartIntake:
             if known.hash != digest:
                 self._tell("prediction_conflict", head, {})
             return 0
-        left = erase(part, store.erased_since(session, head.model), int(now.timestamp() * 1_000))
+        subjects = store.erased_since(session, head.model)
+        if part.erased and not subjects:
+            _log.warning("part not kept", extra={"device_id": head.device, "reason": "nobody was erased from this log"})
+            return 0
+        left = erase(part, subjects, int(now.timestamp() * 1_000))
         lost: dict[str, int] = {}
         for gap in head.gaps:
             lost[gap.reason] = lost.get(gap.reason, 0) + gap.last - gap.first + 1
         session.add(
             PredictionPart(
-                model=head.model, device_id=head.device, log=head.log, part=head.part, first_seq=head.first,
-                last_seq=head.last, rows=len(left.rows), lost=sum(lost.values()), hash=digest, head=part.head,
-                received_at=now, body=pack_part(left),
+                model=head.model, device_id=head.device, log=head.log, part=head.part, rows=len(left.rows),
+                lost=sum(lost.values()), hash=digest, head=part.head, received_at=now, body=pack_part(left),
             )
         )  # fmt: skip
         session.flush()
@@ -81,7 +97,9 @@ class PartIntake:
 def _check(part: Part, head: Head, sample: Sample) -> None:
     """Refuse what no device makes. Raises BadMessageError."""
     seqs = [row.seq for row in part.rows] + [one.seq for one in part.erased]
-    texts = [row.trace_id for row in part.rows] + [row.status for row in part.rows] + [head.log, head.key_id]
+    texts = (
+        [row.trace_id for row in part.rows] + [row.status for row in part.rows] + [head.model, head.log, head.key_id]
+    )
     texts += [text for release in head.releases for text in (release.version, release.sha256, release.lane)]
     is_sound = (
         head.v == 1
@@ -94,12 +112,16 @@ def _check(part: Part, head: Head, sample: Sample) -> None:
         and len(head.log) <= 32
         and len(set(seqs)) == len(seqs)
         and all(head.first <= seq <= head.last for seq in seqs)
-        and all(head.first <= gap.first <= gap.last <= head.last and len(gap.reason) <= 16 for gap in head.gaps)
+        and all(head.first <= gap.first <= gap.last <= head.last for gap in head.gaps)
+        and all(gap.reason in {STOPPED, LOST, FULL} for gap in head.gaps)
+        and all(one.last < after.first for one, after in pairwise(head.gaps))
         and all(0 <= row.release < len(head.releases) and -1 <= row.epoch < len(head.keys) for row in part.rows)
         and all(
             0 <= row.latency_us < MAX_INT and 0 <= row.nonce < MAX_INT and abs(row.at) < MAX_INT for row in part.rows
         )
-        and all(len(row.subject) in {0, 16} and row.status != "erased" for row in part.rows)
+        and all(
+            len(row.subject) in {0, 16} and len(row.salt) == SALT_BYTES and row.status != "erased" for row in part.rows
+        )
         and all(len(text) <= MAX_TEXT and "\0" not in text for text in texts)
         and all(len(one.leaf) == 32 for one in part.erased)
         and 0.0 < head.ratio <= 1.0

@@ -7,7 +7,7 @@ days. A log that ends early looks whole: only what the device says of its newest
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edgefleet_protocol.prediction_parts import Head, decode_head, is_sampled, part_hash, unexplained
+from edgefleet_protocol.prediction_parts import Head, decode_head, is_sampled, left_open, part_hash
 from edgefleet_server.telemetry.predictions.model import MAX_RANGES, CheckedPredictionLog, MissingNumbers
 
 SAMPLED, ERASED, EXPIRED = "sampled", "erased", "expired"
@@ -31,6 +31,8 @@ class HeldPart:
 @dataclass
 class _Sums:
     rows: int = 0
+    ratio: float = 1.0
+    sampled: int = 0
     missing: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -84,7 +86,8 @@ def check_log(device: str, log: str, parts: Sequence[HeldPart], said: SaidHead |
         head=before[1] if before is not None else "",
         newest=before[0] if before is not None else 0,
         written=said.parts if said is not None else 0,
-        missing=[_missing(reason, ranges) for reason, ranges in sorted(sums.missing.items()) if ranges],
+        ratio=sums.ratio,
+        missing=sorted(_missing(sums), key=lambda one: one.reason),
         problems=sums.problems,
     )
 
@@ -105,25 +108,31 @@ def _check_content(device: str, log: str, held: HeldPart, head: Head, sums: _Sum
     if part_hash(held.head, held.leaves.items()).hex() != held.hash:
         sums.problems.append(f"part {held.part} was changed: its hash is not the one that the device sent")
     seqs = sorted(held.leaves)
-    strays = unexplained(head, seqs)
-    if strays:
-        sums.problems.append(
-            f"part {held.part} has no row and no reason for {len(strays)} numbers, the first is {strays[0]}"
-        )
+    _check_open(held.part, head, seqs, sums)
+    sums.ratio = min(sums.ratio, head.ratio)
     sums.rows += len(seqs) - len(held.erased)
     for gap in head.gaps:
         sums.add(gap.reason, [(gap.first, gap.last)])
-    sums.add(ERASED, _ranges(sorted(held.erased)))
-    if head.ratio < 1.0:
-        accounted = set(seqs).union(*(range(gap.first, gap.last + 1) for gap in head.gaps))
-        left_out = (seq for seq in range(head.first, head.last + 1) if seq not in accounted)
-        sums.add(SAMPLED, _ranges(seq for seq in left_out if not is_sampled(log, seq, head.ratio)))
+    sums.add(ERASED, ((seq, seq) for seq in sorted(held.erased)))
 
 
-def _ranges(seqs: Iterable[int]) -> Iterable[tuple[int, int]]:
-    return ((seq, seq) for seq in seqs)
+def _check_open(part: int, head: Head, seqs: Sequence[int], sums: _Sums) -> None:
+    """Tell numbers that sampling leaves out from those that nothing accounts for."""
+    n = first = 0
+    for numbers in left_open(head, seqs):
+        kept = (seq for seq in numbers if is_sampled(head.log, seq, head.ratio))
+        stray = next(kept, 0)
+        strays = 0 if not stray else len(numbers) if head.ratio >= 1.0 else 1 + sum(1 for _ in kept)
+        n, first = n + strays, first or stray
+        sums.sampled += len(numbers) - strays
+    if n:
+        sums.problems.append(f"part {part} has no row and no reason for {n} numbers, the first is {first}")
 
 
-def _missing(reason: str, ranges: Sequence[tuple[int, int]]) -> MissingNumbers:
-    shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:MAX_RANGES]]
-    return MissingNumbers(reason, sum(last - first + 1 for first, last in ranges), [] if reason == SAMPLED else shown)
+def _missing(sums: _Sums) -> Iterable[MissingNumbers]:
+    for reason, ranges in sums.missing.items():
+        if ranges:
+            shown = [str(first) if first == last else f"{first}-{last}" for first, last in ranges[:MAX_RANGES]]
+            yield MissingNumbers(reason, sum(last - first + 1 for first, last in ranges), shown)
+    if sums.sampled:
+        yield MissingNumbers(SAMPLED, sums.sampled)

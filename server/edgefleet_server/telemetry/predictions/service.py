@@ -25,12 +25,18 @@ from edgefleet_server.fleet.desired.prediction_logs import LogRule, PredictionLo
 from edgefleet_server.registry.blobs import BlobStore, read_whole
 from edgefleet_server.telemetry.errors import BadPredictionLogError, PredictionLogUnknownError
 from edgefleet_server.telemetry.predictions import parquet, store
-from edgefleet_server.telemetry.predictions.model import PredictionLogFile, PredictionLogVerification, PredictionLogView
+from edgefleet_server.telemetry.predictions.model import (
+    CheckedPredictionLog,
+    PredictionLogFile,
+    PredictionLogVerification,
+    PredictionLogView,
+)
 from edgefleet_server.telemetry.predictions.rules import ERASED, EXPIRED, SAMPLED, HeldPart, SaidHead, check_log
 from edgefleet_server.telemetry.predictions.tables import PredictionFile, PredictionPart
 
 PACK_ROWS: Final = 20_000
 PACK_PARTS: Final = 500
+PACK_BYTES: Final = 32 * 1024 * 1024
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 HALF_FOR: Final = timedelta(hours=1)
 
@@ -162,15 +168,27 @@ class PredictionLogs:
             self.drop_file(row.sha256)
         for model, (rows, oldest) in waiting.items():
             if rows >= PACK_ROWS or now - oldest >= self._pack_after:
-                self.pack(model)
+                try:
+                    self.pack(model)
+                except Exception:  # noqa: BLE001  # a bug in one model must not stop the others for good
+                    _log.exception("parts not packed", extra={"model": model})
 
     def pack(self, model: str) -> int:
         """Put a model's waiting parts into a file; return how many. Raises NoParquetError, BlobStoreError."""
         with self._db.read() as session:
             rows = store.unpacked(session, model, PACK_PARTS)
-            parts = [unpack_part(row.body) for row in rows if row.body is not None]
+        parts: list[Part] = []
+        n = size = 0
+        for row in rows:
+            assert row.body is not None, "asked for those"
+            part = unpack_part(row.body)
+            parts.append(part)
+            n += len(part.rows) + len(part.erased)
+            size += len(part.head) + sum(len(one.body) for one in part.rows)
+            if n >= PACK_ROWS or size >= PACK_BYTES:
+                break
         if parts:
-            self.write_file(model, parts, rows)
+            self.write_file(model, parts, rows[: len(parts)])
         return len(parts)
 
     def write_file(self, model: str, parts: Sequence[Part], rows: Sequence[PredictionPart], old: str = "") -> str:
@@ -181,7 +199,7 @@ class PredictionLogs:
         data = parquet.write_parts(parts)
         sha256 = hashlib.sha256(data).hexdigest()
         with self._db.session() as session:
-            session.merge(
+            session.add(
                 PredictionFile(
                     sha256=sha256, model=model, rows=sum(len(one.rows) for one in parts), bytes=len(data), parts=len(parts),
                     received_from=min(row.received_at for row in rows), received_to=max(row.received_at for row in rows),
@@ -192,7 +210,7 @@ class PredictionLogs:
             writer.write(data)
             writer.finish(Sha256(sha256))
         is_mine = self._point_to(sha256, parts, rows, old)
-        if not is_mine or (old and old != sha256):
+        if not is_mine or old:
             self.drop_file(old if is_mine else sha256)
         return sha256 if is_mine else ""
 
@@ -200,7 +218,7 @@ class PredictionLogs:
         """Have the rows of parts point to their file; False when they were packed or erased meanwhile."""
         with self._db.session() as session:
             known = [store.part(session, row.model, row.device_id, row.log, row.part, lock=True) for row in rows]
-            file = store.file(session, sha256)
+            file = store.file(session, sha256, lock=True)
             for one, row in zip(known, rows, strict=True):
                 if file is None or one is None or one.file != old or one.body != row.body:
                     return False
@@ -209,16 +227,18 @@ class PredictionLogs:
                 one.file, one.body, one.rows = sha256, None, len(part.rows)
             assert file is not None, "checked above"
             file.is_whole = True
-            before = store.file(session, old) if old and old != sha256 else None
+            before = store.file(session, old) if old else None
             if before is not None:
                 before.is_whole = False
             return True
 
     def drop_file(self, sha256: str) -> None:
-        """Remove a file that no part points to any more."""
-        self._blobs.remove(Sha256(sha256))
+        """Remove a file that no part points to. Its row stays locked until its bytes are gone: no part comes to it meanwhile."""
         with self._db.session() as session:
-            row = store.file(session, sha256)
+            row = store.file(session, sha256, lock=True)
+            if store.is_in_use(session, sha256):
+                return
+            self._blobs.remove(Sha256(sha256))
             if row is not None:
                 session.delete(row)
 
@@ -230,6 +250,9 @@ class PredictionLogs:
                 old = store.expired_files(session, rule.model, now - timedelta(days=rule.keep_days))
             for row in old:
                 with self._db.session() as session:
+                    file = store.file(session, row.sha256, lock=True)
+                    if file is None or not file.is_whole:  # another server lets it go
+                        continue
                     store.let_go(session, row.sha256)
                     self._access.record("server", "expire_prediction_log", f"{rule.model}/{row.sha256}", 200, "")
                 self.drop_file(row.sha256)
@@ -242,26 +265,28 @@ class PredictionLogs:
         """Read a model's log again, of one device or of all, and say whether it is whole. Raises PredictionLogUnknownError."""
         self._rule(model)
         with self._db.read() as session:
-            rows = store.parts(session, model, [device] if device else ())
+            devices = [device] if device else sorted(store.devices(session, model))
         contents = _Contents(self._blobs)
-        by_log: dict[tuple[str, str], list[HeldPart]] = {}
-        for row in rows:
-            by_log.setdefault((row.device_id, row.log), []).append(contents.held(row))
-        logs = [
-            check_log(device_id, log, parts, said_of(self._facts(device_id), model, log))
-            for (device_id, log), parts in by_log.items()
-        ]
-        counts = {reason: sum(m.n for one in logs for m in one.missing if m.reason == reason) for reason in (ERASED,)}
+        logs = [log for one in devices for log in self._check(model, one, contents)]
         known = {ERASED, SAMPLED, EXPIRED}
         return PredictionLogVerification(
             model=model,
             is_whole=all(not one.problems for one in logs),
             checked_at=self._clock.now(),
             rows=sum(one.rows for one in logs),
-            erased=counts[ERASED],
+            erased=sum(m.n for one in logs for m in one.missing if m.reason == ERASED),
             lost=sum(m.n for one in logs for m in one.missing if m.reason not in known),
             logs=logs,
         )
+
+    def _check(self, model: str, device: str, contents: "_Contents") -> list[CheckedPredictionLog]:
+        with self._db.read() as session:
+            rows = store.parts(session, model, device)
+        by_log: dict[str, list[HeldPart]] = {}
+        for row in rows:
+            by_log.setdefault(row.log, []).append(contents.held(row))
+        facts = self._facts(device)
+        return [check_log(device, log, parts, said_of(facts, model, log)) for log, parts in by_log.items()]
 
 
 def said_of(facts: Mapping[str, Any], model: str, log: str) -> SaidHead | None:

@@ -30,13 +30,11 @@ def part(
     )
 
 
-def parts(session: Session, model: str, devices: Collection[str] = ()) -> Sequence[PredictionPart]:
-    """Return all parts of a model, of some devices or of all, in the order of their logs."""
-    statement = select(PredictionPart).where(col(PredictionPart.model) == model)
-    if devices:
-        statement = statement.where(col(PredictionPart.device_id).in_(list(devices)))
-    order = (col(PredictionPart.device_id), col(PredictionPart.log), col(PredictionPart.part))
-    return session.execute(statement.order_by(*order)).scalars().all()
+def parts(session: Session, model: str, device: str) -> Sequence[PredictionPart]:
+    """Return all parts of a model and a device, in the order of their logs."""
+    row = PredictionPart
+    statement = select(row).where(col(row.model) == model, col(row.device_id) == device)
+    return session.execute(statement.order_by(col(row.log), col(row.part))).scalars().all()
 
 
 def unpacked(session: Session, model: str, limit: int | None, *, lock: bool = False) -> Sequence[PredictionPart]:
@@ -100,9 +98,9 @@ def files(session: Session, model: str) -> Sequence[PredictionFile]:
     )
 
 
-def file(session: Session, sha256: str) -> PredictionFile | None:
+def file(session: Session, sha256: str, *, lock: bool = False) -> PredictionFile | None:
     """Return one file."""
-    return session.get(PredictionFile, sha256)
+    return session.get(PredictionFile, sha256, with_for_update=lock or None, populate_existing=lock)
 
 
 def half_files(session: Session, before: datetime) -> Sequence[PredictionFile]:
@@ -114,8 +112,17 @@ def half_files(session: Session, before: datetime) -> Sequence[PredictionFile]:
 
 
 def parts_of_file(session: Session, sha256: str) -> Sequence[PredictionPart]:
-    """Return the parts that are in a file."""
-    return session.execute(select(PredictionPart).where(col(PredictionPart.file) == sha256)).scalars().all()
+    """Return the parts that are in a file, in an order in which they can be locked."""
+    row = PredictionPart
+    statement = select(row).where(col(row.file) == sha256)
+    return session.execute(statement.order_by(col(row.device_id), col(row.log), col(row.part))).scalars().all()
+
+
+def is_in_use(session: Session, sha256: str) -> bool:
+    """Return whether a part points to a file."""
+    return bool(
+        session.scalar(select(select(col(PredictionPart.part)).where(col(PredictionPart.file) == sha256).exists()))
+    )
 
 
 def expired_files(session: Session, model: str, before: datetime) -> Sequence[PredictionFile]:

@@ -2,10 +2,12 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
 
 from edgefleet_server.db.database import UtcDateTime
+
+_WAITS = text("body IS NOT NULL")
 
 
 class PredictionPart(SQLModel, table=True):
@@ -19,14 +21,13 @@ class PredictionPart(SQLModel, table=True):
     __table_args__ = (
         Index("ix_prediction_part_model_received", "model", "received_at"),
         Index("ix_prediction_part_file", "file"),
+        Index("ix_prediction_part_waiting", "model", sqlite_where=_WAITS, postgresql_where=_WAITS),
     )
 
     model: str = Field(primary_key=True, max_length=63)
     device_id: str = Field(primary_key=True, max_length=63)
     log: str = Field(primary_key=True, max_length=32)
     part: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
-    first_seq: int = Field(sa_type=BigInteger)
-    last_seq: int = Field(sa_type=BigInteger)
     rows: int
     lost: int = Field(sa_type=BigInteger)
     hash: str = Field(max_length=64)
@@ -67,3 +68,4 @@ class PredictionErasure(SQLModel, table=True):
     captures: int
     files: int
     devices: int
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
