@@ -7,7 +7,7 @@ days. A log that ends early looks whole: only what the device says of its newest
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from edgefleet_protocol.prediction_parts import Head, decode_head, is_sampled, left_open, part_hash
+from edgefleet_protocol.prediction_parts import Head, decode_head, left_open, part_hash, unexplained
 from edgefleet_server.telemetry.predictions.model import MAX_RANGES, CheckedPredictionLog, MissingNumbers
 
 SAMPLED, ERASED, EXPIRED = "sampled", "erased", "expired"
@@ -118,15 +118,13 @@ def _check_content(device: str, log: str, held: HeldPart, head: Head, sums: _Sum
 
 def _check_open(part: int, head: Head, seqs: Sequence[int], sums: _Sums) -> None:
     """Tell numbers that sampling leaves out from those that nothing accounts for."""
-    n = first = 0
-    for numbers in left_open(head, seqs):
-        kept = (seq for seq in numbers if is_sampled(head.log, seq, head.ratio))
-        stray = next(kept, 0)
-        strays = 0 if not stray else len(numbers) if head.ratio >= 1.0 else 1 + sum(1 for _ in kept)
-        n, first = n + strays, first or stray
-        sums.sampled += len(numbers) - strays
-    if n:
-        sums.problems.append(f"part {part} has no row and no reason for {n} numbers, the first is {first}")
+    n = sum(len(numbers) for numbers in left_open(head, seqs))
+    kept = unexplained(head, seqs)
+    first = next(kept, 0)
+    strays = 0 if not first else n if head.ratio >= 1.0 else 1 + sum(1 for _ in kept)
+    sums.sampled += n - strays
+    if strays:
+        sums.problems.append(f"part {part} has no row and no reason for {strays} numbers, the first is {first}")
 
 
 def _missing(sums: _Sums) -> Iterable[MissingNumbers]:
