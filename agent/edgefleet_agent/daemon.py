@@ -21,10 +21,11 @@ from edgefleet_agent.composition import agent_parts
 from edgefleet_agent.composition.agent_parts import late, public_listeners, url_of
 from edgefleet_agent.composition.lazy_candidates import LazyCandidates
 from edgefleet_agent.composition.lazy_feedback import LazyFeedback
+from edgefleet_agent.connection.install_requests import InstallRequests
 from edgefleet_agent.connection.metered import look
 from edgefleet_agent.connection.mqtt import Connected, Disconnected, MqttLink, Received
 from edgefleet_agent.connection.outbox import Kind
-from edgefleet_agent.connection.sender import Downloads, OutboxSender, Sources, topic_chooser
+from edgefleet_agent.connection.sender import OutboxSender, Sources, topic_chooser
 from edgefleet_agent.control_socket import Control, obey
 from edgefleet_agent.core.code_files import CodeFiles
 from edgefleet_agent.core.durable import read_record
@@ -32,12 +33,10 @@ from edgefleet_agent.core.logs import Capture, LogFile
 from edgefleet_agent.core.loop import Loop, Timer, guarded
 from edgefleet_agent.core.systemd import Watchdog, notify
 from edgefleet_agent.drift.watcher import DriftDeps, DriftWatcher
-from edgefleet_agent.errors import StateFileError
 from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.identity.store import load_identity
 from edgefleet_agent.install.intake import Intake
 from edgefleet_agent.install.journal import Journal
-from edgefleet_agent.install.machine import is_on_trial
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.records import DesiredOk, HoldOk
 from edgefleet_agent.install.runner import Runner
@@ -49,13 +48,14 @@ from edgefleet_agent.reporting.device_facts import device_now, runtimes
 from edgefleet_agent.reporting.reports import PROBATION_NEWS_S, Reports
 from edgefleet_agent.reporting.schedule import Ticker
 from edgefleet_agent.reporting.status import identity_fields, model_rows, write_status
+from edgefleet_agent.serving.golden_schedule import GoldenSchedule
 from edgefleet_agent.serving.ports import Listeners
 from edgefleet_agent.serving.supervisor import Supervisor
 from edgefleet_agent.settings import AgentSettings
 from edgefleet_agent.tasks.task_runner import TaskDeps, TaskRunner
 from edgefleet_protocol.errors import BadMessageError
 from edgefleet_protocol.ids import DeviceId, TenantId
-from edgefleet_protocol.messages import Ack, Downlink, MetaRequest, decode, encode
+from edgefleet_protocol.messages import Ack, Downlink, decode, encode
 from edgefleet_protocol.topics import Topics
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ STATE_DELAY_S = 0.15
 PUMP_S = 5.0
 BUSY_TICK_S = 0.5
 SILENCE_S = 180.0
-STOP_S = 5.0  # how long a stop waits for requests in flight
+STOP_S = 5.0
+"""How long a stop waits for requests in flight."""
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +112,16 @@ class Daemon:
             Listeners(self._captures, self._drift, self._feedback),
             self._candidates,
         )
+        self._requests = self._install_requests()
         # block request ids rise over restarts if a device asks less than once a second on average
         first_req_id = int(self._clock.now().timestamp()) & 0x7FFFFFFF
-        self._intake = Intake(self._loop, state, self._device, settings, self, self, first_req_id)
+        self._intake = Intake(self._loop, state, self._device, settings, self._requests, self, first_req_id)
         self._reports = Reports(
             self._device, self._boot_id, self._clock, self._outbox, self._report_soon, self._candidates.states
         )
         self._runner = self._install_runner()
         self._serving.attach(self._runner)
+        self._golden = GoldenSchedule(self._serving.ask_golden, settings.golden_interval_s, settings.golden_trial_s)
         self._tasks = self._task_runner()
         self._control_socket = self._paths.sockets() / "control.sock"
         self._control = Control(self._loop, self._control_socket, partial(obey, self._runner, self._captures.write_out))
@@ -126,11 +129,10 @@ class Daemon:
             settings, self._renewal, self._boot_id, self._loop.wake, self._reports.unix_ms
         )
         self._sender = self._outbox_sender()
-        self._downloads = Downloads(settings.download_daily_bytes, self._clock.monotonic_s)
         self._ticker = Ticker(self._loop, self._clock, self._device, settings.telemetry_interval_s, self._close_window)
-        self._state_timer_set = self._state_waits = self._is_leaving = self._starts_again = False
+        self._state_timer_set = self._state_waits = False
+        self._is_leaving = self._starts_again = False
         self._tick_timer: Timer | None = None
-        self._golden_asked_s: dict[str, float] = {}
         self._heard_s = self._clock.monotonic_s()
 
     # ---- parts; what they need of a later one is looked up when it is called
@@ -160,9 +162,14 @@ class Daemon:
         deps = (self._runner, self._serving, self._reports, self._room, self._captures)
         return agent_parts.candidates(*context, *deps)
 
+    def _install_requests(self) -> InstallRequests:
+        publish, bytes_a_day = late(lambda: self._link.publish), self._settings.download_daily_bytes
+        return InstallRequests(self._topics, self._device, publish, bytes_a_day, self._clock.monotonic_s)
+
     def _install_runner(self) -> Runner:
-        parts = (self._slots, self._intake, self._serving, self._reports, agent_parts.limits(self._settings))
-        return Runner(Journal(self._paths.models), *parts, self._room, self._clock)
+        limits = agent_parts.limits(self._settings)
+        parts = (self._slots, self._intake, self._serving, self._reports)
+        return Runner(Journal(self._paths.models), *parts, limits, self._room, self._clock)
 
     def _task_runner(self) -> TaskRunner:
         deps = TaskDeps(
@@ -176,7 +183,8 @@ class Daemon:
         return TaskRunner(self._loop, self._paths, self._clock, self._settings.python_command, deps)
 
     def _outbox_sender(self) -> OutboxSender:
-        sources = Sources(self._captures.next_sample, self._topics.log(self._device), self._captures.live.next_message)
+        captures = self._captures
+        sources = Sources(captures.next_sample, self._topics.log(self._device), captures.live.next_message)
         chooser = topic_chooser(self._topics, self._device)
         return agent_parts.open_sender(self._settings, self._outbox, self._link, chooser, self._loop, sources)
 
@@ -273,21 +281,18 @@ class Daemon:
 
     def _known_desired(self) -> DesiredOk | None:
         """Return the document of the run before; a hold of it is in force at once, before anything is resumed."""
-        desired = None
-        try:
-            desired = read_record(DesiredOk, self._paths.desired_ok)
-            hold = read_record(HoldOk, self._paths.hold_ok)
-        except StateFileError as error:
-            log.warning("verified document unreadable", extra={"reason": error.message})
-            return desired
+        desired, hold = agent_parts.known_documents(self._paths)
         if desired is not None:
             self._intake.settle("desired", desired.raw_sha256)
             self._reports.gen = desired.gen
         if hold is not None:
             self._intake.settle("hold", hold.raw_sha256)
-            self._runner.hold(hold)
-            self._candidates.hold(hold)
+            self._hold(hold)
         return desired
+
+    def _hold(self, hold: HoldOk) -> None:
+        self._runner.hold(hold)
+        self._candidates.hold(hold)
 
     def _follow(self, desired: DesiredOk) -> None:
         self._ticker.desired = desired
@@ -309,8 +314,7 @@ class Daemon:
         elif kind == "hold":
             hold = read_record(HoldOk, self._paths.hold_ok)
             assert hold is not None
-            self._runner.hold(hold)
-            self._candidates.hold(hold)
+            self._hold(hold)
         log.info("document accepted", extra={"kind": kind, "gen": gen})
 
     def on_refused(self, kind: TaskKind, refused: Refused) -> None:
@@ -326,17 +330,6 @@ class Daemon:
     def on_notice(self, notice: Notice) -> None:
         """Something the server should know."""
         self._reports.notice(notice)
-
-    # ---- intake's uplink
-
-    def send_meta(self, request: MetaRequest) -> None:
-        """Ask for a small file; without a connection the child asks again when there is one."""
-        self._link.publish(self._topics.up_meta(self._device), encode(request), 1)
-
-    def send_blocks(self, request: bytes) -> None:
-        """Ask for leaves, unless the day's downloads are used up; the child asks again."""
-        if self._downloads.may_ask():
-            self._link.publish(self._topics.up_blk(self._device), request, 0)
 
     # ---- from the broker
 
@@ -360,7 +353,10 @@ class Daemon:
                 self._write_status()
             else:
                 self._sender.published(item.mid)
-                (self._publish_state if self._state_waits else self._pump)()
+                if self._state_waits:
+                    self._publish_state()
+                else:
+                    self._pump()
 
     def _on_connected(self, item: Connected) -> None:
         log.info("connected", extra={"conn_id": item.conn_id})
@@ -376,7 +372,7 @@ class Daemon:
 
     def _on_message(self, item: Received) -> None:
         if item.topic == self._topics.dn_blk(self._device):
-            self._downloads.took(len(item.payload))
+            self._requests.took(len(item.payload))
             self._intake.blocks(item.payload)
         elif item.topic == self._topics.dn_meta(self._device):
             self._on_downlink(item.payload)
@@ -399,8 +395,9 @@ class Daemon:
             self._on_ack(message.ack)
 
     def _on_ack(self, ack: Ack) -> None:
-        stored = {Kind.EVENT: ack.events, Kind.TELEMETRY: ack.telemetry, Kind.SAMPLE: ack.samples}
-        removed = sum(self._outbox.ack(kind, ack.boot_id, seqs) for kind, seqs in stored.items())
+        removed = self._outbox.ack(Kind.EVENT, ack.boot_id, ack.events)
+        removed += self._outbox.ack(Kind.TELEMETRY, ack.boot_id, ack.telemetry)
+        removed += self._outbox.ack(Kind.SAMPLE, ack.boot_id, ack.samples)
         self._captures.stored(ack.boot_id, ack.samples)
         self._ticker.stretch(ack.stretch)
         if removed:
@@ -462,11 +459,7 @@ class Daemon:
         self._candidates.tick()
         now = self._clock.monotonic_s()
         busy = self._runner.is_busy or self._candidates.is_busy
-        for model, record in self._runner.records.items():
-            every = self._settings.golden_trial_s if is_on_trial(record) else self._settings.golden_interval_s
-            if now - self._golden_asked_s.get(model, now - every) >= every:
-                self._golden_asked_s[model] = now
-                self._serving.ask_golden(model)
+        self._golden.tick(self._runner.records, now)
         if busy or self._runner.is_watching or self._ticker.is_closing:
             self._serving.ask_stats()
         if self._link.is_connected and now - max(self._heard_s, self._outbox.awaits_since_s(now)) > SILENCE_S:

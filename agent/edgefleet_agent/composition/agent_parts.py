@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import socket
 import time
@@ -14,6 +15,7 @@ from edgefleet_agent.connection.mqtt import LinkOptions, MqttLink
 from edgefleet_agent.connection.outbox import Joins, Kind, Outbox
 from edgefleet_agent.connection.sender import OutboxSender, Sources
 from edgefleet_agent.core.cgroup import delegated
+from edgefleet_agent.core.durable import read_record
 from edgefleet_agent.core.loop import Loop
 from edgefleet_agent.core.systemd import given_sockets
 from edgefleet_agent.drift.files import DriftFiles
@@ -23,6 +25,7 @@ from edgefleet_agent.identity.renewal_timer import RenewalTimer
 from edgefleet_agent.install.preflight import Room
 from edgefleet_agent.install.probation.memory_leak import Memory
 from edgefleet_agent.install.probation.trial import Limits
+from edgefleet_agent.install.records import DesiredOk, HoldOk
 from edgefleet_agent.paths import StatePaths
 from edgefleet_agent.reporting.collector import disk_free_bytes, memory_available_bytes, rss_bytes
 from edgefleet_agent.reporting.window import begins_s, merge_payloads, own_part, pack_payloads
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from edgefleet_agent.captures.service import CaptureRecorder
     from edgefleet_agent.composition.lazy_feedback import LazyFeedback
     from edgefleet_agent.feedback.service import FeedbackKeeper
+
+log = logging.getLogger(__name__)
 
 KEEPALIVE_S = 1_200
 METERED_KEEPALIVE_S = 3_900
@@ -72,6 +77,17 @@ def _is_shown(where: str, listeners: Sequence[socket.socket]) -> bool:
         return where == "always"
     tcp = [one.getsockname()[0] for one in listeners if one.family != socket.AF_UNIX]
     return all(host == "::1" or host.startswith("127.") for host in tcp)
+
+
+def known_documents(paths: StatePaths) -> tuple[DesiredOk | None, HoldOk | None]:
+    """Return what was verified before, the desired document and the hold, as far as they can be read."""
+    desired = None
+    try:
+        desired = read_record(DesiredOk, paths.desired_ok)
+        return desired, read_record(HoldOk, paths.hold_ok)
+    except StateFileError as error:
+        log.warning("verified document unreadable", extra={"reason": error.message})
+        return desired, None
 
 
 def room(settings: AgentSettings, state: Path, runtimes: Mapping[str, str]) -> Room:

@@ -215,23 +215,6 @@ class OutboxSender:
             self._budget = self._budget.now(now).less(size)
 
 
-class Downloads:
-    """The day's bytes for models: no block is asked for while they are used up; the child asks again by itself."""
-
-    def __init__(self, daily_bytes: int, monotonic_s: Callable[[], float]) -> None:
-        self._now = monotonic_s
-        self._budget: Bucket | None = daily(daily_bytes, monotonic_s())
-
-    def may_ask(self) -> bool:
-        """Say whether blocks may be asked for now."""
-        return self._budget is None or self._budget.now(self._now()).level > 0
-
-    def took(self, size_bytes: int) -> None:
-        """Count what came."""
-        if self._budget is not None:
-            self._budget = self._budget.now(self._now()).less(size_bytes)
-
-
 def topic_chooser(topics: Topics, device: DeviceId) -> Callable[[Kind], str]:
     """Return which topic a class of messages goes to."""
     chosen = {
