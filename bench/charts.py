@@ -39,6 +39,7 @@ from edgefleet_server.dashboard.timelines.charts import SPANS  # noqa: E402
 from edgefleet_server.process.gc_tuning import collect_seldom, settle  # noqa: E402
 from edgefleet_server.telemetry.rollups import store  # noqa: E402
 from edgefleet_server.telemetry.rollups.model import SCALES  # noqa: E402
+from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, NO_BUNDLE, SYSTEM  # noqa: E402
 from edgefleet_server.telemetry.rollups.step_fold import ALL  # noqa: E402
 from edgefleet_server.telemetry.rollups.tables import TelemetryCohort  # noqa: E402
 from edgefleet_server.telemetry.rollups.totals import FIGURES, SystemTotal, WindowTotal, stored  # noqa: E402
@@ -152,14 +153,9 @@ def seed(fleet: Fleet, devices: int) -> int:
         for number, (profile, site, groups) in enumerate(cohorts, 1):
             session.add(TelemetryCohort(id=number, digest=f"{number}", profile=profile, site=site, groups=list(groups)))
         session.flush()
-        keys = [
-            ("w", *model, "a" * 64, "active", cohort)
-            for model in MODELS
-            for cohort in (ALL, *range(1, len(cohorts) + 1))
-        ]
-        kinds = _kinds()
-        keys = [(kinds[0], *key[1:]) for key in keys]
-        keys += [(kinds[1], "", "", "", "", cohort) for cohort in (ALL, *range(1, len(cohorts) + 1))]
+        every = (ALL, *range(1, len(cohorts) + 1))
+        keys = [(MODEL, *model, "a" * 64, "active", cohort) for model in MODELS for cohort in every]
+        keys += [(SYSTEM, *NO_BUNDLE, cohort) for cohort in every]
         store.add_series(session, keys)
         session.flush()
         numbers = {key: number for number, key in store.series(session)}
@@ -167,23 +163,17 @@ def seed(fleet: Fleet, devices: int) -> int:
     shapes = [_sketch(rng, 4 + which) for which in range(8)]
     total = 0
     for scale in SCALES[1:]:
-        span = min(DAYS * 86_400, 32 * 86_400 if scale > 900 else 2 * 86_400)
+        span = (DAYS if scale > 900 else 2) * 86_400
         for key, number in numbers.items():
             share = devices if key[5] == ALL else devices // len(cohorts)
             rows = [
-                {"scale_s": scale, "series_id": number, "at": at, "sums": _row(key, kinds, share, scale, shapes, at)}
+                {"scale_s": scale, "series_id": number, "at": at, "sums": _row(key, share, scale, shapes, at)}
                 for at in range((end - span) // scale * scale, end, scale)
             ]
             total += len(rows)
             with house.parts.db.session() as session:
                 store.set_rows(session, rows)
     return total
-
-
-def _kinds() -> tuple[str, str]:
-    from edgefleet_server.telemetry.rollups.rollup_writer import MODEL, SYSTEM
-
-    return MODEL, SYSTEM
 
 
 def _sketch(rng: random.Random, scale_ms: float) -> tuple[int, list[int]]:
@@ -194,9 +184,9 @@ def _sketch(rng: random.Random, scale_ms: float) -> tuple[int, list[int]]:
     return first, [sketch.counts.get(bucket, 0) for bucket in range(first, max(sketch.counts) + 1)]
 
 
-def _row(key: Any, kinds: tuple[str, str], devices: int, scale: int, shapes: list[Any], at: int) -> bytes:
+def _row(key: Any, devices: int, scale: int, shapes: list[Any], at: int) -> bytes:
     windows = max(1, devices * scale // WINDOW_S)
-    if key[0] == kinds[1]:
+    if key[0] == SYSTEM:
         each = len(FIGURES)
         return stored(SystemTotal(windows, [windows] * each, [0.5 * windows] * each, [0.9] * each))
     first, counts = shapes[(at // scale + key[5]) % len(shapes)]

@@ -39,12 +39,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=10)
     rounds = parser.parse_args().rounds
-    told: dict[str, Any] = {"bench": "prediction_log", "answers": ANSWERS}
-    told["machine"] = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    found: dict[str, Any] = {"bench": "prediction_log", "answers": ANSWERS}
+    found["machine"] = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     with tempfile.TemporaryDirectory(prefix="edgefleet-bench-") as folder:
         for name, key in (("clear", b""), ("sealed", new_key()[1])):
-            told[name] = _measured(Path(folder) / name, key, rounds)
-    print(json.dumps(told, indent=2))
+            found[name] = _measured(Path(folder) / name, key, rounds)
+    print(json.dumps(found, indent=2))
 
 
 def _measured(folder: Path, key: bytes, rounds: int) -> dict[str, float]:

@@ -7,10 +7,10 @@
 - `storm`: 16,000 messages of eight windows of 40 devices, with the quotas of a real server. How many arrive at the first
   try: sent as agents do, which wait for the server's own answers; and all handed to the broker at once.
 - `killed`: the server's process is killed while they come, some times, and begins again; devices send again what has no
-  acknowledgement. Windows lost and doubled, and sums of the roll-ups at each scale against those of the messages.
-- `charts`: a month of 10,000 devices out of roll-ups: milliseconds of a chart of the fleet, of a site and by profile.
+  acknowledgement. Windows lost and doubled, and how many are missing in the sums: of each scale from 15 minutes on, and of all time.
 
-Prints one JSON object. `./dev bench ingest [--messages 4000] [--only rows,storm] [--databases sqlite,postgresql]`
+Prints one JSON object.
+`./dev bench ingest [--messages 4000] [--storm 16000] [--kills 4] [--only rows,signals,storm,killed] [--databases sqlite,postgresql]`
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.ingest import charts
 from bench.ingest.signals import signal_plan
 from sqlalchemy import text
 from tests.server.fleet.house import House
@@ -36,10 +36,12 @@ from tests.support import databases
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.gateway.broker.model import BrokerConfig, BrokerKind
 from edgefleet_server.gateway.broker.supervisor import BrokerSupervisor
+from edgefleet_server.telemetry.rollups.model import KEPT, SCALES
+from edgefleet_server.telemetry.rollups.step_fold import MINUTE
 
 DEVICES = 40
 ROOT = Path(__file__).resolve().parents[2]
-GOALS = {"windows_per_cpu_s": {"8": 60_000, "1": 18_000}, "storm_first_try": 1.0, "chart_ms": 100}
+GOALS = {"windows_per_cpu_s": {"8": 60_000, "1": 18_000}, "storm_first_try": 1.0}
 
 
 class Server:
@@ -97,7 +99,15 @@ class Server:
         """Return what the devices shall send."""
         each = {"messages": count // DEVICES, "windows": windows, "boot": f"boot-{time.monotonic_ns()}", "json": False}
         where = {"host": self.endpoint.host, "port": self.endpoint.port, "ca": str(self.endpoint.ca_file)}
-        resends = {"as_agents": False, "again_s": 0.0, "quiet_s": 15.0, "signals": "", "basis": "", "signals_s": 0}
+        resends = {
+            "as_agents": False,
+            "again_s": 0.0,
+            "quiet_s": 15.0,
+            "signals": "",
+            "basis": "",
+            "signals_s": 0,
+            "digests": [],
+        }
         return {**each, **where, **resends, "folder": str(self.folder), "devices": self.devices, **more}
 
     def stored(self) -> tuple[int, int]:
@@ -174,7 +184,7 @@ def throughput(server: Server, count: int, windows: int, **more: Any) -> dict[st
     return {
         "messages": count, "windows": stored, "lost": count * windows - stored, "cpu_s": round(cpu_s, 3), "wall_s": round(wall_s, 2),
         "windows_per_cpu_s": round(stored / cpu_s), "us_a_message": round(cpu_s / count * 1e6, 1), **sent, **acked,
-        "rss_mb": round(after["rss_mb"]),
+        "rss_mb": round(after["rss_mb"]), "signals_left_out": after["signals_left_out"],
     }  # fmt: skip
 
 
@@ -213,10 +223,17 @@ def rows(kind: str, count: int) -> dict[str, Any]:
             theirs = peer(server, max(DEVICES, count // 10), windows, url)
             ratio = round(ours["windows_per_cpu_s"] / max(1, theirs["windows_per_cpu_s"]), 1)
             found[f"windows_{windows}"] = {**ours, "paho_json_row": theirs, "ratio": ratio}
+    return found
+
+
+def signals(kind: str, count: int) -> dict[str, Any]:
+    """Return what messages with signals in their windows cost; each window's signals are added to those of its bundle."""
     with server_on(kind) as server:
         more = signal_plan(server.house)
-        found["signals"] = throughput(server, max(DEVICES, count // 8), 4, **more)
-    return found
+        found = throughput(server, max(1, count // 8 // DEVICES) * DEVICES, 4, **more)
+        assert found["lost"] == 0, found
+        assert found["signals_left_out"] == 0, found
+        return found
 
 
 def storm(kind: str, count: int, *, as_agents: bool) -> dict[str, Any]:
@@ -254,13 +271,20 @@ def killed(kind: str, count: int, kills: int) -> dict[str, Any]:
             _line(load)
             acked = _line(load)
         n, answers = server.stored()
-        summed = server.house.telemetry.rollups.totals().get(())
+        rollups, now = server.house.telemetry.rollups, datetime.now(UTC)
+        summed = rollups.totals().get(())
+        missing = {
+            scale: n - sum(step.sums.windows for step in rollups.models(scale, now - KEPT[scale], now))
+            for scale in SCALES
+            if scale > MINUTE
+        }
         with server.house.db.read() as session:
             distinct = "SELECT count(*) FROM (SELECT DISTINCT device_id, model, t0 FROM telemetry_window) one"
             known = int(session.execute(text(distinct)).scalar_one())
         return {
             "kills": kills, "windows_sent": count * 8, "stored": n, "lost": count * 8 - known, "doubled": n - known,
-            "in_rollups": 0 if summed is None else summed.windows, "answers_differ": (summed.n if summed else 0) - answers, **acked,
+            "missing_in_sums": {**missing, "ever": n - (summed.windows if summed else 0)},
+            "answers_differ": (summed.n if summed else 0) - answers, **acked,
         }  # fmt: skip
 
 
@@ -270,7 +294,7 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=4_000)
     parser.add_argument("--storm", type=int, default=16_000)
     parser.add_argument("--kills", type=int, default=4)
-    parser.add_argument("--only", default="rows,storm,killed,charts")
+    parser.add_argument("--only", default="rows,signals,storm,killed")
     parser.add_argument("--databases", default="sqlite,postgresql")
     arguments = parser.parse_args()
     only, kinds = arguments.only.split(","), arguments.databases.split(",")
@@ -282,13 +306,13 @@ def main() -> None:
         mine = found[kind] = {}
         if "rows" in only:
             mine["rows"] = rows(kind, arguments.messages)
+        if "signals" in only:
+            mine["signals"] = signals(kind, arguments.messages)
         if "storm" in only:
             mine["storm"] = storm(kind, arguments.storm, as_agents=True)
             mine["storm_at_once"] = storm(kind, arguments.storm, as_agents=False)
         if "killed" in only:
             mine["killed"] = killed(kind, arguments.messages, arguments.kills)
-        if "charts" in only:
-            mine["charts"] = charts.measured(kind)
     print(json.dumps({**found, "goals": GOALS}, indent=1))
 
 

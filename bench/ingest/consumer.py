@@ -38,6 +38,8 @@ def main() -> None:
     for _ in sys.stdin:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         figures = {"cpu_s": usage.ru_utime + usage.ru_stime, "rss_mb": usage.ru_maxrss / 1024}
+        drift = parts.telemetry._intake._drift
+        figures["signals_left_out"] = 0 if drift is None else drift.left_out
         print(json.dumps({**figures, **gateway.counters(), "by_reason": dict(gateway.dropped())}), flush=True)
     gateway.stop()
 

@@ -106,7 +106,7 @@ def main() -> None:
         "signals": bytes.fromhex(plan["signals"]),
         "signals_s": plan["signals_s"],
     }
-    shapes = window_shapes(**(extra if plan["signals"] else {}))
+    shapes = window_shapes(plan["digests"], **(extra if plan["signals"] else {}))
     devices = [Device(name, plan, shapes) for name in plan["devices"]]
     print(json.dumps({"connected": len(devices)}), flush=True)
     sys.stdin.readline()

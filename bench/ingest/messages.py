@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -25,21 +25,20 @@ class _Worker:
     cpu_s = 0.0
 
 
-def digest_of(model: int) -> str:
-    """Return the digest of a model's bundle."""
-    return f"{model:064x}"
+def window_shapes(digests: Sequence[str] = (), **more: Any) -> list[Window]:
+    """Return windows of MODELS models, each of ANSWERS answers, as an agent closes them.
 
-
-def window_shapes(count: int = SHAPES, **more: Any) -> list[Window]:
-    """Return windows of MODELS models, each of ANSWERS answers, as an agent closes them. more: fields of all of them."""
+    digests: of the models' bundles, else some that no bundle has. more: fields of all of them.
+    """
+    digests = digests or [f"{model:064x}" for model in range(MODELS)]
     draw = random.Random(1)
     found = []
-    for number in range(count):
+    for number in range(SHAPES):
         sketch = LatencySketch()
         for _ in range(ANSWERS):
             sketch.add(0.005 * draw.lognormvariate(0.0, 0.1))
         model = number % MODELS
-        sums = Sums(digest_of(model), "1.0.0")
+        sums = Sums(digests[model], "1.0.0")
         classes = [draw.randint(100, 300) for _ in range(CLASSES)]
         stats = Stats(
             n=ANSWERS,

@@ -1,4 +1,4 @@
-"""Sixteen signals in each window: a bundle with a reference, and what devices count by its bins."""
+"""Sixteen signals in each window: bundles with a reference, and what devices count by its bins."""
 
 from typing import Any
 
@@ -14,12 +14,14 @@ SIGNALS = 16
 
 
 def signal_plan(house: House) -> dict[str, Any]:
-    """Publish a bundle; return what the devices' windows carry."""
+    """Publish a bundle of each model; return what the devices' windows carry."""
     few = reference(10_000)
     first = few.features[0]
     features = [msgspec.structs.replace(first, name=f"column-{at}") for at in range(SIGNALS - 2)]
     whole = msgspec.structs.replace(few, features=features, outputs=few.outputs, classes=[])
-    ref = house.release("pump@1.0.0", bundles={PROFILE: bundle_bytes("pump", "1.0.0", PROFILE, whole)})
-    digest = str(house.registry.release(ref).bundles[0].sha256)
-    sums = [counted(few, 900, at)[0] for at in range(len(whole.signals))]
-    return {"signals": pack(sums).hex(), "basis": basis_of(whole).hex(), "signals_s": made.INTERVAL_S, "sha256": digest}
+    digests = []
+    for name in (f"model-{number}" for number in range(made.MODELS)):
+        ref = house.release(f"{name}@1.0.0", bundles={PROFILE: bundle_bytes(name, "1.0.0", PROFILE, whole)})
+        digests.append(str(house.registry.release(ref).bundles[0].sha256))
+    sums = pack(counted(whole, made.ANSWERS, 1))
+    return {"signals": sums.hex(), "basis": basis_of(whole).hex(), "signals_s": made.INTERVAL_S, "digests": digests}

@@ -4,7 +4,7 @@ Rules:
 1. The kernel says so by a lower `scaling_max_freq`: what it takes away is the part of `cpuinfo_max_freq` that is not allowed. A limit
    that a person set reads the same.
 2. An Intel processor says so by the time that it was throttled, as a share of the time since the reading before. The firmware of a
-   Raspberry Pi says only that it throttles now: then half of the clock counts as taken, about what it does.
+   Raspberry Pi says only that it throttles now: then half of the clock counts as taken, which is a guess.
 3. The most that one of them says counts; -1 where none can be read.
 """
 

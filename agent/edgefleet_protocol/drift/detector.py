@@ -6,7 +6,7 @@
 2. `judge_signal` also asks whether more values are missing, or are beyond what the reference ever saw, than before.
 3. A `SignalWatch` goes through blocks of five minutes: windows of 5 minutes, an hour and a day, each learning first; meanwhile only half
    of the answers missing, or beyond the range, are a drift. After that they learn again and again, so that a change in the first day does
-   no lasting harm; what is learned while a drift is open does not count.
+   no lasting harm; what is learned while a drift is open does not count, except the first time.
    `ALPHA` is a quarter of a false alarm in a year of a device with 16 signals, over all windows of the three scales.
 4. Hour-of-day parts of the reference are used where there are some. Without them five-minute windows learn for a whole day, so that
    night and day are no drift.

@@ -8,7 +8,8 @@ Rules:
    the database refuses a batch, its messages are stored one by one, so that one of them costs nobody else anything.
 4. Messages of unknown and revoked devices count for nothing.
 5. Telemetry and events of a batch are one transaction each; states are one each, since each may sign a document.
-6. The broker has a message acknowledged once it was stored, refused or dropped, so it hands over no more than this can hold.
+6. The broker has a message acknowledged once it was stored, refused or dropped, so no more wait here than it hands over before: the
+   queue holds as many of up to 1.5 KB each.
 """
 
 import contextlib

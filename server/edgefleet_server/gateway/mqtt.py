@@ -32,7 +32,8 @@ from edgefleet_server.gateway.broker.model import BrokerEndpoint
 from edgefleet_server.gateway.quick_client import QuickClient, client_type
 
 RECEIVE_MAXIMUM: Final = 32_000
-"""So many messages the broker hands over before one of them is acknowledged: they wait in the fair queue, which has room for them."""
+"""So many messages the broker hands over before one of them is acknowledged. They wait in the fair queue: of up to 1.5 KB each it has
+room for all (`uplink_queue_bytes`), of larger ones it drops what is beyond."""
 NO_RECEIPT: Final = 0
 MAX_UNACKED: Final = 100
 ROOM_AGAIN: Final = MAX_UNACKED // 2

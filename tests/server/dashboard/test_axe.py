@@ -29,8 +29,8 @@ from tests.server.dashboard.test_enrolment_page import crowd
 from tests.server.dashboard.test_experiment_pages import FIGURES, SHADOW, tell, trying
 from tests.server.objectives.test_openslo import share
 from tests.server.rollout.test_alerts import alert, notification
+from tests.server.telemetry.sending_fleet import Say, tell_past
 from tests.server.telemetry.test_watching import shown
-from tests.server.telemetry.told_fleet import Say, tell_past
 from tests.support.browsers import binary, browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(binary() is None, reason="Chromium is not installed")]

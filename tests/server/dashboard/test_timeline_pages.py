@@ -26,15 +26,15 @@ from edgefleet_server.telemetry.timelines.model import (
     Scope,
     Timeline,
 )
-from tests.server.telemetry.told_fleet import ToldFleet
+from tests.server.telemetry.sending_fleet import SendingFleet
 
 BEGIN = datetime(2026, 11, 25, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToldFleet]:
+def sending(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SendingFleet]:
     """Devices of which one gets slow and hot with 1.1.0; tests only look."""
-    made = ToldFleet(tmp_path_factory.mktemp("charts") / "server")
+    made = SendingFleet(tmp_path_factory.mktemp("charts") / "server")
     made.join(3, "hall")
     made.parts.fleet.groups.create("halls", "site=hall", "ann")
 
@@ -58,8 +58,8 @@ def figures(page: str) -> dict[str, Any]:
     return {one["id"]: one for one in json.loads(found[1])["charts"]}
 
 
-def test_the_page_of_a_model_has_a_line_for_each_version_and_marks(told: ToldFleet) -> None:
-    page = told.fleet.browser(Role.VIEWER).get("/models/digits").text
+def test_the_page_of_a_model_has_a_line_for_each_version_and_marks(sending: SendingFleet) -> None:
+    page = sending.fleet.browser(Role.VIEWER).get("/models/digits").text
     found = figures(page)
     assert list(found)[:2] == ["p95", "requests"]
     assert found["p95"]["names"] == ["1.1.0", "1.0.0"]
@@ -70,8 +70,8 @@ def test_the_page_of_a_model_has_a_line_for_each_version_and_marks(told: ToldFle
     assert "Why did latency rise?" in page
 
 
-def test_lines_and_spans_are_chosen_by_links(told: ToldFleet) -> None:
-    browser = told.fleet.browser(Role.VIEWER)
+def test_lines_and_spans_are_chosen_by_links(sending: SendingFleet) -> None:
+    browser = sending.fleet.browser(Role.VIEWER)
     by_site = browser.get("/models/digits?span=7d&by=site").text
     assert figures(by_site)["p95"]["names"] == ["hall"]
     assert 'aria-current="true">7d' in by_site
@@ -81,8 +81,8 @@ def test_lines_and_spans_are_chosen_by_links(told: ToldFleet) -> None:
     assert list(figures(browser.get("/").text)) == ["p95", "requests"]
 
 
-def test_the_file_has_what_the_charts_show(told: ToldFleet) -> None:
-    browser = told.fleet.browser(Role.VIEWER)
+def test_the_file_has_what_the_charts_show(sending: SendingFleet) -> None:
+    browser = sending.fleet.browser(Role.VIEWER)
     answer = browser.get("/metrics-file?scope=model&name=digits&span=24h")
     assert answer.headers["content-type"].startswith("text/csv")
     rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -95,14 +95,14 @@ def test_the_file_has_what_the_charts_show(told: ToldFleet) -> None:
     assert (away.status_code, away.headers["location"].partition("?")[0]) == (303, "/login")
 
 
-def test_the_page_of_latency_ranks_causes_with_their_evidence(told: ToldFleet) -> None:
-    browser, slow = told.fleet.browser(Role.VIEWER), told.devices[0].id
+def test_the_page_of_latency_ranks_causes_with_their_evidence(sending: SendingFleet) -> None:
+    browser, slow = sending.fleet.browser(Role.VIEWER), sending.devices[0].id
     page = browser.get(f"/models/digits/latency?device={slow}").text
     assert "Most likely: throttled clock." in page
     assert "check cooling and power supply" in page
     assert page.index("Throttled clock") < page.index("Version 1.1.0") < page.index("Little free memory")
     assert "2 of 2 devices that stayed fast had the same change" in page
-    calm = browser.get(f"/models/digits/latency?device={told.devices[1].id}").text
+    calm = browser.get(f"/models/digits/latency?device={sending.devices[1].id}").text
     assert "did not rise" in calm
     assert browser.get("/models/nobody/latency").status_code == 404
     assert "Why did the latency of digits rise?" in browser.get("/models/digits/latency").text
@@ -173,5 +173,5 @@ def test_steps_between_seldom_reports_do_not_break_a_line_but_silence_does() -> 
 
 
 @pytest.mark.parametrize("span", SPANS)
-def test_every_span_can_be_seen(told: ToldFleet, span: str) -> None:
-    assert told.fleet.browser(Role.VIEWER).get(f"/fleet?span={span}").status_code == 200
+def test_every_span_can_be_seen(sending: SendingFleet, span: str) -> None:
+    assert sending.fleet.browser(Role.VIEWER).get(f"/fleet?span={span}").status_code == 200

@@ -10,7 +10,7 @@ import pytest
 
 from edgefleet_server.access.model import Role
 from tests.server.conftest import KINDS, new_database
-from tests.server.telemetry.told_fleet import ToldFleet
+from tests.server.telemetry.sending_fleet import SendingFleet
 
 STEPS, BEGIN = 48, 30
 
@@ -18,13 +18,13 @@ STEPS, BEGIN = 48, 30
 class Days:
     """A fleet of which each half a day tells another story: one device gets hot; a site gets a slow release; then nothing."""
 
-    def __init__(self, told: ToldFleet) -> None:
-        self.told = told
-        told.join(4, "hall")
-        told.join(2, "kyoto")
+    def __init__(self, sending: SendingFleet) -> None:
+        self.sending = sending
+        sending.join(4, "hall")
+        sending.join(2, "kyoto")
         self.ends: list[datetime] = []
-        hot = told.devices[0].id
-        kyoto = {one.id for one in told.devices[4:]}
+        hot = sending.devices[0].id
+        kyoto = {one.id for one in sending.devices[4:]}
 
         def heats(step: int, device: str, said: dict[str, Any]) -> None:
             if device == hot and step >= BEGIN:
@@ -35,14 +35,14 @@ class Days:
                 said.update(ms=70.0, version="1.1.0")
 
         for story in (heats, updates, None):
-            told.go_on(STEPS, story)
-            self.ends.append(told.fleet.house.clock.now())
+            sending.go_on(STEPS, story)
+            self.ends.append(sending.fleet.house.clock.now())
 
     def ask(self, day: int, **more: Any) -> dict[str, Any]:
         """Return the API's explanation of half a day."""
         until = self.ends[day]
         since = until - timedelta(seconds=STEPS * 900)
-        client = self.told.fleet.house.client(Role.VIEWER)
+        client = self.sending.fleet.house.client(Role.VIEWER)
         params = {"since": since.isoformat(), "until": until.isoformat(), **more}
         answer = client.get("/api/v1/models/digits/latency-explanation", params=params)
         assert answer.status_code == 200, answer.text
@@ -55,13 +55,13 @@ def days(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The fleet; tests only ask."""
     folder = tmp_path_factory.mktemp("days")
     with new_database(request.param, folder, is_empty=False) as url:
-        told = ToldFleet(folder / "server", url=url)
-        yield Days(told)
-        told.fleet.close()
+        sending = SendingFleet(folder / "server", url=url)
+        yield Days(sending)
+        sending.fleet.close()
 
 
 def test_a_hot_device_is_told_apart_from_others_with_its_bundle(days: Days) -> None:
-    hot = days.told.devices[0].id
+    hot = days.sending.devices[0].id
     found = days.ask(0, device=hot)
     assert (found["state"], found["where"], found["place"], found["slower"], found["parts"]) == (
         "rise",
@@ -95,9 +95,9 @@ def test_a_slow_release_at_one_site_is_found_over_the_whole_fleet(days: Days) ->
 def test_where_nothing_got_slower_nothing_is_blamed(days: Days) -> None:
     found = days.ask(2)
     assert (found["state"], found["causes"], found["next"]) == ("no_rise", [], "")
-    cool = days.told.devices[1].id
+    cool = days.sending.devices[1].id
     assert days.ask(0, device=cool)["state"] == "no_rise"
-    early = days.told.fleet.house.client(Role.VIEWER).get(
+    early = days.sending.fleet.house.client(Role.VIEWER).get(
         "/api/v1/models/digits/latency-explanation",
         params={"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
     )
@@ -105,6 +105,6 @@ def test_where_nothing_got_slower_nothing_is_blamed(days: Days) -> None:
 
 
 def test_who_is_not_there_is_not_explained(days: Days) -> None:
-    client = days.told.fleet.house.client(Role.VIEWER)
+    client = days.sending.fleet.house.client(Role.VIEWER)
     assert client.get("/api/v1/models/nobody/latency-explanation").json()["code"] == "model.unknown"
     assert client.get("/api/v1/models/digits/latency-explanation", params={"device": "nobody"}).status_code == 404

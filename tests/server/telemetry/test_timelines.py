@@ -30,22 +30,22 @@ from edgefleet_server.telemetry.timelines.timeline_figures import (
 )
 from tests.server.conftest import KINDS, new_database
 from tests.server.fleet.house import START
-from tests.server.telemetry.told_fleet import WINDOW_S, ToldFleet
+from tests.server.telemetry.sending_fleet import WINDOW_S, SendingFleet
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToldFleet]:
+def sending(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SendingFleet]:
     """Two devices in hall, one in kyoto, that answer for six hours; in the second half one of hall runs 1.1.0, slower.
 
     Tests only look at it, or add events.
     """
-    folder = tmp_path_factory.mktemp("told")
+    folder = tmp_path_factory.mktemp("sending")
     with new_database(request.param, folder, is_empty=False) as url:
-        yield from _told(folder, url)
+        yield from _sending(folder, url)
 
 
-def _told(folder: Path, url: str) -> Iterator[ToldFleet]:
-    made = ToldFleet(folder / "server", url=url)
+def _sending(folder: Path, url: str) -> Iterator[SendingFleet]:
+    made = SendingFleet(folder / "server", url=url)
     made.join(2, "hall")
     made.join(1, "kyoto")
     made.parts.fleet.groups.create("halls", "site=hall", "ann")
@@ -60,14 +60,14 @@ def _told(folder: Path, url: str) -> Iterator[ToldFleet]:
     made.fleet.close()
 
 
-def read(told: ToldFleet, scope: Scope, name: str, **more: Any) -> Timeline:
-    now = told.fleet.house.clock.now()
-    found: Timeline = told.parts.timelines.reader.read(scope, name, now - timedelta(hours=6), now, **more)
+def read(sending: SendingFleet, scope: Scope, name: str, **more: Any) -> Timeline:
+    now = sending.fleet.house.clock.now()
+    found: Timeline = sending.parts.timelines.reader.read(scope, name, now - timedelta(hours=6), now, **more)
     return found
 
 
-def test_the_lines_of_a_model_are_its_versions(told: ToldFleet) -> None:
-    found = read(told, Scope.MODEL, "digits", points=30)
+def test_the_lines_of_a_model_are_its_versions(sending: SendingFleet) -> None:
+    found = read(sending, Scope.MODEL, "digits", points=30)
     assert (found.step_s, len(found.at), [one.key for one in found.lines]) == (WINDOW_S, 24, ["1.0.0", "1.1.0"])
     old, new = found.lines
     assert [sum(filter(None, line.requests)) for line in found.lines] == [900 * (36 + 24), 900 * 12]
@@ -89,15 +89,15 @@ def test_the_lines_of_a_model_are_its_versions(told: ToldFleet) -> None:
         (LinesBy.MODEL, ["digits"]),
     ],
 )
-def test_lines_can_be_told_apart_otherwise(told: ToldFleet, by: LinesBy, keys: list[str]) -> None:
-    found = read(told, Scope.MODEL, "digits", by=by)
+def test_lines_can_be_told_apart_otherwise(sending: SendingFleet, by: LinesBy, keys: list[str]) -> None:
+    found = read(sending, Scope.MODEL, "digits", by=by)
     assert [one.key for one in found.lines] == keys
     assert sum(sum(filter(None, line.requests)) for line in found.lines) == 900 * 72
 
 
-def test_the_fleet_a_group_and_a_device_say_the_same_of_the_same_time(told: ToldFleet) -> None:
-    fleet, group = (read(told, *of, points=30) for of in ((Scope.FLEET, ""), (Scope.GROUP, "halls")))
-    device = read(told, Scope.DEVICE, told.devices[0].id, points=25)
+def test_the_fleet_a_group_and_a_device_say_the_same_of_the_same_time(sending: SendingFleet) -> None:
+    fleet, group = (read(sending, *of, points=30) for of in ((Scope.FLEET, ""), (Scope.GROUP, "halls")))
+    device = read(sending, Scope.DEVICE, sending.devices[0].id, points=25)
     totals = [sum(filter(None, one.lines[0].requests)) for one in (fleet, group, device)]
     assert totals == [900 * 72, 900 * 48, 900 * 24]
     assert [one.lines[0].key for one in (fleet, group, device)] == ["digits"] * 3
@@ -106,16 +106,16 @@ def test_the_fleet_a_group_and_a_device_say_the_same_of_the_same_time(told: Told
     assert group.system_most["temperature_celsius"][-1] == 80
 
 
-def test_a_month_has_no_more_points_than_asked_for(told: ToldFleet) -> None:
-    now = told.fleet.house.clock.now()
+def test_a_month_has_no_more_points_than_asked_for(sending: SendingFleet) -> None:
+    now = sending.fleet.house.clock.now()
     for points in (2, 60, MOST_POINTS):
-        found = told.parts.timelines.reader.read(Scope.FLEET, "", now - timedelta(days=31), now, points=points)
+        found = sending.parts.timelines.reader.read(Scope.FLEET, "", now - timedelta(days=31), now, points=points)
         assert len(found.at) <= points
         assert sum(filter(None, found.lines[0].requests)) == 900 * 72
 
 
-def test_rollouts_alerts_and_drift_are_marks(told: ToldFleet) -> None:
-    feed = told.parts.fleet.feed
+def test_rollouts_alerts_and_drift_are_marks(sending: SendingFleet) -> None:
+    feed = sending.parts.fleet.feed
     one = {"subject": "model:digits@cam", "shown": "digits on cam"}
     feed.add(
         [
@@ -128,22 +128,22 @@ def test_rollouts_alerts_and_drift_are_marks(told: ToldFleet) -> None:
             *(NewEvent("drift", f"d-{n}", "digits", detail={"signal": "brightness"}) for n in range(30)),
         ]
     )  # fmt: skip
-    marks = read(told, Scope.MODEL, "digits").marks
+    marks = read(sending, Scope.MODEL, "digits").marks
     assert [(one.kind, one.title, one.n) for one in marks] == [
         (MarkKind.DEPLOY, "digits@1.1.0 begins", 1),
         (MarkKind.ROLLBACK, "digits@1.1.0 goes back", 1),
         (MarkKind.ALERT, "digits is slow", 1),
         (MarkKind.DRIFT, "brightness drifts", 30),
     ]
-    fleet = [one.title for one in read(told, Scope.FLEET, "").marks]
+    fleet = [one.title for one in read(sending, Scope.FLEET, "").marks]
     assert {"other@1.0.0 is everywhere", "disk is full"} <= set(fleet)
 
 
-def test_figures_come_over_rest_and_as_csv(told: ToldFleet) -> None:
-    client = told.fleet.house.client(Role.VIEWER)
-    device = told.devices[0].id
+def test_figures_come_over_rest_and_as_csv(sending: SendingFleet) -> None:
+    client = sending.fleet.house.client(Role.VIEWER)
+    device = sending.devices[0].id
     for path in ("fleet", "models/digits", "groups/halls", f"devices/{device}"):
-        span = {"since": (told.fleet.house.clock.now() - timedelta(hours=6)).isoformat(), "points": 40}
+        span = {"since": (sending.fleet.house.clock.now() - timedelta(hours=6)).isoformat(), "points": 40}
         answer = client.get(f"/api/v1/{path}/metrics", params=span)
         assert answer.status_code == 200, answer.text
         body = answer.json()
@@ -161,17 +161,17 @@ def test_figures_come_over_rest_and_as_csv(told: ToldFleet) -> None:
     assert client.get("/api/v1/fleet/metrics", params=backwards).json()["code"] == "telemetry.bad_span"
 
 
-def test_a_window_that_is_longer_than_a_step_is_a_rate_and_no_spike(told: ToldFleet) -> None:
-    now = told.fleet.house.clock.now()
-    found = told.parts.timelines.reader.read(Scope.FLEET, "", now - timedelta(hours=5), now - timedelta(hours=2))
+def test_a_window_that_is_longer_than_a_step_is_a_rate_and_no_spike(sending: SendingFleet) -> None:
+    now = sending.fleet.house.clock.now()
+    found = sending.parts.timelines.reader.read(Scope.FLEET, "", now - timedelta(hours=5), now - timedelta(hours=2))
     assert found.step_s == 60
     rates = [one for one in found.lines[0].requests_per_s if one is not None]
     assert len(rates) > 160
     assert rates == pytest.approx([3.0] * len(rates))
 
 
-def test_steps_that_devices_still_have_to_report_have_no_rate(told: ToldFleet) -> None:
-    rates = read(told, Scope.FLEET, "", points=30).lines[0].requests_per_s
+def test_steps_that_devices_still_have_to_report_have_no_rate(sending: SendingFleet) -> None:
+    rates = read(sending, Scope.FLEET, "", points=30).lines[0].requests_per_s
     assert rates[-1] is None
     assert rates[-3] == pytest.approx(3.0)
 
@@ -202,8 +202,8 @@ def test_classes_are_counted_over_all_lines() -> None:
     assert {one.index: one.share[0] for one in found}[6] == pytest.approx(93 / 111, abs=1e-4)
 
 
-def test_marks_are_not_pushed_out_by_what_devices_say(told: ToldFleet) -> None:
-    clock, feed = told.fleet.house.clock, told.parts.fleet.feed
+def test_marks_are_not_pushed_out_by_what_devices_say(sending: SendingFleet) -> None:
+    clock, feed = sending.fleet.house.clock, sending.parts.fleet.feed
     clock.turn(seconds=1)
     begun = clock.now()
     detail = {"to": "running", "from": "validating", "release": "digits@1.2.0"}
@@ -223,7 +223,7 @@ def test_marks_are_not_pushed_out_by_what_devices_say(told: ToldFleet) -> None:
             for n in range(MOST_MARKS)
         ]
     )
-    reader = told.parts.timelines.reader
+    reader = sending.parts.timelines.reader
     titles = [
         one.title for one in reader.read(Scope.MODEL, "digits", begun, later).marks if one.kind is not MarkKind.DRIFT
     ]

@@ -43,9 +43,8 @@ def dense(packed: Sequence[int]) -> tuple[int, list[int]]:
 def _without_gaps(counts: Sequence[int]) -> list[int]:
     found: list[int] = []
     for count in counts:
-        if (
-            count < -MAX_BUCKET - 1 or len(found) > MAX_BUCKET + 1
-        ):  # also before gaps make a list of millions of a packet
+        # before gaps make a list of millions out of a packet
+        if count < -MAX_BUCKET - 1 or len(found) > MAX_BUCKET + 1:
             raise BadWindowError("latency sketch out of range")
         if count >= 0:
             found.append(count)

@@ -1,7 +1,8 @@
-"""Totals of windows and of system figures: integers that add up exactly in any order, and their stored form. Pure.
+"""Totals of windows and of system figures, and their stored form. Pure.
 
-A total is never changed, so one may stand in several places; many are added at once, which is quicker than one by one. Times and energies
-are whole microseconds and microjoules: sums of floats would depend on the order.
+A total is never changed, so one may stand in several places; many are added at once, which is quicker than one by one. What windows count
+is integers, times and energies whole microseconds and microjoules: they add up exactly in any order. Figures of the system are floats,
+whose sums may differ in their last digits by the order.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ Say = Callable[[int, str, dict[str, Any]], None]
 """Changes what a device says in a step: its number, the device's id, and what it would say."""
 
 
-class ToldFleet:
+class SendingFleet:
     """A fleet with two releases of digits, and devices at two sites."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -71,4 +71,4 @@ def message(step: int, device: str, begin: int, say: Say | None = None) -> Telem
         worker_rss_bytes=10**8, worker_cpu_s=30.0,
     )  # fmt: skip
     system = SystemFigures(**{name: said[name] for name in SystemFigures.__struct_fields__ if name in said})
-    return Telemetry(device=device, boot_id="told", seq=begin, ts=begin * 1000, windows=[window], system=system)
+    return Telemetry(device=device, boot_id="sending", seq=begin, ts=begin * 1000, windows=[window], system=system)
