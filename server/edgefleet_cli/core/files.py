@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and files that only their owner may read."""
+"""Files that are there whole or not at all, files that only their owner may read, and the text of files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from edgefleet_cli.core.errors import UnreadableFileError
+from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+
+
+def read_text(path: Path, most: int) -> str:
+    """Return the first characters of a file of YAML or JSON. Raises UnreadableFileError, UsageError."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            return stream.read(most)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"cannot read {path}", why=error.strerror or str(error), next_step="check the path and its permissions"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
+        ) from error
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.files import read_text
 
 MAX_BYTES = 5_000_000
 _ENDINGS = (".yaml", ".yml", ".json")
@@ -28,7 +29,7 @@ def _values(given: str) -> Iterator[tuple[str, Any]]:
         return
     path = Path(given)
     if not path.is_dir():
-        yield from _documents(_text(path), str(path))
+        yield from _documents(read_text(path, MAX_BYTES + 1), str(path))
         return
     files = sorted(
         file
@@ -42,25 +43,11 @@ def _values(given: str) -> Iterator[tuple[str, Any]]:
             next_step="name another folder, or start with `edgectl export > fleet.yaml`",
         )
     for file in files:
-        yield from _documents(_text(file), str(file))
+        yield from _documents(read_text(file, MAX_BYTES + 1), str(file))
 
 
 def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as stream:
-            return stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"cannot read {path}", why=error.strerror or str(error), next_step="check the path and its permissions"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
-        ) from error
 
 
 def _documents(text: str, origin: str) -> Iterator[tuple[str, Any]]:

@@ -30,6 +30,9 @@ def set_slo(
     """Set the objectives of a file: make them, or put these in the place of those before."""
     session = Session.of(ctx)
     files = read_slo_file(file)
+    if len(files) > 1 and not dry_run:  # a mistake in the last one must not leave the others set
+        for one in files:
+            _put(session, one, dry_run=True)
     replies = [_put(session, one, dry_run=dry_run) for one in files]
     session.out.rows({"items": [one.raw for one in replies]}, [one.value for one in replies], SHEET)
 

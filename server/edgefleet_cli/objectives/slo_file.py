@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgefleet_cli.core.errors import UnreadableFileError, UsageError
+from edgefleet_cli.core.errors import UsageError
+from edgefleet_cli.core.files import read_text
 
 MAX_BYTES = 100_000
 _PATH = re.compile(r"\$(?:\.[A-Za-z_][A-Za-z0-9_-]*|\[[0-9]+\])*")
@@ -42,19 +43,26 @@ def read_slo_file(file: str) -> list[SloFile]:
     """Return the objectives in a file, or on standard input for `-`. Raises UsageError, UnreadableFileError."""
     import yaml
 
-    origin, text = ("standard input", sys.stdin.read(MAX_BYTES + 1)) if file == "-" else (file, _text(file))
+    origin, text = (
+        ("standard input", sys.stdin.read(MAX_BYTES + 1))
+        if file == "-"
+        else (file, read_text(Path(file), MAX_BYTES + 1))
+    )
     if len(text) > MAX_BYTES:
         raise UsageError(f"{origin} is too large", why=f"more than {MAX_BYTES} characters", next_step="split it")
     try:
-        nodes = [node for node in yaml.compose_all(text, yaml.SafeLoader) if node is not None]
-        values = [value for value in yaml.safe_load_all(text) if value is not None]
+        nodes = yaml.compose_all(text, yaml.SafeLoader)
+        values = yaml.safe_load_all(text)
+        found = [
+            (value, dict(_lines(node, "$"))) for node, value in zip(nodes, values, strict=True) if value is not None
+        ]
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UsageError(
             f"{origin} is neither YAML nor JSON", why=str(error), next_step="fix the named line"
         ) from error
-    if not values:
+    if not found:
         raise UsageError(f"{origin} is empty", why="it has no objective", next_step=_START)
-    return [_one(origin, value, dict(_lines(node, "$"))) for node, value in zip(nodes, values, strict=True)]
+    return [_one(origin, value, lines) for value, lines in found]
 
 
 def _one(origin: str, value: Any, lines: Mapping[str, int]) -> SloFile:
@@ -80,17 +88,3 @@ def _lines(node: Any, path: str) -> Iterator[tuple[str, int]]:
     elif isinstance(node, yaml.SequenceNode):
         for at, item in enumerate(node.value):
             yield from _lines(item, f"{path}[{at}]")
-
-
-def _text(file: str) -> str:
-    try:
-        with Path(file).open(encoding="utf-8") as stream:
-            return stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UnreadableFileError(
-            f"cannot read {file}", why=error.strerror or str(error), next_step="check the path and its permissions"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{file} is not text", why=str(error), next_step="write it as YAML or JSON in UTF-8"
-        ) from error

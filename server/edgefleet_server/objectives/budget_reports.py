@@ -38,6 +38,7 @@ class BudgetReport:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    slo: Slo
     read_s: float
     cut: datetime
     steps: Sequence[CountStep]
@@ -51,19 +52,19 @@ class BudgetReports:
         self._indicators = indicators
         self._clock = clock
         self._lock = threading.Lock()
-        self._reports: dict[Slo, tuple[float, BudgetReport]] = {}
-        self._old: dict[tuple[Slo, int], _Kept] = {}
+        self._reports: dict[str, tuple[float, Slo, BudgetReport]] = {}
+        self._old: dict[tuple[str, int], _Kept] = {}
 
     def of(self, slo: Slo) -> BudgetReport:
         """Return how an objective stands."""
         now_s = self._clock.monotonic_s()
         with self._lock:
-            kept = self._reports.get(slo)
-        if kept is not None and 0 <= now_s - kept[0] < FRESH_S:
-            return kept[1]
+            kept = self._reports.get(slo.name)
+        if kept is not None and kept[1] == slo and 0 <= now_s - kept[0] < FRESH_S:
+            return kept[2]
         found = self._made(slo, self._clock.now())
         with self._lock:
-            self._reports[slo] = (now_s, found)
+            self._reports[slo.name] = (now_s, slo, found)
         return found
 
     def history(self, slo: Slo) -> list[BudgetPoint]:
@@ -79,8 +80,8 @@ class BudgetReports:
     def forget(self, names: set[str]) -> None:
         """Keep nothing of objectives but of these."""
         with self._lock:
-            self._reports = {slo: one for slo, one in self._reports.items() if slo.name in names}
-            self._old = {key: one for key, one in self._old.items() if key[0].name in names}
+            self._reports = {name: one for name, one in self._reports.items() if name in names}
+            self._old = {key: one for key, one in self._old.items() if key[0] in names}
 
     def _made(self, slo: Slo, now: datetime) -> BudgetReport:
         end = now + timedelta(seconds=MINUTE_S)  # the step that has begun counts
@@ -98,12 +99,12 @@ class BudgetReports:
     def _steps(self, slo: Slo, scale_s: int, since: datetime, until: datetime, now: datetime) -> list[CountStep]:
         """Return steps, of which the old ones may have been read a while ago."""
         cut = _floor(now - timedelta(days=1), DAY_S)
-        now_s, key = self._clock.monotonic_s(), (slo, scale_s)
+        now_s, key = self._clock.monotonic_s(), (slo.name, scale_s)
         with self._lock:
             kept = self._old.get(key)
-        if kept is None or kept.cut != cut or not 0 <= now_s - kept.read_s < OLD_S:
+        if kept is None or (kept.slo, kept.cut) != (slo, cut) or not 0 <= now_s - kept.read_s < OLD_S:
             reach = timedelta(days=5) if scale_s == COARSE_S else timedelta(seconds=2 * slo.window_s + 2 * DAY_S)
-            kept = _Kept(now_s, cut, self._indicators.steps(slo, scale_s, now - reach, cut))
+            kept = _Kept(slo, now_s, cut, self._indicators.steps(slo, scale_s, now - reach, cut))
             with self._lock:
                 self._old[key] = kept
         old = [one for one in kept.steps if since <= one.at < until]

@@ -19,6 +19,10 @@ KIND: Final = "SLO"
 SOURCE: Final = "edgefleet"
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 MODEL: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+PLACE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+/-]{0,125}[A-Za-z0-9])?")
+"""A value in a selector of devices."""
+UNSTORED: Final = re.compile(r"[\x00\ud800-\udfff]")
+"""What no database keeps: NUL, and halves of characters."""
 DURATION: Final = re.compile(r"([1-9][0-9]{0,3})([hdw])")
 UNITS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400}
 LEAST_WINDOW_S: Final = 86_400
@@ -97,11 +101,12 @@ class _Part:
         found = self.take(name, needs=needs)
         if found is _UNSET:
             return usual
-        if not isinstance(found, str) or len(found) > MAX_TEXT or (pattern and not pattern.fullmatch(found)):
+        is_text = isinstance(found, str) and len(found) <= MAX_TEXT and not UNSTORED.search(found)
+        if not is_text or (pattern and not pattern.fullmatch(found)):
             what = "text" if pattern is None else f"text that matches {pattern.pattern}"
             self._notes.add(f"{self.path}.{name}", f"expected {what}, got {_shown(found)}")
             return usual
-        return found
+        return str(found)
 
     def fixed(self, name: str, value: Any, *, needs: str = "") -> None:
         """Check a field that takes one value."""
@@ -123,7 +128,7 @@ class _Part:
     def end(self) -> None:
         """Refuse what nobody took."""
         for name in sorted(self._left):
-            self._notes.add(f"{self.path}.{name}", _unknown(name, self._known))
+            self._notes.add(f"{self.path}.{name.encode('unicode_escape').decode()[:60]}", _unknown(name, self._known))
 
 
 def parsed(document: Any) -> Slo:
@@ -212,7 +217,7 @@ def _indicator(part: _Part, notes: _Notes) -> tuple[Indicator | None, tuple[tupl
     source.fixed("type", SOURCE, needs=f"write type: {SOURCE}")
     inner = source.part("spec", needs="write spec: {metric: latency_ms}")
     found = _known(inner, notes)
-    where = tuple((place, text) for place in PLACES if (text := inner.text(place)))
+    where = tuple((place, text) for place in PLACES if (text := inner.text(place, PLACE)))
     if len(where) > 1:
         notes.add(inner.path, f"expected at most one of {', '.join(PLACES)}")
     if where and found is Indicator.ACCURACY:
@@ -271,7 +276,7 @@ def _threshold(part: _Part, indicator: Indicator | None, notes: _Notes) -> float
         return None
     unit, least, most = THRESHOLDS[indicator]
     op = part.take("op", needs="write op: lte")
-    if op is not _UNSET and op not in ("lte", "lt"):
+    if op is not _UNSET and op != "lte":
         notes.add(f"{part.path}.op", f"expected lte: {indicator.value} is good up to a value; got {_shown(op)}")
     return part.number("value", least, most, needs=f"write the value up to which it is good, in {unit}")
 

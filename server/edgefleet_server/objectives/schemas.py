@@ -6,15 +6,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class SloIn(BaseModel):
-    """An objective as its file writes it: OpenSLO v1, `kind: SLO`. Fields of `spec` are those of docs/reference/slo.md."""
+    """An objective as its file writes it: OpenSLO v1, `kind: SLO`. Fields are those of docs/reference/slo.md.
+
+    Any value is taken here: each mistake is named with its place when the file is read.
+    """
 
     model_config = ConfigDict(extra="allow")
 
-    apiVersion: str = Field(description="openslo/v1")  # noqa: N815  # named by OpenSLO
-    kind: str = Field(description="SLO")
-    metadata: dict[str, Any] = Field(description="`name`, and `displayName` where people should read something else.")
-    spec: dict[str, Any] = Field(description="What is measured, of which model, the target and its window.")
+    apiVersion: Any = Field(None, description="openslo/v1")  # noqa: N815  # named by OpenSLO
+    kind: Any = Field(None, description="SLO")
+    metadata: Any = Field(None, description="`name`, and `displayName` where people should read something else.")
+    spec: Any = Field(None, description="What is measured, of which model, the target and its window.")
 
     def document(self) -> dict[str, Any]:
         """Return the file."""
-        return self.model_dump()
+        return self.model_dump(exclude_unset=True)

@@ -38,6 +38,17 @@ class BudgetWord:
     says: str
 
 
+@dataclass(frozen=True, slots=True)
+class SloStamp:
+    """An objective, and who set it when."""
+
+    slo: Slo
+    created_at: datetime
+    created_by: str
+    changed_at: datetime
+    changed_by: str
+
+
 class ObjectiveBook:
     """Keeps objectives. Thread-safe; calls block; writes join the caller's transaction."""
 
@@ -49,8 +60,8 @@ class ObjectiveBook:
         self._reports = BudgetReports(indicators, clock)
         self._clock = shared
 
-    def put(self, name: str, document: Any, by: str) -> tuple[SloView, bool]:
-        """Set an objective from its parsed file, and say whether it is new.
+    def put(self, name: str, document: Any, by: str) -> tuple[SloStamp, bool]:
+        """Set an objective from its parsed file, and say whether it is new; `shown` says how it stands.
 
         Raises BadSloError, SloNameError, TooManySlosError, ModelUnknownError.
         """
@@ -82,24 +93,33 @@ class ObjectiveBook:
             row.changed_at, row.changed_by = now, by[:80]
             session.add(row)
             session.flush()
-            return self._view(row), is_new
+            return _stamp(row), is_new
+
+    def stamp(self, name: str) -> SloStamp:
+        """Return an objective as it was set last. Raises SloUnknownError."""
+        with self._db.read() as session:
+            return _stamp(store.known(session, name))
+
+    def shown(self, stamp: SloStamp) -> SloView:
+        """Return an objective with how it stands."""
+        return view_of(stamp, self._reports.of(stamp.slo))
 
     def slos(self, model: str = "") -> list[SloView]:
         """Return all objectives, or those of a model, by name, with how they stand."""
         with self._db.read() as session:
-            return [self._view(row) for row in store.objectives(session, model)]
+            stamps = [_stamp(row) for row in store.objectives(session, model)]
+        return [self.shown(one) for one in stamps]
 
     def slo(self, name: str) -> SloDetail:
         """Return one objective with its file and the history of its budget. Raises SloUnknownError."""
         with self._db.read() as session:
             row = store.known(session, name)
-            view, document = self._view(row), row.document
-        return SloDetail(view, document, self._reports.history(openslo.parsed(document)))
+            stamp, document = _stamp(row), row.document
+        return SloDetail(self.shown(stamp), document, self._reports.history(stamp.slo))
 
     def budget(self, name: str) -> BudgetWord:
         """Return what is left of the budget of an objective. Raises SloUnknownError."""
-        with self._db.read() as session:
-            view = self._view(store.known(session, name))
+        view = self.shown(self.stamp(name))
         return BudgetWord(name, view.model, view.left, view.says)
 
     def delete(self, name: str) -> None:
@@ -129,25 +149,25 @@ class ObjectiveBook:
                 return False
         counts = self._indicators.sample(slo, now)
         with self._db.session() as session:
-            if store.find(session, slo.name) is None or not store.claim(session, slo.name, MINUTE_S, minute):
+            row = store.find(session, slo.name)
+            if row is None or row.measures != _measures(slo):  # it was changed meanwhile
+                return False
+            if not store.claim(session, slo.name, MINUTE_S, minute):
                 return False
             steps = {MINUTE_S: minute, COARSE_S: minute // COARSE_S * COARSE_S}
             store.add(session, slo.name, steps, counts.good, counts.total)
         return True
 
-    def _view(self, row: Objective) -> SloView:
-        slo = openslo.parsed(row.document)
-        return view_of(slo, self._reports.of(slo), row)
 
-
-def view_of(slo: Slo, report: BudgetReport, row: Objective) -> SloView:
+def view_of(stamp: SloStamp, report: BudgetReport) -> SloView:
     """Return an objective as it is shown."""
+    slo = stamp.slo
     return SloView(
         name=slo.name, model=slo.model, title=slo.title or slo.name, description=slo.description, indicator=slo.indicator,
         says=says(slo), threshold=slo.threshold, counted_at=counted_at(slo), target=slo.target, window_s=slo.window_s,
         where=dict(slo.where), state=report.state, left=report.left, good=report.counts.good, total=report.counts.total,
-        since=report.since, looked_at=report.looked_at, burns=report.burns, created_at=row.created_at,
-        created_by=row.created_by, changed_at=row.changed_at, changed_by=row.changed_by,
+        since=report.since, looked_at=report.looked_at, burns=report.burns, created_at=stamp.created_at,
+        created_by=stamp.created_by, changed_at=stamp.changed_at, changed_by=stamp.changed_by,
     )  # fmt: skip
 
 
@@ -166,6 +186,10 @@ def says(slo: Slo) -> str:
     where = "".join(f", {place} {name}" for place, name in slo.where)
     days = slo.window_s / 86_400
     return f"{share} {goals[slo.indicator]}, in {days:g} days{where}"
+
+
+def _stamp(row: Objective) -> SloStamp:
+    return SloStamp(openslo.parsed(row.document), row.created_at, row.created_by, row.changed_at, row.changed_by)
 
 
 def _measures(slo: Slo) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgefleet_server.access.model import Role
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
+from edgefleet_server.alerting.contact_points.apprise_client import AppriseClient, Looked
 from edgefleet_server.alerting.contact_points.errors import BadContactError
 from edgefleet_server.clock import SystemClock
 from edgefleet_server.composition.alarm_container import Watched, build_alarm
@@ -144,8 +146,8 @@ def test_a_contact_point_that_was_changed_goes_on_with_its_new_address(
         sender.tick()
         assert fleet.alarm.contacts.contact(made.id).held_until is not None
         with pytest.raises(BadContactError):
-            fleet.alarm.contacts.change(made.id, {"url": "mailto://10.1.2.3/?from=a@x.org&to=b@x.org"})
-        changed = fleet.alarm.contacts.change(made.id, {"url": office.url, "name": "night"})
+            fleet.alarm.contacts.look("mailto://10.1.2.3/?from=a@x.org&to=b@x.org")
+        changed = fleet.alarm.contacts.change(made.id, {"name": "night"}, fleet.alarm.contacts.look(office.url))
         assert (changed.name, changed.severity, changed.held_until) == ("night", made.severity, None)
         assert changed.shown != made.shown
         sender.tick()
@@ -225,8 +227,6 @@ def test_the_child_goes_only_where_webhooks_may_go_also_after_a_redirect(plain_f
 
 
 def test_secrets_in_urls_are_never_shown(plain_fleet: WatchedFleet) -> None:
-    from edgefleet_server.access.model import Role
-
     admin = plain_fleet.house.client(Role.ADMIN)
     body = {"name": "ops", "url": "mailto://fleet:hunter2secret@127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"}
     made = admin.post("/api/v1/contact-points", json=body)
@@ -244,3 +244,21 @@ def test_secrets_in_urls_are_never_shown(plain_fleet: WatchedFleet) -> None:
     assert admin.get("/api/v1/webhooks").json()["total"] == 0
     assert admin.get(f"/api/v1/webhooks/{made.json()['id']}").status_code == 404
     assert admin.delete(path).status_code == 204
+
+
+def test_nothing_waits_for_the_program_that_looks_at_a_url(
+    plain_fleet: WatchedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin, db, look = plain_fleet.house.client(Role.ADMIN), plain_fleet.house.parts.db, AppriseClient.look
+
+    def looked(client: AppriseClient, url: str) -> Looked:
+        db.check_writing()  # raises where a transaction is open
+        return look(client, url)
+
+    monkeypatch.setattr(AppriseClient, "look", looked)
+    body = {"name": "ops", "url": "mailto://127.0.0.1:9/?from=fleet@example.org&to=ops@example.org"}
+    path = "/api/v1/contact-points"
+    assert admin.post(path, params={"dry_run": True}, json=body).status_code == 201
+    made = admin.post(path, json=body).json()["id"]
+    assert admin.patch(f"{path}/{made}", params={"dry_run": True}, json=body).status_code == 200
+    assert admin.patch(f"{path}/{made}", json=body).status_code == 200

@@ -106,7 +106,9 @@ class WatchedFleet:
     def contact(self, name: str, url: str, severity: Severity = Severity.WARNING, **more: Any) -> ContactView:
         """Make a contact point."""
         given: dict[str, Any] = {"selector": "", "sends_resolved": True} | more
-        return self.alarm.contacts.create(name, url, severity, given.pop("selector"), "ann", **given)
+        return self.alarm.contacts.create(
+            name, self.alarm.contacts.look(url), severity, given.pop("selector"), "ann", **given
+        )
 
     def queued(self, contact: ContactView) -> list[str]:
         """Return the subjects of all messages to a contact point, oldest first."""

@@ -1,7 +1,7 @@
 """Objectives from file to alert: devices send real windows, and the budget goes by exact counts."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 from edgefleet_protocol.ids import ModelName, ProfileName, Version, target_path
 from edgefleet_protocol.messages import Phase
 from edgefleet_server.access.model import Role
-from edgefleet_server.objectives.model import BudgetState
+from edgefleet_server.objectives.error_budget import Counts
+from edgefleet_server.objectives.model import BudgetState, Slo
+from edgefleet_server.objectives.slo_indicators import Indicators
 from tests.server.alerting.test_drift_alerts import as_house, publish
 from tests.server.alerting.test_rules import fires, is_calm
 from tests.server.alerting.watched_fleet import WatchedDevice, WatchedFleet
@@ -153,6 +155,38 @@ def test_devices_that_are_away_use_the_budget_of_availability(fleet: WatchedFlee
     assert book.slo("up").slo.total == 0
 
 
+def test_a_sample_of_what_was_asked_before_is_not_counted(fleet: WatchedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(fleet, share("availability"), "up")
+    book = fleet.house.parts.objectives
+    fleet.device().runs("digits", Phase.COMMITTED, active_target=TARGET)
+    count = Indicators.sample
+
+    def changed(counted: Indicators, slo: Slo, now: datetime) -> Counts:
+        monkeypatch.undo()
+        put(fleet, share("availability", site="lyon"), "up")
+        return count(counted, slo, now)
+
+    monkeypatch.setattr(Indicators, "sample", changed)
+    assert book.tick() == 0
+    assert (book.tick(), book.slo("up").slo.total) == (1, 0)
+
+
+def test_nothing_waits_for_the_report_of_an_objective_that_is_set(
+    fleet: WatchedFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator, db, steps = fleet.house.client(Role.OPERATOR), fleet.house.parts.db, Indicators.steps
+
+    def counted(indicators: Indicators, *asked: Any) -> Any:
+        db.check_writing()  # raises where a transaction is open
+        return steps(indicators, *asked)
+
+    monkeypatch.setattr(Indicators, "steps", counted)
+    document = latency() | {"metadata": {"name": "fast"}}
+    for headers in ({}, {"if-match": "*"}):
+        assert operator.put("/api/v1/slos/fast", json=document, headers=headers).status_code in (200, 201)
+        fleet.house.clock.turn(minutes=1)
+
+
 def test_labels_make_the_budget_of_accuracy_and_a_suspect_device_has_no_say(fleet: WatchedFleet) -> None:
     line = Line(as_house(fleet), 2)
     document = share("accuracy")
@@ -228,6 +262,11 @@ def test_the_api_sets_shows_and_removes_and_names_each_mistake(fleet: WatchedFle
     assert refused["errors"] == [
         {"path": "$.spec.objectives[0].target", "message": "expected a number from 0.01 to 0.999999, got 7"}
     ]
+    for name in ("apiVersion", "metadata", "spec"):
+        missing = operator.put(path, json={key: one for key, one in document.items() if key != name}).json()
+        assert (missing["code"], missing["errors"][0]["path"]) == ("slo.bad_file", f"$.{name}")
+    odd = operator.put(path, content='{"spec": {"\\ud83d": "\\u0000"}}', headers={"content-type": "application/json"})
+    assert odd.json()["code"] == "slo.bad_file", odd.text
     assert operator.put(path, json=latency()).json()["code"] == "slo.name_mismatch"
     assert operator.put(path, json=document | {"spec": document["spec"] | {"service": "none"}}).status_code == 404
     detail = viewer.get(path).json()

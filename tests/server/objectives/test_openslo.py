@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from edgefleet_cli.core.errors import UsageError
 from edgefleet_cli.objectives.slo_file import read_slo_file
 from edgefleet_server.objectives.errors import BadSloError
 from edgefleet_server.objectives.model import Indicator, Slo
@@ -101,6 +102,15 @@ def test_the_files_of_the_reference_page_are_read_and_their_mistakes_have_lines(
     assert first.located("$.spec.servise") == f"{file}:{begin}: $.spec.servise"
 
 
+def test_documents_with_nothing_in_them_are_left_out_and_a_file_in_itself_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "slos.yaml"
+    file.write_text("---\nmetadata: {name: a}\n---\n---\nmetadata: {name: b}\n---\n")
+    assert [(one.name, one.lines["$.metadata"]) for one in read_slo_file(str(file))] == [("a", 2), ("b", 5)]
+    file.write_text("metadata: {name: a}\nspec: &spec\n  again: *spec\n")
+    with pytest.raises(UsageError, match="neither YAML nor JSON"):
+        read_slo_file(str(file))
+
+
 def changed(path: str, value: Any) -> Callable[[], dict[str, Any]]:
     """Return what makes the latency file with another value at a place; None removes it."""
 
@@ -146,6 +156,11 @@ BAD: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: share("latency_ms"), "$.spec.indicator.spec.ratioMetric", "latency_ms is a value; write thresholdMetric"),
     (lambda: share("success", site="a", group="b"), "$.spec.indicator.spec.ratioMetric.raw.metricSource.spec", "expected at most one of"),
     (changed("spec.indicator.spec", {}), "$.spec.indicator.spec", "expected one of thresholdMetric and ratioMetric"),
+    (changed("spec.objectives.0.op", "lt"), "$.spec.objectives[0].op", "expected lte: latency_ms is good up to a value; got 'lt'"),
+    (changed("metadata.displayName", "a\0b"), "$.metadata.displayName", "expected text, got 'a\\x00b'"),
+    (changed("spec.description", "half \ud83d"), "$.spec.description", "expected text, got 'half \\ud83d'"),
+    (lambda: share("success", site="a, status=online"), f"$.{RATIO}.spec.site", "expected text that matches"),
+    (changed("spec.\ud83d", 1), "$.spec.\\ud83d", "is not a field here"),
 ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +24,9 @@ _KEPT: Final = ("PATH", "LANG", "LC_ALL", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQU
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What a URL is. shown: without secrets."""
+    """A URL and what it is. shown: without secrets."""
 
+    url: str = field(repr=False)
     shown: str
     service: str
 
@@ -47,7 +48,7 @@ class AppriseClient:
                 next_step=answer.get("next")
                 or "write a URL as on https://github.com/caronc/apprise/wiki, for example mailtos://USER:PASSWORD@HOST?to=ops@example.org",
             )
-        return Looked(answer["shown"], answer["service"])
+        return Looked(url, answer["shown"], answer["service"])
 
     def send(self, url: str, message: Message, kind: str, timeout_s: float) -> Posted:
         """Send a message. kind: info, success, warning or failure. Raises ContactUnavailableError."""

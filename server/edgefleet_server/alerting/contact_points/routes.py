@@ -19,10 +19,11 @@ def build_router(contacts: ContactBook, db: Database) -> APIRouter:
     @router.post("/contact-points", operation_id="create_contact_point", status_code=201)
     def create_contact_point(wanted: ContactIn, response: Response, dry_run: DryRun, caller: Admin) -> ContactView:
         """Send messages about alerts to a URL of Apprise from now on. The URL is never shown again."""
+        looked = contacts.look(wanted.url)
         with acting(db, dry_run=dry_run):
             made = contacts.create(
                 wanted.name,
-                wanted.url,
+                looked,
                 wanted.severity,
                 wanted.selector,
                 caller.name,
@@ -72,9 +73,10 @@ def _add_changes(router: APIRouter, contacts: ContactBook, db: Database) -> None
         _caller: Admin,
     ) -> ContactView:
         """Change a contact point; what is left out stays. A new URL is tried at once, also where the old one was failing."""
+        looked = None if wanted.url is None else contacts.look(wanted.url)
         with acting(db, dry_run=dry_run), db.session():
             expected.check(lambda: _tag(contacts.contact(contact_id)))
-            changed = contacts.change(contact_id, wanted.changes())
+            changed = contacts.change(contact_id, wanted.changes(), looked)
         put_tag(response, _tag(changed))
         return changed
 

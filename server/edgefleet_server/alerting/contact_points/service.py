@@ -12,7 +12,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_server.alerting.active_alerts.notices import Notice
 from edgefleet_server.alerting.alert_rules.fleet_facts import Severity
 from edgefleet_server.alerting.contact_points import rules, store
-from edgefleet_server.alerting.contact_points.apprise_client import AppriseClient
+from edgefleet_server.alerting.contact_points.apprise_client import AppriseClient, Looked
 from edgefleet_server.alerting.contact_points.errors import ContactUnavailableError
 from edgefleet_server.alerting.contact_points.model import (
     REPEAT_S,
@@ -59,10 +59,17 @@ class ContactBook:
         self._clock = clock
         self._address = address
 
+    def look(self, url: str) -> Looked:
+        """Return what a URL is. Blocks for a child process, so it is asked outside of transactions.
+
+        Raises BadContactError, ContactUnavailableError.
+        """
+        return self._apprise.look(url)
+
     def create(  # a contact point is all of these
         self,
         name: str,
-        url: str,
+        looked: Looked,
         severity: Severity,
         selector: str,
         by: str,
@@ -70,13 +77,9 @@ class ContactBook:
         sends_resolved: bool,
         repeat_s: int = REPEAT_S,
     ) -> ContactView:
-        """Make a contact point; blocks for a child process.
-
-        Raises BadContactError, ContactUnavailableError, BadSelectorError, TooManyWebhooksError.
-        """
+        """Make a contact point. looked: what `look` said of its URL. Raises BadSelectorError, TooManyWebhooksError."""
         if selector:
             self._devices.select(selector)
-        looked = self._apprise.look(url)
         with self._db.session() as session:
             channel = self._channels.open("cp", name, looked.shown, by)
             row = AlertContact(
@@ -84,19 +87,17 @@ class ContactBook:
                 sends_resolved=sends_resolved, repeat_s=repeat_s, created_at=self._clock.now(),
             )  # fmt: skip
             session.add(row)
-            session.add(AlertContactSecret(contact_id=channel.id, url=url))
+            session.add(AlertContactSecret(contact_id=channel.id, url=looked.url))
             session.flush()
             return _view(row, channel)
 
-    def change(self, contact_id: str, changes: Mapping[str, Any]) -> ContactView:
-        """Change a contact point by fields of `ContactChangeIn`; blocks for a child process where the URL is a new one.
+    def change(self, contact_id: str, changes: Mapping[str, Any], looked: Looked | None = None) -> ContactView:
+        """Change a contact point by fields of `ContactChangeIn`. looked: what `look` said of its new URL, None: it stays.
 
-        Raises ContactUnknownError, BadContactError, ContactUnavailableError, BadSelectorError.
+        Raises ContactUnknownError, BadSelectorError.
         """
         if changes.get("selector"):
             self._devices.select(str(changes["selector"]))
-        url = changes.get("url")
-        looked = None if url is None else self._apprise.look(url)
         with self._db.session() as session:
             row = store.known(session, contact_id)
             for name in _PLAIN:
@@ -104,7 +105,7 @@ class ContactBook:
             row.severity = Severity(changes.get("severity", row.severity)).value
             if looked is not None:
                 row.service = looked.service
-                store.set_url(session, contact_id, str(url))
+                store.set_url(session, contact_id, looked.url)
             channel = self._channels.change(contact_id, row.name, None if looked is None else looked.shown)
             session.flush()
             return _view(row, channel)
