@@ -35,7 +35,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     outputs: name → [shape, numbers], where there are no labels and they are few. key: of the caller. subject: of the caller, where
     the bundle's policy keeps it.
-    fields: inputs that the policy keeps; dropped: those that it does not.
+    fields: inputs that the policy keeps; dropped: those that it does not, not all where there are many.
     """
 
     labels: list[str] = []

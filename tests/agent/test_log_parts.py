@@ -1,12 +1,17 @@
 """The kept prediction log on the device: numbered without repeats, chained, bounded, and honest about what is missing."""
 
 import shutil
+import struct
+import zlib
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from edgefleet_agent.captures.log_parts import LogParts
+from edgefleet_agent.captures import log_parts
+from edgefleet_agent.captures.log_parts import PART_BYTES, RESERVED_LEAST, LogParts
+from edgefleet_agent.core import durable
 from edgefleet_agent.worker.control.protocol import Entry
 from edgefleet_protocol.prediction_parts import (
     FULL,
@@ -52,6 +57,11 @@ def kept(parts: LogParts) -> list[tuple[Head, Part]]:
     for (one, part), after in pairwise(zip(heads, found, strict=True)) if len(found) > 1 else ():
         assert (after[0].first, after[0].before) == (one.last + 1, hash_of(part))
     return list(zip(heads, found, strict=True))
+
+
+def refuses(*_: object) -> None:
+    """Fail as a disk that takes nothing does."""
+    raise OSError("no space left on device")
 
 
 def numbers(parts: LogParts) -> list[int]:
@@ -179,3 +189,96 @@ def test_erased_rows_leave_their_hash_and_the_chain(tmp_path: Path) -> None:
     assert head.last == 4
     assert erase(part, {b"s": 2_000}, 9_000) is part
     assert not (tmp_path / "open").exists()
+
+
+def test_a_part_that_the_state_does_not_know_of_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = begun(tmp_path)
+    add(parts, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(log_parts, "write_record", refuses)
+        assert not parts.close()
+        assert parts.waiting() == []
+        assert not list(tmp_path.glob("*.part")), "a start would take it for the whole part"
+    add(parts, 1)
+    assert parts.close()
+    assert numbers(parts) == [1, 2, 3]
+    shutil.copy(tmp_path / "00000001.part", tmp_path / "00000002.part")
+    torn = (tmp_path / "00000002.part").read_bytes()[:20]
+    (tmp_path / "00000002.part").write_bytes(torn)
+    with monkeypatch.context() as patch:
+        patch.setattr(log_parts, "write_file", refuses)
+        assert begun(tmp_path).waiting() == [1]
+
+
+def test_a_state_that_is_there_and_not_synced_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = begun(tmp_path)
+    add(parts, 2)
+
+    def writes_and_fails(path: Path, record: msgspec.Struct) -> None:
+        durable.write_record(path, record)
+        raise OSError("not synced")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_parts, "write_record", writes_and_fails)
+        assert parts.close()
+    add(parts, 1)
+    parts.close(is_orderly=True)
+    assert numbers(begun(tmp_path)) == [1, 2, 3]
+
+
+def test_a_worker_that_died_adds_no_gap_of_its_own_where_nothing_can_be_reserved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = begun(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(log_parts, "write_record", refuses)
+        add(parts, 0, lost=401)
+    add(parts, 1)
+    parts.close()
+    ((head, _),) = kept(parts)
+    assert head.gaps == [Gap(1, 401, LOST)]
+
+
+def test_each_kill_leaves_a_gap_also_before_the_first_answer_is_heard_of(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    parts.begin()  # a worker numbers answers: SIGKILL
+    parts = begun(tmp_path)
+    parts.begin()
+    parts = begun(tmp_path)
+    assert [gap.reason for head, _ in kept(parts) for gap in head.gaps] == [STOPPED, STOPPED]
+    for _ in range(500):
+        add(parts, 1)
+    last = parts.status()["seq"]
+    again = begun(tmp_path)
+    assert again.status()["seq"] >= last + RESERVED_LEAST  # type: ignore[operator]
+
+
+def test_what_is_open_fits_into_a_part_while_none_can_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = begun(tmp_path)
+    answers = [msgspec.structs.replace(one, body=b"x" * 20_000) for one in entries(1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(log_parts, "write_file", refuses)
+        for _ in range(100):
+            parts.add(answers, RELEASE, b"", "", lost=0, free_bytes=16 << 20)
+        assert not parts.close()
+    assert parts.size_bytes <= 4 * PART_BYTES
+    assert parts.close()
+    ((head, part),) = kept(parts)
+    assert (len(part.rows), head.gaps) == (13, [Gap(14, 100, FULL)])
+
+
+@pytest.mark.parametrize("tail", [b"EFL1\0\0", b"EFL1" + struct.pack(">II", 1, zlib.crc32(b"\1")) + b"\1"])
+def test_what_comes_behind_a_tail_that_cannot_be_read_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: bytes
+) -> None:
+    add(begun(tmp_path), 3)
+    path = tmp_path / "open"
+    path.write_bytes(path.read_bytes() + tail)
+    with monkeypatch.context() as patch:
+        patch.setattr(log_parts, "write_file", refuses)
+        again = begun(tmp_path)
+        add(again, 2)
+    assert again.close()
+    assert len(numbers(again)) == 5

@@ -127,6 +127,11 @@ def test_a_log_is_kept_only_while_server_and_owner_want_it(tmp_path: Path) -> No
     sealed = pinned.follow(key="", ratio=1.0)
     assert sealed is not None
     assert sealed.key != b"", "the pinned key seals without the server's word"
+    wrong = Device(tmp_path / "w", capture_key="k" * 64)
+    with pytest.raises(ValueError, match="hexadecimal"):
+        wrong.follow(key="", ratio=1.0)
+    wrong.say(wrong.worker(7), 1, 1)
+    assert wrong.upload.status()[MODEL]["on"] is False  # type: ignore[index]
     inputs = Device(tmp_path / "d", capture_consent=True).follow(ratio=1.0, inputs=True)
     assert inputs is not None
     assert inputs.models[MODEL].inputs
@@ -155,6 +160,19 @@ def test_what_a_dead_worker_had_not_told_and_what_got_lost_on_the_way_are_gaps(t
     assert head.gaps == [Gap(4, 5, "lost"), Gap(7, 9, "lost")]
     assert device.closed == 1
     assert not list((tmp_path / "run" / "counts").iterdir())
+
+
+def test_a_kill_before_anything_was_told_is_a_gap(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.worker(7)
+    device.follow(ratio=1.0)
+    ((_, part),) = Device(tmp_path).parts()
+    assert [gap.reason for gap in decode_head(part.head).gaps] == ["stopped"]
+    again = Device(tmp_path)
+    again.follow(ratio=1.0)
+    again.worker(8)
+    _, (_, part) = Device(tmp_path).parts()
+    assert [gap.reason for gap in decode_head(part.head).gaps] == ["stopped"]
 
 
 def test_parts_go_one_after_the_other_and_stay_until_the_server_has_them(tmp_path: Path) -> None:
@@ -189,6 +207,10 @@ def test_the_document_erases_rows_and_what_was_captured_of_them(tmp_path: Path) 
         )  # fmt: skip
         device.captures.add(record, 0.0)
     device.follow(ratio=0.0, erased={b"s" * 16: 5_000})
+    assert device.closed == 1
+    device.clock.turn(seconds=901)
+    device.loop.turn()
+    assert device.closed == 1, "nothing is open any more"
     ((_, part),) = device.parts()
     assert [row.seq for row in part.rows] == [3]
     assert [one.seq for one in part.erased] == [1, 2]

@@ -1,7 +1,7 @@
 """The kept prediction log of one model on the device: numbered rows in a file, closed into parts that wait to be sent (ADR 0105).
 
-1. No number is given twice. Before a number is used, `state` says on the disk up to where numbers are reserved; after a stop that was
-   not orderly it goes on behind them, and what may be missing is a gap `stopped`, at most so many.
+1. No number is given twice. Before a number is used, `state` says on the disk up to where numbers are reserved, always some ahead; after
+   a stop that was not orderly it goes on behind them, and what may be missing is a gap `stopped`, at most so many.
 2. Rows are appended to `open` without a sync: a kill takes none, a power cut at most those of the part that is open. A closed part is
    synced, then `state`, then `open` goes; a cut between the three is noticed at the next start.
 3. Where there is no room, nothing that was written goes: new rows are left out, and the gap `full` says which.
@@ -41,7 +41,10 @@ from edgefleet_protocol.prediction_parts import (
 )
 
 PART_BYTES = 64 * 1024
-RESERVED_LEAST = 256
+OPEN_BYTES = 4 * PART_BYTES
+"""While the disk does not take a part, so much of it is kept: more would not fit into one."""
+RESERVED_LEAST = 128
+"""So many numbers are always reserved ahead: whenever agentd is killed, a gap says that answers of workers may be missing."""
 _FRAME = struct.Struct(">4sII")
 _MAGIC = b"EFL1"
 SUFFIX = ".part"
@@ -143,7 +146,8 @@ class LogParts:
             if is_sampled(self._state.log, seq := first + i, self.ratio)
         ]  # fmt: skip
         if not self._reserve(len(entries)):
-            self._gap(first, self._seq, FULL)
+            if entries:
+                self._gap(first, self._seq, FULL)
             return
         if not rows and not self._gaps:
             return
@@ -151,22 +155,27 @@ class LogParts:
         if not self._write(_encoder.encode(chunk), free_bytes) and entries:
             self._gap(first, self._seq, FULL)
 
+    def begin(self) -> None:
+        """A worker numbers answers from now on: if agentd is killed before it hears of the first, a gap says so."""
+        self._reserve(0)
+
     def _reserve(self, n: int) -> bool:
         """Have the disk know that numbers up to here may be used; False when it does not take that."""
         self._is_begun = True
-        if self._seq <= self._state.reserved and not self._state.is_orderly:
+        state, ahead = self._state, max(RESERVED_LEAST, 4 * n)
+        if self._seq + ahead <= state.reserved and not state.is_orderly:
             return True
         try:
             self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-            more = max(RESERVED_LEAST, 8 * n)
-            self._save(msgspec.structs.replace(self._state, reserved=self._seq + more, is_orderly=False))
+            self._save(msgspec.structs.replace(state, reserved=self._seq + 3 * ahead, is_orderly=False))
         except OSError as error:
             log.warning("numbers not reserved", extra={"model": self._model, "reason": str(error)})
-            return False
+            return self._seq <= state.reserved and not state.is_orderly
         return True
 
     def _write(self, body: bytes, free_bytes: int) -> bool:
-        if len(body) + _FRAME.size > free_bytes:
+        size = len(body) + _FRAME.size
+        if size > free_bytes or self._open_bytes + size > OPEN_BYTES:
             return False
         try:
             with (self._folder / "open").open("ab") as file:
@@ -176,7 +185,7 @@ class LogParts:
         except OSError as error:
             log.warning("answers not kept", extra={"model": self._model, "reason": str(error)})
             return False
-        self._open_bytes += len(body) + _FRAME.size
+        self._open_bytes += size
         self._gaps = []
         return True
 
@@ -200,6 +209,8 @@ class LogParts:
         try:
             if self._seq > self._state.seq:
                 self._close()
+            (self._folder / "open").unlink(missing_ok=True)
+            self._open_bytes = 0
             if is_orderly and self._is_begun:
                 self._save(msgspec.structs.replace(self._state, is_orderly=True))
         except OSError as error:
@@ -209,19 +220,30 @@ class LogParts:
 
     def _close(self) -> None:
         state = self._state
-        part = _joined(self._device, self._model, state, list(self._chunks()), (self._seq, self.ratio, self._gaps))
+        chunks = [chunk for _, chunk in self._frames() if chunk.part == state.part]
+        part = _joined(self._device, self._model, state, chunks, (self._seq, self.ratio, self._gaps))
         data = pack_part(part)
-        write_file(self._folder / f"{state.part:08d}{SUFFIX}", data)
-        self._sizes[state.part] = len(data)
-        self._gaps = []
-        self._closed(part, self._seq)
+        path = self._folder / f"{state.part:08d}{SUFFIX}"
+        try:
+            write_file(path, data)
+            self._closed(part, self._seq, len(data))
+        except OSError:
+            if self._state is state:  # the number is given again, to a part with more rows: this one is never sent
+                path.unlink(missing_ok=True)
+            raise
 
-    def _closed(self, part: Part, last: int) -> None:
+    def _closed(self, part: Part, last: int, n_bytes: int) -> None:
         state = self._state
-        after = msgspec.structs.replace(state, part=state.part + 1, before=hash_of(part), seq=last)
-        self._save(msgspec.structs.replace(after, reserved=max(state.reserved, last)))
-        (self._folder / "open").unlink(missing_ok=True)
-        self._open_bytes = 0
+        reserved = max(state.reserved, last)
+        after = msgspec.structs.replace(state, part=state.part + 1, before=hash_of(part), seq=last, reserved=reserved)
+        try:
+            self._save(after)
+        except OSError:
+            if self._read_state() != after:
+                raise
+            self._state = after  # there, but not synced: after a power cut the old one takes the part over
+        self._seq, self._gaps = last, []
+        self._sizes[state.part] = n_bytes
 
     def waiting(self) -> list[int]:
         """Return the parts that are not yet confirmed, oldest first."""
@@ -271,28 +293,29 @@ class LogParts:
     def _adopt(self) -> None:
         """Take over a part that was written before the state could say so."""
         try:
-            part = unpack_part(self.read(self._state.part))
+            data = self.read(self._state.part)
+            part = unpack_part(data)
             head = decode_head(part.head)
             if (head.log, head.before) == (self._state.log, self._state.before):
-                self._closed(part, head.last)
-                self._seq = head.last
+                self._closed(part, head.last, len(data))
                 self.lost += sum(gap.last - gap.first + 1 for gap in head.gaps)
         except (OSError, BadMessageError):
-            return
+            self._sizes.pop(self._state.part, None)  # its number is given again
 
     def _recover(self) -> None:
         """Close what an earlier run left open, with a gap for what may be missing (rule 1)."""
-        for chunk in self._chunks():
-            self._seq, self.ratio = max(self._seq, chunk.last), chunk.ratio
-        path = self._folder / "open"
-        self._open_bytes = path.stat().st_size if path.exists() else 0
+        for end, chunk in self._frames():
+            self._open_bytes = end
+            if chunk.part == self._state.part:
+                self._seq, self.ratio = max(self._seq, chunk.last), chunk.ratio
         if not self._state.is_orderly and self._state.reserved > self._seq:
             self._gap(self._seq + 1, self._state.reserved, STOPPED)
             self._seq = self._state.reserved
         if self._seq > self._state.seq:
-            self.close(is_orderly=True)
+            self.close()
 
-    def _chunks(self) -> Iterator[_Chunk]:
+    def _frames(self) -> Iterator[tuple[int, _Chunk]]:
+        """Return what `open` holds, each with where it ends, up to what a power cut tore or another version wrote."""
         try:
             data = (self._folder / "open").read_bytes()
         except OSError:
@@ -302,11 +325,14 @@ class LogParts:
             magic, length, crc = _FRAME.unpack_from(data, at)
             body = data[at + _FRAME.size : at + _FRAME.size + length]
             if magic != _MAGIC or len(body) != length or zlib.crc32(body) != crc:
-                return  # torn by a power cut: the gap after it says so
-            chunk = _chunk.decode(body)
-            if chunk.part == self._state.part:
-                yield chunk
+                return  # the gap after it says so
+            try:
+                chunk = _chunk.decode(body)
+            except msgspec.MsgspecError as error:
+                log.warning("answers not readable", extra={"model": self._model, "reason": str(error)})
+                return
             at += _FRAME.size + length
+            yield at, chunk
 
 
 def _joined(

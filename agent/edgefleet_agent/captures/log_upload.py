@@ -81,7 +81,10 @@ class PredictionUpload:
     # ---- from the document
 
     def follow(self, desired: DesiredOk, salt: Callable[[], bytes]) -> SetLog | None:
-        """Follow a verified document; return what workers must hear, if that has changed. salt: of hashed fields. Raises OSError."""
+        """Follow a verified document; return what workers must hear, if that has changed. salt: of hashed fields.
+
+        Raises OSError, ValueError for a pinned key that is none.
+        """
         settings = self._settings
         pinned = settings.capture_key.lower()
         key = desired.capture_key or pinned
@@ -94,8 +97,7 @@ class PredictionUpload:
             rules = {}
         for model, kept in self._logs.items():
             if kept.parts.is_open and kept.parts.ratio != (rules[model].ratio if model in rules else -1.0):
-                kept.parts.close()
-        self._rules = rules
+                self._close(kept)
         may_inputs = settings.capture_consent and bool(key)
         order = SetLog()
         if rules:
@@ -105,9 +107,12 @@ class PredictionUpload:
             }
             hashes = salt() if any(one.inputs for one in wanted.values()) else b""
             order = SetLog(wanted, bytes.fromhex(key), hashes, self._device, str(self._counts))
+        self._rules = rules
         if order == self._order:
             return None
         self._order = order
+        for told in self._told.values():
+            self._begin(told.worker)
         self._look_later()
         log.info("prediction logs", extra={"models": sorted(rules)})
         return order
@@ -118,8 +123,20 @@ class PredictionUpload:
         """A worker can answer: tell it what to keep."""
         self._told[worker.pid] = _Told(worker)
         if self._order.models:
+            self._begin(worker)
             worker.send(self._order)
         self._look_later()
+
+    def _begin(self, worker: Worker) -> None:
+        """Before a worker numbers its first answer, its log reserves numbers."""
+        if worker.model in self._order.models:
+            self._log_of(worker.model).parts.begin()
+
+    def _log_of(self, model: str) -> _Kept:
+        kept = self._logs.get(model)
+        if kept is None:
+            kept = self._logs[model] = _Kept(LogParts(self._folder / model, self._device, model))
+        return kept
 
     def hear(self, worker: Worker, message: Logged) -> None:
         """Take answers of a worker."""
@@ -129,9 +146,7 @@ class PredictionUpload:
         self._add(worker, message, lost)
 
     def _add(self, worker: Worker, message: Logged, lost: int) -> None:
-        kept = self._logs.get(worker.model)
-        if kept is None:
-            kept = self._logs[worker.model] = _Kept(LogParts(self._folder / worker.model, self._device, worker.model))
+        kept = self._log_of(worker.model)
         if not kept.parts.is_open and worker.model in self._rules:
             kept.parts.ratio = self._rules[worker.model].ratio
         lane = worker.candidate.lane if worker.candidate is not None else "active"
@@ -146,8 +161,11 @@ class PredictionUpload:
 
     def _close(self, kept: _Kept) -> None:
         if kept.parts.close():
-            kept.since_s = None
-            self._part_closed()
+            self._was_closed(kept)
+
+    def _was_closed(self, kept: _Kept) -> None:
+        kept.since_s = None
+        self._part_closed()
 
     def _look_later(self) -> None:
         if not self._is_looking:
@@ -214,6 +232,7 @@ class PredictionUpload:
         for model, kept in self._logs.items():
             erased = rules[model].erased if model in rules else {}
             if erased and erased != self._erased.get(model):
+                was_open = kept.parts.is_open
                 try:
                     traces = kept.parts.erase(erased, now_ms)
                 except (OSError, BadMessageError) as error:
@@ -221,6 +240,8 @@ class PredictionUpload:
                     continue
                 self._erased[model] = dict(erased)
                 self._forget(traces)
+                if was_open:
+                    self._was_closed(kept)
 
     def close(self) -> None:
         """The agent ends, and so did its workers."""

@@ -164,7 +164,7 @@ class CaptureRecorder:
         self._set_rules(desired)
         try:
             order = self.upload.follow(desired, self._salt)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.warning("no prediction log", extra={"reason": str(error)})
         else:
             if order is not None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
+import pytest
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from edgefleet_agent.worker.control.protocol import Logged, LogRequest, SetLog, Start, ToAgentd
@@ -82,7 +83,9 @@ def test_what_a_caller_says_of_itself_and_failures_are_kept(tmp_path: Path) -> N
     log.tell()
     one, two = heard[0].entries
     assert (one.subject, two.subject) == (pseudonym(SUBJECTS, "ann"), pseudonym(SUBJECTS, "bob"))
-    assert said(one.body) == Answer(labels=["a", "b"], scores=said(one.body).scores, classes=[0], key="order-1")
+    scores = said(one.body).scores
+    assert scores == pytest.approx([0.9, 0.1])
+    assert said(one.body) == Answer(labels=["a", "b"], scores=scores, classes=[0], key="order-1")
     assert (two.status, two.latency_us, said(two.body)) == ("timeout", 500_000, Answer())
 
 
@@ -105,6 +108,23 @@ def test_the_policy_decides_what_is_kept_of_an_answer(tmp_path: Path) -> None:
     answer(log, log.number(), Caller("k", "ann"))
     log.tell()
     assert said(heard[0].entries[0].body) == Answer(key="k")
+
+
+def test_an_answer_of_a_model_with_very_many_names_still_fits(tmp_path: Path) -> None:
+    log, heard = worker(tmp_path, PUBLIC, inputs=True)
+    names = [f"tensor-{i:04d}" for i in range(3_000)]
+    served = cast("Any", log)._served
+    served.runtime.inputs = [TensorSpec(name=name, dtype="float32", shape=[2]) for name in names]
+    served.postprocess = SimpleNamespace(glance=lambda *_: [])
+    values = dict.fromkeys(names, np.array([1.0, 0.5], np.float32))
+    for n in (10, 3_000):
+        given = Given(log.number(), time.perf_counter(), "t", "ok", 0.0, Caller("order-1"))
+        log.answered(given, values, dict.fromkeys(names[:n], values[names[0]]), [3])
+    log.tell()
+    cipher = ChaCha20Poly1305(unseal(PRIVATE, heard[0].key, about_log("d-1", "digits")))
+    one, two = (said(cipher.decrypt(e.nonce.to_bytes(12, "big"), e.body, None)) for e in heard[0].entries)
+    assert (len(one.outputs), one.dropped) == (10, names[:64])
+    assert two == Answer(classes=[3], key="order-1")
 
 
 def test_switching_it_off_ends_it_and_numbers_go_on_when_it_is_on_again(tmp_path: Path) -> None:

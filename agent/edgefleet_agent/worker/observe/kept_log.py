@@ -32,6 +32,8 @@ TELL_BYTES = 24 * 1024
 MAX_NUMBERS = 64
 MAX_CLASSES = 256
 MAX_FIELD_BYTES = 8 * 1024
+MAX_BODY_BYTES = 32 * 1024
+"""A model with very many or very long names: then its names are left out of the answer."""
 ROW_BYTES = 120
 WAITING = 8 * 1024
 """Answers that wait to be told; what comes then is lost, and a gap."""
@@ -134,6 +136,8 @@ class KeptLog:
         at_ms = self._now_ms() - int((time.perf_counter() - at_s) * 1e3)
         subject = pseudonym(rules.subject_key, caller.subject) if caller.subject else b""
         body = _encode(said)
+        if len(body) > MAX_BODY_BYTES:
+            body = _encode(Answer(classes=said.classes, key=said.key, subject=said.subject))
         with self._lock:
             sealed = self._seal(number, body) if self._seal is not None else body
             entry = Entry(at_ms, trace_id, status, int(run_s * 1e6), subject, number, sealed)
@@ -172,7 +176,7 @@ class KeptLog:
             key=caller.key,
             subject=caller.subject if policy.subject == "keep" else "",
             fields=fields,
-            dropped=dropped,
+            dropped=dropped[:MAX_NUMBERS],
         )
 
     # ---- in the event loop
