@@ -142,11 +142,13 @@ def uncounted(
     for spec in specs:
         recipe = recipes.get(spec.name)
         columns = recipe.columns if isinstance(recipe, ColumnsInput) else []
-        apart = {f"{spec.name}.{word}": column for i, column in enumerate(columns) for word in (column, i)}
+        apart: dict[str, set[str]] = {}  # of columns named like numbers, a signal may mean two: by name, and by place
+        for i, column in enumerate(columns):
+            for word in (column, i):
+                apart.setdefault(f"{spec.name}.{word}", set()).add(column if column in policy.fields else spec.name)
         for name in signals:
             if name in apart:
-                field = apart[name] if apart[name] in policy.fields else spec.name
-                hidden |= {name} if field in secret else set()
+                hidden |= {name} if apart[name] & secret else set()
             elif name.startswith(f"{spec.name}.") and not secret.isdisjoint({spec.name, *columns}):
                 hidden.add(name)
     return frozenset(hidden)

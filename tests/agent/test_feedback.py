@@ -4,7 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from edgefleet_agent.captures.prediction_log import Block, PredictionLog, Row, pack_block
+from edgefleet_agent.feedback import service
 from edgefleet_agent.feedback.label_counts import MAX_SEGMENTS, LabelCounts, Lane
 from edgefleet_agent.feedback.service import READ_S, FeedbackDeps, FeedbackKeeper
 from edgefleet_agent.install.records import TaskRequest
@@ -164,11 +167,30 @@ def test_figures_without_an_answer_count_for_what_serves(tmp_path: Path) -> None
     assert device.wrote_out == 0, "nothing was looked for"
 
 
+def test_figures_of_an_answer_count_in_its_hour_without_a_label(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.answered(Row(0, "class", 5, 3, 0.9), Row(0, "number", 5, -1, 21.5), ago_s=5 * HOUR)
+    hour = device.hour(5 * HOUR)
+    device.told(*(Label(key, figures={"scrap": 2}) for key in ("class", "number")))
+    device.wait()
+    (part,) = device.truth().parts
+    assert (part.hour, part.n, part.numbers.n, part.figures["scrap"].total) == (hour, 0, 0, 4_000)
+    assert device.keeper.status()["digits"]["matched"] == 2
+
+
+def test_figures_of_tomorrow_count_now(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    hour = device.hour()
+    tomorrow = int(device.clock.now().timestamp()) + 24 * HOUR
+    device.told(Label(figures={"scrap": 1}, at_s=tomorrow), Label(figures={"scrap": 1}, at_s=-5))
+    assert [one.hour for one in device.truth().parts] == [hour]
+
+
 def test_names_are_bounded_and_what_does_not_fit_a_window_waits() -> None:
     counts, lane = LabelCounts(), Lane("digits", "active", NEW, "2.0.0")
     for n in range(40):
         for hour in range(60):
-            counts.figures(lane, Label(segment=f"s{n}", figures={f"k{n}": 1.0}, at_s=hour * HOUR), 0)
+            counts.figures(lane, Label(segment=f"s{n}", figures={f"k{n}": 1.0}, at_s=hour * HOUR), 60 * HOUR)
     parts, rounds = [], 0
     while windows := [one for one in counts.told([], 0, 900) if one.truth]:
         rounds += 1
@@ -197,6 +219,35 @@ def test_a_task_is_read_by_the_worker_and_says_how_its_labels_fared(tmp_path: Pa
     assert device.finished[2][:3] == ("t-3", "failed", "feedback.unread")
     device.told(Label("t1", 3), task="t-3")
     assert len(device.finished) == 3
+
+
+def test_labels_of_a_task_beyond_what_may_wait_end_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_WAITING", 0)
+    device = Device(tmp_path)
+    args = {"model": "digits", "items": [{"trace_id": "t1", "label": "three"}], "wide": True}
+    device.keeper.begin_task(TaskRequest(id="t-1", kind="feedback", args=args))
+    device.told(Label("t1", 3), Label("t2", 3), task="t-1")
+    assert device.finished == [("t-1", "done", "", "matched=0 unmatched=2 late=0 repeated=0 misfit=0 refused=0")]
+    assert device.truth() == Truth(), "other devices look for them, too"
+
+
+def test_labels_of_a_search_in_progress_count_when_agentd_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SLICE_S", 0.0)
+    device = Device(tmp_path)
+    device.answered(Row(0, "t1", 5, 3, 0.9))
+    device.told(Label("t1", 3))
+    ((_, look),) = device.due
+    device.due.clear()
+    look()
+    assert device.due, "it has read a slice"
+    device.keeper.close()
+    assert device.truth().parts[0].n == 1
+    device.wait()
+    assert device.truth() == Truth(), "once"
+    device.answered(Row(0, "t2", 5, 3, 0.9))
+    device.told(Label("t2", 3))
+    device.wait()
+    assert device.truth().parts[0].n == 1
 
 
 def test_a_long_log_is_read_in_slices(tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_of_a_field_that_is_dropped_or_hashed_by_name_nothing_is_counted(
     assert privacy.uncounted(policy(**fields), COLUMNS, TABLE, [*signals, "z.0"]) == hidden
 
 
+def test_a_column_that_is_named_like_another_ones_place_is_hidden_with_it() -> None:
+    declared = Preprocess(inputs=[ColumnsInput(name="x", columns=["1", "2", "3"])])
+    rules = policy(**{"1": [{"do": "drop"}]})
+    assert privacy.uncounted(rules, declared, TABLE, ["x.0", "x.1", "x.2", "x.3"]) == {"x.0", "x.1"}
+
+
 def test_of_a_picture_that_is_dropped_nothing_is_counted() -> None:
     names = ["image.brightness", "image.blur"]
     assert privacy.uncounted(policy(image=[{"do": "drop"}]), PLAIN, IMAGE, names) == set(names)

@@ -86,12 +86,17 @@ class LabelCounts:
         return list(self._paired)
 
     def figures(self, lane: Lane, label: Label, now_s: int) -> None:
-        """Count business figures that belong to no answer."""
-        self._figures(lane, (label.at_s or now_s) // 3_600, self._segment(lane.model, label), label.figures)
+        """Count business figures that belong to no answer; those of the future now."""
+        at_s = label.at_s if 0 < label.at_s <= now_s else now_s
+        self._figures(lane, at_s // 3_600, self._segment(lane.model, label), label.figures)
 
     def pair(self, model: str, label: Label, answer: Answer, unit: float) -> str:
         """Count a label of a remembered answer; return how it fared: a field of `Tally`."""
         lane = Lane(model, answer.lane, answer.sha256, answer.version)
+        hour, segment = answer.at_ms // 3_600_000, self._segment(model, label)
+        if label.value is None and label.label < 0:
+            self._figures(lane, hour, segment, label.figures)
+            return self._fared(lane, "matched")
         is_class = label.value is None
         if is_class is not (answer.top >= 0) or not math.isfinite(answer.score):
             return self._fared(lane, "misfit")
@@ -103,7 +108,6 @@ class LabelCounts:
         self._paired[digest] = None
         if len(self._paired) > MAX_PAIRED:
             self._paired.popitem(last=False)
-        hour, segment = answer.at_ms // 3_600_000, self._segment(model, label)
         if label.value is None:
             self._add(lane, ground_truth.class_part(hour, segment, label.label, answer.top))
         else:

@@ -91,6 +91,7 @@ class FeedbackKeeper:
         self._deps = deps
         self._counts = LabelCounts(self._known())
         self._waiting: list[_Waiting] = []
+        self._looked_for: list[_Waiting] = []
         self._tasks: dict[str, _Task] = {}
         self._is_due = False
         self._rests_until_s = 0.0
@@ -106,12 +107,13 @@ class FeedbackKeeper:
 
     def close(self) -> None:
         """Look for what waits without asking anybody, and keep which answers had their label. May be called again."""
-        if self._waiting:
-            search = self._search()
+        left = [*self._looked_for, *self._waiting]
+        self._looked_for, self._waiting = [], []
+        if left:
+            search = self._search(left)
             for _ in search.steps():
                 pass
-            self._pair(search, self._waiting)
-            self._waiting = []
+            self._pair(search, left)
         self._keep()
 
     def _keep(self) -> None:
@@ -137,16 +139,17 @@ class FeedbackKeeper:
         if task is not None:
             task.left, task.refused = sum(bool(one.key) for one in message.items), message.refused
         now_s = int(self._clock.now().timestamp())
+        if task is not None and not task.left:
+            self._end(message.task, task)
         for label in message.items:
+            one = _Waiting(lane, label, message.unit, message.task)
             if not label.key:
                 self._counts.figures(lane, label, now_s)
             elif len(self._waiting) >= MAX_WAITING:
-                self._fared(_Waiting(lane, label, message.unit, message.task), self._counts.unmatched(lane, label, 0))
+                self._unmatched(one, 0)
             else:
-                self._waiting.append(_Waiting(lane, label, message.unit, message.task))
+                self._waiting.append(one)
         self._look_soon()
-        if task is not None and not task.left:
-            self._end(message.task, task)
         return True
 
     def begin_task(self, request: TaskRequest) -> None:
@@ -175,24 +178,25 @@ class FeedbackKeeper:
             self._loop.call_later(wait_s, lambda: self._deps.write_out(lambda _: self._look()))
 
     def _look(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        search = self._search(waiting)
-        self._go_on(search, search.steps(), waiting, 0.0)
+        self._looked_for, self._waiting = self._waiting, []
+        search = self._search(self._looked_for)
+        self._go_on(search, search.steps(), self._looked_for, 0.0)
 
-    def _search(self, waiting: list[_Waiting] | None = None) -> AnswerSearch:
-        chosen = self._waiting if waiting is None else waiting
-        return AnswerSearch(self._folder, {(one.lane.model, one.label.key) for one in chosen})
+    def _search(self, waiting: list[_Waiting]) -> AnswerSearch:
+        return AnswerSearch(self._folder, {(one.lane.model, one.label.key) for one in waiting})
 
     def _go_on(self, search: AnswerSearch, steps: Iterator[None], waiting: list[_Waiting], used_s: float) -> None:
         """Read a slice of the log, and the next one after what else is to be done."""
         began = self._clock.monotonic_s()
-        for _ in steps:
+        for _ in steps if waiting is self._looked_for else ():  # `close` has looked for all
             spent_s = self._clock.monotonic_s() - began
             if spent_s >= SLICE_S:
                 self._loop.call_later(0.0, partial(self._go_on, search, steps, waiting, used_s + spent_s))
                 return
         used_s += self._clock.monotonic_s() - began
-        self._pair(search, waiting)
+        if waiting is self._looked_for:
+            self._pair(search, waiting)
+            self._looked_for = []
         self._deps.changed()
         self._is_due = False
         self._rests_until_s = self._clock.monotonic_s() + REST * used_s
@@ -204,12 +208,14 @@ class FeedbackKeeper:
         for one in waiting:
             answer = search.found.get((one.lane.model, one.label.key))
             if answer is None:
-                task = self._tasks.get(one.task)
-                is_told = task is None or not task.is_wide
-                outcome = self._counts.unmatched(one.lane, one.label, search.oldest_s, is_told=is_told)
+                self._unmatched(one, search.oldest_s)
             else:
-                outcome = self._counts.pair(one.lane.model, one.label, answer, one.unit)
-            self._fared(one, outcome)
+                self._fared(one, self._counts.pair(one.lane.model, one.label, answer, one.unit))
+
+    def _unmatched(self, one: _Waiting, oldest_s: int) -> None:
+        task = self._tasks.get(one.task)
+        is_told = task is None or not task.is_wide
+        self._fared(one, self._counts.unmatched(one.lane, one.label, oldest_s, is_told=is_told))
 
     def _fared(self, one: _Waiting, outcome: str) -> None:
         task = self._tasks.get(one.task)

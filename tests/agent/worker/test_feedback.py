@@ -83,6 +83,11 @@ def test_labels_follow_the_answers_that_they_are_about(rig: Rig) -> None:
         ({"trace_id": "t t", "label": "one"}, "visible ASCII"),
         ({"trace_id": "t", "label": "one", "segment": "<b>"}, "segment is a name"),
         ({"trace_id": "t", "label": "one", "at": "yesterday"}, "RFC 3339"),
+        ({"trace_id": "t", "label": "one", "at": "1900-01-01T00:00:00Z"}, "RFC 3339"),
+        ({"trace_id": "t", "label": "one", "at": "9999-01-01T00:00:00Z"}, "RFC 3339"),
+        ({"trace_id": "t", "label": "one", "at": 2**32}, "RFC 3339"),
+        ({"trace_id": "t", "label": "9" * 5_000}, "no class"),
+        (b'{"trace_id": "t", "label": ' + b"9" * 4_000 + b"}", "no class|not JSON"),
         ({"kpi": {"scrap": "many"}}, "kpi scrap"),
         ({"kpi": {"a b": 1}}, "names no figure"),
         (b'{"kpi": {"scrap": 1e999}}', "not JSON|added up"),
@@ -97,11 +102,11 @@ def test_what_cannot_be_taken_says_why(rig_of_module: Rig, body: object, words: 
 def test_one_bad_item_does_not_stop_the_others(rig: Rig) -> None:
     worker = serving(rig, NAMES)
     bad = {"trace_id": "t2", "label": "nine"}
-    good = {"key": "t1", "label": "1", "at": "2026-11-30T10:00:00+00:00"}
+    good = {"key": "t1", "label": "1", "at": "2024-11-30T10:00:00+00:00"}
     status, answer = post(rig, {"feedback": [bad, good]})
     assert (status, answer["accepted"]) == (200, 1)
     assert answer["refused"][0]["index"] == 0
-    assert worker.until(Labels).items == [Label("t1", 1, None, "", 1_796_032_800, {})]
+    assert worker.until(Labels).items == [Label("t1", 1, None, "", 1_732_960_800, {})]
     assert rig.request("GET", "/v2/models/digits/feedback")[0] == 405
 
 
@@ -112,6 +117,8 @@ def test_numbers_are_logged_and_labelled_as_they_are_answered(rig: Rig) -> None:
         model.feedback(model.trace_id or "", value=80.5)
         with pytest.raises(InferenceError, match="answers no classes"):
             model.feedback(model.trace_id or "", label="one")
+    huge = b'{"trace_id": "t", "value": ' + b"9" * 400 + b"}"
+    assert post(rig, huge)[0] == 400
     first = answer[0] if isinstance(answer, list) else answer
     (row,) = unpack_block(worker.until(Predictions).body).rows
     assert row.top == -1

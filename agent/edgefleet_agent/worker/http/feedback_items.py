@@ -7,6 +7,7 @@
 """
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,8 @@ from edgefleet_runtime.postprocess import ArgMax, Scale, TopK
 MAX_ITEMS: Final = 1_000
 KEY_CHARS: Final = 64
 LABEL_CHARS: Final = 120
+AHEAD_S: Final = 3_600
+"""So far may the clock of a caller be ahead."""
 FIELDS: Final = frozenset({"trace_id", "key", "label", "value", "kpi", "segment", "at"})
 
 
@@ -123,8 +126,9 @@ def _class(served: ServedModel, label: Any) -> int:
         raise _ItemError("this model answers no classes: send the right number as `value`")
     if isinstance(label, str) and label in labels:
         return labels.index(label)
-    index = label if type(label) is int else int(label) if isinstance(label, str) and label.isdecimal() else -1
-    if len(str(label)) > LABEL_CHARS or not 0 <= index < (len(labels) or 2**31):
+    is_number = isinstance(label, str) and len(label) <= LABEL_CHARS and label.isdecimal()
+    index = label if type(label) is int else int(label) if is_number else -1
+    if not 0 <= index < (len(labels) or 2**31):
         known = f"; known are {', '.join(labels[:8])}{', …' if len(labels) > 8 else ''}" if labels else ""
         raise _ItemError(f"{str(label)[:40]!r} is no class of this model{known}")
     return index
@@ -133,8 +137,8 @@ def _class(served: ServedModel, label: Any) -> int:
 def _value(served: ServedModel, value: Any) -> float:
     if isinstance(served.postprocess.declared.outputs[0].steps[-1], TopK | ArgMax):
         raise _ItemError("this model answers classes: send the right one as `label`")
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise _ItemError("value is a finite number")
+    if type(value) not in (int, float) or not abs(value) <= MAX_FIGURE:
+        raise _ItemError("value is a number from -1e12 to 1e12")
     return float(value)
 
 
@@ -153,12 +157,13 @@ def _moment(at: Any) -> int:
     """Return when the answer was given, unix seconds; 0 where it is not said."""
     if at is None:
         return 0
-    if type(at) in (int, float) and 0 < at < 2**33:
-        return int(at)
-    try:
-        moment = datetime.fromisoformat(at)
-    except (TypeError, ValueError):
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise _ItemError("`at` is the time of the answer: unix seconds, or RFC 3339 with its zone")
-    return int(moment.timestamp())
+    seconds: float = at if type(at) in (int, float) else 0
+    if isinstance(at, str):
+        try:
+            moment = datetime.fromisoformat(at)
+        except ValueError:
+            moment = None
+        seconds = moment.timestamp() if moment is not None and moment.tzinfo is not None else 0
+    if not 0 < seconds <= time.time() + AHEAD_S:
+        raise _ItemError("`at` is the time of the answer, which lies behind: unix seconds, or RFC 3339 with its zone")
+    return int(seconds)
