@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -23,6 +22,8 @@ MAX_PARTS: Final = 2_048
 """Of one window: some weeks of hours in several segments, all told at once."""
 MAX_COUNT: Final = 2**40
 UNIT_PARTS: Final = 64
+LEAST_UNIT: Final = 1e-12
+MOST_UNIT: Final = 1e12
 MAX_UNITS: Final = 1_000.0
 """An error farther off counts as this far: a sum must not be one broken value."""
 FIGURE_PARTS: Final = 1_000
@@ -200,7 +201,7 @@ def unpack(data: bytes) -> Truth:
         raise ValueError(f"not ground truth: {error}") from error
     if truth.form != FORM:
         raise ValueError(f"ground truth in form {truth.form}, known is {FORM}")
-    if not (0 < truth.unit < math.inf) or len(truth.parts) > MAX_PARTS:
+    if not (LEAST_UNIT <= truth.unit <= MOST_UNIT) or len(truth.parts) > MAX_PARTS:
         raise ValueError("ground truth in no unit, or of too many parts")
     counts = (truth.unmatched, truth.late, truth.repeated)
     if not all(0 <= one <= MAX_COUNT for one in counts) or truth.late > truth.unmatched:

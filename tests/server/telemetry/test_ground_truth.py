@@ -10,9 +10,19 @@ import pytest
 from sqlalchemy import select
 
 from edgefleet_protocol import ground_truth
-from edgefleet_protocol.ground_truth import Truth, TruthPart, added, class_part, figure_part, number_part, pack
+from edgefleet_protocol.ground_truth import (
+    MAX_CLASSES,
+    Truth,
+    TruthPart,
+    added,
+    class_part,
+    figure_part,
+    number_part,
+    pack,
+)
 from edgefleet_protocol.ids import ModelName, ProfileName, ReleaseRef
 from edgefleet_protocol.messages import Telemetry, Window
+from edgefleet_server.telemetry.ground_truth import accuracy
 from edgefleet_server.telemetry.ground_truth import truth_intake as intake
 from edgefleet_server.telemetry.ground_truth.accuracy import AccuracyBy
 from edgefleet_server.telemetry.ground_truth.concept import days_of, judge
@@ -123,7 +133,6 @@ def test_windows_add_up_exactly_by_hour_and_day_and_a_replay_counts_once(any_hou
     [
         {"truth": b"\xc1"},
         {"truth": pack(Truth(parts=(TruthPart(5, "", 2, 2, (ground_truth.Cell(0, 1, 2),)),)))},
-        {"truth": pack(Truth(parts=(TruthPart(500_000_000, "", 0),)))},
         {"truth": pack(Truth(parts=(TruthPart(5, "", 10**9, 10**9, (ground_truth.Cell(0, 0, 10**9),)),)))},
         {"truth": pack(Truth(unmatched=10**9))},
         {"truth": b"\x00" * (intake.MAX_BYTES + 1)},
@@ -134,6 +143,89 @@ def test_what_no_device_can_have_counted_is_refused_with_its_window(line: Line, 
     line.tell(line.devices[0], bad, line.window(b"", lane="candidate"))
     assert line.house.telemetry.refused() == {line.devices[0]: 1}
     assert not rows(line.house)
+
+
+def test_labels_of_hours_that_cannot_be_are_left_out_and_the_window_counts(line: Line) -> None:
+    (device, *_) = line.devices
+    parts = [
+        *labels(5, 3, 0),
+        *labels(line.hour(), 2, 1),
+        *labels(line.hour(-5 * HOUR), 7, 0),
+        *labels(500_000_000, 9, 0),
+    ]
+    line.tell(device, line.window(Truth(parts=added(parts)), n=10))
+    assert not line.house.telemetry.refused()
+    assert [one.labelled for one in rows(line.house)] == [3, 3]
+
+
+def test_a_period_ends_now_at_the_latest(line: Line) -> None:
+    now = line.house.clock.now()
+    assert line.house.accuracy.of_model(PUMP).until == now
+    assert line.house.accuracy.of_model(PUMP, since=now - 2 * HOUR, until=now + DAY).until == now
+
+
+def test_errors_of_numbers_are_means_over_devices_in_whatever_units(line: Line) -> None:
+    one, two, three, four = line.devices
+    for device, unit, error, n in (
+        (one, 2.0, 1.0, 1),
+        (two, 0.5, 3.0, 9),
+        (three, 2.0, 2.0, 1),
+        (four, 1e12, 1e15, 99),
+    ):
+        part = added([number_part(line.hour(), "", 10.0, 10.0 + error, unit)] * n)
+        line.tell(device, line.window(Truth(unit=unit, parts=part)))
+    (found,) = line.house.accuracy.of_model(PUMP).lines
+    assert (found.numbers, found.devices) == (110, 4)
+    assert found.error == pytest.approx((1 + 3 + 2 + 1e15) / 4)
+    line.house.fleet.suspicion.mark(four, "lies")
+    (found,) = line.house.accuracy.of_model(PUMP).lines
+    assert (found.error, found.bias, found.points[0].error) == (2.0, 2.0, 2.0)
+    assert found.rmse == pytest.approx(2.0)
+
+
+def test_lines_without_labels_are_none_and_devices_are_those_with_labels(line: Line) -> None:
+    one, two, *_ = line.devices
+    line.label(one, 9, 1, segment="line-1")
+    line.tell(two, line.window(Truth(unmatched=3)))
+    assert [
+        (found.name, found.devices) for found in line.house.accuracy.of_model(PUMP, by=AccuracyBy.SEGMENT).lines
+    ] == [("line-1", 1)]
+    numbers = (number_part(line.hour(), "", 0.0, 1.0, 1.0),)
+    line.tell(one, line.window(Truth(parts=numbers), sha256=line.publish("1.1.0", 0.9), version="1.1.0"))
+    line.tell(two, line.window(Truth(unmatched=3), sha256=line.sha256))
+    assert [found.devices for found in line.house.accuracy.of_model(PUMP, version="1.1.0").lines] == [1]
+
+
+def test_of_more_than_is_read_at_once_the_newest_count(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "MOST_BUCKETS", 4)
+    newer = line.publish("1.1.0", 0.95)
+    for ago in (5 * DAY, 3 * DAY, DAY):
+        for device in line.devices:
+            line.label(device, 4, 0, ago=ago)
+            line.label(device, 1, 3, ago=ago, sha256=newer, version="1.1.0")
+    view = line.house.accuracy.of_model(PUMP, version="1.0.0")
+    assert (view.is_cut, [one.labelled for one in view.lines]) == (True, [16])
+    assert [one.at.date() for one in view.lines[0].points] == [(line.house.clock.now() - DAY).date()]
+    since, until = line.house.clock.now() - 6 * DAY, line.house.clock.now()
+    assert [found[1:] for found in line.house.accuracy.hourly("pump", since, until)] == [(20, 32)] * 3
+
+
+def test_an_objective_counts_the_labels_of_active_versions_and_of_devices_that_count(any_house: House) -> None:
+    line = Line(any_house, 3)
+    line.label(line.devices[0], 3, 1)
+    line.label(line.devices[1], 0, 4, lane="candidate")
+    line.label(line.devices[2], 0, 4)
+    any_house.fleet.suspicion.mark(line.devices[2], "lies")
+    since, until = any_house.clock.now() - DAY, any_house.clock.now()
+    assert [found[1:] for found in any_house.accuracy.hourly("pump", since, until)] == [(3, 4)]
+
+
+def test_classes_beyond_the_table_are_right_as_often_as_they_were(line: Line) -> None:
+    pairs = [(0, 0), (70, 70), (70, 71), (71, 70)]
+    part = added([class_part(line.hour(), "", *pair) for pair in pairs])
+    line.tell(line.devices[0], line.window(Truth(parts=part)))
+    found = {one.label: one for one in line.house.accuracy.of_model(PUMP).classes}
+    assert (found["(others)"].labelled, found["(others)"].right, found["0"].right) == (3, 1, 1)
 
 
 def test_labels_of_a_bundle_that_nobody_signed_or_of_a_measurement_do_not_count(line: Line) -> None:
@@ -227,6 +319,17 @@ def _beta(draw: random.Random, mean: float, std: float) -> float:
     return draw.betavariate(mean * size, (1 - mean) * size)
 
 
+def test_a_device_with_many_labels_does_not_decide_how_sure_the_others_are() -> None:
+    honest = [(40, 35)] * 99
+    without, found = share_of(honest), share_of([*honest, (1_000_000, 875_000)])
+    assert without is not None
+    assert found is not None
+    assert found.high - found.low == pytest.approx(without.high - without.low, rel=0.05)
+    liar = share_of([*honest, (1_000_000, 0)])
+    assert liar is not None
+    assert 0.81 < liar.low < liar.high < 0.92
+
+
 def test_intervals_at_the_ends_are_no_points() -> None:
     clean = share_of([(20, 20)] * 3)
     assert clean is not None
@@ -297,6 +400,18 @@ def test_worse_answers_to_the_same_inputs_are_concept_drift() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_as_good_as_ever_is_none(seed: int) -> None:
     assert concept(history(0.95, 0.95, seed=seed)).state == "none"
+
+
+def test_worse_answers_of_classes_beyond_the_table_are_seen() -> None:
+    def sums(right: int) -> TruthSums:
+        return TruthSums(labelled=20, correct=right, cells={(MAX_CLASSES, MAX_CLASSES): 20})
+
+    days = days_of(
+        (f"d-{device}", NOW - ago * DAY, sums(19 if ago > 10 else 14)) for ago in range(1, 40) for device in range(6)
+    )
+    found = concept(days, published=None)
+    assert (found.state, found.source) == ("drift", "first_labels")
+    assert (found.before, found.after) == (pytest.approx(0.95), pytest.approx(0.7))
 
 
 def test_more_of_a_hard_class_is_no_concept_drift() -> None:

@@ -7,19 +7,19 @@
 """
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from edgefleet_agent.clock import SystemClock
 from edgefleet_agent.worker.control.protocol import Label, Labels, ReadLabels
 from edgefleet_agent.worker.http.wire import BadRequestError
 from edgefleet_agent.worker.runtime.loader import ServedModel
 from edgefleet_protocol.drift.reference import read_reference
 from edgefleet_protocol.errors import EdgefleetError
-from edgefleet_protocol.ground_truth import MAX_FIGURE, MAX_FIGURES, is_name
+from edgefleet_protocol.ground_truth import LEAST_UNIT, MAX_FIGURE, MAX_FIGURES, MOST_UNIT, is_name
 from edgefleet_runtime.postprocess import ArgMax, Scale, TopK
 
 MAX_ITEMS: Final = 1_000
@@ -77,7 +77,7 @@ def unit_of(served: ServedModel) -> float:
         signals = []
     std = next((one.std for one in signals if one.name == f"{recipe.name}.0"), 0.0)
     unit = abs(std * factor)
-    return unit if 0 < unit < math.inf else 1.0
+    return max(LEAST_UNIT, min(MOST_UNIT, unit)) if 0 < unit < math.inf else 1.0
 
 
 def read_labels(served: ServedModel, asked: ReadLabels) -> Labels:
@@ -164,6 +164,6 @@ def _moment(at: Any) -> int:
         except ValueError:
             moment = None
         seconds = moment.timestamp() if moment is not None and moment.tzinfo is not None else 0
-    if not 0 < seconds <= time.time() + AHEAD_S:
+    if not 0 < seconds <= SystemClock().now().timestamp() + AHEAD_S:
         raise _ItemError("`at` is the time of the answer, which lies behind: unix seconds, or RFC 3339 with its zone")
     return int(seconds)

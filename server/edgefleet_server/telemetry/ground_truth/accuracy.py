@@ -1,6 +1,6 @@
 """Accuracy in the field: what labels say of a model over time, each device with one part.
 
-1. Steps are hours for periods up to HOURS_UP_TO, else days. At most MOST_BUCKETS are read; the newest are left out then, and it says so.
+1. Steps are hours for periods up to HOURS_UP_TO, else days. At most MOST_BUCKETS are read; the oldest are left out then, and it says so.
 2. A device counts in each line that it belongs to; in "by group" that may be several, or the line "" of those in no group.
 3. Suspect and revoked devices do not count (`crowds`).
 """
@@ -24,7 +24,7 @@ from edgefleet_server.telemetry.bundle_metrics import metric_in
 from edgefleet_server.telemetry.ground_truth import concept, store
 from edgefleet_server.telemetry.ground_truth.errors import BadPeriodError
 from edgefleet_server.telemetry.ground_truth.intervals import share_of
-from edgefleet_server.telemetry.ground_truth.truth_sums import FIGURE_PARTS, KEPT, Scale, TruthSums, added
+from edgefleet_server.telemetry.ground_truth.truth_sums import FIGURE_PARTS, KEPT, Scale, TruthSums, added, errors_of
 from edgefleet_server.telemetry.ground_truth.views import (
     AccuracyLine,
     AccuracyPoint,
@@ -134,8 +134,7 @@ class AccuracyService:
         if version:
             version = str(self._registry.release(ReleaseRef(name, parse_version(version))).ref.version)
         begin, end, scale = self._period(since, until)
-        buckets, is_cut = self.buckets(name, scale, begin, end)
-        mine = [one for one in buckets if not version or one.version == version]
+        mine, is_cut = self._buckets(name, version, scale, begin, end)
         crowds = self._crowds(sorted({one.device for one in mine}))
         counted = [one for one in mine if one.device in crowds]
         lines = _lines(counted, by, crowds)
@@ -159,33 +158,27 @@ class AccuracyService:
             concept=self._drift(name, version),
         )
 
-    def buckets(self, name: str, scale: Scale, since: datetime, until: datetime) -> tuple[list[Bucket], bool]:
+    def _buckets(
+        self, name: str, version: str, scale: Scale, since: datetime, until: datetime
+    ) -> tuple[list[Bucket], bool]:
         """Return what devices counted of real answers in a span of time, and whether there is more than is read at once."""
         with self._db.read() as session:
-            found = [
-                Bucket(device, version, segment, at, sums)
-                for device, version, _, segment, at, sums in store.steps(
-                    session, name, int(scale), since, until, MOST_BUCKETS + 1
-                )
-            ]
+            steps = store.steps(session, name, version, int(scale), since, until, MOST_BUCKETS + 1)
+            found = [Bucket(*one) for one in steps]
         return found[:MOST_BUCKETS], len(found) > MOST_BUCKETS
 
     def hourly(self, name: str, since: datetime, until: datetime) -> list[tuple[datetime, int, int]]:
-        """Return (hour, right answers, labelled answers) of all devices that count, oldest first."""
-        buckets, _ = self.buckets(name, Scale.HOUR, since, until)
-        counting = self._crowds(sorted({one.device for one in buckets}))
-        found: dict[datetime, tuple[int, int]] = {}
-        for one in buckets:
-            if one.device in counting and one.sums.labelled:
-                right, labelled = found.get(one.at, (0, 0))
-                found[one.at] = (right + one.sums.correct, labelled + one.sums.labelled)
-        return [(at, right, labelled) for at, (right, labelled) in sorted(found.items())]
+        """Return (hour, right answers, labelled answers) of active versions on all devices that count, oldest first."""
+        with self._db.read() as session:
+            devices = store.devices_of(session, name, since, until)
+        counting = self._crowds(devices)
+        with self._db.read() as session:
+            return store.hourly(session, name, since, until, list(counting)) if counting else []
 
     def concept(self, name: ModelName, version: str, inputs_drift: bool) -> ConceptDrift:
         """Return whether answers of a version became worse. inputs_drift: whether those of it have drifted."""
         now = self._clock.now()
-        buckets, _ = self.buckets(name, Scale.DAY, now - concept.LOOK_BACK, now + timedelta(days=1))
-        mine = [one for one in buckets if one.version == version]
+        mine, _ = self._buckets(name, version, Scale.DAY, now - concept.LOOK_BACK, now + timedelta(days=1))
         counting = self._crowds(sorted({one.device for one in mine}))
         days = concept.days_of((one.device, one.at, one.sums) for one in mine if one.device in counting)
         return concept.judge(days, published(self._bundles(name, version, ())), now, lambda: inputs_drift)
@@ -201,7 +194,7 @@ class AccuracyService:
         is_short = end - begin <= HOURS_UP_TO and begin > now - KEPT[Scale.HOUR]
         scale = Scale.HOUR if is_short else Scale.DAY
         last = scale.begin(end - timedelta(microseconds=1)) + timedelta(seconds=int(scale))
-        return scale.begin(begin), last, scale
+        return scale.begin(begin), min(last, now), scale
 
     def _bundles(self, name: str, version: str, counted: Iterable[Bucket]) -> list[BundleView]:
         """Return the bundles of a version; without one, of the version that most labels are of, else the newest."""
@@ -229,7 +222,8 @@ def _lines(counted: Sequence[Bucket], by: AccuracyBy, crowds: Mapping[str, Devic
     for one in counted:
         for key in _keys(one, by, crowds[one.device]):
             found.setdefault(key, _Line()).add(one)
-    most = sorted(found, key=lambda key: -sum(x.labelled + x.n for some in found[key].devices.values() for x in some))
+    labels = {key: _labels(line.devices) for key, line in found.items()}
+    most = sorted((key for key in labels if labels[key]), key=lambda key: -labels[key])
     return [(key, found[key]) for key in sorted(most[:MOST_LINES])]
 
 
@@ -250,38 +244,44 @@ def _keys(one: Bucket, by: AccuracyBy, crowd: DeviceCrowds) -> Sequence[str]:
 
 
 def _line(key: str, line: _Line) -> AccuracyLine:
-    whole = added(one for some in line.devices.values() for one in some)
-    share = share_of(_counts(line.devices))
-    points = []
-    for at, devices in sorted(line.steps.items()):
-        step, sums = share_of(_counts(devices)), added(one for some in devices.values() for one in some)
-        if step is None and not sums.n:
-            continue
-        points.append(
-            AccuracyPoint(
-                at=at,
-                labelled=sums.labelled + sums.n,
-                devices=len(devices),
-                accuracy=None if step is None else step.value,
-                low=None if step is None else step.low,
-                high=None if step is None else step.high,
-                error=sums.mean_size,
-            )
-        )
+    share, errors = share_of(_counts(line.devices)), errors_of(line.devices.values())
+    every = [one for some in line.devices.values() for one in some]
     return AccuracyLine(
         name=key,
-        labelled=whole.labelled,
-        right=whole.correct,
-        devices=len(line.devices) if share is None else share.devices,
+        labelled=sum(one.labelled for one in every),
+        right=sum(one.correct for one in every),
+        devices=_labelled(line.devices),
         accuracy=None if share is None else share.value,
         low=None if share is None else share.low,
         high=None if share is None else share.high,
-        numbers=whole.n,
-        error=whole.mean_size,
-        bias=whole.mean_error,
-        rmse=whole.root_square,
-        points=points,
+        numbers=sum(one.n for one in every),
+        error=None if errors is None else errors.size,
+        bias=None if errors is None else errors.bias,
+        rmse=None if errors is None else errors.rmse,
+        points=[_point(at, devices) for at, devices in sorted(line.steps.items()) if _labels(devices)],
     )
+
+
+def _point(at: datetime, devices: Mapping[str, Sequence[TruthSums]]) -> AccuracyPoint:
+    share, errors = share_of(_counts(devices)), errors_of(devices.values())
+    return AccuracyPoint(
+        at=at,
+        labelled=_labels(devices),
+        devices=_labelled(devices),
+        accuracy=None if share is None else share.value,
+        low=None if share is None else share.low,
+        high=None if share is None else share.high,
+        error=None if errors is None else errors.size,
+    )
+
+
+def _labels(devices: Mapping[str, Sequence[TruthSums]]) -> int:
+    return sum(one.labelled + one.n for some in devices.values() for one in some)
+
+
+def _labelled(devices: Mapping[str, Sequence[TruthSums]]) -> int:
+    """Return how many devices have labels."""
+    return sum(any(one.labelled or one.n for one in some) for some in devices.values())
 
 
 def _counts(devices: Mapping[str, Sequence[TruthSums]]) -> list[tuple[int, int]]:
@@ -289,7 +289,7 @@ def _counts(devices: Mapping[str, Sequence[TruthSums]]) -> list[tuple[int, int]]
 
 
 def _classes(whole: TruthSums, labels: Sequence[str]) -> list[ClassAccuracy]:
-    """Return the classes with the most labels, worst first among them."""
+    """Return the classes with the most labels, by their number."""
 
     def named(index: int) -> str:
         if index == MAX_CLASSES:
@@ -306,7 +306,7 @@ def _classes(whole: TruthSums, labels: Sequence[str]) -> list[ClassAccuracy]:
                 label=named(index),
                 labelled=sum(n for (label, _), n in whole.cells.items() if label == index),
                 answered=sum(n for (_, answered), n in whole.cells.items() if answered == index),
-                right=whole.cells.get((index, index), 0),
+                right=whole.right(index),
                 mistaken_for=None if most is None else named(most),
                 mistakes=0 if most is None else wrong[most],
             )

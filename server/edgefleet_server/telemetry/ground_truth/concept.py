@@ -130,7 +130,7 @@ def _weighted(
         whole = math.fsum(weights[pair] * n for pair, n in one.cells.items())
         squares = math.fsum(weights[pair] ** 2 * n for pair, n in one.cells.items())
         if whole > 0:
-            right = math.fsum(weights[pair] * n for pair, n in one.cells.items() if pair[0] == pair[1])
+            right = math.fsum(weights[pair] * one.right(pair[0]) for pair in one.cells if pair[0] == pair[1])
             worth = whole * whole / squares
             found.append((worth, worth * right / whole))
     return found

@@ -57,8 +57,9 @@ def share_of(counts: Counts, confidence: float = CONFIDENCE) -> Share | None:
 def _spread(known: Counts, shares: Sequence[float], value: float) -> tuple[float, float, float]:
     """Return the variance of the mean, the freedom that it rests on, and the share as counting smooths it."""
     devices = len(shares)
-    smooth = (sum(right for _, right in known) + 1) / (sum(n for n, _ in known) + 2)
-    counting = smooth * (1 - smooth) * math.fsum(1 / n for n, _ in known) / devices**2
+    worth = devices**2 / math.fsum(1 / n for n, _ in known)  # answers; a device with many weighs no more here, either
+    smooth = (value * worth + 1) / (worth + 2)
+    counting = smooth * (1 - smooth) / worth
     if devices == 1:
         return counting, math.inf, smooth
     between = math.fsum((one - value) ** 2 for one in shares) / (devices * (devices - 1))

@@ -4,14 +4,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, select, tuple_, update
 from sqlmodel import Session, col
 
 from edgefleet_server.db.bulk import among, insert_into
 from edgefleet_server.telemetry.ground_truth.tables import TruthBucket
-from edgefleet_server.telemetry.ground_truth.truth_sums import NOTHING, TruthSums, pack_detail, unpack_detail
+from edgefleet_server.telemetry.ground_truth.truth_sums import NOTHING, Scale, TruthSums, pack_detail, unpack_detail
 
 ROWS_A_STATEMENT: Final = 500
+ACTIVE: Final = "active"
 NAMES: Final = ("device_id", "sha256", "lane", "segment", "scale_s", "at")
 _SUMS: Final = (
     *("labelled", "correct", "n", "total", "sizes", "squares", "unit", "unmatched", "late", "repeated"),
@@ -73,19 +74,50 @@ def set_buckets(session: Session, values: Mapping[Key, TruthSums]) -> None:
 
 
 def steps(
-    session: Session, model: str, scale_s: int, since: datetime, until: datetime, limit: int
-) -> Iterator[tuple[str, str, str, str, datetime, TruthSums]]:
-    """Yield (device, version, lane, segment, at, sums) of a model's buckets in a span of time, oldest first, at most so many."""
+    session: Session, model: str, version: str, scale_s: int, since: datetime, until: datetime, limit: int
+) -> Iterator[tuple[str, str, str, datetime, TruthSums]]:
+    """Yield (device, version, segment, at, sums) of a model's buckets in a span of time, newest first, at most so many.
+
+    version: "" = of all.
+    """
     row = TruthBucket
-    columns = [col(getattr(row, name)) for name in ("device_id", "version", "lane", "segment", "at", *_SUMS)]
+    columns = [col(getattr(row, name)) for name in ("device_id", "version", "segment", "at", *_SUMS)]
     statement = (
         select(*columns)
         .where(col(row.model) == model, col(row.scale_s) == scale_s, col(row.at) >= since, col(row.at) < until)
-        .order_by(col(row.at), col(row.device_id))
+        .order_by(col(row.at).desc(), col(row.device_id))
         .limit(limit)
     )
+    if version:
+        statement = statement.where(col(row.version) == version)
     for found in session.execute(statement.execution_options(yield_per=1000)):
-        yield (found[0], found[1], found[2], found[3], found[4], _sums(found[5:]))
+        yield (found[0], found[1], found[2], found[3], _sums(found[4:]))
+
+
+def _active_hours(model: str, since: datetime, until: datetime) -> tuple[ColumnElement[bool], ...]:
+    row = TruthBucket
+    where = (col(row.model) == model, col(row.scale_s) == int(Scale.HOUR), col(row.lane) == ACTIVE)
+    return (*where, col(row.at) >= since, col(row.at) < until, col(row.labelled) > 0)
+
+
+def devices_of(session: Session, model: str, since: datetime, until: datetime) -> list[str]:
+    """Return the devices with labels of a model's active versions in a span of time."""
+    statement = select(col(TruthBucket.device_id)).where(*_active_hours(model, since, until)).distinct()
+    return sorted(session.execute(statement).scalars())
+
+
+def hourly(
+    session: Session, model: str, since: datetime, until: datetime, devices: Collection[str]
+) -> list[tuple[datetime, int, int]]:
+    """Return (hour, right answers, labelled answers) of a model's active versions on these devices, oldest first."""
+    row = TruthBucket
+    statement = (
+        select(col(row.at), func.sum(col(row.correct)), func.sum(col(row.labelled)))
+        .where(*_active_hours(model, since, until), among(session, col(row.device_id), devices))
+        .group_by(col(row.at))
+        .order_by(col(row.at))
+    )
+    return [(at, int(right), int(labelled)) for at, right, labelled in session.execute(statement)]
 
 
 def of_devices(

@@ -1,6 +1,7 @@
 """What one bucket of ground truth holds, and how it adds up. Pure."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -8,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from edgefleet_protocol.ground_truth import FigureSums, Truth, TruthPart
+from edgefleet_protocol.ground_truth import MAX_CLASSES, FigureSums, Truth, TruthPart
 
 UNIT_PARTS: Final = 64
 FIGURE_PARTS: Final = 1_000
@@ -50,20 +51,37 @@ class TruthSums:
     cells: Mapping[tuple[int, int], int] = field(default_factory=dict)
     figures: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
-    @property
-    def mean_error(self) -> float | None:
-        """Return the mean of errors, answer minus label; None without numbers."""
-        return self.total / UNIT_PARTS / self.n * self.unit if self.n else None
+    def right(self, label: int) -> int:
+        """Return how many answers of a class were right; of MAX_CLASSES, which stands for several, their cell does not say it."""
+        if label < MAX_CLASSES:
+            return self.cells.get((label, label), 0)
+        return self.correct - sum(n for (one, answered), n in self.cells.items() if one == answered < MAX_CLASSES)
 
-    @property
-    def mean_size(self) -> float | None:
-        """Return the mean of the sizes of errors; None without numbers."""
-        return self.sizes / UNIT_PARTS / self.n * self.unit if self.n else None
 
-    @property
-    def root_square(self) -> float | None:
-        """Return the root of the mean square error; None without numbers."""
-        return (self.squares / UNIT_PARTS / self.n) ** 0.5 * self.unit if self.n else None
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Errors of numbers, answer minus label: mean of their sizes, mean, root of the mean square."""
+
+    size: float
+    bias: float
+    rmse: float
+
+
+def errors_of(devices: Iterable[Sequence[TruthSums]]) -> Errors | None:
+    """Return the mean over devices of each one's own errors, in whatever units they were counted; None without numbers."""
+    own = [one for one in map(_own_errors, devices) if one is not None]
+    if not own:
+        return None
+    size, bias, rmse = (math.fsum(some) / len(own) for some in zip(*own, strict=True))
+    return Errors(size, bias, rmse)
+
+
+def _own_errors(parts: Sequence[TruthSums]) -> tuple[float, float, float] | None:
+    n = sum(one.n for one in parts) * UNIT_PARTS
+    if not n:
+        return None
+    size, bias = math.fsum(one.sizes * one.unit for one in parts), math.fsum(one.total * one.unit for one in parts)
+    return size / n, bias / n, math.sqrt(math.fsum(one.squares * one.unit**2 for one in parts) / n)
 
 
 NOTHING: Final = TruthSums()

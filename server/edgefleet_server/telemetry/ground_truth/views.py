@@ -23,8 +23,9 @@ class AccuracyPoint:
 class AccuracyLine:
     """What is known of one release, group, segment, site or profile over the whole period; name "" is what has none.
 
-    accuracy: mean over devices of their shares of right answers, each with the same weight; low, high: at 95 %. error, bias, rmse: of
-    numbers: mean size of errors, mean of errors, root of the mean square; null without numbers.
+    devices: those with labels. accuracy: mean over devices of their shares of right answers, each with the same weight; low, high: at 95 %.
+    error, bias, rmse: of numbers: mean size of errors, mean of errors, root of the mean square, each as a mean over devices, too; null
+    without numbers.
     """
 
     name: str
@@ -86,8 +87,8 @@ class PublishedAccuracy:
 class ConceptDrift:
     """Whether answers became worse for the same inputs. state: none, few (too few labels), unsure (lower, but that may be chance),
     drift (worse, and the inputs are as before) or inputs (worse, and the inputs have drifted too). before: what it is compared with,
-    source: publish or first_labels; after: now, both
-    for the same mix of classes. log10_p: how likely so much is by chance. devices: of now.
+    source: publish, or first_labels, there with `after`, now, for the mix of classes of before. log10_p: how likely so much is by chance.
+    devices: of now.
     """
 
     state: str
@@ -111,8 +112,8 @@ NOT_KNOWN: Final = ConceptDrift(
 class ModelAccuracy:
     """Ground truth of a model over a period, in steps of step_s. by: what the lines are of. version: "" = of all.
 
-    odd: labels without a remembered answer, of those too late ones, and labels that came again. is_cut: the period holds more than is
-    read at once; choose a shorter one. classes, of what has labels: by the number of labels.
+    unmatched: labels without a remembered answer; late: of those, too late ones; repeated: labels that came again. is_cut: the period holds
+    more than is read at once, and its beginning is left out; choose a shorter one. classes: by the number of labels.
     """
 
     model: str
