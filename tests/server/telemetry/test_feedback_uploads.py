@@ -8,6 +8,9 @@ import pytest
 from edgefleet_protocol.feedback_csv import Row, read_rows
 from edgefleet_protocol.ids import ModelName
 from edgefleet_protocol.messages import Event, EventKind
+from edgefleet_server.fleet.desired.model import TaskOrder
+from edgefleet_server.fleet.desired.tasks import MAX_OPEN
+from edgefleet_server.fleet.errors import BadTaskError
 from edgefleet_server.registry.errors import ModelUnknownError
 from edgefleet_server.telemetry.ground_truth import uploads as module
 from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError, TooManyLabelsError, UploadUnknownError
@@ -136,9 +139,66 @@ def test_labels_of_a_device_that_never_comes_end_by_time(post: Post) -> None:
     post.uploads.advance(post.house.clock.now())
     assert post.uploads.upload(view.id, PUMP).failures[0].reason == "the task is expired"
     post.house.clock.turn(seconds=module.KEPT.total_seconds())
-    post.uploads.advance(post.house.clock.now())
+    post.uploads.prune(post.house.clock.now())
     with pytest.raises(UploadUnknownError):
         post.uploads.upload(view.id, PUMP)
+
+
+def test_what_no_document_can_hold_is_refused_and_stops_no_other(post: Post) -> None:
+    one, two = post.devices
+    bad: list[dict[str, Any]] = [
+        {"device": one, "trace_id": "t\ud800", "label": "1"},
+        {"device": one, "trace_id": "t", "value": float("nan")},
+        {"device": one, "trace_id": "t", "value": 10**5_000},
+        {"device": "d-\ud800", "trace_id": "t", "label": "1"},
+        {"device": "d-\0", "trace_id": "t", "label": "1"},
+    ]
+    view = post.uploads.take(PUMP, [*(Row(k, item, "") for k, item in enumerate(bad, 1)), *rows(two, 2)], "ann")
+    assert (view.bad, view.pending) == (5, 2)
+    assert view.bad_rows[0].error == "it holds a number or a text that JSON has not"
+    assert "\ud800" not in str(view.bad_rows)
+    assert len(post.asked(two)) == 1
+
+
+def test_a_device_with_many_tasks_gets_its_labels_later(post: Post) -> None:
+    one, _ = post.devices
+    for _ in range(MAX_OPEN):
+        post.house.fleet.tasks.create(one, TaskOrder("diag", {}), "ada")
+    view = post.uploads.take(PUMP, rows(one, 1), "ann")
+    assert (view.state, view.failed, post.asked(one)) == ("open", 0, [])
+    post.house.clock.turn(days=2)
+    assert post.uploads.advance(post.house.clock.now()) == 1
+    assert len(post.asked(one)) == 1
+
+
+def test_all_parts_are_looked_at_in_turn(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT", 1)
+    monkeypatch.setattr(module, "AT_ONCE", 1)
+    view = post.uploads.take(PUMP, [Row(2, {"key": "A-1", "label": "1"}, "")], "ann")
+    post.uploads.advance(post.house.clock.now())
+    assert [len(post.asked(device)) for device in post.devices] == [1, 1]
+    last = max(post.devices, key=lambda device: post.asked(device)[0].id)
+    post.answer(last, "matched=1 unmatched=0 late=0 repeated=0 misfit=0 refused=0")
+    for _ in range(3):
+        post.uploads.advance(post.house.clock.now())
+    assert post.uploads.upload(view.id, PUMP).over == 1
+
+
+def test_single_labels_are_kept_until_they_were_sent(post: Post) -> None:
+    one, two = post.devices
+    tasks = post.house.fleet.tasks
+    post.uploads.take(PUMP, [*rows(one, 2), *rows(two, 2)], "ann")
+    (asked,), (never,) = post.asked(one), post.asked(two)
+    order = TaskOrder("feedback", asked.args, module.PART_LIFE)
+    post.answer(one, "matched=2 unmatched=0 late=0 repeated=0 misfit=0 refused=0")
+    assert tasks.task(one, asked.id).args == {"model": "pump"}
+    assert tasks.create(one, order, "ann", asked.id).state == "done", "asked again it is the same"
+    with pytest.raises(BadTaskError):
+        tasks.create(one, TaskOrder("feedback", {"model": "other"}, module.PART_LIFE), "ann", asked.id)
+    post.house.clock.turn(seconds=module.PART_LIFE.total_seconds())
+    tasks.prune(post.house.clock.now())
+    found = tasks.task(two, never.id)
+    assert (found.state, found.args) == ("expired", {"model": "pump"})
 
 
 def test_what_cannot_be_taken_at_all_says_why(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

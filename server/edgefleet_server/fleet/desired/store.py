@@ -15,7 +15,7 @@ from edgefleet_protocol.ids import DeviceId
 from edgefleet_server.db import bulk
 from edgefleet_server.db.bulk import insert_into
 from edgefleet_server.fleet.desired.content import Texts
-from edgefleet_server.fleet.desired.model import SignedDesired
+from edgefleet_server.fleet.desired.model import SignedDesired, TaskState
 from edgefleet_server.fleet.store import IN_CHUNK
 from edgefleet_server.fleet.tables import (
     FleetCaptureKey,
@@ -27,6 +27,7 @@ from edgefleet_server.fleet.tables import (
     FleetTaskResult,
 )
 
+OPEN: Final = (TaskState.QUEUED.value, TaskState.ACCEPTED.value, TaskState.RUNNING.value)
 _DESIRED: Final[Table] = FleetDesired.__table__  # type: ignore[attr-defined]
 
 
@@ -84,6 +85,13 @@ def task(session: Session, task_id: str, *, lock: bool = False) -> FleetTask | N
 def tasks_by_id(session: Session, ids: Collection[str]) -> Sequence[FleetTask]:
     """Return the tasks with these ids, in no order."""
     return session.exec(sqlmodel.select(FleetTask).where(col(FleetTask.id).in_(ids))).all() if ids else []
+
+
+def tasks_without_end(session: Session, kind: str, now: datetime, limit: int) -> Sequence[FleetTask]:
+    """Return tasks of a kind whose time has passed before they were over, locked; at most so many."""
+    row = FleetTask
+    passed = sqlmodel.select(row).where(col(row.kind) == kind, col(row.state).in_(OPEN), col(row.until) <= now)
+    return session.exec(passed.order_by(col(row.id)).limit(limit).with_for_update()).all()
 
 
 def tasks_of(session: Session, device_id: str, limit: int) -> Sequence[FleetTask]:

@@ -6,6 +6,7 @@ Tasks outlive the documents that carry them. Rules:
 3. A result ends a task that has one; it is bounded, taken from the task's own device only, and kept for KEPT.
 4. Nobody hears of a task whose `until` has passed any more: such a task reads as expired, and no later signing names it.
 5. `feedback` carries labels of answers (`telemetry.ground_truth`); it is no operator's either, and what came of it stands in its reason.
+   Its labels are kept until it is over.
 6. `check` is the server's own question, not an operator's: whether what the device serves still has its digest, its signatures and
    its golden answers. Its asker chooses the id, so that asking again after a crash asks once.
 """
@@ -220,13 +221,17 @@ class TaskBook:
             self._desired.drop_tasks(over)
 
     def prune(self, now: datetime) -> int:
-        """Remove results that are older than KEPT; return how many."""
+        """Remove results that are older than KEPT; return how many. Of labels that no device took in time, the items go, too."""
         with self._db.session() as session:
+            for row in desired_store.tasks_without_end(session, FEEDBACK, now, MOST_AT_ONCE):
+                self._set(session, row, TaskState.EXPIRED, "", "", now)
             return desired_store.prune_task_results(session, now - KEPT)
 
     @staticmethod
     def _set(session: Session, row: FleetTask, state: TaskState, code: str, reason: str, now: datetime) -> None:
         row.state, row.code, row.reason, row.changed_at = state.value, code, reason, now
+        if _ORDER[row.state] >= _END:
+            row.args = _lasting(row.args)
         session.add(row)
 
 
@@ -250,9 +255,15 @@ def _check_order(order: TaskOrder, task_id: str) -> None:
 
 def _same(row: FleetTask, device_id: str, order: TaskOrder, now: datetime) -> TaskView:
     """Return the task of this id. Raises BadTaskError when it is another one."""
-    if (row.device_id, row.kind, row.args) != (device_id, order.kind, dict(order.args)):
+    is_it = row.args in (dict(order.args), _lasting(order.args))
+    if (row.device_id, row.kind) != (device_id, order.kind) or not is_it:
         raise BadTaskError(f"the id {row.id} stands for another task", next_step="choose a new id")
     return _view(row, now)
+
+
+def _lasting(args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the arguments is kept when the task is over: no labels."""
+    return {name: one for name, one in args.items() if name != "items"}
 
 
 def _known(session: Session, device_id: str, task_id: str, *, lock: bool = False) -> FleetTask:

@@ -44,11 +44,9 @@ def upgrade() -> None:
         sa.Column("bad", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_by", sa.String(length=120), nullable=False),
-        sa.Column("is_open", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_feedback_upload")),
     )
     op.create_index(op.f("ix_feedback_upload_created_at"), "feedback_upload", ["created_at"])
-    op.create_index(op.f("ix_feedback_upload_is_open"), "feedback_upload", ["is_open"])
     op.create_table(
         "feedback_part",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -59,7 +57,6 @@ def upgrade() -> None:
         sa.Column("broadcast", sa.Boolean(), nullable=False),
         sa.Column("items", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("code", sa.String(length=64), nullable=False),
         sa.Column("reason", sa.String(length=200), nullable=False),
         *(sa.Column(name, sa.Integer(), nullable=False) for name in OUTCOMES),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_feedback_part")),

@@ -55,7 +55,6 @@ class FeedbackUpload(SQLModel, table=True):
     bad: list[Any] = Field(sa_column=Column(JSON, nullable=False))
     created_at: datetime = Field(sa_type=UtcDateTime, index=True)
     created_by: str = Field(max_length=120)
-    is_open: bool = Field(index=True)
 
 
 class FeedbackPart(SQLModel, table=True):
@@ -78,7 +77,6 @@ class FeedbackPart(SQLModel, table=True):
     broadcast: bool
     items: list[Any] = Field(sa_column=Column(JSON, nullable=False))
     state: str = Field(max_length=16)
-    code: str = Field(max_length=64)
     reason: str = Field(max_length=200)
     matched: int
     unmatched: int

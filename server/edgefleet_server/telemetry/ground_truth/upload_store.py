@@ -2,13 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import delete, func, insert, select
 from sqlmodel import Session, col
 
+from edgefleet_server.db.bulk import is_postgresql
 from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, FeedbackUpload
 
+LOCK: Final = 0x6566_6C62
+"""The advisory lock of those who number parts, on PostgreSQL."""
 OUTCOMES = ("matched", "unmatched", "late", "repeated", "misfit", "refused")
 
 
@@ -56,22 +59,22 @@ def failures(session: Session, upload_id: str, limit: int) -> list[tuple[str, st
     return [(device, reason, int(rows)) for device, reason, rows in session.execute(statement)]
 
 
-def sent(session: Session, limit: int) -> list[FeedbackPart]:
-    """Return parts that were sent to their devices and are not over, locked; at most so many."""
-    statement = (
-        select(FeedbackPart).where(col(FeedbackPart.state) == "sent").order_by(col(FeedbackPart.id)).limit(limit)
-    )
-    return list(session.execute(statement.with_for_update()).scalars())
+def sent(session: Session, after: str, limit: int) -> list[FeedbackPart]:
+    """Return parts that were sent to their devices and are not over, locked; at most so many after this one, by id."""
+    row = FeedbackPart
+    mine = select(row).where(col(row.state) == "sent", col(row.id) > after)
+    return list(session.execute(mine.order_by(col(row.id)).limit(limit).with_for_update()).scalars())
 
 
-def next_to_send(session: Session, limit: int) -> list[FeedbackPart]:
-    """Return the next part of each device that has none on its way, locked; at most so many."""
+def next_to_send(session: Session, after: str, limit: int) -> list[FeedbackPart]:
+    """Return the next part of each device that has none on its way, locked; of at most so many devices after this one, by id."""
     row = FeedbackPart
     busy = select(col(row.device_id)).where(col(row.state) == "sent")
     first = (
         select(func.min(col(row.number)).label("number"), col(row.device_id).label("device_id"))
-        .where(col(row.state) == "waiting", col(row.device_id).not_in(busy))
+        .where(col(row.state) == "waiting", col(row.device_id) > after, col(row.device_id).not_in(busy))
         .group_by(col(row.device_id))
+        .order_by(col(row.device_id))
         .limit(limit)
         .subquery()
     )
@@ -84,20 +87,20 @@ def next_to_send(session: Session, limit: int) -> list[FeedbackPart]:
     return list(session.execute(statement).scalars())
 
 
-def open_uploads(session: Session) -> list[FeedbackUpload]:
-    """Return the uploads that are not over."""
-    return list(session.execute(select(FeedbackUpload).where(col(FeedbackUpload.is_open))).scalars())
-
-
-def has_open_parts(session: Session, upload_id: str) -> bool:
-    """Return whether a part of an upload waits or is on its way."""
+def has_open_parts(session: Session) -> bool:
+    """Return whether a part waits or is on its way."""
     row = FeedbackPart
-    statement = select(col(row.id)).where(col(row.upload_id) == upload_id, col(row.state).in_(("waiting", "sent")))
+    statement = select(col(row.id)).where(col(row.state).in_(("waiting", "sent")))
     return session.execute(statement.limit(1)).scalar() is not None
 
 
 def last_number(session: Session) -> int:
-    """Return the highest number of a part: they go out in this order."""
+    """Return the highest number of a part: they go out in this order. Nobody else numbers parts until the transaction ends.
+
+    SQLite has one writer anyway.
+    """
+    if is_postgresql(session):
+        session.execute(select(func.pg_advisory_xact_lock(LOCK)))
     return int(session.execute(select(func.max(col(FeedbackPart.number)))).scalar() or 0)
 
 

@@ -26,8 +26,8 @@ class PartFailure:
 class FeedbackUploadView:
     """Labels that were sent in bulk. state: open (devices are still looking), done or partly (some devices did not take theirs).
 
-    rows: that were sent; bad: that could not be read; devices: parts that are over, of parts. matched, unmatched, late (part of
-    unmatched), repeated, misfit, refused: how labels fared on their devices. pending: on their way.
+    rows: that were sent; bad: that could not be read; parts: tasks of devices; over: of those, that have ended. matched, unmatched, late
+    (part of unmatched), repeated, misfit, refused: how labels fared on their devices. pending: on their way; failed: devices did not take.
     """
 
     id: str

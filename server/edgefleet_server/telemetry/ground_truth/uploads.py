@@ -21,6 +21,7 @@ from edgefleet_protocol.feedback_csv import Row
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.desired.model import TaskOrder, TaskState, TaskView
+from edgefleet_server.fleet.errors import TooManyTasksError
 from edgefleet_server.telemetry.ground_truth import upload_store
 from edgefleet_server.telemetry.ground_truth.errors import NoLabelsError, TooManyLabelsError, UploadUnknownError
 from edgefleet_server.telemetry.ground_truth.tables import FeedbackPart, FeedbackUpload
@@ -37,7 +38,11 @@ SHOWN: Final = 50
 CHUNK: Final = 500
 AT_ONCE: Final = 50
 """Documents that are signed in one tick."""
+LOOKED_AT: Final = 500
+"""Parts that devices have, of which one tick asks how far they are."""
 _WORDS: Final = re.compile(r"(\w+)=(\d{1,9})")
+_Sized = tuple[dict[str, Any], int]
+"""An item with its size in bytes."""
 _ENDED: Final = (TaskState.DONE, TaskState.FAILED, TaskState.EXPIRED, TaskState.CANCELLED)
 
 
@@ -72,6 +77,8 @@ class FeedbackUploads:
         self._live = live
         self._running = running
         self._check_model = check_model
+        self._after = self._after_device = ""
+        """What the tick has come to: the last part that was looked at, and the last device that got one."""
 
     def take(self, model: ModelName, rows: Iterable[Row], by: str) -> FeedbackUploadView:
         """Take labels; their devices get them from now on. Raises ModelUnknownError, NoLabelsError, TooManyLabelsError."""
@@ -94,7 +101,6 @@ class FeedbackUploads:
             bad=[[one.line, one.error] for one in bad[:SHOWN]],
             created_at=now,
             created_by=by[:120],
-            is_open=True,
         )
         upload_id = upload.id
         with self._db.session() as session:
@@ -105,21 +111,22 @@ class FeedbackUploads:
 
     def _sorted_out(
         self, model: ModelName, rows: Sequence[Row]
-    ) -> tuple[dict[tuple[str, bool], list[Any]], list[BadRow]]:
-        """Return the items by device, and the rows that cannot be used."""
+    ) -> tuple[dict[tuple[str, bool], list[_Sized]], list[BadRow]]:
+        """Return the items by device, each with its size, and the rows that cannot be used."""
         bad = [BadRow(row.line, row.error) for row in rows if row.error]
-        named = sorted({str(row.item["device"]) for row in rows if row.item.get("device")})
+        named = sorted({one for row in rows if (one := str(row.item.get("device") or "")).isprintable() and one})
         live = {one for at in range(0, len(named), CHUNK) for one in self._live(named[at : at + CHUNK])}
         running: Sequence[str] | None = None
-        good: dict[tuple[str, bool], list[Any]] = {}
+        good: dict[tuple[str, bool], list[_Sized]] = {}
         for row in rows:
             if row.error:
                 continue
             item = {name: one for name, one in row.item.items() if name != "device"}
             device = str(row.item.get("device") or "")
-            why = _flaw(item)
+            size = _size(item)
+            why = _flaw(item, size)
             if not why and device and device not in live:
-                why = f"there is no device {device[:63]}"
+                why = f"there is no device {device[:63] if device.isprintable() else ascii(device[:63])}"
             if not why and not device:
                 running = self._running(model) if running is None else running
                 why = _no_device(item, running, model)
@@ -127,37 +134,45 @@ class FeedbackUploads:
                 bad.append(BadRow(row.line, why))
                 continue
             for one in (device,) if device else running or ():
-                good.setdefault((one, not device), []).append(item)
+                good.setdefault((one, not device), []).append((item, size))
         return good, sorted(bad, key=lambda one: one.line)
 
     def advance(self, now: datetime) -> int:
         """Take in what devices did, and send what is next; return how many parts were sent. For the engine tick."""
+        with self._db.read() as session:
+            if not upload_store.has_open_parts(session):
+                return 0
         with self._db.session() as session:
-            parts = upload_store.sent(session, 10 * AT_ONCE)
+            parts = upload_store.sent(session, self._after, LOOKED_AT)
+            self._after = parts[-1].id if len(parts) == LOOKED_AT else ""
             answers = self._tasks.answers([one.id for one in parts]) if parts else {}
             for part in parts:
                 answer = answers.get(part.id)
                 if answer is None or answer.state in _ENDED:
                     _end(part, answer)
             session.flush()
-            for upload in upload_store.open_uploads(session) if parts else ():
-                upload.is_open = upload_store.has_open_parts(session, upload.id)
-            upload_store.delete_before(session, now - KEPT)
-        with self._db.session() as session:
-            following = upload_store.next_to_send(session, AT_ONCE)
+            following = upload_store.next_to_send(session, self._after_device, AT_ONCE)
+            self._after_device = max(one.device_id for one in following) if len(following) == AT_ONCE else ""
             models = {one.upload_id: upload_store.upload(session, one.upload_id) for one in following}
             for part in following:
                 known = models[part.upload_id]
                 self._send(part, "" if known is None else known.model, "" if known is None else known.created_by)
-            return len(following)
+            return sum(part.state == "sent" for part in following)
+
+    def prune(self, now: datetime) -> None:
+        """Delete uploads that are older than KEPT. For the engine, hourly."""
+        with self._db.session() as session:
+            upload_store.delete_before(session, now - KEPT)
 
     def _send(self, part: FeedbackPart, model: str, by: str) -> None:
         args = {"model": model, "items": part.items} | ({"wide": True} if part.broadcast else {})
         order = TaskOrder(FEEDBACK, args, PART_LIFE)
         try:
             self._tasks.create(part.device_id, order, by, part.id)
+        except TooManyTasksError:  # some of them end: it is asked again
+            return
         except EdgefleetError as error:
-            part.state, part.code, part.reason, part.items = "failed", error.code[:64], error.message[:200], []
+            part.state, part.reason, part.items = "failed", error.message[:200], []
         else:
             part.state, part.items = "sent", []
 
@@ -178,7 +193,7 @@ class FeedbackUploads:
             return [_view(row, outcomes, ()) for row in rows]
 
 
-def _parts(upload_id: str, good: Mapping[tuple[str, bool], list[Any]], number: int) -> list[dict[str, Any]]:
+def _parts(upload_id: str, good: Mapping[tuple[str, bool], list[_Sized]], number: int) -> list[dict[str, Any]]:
     """Return the rows of the parts. number: of the last part of all."""
     found: list[dict[str, Any]] = []
     for (device, broadcast), items in sorted(good.items()):
@@ -194,7 +209,6 @@ def _parts(upload_id: str, good: Mapping[tuple[str, bool], list[Any]], number: i
                     "broadcast": broadcast,
                     "items": some,
                     "state": "waiting",
-                    "code": "",
                     "reason": "",
                     **dict.fromkeys(upload_store.OUTCOMES, 0),
                 }
@@ -202,11 +216,10 @@ def _parts(upload_id: str, good: Mapping[tuple[str, bool], list[Any]], number: i
     return found
 
 
-def _cut(items: Sequence[Any]) -> Iterable[list[Any]]:
+def _cut(items: Sequence[_Sized]) -> Iterable[list[Any]]:
     part: list[Any] = []
     size = 0
-    for item in items:
-        more = len(json.dumps(item))
+    for item, more in items:
         if part and (len(part) >= PART_ROWS or size + more > PART_BYTES):
             yield part
             part, size = [], 0
@@ -216,14 +229,24 @@ def _cut(items: Sequence[Any]) -> Iterable[list[Any]]:
         yield part
 
 
-def _flaw(item: Mapping[str, Any]) -> str:
+def _size(item: Mapping[str, Any]) -> int:
+    """Return how many bytes an item takes in a document; 0 when none can hold it."""
+    try:
+        return len(json.dumps(item, ensure_ascii=False, allow_nan=False).encode())
+    except (ValueError, RecursionError):
+        return 0
+
+
+def _flaw(item: Mapping[str, Any], size: int) -> str:
     """Return what no device could do anything with; classes and names the device checks itself."""
+    if not size:
+        return "it holds a number or a text that JSON has not"
     has_answer = bool(item.get("trace_id") or item.get("key"))
     if (item.get("label") is not None or item.get("value") is not None) and not has_answer:
         return "it names no answer: give `trace_id` or `key`"
     if not item.keys() & {"label", "value", "kpi"}:
         return "it has no label, no value and no figure"
-    return "it is too long" if len(json.dumps(item)) > PART_BYTES else ""
+    return "it is too long" if size > PART_BYTES else ""
 
 
 def _no_device(item: Mapping[str, Any], running: Sequence[str], model: str) -> str:
@@ -238,7 +261,7 @@ def _no_device(item: Mapping[str, Any], running: Sequence[str], model: str) -> s
 
 def _end(part: FeedbackPart, answer: TaskView | None) -> None:
     if answer is None or answer.state is not TaskState.DONE:
-        part.state, part.code = "failed", "" if answer is None else answer.code
+        part.state = "failed"
         part.reason = "the task is gone" if answer is None else (answer.reason or f"the task is {answer.state}")[:200]
         return
     counts = {name: int(n) for name, n in _WORDS.findall(answer.reason)}
