@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgefleet_cli.release.ground_truth import upload
+from edgefleet_protocol.feedback_csv import read_rows
 from edgefleet_protocol.ids import ModelName
 from edgefleet_server.access.model import Role
 from tests.cli.conftest import Edgectl
@@ -71,6 +72,17 @@ def test_a_file_of_labels_goes_to_its_devices_and_bad_rows_are_named(
     assert edgectl("feedback", "show", "pump", "u-none").error_code == "feedback.upload_unknown"
     file.write_text("trace,lable\n1,2\n")
     assert edgectl("feedback", "upload", str(file), "--model", "pump").error_code == "feedback.bad_file"
+
+
+def test_a_file_is_cut_where_rows_end_and_holds_as_many_as_the_server_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "PIECE_LINES", 2)
+    text = 'trace_id,label\na\u2028b,1\r\nc,2\n"d\n\n\ne",3\nf,4\n'
+    pieces = list(upload._pieces(text))
+    assert [first for first, _ in pieces] == [1, 3, 7]
+    assert "".join(piece.removeprefix("trace_id,label\n") for _, piece in pieces) == text.removeprefix(
+        "trace_id,label\n"
+    )
+    assert [len(list(read_rows(piece))) for _, piece in pieces] == [2, 1, 1]
 
 
 def test_the_page_shows_the_same_and_sends_labels(site: tuple[Fleet, str, list[str]]) -> None:

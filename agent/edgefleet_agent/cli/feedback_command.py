@@ -29,22 +29,33 @@ def run_feedback(args: argparse.Namespace) -> int:
         return EXIT_USAGE
     taken = 0
     with Model(args.model, url=args.url, socket=args.socket) as model:
-        for at in range(0, len(good), AT_ONCE):
-            part = good[at : at + AT_ONCE]
-            try:
-                answer = model.send_feedback([row.item for row in part])
-            except InferenceUnreachableError as error:
-                complain(error.message, "", error.next_step)
-                return EXIT_UNREACHABLE
-            except InferenceError as error:
-                if len(part) == 1 or error.status != 400:
-                    complain(error.message, "", error.next_step)
-                    return EXIT_SOME_FAILED
-                answer = {"accepted": 0, "refused": [{"index": n, "error": error.message} for n in range(len(part))]}
-            taken += answer["accepted"]
-            bad += [(part[one["index"]].line, one["error"]) for one in answer.get("refused", ())]
+        try:
+            for at in range(0, len(good), AT_ONCE):
+                n, refused = _sent(model, good[at : at + AT_ONCE])
+                taken += n
+                bad += refused
+        except InferenceUnreachableError as error:
+            complain(error.message, "", error.next_step)
+            return EXIT_UNREACHABLE
+        except InferenceError as error:
+            complain(error.message, "", error.next_step)
+            return EXIT_SOME_FAILED
     _print(args, taken, sorted(bad))
     return EXIT_SOME_FAILED if bad else EXIT_OK
+
+
+def _sent(model: Model, rows: list[Row]) -> tuple[int, list[tuple[int, str]]]:
+    """Return how many were taken, and lines with what is wrong with them. Raises InferenceError, InferenceUnreachableError."""
+    try:
+        answer = model.send_feedback([row.item for row in rows])
+    except InferenceError as error:
+        if error.status != 400:
+            raise
+        if len(rows) == 1:
+            return 0, [(rows[0].line, error.message.removeprefix("item 0: "))]
+        each = [_sent(model, [row]) for row in rows]  # none can be taken: each says why
+        return sum(n for n, _ in each), [one for _, bad in each for one in bad]
+    return answer["accepted"], [(rows[one["index"]].line, one["error"]) for one in answer.get("refused", ())]
 
 
 def _rows(args: argparse.Namespace) -> Iterator[Row]:

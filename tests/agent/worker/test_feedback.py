@@ -1,19 +1,22 @@
 """Feedback: a real worker reads labels as its model has them, and tells agentd after the answers that they are about."""
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from edgefleet_agent.captures.prediction_log import unpack_block
 from edgefleet_agent.client import InferenceError, Model
-from edgefleet_agent.worker.control.protocol import Label, Labels, Predictions, ReadLabels
+from edgefleet_agent.worker.control.protocol import Label, Labels, Predictions, ReadLabels, Start, ToAgentd
+from edgefleet_agent.worker.http.feedback_items import Refused, with_untaken
+from edgefleet_agent.worker.observe.answer_log import AnswerLog
 from edgefleet_agent.worker.runtime.lifecycle import _sent
 from edgefleet_protocol.drift.reference import MEMBER, Reference, Signal, SignalKind, write_reference
 from tests.agent.worker.conftest import Rig, RunningWorker
@@ -110,6 +113,24 @@ def test_one_bad_item_does_not_stop_the_others(rig: Rig) -> None:
     assert rig.request("GET", "/v2/models/digits/feedback")[0] == 405
 
 
+def test_what_agentd_has_no_room_for_is_named_and_no_label_counts_twice() -> None:
+    sent: list[ToAgentd] = []
+
+    def send(message: ToAgentd) -> bool:
+        sent.append(message)
+        return len(sent) < 3
+
+    async def tell() -> int:
+        labels = [Label(f"t{n}", 1) for n in range(950)]
+        return AnswerLog(cast("Start", None), "y", send).tell_labels(labels, 1.0)
+
+    assert asyncio.run(tell()) == 200
+    assert len(sent) == 3
+    refused = with_untaken(5, [Refused(1, "it is bad")], 2)
+    assert [one.place for one in refused] == [1, 3, 4]
+    assert "send it again" in refused[2].error
+
+
 def test_numbers_are_logged_and_labelled_as_they_are_answered(rig: Rig) -> None:
     worker = serving(rig, CELSIUS)
     with Model("digits", url=f"http://127.0.0.1:{rig.port}") as model:
@@ -155,6 +176,10 @@ def test_the_command_sends_a_file_and_names_bad_lines(rig: Rig, tmp_path: Path) 
     assert "line 3: 'nine' is no class" in done.stderr
     assert "line 4: it has 2 cells" in done.stderr
     assert worker.until(Labels).items == [Label("t1", 2)]
+    file.write_text("trace_id,label\nt1,nine\nt2,ten\n")
+    done = subprocess.run([*command, "--file", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.search("line 2: 'nine' is no class.*\nline 3: 'ten' is no class", done.stderr), done.stderr
     file.write_text("trace,lable\n")
     done = subprocess.run([*command, "--file", str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -182,7 +182,7 @@ class TellAnswers(Message, frozen=True, tag="tell_answers"):
 
 
 class ReadLabels(Message, frozen=True, tag="read_labels"):
-    """Read feedback that the server sent with a task; answered with `Labels`. body: as of the local API, TASK_LABELS items at most."""
+    """Read feedback that the server sent with a task; answered with `Labels`. body: as of the local API."""
 
     task: str
     body: bytes

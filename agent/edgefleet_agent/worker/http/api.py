@@ -302,9 +302,11 @@ class Api:
             )
         if not taken:
             return error_response(400, f"item {refused[0].place}: {refused[0].error}")
-        if not self._answer_log.tell_labels(taken, feedback.unit_of(self._served)):
-            return error_response(503, "the agent is busy; send it again", headers=[(b"Retry-After", b"1")])
-        answer: dict[str, Any] = {"accepted": len(taken)}
+        n = self._answer_log.tell_labels(taken, feedback.unit_of(self._served))
+        if not n:
+            return error_response(503, feedback.BUSY, headers=[(b"Retry-After", b"1")])
+        refused = feedback.with_untaken(len(items), refused, n)
+        answer: dict[str, Any] = {"accepted": n}
         if refused:
             answer["refused"] = [{"index": one.place, "error": one.error} for one in refused]
         return json_response(200, answer)

@@ -25,6 +25,7 @@ from edgefleet_runtime.postprocess import ArgMax, Scale, TopK
 MAX_ITEMS: Final = 1_000
 KEY_CHARS: Final = 64
 LABEL_CHARS: Final = 120
+BUSY: Final = "the agent is busy; send it again"
 AHEAD_S: Final = 3_600
 """So far may the clock of a caller be ahead."""
 FIELDS: Final = frozenset({"trace_id", "key", "label", "value", "kpi", "segment", "at"})
@@ -65,6 +66,13 @@ def read_items(served: ServedModel, items: Sequence[Any]) -> tuple[list[Label], 
         except _ItemError as error:
             refused.append(Refused(place, str(error)))
     return taken, refused
+
+
+def with_untaken(items: int, refused: Sequence[Refused], taken: int) -> list[Refused]:
+    """Return what is refused of a request when agentd got only so many of those that can be read: the others, too."""
+    bad = {one.place for one in refused}
+    left = [place for place in range(items) if place not in bad][taken:]
+    return sorted([*refused, *(Refused(place, BUSY) for place in left)])
 
 
 def unit_of(served: ServedModel) -> float:

@@ -187,11 +187,13 @@ class AnswerLog:
             self.is_due = True
             self._loop.call_later(min(EVERY_S, left_s), self._tick)
 
-    def tell_labels(self, labels: Sequence[Label], unit: float) -> bool:
-        """Tell what callers say of earlier answers, after these; False when not all of it could be told. In the event loop."""
+    def tell_labels(self, labels: Sequence[Label], unit: float) -> int:
+        """Tell what callers say of earlier answers, after these; return of how many it could be told. In the event loop."""
         self._flush()
-        parts = [labels[at : at + LABELS_AT_ONCE] for at in range(0, len(labels), LABELS_AT_ONCE)]
-        return all(self._send(Labels(items=list(part), unit=unit)) is not False for part in parts)
+        for at in range(0, len(labels), LABELS_AT_ONCE):
+            if self._send(Labels(items=list(labels[at : at + LABELS_AT_ONCE]), unit=unit)) is False:
+                return at
+        return len(labels)
 
     def tell(self) -> None:
         """Tell what is noted for the prediction log without waiting. In the event loop."""

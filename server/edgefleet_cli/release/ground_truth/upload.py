@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from edgefleet_cli.core.transport.request import part
 from edgefleet_cli.render.progress import board, upload_bar
 
 PIECE_BYTES = 1024 * 1024
+PIECE_LINES = 50_000
+"""As many rows as the server takes at once."""
 LOOK_S = 1.0
 _COUNTS = (
     *("rows", "bad", "parts", "over", "matched", "unmatched", "late", "repeated", "misfit", "refused", "pending"),
@@ -52,7 +55,7 @@ def uploaded(session: Session, model: str, text: str, *, wait_s: float) -> Reply
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
     """Yield the line before each piece's first row, and the piece: each begins with the first line. A quoted cell is never cut."""
-    lines = text.splitlines(keepends=True)
+    lines = list(io.StringIO(text, newline=""))  # the lines of the CSV reader, which also cuts at "\r"
     if len(lines) < 2:
         return
     head, piece, size, first, is_quoted = lines[0], [], 0, 1, False
@@ -60,7 +63,7 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
         piece.append(line)
         size += len(line.encode())
         is_quoted ^= line.count('"') % 2 == 1
-        if size >= PIECE_BYTES and not is_quoted:
+        if (size >= PIECE_BYTES or len(piece) >= PIECE_LINES) and not is_quoted:
             yield first, head + "".join(piece)
             piece, size, first = [], 0, number
     if piece:
