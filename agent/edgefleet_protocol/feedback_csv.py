@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from edgefleet_protocol.errors import EdgefleetError
+from edgefleet_protocol.ground_truth import is_name
 
 COLUMNS: Final = ("device", "trace_id", "key", "label", "value", "segment", "at")
 FIGURE: Final = "kpi."
@@ -54,7 +55,7 @@ def read_rows(text: str) -> Iterator[Row]:
 
 
 def _check(names: list[str]) -> None:
-    unknown = [name for name in names if name not in COLUMNS and not name.startswith(FIGURE)]
+    unknown = [name for name in names if name not in COLUMNS and not _is_figure(name)]
     if not names or not any(names):
         raise BadFeedbackFileError("the file is empty")
     if unknown:
@@ -65,6 +66,10 @@ def _check(names: list[str]) -> None:
         raise BadFeedbackFileError("a column is named twice")
     if not any(name in ("label", "value") or name.startswith(FIGURE) for name in names):
         raise BadFeedbackFileError(f"no column says what was right: label, value or {FIGURE}NAME")
+
+
+def _is_figure(name: str) -> bool:
+    return name.startswith(FIGURE) and is_name(name.removeprefix(FIGURE))
 
 
 def _row(line: int, names: list[str], cells: list[str]) -> Row:

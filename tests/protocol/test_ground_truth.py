@@ -151,6 +151,7 @@ def test_bad_rows_are_named_by_their_line_and_good_ones_read() -> None:
         ("trace_id,lable\n", "no column 'lable'"),
         ("trace_id,segment\n", "what was right"),
         ("label,label\n", "twice"),
+        ("trace_id,kpi.\ud800\n", r"no column 'kpi.\\ud800'"),
     ],
 )
 def test_a_file_that_is_none_says_why(head: str, words: str) -> None:

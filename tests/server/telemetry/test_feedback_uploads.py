@@ -150,12 +150,13 @@ def test_what_no_document_can_hold_is_refused_and_stops_no_other(post: Post) -> 
         {"device": one, "trace_id": "t\ud800", "label": "1"},
         {"device": one, "trace_id": "t", "value": float("nan")},
         {"device": one, "trace_id": "t", "value": 10**5_000},
+        {"device": one, "trace_id": "t", "label": 2**64},
         {"device": "d-\ud800", "trace_id": "t", "label": "1"},
         {"device": "d-\0", "trace_id": "t", "label": "1"},
     ]
     view = post.uploads.take(PUMP, [*(Row(k, item, "") for k, item in enumerate(bad, 1)), *rows(two, 2)], "ann")
-    assert (view.bad, view.pending) == (5, 2)
-    assert view.bad_rows[0].error == "it holds a number or a text that JSON has not"
+    assert (view.bad, view.pending) == (6, 2)
+    assert view.bad_rows[0].error == "it holds a number or a text that no device can read"
     assert "\ud800" not in str(view.bad_rows)
     assert len(post.asked(two)) == 1
 

@@ -88,10 +88,10 @@ def tasks_by_id(session: Session, ids: Collection[str]) -> Sequence[FleetTask]:
 
 
 def tasks_without_end(session: Session, kind: str, now: datetime, limit: int) -> Sequence[FleetTask]:
-    """Return tasks of a kind whose time has passed before they were over, locked; at most so many."""
+    """Return tasks of a kind whose time has passed before they were over, locked; at most so many, and none that others hold."""
     row = FleetTask
     passed = sqlmodel.select(row).where(col(row.kind) == kind, col(row.state).in_(OPEN), col(row.until) <= now)
-    return session.exec(passed.order_by(col(row.id)).limit(limit).with_for_update()).all()
+    return session.exec(passed.order_by(col(row.id)).limit(limit).with_for_update(skip_locked=True)).all()
 
 
 def tasks_of(session: Session, device_id: str, limit: int) -> Sequence[FleetTask]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.errors import EdgefleetError
 from edgefleet_protocol.feedback_csv import Row
@@ -230,17 +232,18 @@ def _cut(items: Sequence[_Sized]) -> Iterable[list[Any]]:
 
 
 def _size(item: Mapping[str, Any]) -> int:
-    """Return how many bytes an item takes in a document; 0 when none can hold it."""
+    """Return how many bytes an item takes in a document; 0 when none can hold it, or a device cannot hand it on."""
     try:
+        msgspec.msgpack.encode(item)  # it has no integers beyond 64 bits
         return len(json.dumps(item, ensure_ascii=False, allow_nan=False).encode())
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         return 0
 
 
 def _flaw(item: Mapping[str, Any], size: int) -> str:
     """Return what no device could do anything with; classes and names the device checks itself."""
     if not size:
-        return "it holds a number or a text that JSON has not"
+        return "it holds a number or a text that no device can read"
     has_answer = bool(item.get("trace_id") or item.get("key"))
     if (item.get("label") is not None or item.get("value") is not None) and not has_answer:
         return "it names no answer: give `trace_id` or `key`"
