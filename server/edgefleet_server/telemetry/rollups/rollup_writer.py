@@ -89,6 +89,7 @@ class RollupWriter:
         self._made: Counter[str] = Counter()
         self._bundles: set[BundleKey] = set()
         self._beyond: set[str] = set()
+        self._bounded_on: date | None = None
 
     def bundle_of(self, device: str, bundle: BundleKey, now: datetime) -> BundleKey:
         """Return under which bundle a device's window counts: its own, or OTHER where it has named too many."""
@@ -114,7 +115,7 @@ class RollupWriter:
         if not counted.cohorts:
             return
         store.lock(session)
-        rows = folded(counted.places(self._cohort_ids(session, counted.cohorts)), now)
+        rows = folded(counted.places(self._cohort_ids(session, counted.cohorts, now)), now)
         numbers = self._series_ids(session, {series for _, series, _ in rows})
         keys = {(scale, numbers[series], at): (scale, series, at) for scale, series, at in rows}
         before = store.rows_of(session, list(keys))
@@ -153,7 +154,7 @@ class RollupWriter:
                 break
         return gone
 
-    def _cohort_ids(self, session: Session, wanted: set[Cohort]) -> dict[Cohort, int]:
+    def _cohort_ids(self, session: Session, wanted: set[Cohort], now: datetime) -> dict[Cohort, int]:
         unknown = {one for one in wanted if one not in self._cohorts}
         if not unknown:
             return self._cohorts
@@ -166,6 +167,12 @@ class RollupWriter:
             for at, one in enumerate(new):
                 bare = _without_groups(one)
                 kept[one] = bare if there + at >= MOST_COHORTS and digests[bare] in ids else _bounded(one, there + at)
+            if any(kept[one] != one for one in new) and self._bounded_on != now.date():
+                self._bounded_on = now.date()
+                _log.warning(
+                    "too many combinations of profile, site and groups: new ones count without groups, then without site",
+                    extra={"stored": there},
+                )
             rows = {_digest(kept[one]): kept[one] for one in new}
             store.add_cohorts(session, [_row(digest, one) for digest, one in rows.items()])
             ids |= store.cohort_ids(session, rows)
@@ -197,8 +204,6 @@ def _remember(session: Session, known: dict[Any, int], fresh: Mapping[Any, int])
 def _bounded(cohort: Cohort, there: int) -> Cohort:
     if there < MOST_COHORTS:
         return cohort
-    if there == MOST_COHORTS:
-        _log.warning("too many combinations of profile, site and groups: charts by group leave out new ones")
     return _without_groups(cohort) if there < 2 * MOST_COHORTS else Cohort(cohort.profile)
 
 

@@ -245,7 +245,7 @@ def _of_devices(house: House, names: Sequence[str], seq: int, **fields: object) 
 
 
 def test_groups_stay_after_a_restart_with_as_many_as_there_may_be(
-    any_house: House, monkeypatch: pytest.MonkeyPatch
+    any_house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     house = any_house
     monkeypatch.setattr(rollup_writer, "MOST_COHORTS", 3)
@@ -262,6 +262,7 @@ def test_groups_stay_after_a_restart_with_as_many_as_there_may_be(
     assert stored == [*whole[:3], *((site, ()) for site, _ in whole[3:6]), ("", ())]
     by_site = telemetry.rollups.totals(by=(Dimension.SITE,))
     assert {key: sums.n for key, sums in by_site.items()} == {(site,): 3 for site, _ in [*whole[:6], ("", ())]}
+    assert [vars(one)["stored"] for one in caplog.records] == [3, 7, 7], "each process says it once a day"
 
 
 def test_what_there_is_no_room_for_goes_from_the_finest_scale_first(any_house: House) -> None:
