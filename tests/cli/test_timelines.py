@@ -49,7 +49,7 @@ EXPLAINED = {
     "place": "", "slower": 2, "parts": 2, "next": "check cooling and power supply; no release mends it",
     "causes": [
         {"kind": "throttling", "verdict": "likely", "score": 0.9, "title": "Throttled clock", "unit": "share", "before": 0.0,
-         "after": 0.5, "said": "clock taken away: 0% before, 50% after", "evidence": ["it moved together with latency"], "against": []},
+         "after": 0.5, "said": "throttled clock: 0% before, 50% after", "evidence": ["it moved together with latency"], "against": []},
         {"kind": "release", "verdict": "unlikely", "score": 0.1, "title": "Version 1.1.0", "unit": "share", "before": 0.0,
          "after": 1.0, "said": "its share of the answers: 0% before, 100% after", "evidence": [], "against": ["3 of 3 had it"]},
     ],
@@ -81,6 +81,22 @@ def test_figures_are_bars_and_marks_on_one_axis(
     assert "digits@1.1.0 goes back (3 times)" in ran.out
     assert [one for one in ran.out.splitlines() if len(one) > 80] == []
     assert edgectl(*words, "-o", "json").json == timeline()
+
+
+def test_a_device_without_a_model_has_bars_too(edgectl: Edgectl, fleet: Stub) -> None:
+    said = timeline(scope="device", lines=[], marks=[], system={"load_1m": [0.5, 0.25, None, 1.0]})
+    fleet.says("GET /devices/d-1/metrics", said)
+    ran = edgectl("device", "metrics", "d-1")
+    assert "devices  load" in ran.out
+    assert [one for one in ran.out.splitlines() if len(one) > 80] == []
+
+
+def test_what_belongs_to_none_is_not_called_all(edgectl: Edgectl, fleet: Stub) -> None:
+    rates = [1234.0] * STEPS
+    fleet.says("GET /fleet/metrics", timeline(by="site", lines=[line("", requests=[1] * STEPS, requests_per_s=rates)]))
+    ran = edgectl("fleet", "metrics", "--by", "site")
+    assert "no site  requests" in ran.out
+    assert "1,234/s" in ran.out
 
 
 def test_rows_for_programs_are_steps(edgectl: Edgectl, fleet: Stub) -> None:

@@ -85,7 +85,7 @@ def explain_model(
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", metavar="ID", help="Of this device, held against others.", autocompletion=completion.devices
+            "--device", metavar="ID", help="Of this device, compared with others.", autocompletion=completion.devices
         ),
     ] = None,
     since: Since = None,
@@ -112,7 +112,7 @@ def _show(
     named = None if by is None else by.value
     span = _span(session, since, until)
     found: Reply[Any] = session.api.get(path, api.device.Timeline, by=named, points=points, **span)
-    if session.out.is_for_eyes and found.value.lines:
+    if session.out.is_for_eyes and any(True for _ in steps_of(found.value)):
         show_timeline(session.out, found.value)
     else:
         session.out.rows(found.raw, steps_of(found.value), STEPS)

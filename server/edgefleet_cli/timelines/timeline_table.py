@@ -12,7 +12,6 @@ from edgefleet_cli.render.sparkline import spark, thinned
 
 WIDTH: Final = 24
 MOST_MARKS: Final = 12
-ALL: Final = "all"
 DEVICES: Final = "devices"
 MARKS: Final = {
     "deploy": "▲",
@@ -39,6 +38,10 @@ def _rate(value: Any) -> str:
 
 def _percent(value: Any) -> str:
     return f"{value:.2%}" if isinstance(value, int | float) else "-"
+
+
+def _load(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, int | float) else "-"
 
 
 def _celsius(value: Any) -> str:
@@ -71,8 +74,10 @@ FIGURES: Final = (
 SYSTEM: Final = (
     ("memory_available_bytes", "free memory", size),
     ("workers_rss_bytes", "workers", size),
+    ("agent_rss_bytes", "agent", size),
     ("disk_free_bytes", "free disk", size),
     ("cpu_ratio", "processor", _percent),
+    ("load_1m", "load", _load),
     ("temperature_celsius", "temperature", _celsius),
     ("throttled_ratio", "throttled", _percent),
     ("net_rx_bytes_per_s", "received", _traffic),
@@ -129,12 +134,19 @@ STEPS: Final[Sheet[StepRow]] = Sheet(
 )
 
 
+def line_name(found: api.device.Timeline, key: str) -> str:
+    """Return how a line is named; "" is the key of all together, or of what belongs to none."""
+    return key or ("all" if found.by == "none" else f"no {found.by}")
+
+
 def steps_of(found: api.device.Timeline) -> Iterator[StepRow]:
     """Yield a row for each step and line that has figures, then those of the devices themselves."""
     for line in found.lines:
         for place, at in enumerate(found.at):
             if line.requests[place] is not None:
-                yield StepRow(at, line.key or ALL, {name: getattr(line, name)[place] for name in _STEP_FIGURES})
+                yield StepRow(
+                    at, line_name(found, line.key), {name: getattr(line, name)[place] for name in _STEP_FIGURES}
+                )
     for place, at in enumerate(found.at):
         values = {name: found.system[name][place] for name, _, _ in SYSTEM if name in found.system}
         if any(value is not None for value in values.values()):
@@ -161,7 +173,7 @@ def _rows(found: api.device.Timeline) -> Iterator[TrendRow]:
         for figure in FIGURES:
             values = figure.of(line)
             if not figure.is_quiet or any(values):
-                yield _row(line.key or ALL, figure.name, values, figure.show)
+                yield _row(line_name(found, line.key), figure.name, values, figure.show)
     for name, title, show in SYSTEM:
         values = found.system.get(name, ())
         if any(value is not None for value in values):

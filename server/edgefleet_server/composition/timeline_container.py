@@ -32,7 +32,7 @@ def build_timelines(
 ) -> Timelines:
     """Wire the parts. Touches nothing."""
     check = check_of(registry.model, fleet.groups.editable, fleet.reader.check)
-    loader = EvidenceLoader(db, telemetry.rollups, fleet.reader.crowds_of, DeviceWords(fleet.feed, clock))
+    loader = EvidenceLoader(db, clock, telemetry.rollups, fleet.reader.crowds_of, DeviceWords(fleet.feed, clock))
     return Timelines(
         TimelineReader(db, clock, telemetry.rollups, fleet.feed, drift, check),
         LatencyExplainer(loader, registry.model, fleet.reader.check),

@@ -284,14 +284,15 @@ def windows_between(session: Session, device_id: str, since: datetime, until: da
 
 
 def devices_of_bundles(
-    session: Session, digests: Sequence[str], since: datetime, until: datetime, *, windows: int
+    session: Session, digests: Sequence[str], since: datetime, until: datetime, *, windows: int, but: str
 ) -> list[str]:
-    """Return the devices that sent the newest so many windows of these bundles for users in a span of time, in order."""
+    """Return the devices, but one, that sent the newest so many windows of these bundles for users in a span of time, in order."""
     row = TelemetryWindow
     newest = (
         select(col(row.device_id))
         .where(
             col(row.sha256).in_(digests),
+            col(row.device_id) != but,
             col(row.received_at) >= since,
             col(row.received_at) <= until,
             col(row.lane) == ACTIVE,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from edgefleet_server.access.model import Role
+from edgefleet_server.dashboard.core.filters import evidence
 from edgefleet_server.dashboard.timelines.charts import MOST_SERIES, SPANS, charts, fitting
 from edgefleet_server.events.model import NewEvent
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
@@ -132,6 +133,13 @@ def test_versions_are_ordered_by_when_they_came_and_others_by_what_they_answer()
 def test_a_chart_has_no_more_lines_than_can_be_told_apart() -> None:
     (chart,) = charts(timeline([line(f"{n}", [n, n]) for n in range(1, 12)], LinesBy.SITE))
     assert chart.names == [f"{n}" for n in range(11, 11 - MOST_SERIES, -1)]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(22561.4, "22\u202f561"), (-1234.5, "-1\u202f234"), (999.96, "1000"), (0.12345, "0.1235")]
+)
+def test_figures_are_no_powers_of_ten(value: float, shown: str) -> None:
+    assert evidence(value) == shown
 
 
 def test_drift_has_the_axis_of_the_other_charts() -> None:

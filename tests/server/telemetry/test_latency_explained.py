@@ -10,7 +10,7 @@ import pytest
 
 from edgefleet_server.access.model import Role
 from tests.server.conftest import KINDS, new_database
-from tests.server.telemetry.sending_fleet import SendingFleet
+from tests.server.telemetry.sending_fleet import SendingFleet, message
 
 STEPS, BEGIN = 48, 30
 
@@ -86,6 +86,7 @@ def test_a_hot_device_is_told_apart_from_others_with_its_bundle(days: Days) -> N
 def test_a_slow_release_at_one_site_is_found_over_the_whole_fleet(days: Days) -> None:
     found = days.ask(1)
     assert (found["state"], found["where"], found["place"]) == ("rise", "site", "kyoto")
+    assert found["rise"]["after_ms"] == pytest.approx(70, rel=0.05), "of all answers, not a mean of the versions'"
     first = found["causes"][0]
     assert (first["kind"], first["verdict"], first["title"]) == ("release", "likely", "Version 1.1.0")
     assert found["next"] == "go back to the release before: `edgectl undo digits`"
@@ -102,6 +103,28 @@ def test_where_nothing_got_slower_nothing_is_blamed(days: Days) -> None:
         params={"since": "2026-01-01T00:00:00Z", "until": "2026-01-02T00:00:00Z"},
     )
     assert early.json()["state"] == "no_data"
+
+
+def test_what_comes_late_is_seen_in_the_past(days: Days) -> None:
+    """The device was away for ten days: what it sends then is of the time before."""
+    sending = days.sending
+    late = sending.devices[1].id
+    begin = days.ends[2]
+    for step in range(STEPS):
+        at = int(begin.timestamp()) + step * 900
+        slow = lambda n, _device, said: said.update(ms=45.0 if n >= BEGIN else 20.0)  # noqa: E731
+        sending.fleet.house.clock.turn(seconds=0 if step else 10 * 86_400)
+        sending.parts.telemetry.ingest([message(step, late, at, slow)])
+    until = (begin + timedelta(seconds=STEPS * 900)).isoformat()
+    span = {"since": begin.isoformat(), "until": until}
+    client = sending.fleet.house.client(Role.VIEWER)
+    found = client.get("/api/v1/models/digits/latency-explanation", params={**span, "device": late})
+    assert found.json()["state"] == "rise"
+    figures = client.get(f"/api/v1/devices/{late}/metrics", params=span).json()
+    assert sum(one or 0 for one in figures["lines"][0]["requests"]) == 900 * STEPS
+    # minutes are kept for two days: of an older hour the quarters say it
+    old = {"since": begin.isoformat(), "until": (begin + timedelta(hours=3)).isoformat()}
+    assert client.get("/api/v1/models/digits/latency-explanation", params=old).json()["step_s"] == 900
 
 
 def test_who_is_not_there_is_not_explained(days: Days) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgefleet_server.telemetry.latency.cause_text import explained, value_text
 from edgefleet_server.telemetry.latency.latency_rise import find_rise
 from edgefleet_server.telemetry.latency.model import (
     Case,
@@ -20,6 +23,7 @@ from edgefleet_server.telemetry.latency.model import (
     Spread,
 )
 from edgefleet_server.telemetry.latency.rules import judge
+from edgefleet_server.telemetry.latency.views import LatencyCause
 from tests.server.telemetry.latency_cases import PLANTED, STEP_S, USUAL, Plant, of_device, of_fleet, strand
 
 KINDS = sorted(PLANTED)
@@ -125,7 +129,53 @@ def test_heat_stands_in_where_no_device_says_whether_it_throttles() -> None:
     parts = [type(one)(one.name, [without(each) for each in one.moments], one.profile) for one in case.parts]
     found = of(Case("digits", parts[0], parts, STEP_S, is_device=True), CauseKind.THROTTLING)
     assert found.verdict is CauseVerdict.LIKELY
-    assert (found.before, found.after) == pytest.approx((52, 84), rel=0.05)
+    assert (found.unit, found.before, found.after) == ("celsius", *[pytest.approx(one, rel=0.05) for one in (52, 84)])
+
+
+def test_a_fleet_whose_parts_stay_fast_still_says_what_its_devices_report() -> None:
+    """Traffic moves to the slow ones: no part gets slower, and the fleet itself has no figures of devices."""
+    rng = random.Random(17)
+    fast, slow = strand("fast", Plant(), rng), strand("slow", Plant(), rng)
+    moved = [
+        replace(one, n=one.n * (9 if n >= 60 else 1), p95_ms=60.0 * math.exp(rng.gauss(0, 0.02)))
+        for n, one in enumerate(slow.moments)
+    ]
+    less = [replace(one, n=one.n // (9 if n >= 60 else 1)) for n, one in enumerate(fast.moments)]
+    case = of_fleet([replace(fast, moments=less), replace(slow, moments=moved)])
+    answer = judge(case)
+    assert answer.rise is not None
+    assert answer.hit == 0
+    assert of(case, CauseKind.DEVICE_MIX).verdict is CauseVerdict.LIKELY
+    assert of(case, CauseKind.MEMORY).verdict is CauseVerdict.UNCHANGED
+
+
+def told(case: Case) -> dict[str, LatencyCause]:
+    begin = datetime(2026, 11, 30, tzinfo=UTC)
+    return {one.kind: one for one in explained(case, judge(case), begin, begin).causes}
+
+
+def test_inputs_that_only_drift_say_so_and_name_no_cohort() -> None:
+    rng = random.Random(19)
+    parts = [strand(f"part-{n}", Plant(None, 60, 1.8), rng) for n in range(3)]
+    bare = [replace(one, moments=[replace(each, classes=()) for each in one.moments]) for one in parts]
+    fact = DriftFact("blur", 0.9, 1_000_000 + 60 * STEP_S)
+    case = replace(of_fleet(parts), parts=bare, drift=(fact,))
+    inputs = told(case)["inputs"]
+    assert inputs.verdict == "possible"
+    assert inputs.said == "signals drift since about then"
+    assert inputs.evidence == ["drifting since about then: blur"]
+
+
+def test_a_throttled_share_is_never_taken_for_a_temperature() -> None:
+    case = of_device(Plant(CauseKind.THROTTLING), 23)
+    assert (told(case)["throttling"].title, told(case)["throttling"].unit) == ("Throttled clock", "share")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(1234.0, "1234 a second"), (999.7, "1000 a second"), (2.345, "2.35 a second")]
+)
+def test_figures_are_no_powers_of_ten(value: float, shown: str) -> None:
+    assert value_text(value, "per_s") == shown
 
 
 @pytest.mark.parametrize(

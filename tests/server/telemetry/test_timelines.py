@@ -158,7 +158,11 @@ def test_figures_come_over_rest_and_as_csv(sending: SendingFleet) -> None:
     assert client.get("/api/v1/groups/nobody/metrics").status_code == 404
     assert client.get("/api/v1/devices/nobody/metrics.csv").status_code == 404
     backwards = {"since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
-    assert client.get("/api/v1/fleet/metrics", params=backwards).json()["code"] == "telemetry.bad_span"
+    refused = client.get("/api/v1/fleet/metrics", params=backwards).json()
+    assert (refused["code"], "is not before" in refused["detail"]) == ("telemetry.bad_span", True)
+    assert client.get("/api/v1/fleet/metrics", params={"since": "0001-01-01T00:00:00Z"}).status_code == 200
+    ancient = client.get("/api/v1/fleet/metrics", params={"until": "0001-01-01T00:00:00Z"})
+    assert ancient.json()["code"] == "telemetry.bad_span"
 
 
 def test_a_window_that_is_longer_than_a_step_is_a_rate_and_no_spike(sending: SendingFleet) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from edgefleet_server.telemetry.latency.indicators import HEAT, INDICATORS, MIB
+from edgefleet_server.telemetry.latency.indicators import HEAT, MIB
 from edgefleet_server.telemetry.latency.latency_rise import FEWEST, LEAST_RATIO
 from edgefleet_server.telemetry.latency.model import (
     Answer,
@@ -32,7 +32,7 @@ TITLES: Final[Mapping[CauseKind, str]] = {
 }
 _FIGURES: Final[Mapping[CauseKind, str]] = {
     CauseKind.RELEASE: "its share of the answers",
-    CauseKind.THROTTLING: "clock taken away",
+    CauseKind.THROTTLING: "throttled clock",
     CauseKind.LOAD: "requests",
     CauseKind.PROCESSOR: "processor busy",
     CauseKind.MEMORY: "free memory",
@@ -55,12 +55,6 @@ _NEXT: Final[Mapping[CauseKind, str]] = {
     CauseKind.INPUTS: "look at what the inputs became: `edgectl drift show {model}`",
     CauseKind.DEVICE_MIX: "look at the devices that answer more: `edgectl model metrics {model} --by profile`",
 }
-_UNITS: Final = {one.kind: one.unit for one in INDICATORS} | {
-    CauseKind.DEVICE_MIX: "share",
-    CauseKind.NETWORK: "bytes_per_s",
-}
-_WARM: Final = 1.0
-"""More than all of the clock cannot be taken: a larger figure of throttling is a temperature."""
 _HOUR: Final = 3600
 _DAY: Final = 86_400
 
@@ -119,9 +113,7 @@ def _where(case: Case, answer: Answer) -> str:
             if slower:
                 return f", on this device and {slower} of {near} with its bundle"
             return f", on this device alone; {near} with its bundle stayed fast"
-        case Spread.PROFILE if case.is_device:
-            return f", and on {max(0, answer.hit - 1)} of {others} other devices with its bundle"
-        case Spread.PART if case.is_device:
+        case Spread.PROFILE | Spread.PART if case.is_device:
             return f", and on {max(0, answer.hit - 1)} of {others} other devices with its bundle"
         case Spread.PROFILE:
             return f", on hardware profile {answer.place}"
@@ -138,24 +130,19 @@ def _where(case: Case, answer: Answer) -> str:
 def _title(found: Finding) -> str:
     if found.kind is CauseKind.RELEASE and found.version:
         return f"Version {found.version}"
-    if _is_heat(found):
+    if found.unit == HEAT.unit:
         return "Heat"
     return TITLES[found.kind]
 
 
-def _is_heat(found: Finding) -> bool:
-    return found.kind is CauseKind.THROTTLING and found.after is not None and found.after > _WARM
-
-
 def _cause(found: Finding, case: Case, answer: Answer) -> LatencyCause:
-    unit = HEAT.unit if _is_heat(found) else _UNITS[found.kind]
     return LatencyCause(
         kind=found.kind.value,
         verdict=found.verdict.value,
         score=found.score,
         title=_title(found),
-        said=_figures(found, unit),
-        unit=unit,
+        said=_figures(found),
+        unit=found.unit,
         before=found.before,
         after=found.after,
         evidence=_evidence(found, case),
@@ -163,10 +150,13 @@ def _cause(found: Finding, case: Case, answer: Answer) -> LatencyCause:
     )
 
 
-def _figures(found: Finding, unit: str) -> str:
+def _figures(found: Finding) -> str:
+    unit = found.unit
     if found.kind is CauseKind.NETWORK:
         return "latency is measured on the device, from request to answer: the network is not in it"
     if found.before is None or found.after is None:
+        if found.signals:
+            return "signals drift since about then"
         return "the same before and after" if found.kind is CauseKind.RELEASE else "devices do not report it"
     name = "temperature" if unit == HEAT.unit else _FIGURES[found.kind]
     if found.verdict is CauseVerdict.UNCHANGED and value_text(found.before, unit) == value_text(found.after, unit):
@@ -178,7 +168,7 @@ def _evidence(found: Finding, case: Case) -> list[str]:
     if found.verdict in {CauseVerdict.UNCHANGED, CauseVerdict.UNKNOWN, CauseVerdict.RULED_OUT}:
         return []
     said = []
-    if found.of > 1 or not case.is_device:
+    if found.of > 1 or (found.of == 1 and not case.is_device):
         share = f"{found.had} of the {_parts(found.of, case)}" if found.of > 1 else "the one cohort"
         said.append(f"it changed in {share} that got slower")
     if found.together > 0 and found.kind is not CauseKind.DEVICE_MIX:

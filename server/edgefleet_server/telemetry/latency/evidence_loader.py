@@ -12,6 +12,8 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from edgefleet_protocol.clock import Clock
+from edgefleet_protocol.sketch import LatencySketch
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory.views import DeviceCrowds
 from edgefleet_server.telemetry import store
@@ -20,6 +22,7 @@ from edgefleet_server.telemetry.latency.model import Case, DriftFact, Moment, St
 from edgefleet_server.telemetry.model import shown_ms
 from edgefleet_server.telemetry.rollups.model import SCALES, Dimension, Step, Sums, SystemSums
 from edgefleet_server.telemetry.rollups.rollup_reader import RollupReader
+from edgefleet_server.telemetry.timelines.timeline_figures import scale_of
 
 STEPS: Final = 192
 FEWEST_STEPS: Final = 12
@@ -47,10 +50,15 @@ class Words(Protocol):
 
 @dataclass(slots=True)
 class _Step:
-    """What is added up over one step of one device or cohort."""
+    """What is added up over one step of one device or cohort.
+
+    p95: of cohorts, of all answers of the step; of a device, whose windows are read without their sketches, the geometric mean of the
+    windows' by their answers.
+    """
 
     n: int = 0
     seconds: int = 0
+    sketches: list[LatencySketch] = field(default_factory=list)
     log_sum: float = 0.0
     weight: int = 0
     others: int = 0
@@ -66,9 +74,8 @@ class _Step:
         mine = self.versions.setdefault(version, [0, 0, 0.0])
         mine[0] += n
         if p95_ms is not None and p95_ms > 0 and n > 0:
-            for sums in (mine,):
-                sums[1] += n
-                sums[2] += n * math.log(p95_ms)
+            mine[1] += n
+            mine[2] += n * math.log(p95_ms)
             self.weight += n
             self.log_sum += n * math.log(p95_ms)
         self.classes.extend([0] * (len(classes) - len(self.classes)))
@@ -90,6 +97,8 @@ class _Step:
             for name, (n, weight, logs) in self.versions.items()
         }
         p95_ms = math.exp(self.log_sum / self.weight) if self.weight else None
+        if self.sketches:
+            p95_ms = shown_ms(LatencySketch.merged(self.sketches).quantile_s(0.95))
         return Moment(at, self.n, p95_ms, figures, versions, tuple(self.classes))
 
 
@@ -99,32 +108,32 @@ Steps = dict[int, _Step]
 class EvidenceLoader:
     """Loads cases. Thread-safe; calls block."""
 
-    def __init__(self, db: Database, rollups: RollupReader, crowds: Crowds, words: Words) -> None:
+    def __init__(self, db: Database, clock: Clock, rollups: RollupReader, crowds: Crowds, words: Words) -> None:
         """Wire the parts. crowds: returns what devices have in common; words: what they say of drift."""
         self._db = db
+        self._clock = clock
         self._rollups = rollups
         self._crowds = crowds
         self._words = words
 
     def of_device(self, model: str, device: str, since: datetime, until: datetime) -> Case:
         """Return the question about one device, next to others that ran its bundles."""
-        step_s = _step_of(since, until)
+        step_s, now = _step_of(since, until), self._clock.now()  # windows may come late
         with self._db.read() as session:
-            own = list(store.latency_rows(session, [device], since, until))
+            own = store.latency_rows(session, [device], since, now)
             digests = sorted({row.sha256 for row in own if row.model == model and row.lane == ACTIVE})
-            near = store.devices_of_bundles(session, digests, since, until, windows=LOOKED_AT) if digests else []
-            others = [one for one in near if one != device][:MOST_OTHERS]
-            rows = [*own, *store.latency_rows(session, others, since, until)]
-            system = list(store.system_rows(session, [device, *others], since, until))
+            near = store.devices_of_bundles(session, digests, since, until, windows=LOOKED_AT, but=device)
+        others = near[:MOST_OTHERS]
         crowds = self._crowds([device, *others])
         kept = [device, *(one for one in others if one in crowds)]
         steps: dict[str, Steps] = {one: {} for one in kept}
-        for row in rows:
-            if row.device_id in steps and since <= row.t0 <= until:
-                _add_window(_at(steps[row.device_id], row.t0, since, step_s), row, model)
-        for sender, at, figures in system:
-            if sender in steps and since <= at <= until:
-                _add_system(_at(steps[sender], at, since, step_s), figures)
+        with self._db.read() as session:
+            for row in store.latency_rows(session, kept, since, now):
+                if since <= row.t0 <= until:
+                    _add_window(_at(steps[row.device_id], row.t0, since, step_s), row, model)
+            for sender, at, figures in store.system_rows(session, kept, since, now):
+                if since <= at <= until:
+                    _add_system(_at(steps[sender], at, since, step_s), figures)
         strands = [Strand(one, _moments(steps[one], since, step_s), *_place(crowds.get(one))) for one in kept]
         return Case(model, strands[0], strands, step_s, is_device=True, drift=self._drift(model, device))
 
@@ -135,7 +144,8 @@ class EvidenceLoader:
         by = (Dimension.MODEL, Dimension.LANE, Dimension.VERSION, *place)
         span_s, series = (until - since).total_seconds(), self._rollups.series(by)
         scale_s = next((s for s in SCALES if span_s / s <= min(STEPS, MOST_ROWS / max(1, series))), SCALES[-1])
-        scale_s = min(scale_s, self._longest(span_s))
+        age_s = (self._clock.now() - since).total_seconds()
+        scale_s = scale_of(min(scale_s, self._longest(span_s)), age_s)
         cells: dict[Place, Steps] = {}
         whole: Steps = {}
         others = []
@@ -210,6 +220,7 @@ def _answer(steps: Steps, one: Step[Sums], version: str) -> None:
     step = steps.setdefault(int(one.at.timestamp()), _Step())
     p95_ms = shown_ms(one.sums.latency.quantile_s(0.95))
     step.answer(version, one.sums.n, one.sums.seconds, p95_ms, one.sums.classes)
+    step.sketches.append(one.sums.latency)
 
 
 def _add_others(cells: Mapping[Place, Steps], others: Iterable[Step[Sums]], model: str) -> None:

@@ -29,7 +29,7 @@ NEW_SHARE: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a moment is held against. version: the one that came; mix: shares of classes before."""
+    """What a moment is compared with. version: the one that came; mix: shares of classes before."""
 
     version: str = ""
     mix: Sequence[float] = ()

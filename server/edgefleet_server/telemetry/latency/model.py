@@ -82,7 +82,7 @@ class Strand:
 
 @dataclass(frozen=True, slots=True)
 class DriftFact:
-    """A signal that a device, or the server, says has drifted since then (seconds since 1970)."""
+    """A signal that a device says has drifted since then (seconds since 1970)."""
 
     signal: str
     psi: float
@@ -122,7 +122,7 @@ class Rise:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of one cause. before, after: its figure, None where nothing says it; score: 0 … 1.
+    """What is known of one cause. before, after: its figure in `unit`, None where nothing says it; score: 0 … 1.
 
     together: how well it moved with latency, step by step (-1 … 1). had, of: affected strands where it changed too; same, unharmed: strands
     without a rise where it changed just as much, of those that say it. version, others: of a release: its name, and the latency of what
@@ -132,6 +132,7 @@ class Finding:
     kind: CauseKind
     verdict: CauseVerdict
     score: float
+    unit: str
     before: float | None = None
     after: float | None = None
     together: float = 0.0

@@ -12,7 +12,7 @@ from edgefleet_server.telemetry.latency.views import LatencyExplanation
 from edgefleet_server.telemetry.timelines.routes import Since, Until, span_of
 from edgefleet_server.web.sparse_fields import ListRoute
 
-OfDevice = Annotated[str, Query(max_length=63, description="Only this device, held against others with its bundles.")]
+OfDevice = Annotated[str, Query(max_length=63, description="Only this device, compared with others with its bundles.")]
 
 
 def build_router(explainer: LatencyExplainer, clock: Clock) -> APIRouter:

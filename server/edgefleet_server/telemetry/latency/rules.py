@@ -65,14 +65,15 @@ def judge(case: Case) -> Answer:
     hit = [one for one, higher in known if higher is not None and higher >= least]
     unharmed = [one for one, higher in known if higher is not None and higher < least / 2]
     mix = _device_mix(case, rise, hit)
-    affected = hit or [case.subject]
+    affected = hit or ([case.subject] if case.is_device else list(case.parts))
     findings = [_finding(one, affected, unharmed, rise, case.step_s) for one in INDICATORS]
     findings = [*_settled(findings, affected, unharmed, rise, case), _network(affected, rise)]
     if mix is not None:
         findings.append(mix)
-    spread, place = _spread(case, hit, [one for one, higher in known if higher is not None])
+    judged = [one for one, higher in known if higher is not None]
+    spread, place = _spread(case, hit, judged)
     order = sorted(findings, key=lambda one: (VERDICT_ORDER.index(one.verdict), -one.score))
-    return Answer(rise, spread, place, len(hit), len([one for _, one in known if one is not None]), order, steps)
+    return Answer(rise, spread, place, len(hit), len(judged), order, steps)
 
 
 def _own_rise(strand: Strand, rise: Rise) -> float | None:
@@ -108,7 +109,7 @@ def _finding(
     if not changes:
         is_same = indicator.kind is CauseKind.RELEASE and any(one.versions for strand in hit for one in strand.moments)
         verdict = CauseVerdict.UNCHANGED if is_same else CauseVerdict.UNKNOWN
-        return Finding(indicator.kind, verdict, 0.0, version=version)
+        return Finding(indicator.kind, verdict, 0.0, indicator.unit, version=version)
     with_it = [one for one in changes if one[1].matters >= 1]
     had, of = len(with_it), len(changes)
     changes = with_it or changes
@@ -126,6 +127,7 @@ def _finding(
         kind=indicator.kind,
         verdict=_verdict(matters, together, score, is_contradicted=is_contradicted),
         score=round(score, 3),
+        unit=indicator.unit,
         before=_weighted([one.before for _, one in changes], weights),
         after=_weighted([one.after for _, one in changes], weights),
         together=round(together, 2),
@@ -289,7 +291,7 @@ def _network(hit: Sequence[Strand], rise: Rise) -> Finding:
         _typical([one.figures.get("net_per_s") for strand in hit for one in _parted(strand, rise)[number]])
         for number in (0, 1)
     ]
-    return Finding(CauseKind.NETWORK, CauseVerdict.RULED_OUT, 0.0, sides[0], sides[1])
+    return Finding(CauseKind.NETWORK, CauseVerdict.RULED_OUT, 0.0, "bytes_per_s", sides[0], sides[1])
 
 
 def _device_mix(case: Case, rise: Rise, hit: Sequence[Strand]) -> Finding | None:
@@ -314,9 +316,9 @@ def _device_mix(case: Case, rise: Rise, hit: Sequence[Strand]) -> Finding | None
         for one, total in zip(counts, totals, strict=True)
     )
     if after - before < 0.02:
-        return Finding(CauseKind.DEVICE_MIX, CauseVerdict.UNCHANGED, 0.0, before, after)
+        return Finding(CauseKind.DEVICE_MIX, CauseVerdict.UNCHANGED, 0.0, "share", before, after)
     score = round(min(1.0, 0.5 + 2 * (after - before)), 3)
-    return Finding(CauseKind.DEVICE_MIX, CauseVerdict.LIKELY, score, before, after, 1.0)
+    return Finding(CauseKind.DEVICE_MIX, CauseVerdict.LIKELY, score, "share", before, after, 1.0)
 
 
 def _spread(case: Case, hit: Sequence[Strand], known: Sequence[Strand]) -> tuple[Spread, str]:

@@ -1,6 +1,6 @@
 """What each device belongs to now, asked of the fleet in bulk and seldom: for all devices at most once a minute.
 
-A device that is not known yet is asked for by itself. Where asking takes long, it is done more seldom: at most a hundredth of the time.
+A device that is not known yet is asked for by itself. Where asking takes long, it is done less often: at most a hundredth of the time.
 """
 
 import math

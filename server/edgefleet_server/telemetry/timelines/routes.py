@@ -12,6 +12,7 @@ from edgefleet_protocol.clock import Clock
 from edgefleet_protocol.ids import parse_model_name
 from edgefleet_server.access.dependency import Viewer
 from edgefleet_server.telemetry.errors import BadSpanError
+from edgefleet_server.telemetry.rollups.model import KEPT, SCALES
 from edgefleet_server.telemetry.timelines.csv_table import csv_lines
 from edgefleet_server.telemetry.timelines.model import MOST_POINTS, LinesBy, Scope, Timeline
 from edgefleet_server.telemetry.timelines.service import TimelineReader
@@ -43,11 +44,14 @@ class Asked:
 
 
 def span_of(clock: Clock, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
-    """Return beginning and end. Raises BadSpanError."""
-    end = until or clock.now()
-    begin = since or end - USUAL
+    """Return beginning and end, not before what roll-ups keep. Raises BadSpanError."""
+    now = clock.now()
+    oldest = now - KEPT[SCALES[-1]]
+    end = max(until or now, oldest)
+    begin = max(since or end - USUAL, oldest)
     if begin >= end:
-        raise BadSpanError(f"the time from {begin.isoformat()} to {end.isoformat()} is none")
+        kept = f"; figures are kept since {oldest.isoformat()}" if begin == oldest else ""
+        raise BadSpanError(f"{(since or begin).isoformat()} is not before {end.isoformat()}{kept}")
     return begin, end
 
 

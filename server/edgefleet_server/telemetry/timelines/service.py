@@ -126,10 +126,11 @@ class TimelineReader:
     def _of_device(
         self, device: str, since: datetime, until: datetime
     ) -> tuple[list[Step[Sums]], list[Step[SystemSums]]]:
+        now = self._clock.now()  # windows may come late
         with self._db.read() as session:
-            windows = window_steps(store.windows_between(session, device, since, until))
+            windows = window_steps(store.windows_between(session, device, since, now))
             answers = [one for one in windows if since <= one.at <= until]
-            messages = message_steps(store.system_rows(session, [device], since, until))
+            messages = message_steps(store.system_rows(session, [device], since, now))
             return answers, [one for one in messages if since <= one.at <= until]
 
     def _of_rollups(  # the question as it was asked
