@@ -86,6 +86,9 @@ def test_a_fast_burn_is_an_alert_within_minutes_and_one_failure_of_few_is_none(f
     alert = fleet.open()["slo_burn", "slo:ok"]
     assert "burns its error budget" in alert.summary
     assert (alert.labels, alert.link) == ({"model": "digits", "slo": "ok"}, "/slos/ok")
+    told = fleet.house.parts.fleet.feed.newest(limit=9, kinds=["alert"])
+    models = {one.detail["rule"]: one.detail["alerts"][0]["model"] for one in told}
+    assert models["slo_burn"] == "digits", "it is a mark on the charts of its model"
     assert fleet.house.parts.objectives.slo("ok").slo.state is BudgetState.BURNING
     hours(fleet, device, 6, n=2000)
     minutes(fleet, device, 3, n=1000)

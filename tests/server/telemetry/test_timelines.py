@@ -215,7 +215,6 @@ def test_marks_are_not_pushed_out_by_what_devices_say(sending: SendingFleet) -> 
     feed.add([
         NewEvent("rollout", model="digits", rollout="r9", detail=detail),
         NewEvent("alert", detail=alert),
-        NewEvent("alert", detail={**alert, "title": "budget is spent (again)", "again": True}),
     ])  # fmt: skip
     feed.add([NewEvent("drift", "d-1", "digits", detail={"signal": f"s{n % 9}"}) for n in range(600)])
     clock.turn(seconds=1)

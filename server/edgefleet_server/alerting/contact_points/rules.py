@@ -82,7 +82,6 @@ def event_detail(notice: Notice, message: Message) -> dict[str, Any]:
     """Return the detail of the event of a notice: for webhooks."""
     return {
         "to": "resolved" if notice.is_over else "firing",
-        "again": notice.is_again,
         "rule": notice.rule,
         "group": notice.group,
         "severity": severity_of(notice).value,

@@ -75,9 +75,7 @@ def _of_rollout(event: EventView) -> Mark | None:
     return Mark(event.at, kind, title.format(release=release), event.model, event.rollout or "")
 
 
-def _of_alert(event: EventView) -> Mark | None:
-    if event.detail.get("again"):
-        return None
+def _of_alert(event: EventView) -> Mark:
     is_over = _text(event.detail, "to") == "resolved"
     kind = MarkKind.ALERT_OVER if is_over else MarkKind.ALERT
     title = _text(event.detail, "title") or _text(event.detail, "rule") or "alert"
