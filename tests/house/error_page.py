@@ -41,7 +41,6 @@ Every error has a `code` that does not change, says what was expected and found,
 [codes of a conversion](conversion-errors.md), which are here too.
 """
 STEPS = {
-    "slo.bad_file": "correct the fields listed in `errors`; the reference is `docs/reference/slo.md`",
     "alert.bad_contact": "write a URL as in the wiki of Apprise, for example `mailtos://USER:PASSWORD@HOST?to=ops@example.org`",
     "form.nothing_selected": "go back and select something",
     "agent.folder_refused": "use another folder with `--state DIR`, or add this one to `.gitignore`",

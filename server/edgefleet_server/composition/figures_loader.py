@@ -4,6 +4,7 @@ Only releases and groups that the server itself knows have series: what a device
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -67,20 +68,21 @@ class FiguresLoader:
         _put_fleet(values, counts)
         _put_releases(values, counts, bundles, models)
         _put_totals(values, source.rollups, bundles, {one.group for one in counts.groups})
-        self._put_drift(values, models)
+        self._put_drift(values, counts, models)
         self._put_objectives(values)
         self._put_alerts(values)
         self._put_server(values)
         return values
 
-    def _put_drift(self, values: FigureValues, models: set[str]) -> None:
-        devices: dict[str, set[str]] = {model: set() for model in models}
+    def _put_drift(self, values: FigureValues, counts: FleetCounts, models: set[str]) -> None:
+        """Put the devices whose state says drift, as alerts count them; how strong it is stands in their events."""
+        drifting = {(one.model, one.device) for one in counts.drifts if one.model in models}
+        devices = Counter(model for model, _device in drifting)
         effects: dict[str, float] = dict.fromkeys(models, 0.0)
-        for word in self._words.open():
-            if word.model in models:
-                devices[word.model].add(word.device)
+        for word in self._words.open() if drifting else ():
+            if (word.model, word.device) in drifting:
                 effects[word.model] = max(effects[word.model], word.psi)
-        values.put_all(table.DRIFTING, {model: len(those) for model, those in devices.items()}.items())
+        values.put_all(table.DRIFTING, {model: devices[model] for model in models}.items())
         values.put_all(table.DRIFT_EFFECT, effects.items())
 
     def _put_objectives(self, values: FigureValues) -> None:

@@ -72,7 +72,8 @@ class BurnView:
 
 @dataclass(frozen=True)
 class SloView:
-    """An objective as it is shown. says: what it asks, in a sentence. counted_at: the threshold that is counted at, where that differs.
+    """An objective as it is shown. says: what it asks, in a sentence. counted_at: the threshold that latencies are really
+    counted at, in milliseconds; null for all other indicators.
 
     left: the part of the budget that is left, 1 = all of it, below 0 = more than all was used, null without events. good, total: events in
     the window; since: the first of them. burns: the fastest pair first.

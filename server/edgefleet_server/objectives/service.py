@@ -12,7 +12,7 @@ from edgefleet_server.objectives import openslo, store
 from edgefleet_server.objectives.budget_reports import BudgetReport, BudgetReports, counted_at
 from edgefleet_server.objectives.errors import SloNameError, TooManySlosError
 from edgefleet_server.objectives.model import Indicator, Slo, SloDetail, SloView
-from edgefleet_server.objectives.slo_indicators import COARSE_S, MINUTE_S, SAMPLED, Indicators
+from edgefleet_server.objectives.slo_indicators import COARSE_S, DAY_S, MINUTE_S, SAMPLED, Indicators
 from edgefleet_server.objectives.tables import Objective
 
 MAX_SLOS: Final = 100
@@ -174,18 +174,21 @@ def view_of(stamp: SloStamp, report: BudgetReport) -> SloView:
 def says(slo: Slo) -> str:
     """Return what an objective asks, in a sentence without its end."""
     share = f"{100 * slo.target:.6g} %"
-    value = f"{slo.threshold:g}" if slo.threshold is not None else ""
+    value = slo.threshold or 0.0
     goals = {
-        Indicator.LATENCY: f"of answers within {value} ms",
+        Indicator.LATENCY: f"of answers within {value:.10g} ms",
         Indicator.SUCCESS: "of requests succeed",
         Indicator.AVAILABILITY: "of devices that serve it are connected",
-        Indicator.ANSWER_AGE: f"of minutes with an answer not older than {value} s",
-        Indicator.RELEASE_AGE: f"of devices run a release not older than {value} days",
+        Indicator.ANSWER_AGE: f"of minutes with an answer not older than {value:.10g} s",
+        Indicator.RELEASE_AGE: f"of devices run a release not older than {_days(value)}",
         Indicator.ACCURACY: "of labelled answers are right",
     }
     where = "".join(f", {place} {name}" for place, name in slo.where)
-    days = slo.window_s / 86_400
-    return f"{share} {goals[slo.indicator]}, in {days:g} days{where}"
+    return f"{share} {goals[slo.indicator]}, in {_days(slo.window_s / DAY_S)}{where}"
+
+
+def _days(count: float) -> str:
+    return "1 day" if count == 1 else f"{count:g} days"
 
 
 def _stamp(row: Objective) -> SloStamp:

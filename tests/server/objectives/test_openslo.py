@@ -76,6 +76,16 @@ GOOD: list[tuple[dict[str, Any], Slo, str]] = [
         Slo("digits-fast", "digits", Indicator.RELEASE_AGE, 0.9, 28 * DAY_S, 30.0),
         "90 % of devices run a release not older than 30 days, in 28 days",
     ),
+    (
+        threshold("answer_age_s", 1_209_600),
+        Slo("digits-fast", "digits", Indicator.ANSWER_AGE, 0.9, 28 * DAY_S, 1_209_600.0),
+        "90 % of minutes with an answer not older than 1209600 s, in 28 days",
+    ),
+    (
+        latency(timeWindow=[{"duration": "24h", "isRolling": True}]),
+        Slo("digits-fast", "digits", Indicator.LATENCY, 0.99, DAY_S, 100.0, title="Fast"),
+        "99 % of answers within 100 ms, in 1 day",
+    ),
 ]
 
 

@@ -9,6 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgefleet_server.access.model import Role
 from edgefleet_server.composition.container import build_parts
+from edgefleet_server.events.model import NewEvent
+from edgefleet_server.fleet.tables import FleetDevice
 from edgefleet_server.objectives import openslo
 from edgefleet_server.objectives.model import BudgetState, Indicator, Slo
 from edgefleet_server.observability.fleet_figures import figure_table
@@ -115,6 +117,22 @@ def test_objectives_show_what_is_left(house: ApiHouse) -> None:
     assert found["edgefleet_slo_budget_left_ratio"] == {("digits", "digits-works"): pytest.approx(view.left)}
     states = {status: value for (_model, _slo, status), value in found["edgefleet_slo_state"].items()}
     assert states == {state.value: float(state is view.state) for state in BudgetState}
+
+
+def test_devices_drift_as_long_as_their_state_says_so(house: ApiHouse) -> None:
+    make_fleet(house, 20)
+    with house.parts.db.session() as session:
+        for device, drift in (
+            ("dev-000000", {"digits": ["x.1"], "made-up": ["x.1"]}),
+            ("dev-000002", {"digits": ["x.1"]}),
+        ):
+            session.get_one(FleetDevice, device).drift = drift
+        session.get_one(FleetDevice, "dev-000002").revoked_at = house.clock.now()
+    for device, psi in (("dev-000000", 0.4), ("dev-000002", 0.6), ("dev-000004", 0.8)):
+        house.parts.fleet.feed.add([NewEvent("drift", device, "digits", detail={"signal": "x.1", "psi": psi})])
+    found = samples_of(scraped(house))
+    assert found["edgefleet_model_drifting_devices"] == {("digits",): 1, ("parts",): 0}
+    assert found["edgefleet_model_drift_effect_ratio"] == {("digits",): 0.4, ("parts",): 0}
 
 
 def test_every_process_says_the_same_and_counters_never_fall(house: ApiHouse) -> None:

@@ -5,10 +5,10 @@ Tasks outlive the documents that carry them. Rules:
 2. Its progress comes from the device's events, and goes forward only: a late or repeated event changes nothing.
 3. A result ends a task that has one; it is bounded, taken from the task's own device only, and kept for KEPT.
 4. Nobody hears of a task whose `until` has passed any more: such a task reads as expired, and no later signing names it.
-5. `feedback` carries labels of answers (`telemetry.ground_truth`); it is no operator's either, and what came of it stands in its reason.
-   Its labels are kept until it is over.
-6. `check` is the server's own question, not an operator's: whether what the device serves still has its digest, its signatures and
+5. `check` is the server's own question, not an operator's: whether what the device serves still has its digest, its signatures and
    its golden answers. Its asker chooses the id, so that asking again after a crash asks once.
+6. `feedback` carries labels of answers (`telemetry.ground_truth`); it is the server's own, too, and what came of it stands in its reason.
+   Its labels are kept until it is over.
 """
 
 import re

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from edgefleet_server.db.database import Database
 from edgefleet_server.fleet.inventory import store
-from edgefleet_server.fleet.inventory.device_health import DeviceHealthReader, GroupPresence
+from edgefleet_server.fleet.inventory.device_health import DeviceDrift, DeviceHealthReader, GroupPresence
 from edgefleet_server.fleet.selectors import sql
 from edgefleet_server.fleet.tables import FleetDevice
 
@@ -28,7 +28,7 @@ class FleetCounts:
     """The fleet in counts; all but `revoked` are of live devices.
 
     away: offline, or not heard of since the server started. versions: devices that run a version, by (model, version). updates: devices
-    by (model, state of the assignment). first_certificate_end: None without devices.
+    by (model, state of the assignment). first_certificate_end: None without devices. drifts: what devices report of drift now.
     """
 
     online: int
@@ -43,6 +43,7 @@ class FleetCounts:
     certificates_end: int
     first_certificate_end: datetime | None
     low_disk: int
+    drifts: Sequence[DeviceDrift]
 
 
 class FleetCounter:
@@ -55,7 +56,7 @@ class FleetCounter:
 
     def count(self, limits: Limits) -> FleetCounts:
         """Return the counts of now."""
-        groups = self._health.groups()
+        groups, drifts = self._health.groups(), self._health.drifts()
         with self._db.read() as session:
             updates: dict[tuple[str, str], int] = {}
             for model, _version, state, n in store.count_model_states(session):
@@ -76,6 +77,7 @@ class FleetCounter:
             certificates_end=int(whole.certificates_end or 0),
             first_certificate_end=whole.first_certificate_end,
             low_disk=int(whole.low_disk or 0),
+            drifts=drifts,
         )
 
 
