@@ -226,6 +226,24 @@ def test_a_state_that_is_there_and_not_synced_counts(tmp_path: Path, monkeypatch
     assert numbers(begun(tmp_path)) == [1, 2, 3]
 
 
+def test_a_state_that_cannot_be_read_begins_a_new_log_and_keeps_what_waits(tmp_path: Path) -> None:
+    parts = begun(tmp_path)
+    for n in (1, 2):
+        add(parts, n)
+        parts.close()
+    before = [parts.read(number) for number in parts.waiting()]
+    (tmp_path / "state").write_bytes(b"torn")
+    add(begun(tmp_path), 3)
+    parts = begun(tmp_path)
+    assert [parts.read(number) for number in (1, 2)] == before
+    (head, part), *more = [
+        (decode_head(one.head), one) for one in map(unpack_part, map(parts.read, parts.waiting()[2:]))
+    ]
+    assert (head.part, head.before, [row.seq for row in part.rows], more) == (1, b"", [1, 2, 3], [])
+    parts.remove(3)
+    assert parts.waiting() == [1, 2]
+
+
 def test_a_worker_that_died_adds_no_gap_of_its_own_where_nothing_can_be_reserved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import secrets
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -53,11 +54,15 @@ log = logging.getLogger(__name__)
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
-    """`state`. part: the next one. seq: the last number that a closed part accounts for."""
+    """`state`. part: the next one. seq: the last number that a closed part accounts for.
+
+    files: the number of a part's file is so much higher, as parts of an older log may still wait.
+    """
 
     v: int = 1
     log: str
     part: int = 1
+    files: int = 0
     before: bytes = b""
     seq: int = 0
     reserved: int = 0
@@ -94,9 +99,9 @@ class LogParts:
         self._is_begun = False
         self.ratio = 1.0
         self.lost = 0
-        self._state = self._read_state()
-        self._seq = self._state.seq
         self._sizes = {int(path.stem): path.stat().st_size for path in folder.glob(f"*{SUFFIX}")}
+        self._state = self._read_state() or self._new_state()
+        self._seq = self._state.seq
         self._adopt()
         self._recover()
 
@@ -223,7 +228,7 @@ class LogParts:
         chunks = [chunk for _, chunk in self._frames() if chunk.part == state.part]
         part = _joined(self._device, self._model, state, chunks, (self._seq, self.ratio, self._gaps))
         data = pack_part(part)
-        path = self._folder / f"{state.part:08d}{SUFFIX}"
+        path = self._path(state.files + state.part)
         try:
             write_file(path, data)
             self._closed(part, self._seq, len(data))
@@ -243,21 +248,24 @@ class LogParts:
                 raise
             self._state = after  # there, but not synced: after a power cut the old one takes the part over
         self._seq, self._gaps = last, []
-        self._sizes[state.part] = n_bytes
+        self._sizes[state.files + state.part] = n_bytes
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:08d}{SUFFIX}"
 
     def waiting(self) -> list[int]:
-        """Return the parts that are not yet confirmed, oldest first."""
+        """Return the numbers of the files with parts that are not yet confirmed, oldest first."""
         return sorted(self._sizes)
 
-    def read(self, part: int) -> bytes:
+    def read(self, number: int) -> bytes:
         """Return a part as it is sent. Raises OSError."""
-        return (self._folder / f"{part:08d}{SUFFIX}").read_bytes()
+        return self._path(number).read_bytes()
 
-    def remove(self, part: int) -> None:
+    def remove(self, number: int) -> None:
         """Let a part go: the server has it."""
-        self._sizes.pop(part, None)
+        self._sizes.pop(number, None)
         try:
-            (self._folder / f"{part:08d}{SUFFIX}").unlink(missing_ok=True)
+            self._path(number).unlink(missing_ok=True)
         except OSError as error:  # it is sent again at the next start, and counts once
             log.warning("part not removed", extra={"model": self._model, "reason": str(error)})
 
@@ -271,20 +279,25 @@ class LogParts:
             after = erase(before, until, now_ms)
             if after is not before:
                 data = pack_part(after)
-                write_file(self._folder / f"{number:08d}{SUFFIX}", data)
+                write_file(self._path(number), data)
                 self._sizes[number] = len(data)
                 traces |= {row.trace_id for row in before.rows} - {row.trace_id for row in after.rows}
         return traces
 
     # ---- after a start
 
-    def _read_state(self) -> _State:
+    def _read_state(self) -> _State | None:
         try:
-            found = read_record(_State, self._folder / "state")
+            return read_record(_State, self._folder / "state")
         except (OSError, StateFileError) as error:
-            log.warning("state of the prediction log not readable: a new log", extra={"reason": str(error)})
-            found = None
-        return found or _State(log=secrets.token_hex(8))
+            log.warning("state of the prediction log not readable", extra={"model": self._model, "reason": str(error)})
+            return None
+
+    def _new_state(self) -> _State:
+        """Return the state of a new log. Closed parts of an older one stay; what was open goes: nothing says what it follows."""
+        with suppress(OSError):
+            (self._folder / "open").unlink(missing_ok=True)
+        return _State(log=secrets.token_hex(8), files=max(self._sizes, default=0))
 
     def _save(self, state: _State) -> None:
         write_record(self._folder / "state", state)
@@ -293,14 +306,14 @@ class LogParts:
     def _adopt(self) -> None:
         """Take over a part that was written before the state could say so."""
         try:
-            data = self.read(self._state.part)
+            data = self.read(self._state.files + self._state.part)
             part = unpack_part(data)
             head = decode_head(part.head)
             if (head.log, head.before) == (self._state.log, self._state.before):
                 self._closed(part, head.last, len(data))
                 self.lost += sum(gap.last - gap.first + 1 for gap in head.gaps)
         except (OSError, BadMessageError):
-            self._sizes.pop(self._state.part, None)  # its number is given again
+            self._sizes.pop(self._state.files + self._state.part, None)  # its number is given again
 
     def _recover(self) -> None:
         """Close what an earlier run left open, with a gap for what may be missing (rule 1)."""

@@ -164,14 +164,14 @@ class PredictionLogs:
         """Pack what has waited long enough, and remove what a crash left of a file. For the engine."""
         with self._db.read() as session:
             waiting, half = store.waiting(session), store.half_files(session, now - HALF_FOR)
-        for row in half:
-            self.drop_file(row.sha256)
         for model, (rows, oldest) in waiting.items():
             if rows >= PACK_ROWS or now - oldest >= self._pack_after:
                 try:
                     self.pack(model)
                 except Exception:  # noqa: BLE001  # a bug in one model must not stop the others for good
                     _log.exception("parts not packed", extra={"model": model})
+        for row in half:
+            self.drop_file(row.sha256)
 
     def pack(self, model: str) -> int:
         """Put a model's waiting parts into a file; return how many. Raises NoParquetError, BlobStoreError."""
