@@ -28,6 +28,8 @@ MAX_UNITS: Final = 1_000.0
 """An error farther off counts as this far: a sum must not be one broken value."""
 FIGURE_PARTS: Final = 1_000
 MAX_FIGURE: Final = 1e12
+MAX_TOTAL: Final = 2**62
+"""Sums end there: neither MessagePack nor a database has integers beyond 64 bits."""
 MAX_FIGURES: Final = 16
 """Business figures that a device tells apart, of one model."""
 _MOST_FIGURES: Final = 64
@@ -115,6 +117,11 @@ def figure_part(hour: int, segment: str, figures: Mapping[str, float]) -> TruthP
     return TruthPart(hour, segment, figures=found)
 
 
+def bounded(total: int) -> int:
+    """Return a sum, which ends at MAX_TOTAL either way."""
+    return max(-MAX_TOTAL, min(MAX_TOTAL, total))
+
+
 def added(parts: Iterable[TruthPart]) -> tuple[TruthPart, ...]:
     """Return parts with each hour and segment once, in order."""
     found: dict[tuple[int, str], list[TruthPart]] = {}
@@ -134,7 +141,7 @@ def _sum(parts: Sequence[TruthPart]) -> TruthPart:
             cells[cell.label, cell.answered] = cells.get((cell.label, cell.answered), 0) + cell.n
         for name, one in part.figures.items():
             known = figures.get(name, FigureSums())
-            figures[name] = FigureSums(known.n + one.n, known.total + one.total)
+            figures[name] = FigureSums(known.n + one.n, bounded(known.total + one.total))
         more = part.numbers
         numbers = NumberSums(
             numbers.n + more.n, numbers.total + more.total, numbers.sizes + more.sizes, numbers.squares + more.squares
@@ -238,4 +245,4 @@ def _check(part: TruthPart) -> None:
 
 
 def _is_figure(one: FigureSums) -> bool:
-    return 0 < one.n <= MAX_COUNT and abs(one.total) <= min(one.n * int(MAX_FIGURE) * FIGURE_PARTS, 2**62)
+    return 0 < one.n <= MAX_COUNT and abs(one.total) <= min(one.n * int(MAX_FIGURE) * FIGURE_PARTS, MAX_TOTAL)

@@ -11,7 +11,9 @@ from edgefleet_agent.reporting.window import merge_windows
 from edgefleet_protocol.feedback_csv import BadFeedbackFileError, read_rows
 from edgefleet_protocol.ground_truth import (
     MAX_CLASSES,
+    MAX_TOTAL,
     Cell,
+    FigureSums,
     NumberSums,
     Truth,
     TruthPart,
@@ -157,6 +159,15 @@ def test_bad_rows_are_named_by_their_line_and_good_ones_read() -> None:
 def test_a_file_that_is_none_says_why(head: str, words: str) -> None:
     with pytest.raises(BadFeedbackFileError, match=words):
         list(read_rows(head))
+
+
+def test_figures_that_are_too_much_for_a_window_end_at_the_most() -> None:
+    part = TruthPart(1, "", figures={"x": FigureSums(5_000, MAX_TOTAL), "y": FigureSums(5_000, -MAX_TOTAL)})
+    found = Truth(parts=added([part] * 6))
+    assert unpack(pack(found)).parts[0].figures == {
+        "x": FigureSums(30_000, MAX_TOTAL),
+        "y": FigureSums(30_000, -MAX_TOTAL),
+    }
 
 
 def test_parts_of_one_hour_are_one() -> None:

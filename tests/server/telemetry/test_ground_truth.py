@@ -12,6 +12,9 @@ from sqlalchemy import select
 from edgefleet_protocol import ground_truth
 from edgefleet_protocol.ground_truth import (
     MAX_CLASSES,
+    MAX_TOTAL,
+    FigureSums,
+    NumberSums,
     Truth,
     TruthPart,
     added,
@@ -31,6 +34,7 @@ from edgefleet_server.telemetry.ground_truth.intervals import drop_log10, share_
 from edgefleet_server.telemetry.ground_truth.tables import TruthBucket
 from edgefleet_server.telemetry.ground_truth.truth_sums import TruthSums
 from edgefleet_server.telemetry.ground_truth.views import PublishedAccuracy
+from edgefleet_server.telemetry.plausibility import MAX_LENGTH_S
 from tests.server.fleet.house import PROFILE, House
 from tests.server.telemetry.drifting import bundle_bytes
 
@@ -156,6 +160,23 @@ def test_labels_of_hours_that_cannot_be_are_left_out_and_the_window_counts(line:
     line.tell(device, line.window(Truth(parts=added(parts)), n=10))
     assert not line.house.telemetry.refused()
     assert [one.labelled for one in rows(line.house)] == [3, 3]
+
+
+def test_sums_of_a_bucket_end_at_what_it_can_hold(any_house: House) -> None:
+    line = Line(any_house, 2)
+    device, other = line.devices
+    n = 30_000_000_000
+    numbers = NumberSums(n, n * 64_000, n * 64_000, n * 64_000_000)
+    for sign in (1, -1):
+        part = TruthPart(line.hour(), f"s{sign}", 0, 0, (), numbers, {"scrap": FigureSums(5_000, sign * MAX_TOTAL)})
+        window = msgspec.structs.replace(line.window(Truth(parts=(part,))), length_s=MAX_LENGTH_S)
+        for _ in range(6):
+            assert line.tell(device, window) == 1
+    line.label(other, 1, 0)
+    assert not any_house.telemetry.refused()
+    view = any_house.accuracy.of_model(PUMP)
+    assert [(one.labelled, one.numbers) for one in view.lines] == [(1, 12 * n)]
+    assert [(one.total, one.reports) for one in view.figures] == [(0, 60_000)]
 
 
 def test_a_period_ends_now_at_the_latest(line: Line) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from edgefleet_protocol.ground_truth import MAX_CLASSES, FigureSums, Truth, TruthPart
+from edgefleet_protocol.ground_truth import MAX_CLASSES, FigureSums, Truth, TruthPart, bounded
 
 UNIT_PARTS: Final = 64
 FIGURE_PARTS: Final = 1_000
@@ -122,14 +122,14 @@ def added(parts: Iterable[TruthSums]) -> TruthSums:
         for name, (n, total) in one.figures.items():
             if name in figures or len(figures) < MOST_FIGURES:
                 known = figures.get(name, (0, 0))
-                figures[name] = (known[0] + n, known[1] + total)
+                figures[name] = (known[0] + n, bounded(known[1] + total))
     return TruthSums(
         sum(one.labelled for one in found),
         sum(one.correct for one in found),
         sum(one.n for one in alike),
-        sum(one.total for one in alike),
-        sum(one.sizes for one in alike),
-        sum(one.squares for one in alike),
+        bounded(sum(one.total for one in alike)),
+        bounded(sum(one.sizes for one in alike)),
+        bounded(sum(one.squares for one in alike)),
         unit,
         sum(one.unmatched for one in found),
         sum(one.late for one in found),
