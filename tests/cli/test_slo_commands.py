@@ -29,3 +29,16 @@ def test_all_objectives_of_a_file_are_checked_before_one_is_set(edgectl: Edgectl
         ("PUT /slos/a", None),
         ("PUT /slos/b", None),
     ]
+
+
+def test_what_json_cannot_hold_is_sent_as_text_or_refused(edgectl: Edgectl, fleet: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "slo.yaml"
+    fleet.says("PUT /slos/a", {"name": "a"})
+    file.write_text('metadata: {name: a, displayName: "half \\ud83d", labels: {since: 2026-11-30}}\n')
+    assert edgectl("slo", "set", "-f", str(file)).code == 0
+    metadata = fleet.asked[-1].body["metadata"]
+    assert (metadata["displayName"], metadata["labels"]) == ("half \ud83d", {"since": "2026-11-30"})
+    for text in ("metadata: {name: a}\nspec: .nan\n", "metadata: {name: a, ? [b] : c}\n"):
+        file.write_text(text)
+        ran = edgectl("slo", "set", "-f", str(file))
+        assert (ran.code, "neither YAML nor JSON" in ran.err) == (2, True), ran.err

@@ -5,6 +5,7 @@ The server judges what is written there; here a refusal only gets the lines of t
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -52,11 +53,11 @@ def read_slo_file(file: str) -> list[SloFile]:
         raise UsageError(f"{origin} is too large", why=f"more than {MAX_BYTES} characters", next_step="split it")
     try:
         nodes = yaml.compose_all(text, yaml.SafeLoader)
-        values = yaml.safe_load_all(text)
+        values = (json.loads(json.dumps(one, default=str, allow_nan=False)) for one in yaml.safe_load_all(text))
         found = [
             (value, dict(_lines(node, "$"))) for node, value in zip(nodes, values, strict=True) if value is not None
         ]
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
         raise UsageError(
             f"{origin} is neither YAML nor JSON", why=str(error), next_step="fix the named line"
         ) from error

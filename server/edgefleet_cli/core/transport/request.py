@@ -17,4 +17,4 @@ def part(text: str) -> str:
 
 def written(document: Mapping[str, Any]) -> bytes:
     """Return a document of the user as JSON, as it is: the server names the mistakes in it."""
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()

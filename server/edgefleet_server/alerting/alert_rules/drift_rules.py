@@ -4,8 +4,8 @@ Rules:
 1. A device's word is the facts of its state: the signals of a model that its own detector says drift. Suspect devices have none, nor
    have devices that are away for longer than FRESH: what they said says nothing of now.
 2. The server's verdict is its own judgement of what devices counted (`telemetry.drift`), in which one device has one device's part.
-3. One device starts an alert about itself and no other, whatever it says and counts: many devices are at least two. What fewer devices
-   than the limit of `drift_spread` count is an alert about each of them; from there on that rule quiets these.
+3. One device starts an alert about itself and no other, whatever it says and counts: many devices are at least two. Where all
+   devices that moved are named, each of them is an alert; from the limit of `drift_spread` on that rule quiets these.
 """
 
 from collections import Counter, defaultdict
