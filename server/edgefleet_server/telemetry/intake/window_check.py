@@ -42,12 +42,11 @@ def dense(packed: Sequence[int]) -> tuple[int, list[int]]:
 
 def _without_gaps(counts: Sequence[int]) -> list[int]:
     found: list[int] = []
-    for count in counts:
-        # before gaps make a list of millions out of a packet
-        if count < -MAX_BUCKET - 1 or len(found) > MAX_BUCKET + 1:
-            raise BadWindowError("latency sketch out of range")
+    for count in counts:  # gaps would make millions of numbers out of a packet
         if count >= 0:
             found.append(count)
+        elif count < -MAX_BUCKET - 1 or len(found) > MAX_BUCKET + 1:
+            raise BadWindowError("latency sketch out of range")
         else:
             found += [0] * -count
     return found
